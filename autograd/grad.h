@@ -1,0 +1,62 @@
+// Derivatives: grad() is the primitive, backward() is grad() into the leaves' .grad().
+#pragma once
+
+#include <functional>
+#include <span>
+
+#include "autograd/node.h"
+
+namespace norma {
+
+struct GradOptions {
+  bool create_graph = false;  // record the derivative too, so that it can be differentiated again
+  bool retain_graph = false;  // keep the graph for another sweep (implied by create_graph)
+};
+
+/// d<y, seed>/dx for each x. y must have one element unless a seed of its shape is given. An x that y does not depend on
+/// gets zeros. Throws when the graph was freed by an earlier sweep, or a saved tensor was changed in place.
+Tensors grad(const Tensor& y, std::span<const Tensor> xs, const Tensor& seed = {}, GradOptions options = {});
+Tensor grad(const Tensor& y, const Tensor& x, GradOptions options = {});
+
+/// Adds d loss / d leaf into .grad() of every tracked leaf that loss depends on.
+void backward(const Tensor& loss, GradOptions options = {});
+
+using Function = std::function<Tensor(std::span<const Tensor>)>;
+
+/// Activation checkpointing: computes f without keeping its intermediates and runs it again for the derivative. `inputs` are
+/// all tensors through which gradients flow, parameters included. Random draws of the second run equal the first's.
+Tensor checkpoint(const Function& f, std::span<const Tensor> inputs);
+
+/// Draws inside a training step: stream ids are a function of (seed, step, how many draws came before).
+class RandomScope {
+ public:
+  RandomScope(std::uint64_t seed, std::uint64_t step);
+  ~RandomScope();
+  RandomScope(const RandomScope&) = delete;
+  /// The next stream of the innermost scope of this thread; throws where there is none ("dropout needs a RandomScope").
+  static RandomStream next();
+  static bool active();
+  static std::uint64_t drawn();          // how many streams were taken
+  static void rewind(std::uint64_t drawn);  // checkpoint(): draw the same again
+
+ private:
+  RandomScope* outer_;
+  std::uint64_t seed_, step_, drawn_ = 0;
+};
+
+// ---- checking ------------------------------------------------------------------------------------------------------
+struct GradcheckReport {
+  bool ok = true;
+  double worst = 0;       // largest |analytic - numeric| / (atol + rtol |numeric|)
+  std::string where;      // "input 1 element 7 / output 3: analytic ..., numeric ..."
+};
+struct GradcheckOptions {
+  double step = 1e-3;  // 5-point stencil
+  double rtol = 1e-8, atol = 1e-9;
+};
+/// Full Jacobian of f at f64 inputs by a 5-point stencil against vjp's with unit cotangents, all tracked inputs.
+GradcheckReport gradcheck(const Function& f, std::span<const Tensor> inputs, GradcheckOptions options = {});
+/// The same of (x, v) -> v^T J: second derivatives.
+GradcheckReport gradgradcheck(const Function& f, std::span<const Tensor> inputs, GradcheckOptions options = {1e-3, 1e-6, 1e-7});
+
+}  // namespace norma

@@ -1,0 +1,91 @@
+// What the graph is made of: one Node for each recorded op, holding how to go back. Ops see only `record` and `Ctx`.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/tensor.h"
+
+namespace norma {
+
+struct Node;
+
+/// What a vjp may ask of the op it belongs to.
+class Ctx {
+ public:
+  Ctx(const Node& node, const void* wanted) : node_(node), wanted_(wanted) {}
+  /// The i-th tensor the rule kept (inputs in order, then the output), attached to the graph again.
+  /// Throws when it was changed in place since, or when the graph was freed.
+  Tensor saved(int i) const;
+  /// Whether the gradient of this input is asked for: skip the work where not.
+  bool needs(int input) const;
+
+ private:
+  const Node& node_;
+  const void* wanted_;
+};
+
+/// The vector-Jacobian product: gradient of the output in, gradients of the inputs out (an empty Tensor: none).
+using Vjp = std::function<Tensors(const Ctx&, const Tensor& g)>;
+
+/// Which tensors a rule keeps: bits for inputs 0..7, and the output.
+enum Keep : unsigned { keep_nothing = 0, keep0 = 1, keep1 = 2, keep2 = 4, keep3 = 8, keep4 = 16, keep_output = 1u << 31 };
+inline constexpr unsigned keep_inputs(int n) { return (1u << n) - 1; }
+
+struct Rule {
+  const char* name;
+  unsigned keep = keep_nothing;
+  Vjp vjp;         // written with recorded ops: differentiable to any order
+  Vjp fused = {};  // optional, faster, used only where create_graph is off
+};
+
+/// The single interception point of the graph: says that y was computed from `inputs`. Returns y, attached if gradients are
+/// on and an input is tracked. y must be fresh (not itself attached).
+Tensor record(Tensor y, std::span<const Tensor> inputs, Rule rule);
+Tensor record(Tensor y, std::initializer_list<Tensor> inputs, Rule rule);
+
+/// A fast op that owns the plain composition it replaces. The composition is its fallback, its documentation, its test oracle
+/// and its road to higher derivatives.
+struct Fused {
+  const char* name;
+  std::function<Tensor(std::span<const Tensor>)> composite;
+  /// Fills the output, or returns an empty Tensor to decline. `extra` receives statistics that only `vjp` may use.
+  std::function<Tensor(std::span<const Tensor>, Tensors& extra)> forward;
+  /// First order, from the inputs, the output and the extras; an empty vector declines and the composition is used.
+  std::function<Tensors(const Ctx&, std::span<const Tensor> inputs, const Tensor& y, const Tensors& extra, const Tensor& g)> vjp;
+};
+Tensor apply(const Fused& op, std::span<const Tensor> inputs);
+Tensor apply(const Fused& op, std::initializer_list<Tensor> inputs);
+
+/// While alive, fused ops run their compositions (on this thread): how tests hold one against the other.
+class NoFusion {
+ public:
+  NoFusion();
+  ~NoFusion();
+  NoFusion(const NoFusion&) = delete;
+};
+
+bool grad_enabled();
+class GradMode {  // sets recording on this thread, restores it at the end of the scope
+ public:
+  explicit GradMode(bool on);
+  ~GradMode();
+  GradMode(const GradMode&) = delete;
+
+ private:
+  bool old_;
+};
+class NoGrad : public GradMode {
+ public:
+  NoGrad() : GradMode(false) {}
+};
+
+/// Called on every recorded gradient of an intermediate: see nn/tap.h. The hook must not change g.
+void on_gradient(const Tensor& x, std::function<void(const Tensor& g)> hook);
+
+/// Nodes alive on all threads: a leak test reads it.
+std::int64_t live_nodes();
+
+}  // namespace norma

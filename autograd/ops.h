@@ -1,0 +1,156 @@
+// Every operation on tensors, by subject. All are differentiable where mathematics allows it, to any order; they broadcast
+// as NumPy does, take strided views, and throw Error with the op's name and the values. Names are NumPy's and PyTorch's.
+#pragma once
+
+#include <initializer_list>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <utility>
+
+#include "autograd/grad.h"
+#include "core/backend.h"
+
+namespace norma {
+
+using Axes = std::initializer_list<int>;  // empty: all axes
+
+// ---- element-wise (ops_elementwise.cpp) -----------------------------------------------------------------------------
+Tensor neg(const Tensor& x);
+Tensor abs(const Tensor& x);
+Tensor exp(const Tensor& x);
+Tensor log(const Tensor& x);
+Tensor sqrt(const Tensor& x);
+Tensor rsqrt(const Tensor& x);
+Tensor sin(const Tensor& x);
+Tensor cos(const Tensor& x);
+Tensor tanh(const Tensor& x);
+Tensor erf(const Tensor& x);
+Tensor sigmoid(const Tensor& x);
+Tensor relu(const Tensor& x);
+Tensor gelu(const Tensor& x);       // x Phi(x), exact
+Tensor gelu_tanh(const Tensor& x);  // Hendrycks & Gimpel's tanh form
+Tensor silu(const Tensor& x);
+Tensor softplus(const Tensor& x);
+Tensor square(const Tensor& x);
+Tensor reciprocal(const Tensor& x);
+Tensor sign(const Tensor& x);  // derivative zero
+Tensor step(const Tensor& x);  // 1 where x > 0; derivative zero
+Tensor pow(const Tensor& x, double exponent);
+
+Tensor add(const Tensor& a, const Tensor& b);
+Tensor sub(const Tensor& a, const Tensor& b);
+Tensor mul(const Tensor& a, const Tensor& b);
+Tensor div(const Tensor& a, const Tensor& b);
+Tensor pow(const Tensor& a, const Tensor& b);
+Tensor maximum(const Tensor& a, const Tensor& b);  // at a tie the gradient goes half to each
+Tensor minimum(const Tensor& a, const Tensor& b);
+Tensor less(const Tensor& a, const Tensor& b);  // comparisons give bool
+Tensor less_equal(const Tensor& a, const Tensor& b);
+Tensor greater(const Tensor& a, const Tensor& b);
+Tensor greater_equal(const Tensor& a, const Tensor& b);
+Tensor equal(const Tensor& a, const Tensor& b);
+Tensor not_equal(const Tensor& a, const Tensor& b);
+Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
+
+Tensor scalar_like(double value, const Tensor& x);  // 0-d, x's dtype and device
+inline Tensor operator+(const Tensor& a, const Tensor& b) { return add(a, b); }
+inline Tensor operator-(const Tensor& a, const Tensor& b) { return sub(a, b); }
+inline Tensor operator*(const Tensor& a, const Tensor& b) { return mul(a, b); }
+inline Tensor operator/(const Tensor& a, const Tensor& b) { return div(a, b); }
+inline Tensor operator-(const Tensor& x) { return neg(x); }
+inline Tensor operator+(const Tensor& a, double b) { return add(a, scalar_like(b, a)); }
+inline Tensor operator+(double a, const Tensor& b) { return add(scalar_like(a, b), b); }
+inline Tensor operator-(const Tensor& a, double b) { return sub(a, scalar_like(b, a)); }
+inline Tensor operator-(double a, const Tensor& b) { return sub(scalar_like(a, b), b); }
+inline Tensor operator*(const Tensor& a, double b) { return mul(a, scalar_like(b, a)); }
+inline Tensor operator*(double a, const Tensor& b) { return mul(scalar_like(a, b), b); }
+inline Tensor operator/(const Tensor& a, double b) { return mul(a, scalar_like(1 / b, a)); }
+inline Tensor operator/(double a, const Tensor& b) { return div(scalar_like(a, b), b); }
+
+// ---- reductions (ops_reduce.cpp) ------------------------------------------------------------------------------------
+Tensor sum(const Tensor& x, Axes axes = {}, bool keep_dims = false);
+Tensor mean(const Tensor& x, Axes axes = {}, bool keep_dims = false);
+Tensor max(const Tensor& x, Axes axes = {}, bool keep_dims = false);  // ties share the gradient
+Tensor min(const Tensor& x, Axes axes = {}, bool keep_dims = false);
+Tensor var(const Tensor& x, Axes axes = {}, bool keep_dims = false, int correction = 1);
+Tensor norm(const Tensor& x, Axes axes = {}, bool keep_dims = false);  // Euclidean
+Tensor logsumexp(const Tensor& x, int axis, bool keep_dims = false);
+Tensor argmax(const Tensor& x, int axis, bool keep_dims = false);  // i64, not differentiable
+Tensor argmin(const Tensor& x, int axis, bool keep_dims = false);
+Tensor cumsum(const Tensor& x, int axis);
+Tensor sum_to(const Tensor& x, const Shape& shape);  // the inverse of broadcasting
+
+// ---- shape (ops_shape.cpp): views where strides allow, no copies ----------------------------------------------------
+Tensor reshape(const Tensor& x, const Shape& shape);  // one size may be -1: pass it through reshape_to
+Tensor reshape(const Tensor& x, std::initializer_list<Index> sizes);  // one size may be -1
+Tensor flatten(const Tensor& x, int first = 0, int last = -1);
+Tensor permute(const Tensor& x, std::initializer_list<int> axes);
+Tensor permute(const Tensor& x, std::span<const int> axes);
+Tensor transpose(const Tensor& x, int a = -2, int b = -1);
+Tensor squeeze(const Tensor& x, int axis);
+Tensor unsqueeze(const Tensor& x, int axis);
+Tensor expand(const Tensor& x, const Shape& shape);
+/// Python's x[start:stop:step] on one axis; stop beyond the end is cut, negative values count from the end.
+Tensor slice(const Tensor& x, int axis, Index start, Index stop, Index step = 1);
+Tensor select(const Tensor& x, int axis, Index index);  // drops the axis
+Tensor cat(std::span<const Tensor> xs, int axis);
+Tensor stack(std::span<const Tensor> xs, int axis);
+Tensors split(const Tensor& x, Index size, int axis);  // the last part may be smaller
+Tensor pad(const Tensor& x, int axis, Index before, Index after, double value = 0);
+Tensor flip(const Tensor& x, int axis);
+Tensor roll(const Tensor& x, int axis, Index shift);
+Tensor contiguous(const Tensor& x);
+Tensor cast(const Tensor& x, DType dtype);  // gradient is cast back
+Tensor to(const Tensor& x, Device device);
+using Sizes = std::initializer_list<std::pair<const char*, Index>>;
+/// einops' rearrange: rearrange(x, "b t (h d) -> b h t d", {{"h", 8}}).
+Tensor rearrange(const Tensor& x, std::string_view pattern, Sizes sizes = {});
+
+// ---- products and convolution (ops_linalg.cpp, ops_conv.cpp) --------------------------------------------------------
+Tensor matmul(const Tensor& a, const Tensor& b);  // NumPy's @: 1-d operands and broadcast batches included
+Tensor unfold(const Tensor& x, const Window& window);  // [B, C, h, w] -> [B, C kh kw, oh ow]
+Tensor fold(const Tensor& columns, const Window& window, Index height, Index width);
+/// x[B, C, h, w], weight[O, C / groups, kh, kw], bias[O] or empty. kernel sizes come from weight.
+Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, Window window, Index groups = 1);
+
+// ---- indexing (ops_index.cpp): index tensors are i64 ------------------------------------------------------------------
+Tensor gather(const Tensor& x, int axis, const Tensor& index);
+Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor& source);
+Tensor index_select(const Tensor& x, int axis, const Tensor& index);
+Tensor embedding(const Tensor& table, const Tensor& index);  // [V, C], [...] -> [..., C]
+
+// ---- fused (fused_*.cpp): each owns its composition -------------------------------------------------------------------
+Tensor softmax(const Tensor& x, int axis = -1);
+Tensor log_softmax(const Tensor& x, int axis = -1);
+/// Over the last axis; weight and bias [C] or empty.
+Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps = 1e-6);
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps = 1e-6);
+/// x[..., k] weight[n, k]^T + bias[n] (+ residual[..., n]); bias and residual may be empty.
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, const Tensor& residual = {});
+/// linear(gelu(linear(x, w1, b1)), w2, b2) + residual: keeps only the pre-activation between its two products.
+Tensor mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2, const Tensor& residual = {});
+/// Mean over rows of the cross-entropy. logits [..., classes]; targets i64 [...] or floating [..., classes] (soft).
+Tensor cross_entropy(const Tensor& logits, const Tensor& targets, double label_smoothing = 0);
+Tensor mse_loss(const Tensor& x, const Tensor& target);
+/// Multiplies by a mask drawn from `stream`: 0 with probability p, else 1/(1-p). p in [0, 1].
+Tensor dropout(const Tensor& x, double p, RandomStream stream);
+
+struct AttentionOptions {
+  Scoring scoring;
+  double scale = 0;  // 0: 1/sqrt(d)
+  bool causal = false;
+  Tensor key_mask;   // bool [B, M], or empty
+  double dropout = 0;
+  RandomStream stream;
+  Tensor stats;      // f64 [B, H, attention_stats], or empty; the forward and the backward pass write into it
+};
+/// q[B, H, N, d], k[B, H, M, d], v[B, H, M, e] -> [B, H, N, e]; see norma::Attention for the formula. The output's memory is
+/// laid out [B, N, H, e], so that merging the heads is a view.
+Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options = {});
+/// The same from qkv[B, N, 3, H, d], as a linear layer leaves it: no permute, no copy, one gradient tensor. Returns [B, N, H d].
+Tensor attention_packed(const Tensor& qkv, const AttentionOptions& options = {});
+/// A itself [B, H, N, M], by the composition: for looking at, and for penalties on its norm. `scores` S already scaled.
+Tensor attention_weights(const Tensor& scores, const AttentionOptions& options);
+
+}  // namespace norma

@@ -1,0 +1,64 @@
+// The CPU backend. Each family of verbs has its file: memory.cpp, elementwise.cpp, reduce.cpp, index.cpp, window.cpp, random.cpp,
+// norm.cpp (softmax, layer norm, cross-entropy), linear.cpp (products), attention.cpp, optimizer.cpp.
+#pragma once
+
+#include <memory>
+
+#include "core/backend.h"
+
+namespace norma::cpu {
+
+class Pool;  // memory.cpp
+
+class CpuBackend : public Backend {
+ public:
+  CpuBackend();
+  ~CpuBackend() override;
+  std::string_view name() const override { return "cpu"; }
+
+  void* allocate(std::size_t bytes) override;
+  void release(void* block, std::size_t bytes) override;
+  void upload(void* device, const void* host, std::size_t bytes) override;
+  void download(void* host, const void* device, std::size_t bytes) override;
+  MemoryUse memory() const override;
+  void reset_peak() override;
+
+  void copy(const View& in, const View& out) override;
+  void fill(double value, const View& out) override;
+  void unary(UnaryOp op, const View& x, const View& out, double parameter) override;
+  void binary(BinaryOp op, const View& a, const View& b, const View& out) override;
+  void where(const View& condition, const View& a, const View& b, const View& out) override;
+
+  void reduce(ReduceOp op, const View& x, const View& out) override;
+  void cumsum(const View& x, int axis, const View& out) override;
+  double sum_of_squares(const View& x) override;
+
+  void matmul(const View& a, const View& b, const View& out) override;
+  bool linear(const Linear& args) override;
+  bool linear_backward(const LinearBackward& args) override;
+
+  void gather(const View& x, int axis, const View& index, const View& out) override;
+  void scatter_add(const View& x, int axis, const View& index, const View& out) override;
+  void index_select(const View& x, int axis, const View& index, const View& out) override;
+  void index_add(const View& x, int axis, const View& index, const View& out) override;
+  Index check_index(const View& index, Index limit) override;
+
+  void unfold(const View& x, const Window& window, const View& columns) override;
+  void fold(const View& columns, const Window& window, const View& x) override;
+  void random(RandomKind kind, RandomStream stream, double p, const View& out) override;
+
+  bool softmax(const View& x, const View& y, bool log) override;
+  bool softmax_backward(const View& y, const View& dy, const View& dx, bool log) override;
+  bool gelu_backward(const View& x, const View& dy, const View& dx) override;
+  bool layer_norm(const LayerNorm& args) override;
+  bool layer_norm_backward(const LayerNormBackward& args) override;
+  bool cross_entropy(const CrossEntropy& args) override;
+  bool attention(const AttentionForward& args) override;
+  bool attention_backward(const AttentionBackward& args) override;
+  bool adamw(const AdamW& args) override;
+
+ private:
+  std::unique_ptr<Pool> pool_;
+};
+
+}  // namespace norma::cpu

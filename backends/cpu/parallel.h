@@ -1,0 +1,44 @@
+// The one thread pool (oneTBB) of the CPU backend. The only file that names TBB is parallel.cpp.
+//
+// Work is cut by the problem alone, never by the number of threads, so that results have the same bits with 1 or 8.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+
+namespace norma::cpu {
+
+void set_threads(int count);  // throws Error when count < 1; default: all cores this process may use
+int threads();
+
+namespace detail {
+void run_tasks(std::int64_t count, void (*body)(void*, std::int64_t), void* context);
+}
+
+/// body(i) for i in [0, count), in any order, on any thread. Bodies write disjoint memory.
+template <class Body>
+void parallel_tasks(std::int64_t count, Body&& body) {
+  if (count == 1) return body(std::int64_t{0});
+  detail::run_tasks(
+      count, [](void* f, std::int64_t i) { (*static_cast<std::remove_reference_t<Body>*>(f))(i); },
+      const_cast<void*>(static_cast<const void*>(std::addressof(body))));
+}
+
+/// body(begin, end) over [0, size) in pieces of `grain`; small work runs here, without the pool.
+template <class Body>
+void parallel_for(std::int64_t size, std::int64_t grain, Body&& body) {
+  const std::int64_t pieces = (size + grain - 1) / grain;
+  parallel_tasks(pieces, [&](std::int64_t i) { body(i * grain, std::min(size, (i + 1) * grain)); });
+}
+
+/// Scratch memory of this thread, 64-byte aligned, at least `bytes`, contents undefined; `slot` tells nested users apart.
+/// Kept for the life of the thread: a steady step asks the system for nothing.
+void* scratch(int slot, std::size_t bytes);
+template <class T>
+T* scratch(int slot, std::int64_t count) {
+  return static_cast<T*>(scratch(slot, static_cast<std::size_t>(count) * sizeof(T)));
+}
+
+}  // namespace norma::cpu

@@ -1,0 +1,120 @@
+// One vector register of floats or doubles, written with the compiler's vector extension: the same source is SSE2 or NEON
+// (4 floats), AVX2 (8) and AVX-512 (16). + - * / and comparisons are the built-in ones; only the fused multiply-add needs to
+// know the instruction set (nothing is contracted by itself: -ffp-contract=off).
+// Include it only from backends/cpu/kernels/*.cpp.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#ifndef NORMA_ISA
+#error "simd.h belongs to files compiled once per instruction set (backends/cpu/kernels)"
+#endif
+
+namespace norma::cpu::NORMA_ISA {
+
+#if defined(__AVX512F__)
+constexpr int register_bytes = 64;
+constexpr int register_count = 32;
+#elif defined(__AVX2__)
+constexpr int register_bytes = 32;
+constexpr int register_count = 16;
+#else
+constexpr int register_bytes = 16;
+constexpr int register_count = 16;
+#endif
+
+typedef float F __attribute__((vector_size(register_bytes)));
+typedef double D __attribute__((vector_size(register_bytes)));
+typedef std::int32_t I __attribute__((vector_size(register_bytes)));
+typedef std::uint32_t U __attribute__((vector_size(register_bytes)));
+typedef std::int64_t L __attribute__((vector_size(register_bytes)));
+
+template <class T> struct VecOf;
+template <> struct VecOf<float> { using type = F; };
+template <> struct VecOf<double> { using type = D; };
+template <class T> using Vec = typename VecOf<T>::type;
+template <class T> constexpr int lanes = register_bytes / static_cast<int>(sizeof(T));
+template <class V> struct ScalarOf { using type = float; };
+template <> struct ScalarOf<D> { using type = double; };
+template <class V> using Scalar = typename ScalarOf<V>::type;
+
+#define NORMA_INLINE inline __attribute__((always_inline))
+
+template <class T> NORMA_INLINE Vec<T> load(const T* p) { Vec<T> v; std::memcpy(&v, p, sizeof v); return v; }
+template <class T> NORMA_INLINE void store(T* p, Vec<T> v) { std::memcpy(p, &v, sizeof v); }
+template <class T> NORMA_INLINE Vec<T> splat(T x) { return x - Vec<T>{}; }  // x - 0 keeps every bit, -0 too
+
+/// The first n elements; the rest are `rest`. 0 <= n < lanes.
+template <class T> NORMA_INLINE Vec<T> load_n(const T* p, int n, T rest = 0) {
+  Vec<T> v = splat(rest);
+  std::memcpy(&v, p, static_cast<std::size_t>(n) * sizeof(T));
+  return v;
+}
+template <class T> NORMA_INLINE void store_n(T* p, Vec<T> v, int n) { std::memcpy(p, &v, static_cast<std::size_t>(n) * sizeof(T)); }
+
+/// a * b + c, rounded once.
+NORMA_INLINE F fma(F a, F b, F c) {
+#if defined(__AVX512F__)
+  return (F)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+  return (F)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__aarch64__)
+  return (F)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;  // baseline x86-64 has no fused form: rounded twice
+#endif
+}
+NORMA_INLINE D fma(D a, D b, D c) {
+#if defined(__AVX512F__)
+  return (D)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(__FMA__)
+  return (D)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#elif defined(__aarch64__)
+  return (D)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+#else
+  return a * b + c;
+#endif
+}
+
+template <class V> NORMA_INLINE V vmax(V a, V b) { return a > b ? a : b; }
+template <class V> NORMA_INLINE V vmin(V a, V b) { return a < b ? a : b; }
+
+NORMA_INLINE F sqrt(F x) {
+#if defined(__AVX512F__)
+  return (F)_mm512_sqrt_ps((__m512)x);
+#elif defined(__AVX2__)
+  return (F)_mm256_sqrt_ps((__m256)x);
+#else
+  for (int i = 0; i < lanes<float>; ++i) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+#endif
+}
+
+/// Sum, maximum, minimum over the lanes, always by the same tree.
+template <class V> NORMA_INLINE Scalar<V> sum_lanes(V v) {
+  constexpr int n = lanes<Scalar<V>>;
+  Scalar<V> x[n];
+  std::memcpy(x, &v, sizeof v);
+  for (int w = n / 2; w > 0; w /= 2)
+    for (int i = 0; i < w; ++i) x[i] += x[i + w];
+  return x[0];
+}
+template <class V> NORMA_INLINE Scalar<V> max_lanes(V v) {
+  Scalar<V> m = v[0];
+  for (int i = 1; i < lanes<Scalar<V>>; ++i) m = v[i] > m ? v[i] : m;
+  return m;
+}
+template <class V> NORMA_INLINE Scalar<V> min_lanes(V v) {
+  Scalar<V> m = v[0];
+  for (int i = 1; i < lanes<Scalar<V>>; ++i) m = v[i] < m ? v[i] : m;
+  return m;
+}
+
+}  // namespace norma::cpu::NORMA_ISA

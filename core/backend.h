@@ -1,0 +1,179 @@
+// How numbers are made: the families of verbs every device offers. Outputs are allocated by the caller; inputs and outputs
+// may have any strides, also zero and negative ones, and any size, also zero. Shapes and dtypes are checked above
+// (autograd/); a backend may assume them as documented here.
+//
+// The required verbs are pure virtual. Fused verbs return false to decline (a dtype, a layout, a size they do not cover):
+// the op then runs its composition of the required verbs. A verb never changes its inputs, never allocates from the system
+// in a steady state, and gives the same bits whatever the number of threads.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string_view>
+
+#include "core/op_list.h"
+#include "core/random.h"
+#include "core/scoring.h"
+#include "core/tensor.h"
+
+namespace norma {
+
+struct MemoryUse {
+  std::size_t in_use = 0;           // bytes held by live storages
+  std::size_t peak = 0;             // largest in_use so far
+  std::size_t reserved = 0;         // bytes obtained from the system
+  std::uint64_t system_requests = 0;  // how often the system was asked
+};
+
+/// Geometry of a 2-d sliding window (convolution, unfold): sizes in elements.
+struct Window {
+  Index kernel_h = 1, kernel_w = 1, stride_h = 1, stride_w = 1, pad_h = 0, pad_w = 0;
+  Index out_h(Index h) const { return (h + 2 * pad_h - kernel_h) / stride_h + 1; }
+  Index out_w(Index w) const { return (w + 2 * pad_w - kernel_w) / stride_w + 1; }
+};
+
+enum class RandomKind : std::uint8_t { uniform, normal, keep };  // keep: 1/(1-p) with probability 1-p, else 0
+
+/// What follows a matrix product Y[m, n] = X[m, k] W[n, k]^T + bias[n].
+struct Linear {
+  View x, weight, y;             // [..., k], [n, k], [..., n]; x's and y's leading axes collapse to rows
+  const View* bias = nullptr;    // [n]
+  const View* residual = nullptr;  // shape of y, added last
+  const View* pre = nullptr;     // with gelu: receives X W^T + bias
+  bool gelu = false;             // exact (erf) form
+};
+/// dX = dY W, dW = dY^T X, db = column sums of dY; each computed where its pointer is set.
+struct LinearBackward {
+  View dy;
+  const View* x = nullptr;       // needed for dW; with `x_is_pre_gelu` it holds the pre-activation h and X = gelu(h)
+  const View* weight = nullptr;  // needed for dX
+  bool x_is_pre_gelu = false;
+  const View* dx = nullptr;      // with `gelu_pre`, dX is multiplied by gelu'(gelu_pre): the gradient of the pre-activation
+  const View* gelu_pre = nullptr;
+  const View* dweight = nullptr;
+  const View* dbias = nullptr;
+};
+
+/// Attention over q[B, H, N, d], k[B, H, M, d], v[B, H, M, e] -> out[B, H, N, e], any strides with the last axis dense, so
+/// that a packed qkv[B, N, 3, H, d] and an output [B, N, H, e] are read and written in place.
+///   S = scale q k^T;  A = mask . phi(S);  out = dropout(A) v
+/// Masks multiply after phi (softmax: the hidden columns do not take part in the row).
+struct Attention {
+  Scoring scoring;
+  double scale = 1;             // 1/sqrt(d)
+  bool causal = false;          // row i sees columns j <= i + M - N
+  const View* key_mask = nullptr;  // bool [B, M]: false hides a column
+  double dropout = 0;
+  RandomStream stream;          // element index ((b H + h) N + i) M + j
+  const View* stats = nullptr;  // f64 [B, H, attention_stats]; absent: not measured
+  double small = 1e-3;          // threshold of AttentionStat::small
+};
+struct AttentionForward : Attention {
+  View q, k, v, out;
+  const View* row_lse = nullptr;  // f32/f64 [B, H, N] log-sum-exp of the rows, saved for the backward pass (softmax only)
+};
+struct AttentionBackward : Attention {
+  View q, k, v, out, dout, row_lse;
+  View dq, dk, dv;
+};
+
+struct LayerNorm {  // y = (x - mean) * rstd * weight + bias over the last axis; rms: y = x * rstd * weight
+  View x, y;
+  const View *weight = nullptr, *bias = nullptr;
+  const View *mean = nullptr, *rstd = nullptr;  // [rows]: received by forward, read by backward (rms: no mean)
+  double eps = 1e-6;
+  bool rms = false;
+};
+struct LayerNormBackward {
+  View x, dy, dx;
+  const View *weight = nullptr, *mean = nullptr, *rstd = nullptr;
+  const View *dweight = nullptr, *dbias = nullptr;
+  bool rms = false;
+};
+
+struct CrossEntropy {  // loss[row] = -sum_c t_c log softmax(logits)_c; targets: i64 [rows] or floating [rows, classes]
+  View logits, targets, loss;
+  const View* dlogits = nullptr;  // receives softmax - t, for a unit upstream gradient
+  double label_smoothing = 0;
+};
+
+struct AdamW {  // one parameter (or one flat arena)
+  View parameter, gradient, m, v;
+  double lr, beta1, beta2, eps, decay;
+  std::int64_t step;          // from 1: bias correction
+  double gradient_scale = 1;  // from clipping
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string_view name() const = 0;
+
+  // memory: blocks of at least 64-byte alignment from a caching pool
+  virtual void* allocate(std::size_t bytes) = 0;  // throws Error: need, and what is free
+  virtual void release(void* block, std::size_t bytes) = 0;
+  virtual void upload(void* device, const void* host, std::size_t bytes) = 0;
+  virtual void download(void* host, const void* device, std::size_t bytes) = 0;
+  virtual void synchronize() {}
+  virtual MemoryUse memory() const = 0;
+  virtual void reset_peak() = 0;
+
+  // element-wise; inputs already have the output's shape (expanded, stride 0)
+  virtual void copy(const View& in, const View& out) = 0;  // = cast = contiguous
+  virtual void fill(double value, const View& out) = 0;
+  virtual void unary(UnaryOp op, const View& x, const View& out, double parameter = 0) = 0;
+  virtual void binary(BinaryOp op, const View& a, const View& b, const View& out) = 0;  // comparisons write bool
+  virtual void where(const View& condition, const View& a, const View& b, const View& out) = 0;
+
+  // out has x's rank with the reduced axes of size 1 (argmax, argmin: i64 out, exactly one axis; ties take the first)
+  virtual void reduce(ReduceOp op, const View& x, const View& out) = 0;
+  virtual void cumsum(const View& x, int axis, const View& out) = 0;
+
+  // a[..., m, k] b[..., k, n] -> out[..., m, n]; leading axes equal (expanded)
+  virtual void matmul(const View& a, const View& b, const View& out) = 0;
+
+  // index i64, bounds already checked by `check_index`
+  virtual void gather(const View& x, int axis, const View& index, const View& out) = 0;       // index has out's shape
+  virtual void scatter_add(const View& x, int axis, const View& index, const View& out) = 0;  // adds into out
+  virtual void index_select(const View& x, int axis, const View& index, const View& out) = 0;  // index [n]
+  virtual void index_add(const View& x, int axis, const View& index, const View& out) = 0;     // adds into out
+  /// Position (row-major) of the first index outside [0, limit), or -1.
+  virtual Index check_index(const View& index, Index limit) = 0;
+
+  // x[B, C, h, w] <-> columns[B, C * kernel_h * kernel_w, out_h * out_w]; fold adds where windows overlap
+  virtual void unfold(const View& x, const Window& window, const View& columns) = 0;
+  virtual void fold(const View& columns, const Window& window, const View& x) = 0;
+
+  virtual void random(RandomKind kind, RandomStream stream, double p, const View& out) = 0;  // out contiguous
+
+  // fused verbs: may decline
+  virtual bool softmax(const View& /*x*/, const View& /*y*/, bool /*log*/) { return false; }  // over the last axis
+  virtual bool softmax_backward(const View& /*y*/, const View& /*dy*/, const View& /*dx*/, bool /*log*/) { return false; }
+  virtual bool gelu_backward(const View& /*x*/, const View& /*dy*/, const View& /*dx*/) { return false; }
+  virtual bool layer_norm(const LayerNorm&) { return false; }
+  virtual bool layer_norm_backward(const LayerNormBackward&) { return false; }
+  virtual bool cross_entropy(const CrossEntropy&) { return false; }
+  virtual bool linear(const Linear&) { return false; }
+  virtual bool linear_backward(const LinearBackward&) { return false; }
+  virtual bool attention(const AttentionForward&) { return false; }
+  virtual bool attention_backward(const AttentionBackward&) { return false; }
+  virtual bool adamw(const AdamW&) { return false; }
+  /// Sum of squares in f64, for gradient clipping and norms; NaN or infinity in x gives a non-finite result.
+  virtual double sum_of_squares(const View& x) = 0;
+
+  /// A step recorded once and replayed (CUDA graphs); nullptr: run eagerly.
+  struct Graph {
+    virtual ~Graph() = default;
+    virtual void replay() = 0;
+  };
+  virtual std::unique_ptr<Graph> capture(const std::function<void()>&) { return nullptr; }
+};
+
+/// The backend of a device; throws Error naming what this build has. Backends are made on first use.
+Backend& backend(Device device);
+using BackendFactory = std::unique_ptr<Backend> (*)(int index);
+/// Called by each backend's own registration (backends/*/register.cpp).
+void register_backend(Device::Kind kind, BackendFactory factory);
+bool has_backend(Device::Kind kind);
+
+}  // namespace norma

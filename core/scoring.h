@@ -1,0 +1,56 @@
+// The attention function as data: what turns scores S = Q K^T / sqrt(d) into weights A = phi(S).
+// Data only; nn/scoring.h parses and prints it, autograd/attention.h gives its composition, backends run it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+namespace norma {
+
+struct Scoring {
+  enum class Kind : std::uint8_t {
+    softmax,     // rows of exp(s) / sum exp(s)
+    polynomial,  // sum_p coefficient[p] s^p, element-wise (arXiv 2410.18613)
+    sigmoid,     // 1 / (1 + exp(-(s + bias)))
+    relu,        // max(s, 0)
+  };
+  /// What the element-wise kinds are multiplied by. `keys` is N, the number of columns; `valid_keys` counts, per row, those
+  /// that no mask hides.
+  enum class Scale : std::uint8_t { one, inverse_sqrt_keys, inverse_keys, inverse_sqrt_valid_keys, inverse_valid_keys };
+
+  static constexpr int max_degree = 8;
+  Kind kind = Kind::softmax;
+  std::array<double, max_degree + 1> coefficient{};  // polynomial: coefficient of s^p
+  Scale scale = Scale::one;
+  bool normalize = false;  // divide each row by its sum; even polynomials only
+  double bias = 0;         // sigmoid: added to the score ...
+  bool bias_minus_log_keys = false;  // ... and -log N where set
+  bool operator==(const Scoring&) const = default;
+  int degree() const {
+    for (int p = max_degree; p > 0; --p) if (coefficient[p] != 0) return p;
+    return 0;
+  }
+  /// The only non-zero term is coefficient[degree()].
+  bool monomial() const {
+    for (int p = 0; p < degree(); ++p) if (coefficient[p] != 0) return false;
+    return true;
+  }
+};
+
+/// What the attention kernels report per (batch, head), from the pass that computes the output: see `Backend::attention`.
+/// Sums run over the rows and the visible columns of A (before dropout).
+enum class AttentionStat : std::uint8_t {
+  fro2,         // sum a^2 = ||A||_F^2
+  jac2,         // sum over rows of ||d a / d s||_F^2: softmax sum a^2 - 2 sum a^3 + (sum a^2)^2, else sum phi'(s)^2
+  score_sum, score_sum2, score_max,
+  row_sum, row_sum2,  // of the sums of A's rows: first and second moment
+  min, max, negative, // extreme weights; how many are below zero
+  small,              // how many |a| lie below the threshold
+  entropy,            // sum over rows of -sum a log a, for softmax and row-normalised weights; NaN otherwise
+  entries,            // how many (row, column) pairs are visible
+  grad_a2, grad_s2,   // filled by the backward pass: ||dL/dA||_F^2 and ||dL/dS||_F^2
+  count
+};
+constexpr int attention_stats = static_cast<int>(AttentionStat::count);
+
+}  // namespace norma

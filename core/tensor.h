@@ -1,0 +1,102 @@
+// The tensor: a small shared handle on (storage, layout, dtype), with a slot for the graph that only autograd/ opens.
+// Operations are free functions (autograd/ops.h). Copying a Tensor copies the handle, not the data.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "core/layout.h"
+#include "core/storage.h"
+
+namespace norma {
+
+struct Node;  // autograd/node.h: how this tensor was computed
+
+/// All a kernel ever sees of a tensor: `data` points at the element with index 0 (the offset is already applied).
+struct View {
+  void* data = nullptr;
+  Layout layout;  // offset is 0
+  DType dtype = DType::f32;
+
+  const Shape& shape() const { return layout.shape; }
+  Index numel() const { return layout.shape.numel(); }
+  template <class T>
+  T* as() const { return static_cast<T*>(data); }
+};
+
+class Tensor {
+ public:
+  Tensor() = default;  // no tensor: tests false
+  Tensor(std::shared_ptr<Storage> storage, const Layout& layout, DType dtype);
+
+  explicit operator bool() const { return impl_ != nullptr; }
+  const Shape& shape() const { return impl_->layout.shape; }
+  int rank() const { return shape().rank(); }
+  Index size(int axis) const;  // checked; negative axes count from the end
+  Index numel() const { return shape().numel(); }
+  DType dtype() const { return impl_->dtype; }
+  Device device() const { return impl_->storage->device(); }
+  const Layout& layout() const { return impl_->layout; }
+  bool is_contiguous() const { return layout().contiguous(); }
+  const std::shared_ptr<Storage>& storage() const { return impl_->storage; }
+  View view() const;
+  /// A handle on the same storage with another layout, outside the graph.
+  Tensor with_layout(const Layout& layout) const;
+  /// The same data, outside the graph.
+  Tensor detach() const;
+
+  /// The only element, as double; throws unless there is exactly one.
+  double item() const;
+  /// All elements in row-major order, as double.
+  std::vector<double> values() const;
+  /// Pointer to the first element of a contiguous host tensor; throws on another dtype, layout or device.
+  template <class T>
+  T* data() const { return static_cast<T*>(host_data(dtype_of<T>())); }
+
+  /// Makes this a leaf whose gradient backward() accumulates into grad(). Throws on integers and on computed tensors.
+  Tensor& track(bool on = true);
+  /// Takes part in a graph: a tracked leaf, or computed from one.
+  bool tracked() const { return impl_ && (impl_->leaf || impl_->node); }
+  bool is_leaf() const { return impl_->leaf; }
+  Tensor grad() const;  // empty until backward() has reached this leaf
+  void set_grad(const Tensor& grad) const;
+
+  struct Impl {
+    std::shared_ptr<Storage> storage;
+    Layout layout;
+    DType dtype;
+    bool leaf = false;
+    std::shared_ptr<Node> node;   // set by autograd; for a leaf, made on first use
+    std::shared_ptr<Impl> grad;   // leaves only
+  };
+  const std::shared_ptr<Impl>& impl() const { return impl_; }
+  static Tensor wrap(std::shared_ptr<Impl> impl) { Tensor t; t.impl_ = std::move(impl); return t; }
+
+ private:
+  void* host_data(DType expected) const;
+  std::shared_ptr<Impl> impl_;
+};
+
+using Tensors = std::vector<Tensor>;
+
+// Creation. `Place` says dtype and device: zeros({2, 3}, {DType::f64}).
+struct Place {
+  DType dtype = DType::f32;
+  Device device = {};
+};
+inline Place place_of(const Tensor& t) { return {t.dtype(), t.device()}; }
+Tensor empty(const Shape& shape, Place place = {});  // contents undefined
+Tensor full(const Shape& shape, double value, Place place = {});
+inline Tensor zeros(const Shape& shape, Place place = {}) { return full(shape, 0, place); }
+inline Tensor ones(const Shape& shape, Place place = {}) { return full(shape, 1, place); }
+Tensor arange(Index count, Place place = {DType::i64});
+Tensor from_values(const std::vector<double>& values, const Shape& shape, Place place = {});
+/// Copies `bytes` of host memory laid out row-major.
+Tensor from_host(const void* data, const Shape& shape, Place place = {});
+
+/// In-place writes, each refused on a tensor that takes part in a recorded graph or whose elements overlap.
+/// They bump the storage's version.
+void copy_into(const Tensor& target, const Tensor& source);  // broadcasts and casts
+void fill(const Tensor& target, double value);
+
+}  // namespace norma

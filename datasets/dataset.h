@@ -1,0 +1,32 @@
+// Labelled images in memory, and where they come from.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "core/tensor.h"
+
+namespace norma::datasets {
+
+/// Images as the files hold them: u8, row-major [count, channels, height, width], each byte read once.
+struct ImageSet {
+  std::string name;
+  Index count = 0, channels = 0, height = 0, width = 0, classes = 0;
+  std::vector<std::uint8_t> pixels;
+  std::vector<std::uint8_t> labels;
+  std::vector<std::string> class_names;
+  std::vector<float> mean, std;  // per channel, of pixels / 255, over the training split
+  std::string hash;              // SHA-256 over the decoded pixels and labels, hex: a resume checks it
+};
+struct ImageData {
+  ImageSet train, test;
+};
+
+/// Reads a data set by name ("fashion-mnist", "cifar-10"). Looks in data_dir, then in the places `locations` lists. Throws
+/// saying where it looked and how to get it; damaged files are named with the byte or record.
+ImageData load_images(const std::string& name, const std::filesystem::path& data_dir = {});
+std::vector<std::string> image_sets();
+std::vector<std::filesystem::path> locations(const std::string& name, const std::filesystem::path& data_dir = {});
+
+}  // namespace norma::datasets

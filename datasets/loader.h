@@ -1,0 +1,50 @@
+// Batches in an order that is a pure function of (seed, epoch), augmented by draws that are a function of (seed, epoch,
+// example), prepared ahead of time on another thread.
+#pragma once
+
+#include <memory>
+
+#include "datasets/dataset.h"
+
+namespace norma::datasets {
+
+struct Augment {
+  Index pad = 0;       // pad by this on every side with zeros, then cut a random window of the original size
+  bool flip = false;   // mirror left-right with probability 1/2
+};
+struct LoaderConfig {
+  Index batch = 64;
+  std::uint64_t seed = 0;
+  bool shuffle = true;
+  bool drop_last = true;
+  Index image = 0;       // 0: as it is; larger: centred on zeros (28 -> 32)
+  Augment augment;
+  Place place = {};      // dtype of the images
+};
+struct Batch {
+  Tensor images;  // [B, channels, image, image], normalised by the set's mean and std
+  Tensor labels;  // i64 [B]
+  std::vector<Index> examples;
+};
+
+/// The order of one epoch: a Feistel or Fisher-Yates permutation of [0, count) drawn from (seed, epoch).
+std::vector<Index> epoch_order(Index count, std::uint64_t seed, std::uint64_t epoch, bool shuffle);
+
+class Loader {
+ public:
+  Loader(const ImageSet& set, LoaderConfig config);  // set must outlive it
+  ~Loader();
+  Index batches_per_epoch() const;
+  /// Where reading goes on: batch `index` of `epoch`. O(1).
+  void seek(std::uint64_t epoch, Index index);
+  std::uint64_t epoch() const;
+  Index index() const;
+  /// The next batch; rolls over into the next epoch.
+  Batch next();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace norma::datasets

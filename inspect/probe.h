@@ -1,0 +1,54 @@
+// Watching a model: values, gradients and attention statistics at named places, for as long as the Probe lives.
+//
+//   Probe probe(model);
+//   probe.attention("blocks.*.attn.stats");
+//   probe.value("blocks.*.out", frobenius());
+//   backward(loss(model(x)));
+//   for (auto& [place, record] : probe.take()) ...
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "nn/module.h"
+#include "nn/tap.h"
+
+namespace norma::inspect {
+
+using Measure = std::function<Tensor(const Tensor&)>;
+Measure frobenius();   // 0-d f64: root of the sum of squares
+Measure keep_all();    // the tensor itself, detached
+
+/// Statistics of one attention layer, averaged over the batch, one entry per head.
+struct HeadStats {
+  std::vector<double> fro, jacobian, score_mean, score_rms, score_max, row_sum, row_sum_std, min, max, negative_share,
+      small_share, entropy, grad_a, grad_s;
+};
+
+class Probe {
+ public:
+  explicit Probe(nn::Module& model);
+  ~Probe();  // stops watching
+  Probe(const Probe&) = delete;
+
+  /// Globs: * any run of characters, {a,b} alternatives. A pattern that matches no place throws, listing near names.
+  Probe& value(std::string_view glob, Measure measure);
+  Probe& gradient(std::string_view glob, Measure measure);
+  Probe& attention(std::string_view glob);  // places of kind StatsTap
+
+  /// What was recorded since the last call, by place, in model order.
+  std::map<std::string, Tensors> take_values();
+  std::map<std::string, Tensors> take_gradients();
+  std::vector<std::pair<std::string, HeadStats>> take_attention();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+bool glob_match(std::string_view glob, std::string_view text);
+
+}  // namespace norma::inspect

@@ -1,0 +1,68 @@
+// The Vision Transformer (Dosovitskiy et al., arXiv 2010.11929) with the attention function as data (arXiv 2410.18613).
+// Names of weights are timm's, so that its checkpoints load.
+#pragma once
+
+#include <optional>
+
+#include "nn/layers.h"
+
+namespace norma::models {
+
+struct ViTConfig {
+  Index image = 224, patch = 16, channels = 3, classes = 1000;
+  Index width = 192, depth = 12, heads = 3, mlp_ratio = 4;
+  enum class Pool { cls, mean } pool = Pool::cls;
+  enum class Positions { learned, sincos } positions = Positions::learned;
+  Scoring attention;
+  double drop_path = 0;  // grows linearly over the blocks
+  double dropout = 0;    // of attention weights
+  double init_std = 0.02;
+  Index patches() const { return (image / patch) * (image / patch); }
+  Index tokens() const { return patches() + (pool == Pool::cls ? 1 : 0); }
+};
+/// "tiny", "small" or "base" (paper.md section 4.1); throws listing them.
+ViTConfig vit_preset(std::string_view name);
+/// Throws naming the field: sizes that do not divide, zero sizes.
+void check(const ViTConfig& config);
+
+class ViTBlock : public nn::Module {
+ public:
+  ViTBlock(const ViTConfig& config, double drop_path, nn::Init& init);
+  Tensor operator()(const Tensor& x) const;  // [B, T, C] -> [B, T, C]
+  void visit(nn::Visitor& v) override {
+    v("norm1", norm1), v("attn", attn), v("norm2", norm2), v("mlp", mlp), v("out", out);
+  }
+  nn::LayerNorm norm1, norm2;
+  nn::SelfAttention attn;
+  nn::MLP mlp;
+  nn::DropPath drop;
+  nn::Tap out;
+};
+
+class ViT : public nn::Module {
+ public:
+  ViT(const ViTConfig& config, std::uint64_t seed, Place place = {});
+  /// Images [B, channels, image, image] -> logits [B, classes].
+  Tensor operator()(const Tensor& images) const;
+  /// After the last norm: [B, T, C].
+  Tensor features(const Tensor& images) const;
+  void visit(nn::Visitor& v) override;
+  const ViTConfig& config() const { return config_; }
+
+ private:
+  ViTConfig config_;
+  struct PatchEmbed : nn::Module {
+    void visit(nn::Visitor& v) override { v("proj.weight", weight), v("proj.bias", bias); }
+    Tensor weight, bias;  // [C, channels, patch, patch], [C]
+  } patch_embed_;
+  Tensor cls_token_, pos_embed_;  // [1, 1, C], [1, T, C]
+  std::vector<ViTBlock> blocks_;
+  nn::LayerNorm norm_;
+  nn::Linear head_;
+};
+
+/// Floating-point operations of one training step on `batch` images (forward + backward, a multiply-add is two): matrix products
+/// only, 3 L tokens (24 C^2 + 4 N C) plus patch embedding and head.
+double training_flops(const ViTConfig& config, Index batch);
+
+}  // namespace norma::models

@@ -1,0 +1,119 @@
+// The layers of transformers. Shapes: B batch, T tokens, C width, H heads, d = C/H.
+#pragma once
+
+#include "nn/module.h"
+#include "nn/scoring.h"
+#include "nn/tap.h"
+
+namespace norma::nn {
+
+/// Initial values are drawn from streams of one seed, in construction order: the same seed gives the same model.
+class Init {
+ public:
+  explicit Init(std::uint64_t seed, Place place = {}) : seed_(seed), place_(place) {}
+  Tensor zeros(const Shape& s) { return norma::zeros(s, place_).track(); }
+  Tensor ones(const Shape& s) { return norma::ones(s, place_).track(); }
+  /// Normal with this deviation, cut at two deviations (timm's trunc_normal_ with a = -2 std).
+  Tensor trunc_normal(const Shape& s, double std);
+  Tensor normal(const Shape& s, double std);
+  Tensor xavier_uniform(const Shape& s);  // [out, in]
+  Place place() const { return place_; }
+
+ private:
+  std::uint64_t seed_, next_ = 0;
+  Place place_;
+};
+
+class Linear : public Module {  // [..., in] -> [..., out]
+ public:
+  Linear() = default;
+  Linear(Index in, Index out, Init& init, bool with_bias = true, double std = 0.02);
+  Tensor operator()(const Tensor& x) const { return linear(x, weight, bias); }
+  /// x W^T + b + residual in one pass.
+  Tensor operator()(const Tensor& x, const Tensor& residual) const { return linear(x, weight, bias, residual); }
+  void visit(Visitor& v) override { v("weight", weight), v("bias", bias); }
+  Tensor weight, bias;
+};
+
+class LayerNorm : public Module {
+ public:
+  LayerNorm() = default;
+  LayerNorm(Index width, Init& init, double epsilon = 1e-6) : weight(init.ones({width})), bias(init.zeros({width})), eps(epsilon) {}
+  Tensor operator()(const Tensor& x) const { return layer_norm(x, weight, bias, eps); }
+  void visit(Visitor& v) override { v("weight", weight), v("bias", bias); }
+  Tensor weight, bias;
+  double eps = 1e-6;
+};
+
+class RMSNorm : public Module {
+ public:
+  RMSNorm() = default;
+  RMSNorm(Index width, Init& init, double epsilon = 1e-6) : weight(init.ones({width})), eps(epsilon) {}
+  Tensor operator()(const Tensor& x) const { return rms_norm(x, weight, eps); }
+  void visit(Visitor& v) override { v("weight", weight); }
+  Tensor weight;
+  double eps = 1e-6;
+};
+
+class Embedding : public Module {  // i64 [...] -> [..., C]
+ public:
+  Embedding() = default;
+  Embedding(Index count, Index width, Init& init, double std = 0.02) : weight(init.trunc_normal({count, width}, std)) {}
+  Tensor operator()(const Tensor& index) const { return embedding(weight, index); }
+  void visit(Visitor& v) override { v("weight", weight); }
+  Tensor weight;
+};
+
+class Dropout : public Module {  // active inside Training
+ public:
+  explicit Dropout(double probability = 0) : p(probability) {}
+  Tensor operator()(const Tensor& x) const;
+  void visit(Visitor&) override {}
+  double p;
+};
+
+class DropPath : public Module {  // drops whole examples of a residual branch [B, ...]
+ public:
+  explicit DropPath(double probability = 0) : p(probability) {}
+  bool active() const { return p > 0 && Training::active(); }
+  Tensor operator()(const Tensor& x) const;
+  void visit(Visitor&) override {}
+  double p;
+};
+
+class MLP : public Module {  // C -> hidden -> C with GELU
+ public:
+  MLP() = default;
+  MLP(Index width, Index hidden, Init& init, double std = 0.02);
+  /// residual is added in the same pass where given.
+  Tensor operator()(const Tensor& x, const Tensor& residual = {}) const;
+  void visit(Visitor& v) override { v("fc1", fc1), v("fc2", fc2), v("hidden", hidden_tap); }
+  Linear fc1, fc2;
+  Tap hidden_tap;  // after GELU
+};
+
+struct AttentionConfig {
+  Index width = 0, heads = 1;
+  Scoring scoring;
+  bool causal = false;
+  double dropout = 0;  // of the weights
+  double std = 0.02;
+};
+
+/// Multi-head self-attention with any scoring: [B, T, C] -> [B, T, C].
+class SelfAttention : public Module {
+ public:
+  SelfAttention() = default;
+  SelfAttention(const AttentionConfig& config, Init& init);
+  /// key_mask: bool [B, T], or empty. residual is added in the output projection's pass where given.
+  Tensor operator()(const Tensor& x, const Tensor& residual = {}, const Tensor& key_mask = {}) const;
+  void visit(Visitor& v) override {
+    v("qkv", qkv), v("proj", proj), v("scores", scores), v("weights", weights), v("stats", stats);
+  }
+  AttentionConfig config;
+  Linear qkv, proj;
+  Tap scores, weights;  // watching one of these forms the matrix [B, H, T, T] for that call
+  StatsTap stats;       // watching this does not
+};
+
+}  // namespace norma::nn

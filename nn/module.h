@@ -1,0 +1,72 @@
+// What has parameters. Only visit() is virtual: names, counting, saving, loading, freezing, device moves and taps follow from
+// that one line per layer. Modules are plain values.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "autograd/ops.h"
+
+namespace norma::nn {
+
+class Tap;
+class Module;
+
+class Visitor {
+ public:
+  virtual ~Visitor() = default;
+  void operator()(std::string_view name, Tensor& parameter) { if (parameter) tensor(name, parameter); }
+  void operator()(std::string_view name, Tap& place) { tap(name, place); }
+  void operator()(std::string_view name, Module& child) { enter(name, child); }
+  template <class M>
+  void operator()(std::string_view name, std::vector<M>& children) {
+    for (std::size_t i = 0; i < children.size(); ++i) (*this)(std::string(name) + "." + std::to_string(i), children[i]);
+  }
+
+ protected:
+  virtual void tensor(std::string_view name, Tensor& parameter) = 0;
+  virtual void tap(std::string_view, Tap&) {}
+  virtual void enter(std::string_view name, Module& child) = 0;
+};
+
+class Module {
+ public:
+  virtual ~Module() = default;
+  virtual void visit(Visitor& v) = 0;
+
+ protected:
+  Module() = default;
+  Module(const Module&) = default;
+  Module(Module&&) = default;
+  Module& operator=(const Module&) = default;
+  Module& operator=(Module&&) = default;
+};
+
+/// Dotted names in visiting order: "blocks.3.attn.qkv.weight".
+using Named = std::vector<std::pair<std::string, Tensor>>;
+Named parameters(Module& m);
+Index parameter_count(Module& m);
+/// f(name, tensor) may replace the tensor: casts, device moves, loading.
+void for_each_parameter(Module& m, const std::function<void(const std::string&, Tensor&)>& f);
+void to(Module& m, Device device);
+void to(Module& m, DType dtype);
+void track(Module& m, bool on = true);
+void zero_grad(Module& m);  // drops the gradients
+/// Copies values by name. Throws one message that lists all missing, unexpected and wrongly shaped names.
+void assign(Module& m, const Named& values);
+
+/// While alive, layers such as Dropout and DropPath are active on this thread (they draw from the RandomScope).
+class Training {
+ public:
+  explicit Training(bool on = true);
+  ~Training();
+  Training(const Training&) = delete;
+  static bool active();
+
+ private:
+  bool old_;
+};
+
+}  // namespace norma::nn

@@ -1,0 +1,38 @@
+// A named place in a model that one can watch. It returns its argument, untouched and free of cost, unless watched.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "core/tensor.h"
+
+namespace norma::nn {
+
+class Tap {
+ public:
+  /// Copies of a tap (modules are values) do not share listeners: one watches a model, not its blueprint.
+  Tap() = default;
+  Tap(const Tap&) {}
+  Tap& operator=(const Tap&) { return *this; }
+
+  bool watched() const { return !value_.empty() || !gradient_.empty(); }
+  Tensor operator()(const Tensor& x) const { return watched() ? fire(x) : x; }
+
+  using Listener = std::function<void(const Tensor&)>;
+  /// Returns an id for remove().
+  int on_value(Listener f);
+  int on_gradient(Listener f);
+  void remove(int id);
+
+ private:
+  Tensor fire(const Tensor& x) const;
+  std::vector<std::pair<int, Listener>> value_, gradient_;
+  int next_ = 0;
+};
+
+/// A place where attention statistics can be had without forming the matrix. When watched, the attention layer lets the
+/// kernel fill a tensor f64 [B, H, attention_stats] and hands it over; the backward pass completes it in place.
+class StatsTap : public Tap {};
+
+}  // namespace norma::nn
