@@ -5,6 +5,7 @@
 #include <span>
 
 #include "autograd/node.h"
+#include "core/random.h"
 
 namespace norma {
 

@@ -1,0 +1,130 @@
+#include "autograd/grad.h"
+
+#include <map>
+
+#include "autograd/graph.h"
+#include "autograd/ops.h"
+
+namespace norma {
+namespace {
+
+/// All nodes on a path from `root` to a node of `targets`: those the sweep must visit. Iterative depth-first search.
+NodeSet nodes_between(Node* root, const NodeSet& targets) {
+  NodeSet wanted = targets, seen{root};
+  std::vector<std::pair<Node*, std::size_t>> stack{{root, 0}};
+  while (!stack.empty()) {
+    auto& [n, next] = stack.back();
+    if (next < n->inputs.size()) {
+      Node* input = n->inputs[next++].get();
+      if (input && seen.insert(input).second) stack.push_back({input, 0});
+      continue;
+    }
+    for (auto& input : n->inputs)
+      if (input && wanted.count(input.get())) wanted.insert(n);
+    stack.pop_back();
+  }
+  return wanted;
+}
+
+void check_gradient(const Node& n, std::size_t i, const Tensor& g, const Shape& expected) {
+  if (g.shape() != expected)
+    fail("backward: {} returned a gradient of shape {} for its input {}, expected {}", n.name, g.shape(), i, expected);
+}
+
+/// Sweeps from y in order of falling creation number. finished(node, gradient) sees each node's complete gradient.
+template <class Finished>
+void sweep(const Tensor& y, const Tensor& seed, const NodeSet& wanted, bool create_graph, bool retain, Finished finished) {
+  struct Pending {
+    std::shared_ptr<Node> node;
+    Tensor gradient;
+  };
+  std::map<std::uint64_t, Pending, std::greater<>> pending;
+  auto root = node_of(y);
+  pending[root->number] = {root, seed};
+  root = nullptr;
+  GradMode mode(create_graph);
+  while (!pending.empty()) {
+    Pending now = std::move(pending.begin()->second);
+    pending.erase(pending.begin());
+    Node& n = *now.node;
+    for (auto& hook : n.hooks) hook(now.gradient.detach());
+    finished(n, now.gradient);
+    bool further = false;
+    for (auto& input : n.inputs) further |= input && wanted.count(input.get());
+    if (!further) continue;
+    if (n.released) fail("backward: the graph of {} was already freed by an earlier backward(); pass retain_graph", n.name);
+    Ctx ctx(n, &wanted);
+    Tensors gradients = (!create_graph && n.fused) ? n.fused(ctx, now.gradient) : n.vjp(ctx, now.gradient);
+    now.gradient = {};
+    if (!retain) n.released = true, n.release();
+    for (std::size_t i = 0; i < gradients.size(); ++i) {
+      const auto& input = n.inputs[i];
+      if (!input || !gradients[i] || !wanted.count(input.get())) continue;
+      check_gradient(n, i, gradients[i], input->shape);
+      auto& slot = pending[input->number];
+      slot.node = input;
+      slot.gradient = slot.gradient ? add(slot.gradient, gradients[i]) : std::move(gradients[i]);
+    }
+  }
+}
+
+Tensor check_seed(const char* op, const Tensor& y, const Tensor& seed) {
+  if (!y.tracked()) fail("{}: the result takes part in no graph; track() the leaves before computing it", op);
+  if (seed) {
+    if (seed.shape() != y.shape()) fail("{}: seed of shape {} for an output of shape {}", op, seed.shape(), y.shape());
+    return seed;
+  }
+  if (y.numel() != 1) fail("{}: output has shape {}; pass a seed or reduce to a scalar", op, y.shape());
+  return full(y.shape(), 1, place_of(y));
+}
+
+}  // namespace
+
+Tensors grad(const Tensor& y, std::span<const Tensor> xs, const Tensor& seed, GradOptions options) {
+  const Tensor start = check_seed("grad", y, seed);
+  NodeSet targets;
+  std::map<const Node*, Tensor> found;
+  for (const Tensor& x : xs) {
+    auto n = node_of(x);
+    if (!n) fail("grad: the tensor of shape {} to differentiate by is not tracked; call track() before using it", x.shape());
+    targets.insert(n.get());
+  }
+  const NodeSet wanted = nodes_between(node_of(y).get(), targets);
+  sweep(y, start, wanted, options.create_graph, options.create_graph || options.retain_graph,
+        [&](const Node& n, const Tensor& g) {
+          if (targets.count(&n)) found[&n] = g;
+        });
+  Tensors out;
+  for (const Tensor& x : xs) {
+    auto it = found.find(node_of(x).get());
+    out.push_back(it == found.end() ? zeros(x.shape(), place_of(x)) : it->second);
+  }
+  return out;
+}
+
+Tensor grad(const Tensor& y, const Tensor& x, GradOptions options) { return grad(y, std::span(&x, 1), {}, options)[0]; }
+
+void backward(const Tensor& loss, GradOptions options) {
+  const Tensor start = check_seed("backward", loss, {});
+  NodeSet leaves, seen;
+  std::vector<Node*> stack{node_of(loss).get()};
+  while (!stack.empty()) {
+    Node* n = stack.back();
+    stack.pop_back();
+    if (!seen.insert(n).second) continue;
+    if (n->inputs.empty()) leaves.insert(n);
+    for (auto& input : n->inputs)
+      if (input) stack.push_back(input.get());
+  }
+  const NodeSet wanted = nodes_between(node_of(loss).get(), leaves);
+  sweep(loss, start, wanted, options.create_graph, options.create_graph || options.retain_graph,
+        [&](const Node& n, const Tensor& g) {
+          auto impl = n.leaf.lock();
+          if (!impl) return;
+          Tensor leaf = Tensor::wrap(impl);
+          // A gradient kept for later must not share memory with what other steps may write.
+          leaf.set_grad(leaf.grad() ? add(leaf.grad(), g) : options.create_graph ? g : contiguous(g.detach()));
+        });
+}
+
+}  // namespace norma

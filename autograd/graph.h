@@ -1,0 +1,39 @@
+// The inside of a Node: for the engine's own files (node.cpp, grad.cpp) only.
+#pragma once
+
+#include <unordered_set>
+
+#include "autograd/node.h"
+
+namespace norma {
+
+struct Saved {
+  Tensor tensor;              // an input, whole; or the op's own output, data only (otherwise a cycle would leak)
+  std::uint32_t version = 0;  // of the storage when it was saved
+  bool own_output = false;
+};
+
+struct Node : std::enable_shared_from_this<Node> {
+  Node();
+  ~Node();
+  Node(const Node&) = delete;
+
+  const char* name = "leaf";
+  std::uint64_t number;  // creation order: inputs have smaller numbers than what is computed from them
+  std::vector<std::shared_ptr<Node>> inputs;  // null where an input is not tracked
+  std::vector<Saved> saved;
+  Vjp vjp, fused;
+  std::vector<std::function<void(const Tensor&)>> hooks;
+  std::weak_ptr<Tensor::Impl> leaf;  // set for leaves: where backward() accumulates
+  Shape shape;
+  bool released = false;
+
+  void release();
+};
+
+using NodeSet = std::unordered_set<const Node*>;
+
+/// The node of a tracked tensor (made on first use for a leaf), null for an untracked one.
+std::shared_ptr<Node> node_of(const Tensor& t);
+
+}  // namespace norma

@@ -1,0 +1,165 @@
+#include "autograd/node.h"
+
+#include <atomic>
+
+#include "autograd/graph.h"
+#include "autograd/grad.h"
+
+namespace norma {
+namespace {
+
+thread_local bool recording = true;
+thread_local bool fusing = true;
+std::atomic<std::uint64_t> next_number{1};
+std::atomic<std::int64_t> alive{0};
+
+// Teardown is iterative: a dying node hands its inputs to the list of the outermost dying node, so that a chain of a million
+// ops needs no deep stack.
+thread_local std::vector<std::shared_ptr<Node>>* graveyard = nullptr;
+
+void bury(Node& n, std::vector<std::shared_ptr<Node>>& list) {
+  for (auto& input : n.inputs)
+    if (input) list.push_back(std::move(input));
+  for (Saved& s : n.saved)
+    if (s.tensor && s.tensor.impl()->node) list.push_back(s.tensor.impl()->node);
+}
+
+}  // namespace
+
+Node::Node() : number(next_number++) { ++alive; }
+
+Node::~Node() {
+  --alive;
+  if (graveyard) {
+    bury(*this, *graveyard);
+    release();
+    return;
+  }
+  std::vector<std::shared_ptr<Node>> list;
+  graveyard = &list;
+  bury(*this, list);
+  release();
+  while (!list.empty()) {
+    std::shared_ptr<Node> n = std::move(list.back());
+    list.pop_back();
+    n.reset();
+  }
+  graveyard = nullptr;
+}
+
+void Node::release() {
+  saved.clear();
+  vjp = nullptr;
+  fused = nullptr;
+}
+
+std::int64_t live_nodes() { return alive; }
+
+bool grad_enabled() { return recording; }
+GradMode::GradMode(bool on) : old_(recording) { recording = on; }
+GradMode::~GradMode() { recording = old_; }
+NoFusion::NoFusion() { fusing = false; }
+NoFusion::~NoFusion() { fusing = true; }
+
+std::shared_ptr<Node> node_of(const Tensor& t) {
+  if (!t) return nullptr;
+  auto& impl = *t.impl();
+  if (!impl.node && impl.leaf) {
+    impl.node = std::make_shared<Node>();
+    impl.node->leaf = t.impl();
+    impl.node->shape = t.shape();
+  }
+  return impl.node;
+}
+
+bool Ctx::needs(int input) const {
+  const auto& n = node_.inputs[static_cast<std::size_t>(input)];
+  return n && static_cast<const NodeSet*>(wanted_)->count(n.get());
+}
+
+Tensor Ctx::saved(int i) const {
+  if (node_.released)
+    fail("backward: the graph of {} was already freed by an earlier backward(); pass retain_graph", node_.name);
+  const Saved& s = node_.saved.at(static_cast<std::size_t>(i));
+  if (s.tensor && s.tensor.storage()->version() != s.version)
+    fail("backward: {} saved a tensor of shape {} at version {}, but it is now at version {}; it was changed in place", node_.name,
+         s.tensor.shape(), s.version, s.tensor.storage()->version());
+  if (!s.own_output) return s.tensor;
+  Tensor t = s.tensor.detach();
+  t.impl()->node = const_cast<Node&>(node_).shared_from_this();
+  return t;
+}
+
+Tensor record(Tensor y, std::span<const Tensor> inputs, Rule rule) {
+  bool tracked = false;
+  if (recording)
+    for (const Tensor& t : inputs) tracked |= t.tracked();
+  if (!tracked) return y;
+  auto n = std::make_shared<Node>();
+  n->name = rule.name;
+  n->shape = y.shape();
+  n->vjp = std::move(rule.vjp);
+  n->fused = std::move(rule.fused);
+  n->inputs.reserve(inputs.size());
+  auto save = [&](const Tensor& t, bool own) { n->saved.push_back({t, t ? t.storage()->version() : 0, own}); };
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    n->inputs.push_back(node_of(inputs[i]));
+    if (rule.keep & ~keep_output & (1u << i)) save(inputs[i], false);
+  }
+  if (rule.keep & keep_output) save(y.detach(), true);
+  y.impl()->node = std::move(n);
+  return y;
+}
+
+Tensor record(Tensor y, std::initializer_list<Tensor> inputs, Rule rule) {
+  return record(std::move(y), std::span<const Tensor>(inputs.begin(), inputs.size()), std::move(rule));
+}
+
+Tensor apply(const Fused& op, std::span<const Tensor> inputs) {
+  if (!fusing) return op.composite(inputs);
+  Tensors extra;
+  Tensor y;
+  {
+    NoGrad off;
+    y = op.forward(inputs, extra);
+  }
+  if (!y) return op.composite(inputs);
+
+  const int count = static_cast<int>(inputs.size());
+  // Differentiates the composition, run again on the saved inputs: right to any order, and recorded where gradients are on.
+  Vjp general = [composite = op.composite, count](const Ctx& c, const Tensor& g) {
+    const bool higher = grad_enabled();
+    GradMode on(true);
+    Tensors in, wanted;
+    std::vector<int> slot;
+    for (int i = 0; i < count; ++i) {
+      Tensor t = c.saved(i);
+      if (t && c.needs(i) && !higher) t = t.detach().track();
+      in.push_back(t);
+      if (t && c.needs(i)) wanted.push_back(t), slot.push_back(i);
+    }
+    Tensors found = grad(composite(in), wanted, g, {.create_graph = higher});
+    Tensors out(static_cast<std::size_t>(count));
+    for (std::size_t k = 0; k < slot.size(); ++k) out[static_cast<std::size_t>(slot[k])] = found[k];
+    return out;
+  };
+  Vjp first_order = [vjp = op.vjp, general, extra = std::move(extra), count](const Ctx& c, const Tensor& g) {
+    Tensors in;
+    for (int i = 0; i < count; ++i) in.push_back(c.saved(i));
+    Tensors out = vjp(c, in, c.saved(count).detach(), extra, g);
+    return out.empty() ? general(c, g) : out;
+  };
+  return record(std::move(y), inputs, {op.name, keep_inputs(count) | keep_output, std::move(general), std::move(first_order)});
+}
+
+Tensor apply(const Fused& op, std::initializer_list<Tensor> inputs) {
+  return apply(op, std::span<const Tensor>(inputs.begin(), inputs.size()));
+}
+
+void on_gradient(const Tensor& x, std::function<void(const Tensor& g)> hook) {
+  auto n = node_of(x);
+  if (!n) fail("on_gradient: the tensor {} takes part in no graph; track() a leaf it is computed from", x.shape());
+  n->hooks.push_back(std::move(hook));
+}
+
+}  // namespace norma

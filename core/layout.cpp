@@ -1,0 +1,160 @@
+#include "core/layout.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace norma {
+
+Layout::Layout(const Shape& s) : shape(s) {
+  Index stride = 1;
+  for (int i = s.rank() - 1; i >= 0; --i) {
+    strides[i] = stride;
+    stride *= std::max<Index>(s[i], 1);
+  }
+}
+
+bool Layout::contiguous() const {
+  Index expected = 1;
+  for (int i = rank() - 1; i >= 0; --i) {
+    if (shape[i] == 0) return true;
+    if (shape[i] == 1) continue;
+    if (strides[i] != expected) return false;
+    expected *= shape[i];
+  }
+  return true;
+}
+
+bool Layout::overlapping() const {
+  for (int i = 0; i < rank(); ++i)
+    if (shape[i] > 1 && strides[i] == 0) return true;
+  return false;
+}
+
+Layout permute(const Layout& in, std::span<const int> axes) {
+  Layout out;
+  out.offset = in.offset;
+  for (std::size_t i = 0; i < axes.size(); ++i) {
+    out.shape.append(in.shape[axes[i]]);
+    out.strides[i] = in.strides[axes[i]];
+  }
+  return out;
+}
+
+Layout transpose(const Layout& in, int a, int b) {
+  Layout out = in;
+  out.shape.set(a, in.shape[b]);
+  out.shape.set(b, in.shape[a]);
+  std::swap(out.strides[a], out.strides[b]);
+  return out;
+}
+
+Layout expand(const Layout& in, const Shape& shape) {
+  Layout out(shape, {}, in.offset);
+  const int lead = shape.rank() - in.rank();
+  for (int i = lead; i < shape.rank(); ++i)
+    out.strides[i] = in.shape[i - lead] == shape[i] ? in.strides[i - lead] : 0;
+  return out;
+}
+
+Layout slice(const Layout& in, int axis, Index start, Index count, Index step) {
+  Layout out = in;
+  if (count > 0) out.offset += start * in.strides[axis];
+  out.shape.set(axis, count);
+  out.strides[axis] = in.strides[axis] * step;
+  return out;
+}
+
+Layout squeeze(const Layout& in, int axis) {
+  Layout out(in.shape.without(axis), {}, in.offset);
+  for (int i = 0, j = 0; i < in.rank(); ++i)
+    if (i != axis) out.strides[j++] = in.strides[i];
+  return out;
+}
+
+Layout unsqueeze(const Layout& in, int axis) {
+  Layout out;
+  out.offset = in.offset;
+  for (int i = 0, j = 0; i <= in.rank(); ++i) {
+    out.shape.append(i == axis ? 1 : in.shape[j]);
+    out.strides[i] = i == axis ? 1 : in.strides[j];
+    if (i != axis) ++j;
+  }
+  return out;
+}
+
+std::optional<Layout> reshape(const Layout& in, const Shape& shape) {
+  if (in.contiguous()) {
+    Layout out(shape);
+    out.offset = in.offset;
+    return out;
+  }
+  // Both shapes are cut into groups of axes with equal products; a group can be re-cut if its input axes lie evenly.
+  Layout out(shape);
+  out.offset = in.offset;
+  std::vector<std::pair<Index, Index>> axes;  // size, stride without axes of size 1
+  for (int i = 0; i < in.rank(); ++i)
+    if (in.shape[i] != 1) axes.emplace_back(in.shape[i], in.strides[i]);
+  std::size_t a = 0;
+  int o = 0;
+  while (a < axes.size()) {
+    Index have = axes[a].first, want = 1;
+    std::size_t last = a;
+    int o_end = o;
+    while (want != have || (o_end < shape.rank() && shape[o_end] == 1 && want != have)) {
+      if (want < have) {
+        if (o_end >= shape.rank()) return std::nullopt;
+        want *= shape[o_end++];
+      } else {
+        if (++last >= axes.size()) return std::nullopt;
+        have *= axes[last].first;
+      }
+    }
+    for (std::size_t i = a; i < last; ++i)
+      if (axes[i].second != axes[i + 1].first * axes[i + 1].second) return std::nullopt;
+    Index stride = axes[last].second;
+    for (int i = o_end - 1; i >= o; --i) {
+      out.strides[i] = stride;
+      stride *= shape[i];
+    }
+    a = last + 1;
+    o = o_end;
+  }
+  return out;
+}
+
+Shape coalesce(std::span<Layout*> layouts) {
+  const Layout& first = *layouts[0];
+  std::vector<int> order;
+  for (int i = 0; i < first.rank(); ++i)
+    if (first.shape[i] != 1) order.push_back(i);
+  // Outer axes first: sort by the strides of the last operand (the output), then of the others. Stable, so ties keep order.
+  auto outer = [&](int a, int b) {
+    for (std::size_t k = layouts.size(); k-- > 0;) {
+      const Index sa = std::abs(layouts[k]->strides[a]), sb = std::abs(layouts[k]->strides[b]);
+      if (sa != sb && sa != 0 && sb != 0) return sa > sb;
+    }
+    return false;
+  };
+  for (std::size_t i = 1; i < order.size(); ++i)  // insertion: `outer` is not transitive over zero strides
+    for (std::size_t j = i; j > 0 && outer(order[j], order[j - 1]); --j) std::swap(order[j], order[j - 1]);
+
+  Shape merged;
+  std::vector<Strides> strides(layouts.size());
+  for (int axis : order) {
+    const int last = merged.rank() - 1;
+    bool joins = last >= 0;
+    for (std::size_t k = 0; joins && k < layouts.size(); ++k)
+      joins = strides[k][last] == layouts[k]->strides[axis] * first.shape[axis];
+    if (joins) {
+      merged.set(last, merged[last] * first.shape[axis]);
+      for (std::size_t k = 0; k < layouts.size(); ++k) strides[k][last] = layouts[k]->strides[axis];
+    } else {
+      for (std::size_t k = 0; k < layouts.size(); ++k) strides[k][last + 1] = layouts[k]->strides[axis];
+      merged.append(first.shape[axis]);
+    }
+  }
+  for (std::size_t k = 0; k < layouts.size(); ++k) *layouts[k] = Layout(merged, strides[k], layouts[k]->offset);
+  return merged;
+}
+
+}  // namespace norma

@@ -1,0 +1,134 @@
+#include "core/tensor.h"
+
+#include <cstring>
+
+#include "core/backend.h"
+
+namespace norma {
+
+Tensor::Tensor(std::shared_ptr<Storage> storage, const Layout& layout, DType dtype)
+    : impl_(std::make_shared<Impl>(Impl{std::move(storage), layout, dtype, false, nullptr, nullptr})) {}
+
+Index Tensor::size(int axis) const { return shape()[normalize_axis("size", axis, shape())]; }
+
+View Tensor::view() const {
+  View v{static_cast<char*>(impl_->storage->data()) + impl_->layout.offset * static_cast<Index>(size_of(impl_->dtype)),
+         impl_->layout, impl_->dtype};
+  v.layout.offset = 0;
+  return v;
+}
+
+Tensor Tensor::with_layout(const Layout& layout) const { return Tensor(impl_->storage, layout, impl_->dtype); }
+Tensor Tensor::detach() const { return with_layout(impl_->layout); }
+
+std::vector<double> Tensor::values() const {
+  const Index n = numel();
+  std::vector<double> out(static_cast<std::size_t>(n));
+  if (n == 0) return out;
+  Tensor dense = empty(shape(), {DType::f64, device()});
+  backend(device()).copy(view(), dense.view());
+  backend(device()).download(out.data(), dense.view().data, out.size() * sizeof(double));
+  return out;
+}
+
+double Tensor::item() const {
+  if (numel() != 1) fail("item: {} has {} elements, one is needed", shape(), numel());
+  return values()[0];
+}
+
+void* Tensor::host_data(DType expected) const {
+  if (dtype() != expected) fail("data: the tensor is {}, {} was asked for", dtype(), expected);
+  if (!is_contiguous()) fail("data: the tensor of shape {} is not contiguous; call contiguous() first", shape());
+  if (device().kind == Device::Kind::cuda) fail("data: the tensor is on {}; move it with to() first", name(device()));
+  return view().data;
+}
+
+Tensor& Tensor::track(bool on) {
+  if (on && !is_floating(dtype())) fail("track: a tensor of {} has no gradient; cast it to f32 or f64", dtype());
+  if (impl_->node && !impl_->leaf) fail("track: this tensor was computed from others; detach() it first");
+  impl_->leaf = on;
+  if (!on) impl_->node = nullptr;
+  return *this;
+}
+
+Tensor Tensor::grad() const { return wrap(impl_->grad); }
+
+void Tensor::set_grad(const Tensor& grad) const {
+  if (grad && grad.shape() != shape()) fail("set_grad: gradient {} for a tensor of shape {}", grad.shape(), shape());
+  impl_->grad = grad.impl();
+}
+
+Tensor empty(const Shape& shape, Place place) {
+  const Index n = shape.numel();
+  std::size_t bytes = 0;
+  if (__builtin_mul_overflow(static_cast<std::size_t>(n), size_of(place.dtype), &bytes))
+    fail("empty: {} of {} overflows the size limit", shape, place.dtype);
+  return Tensor(std::make_shared<Storage>(place.device, bytes), Layout(shape), place.dtype);
+}
+
+Tensor full(const Shape& shape, double value, Place place) {
+  Tensor t = empty(shape, place);
+  backend(place.device).fill(value, t.view());
+  return t;
+}
+
+Tensor arange(Index count, Place place) {
+  if (count < 0) fail("arange: count {} is negative", count);
+  std::vector<double> v(static_cast<std::size_t>(count));
+  for (Index i = 0; i < count; ++i) v[static_cast<std::size_t>(i)] = static_cast<double>(i);
+  return from_values(v, {count}, place);
+}
+
+Tensor from_values(const std::vector<double>& values, const Shape& shape, Place place) {
+  if (static_cast<Index>(values.size()) != shape.numel())
+    fail("from_values: {} values for shape {}", values.size(), shape);
+  if (place.dtype == DType::f64) return from_host(values.data(), shape, place);
+  Tensor wide = from_host(values.data(), shape, {DType::f64, place.device});
+  Tensor t = empty(shape, place);
+  backend(place.device).copy(wide.view(), t.view());
+  return t;
+}
+
+Tensor from_host(const void* data, const Shape& shape, Place place) {
+  Tensor t = empty(shape, place);
+  backend(place.device).upload(t.view().data, data, t.storage()->bytes());
+  return t;
+}
+
+namespace {
+
+void check_writable(const char* op, const Tensor& target) {
+  if (!target.is_leaf() && target.tracked())
+    fail("{}: the target was computed in a recorded graph; detach() it, or compute a new tensor", op);
+  if (target.layout().overlapping())
+    fail("{}: the target {} is expanded, several indices share an element; make it contiguous() first", op, target.shape());
+}
+
+}  // namespace
+
+void copy_into(const Tensor& target, const Tensor& source) {
+  check_writable("copy_into", target);
+  if (broadcast("copy_into", target.shape(), source.shape()) != target.shape())
+    fail("copy_into: source {} does not fit into target {}", source.shape(), target.shape());
+  if (source.device() == target.device()) {
+    Tensor wide = source.with_layout(expand(source.layout(), target.shape()));
+    backend(target.device()).copy(wide.view(), target.view());
+  } else {
+    // Through host memory: both ends are made dense first.
+    Tensor dense = empty(source.shape(), place_of(source));
+    backend(source.device()).copy(source.view(), dense.view());
+    std::vector<std::byte> host(dense.storage()->bytes());
+    backend(source.device()).download(host.data(), dense.view().data, host.size());
+    Tensor here = from_host(host.data(), source.shape(), {source.dtype(), target.device()});
+    backend(target.device()).copy(here.with_layout(expand(here.layout(), target.shape())).view(), target.view());
+  }
+  target.storage()->bump();
+}
+
+void fill(const Tensor& target, double value) {
+  check_writable("fill", target);
+  backend(target.device()).fill(value, target.view());
+  target.storage()->bump();
+}
+
+}  // namespace norma
