@@ -1,0 +1,47 @@
+#!/usr/bin/env python3
+"""Fails when a file includes from a room its own may not know, or outgrows its room.
+
+    check_layers.py [root]        (run by ctest as `layers`)
+"""
+import pathlib
+import re
+import sys
+
+CORE = {"core"}
+AUTOGRAD = CORE | {"autograd"}
+NN = AUTOGRAD | {"nn"}
+TRAIN = NN | {"models", "datasets", "inspect", "train"}
+MAY = {  # room -> the rooms its files may include
+    "core": CORE, "backends": CORE | {"backends"}, "autograd": AUTOGRAD, "nn": NN, "models": NN | {"models"},
+    "datasets": CORE | {"datasets"}, "inspect": NN | {"inspect"}, "train": TRAIN,
+    "apps": TRAIN | {"apps", "backends"}, "bench": TRAIN | {"bench", "backends"},
+    "tests": TRAIN | {"tests", "backends", "apps"},
+}
+SIBLINGS = {"backends": "common"}  # backends/cpu and backends/reference see only backends/common beside themselves
+ONLY_IN = {r"cblas\.h|openblas": "backends/cpu/gemm_openblas.cpp", r"tbb/": "backends/cpu/parallel.cpp"}
+LIMIT = {".h": 300, ".cuh": 300, ".cpp": 500, ".cu": 500}
+
+root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+bad = []
+files = [f for room in MAY for f in sorted((root / room).rglob("*")) if f.suffix in LIMIT]
+for f in files:
+    rel = f.relative_to(root)
+    room, lines = rel.parts[0], f.read_text().splitlines()
+    if len(lines) > LIMIT[f.suffix]:
+        bad.append(f"{rel}: {len(lines)} lines, its room holds {LIMIT[f.suffix]}: split it by what it is about")
+    for n, line in enumerate(lines, 1):
+        if m := re.match(r"\s*#\s*include\s+<([^>]+)>", line):
+            bad += [f"{rel}:{n}: only {only} may include <{m[1]}>" for what, only in ONLY_IN.items()
+                    if re.search(what, m[1]) and str(rel) != only]
+        if not (m := re.match(r'\s*#\s*include\s+"([^"]+)"', line)):
+            continue
+        parts = m[1].split("/")
+        if parts[0] not in MAY:
+            bad.append(f'{rel}:{n}: include "{m[1]}" is not from the root; write the room')
+        elif parts[0] not in MAY[room]:
+            bad.append(f"{rel}:{n}: {room}/ may not know {parts[0]}/ (it may know: {', '.join(sorted(MAY[room]))})")
+        elif room == parts[0] and room in SIBLINGS and len(rel.parts) > 2 and len(parts) > 2 \
+                and parts[1] not in (SIBLINGS[room], rel.parts[1]):
+            bad.append(f"{rel}:{n}: {room}/{rel.parts[1]} may not know {room}/{parts[1]}")
+print("\n".join(bad) or f"layers ok: {len(files)} files")
+sys.exit(bool(bad))
