@@ -1,0 +1,162 @@
+// Products with their epilogues: linear (bias, residual) and mlp (two linears around GELU, keeping one intermediate).
+#include "autograd/fused_util.h"
+
+namespace norma {
+
+using fused::backend_of;
+using fused::dense_rows;
+
+namespace {
+
+Shape with_last(const Tensor& x, Index n) { return x.shape().with(-1, n); }
+
+void check_linear(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual) {
+  fused::check_floating(op, x);
+  if (x.rank() == 0) fail("{}: x is 0-d; it needs a last axis to multiply", op);
+  if (weight.rank() != 2 || weight.size(1) != x.size(-1)) {
+    fail("{}: weight {} does not fit x {}; expected [n, {}]", op, weight.shape(), x.shape(), x.size(-1));
+  }
+  fused::check_same_place(op, x, weight);
+  const Index n = weight.size(0);
+  if (bias) {
+    if (bias.shape() != Shape{n}) {
+      fail("{}: bias {} does not fit weight {}; expected [{}]", op, bias.shape(), weight.shape(), n);
+    }
+    fused::check_same_place(op, x, bias);
+  }
+  if (residual) {
+    if (residual.shape() != with_last(x, n)) {
+      fail("{}: residual {} does not fit the output {}", op, residual.shape(), with_last(x, n));
+    }
+    fused::check_same_place(op, x, residual);
+  }
+}
+
+/// Where the optional inputs stand in the list of inputs; 0: absent.
+struct Places {
+  Tensors inputs;
+  int add(const Tensor& x) {
+    if (!x) return 0;
+    inputs.push_back(x);
+    return static_cast<int>(inputs.size()) - 1;
+  }
+};
+
+Tensor at(std::span<const Tensor> in, int place) { return place ? in[static_cast<std::size_t>(place)] : Tensor(); }
+
+Tensor linear_composite(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual) {
+  const Index k = x.size(-1);
+  Index rows = 1;
+  for (int axis = 0; axis + 1 < x.rank(); ++axis) rows *= x.size(axis);
+  Tensor y = reshape(matmul(reshape(x, Shape{rows, k}), transpose(weight)), with_last(x, weight.size(0)));
+  if (bias) y = y + bias;
+  return residual ? y + residual : y;
+}
+
+/// One call of the backend for Y = X W^T + b (+ residual), optionally with GELU. `pre` may be empty.
+bool run_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual, const Tensor& y, bool gelu,
+                const Tensor& pre) {
+  const Tensor b = bias ? dense_rows(bias) : bias, r = residual ? dense_rows(residual) : residual;
+  const fused::OptionalView bias_view(b), residual_view(r), pre_view(pre);
+  const Tensor rows = dense_rows(x), w = dense_rows(weight);
+  Linear args{rows.view(), w.view(), y.view()};
+  args.bias = bias_view.get(), args.residual = residual_view.get(), args.pre = pre_view.get(), args.gelu = gelu;
+  return backend_of(y).linear(args);
+}
+
+/// One call for the gradients of a linear: each where its target is given. With `pre`, x is gelu(pre) and dx gets gelu'(pre).
+bool run_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& pre, const Tensor& dx, const Tensor& dw,
+                  const Tensor& db) {
+  const Tensor g = dense_rows(dy), input = dense_rows(pre ? pre : x), w = dense_rows(weight);
+  const fused::OptionalView input_view(input), w_view(w), dx_view(dx), dw_view(dw), db_view(db);
+  LinearBackward args{g.view()};
+  if (dw) args.x = input_view.get();
+  if (dx) args.weight = w_view.get();
+  args.x_is_pre_gelu = static_cast<bool>(pre);
+  args.dx = dx_view.get(), args.dweight = dw_view.get(), args.dbias = db_view.get();
+  if (pre && dx) args.gelu_pre = input_view.get();
+  return backend_of(g).linear_backward(args);
+}
+
+Tensor room_for(const Ctx& ctx, std::span<const Tensor> in, int place) {
+  return ctx.needs(place) ? empty(in[static_cast<std::size_t>(place)].shape(), place_of(in[0])) : Tensor();
+}
+
+}  // namespace
+
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual) {
+  check_linear("linear", x, weight, bias, residual);
+  Places places{{x, weight}};
+  const int b = places.add(bias), r = places.add(residual);
+
+  Fused op;
+  op.name = "linear";
+  op.composite = [=](std::span<const Tensor> in) { return linear_composite(in[0], in[1], at(in, b), at(in, r)); };
+  op.forward = [=](std::span<const Tensor> in, Tensors&) {
+    const Tensor y = empty(with_last(in[0], in[1].size(0)), place_of(in[0]));
+    return run_linear(in[0], in[1], at(in, b), at(in, r), y, false, {}) ? y : Tensor();
+  };
+  op.vjp = [=](const Ctx& ctx, std::span<const Tensor> in, const Tensor&, const Tensors&, const Tensor& g) -> Tensors {
+    Tensors grads(in.size());
+    grads[0] = room_for(ctx, in, 0);
+    grads[1] = room_for(ctx, in, 1);
+    if (b) grads[static_cast<std::size_t>(b)] = room_for(ctx, in, b);
+    const bool product = grads[0] || grads[1] || at(grads, b);
+    if (product && !run_backward(g, in[0], in[1], {}, grads[0], grads[1], at(grads, b))) return {};
+    if (r) grads[static_cast<std::size_t>(r)] = g;
+    return grads;
+  };
+  return norma::apply(op, places.inputs);
+}
+
+Tensor mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2, const Tensor& residual) {
+  check_linear("mlp: first layer", x, w1, b1, {});
+  if (w2.rank() != 2 || w2.size(1) != w1.size(0)) {
+    fail("mlp: second weight {} does not fit the first {}; expected [n, {}]", w2.shape(), w1.shape(), w1.size(0));
+  }
+  fused::check_same_place("mlp", x, w2);
+  const Shape output = with_last(x, w2.size(0));
+  if (b2 && b2.shape() != Shape{w2.size(0)}) {
+    fail("mlp: second bias {} does not fit weight {}; expected [{}]", b2.shape(), w2.shape(), w2.size(0));
+  }
+  if (residual && residual.shape() != output) fail("mlp: residual {} does not fit the output {}", residual.shape(), output);
+  for (const Tensor& other : {b2, residual}) {
+    if (other) fused::check_same_place("mlp", x, other);
+  }
+  Places places{{x, w1, w2}};
+  const int c1 = places.add(b1), c2 = places.add(b2), r = places.add(residual);
+  bool wanted = false;
+  for (const Tensor& input : places.inputs) wanted = wanted || (grad_enabled() && input.tracked());
+
+  Fused op;
+  op.name = "mlp";
+  op.composite = [=](std::span<const Tensor> in) {
+    return linear(gelu(linear(in[0], in[1], at(in, c1))), in[2], at(in, c2), at(in, r));
+  };
+  op.forward = [=](std::span<const Tensor> in, Tensors& extra) {
+    const Tensor hidden = empty(with_last(in[0], in[1].size(0)), place_of(in[0]));
+    const Tensor pre = wanted ? empty(hidden.shape(), place_of(hidden)) : Tensor();
+    const Tensor y = empty(output, place_of(in[0]));
+    if (!run_linear(in[0], in[1], at(in, c1), {}, hidden, true, pre)) return Tensor();
+    if (!run_linear(hidden, in[2], at(in, c2), at(in, r), y, false, {})) return Tensor();
+    extra = {pre};
+    return y;
+  };
+  op.vjp = [=](const Ctx& ctx, std::span<const Tensor> in, const Tensor&, const Tensors& extra, const Tensor& g) -> Tensors {
+    Tensors grads(in.size());
+    for (int i : {0, 1, 2}) grads[static_cast<std::size_t>(i)] = room_for(ctx, in, i);
+    for (int c : {c1, c2}) {
+      if (c) grads[static_cast<std::size_t>(c)] = room_for(ctx, in, c);
+    }
+    const Tensor& pre = extra[0];
+    const bool first = grads[0] || grads[1] || at(grads, c1);
+    const Tensor dh = first ? empty(pre.shape(), place_of(pre)) : Tensor();  // gradient of the pre-activation
+    if ((first || grads[2] || at(grads, c2)) && !run_backward(g, {}, in[2], pre, dh, grads[2], at(grads, c2))) return {};
+    if (first && !run_backward(dh, in[0], in[1], {}, grads[0], grads[1], at(grads, c1))) return {};
+    if (r) grads[static_cast<std::size_t>(r)] = g;
+    return grads;
+  };
+  return norma::apply(op, places.inputs);
+}
+
+}  // namespace norma

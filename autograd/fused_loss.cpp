@@ -1,0 +1,90 @@
+// Losses: cross-entropy (class indices or soft targets, label smoothing) and mean squared error.
+#include "autograd/fused_util.h"
+
+namespace norma {
+
+using fused::backend_of;
+
+namespace {
+
+Index rows_of(const Tensor& logits) { return logits.numel() / logits.size(-1); }
+
+void check_targets(const Tensor& logits, const Tensor& targets, double label_smoothing) {
+  fused::check_floating("cross_entropy", logits);
+  if (logits.rank() == 0 || logits.numel() == 0) {
+    fail("cross_entropy: logits {} hold no row; expected [..., classes]", logits.shape());
+  }
+  if (!(label_smoothing >= 0 && label_smoothing <= 1)) {
+    fail("cross_entropy: label_smoothing = {} must be in [0, 1]", label_smoothing);
+  }
+  const Shape rows = logits.shape().without(-1);
+  const bool soft = is_floating(targets.dtype());
+  if (!soft && targets.dtype() != DType::i64) {
+    fail("cross_entropy: targets are {}; give i64 indices or floating probabilities", targets.dtype());
+  }
+  if (targets.shape() != (soft ? logits.shape() : rows)) {
+    fail("cross_entropy: targets {} {} do not fit logits {}; expected i64 {} or floating {}", targets.dtype(), targets.shape(),
+         logits.shape(), rows, logits.shape());
+  }
+  if (!(targets.device() == logits.device())) {
+    fail("cross_entropy: operands on {} and {}; move one with to()", name(logits.device()), name(targets.device()));
+  }
+  if (soft) return;
+  const Index bad = backend_of(targets).check_index(targets.view(), logits.size(-1));
+  if (bad >= 0) {
+    const auto value = static_cast<Index>(targets.values()[static_cast<std::size_t>(bad)]);
+    fail("cross_entropy: target {} at row {} is outside 0..{}", value, bad, logits.size(-1) - 1);
+  }
+}
+
+Tensor cross_entropy_composite(const Tensor& logits, const Tensor& targets, double smoothing) {
+  const Tensor wide = fused::widen(logits);
+  const Index classes = wide.size(-1), rows = rows_of(wide);
+  const Tensor log_p = wide - logsumexp(wide, -1, true);
+  Tensor total;  // sum over rows of sum_c t_c log p_c, before smoothing
+  if (is_floating(targets.dtype())) {
+    total = sum(fused::narrow(targets, wide.dtype()) * log_p);
+  } else {
+    total = sum(gather(reshape(log_p, Shape{rows, classes}), 1, reshape(targets, Shape{rows, 1})));
+  }
+  if (smoothing != 0) total = total * (1 - smoothing) + sum(log_p) * (smoothing / static_cast<double>(classes));
+  return total * (-1.0 / static_cast<double>(rows));
+}
+
+}  // namespace
+
+Tensor cross_entropy(const Tensor& logits, const Tensor& targets, double label_smoothing) {
+  check_targets(logits, targets, label_smoothing);
+  const bool wanted = grad_enabled() && logits.tracked();
+  const double per_row = 1.0 / static_cast<double>(rows_of(logits));
+
+  Fused op;
+  op.name = "cross_entropy";
+  op.composite = [=](std::span<const Tensor> in) { return cross_entropy_composite(in[0], in[1], label_smoothing); };
+  op.forward = [=](std::span<const Tensor> in, Tensors& extra) {
+    const Tensor z = fused::as_matrix(in[0]);
+    const Tensor t = is_floating(in[1].dtype()) ? fused::as_matrix(in[1]) : reshape(in[1].detach(), Shape{z.size(0)});
+    const Tensor loss = empty({z.size(0)}, {fused::wide(z.dtype()), z.device()});
+    const Tensor dlogits = wanted ? empty(z.shape(), place_of(z)) : Tensor();
+    const fused::OptionalView dlogits_view(dlogits);
+    CrossEntropy args{z.view(), t.view(), loss.view()};
+    args.dlogits = dlogits_view.get(), args.label_smoothing = label_smoothing;
+    if (!backend_of(z).cross_entropy(args)) return Tensor();
+    extra = {dlogits};
+    return sum(loss) * per_row;
+  };
+  op.vjp = [=](const Ctx& ctx, std::span<const Tensor> in, const Tensor&, const Tensors& extra, const Tensor& g) -> Tensors {
+    if (ctx.needs(1) || !extra[0]) return {};
+    return {reshape(extra[0] * fused::narrow(g * per_row, extra[0].dtype()), in[0].shape()), Tensor()};
+  };
+  return norma::apply(op, {logits, targets});
+}
+
+Tensor mse_loss(const Tensor& x, const Tensor& target) {
+  fused::check_floating("mse_loss", x);
+  if (x.shape() != target.shape()) fail("mse_loss: shapes {} and {} differ; reshape or expand one", x.shape(), target.shape());
+  fused::check_same_place("mse_loss", x, target);
+  return mean(square(fused::widen(x) - fused::widen(target)));
+}
+
+}  // namespace norma

@@ -1,0 +1,129 @@
+// Softmax, log-softmax, layer norm and RMS norm: rows of the last axis, each with the composition it replaces.
+#include "autograd/fused_util.h"
+
+namespace norma {
+
+using fused::backend_of;
+using fused::narrow;
+using fused::widen;
+
+namespace {
+
+Tensor softmax_composite(const Tensor& x) {
+  if (x.numel() == 0) return exp(x);
+  const Tensor wide = widen(x);
+  const Tensor e = exp(wide - max(wide.detach(), {-1}, true));
+  return narrow(e / sum(e, {-1}, true), x.dtype());
+}
+
+Tensor log_softmax_composite(const Tensor& x) {
+  if (x.numel() == 0) return exp(x);
+  const Tensor wide = widen(x);
+  return narrow(wide - logsumexp(wide, -1, true), x.dtype());
+}
+
+Tensor softmax_last(const Tensor& x, bool log) {
+  Fused op;
+  op.name = log ? "log_softmax" : "softmax";
+  op.composite = [log](std::span<const Tensor> in) {
+    return log ? log_softmax_composite(in[0]) : softmax_composite(in[0]);
+  };
+  op.forward = [log](std::span<const Tensor> in, Tensors&) {
+    Tensor y = empty(in[0].shape(), place_of(in[0]));
+    return backend_of(y).softmax(in[0].view(), y.view(), log) ? y : Tensor();
+  };
+  op.vjp = [log](const Ctx&, std::span<const Tensor>, const Tensor& y, const Tensors&, const Tensor& g) -> Tensors {
+    Tensor dx = empty(y.shape(), place_of(y));
+    if (!backend_of(y).softmax_backward(y.view(), g.view(), dx.view(), log)) return {};
+    return {dx};
+  };
+  return norma::apply(op, {x});
+}
+
+Tensor softmax_along(const char* name, const Tensor& x, int axis, bool log) {
+  fused::check_floating(name, x);
+  axis = normalize_axis(name, axis, x.shape());
+  if (axis == x.rank() - 1) return softmax_last(x, log);
+  return transpose(softmax_last(transpose(x, axis, -1), log), axis, -1);
+}
+
+/// x normalised in its own wide type, before weight and bias: two passes, so that a large mean costs no digits.
+Tensor normalised(const Tensor& x, double eps, bool rms) {
+  const Tensor centred = rms ? x : x - mean(x, {-1}, true);
+  return centred * rsqrt(mean(square(centred), {-1}, true) + eps);
+}
+
+void check_row(const char* name, const char* what, const Tensor& x, const Tensor& parameter) {
+  if (parameter.shape() != Shape{x.size(-1)}) {
+    fail("{}: {} {} does not fit x {}; expected [{}]", name, what, parameter.shape(), x.shape(), x.size(-1));
+  }
+  if (parameter.dtype() != fused::wide(x.dtype())) fused::check_same_place(name, x, parameter);
+}
+
+/// Layer norm and RMS norm: the inputs are x and those of weight and bias that are present, in this order.
+Tensor row_norm(const char* name, const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, bool rms) {
+  fused::check_floating(name, x);
+  if (x.rank() == 0) fail("{}: x is 0-d; it needs a last axis to normalise", name);
+  if (!(eps >= 0)) fail("{}: eps = {} must be >= 0", name, eps);
+  if (weight) check_row(name, "weight", x, weight);
+  if (bias) check_row(name, "bias", x, bias);
+  const int weight_at = weight ? 1 : 0, bias_at = bias ? 1 + weight_at : 0;  // 0: absent
+  const bool wanted = grad_enabled();
+
+  Fused op;
+  op.name = name;
+  op.composite = [=](std::span<const Tensor> in) {
+    Tensor y = normalised(widen(in[0]), eps, rms);
+    if (weight_at) y = y * widen(in[weight_at]);
+    if (bias_at) y = y + widen(in[bias_at]);
+    return narrow(y, in[0].dtype());
+  };
+  op.forward = [=](std::span<const Tensor> in, Tensors& extra) {
+    const Place statistics{fused::wide(in[0].dtype()), in[0].device()};
+    const Shape rows{in[0].size(-1) == 0 ? 0 : in[0].numel() / in[0].size(-1)};
+    const Tensor y = empty(in[0].shape(), place_of(in[0]));
+    const Tensor mean = wanted && !rms ? empty(rows, statistics) : Tensor(), rstd = wanted ? empty(rows, statistics) : Tensor();
+    const fused::OptionalView w(weight_at ? in[weight_at] : Tensor()), b(bias_at ? in[bias_at] : Tensor());
+    const fused::OptionalView mean_view(mean), rstd_view(rstd);
+    LayerNorm args{in[0].view(), y.view()};
+    args.weight = w.get(), args.bias = b.get();
+    args.mean = mean_view.get(), args.rstd = rstd_view.get();
+    args.eps = eps, args.rms = rms;
+    if (in[0].numel() == 0 || !backend_of(y).layer_norm(args)) return Tensor();
+    extra = {mean, rstd};
+    return y;
+  };
+  op.vjp = [=](const Ctx& ctx, std::span<const Tensor> in, const Tensor&, const Tensors& extra, const Tensor& g) -> Tensors {
+    Tensors grads(in.size());
+    grads[0] = empty(in[0].shape(), place_of(in[0]));
+    for (int at : {weight_at, bias_at}) {
+      if (at && ctx.needs(at)) grads[at] = empty(in[at].shape(), place_of(in[at]));
+    }
+    const fused::OptionalView w(weight_at ? in[weight_at] : Tensor()), mean_view(extra[0]), rstd_view(extra[1]);
+    const fused::OptionalView dw(weight_at ? grads[weight_at] : Tensor()), db(bias_at ? grads[bias_at] : Tensor());
+    LayerNormBackward args{in[0].view(), g.view(), grads[0].view()};
+    args.weight = w.get(), args.mean = mean_view.get(), args.rstd = rstd_view.get();
+    args.dweight = dw.get(), args.dbias = db.get(), args.rms = rms;
+    if (!backend_of(g).layer_norm_backward(args)) return {};
+    return grads;
+  };
+  Tensors inputs{x};
+  if (weight) inputs.push_back(weight);
+  if (bias) inputs.push_back(bias);
+  return norma::apply(op, inputs);
+}
+
+}  // namespace
+
+Tensor softmax(const Tensor& x, int axis) { return softmax_along("softmax", x, axis, false); }
+Tensor log_softmax(const Tensor& x, int axis) { return softmax_along("log_softmax", x, axis, true); }
+
+Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {
+  return row_norm("layer_norm", x, weight, bias, eps, false);
+}
+
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
+  return row_norm("rms_norm", x, weight, {}, eps, true);
+}
+
+}  // namespace norma

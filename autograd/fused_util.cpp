@@ -1,0 +1,45 @@
+// Layout and argument checks shared by the fused ops.
+#include "autograd/fused_util.h"
+
+namespace norma::fused {
+
+void check_floating(std::string_view op, const Tensor& x) {
+  if (!is_floating(x.dtype())) fail("{}: dtype {} is not floating; cast it first", op, x.dtype());
+}
+
+void check_same_place(std::string_view op, const Tensor& a, const Tensor& b) {
+  if (a.dtype() != b.dtype()) fail("{}: dtypes {} and {} differ; cast one", op, a.dtype(), b.dtype());
+  if (!(a.device() == b.device())) {
+    fail("{}: operands on {} and {}; move one with to()", op, name(a.device()), name(b.device()));
+  }
+}
+
+Tensor dense_last(const Tensor& x) {
+  const Tensor plain = x.detach();
+  const bool dense = x.rank() == 0 || x.size(-1) <= 1 || x.layout().stride(-1) == 1;
+  return dense ? plain : contiguous(plain);
+}
+
+Tensor dense_rows(const Tensor& x) {
+  const Tensor plain = dense_last(x);
+  const Layout& layout = plain.layout();
+  Index expected = plain.rank() == 0 ? 1 : plain.size(-1);  // smallest stride of the next axis outwards
+  bool innermost = true;
+  for (int axis = plain.rank() - 2; axis >= 0; --axis) {
+    if (layout.shape[axis] == 1) continue;
+    const Index stride = layout.stride(axis);
+    if (innermost ? stride < expected : stride != expected) return contiguous(plain);
+    expected = stride * layout.shape[axis];
+    innermost = false;
+  }
+  return plain;
+}
+
+Tensor as_matrix(const Tensor& x) {
+  const Index last = x.rank() == 0 ? 1 : x.size(-1);
+  Index rows = 1;
+  for (int axis = 0; axis + 1 < x.rank(); ++axis) rows *= x.size(axis);
+  return reshape(x.detach(), Shape{rows, last});
+}
+
+}  // namespace norma::fused
