@@ -1,0 +1,33 @@
+// What the files of attention share: which pairs of (row, column) take part, the checks, the statistics. Internal to this
+// room; users include autograd/ops.h.
+#pragma once
+
+#include "autograd/fused_util.h"
+
+namespace norma::fused {
+
+/// The pairs that no mask hides; both empty where every pair takes part.
+struct Visible {
+  Tensor condition;  // bool, broadcasts to [B, H, N, M]
+  Tensor mask;       // the same as 0 and 1 in the scores' dtype
+  explicit operator bool() const { return static_cast<bool>(mask); }
+  /// How many columns each row sees, in the scores' dtype; only where there is a mask. [B or 1, 1, N or 1, 1]
+  Tensor count() const { return sum(mask, {-1}, true); }
+};
+Visible visible_pairs(const Tensor& scores, const AttentionOptions& options);
+
+/// Throws on a scoring that means nothing and on options outside their range.
+void check_options(const char* op, const AttentionOptions& options);
+/// Throws unless key_mask is bool [batch, keys] and stats f64 [batch, heads, attention_stats], where given.
+void check_masks(const char* op, const AttentionOptions& options, Index batch, Index heads, Index keys, Device device);
+
+/// What phi(s) is multiplied by: 0-d, or one factor for each row; empty for 1.
+Tensor row_scale(const Scoring& scoring, const Visible& visible, const Tensor& scores);
+/// The constant added to the score inside the sigmoid.
+double sigmoid_bias(const Scoring& scoring, Index keys);
+
+/// Fills options.stats from the matrices, and sees to it that the backward pass completes them: what a kernel does by itself.
+/// `scores` and `weights` [B, H, N, M] as recorded.
+void measure(const Tensor& scores, const Tensor& weights, const Visible& visible, const AttentionOptions& options);
+
+}  // namespace norma::fused

@@ -1,0 +1,156 @@
+// A = phi(S) by plain recorded ops, for every scoring and every mask. Masks multiply after phi: an additive -1e9 would become
+// -1e27 under x^3. Hidden scores are set to zero first, so that what cannot be seen cannot overflow either.
+#include <cmath>
+#include <limits>
+
+#include "autograd/attention.h"
+
+namespace norma {
+
+namespace fused {
+
+void check_options(const char* op, const AttentionOptions& options) {
+  const Scoring& scoring = options.scoring;
+  if (scoring.kind == Scoring::Kind::polynomial && scoring.degree() == 0) {
+    fail("{}: degree 0 of the polynomial must be 1..{}; set a coefficient of s^1 or higher", op, Scoring::max_degree);
+  }
+  for (int p = 0; p <= Scoring::max_degree; ++p) {
+    const double c = scoring.coefficient[static_cast<std::size_t>(p)];
+    if (!std::isfinite(c)) fail("{}: the coefficient of s^{} is {}; it must be finite", op, p, c);
+    if (scoring.normalize && p % 2 == 1 && c != 0) {
+      fail("{}: rows can be normalised for even powers only, but the coefficient of s^{} is {}", op, p, c);
+    }
+  }
+  if (scoring.normalize && scoring.kind != Scoring::Kind::polynomial) {
+    fail("{}: normalize is for polynomials; softmax rows sum to one by themselves", op);
+  }
+  if (!(options.dropout >= 0 && options.dropout <= 1)) fail("{}: dropout = {} must be in [0, 1]", op, options.dropout);
+  if (!std::isfinite(options.scale)) fail("{}: scale = {} must be finite", op, options.scale);
+}
+
+void check_masks(const char* op, const AttentionOptions& options, Index batch, Index heads, Index keys, Device device) {
+  const auto check = [&](const char* what, const Tensor& x, DType dtype, const Shape& shape) {
+    if (!x) return;
+    if (x.dtype() != dtype || x.shape() != shape) {
+      fail("{}: {} is {} {}, expected {} {}", op, what, x.dtype(), x.shape(), dtype, shape);
+    }
+    if (!(x.device() == device)) {
+      fail("{}: {} is on {}, expected {}; move it with to()", op, what, name(x.device()), name(device));
+    }
+  };
+  check("key_mask", options.key_mask, DType::boolean, {batch, keys});
+  check("stats", options.stats, DType::f64, {batch, heads, attention_stats});
+}
+
+Visible visible_pairs(const Tensor& scores, const AttentionOptions& options) {
+  const NoGrad constant;
+  const Index rows = scores.size(2), keys = scores.size(3);
+  Visible visible;
+  if (options.causal) {
+    const Place place{DType::i64, scores.device()};
+    const Tensor last = unsqueeze(arange(rows, place), 1) + static_cast<double>(keys - rows);  // that row i sees
+    visible.condition = greater_equal(last, unsqueeze(arange(keys, place), 0));
+    visible.mask = cast(visible.condition, scores.dtype());
+  }
+  if (options.key_mask) {
+    const Tensor seen = unsqueeze(unsqueeze(options.key_mask, 1), 1);  // [B, 1, 1, M]
+    const Tensor mask = cast(seen, scores.dtype());
+    visible.mask = visible.mask ? visible.mask * mask : mask;
+    visible.condition = options.causal ? greater(visible.mask, scalar_like(0, visible.mask)) : seen;
+  }
+  return visible;
+}
+
+Tensor row_scale(const Scoring& scoring, const Visible& visible, const Tensor& scores) {
+  const NoGrad constant;
+  const auto keys = static_cast<double>(scores.size(3));
+  const bool root = scoring.scale == Scoring::Scale::inverse_sqrt_keys || scoring.scale == Scoring::Scale::inverse_sqrt_valid_keys;
+  const bool counted = scoring.scale == Scoring::Scale::inverse_sqrt_valid_keys || scoring.scale == Scoring::Scale::inverse_valid_keys;
+  if (scoring.scale == Scoring::Scale::one || scoring.normalize || scoring.kind == Scoring::Kind::softmax) return {};
+  if (counted && visible) {
+    const Tensor count = visible.count();
+    const Tensor least_one = maximum(count, scalar_like(1, count));  // a row that sees nothing is zero whatever its scale
+    return root ? rsqrt(least_one) : reciprocal(least_one);
+  }
+  return scalar_like(root ? 1 / std::sqrt(keys) : 1 / keys, scores);
+}
+
+double sigmoid_bias(const Scoring& scoring, Index keys) {
+  return scoring.bias - (scoring.bias_minus_log_keys ? std::log(static_cast<double>(keys)) : 0.0);
+}
+
+}  // namespace fused
+
+namespace {
+
+using fused::Visible;
+
+Tensor zero_like(const Tensor& x) { return scalar_like(0, x); }
+
+/// x, and 1 where it is 0: rows that sum to nothing stay zero when divided by it.
+Tensor or_one(const Tensor& x) { return x + cast(equal(x.detach(), zero_like(x)), x.dtype()); }
+
+Tensor masked_softmax(const Tensor& scores, const Visible& visible) {
+  if (!visible) return softmax(scores);
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  const Tensor lowest = scalar_like(-infinity, scores);
+  Tensor top = max(where(visible.condition, scores.detach(), lowest), {-1}, true);
+  top = where(greater(top, lowest), top, zero_like(top));  // a row that sees nothing
+  const Tensor e = exp(where(visible.condition, scores - top, zero_like(scores))) * visible.mask;
+  return e / or_one(sum(e, {-1}, true));
+}
+
+/// Horner's rule: no powers with an exponent, so derivatives of any order stay polynomials.
+Tensor polynomial(const Tensor& s, const Scoring& scoring) {
+  const auto c = [&](int p) { return scoring.coefficient[static_cast<std::size_t>(p)]; };
+  const int degree = scoring.degree();
+  Tensor y = c(degree) == 1 ? s : s * c(degree);
+  for (int p = degree - 1; p >= 0; --p) {
+    if (c(p) != 0) y = y + c(p);
+    if (p > 0) y = y * s;
+  }
+  return y;
+}
+
+Tensor elementwise(const Tensor& scores, const Visible& visible, const Scoring& scoring) {
+  const Tensor s = visible ? where(visible.condition, scores, zero_like(scores)) : scores;
+  Tensor a;
+  switch (scoring.kind) {
+    case Scoring::Kind::sigmoid: {
+      const double bias = fused::sigmoid_bias(scoring, scores.size(3));
+      a = sigmoid(bias != 0 ? s + bias : s);
+      break;
+    }
+    case Scoring::Kind::relu: a = relu(s); break;
+    default: a = polynomial(s, scoring);
+  }
+  if (visible) a = a * visible.mask;
+  if (scoring.normalize) return a / or_one(sum(a, {-1}, true));
+  const Tensor scale = fused::row_scale(scoring, visible, scores);
+  return scale ? a * scale : a;
+}
+
+}  // namespace
+
+Tensor attention_weights(const Tensor& scores, const AttentionOptions& options) {
+  constexpr const char* op = "attention_weights";
+  fused::check_floating(op, scores);
+  if (scores.rank() != 4) fail("{}: scores must be [B, H, N, M], got {}", op, scores.shape());
+  fused::check_options(op, options);
+  fused::check_masks(op, options, scores.size(0), scores.size(1), scores.size(3), scores.device());
+
+  const Tensor s = fused::widen(scores);
+  const Visible visible = fused::visible_pairs(s, options);
+  Tensor a;
+  if (s.numel() == 0) {
+    a = exp(s);
+  } else if (options.scoring.kind == Scoring::Kind::softmax) {
+    a = masked_softmax(s, visible);
+  } else {
+    a = elementwise(s, visible, options.scoring);
+  }
+  if (options.stats) fused::measure(s, a, visible, options);
+  return fused::narrow(a, scores.dtype());
+}
+
+}  // namespace norma
