@@ -1,15 +1,14 @@
 // Attention over separate q, k, v and over one packed qkv: the fused kernels, and the composition they replace.
-#include <cmath>
-
 #include "autograd/attention.h"
+
+#include <cmath>
 
 namespace norma {
 
-using fused::backend_of;
-
 namespace {
 
-/// The tensors of one call as the kernels see them: outside the graph, each [B, H, rows, width] with its last axis dense.
+/// The tensors of one call as the kernels see them: outside the graph, each [B, H, rows, width] with its last axis
+/// dense.
 struct Parts {
   Tensor q, k, v;
 };
@@ -29,7 +28,10 @@ double scale_of(const AttentionOptions& options, Index width) {
 class Common {
  public:
   Common(const AttentionOptions& options, Index width)
-      : options_(options), mask_(options.key_mask ? fused::dense_last(options.key_mask) : Tensor()), mask_view_(mask_), stats_(options.stats) {
+      : options_(options),
+        mask_(options.key_mask ? fused::dense_last(options.key_mask) : Tensor()),
+        mask_view_(mask_),
+        stats_(options.stats) {
     scale_ = scale_of(options, width);
   }
   void write(Attention& args) const {
@@ -56,20 +58,20 @@ bool run_forward(const Parts& in, const AttentionOptions& options, const Tensor&
   AttentionForward args;
   common.write(args);
   args.q = in.q.view(), args.k = in.k.view(), args.v = in.v.view(), args.out = out.view(), args.row_lse = lse.get();
-  if (!backend_of(out).attention(args)) return false;
+  if (!on(out).attention(args)) return false;
   common.wrote();
   return true;
 }
 
-bool run_backward(const Parts& in, const AttentionOptions& options, const Tensor& out, const Tensor& dout, const Tensor& row_lse,
-                  const Parts& grads) {
+bool run_backward(const Parts& in, const AttentionOptions& options, const Tensor& out, const Tensor& dout,
+                  const Tensor& row_lse, const Parts& grads) {
   const Common common(options, in.q.size(3));
   AttentionBackward args;
   common.write(args);
   args.q = in.q.view(), args.k = in.k.view(), args.v = in.v.view(), args.out = out.view(), args.dout = dout.view();
   if (row_lse) args.row_lse = row_lse.view();
   args.dq = grads.q.view(), args.dk = grads.k.view(), args.dv = grads.v.view();
-  if (!backend_of(out).attention_backward(args)) return false;
+  if (!on(out).attention_backward(args)) return false;
   common.wrote();
   return true;
 }
@@ -90,18 +92,22 @@ Tensor composite(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
 }
 
 void check_qkv(const Tensor& q, const Tensor& k, const Tensor& v) {
+  check_floating("attention", q);
+  check_present("attention", k);
+  check_present("attention", v);
   for (const auto& [what, x] : {std::pair{"q", &q}, std::pair{"k", &k}, std::pair{"v", &v}}) {
     if (x->rank() != 4) fail("attention: {} must be [B, H, tokens, width], got {}", what, x->shape());
   }
-  fused::check_floating("attention", q);
   if (k.size(0) != q.size(0) || k.size(1) != q.size(1) || k.size(3) != q.size(3)) {
-    fail("attention: q {} and k {} differ in batch, heads or width; expected [B, H, N, d] and [B, H, M, d]", q.shape(), k.shape());
+    fail("attention: q {} and k {} differ in batch, heads or width; expected [B, H, N, d] and [B, H, M, d]", q.shape(),
+         k.shape());
   }
   if (v.size(0) != k.size(0) || v.size(1) != k.size(1) || v.size(2) != k.size(2)) {
-    fail("attention: k {} and v {} differ in batch, heads or keys; expected [B, H, M, d] and [B, H, M, e]", k.shape(), v.shape());
+    fail("attention: k {} and v {} differ in batch, heads or keys; expected [B, H, M, d] and [B, H, M, e]", k.shape(),
+         v.shape());
   }
-  fused::check_same_place("attention", q, k);
-  fused::check_same_place("attention", q, v);
+  check_same_place("attention", q, k);
+  check_same_place("attention", q, v);
 }
 
 Tensor room_like(const Tensor& x) { return empty(x.shape(), place_of(x)); }
@@ -128,7 +134,8 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
     extra = {row_lse};
     return out;
   };
-  op.vjp = [=](const Ctx&, std::span<const Tensor> in, const Tensor& y, const Tensors& extra, const Tensor& g) -> Tensors {
+  op.vjp = [=](const Ctx&, std::span<const Tensor> in, const Tensor& y, const Tensors& extra,
+               const Tensor& g) -> Tensors {
     const Parts grads{room_like(in[0]), room_like(in[1]), room_like(in[2])};
     if (!run_backward(parts(in), options, y, fused::dense_last(g), extra[0], grads)) return {};
     return {grads.q, grads.k, grads.v};
@@ -137,8 +144,8 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
 }
 
 Tensor attention_packed(const Tensor& qkv, const AttentionOptions& options) {
+  check_floating("attention_packed", qkv);
   if (qkv.rank() != 5 || qkv.size(2) != 3) fail("attention_packed: qkv must be [B, N, 3, H, d], got {}", qkv.shape());
-  fused::check_floating("attention_packed", qkv);
   fused::check_options("attention_packed", options);
   const Index batch = qkv.size(0), tokens = qkv.size(1), heads = qkv.size(3), width = qkv.size(4);
   fused::check_masks("attention_packed", options, batch, heads, tokens, qkv.device());
@@ -168,9 +175,11 @@ Tensor attention_packed(const Tensor& qkv, const AttentionOptions& options) {
     extra = {row_lse};
     return out;
   };
-  op.vjp = [=](const Ctx&, std::span<const Tensor> in, const Tensor& y, const Tensors& extra, const Tensor& g) -> Tensors {
+  op.vjp = [=](const Ctx&, std::span<const Tensor> in, const Tensor& y, const Tensors& extra,
+               const Tensor& g) -> Tensors {
     const Tensor dqkv = room_like(in[0]);
-    if (!run_backward(parts(fused::dense_last(in[0])), options, by_head(y), by_head(g), extra[0], parts(dqkv))) return {};
+    if (!run_backward(parts(fused::dense_last(in[0])), options, by_head(y), by_head(g), extra[0], parts(dqkv)))
+      return {};
     return {dqkv};
   };
   return norma::apply(op, {qkv});

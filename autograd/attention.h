@@ -1,5 +1,5 @@
-// What the files of attention share: which pairs of (row, column) take part, the checks, the statistics. Internal to this
-// room; users include autograd/ops.h.
+// What the files of attention share: which pairs of (row, column) take part, the checks, the statistics. Internal to
+// this room; users include autograd/ops.h.
 #pragma once
 
 #include "autograd/fused_util.h"
@@ -26,8 +26,8 @@ Tensor row_scale(const Scoring& scoring, const Visible& visible, const Tensor& s
 /// The constant added to the score inside the sigmoid.
 double sigmoid_bias(const Scoring& scoring, Index keys);
 
-/// Fills options.stats from the matrices, and sees to it that the backward pass completes them: what a kernel does by itself.
-/// `scores` and `weights` [B, H, N, M] as recorded.
+/// Fills options.stats from the matrices, and sees to it that the backward pass completes them: what a kernel does by
+/// itself. `scores` and `weights` [B, H, N, M] as recorded.
 void measure(const Tensor& scores, const Tensor& weights, const Visible& visible, const AttentionOptions& options);
 
 }  // namespace norma::fused

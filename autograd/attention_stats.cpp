@@ -1,5 +1,5 @@
-// Attention statistics from the materialised matrices: the oracle of those that kernels report, and what the composition
-// delivers where a backend declines. Everything in f64.
+// Attention statistics from the materialised matrices: the oracle of those that kernels report, and what the
+// composition delivers where a backend declines. Everything in f64.
 #include <limits>
 
 #include "autograd/attention.h"
@@ -56,7 +56,8 @@ Tensor jacobian2(const Tensor& s, const Tensor& a, const Tensor& mask, const Vis
   return total((row_d2 - 2.0 * rows(a * d2) + row_a2 * row_d2) / square(row_divisor(s, mask, scoring)));
 }
 
-void measure_forward(const Tensor& scores, const Tensor& weights, const Visible& visible, const AttentionOptions& options) {
+void measure_forward(const Tensor& scores, const Tensor& weights, const Visible& visible,
+                     const AttentionOptions& options) {
   using enum AttentionStat;
   const Tensor& out = options.stats;
   const Scoring& scoring = options.scoring;

@@ -1,5 +1,5 @@
-// A = phi(S) by plain recorded ops, for every scoring and every mask. Masks multiply after phi: an additive -1e9 would become
-// -1e27 under x^3. Hidden scores are set to zero first, so that what cannot be seen cannot overflow either.
+// A = phi(S) by plain recorded ops, for every scoring and every mask. Masks multiply after phi: an additive -1e9 would
+// become -1e27 under x^3. Hidden scores are set to zero first, so that what cannot be seen cannot overflow either.
 #include <cmath>
 #include <limits>
 
@@ -64,12 +64,15 @@ Visible visible_pairs(const Tensor& scores, const AttentionOptions& options) {
 Tensor row_scale(const Scoring& scoring, const Visible& visible, const Tensor& scores) {
   const NoGrad constant;
   const auto keys = static_cast<double>(scores.size(3));
-  const bool root = scoring.scale == Scoring::Scale::inverse_sqrt_keys || scoring.scale == Scoring::Scale::inverse_sqrt_valid_keys;
-  const bool counted = scoring.scale == Scoring::Scale::inverse_sqrt_valid_keys || scoring.scale == Scoring::Scale::inverse_valid_keys;
+  const bool root =
+      scoring.scale == Scoring::Scale::inverse_sqrt_keys || scoring.scale == Scoring::Scale::inverse_sqrt_valid_keys;
+  const bool counted =
+      scoring.scale == Scoring::Scale::inverse_sqrt_valid_keys || scoring.scale == Scoring::Scale::inverse_valid_keys;
   if (scoring.scale == Scoring::Scale::one || scoring.normalize || scoring.kind == Scoring::Kind::softmax) return {};
   if (counted && visible) {
     const Tensor count = visible.count();
-    const Tensor least_one = maximum(count, scalar_like(1, count));  // a row that sees nothing is zero whatever its scale
+    const Tensor least_one =
+        maximum(count, scalar_like(1, count));  // a row that sees nothing is zero whatever its scale
     return root ? rsqrt(least_one) : reciprocal(least_one);
   }
   return scalar_like(root ? 1 / std::sqrt(keys) : 1 / keys, scores);
@@ -121,8 +124,11 @@ Tensor elementwise(const Tensor& scores, const Visible& visible, const Scoring& 
       a = sigmoid(bias != 0 ? s + bias : s);
       break;
     }
-    case Scoring::Kind::relu: a = relu(s); break;
-    default: a = polynomial(s, scoring);
+    case Scoring::Kind::relu:
+      a = relu(s);
+      break;
+    default:
+      a = polynomial(s, scoring);
   }
   if (visible) a = a * visible.mask;
   if (scoring.normalize) return a / or_one(sum(a, {-1}, true));
@@ -134,7 +140,7 @@ Tensor elementwise(const Tensor& scores, const Visible& visible, const Scoring& 
 
 Tensor attention_weights(const Tensor& scores, const AttentionOptions& options) {
   constexpr const char* op = "attention_weights";
-  fused::check_floating(op, scores);
+  check_floating(op, scores);
   if (scores.rank() != 4) fail("{}: scores must be [B, H, N, M], got {}", op, scores.shape());
   fused::check_options(op, options);
   fused::check_masks(op, options, scores.size(0), scores.size(1), scores.size(3), scores.device());

@@ -3,7 +3,6 @@
 
 namespace norma {
 
-using fused::backend_of;
 using fused::dense_rows;
 
 namespace {
@@ -11,24 +10,25 @@ namespace {
 Shape with_last(const Tensor& x, Index n) { return x.shape().with(-1, n); }
 
 void check_linear(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual) {
-  fused::check_floating(op, x);
+  check_floating(op, x);
+  check_present(op, weight);
   if (x.rank() == 0) fail("{}: x is 0-d; it needs a last axis to multiply", op);
   if (weight.rank() != 2 || weight.size(1) != x.size(-1)) {
     fail("{}: weight {} does not fit x {}; expected [n, {}]", op, weight.shape(), x.shape(), x.size(-1));
   }
-  fused::check_same_place(op, x, weight);
+  check_same_place(op, x, weight);
   const Index n = weight.size(0);
   if (bias) {
     if (bias.shape() != Shape{n}) {
       fail("{}: bias {} does not fit weight {}; expected [{}]", op, bias.shape(), weight.shape(), n);
     }
-    fused::check_same_place(op, x, bias);
+    check_same_place(op, x, bias);
   }
   if (residual) {
     if (residual.shape() != with_last(x, n)) {
       fail("{}: residual {} does not fit the output {}", op, residual.shape(), with_last(x, n));
     }
-    fused::check_same_place(op, x, residual);
+    check_same_place(op, x, residual);
   }
 }
 
@@ -54,19 +54,20 @@ Tensor linear_composite(const Tensor& x, const Tensor& weight, const Tensor& bia
 }
 
 /// One call of the backend for Y = X W^T + b (+ residual), optionally with GELU. `pre` may be empty.
-bool run_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual, const Tensor& y, bool gelu,
-                const Tensor& pre) {
+bool run_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual, const Tensor& y,
+                bool gelu, const Tensor& pre) {
   const Tensor b = bias ? dense_rows(bias) : bias, r = residual ? dense_rows(residual) : residual;
   const fused::OptionalView bias_view(b), residual_view(r), pre_view(pre);
   const Tensor rows = dense_rows(x), w = dense_rows(weight);
   Linear args{rows.view(), w.view(), y.view()};
   args.bias = bias_view.get(), args.residual = residual_view.get(), args.pre = pre_view.get(), args.gelu = gelu;
-  return backend_of(y).linear(args);
+  return on(y).linear(args);
 }
 
-/// One call for the gradients of a linear: each where its target is given. With `pre`, x is gelu(pre) and dx gets gelu'(pre).
-bool run_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& pre, const Tensor& dx, const Tensor& dw,
-                  const Tensor& db) {
+/// One call for the gradients of a linear: each where its target is given. With `pre`, x is gelu(pre) and dx gets
+/// gelu'(pre).
+bool run_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& pre, const Tensor& dx,
+                  const Tensor& dw, const Tensor& db) {
   const Tensor g = dense_rows(dy), input = dense_rows(pre ? pre : x), w = dense_rows(weight);
   const fused::OptionalView input_view(input), w_view(w), dx_view(dx), dw_view(dw), db_view(db);
   LinearBackward args{g.view()};
@@ -75,7 +76,7 @@ bool run_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const
   args.x_is_pre_gelu = static_cast<bool>(pre);
   args.dx = dx_view.get(), args.dweight = dw_view.get(), args.dbias = db_view.get();
   if (pre && dx) args.gelu_pre = input_view.get();
-  return backend_of(g).linear_backward(args);
+  return on(g).linear_backward(args);
 }
 
 Tensor room_for(const Ctx& ctx, std::span<const Tensor> in, int place) {
@@ -109,19 +110,22 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const T
   return norma::apply(op, places.inputs);
 }
 
-Tensor mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2, const Tensor& residual) {
+Tensor mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2,
+           const Tensor& residual) {
   check_linear("mlp: first layer", x, w1, b1, {});
+  check_present("mlp", w2);
   if (w2.rank() != 2 || w2.size(1) != w1.size(0)) {
     fail("mlp: second weight {} does not fit the first {}; expected [n, {}]", w2.shape(), w1.shape(), w1.size(0));
   }
-  fused::check_same_place("mlp", x, w2);
+  check_same_place("mlp", x, w2);
   const Shape output = with_last(x, w2.size(0));
   if (b2 && b2.shape() != Shape{w2.size(0)}) {
     fail("mlp: second bias {} does not fit weight {}; expected [{}]", b2.shape(), w2.shape(), w2.size(0));
   }
-  if (residual && residual.shape() != output) fail("mlp: residual {} does not fit the output {}", residual.shape(), output);
+  if (residual && residual.shape() != output)
+    fail("mlp: residual {} does not fit the output {}", residual.shape(), output);
   for (const Tensor& other : {b2, residual}) {
-    if (other) fused::check_same_place("mlp", x, other);
+    if (other) check_same_place("mlp", x, other);
   }
   Places places{{x, w1, w2}};
   const int c1 = places.add(b1), c2 = places.add(b2), r = places.add(residual);
@@ -142,7 +146,8 @@ Tensor mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2
     extra = {pre};
     return y;
   };
-  op.vjp = [=](const Ctx& ctx, std::span<const Tensor> in, const Tensor&, const Tensors& extra, const Tensor& g) -> Tensors {
+  op.vjp = [=](const Ctx& ctx, std::span<const Tensor> in, const Tensor&, const Tensors& extra,
+               const Tensor& g) -> Tensors {
     Tensors grads(in.size());
     for (int i : {0, 1, 2}) grads[static_cast<std::size_t>(i)] = room_for(ctx, in, i);
     for (int c : {c1, c2}) {
@@ -151,7 +156,8 @@ Tensor mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2
     const Tensor& pre = extra[0];
     const bool first = grads[0] || grads[1] || at(grads, c1);
     const Tensor dh = first ? empty(pre.shape(), place_of(pre)) : Tensor();  // gradient of the pre-activation
-    if ((first || grads[2] || at(grads, c2)) && !run_backward(g, {}, in[2], pre, dh, grads[2], at(grads, c2))) return {};
+    if ((first || grads[2] || at(grads, c2)) && !run_backward(g, {}, in[2], pre, dh, grads[2], at(grads, c2)))
+      return {};
     if (first && !run_backward(dh, in[0], in[1], {}, grads[0], grads[1], at(grads, c1))) return {};
     if (r) grads[static_cast<std::size_t>(r)] = g;
     return grads;

@@ -3,14 +3,13 @@
 
 namespace norma {
 
-using fused::backend_of;
-
 namespace {
 
 Index rows_of(const Tensor& logits) { return logits.numel() / logits.size(-1); }
 
 void check_targets(const Tensor& logits, const Tensor& targets, double label_smoothing) {
-  fused::check_floating("cross_entropy", logits);
+  check_floating("cross_entropy", logits);
+  check_present("cross_entropy", targets);
   if (logits.rank() == 0 || logits.numel() == 0) {
     fail("cross_entropy: logits {} hold no row; expected [..., classes]", logits.shape());
   }
@@ -23,14 +22,14 @@ void check_targets(const Tensor& logits, const Tensor& targets, double label_smo
     fail("cross_entropy: targets are {}; give i64 indices or floating probabilities", targets.dtype());
   }
   if (targets.shape() != (soft ? logits.shape() : rows)) {
-    fail("cross_entropy: targets {} {} do not fit logits {}; expected i64 {} or floating {}", targets.dtype(), targets.shape(),
-         logits.shape(), rows, logits.shape());
+    fail("cross_entropy: targets {} {} do not fit logits {}; expected i64 {} or floating {}", targets.dtype(),
+         targets.shape(), logits.shape(), rows, logits.shape());
   }
   if (!(targets.device() == logits.device())) {
     fail("cross_entropy: operands on {} and {}; move one with to()", name(logits.device()), name(targets.device()));
   }
   if (soft) return;
-  const Index bad = backend_of(targets).check_index(targets.view(), logits.size(-1));
+  const Index bad = on(targets).check_index(targets.view(), logits.size(-1));
   if (bad >= 0) {
     const auto value = static_cast<Index>(targets.values()[static_cast<std::size_t>(bad)]);
     fail("cross_entropy: target {} at row {} is outside 0..{}", value, bad, logits.size(-1) - 1);
@@ -69,11 +68,12 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets, double label_s
     const fused::OptionalView dlogits_view(dlogits);
     CrossEntropy args{z.view(), t.view(), loss.view()};
     args.dlogits = dlogits_view.get(), args.label_smoothing = label_smoothing;
-    if (!backend_of(z).cross_entropy(args)) return Tensor();
+    if (!on(z).cross_entropy(args)) return Tensor();
     extra = {dlogits};
     return sum(loss) * per_row;
   };
-  op.vjp = [=](const Ctx& ctx, std::span<const Tensor> in, const Tensor&, const Tensors& extra, const Tensor& g) -> Tensors {
+  op.vjp = [=](const Ctx& ctx, std::span<const Tensor> in, const Tensor&, const Tensors& extra,
+               const Tensor& g) -> Tensors {
     if (ctx.needs(1) || !extra[0]) return {};
     return {reshape(extra[0] * fused::narrow(g * per_row, extra[0].dtype()), in[0].shape()), Tensor()};
   };
@@ -81,9 +81,11 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets, double label_s
 }
 
 Tensor mse_loss(const Tensor& x, const Tensor& target) {
-  fused::check_floating("mse_loss", x);
-  if (x.shape() != target.shape()) fail("mse_loss: shapes {} and {} differ; reshape or expand one", x.shape(), target.shape());
-  fused::check_same_place("mse_loss", x, target);
+  check_floating("mse_loss", x);
+  check_present("mse_loss", target);
+  if (x.shape() != target.shape())
+    fail("mse_loss: shapes {} and {} differ; reshape or expand one", x.shape(), target.shape());
+  check_same_place("mse_loss", x, target);
   return mean(square(fused::widen(x) - fused::widen(target)));
 }
 

@@ -3,7 +3,6 @@
 
 namespace norma {
 
-using fused::backend_of;
 using fused::narrow;
 using fused::widen;
 
@@ -30,18 +29,18 @@ Tensor softmax_last(const Tensor& x, bool log) {
   };
   op.forward = [log](std::span<const Tensor> in, Tensors&) {
     Tensor y = empty(in[0].shape(), place_of(in[0]));
-    return backend_of(y).softmax(in[0].view(), y.view(), log) ? y : Tensor();
+    return on(y).softmax(in[0].view(), y.view(), log) ? y : Tensor();
   };
   op.vjp = [log](const Ctx&, std::span<const Tensor>, const Tensor& y, const Tensors&, const Tensor& g) -> Tensors {
     Tensor dx = empty(y.shape(), place_of(y));
-    if (!backend_of(y).softmax_backward(y.view(), g.view(), dx.view(), log)) return {};
+    if (!on(y).softmax_backward(y.view(), g.view(), dx.view(), log)) return {};
     return {dx};
   };
   return norma::apply(op, {x});
 }
 
 Tensor softmax_along(const char* name, const Tensor& x, int axis, bool log) {
-  fused::check_floating(name, x);
+  check_floating(name, x);
   axis = normalize_axis(name, axis, x.shape());
   if (axis == x.rank() - 1) return softmax_last(x, log);
   return transpose(softmax_last(transpose(x, axis, -1), log), axis, -1);
@@ -57,12 +56,12 @@ void check_row(const char* name, const char* what, const Tensor& x, const Tensor
   if (parameter.shape() != Shape{x.size(-1)}) {
     fail("{}: {} {} does not fit x {}; expected [{}]", name, what, parameter.shape(), x.shape(), x.size(-1));
   }
-  if (parameter.dtype() != fused::wide(x.dtype())) fused::check_same_place(name, x, parameter);
+  if (parameter.dtype() != fused::wide(x.dtype())) check_same_place(name, x, parameter);
 }
 
 /// Layer norm and RMS norm: the inputs are x and those of weight and bias that are present, in this order.
 Tensor row_norm(const char* name, const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, bool rms) {
-  fused::check_floating(name, x);
+  check_floating(name, x);
   if (x.rank() == 0) fail("{}: x is 0-d; it needs a last axis to normalise", name);
   if (!(eps >= 0)) fail("{}: eps = {} must be >= 0", name, eps);
   if (weight) check_row(name, "weight", x, weight);
@@ -82,18 +81,20 @@ Tensor row_norm(const char* name, const Tensor& x, const Tensor& weight, const T
     const Place statistics{fused::wide(in[0].dtype()), in[0].device()};
     const Shape rows{in[0].size(-1) == 0 ? 0 : in[0].numel() / in[0].size(-1)};
     const Tensor y = empty(in[0].shape(), place_of(in[0]));
-    const Tensor mean = wanted && !rms ? empty(rows, statistics) : Tensor(), rstd = wanted ? empty(rows, statistics) : Tensor();
+    const Tensor mean = wanted && !rms ? empty(rows, statistics) : Tensor(),
+                 rstd = wanted ? empty(rows, statistics) : Tensor();
     const fused::OptionalView w(weight_at ? in[weight_at] : Tensor()), b(bias_at ? in[bias_at] : Tensor());
     const fused::OptionalView mean_view(mean), rstd_view(rstd);
     LayerNorm args{in[0].view(), y.view()};
     args.weight = w.get(), args.bias = b.get();
     args.mean = mean_view.get(), args.rstd = rstd_view.get();
     args.eps = eps, args.rms = rms;
-    if (in[0].numel() == 0 || !backend_of(y).layer_norm(args)) return Tensor();
+    if (in[0].numel() == 0 || !on(y).layer_norm(args)) return Tensor();
     extra = {mean, rstd};
     return y;
   };
-  op.vjp = [=](const Ctx& ctx, std::span<const Tensor> in, const Tensor&, const Tensors& extra, const Tensor& g) -> Tensors {
+  op.vjp = [=](const Ctx& ctx, std::span<const Tensor> in, const Tensor&, const Tensors& extra,
+               const Tensor& g) -> Tensors {
     Tensors grads(in.size());
     grads[0] = empty(in[0].shape(), place_of(in[0]));
     for (int at : {weight_at, bias_at}) {
@@ -104,7 +105,7 @@ Tensor row_norm(const char* name, const Tensor& x, const Tensor& weight, const T
     LayerNormBackward args{in[0].view(), g.view(), grads[0].view()};
     args.weight = w.get(), args.mean = mean_view.get(), args.rstd = rstd_view.get();
     args.dweight = dw.get(), args.dbias = db.get(), args.rms = rms;
-    if (!backend_of(g).layer_norm_backward(args)) return {};
+    if (!on(g).layer_norm_backward(args)) return {};
     return grads;
   };
   Tensors inputs{x};

@@ -1,18 +1,7 @@
-// Layout and argument checks shared by the fused ops.
+// Layouts that kernels take.
 #include "autograd/fused_util.h"
 
 namespace norma::fused {
-
-void check_floating(std::string_view op, const Tensor& x) {
-  if (!is_floating(x.dtype())) fail("{}: dtype {} is not floating; cast it first", op, x.dtype());
-}
-
-void check_same_place(std::string_view op, const Tensor& a, const Tensor& b) {
-  if (a.dtype() != b.dtype()) fail("{}: dtypes {} and {} differ; cast one", op, a.dtype(), b.dtype());
-  if (!(a.device() == b.device())) {
-    fail("{}: operands on {} and {}; move one with to()", op, name(a.device()), name(b.device()));
-  }
-}
 
 Tensor dense_last(const Tensor& x) {
   const Tensor plain = x.detach();

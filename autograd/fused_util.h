@@ -1,24 +1,14 @@
-// What the fused ops share: layouts their kernels take, the type they compute in, and checks of their arguments.
-// Knows nothing of any one op.
+// What the fused ops share: layouts their kernels take and the type they compute in. Knows nothing of any one op.
 #pragma once
 
-#include <string_view>
-
-#include "autograd/ops.h"
+#include "autograd/dispatch.h"
 
 namespace norma::fused {
-
-inline Backend& backend_of(const Tensor& x) { return backend(x.device()); }
 
 /// bf16 is a storage type: compositions compute in f32 and round once at the end.
 inline DType wide(DType d) { return d == DType::bf16 ? DType::f32 : d; }
 inline Tensor widen(const Tensor& x) { return x.dtype() == wide(x.dtype()) ? x : cast(x, wide(x.dtype())); }
 inline Tensor narrow(const Tensor& x, DType d) { return x.dtype() == d ? x : cast(x, d); }
-
-/// Throws unless x is floating: "softmax: dtype i64 is not floating; cast it first".
-void check_floating(std::string_view op, const Tensor& x);
-/// Throws unless both live in one place: dtype and device.
-void check_same_place(std::string_view op, const Tensor& a, const Tensor& b);
 
 /// The same values outside the graph, with the last axis dense: a copy only where strides say otherwise.
 Tensor dense_last(const Tensor& x);
