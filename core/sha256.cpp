@@ -1,4 +1,5 @@
-// The compression function twice: plain, and with the x86 SHA instructions where the processor has them (5 times faster).
+// The compression function twice: plain, and with the x86 SHA instructions where the processor has them (5 times
+// faster).
 #include "core/sha256.h"
 
 #include <fmt/core.h>
@@ -75,8 +76,8 @@ __attribute__((target("sha,sse4.1"))) void compress_sha(State& state, const std:
       const __m128i x = _mm_add_epi32(w[0], k);
       cdgh = _mm_sha256rnds2_epu32(cdgh, abef, x);
       abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(x, 0x0e));
-      const __m128i next = _mm_sha256msg2_epu32(
-          _mm_add_epi32(_mm_sha256msg1_epu32(w[0], w[1]), _mm_alignr_epi8(w[3], w[2], 4)), w[3]);
+      const __m128i next =
+          _mm_sha256msg2_epu32(_mm_add_epi32(_mm_sha256msg1_epu32(w[0], w[1]), _mm_alignr_epi8(w[3], w[2], 4)), w[3]);
       w[0] = w[1], w[1] = w[2], w[2] = w[3], w[3] = next;
     }
     abef = _mm_add_epi32(abef, abef_before);

@@ -7,8 +7,8 @@
 
 namespace norma {
 
-/// Number of insertions, deletions, replacements and swaps of neighbours that turn one word into the other; letter case does
-/// not count.
+/// Number of insertions, deletions, replacements and swaps of neighbours that turn one word into the other; letter case
+/// does not count.
 std::size_t edit_distance(std::string_view a, std::string_view b);
 
 /// The nearest candidate (the first among equals) if it is near enough to be a slip of the pen, else "".

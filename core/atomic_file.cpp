@@ -1,0 +1,85 @@
+// A full disk first shows as a short write without an error, so every write goes on until all is written or errno says
+// why not.
+#include "core/atomic_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <system_error>
+
+#include "core/error.h"
+
+namespace norma {
+
+std::string error_text(int error) {
+  std::string text = std::generic_category().message(error);
+  if (!text.empty() && text[0] >= 'A' && text[0] <= 'Z') text[0] = static_cast<char>(text[0] - 'A' + 'a');
+  return text;
+}
+
+AtomicFile::AtomicFile(const std::filesystem::path& path, std::uint64_t need) : path_(path), need_(need) {
+  static std::atomic<unsigned> counter{0};
+  do {
+    temporary_ = path.parent_path() / fmt::format(".{}.{}-{}.tmp", path.filename().string(), getpid(), counter++);
+    fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  } while (fd_ < 0 && (errno == EEXIST || errno == EINTR));
+  if (fd_ < 0) {
+    fail("{}: cannot be created, {}", path.string(), error_text(errno));
+  }
+}
+
+AtomicFile::~AtomicFile() { discard(); }
+
+void AtomicFile::discard() {
+  if (fd_ >= 0) close(fd_);
+  fd_ = -1;
+  if (!temporary_.empty()) unlink(temporary_.c_str());
+  temporary_.clear();
+}
+
+void AtomicFile::fail_with(int error, const char* doing) {
+  discard();  // first, so that the free space named is what a next attempt finds
+  std::error_code ignored;
+  const auto folder = path_.has_parent_path() ? path_.parent_path() : std::filesystem::path(".");
+  const auto space = std::filesystem::space(folder, ignored);
+  fail("{}: need {} bytes, {} written, {}{} ({} bytes free in {}); the file was not changed", path_.string(), need_,
+       written_, doing, error_text(error), ignored ? 0 : space.available, folder.string());
+}
+
+void AtomicFile::write(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    // At most 1 GiB a call: Linux writes no more than 2 GiB - 4 KiB at once.
+    const ssize_t n = ::write(fd_, bytes.data(), std::min<std::size_t>(bytes.size(), std::size_t{1} << 30));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) fail_with(n < 0 ? errno : ENOSPC, "");
+    written_ += static_cast<std::uint64_t>(n);
+    bytes = bytes.subspan(static_cast<std::size_t>(n));
+  }
+}
+
+void AtomicFile::commit() {
+  while (fsync(fd_) != 0) {
+    if (errno != EINTR) fail_with(errno, "fsync: ");
+  }
+  const int closed = close(fd_);
+  fd_ = -1;
+  if (closed != 0 && errno != EINTR) fail_with(errno, "close: ");
+  if (rename(temporary_.c_str(), path_.c_str()) != 0) fail_with(errno, "rename: ");
+  temporary_.clear();
+  // The new name lies in the folder, which has to reach the disk as well. Some file systems cannot sync a folder:
+  // EINVAL.
+  const auto folder = path_.has_parent_path() ? path_.parent_path() : std::filesystem::path(".");
+  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;  // a folder that may be written but not read: nothing more can be done
+  const int synced = fsync(fd), error = errno;
+  close(fd);
+  if (synced != 0 && error != EINVAL && error != EINTR) {
+    fail("{}: the folder could not be synced, {}", folder.string(), error_text(error));
+  }
+}
+
+}  // namespace norma

@@ -1,0 +1,39 @@
+// A file that is there whole or not at all, also after a crash or on a full disk: it is written under a temporary name
+// in the same folder, synced, renamed, and the folder synced. Until commit() an older file of the name is untouched.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+
+namespace norma {
+
+class AtomicFile {
+ public:
+  /// `need`: how many bytes will be written, for the message when the disk is full. Temporary names are
+  /// `.NAME.PID-N.tmp`.
+  AtomicFile(const std::filesystem::path& path, std::uint64_t need);
+  ~AtomicFile();  // without commit: removes the temporary file
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  void write(std::span<const std::byte> bytes);
+  /// From here on the file is there under its name; throws if it cannot be made so.
+  void commit();
+  const std::filesystem::path& temporary() const { return temporary_; }
+
+ private:
+  [[noreturn]] void fail_with(int error, const char* doing);
+  void discard();
+
+  std::filesystem::path path_, temporary_;
+  std::uint64_t need_, written_ = 0;
+  int fd_ = -1;
+};
+
+/// The text of an errno in the middle of a sentence: "no space left on device".
+std::string error_text(int error);
+
+}  // namespace norma

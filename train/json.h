@@ -1,0 +1,48 @@
+// Strict JSON, the one way in for JSON from files. nlohmann/json alone keeps the last of two equal keys, nests without
+// limit, stops at a NUL byte, skips a BOM and turns -1, 2.5, 2^64 and true into sizes without a word; here each of
+// these is an error.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace norma::train {
+
+using Json = nlohmann::ordered_json;
+
+struct JsonOptions {
+  bool allow_comments = false;  // // and /* */
+  int max_depth = 64;
+};
+
+/// Throws `NAME: what at byte N` unless the text is one JSON value: valid UTF-8, no key twice in an object, numbers
+/// finite, not deeper than allowed. Builds nothing.
+void check_json(std::string_view text, const std::string& name, const JsonOptions& options = {});
+
+/// Checked, then built.
+Json parse_json(std::string_view text, const std::string& name, const JsonOptions& options = {});
+
+// Exact reads. `where` begins the error text: `config.json: "epochs"` gives `config.json: "epochs" is 2.5, expected an
+// integer`.
+std::int64_t as_int(const Json& value, const std::string& where,
+                    std::int64_t low = std::numeric_limits<std::int64_t>::min(),
+                    std::int64_t high = std::numeric_limits<std::int64_t>::max());
+double as_double(const Json& value, const std::string& where);
+bool as_bool(const Json& value, const std::string& where);
+const std::string& as_string(const Json& value, const std::string& where);
+
+/// object[key]; throws when `object` is no object or lacks the key.
+const Json& member(const Json& object, const std::string& key, const std::string& name);
+
+/// Throws on the first key that is not known: `config.json: unknown key "learing_rate" (did you mean
+/// "learning_rate"?)`.
+void check_keys(const Json& object, const std::vector<std::string>& known, const std::string& name);
+
+/// Where UTF-8 breaks in `text`, or npos.
+std::size_t invalid_utf8(std::string_view text);
+
+}  // namespace norma::train
