@@ -1,0 +1,101 @@
+// norma compare: runs side by side, as a table on stdout and a page that needs no network.
+#include <cmath>
+#include <numeric>
+
+#include "apps/verbs.h"
+#include "inspect/page.h"
+#include "train/run_folder.h"
+
+namespace norma::apps {
+namespace {
+
+using train::Json;
+
+double number(const Json& row, const char* key) { return row.is_object() && row.contains(key) && row[key].is_number() ? row[key].get<double>() : NAN; }
+
+std::string shown(double v, const char* format = "{:.4g}") { return std::isfinite(v) ? fmt::format(fmt::runtime(format), v) : "-"; }
+
+const Json* last_with(const std::vector<Json>& rows, const char* key) {
+  for (auto it = rows.rbegin(); it != rows.rend(); ++it)
+    if (it->contains(key)) return &*it;
+  return nullptr;
+}
+
+/// Mean over heads of a statistic of one layer, largest over the run's logged steps and at the last one.
+struct Span {
+  double first = NAN, largest = NAN, last = NAN;
+};
+Span over_training(const std::vector<Json>& rows, std::size_t layer, const char* field) {
+  Span s;
+  for (const Json& row : rows) {
+    if (!row.contains("attention") || row["attention"].size() <= layer || !row["attention"][layer].contains(field)) continue;
+    std::vector<double> heads;
+    for (const Json& v : row["attention"][layer][field]) heads.push_back(v.is_number() ? v.get<double>() : NAN);
+    const double mean = std::accumulate(heads.begin(), heads.end(), 0.0) / static_cast<double>(heads.size());
+    if (std::isnan(s.first)) s.first = mean;
+    if (!(s.largest >= mean)) s.largest = mean;
+    s.last = mean;
+  }
+  return s;
+}
+
+}  // namespace
+
+int compare_verb(const Args& args) {
+  std::string html = "compare.html", log_format = "text";
+  bool help = false;
+  train::Options options;
+  options("html", html, "where to write the page");
+  options("log_format", log_format, "text, or json: one object on stdout");
+  options("help", help, "print this, and stop");
+  const Args runs = options.read_flags(args);
+  options.apply();
+  if (help) {
+    fmt::print("usage: norma compare RUN RUN... [flags]\n\nA table of the runs, and a page with their curves: accuracy, loss, and the norms of every layer's\n"
+               "attention matrix over training. The page is one file and needs no network.\n{}", options.help());
+    return ok;
+  }
+  if (runs.empty()) throw UsageError("compare: name the run folders, as in norma compare runs/a runs/b");
+
+  std::vector<inspect::PageRun> page;
+  Json all = Json::array();
+  std::size_t layers = 0;
+  for (const std::string& path : runs) {
+    train::RunRecord r = train::read_run(path);
+    const Json* test = r.summary.is_object() ? &r.summary : last_with(r.rows, "test_accuracy");
+    const Json* step = last_with(r.rows, "attention");
+    if (step) layers = std::max(layers, (*step)["attention"].size());
+    Json fro = Json::array();
+    for (std::size_t l = 0; step && l < (*step)["attention"].size(); ++l) {
+      const Span s = over_training(r.rows, l, "fro");
+      fro.push_back({{"first", s.first}, {"largest", s.largest}, {"last", s.last}});
+    }
+    all.push_back({{"run", path}, {"attention", r.config.value("attention", "?")}, {"test_accuracy", test ? number(*test, "test_accuracy") : NAN},
+                   {"test_loss", test ? number(*test, "test_loss") : NAN}, {"seconds", number(r.summary, "seconds")}, {"fro", fro}});
+    page.push_back({r.name, r.config, r.summary, r.rows});
+  }
+  const std::string text = inspect::make_page("Norma: " + std::to_string(runs.size()) + " runs compared", page);
+  train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));
+
+  if (log_format == "json") {
+    fmt::print("{}\n", Json{{"runs", all}, {"html", html}}.dump());
+    return ok;
+  }
+  fmt::print("{:<20} {:<18} {:>9} {:>10} {:>9}\n", "run", "attention", "test acc.", "test loss", "seconds");
+  for (const Json& r : all)
+    fmt::print("{:<20} {:<18} {:>9} {:>10} {:>9}\n", r["run"].get<std::string>(), r["attention"].get<std::string>(),
+               shown(number(r, "test_accuracy") * 100, "{:.2f} %"), shown(number(r, "test_loss")), shown(number(r, "seconds"), "{:.0f}"));
+  fmt::print("\n||A||_F by block (mean over heads and batch): first step > largest > last step\n{:<20} {:<18}", "run", "attention");
+  for (std::size_t l = 0; l < layers; ++l) fmt::print(" {:>22}", fmt::format("block {}", l + 1));
+  fmt::print("\n");
+  for (const Json& r : all) {
+    fmt::print("{:<20} {:<18}", r["run"].get<std::string>(), r["attention"].get<std::string>());
+    for (const Json& s : r["fro"])
+      fmt::print(" {:>22}", fmt::format("{} > {} > {}", shown(number(s, "first"), "{:.3g}"), shown(number(s, "largest"), "{:.3g}"), shown(number(s, "last"), "{:.3g}")));
+    fmt::print("\n");
+  }
+  fmt::print("\npage: {}\n", html);
+  return ok;
+}
+
+}  // namespace norma::apps

@@ -1,0 +1,33 @@
+// norma info: what a model costs, without training it.
+#include "apps/model_flags.h"
+
+namespace norma::apps {
+
+int info_verb(const Args& args) {
+  auto flags = read_model_flags(args, R"(usage: norma info vit [flags]
+
+Parameters, floating-point operations of a training step, and memory of a model. Without --image, --channels and
+--classes it is measured at 224 pixels, 3 channels, 1000 classes and patch 16, the sizes of ImageNet.
+)");
+  if (!flags) return ok;
+  auto& c = flags->config;
+  if (!c.image && !c.channels && !c.classes && c.patch == train::TrainConfig{}.patch) c.patch = 16;
+  const models::ViTConfig shape = vit_config(c, 224, 3, 1000);
+  models::ViT model(shape, 0);
+  const Index parameters = nn::parameter_count(model);
+  const double bytes = c.dtype == "f64" ? 8 : 4;
+  // What the fused step keeps for the backward pass, in numbers per token and block: block input, attention output, input of the MLP
+  // branch, two normalised inputs (width each), qkv (3 width) and the pre-activation (mlp_ratio width).
+  const double kept = static_cast<double>(c.batch * shape.tokens() * shape.depth * shape.width * (5 + 3 + shape.mlp_ratio));
+  nlohmann::ordered_json out = {{"model", "vit"}, {"preset", c.preset}, {"attention", nn::to_string(shape.attention)},
+      {"image", shape.image}, {"patch", shape.patch}, {"channels", shape.channels}, {"classes", shape.classes},
+      {"width", shape.width}, {"depth", shape.depth}, {"heads", shape.heads}, {"tokens", shape.tokens()},
+      {"parameters", parameters}, {"batch", c.batch}, {"flops", models::training_flops(shape, c.batch)},
+      {"parameter_bytes", static_cast<double>(parameters) * bytes},
+      {"training_state_bytes", static_cast<double>(parameters) * bytes * 4},
+      {"activation_bytes", kept * bytes}};
+  print_result(out, flags->json);
+  return ok;
+}
+
+}  // namespace norma::apps

@@ -1,0 +1,79 @@
+// The `norma` program: finds the verb, and turns errors into one line on stderr and an exit code.
+#include <new>
+
+#include "apps/verbs.h"
+#include "backends/register_all.h"
+#include "core/suggest.h"
+
+namespace norma::apps {
+namespace {
+
+struct Verb {
+  const char* name;
+  int (*run)(const Args&);
+  const char* help;
+};
+constexpr Verb verbs[] = {
+    {"train", train_verb, "train a Vision Transformer with softmax or another attention function"},
+    {"eval", eval_verb, "accuracy of a run on the test images"},
+    {"compare", compare_verb, "table and page of two or more runs side by side"},
+    {"info", info_verb, "parameters, FLOPs and memory of a model"},
+    {"data", data_verb, "what data sets are installed, and how to get them"},
+    {"gradcheck", gradcheck_verb, "check the derivatives of an op, or of a small model"},
+};
+
+void print_help() {
+  fmt::print("norma: train transformers, and see inside their attention\n\nusage: norma VERB [arguments]\n\n");
+  for (const Verb& v : verbs) fmt::print("  {:<10} {}\n", v.name, v.help);
+  fmt::print("\n`norma VERB --help` tells more. A first try:\n\n"
+             "  norma train vit --data fashion-mnist --width 64 --depth 4 --heads 2 --epochs 1 --out runs/a\n"
+             "  norma train vit --data fashion-mnist --width 64 --depth 4 --heads 2 --epochs 1 --out runs/b --attention \"x^3/sqrt(N)\"\n"
+             "  norma compare runs/a runs/b\n");
+}
+
+int run(const Args& args) {
+  if (args.empty() || args[0] == "--help" || args[0] == "help") {
+    print_help();
+    return args.empty() ? usage_error : ok;
+  }
+  if (args[0] == "--version") {
+    fmt::print("norma {}\n", NORMA_VERSION);
+    return ok;
+  }
+  std::vector<std::string> names;
+  for (const Verb& v : verbs) {
+    if (args[0] == v.name) return v.run(Args(args.begin() + 1, args.end()));
+    names.push_back(v.name);
+  }
+  throw UsageError(fmt::format("unknown verb \"{}\"{}; see norma --help", args[0], did_you_mean(args[0], names)));
+}
+
+}  // namespace
+
+void print_result(const nlohmann::ordered_json& result, bool json) {
+  if (json) {
+    fmt::print("{}\n", result.dump());
+    return;
+  }
+  for (auto& [key, value] : result.items()) fmt::print("{:<22} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+}
+
+}  // namespace norma::apps
+
+int main(int argc, char** argv) {
+  using namespace norma::apps;
+  try {
+    norma::register_backends();
+    return norma::apps::run(Args(argv + 1, argv + argc));
+  } catch (const UsageError& e) {
+    fmt::print(stderr, "norma: {}\n", e.what());
+    return usage_error;
+  } catch (const norma::Error& e) {
+    fmt::print(stderr, "norma: {}\n", e.what());
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "norma: out of memory\n");
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "norma: {}\n", e.what());
+  }
+  return failure;
+}

@@ -1,0 +1,84 @@
+#include "apps/model_flags.h"
+
+#include "backends/cpu/gemm.h"
+#include "backends/cpu/parallel.h"
+#include "core/backend.h"
+
+namespace norma::apps {
+
+std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage) {
+  ModelFlags flags;
+  bool help = false, print_config = false;
+  std::string config_file, log_format = "text";
+  train::Options options;
+  // A config file holds the fields of TrainConfig only; the flags below are of the command line.
+  flags.config.fields(options);
+  options.group("General");
+  options("config", config_file, "JSON file with any of these fields (comments allowed); flags win over it");
+  options("resume", flags.resume, "go on from the newest checkpoint in --out, to the bit");
+  options("log_format", log_format, "text, or json: one object on stdout");
+  options("print_config", print_config, "print the configuration that would be used, and stop");
+  options("help", help, "print this, and stop");
+
+  flags.words = options.read_flags(args);
+  if (options.given("help") == "true") {
+    fmt::print("{}\n{}", usage, options.help());
+    return std::nullopt;
+  }
+  if (auto file = options.given("config")) options.read_json(std::filesystem::path(*file));
+  if (auto preset = options.given("preset")) flags.config.preset = *preset;
+  if (!flags.words.empty() && flags.words[0] == "vit") flags.words.erase(flags.words.begin());
+  try {
+    apply_preset(flags.config);
+  } catch (const UsageError&) {
+    throw;
+  } catch (const Error& e) {
+    throw UsageError(e.what());
+  }
+  options.apply();
+
+  auto positive = [](const char* flag, double value, bool zero_allowed) {
+    if (value < 0 || (value == 0 && !zero_allowed))
+      throw UsageError(fmt::format("--{}: {} must be {}", flag, value, zero_allowed ? "0 or more" : "more than 0"));
+  };
+  const auto& c = flags.config;
+  positive("batch", static_cast<double>(c.batch), false);
+  positive("epochs", static_cast<double>(c.epochs), false);
+  positive("steps", static_cast<double>(c.steps), true);
+  positive("log-every", static_cast<double>(c.log_every), false);
+  positive("checkpoint-every", static_cast<double>(c.checkpoint_every), true);
+  positive("pad", static_cast<double>(c.pad), true);
+  positive("lr", c.lr, true);
+  positive("clip", c.clip, true);
+  positive("weight-decay", c.weight_decay, true);
+  for (auto [flag, p] : {std::pair{"drop-path", c.drop_path}, {"dropout", c.dropout}, {"label-smoothing", c.label_smoothing}, {"ema", c.ema}})
+    if (p < 0 || p >= 1) throw UsageError(fmt::format("--{}: {} must be in [0, 1)", flag, p));
+  if (auto given = options.given("threads"); given && c.threads < 1)
+    throw UsageError(fmt::format("--threads: {} is not a number of threads; give 1 or more, or leave it out for all cores", *given));
+  if (c.optimizer != "adamw" && c.optimizer != "sgd") throw UsageError(fmt::format("--optimizer: \"{}\" is unknown; there are adamw, sgd", c.optimizer));
+  if (c.schedule != "cosine" && c.schedule != "constant") throw UsageError(fmt::format("--schedule: \"{}\" is unknown; there are cosine, constant", c.schedule));
+  if (c.gemm != "own" && c.gemm != "openblas") throw UsageError(fmt::format("--gemm: \"{}\" is unknown; there are own, openblas", c.gemm));
+  if (c.dtype != "f32" && c.dtype != "f64") throw UsageError(fmt::format("--dtype: \"{}\" is not possible; there are f32, f64", c.dtype));
+  if (log_format != "text" && log_format != "json") throw UsageError(fmt::format("--log-format: \"{}\" is unknown; there are text, json", log_format));
+  flags.json = log_format == "json";
+
+  if (print_config) {
+    train::Options only;
+    flags.config.fields(only);
+    fmt::print("{}\n", only.to_json().dump(2));
+    return std::nullopt;
+  }
+  return flags;
+}
+
+void prepare(const train::TrainConfig& config) {
+  if (config.threads) cpu::set_threads(static_cast<int>(config.threads));
+  cpu::set_gemm_provider(config.gemm == "own" ? cpu::GemmProvider::own : cpu::GemmProvider::openblas);
+  try {
+    backend(parse_device(config.device));
+  } catch (const Error& e) {
+    throw UsageError(e.what());
+  }
+}
+
+}  // namespace norma::apps

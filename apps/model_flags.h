@@ -1,0 +1,26 @@
+// What every verb that builds a model or trains shares: the flags of TrainConfig, --config, --print-config, --help, --log-format.
+#pragma once
+
+#include <functional>
+#include <optional>
+
+#include "apps/verbs.h"
+#include "train/config.h"
+
+namespace norma::apps {
+
+struct ModelFlags {
+  train::TrainConfig config;
+  bool json = false;     // --log-format json
+  bool resume = false;   // --resume
+  Args words;            // what is not a flag
+};
+
+/// Reads arguments into flags. Returns nothing when --help or --print-config answered already. `usage` is the verb's own help text,
+/// printed above the table of flags. A first word "vit" names the model.
+std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage);
+
+/// Sets threads, GEMM provider and checks the device, before the first tensor is made.
+void prepare(const train::TrainConfig& config);
+
+}  // namespace norma::apps

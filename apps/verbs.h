@@ -1,0 +1,26 @@
+// The verbs of the `norma` program: one file each. A verb gets the arguments after its name and returns the exit code.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "train/options.h"
+
+namespace norma::apps {
+
+using Args = std::vector<std::string>;
+using train::UsageError;
+
+enum Exit { ok = 0, failure = 1, usage_error = 2, diverged = 3, interrupted = 130 };
+
+int train_verb(const Args& args);
+int eval_verb(const Args& args);
+int compare_verb(const Args& args);
+int info_verb(const Args& args);
+int data_verb(const Args& args);
+int gradcheck_verb(const Args& args);
+
+/// Prints a result on stdout: as one JSON object when `json` is set, else as "key  value" lines.
+void print_result(const nlohmann::ordered_json& result, bool json);
+
+}  // namespace norma::apps

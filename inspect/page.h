@@ -1,0 +1,20 @@
+// One HTML page, readable offline, that shows one or more runs: curves, norms of every layer, the numbers as tables.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+namespace norma::inspect {
+
+struct PageRun {
+  std::string name;
+  nlohmann::ordered_json config, summary;     // summary: null while the run goes on
+  std::vector<nlohmann::ordered_json> rows;   // lines of metrics.jsonl
+};
+
+/// The page as text. Names are data: they reach the reader as text, whatever they hold.
+std::string make_page(const std::string& title, const std::vector<PageRun>& runs);
+
+}  // namespace norma::inspect

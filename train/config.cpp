@@ -1,0 +1,42 @@
+#include "train/config.h"
+
+#include <cmath>
+
+namespace norma::train {
+
+void apply_preset(TrainConfig& config) {
+  const models::ViTConfig p = models::vit_preset(config.preset);
+  config.width = p.width;
+  config.depth = p.depth;
+  config.heads = p.heads;
+}
+
+models::ViTConfig vit_config(const TrainConfig& c, Index image, Index channels, Index classes) {
+  if (c.model != "vit") throw UsageError(fmt::format("model \"{}\" is unknown; there is: vit", c.model));
+  if (c.pool != "cls" && c.pool != "mean") throw UsageError(fmt::format("pool \"{}\" is unknown; there are cls, mean", c.pool));
+  if (c.positions != "learned" && c.positions != "sincos")
+    throw UsageError(fmt::format("positions \"{}\" is unknown; there are learned, sincos", c.positions));
+  models::ViTConfig m;
+  m.image = c.image ? c.image : image;
+  m.patch = c.patch;
+  m.channels = c.channels ? c.channels : channels;
+  m.classes = c.classes ? c.classes : classes;
+  m.width = c.width;
+  m.depth = c.depth;
+  m.heads = c.heads;
+  m.mlp_ratio = c.mlp_ratio;
+  m.pool = c.pool == "cls" ? models::ViTConfig::Pool::cls : models::ViTConfig::Pool::mean;
+  m.positions = c.positions == "learned" ? models::ViTConfig::Positions::learned : models::ViTConfig::Positions::sincos;
+  m.drop_path = c.drop_path;
+  m.dropout = c.dropout;
+  try {
+    m.attention = nn::parse_scoring(c.attention);
+    models::check(m);
+  } catch (const Error& e) {
+    throw UsageError(e.what());
+  }
+  m.init_std = c.init_std > 0 ? c.init_std : 0.02 * std::sqrt(768.0 / static_cast<double>(c.width));
+  return m;
+}
+
+}  // namespace norma::train

@@ -1,0 +1,82 @@
+// All that says what a training run is. config.json of a run folder holds exactly these fields.
+#pragma once
+
+#include "models/vit.h"
+#include "train/optimizer.h"
+#include "train/options.h"
+
+namespace norma::train {
+
+struct TrainConfig {
+  std::string model = "vit", preset = "tiny", attention = "softmax", pool = "cls", positions = "learned";
+  Index image = 0, patch = 4, channels = 0, classes = 0, width = 192, depth = 12, heads = 3, mlp_ratio = 4;
+  double drop_path = 0, dropout = 0, init_std = 0.02;
+
+  std::string data = "fashion-mnist", data_dir;
+  Index batch = 64, pad = 2;
+  bool flip = true;
+
+  Index epochs = 10, steps = 0;
+  std::string optimizer = "adamw", schedule = "cosine";
+  double lr = 1e-3, min_lr = 1e-6, warmup_epochs = 0.5, weight_decay = 0.05, momentum = 0.9, clip = 1, label_smoothing = 0, ema = 0;
+
+  std::string out = "runs/run", device = "cpu", dtype = "f32";
+  Index seed = 1, threads = 0, checkpoint_every = 500, log_every = 50;
+  std::string gemm = "own";
+
+  template <class V>
+  void fields(V& v) {
+    v.group("Model");
+    v("model", model, "model: vit");
+    v("preset", preset, "sizes to start from: tiny (192/12/3), small (384/12/6), base (768/12/12)");
+    v("attention", attention, "attention function: softmax, x^3/sqrt(N), 0.5x+x^3/14, x^2/sum(x^2), sigmoid, relu/N, ...");
+    v("image", image, "image side in pixels; 0: the data set's");
+    v("patch", patch, "patch side in pixels");
+    v("channels", channels, "colour channels; 0: the data set's");
+    v("classes", classes, "number of classes; 0: the data set's");
+    v("width", width, "width of the token vectors");
+    v("depth", depth, "number of blocks");
+    v("heads", heads, "attention heads");
+    v("mlp_ratio", mlp_ratio, "hidden width of the MLP, as a multiple of width");
+    v("pool", pool, "what the head reads: cls (a class token) or mean (of all tokens)");
+    v("positions", positions, "position embedding: learned or sincos");
+    v("drop_path", drop_path, "stochastic depth at the last block, 0 to 1");
+    v("dropout", dropout, "dropout of attention weights, 0 to 1");
+    v("init_std", init_std, "deviation of the initial weights; 0: 0.02 sqrt(768 / width)");
+    v.group("Data");
+    v("data", data, "data set: fashion-mnist, cifar-10 (see norma data)");
+    v("data_dir", data_dir, "folder to look for data sets in first");
+    v("batch", batch, "images a step");
+    v("pad", pad, "augment: pad by so many pixels and cut a random window; 0: off");
+    v("flip", flip, "augment: mirror half of the images");
+    v.group("Optimization");
+    v("epochs", epochs, "passes over the training images");
+    v("steps", steps, "stop after so many steps (the schedule still spans all epochs); 0: no limit");
+    v("optimizer", optimizer, "adamw or sgd");
+    v("lr", lr, "peak learning rate");
+    v("min_lr", min_lr, "learning rate at the end of the cosine");
+    v("schedule", schedule, "cosine or constant, after the warm-up");
+    v("warmup_epochs", warmup_epochs, "linear warm-up, in epochs");
+    v("weight_decay", weight_decay, "decoupled weight decay (none on norms, biases, positions, class token)");
+    v("momentum", momentum, "momentum of sgd");
+    v("clip", clip, "largest gradient norm; 0: no clipping");
+    v("label_smoothing", label_smoothing, "share of the target spread over all classes");
+    v("ema", ema, "decay of a moving average of the weights, used for evaluation; 0: off");
+    v.group("Run");
+    v("out", out, "run folder");
+    v("seed", seed, "seed of weights, data order and dropout");
+    v("threads", threads, "CPU threads; 0: all cores. The result has the same bits whatever their number");
+    v("device", device, "cpu, reference (slow, the oracle), cuda");
+    v("dtype", dtype, "f32 or f64");
+    v("gemm", gemm, "matrix products on the CPU: own or openblas");
+    v("checkpoint_every", checkpoint_every, "steps between checkpoints; 0: only at the end");
+    v("log_every", log_every, "steps between lines of metrics.jsonl");
+  }
+};
+
+/// Sets the fields of the preset that `config.preset` names.
+void apply_preset(TrainConfig& config);
+/// The model that config describes, once the data set's sizes are known. Throws UsageError naming field and value.
+models::ViTConfig vit_config(const TrainConfig& config, Index image, Index channels, Index classes);
+
+}  // namespace norma::train

@@ -1,0 +1,218 @@
+// The training loop. Read it top to bottom: prepare, then one pass of the `for` is one step.
+#include "train/loop.h"
+
+#include <chrono>
+#include <cmath>
+
+#include "inspect/probe.h"
+
+namespace norma::train {
+namespace {
+
+constexpr Index give_up_after = 10;  // steps in a row without a finite loss and gradient
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+Index count_correct(const Tensor& logits, const Tensor& labels) {
+  return static_cast<Index>(sum(equal(argmax(logits.detach(), -1), labels)).item());
+}
+
+nn::Named with_prefix(const std::string& prefix, const nn::Named& tensors) {
+  nn::Named out;
+  for (auto& [name, t] : tensors) out.emplace_back(prefix + name, t);
+  return out;
+}
+
+nn::Named without_prefix(const std::string& prefix, const nn::Named& tensors) {
+  nn::Named out;
+  for (auto& [name, t] : tensors)
+    if (name.starts_with(prefix)) out.emplace_back(name.substr(prefix.size()), t);
+  return out;
+}
+
+Json attention_json(inspect::Probe& probe) {
+  Json layers = Json::array();
+  for (auto& [place, s] : probe.take_attention()) {
+    Json row = {{"place", place}, {"fro", s.fro}, {"jacobian", s.jacobian}, {"grad_a", s.grad_a}, {"grad_s", s.grad_s},
+                {"score_rms", s.score_rms}, {"row_sum", s.row_sum}, {"min", s.min}, {"max", s.max},
+                {"negative_share", s.negative_share}};
+    if (!s.entropy.empty() && std::isfinite(s.entropy[0])) row["entropy"] = s.entropy;
+    layers.push_back(std::move(row));
+  }
+  return layers;
+}
+
+std::string config_text(const TrainConfig& config) {
+  // What decides the bits of a run: not where it is stored, how far it goes this time, or on how many threads.
+  TrainConfig c = config;
+  c.out = c.data_dir = "";
+  c.threads = c.steps = c.checkpoint_every = 0;
+  Options o;
+  c.fields(o);
+  return o.to_json().dump();
+}
+
+void check_same(const std::string& before, const std::string& now) {
+  if (before == now) return;
+  const Json a = Json::parse(before), b = Json::parse(now);
+  std::string differences;
+  for (auto& [key, value] : b.items())
+    if (!a.contains(key) || a[key] != value)
+      differences += fmt::format("\n  {}: {} before, {} now", key, a.contains(key) ? a[key].dump() : "absent", value.dump());
+  throw UsageError(fmt::format("--resume: the checkpoint was made with another configuration:{}", differences));
+}
+
+}  // namespace
+
+datasets::LoaderConfig loader_config(const TrainConfig& c, const models::ViTConfig& model, bool training) {
+  datasets::LoaderConfig l;
+  l.batch = training ? c.batch : 256;
+  l.seed = static_cast<std::uint64_t>(c.seed);
+  l.shuffle = l.drop_last = training;
+  l.image = model.image;
+  if (training) l.augment = {c.pad, c.flip};
+  l.place = {parse_dtype(c.dtype), parse_device(c.device)};
+  return l;
+}
+
+Evaluation evaluate(const models::ViT& model, const datasets::ImageSet& set, datasets::LoaderConfig config) {
+  NoGrad off;
+  datasets::Loader loader(set, config);
+  double loss = 0;
+  Index correct = 0;
+  for (Index i = 0; i < loader.batches_per_epoch(); ++i) {
+    datasets::Batch batch = loader.next();
+    Tensor logits = model(batch.images);
+    loss += cross_entropy(logits, batch.labels).item() * static_cast<double>(batch.labels.numel());
+    correct += count_correct(logits, batch.labels);
+  }
+  return {loss / static_cast<double>(set.count), static_cast<double>(correct) / static_cast<double>(set.count)};
+}
+
+Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& stop, const Watcher& watcher) {
+  const datasets::ImageData data = datasets::load_images(config.data, config.data_dir);
+  const models::ViTConfig shape = vit_config(config, data.train.height, data.train.channels, data.train.classes);
+  const auto loader_settings = loader_config(config, shape, true);
+  models::ViT model(shape, static_cast<std::uint64_t>(config.seed), loader_settings.place);
+  auto optimizer = Optimizer::make(
+      {.kind = config.optimizer, .lr = config.lr, .weight_decay = config.weight_decay, .momentum = config.momentum}, model);
+  std::unique_ptr<Ema> ema = config.ema > 0 ? std::make_unique<Ema>(model, config.ema) : nullptr;
+  datasets::Loader loader(data.train, loader_settings);
+
+  const Index per_epoch = loader.batches_per_epoch(), total = config.epochs * per_epoch;
+  const Index last = config.steps ? std::min(config.steps, total) : total;
+  const ScheduleConfig schedule{.kind = config.schedule, .lr = config.lr, .min_lr = config.min_lr,
+                                .warmup_steps = std::llround(config.warmup_epochs * static_cast<double>(per_epoch)),
+                                .total_steps = total};
+
+  RunFolder folder(config.out, resume);
+  RunState state{.config = config_text(config), .data_hash = data.train.hash};
+  if (auto found = resume ? RunFolder::load(config.out, watcher.message) : std::nullopt) {
+    check_same(found->first.config, state.config);
+    if (found->first.data_hash != state.data_hash)
+      throw UsageError(fmt::format("--resume: the checkpoint was made with data set {:.12}, this one is {:.12}",
+                                   found->first.data_hash, state.data_hash));
+    state = found->first;
+    nn::assign(model, without_prefix("model/", found->second));
+    optimizer->load(without_prefix("optimizer/", found->second));
+    if (ema) ema->load(without_prefix("ema/", found->second));
+    folder.rewind_metrics(state);
+    watcher.message(fmt::format("resumed from step {}", state.step));
+  } else {
+    if (resume) {  // stopped before its first checkpoint: from the start
+      watcher.message(fmt::format("no checkpoint in {}: starting from step 0", config.out));
+      std::filesystem::remove(folder.path() / "metrics.jsonl");
+    }
+    Options fields;
+    TrainConfig copy = config;
+    copy.fields(fields);
+    folder.write_config(fields.to_json());
+  }
+  loader.seek(static_cast<std::uint64_t>(state.step / per_epoch), state.step % per_epoch);
+
+  auto save = [&] {
+    nn::Named all = with_prefix("model/", nn::parameters(model));
+    for (auto& row : with_prefix("optimizer/", optimizer->state())) all.push_back(row);
+    if (ema)
+      for (auto& row : with_prefix("ema/", ema->values())) all.push_back(row);
+    folder.save(state, all);
+  };
+
+  Outcome outcome;
+  const auto start = std::chrono::steady_clock::now();
+  const Index first = state.step;
+  double shown_loss = 0, shown_accuracy = 0;
+  while (state.step < last) {
+    if (stop) {
+      outcome.ending = Ending::interrupted;
+      break;
+    }
+    datasets::Batch batch = loader.next();
+    const bool log = state.step % config.log_every == 0 || state.step + 1 == total;
+    inspect::Probe probe(model);
+    if (log) probe.attention("blocks.*.attn.stats");
+
+    double loss_value, accuracy;
+    {
+      RandomScope random(static_cast<std::uint64_t>(config.seed), static_cast<std::uint64_t>(state.step));
+      nn::Training training;
+      Tensor logits = model(batch.images);                                         // [B, classes]
+      Tensor loss = cross_entropy(logits, batch.labels, config.label_smoothing);
+      backward(loss);
+      loss_value = loss.item();
+      accuracy = static_cast<double>(count_correct(logits, batch.labels)) / static_cast<double>(config.batch);
+    }
+    const double norm = gradient_norm(model), lr = learning_rate(schedule, state.step);
+    const bool finite = std::isfinite(loss_value) && std::isfinite(norm);
+    if (finite) {
+      optimizer->step(lr, config.clip > 0 && norm > config.clip ? config.clip / norm : 1);
+      if (ema) ema->update(model);
+      state.skipped_in_a_row = 0;
+    } else {
+      nn::zero_grad(model);
+      ++state.skipped;
+      ++state.skipped_in_a_row;
+      watcher.message(fmt::format("step {}: the {} is not finite; step skipped ({} of {})", state.step,
+                                  std::isfinite(loss_value) ? "gradient" : "loss", state.skipped_in_a_row, give_up_after));
+    }
+    if (log) {
+      folder.log({{"step", state.step}, {"epoch", static_cast<double>(state.step) / static_cast<double>(per_epoch)},
+                  {"loss", loss_value}, {"accuracy", accuracy}, {"lr", lr}, {"grad_norm", norm}, {"skipped", state.skipped},
+                  {"attention", attention_json(probe)}});
+    }
+    ++state.step;
+
+    const double weight = state.step == first + 1 ? 1 : 0.05;
+    shown_loss += weight * (loss_value - shown_loss);
+    shown_accuracy += weight * (accuracy - shown_accuracy);
+    const double seconds = seconds_since(start), done = static_cast<double>(state.step - first);
+    watcher.progress({state.step, last, (state.step - 1) / per_epoch + 1, config.epochs, shown_loss, shown_accuracy,
+                      done * static_cast<double>(config.batch) / seconds, seconds,
+                      seconds / done * static_cast<double>(last - state.step)});
+    if (state.skipped_in_a_row >= give_up_after) {
+      outcome.ending = Ending::diverged;
+      break;
+    }
+    if (state.step % per_epoch == 0) {
+      const Evaluation test = evaluate(model, data.test, loader_config(config, shape, false));
+      folder.log({{"step", state.step}, {"epoch", static_cast<double>(state.step / per_epoch)},
+                  {"test_loss", test.loss}, {"test_accuracy", test.accuracy}});
+      outcome.test = test;
+    }
+    if (config.checkpoint_every && state.step % config.checkpoint_every == 0) save();
+  }
+  save();
+  outcome.seconds = seconds_since(start);
+  if (outcome.ending != Ending::finished) return outcome;
+
+  if (ema) nn::assign(model, ema->values());
+  outcome.test = evaluate(model, data.test, loader_config(config, shape, false));
+  folder.write_summary({{"steps", state.step}, {"test_loss", outcome.test.loss}, {"test_accuracy", outcome.test.accuracy},
+                        {"skipped", state.skipped}, {"parameters", nn::parameter_count(model)}, {"seconds", outcome.seconds},
+                        {"tokens", shape.tokens()}});
+  return outcome;
+}
+
+}  // namespace norma::train

@@ -1,0 +1,43 @@
+// Training an image classifier, start to end.
+#pragma once
+
+#include <atomic>
+#include <functional>
+
+#include "datasets/loader.h"
+#include "train/config.h"
+#include "train/run_folder.h"
+
+namespace norma::train {
+
+/// What the loop tells whoever watches (the progress bar).
+struct Progress {
+  Index step = 0, steps = 0, epoch = 0, epochs = 0;
+  double loss = 0, accuracy = 0, images_per_second = 0, seconds = 0, seconds_left = 0;
+};
+struct Watcher {
+  std::function<void(const Progress&)> progress = [](const Progress&) {};
+  std::function<void(const std::string&)> message = [](const std::string&) {};
+};
+
+enum class Ending { finished, interrupted, diverged };
+struct Evaluation {
+  double loss = 0, accuracy = 0;
+};
+struct Outcome {
+  Ending ending = Ending::finished;
+  Evaluation test;
+  double seconds = 0;
+};
+
+/// Mean loss and accuracy over a whole set.
+Evaluation evaluate(const models::ViT& model, const datasets::ImageSet& set, datasets::LoaderConfig loader);
+
+/// Trains as `config` says into its run folder. `stop` (set by a signal) ends after the current step, with a checkpoint. `resume`
+/// goes on from the newest checkpoint, to the bit; throws when it was made with another configuration or data set.
+Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& stop, const Watcher& watcher);
+
+/// The loader both training and evaluation use.
+datasets::LoaderConfig loader_config(const TrainConfig& config, const models::ViTConfig& model, bool training);
+
+}  // namespace norma::train

@@ -1,0 +1,183 @@
+#include "train/options.h"
+
+#include <charconv>
+#include <cmath>
+#include <fstream>
+#include <sstream>
+
+#include "core/suggest.h"
+#include "train/json.h"
+
+namespace norma::train {
+namespace {
+
+template <class... Args>
+[[noreturn]] void usage(fmt::format_string<Args...> text, Args&&... args) {
+  throw UsageError(fmt::format(text, std::forward<Args>(args)...));
+}
+
+std::string spelled(std::string name, char from, char to) {
+  for (char& c : name)
+    if (c == from) c = to;
+  return name;
+}
+
+template <class T>
+bool parse_number(const std::string& text, T& value) {
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc{} && end == text.data() + text.size();
+}
+
+/// How a JSON value would be written as a flag's text.
+std::string as_text(const nlohmann::ordered_json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
+
+bool fits(const nlohmann::ordered_json& v, std::size_t kind) {
+  switch (kind) {
+    case 0: return v.is_string();
+    case 1: return v.is_number_integer();
+    case 2: return v.is_number();
+    default: return v.is_boolean();
+  }
+}
+constexpr const char* kinds[] = {"a text", "a whole number", "a number", "true or false"};
+
+}  // namespace
+
+void Options::add(const char* name, Field field, const char* help) {
+  std::string text = std::visit(
+      [](auto* f) -> std::string {
+        if constexpr (std::is_same_v<decltype(f), std::string*>) return *f;
+        else return nlohmann::json(*f).dump();
+      },
+      field);
+  rows_.push_back({name, field, help, group_, text});
+}
+
+const Options::Row& Options::find(const std::string& name, const std::string& where) const {
+  std::vector<std::string> names;
+  const bool flag = where.starts_with("--");
+  for (const Row& r : rows_) {
+    if (r.name == name) return r;
+    names.push_back(flag ? "--" + spelled(r.name, '_', '-') : r.name);
+  }
+  const std::string near = suggest(flag ? where : name, names);
+  usage("{}{}", flag ? fmt::format("unknown flag {}", where) : fmt::format("{}: unknown key \"{}\"", where, name),
+        near.empty() ? std::string("; see --help") : fmt::format(" (did you mean {}?)", flag ? near : '"' + near + '"'));
+}
+
+std::vector<std::string> Options::read_flags(const std::vector<std::string>& args) {
+  std::vector<std::string> rest;
+  for (std::size_t i = 0; i < args.size(); ++i) {
+    const std::string& a = args[i];
+    if (!a.starts_with("--")) {
+      rest.push_back(a);
+      continue;
+    }
+    const std::size_t equals = a.find('=');
+    const std::string flag = a.substr(0, equals);
+    std::string name = spelled(flag.substr(2), '-', '_');
+    // --no-flip turns a switch off.
+    if (name.starts_with("no_"))
+      for (const Row& r : rows_)
+        if (r.name == name.substr(3) && std::holds_alternative<bool*>(r.field)) {
+          flags_.emplace_back(r.name, "false");
+          name.clear();
+        }
+    if (name.empty()) continue;
+    const Row& row = find(name, flag);
+    if (equals != std::string::npos)
+      flags_.emplace_back(name, a.substr(equals + 1));
+    else if (std::holds_alternative<bool*>(row.field))
+      flags_.emplace_back(name, "true");
+    else if (i + 1 < args.size())
+      flags_.emplace_back(name, args[++i]);
+    else
+      usage("{} needs a value: {}", flag, row.help);
+  }
+  return rest;
+}
+
+void Options::read_json(const std::filesystem::path& file) {
+  std::ifstream in(file);
+  if (!in) usage("{}: cannot be read; is the path right?", file.string());
+  std::stringstream text;
+  text << in.rdbuf();
+  read_json(text.str(), file.string());
+}
+
+void Options::read_json(const std::string& text, const std::string& from) {
+  nlohmann::ordered_json object;
+  try {
+    object = parse_json(text, from, {.allow_comments = true});
+  } catch (const UsageError&) {
+    throw;
+  } catch (const Error& e) {
+    throw UsageError(e.what());
+  }
+  if (!object.is_object()) usage("{}: the file must hold one JSON object, {{ \"key\": value, ... }}", from);
+  json_name_ = from;
+  for (auto& [key, value] : object.items()) {
+    const Row& row = find(key, from);
+    if (!fits(value, row.field.index()))
+      usage("{}: \"{}\" is {}, it must be {}", from, key, value.dump(), kinds[row.field.index()]);
+    keys_.emplace_back(key, value);
+  }
+}
+
+std::optional<std::string> Options::given(const std::string& name) const {
+  for (auto it = flags_.rbegin(); it != flags_.rend(); ++it)
+    if (it->first == name) return it->second;
+  for (auto& [key, value] : keys_)
+    if (key == name) return as_text(value);
+  return std::nullopt;
+}
+
+void Options::set(const Row& row, const std::string& text, const std::string& where) const {
+  const bool ok = std::visit(
+      [&](auto* field) {
+        using T = std::remove_pointer_t<decltype(field)>;
+        if constexpr (std::is_same_v<T, std::string>) {
+          *field = text;
+          return true;
+        } else if constexpr (std::is_same_v<T, bool>) {
+          if (text != "true" && text != "false") return false;
+          *field = text == "true";
+          return true;
+        } else if constexpr (std::is_same_v<T, double>) {
+          return parse_number(text, *field) && std::isfinite(*field);
+        } else {
+          return parse_number(text, *field);
+        }
+      },
+      row.field);
+  if (!ok) usage("{}: \"{}\" is not {}; {}", where, text, kinds[row.field.index()], row.help);
+}
+
+void Options::apply() {
+  for (auto& [key, value] : keys_) set(find(key, json_name_), as_text(value), json_name_ + ": " + key);
+  for (auto& [name, text] : flags_) {
+    const std::string flag = "--" + spelled(name, '_', '-');
+    set(find(name, flag), text, flag);
+  }
+}
+
+nlohmann::ordered_json Options::to_json() const {
+  nlohmann::ordered_json out = nlohmann::ordered_json::object();
+  for (const Row& r : rows_) std::visit([&](auto* f) { out[r.name] = *f; }, r.field);
+  return out;
+}
+
+std::string Options::help() const {
+  std::string out, group;
+  for (const Row& r : rows_) {
+    if (r.group != group) out += fmt::format("\n{}:\n", group = r.group);
+    const bool is_switch = std::holds_alternative<bool*>(r.field);
+    std::string left = "--" + spelled(r.name, '_', '-') + (is_switch ? "" : r.field.index() == 0 ? " TEXT" : " N");
+    std::string note = r.default_text.empty() || r.default_text == "false" ? "" : fmt::format(" [{}]", r.default_text);
+    if (is_switch && r.default_text == "true") note = fmt::format(" [on; --no-{} turns it off]", spelled(r.name, '_', '-'));
+    out += fmt::format("  {:<24} {}{}\n", left, r.help, note);
+  }
+  return out;
+}
+
+}  // namespace norma::train

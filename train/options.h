@@ -1,0 +1,66 @@
+// One table of named fields that gives flags, JSON keys, --help and --print-config at once. A config is a plain struct with a
+// method `fields(v)` that shows each field to a visitor by name; Options is that visitor.
+//
+//   defaults < preset < JSON file < flags; an unknown key or flag is an error with "did you mean".
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "core/dtype.h"
+
+namespace norma::train {
+
+/// A mistake in how the program was called: exit code 2.
+class UsageError : public Error {
+ public:
+  using Error::Error;
+};
+
+class Options {
+ public:
+  /// Headings of --help.
+  void group(const char* title) { group_ = title; }
+  void operator()(const char* name, std::string& field, const char* help) { add(name, &field, help); }
+  void operator()(const char* name, Index& field, const char* help) { add(name, &field, help); }
+  void operator()(const char* name, double& field, const char* help) { add(name, &field, help); }
+  void operator()(const char* name, bool& field, const char* help) { add(name, &field, help); }
+
+  /// Sorts arguments into flags ("--name value", "--name=value", "--flag") and the rest, which it returns. Nothing is set yet.
+  std::vector<std::string> read_flags(const std::vector<std::string>& args);
+  /// Reads a JSON object (// comments allowed); `from` names it in errors. Nothing is set yet.
+  void read_json(const std::filesystem::path& file);
+  void read_json(const std::string& text, const std::string& from);
+  /// What flags or JSON say about a field, flags first.
+  std::optional<std::string> given(const std::string& name) const;
+  /// Sets the fields: JSON first, then flags. Throws UsageError naming the flag or key, the value, and what it should be.
+  void apply();
+
+  nlohmann::ordered_json to_json() const;
+  std::string help() const;
+
+ private:
+  using Field = std::variant<std::string*, Index*, double*, bool*>;
+  struct Row {
+    std::string name;  // with underscores; flags use hyphens
+    Field field;
+    std::string help, group, default_text;
+  };
+  void add(const char* name, Field field, const char* help);
+  const Row& find(const std::string& name, const std::string& where) const;
+  void set(const Row& row, const std::string& text, const std::string& where) const;
+
+  std::vector<Row> rows_;
+  std::vector<std::pair<std::string, std::string>> flags_;  // name, text
+  std::vector<std::pair<std::string, nlohmann::ordered_json>> keys_;
+  std::string json_name_;
+  const char* group_ = "";
+};
+
+}  // namespace norma::train

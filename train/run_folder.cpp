@@ -1,0 +1,154 @@
+#include "train/run_folder.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+#include "train/json.h"
+
+namespace norma::train {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr int kept_checkpoints = 2;
+
+std::vector<fs::path> checkpoints(const fs::path& run) {  // oldest first
+  std::vector<fs::path> found;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(run, error)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("checkpoint-") && name.ends_with(".safetensors")) found.push_back(entry.path());
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text.data(), text.size())); }
+
+std::string read_text(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) fail("{}: cannot be read ({})", path.string(), std::strerror(errno));
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+Json to_json(const RunState& s) {
+  return {{"step", s.step},       {"skipped", s.skipped},     {"skipped_in_a_row", s.skipped_in_a_row},
+          {"metrics_bytes", s.metrics_bytes}, {"config", s.config}, {"data_hash", s.data_hash}};
+}
+
+RunState state_from(const Json& j, const std::string& where) {
+  auto whole = [&](const char* key) {
+    if (!j.contains(key) || !j[key].is_number_unsigned()) fail("{}: state has no whole number \"{}\"", where, key);
+    return static_cast<Index>(j[key].get<std::uint64_t>());
+  };
+  auto text = [&](const char* key) {
+    if (!j.contains(key) || !j[key].is_string()) fail("{}: state has no text \"{}\"", where, key);
+    return j[key].get<std::string>();
+  };
+  return {whole("step"), whole("skipped"), whole("skipped_in_a_row"), whole("metrics_bytes"), text("config"), text("data_hash")};
+}
+
+}  // namespace
+
+RunFolder::RunFolder(const fs::path& path, bool resume) : path_(path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) fail("run folder {}: cannot be made ({}); choose another with --out", path.string(), error.message());
+  if (::access(path.c_str(), W_OK) != 0)
+    fail("run folder {}: cannot be written ({}); choose another with --out", path.string(), std::strerror(errno));
+  if (!resume && (fs::exists(path / "config.json") || fs::exists(path / "metrics.jsonl")))
+    fail("run folder {}: already holds a run; go on with --resume, or choose another with --out", path.string());
+}
+
+void RunFolder::write_config(const Json& config) const {
+  write_file_atomically(path_ / "config.json", bytes_of(config.dump(2) + "\n"));
+}
+
+void RunFolder::write_summary(const Json& summary) const {
+  write_file_atomically(path_ / "summary.json", bytes_of(summary.dump(2) + "\n"));
+}
+
+void RunFolder::log(const Json& row) {
+  const std::string line = row.dump() + "\n";
+  const fs::path file = path_ / "metrics.jsonl";
+  const int fd = ::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (fd < 0) fail("{}: cannot be opened ({})", file.string(), std::strerror(errno));
+  const ssize_t written = ::write(fd, line.data(), line.size());
+  const int error = errno;
+  ::close(fd);
+  if (written != static_cast<ssize_t>(line.size()))
+    fail("{}: {} of {} bytes written ({})", file.string(), std::max<ssize_t>(written, 0), line.size(),
+         written < 0 ? std::strerror(error) : "no space left on device");
+}
+
+void RunFolder::save(RunState state, const nn::Named& tensors) {
+  std::error_code error;
+  const auto size = fs::file_size(path_ / "metrics.jsonl", error);
+  state.metrics_bytes = error ? 0 : static_cast<Index>(size);
+  write_safetensors(path_ / fmt::format("checkpoint-{:09}.safetensors", state.step),
+                    {tensors, {{"format", "norma-run-1"}, {"state", to_json(state).dump()}}});
+  auto all = checkpoints(path_);
+  for (std::size_t i = 0; i + kept_checkpoints < all.size(); ++i) fs::remove(all[i], error);
+}
+
+std::optional<std::pair<RunState, nn::Named>> RunFolder::load(const fs::path& run,
+                                                              const std::function<void(const std::string&)>& warn) {
+  auto all = checkpoints(run);
+  std::string first_error;
+  for (auto it = all.rbegin(); it != all.rend(); ++it) {
+    try {
+      TensorFile file = read_safetensors(*it);
+      const auto format = file.metadata.find("format"), state = file.metadata.find("state");
+      if (format == file.metadata.end() || state == file.metadata.end() || format->second != "norma-run-1")
+        fail("{}: not a checkpoint of this program (format \"{}\", expected \"norma-run-1\")", it->string(),
+             format == file.metadata.end() ? "" : format->second);
+      RunState s = state_from(parse_json(state->second, it->string(), {}), it->string());
+      return std::pair{std::move(s), std::move(file.tensors)};
+    } catch (const Error& e) {
+      if (first_error.empty()) first_error = e.what();
+      warn(fmt::format("{}; trying the checkpoint before it", e.what()));
+    }
+  }
+  if (!first_error.empty()) fail("no whole checkpoint in {}: {}", run.string(), first_error);
+  return std::nullopt;
+}
+
+void RunFolder::rewind_metrics(const RunState& state) {
+  const fs::path file = path_ / "metrics.jsonl";
+  std::error_code error;
+  const auto size = fs::file_size(file, error);
+  if (error || static_cast<Index>(size) < state.metrics_bytes)
+    fail("{}: has {} bytes, the checkpoint of step {} was made when it had {}; the file was cut", file.string(),
+         error ? 0 : size, state.step, state.metrics_bytes);
+  fs::resize_file(file, static_cast<std::uintmax_t>(state.metrics_bytes), error);
+  if (error) fail("{}: cannot be cut to {} bytes ({})", file.string(), state.metrics_bytes, error.message());
+}
+
+RunRecord read_run(const fs::path& path) {
+  if (!fs::is_directory(path)) fail("run folder {}: there is no such folder", path.string());
+  if (!fs::exists(path / "config.json")) fail("run folder {}: holds no config.json; is it a run?", path.string());
+  RunRecord run;
+  run.name = path.filename().empty() ? path.parent_path().filename().string() : path.filename().string();
+  run.config = parse_json(read_text(path / "config.json"), (path / "config.json").string(), {});
+  if (fs::exists(path / "summary.json"))
+    run.summary = parse_json(read_text(path / "summary.json"), (path / "summary.json").string(), {});
+  if (!fs::exists(path / "metrics.jsonl"))
+    fail("run folder {}: holds no metrics.jsonl yet; has the run made a step?", path.string());
+  const std::string text = read_text(path / "metrics.jsonl");
+  for (std::size_t begin = 0, line = 1; begin < text.size(); ++line) {
+    const std::size_t end = text.find('\n', begin);
+    if (end == std::string::npos) break;  // still being written
+    run.rows.push_back(parse_json(text.substr(begin, end - begin), fmt::format("{}:{}", (path / "metrics.jsonl").string(), line), {}));
+    begin = end + 1;
+  }
+  return run;
+}
+
+}  // namespace norma::train

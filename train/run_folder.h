@@ -1,0 +1,60 @@
+// A run folder: config.json, metrics.jsonl (one object a line), checkpoints, summary.json. What a run was, and all that is needed
+// to continue it to the bit.
+#pragma once
+
+#include <cstdio>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "train/safetensors.h"
+
+namespace norma::train {
+
+using Json = nlohmann::ordered_json;
+
+/// Where a run stands between two steps; with the tensors of a checkpoint it is the whole state.
+struct RunState {
+  Index step = 0;
+  Index skipped = 0, skipped_in_a_row = 0;  // steps whose loss or gradient was not finite
+  Index metrics_bytes = 0;                  // length of metrics.jsonl: lines after it belong to a future that did not happen
+  std::string config;                       // config.json's text
+  std::string data_hash;                    // of the data set
+};
+
+class RunFolder {
+ public:
+  /// Makes the folder. Throws when it cannot be written, or already holds a run and `resume` is off.
+  RunFolder(const std::filesystem::path& path, bool resume);
+  const std::filesystem::path& path() const { return path_; }
+
+  void write_config(const Json& config) const;
+  /// Appends one line to metrics.jsonl. Throws when the disk is full.
+  void log(const Json& row);
+  void write_summary(const Json& summary) const;
+
+  /// Writes checkpoint-STEP.safetensors atomically and keeps the last two. state.metrics_bytes is filled in.
+  void save(RunState state, const nn::Named& tensors);
+  /// The newest checkpoint that is whole, or nothing. A damaged one is passed over, told through `warn`.
+  static std::optional<std::pair<RunState, nn::Named>> load(const std::filesystem::path& run,
+                                                            const std::function<void(const std::string&)>& warn);
+  /// Cuts metrics.jsonl back to a state's length.
+  void rewind_metrics(const RunState& state);
+
+ private:
+  std::filesystem::path path_;
+};
+
+/// A finished or running run, read back for comparing. Throws naming the file and line that is wrong; a last line that is cut short
+/// (being written) is left out.
+struct RunRecord {
+  std::string name;
+  Json config, summary;  // summary: null when the run has not ended
+  std::vector<Json> rows;
+};
+RunRecord read_run(const std::filesystem::path& path);
+
+}  // namespace norma::train
