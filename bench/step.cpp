@@ -1,0 +1,107 @@
+// The training step of ViT-Tiny (32x32 pixels, patch 4, batch 64): time, GFLOP/s, share of the machine's measured FMA peak, memory.
+//
+//   norma_bench_step [--json] [--threads N] [--attention TEXT] [--batch N] [--width N --depth N --heads N] [--steps N]
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+
+#include <sys/resource.h>
+
+#include "backends/cpu/isa.h"
+#include "backends/cpu/parallel.h"
+#include "backends/register_all.h"
+#include "bench/peak.h"
+#include "inspect/probe.h"
+#include "models/vit.h"
+#include "train/optimizer.h"
+#include "train/options.h"
+
+namespace {
+
+using namespace norma;
+
+struct Setup {
+  std::string attention = "softmax";
+  Index threads = 0, batch = 64, width = 192, depth = 12, heads = 3, image = 32, patch = 4, steps = 7;
+  bool json = false, stats = false;
+};
+
+struct Row {
+  double median_ms = 0, min_ms = 0;
+};
+
+Row time_step(const Setup& s, int threads) {
+  cpu::set_threads(threads);
+  models::ViTConfig c;
+  c.image = s.image, c.patch = s.patch, c.classes = 10, c.width = s.width, c.depth = s.depth, c.heads = s.heads;
+  c.attention = nn::parse_scoring(s.attention);
+  models::ViT model(c, 1);
+  auto optimizer = train::Optimizer::make({}, model);
+  Tensor images = empty({s.batch, 3, s.image, s.image});
+  backend({}).random(RandomKind::normal, {7, 0}, 0, images.view());
+  std::vector<double> label(static_cast<std::size_t>(s.batch));
+  for (std::size_t i = 0; i < label.size(); ++i) label[i] = static_cast<double>(i % 10);
+  Tensor labels = from_values(label, {s.batch}, {DType::i64});
+  std::vector<double> times;
+  for (Index i = 0; i < s.steps + 2; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    inspect::Probe probe(model);
+    if (s.stats) probe.attention("blocks.*.attn.stats");
+    {
+      nn::Training training;
+      RandomScope random(1, static_cast<std::uint64_t>(i));
+      backward(cross_entropy(model(images), labels));
+    }
+    const double norm = train::gradient_norm(model);
+    optimizer->step(1e-3, norm > 1 ? 1 / norm : 1);
+    if (s.stats) probe.take_attention();
+    if (i >= 2) times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+  }
+  std::sort(times.begin(), times.end());
+  return {times[times.size() / 2], times[0]};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    register_backends();
+    Setup s;
+    train::Options o;
+    o("attention", s.attention, "attention function");
+    o("threads", s.threads, "threads; 0: both 1 and all cores");
+    o("batch", s.batch, "images a step");
+    o("width", s.width, "width");
+    o("depth", s.depth, "blocks");
+    o("heads", s.heads, "heads");
+    o("image", s.image, "image side");
+    o("patch", s.patch, "patch side");
+    o("steps", s.steps, "timed steps");
+    o("stats", s.stats, "measure every head's norms in every step");
+    o("json", s.json, "one JSON object a row");
+    o.read_flags({argv + 1, argv + argc});
+    o.apply();
+    models::ViTConfig c;
+    c.image = s.image, c.patch = s.patch, c.classes = 10, c.width = s.width, c.depth = s.depth, c.heads = s.heads;
+    const double flops = models::training_flops(c, s.batch);
+    std::vector<int> counts = s.threads ? std::vector<int>{static_cast<int>(s.threads)} : std::vector<int>{1, cpu::threads()};
+    if (!s.json) fmt::print("ViT {}/{}/{}, {}x{} patch {}, batch {}, f32, {}, {} instructions, {:.1f} GFLOP a step\n", s.width, s.depth, s.heads, s.image, s.image,
+                            s.patch, s.batch, s.attention, cpu::name(cpu::isa()), flops / 1e9);
+    for (int t : counts) {
+      const double peak = bench::fma_peak(t);
+      const Row r = time_step(s, t);
+      rusage use;
+      getrusage(RUSAGE_SELF, &use);
+      const double rate = flops / r.median_ms / 1e6, mib = static_cast<double>(use.ru_maxrss) / 1024;
+      if (s.json)
+        fmt::print("{{\"threads\": {}, \"median_ms\": {:.2f}, \"min_ms\": {:.2f}, \"gflops\": {:.1f}, \"peak_gflops\": {:.1f}, \"peak_mib\": {:.0f}}}\n", t, r.median_ms,
+                   r.min_ms, rate, peak, mib);
+      else
+        fmt::print("{} thread{}: {:.0f} ms median, {:.0f} ms best, {:.0f} GFLOP/s = {:.0f} % of the measured {:.0f}, {:.0f} MiB resident at most\n", t, t == 1 ? " " : "s",
+                   r.median_ms, r.min_ms, rate, 100 * rate / peak, peak, mib);
+    }
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "norma_bench_step: {}\n", e.what());
+    return 2;
+  }
+}
