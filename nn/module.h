@@ -2,6 +2,7 @@
 // that one line per layer. Modules are plain values.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -54,7 +55,11 @@ void to(Module& m, Device device);
 void to(Module& m, DType dtype);
 void track(Module& m, bool on = true);
 void zero_grad(Module& m);  // drops the gradients
-/// Copies values by name. Throws one message that lists all missing, unexpected and wrongly shaped names.
+/// f(name, tap) at every place that can be watched: "blocks.3.attn.weights".
+void for_each_tap(Module& m, const std::function<void(const std::string&, Tap&)>& f);
+/// Copies values by name. Throws one message that lists all missing, unexpected and wrongly shaped names; then nothing was
+/// written. `what` names the targets in that message.
+void assign(const Named& targets, const Named& values, std::string_view what);
 void assign(Module& m, const Named& values);
 
 /// While alive, layers such as Dropout and DropPath are active on this thread (they draw from the RandomScope).

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <functional>
-#include <memory>
+#include <utility>
 #include <vector>
 
 #include "core/tensor.h"
@@ -15,10 +15,13 @@ class Tap {
   Tap() = default;
   Tap(const Tap&) {}
   Tap& operator=(const Tap&) { return *this; }
+  virtual ~Tap() = default;
 
+  bool wants_gradient() const { return !gradient_.empty(); }
   bool watched() const { return !value_.empty() || !gradient_.empty(); }
   Tensor operator()(const Tensor& x) const { return watched() ? fire(x) : x; }
 
+  /// Values are handed over as they are in the graph, so that a penalty can be computed from them; the gradient is dL/d value.
   using Listener = std::function<void(const Tensor&)>;
   /// Returns an id for remove().
   int on_value(Listener f);
@@ -33,6 +36,18 @@ class Tap {
 
 /// A place where attention statistics can be had without forming the matrix. When watched, the attention layer lets the
 /// kernel fill a tensor f64 [B, H, attention_stats] and hands it over; the backward pass completes it in place.
-class StatsTap : public Tap {};
+class StatsTap : public Tap {
+ public:
+  /// `rows`: how many rows of A each sum of the statistics runs over.
+  void operator()(const Tensor& stats, Index rows) const {
+    rows_ = rows;
+    Tap::operator()(stats);
+  }
+  /// Of the latest call; for listeners.
+  Index rows() const { return rows_; }
+
+ private:
+  mutable Index rows_ = 0;
+};
 
 }  // namespace norma::nn

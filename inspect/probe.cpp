@@ -1,0 +1,226 @@
+#include "inspect/probe.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "core/suggest.h"
+
+namespace norma::inspect {
+
+Measure frobenius() {
+  return [](const Tensor& x) {
+    return full({}, std::sqrt(backend(x.device()).sum_of_squares(x.view())), {DType::f64, x.device()});
+  };
+}
+
+Measure keep_all() {
+  return [](const Tensor& x) { return x.detach(); };
+}
+
+bool glob_match(std::string_view glob, std::string_view text) {
+  if (glob.empty()) return text.empty();
+  if (glob[0] == '*') {
+    for (std::size_t taken = 0; taken <= text.size(); ++taken)
+      if (glob_match(glob.substr(1), text.substr(taken))) return true;
+    return false;
+  }
+  const std::size_t close = glob[0] == '{' ? glob.find('}') : std::string_view::npos;
+  if (close != std::string_view::npos) {
+    const std::string_view inside = glob.substr(1, close - 1);
+    const std::string rest(glob.substr(close + 1));
+    for (std::size_t begin = 0; begin <= inside.size();) {
+      const std::size_t end = std::min(inside.find(',', begin), inside.size());
+      if (glob_match(std::string(inside.substr(begin, end - begin)) + rest, text)) return true;
+      begin = end + 1;
+    }
+    return false;
+  }
+  return !text.empty() && glob[0] == text[0] && glob_match(glob.substr(1), text.substr(1));
+}
+
+namespace {
+
+/// "blocks.3.attn.stats" to "blocks.*.attn.stats".
+std::string without_numbers(const std::string& name) {
+  std::string out;
+  for (std::size_t begin = 0; begin <= name.size();) {
+    const std::size_t end = std::min(name.find('.', begin), name.size());
+    const std::string piece = name.substr(begin, end - begin);
+    const bool number = !piece.empty() && piece.find_first_not_of("0123456789") == std::string::npos;
+    out += (out.empty() ? "" : ".") + (number ? "*" : piece);
+    begin = end + 1;
+  }
+  return out;
+}
+
+[[noreturn]] void no_place(std::string_view glob, const std::vector<std::string>& names) {
+  std::vector<std::string> near;
+  for (const std::string& name : names)
+    if (std::string general = without_numbers(name); std::find(near.begin(), near.end(), general) == near.end())
+      near.push_back(std::move(general));
+  if (near.empty()) fail("probe: nothing matches \"{}\": the model has no such places", glob);
+  std::stable_sort(near.begin(), near.end(), [&](const std::string& a, const std::string& b) {
+    return edit_distance(glob, a) < edit_distance(glob, b);
+  });
+  near.resize(std::min<std::size_t>(near.size(), 3));
+  std::string list;
+  for (const std::string& name : near) list += (list.empty() ? "" : ", ") + name;
+  fail("probe: nothing matches \"{}\"; near: {}", glob, list);
+}
+
+/// Statistics of one call of a layer: the tensor is kept, because the backward pass completes it.
+struct Sample {
+  Tensor stats;  // f64 [B, H, attention_stats]
+  Index rows;    // of A
+};
+
+/// Averages over batches and calls, per head.
+HeadStats reduce(const std::vector<Sample>& samples) {
+  const Index heads = samples.front().stats.size(1);
+  HeadStats out;
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (auto* field : {&out.fro, &out.jacobian, &out.score_mean, &out.score_rms, &out.score_max, &out.row_sum, &out.row_sum_std,
+                      &out.min, &out.max, &out.negative_share, &out.small_share, &out.entropy, &out.grad_a, &out.grad_s})
+    field->assign(static_cast<std::size_t>(heads), nan);
+  std::vector<std::vector<double>> values;
+  for (const Sample& s : samples) values.push_back(s.stats.values());
+
+  for (Index h = 0; h < heads; ++h) {
+    // Adds what `f` makes of one (batch, head)'s statistics, in one order.
+    auto total = [&](auto&& f) {
+      double sum = 0;
+      for (std::size_t i = 0; i < samples.size(); ++i)
+        for (Index b = 0; b < samples[i].stats.size(0); ++b) {
+          const double* at = values[i].data() + (b * heads + h) * attention_stats;
+          sum += f([at](AttentionStat which) { return at[static_cast<int>(which)]; }, static_cast<double>(samples[i].rows));
+        }
+      return sum;
+    };
+    auto sum = [&](AttentionStat which) { return total([=](auto&& get, double) { return get(which); }); };
+    auto root = [&](AttentionStat which) { return total([=](auto&& get, double) { return std::sqrt(get(which)); }); };
+    auto extreme = [&](AttentionStat which, auto&& better) {
+      double found = nan;
+      total([&](auto&& get, double) { return found = std::isnan(found) || better(get(which), found) ? get(which) : found; });
+      return found;
+    };
+    const double count = total([](auto&&, double) { return 1.0; });
+    const double rows = total([](auto&&, double r) { return r; });
+    const double entries = sum(AttentionStat::entries);
+
+    const auto at = static_cast<std::size_t>(h);
+    out.fro[at] = root(AttentionStat::fro2) / count;
+    out.jacobian[at] = root(AttentionStat::jac2) / count;
+    out.score_mean[at] = sum(AttentionStat::score_sum) / entries;
+    out.score_rms[at] = std::sqrt(sum(AttentionStat::score_sum2) / entries);
+    out.score_max[at] = extreme(AttentionStat::score_max, std::greater<>());
+    out.row_sum[at] = sum(AttentionStat::row_sum) / rows;
+    out.row_sum_std[at] = std::sqrt(std::max(0.0, sum(AttentionStat::row_sum2) / rows - out.row_sum[at] * out.row_sum[at]));
+    out.min[at] = extreme(AttentionStat::min, std::less<>());
+    out.max[at] = extreme(AttentionStat::max, std::greater<>());
+    out.negative_share[at] = sum(AttentionStat::negative) / entries;
+    out.small_share[at] = sum(AttentionStat::small) / entries;
+    out.entropy[at] = sum(AttentionStat::entropy) / rows;
+    out.grad_a[at] = root(AttentionStat::grad_a2) / count;
+    out.grad_s[at] = root(AttentionStat::grad_s2) / count;
+  }
+  return out;
+}
+
+/// What the listeners write into. Graphs may outlive a Probe: their hooks then find nobody and do nothing.
+struct Records {
+  std::map<std::string, Tensors> values, gradients;
+  std::map<std::string, std::vector<Sample>> attention;
+};
+
+}  // namespace
+
+struct Probe::Impl {
+  struct Place {
+    std::string name;
+    nn::Tap* tap;
+    const nn::StatsTap* stats;  // where the place is of that kind
+  };
+  std::vector<Place> places;  // in model order
+  std::vector<std::pair<nn::Tap*, int>> listening;
+  std::shared_ptr<Records> records = std::make_shared<Records>();
+
+  /// f(place) at every place of the kind that the pattern names.
+  template <class F>
+  void at(std::string_view glob, bool stats, F f) {
+    std::vector<std::string> names;
+    bool found = false;
+    for (const Place& place : places) {
+      if ((place.stats != nullptr) != stats) continue;
+      names.push_back(place.name);
+      if (!glob_match(glob, place.name)) continue;
+      found = true;
+      listening.emplace_back(place.tap, f(place));
+    }
+    if (!found) no_place(glob, names);
+  }
+};
+
+Probe::Probe(nn::Module& model) : impl_(std::make_unique<Impl>()) {
+  nn::for_each_tap(model, [this](const std::string& name, nn::Tap& tap) {
+    impl_->places.push_back({name, &tap, dynamic_cast<const nn::StatsTap*>(&tap)});
+  });
+}
+
+Probe::~Probe() {
+  for (const auto& [tap, id] : impl_->listening) tap->remove(id);
+}
+
+namespace {
+
+using Map = std::map<std::string, Tensors>;
+
+nn::Tap::Listener recorder(const std::shared_ptr<Records>& records, Map Records::*map, const std::string& name,
+                           const Measure& measure) {
+  return [weak = std::weak_ptr<Records>(records), map, name, measure](const Tensor& x) {
+    const auto alive = weak.lock();
+    if (!alive) return;
+    NoGrad watching;
+    ((*alive).*map)[name].push_back(measure(x));
+  };
+}
+
+}  // namespace
+
+Probe& Probe::value(std::string_view glob, Measure measure) {
+  impl_->at(glob, false, [&](const Impl::Place& place) {
+    return place.tap->on_value(recorder(impl_->records, &Records::values, place.name, measure));
+  });
+  return *this;
+}
+
+Probe& Probe::gradient(std::string_view glob, Measure measure) {
+  impl_->at(glob, false, [&](const Impl::Place& place) {
+    return place.tap->on_gradient(recorder(impl_->records, &Records::gradients, place.name, measure));
+  });
+  return *this;
+}
+
+Probe& Probe::attention(std::string_view glob) {
+  impl_->at(glob, true, [&](const Impl::Place& place) {
+    return place.tap->on_value([records = std::weak_ptr<Records>(impl_->records), name = place.name,
+                                tap = place.stats](const Tensor& stats) {
+      if (const auto alive = records.lock()) alive->attention[name].push_back({stats, tap->rows()});
+    });
+  });
+  return *this;
+}
+
+std::map<std::string, Tensors> Probe::take_values() { return std::exchange(impl_->records->values, {}); }
+std::map<std::string, Tensors> Probe::take_gradients() { return std::exchange(impl_->records->gradients, {}); }
+
+std::vector<std::pair<std::string, HeadStats>> Probe::take_attention() {
+  const auto samples = std::exchange(impl_->records->attention, {});
+  std::vector<std::pair<std::string, HeadStats>> out;
+  for (const Impl::Place& place : impl_->places)
+    if (const auto found = samples.find(place.name); found != samples.end()) out.emplace_back(place.name, reduce(found->second));
+  return out;
+}
+
+}  // namespace norma::inspect

@@ -1,0 +1,144 @@
+// Shapes: B batch, T tokens, C width, P patches, p patch size, c channels, h x w patches in an image.
+#include "models/vit.h"
+
+#include <cmath>
+#include <vector>
+
+#include "core/suggest.h"
+
+namespace norma::models {
+
+ViTConfig vit_preset(std::string_view name) {
+  ViTConfig config;
+  if (name == "tiny") return config;
+  if (name == "small") return config.width = 384, config.heads = 6, config;
+  if (name == "base") return config.width = 768, config.heads = 12, config;
+  const std::vector<std::string> names = {"tiny", "small", "base"};
+  fail("vit: no preset \"{}\"{}; there are tiny, small and base", name, did_you_mean(name, names));
+}
+
+void check(const ViTConfig& config) {
+  auto positive = [](const char* field, Index value) {
+    if (value < 1) fail("vit: {} is {}, must be at least 1", field, value);
+  };
+  positive("image", config.image), positive("patch", config.patch), positive("channels", config.channels);
+  positive("classes", config.classes), positive("width", config.width), positive("depth", config.depth);
+  positive("heads", config.heads), positive("mlp_ratio", config.mlp_ratio);
+  if (config.image % config.patch != 0)
+    fail("vit: image {} is not a multiple of patch {}", config.image, config.patch);
+  if (config.width % config.heads != 0)
+    fail("vit: width {} is not a multiple of heads {}", config.width, config.heads);
+  if (config.positions == ViTConfig::Positions::sincos && config.width % 4 != 0)
+    fail("vit: width {} is not a multiple of 4, which sincos positions need", config.width);
+  auto probability = [](const char* field, double value) {
+    if (!(value >= 0 && value < 1)) fail("vit: {} is {}, must be in [0, 1)", field, value);
+  };
+  probability("drop_path", config.drop_path), probability("dropout", config.dropout);
+  if (!(config.init_std >= 0) || std::isinf(config.init_std))
+    fail("vit: init_std is {}, must be zero or more", config.init_std);
+}
+
+namespace {
+
+/// Sines and cosines of a patch's row and column, a quarter of the width each (as in MAE, arXiv 2111.06377); zeros for the
+/// class token. [1, T, C]
+Tensor sincos_positions(const ViTConfig& config, Place place) {
+  const Index side = config.image / config.patch, quarter = config.width / 4;
+  const Index first = config.tokens() - config.patches();
+  std::vector<double> values(static_cast<std::size_t>(config.tokens() * config.width), 0.0);
+  for (Index patch = 0; patch < config.patches(); ++patch) {
+    double* row = values.data() + (first + patch) * config.width;
+    for (Index i = 0; i < quarter; ++i) {
+      const double frequency = std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(quarter));
+      const double across = static_cast<double>(patch % side) * frequency;
+      const double down = static_cast<double>(patch / side) * frequency;
+      row[i] = std::sin(across), row[quarter + i] = std::cos(across);
+      row[2 * quarter + i] = std::sin(down), row[3 * quarter + i] = std::cos(down);
+    }
+  }
+  return from_values(values, {1, config.tokens(), config.width}, place);
+}
+
+}  // namespace
+
+ViTBlock::ViTBlock(const ViTConfig& config, double drop_path, nn::Init& init)
+    : norm1(config.width, init),
+      norm2(config.width, init),
+      attn({.width = config.width,
+            .heads = config.heads,
+            .scoring = config.attention,
+            .dropout = config.dropout,
+            .std = config.init_std},
+           init),
+      mlp(config.width, config.mlp_ratio * config.width, init, config.init_std),
+      drop(drop_path) {}
+
+Tensor ViTBlock::operator()(const Tensor& x) const {
+  if (drop.active()) {
+    const Tensor y = x + drop(attn(norm1(x)));  // [B, T, C]
+    return out(y + drop(mlp(norm2(y))));        // [B, T, C]
+  }
+  const Tensor y = attn(norm1(x), x);  // [B, T, C], the residual is added by the projection
+  return out(mlp(norm2(y), y));        // [B, T, C]
+}
+
+ViT::ViT(const ViTConfig& config, std::uint64_t seed, Place place) : config_(config) {
+  check(config);
+  constexpr double token_std = 0.02;
+  nn::Init init(seed, place);
+  patch_embed_.weight = init.trunc_normal({config.width, config.channels, config.patch, config.patch}, config.init_std);
+  patch_embed_.bias = init.zeros({config.width});
+  if (config.pool == ViTConfig::Pool::cls) cls_token_ = init.trunc_normal({1, 1, config.width}, token_std);
+  pos_embed_ = config.positions == ViTConfig::Positions::learned
+                   ? init.trunc_normal({1, config.tokens(), config.width}, token_std)
+                   : sincos_positions(config, place);  // not tracked: it does not learn
+  for (Index i = 0; i < config.depth; ++i) {
+    const double share = config.depth > 1 ? static_cast<double>(i) / static_cast<double>(config.depth - 1) : 0;
+    blocks_.emplace_back(config, config.drop_path * share, init);
+  }
+  norm_ = nn::LayerNorm(config.width, init);
+  head_ = nn::Linear(config.width, config.classes, init, true, config.init_std);
+}
+
+void ViT::visit(nn::Visitor& v) {
+  v("cls_token", cls_token_), v("pos_embed", pos_embed_), v("patch_embed", patch_embed_), v("blocks", blocks_);
+  v("norm", norm_), v("head", head_);
+}
+
+Tensor ViT::features(const Tensor& images) const {
+  const Index c = config_.channels, size = config_.image;
+  if (images.rank() != 4 || images.shape() != Shape{images.size(0), c, size, size})
+    fail("vit: images of shape {}, expected [B, {}, {}, {}]", images.shape(), c, size, size);
+
+  // A convolution whose kernel is as large as its stride is a linear layer on patches.
+  const Tensor patches =
+      rearrange(images, "b c (h p) (w q) -> b (h w) (c p q)", {{"p", config_.patch}, {"q", config_.patch}});
+  const Tensor kernel = flatten(patch_embed_.weight, 1);          // [C, c p p]
+  Tensor x = linear(patches, kernel, patch_embed_.bias);          // [B, P, C]
+  if (cls_token_) {
+    const Tensor cls = expand(cls_token_, {x.size(0), 1, config_.width});
+    x = cat(std::vector<Tensor>{cls, x}, 1);                      // [B, T, C]
+  }
+  x = x + pos_embed_;                                             // [B, T, C]
+  for (const ViTBlock& block : blocks_) x = block(x);             // [B, T, C]
+  return norm_(x);                                                // [B, T, C]
+}
+
+Tensor ViT::operator()(const Tensor& images) const {
+  const Tensor x = features(images);                                              // [B, T, C]
+  return head_(config_.pool == ViTConfig::Pool::cls ? select(x, 1, 0) : mean(x, {1}));  // [B, classes]
+}
+
+double training_flops(const ViTConfig& config, Index batch) {
+  const auto C = static_cast<double>(config.width), N = static_cast<double>(config.tokens());
+  const auto P = static_cast<double>(config.patches()), depth = static_cast<double>(config.depth);
+  const double projections = (8 + 4 * static_cast<double>(config.mlp_ratio)) * C * C;  // of one token: qkv 6, proj 2, MLP 16
+  const double attention = 4 * N * C;                                                  // of one token: q k^T and A v
+  const double kernel = static_cast<double>(config.channels * config.patch * config.patch);
+  const double embedding = 2 * P * kernel * C;
+  const double head = 2 * C * static_cast<double>(config.classes);
+  // A product's backward pass is two products of its size; the images need no gradient.
+  return static_cast<double>(batch) * (3 * depth * N * (projections + attention) + 2 * embedding + 3 * head);
+}
+
+}  // namespace norma::models

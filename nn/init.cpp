@@ -1,0 +1,77 @@
+// Initial values: uniform words of a Philox stream through the inverse of the distribution function, so that element i of a
+// tensor is a function of (seed, how many tensors came before, i) alone.
+#include <cmath>
+
+#include "nn/layers.h"
+
+namespace norma::nn {
+namespace {
+
+/// Quantile of the standard normal distribution at 0.5 + q (Wichura, algorithm AS 241, PPND16), for |q| <= 0.5 - 1.4e-11: a
+/// 32-bit word never lies further out.
+double normal_quantile(double q) {
+  auto ratio = [](const double (&num)[8], const double (&den)[8], double r) {
+    double n = num[7], d = den[7];
+    for (int i = 6; i >= 0; --i) n = n * r + num[i], d = d * r + den[i];
+    return n / d;
+  };
+  static constexpr double a[8] = {3.3871328727963666080e0,  1.3314166789178437745e2, 1.9715909503065514427e3,
+                                  1.3731693765509461125e4,  4.5921953931549871457e4, 6.7265770927008700853e4,
+                                  3.3430575583588128105e4,  2.5090809287301226727e3};
+  static constexpr double b[8] = {1,                        4.2313330701600911252e1, 6.8718700749205790830e2,
+                                  5.3941960214247511077e3,  2.1213794301586595867e4, 3.9307895800092710610e4,
+                                  2.8729085735721942674e4,  5.2264952788528545610e3};
+  static constexpr double c[8] = {1.42343711074968357734e0, 4.63033784615654529590e0,  5.76949722146069140550e0,
+                                  3.64784832476320460504e0, 1.27045825245236838258e0,  2.41780725177450611770e-1,
+                                  2.27238449892691845833e-2, 7.74545014278341407640e-4};
+  static constexpr double d[8] = {1,                        2.05319162663775882187e0,  1.67638483018380384940e0,
+                                  6.89767334985100004550e-1, 1.48103976427480074590e-1, 1.51986665636164571966e-2,
+                                  5.47593808499534494600e-4, 1.05075007164441684324e-9};
+  if (std::abs(q) <= 0.425) return q * ratio(a, b, 0.180625 - q * q);
+  return std::copysign(ratio(c, d, std::sqrt(-std::log(0.5 - std::abs(q))) - 1.6), q);
+}
+
+/// f of each element's uniform number in (-1/2, 1/2), which is never one of its ends.
+template <class T, class F>
+Tensor draw_as(RandomStream stream, const Shape& shape, Place place, F f) {
+  std::vector<T> values(static_cast<std::size_t>(shape.numel()));
+  for (std::size_t i = 0; i < values.size(); i += 4) {
+    const Philox words = stream.block(i / 4);
+    for (std::size_t k = 0; k < 4 && i + k < values.size(); ++k)
+      values[i + k] = static_cast<T>(f((words[k] + 0.5) * 0x1p-32 - 0.5));
+  }
+  return from_host(values.data(), shape, {dtype_of<T>(), place.device});
+}
+
+template <class F>
+Tensor draw(RandomStream stream, const Shape& shape, Place place, F f) {
+  NoGrad constants;
+  if (place.dtype == DType::f64) return draw_as<double>(stream, shape, place, f).track();
+  Tensor values = draw_as<float>(stream, shape, place, f);
+  return (place.dtype == DType::f32 ? values : cast(values, place.dtype)).track();
+}
+
+/// Apart from the streams of training, whose first number is a step.
+RandomStream next_stream(std::uint64_t seed, std::uint64_t& next) {
+  constexpr std::uint64_t initialisation = 0x696e6974696e6974u;
+  return {seed, stream_id(initialisation, next++)};
+}
+
+}  // namespace
+
+Tensor Init::trunc_normal(const Shape& s, double std) {
+  constexpr double within_two = 0.95449973610364159;  // the share of a normal distribution inside two deviations
+  return draw(next_stream(seed_, next_), s, place_, [=](double u) { return std * normal_quantile(u * within_two); });
+}
+
+Tensor Init::normal(const Shape& s, double std) {
+  return draw(next_stream(seed_, next_), s, place_, [=](double u) { return std * normal_quantile(u); });
+}
+
+Tensor Init::xavier_uniform(const Shape& s) {
+  if (s.rank() != 2) fail("xavier_uniform: shape {} is not [out, in]", s);
+  const double bound = std::sqrt(6.0 / static_cast<double>(s[0] + s[1]));
+  return draw(next_stream(seed_, next_), s, place_, [=](double u) { return 2 * bound * u; });
+}
+
+}  // namespace norma::nn

@@ -1,0 +1,95 @@
+#include "nn/layers.h"
+
+#include <cmath>
+
+namespace norma::nn {
+
+Linear::Linear(Index in, Index out, Init& init, bool with_bias, double std)
+    : weight(init.trunc_normal({out, in}, std)), bias(with_bias ? init.zeros({out}) : Tensor{}) {}
+
+Tensor Dropout::operator()(const Tensor& x) const {
+  return p > 0 && Training::active() ? dropout(x, p, RandomScope::next()) : x;
+}
+
+Tensor DropPath::operator()(const Tensor& x) const {
+  if (!active()) return x;
+  Shape one_per_example = x.shape();  // [B, 1, ...]
+  for (int axis = 1; axis < x.rank(); ++axis) one_per_example.set(axis, 1);
+  return x * dropout(ones(one_per_example, place_of(x)), p, RandomScope::next());
+}
+
+MLP::MLP(Index width, Index hidden, Init& init, double std)
+    : fc1(width, hidden, init, true, std), fc2(hidden, width, init, true, std) {}
+
+Tensor MLP::operator()(const Tensor& x, const Tensor& residual) const {
+  if (hidden_tap.watched()) return fc2(hidden_tap(gelu(fc1(x))), residual);
+  return mlp(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias, residual);
+}
+
+SelfAttention::SelfAttention(const AttentionConfig& c, Init& init) : config(c) {
+  if (c.heads < 1 || c.width % c.heads != 0)
+    fail("attention: width {} is not a multiple of {} heads", c.width, c.heads);
+  qkv = Linear(c.width, 3 * c.width, init, true, c.std);
+  proj = Linear(c.width, c.width, init, true, c.std);
+}
+
+namespace {
+
+enum Part : Index { query, key, value };
+
+/// q, k or v of a packed [B, T, 3, H, d], as [B, H, T, d].
+Tensor part(const Tensor& packed, Part which) { return rearrange(select(packed, 2, which), "b t h d -> b h t d"); }
+
+/// S and A [B, H, T, T], as their taps returned them.
+struct Matrices {
+  Tensor scores, weights;
+};
+Matrices watched_matrices(const SelfAttention& layer, const Tensor& packed, const AttentionOptions& options) {
+  const double scale = 1 / std::sqrt(static_cast<double>(packed.size(4)));
+  const Tensor s = layer.scores(matmul(part(packed, query), transpose(part(packed, key))) * scale);
+  return {s, layer.weights(attention_weights(s, options))};
+}
+
+/// A V with gradients that pass through A: [B, T, C].
+Tensor weighted_sum(const Tensor& a, const Tensor& packed, const AttentionOptions& options) {
+  const Tensor kept = options.dropout > 0 ? dropout(a, options.dropout, options.stream) : a;
+  return rearrange(matmul(kept, part(packed, value)), "b h t d -> b t (h d)");
+}
+
+/// Lets the backward pass write sum of squares of dL/dx per head into the statistics.
+void measure_gradient(const Tensor& x, const Tensor& stats, AttentionStat which) {
+  if (!grad_enabled() || !x.tracked()) return;
+  on_gradient(x, [stats, which](const Tensor& g) {
+    NoGrad measuring;
+    copy_into(select(stats, 2, static_cast<Index>(which)), sum(square(cast(g, DType::f64)), {2, 3}));  // [B, H]
+  });
+}
+
+}  // namespace
+
+Tensor SelfAttention::operator()(const Tensor& x, const Tensor& residual, const Tensor& key_mask) const {
+  AttentionOptions options;
+  options.scoring = config.scoring, options.causal = config.causal, options.key_mask = key_mask;
+  if (config.dropout > 0 && Training::active()) options.dropout = config.dropout, options.stream = RandomScope::next();
+  if (stats.watched()) options.stats = zeros({x.size(0), config.heads, attention_stats}, {DType::f64, x.device()});
+
+  const Tensor packed = rearrange(qkv(x), "b t (three h d) -> b t three h d", {{"three", 3}, {"h", config.heads}});
+  Matrices m;  // formed beside the fused pass, whose bits stay as they are
+  if (scores.watched() || weights.watched()) m = watched_matrices(*this, packed, options);
+  Tensor out;  // [B, T, C]
+  if (!scores.wants_gradient() && !weights.wants_gradient()) {
+    out = attention_packed(packed, options);
+  } else {
+    // dL/dS and dL/dA exist only where the output is computed through S and A.
+    out = weighted_sum(m.weights, packed, options);
+    if (options.stats) {
+      NoGrad(), attention_packed(packed, options);  // fills the forward part of the statistics
+      measure_gradient(m.weights, options.stats, AttentionStat::grad_a2);
+      measure_gradient(m.scores, options.stats, AttentionStat::grad_s2);
+    }
+  }
+  if (options.stats) stats(options.stats, x.size(1));
+  return proj(out, residual);
+}
+
+}  // namespace norma::nn

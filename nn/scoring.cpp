@@ -1,0 +1,316 @@
+// A recursive descent over the text without its blanks. One method per piece of the grammar:
+//
+//   scoring    = "softmax" | "sigmoid" [ "(x" { sign number | "-log(N)" } ")" ] scale | "relu" [ "(x)" ] scale | polynomial
+//   polynomial = terms | "(" terms ")" { divisor }, then perhaps "/sum(" terms ")"
+//   terms      = [ sign ] term { sign term }
+//   term       = ( number | [ number [ "*" ] ] "x" [ "^" degree ] ) { divisor }
+//   divisor    = "/" ( number | "N" | "n" | "sqrt(N)" | "sqrt(n)" )
+#include "nn/scoring.h"
+
+#include <charconv>
+#include <cmath>
+#include <vector>
+
+#include "core/error.h"
+#include "core/suggest.h"
+
+namespace norma::nn {
+namespace {
+
+using Scale = Scoring::Scale;
+using Kind = Scoring::Kind;
+
+const std::vector<std::string> functions = {"softmax", "sigmoid", "relu", "x"};
+const std::vector<std::string> forms = {"softmax",       "x^3/sqrt(N)",     "x^3/sqrt(n)", "x^3/14",  "x^3/N",  "x^3/n",
+                                        "x^2/sum(x^2)",  "x/sqrt(N)",       "x/sqrt(n)",   "x/14",    "x/N",    "x/n",
+                                        "0.5x + x^3/14", "sigmoid",         "relu",        "relu/N",  "relu/n", "x^3",
+                                        "sigmoid/N",     "sigmoid(x - 2)",  "x",           "x^2",     "x^4",
+                                        "sigmoid(x - log(N))"};
+
+bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+
+bool parses(std::string_view text) {
+  try {
+    parse_scoring(text);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+class Parser {
+ public:
+  explicit Parser(std::string_view original) : original_(original) {
+    if (original.size() > 200) fail("attention: the text has {} characters, 200 is the most", original.size());
+    for (std::size_t i = 0; i < original.size(); ++i)
+      if (!is_blank(original[i])) text_ += original[i], origin_.push_back(i);
+  }
+
+  Scoring run() {
+    if (text_.empty()) wrong("nothing is given");
+    Scoring s;
+    const std::string head = word();
+    if (head == "softmax") {
+      at_ += head.size();
+    } else if (head == "sigmoid") {
+      at_ += head.size();
+      s.kind = Kind::sigmoid;
+      if (take("(")) sigmoid_argument(s);
+      scale_only(s);
+    } else if (head == "relu") {
+      at_ += head.size();
+      s.kind = Kind::relu;
+      if (take("(")) expect("x"), expect(")");
+      scale_only(s);
+    } else if (head.empty() || head == "x") {
+      polynomial(s);
+    } else {
+      unknown(head);
+    }
+    if (at_ < text_.size()) unexpected();
+    return s;
+  }
+
+ private:
+  // ---- the grammar ----
+  void sigmoid_argument(Scoring& s) {
+    expect("x");
+    while (!take(")")) {
+      const bool minus = take("-");
+      if (!minus && !take("+")) unexpected();
+      if (minus && !s.bias_minus_log_keys && take("log(N)"))
+        s.bias_minus_log_keys = true;
+      else
+        s.bias += (minus ? -1 : 1) * number();
+    }
+  }
+
+  void scale_only(Scoring& s) {
+    if (take("/")) s.scale = keys();
+  }
+
+  void polynomial(Scoring& s) {
+    s.kind = Kind::polynomial;
+    int count = 0;
+    if (take("(")) {
+      terms(s);
+      expect(")");
+      count = 1;
+      Scale outer = Scale::one;
+      for (double d : divisors(outer))
+        for (double& c : s.coefficient) c /= d;
+      if (outer != Scale::one && s.scale != Scale::one) fail_text("the terms are scaled twice");
+      if (outer != Scale::one) s.scale = outer;
+    } else {
+      count = terms(s);
+    }
+    for (double c : s.coefficient)
+      if (!std::isfinite(c)) fail_text("a coefficient is too large");
+    if (s.degree() == 0) fail_text("there is no term in x");
+    if (take("/sum(")) normalized(s, count);
+  }
+
+  void normalized(Scoring& s, int count) {
+    if (count > 1) fail_text("the polynomial before /sum needs parentheses");
+    Scoring again;
+    terms(again);
+    expect(")");
+    for (int p = 1; p <= Scoring::max_degree; p += 2)
+      if (s.coefficient[static_cast<std::size_t>(p)] != 0) fail_text("only even powers can be normalised");
+    for (double c : s.coefficient)
+      if (c < 0) fail_text("a normalised polynomial must not be negative, its row sums could vanish");
+    if (again.coefficient != s.coefficient) fail_text("the sum must run over the same polynomial");
+    if (s.scale != Scale::one || again.scale != Scale::one) fail_text("a normalised row takes no scale");
+    s.normalize = true;
+  }
+
+  /// Adds the terms to the coefficients; returns how many there were.
+  int terms(Scoring& s) {
+    int count = 0;
+    for (;; ++count) {
+      const bool minus = take("-");
+      if (!minus && !take("+") && count > 0) return count;
+      const Scale scale = term(s, minus ? -1 : 1);
+      if (count > 0 && scale != s.scale)
+        fail_text("every term must have the same scale; write the polynomial in parentheses, (0.5x + x^3)/sqrt(N)");
+      s.scale = scale;
+    }
+  }
+
+  Scale term(Scoring& s, double sign) {
+    const bool has_number = starts_number();
+    double c = sign * (has_number ? number() : 1);
+    std::size_t power = 0;
+    const bool star = has_number && take("*");
+    const std::string variable = word();
+    if (variable == "x") {
+      ++at_;
+      power = take("^") ? degree() : 1;
+    } else if (!variable.empty()) {
+      unknown(variable);
+    } else if (!has_number || star) {
+      unexpected();
+    }
+    Scale scale = Scale::one;
+    for (double d : divisors(scale)) c /= d;
+    s.coefficient[power] += c;
+    return scale;
+  }
+
+  std::vector<double> divisors(Scale& scale) {
+    std::vector<double> numbers;
+    while (text_.compare(at_, 5, "/sum(") != 0 && take("/")) {
+      if (starts_number()) {
+        numbers.push_back(number());
+        if (numbers.back() == 0) fail_text("division by zero");
+      } else {
+        if (scale != Scale::one) fail_text("the term is scaled twice");
+        scale = keys();
+      }
+    }
+    return numbers;
+  }
+
+  Scale keys() {
+    if (take("sqrt(N)")) return Scale::inverse_sqrt_keys;
+    if (take("sqrt(n)")) return Scale::inverse_sqrt_valid_keys;
+    const std::string name = word();
+    if (name != "N" && name != "n") unexpected();
+    ++at_;
+    return name == "N" ? Scale::inverse_keys : Scale::inverse_valid_keys;
+  }
+
+  std::size_t degree() {
+    const bool minus = take("-");
+    const std::size_t start = at_;
+    const double d = number();
+    const std::string shown = (minus ? "-" : "") + text_.substr(start, at_ - start);
+    if (d != std::floor(d)) fail_text(fmt::format("degree {} must be a whole number, 1 to {}", shown, Scoring::max_degree));
+    if (minus || d < 1 || d > Scoring::max_degree)
+      fail_text(fmt::format("degree {} must be 1 to {}", shown, Scoring::max_degree));
+    return static_cast<std::size_t>(d);
+  }
+
+  // ---- the words ----
+  char peek() const { return at_ < text_.size() ? text_[at_] : '\0'; }
+  bool take(std::string_view piece) {
+    if (text_.compare(at_, piece.size(), piece) != 0) return false;
+    at_ += piece.size();
+    return true;
+  }
+  void expect(std::string_view piece) {
+    if (!take(piece)) unexpected();
+  }
+  std::string word() const {
+    std::size_t end = at_;
+    while (end < text_.size() && is_letter(text_[end])) ++end;
+    return text_.substr(at_, end - at_);
+  }
+  bool starts_number() const { return (peek() >= '0' && peek() <= '9') || peek() == '.'; }
+  double number() {
+    if (!starts_number()) unexpected();
+    double value = 0;
+    const char* begin = text_.data() + at_;
+    const auto [end, error] = std::from_chars(begin, text_.data() + text_.size(), value);
+    if (error == std::errc::result_out_of_range) fail_text("a number is out of range");
+    if (error != std::errc{}) unexpected();
+    at_ += static_cast<std::size_t>(end - begin);
+    return value;
+  }
+
+  // ---- what is wrong ----
+  [[noreturn]] void fail_text(std::string_view what) const { fail("attention \"{}\": {}", original_, what); }
+
+  /// With the nearest form that would be right, or with all kinds of forms.
+  [[noreturn]] void wrong(std::string_view what, std::string near = {}) const {
+    if (near.empty()) near = suggest(text_, forms);
+    if (near.empty() || near == original_)
+      fail("attention \"{}\": {}; the forms are softmax, x^3/sqrt(N), x^3/14, 0.5x + x^3/14, x^2/sum(x^2), sigmoid, relu/N",
+           original_, what);
+    fail("attention \"{}\": {}; did you mean \"{}\"?", original_, what, near);
+  }
+
+  [[noreturn]] void unknown(const std::string& name) const {
+    std::string near;
+    if (const std::string function = suggest(name, functions); !function.empty()) {
+      std::string mended = text_;
+      mended.replace(at_, name.size(), function);
+      if (mended != text_ && parses(mended)) near = mended;
+    }
+    wrong(name == original_ ? "unknown function" : fmt::format("unknown function \"{}\"", name), near);
+  }
+
+  [[noreturn]] void unexpected() const {
+    if (at_ >= text_.size()) wrong("the text ends too early");
+    const std::string name = word();
+    wrong(fmt::format("unexpected \"{}\" at character {}", name.empty() ? text_.substr(at_, 1) : name, origin_[at_] + 1));
+  }
+
+  std::string original_, text_;
+  std::vector<std::size_t> origin_;  // where each character of text_ stands in the original
+  std::size_t at_ = 0;
+};
+
+std::string scale_text(Scale scale) {
+  switch (scale) {
+    case Scale::one: return "";
+    case Scale::inverse_sqrt_keys: return "/sqrt(N)";
+    case Scale::inverse_keys: return "/N";
+    case Scale::inverse_sqrt_valid_keys: return "/sqrt(n)";
+    case Scale::inverse_valid_keys: return "/n";
+  }
+  return "";
+}
+
+/// |c| x^p, as a quotient where that is shorter: x^3/14.
+std::string term_text(double c, int p) {
+  const double size = std::abs(c), inverse = 1 / size;
+  const std::string factor = fmt::format("{}", size), divisor = fmt::format("{}", inverse);
+  if (p == 0) return factor;
+  const std::string power = p == 1 ? "x" : fmt::format("x^{}", p);
+  if (size == 1) return power;
+  const bool quotient = factor.size() > 4 && divisor.size() < factor.size() && 1 / inverse == size;
+  return quotient ? power + "/" + divisor : factor + power;
+}
+
+std::string polynomial_text(const Scoring& s) {
+  std::string sum;
+  int count = 0;
+  for (int p = 0; p <= Scoring::max_degree; ++p) {
+    const double c = s.coefficient[static_cast<std::size_t>(p)];
+    if (c == 0) continue;
+    if (count++ == 0) {
+      sum = c < 0 ? "-" : "";
+    } else {
+      sum += c < 0 ? " - " : " + ";
+    }
+    sum += term_text(c, p);
+  }
+  const std::string whole = count > 1 ? "(" + sum + ")" : sum;
+  if (s.normalize) return whole + "/sum(" + sum + ")";
+  return s.scale == Scale::one ? sum : whole + scale_text(s.scale);
+}
+
+std::string sigmoid_text(const Scoring& s) {
+  if (s.bias == 0 && !s.bias_minus_log_keys) return "sigmoid" + scale_text(s.scale);
+  std::string argument = s.bias_minus_log_keys ? "x - log(N)" : "x";
+  if (s.bias != 0) argument += fmt::format(" {} {}", s.bias < 0 ? '-' : '+', std::abs(s.bias));
+  return "sigmoid(" + argument + ")" + scale_text(s.scale);
+}
+
+}  // namespace
+
+Scoring parse_scoring(std::string_view text) { return Parser(text).run(); }
+
+std::string to_string(const Scoring& scoring) {
+  switch (scoring.kind) {
+    case Kind::softmax: return "softmax";
+    case Kind::polynomial: return polynomial_text(scoring);
+    case Kind::sigmoid: return sigmoid_text(scoring);
+    case Kind::relu: return "relu" + scale_text(scoring.scale);
+  }
+  return "";
+}
+
+}  // namespace norma::nn
