@@ -10,7 +10,8 @@
 
 namespace norma {
 
-/// The cast of `copy`: floating to integer truncates, cut at the ends of the range, NaN gives 0; anything to bool is != 0.
+/// The cast of `copy`: floating to integer truncates, cut at the ends of the range, NaN gives 0; anything to bool is !=
+/// 0.
 template <class To, class From>
 inline To convert(From x) {
   if constexpr (std::is_same_v<To, From>) {

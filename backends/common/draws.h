@@ -1,4 +1,5 @@
-// From random words to random numbers, the same on every backend. Element i of a tensor takes word i % 4 of block i / 4.
+// From random words to random numbers, the same on every backend. Element i of a tensor takes word i % 4 of block i
+// / 4.
 #pragma once
 
 #include <cmath>

@@ -1,7 +1,7 @@
-// The meaning of each element-wise word, for every backend: one line per op. Scalar functions of the compute type: float,
-// double, or an integer type for the ops that have an integer meaning (`integers`); bf16 computes in float, and the other
-// integer cases in double (convert.h). Includes no tensor headers, so that files compiled for one instruction set or for
-// CUDA can use it.
+// The meaning of each element-wise word, for every backend: one line per op. Scalar functions of the compute type:
+// float, double, or an integer type for the ops that have an integer meaning (`integers`); bf16 computes in float, and
+// the other integer cases in double (convert.h). Includes no tensor headers, so that files compiled for one instruction
+// set or for CUDA can use it.
 #pragma once
 
 #include <cmath>
@@ -72,8 +72,8 @@ NORMA_HD T divide(T a, T b) {
   return static_cast<T>(a / b);
 }
 
-/// Phi(x) = erfc(-x / sqrt 2) / 2, exact also in the negative tail: erfc's argument z carries its rounding error e, because
-/// erfc magnifies it by 2 z^2.
+/// Phi(x) = erfc(-x / sqrt 2) / 2, exact also in the negative tail: erfc's argument z carries its rounding error e,
+/// because erfc magnifies it by 2 z^2.
 NORMA_HD double normal_cdf(double x) {
   constexpr double c = 0.70710678118654757, c_rest = -4.8336466567264567e-17;  // 1 / sqrt 2 in two parts
   const double z = -x * c, e = std::fma(-x, c, -z) - x * c_rest;
@@ -105,14 +105,14 @@ NORMA_HD T gelu_tanh(T x) {
 template <UnaryOp op>
 struct Unary;
 
-#define NORMA_UNARY(word, has_integers, expression)                         \
-  template <>                                                               \
-  struct Unary<UnaryOp::word> {                                             \
-    static constexpr bool integers = has_integers;                          \
-    template <class T>                                                      \
-    NORMA_HD T operator()(T x, [[maybe_unused]] double p = 0) const {       \
-      return static_cast<T>(expression);                                    \
-    }                                                                       \
+#define NORMA_UNARY(word, has_integers, expression)                   \
+  template <>                                                         \
+  struct Unary<UnaryOp::word> {                                       \
+    static constexpr bool integers = has_integers;                    \
+    template <class T>                                                \
+    NORMA_HD T operator()(T x, [[maybe_unused]] double p = 0) const { \
+      return static_cast<T>(expression);                              \
+    }                                                                 \
   };
 
 NORMA_UNARY(neg, true, -static_cast<Wrapping<T>>(x))
@@ -167,7 +167,8 @@ NORMA_BINARY(equal, bool, true, a == b)
 NORMA_BINARY(not_equal, bool, true, a != b)
 #undef NORMA_BINARY
 
-/// Whether `candidate`, met after `best`, replaces it in a max or min reduction: ties keep the first, the first NaN wins.
+/// Whether `candidate`, met after `best`, replaces it in a max or min reduction: ties keep the first, the first NaN
+/// wins.
 template <ReduceOp op, class T>
 NORMA_HD bool replaces(T candidate, T best) {
   if (best != best) return false;
@@ -184,7 +185,8 @@ void with_unary(UnaryOp op, F&& f) {
     return f(Unary<UnaryOp::word>{});
     NORMA_UNARY_OPS(NORMA_CASE)
 #undef NORMA_CASE
-    case UnaryOp::count: break;
+    case UnaryOp::count:
+      break;
   }
 }
 
@@ -197,7 +199,8 @@ void with_binary(BinaryOp op, F&& f) {
     return f(Binary<BinaryOp::word>{});
     NORMA_BINARY_OPS(NORMA_CASE)
 #undef NORMA_CASE
-    case BinaryOp::count: break;
+    case BinaryOp::count:
+      break;
   }
 }
 

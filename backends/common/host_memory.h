@@ -22,7 +22,8 @@ inline std::string human_bytes(double bytes) {
                                                       : fmt::format("{:.0f} {}", bytes, units[unit]);
 }
 
-/// Bytes that new allocations can use without swapping, as the kernel estimates it; the largest number where it does not say.
+/// Bytes that new allocations can use without swapping, as the kernel estimates it; the largest number where it does
+/// not say.
 inline std::uint64_t available_host_memory() {
   std::ifstream file("/proc/meminfo");
   for (std::string word; file >> word;) {
@@ -32,7 +33,8 @@ inline std::uint64_t available_host_memory() {
   return std::numeric_limits<std::uint64_t>::max();
 }
 
-/// Reservations from here on are held against available_host_memory(): the system itself would promise what it does not have.
+/// Reservations from here on are held against available_host_memory(): the system itself would promise what it does not
+/// have.
 constexpr std::size_t checked_reservation = std::size_t{1} << 30;
 
 [[noreturn]] inline void fail_out_of_host_memory(std::size_t need) {

@@ -1,5 +1,5 @@
-// Strided loops over one to four operands of the same shape, for element-wise work: axes are merged and ordered once, then
-// any range of elements runs as a few long inner loops. The order of elements is the loop's own, not row-major.
+// Strided loops over one to four operands of the same shape, for element-wise work: axes are merged and ordered once,
+// then any range of elements runs as a few long inner loops. The order of elements is the loop's own, not row-major.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +17,7 @@ class StridedLoop {
   using Steps = std::array<Index, N>;
 
   template <class... Views>
-    requires(sizeof...(Views) == N)
-  explicit StridedLoop(const Views&... views)
+  requires(sizeof...(Views) == N) explicit StridedLoop(const Views&... views)
       : layouts_{views.layout...},
         element_bytes_{static_cast<Index>(size_of(views.dtype))...},
         bases_{static_cast<std::byte*>(views.data)...} {
@@ -42,8 +41,8 @@ class StridedLoop {
     return length_ == size_ && std::all_of(steps_.begin(), steps_.end(), [](Index s) { return s == 1; });
   }
 
-  /// inner(n, pointers, steps) over the elements [begin, end) of the loop's order. Pointers are to the first element of each
-  /// operand, steps count elements (0: the same element again). Disjoint ranges may run on different threads.
+  /// inner(n, pointers, steps) over the elements [begin, end) of the loop's order. Pointers are to the first element of
+  /// each operand, steps count elements (0: the same element again). Disjoint ranges may run on different threads.
   template <class Inner>
   void run(Index begin, Index end, Inner&& inner) const {
     run_at(bases_, begin, end, inner);

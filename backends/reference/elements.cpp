@@ -47,8 +47,10 @@ void ReferenceBackend::where(const View& condition, const View& a, const View& b
 void ReferenceBackend::random(RandomKind kind, RandomStream stream, double p, const View& out) {
   const auto draw = [&](std::uint64_t i) -> double {
     switch (kind) {
-      case RandomKind::uniform: return uniform_from(stream.word(i));
-      case RandomKind::keep: return keeps(stream.word(i), drop_threshold(p)) ? keep_scale(p) : 0;
+      case RandomKind::uniform:
+        return uniform_from(stream.word(i));
+      case RandomKind::keep:
+        return keeps(stream.word(i), drop_threshold(p)) ? keep_scale(p) : 0;
       default: {
         double pair[2];
         normal_pair(stream.word(i & ~std::uint64_t{1}), stream.word(i | 1), pair[0], pair[1]);

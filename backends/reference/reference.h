@@ -1,5 +1,6 @@
-// The reference backend: every required verb in its plainest form, one element at a time, sums in double. It is the oracle
-// of the tests and the smallest example of a backend. It declines every fused verb, so that ops run their compositions.
+// The reference backend: every required verb in its plainest form, one element at a time, sums in double. It is the
+// oracle of the tests and the smallest example of a backend. It declines every fused verb, so that ops run their
+// compositions.
 #pragma once
 
 #include <mutex>

@@ -63,12 +63,18 @@ void reduce_extreme(const View& x, const View& out) {
 void ReferenceBackend::reduce(ReduceOp op, const View& x, const View& out) {
   typed(x, [&]<class T>(T) {
     switch (op) {
-      case ReduceOp::sum: return reduce_sum<T>(x, out);
-      case ReduceOp::max: return reduce_extreme<ReduceOp::max, T>(x, out);
-      case ReduceOp::min: return reduce_extreme<ReduceOp::min, T>(x, out);
-      case ReduceOp::argmax: return reduce_extreme<ReduceOp::argmax, T>(x, out);
-      case ReduceOp::argmin: return reduce_extreme<ReduceOp::argmin, T>(x, out);
-      case ReduceOp::count: break;
+      case ReduceOp::sum:
+        return reduce_sum<T>(x, out);
+      case ReduceOp::max:
+        return reduce_extreme<ReduceOp::max, T>(x, out);
+      case ReduceOp::min:
+        return reduce_extreme<ReduceOp::min, T>(x, out);
+      case ReduceOp::argmax:
+        return reduce_extreme<ReduceOp::argmax, T>(x, out);
+      case ReduceOp::argmin:
+        return reduce_extreme<ReduceOp::argmin, T>(x, out);
+      case ReduceOp::count:
+        break;
     }
   });
 }
@@ -92,8 +98,8 @@ void ReferenceBackend::matmul(const View& a, const View& b, const View& out) {
     each(out.shape(), [&](const Tuple& o) {
       Accumulator<T> sum = 0;
       for (Index k = 0; k < inner; ++k)
-        sum += convert<Accumulator<T>>(at<T>(a, with(o, column, k))) *
-               convert<Accumulator<T>>(at<T>(b, with(o, row, k)));
+        sum +=
+            convert<Accumulator<T>>(at<T>(a, with(o, column, k))) * convert<Accumulator<T>>(at<T>(b, with(o, row, k)));
       at<T>(out, o) = convert<T>(sum);
     });
   });
