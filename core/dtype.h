@@ -65,8 +65,7 @@ decltype(auto) visit_dtype(DType dtype, F&& f) {
 }  // namespace norma
 
 template <>
-struct fmt::formatter<norma::DType> : fmt::formatter<std::string_view> {
-  auto format(norma::DType d, fmt::format_context& ctx) const {
-    return fmt::formatter<std::string_view>::format(norma::name(d), ctx);
-  }
+struct fmt::formatter<norma::DType> {
+  constexpr auto parse(fmt::format_parse_context& ctx) { return ctx.begin(); }
+  auto format(norma::DType d, fmt::format_context& ctx) const { return fmt::format_to(ctx.out(), "{}", norma::name(d)); }
 };

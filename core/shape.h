@@ -47,8 +47,7 @@ int normalize_axis(std::string_view op, int axis, const Shape& shape);
 }  // namespace norma
 
 template <>
-struct fmt::formatter<norma::Shape> : fmt::formatter<std::string_view> {
-  auto format(const norma::Shape& s, fmt::format_context& ctx) const {
-    return fmt::formatter<std::string_view>::format(s.text(), ctx);
-  }
+struct fmt::formatter<norma::Shape> {
+  constexpr auto parse(fmt::format_parse_context& ctx) { return ctx.begin(); }
+  auto format(const norma::Shape& s, fmt::format_context& ctx) const { return fmt::format_to(ctx.out(), "{}", s.text()); }
 };
