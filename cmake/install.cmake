@@ -1,0 +1,28 @@
+# `cmake --install build/release --prefix DIR`, then find_package(norma) gives norma::norma.
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+
+set(libraries norma_flags norma_core norma_backends_reference norma_backends_cpu norma_backends norma_autograd norma_nn norma_models
+    norma_datasets norma_inspect norma_train)
+add_library(norma_all INTERFACE)
+target_link_libraries(norma_all INTERFACE norma_train norma_backends)
+set_target_properties(norma_all PROPERTIES EXPORT_NAME norma)
+install(TARGETS norma RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(TARGETS norma_all ${libraries} EXPORT norma ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+foreach(room core backends autograd nn models datasets inspect train)
+  install(DIRECTORY ${CMAKE_SOURCE_DIR}/${room} DESTINATION include/norma FILES_MATCHING PATTERN "*.h")
+endforeach()
+install(EXPORT norma NAMESPACE norma:: FILE norma-targets.cmake DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/norma)
+file(WRITE ${CMAKE_BINARY_DIR}/norma-config.cmake "include(CMakeFindDependencyMacro)
+find_dependency(fmt)
+find_dependency(TBB)
+find_dependency(ZLIB)
+find_dependency(Threads)
+find_dependency(nlohmann_json)
+find_dependency(PkgConfig)
+pkg_check_modules(OPENBLAS REQUIRED IMPORTED_TARGET openblas)
+include(\${CMAKE_CURRENT_LIST_DIR}/norma-targets.cmake)
+")
+write_basic_package_version_file(${CMAKE_BINARY_DIR}/norma-config-version.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${CMAKE_BINARY_DIR}/norma-config.cmake ${CMAKE_BINARY_DIR}/norma-config-version.cmake
+        DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/norma)
