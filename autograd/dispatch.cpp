@@ -1,0 +1,104 @@
+// Checks, allocation and backend calls shared by all ops.
+#include "autograd/dispatch.h"
+
+namespace norma {
+
+namespace {
+
+bool accepts_integers(UnaryOp op) {
+  switch (op) {
+    case UnaryOp::neg: case UnaryOp::abs: case UnaryOp::square: case UnaryOp::relu: case UnaryOp::sign: case UnaryOp::step:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+void check_present(std::string_view op, const Tensor& x) {
+  if (!x) fail("{}: an operand is an empty Tensor handle", op);
+}
+
+void check_floating(std::string_view op, const Tensor& x) {
+  check_present(op, x);
+  if (!is_floating(x.dtype())) fail("{}: needs a floating dtype, got {}; convert with cast()", op, x.dtype());
+}
+
+void check_dtype(std::string_view op, std::string_view what, const Tensor& x, DType expected) {
+  check_present(op, x);
+  if (x.dtype() != expected) fail("{}: {} must be {}, got {}; convert with cast()", op, what, expected, x.dtype());
+}
+
+void check_same_place(std::string_view op, const Tensor& a, const Tensor& b) {
+  check_present(op, a);
+  check_present(op, b);
+  if (a.device() != b.device()) {
+    fail("{}: operands on {} and {}; move one with to()", op, name(a.device()), name(b.device()));
+  }
+  if (a.dtype() != b.dtype()) fail("{}: dtypes {} and {} differ; convert with cast()", op, a.dtype(), b.dtype());
+}
+
+void check_indices(std::string_view op, const Tensor& index, Index limit, std::string_view outside) {
+  const Index bad = on(index).check_index(index.view(), limit);
+  if (bad < 0) return;
+  const Shape& shape = index.shape();
+  Layout element({}, {}, index.layout().offset);
+  std::string position;
+  Index rest = bad;
+  for (int axis = shape.rank() - 1; axis >= 0; --axis) {
+    const Index i = rest % shape[axis];
+    rest /= shape[axis];
+    element.offset += i * index.layout().stride(axis);
+    position = position.empty() ? fmt::format("{}", i) : fmt::format("{}, {}", i, position);
+  }
+  fail("{}: index {} at position [{}] is outside {}", op, static_cast<Index>(index.with_layout(element).item()), position,
+       outside);
+}
+
+View expanded(const Tensor& x, const Shape& shape) {
+  View v = x.view();
+  if (!(v.shape() == shape)) v.layout = expand(v.layout, shape);
+  return v;
+}
+
+Tensor copy_of(const Tensor& x) {
+  Tensor y = empty(x.shape(), place_of(x));
+  on(x).copy(x.view(), y.view());
+  return y;
+}
+
+Tensor call(UnaryOp op, const Tensor& x, double parameter) {
+  check_present(name(op), x);
+  if (!accepts_integers(op)) check_floating(name(op), x);
+  Tensor y = empty(x.shape(), place_of(x));
+  on(x).unary(op, x.view(), y.view(), parameter);
+  return y;
+}
+
+Tensor call(std::string_view op_name, BinaryOp op, const Tensor& a, const Tensor& b) {
+  check_same_place(op_name, a, b);
+  const Shape shape = a.shape() == b.shape() ? a.shape() : broadcast(op_name, a.shape(), b.shape());
+  Tensor y = empty(shape, {is_comparison(op) ? DType::boolean : a.dtype(), a.device()});
+  on(a).binary(op, expanded(a, shape), expanded(b, shape), y.view());
+  return y;
+}
+
+Tensor call(ReduceOp op, const Tensor& x, unsigned axes) {
+  const bool index_out = op == ReduceOp::argmax || op == ReduceOp::argmin;
+  const bool widen = op == ReduceOp::sum && !is_floating(x.dtype()) && x.dtype() != DType::i64;
+  const Tensor in = widen ? cast(x, DType::i64) : x;
+  Shape shape = x.shape();
+  for (int axis = 0; axis < shape.rank(); ++axis) {
+    if (!(axes >> axis & 1u)) continue;
+    if (shape[axis] == 0 && op != ReduceOp::sum) {
+      fail("{}: axis {} of {} is empty and {} has no identity", name(op), axis, x.shape(), name(op));
+    }
+    shape.set(axis, 1);
+  }
+  Tensor y = empty(shape, {index_out ? DType::i64 : in.dtype(), x.device()});
+  on(x).reduce(op, in.view(), y.view());
+  return y;
+}
+
+}  // namespace norma

@@ -1,0 +1,31 @@
+// What every op does around its kernel: checks with their messages, allocation of the output, broadcasting, the call of the
+// device's verb. Nothing here records.
+#pragma once
+
+#include <string_view>
+
+#include "autograd/ops.h"
+
+namespace norma {
+
+inline Backend& on(const Tensor& x) { return backend(x.device()); }
+
+// ---- checks ---------------------------------------------------------------------------------------------------------
+void check_present(std::string_view op, const Tensor& x);  // not an empty handle
+void check_floating(std::string_view op, const Tensor& x);
+void check_dtype(std::string_view op, std::string_view what, const Tensor& x, DType expected);
+/// Same device and dtype.
+void check_same_place(std::string_view op, const Tensor& a, const Tensor& b);
+/// Every element of an i64 tensor lies in [0, limit); `outside` ends the message: "axis 1 of size 5".
+void check_indices(std::string_view op, const Tensor& index, Index limit, std::string_view outside);
+
+// ---- calls ----------------------------------------------------------------------------------------------------------
+/// x as a kernel sees it when it is broadcast to `shape`, which fits.
+View expanded(const Tensor& x, const Shape& shape);
+Tensor copy_of(const Tensor& x);  // contiguous
+Tensor call(UnaryOp op, const Tensor& x, double parameter = 0);
+Tensor call(std::string_view op_name, BinaryOp op, const Tensor& a, const Tensor& b);
+/// Reduces the axes whose bit is set, keeping them with size 1. Sums of integers and bools are i64.
+Tensor call(ReduceOp op, const Tensor& x, unsigned axes);
+
+}  // namespace norma

@@ -1,0 +1,213 @@
+// Element-wise ops: each with its derivative, written with recorded ops so that it can be differentiated again.
+#include <cmath>
+#include <numbers>
+
+#include "autograd/dispatch.h"
+
+namespace norma {
+
+namespace {
+
+/// A unary op. `keep` says what the derivative sees first: the input (keep0), the output (keep_output) or nothing.
+template <class Derivative>
+Tensor map(UnaryOp op, const Tensor& x, unsigned keep, Derivative derivative, double parameter = 0) {
+  return record(call(op, x, parameter), {x},
+                {name(op).data(), keep, [derivative, keep](const Ctx& c, const Tensor& g) -> Tensors {
+                   return {derivative(keep == keep_nothing ? Tensor{} : c.saved(0), g)};
+                 }});
+}
+
+/// The gradients of a broadcasting binary op, each computed where it is asked for and summed back to its operand's shape.
+template <class A, class B>
+Tensors pair(const Ctx& c, const Shape& a_shape, const Shape& b_shape, A a_gradient, B b_gradient) {
+  return {c.needs(0) ? sum_to(a_gradient(), a_shape) : Tensor{}, c.needs(1) ? sum_to(b_gradient(), b_shape) : Tensor{}};
+}
+
+Tensor gelu_slope(const Tensor& x) {  // Phi(x) + x phi(x)
+  const Tensor cdf = erf(x * (1 / std::numbers::sqrt2)) * 0.5 + 0.5;
+  return cdf + x * exp(square(x) * -0.5) * (0.5 * std::numbers::sqrt2 * std::numbers::inv_sqrtpi);
+}
+
+Tensor gelu_tanh_slope(const Tensor& x) {
+  const double k = std::numbers::sqrt2 * std::numbers::inv_sqrtpi, cubic = 0.044715;
+  const Tensor x2 = square(x), t = tanh(x * (x2 * (k * cubic) + k));
+  return (t + 1.0) * 0.5 + x * (1.0 - square(t)) * (x2 * (1.5 * k * cubic) + 0.5 * k);
+}
+
+}  // namespace
+
+Tensor neg(const Tensor& x) {
+  return map(UnaryOp::neg, x, keep_nothing, [](const Tensor&, const Tensor& g) { return neg(g); });
+}
+Tensor abs(const Tensor& x) {
+  return map(UnaryOp::abs, x, keep0, [](const Tensor& x0, const Tensor& g) { return g * sign(x0); });
+}
+Tensor exp(const Tensor& x) {
+  return map(UnaryOp::exp, x, keep_output, [](const Tensor& y, const Tensor& g) { return g * y; });
+}
+Tensor log(const Tensor& x) {
+  return map(UnaryOp::log, x, keep0, [](const Tensor& x0, const Tensor& g) { return g / x0; });
+}
+Tensor sqrt(const Tensor& x) {
+  return map(UnaryOp::sqrt, x, keep_output, [](const Tensor& y, const Tensor& g) { return g * 0.5 / y; });
+}
+Tensor rsqrt(const Tensor& x) {
+  return map(UnaryOp::rsqrt, x, keep_output, [](const Tensor& y, const Tensor& g) { return g * (square(y) * y) * -0.5; });
+}
+Tensor sin(const Tensor& x) {
+  return map(UnaryOp::sin, x, keep0, [](const Tensor& x0, const Tensor& g) { return g * cos(x0); });
+}
+Tensor cos(const Tensor& x) {
+  return map(UnaryOp::cos, x, keep0, [](const Tensor& x0, const Tensor& g) { return -(g * sin(x0)); });
+}
+Tensor tanh(const Tensor& x) {
+  return map(UnaryOp::tanh, x, keep_output, [](const Tensor& y, const Tensor& g) { return g * (1.0 - square(y)); });
+}
+Tensor erf(const Tensor& x) {
+  return map(UnaryOp::erf, x, keep0, [](const Tensor& x0, const Tensor& g) {
+    return g * exp(-square(x0)) * (2 * std::numbers::inv_sqrtpi);
+  });
+}
+Tensor sigmoid(const Tensor& x) {
+  return map(UnaryOp::sigmoid, x, keep_output, [](const Tensor& y, const Tensor& g) { return g * (y * (1.0 - y)); });
+}
+Tensor relu(const Tensor& x) {
+  return map(UnaryOp::relu, x, keep_output, [](const Tensor& y, const Tensor& g) { return g * step(y); });
+}
+Tensor gelu(const Tensor& x) {
+  const auto vjp = [](const Ctx& c, const Tensor& g) -> Tensors { return {g * gelu_slope(c.saved(0))}; };
+  const auto fused = [vjp](const Ctx& c, const Tensor& g) -> Tensors {
+    const Tensor x0 = c.saved(0), dx = empty(x0.shape(), place_of(x0));
+    if (on(x0).gelu_backward(x0.view(), g.view(), dx.view())) return {dx};
+    return vjp(c, g);
+  };
+  return record(call(UnaryOp::gelu, x), {x}, {"gelu", keep0, vjp, fused});
+}
+Tensor gelu_tanh(const Tensor& x) {
+  return map(UnaryOp::gelu_tanh, x, keep0, [](const Tensor& x0, const Tensor& g) { return g * gelu_tanh_slope(x0); });
+}
+Tensor silu(const Tensor& x) {
+  return map(UnaryOp::silu, x, keep0, [](const Tensor& x0, const Tensor& g) {
+    const Tensor s = sigmoid(x0);
+    return g * (s * (x0 * (1.0 - s) + 1.0));
+  });
+}
+Tensor softplus(const Tensor& x) {
+  return map(UnaryOp::softplus, x, keep0, [](const Tensor& x0, const Tensor& g) { return g * sigmoid(x0); });
+}
+Tensor square(const Tensor& x) {
+  return map(UnaryOp::square, x, keep0, [](const Tensor& x0, const Tensor& g) { return g * x0 * 2.0; });
+}
+Tensor reciprocal(const Tensor& x) {
+  return map(UnaryOp::reciprocal, x, keep_output, [](const Tensor& y, const Tensor& g) { return -(g * square(y)); });
+}
+Tensor sign(const Tensor& x) {
+  return map(UnaryOp::sign, x, keep_nothing, [](const Tensor&, const Tensor&) { return Tensor{}; });
+}
+Tensor step(const Tensor& x) {
+  return map(UnaryOp::step, x, keep_nothing, [](const Tensor&, const Tensor&) { return Tensor{}; });
+}
+Tensor pow(const Tensor& x, double exponent) {
+  // The exponent 0 ends the chain: 0 * x^-1 would be NaN at x = 0.
+  return map(UnaryOp::power, x, keep0, [exponent](const Tensor& x0, const Tensor& g) {
+    if (exponent == 0) return Tensor{};
+    return exponent == 1 ? g : g * pow(x0, exponent - 1) * exponent;
+  }, exponent);
+}
+
+Tensor add(const Tensor& a, const Tensor& b) {
+  return record(call("add", BinaryOp::add, a, b), {a, b},
+                {"add", keep_nothing, [sa = a.shape(), sb = b.shape()](const Ctx& c, const Tensor& g) {
+                   return pair(c, sa, sb, [&] { return g; }, [&] { return g; });
+                 }});
+}
+Tensor sub(const Tensor& a, const Tensor& b) {
+  return record(call("sub", BinaryOp::sub, a, b), {a, b},
+                {"sub", keep_nothing, [sa = a.shape(), sb = b.shape()](const Ctx& c, const Tensor& g) -> Tensors {
+                   return {c.needs(0) ? sum_to(g, sa) : Tensor{}, c.needs(1) ? neg(sum_to(g, sb)) : Tensor{}};
+                 }});
+}
+Tensor mul(const Tensor& a, const Tensor& b) {
+  // Each operand is kept only for the other's derivative.
+  const unsigned keep = (b.tracked() ? keep0 : 0u) | (a.tracked() ? keep1 : 0u);
+  return record(call("mul", BinaryOp::mul, a, b), {a, b},
+                {"mul", keep, [sa = a.shape(), sb = b.shape(), second = keep & keep0 ? 1 : 0](const Ctx& c, const Tensor& g) {
+                   return pair(c, sa, sb, [&] { return g * c.saved(second); }, [&] { return g * c.saved(0); });
+                 }});
+}
+Tensor div(const Tensor& a, const Tensor& b) {
+  return record(call("div", BinaryOp::div, a, b), {a, b},
+                {"div", keep1 | keep_output, [sa = a.shape(), sb = b.shape()](const Ctx& c, const Tensor& g) {
+                   const Tensor q = g / c.saved(0);
+                   return pair(c, sa, sb, [&] { return q; }, [&] { return -(q * c.saved(1)); });
+                 }});
+}
+Tensor pow(const Tensor& a, const Tensor& b) {
+  return record(call("pow", BinaryOp::pow, a, b), {a, b},
+                {"pow", keep0 | keep1 | keep_output, [sa = a.shape(), sb = b.shape()](const Ctx& c, const Tensor& g) {
+                   const Tensor x = c.saved(0), y = c.saved(1), one = scalar_like(1, x);
+                   const Tensor zero_base = equal(x, scalar_like(0, x)), zero_exponent = equal(y, scalar_like(0, y));
+                   return pair(c, sa, sb,
+                               [&] {  // 0^0 is constant in its base: keep 0 * 0^-1 away
+                                 const Tensor less_one = y - 1.0;
+                                 return g * y * pow(x, where(zero_base, where(zero_exponent, one, less_one), less_one));
+                               },
+                               [&] { return g * c.saved(2) * log(where(zero_base, one, x)); });  // 0^y: derivative 0
+                 }});
+}
+
+namespace {
+
+/// The share of g that goes to the operand which wins by `wins`; a tie halves it.
+Tensor winner(const Tensor& wins, const Tensor& tie, const Tensor& g) {
+  return where(wins, g, where(tie, g * 0.5, scalar_like(0, g)));
+}
+
+Tensor extremum(const char* op, BinaryOp word, const Tensor& a, const Tensor& b) {
+  return record(call(op, word, a, b), {a, b},
+                {op, keep0 | keep1, [sa = a.shape(), sb = b.shape(), word](const Ctx& c, const Tensor& g) {
+                   const Tensor x = c.saved(0), y = c.saved(1), tie = equal(x, y), x_above = greater(x, y), y_above = less(x, y);
+                   const bool max = word == BinaryOp::max;
+                   return pair(c, sa, sb, [&] { return winner(max ? x_above : y_above, tie, g); },
+                               [&] { return winner(max ? y_above : x_above, tie, g); });
+                 }});
+}
+
+}  // namespace
+
+Tensor maximum(const Tensor& a, const Tensor& b) { return extremum("maximum", BinaryOp::max, a, b); }
+Tensor minimum(const Tensor& a, const Tensor& b) { return extremum("minimum", BinaryOp::min, a, b); }
+
+Tensor less(const Tensor& a, const Tensor& b) { return call("less", BinaryOp::less, a, b); }
+Tensor less_equal(const Tensor& a, const Tensor& b) { return call("less_equal", BinaryOp::less_equal, a, b); }
+Tensor greater(const Tensor& a, const Tensor& b) { return call("greater", BinaryOp::greater, a, b); }
+Tensor greater_equal(const Tensor& a, const Tensor& b) { return call("greater_equal", BinaryOp::greater_equal, a, b); }
+Tensor equal(const Tensor& a, const Tensor& b) { return call("equal", BinaryOp::equal, a, b); }
+Tensor not_equal(const Tensor& a, const Tensor& b) { return call("not_equal", BinaryOp::not_equal, a, b); }
+
+Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
+  check_dtype("where", "the condition", condition, DType::boolean);
+  check_same_place("where", a, b);
+  if (condition.device() != a.device()) {
+    fail("where: operands on {} and {}; move one with to()", name(condition.device()), name(a.device()));
+  }
+  const Shape shape = broadcast("where", condition.shape(), broadcast("where", a.shape(), b.shape()));
+  Tensor y = empty(shape, place_of(a));
+  on(a).where(expanded(condition, shape), expanded(a, shape), expanded(b, shape), y.view());
+  return record(y, {condition, a, b},
+                {"where", keep0, [sa = a.shape(), sb = b.shape()](const Ctx& c, const Tensor& g) -> Tensors {
+                   const Tensor zero = scalar_like(0, g);
+                   return {Tensor{}, c.needs(1) ? sum_to(where(c.saved(0), g, zero), sa) : Tensor{},
+                           c.needs(2) ? sum_to(where(c.saved(0), zero, g), sb) : Tensor{}};
+                 }});
+}
+
+Tensor scalar_like(double value, const Tensor& x) {
+  check_present("scalar_like", x);
+  if (!is_floating(x.dtype()) && value != std::trunc(value)) {
+    fail("scalar_like: {} is not an integer, but x is {}; convert with cast()", value, x.dtype());
+  }
+  return full({}, value, place_of(x));
+}
+
+}  // namespace norma
