@@ -1,0 +1,220 @@
+// Attention: every scoring, every mask, separate and packed, small (full Jacobians) and across the kernels' tile sizes.
+#include "tests/op_case.h"
+#include "tests/scorings.h"
+
+namespace norma::test {
+
+namespace {
+
+using Kind = Scoring::Kind;
+using Scale = Scoring::Scale;
+
+struct Sizes4 {
+  Index batch = 1, heads = 2, rows = 3, keys = 3, width = 2, value_width = 2;
+};
+
+AttentionOptions with(const Scoring& scoring, bool causal = false, double dropout = 0) {
+  AttentionOptions o;
+  o.scoring = scoring, o.causal = causal, o.dropout = dropout, o.stream = {11, 4};
+  return o;
+}
+
+void add_separate(OpCases& cases, const std::string& variant, const Sizes4& s, AttentionOptions options, bool masked,
+                  double low = -1) {
+  const Index tokens = std::max(s.rows, s.keys);
+  const auto input = [&](const Shape& shape) {
+    Input in = real(shape, low, 1);
+    if (options.scoring.kind == Kind::relu) in.away = 0.3;  // with width 1 no score lies near the kink
+    return in;
+  };
+  OpCase c{.op = "attention", .variant = variant};
+  c.inputs = {input({s.batch, s.heads, s.rows, s.width}), input({s.batch, s.heads, s.keys, s.width}),
+              real({s.batch, s.heads, s.keys, s.value_width})};
+  if (masked) c.inputs.push_back(flags({s.batch, s.keys}));
+  c.run = [options](In x) {
+    AttentionOptions o = options;
+    if (x.size() > 3) o.key_mask = x[3];
+    return attention(x[0], x[1], x[2], o);
+  };
+  c.fused = s.batch * s.heads * s.rows * s.keys * s.width > 0;
+  c.large = tokens > 8;
+  c.condition = c.large ? 512 : 64;
+  c.bf16 = 8;
+  cases.push_back(std::move(c));
+}
+
+void add_small(OpCases& cases) {
+  for (const auto& [name, scoring] : scorings()) {
+    Sizes4 s;
+    if (scoring.kind == Kind::relu) s.width = 1;
+    add_separate(cases, name, s, with(scoring), false);
+    add_separate(cases, name + ", causal", s, with(scoring, true), false);
+    add_separate(cases, name + ", key mask", {2, 1, 2, 4, s.width, 3}, with(scoring), true);
+    add_separate(cases, name + ", causal, key mask, dropout", {2, 1, 2, 3, s.width, 2}, with(scoring, true, 0.4), true);
+  }
+  add_separate(cases, "more rows than keys, causal", {1, 1, 4, 2, 2, 2}, with(softmax_scoring(), true), false);
+  add_separate(cases, "x^3, more rows than keys, causal", {1, 1, 4, 2, 2, 2},
+               with(power(3, 1, Scale::inverse_sqrt_valid_keys), true), false);
+  AttentionOptions scaled = with(softmax_scoring());
+  scaled.scale = 1.7;
+  add_separate(cases, "own scale", {}, scaled, false);
+  add_separate(cases, "no row", {1, 2, 0, 3, 2, 2}, with(softmax_scoring()), false);
+  add_separate(cases, "no key", {1, 2, 3, 0, 2, 2}, with(softmax_scoring()), false);
+  add_separate(cases, "no batch", {0, 2, 3, 3, 2, 2}, with(power(3, 1, Scale::inverse_sqrt_keys)), false);
+}
+
+void add_large(OpCases& cases) {
+  for (const auto& [name, scoring] : scorings()) {
+    const bool relu = scoring.kind == Kind::relu;
+    add_separate(cases, name + ", 67 of 24", {2, 2, 67, 67, relu ? 1 : 24, 24}, with(scoring), false);
+    add_separate(cases, name + ", causal, key mask, dropout, 70x83 of 33", {2, 1, 70, 83, relu ? 1 : 33, 17},
+                 with(scoring, true, 0.2), true);
+  }
+  add_separate(cases, "softmax, causal, 150 of 64", {1, 2, 150, 150, 64, 64}, with(softmax_scoring(), true), false);
+  add_separate(cases, "x^3, causal, 150 of 64", {1, 2, 150, 150, 64, 64},
+               with(power(3, 1, Scale::inverse_sqrt_valid_keys), true), false);
+  add_separate(
+      cases, "softmax, large scores", {1, 1, 40, 40, 16, 16},
+      [] {
+        AttentionOptions o = with(softmax_scoring());
+        o.scale = 60;
+        return o;
+      }(),
+      false);
+}
+
+void add_packed(OpCases& cases) {
+  const auto add = [&](const std::string& variant, const Shape& shape, AttentionOptions options, bool masked,
+                       bool large) {
+    OpCase c{.op = "attention_packed", .variant = variant, .inputs = {real(shape)}};
+    if (masked) c.inputs.push_back(flags({shape[0], shape[1]}));
+    c.run = [options](In x) {
+      AttentionOptions o = options;
+      if (x.size() > 1) o.key_mask = x[1];
+      return attention_packed(x[0], o);
+    };
+    c.fused = shape.numel() > 0, c.large = large, c.condition = large ? 512 : 64, c.bf16 = 8;
+    cases.push_back(std::move(c));
+  };
+  const Scoring cubic = power(3, 1, Scale::inverse_sqrt_keys);
+  add("softmax", {1, 3, 3, 2, 2}, with(softmax_scoring()), false, false);
+  add("softmax, causal, key mask, dropout", {1, 3, 3, 1, 2}, with(softmax_scoring(), true, 0.3), true, false);
+  add("x^3/sqrt(N)", {1, 3, 3, 2, 2}, with(cubic), false, false);
+  add("x^3/sqrt(N), causal, key mask, dropout", {2, 2, 3, 1, 2}, with(cubic, true, 0.3), true, false);
+  add("no token", {2, 0, 3, 2, 2}, with(softmax_scoring()), false, false);
+  add("softmax, 65 of 32", {2, 65, 3, 3, 32}, with(softmax_scoring()), false, true);
+  add("softmax, 65 of 32, key mask, dropout", {2, 65, 3, 3, 32}, with(softmax_scoring(), false, 0.1), true, true);
+  add("x^3/sqrt(N), 65 of 64", {2, 65, 3, 2, 64}, with(cubic), false, true);
+}
+
+void add_weights(OpCases& cases) {
+  for (const auto& [name, scoring] : scorings()) {
+    OpCase c{.op = "attention_weights", .variant = name, .inputs = {nonzero({1, 2, 2, 3})}};
+    c.run = [o = with(scoring)](In x) { return attention_weights(x[0], o); };
+    c.condition = 64;
+    cases.push_back(c);
+    c.variant = name + ", causal, key mask";
+    c.inputs.push_back(flags({1, 3}));
+    c.run = [o = with(scoring, true)](In x) {
+      AttentionOptions options = o;
+      options.key_mask = x[1];
+      return attention_weights(x[0], options);
+    };
+    cases.push_back(c);
+  }
+}
+
+void add_messages(ErrorCases& errors) {
+  const auto add = [&](const char* op, std::function<void()> run, const char* text) {
+    errors.push_back({op, std::move(run), text});
+  };
+  const auto call = [](const Shape& q, const Shape& k, const Shape& v, AttentionOptions o = {}) {
+    attention(ones(q), ones(k), ones(v), o);
+  };
+  const Shape four{1, 2, 3, 4};
+  add(
+      "attention",
+      [=] {
+        call({2, 3, 4}, four, four);
+      },
+      "attention: q must be [B, H, tokens, width], got [2, 3, 4]");
+  add(
+      "attention",
+      [=] {
+        call(four, {1, 2, 3, 5}, four);
+      },
+      "attention: q [1, 2, 3, 4] and k [1, 2, 3, 5] differ in batch, heads or width; expected [B, H, N, d] and [B, H, "
+      "M, d]");
+  add(
+      "attention",
+      [=] {
+        call(four, four, {1, 2, 5, 4});
+      },
+      "attention: k [1, 2, 3, 4] and v [1, 2, 5, 4] differ in batch, heads or keys; expected [B, H, M, d] and [B, H, "
+      "M, e]");
+  add(
+      "attention", [=] { attention(ones(four), ones(four, {DType::f64}), ones(four)); },
+      "attention: dtypes f32 and f64 differ; convert with cast()");
+  const auto bad = [&](const char* text, std::function<void(AttentionOptions&)> change) {
+    add(
+        "attention",
+        [=] {
+          AttentionOptions o;
+          change(o);
+          call(four, four, four, o);
+        },
+        text);
+  };
+  bad("attention: degree 0 of the polynomial must be 1..8; set a coefficient of s^1 or higher",
+      [](AttentionOptions& o) { o.scoring.kind = Kind::polynomial; });
+  bad("attention: rows can be normalised for even powers only, but the coefficient of s^3 is 1",
+      [](AttentionOptions& o) {
+        o.scoring = power(3, 1, Scale::one);
+        o.scoring.normalize = true;
+      });
+  bad("attention: normalize is for polynomials; softmax rows sum to one by themselves",
+      [](AttentionOptions& o) { o.scoring.normalize = true; });
+  bad("attention: the coefficient of s^3 is nan; it must be finite",
+      [](AttentionOptions& o) { o.scoring = power(3, std::nan(""), Scale::one); });
+  bad("attention: dropout = 1.5 must be in [0, 1]", [](AttentionOptions& o) { o.dropout = 1.5; });
+  bad("attention: scale = inf must be finite", [](AttentionOptions& o) { o.scale = HUGE_VAL; });
+  bad("attention: key_mask is f32 [1, 3], expected bool [1, 3]", [](AttentionOptions& o) {
+    o.key_mask = ones({1, 3});
+  });
+  bad("attention: key_mask is bool [1, 4], expected bool [1, 3]", [](AttentionOptions& o) {
+    o.key_mask = ones({1, 4}, {DType::boolean});
+  });
+  bad("attention: stats is f32 [1, 2, 15], expected f64 [1, 2, 15]", [](AttentionOptions& o) {
+    o.stats = ones({1, 2, attention_stats});
+  });
+  add(
+      "attention_packed",
+      [] {
+        attention_packed(ones({2, 3, 4, 5}));
+      },
+      "attention_packed: qkv must be [B, N, 3, H, d], got [2, 3, 4, 5]");
+  add(
+      "attention_packed",
+      [] {
+        attention_packed(ones({2, 3, 4, 5, 6}));
+      },
+      "attention_packed: qkv must be [B, N, 3, H, d], got [2, 3, 4, 5, 6]");
+  add(
+      "attention_weights",
+      [] {
+        attention_weights(ones({2, 3, 4}), {});
+      },
+      "attention_weights: scores must be [B, H, N, M], got [2, 3, 4]");
+}
+
+}  // namespace
+
+void add_attention(OpCases& cases, ErrorCases& errors) {
+  add_small(cases);
+  add_large(cases);
+  add_packed(cases);
+  add_weights(cases);
+  add_messages(errors);
+}
+
+}  // namespace norma::test

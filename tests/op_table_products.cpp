@@ -1,0 +1,75 @@
+// Matrix products and convolution.
+#include "tests/op_case.h"
+
+namespace norma::test {
+
+namespace {
+
+Tensor run_matmul(In x) { return matmul(x[0], x[1]); }
+
+}  // namespace
+
+void add_products(OpCases& cases, ErrorCases& errors) {
+  const auto product = [&](const char* variant, const Shape& a, const Shape& b) {
+    cases.push_back({.op = "matmul", .variant = variant, .inputs = {real(a), real(b)}, .run = run_matmul});
+  };
+  product("2-d", {2, 3}, {3, 4});
+  product("vector matrix", {3}, {3, 2});
+  product("matrix vector", {2, 3}, {3});
+  product("vectors", {4}, {4});
+  product("batched", {2, 2, 3}, {2, 3, 2});
+  product("broadcast batch", {2, 1, 2, 3}, {2, 3, 2});
+  product("one matrix for all", {2, 2, 3}, {3, 2});
+  product("no inner size", {2, 0}, {0, 3});
+  product("no row", {0, 3}, {3, 2});
+  product("no batch", {0, 2, 3}, {3, 2});
+  for (auto [m, k, n] : {std::array<Index, 3>{1, 64, 1}, {65, 33, 17}, {6, 300, 130}, {129, 70, 40}}) {
+    cases.push_back({.op = "matmul",
+                     .variant = fmt::format("{}x{}x{}", m, k, n),
+                     .inputs = {real({m, k}), real({k, n})},
+                     .run = run_matmul,
+                     .large = true,
+                     .condition = 64});
+  }
+  cases.push_back({.op = "matmul",
+                   .variant = "batched 3x4 of 17x9x21",
+                   .inputs = {real({3, 1, 17, 9}), real({4, 9, 21})},
+                   .run = run_matmul,
+                   .large = true,
+                   .condition = 32});
+
+  const Window window{2, 3, 1, 2, 1, 0};
+  cases.push_back({.op = "unfold",
+                   .inputs = {real({1, 2, 3, 5})},
+                   .run = [window](In x) { return unfold(x[0], window); },
+                   .order = 1});
+  cases.push_back({.op = "fold",
+                   .inputs = {real({1, 12, 8})},
+                   .run = [window](In x) { return fold(x[0], window, 3, 5); },
+                   .order = 1});
+  cases.push_back({.op = "conv2d", .inputs = {real({2, 2, 3, 3}), real({2, 2, 2, 2}), real({2})}, .run = [](In x) {
+                     return conv2d(x[0], x[1], x[2], {});
+                   }});
+  cases.push_back(
+      {.op = "conv2d",
+       .variant = "stride, padding, no bias",
+       .inputs = {real({1, 2, 4, 3}), real({3, 2, 3, 2})},
+       .run = [](In x) { return conv2d(x[0], x[1], {}, {.stride_h = 2, .stride_w = 1, .pad_h = 1, .pad_w = 1}); }});
+  cases.push_back({.op = "conv2d",
+                   .variant = "groups",
+                   .inputs = {real({1, 4, 3, 2}), real({2, 2, 2, 1}), real({2})},
+                   .run = [](In x) { return conv2d(x[0], x[1], x[2], {}, 2); }});
+  cases.push_back({.op = "conv2d",
+                   .variant = "patches",
+                   .inputs = {real({3, 3, 12, 16}), real({10, 3, 4, 4}), real({10})},
+                   .run = [](In x) { return conv2d(x[0], x[1], x[2], {.stride_h = 4, .stride_w = 4}); },
+                   .large = true,
+                   .condition = 64});
+  cases.push_back(
+      {.op = "conv2d", .variant = "no image", .inputs = {real({0, 2, 3, 3}), real({2, 2, 2, 2})}, .run = [](In x) {
+         return conv2d(x[0], x[1], {}, {});
+       }});
+  static_cast<void>(errors);
+}
+
+}  // namespace norma::test

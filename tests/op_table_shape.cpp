@@ -1,0 +1,87 @@
+// Shapes, views, joining and moving.
+#include "tests/op_case.h"
+
+namespace norma::test {
+
+void add_shapes(OpCases& cases, ErrorCases& errors) {
+  const auto add = [&](const char* op, const char* variant, const Shape& shape,
+                       std::function<Tensor(const Tensor&)> f) {
+    cases.push_back(
+        {.op = op, .variant = variant, .inputs = {real(shape)}, .run = [f](In x) { return f(x[0]); }, .order = 1});
+  };
+  const auto join = [&](const char* op, const char* variant, std::vector<Input> inputs, std::function<Tensor(In)> f) {
+    cases.push_back({.op = op, .variant = variant, .inputs = std::move(inputs), .run = std::move(f), .order = 1});
+  };
+
+  add("reshape", "merge", {2, 3, 2}, [](const Tensor& x) { return reshape(x, {6, 2}); });
+  add("reshape", "-1", {2, 3, 2}, [](const Tensor& x) { return reshape(x, {-1, 4}); });
+  add("reshape", "Shape", {2, 3}, [](const Tensor& x) { return reshape(x, Shape{3, 2, 1}); });
+  add("reshape", "to 0-d", {1, 1}, [](const Tensor& x) { return reshape(x, Shape{}); });
+  add("reshape", "empty", {0, 3}, [](const Tensor& x) { return reshape(x, {3, 0, 2}); });
+  add("flatten", "", {2, 3, 2}, [](const Tensor& x) { return flatten(x); });
+  add("flatten", "tail", {2, 3, 2}, [](const Tensor& x) { return flatten(x, 1); });
+  add("flatten", "0-d", {}, [](const Tensor& x) { return flatten(x); });
+  add("permute", "", {2, 3, 4}, [](const Tensor& x) { return permute(x, {2, 0, 1}); });
+  add("permute", "span", {2, 3}, [](const Tensor& x) { return permute(x, std::vector<int>{1, 0}); });
+  add("transpose", "", {2, 3}, [](const Tensor& x) { return transpose(x); });
+  add("transpose", "0 2", {2, 3, 4}, [](const Tensor& x) { return transpose(x, 0, 2); });
+  add("squeeze", "", {2, 1, 3}, [](const Tensor& x) { return squeeze(x, 1); });
+  add("unsqueeze", "", {2, 3}, [](const Tensor& x) { return unsqueeze(x, -1); });
+  add("unsqueeze", "0-d", {}, [](const Tensor& x) { return unsqueeze(x, 0); });
+  add("expand", "", {3, 1}, [](const Tensor& x) { return expand(x, {2, 3, 4}); });
+  add("expand", "0-d", {}, [](const Tensor& x) { return expand(x, {2, 2}); });
+  add("slice", "", {5, 3}, [](const Tensor& x) { return slice(x, 0, 1, 4); });
+  add("slice", "step", {2, 7}, [](const Tensor& x) { return slice(x, 1, 1, 100, 2); });
+  add("slice", "from the end", {6}, [](const Tensor& x) { return slice(x, 0, -4, -1); });
+  add("slice", "backwards", {6}, [](const Tensor& x) { return slice(x, 0, 4, 0, -2); });
+  add("slice", "nothing", {4, 2}, [](const Tensor& x) { return slice(x, 0, 2, 2); });
+  add("select", "", {3, 4}, [](const Tensor& x) { return select(x, 0, 1); });
+  add("select", "last", {3, 4}, [](const Tensor& x) { return select(x, -1, -1); });
+  add("split", "", {5, 2}, [](const Tensor& x) {
+    const Tensors parts = split(x, 2, 0);
+    return cat(Tensors{parts[2], parts[0] * 2.0, parts[1]}, 0);
+  });
+  add("pad", "", {2, 3}, [](const Tensor& x) { return pad(x, 1, 1, 2); });
+  add("pad", "value", {2, 3}, [](const Tensor& x) { return pad(x, 0, 0, 2, 0.5); });
+  add("flip", "", {2, 3}, [](const Tensor& x) { return flip(x, 1); });
+  add("roll", "", {2, 5}, [](const Tensor& x) { return roll(x, 1, 2); });
+  add("roll", "backwards, far", {5, 2}, [](const Tensor& x) { return roll(x, 0, -7); });
+  add("contiguous", "", {2, 3}, [](const Tensor& x) { return contiguous(transpose(x)); });
+  add("cast", "f64", {2, 3}, [](const Tensor& x) { return cast(x, DType::f64); });
+  add("cast", "back", {2, 3}, [](const Tensor& x) { return cast(cast(x, DType::f64), x.dtype()); });
+  cases.push_back({.op = "cast",
+                   .variant = "bool",
+                   .inputs = {nonzero({2, 3})},
+                   .run = [](In x) { return cast(x[0], DType::boolean); },
+                   .order = 0});
+  cases.push_back({.op = "cast",
+                   .variant = "i64",
+                   .inputs = {real({2, 3}, -5, 5)},
+                   .run = [](In x) { return cast(x[0], DType::i64); },
+                   .order = 0});
+  add("to", "another device and back", {2, 3}, [](const Tensor& x) {
+    const Device other{x.device().kind == Device::Kind::cpu ? Device::Kind::reference : Device::Kind::cpu, 0};
+    return to(to(x, other), x.device());
+  });
+  add("rearrange", "split heads", {2, 3, 4}, [](const Tensor& x) {
+    return rearrange(x, "b t (h d) -> b h t d", {{"h", 2}});
+  });
+  add("rearrange", "merge heads", {2, 2, 3, 2}, [](const Tensor& x) { return rearrange(x, "b h t d -> b t (h d)"); });
+  add("rearrange", "patches", {1, 2, 4, 6}, [](const Tensor& x) {
+    return rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", {{"p", 2}, {"q", 3}});
+  });
+
+  join("cat", "", {real({2, 3}), real({1, 3}), real({2, 3})}, [](In x) { return cat(x, 0); });
+  join("cat", "last axis", {real({2, 3}), real({2, 1})}, [](In x) { return cat(x, -1); });
+  join("cat", "one empty", {real({2, 0}), real({2, 3})}, [](In x) { return cat(x, 1); });
+  join("stack", "", {real({2, 3}), real({2, 3})}, [](In x) { return stack(x, 1); });
+  join("stack", "0-d", {real({}), real({}), real({})}, [](In x) { return stack(x, 0); });
+
+  errors.push_back({"transpose",
+                    [] {
+                      transpose(ones({2, 3}), 0, 2);
+                    },
+                    "transpose: axis 2 out of range [-2, 1] for shape [2, 3]"});
+}
+
+}  // namespace norma::test

@@ -1,0 +1,336 @@
+// Every check that follows from the table of op cases. A failure names the case.
+#include <catch2/catch.hpp>
+#include <fstream>
+#include <regex>
+#include <set>
+#include <sstream>
+
+#include "autograd/graph.h"
+#include "tests/op_case.h"
+
+using namespace norma;
+using namespace norma::test;
+
+namespace {
+
+const Device cpu{Device::Kind::cpu, 0}, reference{Device::Kind::reference, 0};
+
+double eps_of(DType d) { return d == DType::f64 ? 0x1p-52 : d == DType::f32 ? 0x1p-23 : 0x1p-8; }
+
+/// Empty where got equals wanted to within `tolerance` times the largest value (at least 1), else what is wrong.
+std::string difference(const Tensor& got, const Tensor& wanted, double tolerance) {
+  if (got.shape() != wanted.shape()) return fmt::format("shape {} instead of {}", got.shape(), wanted.shape());
+  const std::vector<double> a = got.values(), b = wanted.values();
+  double size = 1;
+  for (double v : b) size = std::isfinite(v) ? std::max(size, std::abs(v)) : size;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i]))) continue;
+    if (!(std::abs(a[i] - b[i]) <= tolerance * size)) {
+      return fmt::format("element {}: {:.17g} instead of {:.17g}, off by {:.3g} of {:.3g} allowed", i, a[i], b[i],
+                         std::abs(a[i] - b[i]), tolerance * size);
+    }
+  }
+  return {};
+}
+
+struct Result {
+  Tensor y;
+  Tensors gradients;  // of the differentiated inputs, against a fixed cotangent; none where order is 0
+};
+
+/// A cotangent without structure: its values depend on their position alone.
+Tensor cotangent(const Tensor& y) {
+  std::vector<double> v(static_cast<std::size_t>(y.numel()));
+  for (std::size_t i = 0; i < v.size(); ++i) v[i] = uniform_from(RandomStream{77, 0}.word(i)) - 0.3;
+  return from_values(v, y.shape(), place_of(y));
+}
+
+Tensors make_all(const OpCase& c, Place place) {
+  Tensors inputs;
+  for (std::size_t i = 0; i < c.inputs.size(); ++i) inputs.push_back(make(c.inputs[i], c, i, place));
+  return inputs;
+}
+
+/// Tracks the differentiated inputs; returns them.
+Tensors track(const OpCase& c, Tensors& inputs) {
+  Tensors tracked;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    if (!c.inputs[i].constant && c.order > 0) tracked.push_back(inputs[i].track());
+  }
+  return tracked;
+}
+
+Result run(const OpCase& c, Tensors inputs, const std::function<Tensor(const Tensor&)>& seed = cotangent) {
+  Result r;
+  const Tensors xs = track(c, inputs);
+  r.y = c.run(inputs);
+  if (!xs.empty() && r.y.tracked()) r.gradients = grad(r.y, xs, seed(r.y));
+  return r;
+}
+
+std::string difference(const Result& got, const Result& wanted, double tolerance) {
+  if (const std::string text = difference(got.y, wanted.y, tolerance); !text.empty()) return "value: " + text;
+  if (got.gradients.size() != wanted.gradients.size()) return "one of the two has no gradient";
+  for (std::size_t i = 0; i < got.gradients.size(); ++i) {
+    const std::string text = difference(got.gradients[i], wanted.gradients[i], tolerance);
+    if (!text.empty()) return fmt::format("gradient {}: {}", i, text);
+  }
+  return {};
+}
+
+/// Runs f on every case that passes; f returns what is wrong.
+template <class F>
+void for_each_case(F f) {
+  int checked = 0;
+  for (const OpCase& c : op_table()) {
+    std::string wrong;
+    try {
+      wrong = f(c);
+    } catch (const std::exception& e) {
+      wrong = std::string("threw ") + e.what();
+    }
+    ++checked;
+    if (!wrong.empty()) FAIL_CHECK(c.title() << ": " << wrong);
+  }
+  CHECK(checked > 100);
+}
+
+/// The same values in other memory: `layout` is filled from x, with NaN (or 99) everywhere between.
+Tensor laid_out(const Tensor& x, const Layout& layout, Index elements) {
+  const Tensor base = full({elements}, is_floating(x.dtype()) ? std::nan("") : 99, place_of(x));
+  const Tensor y = base.with_layout(layout);
+  copy_into(y, x);
+  return y;
+}
+
+Tensor stepped(const Tensor& x) {  // every second element, from the second on, of every axis
+  Shape large = x.shape();
+  for (int axis = 0; axis < x.rank(); ++axis) large.set(axis, 2 * x.size(axis) + 1);
+  Layout layout(large);
+  for (int axis = 0; axis < x.rank(); ++axis) layout = slice(layout, axis, 1, x.size(axis), 2);
+  return laid_out(x, layout, large.numel());
+}
+
+Tensor reversed(const Tensor& x) {  // negative strides on every axis
+  Layout layout(x.shape());
+  for (int axis = 0; axis < x.rank(); ++axis) {
+    if (x.size(axis) > 0) layout = slice(layout, axis, x.size(axis) - 1, x.size(axis), -1);
+  }
+  return laid_out(x, layout, x.numel());
+}
+
+Tensor transposed(const Tensor& x) {  // axes in memory in the opposite order
+  Shape opposite;
+  std::vector<int> order;
+  for (int axis = x.rank() - 1; axis >= 0; --axis) opposite.append(x.size(axis)), order.push_back(axis);
+  return laid_out(x, permute(Layout(opposite), order), x.numel());
+}
+
+/// The first row everywhere, by stride 0 along the first axis longer than 1.
+Tensor expanded(const Tensor& x) {
+  for (int axis = 0; axis < x.rank(); ++axis) {
+    if (x.size(axis) > 1) return x.with_layout(expand(slice(x.layout(), axis, 0, 1, 1), x.shape()));
+  }
+  return x;
+}
+
+Tensors mapped(const Tensors& xs, const std::function<Tensor(const Tensor&)>& f) {
+  Tensors out;
+  for (const Tensor& x : xs) out.push_back(f(x));
+  return out;
+}
+
+Tensor copied(const Tensor& x) { return laid_out(x, Layout(x.shape()), x.numel()); }
+
+}  // namespace
+
+TEST_CASE("values and gradients equal the reference's", "[ops]") {
+  for_each_case([](const OpCase& c) -> std::string {
+    const Result wanted = run(c, make_all(c, {DType::f64, reference}));
+    for (DType dtype : {DType::f64, DType::f32}) {
+      const Result got = run(c, make_all(c, {dtype, cpu}));
+      const std::string text = difference(got, wanted, c.condition * eps_of(dtype));
+      if (!text.empty()) return fmt::format("{} {}", dtype, text);
+      if (got.y.device() != cpu) return "the result is on another device";
+    }
+    return {};
+  });
+}
+
+TEST_CASE("bf16 inputs give the f64 result of the same numbers, to bf16", "[ops]") {
+  for_each_case([](const OpCase& c) -> std::string {
+    if (c.bf16 == 0) return {};
+    const Tensors rounded = make_all(c, {DType::bf16, cpu});
+    Tensors wide;
+    for (const Tensor& x : rounded)
+      wide.push_back(is_floating(x.dtype()) ? from_values(x.values(), x.shape(), {DType::f64}) : x);
+    return difference(run(c, rounded), run(c, wide), c.bf16 * eps_of(DType::bf16));
+  });
+}
+
+TEST_CASE("first derivatives: full Jacobians", "[ops]") {
+  for_each_case([](const OpCase& c) -> std::string {
+    if (c.order < 1 || c.large) return {};
+    Tensors inputs = make_all(c, {DType::f64, cpu});
+    track(c, inputs);
+    const GradcheckReport report = gradcheck(c.run, inputs);
+    return report.ok ? "" : report.where;
+  });
+}
+
+TEST_CASE("second derivatives: full Jacobians of the vector-Jacobian product", "[ops]") {
+  for_each_case([](const OpCase& c) -> std::string {
+    if (c.order < 2 || c.large) return {};
+    Tensors inputs = make_all(c, {DType::f64, cpu});
+    track(c, inputs);
+    const GradcheckReport report = gradgradcheck(c.run, inputs);
+    return report.ok ? "" : report.where;
+  });
+}
+
+TEST_CASE("memory layouts of inputs and cotangents change nothing", "[ops]") {
+  using Change = std::pair<const char*, Tensor (*)(const Tensor&)>;
+  for_each_case([](const OpCase& c) -> std::string {
+    for (DType dtype : {DType::f64, DType::f32}) {
+      const Tensors inputs = make_all(c, {dtype, cpu});
+      const Result plain = run(c, mapped(inputs, copied));
+      for (const Change& change :
+           {Change{"stepped", stepped}, Change{"reversed", reversed}, Change{"transposed", transposed}}) {
+        const Result got =
+            run(c, mapped(inputs, change.second), [&](const Tensor& y) { return change.second(cotangent(y)); });
+        const std::string text = difference(got, plain, c.condition * eps_of(dtype));
+        if (!text.empty()) return fmt::format("{} {} {}", dtype, change.first, text);
+      }
+      const auto constant_seed = [](const Tensor& y) {
+        return full({}, 0.7, place_of(y)).with_layout(expand(Layout(Shape{}), y.shape()));
+      };
+      const Result rows =
+          run(c, mapped(mapped(inputs, expanded), copied), [&](const Tensor& y) { return copied(constant_seed(y)); });
+      const Result got = run(c, mapped(inputs, expanded), constant_seed);
+      const std::string text = difference(got, rows, c.condition * eps_of(dtype));
+      if (!text.empty()) return fmt::format("{} expanded {}", dtype, text);
+    }
+    return {};
+  });
+}
+
+TEST_CASE("element-wise cases run on 0-d and on empty tensors", "[ops]") {
+  for_each_case([](const OpCase& c) -> std::string {
+    if (!c.any_shape) return {};
+    for (const Shape& shape : {Shape{}, Shape{0, 3}, Shape{2, 0}}) {
+      OpCase changed = c;
+      for (Input& in : changed.inputs) in.shape = shape;
+      const Result wanted = run(changed, make_all(changed, {DType::f64, reference}));
+      const Result got = run(changed, make_all(changed, {DType::f64, cpu}));
+      if (got.y.shape() != shape) return fmt::format("{} gave {}", shape, got.y.shape());
+      if (const std::string text = difference(got, wanted, c.condition * eps_of(DType::f64)); !text.empty())
+        return text;
+    }
+    return {};
+  });
+}
+
+TEST_CASE("fused ops equal their compositions", "[ops]") {
+  for_each_case([](const OpCase& c) -> std::string {
+    if (!c.fused) return {};
+    for (DType dtype : {DType::f64, DType::f32}) {
+      const Result got = run(c, make_all(c, {dtype, cpu}));
+      const NoFusion plain;
+      const Result wanted = run(c, make_all(c, {dtype, cpu}));
+      const std::string text = difference(got, wanted, 2 * c.condition * eps_of(dtype));
+      if (!text.empty()) return fmt::format("{} {}", dtype, text);
+    }
+    return {};
+  });
+}
+
+TEST_CASE("the f32 kernels of fused ops do not decline", "[ops]") {
+  for_each_case([](const OpCase& c) -> std::string {
+    if (!c.fused) return {};
+    Tensors inputs = make_all(c, {DType::f32, cpu});
+    track(c, inputs);
+    const Tensor y = c.run(inputs);
+    return node_of(y)->name == c.op ? "" : fmt::format("the result comes from {}", node_of(y)->name);
+  });
+}
+
+TEST_CASE("without tracking the values are the same to the bit, and nothing is recorded", "[ops]") {
+  const std::int64_t before = live_nodes();
+  for_each_case([before](const OpCase& c) -> std::string {
+    const Result tracked = run(c, make_all(c, {DType::f32, cpu}));
+    const NoGrad off;
+    const Tensor y = c.run(make_all(c, {DType::f32, cpu}));
+    if (y.tracked()) return "the result takes part in a graph";
+    const std::string text = difference(y, tracked.y, 0);
+    static_cast<void>(before);
+    return text;
+  });
+  CHECK(live_nodes() == before);
+}
+
+TEST_CASE("error messages", "[ops]") {
+  for (const ErrorCase& e : error_table()) {
+    std::string text = "no error";
+    try {
+      e.run();
+    } catch (const Error& error) {
+      text = error.what();
+    }
+    CHECK(text == e.text);
+    CHECK(text.substr(0, e.op.size()) == e.op);
+  }
+  CHECK(error_table().size() > 40);
+}
+
+TEST_CASE("ties share the gradient", "[ops]") {
+  Tensor x = from_values({1, 2, 2}, {3}, {DType::f64}), y = from_values({1, 3, 0}, {3}, {DType::f64});
+  x.track(), y.track();
+  const auto gradients = [&](const Tensor& z) {
+    std::vector<double> both;
+    for (const Tensor& g : grad(sum(z), Tensors{x, y})) {
+      for (double v : g.values()) both.push_back(v);
+    }
+    return both;
+  };
+  CHECK(gradients(maximum(x, y)) == std::vector<double>{0.5, 0, 1, 0.5, 1, 0});
+  CHECK(gradients(minimum(x, y)) == std::vector<double>{0.5, 1, 0, 0.5, 0, 1});
+  CHECK(gradients(max(x) + min(x) + 0.0 * sum(y)) == std::vector<double>{1, 0.5, 0.5, 0, 0, 0});
+}
+
+TEST_CASE("every op has a line in the table", "[ops]") {
+  std::set<std::string> lines;
+  for (const OpCase& c : op_table()) lines.insert(c.op);
+
+  const std::string path = std::string(NORMA_SOURCE_DIR) + "/autograd/ops.h";
+  std::ifstream file(path);
+  REQUIRE(file);
+  const std::regex declaration(R"(^Tensors? ([a-z_0-9]+)\()");
+  std::set<std::string> declared;
+  for (std::string line; std::getline(file, line);) {
+    std::smatch match;
+    if (std::regex_search(line, match, declaration)) declared.insert(match[1]);
+  }
+  CHECK(declared.size() > 70);
+  for (const std::string& op : declared) {
+    INFO(op << " of autograd/ops.h has no line in tests/op_table_*.cpp");
+    CHECK(lines.count(op) == 1);
+  }
+  for (const std::string& op : lines) {
+    INFO(op << " is in the table, but not in autograd/ops.h");
+    CHECK(declared.count(op) == 1);
+  }
+
+  std::set<std::string> words;
+  for (int i = 0; i < static_cast<int>(UnaryOp::count); ++i) words.emplace(name(static_cast<UnaryOp>(i)));
+  for (int i = 0; i < static_cast<int>(BinaryOp::count); ++i) {
+    const auto op = static_cast<BinaryOp>(i);
+    words.insert(op == BinaryOp::max ? "maximum" : op == BinaryOp::min ? "minimum" : std::string(name(op)));
+  }
+  for (int i = 0; i < static_cast<int>(ReduceOp::count); ++i) words.emplace(name(static_cast<ReduceOp>(i)));
+  words.erase("power");  // pow(x, exponent)
+  words.insert("pow");
+  for (const std::string& word : words) {
+    INFO(word << " of core/op_list.h has no line in tests/op_table_*.cpp");
+    CHECK(lines.count(word) == 1);
+  }
+}
