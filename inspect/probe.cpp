@@ -81,8 +81,9 @@ HeadStats reduce(const std::vector<Sample>& samples) {
   const Index heads = samples.front().stats.size(1);
   HeadStats out;
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  for (auto* field : {&out.fro, &out.jacobian, &out.score_mean, &out.score_rms, &out.score_max, &out.row_sum, &out.row_sum_std,
-                      &out.min, &out.max, &out.negative_share, &out.small_share, &out.entropy, &out.grad_a, &out.grad_s})
+  for (auto* field :
+       {&out.fro, &out.jacobian, &out.score_mean, &out.score_rms, &out.score_max, &out.row_sum, &out.row_sum_std,
+        &out.min, &out.max, &out.negative_share, &out.small_share, &out.entropy, &out.grad_a, &out.grad_s})
     field->assign(static_cast<std::size_t>(heads), nan);
   std::vector<std::vector<double>> values;
   for (const Sample& s : samples) values.push_back(s.stats.values());
@@ -94,7 +95,8 @@ HeadStats reduce(const std::vector<Sample>& samples) {
       for (std::size_t i = 0; i < samples.size(); ++i)
         for (Index b = 0; b < samples[i].stats.size(0); ++b) {
           const double* at = values[i].data() + (b * heads + h) * attention_stats;
-          sum += f([at](AttentionStat which) { return at[static_cast<int>(which)]; }, static_cast<double>(samples[i].rows));
+          sum += f([at](AttentionStat which) { return at[static_cast<int>(which)]; },
+                   static_cast<double>(samples[i].rows));
         }
       return sum;
     };
@@ -102,7 +104,9 @@ HeadStats reduce(const std::vector<Sample>& samples) {
     auto root = [&](AttentionStat which) { return total([=](auto&& get, double) { return std::sqrt(get(which)); }); };
     auto extreme = [&](AttentionStat which, auto&& better) {
       double found = nan;
-      total([&](auto&& get, double) { return found = std::isnan(found) || better(get(which), found) ? get(which) : found; });
+      total([&](auto&& get, double) {
+        return found = std::isnan(found) || better(get(which), found) ? get(which) : found;
+      });
       return found;
     };
     const double count = total([](auto&&, double) { return 1.0; });
@@ -116,7 +120,8 @@ HeadStats reduce(const std::vector<Sample>& samples) {
     out.score_rms[at] = std::sqrt(sum(AttentionStat::score_sum2) / entries);
     out.score_max[at] = extreme(AttentionStat::score_max, std::greater<>());
     out.row_sum[at] = sum(AttentionStat::row_sum) / rows;
-    out.row_sum_std[at] = std::sqrt(std::max(0.0, sum(AttentionStat::row_sum2) / rows - out.row_sum[at] * out.row_sum[at]));
+    out.row_sum_std[at] =
+        std::sqrt(std::max(0.0, sum(AttentionStat::row_sum2) / rows - out.row_sum[at] * out.row_sum[at]));
     out.min[at] = extreme(AttentionStat::min, std::less<>());
     out.max[at] = extreme(AttentionStat::max, std::greater<>());
     out.negative_share[at] = sum(AttentionStat::negative) / entries;
@@ -204,10 +209,10 @@ Probe& Probe::gradient(std::string_view glob, Measure measure) {
 
 Probe& Probe::attention(std::string_view glob) {
   impl_->at(glob, true, [&](const Impl::Place& place) {
-    return place.tap->on_value([records = std::weak_ptr<Records>(impl_->records), name = place.name,
-                                tap = place.stats](const Tensor& stats) {
-      if (const auto alive = records.lock()) alive->attention[name].push_back({stats, tap->rows()});
-    });
+    return place.tap->on_value(
+        [records = std::weak_ptr<Records>(impl_->records), name = place.name, tap = place.stats](const Tensor& stats) {
+          if (const auto alive = records.lock()) alive->attention[name].push_back({stats, tap->rows()});
+        });
   });
   return *this;
 }
@@ -219,7 +224,8 @@ std::vector<std::pair<std::string, HeadStats>> Probe::take_attention() {
   const auto samples = std::exchange(impl_->records->attention, {});
   std::vector<std::pair<std::string, HeadStats>> out;
   for (const Impl::Place& place : impl_->places)
-    if (const auto found = samples.find(place.name); found != samples.end()) out.emplace_back(place.name, reduce(found->second));
+    if (const auto found = samples.find(place.name); found != samples.end())
+      out.emplace_back(place.name, reduce(found->second));
   return out;
 }
 

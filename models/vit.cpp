@@ -24,10 +24,8 @@ void check(const ViTConfig& config) {
   positive("image", config.image), positive("patch", config.patch), positive("channels", config.channels);
   positive("classes", config.classes), positive("width", config.width), positive("depth", config.depth);
   positive("heads", config.heads), positive("mlp_ratio", config.mlp_ratio);
-  if (config.image % config.patch != 0)
-    fail("vit: image {} is not a multiple of patch {}", config.image, config.patch);
-  if (config.width % config.heads != 0)
-    fail("vit: width {} is not a multiple of heads {}", config.width, config.heads);
+  if (config.image % config.patch != 0) fail("vit: image {} is not a multiple of patch {}", config.image, config.patch);
+  if (config.width % config.heads != 0) fail("vit: width {} is not a multiple of heads {}", config.width, config.heads);
   if (config.positions == ViTConfig::Positions::sincos && config.width % 4 != 0)
     fail("vit: width {} is not a multiple of 4, which sincos positions need", config.width);
   auto probability = [](const char* field, double value) {
@@ -40,8 +38,8 @@ void check(const ViTConfig& config) {
 
 namespace {
 
-/// Sines and cosines of a patch's row and column, a quarter of the width each (as in MAE, arXiv 2111.06377); zeros for the
-/// class token. [1, T, C]
+/// Sines and cosines of a patch's row and column, a quarter of the width each (as in MAE, arXiv 2111.06377); zeros for
+/// the class token. [1, T, C]
 Tensor sincos_positions(const ViTConfig& config, Place place) {
   const Index side = config.image / config.patch, quarter = config.width / 4;
   const Index first = config.tokens() - config.patches();
@@ -113,27 +111,28 @@ Tensor ViT::features(const Tensor& images) const {
   // A convolution whose kernel is as large as its stride is a linear layer on patches.
   const Tensor patches =
       rearrange(images, "b c (h p) (w q) -> b (h w) (c p q)", {{"p", config_.patch}, {"q", config_.patch}});
-  const Tensor kernel = flatten(patch_embed_.weight, 1);          // [C, c p p]
-  Tensor x = linear(patches, kernel, patch_embed_.bias);          // [B, P, C]
+  const Tensor kernel = flatten(patch_embed_.weight, 1);  // [C, c p p]
+  Tensor x = linear(patches, kernel, patch_embed_.bias);  // [B, P, C]
   if (cls_token_) {
     const Tensor cls = expand(cls_token_, {x.size(0), 1, config_.width});
-    x = cat(std::vector<Tensor>{cls, x}, 1);                      // [B, T, C]
+    x = cat(std::vector<Tensor>{cls, x}, 1);  // [B, T, C]
   }
-  x = x + pos_embed_;                                             // [B, T, C]
-  for (const ViTBlock& block : blocks_) x = block(x);             // [B, T, C]
-  return norm_(x);                                                // [B, T, C]
+  x = x + pos_embed_;                                  // [B, T, C]
+  for (const ViTBlock& block : blocks_) x = block(x);  // [B, T, C]
+  return norm_(x);                                     // [B, T, C]
 }
 
 Tensor ViT::operator()(const Tensor& images) const {
-  const Tensor x = features(images);                                              // [B, T, C]
+  const Tensor x = features(images);                                                    // [B, T, C]
   return head_(config_.pool == ViTConfig::Pool::cls ? select(x, 1, 0) : mean(x, {1}));  // [B, classes]
 }
 
 double training_flops(const ViTConfig& config, Index batch) {
   const auto C = static_cast<double>(config.width), N = static_cast<double>(config.tokens());
   const auto P = static_cast<double>(config.patches()), depth = static_cast<double>(config.depth);
-  const double projections = (8 + 4 * static_cast<double>(config.mlp_ratio)) * C * C;  // of one token: qkv 6, proj 2, MLP 16
-  const double attention = 4 * N * C;                                                  // of one token: q k^T and A v
+  const double projections =
+      (8 + 4 * static_cast<double>(config.mlp_ratio)) * C * C;  // of one token: qkv 6, proj 2, MLP 16
+  const double attention = 4 * N * C;                           // of one token: q k^T and A v
   const double kernel = static_cast<double>(config.channels * config.patch * config.patch);
   const double embedding = 2 * P * kernel * C;
   const double head = 2 * C * static_cast<double>(config.classes);

@@ -40,29 +40,17 @@ enum Part : Index { query, key, value };
 /// q, k or v of a packed [B, T, 3, H, d], as [B, H, T, d].
 Tensor part(const Tensor& packed, Part which) { return rearrange(select(packed, 2, which), "b t h d -> b h t d"); }
 
-/// S and A [B, H, T, T], as their taps returned them.
-struct Matrices {
-  Tensor scores, weights;
-};
-Matrices watched_matrices(const SelfAttention& layer, const Tensor& packed, const AttentionOptions& options) {
+/// A [B, H, T, T]; its taps and those of S fire.
+Tensor watched_weights(const SelfAttention& layer, const Tensor& packed, const AttentionOptions& options) {
   const double scale = 1 / std::sqrt(static_cast<double>(packed.size(4)));
-  const Tensor s = layer.scores(matmul(part(packed, query), transpose(part(packed, key))) * scale);
-  return {s, layer.weights(attention_weights(s, options))};
+  const Tensor s = layer.scores(matmul(part(packed, query), transpose(part(packed, key))) * scale);  // [B, H, T, T]
+  return layer.weights(attention_weights(s, options));
 }
 
-/// A V with gradients that pass through A: [B, T, C].
+/// A V, with gradients that pass through A: [B, T, C].
 Tensor weighted_sum(const Tensor& a, const Tensor& packed, const AttentionOptions& options) {
   const Tensor kept = options.dropout > 0 ? dropout(a, options.dropout, options.stream) : a;
   return rearrange(matmul(kept, part(packed, value)), "b h t d -> b t (h d)");
-}
-
-/// Lets the backward pass write sum of squares of dL/dx per head into the statistics.
-void measure_gradient(const Tensor& x, const Tensor& stats, AttentionStat which) {
-  if (!grad_enabled() || !x.tracked()) return;
-  on_gradient(x, [stats, which](const Tensor& g) {
-    NoGrad measuring;
-    copy_into(select(stats, 2, static_cast<Index>(which)), sum(square(cast(g, DType::f64)), {2, 3}));  // [B, H]
-  });
 }
 
 }  // namespace
@@ -74,18 +62,16 @@ Tensor SelfAttention::operator()(const Tensor& x, const Tensor& residual, const 
   if (stats.watched()) options.stats = zeros({x.size(0), config.heads, attention_stats}, {DType::f64, x.device()});
 
   const Tensor packed = rearrange(qkv(x), "b t (three h d) -> b t three h d", {{"three", 3}, {"h", config.heads}});
-  Matrices m;  // formed beside the fused pass, whose bits stay as they are
-  if (scores.watched() || weights.watched()) m = watched_matrices(*this, packed, options);
   Tensor out;  // [B, T, C]
-  if (!scores.wants_gradient() && !weights.wants_gradient()) {
-    out = attention_packed(packed, options);
-  } else {
+  if (scores.wants_gradient() || weights.wants_gradient()) {
     // dL/dS and dL/dA exist only where the output is computed through S and A.
-    out = weighted_sum(m.weights, packed, options);
-    if (options.stats) {
-      NoGrad(), attention_packed(packed, options);  // fills the forward part of the statistics
-      measure_gradient(m.weights, options.stats, AttentionStat::grad_a2);
-      measure_gradient(m.scores, options.stats, AttentionStat::grad_s2);
+    out = weighted_sum(watched_weights(*this, packed, options), packed, options);
+  } else {
+    out = attention_packed(packed, options);
+    if (scores.watched() || weights.watched()) {  // beside the fused pass, whose bits stay as they are
+      AttentionOptions only_values = options;
+      only_values.stats = {};
+      watched_weights(*this, packed, only_values);
     }
   }
   if (options.stats) stats(options.stats, x.size(1));

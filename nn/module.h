@@ -1,5 +1,5 @@
-// What has parameters. Only visit() is virtual: names, counting, saving, loading, freezing, device moves and taps follow from
-// that one line per layer. Modules are plain values.
+// What has parameters. Only visit() is virtual: names, counting, saving, loading, freezing, device moves and taps
+// follow from that one line per layer. Modules are plain values.
 #pragma once
 
 #include <functional>
@@ -18,7 +18,9 @@ class Module;
 class Visitor {
  public:
   virtual ~Visitor() = default;
-  void operator()(std::string_view name, Tensor& parameter) { if (parameter) tensor(name, parameter); }
+  void operator()(std::string_view name, Tensor& parameter) {
+    if (parameter) tensor(name, parameter);
+  }
   void operator()(std::string_view name, Tap& place) { tap(name, place); }
   void operator()(std::string_view name, Module& child) { enter(name, child); }
   template <class M>
@@ -57,8 +59,8 @@ void track(Module& m, bool on = true);
 void zero_grad(Module& m);  // drops the gradients
 /// f(name, tap) at every place that can be watched: "blocks.3.attn.weights".
 void for_each_tap(Module& m, const std::function<void(const std::string&, Tap&)>& f);
-/// Copies values by name. Throws one message that lists all missing, unexpected and wrongly shaped names; then nothing was
-/// written. `what` names the targets in that message.
+/// Copies values by name. Throws one message that lists all missing, unexpected and wrongly shaped names; then nothing
+/// was written. `what` names the targets in that message.
 void assign(const Named& targets, const Named& values, std::string_view what);
 void assign(Module& m, const Named& values);
 

@@ -1,10 +1,9 @@
 // A recursive descent over the text without its blanks. One method per piece of the grammar:
 //
-//   scoring    = "softmax" | "sigmoid" [ "(x" { sign number | "-log(N)" } ")" ] scale | "relu" [ "(x)" ] scale | polynomial
-//   polynomial = terms | "(" terms ")" { divisor }, then perhaps "/sum(" terms ")"
-//   terms      = [ sign ] term { sign term }
-//   term       = ( number | [ number [ "*" ] ] "x" [ "^" degree ] ) { divisor }
-//   divisor    = "/" ( number | "N" | "n" | "sqrt(N)" | "sqrt(n)" )
+//   scoring    = "softmax" | "sigmoid" [ "(x" { sign number | "-log(N)" } ")" ] scale | "relu" [ "(x)" ] scale |
+//   polynomial polynomial = terms | "(" terms ")" { divisor }, then perhaps "/sum(" terms ")" terms      = [ sign ]
+//   term { sign term } term       = ( number | [ number [ "*" ] ] "x" [ "^" degree ] ) { divisor } divisor    = "/" (
+//   number | "N" | "n" | "sqrt(N)" | "sqrt(n)" )
 #include "nn/scoring.h"
 
 #include <charconv>
@@ -21,11 +20,11 @@ using Scale = Scoring::Scale;
 using Kind = Scoring::Kind;
 
 const std::vector<std::string> functions = {"softmax", "sigmoid", "relu", "x"};
-const std::vector<std::string> forms = {"softmax",       "x^3/sqrt(N)",     "x^3/sqrt(n)", "x^3/14",  "x^3/N",  "x^3/n",
-                                        "x^2/sum(x^2)",  "x/sqrt(N)",       "x/sqrt(n)",   "x/14",    "x/N",    "x/n",
-                                        "0.5x + x^3/14", "sigmoid",         "relu",        "relu/N",  "relu/n", "x^3",
-                                        "sigmoid/N",     "sigmoid(x - 2)",  "x",           "x^2",     "x^4",
-                                        "sigmoid(x - log(N))"};
+const std::vector<std::string> forms = {
+    "softmax",       "x^3/sqrt(N)",    "x^3/sqrt(n)", "x^3/14", "x^3/N",  "x^3/n",
+    "x^2/sum(x^2)",  "x/sqrt(N)",      "x/sqrt(n)",   "x/14",   "x/N",    "x/n",
+    "0.5x + x^3/14", "sigmoid",        "relu",        "relu/N", "relu/n", "x^3",
+    "sigmoid/N",     "sigmoid(x - 2)", "x",           "x^2",    "x^4",    "sigmoid(x - log(N))"};
 
 bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
@@ -42,7 +41,7 @@ bool parses(std::string_view text) {
 class Parser {
  public:
   explicit Parser(std::string_view original) : original_(original) {
-    if (original.size() > 200) fail("attention: the text has {} characters, 200 is the most", original.size());
+    if (original.size() > 1000) fail("attention: the text has {} characters, 1000 is the most", original.size());
     for (std::size_t i = 0; i < original.size(); ++i)
       if (!is_blank(original[i])) text_ += original[i], origin_.push_back(i);
   }
@@ -186,7 +185,8 @@ class Parser {
     const std::size_t start = at_;
     const double d = number();
     const std::string shown = (minus ? "-" : "") + text_.substr(start, at_ - start);
-    if (d != std::floor(d)) fail_text(fmt::format("degree {} must be a whole number, 1 to {}", shown, Scoring::max_degree));
+    if (d != std::floor(d))
+      fail_text(fmt::format("degree {} must be a whole number, 1 to {}", shown, Scoring::max_degree));
     if (minus || d < 1 || d > Scoring::max_degree)
       fail_text(fmt::format("degree {} must be 1 to {}", shown, Scoring::max_degree));
     return static_cast<std::size_t>(d);
@@ -226,8 +226,10 @@ class Parser {
   [[noreturn]] void wrong(std::string_view what, std::string near = {}) const {
     if (near.empty()) near = suggest(text_, forms);
     if (near.empty() || near == original_)
-      fail("attention \"{}\": {}; the forms are softmax, x^3/sqrt(N), x^3/14, 0.5x + x^3/14, x^2/sum(x^2), sigmoid, relu/N",
-           original_, what);
+      fail(
+          "attention \"{}\": {}; the forms are softmax, x^3/sqrt(N), x^3/14, 0.5x + x^3/14, x^2/sum(x^2), sigmoid, "
+          "relu/N",
+          original_, what);
     fail("attention \"{}\": {}; did you mean \"{}\"?", original_, what, near);
   }
 
@@ -244,7 +246,8 @@ class Parser {
   [[noreturn]] void unexpected() const {
     if (at_ >= text_.size()) wrong("the text ends too early");
     const std::string name = word();
-    wrong(fmt::format("unexpected \"{}\" at character {}", name.empty() ? text_.substr(at_, 1) : name, origin_[at_] + 1));
+    wrong(
+        fmt::format("unexpected \"{}\" at character {}", name.empty() ? text_.substr(at_, 1) : name, origin_[at_] + 1));
   }
 
   std::string original_, text_;
@@ -254,11 +257,16 @@ class Parser {
 
 std::string scale_text(Scale scale) {
   switch (scale) {
-    case Scale::one: return "";
-    case Scale::inverse_sqrt_keys: return "/sqrt(N)";
-    case Scale::inverse_keys: return "/N";
-    case Scale::inverse_sqrt_valid_keys: return "/sqrt(n)";
-    case Scale::inverse_valid_keys: return "/n";
+    case Scale::one:
+      return "";
+    case Scale::inverse_sqrt_keys:
+      return "/sqrt(N)";
+    case Scale::inverse_keys:
+      return "/N";
+    case Scale::inverse_sqrt_valid_keys:
+      return "/sqrt(n)";
+    case Scale::inverse_valid_keys:
+      return "/n";
   }
   return "";
 }
@@ -270,7 +278,8 @@ std::string term_text(double c, int p) {
   if (p == 0) return factor;
   const std::string power = p == 1 ? "x" : fmt::format("x^{}", p);
   if (size == 1) return power;
-  const bool quotient = factor.size() > 4 && divisor.size() < factor.size() && 1 / inverse == size;
+  const bool quotient =
+      factor.size() > 4 && divisor.size() <= 6 && divisor.size() < factor.size() && 1 / inverse == size;
   return quotient ? power + "/" + divisor : factor + power;
 }
 
@@ -305,10 +314,14 @@ Scoring parse_scoring(std::string_view text) { return Parser(text).run(); }
 
 std::string to_string(const Scoring& scoring) {
   switch (scoring.kind) {
-    case Kind::softmax: return "softmax";
-    case Kind::polynomial: return polynomial_text(scoring);
-    case Kind::sigmoid: return sigmoid_text(scoring);
-    case Kind::relu: return "relu" + scale_text(scoring.scale);
+    case Kind::softmax:
+      return "softmax";
+    case Kind::polynomial:
+      return polynomial_text(scoring);
+    case Kind::sigmoid:
+      return sigmoid_text(scoring);
+    case Kind::relu:
+      return "relu" + scale_text(scoring.scale);
   }
   return "";
 }

@@ -21,7 +21,8 @@ class Tap {
   bool watched() const { return !value_.empty() || !gradient_.empty(); }
   Tensor operator()(const Tensor& x) const { return watched() ? fire(x) : x; }
 
-  /// Values are handed over as they are in the graph, so that a penalty can be computed from them; the gradient is dL/d value.
+  /// Values are handed over as they are in the graph, so that a penalty can be computed from them; the gradient is dL/d
+  /// value.
   using Listener = std::function<void(const Tensor&)>;
   /// Returns an id for remove().
   int on_value(Listener f);

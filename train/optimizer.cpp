@@ -82,8 +82,9 @@ class AdamWOptimizer : public PerParameter {
   void update(Slot& slot, const Tensor& gradient, double lr, double gradient_scale, std::int64_t count) override {
     const Tensor p = slot.parameter.detach(), m = slot.moments[0], v = slot.moments[1];
     const auto& [beta1, beta2, eps] = std::tie(config_.beta1, config_.beta2, config_.eps);
-    if (backend(p.device()).adamw({p.view(), gradient.view(), m.view(), v.view(), lr, beta1, beta2, eps, slot.decay, count,
-                                   gradient_scale})) {
+    if (backend(p.device())
+            .adamw({p.view(), gradient.view(), m.view(), v.view(), lr, beta1, beta2, eps, slot.decay, count,
+                    gradient_scale})) {
       for (const Tensor& written : {p, m, v}) written.storage()->bump();
       return;
     }
@@ -120,17 +121,20 @@ std::unique_ptr<Optimizer> Optimizer::make(const OptimizerConfig& config, nn::Mo
 }
 
 bool decays(const std::string& name, const Tensor& parameter) {
-  return parameter.rank() > 1 && name.find("pos_embed") == std::string::npos && name.find("cls_token") == std::string::npos;
+  return parameter.rank() > 1 && name.find("pos_embed") == std::string::npos &&
+         name.find("cls_token") == std::string::npos;
 }
 
 double learning_rate(const ScheduleConfig& config, Index step) {
-  if (step < config.warmup_steps)
-    return config.warmup_lr + (config.lr - config.warmup_lr) * static_cast<double>(step) / static_cast<double>(config.warmup_steps);
-  if (config.kind == "constant") return config.lr;
-  if (config.kind != "cosine") {
+  if (config.kind != "cosine" && config.kind != "constant") {
     const std::vector<std::string> kinds = {"cosine", "constant"};
-    fail("schedule: unknown kind \"{}\"{}; there are cosine and constant", config.kind, did_you_mean(config.kind, kinds));
+    fail("schedule: unknown kind \"{}\"{}; there are cosine and constant", config.kind,
+         did_you_mean(config.kind, kinds));
   }
+  if (step < config.warmup_steps)
+    return config.warmup_lr +
+           (config.lr - config.warmup_lr) * static_cast<double>(step) / static_cast<double>(config.warmup_steps);
+  if (config.kind == "constant") return config.lr;
   if (step >= config.total_steps) return config.min_lr;
   const double part =
       static_cast<double>(step - config.warmup_steps) / static_cast<double>(config.total_steps - config.warmup_steps);
@@ -156,7 +160,8 @@ void Ema::update(nn::Module& model) {
   NoGrad updating;
   std::size_t i = 0;
   nn::for_each_parameter(model, [&](const std::string& name, Tensor& p) {
-    if (i == values_.size() || values_[i].first != name) fail("ema: the model is another one, it has a parameter {}", name);
+    if (i == values_.size() || values_[i].first != name)
+      fail("ema: the model is another one, it has a parameter {}", name);
     const Tensor average = values_[i++].second;
     copy_into(average, average * decay_ + p.detach() * (1 - decay_));
   });

@@ -1,0 +1,312 @@
+// Modules, layers and the ViT: names, counts, initial values, dropout, taps, moves, and messages.
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <set>
+
+#include "models/vit.h"
+
+using namespace norma;
+using Catch::Matchers::Equals;
+
+namespace {
+
+models::ViTConfig small_vit(const std::string& attention = "softmax") {
+  models::ViTConfig config;
+  config.image = 8, config.patch = 4, config.classes = 5, config.width = 16, config.depth = 2, config.heads = 2;
+  config.attention = nn::parse_scoring(attention);
+  return config;
+}
+
+Tensor noise(const Shape& shape, DType dtype = DType::f64, std::uint64_t seed = 7) {
+  nn::Init init(seed, {dtype});
+  return init.normal(shape, 1).track(false);
+}
+
+double largest_difference(const Tensor& a, const Tensor& b) {
+  const std::vector<double> x = a.values(), y = b.values();
+  REQUIRE(x.size() == y.size());
+  double worst = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) worst = std::max(worst, std::abs(x[i] - y[i]));
+  return worst;
+}
+
+}  // namespace
+
+TEST_CASE("ViT parameter counts are the paper's", "[nn]") {
+  auto count = [](models::ViTConfig config) {
+    models::ViT model(config, 1);
+    return nn::parameter_count(model);
+  };
+  CHECK(count(models::vit_preset("tiny")) == 5717416);
+  CHECK(count(models::vit_preset("small")) == 22050664);
+  CHECK(count(models::vit_preset("base")) == 86567656);
+  models::ViTConfig tiny_imagenet = models::vit_preset("tiny");
+  tiny_imagenet.image = 64, tiny_imagenet.patch = 4, tiny_imagenet.classes = 200;
+  CHECK(count(tiny_imagenet) == 5436296);
+}
+
+TEST_CASE("ViT weights have timm's names", "[nn]") {
+  models::ViT model(small_vit(), 1);
+  std::vector<std::string> names;
+  for (const auto& [name, value] : nn::parameters(model)) names.push_back(name);
+  std::vector<std::string> expected = {"cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"};
+  for (const char* block : {"blocks.0.", "blocks.1."})
+    for (const char* part :
+         {"norm1.weight", "norm1.bias", "attn.qkv.weight", "attn.qkv.bias", "attn.proj.weight", "attn.proj.bias",
+          "norm2.weight", "norm2.bias", "mlp.fc1.weight", "mlp.fc1.bias", "mlp.fc2.weight", "mlp.fc2.bias"})
+      expected.push_back(std::string(block) + part);
+  for (const char* last : {"norm.weight", "norm.bias", "head.weight", "head.bias"}) expected.push_back(last);
+  CHECK_THAT(names, Equals(expected));
+
+  std::set<std::string> taps;
+  nn::for_each_tap(model, [&](const std::string& name, nn::Tap&) { taps.insert(name); });
+  CHECK(taps.contains("blocks.1.attn.weights"));
+  CHECK(taps.contains("blocks.0.attn.scores"));
+  CHECK(taps.contains("blocks.0.attn.stats"));
+  CHECK(taps.contains("blocks.1.mlp.hidden"));
+  CHECK(taps.contains("blocks.1.out"));
+  CHECK(taps.size() == 10);
+}
+
+TEST_CASE("initial values follow their distribution and their seed", "[nn]") {
+  nn::Init init(3);
+  const Tensor cut = init.trunc_normal({1000, 1000}, 0.5);
+  double sum = 0, square = 0, fourth = 0, largest = 0;
+  for (double x : cut.values())
+    sum += x, square += x * x, fourth += x * x * x * x, largest = std::max(largest, std::abs(x));
+  // Moments of a normal distribution cut at two deviations: variance 0.7737413, fourth moment 1.4161892.
+  CHECK(std::abs(sum / 1e6) < 0.002);
+  CHECK(square / 1e6 / 0.25 == Approx(0.7737413).epsilon(0.005));
+  CHECK(fourth / 1e6 / 0.0625 == Approx(1.4161892).epsilon(0.01));
+  CHECK(largest <= 1.0);
+  CHECK(largest > 0.999);
+
+  // The quantile and the distribution function are each other's inverse: the empirical distribution says so to
+  // 1/sqrt(n).
+  std::vector<double> normal = init.normal({100000}, 1).values();
+  std::sort(normal.begin(), normal.end());
+  double gap = 0;
+  for (std::size_t i = 0; i < normal.size(); ++i)
+    gap = std::max(gap, std::abs(0.5 * std::erfc(-normal[i] / std::sqrt(2.0)) - (static_cast<double>(i) + 0.5) / 1e5));
+  CHECK(gap < 1.95 / std::sqrt(1e5));  // Kolmogorov and Smirnov at one in a thousand
+  CHECK(normal.front() < -3.5);
+
+  const Tensor uniform = init.xavier_uniform({30, 60});
+  for (double x : uniform.values()) REQUIRE(std::abs(x) < std::sqrt(6.0 / 90));
+  CHECK_THROWS_WITH(init.xavier_uniform({3}), "xavier_uniform: shape [3] is not [out, in]");
+
+  nn::Init again(3), other(4), wide(3, {DType::f64});
+  CHECK(again.trunc_normal({1000, 1000}, 0.5).values() == cut.values());
+  CHECK(other.trunc_normal({1000, 1000}, 0.5).values() != cut.values());
+  CHECK(largest_difference(wide.trunc_normal({1000, 1000}, 0.5), cut) < 1e-7);
+  CHECK(again.trunc_normal({8}, 1).values() != again.trunc_normal({8}, 1).values());
+}
+
+TEST_CASE("patch embedding is the convolution", "[nn]") {
+  models::ViTConfig config = small_vit();
+  config.depth = 1, config.pool = models::ViTConfig::Pool::mean;
+  models::ViT model(config, 5, {DType::f64});
+  // With the block's outputs and the positions at zero, features are the normalised embedding.
+  nn::Named all = nn::parameters(model);
+  Tensor weight, bias;
+  for (auto& [name, value] : all) {
+    if (name.ends_with("proj.weight") && name.starts_with("patch")) weight = value.detach();
+    if (name == "patch_embed.proj.bias") copy_into(value, noise(value.shape())), bias = value.detach();
+    if (name == "pos_embed" || name.ends_with("attn.proj.weight") || name.ends_with("fc2.weight")) fill(value, 0);
+  }
+  const Tensor images = noise({2, 3, 8, 8});
+  const Tensor convolved = conv2d(images, weight, bias, {4, 4, 4, 4, 0, 0});                 // [B, C, h, w]
+  const Tensor expected = layer_norm(rearrange(convolved, "b c h w -> b (h w) c"), {}, {});  // [B, P, C]
+  CHECK(largest_difference(model.features(images), expected) < 1e-12);
+}
+
+TEST_CASE("sin-cos positions do not learn", "[nn]") {
+  models::ViTConfig config = small_vit();
+  config.positions = models::ViTConfig::Positions::sincos;
+  models::ViT model(config, 1);
+  for (const auto& [name, value] : nn::parameters(model)) CHECK(value.is_leaf() == (name != "pos_embed"));
+  const std::vector<double> positions = nn::parameters(model)[1].second.values();
+  for (int i = 0; i < 16; ++i) CHECK(positions[static_cast<std::size_t>(i)] == 0);  // the class token's
+  const double* last = positions.data() + 4 * 16;                                   // patch (1, 1)
+  CHECK(last[0] == Approx(std::sin(1.0)));
+  CHECK(last[4] == Approx(std::cos(1.0)));
+  CHECK(last[8 + 1] == Approx(std::sin(std::pow(10000.0, -0.25))));
+}
+
+TEST_CASE("dropout and drop path draw only in training, and the same for the same step", "[nn]") {
+  models::ViTConfig config = small_vit();
+  config.drop_path = 0.5, config.dropout = 0.3, config.depth = 3;
+  const models::ViT model(config, 1, {DType::f64});
+  const Tensor images = noise({4, 3, 8, 8});
+  auto trained = [&](std::uint64_t step) {
+    nn::Training on;
+    RandomScope scope(1, step);
+    return model(images).values();
+  };
+  const std::vector<double> plain = model(images).values();
+  CHECK(plain == model(images).values());
+  CHECK(trained(1) == trained(1));
+  CHECK(trained(1) != trained(2));
+  CHECK(trained(1) != plain);
+  CHECK_FALSE(nn::Training::active());
+  {
+    nn::Training on;
+    CHECK_THROWS_AS(model(images), Error);  // no RandomScope
+    nn::Training off(false);
+    CHECK(model(images).values() == plain);
+  }
+
+  nn::Training on;
+  RandomScope scope(1, 1);
+  const Tensor dropped = nn::DropPath(0.5)(ones({1000, 3}));
+  const std::vector<double> rows = dropped.values();
+  int kept = 0;
+  for (std::size_t i = 0; i < rows.size(); i += 3) {
+    CHECK((rows[i] == 0 || rows[i] == 2));
+    CHECK((rows[i] == rows[i + 1] && rows[i] == rows[i + 2]));
+    kept += rows[i] != 0;
+  }
+  CHECK(kept > 400);
+  CHECK(kept < 600);
+}
+
+TEST_CASE("x^3/sqrt(n) counts the visible keys of each row", "[nn]") {
+  const Index tokens = 5;
+  auto weights = [&](const char* text, bool causal, bool masked) {
+    nn::Init init(2, {DType::f64});
+    nn::SelfAttention layer({.width = 8, .heads = 2, .scoring = nn::parse_scoring(text), .causal = causal, .std = 1},
+                            init);
+    Tensor a, s;
+    layer.weights.on_value([&](const Tensor& x) { a = x.detach(); });
+    layer.scores.on_value([&](const Tensor& x) { s = x.detach(); });
+    const Tensor mask = masked ? from_values({1, 0, 1, 1, 1}, {1, tokens}, {DType::boolean}) : Tensor{};
+    layer(noise({1, tokens, 8}), {}, mask);
+    return std::pair(a.values(), s.values());
+  };
+  for (bool causal : {false, true})
+    for (bool masked : {false, true}) {
+      INFO("causal " << causal << ", key mask " << masked);
+      const auto [counted, scores] = weights("x^3/sqrt(n)", causal, masked);
+      const auto [fixed, same_scores] = weights("x^3/sqrt(N)", causal, masked);
+      std::size_t at = 0;
+      for (Index h = 0; h < 2; ++h)
+        for (Index i = 0; i < tokens; ++i) {
+          auto visible = [&](Index j) { return (!causal || j <= i) && !(masked && j == 1); };
+          double n = 0;
+          for (Index j = 0; j < tokens; ++j) n += visible(j);
+          for (Index j = 0; j < tokens; ++j, ++at) {
+            const double cube = visible(j) ? std::pow(scores[at], 3) : 0;
+            CHECK(counted[at] == Approx(cube / std::sqrt(n)).epsilon(1e-12).margin(1e-15));
+            CHECK(fixed[at] == Approx(cube / std::sqrt(5.0)).epsilon(1e-12).margin(1e-15));
+          }
+        }
+    }
+}
+
+TEST_CASE("watching the matrix changes no bit, and gradients reach it", "[nn]") {
+  for (const char* text : {"softmax", "x^3/sqrt(N)", "relu/N"}) {
+    INFO(text);
+    nn::Init init(2, {DType::f64});
+    nn::SelfAttention layer({.width = 8, .heads = 2, .scoring = nn::parse_scoring(text), .std = 0.5}, init);
+    const Tensor x = noise({2, 5, 8}).track();
+    auto gradient = [&](const Tensor& y) { return grad(sum(square(y)), x); };
+    const Tensor y = layer(x), dx = gradient(y);
+
+    int seen = 0;
+    const int id = layer.weights.on_value([&](const Tensor&) { ++seen; });
+    const Tensor watched = layer(x);
+    CHECK(watched.values() == y.values());
+    CHECK(gradient(watched).values() == dx.values());
+    CHECK(seen == 1);
+
+    layer.weights.remove(id);
+    Tensor da;
+    const int gradient_id = layer.weights.on_gradient([&](const Tensor& g) { da = g.detach(); });
+    const Tensor through = layer(x);
+    CHECK(largest_difference(through, y) < 1e-13);
+    CHECK(largest_difference(gradient(through), dx) < 1e-12);
+    REQUIRE(da);
+    CHECK(da.shape() == Shape{2, 2, 5, 5});
+    layer.weights.remove(gradient_id);
+    CHECK_FALSE(layer.weights.watched());
+    CHECK(layer(x).values() == y.values());
+  }
+}
+
+TEST_CASE("MLP with a watched hidden layer is the same function", "[nn]") {
+  nn::Init init(2, {DType::f64});
+  nn::MLP layer(6, 10, init, 0.5);
+  const Tensor x = noise({3, 6}), residual = noise({3, 6}, DType::f64, 8);
+  const Tensor y = layer(x, residual);
+  Shape seen;
+  layer.hidden_tap.on_value([&](const Tensor& h) { seen = h.shape(); });
+  CHECK(largest_difference(layer(x, residual), y) < 1e-14);
+  CHECK(seen == Shape{3, 10});
+  const nn::MLP copy = layer;  // watches nothing
+  CHECK_FALSE(copy.hidden_tap.watched());
+}
+
+TEST_CASE("parameters are assigned by name, all or none", "[nn]") {
+  nn::Init init(2);
+  nn::Linear a(2, 3, init), b(2, 3, init);
+  nn::assign(a, nn::parameters(b));
+  CHECK(a.weight.values() == b.weight.values());
+  CHECK(a.weight.is_leaf());
+
+  const std::vector<double> before = a.weight.values();
+  CHECK_THROWS_WITH(
+      nn::assign(a, {{"weight", zeros({3, 3})}, {"gain", zeros({3})}}),
+      "model: the values do not fit: missing: bias; unexpected: gain; wrong shape: weight [3, 3] instead of [3, 2]");
+  CHECK_THROWS_WITH(nn::assign(a, {{"weight", zeros({3, 2})}, {"weight", zeros({3, 2})}, {"bias", zeros({3})}}),
+                    "model: the values do not fit: given twice: weight");
+  CHECK(a.weight.values() == before);
+}
+
+TEST_CASE("models move between types, freeze and forget gradients", "[nn]") {
+  models::ViT model(small_vit(), 1);
+  const std::vector<double> before = nn::parameters(model)[2].second.values();
+  nn::to(model, DType::f64);
+  for (const auto& [name, value] : nn::parameters(model)) CHECK((value.dtype() == DType::f64 && value.is_leaf()));
+  CHECK(nn::parameters(model)[2].second.values() == before);
+  CHECK_THROWS_WITH(nn::to(model, DType::i64), "to: parameters cannot be i64; f32 or f64");
+
+  backward(sum(model(noise({1, 3, 8, 8}))));
+  CHECK(nn::parameters(model)[0].second.grad());
+  nn::zero_grad(model);
+  CHECK_FALSE(nn::parameters(model)[0].second.grad());
+  nn::track(model, false);
+  CHECK_FALSE(model(noise({1, 3, 8, 8})).tracked());
+}
+
+TEST_CASE("ViT configurations are checked", "[nn]") {
+  auto message = [](auto change) -> std::string {
+    models::ViTConfig config = small_vit();
+    change(config);
+    try {
+      models::ViT model(config, 1);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "(accepted)";
+  };
+  CHECK(message([](auto&) {}) == "(accepted)");
+  CHECK(message([](auto& c) { c.depth = 0; }) == "vit: depth is 0, must be at least 1");
+  CHECK(message([](auto& c) { c.image = 30; }) == "vit: image 30 is not a multiple of patch 4");
+  CHECK(message([](auto& c) { c.heads = 3; }) == "vit: width 16 is not a multiple of heads 3");
+  CHECK(message([](auto& c) { c.drop_path = 1; }) == "vit: drop_path is 1, must be in [0, 1)");
+  CHECK(message([](auto& c) { c.init_std = std::nan(""); }) == "vit: init_std is nan, must be zero or more");
+  CHECK(message([](auto& c) { c.width = 18, c.positions = models::ViTConfig::Positions::sincos; }) ==
+        "vit: width 18 is not a multiple of 4, which sincos positions need");
+  CHECK_THROWS_WITH(models::vit_preset("tinny"),
+                    "vit: no preset \"tinny\" (did you mean \"tiny\"?); there are tiny, small and base");
+  CHECK_THROWS_WITH(models::ViT(small_vit(), 1)(zeros({2, 1, 8, 8})),
+                    "vit: images of shape [2, 1, 8, 8], expected [B, 3, 8, 8]");
+}
+
+TEST_CASE("training FLOPs of ViT-Tiny", "[nn]") {
+  models::ViTConfig config = models::vit_preset("tiny");
+  config.image = 32, config.patch = 4, config.classes = 10;
+  // 12 blocks of 65 tokens: 3 * 12 * 65 * (24 * 192^2 + 4 * 65 * 192); embedding 2 * (2 * 64 * 48 * 192); head 3 * 2 *
+  // 192 * 10.
+  CHECK(models::training_flops(config, 2) == 2.0 * (2340.0 * (884736 + 49920) + 2359296 + 11520));
+}

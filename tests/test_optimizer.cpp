@@ -1,0 +1,211 @@
+// Optimizers against their formulas, schedules, gradient norm, moving average; states that go on to the bit.
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <limits>
+#include <numbers>
+
+#include "models/vit.h"
+#include "train/optimizer.h"
+
+using namespace norma;
+using namespace norma::train;
+
+namespace {
+
+/// One matrix, one vector, one table of positions.
+class Toy : public nn::Module {
+ public:
+  explicit Toy(DType dtype = DType::f64, std::uint64_t seed = 1) {
+    nn::Init init(seed, {dtype});
+    weight = init.normal({3, 4}, 1), bias = init.normal({4}, 1), positions = init.normal({2, 2}, 1);
+    unused = init.normal({2}, 1);
+  }
+  void visit(nn::Visitor& v) override {
+    v("weight", weight), v("bias", bias), v("pos_embed", positions), v("unused", unused);
+  }
+  /// A loss whose gradients are x^3 of each parameter.
+  void differentiate() {
+    auto quartic = [](const Tensor& x) { return sum(square(square(x))) * 0.25; };
+    backward(quartic(weight) + quartic(bias) + quartic(positions));
+  }
+  Tensor weight, bias, positions, unused;
+};
+
+Approx close(double expected) { return Approx(expected).epsilon(1e-12).margin(1e-15); }
+
+/// The values of a parameter after `steps` steps of one element's formula: f(x, gradient, step).
+template <class Formula>
+void check_against(const std::vector<double>& start, const Tensor& found, int steps, double tolerance, Formula make) {
+  const std::vector<double> values = found.values();
+  for (std::size_t i = 0; i < start.size(); ++i) {
+    auto formula = make();
+    double x = start[i];
+    for (int t = 1; t <= steps; ++t) x = formula(x, x * x * x, t);
+    CHECK(values[i] == Approx(x).epsilon(tolerance));
+  }
+}
+
+auto adamw(double lr, double decay, double scale) {
+  return [=] {
+    return [=, m = 0.0, v = 0.0](double x, double g, int t) mutable {
+      g *= scale;
+      m = 0.9 * m + 0.1 * g, v = 0.99 * v + 0.01 * g * g;
+      const double step = m / (1 - std::pow(0.9, t)) / (std::sqrt(v / (1 - std::pow(0.99, t))) + 1e-6);
+      return x - lr * decay * x - lr * step;
+    };
+  };
+}
+
+auto sgd(double lr, double decay, double scale) {
+  return [=] {
+    return [=, velocity = 0.0](double x, double g, int) mutable {
+      velocity = 0.8 * velocity + g * scale + decay * x;
+      return x - lr * velocity;
+    };
+  };
+}
+
+const OptimizerConfig adamw_config{.lr = 0.01, .weight_decay = 0.1, .beta2 = 0.99, .eps = 1e-6};
+const OptimizerConfig sgd_config{.kind = "sgd", .weight_decay = 0.1, .momentum = 0.8};
+
+}  // namespace
+
+TEST_CASE("AdamW and SGD follow their formulas", "[optimizer]") {
+  for (const bool adam : {true, false})
+    for (const DType dtype : {DType::f64, DType::f32})
+      for (const double scale : {1.0, 0.25}) {
+        INFO((adam ? "adamw " : "sgd ") << name(dtype) << " scale " << scale);
+        Toy toy(dtype);
+        const std::vector<double> weight = toy.weight.values(), bias = toy.bias.values(),
+                                  positions = toy.positions.values(), unused = toy.unused.values();
+        const auto optimizer = Optimizer::make(adam ? adamw_config : sgd_config, toy);
+        for (int i = 0; i < 5; ++i) {
+          toy.differentiate();
+          optimizer->step(0.02, scale);
+          CHECK_FALSE(toy.weight.grad());
+        }
+        const double tolerance = dtype == DType::f64 ? 1e-12 : 1e-5;
+        auto check = [&](const std::vector<double>& start, const Tensor& found, double decay) {
+          if (adam)
+            check_against(start, found, 5, tolerance, adamw(0.02, decay, scale));
+          else
+            check_against(start, found, 5, tolerance, sgd(0.02, decay, scale));
+        };
+        check(weight, toy.weight, 0.1);
+        check(bias, toy.bias, 0);
+        check(positions, toy.positions, 0);
+        CHECK(toy.unused.values() == unused);
+        CHECK(toy.weight.is_leaf());
+      }
+}
+
+TEST_CASE("matrices decay, all else does not", "[optimizer]") {
+  models::ViTConfig config;
+  config.image = 8, config.patch = 4, config.width = 8, config.heads = 2, config.depth = 1;
+  models::ViT model(config, 1);
+  for (const auto& [name, p] : nn::parameters(model)) {
+    INFO(name);
+    const bool matrix = name.ends_with("weight") && name.find("norm") == std::string::npos;
+    CHECK(decays(name, p) == matrix);
+  }
+}
+
+TEST_CASE("a loaded state goes on to the bit", "[optimizer]") {
+  for (const OptimizerConfig& config : {adamw_config, sgd_config}) {
+    INFO(config.kind);
+    Toy whole(DType::f32), first(DType::f32), second(DType::f32, 2);
+    auto run = [](Toy& toy, Optimizer& optimizer, int steps) {
+      for (int i = 0; i < steps; ++i) toy.differentiate(), optimizer.step(0.02);
+    };
+    const auto a = Optimizer::make(config, whole);
+    run(whole, *a, 6);
+    const auto b = Optimizer::make(config, first);
+    run(first, *b, 3);
+    const auto c = Optimizer::make(config, second);
+    nn::assign(second, nn::parameters(first));
+    c->load(b->state());
+    run(second, *c, 3);
+    for (const auto& [x, y] : {std::pair(whole.weight, second.weight), std::pair(whole.bias, second.bias)})
+      CHECK(x.values() == y.values());
+    CHECK(c->state().back().first == "step");
+    CHECK(c->state().back().second.item() == 6);
+
+    nn::Named damaged = b->state();
+    damaged.pop_back();
+    damaged[0].second = zeros({1});
+    const std::string moment = config.kind == "sgd" ? "momentum" : "m";
+    CHECK_THROWS_WITH(c->load(damaged), "optimizer: the values do not fit: missing: step; wrong shape: " + moment +
+                                            "/weight [1] instead of [3, 4]");
+  }
+}
+
+TEST_CASE("optimizer settings are checked", "[optimizer]") {
+  Toy toy;
+  auto make = [&](auto change) {
+    OptimizerConfig config;
+    change(config);
+    Optimizer::make(config, toy);
+  };
+  CHECK_THROWS_WITH(make([](auto& c) { c.kind = "adamv"; }),
+                    "optimizer: unknown kind \"adamv\" (did you mean \"adamw\"?); there are adamw and sgd");
+  CHECK_THROWS_WITH(make([](auto& c) { c.lr = -1; }), "optimizer: lr is -1, must be zero or more");
+  CHECK_THROWS_WITH(make([](auto& c) { c.beta1 = 1; }), "optimizer: beta1 is 1, must be in [0, 1)");
+  CHECK_THROWS_WITH(make([](auto& c) { c.eps = std::nan(""); }), "optimizer: eps is nan, must be above zero");
+  CHECK_THROWS_WITH(make([](auto& c) { c.momentum = 1.5; }), "optimizer: momentum is 1.5, must be in [0, 1)");
+  CHECK_THROWS_WITH(Ema(toy, 1), "ema: decay is 1, must be in [0, 1)");
+}
+
+TEST_CASE("learning rates: warm-up, then cosine or constant", "[optimizer]") {
+  const ScheduleConfig cosine{.lr = 1, .min_lr = 0.1, .warmup_lr = 0.2, .warmup_steps = 4, .total_steps = 14};
+  CHECK(learning_rate(cosine, 0) == close(0.2));
+  CHECK(learning_rate(cosine, 1) == close(0.4));
+  CHECK(learning_rate(cosine, 4) == close(1));
+  CHECK(learning_rate(cosine, 9) == close(0.55));
+  CHECK(learning_rate(cosine, 6) == close(0.1 + 0.45 * (1 + std::cos(std::numbers::pi / 5))));
+  CHECK(learning_rate(cosine, 14) == 0.1);
+  CHECK(learning_rate(cosine, 1000) == 0.1);
+  ScheduleConfig constant = cosine;
+  constant.kind = "constant";
+  CHECK(learning_rate(constant, 2) == close(0.6));
+  CHECK(learning_rate(constant, 1000) == 1);
+  ScheduleConfig unknown = cosine;
+  unknown.kind = "cosin";
+  CHECK_THROWS_WITH(learning_rate(unknown, 5),
+                    "schedule: unknown kind \"cosin\" (did you mean \"cosine\"?); there are cosine and constant");
+  CHECK(learning_rate({.min_lr = 0.5, .warmup_steps = 5, .total_steps = 5}, 5) == 0.5);
+}
+
+TEST_CASE("the norm of all gradients", "[optimizer]") {
+  Toy toy;
+  CHECK(gradient_norm(toy) == 0);
+  toy.differentiate();
+  double sum = 0;
+  for (const Tensor& p : {toy.weight, toy.bias, toy.positions})
+    for (double x : p.values()) sum += std::pow(x, 6);
+  CHECK(gradient_norm(toy) == close(std::sqrt(sum)));
+  toy.bias.set_grad(full({4}, std::numeric_limits<double>::infinity(), {DType::f64}));
+  CHECK_FALSE(std::isfinite(gradient_norm(toy)));
+  toy.bias.set_grad(full({4}, std::nan(""), {DType::f64}));
+  CHECK_FALSE(std::isfinite(gradient_norm(toy)));
+}
+
+TEST_CASE("the moving average of weights", "[optimizer]") {
+  Toy toy;
+  const double start = toy.weight.values()[0];
+  Ema ema(toy, 0.75);
+  fill(toy.weight, 1);
+  ema.update(toy);
+  ema.update(toy);
+  CHECK(ema.values()[0].first == "weight");
+  CHECK(ema.values()[0].second.values()[0] == close(0.5625 * start + 0.4375));
+  CHECK(toy.weight.values()[0] == 1);
+
+  Toy other;
+  Ema again(other, 0.75);
+  again.load(ema.values());
+  CHECK(again.values()[0].second.values() == ema.values()[0].second.values());
+  nn::LayerNorm stranger;
+  nn::Init init(1);
+  stranger = nn::LayerNorm(2, init);
+  CHECK_THROWS_AS(ema.update(stranger), Error);
+}

@@ -1,0 +1,241 @@
+// Watching a model: what a Probe records, how its statistics compare with the matrix itself, and what it says.
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cmath>
+
+#include "inspect/probe.h"
+#include "models/vit.h"
+
+using namespace norma;
+using namespace norma::inspect;
+
+namespace {
+
+models::ViTConfig small_vit(const std::string& attention) {
+  models::ViTConfig config;
+  config.image = 8, config.patch = 4, config.classes = 5, config.width = 16, config.depth = 2, config.heads = 2;
+  config.init_std = 0.3;
+  config.attention = nn::parse_scoring(attention);
+  return config;
+}
+
+Tensor images(Index batch, DType dtype = DType::f64) {
+  nn::Init init(7, {dtype});
+  return init.normal({batch, 3, 8, 8}, 1).track(false);
+}
+
+double root_of_squares(const Tensor& x) {
+  double sum = 0;
+  for (double v : x.values()) sum += v * v;
+  return std::sqrt(sum);
+}
+
+Approx close(double expected) { return Approx(expected).epsilon(1e-10).margin(1e-13); }
+
+/// A head's statistics from its matrices, by the definitions.
+struct Definition {
+  double fro = 0, jacobian = 0, scores = 0, scores2 = 0, score_max = -1e300, sums = 0, sums2 = 0, min = 1e300,
+         max = -1e300;
+  double negative = 0, small = 0, entropy = 0, grad_a = 0, grad_s = 0;
+};
+
+}  // namespace
+
+TEST_CASE("globs", "[probe]") {
+  CHECK(glob_match("blocks.*.out", "blocks.11.out"));
+  CHECK(glob_match("*", ""));
+  CHECK(glob_match("*attn*", "blocks.3.attn.weights"));
+  CHECK(glob_match("blocks.{1,11}.attn", "blocks.11.attn"));
+  CHECK(glob_match("blocks.{1,*2}.{attn,mlp}", "blocks.12.mlp"));
+  CHECK(glob_match("a{,b}", "a"));
+  CHECK_FALSE(glob_match("blocks.{1,2}.attn", "blocks.12.attn"));
+  CHECK_FALSE(glob_match("blocks.*.out", "blocks.1.outer"));
+  CHECK_FALSE(glob_match("", "a"));
+  CHECK_FALSE(glob_match("a", ""));
+}
+
+TEST_CASE("values and gradients at named places", "[probe]") {
+  models::ViT model(small_vit("x^3/sqrt(N)"), 1, {DType::f64});
+  Probe probe(model);
+  probe.value("blocks.*.out", frobenius()).value("blocks.{0,1}.out", keep_all()).gradient("blocks.1.out", keep_all());
+  const Tensor loss = sum(square(model(images(3))));
+  backward(loss);
+
+  auto values = probe.take_values();
+  REQUIRE(values.size() == 2);
+  for (const auto& [place, records] : values) {
+    INFO(place);
+    REQUIRE(records.size() == 2);
+    CHECK(records[0].shape() == Shape{});
+    CHECK(records[0].dtype() == DType::f64);
+    CHECK(records[1].shape() == Shape{3, 5, 16});
+    CHECK_FALSE(records[1].tracked());
+    CHECK(records[0].item() == close(root_of_squares(records[1])));
+  }
+  const auto gradients = probe.take_gradients();
+  REQUIRE(gradients.size() == 1);
+  const Tensor found = gradients.at("blocks.1.out").at(0);
+
+  // The last block's output feeds only the class token's logits: its gradient is that of norm and head.
+  const nn::Named p = nn::parameters(model);
+  const Tensor out = values.at("blocks.1.out")[1].track();
+  auto of = [&](const std::string& name) {
+    return std::find_if(p.begin(), p.end(), [&](const auto& entry) { return entry.first == name; })->second.detach();
+  };
+  const Tensor normed = layer_norm(out, of("norm.weight"), of("norm.bias"));
+  const Tensor logits = linear(select(normed, 1, 0), of("head.weight"), of("head.bias"));
+  const std::vector<double> expected = grad(sum(square(logits)), out).values(), got = found.values();
+  for (std::size_t i = 0; i < got.size(); ++i) CHECK(got[i] == close(expected[i]));
+
+  CHECK(probe.take_values().empty());  // taken
+  model(images(1));
+  CHECK(probe.take_values().size() == 2);
+}
+
+TEST_CASE("a probe stops watching when it ends", "[probe]") {
+  models::ViT model(small_vit("softmax"), 1, {DType::f64});
+  Tensor loss;
+  {
+    Probe probe(model);
+    probe.gradient("blocks.*.attn.weights", frobenius()).attention("*");
+    loss = sum(model(images(2)));
+  }
+  backward(loss);  // the graph's hooks find nobody
+  nn::for_each_tap(model, [](const std::string& name, nn::Tap& tap) {
+    INFO(name);
+    CHECK_FALSE(tap.watched());
+  });
+}
+
+TEST_CASE("attention statistics are those of the matrix", "[probe]") {
+  const Index batch = 3, heads = 2, tokens = 5;
+  const char* attentions[] = {"softmax",      "x^3/sqrt(N)",         "0.5x + x^3/14",
+                              "x^2/sum(x^2)", "sigmoid(x - log(N))", "relu/N"};
+  for (const char* text : attentions) {
+    INFO(text);
+    const Scoring scoring = nn::parse_scoring(text);
+    models::ViT model(small_vit(text), 1, {DType::f64});
+    auto train = [&] { backward(mean(square(model(images(batch))))); };
+
+    std::vector<std::pair<std::string, HeadStats>> measured;
+    {
+      Probe probe(model);
+      probe.attention("blocks.*.attn.stats");
+      train();
+      measured = probe.take_attention();
+    }
+    REQUIRE(measured.size() == 2);
+    CHECK(measured[0].first == "blocks.0.attn.stats");
+    CHECK(measured[1].first == "blocks.1.attn.stats");
+
+    Probe probe(model);
+    probe.value("*.attn.weights", keep_all()).value("*.attn.scores", keep_all());
+    probe.gradient("*.attn.weights", keep_all()).gradient("*.attn.scores", keep_all());
+    probe.attention("*");  // beside the matrix: the same figures from the composition
+    train();
+    auto values = probe.take_values(), gradients = probe.take_gradients();
+    const auto beside = probe.take_attention();
+
+    for (std::size_t layer = 0; layer < 2; ++layer) {
+      const std::string place = "blocks." + std::to_string(layer) + ".attn.";
+      const std::vector<double> a = values.at(place + "weights")[0].values(),
+                                s = values.at(place + "scores")[0].values(),
+                                da = gradients.at(place + "weights")[0].values(),
+                                ds = gradients.at(place + "scores")[0].values();
+      for (Index h = 0; h < heads; ++h) {
+        Definition d;
+        for (Index b = 0; b < batch; ++b) {
+          double a2 = 0, jacobian2 = 0, da2 = 0, ds2 = 0;
+          for (Index i = 0; i < tokens; ++i) {
+            const auto row = static_cast<std::size_t>(((b * heads + h) * tokens + i) * tokens);
+            double row_sum = 0;
+            for (std::size_t j = row; j < row + static_cast<std::size_t>(tokens); ++j) {
+              a2 += a[j] * a[j], da2 += da[j] * da[j], ds2 += ds[j] * ds[j], row_sum += a[j];
+              d.scores += s[j], d.scores2 += s[j] * s[j], d.score_max = std::max(d.score_max, s[j]);
+              d.min = std::min(d.min, a[j]), d.max = std::max(d.max, a[j]);
+              d.negative += a[j] < 0, d.small += std::abs(a[j]) < 1e-3;
+              if (a[j] > 0) d.entropy -= a[j] * std::log(a[j]);
+            }
+            d.sums += row_sum, d.sums2 += row_sum * row_sum;
+            // The row's Jacobian by differentiating it: d a_k / d s_j for every pair.
+            Tensor scores =
+                from_values({s.begin() + static_cast<Index>(row), s.begin() + static_cast<Index>(row) + tokens},
+                            {1, 1, 1, tokens}, {DType::f64});
+            scores.track();
+            const Tensor weights = attention_weights(scores, {scoring, 0, false, {}, 0, {}, {}});
+            for (Index k = 0; k < tokens; ++k) {
+              const double size = root_of_squares(grad(sum(select(weights, 3, k)), scores));
+              jacobian2 += size * size;
+            }
+          }
+          d.fro += std::sqrt(a2), d.jacobian += std::sqrt(jacobian2), d.grad_a += std::sqrt(da2),
+              d.grad_s += std::sqrt(ds2);
+        }
+        const double b = static_cast<double>(batch), rows = b * static_cast<double>(tokens);
+        const double entries = rows * static_cast<double>(tokens);
+        for (const HeadStats& m : {measured[layer].second, beside[layer].second}) {
+          const auto at = static_cast<std::size_t>(h);
+          REQUIRE(m.fro.size() == 2);
+          CHECK(m.fro[at] == close(d.fro / b));
+          CHECK(m.jacobian[at] == close(d.jacobian / b));
+          CHECK(m.score_mean[at] == close(d.scores / entries));
+          CHECK(m.score_rms[at] == close(std::sqrt(d.scores2 / entries)));
+          CHECK(m.score_max[at] == close(d.score_max));
+          CHECK(m.row_sum[at] == close(d.sums / rows));
+          const double spread = d.sums2 / rows - d.sums / rows * d.sums / rows;
+          CHECK(m.row_sum_std[at] * m.row_sum_std[at] == close(std::max(0.0, spread)));
+          CHECK(m.min[at] == close(d.min));
+          CHECK(m.max[at] == close(d.max));
+          CHECK(m.negative_share[at] == close(d.negative / entries));
+          CHECK(m.small_share[at] == close(d.small / entries));
+          CHECK(m.grad_a[at] == close(d.grad_a / b));
+          CHECK(m.grad_s[at] == close(d.grad_s / b));
+          if (scoring.kind == Scoring::Kind::softmax || scoring.normalize)
+            CHECK(m.entropy[at] == close(d.entropy / rows));
+          else
+            CHECK(std::isnan(m.entropy[at]));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("watching statistics changes no bit", "[probe]") {
+  for (const char* text : {"softmax", "x^3/sqrt(N)"}) {
+    INFO(text);
+    models::ViT model(small_vit(text), 1);
+    auto everything = [&] {
+      nn::zero_grad(model);
+      const Tensor logits = model(images(2, DType::f32));
+      backward(sum(square(logits)));
+      std::vector<double> all = logits.values();
+      for (const auto& [name, p] : nn::parameters(model))
+        for (double x : p.grad().values()) all.push_back(x);
+      return all;
+    };
+    const std::vector<double> before = everything();
+    Probe statistics(model);
+    statistics.attention("*.stats");
+    CHECK(everything() == before);
+    CHECK(statistics.take_attention().size() == 2);
+    Probe matrices(model);
+    matrices.value("*.attn.*", frobenius());
+    CHECK(everything() == before);
+    CHECK(matrices.take_values().size() == 4);
+  }
+}
+
+TEST_CASE("patterns that match nothing say what is near", "[probe]") {
+  models::ViT model(small_vit("softmax"), 1);
+  Probe probe(model);
+  CHECK_THROWS_WITH(probe.attention("blocks.*.atn.stats"),
+                    "probe: nothing matches \"blocks.*.atn.stats\"; near: blocks.*.attn.stats");
+  CHECK_THROWS_WITH(
+      probe.value("block.*.out", frobenius()),
+      "probe: nothing matches \"block.*.out\"; near: blocks.*.out, blocks.*.mlp.hidden, blocks.*.attn.scores");
+  CHECK_THROWS_WITH(probe.gradient("blocks.7.out", frobenius()),
+                    Catch::StartsWith("probe: nothing matches \"blocks.7.out\"; near: blocks.*.out"));
+  nn::LayerNorm bare;
+  Probe nowhere(bare);
+  CHECK_THROWS_WITH(nowhere.attention("*"), "probe: nothing matches \"*\": the model has no such places");
+}
