@@ -1,0 +1,143 @@
+// Reductions and their derivatives.
+#include <limits>
+
+#include "autograd/dispatch.h"
+
+namespace norma {
+
+namespace {
+
+/// The axes of one reduction: a bit each, and the shape with them kept and dropped.
+struct Reduced {
+  unsigned axes = 0;
+  Shape kept, dropped;
+  Index count = 1;  // elements that make one output
+
+  Reduced(std::string_view op, const Tensor& x, Axes list) {
+    check_present(op, x);
+    if (list.size() == 0) axes = (1u << x.rank()) - 1;
+    for (const int given : list) {
+      const unsigned bit = 1u << normalize_axis(op, given, x.shape());
+      if (axes & bit) fail("{}: axis {} is given twice", op, given);
+      axes |= bit;
+    }
+    kept = x.shape();
+    for (int axis = 0; axis < x.rank(); ++axis) {
+      if (axes >> axis & 1u) {
+        count *= x.shape()[axis];
+        kept.set(axis, 1);
+      } else {
+        dropped.append(x.shape()[axis]);
+      }
+    }
+  }
+  const Shape& shape(bool keep_dims) const { return keep_dims ? kept : dropped; }
+};
+
+Tensor with_shape(const Tensor& fresh, const Shape& shape) { return fresh.with_layout(Layout(shape)); }
+
+Tensor extremum(ReduceOp op, const Tensor& x, Axes axes, bool keep_dims) {
+  const Reduced r(name(op), x, axes);
+  return record(with_shape(call(op, x, r.axes), r.shape(keep_dims)), {x},
+                {name(op).data(), keep0 | keep_output, [r](const Ctx& c, const Tensor& g) -> Tensors {
+                   const Tensor x0 = c.saved(0), hit = cast(equal(x0, reshape(c.saved(1), r.kept)), x0.dtype());
+                   const Tensor ties = call(ReduceOp::sum, hit, r.axes);
+                   return {hit * (reshape(g, r.kept) / ties)};
+                 }});
+}
+
+Tensor position(ReduceOp op, const Tensor& x, int axis, bool keep_dims) {
+  const Reduced r(name(op), x, {axis});
+  return with_shape(call(op, x, r.axes), r.shape(keep_dims));
+}
+
+}  // namespace
+
+Tensor sum(const Tensor& x, Axes axes, bool keep_dims) {
+  const Reduced r("sum", x, axes);
+  return record(with_shape(call(ReduceOp::sum, x, r.axes), r.shape(keep_dims)), {x},
+                {"sum", keep_nothing, [kept = r.kept, shape = x.shape()](const Ctx&, const Tensor& g) -> Tensors {
+                   return {expand(reshape(g, kept), shape)};
+                 }});
+}
+
+Tensor mean(const Tensor& x, Axes axes, bool keep_dims) {
+  check_floating("mean", x);
+  return sum(x, axes, keep_dims) * (1.0 / static_cast<double>(Reduced("mean", x, axes).count));
+}
+
+Tensor max(const Tensor& x, Axes axes, bool keep_dims) { return extremum(ReduceOp::max, x, axes, keep_dims); }
+Tensor min(const Tensor& x, Axes axes, bool keep_dims) { return extremum(ReduceOp::min, x, axes, keep_dims); }
+
+Tensor var(const Tensor& x, Axes axes, bool keep_dims, int correction) {
+  check_floating("var", x);
+  const auto freedom = static_cast<double>(std::max<Index>(0, Reduced("var", x, axes).count - correction));
+  return sum(square(x - mean(x, axes, true)), axes, keep_dims) * (1 / freedom);
+}
+
+Tensor norm(const Tensor& x, Axes axes, bool keep_dims) {
+  check_floating("norm", x);
+  const Reduced r("norm", x, axes);
+  Tensor y;
+  {
+    NoGrad off;
+    y = sqrt(sum(square(x), axes, keep_dims));
+  }
+  return record(y, {x}, {"norm", keep0 | keep_output, [kept = r.kept](const Ctx& c, const Tensor& g) -> Tensors {
+                           // x / y, and 0 at the origin, where y has no derivative
+                           const Tensor length = c.saved(1), zero = scalar_like(0, length), origin = equal(length, zero);
+                           const Tensor inverse = reciprocal(where(origin, scalar_like(1, length), length));
+                           return {c.saved(0) * reshape(g * where(origin, zero, inverse), kept)};
+                         }});
+}
+
+Tensor logsumexp(const Tensor& x, int axis, bool keep_dims) {
+  check_floating("logsumexp", x);
+  const Reduced r("logsumexp", x, {axis});
+  Tensor y;
+  {
+    NoGrad off;
+    // Shifted by the row's maximum; a row of -infinity (or without elements) needs no shift.
+    Tensor shift = r.count ? max(x, {axis}, true) : zeros(r.kept, place_of(x));
+    const Tensor infinity = scalar_like(std::numeric_limits<double>::infinity(), x);
+    shift = where(equal(abs(shift), infinity), scalar_like(0, x), shift);
+    y = reshape(log(sum(exp(x - shift), {axis}, true)) + shift, r.shape(keep_dims));
+  }
+  return record(y, {x}, {"logsumexp", keep0 | keep_output, [kept = r.kept](const Ctx& c, const Tensor& g) -> Tensors {
+                           return {exp(c.saved(0) - reshape(c.saved(1), kept)) * reshape(g, kept)};
+                         }});
+}
+
+Tensor argmax(const Tensor& x, int axis, bool keep_dims) { return position(ReduceOp::argmax, x, axis, keep_dims); }
+Tensor argmin(const Tensor& x, int axis, bool keep_dims) { return position(ReduceOp::argmin, x, axis, keep_dims); }
+
+Tensor cumsum(const Tensor& x, int axis) {
+  check_present("cumsum", x);
+  const int a = normalize_axis("cumsum", axis, x.shape());
+  const Tensor in = is_floating(x.dtype()) ? x : cast(x, DType::i64);
+  Tensor y = empty(in.shape(), place_of(in));
+  on(in).cumsum(in.view(), a, y.view());
+  return record(y, {in}, {"cumsum", keep_nothing, [a](const Ctx&, const Tensor& g) -> Tensors {
+                            return {flip(cumsum(flip(g, a), a), a)};
+                          }});
+}
+
+Tensor sum_to(const Tensor& x, const Shape& shape) {
+  check_present("sum_to", x);
+  if (x.shape() == shape) return x;
+  const int extra = x.rank() - shape.rank();
+  bool fits = extra >= 0;
+  unsigned axes = 0;
+  for (int axis = 0; fits && axis < x.rank(); ++axis) {
+    const Index to = axis < extra ? 1 : shape[axis - extra];
+    if (axis < extra || to != x.shape()[axis]) axes |= 1u << axis;
+    fits = to == 1 || to == x.shape()[axis];
+  }
+  if (!fits) fail("sum_to: {} does not broadcast to {}", shape, x.shape());
+  return record(with_shape(call(ReduceOp::sum, x, axes), shape), {x},
+                {"sum_to", keep_nothing, [from = x.shape()](const Ctx&, const Tensor& g) -> Tensors {
+                   return {expand(g, from)};
+                 }});
+}
+
+}  // namespace norma

@@ -1,0 +1,217 @@
+// Ops that change how elements are addressed, as views; and those that copy them elsewhere (contiguous, cast, to).
+#include <algorithm>
+#include <cstddef>
+
+#include "autograd/dispatch.h"
+
+namespace norma {
+
+namespace {
+
+std::string text(std::span<const Index> sizes) {
+  std::string s;
+  for (const Index n : sizes) s += fmt::format("{}{}", s.empty() ? "" : ", ", n);
+  return "[" + s + "]";
+}
+
+/// Elements start, start + step, ... of one axis, already checked.
+struct Cut {
+  int axis;
+  Index start, count, step;
+};
+
+Tensor take(const Tensor& x, Cut cut);
+
+/// The inverse of a cut: zeros of `shape` with x placed on the cut's elements.
+Tensor put(const Tensor& x, const Shape& shape, Cut cut) {
+  const Index end = cut.start + cut.count;
+  if (cut.step == 1) return pad(x, cut.axis, cut.start, shape[cut.axis] - end);
+  if (cut.step == -1) {
+    const Index first = cut.start - cut.count + 1;
+    return pad(flip(x, cut.axis), cut.axis, first, shape[cut.axis] - cut.start - 1);
+  }
+  Tensor y = zeros(shape, place_of(x));
+  on(x).copy(x.view(), y.with_layout(slice(y.layout(), cut.axis, cut.start, cut.count, cut.step)).view());
+  return record(y, {x}, {"put", keep_nothing, [cut](const Ctx&, const Tensor& g) -> Tensors { return {take(g, cut)}; }});
+}
+
+Tensor take(const Tensor& x, Cut cut) {
+  return record(x.with_layout(slice(x.layout(), cut.axis, cut.start, cut.count, cut.step)), {x},
+                {"slice", keep_nothing, [cut, shape = x.shape()](const Ctx&, const Tensor& g) -> Tensors {
+                   return {put(g, shape, cut)};
+                 }});
+}
+
+/// An axis of the result of unsqueeze and stack, which has one more than x.
+int normalize_new_axis(std::string_view op, int axis, Shape shape) {
+  shape.append(1);
+  return normalize_axis(op, axis, shape);
+}
+
+}  // namespace
+
+Tensor reshape(const Tensor& x, const Shape& shape) {
+  check_present("reshape", x);
+  if (x.shape() == shape) return x;
+  if (x.numel() != shape.numel()) {
+    fail("reshape: {} elements cannot become {} ({} elements)", x.numel(), shape, shape.numel());
+  }
+  const auto view = reshape(x.layout(), shape);
+  return record(view ? x.with_layout(*view) : copy_of(x).with_layout(Layout(shape)), {x},
+                {"reshape", keep_nothing, [from = x.shape()](const Ctx&, const Tensor& g) -> Tensors {
+                   return {reshape(g, from)};
+                 }});
+}
+
+Tensor reshape(const Tensor& x, std::initializer_list<Index> sizes) {
+  const std::span<const Index> given(sizes.begin(), sizes.size());
+  const auto open = std::count(sizes.begin(), sizes.end(), -1);
+  if (open == 0) return reshape(x, Shape(given));
+  check_present("reshape", x);
+  if (open > 1) fail("reshape: only one size may be -1, got {}", text(given));
+  Index known = 1;
+  for (const Index n : sizes) {
+    if (n == 0) fail("reshape: -1 has no meaning beside a size of 0, got {}", text(given));
+    if (n != -1) known *= n;
+  }
+  if (x.numel() % known != 0) fail("reshape: {} elements cannot become {}", x.numel(), text(given));
+  Shape shape;
+  for (const Index n : sizes) shape.append(n == -1 ? x.numel() / known : n);
+  return reshape(x, shape);
+}
+
+Tensor flatten(const Tensor& x, int first, int last) {
+  check_present("flatten", x);
+  if (x.rank() == 0) return reshape(x, Shape{1});
+  const int a = normalize_axis("flatten", first, x.shape()), b = normalize_axis("flatten", last, x.shape());
+  if (a > b) fail("flatten: the first axis {} comes after the last {} in {}", first, last, x.shape());
+  Shape shape;
+  Index merged = 1;
+  for (int axis = 0; axis < x.rank(); ++axis) {
+    if (axis < a || axis > b) shape.append(x.shape()[axis]);
+    if (axis >= a && axis <= b) merged *= x.shape()[axis];
+    if (axis == b) shape.append(merged);
+  }
+  return reshape(x, shape);
+}
+
+Tensor permute(const Tensor& x, std::initializer_list<int> axes) {
+  return permute(x, std::span<const int>(axes.begin(), axes.size()));
+}
+
+Tensor permute(const Tensor& x, std::span<const int> axes) {
+  check_present("permute", x);
+  std::array<int, max_rank> order{}, inverse{};
+  unsigned seen = 0;
+  if (static_cast<int>(axes.size()) != x.rank()) fail("permute: {} axes are given for {}", axes.size(), x.shape());
+  for (std::size_t i = 0; i < axes.size(); ++i) {
+    order[i] = normalize_axis("permute", axes[i], x.shape());
+    inverse[order[i]] = static_cast<int>(i);
+    if (seen >> order[i] & 1u) fail("permute: axis {} is given twice for {}", axes[i], x.shape());
+    seen |= 1u << order[i];
+  }
+  const Layout layout = permute(x.layout(), std::span<const int>(order.data(), axes.size()));
+  return record(x.with_layout(layout), {x},
+                {"permute", keep_nothing, [inverse, rank = axes.size()](const Ctx&, const Tensor& g) -> Tensors {
+                   return {permute(g, std::span<const int>(inverse.data(), rank))};
+                 }});
+}
+
+Tensor transpose(const Tensor& x, int a, int b) {
+  check_present("transpose", x);
+  const int i = normalize_axis("transpose", a, x.shape()), j = normalize_axis("transpose", b, x.shape());
+  return record(x.with_layout(transpose(x.layout(), i, j)), {x},
+                {"transpose", keep_nothing, [i, j](const Ctx&, const Tensor& g) -> Tensors { return {transpose(g, i, j)}; }});
+}
+
+Tensor squeeze(const Tensor& x, int axis) {
+  check_present("squeeze", x);
+  const int a = normalize_axis("squeeze", axis, x.shape());
+  if (x.shape()[a] != 1) fail("squeeze: axis {} of {} has size {}, not 1", axis, x.shape(), x.shape()[a]);
+  return record(x.with_layout(squeeze(x.layout(), a)), {x},
+                {"squeeze", keep_nothing, [a](const Ctx&, const Tensor& g) -> Tensors { return {unsqueeze(g, a)}; }});
+}
+
+Tensor unsqueeze(const Tensor& x, int axis) {
+  check_present("unsqueeze", x);
+  const int a = normalize_new_axis("unsqueeze", axis, x.shape());
+  return record(x.with_layout(unsqueeze(x.layout(), a)), {x},
+                {"unsqueeze", keep_nothing, [a](const Ctx&, const Tensor& g) -> Tensors { return {squeeze(g, a)}; }});
+}
+
+Tensor expand(const Tensor& x, const Shape& shape) {
+  check_present("expand", x);
+  if (x.shape() == shape) return x;
+  const int extra = shape.rank() - x.rank();
+  if (extra < 0) fail("expand: {} has more axes than {}", x.shape(), shape);
+  for (int axis = 0; axis < x.rank(); ++axis) {
+    const Index from = x.shape()[axis];
+    if (from != 1 && from != shape[axis + extra]) fail("expand: {} cannot become {}: axis {} is {}", x.shape(), shape, axis, from);
+  }
+  return record(x.with_layout(expand(x.layout(), shape)), {x},
+                {"expand", keep_nothing, [from = x.shape()](const Ctx&, const Tensor& g) -> Tensors {
+                   return {sum_to(g, from)};
+                 }});
+}
+
+Tensor slice(const Tensor& x, int axis, Index start, Index stop, Index step) {
+  check_present("slice", x);
+  const int a = normalize_axis("slice", axis, x.shape());
+  if (step == 0) fail("slice: the step must not be 0");
+  const Index n = x.shape()[a], low = step > 0 ? 0 : -1, high = step > 0 ? n : n - 1;
+  const auto bound = [&](Index i) { return std::clamp(i < 0 ? i + n : i, low, high); };
+  const Index from = bound(start), to = bound(stop);
+  const Index count = step > 0 ? (to > from ? (to - from - 1) / step + 1 : 0) : (from > to ? (from - to - 1) / -step + 1 : 0);
+  if (count == n && step == 1) return x;
+  return take(x, {a, count ? from : 0, count, count ? step : 1});
+}
+
+Tensor select(const Tensor& x, int axis, Index index) {
+  check_present("select", x);
+  const int a = normalize_axis("select", axis, x.shape());
+  const Index n = x.shape()[a], i = index < 0 ? index + n : index;
+  if (i < 0 || i >= n) fail("select: index {} is outside axis {} of {}", index, axis, x.shape());
+  return squeeze(take(x, {a, i, 1, 1}), a);
+}
+
+Tensor flip(const Tensor& x, int axis) {
+  check_present("flip", x);
+  const int a = normalize_axis("flip", axis, x.shape());
+  const Index n = x.shape()[a];
+  if (n < 2) return x;
+  return record(x.with_layout(slice(x.layout(), a, n - 1, n, -1)), {x},
+                {"flip", keep_nothing, [a](const Ctx&, const Tensor& g) -> Tensors { return {flip(g, a)}; }});
+}
+
+Tensor contiguous(const Tensor& x) {
+  check_present("contiguous", x);
+  if (x.is_contiguous()) return x;
+  return record(copy_of(x), {x},
+                {"contiguous", keep_nothing, [](const Ctx&, const Tensor& g) -> Tensors { return {g}; }});
+}
+
+Tensor cast(const Tensor& x, DType dtype) {
+  check_present("cast", x);
+  if (x.dtype() == dtype) return x;
+  Tensor y = empty(x.shape(), {dtype, x.device()});
+  on(x).copy(x.view(), y.view());
+  if (!is_floating(dtype)) return y;
+  return record(y, {x}, {"cast", keep_nothing, [from = x.dtype()](const Ctx&, const Tensor& g) -> Tensors {
+                           return {cast(g, from)};
+                         }});
+}
+
+Tensor to(const Tensor& x, Device device) {
+  check_present("to", x);
+  if (x.device() == device) return x;
+  const Tensor source = x.is_contiguous() ? x.detach() : copy_of(x);
+  const Tensor y = empty(x.shape(), {x.dtype(), device});
+  std::vector<std::byte> host(static_cast<std::size_t>(x.numel()) * size_of(x.dtype()));
+  on(x).download(host.data(), source.view().data, host.size());
+  on(y).upload(y.view().data, host.data(), host.size());
+  return record(y, {x}, {"to", keep_nothing, [from = x.device()](const Ctx&, const Tensor& g) -> Tensors {
+                           return {to(g, from)};
+                         }});
+}
+
+}  // namespace norma
