@@ -1,0 +1,304 @@
+// Attention statistics: from the kernel and from the composition, against plain loops over the materialised matrix; and
+// that asking for them changes nothing.
+#include <array>
+#include <catch2/catch.hpp>
+#include <cmath>
+
+#include "autograd/ops.h"
+#include "tests/scorings.h"
+
+using namespace norma;
+using namespace norma::test;
+
+namespace {
+
+struct Setting {
+  Index batch, heads, rows, keys, width;
+  bool causal, masked;
+  double dropout;
+};
+
+const std::vector<Setting> settings{{2, 2, 5, 5, 3, false, false, 0},    {1, 2, 4, 7, 3, true, false, 0},
+                                    {2, 1, 7, 4, 2, true, true, 0.3},    {2, 1, 6, 6, 4, false, true, 0},
+                                    {1, 2, 67, 67, 24, false, false, 0}, {1, 1, 70, 83, 33, true, true, 0.2},
+                                    {1, 2, 130, 130, 16, true, false, 0}};
+
+Tensor draw(const Shape& shape, std::uint64_t which, DType dtype) {
+  std::vector<double> v(static_cast<std::size_t>(shape.numel()));
+  for (std::size_t i = 0; i < v.size(); ++i) {
+    v[i] = static_cast<double>(static_cast<float>(2.4 * uniform_from(RandomStream{5, which}.word(i)) - 1.2));
+  }
+  return from_values(v, shape, {dtype});
+}
+
+struct Problem {
+  Tensor q, k, v, c;  // c: what the output is multiplied with
+  AttentionOptions options;
+};
+
+Problem problem(const Setting& s, const Scoring& scoring, DType dtype) {
+  Problem p;
+  p.q = draw({s.batch, s.heads, s.rows, s.width}, 1, dtype).track();
+  p.k = draw({s.batch, s.heads, s.keys, s.width}, 2, dtype).track();
+  p.v = draw({s.batch, s.heads, s.keys, s.width}, 3, dtype).track();
+  p.c = draw({s.batch, s.heads, s.rows, s.width}, 4, dtype);
+  p.options.scoring = scoring;
+  p.options.causal = s.causal;
+  p.options.dropout = s.dropout;
+  p.options.stream = {9, 2};
+  p.options.stats = full({s.batch, s.heads, attention_stats}, 123, {DType::f64});
+  if (s.masked) {
+    std::vector<double> seen(static_cast<std::size_t>(s.batch * s.keys));
+    for (std::size_t i = 0; i < seen.size(); ++i) seen[i] = uniform_from(RandomStream{5, 5}.word(i)) < 0.7;
+    p.options.key_mask = from_values(seen, {s.batch, s.keys}, {DType::boolean});
+  }
+  return p;
+}
+
+struct Run {
+  Tensor out;
+  Tensors gradients;
+  Tensor stats;  // after the backward pass
+};
+
+Run run(const Problem& p) {
+  const Tensor out = attention(p.q, p.k, p.v, p.options);
+  Tensors gradients = grad(out, Tensors{p.q, p.k, p.v}, p.c);
+  return {out.detach(), gradients, p.options.stats};
+}
+
+double slope(double s, const Scoring& scoring, Index keys) {
+  if (scoring.kind == Scoring::Kind::relu) return s > 0 ? 1 : 0;
+  if (scoring.kind == Scoring::Kind::sigmoid) {
+    const double bias = scoring.bias - (scoring.bias_minus_log_keys ? std::log(static_cast<double>(keys)) : 0.0);
+    const double a = 1 / (1 + std::exp(-(s + bias)));
+    return a * (1 - a);
+  }
+  double d = 0;
+  for (int p = 1; p <= Scoring::max_degree; ++p)
+    d += p * scoring.coefficient[static_cast<std::size_t>(p)] * std::pow(s, p - 1);
+  return d;
+}
+
+double value(double s, const Scoring& scoring) {
+  double a = 0;
+  for (int p = 0; p <= Scoring::max_degree; ++p) a += scoring.coefficient[static_cast<std::size_t>(p)] * std::pow(s, p);
+  return a;
+}
+
+double factor(const Scoring& scoring, Index keys, Index valid) {
+  switch (scoring.scale) {
+    case Scoring::Scale::inverse_sqrt_keys:
+      return 1 / std::sqrt(static_cast<double>(keys));
+    case Scoring::Scale::inverse_keys:
+      return 1 / static_cast<double>(keys);
+    case Scoring::Scale::inverse_sqrt_valid_keys:
+      return 1 / std::sqrt(static_cast<double>(valid));
+    case Scoring::Scale::inverse_valid_keys:
+      return 1 / static_cast<double>(valid);
+    default:
+      return 1;
+  }
+}
+
+/// One row: the statistics of the visible columns added to `out`, from the definition of the full Jacobian.
+void add_row(std::vector<double>& out, const std::vector<double>& s, const Scoring& scoring, Index keys) {
+  const auto at = [&](AttentionStat stat) -> double& { return out[static_cast<std::size_t>(stat)]; };
+  const std::size_t n = s.size();
+  std::vector<double> a(n), d(n);
+  double total = 0, top = -HUGE_VAL;
+  for (double x : s) top = std::max(top, x);
+  for (std::size_t j = 0; j < n; ++j) {
+    switch (scoring.kind) {
+      case Scoring::Kind::softmax:
+        a[j] = std::exp(s[j] - top);
+        break;
+      case Scoring::Kind::polynomial:
+        a[j] = value(s[j], scoring);
+        break;
+      case Scoring::Kind::relu:
+        a[j] = std::max(s[j], 0.0);
+        break;
+      case Scoring::Kind::sigmoid: {
+        const double bias = scoring.bias - (scoring.bias_minus_log_keys ? std::log(static_cast<double>(keys)) : 0.0);
+        a[j] = 1 / (1 + std::exp(-(s[j] + bias)));
+      }
+    }
+    total += a[j];
+    d[j] = slope(s[j], scoring, keys);
+  }
+  const bool softmax = scoring.kind == Scoring::Kind::softmax, normalised = softmax || scoring.normalize;
+  const double scale = normalised ? 1 / total : factor(scoring, keys, static_cast<Index>(n));
+  double row = 0, jacobian = 0, entropy = 0;
+  for (std::size_t j = 0; j < n; ++j) a[j] *= scale, d[j] *= scale;
+  for (std::size_t j = 0; j < n; ++j) {
+    for (std::size_t k = 0; normalised && k < n; ++k) {
+      const double own = j == k ? 1 : 0;
+      const double e = softmax ? a[j] * (own - a[k]) : own * d[j] - a[j] * d[k];
+      jacobian += e * e;
+    }
+    if (!normalised) jacobian += d[j] * d[j];
+    row += a[j];
+    entropy -= a[j] > 0 ? a[j] * std::log(a[j]) : 0;
+    at(AttentionStat::fro2) += a[j] * a[j];
+    at(AttentionStat::score_sum) += s[j];
+    at(AttentionStat::score_sum2) += s[j] * s[j];
+    at(AttentionStat::score_max) = std::max(at(AttentionStat::score_max), s[j]);
+    at(AttentionStat::min) = std::min(at(AttentionStat::min), a[j]);
+    at(AttentionStat::max) = std::max(at(AttentionStat::max), a[j]);
+    at(AttentionStat::negative) += a[j] < 0;
+    at(AttentionStat::small) += std::abs(a[j]) < 1e-3;
+    at(AttentionStat::entries) += 1;
+  }
+  at(AttentionStat::jac2) += jacobian;
+  at(AttentionStat::row_sum) += row;
+  at(AttentionStat::row_sum2) += row * row;
+  at(AttentionStat::entropy) += normalised ? entropy : std::nan("");
+}
+
+/// What forward should report, by loops: [B, H, statistics].
+std::vector<double> by_loops(const Setting& s, const Problem& p) {
+  const std::vector<double> q = p.q.values(), k = p.k.values();
+  const std::vector<double> seen = p.options.key_mask ? p.options.key_mask.values() : std::vector<double>();
+  std::vector<double> all;
+  for (Index bh = 0; bh < s.batch * s.heads; ++bh) {
+    std::vector<double> out(attention_stats, 0.0);
+    out[static_cast<std::size_t>(AttentionStat::min)] = HUGE_VAL;
+    out[static_cast<std::size_t>(AttentionStat::max)] = out[static_cast<std::size_t>(AttentionStat::score_max)] =
+        -HUGE_VAL;
+    for (Index i = 0; i < s.rows; ++i) {
+      std::vector<double> scores;
+      for (Index j = 0; j < s.keys; ++j) {
+        if (s.causal && j > i + s.keys - s.rows) continue;
+        if (s.masked && seen[static_cast<std::size_t>(bh / s.heads * s.keys + j)] == 0) continue;
+        double dot = 0;
+        for (Index x = 0; x < s.width; ++x) {
+          dot += q[static_cast<std::size_t>((bh * s.rows + i) * s.width + x)] *
+                 k[static_cast<std::size_t>((bh * s.keys + j) * s.width + x)];
+        }
+        scores.push_back(dot / std::sqrt(static_cast<double>(s.width)));
+      }
+      if (!scores.empty())
+        add_row(out, scores, p.options.scoring, s.keys);
+      else if (p.options.scoring.kind != Scoring::Kind::softmax && !p.options.scoring.normalize) {
+        out[static_cast<std::size_t>(AttentionStat::entropy)] = std::nan("");
+      }
+    }
+    all.insert(all.end(), out.begin(), out.end());
+  }
+  return all;
+}
+
+constexpr std::array<const char*, attention_stats> stat_names{
+    "fro2", "jac2",     "score_sum", "score_sum2", "score_max", "row_sum", "row_sum2", "min",
+    "max",  "negative", "small",     "entropy",    "entries",   "grad_a2", "grad_s2"};
+
+/// Empty if each statistic of `got` is within rtol of `wanted`, measured against the statistic itself and its absolute
+/// floor.
+std::string difference(const std::vector<double>& got, const std::vector<double>& wanted, double rtol, int count) {
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    const auto stat = static_cast<AttentionStat>(i % attention_stats);
+    if (static_cast<int>(stat) >= count) continue;
+    const double entries = wanted[i - i % attention_stats + static_cast<std::size_t>(AttentionStat::entries)];
+    // A sum of signed terms is as exact as its terms are large; counts may differ where a value lies on the threshold.
+    double size = std::abs(wanted[i]);
+    if (stat == AttentionStat::score_sum || stat == AttentionStat::row_sum) size = std::max(size, entries);
+    if (stat == AttentionStat::min || stat == AttentionStat::max || stat == AttentionStat::score_max)
+      size = std::max(size, 1.0);
+    if (got[i] == wanted[i] || (std::isnan(got[i]) && std::isnan(wanted[i]))) continue;
+    if (!(std::abs(got[i] - wanted[i]) <= rtol * size)) {
+      return fmt::format("{} of head {}: {:.17g} instead of {:.17g}", stat_names[i % attention_stats],
+                         i / attention_stats, got[i], wanted[i]);
+    }
+  }
+  return {};
+}
+
+template <class F>
+void for_each_problem(DType dtype, F f) {
+  for (const auto& [name, scoring] : scorings()) {
+    for (std::size_t i = 0; i < settings.size(); ++i) {
+      const std::string wrong = f(settings[i], problem(settings[i], scoring, dtype));
+      if (!wrong.empty()) FAIL_CHECK(name << ", setting " << i << ", " << dtype << ": " << wrong);
+    }
+  }
+}
+
+constexpr int forward_stats = static_cast<int>(AttentionStat::grad_a2);
+
+}  // namespace
+
+TEST_CASE("statistics of the composition equal those of plain loops", "[attention_stats]") {
+  for_each_problem(DType::f64, [](const Setting& s, const Problem& p) {
+    const NoFusion plain;
+    attention(p.q, p.k, p.v, p.options);
+    return difference(p.options.stats.values(), by_loops(s, p), 1e-12, forward_stats);
+  });
+}
+
+TEST_CASE("statistics of the kernels equal those of plain loops", "[attention_stats]") {
+  for (DType dtype : {DType::f64, DType::f32}) {
+    for_each_problem(dtype, [&](const Setting& s, const Problem& p) {
+      attention(p.q, p.k, p.v, p.options);
+      // f32: a^2 of x^8 carries sixteen times the relative error of a score.
+      return difference(p.options.stats.values(), by_loops(s, p), dtype == DType::f64 ? 1e-12 : 2e-5, forward_stats);
+    });
+  }
+}
+
+TEST_CASE("gradient statistics: the hooks of the composition against the gradient of A itself", "[attention_stats]") {
+  for_each_problem(DType::f64, [](const Setting&, const Problem& p) -> std::string {
+    const NoFusion plain;
+    const Run got = run(p);
+    AttentionOptions silent = p.options;
+    silent.stats = {};
+    const Index width = p.q.size(3);
+    Tensor scores = (matmul(p.q, transpose(p.k)) / std::sqrt(static_cast<double>(width))).detach().track();
+    Tensor weights = attention_weights(scores, silent).detach().track();
+    const Tensor out = matmul(dropout(weights, silent.dropout, silent.stream), p.v.detach());
+    const Tensor g_weights = grad(out, Tensors{weights}, p.c)[0];
+    const Tensor visible = [&] {  // where phi has any say: the weights of x^0 + ... are 1 where visible
+      AttentionOptions ones_where_visible = silent;
+      ones_where_visible.scoring = power(1, 1, Scoring::Scale::one);
+      return attention_weights(ones(scores.shape(), {DType::f64}), ones_where_visible);
+    }();
+    const Tensor g_scores = grad(attention_weights(scores, silent), Tensors{scores}, g_weights)[0];
+    const std::vector<double> a2 = sum(square(g_weights * visible), {2, 3}).values(),
+                              s2 = sum(square(g_scores), {2, 3}).values();
+    const std::vector<double> stats = got.stats.values();
+    for (std::size_t i = 0; i < a2.size(); ++i) {
+      const double a = stats[i * attention_stats + static_cast<std::size_t>(AttentionStat::grad_a2)];
+      const double s = stats[i * attention_stats + static_cast<std::size_t>(AttentionStat::grad_s2)];
+      if (!(std::abs(a - a2[i]) <= 1e-12 * a2[i])) return fmt::format("grad_a2 {} instead of {}", a, a2[i]);
+      if (!(std::abs(s - s2[i]) <= 1e-11 * s2[i])) return fmt::format("grad_s2 {} instead of {}", s, s2[i]);
+    }
+    return {};
+  });
+}
+
+TEST_CASE("statistics of the kernels, backward pass included, equal the composition's", "[attention_stats]") {
+  for (DType dtype : {DType::f64, DType::f32}) {
+    for_each_problem(dtype, [&](const Setting& s, const Problem& p) {
+      const std::vector<double> got = run(p).stats.values();
+      const NoFusion plain;
+      const std::vector<double> wanted = run(problem(s, p.options.scoring, DType::f64)).stats.values();
+      return difference(got, wanted, dtype == DType::f64 ? 1e-11 : 5e-5, attention_stats);
+    });
+  }
+}
+
+TEST_CASE("watching changes no bit", "[attention_stats]") {
+  for (DType dtype : {DType::f64, DType::f32}) {
+    for_each_problem(dtype, [](const Setting&, const Problem& p) -> std::string {
+      const Run watched = run(p);
+      Problem silent = p;
+      silent.options.stats = {};
+      const Run plain = run(silent);
+      if (watched.out.values() != plain.out.values()) return "the output differs";
+      for (std::size_t i = 0; i < 3; ++i) {
+        if (watched.gradients[i].values() != plain.gradients[i].values()) return fmt::format("gradient {} differs", i);
+      }
+      return {};
+    });
+  }
+}

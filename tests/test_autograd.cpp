@@ -1,0 +1,282 @@
+// The engine: derivatives of high order, misuse with its messages, memory, hooks, checkpointing, and the checkers
+// themselves.
+#include <catch2/catch.hpp>
+#include <cmath>
+
+#include "autograd/ops.h"
+
+using namespace norma;
+
+namespace {
+
+constexpr Place f64{DType::f64, {}};
+
+Tensor leaf(const std::vector<double>& values, const Shape& shape) { return from_values(values, shape, f64).track(); }
+Tensor leaf(double value) { return leaf({value}, {}); }
+
+std::string message(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+double largest_difference(const Tensor& a, const Tensor& b) {
+  REQUIRE(a.shape() == b.shape());
+  const std::vector<double> x = a.values(), y = b.values();
+  double worst = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) worst = std::max(worst, std::abs(x[i] - y[i]));
+  return worst;
+}
+
+Tensor ramp(const Shape& shape, double from, double step) {
+  std::vector<double> v(static_cast<std::size_t>(shape.numel()));
+  for (std::size_t i = 0; i < v.size(); ++i) v[i] = std::sin(from + step * static_cast<double>(i));
+  return from_values(v, shape, f64);
+}
+
+}  // namespace
+
+TEST_CASE("sine to the sixth derivative", "[autograd]") {
+  Tensor x = leaf({-2.0, 0.3, 1.1}, {3});
+  Tensor y = sin(x);
+  for (int order = 1; order <= 6; ++order) {
+    y = grad(sum(y), x, {.create_graph = true});
+    const std::vector<double> got = y.values(), at = x.values();
+    for (std::size_t i = 0; i < 3; ++i) {
+      const double wanted = std::sin(at[i] + order * std::acos(-1.0) / 2);
+      CHECK(got[i] == Approx(wanted).margin(1e-14));
+    }
+  }
+}
+
+TEST_CASE("mixed derivatives of a product of powers", "[autograd]") {
+  Tensor x = leaf(1.3), y = leaf(0.7);
+  const Tensor z = pow(x, 4) * pow(y, 3);
+  Tensor d = grad(z, x, {.create_graph = true});
+  d = grad(d, y, {.create_graph = true});
+  d = grad(d, x, {.create_graph = true});
+  CHECK(d.item() == Approx(12 * 1.3 * 1.3 * 3 * 0.7 * 0.7).epsilon(1e-13));
+  d = grad(grad(d, y, {.create_graph = true}), y);
+  CHECK(d.item() == Approx(12 * 1.3 * 1.3 * 6).epsilon(1e-13));
+}
+
+TEST_CASE("fused ops whose inputs depend on one another have the composition's second derivatives", "[autograd]") {
+  Tensor x = ramp({1, 2, 3, 2}, 0.4, 0.7).track();
+  AttentionOptions cubic;
+  cubic.scoring.kind = Scoring::Kind::polynomial;
+  cubic.scoring.coefficient[3] = 1;
+  const std::vector<std::function<Tensor()>> cases{
+      [&] { return attention(x, x, x); },
+      [&] { return attention(x, x * 2.0, sin(x), cubic); },
+      [&] {
+        return layer_norm(x, sum(x, {0, 1, 2}), {});
+      },
+      [&] { return linear(x, select(select(x, 0, 0), 0, 1), {}, linear(sin(x), select(select(x, 0, 0), 0, 0))); },
+      [&] { return mlp(x, select(select(x, 0, 0), 0, 0), {}, transpose(select(select(x, 0, 0), 0, 1)), {}, x); },
+      [&] { return softmax(x * sum(x)); }};
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    INFO("case " << i);
+    const auto second = [&] {
+      const Tensor y = cases[i]();
+      const Tensor first = grad(sum(square(y)), x, {.create_graph = true});
+      return grad(sum(first * ramp(first.shape(), 1, 1.3)), x);
+    };
+    const Tensor fused = second();
+    const NoFusion plain;
+    CHECK(largest_difference(fused, second()) < 1e-11);
+  }
+}
+
+TEST_CASE("gradients accumulate in leaves, and only there", "[autograd]") {
+  Tensor x = leaf({1, 2}, {2}), unused = leaf(3);
+  backward(sum(square(x)));
+  backward(sum(x * 3.0));
+  CHECK(x.grad().values() == std::vector<double>{5, 7});
+  CHECK(!unused.grad());
+  CHECK(grad(sum(x), Tensors{x, unused})[1].values() == std::vector<double>{0});
+  x.set_grad({});
+  const Tensor y = sum(square(x));
+  backward(y, {.retain_graph = true});
+  backward(y);
+  CHECK(x.grad().values() == std::vector<double>{4, 8});
+}
+
+TEST_CASE("misuse is told", "[autograd]") {
+  Tensor x = leaf({1, 2, 3}, {3});
+  SECTION("backward twice") {
+    const Tensor y = sum(sin(x));
+    backward(y);
+    CHECK(message([&] { backward(y); }) ==
+          "backward: the graph of sum was already freed by an earlier backward(); pass retain_graph");
+  }
+  SECTION("an output of several elements without a seed") {
+    CHECK(message([&] { backward(sin(x)); }) == "backward: output has shape [3]; pass a seed or reduce to a scalar");
+    CHECK(message([&] { grad(sin(x), x); }) == "grad: output has shape [3]; pass a seed or reduce to a scalar");
+    CHECK(message([&] { grad(sin(x), Tensors{x}, ones({2}, f64)); }) ==
+          "grad: seed of shape [2] for an output of shape [3]");
+  }
+  SECTION("nothing to differentiate") {
+    const Tensor constant = ones({}, f64);
+    CHECK(message([&] { backward(constant); }) ==
+          "backward: the result takes part in no graph; track() the leaves before computing it");
+    CHECK(message([&] { grad(sum(x), ones({3}, f64)); }) ==
+          "grad: the tensor of shape [3] to differentiate by is not tracked; call track() before using it");
+  }
+  SECTION("a leaf changed after it was saved") {
+    const Tensor y = sum(square(x));
+    fill(x.detach(), 7);
+    CHECK(message([&] { backward(y); }) ==
+          "backward: square saved a tensor of shape [3] at version 0, but it is now at version 1; it was changed in "
+          "place");
+  }
+  SECTION("an output changed after it was saved") {
+    const Tensor e = exp(x), y = sum(e);
+    copy_into(e.detach(), x.detach());
+    CHECK(
+        message([&] { backward(y); }) ==
+        "backward: exp saved a tensor of shape [3] at version 0, but it is now at version 1; it was changed in place");
+  }
+  SECTION("a fused op's input changed after it was saved") {
+    const Tensor y = sum(square(softmax(x)));
+    fill(x.detach(), 7);
+    CHECK(message([&] { backward(y); }) ==
+          "backward: softmax saved a tensor of shape [3] at version 0, but it is now at version 1; it was changed in "
+          "place");
+  }
+  SECTION("in place on a computed tensor") {
+    const Tensor y = sin(x);
+    CHECK(message([&] { fill(y, 0); }) ==
+          "fill: the target was computed in a recorded graph; detach() it, or compute a new tensor");
+    CHECK(message([&] { copy_into(y, x); }) ==
+          "copy_into: the target was computed in a recorded graph; detach() it, or compute a new tensor");
+  }
+  SECTION("in place on an expanded tensor") {
+    CHECK(message([&] {
+            fill(expand(ones({1, 2}), {3, 2}), 0);
+          }) == "fill: the target [3, 2] is expanded, several indices share an element; make it contiguous() first");
+  }
+  SECTION("tracking what has no gradient") {
+    CHECK(message([&] { arange(3).track(); }) == "track: a tensor of i64 has no gradient; cast it to f32 or f64");
+    CHECK(message([&] { sin(x).track(); }) == "track: this tensor was computed from others; detach() it first");
+  }
+  SECTION("a hook without a graph") {
+    CHECK(message([&] { on_gradient(ones({2}), [](const Tensor&) {}); }) ==
+          "on_gradient: the tensor [2] takes part in no graph; track() a leaf it is computed from");
+  }
+}
+
+TEST_CASE("nothing of a graph stays behind", "[autograd]") {
+  const std::int64_t before = live_nodes();
+  {
+    Tensor x = ramp({2, 4}, 0, 0.3).track(), w = ramp({3, 4}, 1, 0.2).track();
+    const Tensor saved_output = exp(x);  // saves its own output: must not hold itself alive
+    const Tensor y = sum(square(softmax(linear(gelu(x), w))) * 1.0) + mean(saved_output);
+    const Tensor first = grad(y, x, {.create_graph = true});
+    const Tensor second = grad(sum(square(first)), x, {.create_graph = true});
+    backward(sum(second) + y);
+    CHECK(live_nodes() > before);
+    CHECK_THROWS_AS(add(y, ones({2, 3}, {DType::f32})), Error);
+    on_gradient(saved_output, [kept = w](const Tensor&) {});
+  }
+  CHECK(live_nodes() == before);
+  {
+    const NoGrad off;
+    Tensor x = ramp({2, 4}, 0, 0.3).track();
+    CHECK(!softmax(exp(x)).tracked());
+  }
+  CHECK(grad_enabled());
+  CHECK(live_nodes() == before);
+}
+
+TEST_CASE("a chain of a million ops is swept and freed without a deep stack", "[autograd]") {
+  const std::int64_t before = live_nodes();
+  Tensor x = leaf(0.25);
+  {
+    Tensor y = x;
+    for (int i = 0; i < 1'000'000; ++i) y = neg(y);
+    CHECK(live_nodes() >= before + 1'000'000);
+    CHECK(grad(y, x, {.retain_graph = true}).item() == 1);
+  }
+  Tensor z = x;
+  for (int i = 0; i < 100'000; ++i) z = sin(z);  // keeps its inputs, each holding the node before
+  z = {};
+  x = {};
+  CHECK(live_nodes() == before);
+}
+
+TEST_CASE("hooks see the complete gradient", "[autograd]") {
+  Tensor x = leaf({1, 2}, {2});
+  const Tensor h = square(x);
+  std::vector<double> seen;
+  int calls = 0;
+  on_gradient(h, [&](const Tensor& g) { seen = g.values(), ++calls; });
+  backward(sum(h * 2.0) + sum(h * 3.0));
+  CHECK(calls == 1);
+  CHECK(seen == std::vector<double>{5, 5});
+  CHECK(x.grad().values() == std::vector<double>{10, 20});
+}
+
+TEST_CASE("checkpointing gives the same bits with fewer nodes", "[autograd]") {
+  Tensor x = ramp({4, 6}, 0, 0.3).track(), w = ramp({6, 6}, 1, 0.2).track();
+  const Function block = [](std::span<const Tensor> in) {
+    Tensor h = in[0];
+    for (int i = 0; i < 3; ++i) h = dropout(gelu(linear(h, in[1])), 0.5, RandomScope::next());
+    return h;
+  };
+  const Tensors inputs{x, w};
+  const auto run = [&](bool checkpointed, std::int64_t& nodes) {
+    const RandomScope scope(7, 1);
+    const std::int64_t before = live_nodes();
+    const Tensor y = checkpointed ? checkpoint(block, inputs) : block(inputs);
+    nodes = live_nodes() - before;
+    const Tensor z = dropout(y, 0.5, RandomScope::next());  // draws after it do not move
+    Tensors results = grad(sum(square(z)), inputs);
+    results.push_back(z.detach());
+    return results;
+  };
+  std::int64_t plain_nodes = 0, checkpoint_nodes = 0;
+  const Tensors plain = run(false, plain_nodes), checkpointed = run(true, checkpoint_nodes);
+  for (std::size_t i = 0; i < plain.size(); ++i) CHECK(plain[i].values() == checkpointed[i].values());
+  CHECK(checkpoint_nodes < plain_nodes);
+}
+
+TEST_CASE("random streams come from a scope", "[autograd]") {
+  CHECK(!RandomScope::active());
+  CHECK(message([] { RandomScope::next(); }).find("RandomScope") != std::string::npos);
+  const RandomScope outer(1, 2);
+  const RandomStream first = RandomScope::next(), second = RandomScope::next();
+  CHECK(!(first == second));
+  {
+    const RandomScope inner(1, 3);
+    CHECK(!(RandomScope::next() == first));
+  }
+  CHECK(RandomScope::drawn() == 2);
+  RandomScope::rewind(0);
+  CHECK(RandomScope::next() == first);
+}
+
+TEST_CASE("the checkers find wrong derivatives", "[autograd]") {
+  const auto cubed = [](double factor, bool recorded) {
+    return [=](std::span<const Tensor> in) {
+      const Tensor x = in[0];
+      Tensor y = pow(x.detach(), 3);
+      return record(y, {x}, Rule{"cubed", keep0, [=](const Ctx& c, const Tensor& g) -> Tensors {
+                                   const Tensor s = recorded ? c.saved(0) : c.saved(0).detach();
+                                   return {g * square(s) * factor};
+                                 }});
+    };
+  };
+  const Tensors inputs{leaf({0.5, -1.2}, {2})};
+  CHECK(gradcheck(cubed(3, true), inputs).ok);
+  CHECK(gradgradcheck(cubed(3, true), inputs).ok);
+  const GradcheckReport wrong = gradcheck(cubed(3.00001, true), inputs);
+  CHECK(!wrong.ok);
+  CHECK(wrong.worst > 1);
+  CHECK(wrong.where.find("input 0 element 0") != std::string::npos);
+  CHECK(!gradgradcheck(cubed(3, false), inputs).ok);
+  const NoFusion plain;
+  CHECK(gradcheck(cubed(3, true), inputs).ok);
+}
