@@ -219,7 +219,7 @@ void for_each_problem(DType dtype, F f) {
   for (const auto& [name, scoring] : scorings()) {
     for (std::size_t i = 0; i < settings.size(); ++i) {
       const std::string wrong = f(settings[i], problem(settings[i], scoring, dtype));
-      if (!wrong.empty()) FAIL_CHECK(name << ", setting " << i << ", " << dtype << ": " << wrong);
+      if (!wrong.empty()) FAIL_CHECK(name << ", setting " << i << ", " << norma::name(dtype) << ": " << wrong);
     }
   }
 }
