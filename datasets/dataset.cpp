@@ -1,0 +1,143 @@
+// From files to an ImageSet: finding them, checking that they fit together, and their statistics.
+#include "datasets/dataset.h"
+
+#include <array>
+#include <cmath>
+#include <future>
+
+#include "core/error.h"
+#include "core/sha256.h"
+#include "datasets/catalog.h"
+#include "datasets/formats.h"
+
+namespace norma::datasets {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+std::string joined(const std::vector<fs::path>& paths) {
+  std::string text;
+  for (const fs::path& path : paths) text += (text.empty() ? "" : ", ") + path.string();
+  return text;
+}
+
+/// The first place that has any of the set's files.
+fs::path folder_of(const KnownSet& set, const fs::path& data_dir) {
+  const std::vector<fs::path> places = locations(set.name, data_dir);
+  for (const fs::path& place : places) {
+    std::string missing;
+    for (const KnownFile& file : set.files) {
+      if (find_file(place, file).empty())
+        missing += (missing.empty() ? "" : ", ") + file.name + (set.gzip ? "[.gz]" : "");
+    }
+    if (missing.empty()) return place;
+    for (const KnownFile& file : set.files) {
+      if (!find_file(place, file).empty()) {
+        fail("data set \"{}\" in {} is incomplete: {} missing; get it with: {}", set.name, place.string(), missing,
+             set.get);
+      }
+    }
+  }
+  fail("data set \"{}\" not found; looked in {}; get it with: {}", set.name, joined(places), set.get);
+}
+
+ImageSet read_idx_pair(const KnownSet& known, const fs::path& images_path, const fs::path& labels_path) {
+  Idx images = read_idx(images_path, 3), labels = read_idx(labels_path, 1);
+  if (images.sizes[0] != labels.sizes[0]) {
+    fail("{} and {}: {} images but {} labels", images_path.filename().string(), labels_path.filename().string(),
+         images.sizes[0], labels.sizes[0]);
+  }
+  if (images.bytes.empty()) fail("{}: holds no images", images_path.filename().string());
+  check_labels(labels.bytes, static_cast<Index>(known.class_names.size()), labels_path.filename().string());
+  ImageSet set;
+  set.count = images.sizes[0];
+  set.channels = 1;
+  set.height = images.sizes[1];
+  set.width = images.sizes[2];
+  set.pixels = std::move(images.bytes);
+  set.labels = std::move(labels.bytes);
+  return set;
+}
+
+ImageSet read_cifar_files(const KnownSet& known, const std::vector<fs::path>& paths) {
+  ImageSet set;
+  set.channels = 3;
+  set.height = set.width = 32;
+  set.pixels.reserve(paths.size() * 30'720'000);
+  for (const fs::path& path : paths) {
+    const std::size_t before = set.labels.size();
+    read_cifar(path, set.pixels, set.labels);
+    check_labels(std::span(set.labels).subspan(before), static_cast<Index>(known.class_names.size()),
+                 path.filename().string());
+  }
+  set.count = static_cast<Index>(set.labels.size());
+  return set;
+}
+
+void describe(ImageSet& set, const KnownSet& known) {
+  set.name = known.name;
+  set.classes = static_cast<Index>(known.class_names.size());
+  set.class_names = known.class_names;
+  Sha256 hash;
+  hash.update(set.pixels.data(), set.pixels.size());
+  hash.update(set.labels.data(), set.labels.size());
+  set.hash = hash.hex();
+}
+
+/// Mean and standard deviation per channel from exact counts of the 256 values.
+void measure(ImageSet& set) {
+  const Index plane = set.height * set.width;
+  for (Index c = 0; c < set.channels; ++c) {
+    std::array<std::array<std::uint64_t, 256>, 4>
+        counts{};  // four tables, so that equal neighbours do not wait for each other
+    for (Index n = 0; n < set.count; ++n) {
+      const std::uint8_t* p = set.pixels.data() + (n * set.channels + c) * plane;
+      for (Index i = 0; i < plane; ++i) ++counts[static_cast<std::size_t>(i % 4)][p[i]];
+    }
+    double sum = 0, squares = 0;
+    const double total = static_cast<double>(set.count) * static_cast<double>(plane);
+    for (std::size_t v = 0; v < 256; ++v) {
+      const auto n = static_cast<double>(counts[0][v] + counts[1][v] + counts[2][v] + counts[3][v]);
+      const double x = static_cast<double>(v) / 255;
+      sum += n * x;
+      squares += n * x * x;
+    }
+    const double mean = sum / total, deviation = std::sqrt(std::max(0.0, squares / total - mean * mean));
+    set.mean.push_back(static_cast<float>(mean));
+    set.std.push_back(deviation > 0 ? static_cast<float>(deviation) : 1.0f);  // a constant channel stays at zero
+  }
+}
+
+}  // namespace
+
+ImageData load_images(const std::string& name, const fs::path& data_dir) {
+  const KnownSet& known = known_set(name);
+  const fs::path folder = folder_of(known, data_dir);
+  std::vector<fs::path> paths;
+  for (const KnownFile& file : known.files) paths.push_back(find_file(folder, file));
+
+  const auto read = [&](bool train) {
+    const auto middle = paths.end() - 1;
+    ImageSet set = known.gzip
+                       ? read_idx_pair(known, paths[train ? 0 : 2], paths[train ? 1 : 3])
+                       : read_cifar_files(known, train ? std::vector(paths.begin(), middle) : std::vector{*middle});
+    describe(set, known);
+    return set;
+  };
+  ImageData data;
+  auto test = std::async(std::launch::async, read, false);
+  data.train = read(true);
+  measure(data.train);
+  data.test = test.get();
+  data.test.mean = data.train.mean;
+  data.test.std = data.train.std;
+  const ImageSet &a = data.train, &b = data.test;
+  if (a.height != b.height || a.width != b.width) {
+    fail("data set \"{}\" in {}: training images are {}x{} but test images are {}x{}", name, folder.string(), a.height,
+         a.width, b.height, b.width);
+  }
+  return data;
+}
+
+}  // namespace norma::datasets

@@ -1,0 +1,266 @@
+// One worker thread prepares batches ahead; all randomness is a function of (seed, epoch, example), so where reading
+// starts, how far ahead the worker is, and how often it was interrupted change nothing.
+#include "datasets/loader.h"
+
+#include <algorithm>
+#include <array>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <numeric>
+#include <thread>
+
+#include "core/random.h"
+
+namespace norma::datasets {
+
+namespace {
+
+enum Purpose : std::uint64_t {
+  order_draws = 0x6f72646572,
+  augment_draws = 0x61756775
+};  // separate the streams of one epoch
+
+constexpr std::size_t queue_length = 3;
+
+/// Maps 64 random bits to [0, n); the bias is below n / 2^64.
+Index below(std::uint32_t high, std::uint32_t low, Index n) {
+  const std::uint64_t bits = std::uint64_t{high} << 32 | low;
+  return static_cast<Index>((static_cast<unsigned __int128>(bits) * static_cast<std::uint64_t>(n)) >> 64);
+}
+
+/// One batch before it becomes tensors.
+struct Prepared {
+  std::vector<float> pixels;
+  std::vector<std::int64_t> labels;
+  std::vector<Index> examples;
+};
+
+/// Where an augmented image is cut from the padded one.
+struct Cut {
+  Index down = 0, right = 0;  // row and column of the original that lands in the corner
+  bool mirror = false;
+};
+
+Cut draw_cut(const Augment& augment, std::uint64_t seed, std::uint64_t epoch, Index example) {
+  const Philox words = RandomStream{seed, stream_id(epoch, augment_draws)}.block(static_cast<std::uint64_t>(example));
+  Cut cut;
+  cut.down = below(words[0], 0, 2 * augment.pad + 1) - augment.pad;
+  cut.right = below(words[1], 0, 2 * augment.pad + 1) - augment.pad;
+  cut.mirror = augment.flip && words[2] >> 31 != 0;
+  return cut;
+}
+
+template <class T>
+Tensor converted(const std::vector<float>& pixels, const Shape& shape, Place place) {
+  std::vector<T> values(pixels.size());
+  std::transform(pixels.begin(), pixels.end(), values.begin(), [](float x) { return static_cast<T>(x); });
+  return from_host(values.data(), shape, place);
+}
+
+}  // namespace
+
+std::vector<Index> epoch_order(Index count, std::uint64_t seed, std::uint64_t epoch, bool shuffle) {
+  std::vector<Index> order(static_cast<std::size_t>(count));
+  std::iota(order.begin(), order.end(), Index{0});
+  const RandomStream stream{seed, stream_id(epoch, order_draws)};
+  for (Index i = count - 1; shuffle && i > 0; --i) {  // Fisher-Yates; block i decides place i
+    const Philox words = stream.block(static_cast<std::uint64_t>(i));
+    std::swap(order[static_cast<std::size_t>(i)], order[static_cast<std::size_t>(below(words[0], words[1], i + 1))]);
+  }
+  return order;
+}
+
+struct Loader::Impl {
+  const ImageSet& set;
+  const LoaderConfig config;
+  Index side_h, side_w, per_epoch;
+  std::vector<std::array<float, 256>> normalised;  // per channel: the value of each byte
+
+  // Next batch to hand out; only the caller's thread touches these.
+  std::uint64_t epoch = 0;
+  Index index = 0;
+
+  // Shared with the worker under `mutex`. A seek raises `generation`: what the worker was preparing is then dropped.
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::deque<Prepared> ready;
+  std::vector<Prepared> used;  // buffers to fill again
+  std::exception_ptr error;
+  std::uint64_t generation = 0, worker_epoch = 0;
+  Index worker_index = 0;
+  bool stop = false;
+  std::thread worker;
+
+  Impl(const ImageSet& s, const LoaderConfig& c) : set(s), config(c) {
+    if (c.batch < 1) fail("loader: batch {} must be at least 1", c.batch);
+    if (c.augment.pad < 0) fail("loader: padding {} must not be negative", c.augment.pad);
+    if (!is_floating(c.place.dtype)) fail("loader: images need a floating dtype, not {}", c.place.dtype);
+    if (c.image != 0 && (c.image < s.height || c.image < s.width)) {
+      fail("loader: image size {} is smaller than the {}x{} images of {}; larger ones are centred, none is cut",
+           c.image, s.height, s.width, s.name);
+    }
+    side_h = c.image != 0 ? c.image : s.height;
+    side_w = c.image != 0 ? c.image : s.width;
+    per_epoch = c.drop_last ? s.count / c.batch : (s.count + c.batch - 1) / c.batch;
+    if (per_epoch == 0) {
+      fail("loader: {} examples of {} do not fill a batch of {}; take a smaller batch or keep the last one", s.count,
+           s.name, c.batch);
+    }
+    for (Index ch = 0; ch < s.channels; ++ch) {
+      const auto channel = static_cast<std::size_t>(ch);
+      auto& table = normalised.emplace_back();
+      for (std::size_t v = 0; v < 256; ++v) {
+        table[v] = (static_cast<float>(v) / 255.0f - s.mean[channel]) / s.std[channel];
+      }
+    }
+    worker = std::thread([this] { work(); });
+  }
+
+  ~Impl() {
+    {
+      const std::lock_guard lock(mutex);
+      stop = true;
+    }
+    changed.notify_all();
+    worker.join();
+  }
+
+  void work() {
+    std::vector<Index> order;
+    std::uint64_t order_epoch = 0;
+    std::unique_lock lock(mutex);
+    for (;;) {
+      changed.wait(lock, [&] { return stop || (!error && ready.size() < queue_length); });
+      if (stop) return;
+      const std::uint64_t from = generation, at_epoch = worker_epoch;
+      const Index at_index = worker_index;
+      Prepared batch;
+      if (!used.empty()) {
+        batch = std::move(used.back());
+        used.pop_back();
+      }
+      lock.unlock();
+      std::exception_ptr failed;
+      try {
+        if (order.empty() || order_epoch != at_epoch) {
+          order = epoch_order(set.count, config.seed, at_epoch, config.shuffle);
+          order_epoch = at_epoch;
+        }
+        prepare(batch, order, at_epoch, at_index);
+      } catch (...) {  // out of memory; the caller of next() gets it
+        failed = std::current_exception();
+      }
+      lock.lock();
+      if (from != generation) {
+        used.push_back(std::move(batch));
+        continue;
+      }
+      error = failed;
+      if (!failed) ready.push_back(std::move(batch));
+      worker_index = at_index + 1 < per_epoch ? at_index + 1 : 0;
+      worker_epoch = worker_index == 0 ? at_epoch + 1 : at_epoch;
+      changed.notify_all();
+    }
+  }
+
+  void prepare(Prepared& batch, const std::vector<Index>& order, std::uint64_t at_epoch, Index at_index) const {
+    const Index begin = at_index * config.batch, size = std::min(config.batch, set.count - begin);
+    const Index image = set.channels * side_h * side_w;
+    batch.examples.assign(order.begin() + begin, order.begin() + begin + size);
+    batch.labels.resize(static_cast<std::size_t>(size));
+    batch.pixels.resize(static_cast<std::size_t>(size * image));
+    for (Index n = 0; n < size; ++n) {
+      const Index example = batch.examples[static_cast<std::size_t>(n)];
+      batch.labels[static_cast<std::size_t>(n)] = set.labels[static_cast<std::size_t>(example)];
+      place(example, draw_cut(config.augment, config.seed, at_epoch, example), batch.pixels.data() + n * image);
+    }
+  }
+
+  /// Cuts, mirrors, normalises and centres one image. What no pixel covers is black (0), as in the files.
+  void place(Index example, const Cut& cut, float* out) const {
+    const Index h = set.height, w = set.width, top = (side_h - h) / 2, left = (side_w - w) / 2;
+    for (Index c = 0; c < set.channels; ++c, out += side_h * side_w) {
+      const auto& table = normalised[static_cast<std::size_t>(c)];
+      const std::uint8_t* plane = set.pixels.data() + (example * set.channels + c) * h * w;
+      std::fill_n(out, side_h * side_w, table[0]);
+      // The window's row y shows the original's row y + down; columns alike, then mirrored.
+      // + right.
+      for (Index y = std::max<Index>(0, -cut.down); y < std::min(h, h - cut.down); ++y) {
+        const std::uint8_t* row = plane + (y + cut.down) * w;
+        float* line = out + (top + y) * side_w + left;
+        for (Index x = std::max<Index>(0, -cut.right); x < std::min(w, w - cut.right); ++x) {
+          line[cut.mirror ? w - 1 - x : x] = table[row[x + cut.right]];
+        }
+      }
+    }
+  }
+
+  Tensor images(const std::vector<float>& pixels, const Shape& shape) const {
+    switch (config.place.dtype) {
+      case DType::f64:
+        return converted<double>(pixels, shape, config.place);
+      case DType::bf16:
+        return converted<bf16>(pixels, shape, config.place);
+      default:
+        return from_host(pixels.data(), shape, config.place);
+    }
+  }
+};
+
+Loader::Loader(const ImageSet& set, LoaderConfig config) : impl_(std::make_unique<Impl>(set, config)) {}
+Loader::~Loader() = default;
+
+Index Loader::batches_per_epoch() const { return impl_->per_epoch; }
+std::uint64_t Loader::epoch() const { return impl_->epoch; }
+Index Loader::index() const { return impl_->index; }
+
+void Loader::seek(std::uint64_t epoch, Index index) {
+  Impl& s = *impl_;
+  if (index < 0 || index > s.per_epoch) fail("loader: batch {} is outside 0..{} of an epoch", index, s.per_epoch);
+  if (index == s.per_epoch) {  // the end of an epoch is the start of the next
+    ++epoch;
+    index = 0;
+  }
+  s.epoch = epoch;
+  s.index = index;
+  {
+    const std::lock_guard lock(s.mutex);
+    ++s.generation;
+    s.worker_epoch = epoch;
+    s.worker_index = index;
+    s.error = nullptr;
+    for (Prepared& batch : s.ready) s.used.push_back(std::move(batch));
+    s.ready.clear();
+  }
+  s.changed.notify_all();
+}
+
+Batch Loader::next() {
+  Impl& s = *impl_;
+  Prepared prepared;
+  {
+    std::unique_lock lock(s.mutex);
+    s.changed.wait(lock, [&] { return !s.ready.empty() || s.error; });
+    if (s.ready.empty()) std::rethrow_exception(s.error);
+    prepared = std::move(s.ready.front());
+    s.ready.pop_front();
+  }
+  s.changed.notify_all();
+  const auto size = static_cast<Index>(prepared.labels.size());
+  Batch batch;
+  batch.images = s.images(prepared.pixels, {size, s.set.channels, s.side_h, s.side_w});
+  batch.labels = from_host(prepared.labels.data(), {size}, {DType::i64, s.config.place.device});
+  batch.examples = prepared.examples;
+  {
+    const std::lock_guard lock(s.mutex);
+    s.used.push_back(std::move(prepared));
+  }
+  if (++s.index == s.per_epoch) {
+    s.index = 0;
+    ++s.epoch;
+  }
+  return batch;
+}
+
+}  // namespace norma::datasets
