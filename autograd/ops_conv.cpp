@@ -1,0 +1,87 @@
+// Sliding windows: unfold and fold are each other's derivative; a convolution is unfold followed by a product.
+#include "autograd/dispatch.h"
+
+namespace norma {
+
+namespace {
+
+void check_window(std::string_view op, const Window& w, Index height, Index width) {
+  if (w.kernel_h < 1 || w.kernel_w < 1 || w.stride_h < 1 || w.stride_w < 1 || w.pad_h < 0 || w.pad_w < 0) {
+    fail("{}: kernel {}x{} and stride {}x{} must be at least 1, padding {}x{} at least 0", op, w.kernel_h, w.kernel_w,
+         w.stride_h, w.stride_w, w.pad_h, w.pad_w);
+  }
+  const Index h = height + 2 * w.pad_h, v = width + 2 * w.pad_w;
+  if (w.kernel_h > h || w.kernel_w > v) {
+    fail("{}: kernel {}x{} exceeds the padded input {}x{}", op, w.kernel_h, w.kernel_w, h, v);
+  }
+}
+
+void check_image(std::string_view op, const Tensor& x) {
+  check_floating(op, x);
+  if (x.rank() != 4) fail("{}: x must be [B, C, h, w], got {}", op, x.shape());
+}
+
+/// Windows that tile the image: each pixel is in exactly one.
+bool tiles(const Window& w, Index height, Index width) {
+  return w.kernel_h == w.stride_h && w.kernel_w == w.stride_w && w.pad_h == 0 && w.pad_w == 0 && height % w.kernel_h == 0 &&
+         width % w.kernel_w == 0;
+}
+
+}  // namespace
+
+Tensor unfold(const Tensor& x, const Window& window) {
+  check_image("unfold", x);
+  const Index h = x.size(2), w = x.size(3);
+  check_window("unfold", window, h, w);
+  Tensor y = empty({x.size(0), x.size(1) * window.kernel_h * window.kernel_w, window.out_h(h) * window.out_w(w)}, place_of(x));
+  on(x).unfold(x.view(), window, y.view());
+  return record(y, {x}, {"unfold", keep_nothing, [window, h, w](const Ctx&, const Tensor& g) -> Tensors {
+                           return {fold(g, window, h, w)};
+                         }});
+}
+
+Tensor fold(const Tensor& columns, const Window& window, Index height, Index width) {
+  check_floating("fold", columns);
+  check_window("fold", window, height, width);
+  const Index area = window.kernel_h * window.kernel_w, places = window.out_h(height) * window.out_w(width);
+  if (columns.rank() != 3 || columns.size(1) % area != 0 || columns.size(2) != places) {
+    fail("fold: columns must be [B, C * {}, {}] for {}x{} windows over {}x{}, got {}", area, places, window.kernel_h,
+         window.kernel_w, height, width, columns.shape());
+  }
+  Tensor y = empty({columns.size(0), columns.size(1) / area, height, width}, place_of(columns));
+  on(y).fold(columns.view(), window, y.view());
+  return record(y, {columns}, {"fold", keep_nothing, [window](const Ctx&, const Tensor& g) -> Tensors {
+                                 return {unfold(g, window)};
+                               }});
+}
+
+Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, Window window, Index groups) {
+  check_image("conv2d", x);
+  check_same_place("conv2d", x, weight);
+  if (weight.rank() != 4) fail("conv2d: weight must be [O, C / groups, kh, kw], got {}", weight.shape());
+  const Index channels = x.size(1), out = weight.size(0);
+  if (out == 0) fail("conv2d: 0 output channels");
+  if (groups < 1 || channels % groups != 0 || out % groups != 0 || weight.size(1) != channels / groups) {
+    fail("conv2d: {} input and {} output channels in {} groups do not fit weight {}", channels, out, groups, weight.shape());
+  }
+  if (bias) {
+    check_same_place("conv2d", x, bias);
+    if (!(bias.shape() == Shape{out})) fail("conv2d: bias must be [{}], got {}", out, bias.shape());
+  }
+  window.kernel_h = weight.size(2);
+  window.kernel_w = weight.size(3);
+  check_window("conv2d", window, x.size(2), x.size(3));
+  const Index oh = window.out_h(x.size(2)), ow = window.out_w(x.size(3));
+
+  if (groups == 1 && tiles(window, x.size(2), x.size(3))) {  // patches: one reordering, one product over rows of pixels
+    const Tensor rows = rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", {{"p", window.kernel_h}, {"q", window.kernel_w}});
+    const Tensor y = linear(rows, flatten(weight, 1), bias);  // [B, oh ow, O]
+    return reshape(transpose(y), Shape{x.size(0), out, oh, ow});
+  }
+  const Index batch = x.size(0), depth = weight.size(1) * window.kernel_h * window.kernel_w;
+  const Tensor columns = reshape(unfold(x, window), Shape{batch, groups, depth, oh * ow});
+  const Tensor y = reshape(matmul(reshape(weight, Shape{groups, out / groups, depth}), columns), Shape{batch, out, oh, ow});
+  return bias ? y + reshape(bias, Shape{out, 1, 1}) : y;
+}
+
+}  // namespace norma

@@ -1,0 +1,33 @@
+// The counter of random draws inside a step: one innermost scope for each thread.
+#include "autograd/grad.h"
+#include "core/error.h"
+#include "core/random.h"
+
+namespace norma {
+
+namespace {
+
+thread_local RandomScope* innermost = nullptr;
+
+}  // namespace
+
+RandomScope::RandomScope(std::uint64_t seed, std::uint64_t step) : outer_(innermost), seed_(seed), step_(step) {
+  innermost = this;
+}
+
+RandomScope::~RandomScope() { innermost = outer_; }
+
+RandomStream RandomScope::next() {
+  if (!innermost) fail("dropout needs a RandomScope: declare one around the step, RandomScope scope(seed, step)");
+  return {innermost->seed_, stream_id(innermost->step_, innermost->drawn_++)};
+}
+
+bool RandomScope::active() { return innermost != nullptr; }
+
+std::uint64_t RandomScope::drawn() { return innermost ? innermost->drawn_ : 0; }
+
+void RandomScope::rewind(std::uint64_t drawn) {
+  if (innermost) innermost->drawn_ = drawn;
+}
+
+}  // namespace norma
