@@ -76,8 +76,9 @@ NORMA_HD T divide(T a, T b) {
 /// because erfc magnifies it by 2 z^2.
 NORMA_HD double normal_cdf(double x) {
   constexpr double c = 0.70710678118654757, c_rest = -4.8336466567264567e-17;  // 1 / sqrt 2 in two parts
+  if (!(std::fabs(x) < 40)) return x > 0 ? 1 : x < 0 ? 0 : x;                  // beyond all digits; NaN
   const double z = -x * c, e = std::fma(-x, c, -z) - x * c_rest;
-  const double slope = std::fabs(z) < 27 ? 1.1283791670955126 * std::exp(-z * z) : 0;  // -erfc'(z)
+  const double slope = 1.1283791670955126 * std::exp(-z * z);  // -erfc'(z)
   return 0.5 * (std::erfc(z) - slope * e);
 }
 
