@@ -87,7 +87,7 @@ fs::path from_folder(const KnownSet& set, const fs::path& folder, const fs::path
     copy_file(source, target, file, progress);
     return target;
   }
-  fail("{}: {}{} is not there; {} has the files {}", folder.string(), file.name, set.gzip ? "[.gz]" : "", set.source,
+  fail("{}: {}{} is not there; {} has the files of {}", folder.string(), file.name, set.gzip ? "[.gz]" : "", set.source,
        set.name);
 }
 

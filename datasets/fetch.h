@@ -19,5 +19,7 @@ using FetchProgress = std::function<void(const std::string& file, std::uint64_t 
 /// stays. There is no default source. Returns the folder. Throws naming the file and what is wrong with it.
 std::filesystem::path fetch(const std::string& name, const std::string& from,
                             const std::filesystem::path& data_dir = {}, const FetchProgress& progress = {});
+std::filesystem::path fetch(const KnownSet& set, const std::string& from, const std::filesystem::path& data_dir = {},
+                            const FetchProgress& progress = {});
 
 }  // namespace norma::datasets
