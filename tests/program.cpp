@@ -1,0 +1,91 @@
+#include "tests/program.h"
+
+#include <fcntl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <fstream>
+#include <sstream>
+
+namespace norma::test {
+namespace fs = std::filesystem;
+
+Program::Program(const std::vector<std::string>& args, const std::string& working_folder) {
+  static std::atomic<int> count{0};
+  const fs::path base = fs::current_path() / fmt::format("program-{}-{}", ::getpid(), count++);
+  out_ = base.string() + ".out";
+  err_ = base.string() + ".err";
+  std::vector<std::string> all{NORMA_PROGRAM};
+  all.insert(all.end(), args.begin(), args.end());
+  std::vector<char*> argv;
+  for (std::string& a : all) argv.push_back(a.data());
+  argv.push_back(nullptr);
+  pid_ = ::fork();
+  if (pid_ == 0) {
+    const int out = ::open(out_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644), err = ::open(err_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    const int in = ::open("/dev/null", O_RDONLY);
+    ::dup2(in, 0), ::dup2(out, 1), ::dup2(err, 2);
+    if (::chdir(working_folder.c_str()) != 0) ::_exit(126);
+    ::execv(argv[0], argv.data());
+    ::_exit(127);
+  }
+}
+
+Program::~Program() {
+  if (pid_ > 0) {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+  std::error_code error;
+  fs::remove(out_, error);
+  fs::remove(err_, error);
+}
+
+void Program::signal(int number) { ::kill(pid_, number); }
+
+Finished Program::wait() {
+  int status = 0;
+  ::waitpid(pid_, &status, 0);
+  pid_ = -1;
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), contents(out_), contents(err_)};
+}
+
+fs::path fresh_folder(const std::string& name) {
+  const fs::path path = fs::current_path() / ("test-" + name);
+  fs::remove_all(path);
+  fs::create_directories(path);
+  return path;
+}
+
+std::string contents(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+fs::path tiny_data(Index train, Index test) {
+  const fs::path root = fresh_folder(fmt::format("data-{}-{}", train, test));
+  const fs::path folder = root / "fashion-mnist";
+  fs::create_directories(folder);
+  auto big_endian = [](std::ofstream& f, Index v) {
+    for (int shift = 24; shift >= 0; shift -= 8) f.put(static_cast<char>(v >> shift & 255));
+  };
+  auto write = [&](const std::string& prefix, Index count) {
+    std::ofstream images(folder / (prefix + "-images-idx3-ubyte"), std::ios::binary), labels(folder / (prefix + "-labels-idx1-ubyte"), std::ios::binary);
+    big_endian(images, 0x803), big_endian(images, count), big_endian(images, 28), big_endian(images, 28);
+    big_endian(labels, 0x801), big_endian(labels, count);
+    for (Index i = 0; i < count; ++i) {
+      const Index label = i % 10;
+      labels.put(static_cast<char>(label));
+      for (Index p = 0; p < 28 * 28; ++p) images.put(static_cast<char>((label * 20 + (p * 7 + i * 13) % 40) & 255));
+    }
+  };
+  write("train", train);
+  write("t10k", test);
+  return root;
+}
+
+}  // namespace norma::test

@@ -1,0 +1,186 @@
+// The program as its users meet it: help, wrong input with its exact message and exit code, and results.
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+
+#include <fstream>
+
+#include "tests/program.h"
+
+using namespace norma;
+using namespace norma::test;
+using Catch::Matchers::Contains;
+using Catch::Matchers::Equals;
+using Catch::Matchers::StartsWith;
+
+namespace {
+
+std::vector<std::string> tiny_run(const std::filesystem::path& data, const std::filesystem::path& out) {
+  return {"train", "vit", "--data-dir", data.string(), "--width", "8", "--depth", "1", "--heads", "2", "--patch", "14", "--batch", "8", "--epochs", "1",
+          "--log-every", "2", "--out", out.string()};
+}
+std::vector<std::string> with(std::vector<std::string> args, const std::vector<std::string>& more) {
+  args.insert(args.end(), more.begin(), more.end());
+  return args;
+}
+
+struct Wrong {
+  std::vector<std::string> args;
+  int code;
+  std::string text;  // all of stderr
+};
+
+}  // namespace
+
+TEST_CASE("help answers on every level", "[program]") {
+  CHECK_THAT(norma({"--help"}).out, Contains("usage: norma VERB"));
+  CHECK(norma({"--help"}).code == 0);
+  for (const char* verb : {"train", "eval", "compare", "info", "data", "gradcheck"}) {
+    const Finished f = norma({verb, "--help"});
+    CAPTURE(verb, f.err);
+    CHECK(f.code == 0);
+    CHECK_THAT(f.out, Contains(std::string("usage: norma ") + verb));
+    CHECK(f.err.empty());
+  }
+}
+
+TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]") {
+  const std::vector<Wrong> table = {
+      {{"trian"}, 2, "norma: unknown verb \"trian\" (did you mean \"train\"?); see norma --help\n"},
+      {{"train", "--epoch", "2"}, 2, "norma: unknown flag --epoch (did you mean --epochs?)\n"},
+      {{"train", "--lr"}, 2, "norma: --lr needs a value: peak learning rate\n"},
+      {{"train", "--lr", "fast"}, 2, "norma: --lr: \"fast\" is not a number; peak learning rate\n"},
+      {{"train", "--batch", "2.5"}, 2, "norma: --batch: \"2.5\" is not a whole number; images a step\n"},
+      {{"train", "--batch", "0"}, 2, "norma: --batch: 0 must be more than 0\n"},
+      {{"train", "--dropout", "1.5"}, 2, "norma: --dropout: 1.5 must be in [0, 1)\n"},
+      {{"train", "--threads", "0"}, 2, "norma: --threads: 0 is not a number of threads; give 1 or more, or leave it out for all cores\n"},
+      {{"train", "--optimizer", "adam"}, 2, "norma: --optimizer: \"adam\" is unknown; there are adamw, sgd\n"},
+      {{"train", "--dtype", "f16"}, 2, "norma: --dtype: \"f16\" is not possible; there are f32, f64\n"},
+      {{"train", "--device", "tpu"}, 2, "norma: device \"tpu\" is unknown; there are cpu, cuda, cuda:INDEX, reference\n"},
+      {{"train", "vit", "again"}, 2, "norma: train: unexpected \"again\"; see norma train --help\n"},
+      {{"compare"}, 2, "norma: compare: name the run folders, as in norma compare runs/a runs/b\n"},
+      {{"eval"}, 2, "norma: eval: name one run folder, as in norma eval runs/a\n"},
+      {{"eval", "no-such-run"}, 1, "norma: run folder no-such-run: there is no such folder\n"},
+      {{"gradcheck", "sofmax"}, 2, "norma: gradcheck: unknown op \"sofmax\" (did you mean \"softmax\"?)\n"},
+      {{"data", "fetch"}, 2, "norma: data: unknown word \"fetch\" (did you mean \"get\"?); see norma data --help\n"},
+      {{"train", "--config", "absent.json"}, 2, "norma: absent.json: cannot be read; is the path right?\n"},
+  };
+  for (const Wrong& w : table) {
+    const Finished f = norma(w.args);
+    CAPTURE(w.args);
+    CHECK(f.code == w.code);
+    CHECK_THAT(f.err, Equals(w.text));
+    CHECK(f.out.empty());
+  }
+}
+
+TEST_CASE("a wrong attention text or preset names what is near", "[program]") {
+  Finished f = norma({"info", "--attention", "sofmax"});
+  CHECK(f.code == 2);
+  CHECK_THAT(f.err, Contains("did you mean \"softmax\"?"));
+  f = norma({"info", "--preset", "tinny"});
+  CHECK(f.code == 2);
+  CHECK_THAT(f.err, Contains("tiny"));
+}
+
+TEST_CASE("config files: unknown keys, wrong types, comments, and who wins", "[program]") {
+  const auto folder = fresh_folder("config");
+  auto write = [&](const std::string& text) {
+    std::ofstream(folder / "c.json") << text;
+    return (folder / "c.json").string();
+  };
+  Finished f = norma({"train", "--config", write("{\"learing_rate\": 1}")});
+  CHECK(f.code == 2);
+  CHECK_THAT(f.err, Contains("unknown key \"learing_rate\""));
+  f = norma({"train", "--config", write("{\"epochs\": \"three\"}")});
+  CHECK(f.code == 2);
+  CHECK_THAT(f.err, Contains("\"epochs\" is \"three\", it must be a whole number"));
+  f = norma({"train", "--config", write("{\"epochs\": 3, \"epochs\": 4}")});
+  CHECK(f.code == 2);
+  f = norma({"train", "--config", write("// a comment\n{\"epochs\": 3, \"preset\": \"small\", \"width\": 96}"), "--lr", "0.5", "--print-config"});
+  CHECK(f.code == 0);
+  const auto config = nlohmann::json::parse(f.out);
+  CHECK(config["epochs"] == 3);
+  CHECK(config["width"] == 96);  // file over preset
+  CHECK(config["heads"] == 6);   // preset over default
+  CHECK(config["lr"] == 0.5);    // flag
+}
+
+TEST_CASE("info counts the parameters of the paper's models", "[program]") {
+  auto parameters = [](const std::vector<std::string>& more) {
+    const Finished f = norma(with({"info", "vit", "--log-format", "json"}, more));
+    CAPTURE(f.err);
+    REQUIRE(f.code == 0);
+    return nlohmann::json::parse(f.out)["parameters"].get<Index>();
+  };
+  CHECK(parameters({"--preset", "tiny"}) == 5717416);
+  CHECK(parameters({"--preset", "small"}) == 22050664);
+  CHECK(parameters({"--preset", "tiny", "--image", "64", "--patch", "4", "--classes", "200"}) == 5436296);
+}
+
+TEST_CASE("train, eval and compare on a tiny data set", "[program]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("train");
+  const Finished a = norma(with(tiny_run(data, runs / "a"), {"--log-format", "json"}));
+  CAPTURE(a.err);
+  REQUIRE(a.code == 0);
+  const auto result = nlohmann::json::parse(a.out);
+  REQUIRE(norma(with(tiny_run(data, runs / "b"), {"--attention", "x^3/sqrt(N)"})).code == 0);
+
+  const Finished e = norma({"eval", (runs / "a").string(), "--data-dir", data.string(), "--log-format", "json"});
+  CAPTURE(e.err);
+  REQUIRE(e.code == 0);
+  CHECK(nlohmann::json::parse(e.out)["test_accuracy"] == result["test_accuracy"]);
+
+  const auto page = runs / "page.html";
+  const Finished c = norma({"compare", (runs / "a").string(), (runs / "b").string(), "--html", page.string()});
+  CAPTURE(c.err);
+  REQUIRE(c.code == 0);
+  CHECK_THAT(c.out, Contains("x^3/sqrt(N)") && Contains("block 1"));
+  const std::string html = contents(page);
+  CHECK_THAT(html, StartsWith("<!doctype html>") && Contains("x^3/sqrt(N)"));
+  CHECK(html.find("http://") == html.find("http://www.w3.org/2000/svg"));  // nothing is loaded from elsewhere
+  CHECK(html.find("https://") == std::string::npos);
+
+  const Finished again = norma(tiny_run(data, runs / "a"));
+  CHECK(again.code == 1);
+  CHECK_THAT(again.err, Contains("already holds a run; go on with --resume, or choose another with --out"));
+}
+
+TEST_CASE("a run name that looks like script stays text in the page", "[program]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("names");
+  const auto bad = runs / "<script>alert(1)<";
+  REQUIRE(norma(tiny_run(data, bad)).code == 0);
+  REQUIRE(norma({"compare", bad.string(), "--html", (runs / "page.html").string()}).code == 0);
+  const std::string html = contents(runs / "page.html");
+  CHECK(html.find("<script>alert") == std::string::npos);
+  CHECK_THAT(html, Contains("\\u003cscript>alert(1)"));
+}
+
+TEST_CASE("missing, swapped and cut data files are named", "[program]") {
+  const auto runs = fresh_folder("bad-data");
+  auto message = [&](const std::filesystem::path& data, const char* out) { return norma(tiny_run(data, runs / out)); };
+  auto data = tiny_data(64, 20);
+  const auto folder = data / "fashion-mnist";
+  std::filesystem::resize_file(folder / "train-images-idx3-ubyte", 1000);
+  Finished f = message(data, "cut");
+  CHECK(f.code == 1);
+  CHECK_THAT(f.err, Contains("train-images-idx3-ubyte"));
+  data = tiny_data(64, 20);
+  std::filesystem::rename(folder / "train-images-idx3-ubyte", folder / "x");
+  std::filesystem::rename(folder / "train-labels-idx1-ubyte", folder / "train-images-idx3-ubyte");
+  std::filesystem::rename(folder / "x", folder / "train-labels-idx1-ubyte");
+  f = message(data, "swapped");
+  CHECK(f.code == 1);
+  CHECK_THAT(f.err, Contains("train-images-idx3-ubyte"));
+  data = tiny_data(64, 20);
+  std::filesystem::remove(folder / "t10k-labels-idx1-ubyte");
+  f = message(data, "missing");
+  CHECK(f.code == 1);
+  CHECK_THAT(f.err, Contains("t10k-labels-idx1-ubyte") && Contains("norma data get fashion-mnist"));
+}
+
+TEST_CASE("an output folder that cannot be written is an error with its path", "[program]") {
+  const auto data = tiny_data(64, 20);
+  const Finished f = norma(tiny_run(data, "/proc/norma-run"));
+  CHECK(f.code == 1);
+  CHECK_THAT(f.err, Contains("run folder /proc/norma-run") && Contains("choose another with --out"));
+}

@@ -1,0 +1,131 @@
+// The same seed gives the same bits: with any number of threads, and whatever happened on the way. Whole files are compared: the last
+// checkpoint holds every weight, both moments, the step and the length of the log.
+#include <catch2/catch.hpp>
+
+#include <unistd.h>
+
+#include <csignal>
+
+#include "core/random.h"
+#include "tests/program.h"
+
+using namespace norma;
+using namespace norma::test;
+using Catch::Matchers::Contains;
+
+namespace {
+
+std::vector<std::string> run_args(const std::filesystem::path& data, const std::filesystem::path& out, const std::string& attention) {
+  return {"train", "vit", "--data-dir", data.string(), "--width", "16", "--depth", "2", "--heads", "2", "--patch", "7", "--batch", "16", "--epochs", "4",
+          "--dropout", "0.1", "--drop-path", "0.1", "--ema", "0.9", "--attention", attention, "--checkpoint-every", "5", "--log-every", "3", "--out", out.string()};
+}
+std::vector<std::string> with(std::vector<std::string> args, const std::vector<std::string>& more) {
+  args.insert(args.end(), more.begin(), more.end());
+  return args;
+}
+constexpr const char* last = "checkpoint-000000056.safetensors";  // 4 epochs of 14 batches
+
+struct Bits {
+  std::string weights, log;
+  bool operator==(const Bits&) const = default;
+};
+Bits bits(const std::filesystem::path& run) { return {contents(run / last), contents(run / "metrics.jsonl")}; }
+
+}  // namespace
+
+TEST_CASE("a whole run has the same bits with 1, 2, 3 and 8 threads", "[resume]") {
+  const auto data = tiny_data(232, 20), runs = fresh_folder("threads");
+  for (const std::string attention : {"softmax", "x^3/sqrt(N)"}) {
+    Bits first;
+    for (const char* threads : {"1", "2", "3", "8"}) {
+      const auto out = runs / fmt::format("{}-{}", attention == "softmax" ? "softmax" : "x3", threads);
+      const Finished f = norma(with(run_args(data, out, attention), {"--threads", threads}));
+      CAPTURE(attention, threads, f.err);
+      REQUIRE(f.code == 0);
+      if (first.weights.empty()) first = bits(out);
+      REQUIRE(!first.weights.empty());
+      CHECK((bits(out) == first));
+    }
+  }
+}
+
+TEST_CASE("killed at random moments and resumed, a run ends with the bits of one that was left alone", "[resume]") {
+  const auto data = tiny_data(232, 20), runs = fresh_folder("kill");
+  REQUIRE(norma(run_args(data, runs / "calm", "x^3/sqrt(N)")).code == 0);
+  const RandomStream moments{2024, 7};
+  int kills = 0;
+  for (int round = 0; round < 3; ++round) {
+    const auto out = runs / fmt::format("killed-{}", round);
+    bool finished = false;
+    for (int attempt = 0; attempt < 60 && !finished; ++attempt) {
+      Program p(with(run_args(data, out, "x^3/sqrt(N)"), {"--resume"}));
+      // Later attempts live longer, so that the run ends.
+      ::usleep(20000 + moments.word(static_cast<std::uint64_t>(round * 100 + attempt)) % (60000 + 20000 * static_cast<unsigned>(attempt)));
+      p.signal(SIGKILL);
+      const Finished f = p.wait();
+      CAPTURE(f.err);
+      REQUIRE((f.code == 0 || f.code == 128 + SIGKILL));
+      finished = f.code == 0;
+      kills += !finished;
+    }
+    if (!finished) REQUIRE(norma(with(run_args(data, out, "x^3/sqrt(N)"), {"--resume"})).code == 0);
+    CHECK((bits(out) == bits(runs / "calm")));
+  }
+  CHECK(kills > 3);
+}
+
+TEST_CASE("Ctrl-C finishes the step, writes a checkpoint and exits with 130; resuming completes the run", "[resume]") {
+  const auto data = tiny_data(232, 20), runs = fresh_folder("interrupt");
+  REQUIRE(norma(run_args(data, runs / "calm", "softmax")).code == 0);
+  Program p(with(run_args(data, runs / "cut", "softmax"), {"--checkpoint-every", "0"}));
+  while (!std::filesystem::exists(runs / "cut" / "metrics.jsonl")) ::usleep(1000);
+  p.signal(SIGINT);
+  const Finished f = p.wait();
+  CAPTURE(f.err);
+  REQUIRE(f.code == 130);
+  CHECK_THAT(f.err, Contains("interrupted; a checkpoint is in"));
+  REQUIRE(norma(with(run_args(data, runs / "cut", "softmax"), {"--resume"})).code == 0);
+  CHECK((bits(runs / "cut") == bits(runs / "calm")));
+}
+
+TEST_CASE("--steps stops early and a later resume goes on to the same bits", "[resume]") {
+  const auto data = tiny_data(232, 20), runs = fresh_folder("steps");
+  REQUIRE(norma(run_args(data, runs / "calm", "softmax")).code == 0);
+  REQUIRE(norma(with(run_args(data, runs / "parts", "softmax"), {"--steps", "17"})).code == 0);
+  REQUIRE(norma(with(run_args(data, runs / "parts", "softmax"), {"--steps", "40", "--resume"})).code == 0);
+  REQUIRE(norma(with(run_args(data, runs / "parts", "softmax"), {"--resume"})).code == 0);
+  CHECK((bits(runs / "parts") == bits(runs / "calm")));
+}
+
+TEST_CASE("resuming refuses another configuration and another data set, and says what differs", "[resume]") {
+  const auto data = tiny_data(232, 20), runs = fresh_folder("other");
+  REQUIRE(norma(with(run_args(data, runs / "a", "softmax"), {"--steps", "6"})).code == 0);
+  Finished f = norma(with(run_args(data, runs / "a", "softmax"), {"--resume", "--lr", "0.5"}));
+  CHECK(f.code == 2);
+  CHECK_THAT(f.err, Contains("another configuration") && Contains("lr: 0.001 before, 0.5 now"));
+  const auto other = tiny_data(240, 20);
+  f = norma(with(run_args(other, runs / "a", "softmax"), {"--resume"}));
+  CHECK(f.code == 2);
+  CHECK_THAT(f.err, Contains("data set"));
+}
+
+TEST_CASE("a damaged checkpoint is noticed, and the one before it is used", "[resume]") {
+  const auto data = tiny_data(232, 20), runs = fresh_folder("damaged");
+  REQUIRE(norma(run_args(data, runs / "calm", "softmax")).code == 0);
+  REQUIRE(norma(with(run_args(data, runs / "a", "softmax"), {"--steps", "12"})).code == 0);
+  const auto newest = runs / "a" / "checkpoint-000000012.safetensors";
+  REQUIRE(std::filesystem::exists(newest));
+  SECTION("cut") { std::filesystem::resize_file(newest, std::filesystem::file_size(newest) / 2); }
+  SECTION("one bit") {
+    std::string bytes = contents(newest);
+    bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 4);
+    FILE* f = std::fopen(newest.c_str(), "wb");
+    REQUIRE(std::fwrite(bytes.data(), 1, bytes.size(), f) == bytes.size());
+    std::fclose(f);
+  }
+  const Finished f = norma(with(run_args(data, runs / "a", "softmax"), {"--resume"}));
+  CAPTURE(f.err);
+  REQUIRE(f.code == 0);
+  CHECK_THAT(f.err, Contains("trying the checkpoint before it") && Contains("resumed from step 10"));
+  CHECK((bits(runs / "a") == bits(runs / "calm")));
+}
