@@ -28,7 +28,7 @@ class Program {
   std::filesystem::path out_, err_;
 };
 
-inline Finished norma(const std::vector<std::string>& args) { return Program(args).wait(); }
+inline Finished run_norma(const std::vector<std::string>& args) { return Program(args).wait(); }
 
 /// An empty folder for one test, removed first if it is left from before.
 std::filesystem::path fresh_folder(const std::string& name);

@@ -32,10 +32,10 @@ struct Wrong {
 }  // namespace
 
 TEST_CASE("help answers on every level", "[program]") {
-  CHECK_THAT(norma({"--help"}).out, Contains("usage: norma VERB"));
-  CHECK(norma({"--help"}).code == 0);
+  CHECK_THAT(run_norma({"--help"}).out, Contains("usage: norma VERB"));
+  CHECK(run_norma({"--help"}).code == 0);
   for (const char* verb : {"train", "eval", "compare", "info", "data", "gradcheck"}) {
-    const Finished f = norma({verb, "--help"});
+    const Finished f = run_norma({verb, "--help"});
     CAPTURE(verb, f.err);
     CHECK(f.code == 0);
     CHECK_THAT(f.out, Contains(std::string("usage: norma ") + verb));
@@ -65,7 +65,7 @@ TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]"
       {{"train", "--config", "absent.json"}, 2, "norma: absent.json: cannot be read; is the path right?\n"},
   };
   for (const Wrong& w : table) {
-    const Finished f = norma(w.args);
+    const Finished f = run_norma(w.args);
     CAPTURE(w.args);
     CHECK(f.code == w.code);
     CHECK_THAT(f.err, Equals(w.text));
@@ -74,10 +74,10 @@ TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]"
 }
 
 TEST_CASE("a wrong attention text or preset names what is near", "[program]") {
-  Finished f = norma({"info", "--attention", "sofmax"});
+  Finished f = run_norma({"info", "--attention", "sofmax"});
   CHECK(f.code == 2);
   CHECK_THAT(f.err, Contains("did you mean \"softmax\"?"));
-  f = norma({"info", "--preset", "tinny"});
+  f = run_norma({"info", "--preset", "tinny"});
   CHECK(f.code == 2);
   CHECK_THAT(f.err, Contains("tiny"));
 }
@@ -88,15 +88,15 @@ TEST_CASE("config files: unknown keys, wrong types, comments, and who wins", "[p
     std::ofstream(folder / "c.json") << text;
     return (folder / "c.json").string();
   };
-  Finished f = norma({"train", "--config", write("{\"learing_rate\": 1}")});
+  Finished f = run_norma({"train", "--config", write("{\"learing_rate\": 1}")});
   CHECK(f.code == 2);
   CHECK_THAT(f.err, Contains("unknown key \"learing_rate\""));
-  f = norma({"train", "--config", write("{\"epochs\": \"three\"}")});
+  f = run_norma({"train", "--config", write("{\"epochs\": \"three\"}")});
   CHECK(f.code == 2);
   CHECK_THAT(f.err, Contains("\"epochs\" is \"three\", it must be a whole number"));
-  f = norma({"train", "--config", write("{\"epochs\": 3, \"epochs\": 4}")});
+  f = run_norma({"train", "--config", write("{\"epochs\": 3, \"epochs\": 4}")});
   CHECK(f.code == 2);
-  f = norma({"train", "--config", write("// a comment\n{\"epochs\": 3, \"preset\": \"small\", \"width\": 96}"), "--lr", "0.5", "--print-config"});
+  f = run_norma({"train", "--config", write("// a comment\n{\"epochs\": 3, \"preset\": \"small\", \"width\": 96}"), "--lr", "0.5", "--print-config"});
   CHECK(f.code == 0);
   const auto config = nlohmann::json::parse(f.out);
   CHECK(config["epochs"] == 3);
@@ -107,7 +107,7 @@ TEST_CASE("config files: unknown keys, wrong types, comments, and who wins", "[p
 
 TEST_CASE("info counts the parameters of the paper's models", "[program]") {
   auto parameters = [](const std::vector<std::string>& more) {
-    const Finished f = norma(with({"info", "vit", "--log-format", "json"}, more));
+    const Finished f = run_norma(with({"info", "vit", "--log-format", "json"}, more));
     CAPTURE(f.err);
     REQUIRE(f.code == 0);
     return nlohmann::json::parse(f.out)["parameters"].get<Index>();
@@ -119,19 +119,19 @@ TEST_CASE("info counts the parameters of the paper's models", "[program]") {
 
 TEST_CASE("train, eval and compare on a tiny data set", "[program]") {
   const auto data = tiny_data(64, 20), runs = fresh_folder("train");
-  const Finished a = norma(with(tiny_run(data, runs / "a"), {"--log-format", "json"}));
+  const Finished a = run_norma(with(tiny_run(data, runs / "a"), {"--log-format", "json"}));
   CAPTURE(a.err);
   REQUIRE(a.code == 0);
   const auto result = nlohmann::json::parse(a.out);
-  REQUIRE(norma(with(tiny_run(data, runs / "b"), {"--attention", "x^3/sqrt(N)"})).code == 0);
+  REQUIRE(run_norma(with(tiny_run(data, runs / "b"), {"--attention", "x^3/sqrt(N)"})).code == 0);
 
-  const Finished e = norma({"eval", (runs / "a").string(), "--data-dir", data.string(), "--log-format", "json"});
+  const Finished e = run_norma({"eval", (runs / "a").string(), "--data-dir", data.string(), "--log-format", "json"});
   CAPTURE(e.err);
   REQUIRE(e.code == 0);
   CHECK(nlohmann::json::parse(e.out)["test_accuracy"] == result["test_accuracy"]);
 
   const auto page = runs / "page.html";
-  const Finished c = norma({"compare", (runs / "a").string(), (runs / "b").string(), "--html", page.string()});
+  const Finished c = run_norma({"compare", (runs / "a").string(), (runs / "b").string(), "--html", page.string()});
   CAPTURE(c.err);
   REQUIRE(c.code == 0);
   CHECK_THAT(c.out, Contains("x^3/sqrt(N)") && Contains("block 1"));
@@ -140,7 +140,7 @@ TEST_CASE("train, eval and compare on a tiny data set", "[program]") {
   CHECK(html.find("http://") == html.find("http://www.w3.org/2000/svg"));  // nothing is loaded from elsewhere
   CHECK(html.find("https://") == std::string::npos);
 
-  const Finished again = norma(tiny_run(data, runs / "a"));
+  const Finished again = run_norma(tiny_run(data, runs / "a"));
   CHECK(again.code == 1);
   CHECK_THAT(again.err, Contains("already holds a run; go on with --resume, or choose another with --out"));
 }
@@ -148,8 +148,8 @@ TEST_CASE("train, eval and compare on a tiny data set", "[program]") {
 TEST_CASE("a run name that looks like script stays text in the page", "[program]") {
   const auto data = tiny_data(64, 20), runs = fresh_folder("names");
   const auto bad = runs / "<script>alert(1)<";
-  REQUIRE(norma(tiny_run(data, bad)).code == 0);
-  REQUIRE(norma({"compare", bad.string(), "--html", (runs / "page.html").string()}).code == 0);
+  REQUIRE(run_norma(tiny_run(data, bad)).code == 0);
+  REQUIRE(run_norma({"compare", bad.string(), "--html", (runs / "page.html").string()}).code == 0);
   const std::string html = contents(runs / "page.html");
   CHECK(html.find("<script>alert") == std::string::npos);
   CHECK_THAT(html, Contains("\\u003cscript>alert(1)"));
@@ -157,7 +157,7 @@ TEST_CASE("a run name that looks like script stays text in the page", "[program]
 
 TEST_CASE("missing, swapped and cut data files are named", "[program]") {
   const auto runs = fresh_folder("bad-data");
-  auto message = [&](const std::filesystem::path& data, const char* out) { return norma(tiny_run(data, runs / out)); };
+  auto message = [&](const std::filesystem::path& data, const char* out) { return run_norma(tiny_run(data, runs / out)); };
   auto data = tiny_data(64, 20);
   const auto folder = data / "fashion-mnist";
   std::filesystem::resize_file(folder / "train-images-idx3-ubyte", 1000);
@@ -180,7 +180,7 @@ TEST_CASE("missing, swapped and cut data files are named", "[program]") {
 
 TEST_CASE("an output folder that cannot be written is an error with its path", "[program]") {
   const auto data = tiny_data(64, 20);
-  const Finished f = norma(tiny_run(data, "/proc/norma-run"));
+  const Finished f = run_norma(tiny_run(data, "/proc/norma-run"));
   CHECK(f.code == 1);
   CHECK_THAT(f.err, Contains("run folder /proc/norma-run") && Contains("choose another with --out"));
 }

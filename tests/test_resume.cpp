@@ -39,7 +39,7 @@ TEST_CASE("a whole run has the same bits with 1, 2, 3 and 8 threads", "[resume]"
     Bits first;
     for (const char* threads : {"1", "2", "3", "8"}) {
       const auto out = runs / fmt::format("{}-{}", attention == "softmax" ? "softmax" : "x3", threads);
-      const Finished f = norma(with(run_args(data, out, attention), {"--threads", threads}));
+      const Finished f = run_norma(with(run_args(data, out, attention), {"--threads", threads}));
       CAPTURE(attention, threads, f.err);
       REQUIRE(f.code == 0);
       if (first.weights.empty()) first = bits(out);
@@ -51,7 +51,7 @@ TEST_CASE("a whole run has the same bits with 1, 2, 3 and 8 threads", "[resume]"
 
 TEST_CASE("killed at random moments and resumed, a run ends with the bits of one that was left alone", "[resume]") {
   const auto data = tiny_data(232, 20), runs = fresh_folder("kill");
-  REQUIRE(norma(run_args(data, runs / "calm", "x^3/sqrt(N)")).code == 0);
+  REQUIRE(run_norma(run_args(data, runs / "calm", "x^3/sqrt(N)")).code == 0);
   const RandomStream moments{2024, 7};
   int kills = 0;
   for (int round = 0; round < 3; ++round) {
@@ -68,7 +68,7 @@ TEST_CASE("killed at random moments and resumed, a run ends with the bits of one
       finished = f.code == 0;
       kills += !finished;
     }
-    if (!finished) REQUIRE(norma(with(run_args(data, out, "x^3/sqrt(N)"), {"--resume"})).code == 0);
+    if (!finished) REQUIRE(run_norma(with(run_args(data, out, "x^3/sqrt(N)"), {"--resume"})).code == 0);
     CHECK((bits(out) == bits(runs / "calm")));
   }
   CHECK(kills > 3);
@@ -76,7 +76,7 @@ TEST_CASE("killed at random moments and resumed, a run ends with the bits of one
 
 TEST_CASE("Ctrl-C finishes the step, writes a checkpoint and exits with 130; resuming completes the run", "[resume]") {
   const auto data = tiny_data(232, 20), runs = fresh_folder("interrupt");
-  REQUIRE(norma(run_args(data, runs / "calm", "softmax")).code == 0);
+  REQUIRE(run_norma(run_args(data, runs / "calm", "softmax")).code == 0);
   Program p(with(run_args(data, runs / "cut", "softmax"), {"--checkpoint-every", "0"}));
   while (!std::filesystem::exists(runs / "cut" / "metrics.jsonl")) ::usleep(1000);
   p.signal(SIGINT);
@@ -84,35 +84,35 @@ TEST_CASE("Ctrl-C finishes the step, writes a checkpoint and exits with 130; res
   CAPTURE(f.err);
   REQUIRE(f.code == 130);
   CHECK_THAT(f.err, Contains("interrupted; a checkpoint is in"));
-  REQUIRE(norma(with(run_args(data, runs / "cut", "softmax"), {"--resume"})).code == 0);
+  REQUIRE(run_norma(with(run_args(data, runs / "cut", "softmax"), {"--resume"})).code == 0);
   CHECK((bits(runs / "cut") == bits(runs / "calm")));
 }
 
 TEST_CASE("--steps stops early and a later resume goes on to the same bits", "[resume]") {
   const auto data = tiny_data(232, 20), runs = fresh_folder("steps");
-  REQUIRE(norma(run_args(data, runs / "calm", "softmax")).code == 0);
-  REQUIRE(norma(with(run_args(data, runs / "parts", "softmax"), {"--steps", "17"})).code == 0);
-  REQUIRE(norma(with(run_args(data, runs / "parts", "softmax"), {"--steps", "40", "--resume"})).code == 0);
-  REQUIRE(norma(with(run_args(data, runs / "parts", "softmax"), {"--resume"})).code == 0);
+  REQUIRE(run_norma(run_args(data, runs / "calm", "softmax")).code == 0);
+  REQUIRE(run_norma(with(run_args(data, runs / "parts", "softmax"), {"--steps", "17"})).code == 0);
+  REQUIRE(run_norma(with(run_args(data, runs / "parts", "softmax"), {"--steps", "40", "--resume"})).code == 0);
+  REQUIRE(run_norma(with(run_args(data, runs / "parts", "softmax"), {"--resume"})).code == 0);
   CHECK((bits(runs / "parts") == bits(runs / "calm")));
 }
 
 TEST_CASE("resuming refuses another configuration and another data set, and says what differs", "[resume]") {
   const auto data = tiny_data(232, 20), runs = fresh_folder("other");
-  REQUIRE(norma(with(run_args(data, runs / "a", "softmax"), {"--steps", "6"})).code == 0);
-  Finished f = norma(with(run_args(data, runs / "a", "softmax"), {"--resume", "--lr", "0.5"}));
+  REQUIRE(run_norma(with(run_args(data, runs / "a", "softmax"), {"--steps", "6"})).code == 0);
+  Finished f = run_norma(with(run_args(data, runs / "a", "softmax"), {"--resume", "--lr", "0.5"}));
   CHECK(f.code == 2);
   CHECK_THAT(f.err, Contains("another configuration") && Contains("lr: 0.001 before, 0.5 now"));
   const auto other = tiny_data(240, 20);
-  f = norma(with(run_args(other, runs / "a", "softmax"), {"--resume"}));
+  f = run_norma(with(run_args(other, runs / "a", "softmax"), {"--resume"}));
   CHECK(f.code == 2);
   CHECK_THAT(f.err, Contains("data set"));
 }
 
 TEST_CASE("a damaged checkpoint is noticed, and the one before it is used", "[resume]") {
   const auto data = tiny_data(232, 20), runs = fresh_folder("damaged");
-  REQUIRE(norma(run_args(data, runs / "calm", "softmax")).code == 0);
-  REQUIRE(norma(with(run_args(data, runs / "a", "softmax"), {"--steps", "12"})).code == 0);
+  REQUIRE(run_norma(run_args(data, runs / "calm", "softmax")).code == 0);
+  REQUIRE(run_norma(with(run_args(data, runs / "a", "softmax"), {"--steps", "12"})).code == 0);
   const auto newest = runs / "a" / "checkpoint-000000012.safetensors";
   REQUIRE(std::filesystem::exists(newest));
   SECTION("cut") { std::filesystem::resize_file(newest, std::filesystem::file_size(newest) / 2); }
@@ -123,7 +123,7 @@ TEST_CASE("a damaged checkpoint is noticed, and the one before it is used", "[re
     REQUIRE(std::fwrite(bytes.data(), 1, bytes.size(), f) == bytes.size());
     std::fclose(f);
   }
-  const Finished f = norma(with(run_args(data, runs / "a", "softmax"), {"--resume"}));
+  const Finished f = run_norma(with(run_args(data, runs / "a", "softmax"), {"--resume"}));
   CAPTURE(f.err);
   REQUIRE(f.code == 0);
   CHECK_THAT(f.err, Contains("trying the checkpoint before it") && Contains("resumed from step 10"));
