@@ -95,17 +95,18 @@ Tensor record(Tensor y, std::span<const Tensor> inputs, Rule rule) {
   if (recording)
     for (const Tensor& t : inputs) tracked |= t.tracked();
   if (!tracked) return y;
+  std::vector<std::shared_ptr<Node>> from;  // before n: a leaf's node is made here and must have the smaller number
+  from.reserve(inputs.size());
+  for (const Tensor& t : inputs) from.push_back(node_of(t));
   auto n = std::make_shared<Node>();
   n->name = rule.name;
   n->shape = y.shape();
   n->vjp = std::move(rule.vjp);
   n->fused = std::move(rule.fused);
-  n->inputs.reserve(inputs.size());
+  n->inputs = std::move(from);
   auto save = [&](const Tensor& t, bool own) { n->saved.push_back({t, t ? t.storage()->version() : 0, own}); };
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    n->inputs.push_back(node_of(inputs[i]));
+  for (std::size_t i = 0; i < inputs.size(); ++i)
     if (rule.keep & ~keep_output & (1u << i)) save(inputs[i], false);
-  }
   if (rule.keep & keep_output) save(y.detach(), true);
   y.impl()->node = std::move(n);
   return y;
@@ -114,6 +115,15 @@ Tensor record(Tensor y, std::span<const Tensor> inputs, Rule rule) {
 Tensor record(Tensor y, std::initializer_list<Tensor> inputs, Rule rule) {
   return record(std::move(y), std::span<const Tensor>(inputs.begin(), inputs.size()), std::move(rule));
 }
+
+namespace {
+
+/// x as a node of its own: what inputs share, or owe to one another, lies behind it.
+Tensor alias(const Tensor& x) {
+  return record(x.detach(), {x}, {"alias", keep_nothing, [](const Ctx&, const Tensor& g) -> Tensors { return {g}; }});
+}
+
+}  // namespace
 
 Tensor apply(const Fused& op, std::span<const Tensor> inputs) {
   if (!fusing) return op.composite(inputs);
@@ -134,7 +144,7 @@ Tensor apply(const Fused& op, std::span<const Tensor> inputs) {
     std::vector<int> slot;
     for (int i = 0; i < count; ++i) {
       Tensor t = c.saved(i);
-      if (t && c.needs(i) && !higher) t = t.detach().track();
+      if (t && c.needs(i)) t = higher ? alias(t) : t.detach().track();
       in.push_back(t);
       if (t && c.needs(i)) wanted.push_back(t), slot.push_back(i);
     }

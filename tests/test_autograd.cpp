@@ -275,7 +275,7 @@ TEST_CASE("the checkers find wrong derivatives", "[autograd]") {
   const GradcheckReport wrong = gradcheck(cubed(3.00001, true), inputs);
   CHECK(!wrong.ok);
   CHECK(wrong.worst > 1);
-  CHECK(wrong.where.find("input 0 element 0") != std::string::npos);
+  CHECK(wrong.where.find("input 0 element") != std::string::npos);
   CHECK(!gradgradcheck(cubed(3, false), inputs).ok);
   const NoFusion plain;
   CHECK(gradcheck(cubed(3, true), inputs).ok);
