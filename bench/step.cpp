@@ -1,11 +1,12 @@
-// The training step of ViT-Tiny (32x32 pixels, patch 4, batch 64): time, GFLOP/s, share of the machine's measured FMA peak, memory.
+// The training step of ViT-Tiny (32x32 pixels, patch 4, batch 64): time, GFLOP/s, share of the machine's measured FMA
+// peak, memory.
 //
 //   norma_bench_step [--json] [--threads N] [--attention TEXT] [--batch N] [--width N --depth N --heads N] [--steps N]
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
-
-#include <sys/resource.h>
 
 #include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
@@ -55,7 +56,8 @@ Row time_step(const Setup& s, int threads) {
     const double norm = train::gradient_norm(model);
     optimizer->step(1e-3, norm > 1 ? 1 / norm : 1);
     if (s.stats) probe.take_attention();
-    if (i >= 2) times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+    if (i >= 2)
+      times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
   }
   std::sort(times.begin(), times.end());
   return {times[times.size() / 2], times[0]};
@@ -84,9 +86,11 @@ int main(int argc, char** argv) {
     models::ViTConfig c;
     c.image = s.image, c.patch = s.patch, c.classes = 10, c.width = s.width, c.depth = s.depth, c.heads = s.heads;
     const double flops = models::training_flops(c, s.batch);
-    std::vector<int> counts = s.threads ? std::vector<int>{static_cast<int>(s.threads)} : std::vector<int>{1, cpu::threads()};
-    if (!s.json) fmt::print("ViT {}/{}/{}, {}x{} patch {}, batch {}, f32, {}, {} instructions, {:.1f} GFLOP a step\n", s.width, s.depth, s.heads, s.image, s.image,
-                            s.patch, s.batch, s.attention, cpu::name(cpu::isa()), flops / 1e9);
+    std::vector<int> counts =
+        s.threads ? std::vector<int>{static_cast<int>(s.threads)} : std::vector<int>{1, cpu::threads()};
+    if (!s.json)
+      fmt::print("ViT {}/{}/{}, {}x{} patch {}, batch {}, f32, {}, {} instructions, {:.1f} GFLOP a step\n", s.width,
+                 s.depth, s.heads, s.image, s.image, s.patch, s.batch, s.attention, cpu::name(cpu::isa()), flops / 1e9);
     for (int t : counts) {
       const double peak = bench::fma_peak(t);
       const Row r = time_step(s, t);
@@ -94,11 +98,15 @@ int main(int argc, char** argv) {
       getrusage(RUSAGE_SELF, &use);
       const double rate = flops / r.median_ms / 1e6, mib = static_cast<double>(use.ru_maxrss) / 1024;
       if (s.json)
-        fmt::print("{{\"threads\": {}, \"median_ms\": {:.2f}, \"min_ms\": {:.2f}, \"gflops\": {:.1f}, \"peak_gflops\": {:.1f}, \"peak_mib\": {:.0f}}}\n", t, r.median_ms,
-                   r.min_ms, rate, peak, mib);
+        fmt::print(
+            "{{\"threads\": {}, \"median_ms\": {:.2f}, \"min_ms\": {:.2f}, \"gflops\": {:.1f}, \"peak_gflops\": "
+            "{:.1f}, \"peak_mib\": {:.0f}}}\n",
+            t, r.median_ms, r.min_ms, rate, peak, mib);
       else
-        fmt::print("{} thread{}: {:.0f} ms median, {:.0f} ms best, {:.0f} GFLOP/s = {:.0f} % of the measured {:.0f}, {:.0f} MiB resident at most\n", t, t == 1 ? " " : "s",
-                   r.median_ms, r.min_ms, rate, 100 * rate / peak, peak, mib);
+        fmt::print(
+            "{} thread{}: {:.0f} ms median, {:.0f} ms best, {:.0f} GFLOP/s = {:.0f} % of the measured {:.0f}, {:.0f} "
+            "MiB resident at most\n",
+            t, t == 1 ? " " : "s", r.median_ms, r.min_ms, rate, 100 * rate / peak, peak, mib);
     }
   } catch (const std::exception& e) {
     fmt::print(stderr, "norma_bench_step: {}\n", e.what());

@@ -25,7 +25,7 @@ struct Epilogue {
   std::int64_t ld = 0;
 };
 
-/// C[m, n] = alpha A[m, k] B[k, n] (+ C when accumulate), then the epilogue. C row-major with leading dimension ldc. The order
+/// C[m, n] = A[m, k] B[k, n] (+ C when accumulate), then the epilogue. C row-major with leading dimension ldc. The order
 /// of the sum over k depends on (m, n, k) alone. Parallel over fixed tiles.
 template <class T>
 void gemm(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<const T> a, Matrix<const T> b, T* c, std::int64_t ldc,
@@ -34,6 +34,11 @@ void gemm(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<const T> a, Mat
 template <class T>
 void gemm_gelu_b(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<const T> a, Matrix<const T> b_pre, T* c,
                  std::int64_t ldc);
+/// C = A B or A gelu(B), and row_sums[i] = sum_k A[i, k] unless null: the gradients of a weight and its bias (A = dY^T) in one
+/// pass over dY.
+template <class T>
+void gemm_with_row_sums(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<const T> a, Matrix<const T> b, bool gelu_b,
+                        T* c, std::int64_t ldc, T* row_sums);
 /// `count` independent products of the same sizes; operand i starts at base + offset_i (elements). Parallel over them.
 template <class T>
 void gemm_batched(std::int64_t count, const std::int64_t* a_offset, const std::int64_t* b_offset,

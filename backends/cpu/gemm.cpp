@@ -1,0 +1,319 @@
+// Blocking of matrix products: which part of C a task computes, and in which pieces it walks through k. Both follow
+// from the sizes alone, so the bits of the result do not depend on the number of threads. The arithmetic is in
+// kernels/gemm.cpp.
+//
+// Two ways to cut the work:
+//   wide:  tasks are blocks of C; B is packed once, in parallel, and read by all. Y = X W^T and dX = dY W.
+//   long:  k is much longer than C is large (dW = dY^T X): k is cut in slices too, every task packs what it reads, and
+//   the
+//          slices' sums are added up in order.
+#include "backends/cpu/gemm.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "backends/cpu/gemm_blas.h"
+#include "backends/cpu/gemm_kernels.h"
+#include "backends/cpu/parallel.h"
+
+namespace norma::cpu {
+namespace {
+
+using std::int64_t;
+
+// Scratch: the first two belong to the caller of a product while its tasks run, the others to each task.
+enum Slot { slot_shared_b, slot_partial, slot_a, slot_b };
+
+constexpr int64_t k_unit = 16;  // k is cut at multiples of this: whole vectors when packing transposes
+
+std::atomic<GemmProvider> chosen_provider{GemmProvider::own};
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+template <class T>
+const GemmTable<T>& table() {
+  if constexpr (sizeof(T) == 4)
+    return NORMA_KERNELS(gemm_kernels).f32;
+  else
+    return NORMA_KERNELS(gemm_kernels).f64;
+}
+
+template <class T>
+struct Product {
+  int64_t m, n, k;
+  Matrix<const T> a, b;
+  bool gelu_b = false;
+  T* c;
+  int64_t ldc;
+  bool accumulate = false;
+  const Epilogue<T>* epilogue = nullptr;
+  T* row_sums = nullptr;
+};
+
+/// [i0, i1) x [j0, j1) of C over [k0, k1).
+struct Region {
+  int64_t i0, i1, j0, j1, k0, k1;
+};
+
+/// The fixed cut of a product: grids of rows, columns and slices of k.
+struct Plan {
+  int64_t rows = 1, columns = 1, slices = 1;
+  bool share_b = true;
+  int64_t k_piece = 1;  // k advances in pieces of at most this many
+
+  int64_t tasks() const { return rows * columns * slices; }
+};
+
+template <class T>
+Plan make_plan(int64_t m, int64_t n, int64_t k) {
+  const auto& t = table<T>();
+  constexpr int64_t size = sizeof(T);
+  Plan p;
+  // A panel of B stays in the first-level cache while rows pass by, if it is narrow enough for that.
+  p.k_piece = std::clamp<int64_t>(24 * 1024 / (t.nr * size), 256, 384);
+  const int64_t work = m * n * k;
+  if (work <= int64_t{1} << 17) return p;
+  const int64_t most = std::max<int64_t>(1, work >> 18);  // a task is worth some microseconds
+  if (k >= 1024 && m < 2048 && k >= 2 * std::max(m, n)) {
+    p.share_b = false;
+    p.rows = ceil_div(m, 768);
+    p.columns = ceil_div(n, 384);
+    const int64_t want = std::min<int64_t>(8, most);
+    p.slices = std::clamp<int64_t>(ceil_div(want, p.rows * p.columns), 1, k / 256);
+    return p;
+  }
+  p.rows = ceil_div(m, 96);
+  if (p.rows > 8) p.rows = ceil_div(p.rows, 8) * 8;  // even shares for 2, 4 and 8 threads
+  while (p.tasks() < std::min<int64_t>(16, most)) {
+    const bool can_rows = m >= 4 * t.mr * p.rows, can_columns = n >= 4 * t.nr * p.columns;
+    if (!can_rows && !can_columns) break;
+    (can_rows && (!can_columns || m * p.columns >= n * p.rows) ? p.rows : p.columns) *= 2;
+  }
+  return p;
+}
+
+/// Piece `i` of `count` of [0, size), cut at multiples of `unit`.
+int64_t cut(int64_t size, int64_t unit, int64_t count, int64_t i) {
+  return std::min(size, ceil_div(size, unit) * i / count * unit);
+}
+
+template <class T>
+Epilogue<T> shifted(const Epilogue<T>& e, int64_t i, int64_t j) {
+  const int64_t offset = i * e.ld + j;
+  const auto move = [](auto* p, int64_t by) { return p ? p + by : p; };
+  return {move(e.bias, j), move(e.pre, offset), e.gelu, move(e.gelu_pre, offset), move(e.residual, offset), e.ld};
+}
+
+template <class T>
+Matrix<const T> at(Matrix<const T> x, int64_t i, int64_t j) {
+  return {x.data + i * x.row + j * x.col, x.row, x.col};
+}
+
+template <class T>
+class Run {
+ public:
+  Run(const Product<T>& product, bool parallel)
+      : x_(product), plan_(make_plan<T>(x_.m, x_.n, x_.k)), parallel_(parallel) {}
+
+  void operator()() {
+    if (x_.m == 0 || x_.n == 0) return;
+    if (plan_.share_b && provider_ == GemmProvider::own) pack_shared();
+    if (plan_.slices > 1) return run_slices();
+    each(plan_.tasks(), [&](int64_t i) {
+      const Region r = region(i);
+      compute(r, x_.c + r.i0 * x_.ldc + r.j0, x_.ldc, x_.accumulate, x_.epilogue, x_.row_sums);
+    });
+  }
+
+ private:
+  template <class Body>
+  void each(int64_t count, Body&& body) {
+    if (parallel_) return parallel_tasks(count, body);
+    for (int64_t i = 0; i < count; ++i) body(i);
+  }
+
+  Region region(int64_t task) const {
+    const int64_t s = task / (plan_.rows * plan_.columns), i = task / plan_.columns % plan_.rows,
+                  j = task % plan_.columns;
+    return {cut(x_.m, t_.mr, plan_.rows, i),    cut(x_.m, t_.mr, plan_.rows, i + 1),
+            cut(x_.n, t_.nr, plan_.columns, j), cut(x_.n, t_.nr, plan_.columns, j + 1),
+            cut(x_.k, k_unit, plan_.slices, s), cut(x_.k, k_unit, plan_.slices, s + 1)};
+  }
+
+  int64_t pieces(int64_t k) const { return std::max<int64_t>(1, ceil_div(k, plan_.k_piece)); }
+
+  void pack_shared() {
+    const int64_t panels = ceil_div(x_.n, t_.nr), count = pieces(x_.k);
+    T* all = scratch<T>(slot_shared_b, std::max<int64_t>(1, x_.k) * panels * t_.nr);
+    shared_ = all;
+    const auto pack = [&](int64_t piece, int64_t from, int64_t to) {
+      const int64_t k0 = cut(x_.k, k_unit, count, piece), k1 = cut(x_.k, k_unit, count, piece + 1);
+      const int64_t j0 = from * t_.nr, j1 = std::min(x_.n, to * t_.nr);
+      t_.pack_b(k1 - k0, j1 - j0, at(x_.b, k0, j0), x_.gelu_b, all + k0 * panels * t_.nr + j0 * (k1 - k0));
+    };
+    const int64_t group = std::max<int64_t>(1, 32768 / (plan_.k_piece * t_.nr)), groups = ceil_div(panels, group);
+    each(x_.k * x_.n <= 32768 ? 1 : count * groups, [&](int64_t i) {
+      if (x_.k * x_.n <= 32768)
+        for (int64_t piece = 0; piece < count; ++piece) pack(piece, 0, panels);
+      else
+        pack(i / groups, i % groups * group, std::min(panels, (i % groups + 1) * group));
+    });
+  }
+
+  /// Each slice of k into its own [m, n] array, then their sum in order.
+  void run_slices() {
+    const int64_t size = x_.m * x_.n, step = size + (x_.row_sums ? x_.m : 0);
+    T* partial = scratch<T>(slot_partial, plan_.slices * step);
+    each(plan_.tasks(), [&](int64_t i) {
+      const Region r = region(i);
+      T* mine = partial + i / (plan_.rows * plan_.columns) * step;
+      compute(r, mine + r.i0 * x_.n + r.j0, x_.n, false, nullptr, x_.row_sums ? mine + size : nullptr);
+    });
+    const int64_t rows = std::max<int64_t>(1, 32768 / x_.n);
+    each(ceil_div(x_.m, rows), [&](int64_t i) {
+      const int64_t i0 = i * rows, i1 = std::min(x_.m, i0 + rows);
+      t_.combine(plan_.slices, (i1 - i0) * x_.n, partial + i0 * x_.n, step);
+      Epilogue<T> here;
+      if (x_.epilogue) here = shifted(*x_.epilogue, i0, 0);
+      t_.finish(i1 - i0, x_.n, partial + i0 * x_.n, x_.n, x_.c + i0 * x_.ldc, x_.ldc, x_.accumulate,
+                x_.epilogue ? &here : nullptr);
+    });
+    if (x_.row_sums) {
+      t_.combine(plan_.slices, x_.m, partial + size, step);
+      std::copy_n(partial + size, x_.m, x_.row_sums);
+    }
+  }
+
+  void compute(const Region& r, T* c, int64_t ldc, bool accumulate, const Epilogue<T>* epilogue, T* row_sums) {
+    if (r.i0 == r.i1 || r.j0 == r.j1) return;
+    Epilogue<T> here;
+    if (epilogue) here = shifted(*epilogue, r.i0, r.j0);
+    if (r.j0 > 0) row_sums = nullptr;
+    if (row_sums) std::fill(row_sums + r.i0, row_sums + r.i1, T{0});
+    if (provider_ == GemmProvider::openblas && library(r, c, ldc, accumulate, row_sums)) {
+      if (epilogue) t_.finish(r.i1 - r.i0, r.j1 - r.j0, c, ldc, c, ldc, false, &here);
+      return;
+    }
+    const int64_t n = r.j1 - r.j0, count = pieces(r.k1 - r.k0);
+    for (int64_t piece = 0; piece < count; ++piece) {
+      const int64_t k0 = r.k0 + cut(r.k1 - r.k0, k_unit, count, piece);
+      const int64_t k = r.k0 + cut(r.k1 - r.k0, k_unit, count, piece + 1) - k0;
+      const T* panels;
+      if (shared_) {
+        panels = shared_ + k0 * ceil_div(x_.n, t_.nr) * t_.nr + r.j0 * k;
+      } else {
+        T* mine = scratch<T>(slot_b, std::max<int64_t>(1, k) * ceil_div(n, t_.nr) * t_.nr);
+        t_.pack_b(k, n, at(x_.b, k0, r.j0), x_.gelu_b, mine);
+        panels = mine;
+      }
+      const bool last = piece + 1 == count;
+      const int64_t most_rows = 96 / t_.mr * t_.mr;
+      for (int64_t i = r.i0; i < r.i1; i += most_rows) {
+        const int64_t m = std::min(most_rows, r.i1 - i);
+        const Tiles<T> tiles = tiles_of(at(x_.a, i, k0), m, k, row_sums ? row_sums + i : nullptr);
+        Epilogue<T> rows;
+        if (epilogue && last) rows = shifted(here, i - r.i0, 0);
+        t_.block(m, n, k, tiles, panels, c + (i - r.i0) * ldc, ldc, accumulate || piece > 0,
+                 epilogue && last ? &rows : nullptr);
+      }
+    }
+  }
+
+  /// Rows of A are read where they lie if they are dense; otherwise they are packed.
+  Tiles<T> tiles_of(Matrix<const T> a, int64_t m, int64_t k, T* row_sums) {
+    if (a.col == 1 && !row_sums) return {a.data, t_.mr * a.row, a.row, 1};
+    T* tiles = scratch<T>(slot_a, std::max<int64_t>(1, k) * ceil_div(m, t_.mr) * t_.mr);
+    t_.pack_a(m, k, a, tiles, row_sums);
+    return {tiles, t_.mr * k, 1, t_.mr};
+  }
+
+  bool library(const Region& r, T* c, int64_t ldc, bool accumulate, T* row_sums) {
+    const int64_t m = r.i1 - r.i0, n = r.j1 - r.j0, k = r.k1 - r.k0;
+    const Matrix<const T> a = at(x_.a, r.i0, r.k0);
+    Matrix<const T> b = at(x_.b, r.k0, r.j0);
+    if (x_.gelu_b) {  // the panels of nr columns, each [k][nr], are nr-wide row-major matrices
+      T* panels = scratch<T>(slot_b, std::max<int64_t>(1, k) * ceil_div(n, t_.nr) * t_.nr);
+      t_.pack_b(k, n, b, true, panels);
+      for (int64_t j = 0; j < n; j += t_.nr)
+        if (!blas_product<T>(m, std::min(t_.nr, n - j), k, a, {panels + j * k, t_.nr, 1}, c + j, ldc, accumulate))
+          return false;
+    } else if (!blas_product<T>(m, n, k, a, b, c, ldc, accumulate)) {
+      return false;
+    }
+    if (row_sums)
+      for (int64_t k0 = 0; k0 < k; k0 += plan_.k_piece)
+        tiles_of(at(a, 0, k0), m, std::min(plan_.k_piece, k - k0), row_sums + r.i0);
+    return true;
+  }
+
+  const Product<T> x_;
+  const GemmTable<T>& t_ = table<T>();
+  const GemmProvider provider_ = chosen_provider;
+  const Plan plan_;
+  const bool parallel_;
+  const T* shared_ = nullptr;
+};
+
+}  // namespace
+
+template <class T>
+void gemm(int64_t m, int64_t n, int64_t k, Matrix<const T> a, Matrix<const T> b, T* c, int64_t ldc, bool accumulate,
+          const Epilogue<T>& e) {
+  const bool plain = !e.bias && !e.pre && !e.gelu && !e.gelu_pre && !e.residual;
+  Run<T>({m, n, k, a, b, false, c, ldc, accumulate, plain ? nullptr : &e, nullptr}, true)();
+}
+
+template <class T>
+void gemm_gelu_b(int64_t m, int64_t n, int64_t k, Matrix<const T> a, Matrix<const T> b_pre, T* c, int64_t ldc) {
+  gemm_with_row_sums<T>(m, n, k, a, b_pre, true, c, ldc, nullptr);
+}
+
+template <class T>
+void gemm_with_row_sums(int64_t m, int64_t n, int64_t k, Matrix<const T> a, Matrix<const T> b, bool gelu_b, T* c,
+                        int64_t ldc, T* row_sums) {
+  Run<T>({m, n, k, a, b, gelu_b, c, ldc, false, nullptr, row_sums}, true)();
+}
+
+template <class T>
+void gemm_batched(int64_t count, const int64_t* a_offset, const int64_t* b_offset, const int64_t* c_offset, int64_t m,
+                  int64_t n, int64_t k, Matrix<const T> a, Matrix<const T> b, T* c, int64_t ldc) {
+  const auto one = [&](int64_t i, bool parallel) {
+    Run<T>({m,
+            n,
+            k,
+            {a.data + a_offset[i], a.row, a.col},
+            {b.data + b_offset[i], b.row, b.col},
+            false,
+            c + c_offset[i],
+            ldc,
+            false,
+            nullptr,
+            nullptr},
+           parallel)();
+  };
+  const int64_t work = std::max<int64_t>(1, m * n * k);
+  if (count < 8 && work >= int64_t{1} << 22) {  // few large ones: each in parallel
+    for (int64_t i = 0; i < count; ++i) one(i, true);
+    return;
+  }
+  const int64_t grain = std::max<int64_t>(1, (int64_t{1} << 18) / work);
+  parallel_for(count, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) one(i, false);
+  });
+}
+
+void set_gemm_provider(GemmProvider provider) { chosen_provider = provider; }
+GemmProvider gemm_provider() { return chosen_provider; }
+
+#define NORMA_INSTANCES(T)                                                                                            \
+  template void gemm<T>(int64_t, int64_t, int64_t, Matrix<const T>, Matrix<const T>, T*, int64_t, bool,               \
+                        const Epilogue<T>&);                                                                          \
+  template void gemm_gelu_b<T>(int64_t, int64_t, int64_t, Matrix<const T>, Matrix<const T>, T*, int64_t);             \
+  template void gemm_with_row_sums<T>(int64_t, int64_t, int64_t, Matrix<const T>, Matrix<const T>, bool, T*, int64_t, \
+                                      T*);                                                                            \
+  template void gemm_batched<T>(int64_t, const int64_t*, const int64_t*, const int64_t*, int64_t, int64_t, int64_t,   \
+                                Matrix<const T>, Matrix<const T>, T*, int64_t);
+NORMA_INSTANCES(float)
+NORMA_INSTANCES(double)
+
+}  // namespace norma::cpu

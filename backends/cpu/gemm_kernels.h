@@ -1,0 +1,40 @@
+// The raw-pointer kernels under gemm.cpp, one table per instruction set. A product runs as blocks: B packed in panels,
+// A packed in tiles or read where it lies, C written by micro-tiles of mr x nr elements held in registers.
+#pragma once
+
+#include "backends/cpu/gemm.h"
+#include "backends/cpu/isa.h"
+
+namespace norma::cpu {
+
+/// A in blocks of mr rows: element (i, k) of tile t lies at data[t * tile + i * row + k * col].
+template <class T>
+struct Tiles {
+  const T* data;
+  std::int64_t tile, row, col;
+};
+
+template <class T>
+struct GemmTable {
+  std::int64_t mr, nr;
+  /// B[k, n] -> panels of nr columns, each [k][nr], the last one padded with zeros; through gelu when asked.
+  void (*pack_b)(std::int64_t k, std::int64_t n, Matrix<const T> b, bool gelu, T* panels);
+  /// A[m, k] -> tiles of mr rows, each [k][mr]; adds the sums of the rows to row_sums[m] unless null.
+  void (*pack_a)(std::int64_t m, std::int64_t k, Matrix<const T> a, T* tiles, T* row_sums);
+  /// C[m, n] = A B (+ C when accumulate), then the epilogue (null: none), whose pointers stand at element (0, 0) of C.
+  void (*block)(std::int64_t m, std::int64_t n, std::int64_t k, Tiles<T> a, const T* panels, T* c, std::int64_t ldc,
+                bool accumulate, const Epilogue<T>* epilogue);
+  /// The epilogue alone: c = epilogue(sum (+ c when accumulate)); `sum` may be c itself.
+  void (*finish)(std::int64_t m, std::int64_t n, const T* sum, std::int64_t ld_sum, T* c, std::int64_t ldc,
+                 bool accumulate, const Epilogue<T>* epilogue);
+  /// parts[0][i] += parts[1][i] + ..., in this order; part p starts at parts + p * step.
+  void (*combine)(std::int64_t count, std::int64_t size, T* parts, std::int64_t step);
+};
+
+struct GemmKernels {
+  GemmTable<float> f32;
+  GemmTable<double> f64;
+};
+NORMA_DECLARE_KERNELS(GemmKernels, gemm_kernels)
+
+}  // namespace norma::cpu

@@ -1,0 +1,261 @@
+// The micro-tiles of matrix products, and the packing that feeds them. One template serves float and double and every
+// instruction set; the accumulators live in registers through the whole loop over k.
+#include <type_traits>
+#include <utility>
+
+#include "backends/cpu/gemm_kernels.h"
+#include "backends/cpu/kernels/vmath.h"
+#include "backends/cpu/simd.h"
+
+namespace norma::cpu::NORMA_ISA {
+namespace {
+
+using std::int64_t;
+
+// Rows and vectors of a micro-tile: as many accumulators as leave registers for the vectors of B and one element of A.
+// Two fused multiply-adds a cycle with a latency of four need at least eight of them.
+#if defined(__AVX512F__)
+constexpr int tile_rows = 8, tile_vectors = 3;
+#elif defined(__AVX2__)
+constexpr int tile_rows = 6, tile_vectors = 2;
+#elif defined(__aarch64__)
+constexpr int tile_rows = 6, tile_vectors = 4;
+#else
+constexpr int tile_rows = 4, tile_vectors = 2;
+#endif
+template <class T>
+constexpr int tile_columns = tile_vectors* lanes<T>;
+
+NORMA_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+template <class T>
+Epilogue<T> at(const Epilogue<T>& e, int64_t i, int64_t j) {
+  const int64_t offset = i * e.ld + j;
+  return {e.bias ? e.bias + j : nullptr,
+          e.pre ? e.pre + offset : nullptr,
+          e.gelu,
+          e.gelu_pre ? e.gelu_pre + offset : nullptr,
+          e.residual ? e.residual + offset : nullptr,
+          e.ld};
+}
+
+/// One vector of finished sums: n elements of it when `partial`.
+template <class T, bool partial>
+NORMA_INLINE void finish_vector(Vec<T> x, T* c, bool accumulate, const Epilogue<T>* e, int64_t offset, int64_t j,
+                                int n) {
+  const auto get = [n](const T* p) { return partial ? load_n(p, n) : load(p); };
+  const auto put = [n](T* p, Vec<T> v) { partial ? store_n(p, v, n) : store(p, v); };
+  if (accumulate) x += get(c);
+  if (e) {
+    if (e->bias) x += get(e->bias + j);
+    if (e->pre) put(e->pre + offset, x);
+    if (e->gelu) x = gelu(x);
+    if (e->gelu_pre) x *= gelu_grad(get(e->gelu_pre + offset));
+    if (e->residual) x += get(e->residual + offset);
+  }
+  put(c, x);
+}
+
+template <class T>
+void finish(int64_t m, int64_t n, const T* sum, int64_t ld_sum, T* c, int64_t ldc, bool accumulate,
+            const Epilogue<T>* e) {
+  constexpr int w = lanes<T>;
+  for (int64_t i = 0; i < m; ++i) {
+    const int64_t row = e ? i * e->ld : 0;
+    int64_t j = 0;
+    for (; j + w <= n; j += w)
+      finish_vector<T, false>(load(sum + i * ld_sum + j), c + i * ldc + j, accumulate, e, row + j, j, w);
+    if (const int rest = static_cast<int>(n - j))
+      finish_vector<T, true>(load_n(sum + i * ld_sum + j, rest), c + i * ldc + j, accumulate, e, row + j, j, rest);
+  }
+}
+
+/// One micro-tile of MR rows and n <= tile_columns columns.
+template <class T, int MR>
+void tile(int64_t k, const T* a, int64_t row, int64_t col, const T* b, int64_t n, T* c, int64_t ldc, bool accumulate,
+          const Epilogue<T>* e) {
+  constexpr int w = lanes<T>, NV = tile_vectors;
+  Vec<T> sum[MR][NV];
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; ++v) sum[i][v] = Vec<T>{};
+#pragma GCC unroll 4
+  for (; k > 0; --k) {
+    Vec<T> x[NV];
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; ++v) x[v] = load(b + v * w);
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+      const Vec<T> y = splat(a[i * row]);
+#pragma GCC unroll 16
+      for (int v = 0; v < NV; ++v) sum[i][v] = fma(y, x[v], sum[i][v]);
+    }
+    a += col;
+    b += NV * w;
+  }
+  if (n == NV * w && !(e && (e->pre || e->gelu || e->gelu_pre))) {
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 16
+      for (int v = 0; v < NV; ++v) {
+        T* p = c + i * ldc + v * w;
+        if (accumulate) sum[i][v] += load(p);
+        if (e && e->bias) sum[i][v] += load(e->bias + v * w);
+        if (e && e->residual) sum[i][v] += load(e->residual + i * e->ld + v * w);
+        store(p, sum[i][v]);
+      }
+    return;
+  }
+  T buffer[MR * NV * w];
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; ++v) store(buffer + (i * NV + v) * w, sum[i][v]);
+  finish<T>(MR, n, buffer, NV * w, c, ldc, accumulate, e);
+}
+
+template <class T>
+using TileFunction = void (*)(int64_t, const T*, int64_t, int64_t, const T*, int64_t, T*, int64_t, bool,
+                              const Epilogue<T>*);
+
+template <class T, int... row_counts>
+TileFunction<T> tile_of(int rows, std::integer_sequence<int, row_counts...>) {
+  constexpr TileFunction<T> functions[] = {tile<T, row_counts + 1>...};
+  return functions[rows - 1];
+}
+
+template <class T>
+void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, const T* panels, T* c, int64_t ldc, bool accumulate,
+           const Epilogue<T>* e) {
+  constexpr int nr = tile_columns<T>;
+  const int rest = static_cast<int>(m % tile_rows);
+  const TileFunction<T> last =
+      rest ? tile_of<T>(rest, std::make_integer_sequence<int, tile_rows>{}) : tile<T, tile_rows>;
+  for (int64_t j = 0; j < n; j += nr) {
+    const T* panel = panels + j * k;  // stays in the first-level cache while the rows of A pass by
+    for (int64_t i = 0; i < m; i += tile_rows) {
+      const TileFunction<T> f = i + tile_rows <= m ? tile<T, tile_rows> : last;
+      Epilogue<T> here;
+      if (e) here = at(*e, i, j);
+      f(k, a.data + i / tile_rows * a.tile, a.row, a.col, panel, least(nr, n - j), c + i * ldc + j, ldc, accumulate,
+        e ? &here : nullptr);
+    }
+  }
+}
+
+/// W x W elements, W = lanes: out[j * out_row + i] = in[i * in_row + j], by log2 W rounds of interleaving.
+template <class T>
+NORMA_INLINE void transpose_square(const T* in, int64_t in_row, T* out, int64_t out_row) {
+  constexpr int w = lanes<T>;
+  using Mask = std::conditional_t<sizeof(T) == 4, I, L>;
+  Mask low, high;
+  for (int i = 0; i < w; ++i) {
+    low[i] = i / 2 + (i % 2 ? w : 0);
+    high[i] = (i + w) / 2 + (i % 2 ? w : 0);
+  }
+  Vec<T> x[w], y[w];
+#pragma GCC unroll 16
+  for (int i = 0; i < w; ++i) x[i] = load(in + i * in_row);
+#pragma GCC unroll 16
+  for (int s = 1; s < w; s *= 2) {
+#pragma GCC unroll 16
+    for (int i = 0; i < w / 2; ++i) {
+      y[2 * i] = __builtin_shuffle(x[i], x[i + w / 2], low);
+      y[2 * i + 1] = __builtin_shuffle(x[i], x[i + w / 2], high);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < w; ++i) x[i] = y[i];
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < w; ++i) store(out + i * out_row, x[i]);
+}
+
+/// Packs columns [j, j + n) of one panel, n <= nr.
+template <class T>
+void pack_panel(int64_t k, int64_t n, Matrix<const T> b, T* out) {
+  constexpr int w = lanes<T>, nr = tile_columns<T>;
+  if (b.col == 1 && n == nr) {
+    for (int64_t p = 0; p < k; ++p)
+#pragma GCC unroll 16
+      for (int v = 0; v < tile_vectors; ++v) store(out + p * nr + v * w, load(b.data + p * b.row + v * w));
+    return;
+  }
+  int64_t p = 0;
+  if (b.row == 1 && n == nr)
+    for (; p + w <= k; p += w)
+      for (int v = 0; v < tile_vectors; ++v)
+        transpose_square(b.data + p + v * w * b.col, b.col, out + p * nr + v * w, nr);
+  for (; p < k; ++p) {
+    for (int64_t j = 0; j < n; ++j) out[p * nr + j] = b.data[p * b.row + j * b.col];
+    for (int64_t j = n; j < nr; ++j) out[p * nr + j] = 0;
+  }
+}
+
+template <class T>
+void pack_b(int64_t k, int64_t n, Matrix<const T> b, bool through_gelu, T* panels) {
+  constexpr int w = lanes<T>, nr = tile_columns<T>;
+  for (int64_t j = 0; j < n; j += nr) {
+    T* panel = panels + j * k;
+    pack_panel<T>(k, least(nr, n - j), {b.data + j * b.col, b.row, b.col}, panel);
+    if (through_gelu)  // of the padding too: gelu(0) = 0
+      for (int64_t x = 0; x < k * nr; x += w) store(panel + x, gelu(load(panel + x)));
+  }
+}
+
+/// sums[i] += sum over k of a packed tile's row i: four interleaved sums, then their tree.
+template <class T>
+void add_rows(int64_t k, const T* packed, int64_t rows, T* sums) {
+  constexpr int mr = tile_rows;
+  T part[4][mr] = {};
+  int64_t p = 0;
+  for (; p + 4 <= k; p += 4)
+    for (int q = 0; q < 4; ++q)
+      for (int i = 0; i < mr; ++i) part[q][i] += packed[(p + q) * mr + i];
+  for (; p < k; ++p)
+    for (int i = 0; i < mr; ++i) part[0][i] += packed[p * mr + i];
+  for (int64_t i = 0; i < rows; ++i) sums[i] += (part[0][i] + part[1][i]) + (part[2][i] + part[3][i]);
+}
+
+template <class T>
+void pack_a(int64_t m, int64_t k, Matrix<const T> a, T* tiles, T* row_sums) {
+  constexpr int mr = tile_rows;
+  for (int64_t i = 0; i < m; i += mr) {
+    T* out = tiles + i * k;
+    const T* in = a.data + i * a.row;
+    const int64_t rows = least(mr, m - i);
+    if (rows == mr && a.row == 1) {
+      for (int64_t p = 0; p < k; ++p) std::memcpy(out + p * mr, in + p * a.col, mr * sizeof(T));
+    } else {
+      for (int64_t p = 0; p < k; ++p) {
+        for (int64_t r = 0; r < rows; ++r) out[p * mr + r] = in[r * a.row + p * a.col];
+        for (int64_t r = rows; r < mr; ++r) out[p * mr + r] = 0;
+      }
+    }
+    if (row_sums) add_rows<T>(k, out, rows, row_sums + i);
+  }
+}
+
+template <class T>
+void combine(int64_t count, int64_t size, T* parts, int64_t step) {
+  constexpr int w = lanes<T>;
+  int64_t i = 0;
+  for (; i + w <= size; i += w) {
+    Vec<T> x = load(parts + i);
+    for (int64_t p = 1; p < count; ++p) x += load(parts + p * step + i);
+    store(parts + i, x);
+  }
+  for (; i < size; ++i)
+    for (int64_t p = 1; p < count; ++p) parts[i] += parts[p * step + i];
+}
+
+template <class T>
+constexpr GemmTable<T> make_table() {
+  return {tile_rows, tile_columns<T>, pack_b<T>, pack_a<T>, block<T>, finish<T>, combine<T>};
+}
+
+}  // namespace
+
+const GemmKernels gemm_kernels = {make_table<float>(), make_table<double>()};
+
+}  // namespace norma::cpu::NORMA_ISA

@@ -1,0 +1,115 @@
+#include "bench/gemm.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "backends/cpu/gemm.h"
+#include "backends/cpu/parallel.h"
+#include "bench/peak.h"
+
+namespace norma::bench {
+namespace {
+
+using std::int64_t;
+
+/// A layer y[rows, out] = x[rows, in] w[out, in]^T + bias: its forward product and the two of its backward pass.
+struct Layer {
+  int64_t rows, out, in;
+};
+constexpr Layer layers[] = {{4160, 576, 192},  {4160, 192, 192},  {4160, 768, 192}, {4160, 192, 768},
+                            {8192, 384, 1536}, {8192, 1536, 384}, {4096, 768, 768}, {3136, 64, 64},
+                            {3136, 192, 64},   {3136, 256, 64},   {3136, 64, 256}};
+enum class Kind { forward, gelu, dx, dw };
+constexpr const char* names[] = {"Y=XW'", "Y=gelu", "dX=dYW", "dW=dY'X"};
+
+struct Data {
+  std::vector<float> x, w, y, pre, bias;
+  explicit Data(const Layer& l) {
+    const auto filled = [](int64_t count) {
+      std::vector<float> v(static_cast<std::size_t>(count));
+      std::uint32_t state = 1;
+      for (float& f : v) f = static_cast<float>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-23f - 1;
+      return v;
+    };
+    x = filled(l.rows * l.in);
+    w = filled(l.out * l.in);
+    y = filled(l.rows * l.out);
+    pre = y;
+    bias = filled(l.out);
+  }
+};
+
+void run(Kind kind, const Layer& l, Data& d) {
+  using cpu::Matrix;
+  const Matrix<const float> x{d.x.data(), l.in, 1}, w{d.w.data(), l.in, 1}, y{d.y.data(), l.out, 1};
+  const Matrix<const float> w_transposed{d.w.data(), 1, l.in}, y_transposed{d.y.data(), 1, l.out};
+  cpu::Epilogue<float> e;
+  e.bias = d.bias.data();
+  e.ld = l.out;
+  switch (kind) {
+    case Kind::gelu:
+      e.pre = d.pre.data();
+      e.gelu = true;
+      [[fallthrough]];
+    case Kind::forward:
+      return cpu::gemm<float>(l.rows, l.out, l.in, x, w_transposed, d.y.data(), l.out, false, e);
+    case Kind::dx:
+      return cpu::gemm<float>(l.rows, l.in, l.out, y, w, d.x.data(), l.in);
+    case Kind::dw:
+      return cpu::gemm_with_row_sums<float>(l.out, l.in, l.rows, y_transposed, x, false, d.w.data(), l.in,
+                                            d.bias.data());
+  }
+}
+
+/// Best time of several runs of `work`, over about a fifth of a second.
+template <class Work>
+double best_time(Work&& work) {
+  work();
+  double best = 1e30, total = 0;
+  for (int i = 0; i < 4 || (total < 0.2 && i < 400); ++i) {
+    const double start = seconds();
+    work();
+    const double time = seconds() - start;
+    best = std::min(best, time);
+    total += time;
+  }
+  return best;
+}
+
+}  // namespace
+
+void bench_gemm(int threads, const char* filter) {
+  const cpu::GemmProvider provider = cpu::gemm_provider();
+  const int before = cpu::threads();
+  fmt::print("{:<8} {:>5} {:>5} {:>5} {:>3}  {:>9} {:>5}  {:>9} {:>5}\n", "product", "rows", "out", "in", "T",
+             "own GF/s", "%", "OpenBLAS", "%");
+  for (int t = 1; t <= threads; ++t) {
+    double peak = fma_peak(t);
+    fmt::print("peak of {} thread{}: {:.1f} GF/s\n", t, t == 1 ? "" : "s", peak);
+    cpu::set_threads(t);
+    for (const Layer& l : layers) {
+      Data data(l);
+      for (Kind kind : {Kind::forward, Kind::gelu, Kind::dx, Kind::dw}) {
+        const std::string label =
+            fmt::format("{:<8} {:>5} {:>5} {:>5} {:>3}", names[static_cast<int>(kind)], l.rows, l.out, l.in, t);
+        if (label.find(filter) == std::string::npos) continue;
+        const double flops = 2e-9 * static_cast<double>(l.rows * l.out * l.in);
+        double rate[2];
+        for (auto p : {cpu::GemmProvider::own, cpu::GemmProvider::openblas}) {
+          cpu::set_gemm_provider(p);
+          rate[static_cast<int>(p)] = flops / best_time([&] { run(kind, l, data); });
+        }
+        fmt::print("{}  {:>9.1f} {:>5.1f}  {:>9.1f} {:>5.1f}\n", label, rate[0], 100 * rate[0] / peak, rate[1],
+                   100 * rate[1] / peak);
+      }
+    }
+  }
+  cpu::set_threads(before);
+  cpu::set_gemm_provider(provider);
+}
+
+}  // namespace norma::bench

@@ -1,0 +1,296 @@
+// Matrix products of the CPU backend against plain loops in double: sizes, strides, epilogues, providers, thread
+// counts.
+#include <algorithm>
+#include <array>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "backends/cpu/gemm.h"
+#include "backends/cpu/isa.h"
+#include "backends/cpu/parallel.h"
+#include "core/error.h"
+
+using namespace norma::cpu;
+
+namespace {
+
+using std::int64_t;
+
+struct RestoreSettings {
+  int threads_before = threads();
+  GemmProvider provider_before = gemm_provider();
+  std::string isa_before{name(isa())};
+  ~RestoreSettings() {
+    set_threads(threads_before);
+    set_gemm_provider(provider_before);
+    set_isa(isa_before);
+  }
+};
+
+template <class T>
+std::vector<T> noise(int64_t count, unsigned seed) {
+  std::mt19937 engine(seed);
+  std::uniform_real_distribution<double> uniform(-1, 1);
+  std::vector<T> v(static_cast<std::size_t>(count));
+  for (T& x : v) x = static_cast<T>(uniform(engine));
+  return v;
+}
+
+/// An operand of `rows` x `columns` elements in a larger array: dense or transposed, or with both strides above 1.
+template <class T>
+struct Operand {
+  std::vector<T> data;
+  Matrix<const T> matrix;
+  Operand(int64_t rows, int64_t columns, char form, unsigned seed) {
+    const int64_t pad = form == 'g' ? 2 : 1;
+    matrix.row = form == 't' ? 1 : columns * pad + 3;
+    matrix.col = form == 't' ? rows + 2 : pad;
+    data = noise<T>(rows * matrix.row + columns * matrix.col + 1, seed);
+    matrix.data = data.data();
+  }
+  double operator()(int64_t i, int64_t j) const {
+    return static_cast<double>(matrix.data[i * matrix.row + j * matrix.col]);
+  }
+};
+
+double gelu(double x) { return 0.5 * x * std::erfc(-x * M_SQRT1_2); }
+double gelu_grad(double x) { return 0.5 * std::erfc(-x * M_SQRT1_2) + x * std::exp(-x * x / 2) / std::sqrt(2 * M_PI); }
+
+struct Case {
+  int64_t m, n, k;
+  char a = 'n', b = 'n';  // n dense, t transposed, g general strides
+  bool accumulate = false, gelu_b = false, row_sums = false;
+  bool bias = false, pre = false, gelu = false, gelu_pre = false, residual = false;
+};
+
+/// Runs a case; returns C (with a gap of 5 columns, checked untouched), pre and the row sums.
+template <class T>
+std::vector<T> run(const Case& x, bool check) {
+  INFO("m " << x.m << " n " << x.n << " k " << x.k << " a " << x.a << " b " << x.b << " accumulate " << x.accumulate
+            << " gelu_b " << x.gelu_b << " bias " << x.bias << " pre " << x.pre << " gelu " << x.gelu << " gelu_pre "
+            << x.gelu_pre << " residual " << x.residual << " bytes " << sizeof(T) << " " << name(isa())
+            << (gemm_provider() == GemmProvider::own ? " own" : " openblas"));
+  const Operand<T> a(x.m, x.k, x.a, 1), b(x.k, x.n, x.b, 2);
+  const int64_t ldc = x.n + 5, ld = x.n + 2;
+  std::vector<T> c = noise<T>(x.m * ldc, 3), pre(static_cast<std::size_t>(x.m * ld), T{7}),
+                 row_sums(static_cast<std::size_t>(x.m), T{9});
+  const std::vector<T> c_before = c, bias = noise<T>(x.n, 4), gelu_pre = noise<T>(x.m * ld, 5),
+                       residual = noise<T>(x.m * ld, 6);
+  Epilogue<T> e;
+  e.ld = ld;
+  if (x.bias) e.bias = bias.data();
+  if (x.pre) e.pre = pre.data();
+  e.gelu = x.gelu;
+  if (x.gelu_pre) e.gelu_pre = gelu_pre.data();
+  if (x.residual) e.residual = residual.data();
+  if (x.row_sums)
+    gemm_with_row_sums<T>(x.m, x.n, x.k, a.matrix, b.matrix, x.gelu_b, c.data(), ldc, row_sums.data());
+  else if (x.gelu_b)
+    gemm_gelu_b<T>(x.m, x.n, x.k, a.matrix, b.matrix, c.data(), ldc);
+  else
+    gemm<T>(x.m, x.n, x.k, a.matrix, b.matrix, c.data(), ldc, x.accumulate, e);
+
+  if (check) {
+    const double u = std::is_same_v<T, float> ? 0x1p-24 : 0x1p-53;
+    using Wide = std::conditional_t<std::is_same_v<T, float>, double, long double>;
+    double worst = 0, squares = 0;
+    int64_t checked = 0;
+    std::vector<double> column(static_cast<std::size_t>(x.k));
+    const int64_t step = std::max<int64_t>(1, x.m * x.n * x.k / 2'000'000);  // of large products only some columns
+    for (int64_t j = 0; j < x.n; j += step) {
+      for (int64_t p = 0; p < x.k; ++p) column[p] = x.gelu_b ? gelu(b(p, j)) : b(p, j);
+      for (int64_t i = 0; i < x.m; ++i) {
+        Wide sum = 0;
+        double size = 0;
+        for (int64_t p = 0; p < x.k; ++p) {
+          sum += static_cast<Wide>(a(i, p)) * column[p];
+          size += std::abs(a(i, p) * column[p]);
+        }
+        double s = static_cast<double>(sum), bound = 8 * u * size;
+        if (x.accumulate) s += c_before[i * ldc + j];
+        if (x.bias) s += bias[j];
+        bound += 8 * u * (std::abs(s) + 3);
+        if (x.pre) worst = std::max(worst, std::abs(s - pre[i * ld + j]) / bound);
+        if (x.gelu) s = gelu(s);
+        if (x.gelu_pre) s *= gelu_grad(gelu_pre[i * ld + j]);
+        if (x.residual) s += residual[i * ld + j];
+        if (!(x.bias || x.accumulate || x.gelu || x.gelu_pre || x.residual || x.gelu_b)) bound = 8 * u * size;
+        const double error = std::abs(s - c[i * ldc + j]);
+        if (error > 0 || std::isnan(error)) worst = std::isnan(error) ? INFINITY : std::max(worst, error / bound);
+        squares += error * error / (bound * bound + 1e-300);
+        ++checked;
+      }
+    }
+    // Sums of noise: in the mean far below u (|A||B|), at worst, among many elements, a few times that.
+    CHECK(worst <= 1);
+    if (checked > 1000) CHECK(std::sqrt(squares / static_cast<double>(checked)) <= 0.125);
+    for (int64_t i = 0; i < x.m; ++i)
+      for (int64_t j = x.n; j < ldc; ++j)
+        if (c[i * ldc + j] != c_before[i * ldc + j]) FAIL("wrote outside of C at " << i << ", " << j);
+    if (x.row_sums)
+      for (int64_t i = 0; i < x.m; ++i) {
+        double sum = 0, size = 0;
+        for (int64_t p = 0; p < x.k; ++p) sum += a(i, p), size += std::abs(a(i, p));
+        if (!(std::abs(sum - row_sums[i]) <= 4 * u * size))
+          FAIL("row sum " << i << ": " << row_sums[i] << " for " << sum);
+      }
+  }
+  c.insert(c.end(), pre.begin(), pre.end());
+  c.insert(c.end(), row_sums.begin(), row_sums.end());
+  return c;
+}
+
+template <class T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
+std::vector<std::string> available_isas() {
+  std::vector<std::string> found;
+  for (const char* candidate : {"base", "avx2", "avx512"}) try {
+      set_isa(candidate);
+      found.push_back(candidate);
+    } catch (const norma::Error&) {
+    }
+  return found;
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("gemm: every small size and transpose", "[gemm]", float, double) {
+  RestoreSettings restore;
+  for (const std::string& set : available_isas()) {
+    set_isa(set);
+    for (auto provider : {GemmProvider::own, GemmProvider::openblas}) {
+      set_gemm_provider(provider);
+      for (int64_t m : {0, 1, 5, 6, 13})
+        for (int64_t n : {0, 1, 7, 16, 50})
+          for (int64_t k : {0, 1, 9, 40})
+            for (char a : {'n', 't', 'g'})
+              for (char b : {'n', 't', 'g'}) run<TestType>({m, n, k, a, b, (m + n + k) % 2 == 1}, true);
+    }
+  }
+}
+
+TEMPLATE_TEST_CASE("gemm: random sizes, k in pieces and slices", "[gemm]", float, double) {
+  RestoreSettings restore;
+  std::mt19937 engine(7);
+  const auto draw = [&](int64_t most) { return std::uniform_int_distribution<int64_t>(1, most)(engine); };
+  for (const std::string& set : available_isas()) {
+    set_isa(set);
+    for (int i = 0; i < 12; ++i) {
+      const Case wide{draw(300), draw(200), draw(900), "ntg"[i % 3], "ntg"[i / 3 % 3]};
+      const Case tall{draw(90), draw(60), 1024 + draw(2500), "ntg"[i % 3], "ntg"[i / 3 % 3], i % 4 == 1};
+      for (const Case& x : {wide, tall}) run<TestType>(x, true);
+    }
+    run<TestType>({100, 1, 3000}, true);
+    run<TestType>({1, 100, 3000, 'n', 't'}, true);
+  }
+}
+
+TEMPLATE_TEST_CASE("gemm: epilogues", "[gemm]", float, double) {
+  RestoreSettings restore;
+  for (const std::string& set : available_isas()) {
+    set_isa(set);
+    for (auto provider : {GemmProvider::own, GemmProvider::openblas}) {
+      set_gemm_provider(provider);
+      for (const auto& [m, n, k] : {std::array<int64_t, 3>{37, 53, 20}, {130, 96, 500}, {24, 40, 1500}, {9, 16, 0}})
+        for (int bits = 0; bits < 64; ++bits) {
+          Case x{m, n, k, 'n', 't'};
+          x.accumulate = bits & 1, x.bias = bits & 2, x.pre = bits & 4;
+          x.gelu = bits & 8, x.gelu_pre = bits & 16, x.residual = bits & 32;
+          run<TestType>(x, true);
+        }
+    }
+  }
+}
+
+TEMPLATE_TEST_CASE("gemm: gelu of B and row sums of A", "[gemm]", float, double) {
+  RestoreSettings restore;
+  for (const std::string& set : available_isas()) {
+    set_isa(set);
+    for (auto provider : {GemmProvider::own, GemmProvider::openblas}) {
+      set_gemm_provider(provider);
+      for (const auto& [m, n, k] : {std::array<int64_t, 3>{37, 53, 20}, {100, 500, 130}, {70, 40, 2500}, {9, 16, 0}})
+        for (char a : {'n', 't'})
+          for (bool gelu_b : {false, true})
+            for (bool sums : {false, true}) {
+              Case x{m, n, k, a, 'n'};
+              x.gelu_b = gelu_b, x.row_sums = sums;
+              run<TestType>(x, true);
+            }
+    }
+  }
+}
+
+TEMPLATE_TEST_CASE("gemm: the same bits with any number of threads", "[gemm][threads]", float, double) {
+  RestoreSettings restore;
+  std::vector<Case> cases{{700, 192, 500, 'n', 't'}, {300, 700, 96, 'n', 'n'}, {192, 130, 2100, 't', 'n'},
+                          {20, 900, 800, 'n', 't'},  {64, 64, 4000, 't', 'n'}, {500, 20, 1100, 't', 't', true}};
+  cases[0].bias = cases[0].gelu = cases[0].pre = true;
+  cases[2].row_sums = cases[2].gelu_b = true;
+  for (const Case& x : cases) {
+    set_threads(1);
+    const auto one = run<TestType>(x, true);
+    for (int count : {2, 3, 8}) {
+      set_threads(count);
+      for (int repeat = 0; repeat < 3; ++repeat) CHECK(same_bits(one, run<TestType>(x, false)));
+    }
+  }
+}
+
+TEST_CASE("gemm: strides do not change the order of the sum", "[gemm]") {
+  // The same numbers dense, transposed and spread out give the same bits.
+  const int64_t m = 130, n = 90, k = 1300;
+  const auto a = noise<float>(m * k, 1), b = noise<float>(k * n, 2);
+  std::vector<float> a_transposed(a.size()), b_spread(b.size() * 2), c[2];
+  for (int64_t i = 0; i < m; ++i)
+    for (int64_t p = 0; p < k; ++p) a_transposed[p * m + i] = a[i * k + p];
+  for (std::size_t i = 0; i < b.size(); ++i) b_spread[2 * i] = b[i];
+  for (auto& x : c) x.resize(m * n);
+  gemm<float>(m, n, k, {a.data(), k, 1}, {b.data(), n, 1}, c[0].data(), n);
+  gemm<float>(m, n, k, {a_transposed.data(), 1, m}, {b_spread.data(), 2 * n, 2}, c[1].data(), n);
+  CHECK(same_bits(c[0], c[1]));
+}
+
+TEMPLATE_TEST_CASE("gemm: batches equal single products, and broadcast operands", "[gemm]", float, double) {
+  RestoreSettings restore;
+  using T = TestType;
+  for (const auto& [count, m, n, k] : {std::array<int64_t, 4>{40, 17, 33, 20}, {3, 200, 180, 200}, {0, 5, 5, 5}}) {
+    const auto a = noise<T>(count * m * k, 1), b = noise<T>(k * n, 2);
+    std::vector<T> batched(static_cast<std::size_t>(count * m * n)), single = batched;
+    std::vector<int64_t> a_offset, b_offset, c_offset;
+    for (int64_t i = 0; i < count; ++i) {
+      a_offset.push_back((count - 1 - i) * m * k);
+      b_offset.push_back(0);
+      c_offset.push_back(i * m * n);
+      gemm<T>(m, n, k, {a.data() + a_offset.back(), k, 1}, {b.data(), n, 1}, single.data() + c_offset.back(), n);
+    }
+    for (int t : {1, 3}) {
+      set_threads(t);
+      gemm_batched<T>(count, a_offset.data(), b_offset.data(), c_offset.data(), m, n, k, {a.data(), k, 1},
+                      {b.data(), n, 1}, batched.data(), n);
+      CHECK(same_bits(batched, single));
+    }
+  }
+}
+
+TEMPLATE_TEST_CASE("gemm: own kernels and OpenBLAS agree", "[gemm]", float, double) {
+  RestoreSettings restore;
+  for (const Case& x : {Case{333, 192, 576, 'n', 't'}, Case{200, 300, 400, 'n', 'n'}, Case{96, 100, 3000, 't', 'n'}}) {
+    set_gemm_provider(GemmProvider::own);
+    const auto own = run<TestType>(x, true);
+    set_gemm_provider(GemmProvider::openblas);
+    const auto blas = run<TestType>(x, true);
+    double worst = 0;
+    for (std::size_t i = 0; i < own.size(); ++i)
+      worst = std::max(worst, std::abs(static_cast<double>(own[i]) - static_cast<double>(blas[i])));
+    CHECK(worst <= 16 * std::sqrt(static_cast<double>(x.k)) * std::numeric_limits<TestType>::epsilon());
+  }
+}
