@@ -1,0 +1,132 @@
+// Activation checkpointing as one ordinary op: its derivative runs f again and differentiates that. Under create_graph the
+// derivative is itself a checkpointed op of (inputs, g), so any order works and nothing in between is kept.
+#include "autograd/dispatch.h"
+
+namespace norma {
+
+namespace {
+
+/// Where the random draws of a run of f began.
+struct Draws {
+  std::uint64_t first = RandomScope::drawn();
+  RandomStream stream = peek();  // the draw there: tells one scope from another
+  bool any = false;
+
+  static RandomStream peek() {
+    if (!RandomScope::active()) return {};
+    const std::uint64_t at = RandomScope::drawn();
+    const RandomStream stream = RandomScope::next();
+    RandomScope::rewind(at);
+    return stream;
+  }
+};
+
+/// While alive, draws repeat from a point; afterwards they continue where they were.
+class Replay {
+ public:
+  explicit Replay(const Draws& draws) : resume_(RandomScope::drawn()) {
+    RandomScope::rewind(draws.first);
+    if (draws.any && !(Draws::peek() == draws.stream)) {
+      RandomScope::rewind(resume_);
+      fail("checkpoint: the function drew random numbers in another RandomScope; keep that scope until backward()");
+    }
+  }
+  ~Replay() { RandomScope::rewind(resume_); }
+  Replay(const Replay&) = delete;
+
+ private:
+  std::uint64_t resume_;
+};
+
+using Slots = std::vector<std::size_t>;
+
+/// d<f(xs), g>/dx for the inputs in `slots`, recorded where gradients are on. Computed inputs are cut off from their history,
+/// so that what flows through one is not counted for another; leaves stay themselves, since f may hold a parameter.
+Tensors gradients(const Function& f, std::span<const Tensor> xs, const Slots& slots, const Tensor& g) {
+  const bool higher = grad_enabled();
+  GradMode on(true);
+  Tensors in, wanted;
+  for (const Tensor& x : xs) in.push_back(!higher && x.tracked() && !x.is_leaf() ? x.detach().track() : x);
+  for (const std::size_t i : slots) wanted.push_back(in[i]);
+  const Tensor y = f(in);
+  if (y.tracked()) return grad(y, wanted, g, {.create_graph = higher});
+  for (Tensor& w : wanted) w = zeros(w.shape(), place_of(w));
+  return wanted;
+}
+
+/// The same as one checkpointed op; its gradients travel as one flat tensor and so share a dtype and a device.
+Tensors checkpointed_gradients(const Function& f, std::span<const Tensor> xs, const Slots& slots, const Tensor& g) {
+  Tensors inputs(xs.begin(), xs.end());
+  inputs.push_back(g);
+  const Function packed = [f, slots](std::span<const Tensor> in) {
+    Tensors parts = gradients(f, in.first(in.size() - 1), slots, in.back());
+    for (Tensor& p : parts) p = reshape(p, Shape{p.numel()});
+    return parts.size() == 1 ? parts[0] : cat(parts, 0);
+  };
+  const Tensor all = checkpoint(packed, inputs);
+  Tensors found;
+  Index start = 0;
+  for (const std::size_t i : slots) {
+    const Index n = xs[i].numel();
+    found.push_back(reshape(slice(all, 0, start, start + n), xs[i].shape()));
+    start += n;
+  }
+  return found;
+}
+
+/// The inputs whose gradient is asked for, a leaf that is given twice only once: its gradient is the whole one.
+Slots asked(const Ctx& c, const Tensors& xs) {
+  Slots slots;
+  for (std::size_t i = 0; i < xs.size(); ++i) {
+    bool repeated = false;
+    for (std::size_t k = 0; k < i; ++k) repeated |= xs[i] && xs[i].is_leaf() && xs[k].impl() == xs[i].impl();
+    if (c.needs(static_cast<int>(i)) && !repeated) slots.push_back(i);
+  }
+  return slots;
+}
+
+Tensors vjp(const Function& f, const Tensors& xs, const Ctx& c, const Tensor& g) {
+  Tensors result(xs.size());
+  Slots rest = asked(c, xs);
+  while (!rest.empty()) {
+    Slots now, later;
+    const Tensor& first = xs[rest[0]];
+    for (const std::size_t i : rest) {
+      const bool together = !grad_enabled() || (xs[i].dtype() == first.dtype() && xs[i].device() == first.device());
+      (together ? now : later).push_back(i);
+    }
+    const Tensors found = grad_enabled() ? checkpointed_gradients(f, xs, now, g) : gradients(f, xs, now, g);
+    for (std::size_t k = 0; k < now.size(); ++k) result[now[k]] = found[k];
+    rest = later;
+  }
+  return result;
+}
+
+}  // namespace
+
+Tensor checkpoint(const Function& f, std::span<const Tensor> inputs) {
+  bool tracked = false;
+  for (const Tensor& x : inputs) tracked |= x.tracked();
+  if (!grad_enabled() || !tracked) return f(inputs);
+  Draws draws;
+  Tensor y;
+  {
+    NoGrad off;
+    y = f(inputs).detach();
+  }
+  draws.any = RandomScope::drawn() != draws.first;
+  Tensors xs(inputs.begin(), inputs.end());
+  std::vector<std::uint32_t> versions;
+  for (const Tensor& x : xs) versions.push_back(x ? x.storage()->version() : 0);
+  return record(y, inputs, {"checkpoint", keep_nothing, [f, xs, versions, draws](const Ctx& c, const Tensor& g) {
+                              for (std::size_t i = 0; i < xs.size(); ++i) {
+                                if (xs[i] && xs[i].storage()->version() != versions[i]) {
+                                  fail("checkpoint: input {} of shape {} was changed in place since", i, xs[i].shape());
+                                }
+                              }
+                              const Replay replay(draws);
+                              return vjp(f, xs, c, g);
+                            }});
+}
+
+}  // namespace norma
