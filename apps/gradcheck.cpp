@@ -1,0 +1,89 @@
+// norma gradcheck: derivatives against finite differences, of the ops in the table of op cases, or of a small model.
+#include <algorithm>
+
+#include "apps/model_flags.h"
+#include "checks/op_case.h"
+#include "core/suggest.h"
+
+namespace norma::apps {
+namespace {
+
+struct Check {
+  std::string what;
+  GradcheckReport first, second;
+  bool has_second = false;
+};
+
+Check check_case(const checks::OpCase& c) {
+  Tensors inputs;
+  for (std::size_t i = 0; i < c.inputs.size(); ++i) {
+    Tensor t = checks::make(c.inputs[i], c, i, {DType::f64});
+    if (c.inputs[i].kind == checks::Input::Kind::real && !c.inputs[i].constant) t.track();
+    inputs.push_back(t);
+  }
+  Check out{c.title(), gradcheck(c.run, inputs), {}, c.order > 1};
+  if (out.has_second) out.second = gradgradcheck(c.run, inputs);
+  return out;
+}
+
+/// A model of the given sizes in f64, by its parameters: the loss of three random images.
+Check check_model(const train::TrainConfig& config) {
+  train::TrainConfig c = config;
+  c.image = c.image ? c.image : 8;
+  c.width = std::min<Index>(c.width, 8);
+  c.depth = std::min<Index>(c.depth, 2);
+  c.heads = c.width % c.heads == 0 ? std::min<Index>(c.heads, 2) : 1;
+  const models::ViTConfig shape = vit_config(c, 8, 1, 3);
+  models::ViT model(shape, static_cast<std::uint64_t>(c.seed), {DType::f64});
+  Tensor images = empty({3, shape.channels, shape.image, shape.image}, {DType::f64});
+  backend({}).random(RandomKind::normal, {static_cast<std::uint64_t>(c.seed), 1}, 0, images.view());
+  Tensor labels = from_values({0, 1 % static_cast<double>(shape.classes), 2 % static_cast<double>(shape.classes)}, {3}, {DType::i64});
+  nn::Named named = nn::parameters(model);
+  Tensors inputs;
+  for (auto& [name, t] : named) inputs.push_back(t.detach().track());
+  auto loss = [&](std::span<const Tensor> ps) {
+    std::size_t i = 0;
+    nn::for_each_parameter(model, [&](const std::string&, Tensor& t) { t = ps[i++]; });
+    return cross_entropy(model(images), labels);
+  };
+  return {fmt::format("vit {}/{}/{} with {}", shape.width, shape.depth, shape.heads, nn::to_string(shape.attention)),
+          gradcheck(loss, inputs), {}, false};
+}
+
+}  // namespace
+
+int gradcheck_verb(const Args& args) {
+  auto flags = read_model_flags(args, R"(usage: norma gradcheck OP... [flags]    derivatives of ops, first and second order (norma gradcheck all)
+       norma gradcheck --model vit [flags]  derivatives of a small model with any --attention
+
+Every entry of the Jacobian is compared with a five-point finite difference in float64.
+)");
+  if (!flags) return ok;
+  prepare(flags->config);
+  std::vector<Check> checks;
+  std::vector<std::string> names;
+  for (const auto& c : checks::op_table())
+    if (std::find(names.begin(), names.end(), c.op) == names.end()) names.push_back(c.op);
+  const bool model = flags->words.empty();
+  if (model) checks.push_back(check_model(flags->config));
+  for (const std::string& word : flags->words) {
+    if (word != "all" && std::find(names.begin(), names.end(), word) == names.end())
+      throw UsageError(fmt::format("gradcheck: unknown op \"{}\"{}", word, did_you_mean(word, names)));
+    for (const auto& c : checks::op_table())
+      if ((word == "all" || c.op == word) && c.order > 0 && !c.large) checks.push_back(check_case(c));
+  }
+  bool good = true;
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+  for (const Check& c : checks) {
+    good &= c.first.ok && (!c.has_second || c.second.ok);
+    rows.push_back({{"what", c.what}, {"first_order", c.first.ok}, {"worst", c.first.worst}, {"second_order", c.has_second ? nlohmann::ordered_json(c.second.ok) : nlohmann::ordered_json()},
+                    {"worst_second", c.has_second ? nlohmann::ordered_json(c.second.worst) : nlohmann::ordered_json()}});
+    if (!flags->json)
+      fmt::print("{:<52} first {} ({:.2f} of the tolerance){}\n", c.what, c.first.ok ? "ok" : "WRONG at " + c.first.where, c.first.worst,
+                 c.has_second ? fmt::format("  second {} ({:.2f})", c.second.ok ? "ok" : "WRONG at " + c.second.where, c.second.worst) : "");
+  }
+  if (flags->json) fmt::print("{}\n", nlohmann::ordered_json{{"ok", good}, {"checks", rows}}.dump());
+  return good ? ok : failure;
+}
+
+}  // namespace norma::apps
