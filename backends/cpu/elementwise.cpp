@@ -1,0 +1,224 @@
+// Element-wise verbs on the CPU: strided loops in pieces of a fixed size; dense rows of floats go to the vector kernels directly,
+// other floats through a small buffer, so that the bits do not depend on the strides; integers run as plain loops.
+#include <algorithm>
+#include <type_traits>
+
+#include "backends/common/convert.h"
+#include "backends/common/loops.h"
+#include "backends/cpu/cpu_backend.h"
+#include "backends/cpu/parallel.h"
+#include "backends/cpu/vector_kernels.h"
+
+namespace norma::cpu {
+namespace {
+
+constexpr Index grain = 16384;  // elements of a task
+constexpr Index block = 512;    // elements of a buffer
+
+template <class T>
+constexpr bool is_float = std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, bf16>;
+template <class T>
+using Computed = std::conditional_t<std::is_same_v<T, bf16>, float, T>;
+
+template <std::size_t N, class Inner>
+void run(const StridedLoop<N>& loop, Inner&& inner) {
+  parallel_for(loop.size(), grain, [&](Index begin, Index end) { loop.run(begin, end, inner); });
+}
+
+template <class T>
+const T* as(const std::byte* p) {
+  return reinterpret_cast<const T*>(p);
+}
+template <class T>
+T* as(std::byte* p) {
+  return reinterpret_cast<T*>(p);
+}
+
+/// An input row as the kernels take it: step 0 or 1, in the compute type. Other rows are gathered into a buffer.
+template <class T>
+class Input {
+ public:
+  using C = Computed<T>;
+  Input(const std::byte* row, Index step) : row_(as<T>(row)), step_(step), direct_(std::is_same_v<T, C> && (step == 0 || step == 1)) {}
+  const C* at(Index begin, Index count) {
+    if constexpr (std::is_same_v<T, C>) {
+      if (direct_) return row_ + begin * step_;
+    }
+    for (Index i = 0; i < count; ++i) buffer_[i] = convert<C>(row_[(begin + i) * step_]);
+    return buffer_;
+  }
+  Index step() const { return direct_ ? step_ : 1; }
+  bool direct() const { return direct_; }
+
+ private:
+  const T* row_;
+  Index step_;
+  bool direct_;
+  C buffer_[block];
+};
+
+/// Where a kernel writes: the row itself, or a buffer that `done` scatters.
+template <class T>
+class Output {
+ public:
+  using C = Computed<T>;
+  Output(std::byte* row, Index step) : row_(as<T>(row)), step_(step), direct_(std::is_same_v<T, C> && step == 1) {}
+  C* at(Index begin) {
+    if constexpr (std::is_same_v<T, C>) {
+      if (direct_) return row_ + begin;
+    }
+    return buffer_;
+  }
+  void done(Index begin, Index count) {
+    if (direct_) return;
+    for (Index i = 0; i < count; ++i) row_[(begin + i) * step_] = convert<T>(buffer_[i]);
+  }
+  bool direct() const { return direct_; }
+
+ private:
+  T* row_;
+  Index step_;
+  bool direct_;
+  C buffer_[block];
+};
+
+/// part(begin, count) over n elements: all at once where nothing goes through a buffer.
+template <class Part>
+void in_blocks(Index n, bool direct, Part&& part) {
+  const Index most = direct ? n : block;
+  for (Index i = 0; i < n; i += most) part(i, std::min(most, n - i));
+}
+
+template <class T>
+void unary_floats(UnaryOp op, const View& x, const View& out, double parameter) {
+  const auto kernel = NORMA_KERNELS(elementwise_kernels).of<Computed<T>>().unary;
+  run(StridedLoop(x, out), [&](Index n, const auto& row, const auto& step) {
+    Input<T> in(row[0], step[0]);
+    Output<T> to(row[1], step[1]);
+    const bool direct = in.direct() && in.step() == 1 && to.direct();
+    in_blocks(n, direct, [&](Index i, Index count) {
+      const Computed<T>* from = in.at(i, count);
+      Computed<T>* result = to.at(i);
+      if (in.step() == 0) {  // one value for the whole row
+        std::fill_n(result, count, *from);
+        from = result;
+      }
+      kernel(op, count, from, result, parameter);
+      to.done(i, count);
+    });
+  });
+}
+
+/// Arithmetic (Out = T) and comparisons (Out = bool).
+template <class T, class Out>
+void binary_floats(BinaryOp op, const View& a, const View& b, const View& out) {
+  using C = Computed<T>;
+  const ElementwiseTable<C>& table = NORMA_KERNELS(elementwise_kernels).of<C>();
+  run(StridedLoop(a, b, out), [&](Index n, const auto& row, const auto& step) {
+    Input<T> left(row[0], step[0]), right(row[1], step[1]);
+    Output<Out> to(row[2], step[2]);
+    in_blocks(n, left.direct() && right.direct() && to.direct(), [&](Index i, Index count) {
+      const C *x = left.at(i, count), *y = right.at(i, count);
+      if constexpr (std::is_same_v<Out, bool>) {
+        static_assert(sizeof(bool) == 1);
+        table.compare(op, count, x, left.step(), y, right.step(), reinterpret_cast<std::uint8_t*>(to.at(i)));
+      } else {
+        table.binary(op, count, x, left.step(), y, right.step(), to.at(i));
+      }
+      to.done(i, count);
+    });
+  });
+}
+
+}  // namespace
+
+void CpuBackend::fill(double value, const View& out) {
+  visit_dtype(out.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const T element = convert<T>(value);
+    run(StridedLoop(out), [&](Index n, const auto& row, const auto& step) {
+      T* to = as<T>(row[0]);
+      if (step[0] == 1) {
+        std::fill_n(to, n, element);
+      } else {
+        for (Index i = 0; i < n; ++i) to[i * step[0]] = element;
+      }
+    });
+  });
+}
+
+void CpuBackend::unary(UnaryOp op, const View& x, const View& out, double parameter) {
+  visit_dtype(x.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    if constexpr (is_float<T>) {
+      unary_floats<T>(op, x, out, parameter);
+    } else {
+      with_unary(op, [&](auto f) {
+        run(StridedLoop(x, out), [&](Index n, const auto& row, const auto& step) {
+          const T* in = as<T>(row[0]);
+          T* to = as<T>(row[1]);
+          for (Index i = 0; i < n; ++i) to[i * step[1]] = apply_unary(f, in[i * step[0]], parameter);
+        });
+      });
+    }
+  });
+}
+
+void CpuBackend::binary(BinaryOp op, const View& a, const View& b, const View& out) {
+  visit_dtype(a.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    if constexpr (is_float<T>) {
+      if (is_comparison(op)) return binary_floats<T, bool>(op, a, b, out);
+      binary_floats<T, T>(op, a, b, out);
+    } else {
+      with_binary(op, [&](auto f) {
+        using Out = std::conditional_t<std::is_same_v<decltype(f(0.0, 0.0)), bool>, bool, T>;
+        run(StridedLoop(a, b, out), [&](Index n, const auto& row, const auto& step) {
+          const T *left = as<T>(row[0]), *right = as<T>(row[1]);
+          Out* to = as<Out>(row[2]);
+          for (Index i = 0; i < n; ++i)
+            to[i * step[2]] = apply_binary<Out>(f, left[i * step[0]], right[i * step[1]]);
+        });
+      });
+    }
+  });
+}
+
+void CpuBackend::where(const View& condition, const View& a, const View& b, const View& out) {
+  visit_dtype(out.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    run(StridedLoop(condition, a, b, out), [&](Index n, const auto& row, const auto& step) {
+      const T *left = as<T>(row[1]), *right = as<T>(row[2]);
+      T* to = as<T>(row[3]);
+      const auto simple = [](Index s) { return s == 0 || s == 1; };
+      if constexpr (std::is_same_v<T, float> || std::is_same_v<T, double>) {
+        if (step[0] == 1 && simple(step[1]) && simple(step[2]) && step[3] == 1) {
+          return NORMA_KERNELS(elementwise_kernels)
+              .of<T>()
+              .where(n, as<std::uint8_t>(row[0]), left, step[1], right, step[2], to);
+        }
+      }
+      const bool* choice = as<bool>(row[0]);
+      for (Index i = 0; i < n; ++i)
+        to[i * step[3]] = choice[i * step[0]] ? left[i * step[1]] : right[i * step[2]];
+    });
+  });
+}
+
+bool CpuBackend::gelu_backward(const View& x, const View& dy, const View& dx) {
+  if (x.dtype != dy.dtype || x.dtype != dx.dtype || (x.dtype != DType::f32 && x.dtype != DType::f64)) return false;
+  const StridedLoop loop(x, dy, dx);
+  for (Index step : loop.steps())
+    if (step != 1 && loop.length() > 1) return false;
+  run(loop, [&](Index n, const auto& row, const auto&) {
+    const ElementwiseKernels& kernels = NORMA_KERNELS(elementwise_kernels);
+    if (x.dtype == DType::f32) {
+      kernels.f32.gelu_backward(n, as<float>(row[0]), as<float>(row[1]), as<float>(row[2]));
+    } else {
+      kernels.f64.gelu_backward(n, as<double>(row[0]), as<double>(row[1]), as<double>(row[2]));
+    }
+  });
+  return true;
+}
+
+}  // namespace norma::cpu

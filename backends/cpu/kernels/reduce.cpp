@@ -1,0 +1,111 @@
+// Sums, maxima and minima of rows and columns. Sums of floats are kept in double: 1e7 terms lose nothing that a float could show.
+#include <type_traits>
+
+#include "backends/cpu/kernels/strips.h"
+#include "backends/cpu/vector_kernels.h"
+
+namespace norma::cpu::NORMA_ISA {
+namespace {
+
+/// As many doubles as one register of T has elements.
+template <class T>
+struct WideOf {
+  typedef double type __attribute__((vector_size(lanes<T> * sizeof(double))));
+};
+template <class T>
+using Wide = typename WideOf<T>::type;
+
+template <class T>
+NORMA_INLINE double sum_wide(Wide<T> v) {
+  double x[lanes<T>];
+  std::memcpy(x, &v, sizeof v);
+  for (int w = lanes<T> / 2; w > 0; w /= 2)
+    for (int i = 0; i < w; ++i) x[i] += x[i + w];
+  return x[0];
+}
+
+template <class T, class Term>
+NORMA_INLINE double sum_of(std::int64_t n, const T* x, Term term) {
+  Wide<T> sum[chains] = {};
+  strips<T>(n, [&](auto strip, std::int64_t i, int chain) __attribute__((always_inline)) {
+    sum[chain] += term(__builtin_convertvector(strip.get(x + i), Wide<T>));
+  });
+  return sum_wide<T>((sum[0] + sum[1]) + (sum[2] + sum[3]));
+}
+template <class T>
+double sum(std::int64_t n, const T* x) {
+  return sum_of(n, x, [](Wide<T> v) __attribute__((always_inline)) { return v; });
+}
+template <class T>
+double sum_of_squares(std::int64_t n, const T* x) {
+  return sum_of(n, x, [](Wide<T> v) __attribute__((always_inline)) { return v * v; });
+}
+
+/// Whether x, met after best, replaces it: the first NaN stays.
+struct Larger {
+  template <class V>
+  NORMA_INLINE auto operator()(V x, V best) const { return (x > best) | (x != x); }
+};
+struct Smaller {
+  template <class V>
+  NORMA_INLINE auto operator()(V x, V best) const { return (x < best) | (x != x); }
+};
+
+template <class Better, class T>
+T extreme(std::int64_t n, const T* x) {
+  Vec<T> best[chains];
+  for (auto& b : best) b = splat(x[0]);
+  strips<T>(n, [&](auto strip, std::int64_t i, int chain) __attribute__((always_inline)) {
+    const Vec<T> v = strip.get(x + i, x[0]);
+    best[chain] = (Better{}(v, best[chain]) & (best[chain] == best[chain])) ? v : best[chain];
+  });
+  T result = x[0];
+  for (const auto& b : best)
+    for (int i = 0; i < lanes<T>; ++i)
+      if (result == result && Better{}(b[i], result)) result = b[i];
+  return result;
+}
+
+/// Columns are taken in strips of `chains` registers, each summed over all rows before the next.
+template <class T>
+void add_rows(std::int64_t rows, std::int64_t n, const T* x, std::int64_t row, double* sums) {
+  constexpr int width = lanes<T>;
+  std::int64_t j = 0;
+  const auto strip = [&](auto count) __attribute__((always_inline)) {
+    constexpr int registers = decltype(count)::value;
+    Wide<T> sum[registers];
+    std::memcpy(sum, sums + j, sizeof sum);
+    for (std::int64_t i = 0; i < rows; ++i) {
+      const T* p = x + i * row + j;
+#pragma GCC unroll 4
+      for (int c = 0; c < registers; ++c) sum[c] += __builtin_convertvector(load(p + c * width), Wide<T>);
+    }
+    std::memcpy(sums + j, sum, sizeof sum);
+    j += registers * width;
+  };
+  while (j + 2 * width <= n) strip(std::integral_constant<int, 2>{});
+  while (j + width <= n) strip(std::integral_constant<int, 1>{});
+  for (; j < n; ++j)
+    for (std::int64_t i = 0; i < rows; ++i) sums[j] += static_cast<double>(x[i * row + j]);
+}
+
+template <class Better, class T>
+void extreme_rows(std::int64_t rows, std::int64_t n, const T* x, std::int64_t row, T* best) {
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const T* p = x + i * row;
+    strips<T>(n, [&](auto strip, std::int64_t j, int) __attribute__((always_inline)) {
+      const Vec<T> v = strip.get(p + j), b = strip.get(best + j);
+      strip.put(best + j, (Better{}(v, b) & (b == b)) ? v : b);
+    });
+  }
+}
+
+template <class T>
+constexpr ReduceTable<T> table = {sum<T>,      sum_of_squares<T>,        extreme<Larger, T>,      extreme<Smaller, T>,
+                                  add_rows<T>, extreme_rows<Larger, T>, extreme_rows<Smaller, T>};
+
+}  // namespace
+
+const ReduceKernels reduce_kernels = {table<float>, table<double>};
+
+}  // namespace norma::cpu::NORMA_ISA

@@ -1,0 +1,53 @@
+// Loops over a row in registers, the last one partly filled.
+#pragma once
+
+#include "backends/cpu/simd.h"
+
+namespace norma::cpu::NORMA_ISA {
+
+/// How a strip is read and written: whole registers, or the first `count` elements with `rest` behind them.
+struct Whole {
+  template <class T>
+  NORMA_INLINE Vec<T> get(const T* p, T /*rest*/ = 0) const {
+    return load(p);
+  }
+  template <class T>
+  NORMA_INLINE void put(T* p, Vec<T> v) const {
+    store(p, v);
+  }
+};
+struct Part {
+  int count;
+  template <class T>
+  NORMA_INLINE Vec<T> get(const T* p, T rest = 0) const {
+    return load_n(p, count, rest);
+  }
+  template <class T>
+  NORMA_INLINE void put(T* p, Vec<T> v) const {
+    store_n(p, v, count);
+  }
+};
+
+/// Independent accumulators of a row: the latency of an addition is four of them.
+constexpr int chains = 4;
+
+/// body(strip, i, chain) for the strips that start at element i of n; chain cycles through [0, chains).
+template <class T, class Body>
+NORMA_INLINE void strips(std::int64_t n, Body&& body) {
+  constexpr int width = lanes<T>;
+  std::int64_t i = 0;
+  for (; i + chains * width <= n; i += chains * width) {
+#pragma GCC unroll 4
+    for (int chain = 0; chain < chains; ++chain) body(Whole{}, i + chain * width, chain);
+  }
+  for (; i + width <= n; i += width) body(Whole{}, i, 0);
+  if (i < n) body(Part{static_cast<int>(n - i)}, i, 0);
+}
+
+template <class T>
+struct Sums {
+  Vec<T> chain[chains] = {};
+  NORMA_INLINE T total() const { return sum_lanes((chain[0] + chain[1]) + (chain[2] + chain[3])); }
+};
+
+}  // namespace norma::cpu::NORMA_ISA

@@ -1,0 +1,128 @@
+// The raw-pointer kernels under elementwise.cpp, reduce.cpp, norm.cpp and optimizer.cpp, one table per instruction set. Included by
+// files that are compiled once per instruction set, so it holds plain data only.
+#pragma once
+
+#include <cstdint>
+
+#include "backends/cpu/isa.h"
+#include "core/op_list.h"
+
+namespace norma::cpu {
+
+template <class T>
+struct ElementwiseTable {
+  /// out[i] = op(x[i]); x may be out.
+  void (*unary)(UnaryOp op, std::int64_t n, const T* x, T* out, double parameter);
+  /// out[i] = op(a[i a_step], b[i b_step]) for the arithmetic ops; steps are 0 or 1; a or b may be out.
+  void (*binary)(BinaryOp op, std::int64_t n, const T* a, std::int64_t a_step, const T* b, std::int64_t b_step, T* out);
+  /// The same for the comparisons: out[i] is 0 or 1.
+  void (*compare)(BinaryOp op, std::int64_t n, const T* a, std::int64_t a_step, const T* b, std::int64_t b_step,
+                  std::uint8_t* out);
+  /// out[i] = condition[i] ? a[i a_step] : b[i b_step]; steps are 0 or 1.
+  void (*where)(std::int64_t n, const std::uint8_t* condition, const T* a, std::int64_t a_step, const T* b,
+                std::int64_t b_step, T* out);
+  /// dx[i] = dy[i] gelu'(x[i]).
+  void (*gelu_backward)(std::int64_t n, const T* x, const T* dy, T* dx);
+};
+
+/// Casts of n elements, and transposes of 4- and 8-byte elements: out[c out_row + r] = in[r in_row + c].
+struct CopyTable {
+  void (*f32_to_bf16)(std::int64_t n, const float* in, std::uint16_t* out);
+  void (*bf16_to_f32)(std::int64_t n, const std::uint16_t* in, float* out);
+  void (*u8_to_f32)(std::int64_t n, const std::uint8_t* in, float* out);
+  void (*f32_to_f64)(std::int64_t n, const float* in, double* out);
+  void (*f64_to_f32)(std::int64_t n, const double* in, float* out);
+  void (*transpose32)(std::int64_t rows, std::int64_t columns, const std::uint32_t* in, std::int64_t in_row,
+                      std::uint32_t* out, std::int64_t out_row);
+  void (*transpose64)(std::int64_t rows, std::int64_t columns, const std::uint64_t* in, std::int64_t in_row,
+                      std::uint64_t* out, std::int64_t out_row);
+};
+
+/// Sums are kept in double, in a few lanes whose number depends on the instruction set alone.
+template <class T>
+struct ReduceTable {
+  double (*sum)(std::int64_t n, const T* x);
+  double (*sum_of_squares)(std::int64_t n, const T* x);
+  T (*max)(std::int64_t n, const T* x);  // n > 0; a NaN wins
+  T (*min)(std::int64_t n, const T* x);
+  /// sums[j] += x[i row + j] for i < rows, j < n, in the order of i.
+  void (*add_rows)(std::int64_t rows, std::int64_t n, const T* x, std::int64_t row, double* sums);
+  /// best[j] = max(best[j], x[i row + j]); a NaN wins.
+  void (*max_rows)(std::int64_t rows, std::int64_t n, const T* x, std::int64_t row, T* best);
+  void (*min_rows)(std::int64_t rows, std::int64_t n, const T* x, std::int64_t row, T* best);
+};
+
+/// Rows of n elements; row i of an operand starts at its pointer + i * its row step.
+template <class T>
+struct NormRows {
+  std::int64_t rows, n;
+  const T *x, *dy;
+  T *y, *dx;
+  std::int64_t x_row, dy_row, y_row, dx_row;
+  const T *weight, *bias;  // null: 1, 0
+  T *mean, *rstd;          // [rows], dense; read by the backward pass
+  double eps;
+  bool rms;
+  T *dweight, *dbias;  // [n]: this block's sums are added; null: not wanted
+};
+
+template <class T>
+struct CrossEntropyRows {
+  std::int64_t rows, n;
+  const T* logits;
+  T* dlogits;  // null: not wanted
+  std::int64_t logits_row, dlogits_row, targets_row;
+  const std::int64_t* classes;  // or
+  const T* targets;             // probabilities [rows, n]
+  T* loss;
+  std::int64_t loss_step;
+  double label_smoothing;
+};
+
+/// p = decayed p - step_size m / (sqrt(v) / root_correction + eps), as torch.optim.AdamW computes it.
+template <class T>
+struct AdamWArgs {
+  std::int64_t n;
+  T* p;
+  const T* g;
+  T *m, *v;
+  double beta1, beta2, eps;
+  double keep;             // 1 - lr * decay
+  double step_size;        // lr / (1 - beta1^step)
+  double root_correction;  // sqrt(1 - beta2^step)
+  double gradient_scale;
+};
+
+template <class T>
+struct NormTable {
+  void (*softmax)(std::int64_t rows, std::int64_t n, const T* x, std::int64_t x_row, T* y, std::int64_t y_row, bool log);
+  void (*softmax_backward)(std::int64_t rows, std::int64_t n, const T* y, std::int64_t y_row, const T* dy,
+                           std::int64_t dy_row, T* dx, std::int64_t dx_row, bool log);
+  void (*layer_norm)(const NormRows<T>& args);
+  void (*layer_norm_backward)(const NormRows<T>& args);
+  void (*cross_entropy)(const CrossEntropyRows<T>& args);
+  void (*adamw)(const AdamWArgs<T>& args);
+};
+
+template <template <class> class Table>
+struct ForFloats {
+  Table<float> f32;
+  Table<double> f64;
+  template <class T>
+  const Table<T>& of() const {
+    if constexpr (sizeof(T) == 4) {
+      return f32;
+    } else {
+      return f64;
+    }
+  }
+};
+using ElementwiseKernels = ForFloats<ElementwiseTable>;
+using ReduceKernels = ForFloats<ReduceTable>;
+using NormKernels = ForFloats<NormTable>;
+NORMA_DECLARE_KERNELS(ElementwiseKernels, elementwise_kernels)
+NORMA_DECLARE_KERNELS(CopyTable, copy_kernels)
+NORMA_DECLARE_KERNELS(ReduceKernels, reduce_kernels)
+NORMA_DECLARE_KERNELS(NormKernels, norm_kernels)
+
+}  // namespace norma::cpu
