@@ -95,7 +95,7 @@ def cross_entropy(logits, targets):
 
 
 def run(initial, images, targets, phi, dtype):
-    p = {name: value.to(dtype).requires_grad_() for name, value in initial.items()}
+    p = {name: value.to(dtype, copy=True).requires_grad_() for name, value in initial.items()}
     images = images.to(dtype)
     free = {n for n, v in p.items() if v.dim() == 1 or n in ("cls_token", "pos_embed")}
     optimizer = torch.optim.AdamW(
