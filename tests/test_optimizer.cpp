@@ -31,7 +31,7 @@ class Toy : public nn::Module {
   Tensor weight, bias, positions, unused;
 };
 
-Approx close(double expected) { return Approx(expected).epsilon(1e-12).margin(1e-15); }
+Approx about(double expected) { return Approx(expected).epsilon(1e-12).margin(1e-15); }
 
 /// The values of a parameter after `steps` steps of one element's formula: f(x, gradient, step).
 template <class Formula>
@@ -157,16 +157,16 @@ TEST_CASE("optimizer settings are checked", "[optimizer]") {
 
 TEST_CASE("learning rates: warm-up, then cosine or constant", "[optimizer]") {
   const ScheduleConfig cosine{.lr = 1, .min_lr = 0.1, .warmup_lr = 0.2, .warmup_steps = 4, .total_steps = 14};
-  CHECK(learning_rate(cosine, 0) == close(0.2));
-  CHECK(learning_rate(cosine, 1) == close(0.4));
-  CHECK(learning_rate(cosine, 4) == close(1));
-  CHECK(learning_rate(cosine, 9) == close(0.55));
-  CHECK(learning_rate(cosine, 6) == close(0.1 + 0.45 * (1 + std::cos(std::numbers::pi / 5))));
+  CHECK(learning_rate(cosine, 0) == about(0.2));
+  CHECK(learning_rate(cosine, 1) == about(0.4));
+  CHECK(learning_rate(cosine, 4) == about(1));
+  CHECK(learning_rate(cosine, 9) == about(0.55));
+  CHECK(learning_rate(cosine, 6) == about(0.1 + 0.45 * (1 + std::cos(std::numbers::pi / 5))));
   CHECK(learning_rate(cosine, 14) == 0.1);
   CHECK(learning_rate(cosine, 1000) == 0.1);
   ScheduleConfig constant = cosine;
   constant.kind = "constant";
-  CHECK(learning_rate(constant, 2) == close(0.6));
+  CHECK(learning_rate(constant, 2) == about(0.6));
   CHECK(learning_rate(constant, 1000) == 1);
   ScheduleConfig unknown = cosine;
   unknown.kind = "cosin";
@@ -182,7 +182,7 @@ TEST_CASE("the norm of all gradients", "[optimizer]") {
   double sum = 0;
   for (const Tensor& p : {toy.weight, toy.bias, toy.positions})
     for (double x : p.values()) sum += std::pow(x, 6);
-  CHECK(gradient_norm(toy) == close(std::sqrt(sum)));
+  CHECK(gradient_norm(toy) == about(std::sqrt(sum)));
   toy.bias.set_grad(full({4}, std::numeric_limits<double>::infinity(), {DType::f64}));
   CHECK_FALSE(std::isfinite(gradient_norm(toy)));
   toy.bias.set_grad(full({4}, std::nan(""), {DType::f64}));
@@ -197,7 +197,7 @@ TEST_CASE("the moving average of weights", "[optimizer]") {
   ema.update(toy);
   ema.update(toy);
   CHECK(ema.values()[0].first == "weight");
-  CHECK(ema.values()[0].second.values()[0] == close(0.5625 * start + 0.4375));
+  CHECK(ema.values()[0].second.values()[0] == about(0.5625 * start + 0.4375));
   CHECK(toy.weight.values()[0] == 1);
 
   Toy other;

@@ -30,7 +30,7 @@ double root_of_squares(const Tensor& x) {
   return std::sqrt(sum);
 }
 
-Approx close(double expected) { return Approx(expected).epsilon(1e-10).margin(1e-13); }
+Approx about(double expected) { return Approx(expected).epsilon(1e-10).margin(1e-13); }
 
 /// A head's statistics from its matrices, by the definitions.
 struct Definition {
@@ -70,7 +70,7 @@ TEST_CASE("values and gradients at named places", "[probe]") {
     CHECK(records[0].dtype() == DType::f64);
     CHECK(records[1].shape() == Shape{3, 5, 16});
     CHECK_FALSE(records[1].tracked());
-    CHECK(records[0].item() == close(root_of_squares(records[1])));
+    CHECK(records[0].item() == about(root_of_squares(records[1])));
   }
   const auto gradients = probe.take_gradients();
   REQUIRE(gradients.size() == 1);
@@ -85,7 +85,7 @@ TEST_CASE("values and gradients at named places", "[probe]") {
   const Tensor normed = layer_norm(out, of("norm.weight"), of("norm.bias"));
   const Tensor logits = linear(select(normed, 1, 0), of("head.weight"), of("head.bias"));
   const std::vector<double> expected = grad(sum(square(logits)), out).values(), got = found.values();
-  for (std::size_t i = 0; i < got.size(); ++i) CHECK(got[i] == close(expected[i]));
+  for (std::size_t i = 0; i < got.size(); ++i) CHECK(got[i] == about(expected[i]));
 
   CHECK(probe.take_values().empty());  // taken
   model(images(1));
@@ -176,22 +176,22 @@ TEST_CASE("attention statistics are those of the matrix", "[probe]") {
         for (const HeadStats& m : {measured[layer].second, beside[layer].second}) {
           const auto at = static_cast<std::size_t>(h);
           REQUIRE(m.fro.size() == 2);
-          CHECK(m.fro[at] == close(d.fro / b));
-          CHECK(m.jacobian[at] == close(d.jacobian / b));
-          CHECK(m.score_mean[at] == close(d.scores / entries));
-          CHECK(m.score_rms[at] == close(std::sqrt(d.scores2 / entries)));
-          CHECK(m.score_max[at] == close(d.score_max));
-          CHECK(m.row_sum[at] == close(d.sums / rows));
+          CHECK(m.fro[at] == about(d.fro / b));
+          CHECK(m.jacobian[at] == about(d.jacobian / b));
+          CHECK(m.score_mean[at] == about(d.scores / entries));
+          CHECK(m.score_rms[at] == about(std::sqrt(d.scores2 / entries)));
+          CHECK(m.score_max[at] == about(d.score_max));
+          CHECK(m.row_sum[at] == about(d.sums / rows));
           const double spread = d.sums2 / rows - d.sums / rows * d.sums / rows;
-          CHECK(m.row_sum_std[at] * m.row_sum_std[at] == close(std::max(0.0, spread)));
-          CHECK(m.min[at] == close(d.min));
-          CHECK(m.max[at] == close(d.max));
-          CHECK(m.negative_share[at] == close(d.negative / entries));
-          CHECK(m.small_share[at] == close(d.small / entries));
-          CHECK(m.grad_a[at] == close(d.grad_a / b));
-          CHECK(m.grad_s[at] == close(d.grad_s / b));
+          CHECK(m.row_sum_std[at] * m.row_sum_std[at] == about(std::max(0.0, spread)));
+          CHECK(m.min[at] == about(d.min));
+          CHECK(m.max[at] == about(d.max));
+          CHECK(m.negative_share[at] == about(d.negative / entries));
+          CHECK(m.small_share[at] == about(d.small / entries));
+          CHECK(m.grad_a[at] == about(d.grad_a / b));
+          CHECK(m.grad_s[at] == about(d.grad_s / b));
           if (scoring.kind == Scoring::Kind::softmax || scoring.normalize)
-            CHECK(m.entropy[at] == close(d.entropy / rows));
+            CHECK(m.entropy[at] == about(d.entropy / rows));
           else
             CHECK(std::isnan(m.entropy[at]));
         }
