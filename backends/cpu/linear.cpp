@@ -1,0 +1,302 @@
+// The products of the CPU backend: matmul over batches of strided views, linear layers and their gradients.
+#include <algorithm>
+#include <array>
+#include <optional>
+
+#include "backends/common/convert.h"
+#include "backends/cpu/cpu_backend.h"
+#include "backends/cpu/gemm.h"
+#include "backends/cpu/parallel.h"
+
+namespace norma::cpu {
+namespace {
+
+// Of scratch(); gemm.cpp uses the slots below.
+enum Slot { slot_offsets = 4, slot_wide_a, slot_wide_b, slot_wide_out, slot_sums };
+
+struct BatchAxis {
+  Index size;
+  Index a, b, out;  // strides
+};
+
+/// A batch of products: C[i] = A[i] B[i], sizes and strides in elements.
+struct Batch {
+  Index m, n, k, count = 1;
+  Index a_row, a_col, b_row, b_col, out_row, out_col;
+  int rank = 0;
+  std::array<BatchAxis, max_rank> axes{};  // the outermost first
+
+  Batch(const View& a, const View& b, const View& out) {
+    m = a.shape()[-2], k = a.shape()[-1], n = b.shape()[-1];
+    a_row = a.layout.stride(-2), a_col = a.layout.stride(-1);
+    b_row = b.layout.stride(-2), b_col = b.layout.stride(-1);
+    out_row = out.layout.stride(-2), out_col = out.layout.stride(-1);
+    for (int i = 0; i + 2 < out.shape().rank(); ++i) {
+      const Index size = out.shape()[i];
+      count *= size;
+      if (size != 1) axes[rank++] = {size, a.layout.stride(i), b.layout.stride(i), out.layout.stride(i)};
+    }
+  }
+
+  /// Where product `i` starts: the sum over the batch axes of index * stride.
+  template <Index BatchAxis::*stride>
+  Index offset(Index i) const {
+    Index at = 0;
+    for (int x = rank; x-- > 0; i /= axes[x].size) at += i % axes[x].size * (axes[x].*stride);
+    return at;
+  }
+
+  /// C^T = B^T A^T.
+  void transpose() {
+    std::swap(m, n);
+    std::swap(a_row, b_col);
+    std::swap(a_col, b_row);
+    std::swap(out_row, out_col);
+    for (BatchAxis& x : axes) std::swap(x.a, x.b);
+  }
+
+  /// A batch that shares B is one taller product where the rows of A and C follow on: [B, T, C] x [C, N].
+  void collapse() {
+    while (rank > 0) {
+      const BatchAxis& last = axes[rank - 1];
+      if (last.b != 0 || (m != 1 && (last.a != m * a_row || last.out != m * out_row))) return;
+      if (m == 1) a_row = last.a, out_row = last.out;
+      m *= last.size;
+      count /= last.size;
+      --rank;
+    }
+  }
+};
+
+/// Dense copies of A or B as T, [distinct, rows, columns]: a batch axis of stride 0 is not repeated.
+template <class T, Index BatchAxis::*stride>
+T* widen(const bf16* from, Batch& batch, Index rows, Index columns, Index& row, Index& col, Slot slot) {
+  Batch distinct = batch;
+  distinct.count = 1;
+  for (int x = 0; x < distinct.rank; ++x) {
+    if (distinct.axes[x].*stride == 0) distinct.axes[x].size = 1;
+    distinct.count *= distinct.axes[x].size;
+  }
+  T* wide = scratch<T>(slot, std::max<Index>(1, distinct.count * rows * columns));
+  parallel_for(distinct.count * rows, std::max<Index>(1, 16384 / std::max<Index>(1, columns)),
+               [&](Index begin, Index end) {
+                 for (Index i = begin; i < end; ++i) {
+                   const bf16* line = from + distinct.offset<stride>(i / rows) + i % rows * row;
+                   for (Index j = 0; j < columns; ++j) wide[i * columns + j] = static_cast<T>(line[j * col]);
+                 }
+               });
+  row = columns, col = 1;
+  Index step = rows * columns;
+  for (int x = batch.rank; x-- > 0;) {
+    if (batch.axes[x].*stride == 0) continue;
+    batch.axes[x].*stride = step;
+    step *= batch.axes[x].size;
+  }
+  return wide;
+}
+
+/// Copies dense results [count, m, n] to where they belong.
+template <class From, class To>
+void put(const From* from, const Batch& batch, To* to) {
+  parallel_for(batch.count * batch.m, std::max<Index>(1, 16384 / batch.n), [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) {
+      To* line = to + batch.offset<&BatchAxis::out>(i / batch.m) + i % batch.m * batch.out_row;
+      for (Index j = 0; j < batch.n; ++j) line[j * batch.out_col] = convert<To>(from[i * batch.n + j]);
+    }
+  });
+}
+
+template <class T>
+void multiply(const T* a, const T* b, T* out, Batch batch) {
+  if (batch.n != 1 && batch.out_col != 1 && (batch.out_row == 1 || batch.m == 1)) batch.transpose();
+  batch.collapse();
+  const bool dense = batch.out_col == 1 || batch.n == 1;
+  Batch target = batch;
+  T* c = out;
+  if (!dense) {
+    c = scratch<T>(slot_wide_out, batch.count * batch.m * batch.n);
+    batch.out_row = batch.n, batch.out_col = 1;
+    Index step = batch.m * batch.n;
+    for (int x = batch.rank; x-- > 0; step *= batch.axes[x].size) batch.axes[x].out = step;
+  }
+  if (batch.count == 1) {
+    gemm<T>(batch.m, batch.n, batch.k, {a, batch.a_row, batch.a_col}, {b, batch.b_row, batch.b_col}, c, batch.out_row);
+  } else {
+    Index* offsets = scratch<Index>(slot_offsets, 3 * batch.count);
+    for (Index i = 0; i < batch.count; ++i) {
+      offsets[i] = batch.offset<&BatchAxis::a>(i);
+      offsets[batch.count + i] = batch.offset<&BatchAxis::b>(i);
+      offsets[2 * batch.count + i] = batch.offset<&BatchAxis::out>(i);
+    }
+    gemm_batched<T>(batch.count, offsets, offsets + batch.count, offsets + 2 * batch.count, batch.m, batch.n, batch.k,
+                    {a, batch.a_row, batch.a_col}, {b, batch.b_row, batch.b_col}, c, batch.out_row);
+  }
+  if (!dense) put(c, target, out);
+}
+
+/// bfloat16: sums in float, rounded once.
+void multiply(const bf16* a, const bf16* b, bf16* out, Batch batch) {
+  const Batch target = batch;
+  const float* wide_a = widen<float, &BatchAxis::a>(a, batch, batch.m, batch.k, batch.a_row, batch.a_col, slot_wide_a);
+  const float* wide_b = widen<float, &BatchAxis::b>(b, batch, batch.k, batch.n, batch.b_row, batch.b_col, slot_wide_b);
+  float* c = scratch<float>(slot_wide_out, batch.count * batch.m * batch.n);
+  batch.out_row = batch.n, batch.out_col = 1;
+  Index step = batch.m * batch.n;
+  for (int x = batch.rank; x-- > 0; step *= batch.axes[x].size) batch.axes[x].out = step;
+  multiply<float>(wide_a, wide_b, c, batch);
+  put(c, target, out);
+}
+
+/// Integers: sums in 64 bits, wrapping as unsigned numbers do; bool: whether the sum is not zero.
+template <class T>
+void multiply_integers(const T* a, const T* b, T* out, const Batch& batch) {
+  parallel_for(batch.count * batch.m, std::max<Index>(1, 16384 / std::max<Index>(1, batch.n * batch.k)),
+               [&](Index begin, Index end) {
+                 for (Index i = begin; i < end; ++i) {
+                   const T* left = a + batch.offset<&BatchAxis::a>(i / batch.m) + i % batch.m * batch.a_row;
+                   const T* right = b + batch.offset<&BatchAxis::b>(i / batch.m);
+                   T* line = out + batch.offset<&BatchAxis::out>(i / batch.m) + i % batch.m * batch.out_row;
+                   for (Index j = 0; j < batch.n; ++j) {
+                     std::uint64_t sum = 0;
+                     for (Index p = 0; p < batch.k; ++p) {
+                       sum += static_cast<std::uint64_t>(left[p * batch.a_col]) *
+                              static_cast<std::uint64_t>(right[p * batch.b_row + j * batch.b_col]);
+                     }
+                     line[j * batch.out_col] = static_cast<T>(sum);
+                   }
+                 }
+               });
+}
+
+/// A view [..., columns] as a matrix: its leading axes follow on with one stride.
+struct Rows {
+  Index rows = 1, columns, row = 0, col;
+};
+
+std::optional<Rows> as_rows(const View& x) {
+  Rows r;
+  r.columns = x.shape()[-1];
+  r.col = r.columns == 1 ? 1 : x.layout.stride(-1);
+  for (int i = x.shape().rank() - 1; i-- > 0;) {
+    const Index size = x.shape()[i];
+    if (size == 1) continue;
+    if (r.rows == 1)
+      r.row = x.layout.stride(i);
+    else if (x.layout.stride(i) != r.row * r.rows)
+      return std::nullopt;
+    r.rows *= size;
+  }
+  if (r.rows == 1) r.row = r.columns;
+  return r;
+}
+
+/// Row-major with dense columns and disjoint rows: what gemm writes and its epilogue reads.
+std::optional<Rows> as_dense_rows(const View& x) {
+  const std::optional<Rows> r = as_rows(x);
+  if (!r || r->col != 1 || r->row < r->columns) return std::nullopt;
+  return r;
+}
+
+bool dense_vector(const View* x) { return !x || x->shape()[-1] <= 1 || x->layout.stride(-1) == 1; }
+
+template <class T>
+Matrix<const T> matrix(const View& x, const Rows& r) {
+  return {x.as<T>(), r.row, r.col};
+}
+template <class T>
+Matrix<const T> transposed(const View& x, const Rows& r) {
+  return {x.as<T>(), r.col, r.row};
+}
+
+template <class T>
+bool run_linear(const Linear& args) {
+  const auto x = as_rows(args.x), w = as_rows(args.weight), y = as_dense_rows(args.y);
+  if (!x || !w || !y || !dense_vector(args.bias)) return false;
+  Epilogue<T> e;
+  e.ld = y->row;
+  e.gelu = args.gelu;
+  if (args.bias) e.bias = args.bias->as<T>();
+  for (const View* other : {args.residual, args.pre}) {  // they share one leading dimension
+    if (!other) continue;
+    const auto rows = as_dense_rows(*other);
+    if (!rows || (args.residual && args.pre && rows->row != as_dense_rows(*args.residual)->row)) return false;
+    e.ld = rows->row;
+  }
+  if (args.residual) e.residual = args.residual->as<T>();
+  if (args.pre) e.pre = args.pre->as<T>();
+  gemm<T>(x->rows, w->rows, x->columns, matrix<T>(args.x, *x), transposed<T>(args.weight, *w), args.y.as<T>(), y->row,
+          false, e);
+  return true;
+}
+
+/// sums[j] = sum over the rows of x[., j]: blocks of rows side by side, then their sums in order.
+template <class T>
+void sum_rows(const T* x, const Rows& r, T* sums) {
+  constexpr Index block = 256;
+  const Index blocks = std::max<Index>(1, (r.rows + block - 1) / block);
+  T* part = scratch<T>(slot_sums, blocks * r.columns);
+  parallel_tasks(blocks, [&](Index i) {
+    T* mine = part + i * r.columns;
+    std::fill_n(mine, r.columns, T{0});
+    for (Index row = i * block; row < std::min(r.rows, (i + 1) * block); ++row)
+      for (Index j = 0; j < r.columns; ++j) mine[j] += x[row * r.row + j * r.col];
+  });
+  std::copy_n(part, r.columns, sums);
+  for (Index i = 1; i < blocks; ++i)
+    for (Index j = 0; j < r.columns; ++j) sums[j] += part[i * r.columns + j];
+}
+
+template <class T>
+bool run_linear_backward(const LinearBackward& args) {
+  const auto dy = as_rows(args.dy);
+  if (!dy || !dense_vector(args.dbias)) return false;
+  std::optional<Rows> x, w, dx, dw, pre;
+  if (args.dx) {
+    w = as_rows(*args.weight), dx = as_dense_rows(*args.dx);
+    if (args.gelu_pre) pre = as_dense_rows(*args.gelu_pre);
+    if (!w || !dx || (args.gelu_pre && !pre)) return false;
+  }
+  if (args.dweight) {
+    x = as_rows(*args.x), dw = as_dense_rows(*args.dweight);
+    if (!x || !dw) return false;
+  }
+  T* sums = args.dbias ? args.dbias->as<T>() : nullptr;
+  if (args.dx) {
+    Epilogue<T> e;
+    if (pre) e.gelu_pre = args.gelu_pre->as<T>(), e.ld = pre->row;
+    gemm<T>(dy->rows, w->columns, dy->columns, matrix<T>(args.dy, *dy), matrix<T>(*args.weight, *w), args.dx->as<T>(),
+            dx->row, false, e);
+  }
+  if (args.dweight && x->columns > 0)
+    gemm_with_row_sums<T>(dy->columns, x->columns, dy->rows, transposed<T>(args.dy, *dy), matrix<T>(*args.x, *x),
+                          args.x_is_pre_gelu, args.dweight->as<T>(), dw->row, sums);
+  else if (sums)
+    sum_rows(args.dy.as<T>(), *dy, sums);
+  return true;
+}
+
+}  // namespace
+
+void CpuBackend::matmul(const View& a, const View& b, const View& out) {
+  if (out.numel() == 0) return;
+  const Batch batch(a, b, out);
+  visit_dtype(out.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    if constexpr (std::is_integral_v<T>)
+      multiply_integers(a.as<T>(), b.as<T>(), out.as<T>(), batch);
+    else
+      multiply(a.as<T>(), b.as<T>(), out.as<T>(), batch);
+  });
+}
+
+bool CpuBackend::linear(const Linear& args) {
+  if (args.y.dtype == DType::f32) return run_linear<float>(args);
+  return args.y.dtype == DType::f64 && run_linear<double>(args);
+}
+
+bool CpuBackend::linear_backward(const LinearBackward& args) {
+  if (args.dy.dtype == DType::f32) return run_linear_backward<float>(args);
+  return args.dy.dtype == DType::f64 && run_linear_backward<double>(args);
+}
+
+}  // namespace norma::cpu
