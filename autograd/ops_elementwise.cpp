@@ -116,13 +116,15 @@ Tensor pow(const Tensor& x, double exponent) {
 }
 
 Tensor add(const Tensor& a, const Tensor& b) {
-  return record(call("add", BinaryOp::add, a, b), {a, b},
+  const Tensor value = call("add", BinaryOp::add, a, b);  // checks first
+  return record(value, {a, b},
                 {"add", keep_nothing, [sa = a.shape(), sb = b.shape()](const Ctx& c, const Tensor& g) {
                    return pair(c, sa, sb, [&] { return g; }, [&] { return g; });
                  }});
 }
 Tensor sub(const Tensor& a, const Tensor& b) {
-  return record(call("sub", BinaryOp::sub, a, b), {a, b},
+  const Tensor value = call("sub", BinaryOp::sub, a, b);  // checks first
+  return record(value, {a, b},
                 {"sub", keep_nothing, [sa = a.shape(), sb = b.shape()](const Ctx& c, const Tensor& g) -> Tensors {
                    return {c.needs(0) ? sum_to(g, sa) : Tensor{}, c.needs(1) ? neg(sum_to(g, sb)) : Tensor{}};
                  }});
@@ -130,20 +132,23 @@ Tensor sub(const Tensor& a, const Tensor& b) {
 Tensor mul(const Tensor& a, const Tensor& b) {
   // Each operand is kept only for the other's derivative.
   const unsigned keep = (b.tracked() ? keep0 : 0u) | (a.tracked() ? keep1 : 0u);
-  return record(call("mul", BinaryOp::mul, a, b), {a, b},
+  const Tensor value = call("mul", BinaryOp::mul, a, b);  // checks first
+  return record(value, {a, b},
                 {"mul", keep, [sa = a.shape(), sb = b.shape(), second = keep & keep0 ? 1 : 0](const Ctx& c, const Tensor& g) {
                    return pair(c, sa, sb, [&] { return g * c.saved(second); }, [&] { return g * c.saved(0); });
                  }});
 }
 Tensor div(const Tensor& a, const Tensor& b) {
-  return record(call("div", BinaryOp::div, a, b), {a, b},
+  const Tensor value = call("div", BinaryOp::div, a, b);  // checks first
+  return record(value, {a, b},
                 {"div", keep1 | keep_output, [sa = a.shape(), sb = b.shape()](const Ctx& c, const Tensor& g) {
                    const Tensor q = g / c.saved(0);
                    return pair(c, sa, sb, [&] { return q; }, [&] { return -(q * c.saved(1)); });
                  }});
 }
 Tensor pow(const Tensor& a, const Tensor& b) {
-  return record(call("pow", BinaryOp::pow, a, b), {a, b},
+  const Tensor value = call("pow", BinaryOp::pow, a, b);  // checks first
+  return record(value, {a, b},
                 {"pow", keep0 | keep1 | keep_output, [sa = a.shape(), sb = b.shape()](const Ctx& c, const Tensor& g) {
                    const Tensor x = c.saved(0), y = c.saved(1), one = scalar_like(1, x);
                    const Tensor zero_base = equal(x, scalar_like(0, x)), zero_exponent = equal(y, scalar_like(0, y));
@@ -164,7 +169,8 @@ Tensor winner(const Tensor& wins, const Tensor& tie, const Tensor& g) {
 }
 
 Tensor extremum(const char* op, BinaryOp word, const Tensor& a, const Tensor& b) {
-  return record(call(op, word, a, b), {a, b},
+  const Tensor value = call(op, word, a, b);  // checks first
+  return record(value, {a, b},
                 {op, keep0 | keep1, [sa = a.shape(), sb = b.shape(), word](const Ctx& c, const Tensor& g) {
                    const Tensor x = c.saved(0), y = c.saved(1), tie = equal(x, y), x_above = greater(x, y), y_above = less(x, y);
                    const bool max = word == BinaryOp::max;
