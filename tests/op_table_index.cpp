@@ -26,7 +26,51 @@ void add_indexing(OpCases& cases, ErrorCases& errors) {
                    .run = [](In x) { return embedding(x[0], x[1]); },
                    .order = 1,
                    .large = true});
-  static_cast<void>(errors);
+
+  const auto message = [&](const char* op, std::function<void()> run, const char* text) {
+    errors.push_back({op, std::move(run), text});
+  };
+  const auto at = [](std::vector<double> v, const Shape& s) { return from_values(v, s, {DType::i64}); };
+  message(
+      "embedding",
+      [=] {
+        embedding(ones({5, 2}), at({1, 7}, {2}));
+      },
+      "embedding: index 7 at position [1] is outside the table of 5 rows");
+  message(
+      "embedding", [=] { embedding(ones({5}), at({1}, {1})); }, "embedding: the table must be [rows, width], got [5]");
+  message(
+      "gather",
+      [=] {
+        gather(ones({2, 3}), 1, at({0, 3}, {2, 1}));
+      },
+      "gather: index 3 at position [1, 0] is outside axis 1 of size 3");
+  message(
+      "gather",
+      [=] {
+        gather(ones({2, 3}), 1, at({0}, {1}));
+      },
+      "gather: index [1] must have the rank of [2, 3] and not exceed it outside axis 1");
+  message(
+      "index_select",
+      [=] {
+        index_select(ones({2, 3}), 0, at({-1}, {1}));
+      },
+      "index_select: index -1 at position [0] is outside axis 0 of size 2");
+  message(
+      "index_select",
+      [=] {
+        index_select(ones({2, 3}), 0, at({0}, {1, 1}));
+      },
+      "index_select: the index must have one axis, got [1, 1]");
+  message(
+      "scatter_add",
+      [=] {
+        scatter_add(ones({2, 3}), 1, at({0, 1}, {2, 1}), ones({2, 2}));
+      },
+      "scatter_add: the source [2, 2] must have the shape of the index [2, 1]");
+  message(
+      "gather", [] { gather(ones({2}), 0, ones({1})); }, "gather: the index must be i64, got f32; convert with cast()");
 }
 
 }  // namespace norma::test

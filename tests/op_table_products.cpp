@@ -69,7 +69,64 @@ void add_products(OpCases& cases, ErrorCases& errors) {
       {.op = "conv2d", .variant = "no image", .inputs = {real({0, 2, 3, 3}), real({2, 2, 2, 2})}, .run = [](In x) {
          return conv2d(x[0], x[1], {}, {});
        }});
-  static_cast<void>(errors);
+
+  const auto add = [&](const char* op, std::function<void()> run, const char* text) {
+    errors.push_back({op, std::move(run), text});
+  };
+  add(
+      "matmul",
+      [] {
+        matmul(ones({8, 64}), ones({32, 10}));
+      },
+      "matmul: inner sizes differ, [8, 64] x [32, 10]: 64 and 32");
+  add(
+      "matmul",
+      [] {
+        matmul(ones({2, 3}), ones({4, 3}));
+      },
+      "matmul: inner sizes differ, [2, 3] x [4, 3]: 3 and 4; transpose the second?");
+  add(
+      "matmul",
+      [] {
+        matmul(ones({2, 3, 4}), ones({3, 4, 5}));
+      },
+      "matmul: batch axes [2] and [3] do not broadcast ([2, 3, 4] x [3, 4, 5])");
+  add(
+      "matmul",
+      [] {
+        matmul(ones({}), ones({2, 2}));
+      },
+      "matmul: a 0-d tensor has no axis to sum over; use mul()");
+  add(
+      "conv2d",
+      [] {
+        conv2d(ones({1, 1, 2, 2}), ones({1, 1, 5, 5}), {}, {});
+      },
+      "conv2d: kernel 5x5 exceeds the padded input 2x2");
+  add(
+      "conv2d",
+      [] {
+        conv2d(ones({1, 1, 2, 2}), ones({0, 1, 1, 1}), {}, {});
+      },
+      "conv2d: 0 output channels");
+  add(
+      "conv2d",
+      [] {
+        conv2d(ones({1, 3, 2, 2}), ones({4, 3, 1, 1}), {}, {}, 2);
+      },
+      "conv2d: 3 input and 4 output channels in 2 groups do not fit weight [4, 3, 1, 1]");
+  add(
+      "unfold",
+      [] {
+        unfold(ones({2, 3}), {});
+      },
+      "unfold: x must be [B, C, h, w], got [2, 3]");
+  add(
+      "fold",
+      [] {
+        fold(ones({1, 4, 3}), {.kernel_h = 2, .kernel_w = 2}, 3, 3);
+      },
+      "fold: columns must be [B, C * 4, 4] for 2x2 windows over 3x3, got [1, 4, 3]");
 }
 
 }  // namespace norma::test

@@ -159,6 +159,15 @@ void add_reductions(OpCases& cases, ErrorCases& errors) {
                    .order = 1});
 
   errors.push_back({"sum", [] { sum(ones({2, 3}), {5}); }, "sum: axis 5 out of range [-2, 1] for shape [2, 3]"});
+  errors.push_back({"sum", [] { sum(ones({2, 3}), {0, -2}); }, "sum: axis -2 is given twice"});
+  errors.push_back({"sum_to", [] { sum_to(ones({2, 3}), {2}); }, "sum_to: [2] does not broadcast to [2, 3]"});
+  errors.push_back({"argmax",
+                    [] {
+                      argmax(ones({2, 0}), 1);
+                    },
+                    "argmax: axis 1 of [2, 0] is empty and argmax has no identity"});
+  errors.push_back({"cumsum", [] { cumsum(ones({2}), 1); }, "cumsum: axis 1 out of range [-1, 0] for shape [2]"});
+  errors.push_back({"logsumexp", [] { logsumexp(ones({}), 0); }, "logsumexp: axis 0 out of range, [] has no axes"});
   errors.push_back({"max", [] { max(ones({2, 0}), {1}); }, "max: axis 1 of [2, 0] is empty and max has no identity"});
 }
 

@@ -3,6 +3,120 @@
 
 namespace norma::test {
 
+namespace {
+
+void add_messages(ErrorCases& errors) {
+  const auto add = [&](const char* op, std::function<void()> run, const char* text) {
+    errors.push_back({op, std::move(run), text});
+  };
+  add(
+      "transpose",
+      [] {
+        transpose(ones({2, 3}), 0, 2);
+      },
+      "transpose: axis 2 out of range [-2, 1] for shape [2, 3]");
+  add(
+      "reshape",
+      [] {
+        reshape(ones({2, 3}), {4, 2});
+      },
+      "reshape: 6 elements cannot become [4, 2] (8 elements)");
+  add(
+      "reshape",
+      [] {
+        reshape(ones({2, 3}), {4, -1});
+      },
+      "reshape: 6 elements cannot become [4, -1]");
+  add(
+      "reshape",
+      [] {
+        reshape(ones({2, 3}), {-1, -1});
+      },
+      "reshape: only one size may be -1, got [-1, -1]");
+  add(
+      "permute",
+      [] {
+        permute(ones({2, 3}), {0});
+      },
+      "permute: 1 axes are given for [2, 3]");
+  add(
+      "permute",
+      [] {
+        permute(ones({2, 3}), {0, -2});
+      },
+      "permute: axis -2 is given twice for [2, 3]");
+  add(
+      "squeeze",
+      [] {
+        squeeze(ones({2, 3}), 1);
+      },
+      "squeeze: axis 1 of [2, 3] has size 3, not 1");
+  add(
+      "expand",
+      [] {
+        expand(ones({2, 3}), {4, 3});
+      },
+      "expand: [2, 3] cannot become [4, 3]: axis 0 is 2");
+  add(
+      "slice", [] { slice(ones({3}), 0, 0, 3, 0); }, "slice: the step must not be 0");
+  add(
+      "select",
+      [] {
+        select(ones({3, 2}), 0, 3);
+      },
+      "select: index 3 is outside axis 0 of [3, 2]");
+  add(
+      "cat", [] { cat(Tensors{}, 0); }, "cat: needs at least one tensor");
+  add(
+      "cat",
+      [] {
+        cat(Tensors{ones({2, 3}), ones({2, 4})}, 0);
+      },
+      "cat: tensor 1 has shape [2, 4], expected [*, 3] to join along axis 0");
+  add(
+      "stack",
+      [] {
+        stack(Tensors{ones({2}), ones({3})}, 0);
+      },
+      "stack: tensor 1 has shape [3], the first has [2]");
+  add(
+      "split", [] { split(ones({3}), 0, 0); }, "split: the size of a part must be at least 1, got 0");
+  add(
+      "pad", [] { pad(ones({3}), 0, -1, 0); }, "pad: -1 before and 0 after must not be negative; cut with slice()");
+  add(
+      "flatten",
+      [] {
+        flatten(ones({2, 3}), 1, 0);
+      },
+      "flatten: the first axis 1 comes after the last 0 in [2, 3]");
+  add(
+      "rearrange",
+      [] {
+        rearrange(ones({2, 3}), "a b c -> a");
+      },
+      "rearrange: \"a b c -> a\" names 3 axes, x is [2, 3]");
+  add(
+      "rearrange",
+      [] {
+        rearrange(ones({2, 3}), "a b");
+      },
+      "rearrange: \"a b\" has no ->");
+  add(
+      "rearrange",
+      [] {
+        rearrange(ones({2, 3}), "a b -> b");
+      },
+      "rearrange: a is only on the left of \"a b -> b\"");
+  add(
+      "rearrange",
+      [] {
+        rearrange(ones({2, 3}), "a (b c) -> a b c", {{"b", 2}});
+      },
+      "rearrange: axis 1 of [2, 3] is 3, which does not split into (b c) with 2 known");
+}
+
+}  // namespace
+
 void add_shapes(OpCases& cases, ErrorCases& errors) {
   const auto add = [&](const char* op, const char* variant, const Shape& shape,
                        std::function<Tensor(const Tensor&)> f) {
@@ -77,11 +191,7 @@ void add_shapes(OpCases& cases, ErrorCases& errors) {
   join("stack", "", {real({2, 3}), real({2, 3})}, [](In x) { return stack(x, 1); });
   join("stack", "0-d", {real({}), real({}), real({})}, [](In x) { return stack(x, 0); });
 
-  errors.push_back({"transpose",
-                    [] {
-                      transpose(ones({2, 3}), 0, 2);
-                    },
-                    "transpose: axis 2 out of range [-2, 1] for shape [2, 3]"});
+  add_messages(errors);
 }
 
 }  // namespace norma::test
