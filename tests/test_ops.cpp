@@ -282,6 +282,19 @@ TEST_CASE("error messages", "[ops]") {
   CHECK(error_table().size() > 40);
 }
 
+TEST_CASE("an empty handle is refused, with the op's name", "[ops]") {
+  for_each_case([](const OpCase& c) -> std::string {
+    Tensors inputs = make_all(c, {DType::f32, cpu});
+    inputs[0] = Tensor();
+    try {
+      c.run(inputs);
+    } catch (const Error& e) {
+      return std::string(e.what()).find("is an empty Tensor handle") != std::string::npos ? "" : e.what();
+    }
+    return "no error";
+  });
+}
+
 TEST_CASE("ties share the gradient", "[ops]") {
   Tensor x = from_values({1, 2, 2}, {3}, {DType::f64}), y = from_values({1, 3, 0}, {3}, {DType::f64});
   x.track(), y.track();
