@@ -1,3 +1,4 @@
+// Listeners that record, and the reduction of attention statistics to one row per head.
 #include "inspect/probe.h"
 
 #include <algorithm>
@@ -72,11 +73,13 @@ std::string without_numbers(const std::string& name) {
 
 /// Statistics of one call of a layer: the tensor is kept, because the backward pass completes it.
 struct Sample {
-  Tensor stats;  // f64 [B, H, attention_stats]
-  Index rows;    // of A
+  Tensor stats;           // f64 [B, H, attention_stats]
+  Index rows;             // of A
+  std::uint32_t version;  // of stats after the forward pass
+  bool has_gradient() const { return stats.storage()->version() != version; }
 };
 
-/// Averages over batches and calls, per head.
+/// Averages over batches and calls, per head; of the gradients over those calls that a backward pass has reached.
 HeadStats reduce(const std::vector<Sample>& samples) {
   const Index heads = samples.front().stats.size(1);
   HeadStats out;
@@ -89,19 +92,24 @@ HeadStats reduce(const std::vector<Sample>& samples) {
   for (const Sample& s : samples) values.push_back(s.stats.values());
 
   for (Index h = 0; h < heads; ++h) {
-    // Adds what `f` makes of one (batch, head)'s statistics, in one order.
-    auto total = [&](auto&& f) {
+    // Adds what `f` makes of each (batch, head)'s statistics, in one order.
+    auto total = [&](auto&& f, bool with_gradient = false) {
       double sum = 0;
-      for (std::size_t i = 0; i < samples.size(); ++i)
+      for (std::size_t i = 0; i < samples.size(); ++i) {
+        if (with_gradient && !samples[i].has_gradient()) continue;
         for (Index b = 0; b < samples[i].stats.size(0); ++b) {
           const double* at = values[i].data() + (b * heads + h) * attention_stats;
           sum += f([at](AttentionStat which) { return at[static_cast<int>(which)]; },
                    static_cast<double>(samples[i].rows));
         }
+      }
       return sum;
     };
     auto sum = [&](AttentionStat which) { return total([=](auto&& get, double) { return get(which); }); };
-    auto root = [&](AttentionStat which) { return total([=](auto&& get, double) { return std::sqrt(get(which)); }); };
+    auto mean_root = [&](AttentionStat which, bool with_gradient = false) {
+      return total([=](auto&& get, double) { return std::sqrt(get(which)); }, with_gradient) /
+             total([](auto&&, double) { return 1.0; }, with_gradient);
+    };
     auto extreme = [&](AttentionStat which, auto&& better) {
       double found = nan;
       total([&](auto&& get, double) {
@@ -109,13 +117,12 @@ HeadStats reduce(const std::vector<Sample>& samples) {
       });
       return found;
     };
-    const double count = total([](auto&&, double) { return 1.0; });
     const double rows = total([](auto&&, double r) { return r; });
     const double entries = sum(AttentionStat::entries);
 
     const auto at = static_cast<std::size_t>(h);
-    out.fro[at] = root(AttentionStat::fro2) / count;
-    out.jacobian[at] = root(AttentionStat::jac2) / count;
+    out.fro[at] = mean_root(AttentionStat::fro2);
+    out.jacobian[at] = mean_root(AttentionStat::jac2);
     out.score_mean[at] = sum(AttentionStat::score_sum) / entries;
     out.score_rms[at] = std::sqrt(sum(AttentionStat::score_sum2) / entries);
     out.score_max[at] = extreme(AttentionStat::score_max, std::greater<>());
@@ -127,8 +134,8 @@ HeadStats reduce(const std::vector<Sample>& samples) {
     out.negative_share[at] = sum(AttentionStat::negative) / entries;
     out.small_share[at] = sum(AttentionStat::small) / entries;
     out.entropy[at] = sum(AttentionStat::entropy) / rows;
-    out.grad_a[at] = root(AttentionStat::grad_a2) / count;
-    out.grad_s[at] = root(AttentionStat::grad_s2) / count;
+    out.grad_a[at] = mean_root(AttentionStat::grad_a2, true);
+    out.grad_s[at] = mean_root(AttentionStat::grad_s2, true);
   }
   return out;
 }
@@ -211,7 +218,8 @@ Probe& Probe::attention(std::string_view glob) {
   impl_->at(glob, true, [&](const Impl::Place& place) {
     return place.tap->on_value(
         [records = std::weak_ptr<Records>(impl_->records), name = place.name, tap = place.stats](const Tensor& stats) {
-          if (const auto alive = records.lock()) alive->attention[name].push_back({stats, tap->rows()});
+          if (const auto alive = records.lock())
+            alive->attention[name].push_back({stats, tap->rows(), stats.storage()->version()});
         });
   });
   return *this;

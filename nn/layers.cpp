@@ -1,3 +1,4 @@
+// The layers whose passes are more than one line. Shapes: B batch, T tokens, C width, H heads, d = C/H.
 #include "nn/layers.h"
 
 #include <cmath>

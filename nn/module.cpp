@@ -1,3 +1,4 @@
+// One walk over a module and its children, and what follows from it.
 #include "nn/module.h"
 
 #include <map>

@@ -1,3 +1,4 @@
+// Listeners of a tap, and when they are called.
 #include "nn/tap.h"
 
 #include "autograd/node.h"

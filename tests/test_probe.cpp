@@ -200,6 +200,27 @@ TEST_CASE("attention statistics are those of the matrix", "[probe]") {
   }
 }
 
+TEST_CASE("gradient statistics wait for the backward pass", "[probe]") {
+  models::ViT model(small_vit("x^3/sqrt(N)"), 1, {DType::f64});
+  Probe probe(model);
+  probe.attention("blocks.0.attn.stats");
+  model(images(2));
+  const HeadStats forward = probe.take_attention().at(0).second;
+  CHECK(forward.fro[0] > 0);
+  CHECK(std::isnan(forward.grad_a[0]));
+  CHECK(std::isnan(forward.grad_s[1]));
+
+  backward(sum(model(images(2))));
+  const HeadStats once = probe.take_attention().at(0).second;
+  CHECK(once.grad_a[0] > 0);
+  backward(sum(model(images(2))));
+  model(images(2));  // adds nothing to the averages but the same forward pass
+  const HeadStats twice = probe.take_attention().at(0).second;
+  CHECK(twice.grad_a[0] == about(once.grad_a[0]));
+  CHECK(twice.fro[0] == about(once.fro[0]));
+  CHECK(twice.fro[0] == about(forward.fro[0]));
+}
+
 TEST_CASE("watching statistics changes no bit", "[probe]") {
   for (const char* text : {"softmax", "x^3/sqrt(N)"}) {
     INFO(text);

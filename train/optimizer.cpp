@@ -1,7 +1,9 @@
+// AdamW and SGD over named parameters, schedules, the gradient norm and the moving average.
 #include "train/optimizer.h"
 
 #include <cmath>
 #include <numbers>
+#include <tuple>
 #include <vector>
 
 #include "core/suggest.h"
