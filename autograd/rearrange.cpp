@@ -13,7 +13,8 @@ namespace {
 using Group = std::vector<std::string>;  // "(h d)" or one name; "1" and "()" are empty groups
 using Side = std::vector<Group>;
 
-constexpr std::string_view dots = "...";
+constexpr std::string_view dots = "...";           // as axes of their own
+constexpr std::string_view merged_dots = "(...)";  // inside a group
 
 class Parser {
  public:
@@ -36,7 +37,7 @@ class Parser {
     Group group;
     for (std::string_view word = next(); word != ")"; word = next()) {
       if (word.empty() || word == "(") fail("rearrange: a parenthesis in \"{}\" is not closed", pattern_);
-      if (word != "1") group.push_back(named(word));
+      if (word != "1") group.push_back(word == dots ? std::string(merged_dots) : named(word));
     }
     return group;
   }
@@ -78,7 +79,7 @@ void spell_dots(Side& side, int count) {
     }
     Group g;
     for (const std::string& n : group) {
-      if (n == dots) g.insert(g.end(), names.begin(), names.end());
+      if (n == merged_dots) g.insert(g.end(), names.begin(), names.end());
       else g.push_back(n);
     }
     spelled.push_back(g);
@@ -138,7 +139,13 @@ Tensor rearrange(const Tensor& x, std::string_view pattern, Sizes sizes) {
   const std::size_t arrow = pattern.find("->");
   if (arrow == std::string_view::npos) fail("rearrange: \"{}\" has no ->", pattern);
   Side left = Parser(pattern, pattern.substr(0, arrow)).read(), right = Parser(pattern, pattern.substr(arrow + 2)).read();
-  const bool dotted = std::find(left.begin(), left.end(), Group{std::string(dots)}) != left.end();
+  const auto dot_groups = std::count(left.begin(), left.end(), Group{std::string(dots)});
+  for (const Group& group : left) {
+    if (dot_groups > 1 || std::find(group.begin(), group.end(), merged_dots) != group.end()) {
+      fail("rearrange: ... must stand alone, and once, on the left of \"{}\"", pattern);
+    }
+  }
+  const bool dotted = dot_groups == 1;
   const int named = static_cast<int>(left.size()) - (dotted ? 1 : 0);
   if (dotted ? x.rank() < named : x.rank() != named) {
     fail("rearrange: \"{}\" names {} axes, x is {}", pattern, named, x.shape());

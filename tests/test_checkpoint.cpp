@@ -1,0 +1,204 @@
+// Activation checkpointing: the same derivatives to any order, less memory, the same random draws; and what it detects.
+#include <catch2/catch.hpp>
+
+#include <cmath>
+
+#include "autograd/ops.h"
+
+namespace norma {
+namespace {
+
+Tensor wave(const Shape& shape, double phase) {
+  std::vector<double> values;
+  for (Index i = 0; i < shape.numel(); ++i) values.push_back(std::sin(1.7 * static_cast<double>(i) + phase));
+  return from_values(values, shape, {DType::f64});
+}
+
+/// Two layers: x[rows, c], w[c, c], b[c].
+Tensor block(std::span<const Tensor> in) { return sin(matmul(sin(matmul(in[0], in[1]) + in[2]), in[1])) + in[0]; }
+
+Tensor plain(const Function& f, std::span<const Tensor> in) { return f(in); }
+using Runner = Tensor (*)(const Function&, std::span<const Tensor>);
+
+void check_close(const Tensors& a, const Tensors& b, double tolerance = 1e-12) {
+  REQUIRE(a.size() == b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    const std::vector<double> x = a[i].values(), y = b[i].values();
+    REQUIRE(x.size() == y.size());
+    for (std::size_t k = 0; k < x.size(); ++k) CHECK(x[k] == Approx(y[k]).epsilon(tolerance).margin(tolerance / 10));
+  }
+}
+
+std::string message(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+TEST_CASE("a chain of checkpoints has the plain gradients", "[checkpoint]") {
+  const Tensor x = wave({3, 4}, 0).track(), w = wave({4, 4}, 1).track(), b = wave({4}, 2).track();
+  const auto run = [&](Runner runner) {
+    Tensor h = x;
+    for (int i = 0; i < 3; ++i) h = runner(block, Tensors{h, w, b});
+    return grad(sum(square(h)), Tensors{x, w, b});
+  };
+  check_close(run(checkpoint), run(plain));
+}
+
+TEST_CASE("a function may hold its parameters instead of reading them from its inputs", "[checkpoint]") {
+  const Tensor x = wave({3, 4}, 0).track(), w = wave({4, 4}, 1).track();
+  const Function held = [w](std::span<const Tensor> in) { return sin(matmul(in[0], w)); };
+  const auto run = [&](Runner runner, bool twice) {
+    const Tensor y = sum(square(runner(held, Tensors{runner(held, Tensors{x, w}), w})));
+    const Tensors g = grad(y, Tensors{x, w}, {}, {.create_graph = twice});
+    return twice ? grad(sum(square(g[0])) + sum(g[0]) * sum(sin(g[1])), Tensors{x, w}) : g;
+  };
+  check_close(run(checkpoint, false), run(plain, false));
+  check_close(run(checkpoint, true), run(plain, true));
+}
+
+TEST_CASE("second and third derivatives, where one input depends on another", "[checkpoint]") {
+  const Tensor x = wave({2, 3}, 0).track(), w = wave({3, 3}, 1).track(), b = wave({3}, 2).track();
+  const Tensors leaves{x, w, b};
+  const auto run = [&](Runner runner) {
+    const Tensor h = runner(block, Tensors{matmul(x, w) * 0.5, w, b + sum(w, {0})});
+    const Tensors first = grad(sum(sin(h)), leaves, {}, {.create_graph = true});
+    const Tensor s = sum(square(first[0])) + sum(sin(first[1])) + sum(first[2] * b);
+    const Tensors second = grad(s, leaves, {}, {.create_graph = true});
+    Tensors all = grad(sum(square(second[0])) + sum(second[1] * w) + sum(sin(second[2])), leaves);
+    all.insert(all.end(), first.begin(), first.end());
+    all.insert(all.end(), second.begin(), second.end());
+    return all;
+  };
+  check_close(run(checkpoint), run(plain));
+}
+
+TEST_CASE("checkpoints pass the gradient checks", "[checkpoint]") {
+  const Tensors in{wave({2, 3}, 0).track(), wave({3, 3}, 1).track(), wave({3}, 2).track()};
+  const Function f = [](std::span<const Tensor> xs) { return checkpoint(block, xs); };
+  const GradcheckReport first = gradcheck(f, in), second = gradgradcheck(f, in);
+  INFO(first.where << "; " << second.where);
+  CHECK(first.ok);
+  CHECK(second.ok);
+}
+
+TEST_CASE("an input given twice, inputs that need nothing, mixed dtypes", "[checkpoint]") {
+  const Tensor x = wave({4}, 0).track();
+  const Function product = [](std::span<const Tensor> in) { return in[0] * sin(in[1]); };
+  const auto twice = [&](Runner runner) { return grad(sum(runner(product, Tensors{x, x})), Tensors{x}); };
+  check_close(twice(checkpoint), twice(plain));
+  const auto computed = [&](Runner runner) {
+    const Tensor h = square(x);
+    const Tensor g = grad(sum(runner(product, Tensors{h, h})), x, {.create_graph = true});
+    return Tensors{g, grad(sum(square(g)), x)};
+  };
+  check_close(computed(checkpoint), computed(plain));
+
+  const Tensor fixed = wave({4}, 3);
+  CHECK(grad(sum(checkpoint(product, Tensors{x, fixed})), x).values() == sin(fixed).values());
+  CHECK(!checkpoint(product, Tensors{fixed, fixed}).tracked());
+  const Function constant = [](std::span<const Tensor> in) { return in[0].detach() * 2.0; };
+  CHECK(grad(sum(checkpoint(constant, Tensors{x})), x).values() == std::vector<double>(4));
+
+  const Tensor narrow = full({4}, 0.5, {DType::f32}).track();
+  const Function mixed = [](std::span<const Tensor> in) { return square(in[0]) * sin(cast(in[1], DType::f64)); };
+  const auto both = [&](Runner runner) {
+    const Tensors g = grad(sum(runner(mixed, Tensors{x, narrow})), Tensors{x, narrow}, {}, {.create_graph = true});
+    Tensors all = grad(sum(square(g[0])) + sum(cast(g[1], DType::f64)), Tensors{x, narrow});
+    all.insert(all.end(), g.begin(), g.end());
+    return all;
+  };
+  check_close(both(checkpoint), both(plain), 1e-6);  // part of it runs in f32
+}
+
+TEST_CASE("between the passes only the inputs and the output are held", "[checkpoint]") {
+  const Tensor x = wave({64, 64}, 0).track(), w = wave({64, 64}, 1).track(), b = wave({64}, 2).track();
+  const auto held = [&](Runner runner) {
+    Backend& device = backend(x.device());
+    const std::size_t before = device.memory().in_use;
+    const Tensor y = runner(block, Tensors{x, w, b});
+    return device.memory().in_use - before;
+  };
+  const std::size_t output = 64 * 64 * sizeof(double);
+  CHECK(held(checkpoint) <= output + 1024);
+  CHECK(held(plain) >= 3 * output);
+
+  // Also the first derivative keeps nothing in between when it is to be differentiated again.
+  const auto held_after_gradient = [&](Runner runner) {
+    const std::size_t before = backend(x.device()).memory().in_use;
+    const Tensors g = grad(sum(runner(block, Tensors{x, w, b})), Tensors{x, w, b}, {}, {.create_graph = true});
+    return backend(x.device()).memory().in_use - before;
+  };
+  CHECK(held_after_gradient(checkpoint) < held_after_gradient(plain) / 2);
+}
+
+TEST_CASE("the second run draws what the first drew, and later draws are undisturbed", "[checkpoint]") {
+  const Tensor x = wave({8, 8}, 0).track();
+  const Function noisy = [](std::span<const Tensor> in) {
+    return dropout(sin(dropout(in[0], 0.5, RandomScope::next())), 0.3, RandomScope::next());
+  };
+  const auto run = [&](Runner runner, std::vector<std::uint64_t>& drawn) {
+    const RandomScope scope(5, 17);
+    RandomScope::next();
+    const Tensor h = runner(noisy, Tensors{runner(noisy, Tensors{x})});
+    drawn.push_back(RandomScope::drawn());
+    const Tensor g = grad(sum(square(h)), x, {.create_graph = true});
+    drawn.push_back(RandomScope::drawn());
+    const Tensor second = grad(sum(square(g)), x);
+    drawn.push_back(RandomScope::drawn());
+    return Tensors{h.detach(), g.detach(), second};
+  };
+  std::vector<std::uint64_t> a, b;
+  check_close(run(checkpoint, a), run(plain, b));
+  CHECK(a == b);
+  CHECK(a == std::vector<std::uint64_t>{5, 5, 5});
+}
+
+TEST_CASE("a checkpoint detects another random scope, changed inputs and a freed graph", "[checkpoint]") {
+  Tensor x = wave({4}, 0).track();
+  const Function noisy = [](std::span<const Tensor> in) { return dropout(in[0], 0.5, RandomScope::next()); };
+  const RandomScope outer(1, 1);
+  Tensor y;
+  {
+    const RandomScope inner(1, 2);
+    y = sum(checkpoint(noisy, Tensors{x}));
+  }
+  CHECK(message([&] { grad(y, x); }) ==
+        "checkpoint: the function drew random numbers in another RandomScope; keep that scope until backward()");
+  CHECK(RandomScope::drawn() == 0);
+
+  const Function smooth = [](std::span<const Tensor> in) { return sin(in[0]); };
+  y = sum(checkpoint(smooth, Tensors{x}));
+  fill(x.detach(), 1);
+  CHECK(message([&] { grad(y, x); }) == "checkpoint: input 0 of shape [4] was changed in place since");
+  y = sum(checkpoint(smooth, Tensors{x}));
+  grad(y, x);
+  CHECK(message([&] { grad(y, x); }).find("was already freed by an earlier backward(); pass retain_graph") != std::string::npos);
+}
+
+TEST_CASE("nothing of a checkpointed graph stays behind", "[checkpoint]") {
+  const std::int64_t before = live_nodes();
+  {
+    const Tensor x = wave({3, 4}, 0).track(), w = wave({4, 4}, 1).track(), b = wave({4}, 2).track();
+    Tensor h = x;
+    for (int i = 0; i < 3; ++i) h = checkpoint(block, Tensors{h, w, b});
+    const Tensors g = grad(sum(square(h)), Tensors{x, w}, {}, {.create_graph = true});
+    grad(sum(square(g[1])), x);
+  }
+  CHECK(live_nodes() == before);
+}
+
+TEST_CASE("the checkers want f64 and something to differentiate by", "[checkpoint]") {
+  const Function f = [](std::span<const Tensor> in) { return sin(in[0]); };
+  const Tensors narrow{full({2}, 1).track()}, untracked{wave({2}, 0)};
+  CHECK(message([&] { gradcheck(f, narrow); }) == "gradcheck: input 0 is f32; differences need f64, convert with cast()");
+  CHECK(message([&] { gradgradcheck(f, narrow); }) == "gradgradcheck: input 0 is f32; differences need f64, convert with cast()");
+  CHECK(message([&] { gradcheck(f, untracked); }) ==
+        "gradcheck: no input is tracked; call track() on those to differentiate by");
+}
+
+}  // namespace
+}  // namespace norma
