@@ -37,7 +37,7 @@ Check check_model(const train::TrainConfig& config) {
   models::ViT model(shape, static_cast<std::uint64_t>(c.seed), {DType::f64});
   Tensor images = empty({3, shape.channels, shape.image, shape.image}, {DType::f64});
   backend({}).random(RandomKind::normal, {static_cast<std::uint64_t>(c.seed), 1}, 0, images.view());
-  Tensor labels = from_values({0, 1 % static_cast<double>(shape.classes), 2 % static_cast<double>(shape.classes)}, {3}, {DType::i64});
+  Tensor labels = from_values({0, static_cast<double>(1 % shape.classes), static_cast<double>(2 % shape.classes)}, {3}, {DType::i64});
   nn::Named named = nn::parameters(model);
   Tensors inputs;
   for (auto& [name, t] : named) inputs.push_back(t.detach().track());

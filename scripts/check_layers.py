@@ -14,8 +14,8 @@ TRAIN = NN | {"models", "datasets", "inspect", "train"}
 MAY = {  # room -> the rooms its files may include
     "core": CORE, "backends": CORE | {"backends"}, "autograd": AUTOGRAD, "nn": NN, "models": NN | {"models"},
     "datasets": CORE | {"datasets"}, "inspect": NN | {"inspect"}, "train": TRAIN,
-    "apps": TRAIN | {"apps", "backends"}, "bench": TRAIN | {"bench", "backends"},
-    "tests": TRAIN | {"tests", "backends", "apps"},
+    "checks": AUTOGRAD | {"checks"}, "apps": TRAIN | {"apps", "backends", "checks"}, "bench": TRAIN | {"bench", "backends"},
+    "tests": TRAIN | {"tests", "backends", "apps", "checks"},
 }
 SIBLINGS = {"backends": "common"}  # backends/cpu and backends/reference see only backends/common beside themselves
 ONLY_IN = {r"cblas\.h|openblas": "backends/cpu/gemm_openblas.cpp", r"tbb/": "backends/cpu/parallel.cpp"}

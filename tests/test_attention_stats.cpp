@@ -5,10 +5,10 @@
 #include <cmath>
 
 #include "autograd/ops.h"
-#include "tests/scorings.h"
+#include "checks/scorings.h"
 
 using namespace norma;
-using namespace norma::test;
+using namespace norma::checks;
 
 namespace {
 

@@ -6,10 +6,10 @@
 #include <sstream>
 
 #include "autograd/graph.h"
-#include "tests/op_case.h"
+#include "checks/op_case.h"
 
 using namespace norma;
-using namespace norma::test;
+using namespace norma::checks;
 
 namespace {
 

@@ -7,7 +7,7 @@
 
 #include "core/scoring.h"
 
-namespace norma::test {
+namespace norma::checks {
 
 inline Scoring softmax_scoring() { return {}; }
 
@@ -46,4 +46,4 @@ inline std::vector<std::pair<std::string, Scoring>> scorings() {
           {"relu/n", relu}};
 }
 
-}  // namespace norma::test
+}  // namespace norma::checks

@@ -1,7 +1,7 @@
 // Ops that take index tensors.
-#include "tests/op_case.h"
+#include "checks/op_case.h"
 
-namespace norma::test {
+namespace norma::checks {
 
 void add_indexing(OpCases& cases, ErrorCases& errors) {
   const auto add = [&](const char* op, const char* variant, std::vector<Input> inputs, std::function<Tensor(In)> f) {
@@ -73,4 +73,4 @@ void add_indexing(OpCases& cases, ErrorCases& errors) {
       "gather", [] { gather(ones({2}), 0, ones({1})); }, "gather: the index must be i64, got f32; convert with cast()");
 }
 
-}  // namespace norma::test
+}  // namespace norma::checks

@@ -10,7 +10,7 @@
 
 #include "autograd/ops.h"
 
-namespace norma::test {
+namespace norma::checks {
 
 using In = std::span<const Tensor>;
 
@@ -73,4 +73,4 @@ void add_attention(OpCases& cases, ErrorCases& errors);
 /// Contents of one input, contiguous, real ones in `place`'s dtype.
 Tensor make(const Input& in, const OpCase& of, std::size_t position, Place place);
 
-}  // namespace norma::test
+}  // namespace norma::checks

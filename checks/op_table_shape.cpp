@@ -1,7 +1,7 @@
 // Shapes, views, joining and moving.
-#include "tests/op_case.h"
+#include "checks/op_case.h"
 
-namespace norma::test {
+namespace norma::checks {
 
 namespace {
 
@@ -198,4 +198,4 @@ void add_shapes(OpCases& cases, ErrorCases& errors) {
   add_messages(errors);
 }
 
-}  // namespace norma::test
+}  // namespace norma::checks

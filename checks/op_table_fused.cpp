@@ -1,7 +1,7 @@
 // Fused ops other than attention.
-#include "tests/op_case.h"
+#include "checks/op_case.h"
 
-namespace norma::test {
+namespace norma::checks {
 
 namespace {
 
@@ -277,4 +277,4 @@ void add_fused(OpCases& cases, ErrorCases& errors) {
   add_messages(errors);
 }
 
-}  // namespace norma::test
+}  // namespace norma::checks

@@ -1,7 +1,7 @@
 // Matrix products and convolution.
-#include "tests/op_case.h"
+#include "checks/op_case.h"
 
-namespace norma::test {
+namespace norma::checks {
 
 namespace {
 
@@ -129,4 +129,4 @@ void add_products(OpCases& cases, ErrorCases& errors) {
       "fold: columns must be [B, C * 4, 4] for 2x2 windows over 3x3, got [1, 4, 3]");
 }
 
-}  // namespace norma::test
+}  // namespace norma::checks

@@ -3,9 +3,9 @@
 #include <numeric>
 
 #include "core/random.h"
-#include "tests/op_case.h"
+#include "checks/op_case.h"
 
-namespace norma::test {
+namespace norma::checks {
 
 namespace {
 
@@ -66,4 +66,4 @@ Tensor make(const Input& in, const OpCase& of, std::size_t position, Place place
   return from_values(values, in.shape, place);
 }
 
-}  // namespace norma::test
+}  // namespace norma::checks

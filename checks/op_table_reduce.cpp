@@ -1,7 +1,7 @@
 // Reductions and scans.
-#include "tests/op_case.h"
+#include "checks/op_case.h"
 
-namespace norma::test {
+namespace norma::checks {
 
 namespace {
 
@@ -171,4 +171,4 @@ void add_reductions(OpCases& cases, ErrorCases& errors) {
   errors.push_back({"max", [] { max(ones({2, 0}), {1}); }, "max: axis 1 of [2, 0] is empty and max has no identity"});
 }
 
-}  // namespace norma::test
+}  // namespace norma::checks

@@ -1,7 +1,7 @@
 // Element-wise ops.
-#include "tests/op_case.h"
+#include "checks/op_case.h"
 
-namespace norma::test {
+namespace norma::checks {
 
 namespace {
 
@@ -114,4 +114,4 @@ void add_elementwise(OpCases& cases, ErrorCases& errors) {
                     "scalar_like: 0.5 is not an integer, but x is i64; convert with cast()"});
 }
 
-}  // namespace norma::test
+}  // namespace norma::checks

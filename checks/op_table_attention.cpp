@@ -1,8 +1,8 @@
 // Attention: every scoring, every mask, separate and packed, small (full Jacobians) and across the kernels' tile sizes.
-#include "tests/op_case.h"
-#include "tests/scorings.h"
+#include "checks/op_case.h"
+#include "checks/scorings.h"
 
-namespace norma::test {
+namespace norma::checks {
 
 namespace {
 
@@ -217,4 +217,4 @@ void add_attention(OpCases& cases, ErrorCases& errors) {
   add_messages(errors);
 }
 
-}  // namespace norma::test
+}  // namespace norma::checks

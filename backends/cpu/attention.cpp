@@ -1,0 +1,201 @@
+// The verbs attention and attention_backward: checks whether the fused kernels cover the case, and runs them head by head.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "backends/cpu/attention_kernels.h"
+#include "backends/cpu/cpu_backend.h"
+#include "backends/cpu/parallel.h"
+
+namespace norma::cpu {
+namespace {
+
+constexpr int work_slot = 8, stats_slot = 9;
+/// Rows of the forward pass that one task computes: long sequences with few heads give several tasks a head.
+constexpr Index rows_per_task = 512;
+
+bool dense_rows(const View& x) { return x.shape()[3] == 1 || x.layout.stride(3) == 1; }
+
+template <class T>
+T* head_of(const View& x, Index b, Index h) {
+  return x.as<T>() + b * x.layout.stride(0) + h * x.layout.stride(1);
+}
+
+/// The dtype and layouts the kernels are written for.
+bool covered(const Attention& a, std::initializer_list<const View*> tensors) {
+  for (const View* x : tensors) {
+    if (x->numel() == 0 || !dense_rows(*x)) return false;
+    if (x->dtype != (*tensors.begin())->dtype || (x->dtype != DType::f32 && x->dtype != DType::f64)) return false;
+  }
+  if (a.stats && (a.stats->dtype != DType::f64 || !a.stats->layout.contiguous())) return false;
+  if (a.key_mask && a.key_mask->dtype != DType::boolean) return false;
+  if (a.scoring.normalize && a.scoring.kind != Scoring::Kind::polynomial) return false;
+  return a.dropout >= 0 && a.dropout < 1;
+}
+
+/// Everything that is the same for all heads.
+template <class T, class Head>
+void describe(const Attention& a, const View& q, const View& k, const View& v, Head& head) {
+  head.q_row = q.layout.stride(2);
+  head.k_row = k.layout.stride(2);
+  head.v_row = v.layout.stride(2);
+  head.rows = q.shape()[2];
+  head.keys = k.shape()[2];
+  head.d = q.shape()[3];
+  head.e = v.shape()[3];
+  head.scale = a.scale;
+
+  const Scoring& s = a.scoring;
+  const auto keys = static_cast<double>(head.keys);
+  head.factor = 1;
+  head.row_scale = RowScale::constant;
+  head.degree = s.degree();
+  for (int p = 0; p <= Scoring::max_degree; ++p) head.coefficient[p] = s.coefficient[static_cast<std::size_t>(p)];
+  head.normalize = s.normalize || s.kind == Scoring::Kind::softmax;
+  head.bias = s.bias - (s.bias_minus_log_keys ? std::log(keys) : 0.0);
+  switch (s.kind) {
+    case Scoring::Kind::softmax: head.phi = Phi::softmax; break;
+    case Scoring::Kind::sigmoid: head.phi = Phi::sigmoid; break;
+    case Scoring::Kind::relu: head.phi = Phi::relu; break;
+    case Scoring::Kind::polynomial:
+      head.phi = Phi::polynomial;
+      if (s.monomial() && s.degree() >= 1 && s.degree() <= 4 && !(s.normalize && s.degree() % 2)) {
+        head.phi = static_cast<Phi>(static_cast<int>(Phi::power1) + s.degree() - 1);
+      }
+  }
+  if (head.phi >= Phi::power1 && head.phi <= Phi::power4 && sizeof(T) == 4) head.factor = head.coefficient[s.degree()];
+  if (s.kind != Scoring::Kind::softmax) {
+    switch (s.scale) {
+      case Scoring::Scale::one: break;
+      case Scoring::Scale::inverse_sqrt_keys: head.factor /= std::sqrt(keys); break;
+      case Scoring::Scale::inverse_keys: head.factor /= keys; break;
+      case Scoring::Scale::inverse_sqrt_valid_keys: head.row_scale = RowScale::inverse_sqrt_visible; break;
+      case Scoring::Scale::inverse_valid_keys: head.row_scale = RowScale::inverse_visible; break;
+    }
+  }
+  head.causal = a.causal;
+  head.key_mask = nullptr;
+  head.drop = a.dropout > 0;
+  head.drop_below = static_cast<std::uint32_t>(std::min(std::ceil(a.dropout * 0x1p32), 0x1p32 - 1));
+  head.keep_scale = 1 / (1 - a.dropout);
+  head.seed = a.stream.seed;
+  head.stream = a.stream.stream;
+  head.stats = nullptr;
+  head.small = a.small;
+}
+
+/// The parts that differ between heads.
+template <class T, class Head>
+void choose(const Attention& a, const View& q, const View& k, const View& v, Index b, Index h, Head& head) {
+  head.q = head_of<T>(q, b, h);
+  head.k = head_of<T>(k, b, h);
+  head.v = head_of<T>(v, b, h);
+  head.first_index = static_cast<std::uint64_t>((b * q.shape()[1] + h) * head.rows * head.keys);
+  if (a.key_mask) {
+    head.key_mask = a.key_mask->as<std::uint8_t>() + b * a.key_mask->layout.stride(0);
+    head.key_mask_step = a.key_mask->layout.stride(1);
+  }
+}
+
+/// The statistics of a head from those of its pieces, in their order.
+void merge(const double* pieces, Index count, double* to) {
+  std::copy_n(pieces, attention_stats, to);
+  for (Index i = 1; i < count; ++i) {
+    for (int s = 0; s < attention_stats; ++s) {
+      const double x = pieces[i * attention_stats + s];
+      switch (static_cast<AttentionStat>(s)) {
+        case AttentionStat::min: to[s] = std::min(to[s], x); break;
+        case AttentionStat::max:
+        case AttentionStat::score_max: to[s] = std::max(to[s], x); break;
+        default: to[s] += x;
+      }
+    }
+  }
+}
+
+template <class T>
+void forward(const AttentionForward& a, std::int64_t (*work)(const AttentionHeadForward<T>&),
+             void (*run)(const AttentionHeadForward<T>&)) {
+  AttentionHeadForward<T> all{};
+  describe<T>(a, a.q, a.k, a.v, all);
+  all.out_row = a.out.layout.stride(2);
+  const Index heads = a.q.shape()[1], count = a.q.shape()[0] * heads;
+  const Index pieces = (all.rows + rows_per_task - 1) / rows_per_task;
+  double* stats = !a.stats ? nullptr : pieces == 1 ? a.stats->as<double>()
+                                                   : scratch<double>(stats_slot, count * pieces * attention_stats);
+  parallel_tasks(count * pieces, [&](Index task) {
+    AttentionHeadForward<T> head = all;
+    const Index index = task / pieces, piece = task % pieces, b = index / heads, h = index % heads;
+    choose<T>(a, a.q, a.k, a.v, b, h, head);
+    head.row_begin = piece * rows_per_task;
+    head.row_end = std::min(head.rows, head.row_begin + rows_per_task);
+    head.out = head_of<T>(a.out, b, h);
+    if (a.row_lse) {
+      head.lse = head_of<T>(*a.row_lse, b, h);
+      head.lse_step = a.row_lse->layout.stride(2);
+    }
+    if (stats) head.stats = stats + task * attention_stats;
+    head.work = scratch(work_slot, static_cast<std::size_t>(work(head)));
+    run(head);
+  });
+  if (stats && pieces > 1)
+    for (Index i = 0; i < count; ++i)
+      merge(stats + i * pieces * attention_stats, pieces, a.stats->as<double>() + i * attention_stats);
+}
+
+template <class T>
+void backward(const AttentionBackward& a, std::int64_t (*work)(const AttentionHeadBackward<T>&),
+              void (*run)(const AttentionHeadBackward<T>&)) {
+  AttentionHeadBackward<T> all{};
+  describe<T>(a, a.q, a.k, a.v, all);
+  all.dout_row = a.dout.layout.stride(2);
+  all.dq_row = a.dq.layout.stride(2);
+  all.dk_row = a.dk.layout.stride(2);
+  all.dv_row = a.dv.layout.stride(2);
+  if (all.normalize) all.out_row = a.out.layout.stride(2);
+  if (all.phi == Phi::softmax) all.lse_step = a.row_lse.layout.stride(2);
+  const Index heads = a.q.shape()[1];
+  parallel_tasks(a.q.shape()[0] * heads, [&](Index task) {
+    AttentionHeadBackward<T> head = all;
+    const Index b = task / heads, h = task % heads;
+    choose<T>(a, a.q, a.k, a.v, b, h, head);
+    head.dout = head_of<T>(a.dout, b, h);
+    if (all.normalize) head.out = head_of<T>(a.out, b, h);
+    if (all.phi == Phi::softmax) head.lse = head_of<T>(a.row_lse, b, h);
+    head.dq = head_of<T>(a.dq, b, h);
+    head.dk = head_of<T>(a.dk, b, h);
+    head.dv = head_of<T>(a.dv, b, h);
+    if (a.stats) head.stats = a.stats->as<double>() + task * attention_stats;
+    head.work = scratch(work_slot, static_cast<std::size_t>(work(head)));
+    run(head);
+  });
+}
+
+}  // namespace
+
+bool CpuBackend::attention(const AttentionForward& a) {
+  if (!covered(a, {&a.q, &a.k, &a.v, &a.out})) return false;
+  if (a.row_lse && a.row_lse->dtype != a.q.dtype) return false;
+  const AttentionForwardKernels& kernels = NORMA_KERNELS(attention_forward_kernels);
+  if (a.q.dtype == DType::f32)
+    forward<float>(a, kernels.work_f32, kernels.f32);
+  else
+    forward<double>(a, kernels.work_f64, kernels.f64);
+  return true;
+}
+
+bool CpuBackend::attention_backward(const AttentionBackward& a) {
+  if (!covered(a, {&a.q, &a.k, &a.v, &a.dout, &a.dq, &a.dk, &a.dv})) return false;
+  const bool softmax = a.scoring.kind == Scoring::Kind::softmax;
+  if (softmax && (!a.row_lse.data || a.row_lse.dtype != a.q.dtype)) return false;
+  if ((softmax || a.scoring.normalize) && (!a.out.data || a.out.dtype != a.q.dtype || !dense_rows(a.out))) return false;
+  const AttentionBackwardKernels& kernels = NORMA_KERNELS(attention_backward_kernels);
+  if (a.q.dtype == DType::f32)
+    backward<float>(a, kernels.work_f32, kernels.f32);
+  else
+    backward<double>(a, kernels.work_f64, kernels.f64);
+  return true;
+}
+
+}  // namespace norma::cpu

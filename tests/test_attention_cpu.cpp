@@ -1,0 +1,419 @@
+// Fused attention on the CPU, through the backend's verbs on plain memory: output, gradients and statistics against loops in
+// double over random sizes, layouts and masks; the same bits with statistics and with any number of threads.
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <optional>
+
+#include "backends/cpu/cpu_backend.h"
+#include "backends/cpu/isa.h"
+#include "backends/cpu/parallel.h"
+#include "checks/scorings.h"
+
+using namespace norma;
+using namespace norma::checks;
+
+namespace {
+
+struct Sizes {
+  Index batch, heads, rows, keys, d, e;
+  bool causal = false, masked = false;
+  double dropout = 0;
+};
+
+/// x[batch, heads, tokens, width] somewhere in larger memory.
+template <class T>
+struct Placed {
+  std::vector<T> memory;
+  View view;
+  T& at(Index b, Index h, Index i, Index c) {
+    const Strides& s = view.layout.strides;
+    return view.as<T>()[b * s[0] + h * s[1] + i * s[2] + c * s[3]];
+  }
+  T at(Index b, Index h, Index i, Index c) const { return const_cast<Placed*>(this)->at(b, h, i, c); }
+};
+
+/// Memory [batch, tokens, gap, heads, width] of which one slice of `gap` is used: what a packed projection leaves.
+template <class T>
+Placed<T> place(Index batch, Index heads, Index tokens, Index width, Index gap, Index which) {
+  Placed<T> x;
+  x.memory.assign(static_cast<std::size_t>(batch * tokens * gap * heads * width), T{-7});
+  const Index row = gap * heads * width;
+  x.view.layout = Layout({batch, heads, tokens, width}, {tokens * row, width, row, 1}, 0);
+  x.view.data = x.memory.data() + which * heads * width;
+  x.view.dtype = dtype_of<T>();
+  return x;
+}
+
+template <class T>
+void draw(Placed<T>& x, std::uint64_t stream, double size) {
+  const Shape& s = x.view.shape();
+  std::uint64_t n = 0;
+  for (Index b = 0; b < s[0]; ++b)
+    for (Index h = 0; h < s[1]; ++h)
+      for (Index i = 0; i < s[2]; ++i)
+        for (Index c = 0; c < s[3]; ++c)
+          x.at(b, h, i, c) = static_cast<T>(static_cast<float>(size * (2 * uniform_from(RandomStream{11, stream}.word(n++)) - 1)));
+}
+
+template <class T>
+View contiguous_view(std::vector<T>& memory, const Shape& shape) {
+  memory.assign(static_cast<std::size_t>(shape.numel()), T{55});
+  return {memory.data(), Layout(shape), dtype_of<T>()};
+}
+
+template <class T>
+struct Problem {
+  Sizes size;
+  Scoring scoring;
+  Placed<T> q, k, v, dout;
+  std::vector<std::uint8_t> seen;
+  View mask;
+
+  Problem(const Sizes& s, const Scoring& phi) : size(s), scoring(phi) {
+    const bool packed = s.rows == s.keys && s.d == s.e;
+    q = place<T>(s.batch, s.heads, s.rows, s.d, packed ? 3 : 1, 0);
+    k = place<T>(s.batch, s.heads, s.keys, s.d, packed ? 3 : 2, 1);
+    v = place<T>(s.batch, s.heads, s.keys, s.e, packed ? 3 : 2, packed ? 2 : 0);
+    dout = place<T>(s.batch, s.heads, s.rows, s.e, 1, 0);
+    draw(q, 1, 1.4), draw(k, 2, 1.4), draw(v, 3, 1), draw(dout, 4, 1);
+    mask = {nullptr, Layout({s.batch, s.keys}), DType::boolean};
+    for (Index i = 0; i < s.batch * s.keys; ++i) seen.push_back(uniform_from(RandomStream{11, 5}.word(static_cast<std::uint64_t>(i))) < 0.7f);
+    mask.data = seen.data();
+  }
+  void write(Attention& a, const View* stats) const {
+    a.scoring = scoring;
+    a.scale = 1 / std::sqrt(static_cast<double>(size.d));
+    a.causal = size.causal;
+    a.key_mask = size.masked ? &mask : nullptr;
+    a.dropout = size.dropout;
+    a.stream = {3, 0x123456789abcull};
+    a.stats = stats;
+  }
+  bool visible(Index b, Index i, Index j) const {
+    return !(size.causal && j > i + size.keys - size.rows) && !(size.masked && !seen[static_cast<std::size_t>(b * size.keys + j)]);
+  }
+};
+
+template <class T>
+struct Results {
+  Placed<T> out, dq, dk, dv;
+  std::vector<T> lse;
+  std::vector<double> stats;
+
+  explicit Results(const Sizes& s) {
+    const bool packed = s.rows == s.keys && s.d == s.e;
+    out = place<T>(s.batch, s.heads, s.rows, s.e, 1, 0);
+    dq = place<T>(s.batch, s.heads, s.rows, s.d, packed ? 3 : 1, 0);
+    dk = place<T>(s.batch, s.heads, s.keys, s.d, packed ? 3 : 1, 0);
+    dv = place<T>(s.batch, s.heads, s.keys, s.e, packed ? 3 : 1, packed ? 2 : 0);
+  }
+};
+
+template <class T>
+Results<T> by_kernels(const Problem<T>& p, bool measured) {
+  cpu::CpuBackend backend;
+  const Sizes& s = p.size;
+  Results<T> r(s);
+  const View lse = contiguous_view(r.lse, {s.batch, s.heads, s.rows});
+  const View stats = contiguous_view(r.stats, {s.batch, s.heads, attention_stats});
+  AttentionForward f;
+  p.write(f, measured ? &stats : nullptr);
+  f.q = p.q.view, f.k = p.k.view, f.v = p.v.view, f.out = r.out.view;
+  f.row_lse = p.scoring.kind == Scoring::Kind::softmax ? &lse : nullptr;
+  REQUIRE(backend.attention(f));
+  AttentionBackward g;
+  p.write(g, measured ? &stats : nullptr);
+  g.q = p.q.view, g.k = p.k.view, g.v = p.v.view, g.out = r.out.view, g.dout = p.dout.view, g.row_lse = lse;
+  g.dq = r.dq.view, g.dk = r.dk.view, g.dv = r.dv.view;
+  REQUIRE(backend.attention_backward(g));
+  return r;
+}
+
+double row_factor(const Scoring& scoring, Index keys, Index seen) {
+  const auto n = static_cast<double>(keys), valid = static_cast<double>(std::max<Index>(1, seen));
+  switch (scoring.scale) {
+    case Scoring::Scale::inverse_sqrt_keys: return 1 / std::sqrt(n);
+    case Scoring::Scale::inverse_keys: return 1 / n;
+    case Scoring::Scale::inverse_sqrt_valid_keys: return 1 / std::sqrt(valid);
+    case Scoring::Scale::inverse_valid_keys: return 1 / valid;
+    default: return 1;
+  }
+}
+
+/// phi(s) and phi'(s) before row factors and normalisation.
+std::pair<double, double> phi(const Scoring& scoring, double s, Index keys) {
+  if (scoring.kind == Scoring::Kind::relu) return {std::max(s, 0.0), s > 0 ? 1 : 0};
+  if (scoring.kind == Scoring::Kind::sigmoid) {
+    const double bias = scoring.bias - (scoring.bias_minus_log_keys ? std::log(static_cast<double>(keys)) : 0);
+    const double a = 1 / (1 + std::exp(-(s + bias)));
+    return {a, a * (1 - a)};
+  }
+  double a = 0, slope = 0;
+  for (int p = 0; p <= Scoring::max_degree; ++p) {
+    const double c = scoring.coefficient[static_cast<std::size_t>(p)];
+    a += c * std::pow(s, p);
+    if (p > 0) slope += c * p * std::pow(s, p - 1);
+  }
+  return {a, slope};
+}
+
+/// Everything by loops in double. A row's Jacobian norm is taken from the definition, sum over (i, k) of (d a_i / d s_k)^2.
+template <class T>
+Results<double> by_loops(const Problem<T>& p) {
+  const Sizes& z = p.size;
+  const Scoring& scoring = p.scoring;
+  Results<double> r(z);
+  contiguous_view(r.lse, {z.batch, z.heads, z.rows});
+  contiguous_view(r.stats, {z.batch, z.heads, attention_stats});
+  const double scale = 1 / std::sqrt(static_cast<double>(z.d)), keep_scale = 1 / (1 - z.dropout);
+  const bool softmax = scoring.kind == Scoring::Kind::softmax, normalized = softmax || scoring.normalize;
+  const auto n = static_cast<std::size_t>(z.keys);
+  for (auto* x : {&r.dq, &r.dk, &r.dv, &r.out}) std::fill(x->memory.begin(), x->memory.end(), 0.0);
+  for (Index b = 0; b < z.batch; ++b) {
+    for (Index h = 0; h < z.heads; ++h) {
+      double* all = r.stats.data() + (b * z.heads + h) * attention_stats;
+      const auto stat = [&](AttentionStat which) -> double& { return all[static_cast<int>(which)]; };
+      std::fill_n(all, attention_stats, 0.0);
+      stat(AttentionStat::min) = HUGE_VAL;
+      stat(AttentionStat::max) = stat(AttentionStat::score_max) = -HUGE_VAL;
+      if (!normalized) stat(AttentionStat::entropy) = std::nan("");
+      for (Index i = 0; i < z.rows; ++i) {
+        std::vector<double> s(n), a(n), slope(n), da(n), ds(n), keep(n, 1);
+        std::vector<bool> seen(n);
+        Index count = 0;
+        double top = -HUGE_VAL, total = 0;
+        for (std::size_t j = 0; j < n; ++j) {
+          const auto column = static_cast<Index>(j);
+          if (!(seen[j] = p.visible(b, i, column))) continue;
+          ++count;
+          for (Index c = 0; c < z.d; ++c) s[j] += static_cast<double>(p.q.at(b, h, i, c)) * p.k.at(b, h, column, c);
+          s[j] *= scale;
+          top = std::max(top, s[j]);
+        }
+        for (std::size_t j = 0; j < n; ++j) {
+          if (!seen[j]) continue;
+          if (softmax) a[j] = slope[j] = std::exp(s[j] - top);
+          else std::tie(a[j], slope[j]) = phi(scoring, s[j], z.keys);
+          total += a[j];
+        }
+        const double factor = normalized ? (total != 0 ? 1 / total : 1) : row_factor(scoring, z.keys, count);
+        double row = 0, a2 = 0, delta = 0;
+        for (std::size_t j = 0; j < n; ++j) {
+          a[j] *= factor, slope[j] *= factor;
+          row += a[j];
+          a2 += a[j] * a[j];
+          const auto index = static_cast<std::uint64_t>(((b * z.heads + h) * z.rows + i) * z.keys) + j;
+          if (z.dropout > 0) keep[j] = RandomStream{3, 0x123456789abcull}.word(index) >= z.dropout * 0x1p32 ? keep_scale : 0;
+          for (Index c = 0; c < z.e; ++c) {
+            const double v = p.v.at(b, h, static_cast<Index>(j), c), g = p.dout.at(b, h, i, c);
+            r.out.at(b, h, i, c) += keep[j] * a[j] * v;
+            r.dv.at(b, h, static_cast<Index>(j), c) += keep[j] * a[j] * g;
+            da[j] += keep[j] * g * v;
+          }
+          delta += a[j] * da[j];
+        }
+        for (std::size_t j = 0; j < n; ++j) {
+          if (!seen[j]) continue;
+          ds[j] = slope[j] * (da[j] - (normalized ? delta : 0));
+          for (Index c = 0; c < z.d; ++c) {
+            r.dq.at(b, h, i, c) += scale * ds[j] * p.k.at(b, h, static_cast<Index>(j), c);
+            r.dk.at(b, h, static_cast<Index>(j), c) += scale * ds[j] * p.q.at(b, h, i, c);
+          }
+          // column j of the Jacobian: slope_j (delta_ij - a_i)
+          stat(AttentionStat::jac2) += normalized ? slope[j] * slope[j] * (a2 - a[j] * a[j] + (1 - a[j]) * (1 - a[j]))
+                                                  : slope[j] * slope[j];
+          stat(AttentionStat::score_sum) += s[j];
+          stat(AttentionStat::score_sum2) += s[j] * s[j];
+          stat(AttentionStat::min) = std::min(stat(AttentionStat::min), a[j]);
+          stat(AttentionStat::max) = std::max(stat(AttentionStat::max), a[j]);
+          stat(AttentionStat::negative) += a[j] < 0;
+          stat(AttentionStat::small) += std::abs(a[j]) < 1e-3;
+          if (normalized && a[j] > 0) stat(AttentionStat::entropy) -= a[j] * std::log(a[j]);
+          stat(AttentionStat::grad_a2) += da[j] * da[j];
+          stat(AttentionStat::grad_s2) += ds[j] * ds[j];
+        }
+        stat(AttentionStat::score_max) = std::max(stat(AttentionStat::score_max), top);
+        stat(AttentionStat::fro2) += a2;
+        stat(AttentionStat::row_sum) += row;
+        stat(AttentionStat::row_sum2) += row * row;
+        stat(AttentionStat::entries) += static_cast<double>(count);
+      }
+    }
+  }
+  return r;
+}
+
+/// The largest |got - wanted| over the largest |wanted|; infinite where a NaN turns up.
+template <class T>
+double error(const Placed<T>& got, const Placed<double>& wanted) {
+  const Shape& s = wanted.view.shape();
+  double worst = 0, size = 1e-30;
+  for (Index b = 0; b < s[0]; ++b)
+    for (Index h = 0; h < s[1]; ++h)
+      for (Index i = 0; i < s[2]; ++i)
+        for (Index c = 0; c < s[3]; ++c) {
+          const double g = got.at(b, h, i, c), w = wanted.at(b, h, i, c);
+          if (std::isnan(g)) return HUGE_VAL;
+          worst = std::max(worst, std::abs(g - w));
+          size = std::max(size, std::abs(w));
+        }
+  return worst / size;
+}
+
+std::optional<std::string> statistics_differ(const std::vector<double>& got, const std::vector<double>& wanted, double rtol) {
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    const auto which = static_cast<AttentionStat>(i % attention_stats);
+    const double* head = wanted.data() + i - i % attention_stats;
+    const auto of = [&](AttentionStat s) { return head[static_cast<int>(s)]; };
+    if (got[i] == wanted[i] || (std::isnan(got[i]) && std::isnan(wanted[i]))) continue;
+    double allowed = rtol * std::abs(wanted[i]);
+    // Sums of signed terms are as exact as their terms are large (Cauchy-Schwarz); extremes as the scores.
+    if (which == AttentionStat::score_sum) allowed = rtol * std::sqrt(of(AttentionStat::score_sum2) * of(AttentionStat::entries));
+    if (which == AttentionStat::row_sum || which == AttentionStat::row_sum2)
+      allowed += rtol * std::sqrt(of(AttentionStat::fro2) * of(AttentionStat::entries));
+    if (which == AttentionStat::score_max) allowed = rtol * std::max(1.0, std::abs(wanted[i]));
+    if (which == AttentionStat::min || which == AttentionStat::max)
+      allowed = rtol * std::max(std::abs(of(AttentionStat::min)), std::abs(of(AttentionStat::max))) * 4;
+    // A weight on the threshold may fall on either side of it in f32.
+    if (which == AttentionStat::small && rtol > 1e-10) allowed = 1;
+    if (!(std::abs(got[i] - wanted[i]) <= allowed))
+      return fmt::format("statistic {} of head {}: {:.17g} instead of {:.17g}", i % attention_stats, i / attention_stats, got[i],
+                         wanted[i]);
+  }
+  return {};
+}
+
+template <class T>
+void check(const std::string& name, const Sizes& s, const Scoring& scoring) {
+  const Problem<T> p(s, scoring);
+  const Results<T> got = by_kernels(p, true);
+  const Results<double> wanted = by_loops(p);
+  const bool f32 = std::is_same_v<T, float>;
+  const double steep = 1 + scoring.degree();  // a power multiplies the relative error of a score
+  // Over a handful of pairs nothing averages out, and one score that nearly cancels decides.
+  double pairs = 0;
+  for (std::size_t i = 0; i < wanted.stats.size(); i += attention_stats)
+    pairs = std::max(pairs, wanted.stats[i + static_cast<std::size_t>(AttentionStat::entries)]);
+  const double few = pairs < 10 ? 300 : pairs < 100 ? 30 : 1;
+  const double tolerance = (f32 ? 2e-6 : 1e-13) * steep * few;
+  INFO(name << ": batch " << s.batch << ", heads " << s.heads << ", rows " << s.rows << ", keys " << s.keys << ", d " << s.d
+            << ", e " << s.e << ", causal " << s.causal << ", masked " << s.masked << ", dropout " << s.dropout
+            << (f32 ? ", f32" : ", f64"));
+  CHECK(error(got.out, wanted.out) < tolerance);
+  CHECK(error(got.dq, wanted.dq) < tolerance);
+  CHECK(error(got.dk, wanted.dk) < tolerance);
+  CHECK(error(got.dv, wanted.dv) < tolerance);
+  const auto different = statistics_differ(got.stats, wanted.stats, (f32 ? scoring.degree() > 4 ? 4e-6 : 1e-6 : 1e-12) * few);
+  if (different) FAIL_CHECK(*different);
+}
+
+std::vector<Sizes> random_sizes(std::uint64_t stream, int count) {
+  std::vector<Sizes> all;
+  std::uint64_t n = 0;
+  const auto pick = [&](Index low, Index high) {
+    return low + static_cast<Index>(RandomStream{17, stream}.word(n++) % static_cast<std::uint64_t>(high - low + 1));
+  };
+  for (int i = 0; i < count; ++i) {
+    Sizes s{pick(1, 2), pick(1, 2), pick(1, 70), pick(1, 70), pick(1, 70), pick(1, 70)};
+    if (pick(0, 1)) s.keys = s.rows, s.e = s.d;
+    s.causal = i & 1, s.masked = i & 2, s.dropout = i & 4 ? 0.3 : 0;
+    all.push_back(s);
+  }
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("fused attention equals loops in double: all kinds, random sizes, masks, dropout, layouts", "[attention_cpu]") {
+  std::uint64_t stream = 100;
+  for (const auto& [name, scoring] : scorings()) {
+    for (const Sizes& s : random_sizes(++stream, 8)) {
+      check<float>(name, s, scoring);
+      check<double>(name, s, scoring);
+    }
+  }
+}
+
+TEST_CASE("fused attention at the sizes models use", "[attention_cpu]") {
+  for (const auto& [name, scoring] : {scorings()[0], scorings()[4], scorings()[9]}) {
+    check<float>(name, {2, 2, 49, 49, 32, 32}, scoring);
+    check<float>(name, {1, 3, 65, 65, 64, 64}, scoring);
+    check<float>(name, {1, 1, 197, 197, 64, 64}, scoring);
+    check<float>(name, {1, 2, 128, 128, 96, 96, true}, scoring);
+    check<double>(name, {1, 1, 65, 65, 64, 64}, scoring);
+    check<float>(name, {1, 1, 33, 40, 256, 200}, scoring);
+  }
+}
+
+TEST_CASE("fused attention over sequences that are cut into blocks", "[attention_cpu]") {
+  for (const auto& [name, scoring] : {scorings()[0], scorings()[5], scorings()[10]}) {
+    check<float>(name, {1, 1, 600, 523, 8, 8}, scoring);
+    check<float>(name, {1, 1, 523, 600, 7, 9, true, true, 0.1}, scoring);
+    check<float>(name, {1, 1, 600, 530, 16, 3, true}, scoring);
+    check<double>(name, {1, 1, 300, 600, 5, 6, true, false, 0.2}, scoring);
+  }
+}
+
+TEST_CASE("fused attention: watching changes no bit, nor does the number of threads", "[attention_cpu]") {
+  const int before = cpu::threads();
+  for (const auto& [name, scoring] : scorings()) {
+    const Problem<float> p({2, 3, 65, 65, 32, 32, false, true, 0.2}, scoring);
+    const Problem<float> q({1, 2, 530, 600, 8, 8, true}, scoring);
+    for (const Problem<float>* problem : {&p, &q}) {
+      cpu::set_threads(1);
+      const Results<float> silent = by_kernels(*problem, false), one = by_kernels(*problem, true);
+      const auto same = [](const Results<float>& a, const Results<float>& b) {
+        return a.out.memory == b.out.memory && a.dq.memory == b.dq.memory && a.dk.memory == b.dk.memory &&
+               a.dv.memory == b.dv.memory && a.lse == b.lse;
+      };
+      INFO(name);
+      CHECK(same(silent, one));
+      for (int threads : {2, 3, 8}) {
+        cpu::set_threads(threads);
+        const Results<float> many = by_kernels(*problem, true);
+        CHECK(same(one, many));
+        CHECK(std::memcmp(one.stats.data(), many.stats.data(), one.stats.size() * sizeof(double)) == 0);
+      }
+    }
+  }
+  cpu::set_threads(before);
+}
+
+TEST_CASE("fused attention on every instruction set of this processor", "[attention_cpu]") {
+  const std::string before(cpu::name(cpu::isa()));
+  for (const char* isa : {"base", "avx2", "avx512"}) {
+    try {
+      cpu::set_isa(isa);
+    } catch (const Error&) {
+      continue;  // not on this processor
+    }
+    std::uint64_t stream = 300;
+    for (const auto& [name, scoring] : scorings()) {
+      for (const Sizes& s : random_sizes(++stream, 2)) {
+        check<float>(name + " on " + isa, s, scoring);
+        check<double>(name + " on " + isa, s, scoring);
+      }
+    }
+    check<float>(isa, {1, 1, 197, 197, 64, 64, true, false, 0.1}, scorings()[5].second);
+  }
+  cpu::set_isa(before);
+}
+
+TEST_CASE("fused attention declines what it does not cover", "[attention_cpu]") {
+  cpu::CpuBackend backend;
+  const Problem<float> p({1, 1, 4, 5, 3, 3}, scorings()[4].second);
+  Results<float> r(p.size);
+  AttentionForward f;
+  p.write(f, nullptr);
+  f.q = p.q.view, f.k = p.k.view, f.v = p.v.view, f.out = r.out.view;
+  CHECK(backend.attention(f));
+  AttentionForward strided = f;
+  strided.q.layout.strides[3] = 2;
+  CHECK_FALSE(backend.attention(strided));
+  AttentionForward half = f;
+  half.q.dtype = half.k.dtype = half.v.dtype = half.out.dtype = DType::bf16;
+  CHECK_FALSE(backend.attention(half));
+  AttentionForward empty = f;
+  empty.q.layout.shape.set(2, 0), empty.out.layout.shape.set(2, 0);
+  CHECK_FALSE(backend.attention(empty));
+}

@@ -1,0 +1,318 @@
+// The CPU backend's fused row verbs (softmax, layer norm, cross-entropy, gelu's derivative) and AdamW against plain loops in
+// double, and the same bits with any number of threads.
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <vector>
+
+#include "backends/cpu/parallel.h"
+#include "core/backend.h"
+
+using namespace norma;
+
+namespace {
+
+using Values = std::vector<double>;
+const Device device{Device::Kind::cpu};
+Backend& cpu_backend() { return backend(device); }
+
+Values draw(Index count, std::uint64_t seed, double low = -2, double high = 2) {
+  Values x(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = low + (high - low) * uniform_from(RandomStream{seed, 3}.word(i));
+  return x;
+}
+Tensor tensor(const Values& values, const Shape& shape, DType dtype) { return from_values(values, shape, {dtype, device}); }
+/// The same elements with room behind each row.
+Tensor spread(const Tensor& t) {
+  const Tensor wide = empty(t.shape().with(t.rank() - 1, t.size(-1) + 3), place_of(t));
+  const Tensor to = wide.with_layout(slice(wide.layout(), t.rank() - 1, 1, t.size(-1), 1));
+  copy_into(to, t);
+  return to;
+}
+
+void close(const Tensor& got, const Values& expected, double tolerance) {
+  const Values values = got.values();
+  REQUIRE(values.size() == expected.size());
+  for (std::size_t i = 0; i < values.size(); ++i)
+    if (!(std::fabs(values[i] - expected[i]) <= tolerance * std::max(1.0, std::fabs(expected[i]))))
+      FAIL("element " << i << " is " << values[i] << ", expected " << expected[i]);
+}
+
+/// f() gives the same bits with 1, 2, 3 and 8 threads.
+void same_bits(const std::function<Values()>& f) {
+  const int before = cpu::threads();
+  cpu::set_threads(1);
+  const Values one = f();
+  for (const int threads : {2, 3, 8}) {
+    cpu::set_threads(threads);
+    REQUIRE(f() == one);
+  }
+  cpu::set_threads(before);
+}
+
+struct Sizes {
+  Index rows, n;
+};
+const Sizes sizes[] = {{1, 1}, {3, 5}, {700, 37}, {130, 192}, {5, 1000}};
+const DType floats[] = {DType::f32, DType::f64};
+double eps_of(DType dtype) { return dtype == DType::f32 ? 1e-6 : 1e-14; }
+
+Values softmax_of(const double* x, Index n) {
+  double top = -INFINITY, sum = 0;
+  Values p(x, x + n);
+  for (const double v : p) top = std::max(top, v);
+  for (double& v : p) sum += v = std::exp(v - top);
+  for (double& v : p) v /= sum;
+  return p;
+}
+
+}  // namespace
+
+TEST_CASE("softmax and log softmax, forward and backward", "[cpu_norms]") {
+  for (const DType dtype : floats)
+    for (const auto [rows, n] : sizes) {
+      CAPTURE(name(dtype), rows, n);
+      const Shape shape{rows, n};
+      const Tensor x = tensor(draw(rows * n, 1, -20, 20), shape, dtype), dy = tensor(draw(rows * n, 2), shape, dtype);
+      const Values xs = x.values(), g = dy.values();
+      Values p, log_p, dx, dlog;
+      for (Index r = 0; r < rows; ++r) {
+        const Values row = softmax_of(xs.data() + r * n, n);
+        double dot = 0, total = 0;
+        for (Index j = 0; j < n; ++j) dot += row[j] * g[r * n + j], total += g[r * n + j];
+        // log p from the largest, which is near 0 even where p underflows
+        double top = -INFINITY, sum = 0;
+        for (Index j = 0; j < n; ++j) top = std::max(top, xs[r * n + j]);
+        for (Index j = 0; j < n; ++j) sum += std::exp(xs[r * n + j] - top);
+        for (Index j = 0; j < n; ++j) {
+          p.push_back(row[j]);
+          log_p.push_back(xs[r * n + j] - top - std::log(sum));
+          dx.push_back(row[j] * (g[r * n + j] - dot));
+          dlog.push_back(g[r * n + j] - row[j] * total);
+        }
+      }
+      for (const bool gaps : {false, true}) {
+        const Tensor from = gaps ? spread(x) : x, grad = gaps ? spread(dy) : dy;
+        const Tensor y = empty(shape, place_of(x)), d = gaps ? spread(x) : empty(shape, place_of(x));
+        REQUIRE(cpu_backend().softmax(from.view(), y.view(), false));
+        close(y, p, eps_of(dtype));
+        REQUIRE(cpu_backend().softmax_backward(y.view(), grad.view(), d.view(), false));
+        close(d, dx, 4 * eps_of(dtype));
+        REQUIRE(cpu_backend().softmax(from.view(), y.view(), true));
+        close(y, log_p, eps_of(dtype));
+        REQUIRE(cpu_backend().softmax_backward(y.view(), grad.view(), d.view(), true));
+        close(d, dlog, 40 * eps_of(dtype));
+      }
+      const Tensor y = empty(shape, place_of(x));
+      same_bits([&] {
+        cpu_backend().softmax(x.view(), y.view(), false);
+        return y.values();
+      });
+    }
+}
+
+TEST_CASE("softmax of hidden and broken rows", "[cpu_norms]") {
+  const double inf = INFINITY;
+  const Tensor x = tensor({-inf, 0, 0, -inf, -inf, -inf, 1, NAN, 2}, {3, 3}, DType::f32), y = empty({3, 3}, place_of(x));
+  REQUIRE(cpu_backend().softmax(x.view(), y.view(), false));
+  const Values p = y.values();
+  CHECK(p[0] == 0);
+  CHECK(p[1] == 0.5);
+  for (int i = 3; i < 9; ++i) CHECK(std::isnan(p[static_cast<std::size_t>(i)]));
+}
+
+TEST_CASE("verbs decline what they do not cover", "[cpu_norms]") {
+  const Tensor x = tensor(draw(12, 1), {3, 4}, DType::f32), y = empty({3, 4}, place_of(x));
+  const Tensor across = empty({4, 3}, place_of(x));
+  const Tensor turned = across.with_layout(transpose(across.layout(), 0, 1));
+  CHECK_FALSE(cpu_backend().softmax(turned.view(), y.view(), false));
+  const Tensor half = tensor(draw(12, 1), {3, 4}, DType::bf16);
+  CHECK_FALSE(cpu_backend().softmax(half.view(), half.view(), false));
+  CHECK_FALSE(cpu_backend().gelu_backward(half.view(), half.view(), half.view()));
+  LayerNorm norm;
+  norm.x = turned.view(), norm.y = y.view();
+  CHECK_FALSE(cpu_backend().layer_norm(norm));
+}
+
+TEST_CASE("layer norm and RMS norm, forward and backward", "[cpu_norms]") {
+  for (const DType dtype : floats)
+    for (const bool rms : {false, true})
+      for (const bool affine : {true, false})
+        for (const auto [rows, n] : sizes) {
+          if (n == 1) continue;  // its variance is eps alone: tested by hand below
+          CAPTURE(name(dtype), rms, affine, rows, n);
+          const Shape shape{rows, n};
+          const Place place{dtype, device};
+          const Tensor x = tensor(draw(rows * n, 1), shape, dtype), dy = tensor(draw(rows * n, 2), shape, dtype);
+          const Tensor weight = tensor(draw(n, 3), {n}, dtype), bias = tensor(draw(n, 4), {n}, dtype);
+          const Tensor y = empty(shape, place), dx = empty(shape, place), mean = empty({rows}, place), rstd = empty({rows}, place);
+          const Tensor dweight = empty({n}, place), dbias = empty({n}, place);
+          const Values xs = x.values(), g = dy.values(), w = weight.values(), b = bias.values();
+          Values ys, dxs, dw(static_cast<std::size_t>(n)), db(dw);
+          for (Index r = 0; r < rows; ++r) {
+            const double *row = xs.data() + r * n, *grad = g.data() + r * n;
+            double m = 0, v = 0, mean_g = 0, mean_gh = 0;
+            for (Index j = 0; j < n && !rms; ++j) m += row[j] / static_cast<double>(n);
+            for (Index j = 0; j < n; ++j) v += (row[j] - m) * (row[j] - m) / static_cast<double>(n);
+            const double s = 1 / std::sqrt(v + 1e-6);
+            const auto weighted = [&](Index j) { return grad[j] * (affine ? w[j] : 1); };
+            for (Index j = 0; j < n; ++j) {
+              const double h = (row[j] - m) * s;
+              ys.push_back(affine ? h * w[j] + (rms ? 0 : b[j]) : h);
+              mean_g += rms ? 0 : weighted(j) / static_cast<double>(n);
+              mean_gh += weighted(j) * h / static_cast<double>(n);
+              dw[j] += grad[j] * h, db[j] += grad[j];
+            }
+            for (Index j = 0; j < n; ++j) dxs.push_back(s * (weighted(j) - mean_g - (row[j] - m) * s * mean_gh));
+          }
+          const View w_view = weight.view(), b_view = bias.view(), m_view = mean.view(), r_view = rstd.view();
+          const View dw_view = dweight.view(), db_view = dbias.view();
+          LayerNorm forward{x.view(), y.view()};
+          if (affine) forward.weight = &w_view, forward.bias = rms ? nullptr : &b_view;
+          forward.mean = rms ? nullptr : &m_view, forward.rstd = &r_view, forward.rms = rms;
+          REQUIRE(cpu_backend().layer_norm(forward));
+          close(y, ys, 3 * eps_of(dtype));
+          LayerNormBackward backward{x.view(), dy.view(), dx.view()};
+          backward.mean = forward.mean, backward.rstd = &r_view, backward.rms = rms;
+          if (affine) backward.weight = &w_view, backward.dweight = &dw_view, backward.dbias = rms ? nullptr : &db_view;
+          REQUIRE(cpu_backend().layer_norm_backward(backward));
+          close(dx, dxs, 10 * eps_of(dtype));
+          if (!affine) continue;
+          close(dweight, dw, 30 * eps_of(dtype));
+          if (!rms) close(dbias, db, 30 * eps_of(dtype));
+          same_bits([&] {
+            cpu_backend().layer_norm_backward(backward);
+            Values all = dx.values();
+            for (const Tensor& t : {dweight, rms ? dweight : dbias})
+              for (const double v : t.values()) all.push_back(v);
+            return all;
+          });
+        }
+}
+
+TEST_CASE("layer norm far from zero: mean / std = 3000", "[cpu_norms]") {
+  const Index rows = 4, n = 192;
+  const Place place{DType::f32, device};
+  const Tensor x = tensor(draw(rows * n, 1, 3000 - 1.7, 3000 + 1.7), {rows, n}, DType::f32);
+  const Tensor dy = tensor(draw(rows * n, 2), {rows, n}, DType::f32);
+  const Tensor y = empty({rows, n}, place), dx = empty({rows, n}, place), mean = empty({rows}, place), rstd = empty({rows}, place);
+  const View m_view = mean.view(), r_view = rstd.view();
+  LayerNorm forward{x.view(), y.view()};
+  forward.mean = &m_view, forward.rstd = &r_view;
+  REQUIRE(cpu_backend().layer_norm(forward));
+  LayerNormBackward backward{x.view(), dy.view(), dx.view()};
+  backward.mean = &m_view, backward.rstd = &r_view;
+  REQUIRE(cpu_backend().layer_norm_backward(backward));
+  const Values xs = x.values(), g = dy.values(), ys = y.values(), dxs = dx.values();
+  for (Index r = 0; r < rows; ++r) {
+    double m = 0, v = 0, mean_g = 0, mean_gh = 0;
+    for (Index j = 0; j < n; ++j) m += xs[r * n + j] / n;
+    for (Index j = 0; j < n; ++j) v += (xs[r * n + j] - m) * (xs[r * n + j] - m) / n;
+    const double s = 1 / std::sqrt(v + 1e-6);
+    for (Index j = 0; j < n; ++j) mean_g += g[r * n + j] / n, mean_gh += g[r * n + j] * (xs[r * n + j] - m) * s / n;
+    for (Index j = 0; j < n; ++j) {
+      const double h = (xs[r * n + j] - m) * s;
+      if (!(std::fabs(ys[r * n + j] - h) <= 2e-6)) FAIL("y off by " << ys[r * n + j] - h);
+      const double d = s * (g[r * n + j] - mean_g - h * mean_gh);
+      if (!(std::fabs(dxs[r * n + j] - d) <= 2e-6)) FAIL("dx off by " << dxs[r * n + j] - d);
+    }
+  }
+}
+
+TEST_CASE("layer norm of one element, and of equal ones, is the bias", "[cpu_norms]") {
+  for (const Index n : {1, 40}) {
+    const Tensor x = full({2, n}, 5, {DType::f32, device}), y = empty({2, n}, {DType::f32, device});
+    const Tensor bias = full({n}, 0.25, {DType::f32, device});
+    const View b_view = bias.view();
+    LayerNorm forward{x.view(), y.view()};
+    forward.bias = &b_view;
+    REQUIRE(cpu_backend().layer_norm(forward));
+    for (const double v : y.values()) CHECK(v == 0.25);
+  }
+}
+
+TEST_CASE("cross-entropy of indices and of probabilities, with smoothing", "[cpu_norms]") {
+  for (const DType dtype : floats)
+    for (const double smooth : {0.0, 0.1})
+      for (const bool soft : {false, true})
+        for (const auto [rows, n] : sizes) {
+          CAPTURE(name(dtype), smooth, soft, rows, n);
+          const Place place{dtype, device};
+          const Tensor x = tensor(draw(rows * n, 1, -10, 10), {rows, n}, dtype);
+          Values classes(static_cast<std::size_t>(rows)), shares = draw(rows * n, 2, 0, 1);
+          for (Index r = 0; r < rows; ++r) classes[r] = static_cast<double>((7 * r + 3) % n);
+          const Tensor targets = soft ? tensor(shares, {rows, n}, dtype) : tensor(classes, {rows}, DType::i64);
+          if (soft) shares = targets.values();
+          const Tensor loss = empty({rows}, place), dlogits = empty({rows, n}, place);
+          const Values xs = x.values();
+          Values losses, ds;
+          for (Index r = 0; r < rows; ++r) {
+            const double* row = xs.data() + r * n;
+            double top = -INFINITY, sum = 0, total = 0, mass = 0;
+            for (Index j = 0; j < n; ++j) top = std::max(top, row[j]);
+            for (Index j = 0; j < n; ++j) sum += std::exp(row[j] - top);
+            const auto t = [&](Index j) {
+              const double hard = static_cast<double>(j) == classes[r] ? 1 : 0;
+              return (1 - smooth) * (soft ? shares[r * n + j] : hard) + smooth / static_cast<double>(n);
+            };
+            for (Index j = 0; j < n; ++j) total -= t(j) * (row[j] - top - std::log(sum)), mass += t(j);
+            losses.push_back(total);
+            for (Index j = 0; j < n; ++j) ds.push_back(std::exp(row[j] - top) / sum * mass - t(j));
+          }
+          const View d_view = dlogits.view();
+          CrossEntropy args{x.view(), targets.view(), loss.view()};
+          args.label_smoothing = smooth;
+          REQUIRE(cpu_backend().cross_entropy(args));  // without derivatives
+          close(loss, losses, 3 * eps_of(dtype));
+          args.dlogits = &d_view;
+          REQUIRE(cpu_backend().cross_entropy(args));
+          close(loss, losses, 3 * eps_of(dtype));
+          close(dlogits, ds, 3 * eps_of(dtype));
+          same_bits([&] {
+            cpu_backend().cross_entropy(args);
+            Values all = loss.values();
+            for (const double v : dlogits.values()) all.push_back(v);
+            return all;
+          });
+        }
+}
+
+TEST_CASE("gelu's derivative times a gradient", "[cpu_norms]") {
+  for (const DType dtype : floats) {
+    const Index n = 40000;
+    const Tensor x = tensor(draw(n, 1, -9, 9), {n}, dtype), dy = tensor(draw(n, 2), {n}, dtype), dx = empty({n}, place_of(x));
+    REQUIRE(cpu_backend().gelu_backward(x.view(), dy.view(), dx.view()));
+    Values expected;
+    const Values xs = x.values(), g = dy.values();
+    for (std::size_t i = 0; i < xs.size(); ++i)
+      expected.push_back(g[i] * (0.5 * std::erfc(-xs[i] * std::sqrt(0.5)) +
+                                 xs[i] * std::exp(-0.5 * xs[i] * xs[i]) / std::sqrt(2 * std::acos(-1.0))));
+    close(dx, expected, eps_of(dtype));
+  }
+}
+
+TEST_CASE("AdamW follows its formula for several steps", "[cpu_norms]") {
+  for (const DType dtype : floats) {
+    const Index n = 40001;
+    const Tensor p = tensor(draw(n, 1), {n}, dtype), m = full({n}, 0, {dtype, device}), v = full({n}, 0, {dtype, device});
+    Values ps = p.values(), ms(ps.size()), vs(ps.size());
+    for (std::int64_t step = 1; step <= 5; ++step) {
+      const Tensor g = tensor(draw(n, 10 + static_cast<std::uint64_t>(step)), {n}, dtype);
+      REQUIRE(cpu_backend().adamw({p.view(), g.view(), m.view(), v.view(), 1e-2, 0.9, 0.999, 1e-8, 0.05, step, 0.5}));
+      const Values gs = g.values();
+      for (std::size_t i = 0; i < ps.size(); ++i) {
+        const double d = 0.5 * gs[i];
+        ms[i] = 0.9 * ms[i] + 0.1 * d;
+        vs[i] = 0.999 * vs[i] + 0.001 * d * d;
+        const double denominator = std::sqrt(vs[i]) / std::sqrt(1 - std::pow(0.999, step)) + 1e-8;
+        ps[i] = ps[i] * (1 - 1e-2 * 0.05) - 1e-2 / (1 - std::pow(0.9, step)) * ms[i] / denominator;
+      }
+    }
+    close(p, ps, eps_of(dtype));
+    close(m, ms, eps_of(dtype));
+    close(v, vs, eps_of(dtype));
+  }
+  const Tensor half = full({3}, 0, {DType::bf16, device});
+  CHECK_FALSE(cpu_backend().adamw({half.view(), half.view(), half.view(), half.view(), 1, 0.9, 0.999, 1e-8, 0, 1, 1}));
+}

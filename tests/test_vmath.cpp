@@ -1,0 +1,225 @@
+// The elementary functions of the vector kernels, through their tables, against long double: bounds in ulp over dense samples of the
+// whole range, and the values at the edges, for every instruction set that this processor has.
+#include <bit>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "backends/cpu/vector_kernels.h"
+#include "core/error.h"
+
+using namespace norma;
+
+namespace {
+
+constexpr float infinity = std::numeric_limits<float>::infinity();
+const float nan_value = std::numeric_limits<float>::quiet_NaN();
+
+/// f() under each instruction set in turn; the active one is active again afterwards.
+template <class F>
+void each_isa(F&& f) {
+  const cpu::Isa before = cpu::isa();
+  for (const std::string isa : {"base", "avx2", "avx512"}) {
+    try {
+      cpu::set_isa(isa);
+    } catch (const Error&) {
+      continue;  // this processor lacks it
+    }
+    CAPTURE(isa);
+    f();
+  }
+  cpu::set_isa(cpu::name(before));
+}
+
+std::vector<float> values_of(UnaryOp op, const std::vector<float>& x) {
+  std::vector<float> y(x.size());
+  NORMA_KERNELS(elementwise_kernels).f32.unary(op, static_cast<std::int64_t>(x.size()), x.data(), y.data(), 0);
+  return y;
+}
+std::vector<float> gelu_grad(const std::vector<float>& x) {
+  std::vector<float> y(x.size());
+  const std::vector<float> one(x.size(), 1.0f);
+  NORMA_KERNELS(elementwise_kernels)
+      .f32.gelu_backward(static_cast<std::int64_t>(x.size()), x.data(), one.data(), y.data());
+  return y;
+}
+
+/// About 60,000 floats of [low, high]: evenly through their bit patterns (every binade, denormals too), and evenly through the
+/// interval.
+std::vector<float> samples(float low, float high) {
+  std::vector<float> x;
+  const auto through = [&](float from, float to, float sign) {
+    const auto a = std::bit_cast<std::uint32_t>(from), b = std::bit_cast<std::uint32_t>(to);
+    const std::uint32_t step = std::max(1u, (b - a) / 20000);
+    for (std::uint32_t bits = a; bits < b; bits += step) x.push_back(sign * std::bit_cast<float>(bits));
+  };
+  if (low < 0) through(std::max(0.0f, -high), -low, -1);
+  if (high > 0) through(std::max(0.0f, low), high, 1);
+  for (int i = 0; i <= 20000; ++i) x.push_back(static_cast<float>(low + (static_cast<double>(high) - low) * i / 20000));
+  return x;
+}
+
+double ulp(long double exact) {
+  const float size = std::fabs(static_cast<float>(exact));
+  if (size < std::numeric_limits<float>::min()) return 0x1p-149;
+  int exponent;
+  std::frexp(size, &exponent);
+  return std::ldexp(1.0, exponent - 24);
+}
+
+using Exact = std::function<long double(long double)>;
+
+double worst_ulp(const std::vector<float>& x, const std::vector<float>& y, const Exact& exact) {
+  double worst = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const long double e = exact(x[i]);
+    if (std::isinf(static_cast<float>(e)) && y[i] == static_cast<float>(e)) continue;
+    const double off = static_cast<double>(std::fabs(static_cast<long double>(y[i]) - e)) / ulp(e);
+    worst = off <= worst ? worst : off;  // a NaN counts
+  }
+  return worst;
+}
+
+const long double root_half = std::sqrt(0.5L);
+long double exact_sigmoid(long double x) { return 1 / (1 + std::exp(-x)); }
+long double exact_gelu(long double x) { return 0.5L * x * std::erfc(-x * root_half); }
+long double exact_gelu_grad(long double x) {
+  return 0.5L * std::erfc(-x * root_half) + x * std::exp(-0.5L * x * x) * 0.398942280401432677939946L;
+}
+
+}  // namespace
+
+TEST_CASE("elementary functions of floats stay within their bounds", "[vmath]") {
+  struct Case {
+    const char* text;
+    UnaryOp op;
+    float low, high;
+    Exact exact;
+    double bound;
+  };
+  const Case cases[] = {
+      {"exp", UnaryOp::exp, -105, 89, [](long double x) { return std::exp(x); }, 1.1},
+      {"log", UnaryOp::log, 1e-45f, 3e38f, [](long double x) { return std::log(x); }, 1},
+      {"log near 1", UnaryOp::log, 0.5, 2, [](long double x) { return std::log(x); }, 1},
+      {"tanh", UnaryOp::tanh, -12, 12, [](long double x) { return std::tanh(x); }, 1.5},
+      {"erf", UnaryOp::erf, -7, 7, [](long double x) { return std::erf(x); }, 1.6},
+      {"sin", UnaryOp::sin, -100, 100, [](long double x) { return std::sin(x); }, 1.6},
+      {"sin of many turns", UnaryOp::sin, -1e7f, 1e7f, [](long double x) { return std::sin(x); }, 1.6},
+      {"cos", UnaryOp::cos, -100, 100, [](long double x) { return std::cos(x); }, 1.6},
+      {"cos of many turns", UnaryOp::cos, -1e7f, 1e7f, [](long double x) { return std::cos(x); }, 1.6},
+      {"sigmoid", UnaryOp::sigmoid, -104, 104, exact_sigmoid, 3},
+      {"gelu", UnaryOp::gelu, -14.5, 20, exact_gelu, 6.5},
+      {"softplus", UnaryOp::softplus, -80, 80, [](long double x) { return std::log1p(std::exp(x)); }, 4},
+  };
+  each_isa([&] {
+    for (const Case& c : cases) {
+      CAPTURE(c.text);
+      const std::vector<float> x = samples(c.low, c.high);
+      CHECK(worst_ulp(x, values_of(c.op, x), c.exact) <= c.bound);
+    }
+  });
+}
+
+TEST_CASE("gelu's derivative is exact to 2.5e-7, and in its tail to 1e-5 of itself", "[vmath]") {
+  each_isa([] {
+    const std::vector<float> x = samples(-14.5, 20), y = gelu_grad(x);
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const double exact = static_cast<double>(exact_gelu_grad(x[i]));
+      CAPTURE(x[i], y[i], exact);
+      if (!(std::fabs(y[i] - exact) <= 2.5e-7)) FAIL("off by " << y[i] - exact);
+      if (x[i] < -2 && x[i] > -12.5 && !(std::fabs(y[i] - exact) <= 1e-5 * std::fabs(exact))) FAIL("relative");
+    }
+  });
+}
+
+TEST_CASE("exp_fast, as a softmax of two numbers", "[vmath]") {
+  each_isa([] {
+    const std::vector<float> x = samples(-86.8f, 0);
+    for (const float v : x) {
+      const float row[2] = {0, v};
+      float y[2];
+      NORMA_KERNELS(norm_kernels).f32.softmax(1, 2, row, 2, y, 2, false);
+      const long double exact = exact_sigmoid(v);
+      if (!(std::fabs(static_cast<double>(y[1] - exact)) <= 3 * ulp(exact))) FAIL(v << " gives " << y[1]);
+    }
+    const float hidden[3] = {-infinity, 1, -300};
+    float y[3];
+    NORMA_KERNELS(norm_kernels).f32.softmax(1, 3, hidden, 3, y, 3, false);
+    CHECK(y[0] == 0);
+    CHECK(y[1] == 1);
+    CHECK(y[2] == 0);
+  });
+}
+
+TEST_CASE("elementary functions at the edges", "[vmath]") {
+  struct Edge {
+    UnaryOp op;
+    float x, y;
+  };
+  const Edge edges[] = {
+      {UnaryOp::exp, infinity, infinity},     {UnaryOp::exp, -infinity, 0},
+      {UnaryOp::exp, 0, 1},                   {UnaryOp::exp, 200, infinity},
+      {UnaryOp::exp, -200, 0},                {UnaryOp::log, 0, -infinity},
+      {UnaryOp::log, 1, 0},                   {UnaryOp::log, infinity, infinity},
+      {UnaryOp::log, -1, nan_value},          {UnaryOp::tanh, infinity, 1},
+      {UnaryOp::tanh, -infinity, -1},         {UnaryOp::tanh, 0, 0},
+      {UnaryOp::erf, infinity, 1},            {UnaryOp::erf, -infinity, -1},
+      {UnaryOp::sigmoid, infinity, 1},        {UnaryOp::sigmoid, -infinity, 0},
+      {UnaryOp::sigmoid, 0, 0.5f},            {UnaryOp::gelu, infinity, infinity},
+      {UnaryOp::gelu, -infinity, 0},          {UnaryOp::gelu, 0, 0},
+      {UnaryOp::gelu_tanh, -infinity, 0},     {UnaryOp::gelu_tanh, infinity, infinity},
+      {UnaryOp::silu, -infinity, 0},          {UnaryOp::sin, infinity, nan_value},
+      {UnaryOp::cos, -infinity, nan_value},   {UnaryOp::sin, 3e9f, std::sin(3e9f)},
+      {UnaryOp::softplus, infinity, infinity}, {UnaryOp::softplus, -infinity, 0},
+      {UnaryOp::relu, -infinity, 0},          {UnaryOp::sqrt, -1, nan_value},
+  };
+  each_isa([&] {
+    for (const Edge& edge : edges) {
+      // The last, partly filled register goes the same way as a whole one.
+      for (const std::size_t length : {1u, 40u}) {
+        const std::vector<float> y = values_of(edge.op, std::vector<float>(length, edge.x));
+        CAPTURE(name(edge.op), edge.x, length, y[0]);
+        if (std::isnan(edge.y)) {
+          CHECK(std::isnan(y[length - 1]));
+        } else {
+          CHECK(y[length - 1] == edge.y);
+        }
+      }
+    }
+#define NORMA_OP(word) UnaryOp::word,
+    for (const UnaryOp op : {NORMA_UNARY_OPS(NORMA_OP)}) {
+#undef NORMA_OP
+      if (op == UnaryOp::power || op == UnaryOp::sign || op == UnaryOp::step) continue;
+      CAPTURE(name(op));
+      CHECK(std::isnan(values_of(op, {nan_value})[0]));
+    }
+    const std::vector<float> slope = gelu_grad({infinity, -infinity, 0, nan_value});
+    CHECK(slope[0] == 1);
+    CHECK(slope[1] == 0);
+    CHECK(slope[2] == 0.5f);
+    CHECK(std::isnan(slope[3]));
+  });
+}
+
+TEST_CASE("doubles go through libm", "[vmath]") {
+  each_isa([] {
+    const std::vector<double> x = {-30, -8, -1.5, -1e-9, 0.25, 3, 30};
+    std::vector<double> y(x.size());
+    const auto run = [&](UnaryOp op) {
+      NORMA_KERNELS(elementwise_kernels).f64.unary(op, static_cast<std::int64_t>(x.size()), x.data(), y.data(), 0);
+    };
+    run(UnaryOp::gelu);
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      CAPTURE(x[i]);
+      CHECK(y[i] == Approx(static_cast<double>(exact_gelu(x[i]))).epsilon(1e-13).margin(0));
+    }
+    run(UnaryOp::tanh);
+    for (std::size_t i = 0; i < x.size(); ++i) CHECK(y[i] == std::tanh(x[i]));
+    run(UnaryOp::sigmoid);
+    for (std::size_t i = 0; i < x.size(); ++i)
+      CHECK(y[i] == Approx(static_cast<double>(exact_sigmoid(x[i]))).epsilon(1e-15).margin(0));
+  });
+}
