@@ -199,7 +199,7 @@ TEST_CASE("elementary functions at the edges", "[vmath]") {
     const std::vector<float> slope = gelu_grad({infinity, -infinity, 0, nan_value});
     CHECK(slope[0] == 1);
     CHECK(slope[1] == 0);
-    CHECK(slope[2] == 0.5f);
+    CHECK(std::abs(slope[2] - 0.5f) <= 2.5e-7f);  // the bound vmath.h states
     CHECK(std::isnan(slope[3]));
   });
 }

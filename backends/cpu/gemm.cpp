@@ -5,8 +5,7 @@
 // Two ways to cut the work:
 //   wide:  tasks are blocks of C; B is packed once, in parallel, and read by all. Y = X W^T and dX = dY W.
 //   long:  k is much longer than C is large (dW = dY^T X): k is cut in slices too, every task packs what it reads, and
-//   the
-//          slices' sums are added up in order.
+//          the slices' sums are added up in order.
 #include "backends/cpu/gemm.h"
 
 #include <algorithm>

@@ -108,7 +108,10 @@ void put(const From* from, const Batch& batch, To* to) {
 
 template <class T>
 void multiply(const T* a, const T* b, T* out, Batch batch) {
-  if (batch.n != 1 && batch.out_col != 1 && (batch.out_row == 1 || batch.m == 1)) batch.transpose();
+  if (batch.n != 1 && batch.out_col != 1 && (batch.out_row == 1 || batch.m == 1)) {
+    batch.transpose();
+    std::swap(a, b);
+  }
   batch.collapse();
   const bool dense = batch.out_col == 1 || batch.n == 1;
   Batch target = batch;

@@ -1,6 +1,7 @@
 // A program of somebody else, built against an installed Norma: second derivatives through polynomial attention.
 #include <cstdio>
 
+#include "autograd/ops.h"
 #include "backends/register_all.h"
 #include "nn/scoring.h"
 
