@@ -65,6 +65,14 @@ const Options::Row& Options::find(const std::string& name, const std::string& wh
         near.empty() ? std::string("; see --help") : fmt::format(" (did you mean {}?)", flag ? near : '"' + near + '"'));
 }
 
+/// The switch `flip` for "no_flip", null for any other name.
+const Options::Row* Options::switched_off(std::string_view name) const {
+  if (!name.starts_with("no_")) return nullptr;
+  for (const Row& r : rows_)
+    if (r.name == name.substr(3) && std::holds_alternative<bool*>(r.field)) return &r;
+  return nullptr;
+}
+
 std::vector<std::string> Options::read_flags(const std::vector<std::string>& args) {
   std::vector<std::string> rest;
   for (std::size_t i = 0; i < args.size(); ++i) {
@@ -76,14 +84,11 @@ std::vector<std::string> Options::read_flags(const std::vector<std::string>& arg
     const std::size_t equals = a.find('=');
     const std::string flag = a.substr(0, equals);
     std::string name = spelled(flag.substr(2), '-', '_');
-    // --no-flip turns a switch off.
-    if (name.starts_with("no_"))
-      for (const Row& r : rows_)
-        if (r.name == name.substr(3) && std::holds_alternative<bool*>(r.field)) {
-          flags_.emplace_back(r.name, "false");
-          name.clear();
-        }
-    if (name.empty()) continue;
+    if (const Row* off = switched_off(name)) {  // --no-flip
+      if (equals != std::string::npos) usage("{} takes no value", flag);
+      flags_.emplace_back(off->name, "false");
+      continue;
+    }
     const Row& row = find(name, flag);
     if (equals != std::string::npos)
       flags_.emplace_back(name, a.substr(equals + 1));

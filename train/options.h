@@ -54,6 +54,7 @@ class Options {
   };
   void add(const char* name, Field field, const char* help);
   const Row& find(const std::string& name, const std::string& where) const;
+  const Row* switched_off(std::string_view name) const;
   void set(const Row& row, const std::string& text, const std::string& where) const;
 
   std::vector<Row> rows_;
