@@ -56,17 +56,50 @@ NORMA_INLINE void finish_vector(Vec<T> x, T* c, bool accumulate, const Epilogue<
   put(c, x);
 }
 
+/// R rows of V vectors of finished sums, side by side.
+template <class T, int R, int V>
+NORMA_INLINE void finish_group(const T* sum, int64_t ld_sum, T* c, int64_t ldc, bool accumulate, const Epilogue<T>* e,
+                               int64_t offset, int64_t j) {
+  constexpr int w = lanes<T>, count = R * V;
+  const auto at = [](int64_t ld, int i) { return i / V * ld + i % V * w; };
+  Vec<T> x[count];
+  each<count>([&](int i) { x[i] = load(sum + at(ld_sum, i)); });
+  if (accumulate) each<count>([&](int i) { x[i] += load(c + at(ldc, i)); });
+  if (e) {
+    const int64_t ld = e->ld;
+    if (e->bias) each<count>([&](int i) { x[i] += load(e->bias + j + i % V * w); });
+    if (e->pre) each<count>([&](int i) { store(e->pre + offset + at(ld, i), x[i]); });
+    if (e->gelu) gelu(x);
+    if (e->gelu_pre) {
+      Vec<T> slope[count];
+      each<count>([&](int i) { slope[i] = load(e->gelu_pre + offset + at(ld, i)); });
+      gelu_grad(slope);
+      each<count>([&](int i) { x[i] *= slope[i]; });
+    }
+    if (e->residual) each<count>([&](int i) { x[i] += load(e->residual + offset + at(ld, i)); });
+  }
+  each<count>([&](int i) { store(c + at(ldc, i), x[i]); });
+}
+
 template <class T>
 void finish(int64_t m, int64_t n, const T* sum, int64_t ld_sum, T* c, int64_t ldc, bool accumulate,
             const Epilogue<T>* e) {
-  constexpr int w = lanes<T>;
-  for (int64_t i = 0; i < m; ++i) {
-    const int64_t row = e ? i * e->ld : 0;
+  constexpr int w = lanes<T>, V = tile_vectors;
+  const int64_t ld = e ? e->ld : 0;
+  for (int64_t i = 0; i < m;) {
+    const bool pair = i + 2 <= m;
     int64_t j = 0;
-    for (; j + w <= n; j += w)
-      finish_vector<T, false>(load(sum + i * ld_sum + j), c + i * ldc + j, accumulate, e, row + j, j, w);
-    if (const int rest = static_cast<int>(n - j))
-      finish_vector<T, true>(load_n(sum + i * ld_sum + j, rest), c + i * ldc + j, accumulate, e, row + j, j, rest);
+    if (pair)
+      for (; j + V * w <= n; j += V * w)
+        finish_group<T, 2, V>(sum + i * ld_sum + j, ld_sum, c + i * ldc + j, ldc, accumulate, e, i * ld + j, j);
+    const int64_t grouped = j;
+    for (const int64_t stop = i + 1 + pair; i < stop; ++i) {
+      const T* from = sum + i * ld_sum;
+      for (j = grouped; j + w <= n; j += w)
+        finish_vector<T, false>(load(from + j), c + i * ldc + j, accumulate, e, i * ld + j, j, w);
+      if (const int rest = static_cast<int>(n - j))
+        finish_vector<T, true>(load_n(from + j, rest), c + i * ldc + j, accumulate, e, i * ld + j, j, rest);
+    }
   }
 }
 
@@ -107,7 +140,7 @@ void tile(int64_t k, const T* a, int64_t row, int64_t col, const T* b, int64_t n
       }
     return;
   }
-  T buffer[MR * NV * w];
+  alignas(64) T buffer[MR * NV * w];
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 16
@@ -199,7 +232,12 @@ void pack_b(int64_t k, int64_t n, Matrix<const T> b, bool through_gelu, T* panel
     T* panel = panels + j * k;
     pack_panel<T>(k, least(nr, n - j), {b.data + j * b.col, b.row, b.col}, panel);
     if (through_gelu)  // of the padding too: gelu(0) = 0
-      for (int64_t x = 0; x < k * nr; x += w) store(panel + x, gelu(load(panel + x)));
+      for (int64_t x = 0; x < k * nr; x += nr) {
+        Vec<T> y[tile_vectors];
+        each<tile_vectors>([&](int v) { y[v] = load(panel + x + v * w); });
+        gelu(y);
+        each<tile_vectors>([&](int v) { store(panel + x + v * w, y[v]); });
+      }
   }
 }
 

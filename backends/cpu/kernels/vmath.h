@@ -11,6 +11,13 @@
 
 namespace norma::cpu::NORMA_ISA {
 
+/// f(0), f(1), ... f(n - 1), unrolled.
+template <int n, class Function>
+NORMA_INLINE void each(Function f) {
+#pragma GCC unroll 16
+  for (int i = 0; i < n; ++i) f(i);
+}
+
 /// c[0] + c[1] x + ... + c[n-1] x^(n-1), by Horner's rule: the arithmetic units are the limit here, not the latency.
 template <int n>
 NORMA_INLINE F poly(F x, const float (&c)[n]) {
@@ -74,48 +81,83 @@ NORMA_INLINE F log(F x) {
 }
 
 /// Q(a) = 1 - Phi(a) and exp(-a^2/2) of the normal distribution for 0 <= a <= 15, both times 2^40 (they are tiny).
+template <int n>
 struct NormalTail {
-  F tail, exponential;
+  F tail[n], exponential[n];
 };
 constexpr int tail_shift = 40;
 constexpr float tail_scale = 0x1p-40f;
 
-NORMA_INLINE NormalTail normal_tail(F a) {
-  // a^2 to twice the precision: its rounding error would show in the exponential.
-#if defined(__FMA__) || defined(__aarch64__)
-  const F square = a * a;
-  const F rest = fma(a, a, -square);
-#else
-  const F head = (F)((I)a & ~0xfff);
-  const F square = head * head;
-  const F rest = (a + head) * (a - head);
-#endif
-  // exp(-a^2/2) = 2^n exp(-w/2), w = a^2 + n 2 ln 2
+/// The chain from a to its tail is about a hundred cycles long: n registers go through it step by step together, so that
+/// the processor always finds work. The bits are the same for every n.
+template <int n>
+NORMA_INLINE NormalTail<n> normal_tail(const F (&a)[n]) {
   constexpr float e[] = {1.0f,             -0.5f,            1.249999851e-01f, -2.083304152e-02f,
                          2.604251495e-03f, -2.616890415e-04f, 2.162874807e-05f};
-  const F t = fma(square, splat(-0.5f * log2_e), splat(round_magic + tail_shift));
-  const F n = t - (round_magic + tail_shift);
-  const F w = fma(n, splat(2 * ln2_low), fma(n, splat(2 * ln2_high), square)) + rest;
-  const F exponential = (F)((I)poly(w, e) + ((I)t << 23));
   // Q(a) exp(a^2/2) (a + k) is a polynomial of u = (a - k) / (a + k) (Shepherd and Laframboise, 1981).
   constexpr float k = 2.85f;
   constexpr float q[] = {7.232623100e-01f,  -4.889767468e-01f, 2.017691880e-01f, -2.836988494e-02f, -1.475169417e-02f,
                          4.899884574e-03f,  2.006583381e-03f,  -5.926557351e-04f, -3.258980578e-04f};
-  const F inverse = 1.0f / (a + k);
-  const F u = fma(inverse, splat(-2 * k), splat(1.0f));
-  return {poly(u, q) * inverse * exponential, exponential};
+  F inverse[n], u[n], w[n], t[n];
+  NormalTail<n> out;
+  each<n>([&](int i) { inverse[i] = 1.0f / (a[i] + k); });
+  each<n>([&](int i) {
+    // a^2 to twice the precision: its rounding error would show in the exponential.
+#if defined(__FMA__) || defined(__aarch64__)
+    const F square = a[i] * a[i];
+    const F rest = fma(a[i], a[i], -square);
+#else
+    const F head = (F)((I)a[i] & ~0xfff);
+    const F square = head * head;
+    const F rest = (a[i] + head) * (a[i] - head);
+#endif
+    // exp(-a^2/2) = 2^m exp(-w/2), w = a^2 + m 2 ln 2
+    t[i] = fma(square, splat(-0.5f * log2_e), splat(round_magic + tail_shift));
+    const F m = t[i] - (round_magic + tail_shift);
+    w[i] = fma(m, splat(2 * ln2_low), fma(m, splat(2 * ln2_high), square)) + rest;
+  });
+  F x[n], y[n];
+  each<n>([&](int i) { u[i] = fma(inverse[i], splat(-2 * k), splat(1.0f)); });
+  each<n>([&](int i) { x[i] = splat(e[6]), y[i] = splat(q[8]); });
+  each<6>([&](int step) {
+    each<n>([&](int i) { x[i] = fma(x[i], w[i], splat(e[5 - step])); });
+    each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[7 - step])); });
+  });
+  each<2>([&](int step) { each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[1 - step])); }); });
+  each<n>([&](int i) { out.exponential[i] = (F)((I)x[i] + ((I)t[i] << 23)); });
+  each<n>([&](int i) { out.tail[i] = y[i] * inverse[i] * out.exponential[i]; });
+  return out;
 }
 
-NORMA_INLINE F gelu(F x) {  // x Phi(x) = max(x, 0) - |x| Q(|x|)
-  const F a = vmin(splat(15.0f), abs(x));
-  return fma(a * normal_tail(a).tail, splat(-tail_scale), vmax(splat(0.0f), x));
+/// x[i] = GELU(x[i]) = x Phi(x) = max(x, 0) - |x| Q(|x|)
+template <int n>
+NORMA_INLINE void gelu(F (&x)[n]) {
+  F a[n];
+  each<n>([&](int i) { a[i] = vmin(splat(15.0f), abs(x[i])); });
+  const NormalTail<n> normal = normal_tail(a);
+  each<n>([&](int i) { x[i] = fma(a[i] * normal.tail[i], splat(-tail_scale), vmax(splat(0.0f), x[i])); });
+}
+NORMA_INLINE F gelu(F x) {
+  F one[1] = {x};
+  gelu(one);
+  return one[0];
 }
 
-NORMA_INLINE F gelu_grad(F x) {  // Phi(x) + x phi(x)
-  const F a = vmin(splat(15.0f), abs(x));
-  const NormalTail n = normal_tail(a);
-  const F lower = fma(a * -0.39894228f, n.exponential, n.tail);  // for -a, times 2^40
-  return x >= 0.0f ? fma(lower, splat(-tail_scale), splat(1.0f)) : lower * tail_scale;
+/// x[i] = GELU'(x[i]) = Phi(x) + x phi(x)
+template <int n>
+NORMA_INLINE void gelu_grad(F (&x)[n]) {
+  F a[n];
+  each<n>([&](int i) { a[i] = vmin(splat(15.0f), abs(x[i])); });
+  const NormalTail<n> normal = normal_tail(a);
+  each<n>([&](int i) {
+    const F lower = fma(a[i] * -0.39894228f, normal.exponential[i], normal.tail[i]);  // for -a, times 2^40
+    x[i] = x[i] >= 0.0f ? fma(lower, splat(-tail_scale), splat(1.0f)) : lower * tail_scale;
+  });
+}
+NORMA_INLINE F gelu_grad(F x) {
+  F one[1] = {x};
+  gelu_grad(one);
+  return one[0];
 }
 
 NORMA_INLINE F erf(F x) {
@@ -123,7 +165,8 @@ NORMA_INLINE F erf(F x) {
                          5.188330077e-03f, -8.010199526e-04f, 7.853840361e-05f};
   const F a = abs(x);
   const F small = fma(x, poly(x * x, c), x);
-  const F large = fma(normal_tail(vmin(splat(6.0f), a * 1.41421356f)).tail, splat(-2 * tail_scale), splat(1.0f));
+  const F scaled[1] = {vmin(splat(6.0f), a * 1.41421356f)};
+  const F large = fma(normal_tail(scaled).tail[0], splat(-2 * tail_scale), splat(1.0f));
   return a >= 1.0f ? copysign(large, x) : small;
 }
 
@@ -200,6 +243,15 @@ NORMA_INLINE D gelu_grad(D x) {
     return 0.5 * __builtin_erfc(bounded * -0.70710678118654752440) +
            bounded * 0.39894228040143267794 * __builtin_exp(-0.5 * bounded * bounded);
   });
+}
+
+template <int n>
+NORMA_INLINE void gelu(D (&x)[n]) {
+  each<n>([&](int i) { x[i] = gelu(x[i]); });
+}
+template <int n>
+NORMA_INLINE void gelu_grad(D (&x)[n]) {
+  each<n>([&](int i) { x[i] = gelu_grad(x[i]); });
 }
 
 }  // namespace norma::cpu::NORMA_ISA
