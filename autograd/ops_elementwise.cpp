@@ -48,6 +48,9 @@ Tensor exp(const Tensor& x) {
 Tensor log(const Tensor& x) {
   return map(UnaryOp::log, x, keep0, [](const Tensor& x0, const Tensor& g) { return g / x0; });
 }
+Tensor log1p(const Tensor& x) {
+  return map(UnaryOp::log1p, x, keep0, [](const Tensor& x0, const Tensor& g) { return g / (x0 + 1.0); });
+}
 Tensor sqrt(const Tensor& x) {
   return map(UnaryOp::sqrt, x, keep_output, [](const Tensor& y, const Tensor& g) { return g * 0.5 / y; });
 }

@@ -42,6 +42,7 @@ void add_elementwise(OpCases& cases, ErrorCases& errors) {
   add_unary(cases, "abs", abs, off);
   add_unary(cases, "exp", exp, any);
   add_unary(cases, "log", log, positive);
+  add_unary(cases, "log1p", log1p, real({}, -0.7, 2));
   add_unary(cases, "sqrt", sqrt, positive);
   add_unary(cases, "rsqrt", rsqrt, positive);
   add_unary(cases, "sin", sin, real({}, -6, 6));

@@ -325,7 +325,7 @@ TEST_CASE("every op has a line in the table", "[ops]") {
   }
   CHECK(declared.size() > 70);
   for (const std::string& op : declared) {
-    INFO(op << " of autograd/ops.h has no line in tests/op_table_*.cpp");
+    INFO(op << " of autograd/ops.h has no line in checks/op_table_*.cpp");
     CHECK(lines.count(op) == 1);
   }
   for (const std::string& op : lines) {
@@ -343,7 +343,7 @@ TEST_CASE("every op has a line in the table", "[ops]") {
   words.erase("power");  // pow(x, exponent)
   words.insert("pow");
   for (const std::string& word : words) {
-    INFO(word << " of core/op_list.h has no line in tests/op_table_*.cpp");
+    INFO(word << " of core/op_list.h has no line in checks/op_table_*.cpp");
     CHECK(lines.count(word) == 1);
   }
 }

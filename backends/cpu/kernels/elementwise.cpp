@@ -7,9 +7,9 @@
 namespace norma::cpu::NORMA_ISA {
 namespace {
 
-NORMA_INLINE F log1p(F x) {  // x >= 0
-  const F u = x + 1.0f;
-  return u == 1.0f ? x : log(u) * (x / (u - 1.0f));
+NORMA_INLINE F log1p(F x) {  // the rounding of 1 + x is undone by the factor (Kahan)
+  const F u = x + 1.0f, scaled = log(u) * (x / (u - 1.0f));
+  return u == 1.0f || u == __builtin_inff() ? x : scaled;
 }
 NORMA_INLINE D log1p(D x) {
   return map_lanes(x, [](double v) { return __builtin_log1p(v); });
@@ -71,6 +71,7 @@ void unary(UnaryOp op, std::int64_t n, const T* x, T* out, double parameter) {
     NORMA_MAP(abs, abs(v))
     NORMA_MAP(exp, exp(v))
     NORMA_MAP(log, log(v))
+    NORMA_MAP(log1p, log1p(v))
     NORMA_MAP(sqrt, sqrt(v))
     NORMA_MAP(rsqrt, one / sqrt(v))
     NORMA_MAP(sin, sin(v))
