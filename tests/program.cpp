@@ -1,6 +1,7 @@
 #include "tests/program.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -12,7 +13,7 @@
 namespace norma::test {
 namespace fs = std::filesystem;
 
-Program::Program(const std::vector<std::string>& args, const std::string& working_folder) {
+Program::Program(const std::vector<std::string>& args, const std::string& working_folder, std::uint64_t largest_file) {
   static std::atomic<int> count{0};
   const fs::path base = fs::current_path() / fmt::format("program-{}-{}", ::getpid(), count++);
   out_ = base.string() + ".out";
@@ -27,6 +28,11 @@ Program::Program(const std::vector<std::string>& args, const std::string& workin
     const int out = ::open(out_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644), err = ::open(err_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
     const int in = ::open("/dev/null", O_RDONLY);
     ::dup2(in, 0), ::dup2(out, 1), ::dup2(err, 2);
+    if (largest_file) {
+      ::signal(SIGXFSZ, SIG_IGN);  // inherited: write() then returns the error
+      const rlimit limit{largest_file, largest_file};
+      ::setrlimit(RLIMIT_FSIZE, &limit);
+    }
     if (::chdir(working_folder.c_str()) != 0) ::_exit(126);
     ::execv(argv[0], argv.data());
     ::_exit(127);

@@ -17,7 +17,9 @@ struct Finished {
 /// A process that is running `norma` (the path comes from the build).
 class Program {
  public:
-  explicit Program(const std::vector<std::string>& args, const std::string& working_folder = ".");
+  /// `largest_file`: bytes after which writing to a file fails, as on a full disk; 0: no such limit.
+  explicit Program(const std::vector<std::string>& args, const std::string& working_folder = ".",
+                   std::uint64_t largest_file = 0);
   ~Program();  // kills what still runs
   Program(const Program&) = delete;
   void signal(int number);

@@ -184,3 +184,15 @@ TEST_CASE("an output folder that cannot be written is an error with its path", "
   CHECK(f.code == 1);
   CHECK_THAT(f.err, Contains("run folder /proc/norma-run") && Contains("choose another with --out"));
 }
+
+TEST_CASE("a disk that is full is an error with the file, and leaves nothing half-written", "[program]") {
+  const auto data = tiny_data(64, 20);
+  const auto out = fresh_folder("full") / "run";
+  Program program(tiny_run(data, out), ".", 6000);  // enough for the texts, not for a checkpoint
+  const Finished f = program.wait();
+  CAPTURE(f.err);
+  CHECK(f.code == 1);
+  CHECK_THAT(f.err, Contains("norma: ") && Contains((out / "checkpoint").string()) && Contains("file too large"));
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(out))
+    CHECK_THAT(entry.path().filename().string(), !Contains("tmp") && !Contains("safetensors"));
+}

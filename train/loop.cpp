@@ -207,8 +207,10 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   outcome.seconds = seconds_since(start);
   if (outcome.ending != Ending::finished) return outcome;
 
+  // The last epoch's evaluation is this one, unless the averaged weights take over or the run was complete before.
   if (ema) nn::assign(model, ema->values());
-  outcome.test = evaluate(model, data.test, loader_config(config, shape, false));
+  if (ema || state.step == first || state.step % per_epoch != 0)
+    outcome.test = evaluate(model, data.test, loader_config(config, shape, false));
   folder.write_summary({{"steps", state.step}, {"test_loss", outcome.test.loss}, {"test_accuracy", outcome.test.accuracy},
                         {"skipped", state.skipped}, {"parameters", nn::parameter_count(model)}, {"seconds", outcome.seconds},
                         {"tokens", shape.tokens()}});
