@@ -22,10 +22,10 @@ Parameters, floating-point operations of a training step, and memory of a model.
   nlohmann::ordered_json out = {{"model", "vit"}, {"preset", c.preset}, {"attention", nn::to_string(shape.attention)},
       {"image", shape.image}, {"patch", shape.patch}, {"channels", shape.channels}, {"classes", shape.classes},
       {"width", shape.width}, {"depth", shape.depth}, {"heads", shape.heads}, {"tokens", shape.tokens()},
-      {"parameters", parameters}, {"batch", c.batch}, {"flops", models::training_flops(shape, c.batch)},
-      {"parameter_bytes", static_cast<double>(parameters) * bytes},
-      {"training_state_bytes", static_cast<double>(parameters) * bytes * 4},
-      {"activation_bytes", kept * bytes}};
+      {"parameters", parameters}, {"batch", c.batch}, {"flops", static_cast<Index>(models::training_flops(shape, c.batch))},
+      {"parameter_bytes", static_cast<Index>(static_cast<double>(parameters) * bytes)},
+      {"training_state_bytes", static_cast<Index>(static_cast<double>(parameters) * bytes * 4)},
+      {"activation_bytes", static_cast<Index>(kept * bytes)}};
   print_result(out, flags->json);
   return ok;
 }

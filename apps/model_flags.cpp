@@ -22,7 +22,7 @@ std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage) 
 
   flags.words = options.read_flags(args);
   if (options.given("help") == "true") {
-    fmt::print("{}\n{}", usage, options.help());
+    fmt::print("{}{}", usage, options.help());
     return std::nullopt;
   }
   if (auto file = options.given("config")) options.read_json(std::filesystem::path(*file));
