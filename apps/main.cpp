@@ -17,6 +17,7 @@ constexpr Verb verbs[] = {
     {"train", train_verb, "train a Vision Transformer with softmax or another attention function"},
     {"eval", eval_verb, "accuracy of a run on the test images"},
     {"compare", compare_verb, "table and page of two or more runs side by side"},
+    {"inspect", inspect_verb, "the attention matrix of every head on one image, as a table and a page"},
     {"info", info_verb, "parameters, FLOPs and memory of a model"},
     {"data", data_verb, "what data sets are installed, and how to get them"},
     {"gradcheck", gradcheck_verb, "check the derivatives of an op, or of a small model"},
@@ -26,8 +27,8 @@ void print_help() {
   fmt::print("norma: train transformers, and see inside their attention\n\nusage: norma VERB [arguments]\n\n");
   for (const Verb& v : verbs) fmt::print("  {:<10} {}\n", v.name, v.help);
   fmt::print("\n`norma VERB --help` tells more. A first try:\n\n"
-             "  norma train vit --data fashion-mnist --width 64 --depth 4 --heads 2 --epochs 1 --out runs/a\n"
-             "  norma train vit --data fashion-mnist --width 64 --depth 4 --heads 2 --epochs 1 --out runs/b --attention \"x^3/sqrt(N)\"\n"
+             "  norma train vit --data fashion-mnist --width 64 --depth 3 --heads 2 --epochs 1 --out runs/a\n"
+             "  norma train vit --data fashion-mnist --width 64 --depth 3 --heads 2 --epochs 1 --out runs/b --attention \"x^3/sqrt(N)\"\n"
              "  norma compare runs/a runs/b\n");
 }
 

@@ -20,7 +20,7 @@ struct ViTConfig {
   Index patches() const { return (image / patch) * (image / patch); }
   Index tokens() const { return patches() + (pool == Pool::cls ? 1 : 0); }
 };
-/// "tiny", "small" or "base" (paper.md section 4.1); throws listing them.
+/// "tiny", "small" or "base" (section 4.1 of the paper); throws listing them.
 ViTConfig vit_preset(std::string_view name);
 /// Throws naming the field: sizes that do not divide, zero sizes.
 void check(const ViTConfig& config);

@@ -1,0 +1,124 @@
+// norma inspect: one forward pass of a trained model on one image; a table and a page with the attention matrix of every head.
+#include <cmath>
+
+#include "apps/run_model.h"
+#include "datasets/pnm.h"
+#include "inspect/heads_page.h"
+#include "inspect/probe.h"
+#include "train/loop.h"
+
+namespace norma::apps {
+namespace {
+
+constexpr const char* usage = R"(usage: norma inspect RUN [flags]
+
+One forward pass of the run's newest checkpoint on one image: a table of every head's norms, and a page (one file, no
+network) with every head's attention matrix and, for any patch, where it looks.
+)";
+
+/// A set of one image, which the loader prepares as it does in training.
+datasets::ImageSet only(const datasets::ImageSet& all, std::vector<std::uint8_t> pixels, std::uint8_t label) {
+  datasets::ImageSet one = all;
+  one.count = 1;
+  one.pixels = std::move(pixels);
+  one.labels = {label};
+  return one;
+}
+
+/// The pixels as the model gets them: a smaller image stands in the middle of zeros (see LoaderConfig::image).
+std::vector<std::uint8_t> centred(const datasets::ImageSet& one, Index side) {
+  std::vector<std::uint8_t> out(static_cast<std::size_t>(one.channels * side * side));
+  const Index top = (side - one.height) / 2, left = (side - one.width) / 2;
+  for (Index c = 0; c < one.channels; ++c)
+    for (Index y = 0; y < one.height; ++y)
+      std::copy_n(one.pixels.begin() + (c * one.height + y) * one.width, one.width, out.begin() + (c * side + top + y) * side + left);
+  return out;
+}
+
+}  // namespace
+
+int inspect_verb(const Args& given) {
+  std::string image, html = "inspect.html", data_dir, log_format = "text";
+  Index index = 0, threads = 0;
+  bool help = false;
+  train::Options options;
+  options("index", index, "which test image, from 0");
+  options("image", image, "a picture of your own instead: binary PGM or PPM; it is fitted to the model's size");
+  options("html", html, "where to write the page");
+  options("data_dir", data_dir, "folder to look for data sets in first");
+  options("threads", threads, "CPU threads; 0: all cores");
+  options("log_format", log_format, "text, or json: one object on stdout");
+  options("help", help, "print this, and stop");
+  const Args runs = options.read_flags(given);
+  options.apply();
+  if (help) {
+    fmt::print("{}\n{}", usage, options.help());
+    return ok;
+  }
+  if (runs.size() != 1) throw UsageError("inspect: name one run folder, as in norma inspect runs/a");
+  const bool json = log_format == "json";
+  const RunModel run = load_run_model(runs[0], threads, data_dir);
+  const models::ViTConfig& shape = run.model->config();
+  const datasets::ImageSet& test = run.data.test;
+
+  inspect::HeadsPage page;
+  datasets::ImageSet one;
+  std::string what;
+  if (image.empty()) {
+    if (index < 0 || index >= test.count) throw UsageError(fmt::format("--index: there is no test image {}; they go from 0 to {}", index, test.count - 1));
+    const Index size = test.channels * test.height * test.width;
+    const auto begin = test.pixels.begin() + index * size;
+    const std::uint8_t label = test.labels[static_cast<std::size_t>(index)];
+    one = only(test, {begin, begin + size}, label);
+    what = fmt::format("test image {} ({})", index, test.class_names[label]);
+  } else {
+    one = only(test, datasets::fitted(datasets::read_pnm(image), test.height, test.channels).pixels, 0);
+    what = image;
+  }
+  datasets::Loader loader(one, train::loader_config(run.config, shape, false));
+  const datasets::Batch batch = loader.next();
+  inspect::Probe probe(*run.model);
+  probe.value("blocks.*.attn.weights", inspect::keep_all()).attention("blocks.*.attn.stats");
+  const NoGrad off;
+  const std::vector<double> share = softmax((*run.model)(batch.images)).values();
+  const auto best = static_cast<std::size_t>(std::max_element(share.begin(), share.end()) - share.begin());
+
+  std::map<std::string, Tensors> matrices = probe.take_values();
+  for (auto& [place, stats] : probe.take_attention()) {
+    const std::string layer = place.substr(0, place.rfind('.'));
+    page.layers.push_back({layer, stats, select(matrices.at(layer + ".weights").at(0), 0, 0)});
+  }
+  const std::string answer = fmt::format("{} ({:.1f} %)", test.class_names[best], share[best] * 100);
+  page.title = fmt::format("{}: {}", runs[0], what);
+  page.summary = fmt::format("{} after step {}; the model says: {}.", nn::to_string(shape.attention), run.step, answer);
+  page.side = shape.image, page.channels = shape.channels, page.pixels = centred(one, shape.image), page.patch = shape.patch;
+  page.class_token = shape.pool == models::ViTConfig::Pool::cls;
+  const std::string text = inspect::make_heads_page(page);
+  train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));
+
+  nlohmann::ordered_json heads = nlohmann::ordered_json::array();
+  const double root = std::sqrt(static_cast<double>(shape.tokens()));
+  if (!json) {
+    fmt::print("{}: {}\nattention {}, N = {}, sqrt(N) = {:.3g}; the model says: {}\n\n{:<20} {:>4} {:>9} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9}\n", runs[0],
+               what, nn::to_string(shape.attention), shape.tokens(), root, answer, "place", "head", "||A||_F", "||dA/dS||_F", "row sum", "least", "largest",
+               "negative", "entropy");
+  }
+  for (const inspect::HeadsLayer& l : page.layers)
+    for (std::size_t h = 0; h < l.stats.fro.size(); ++h) {
+      const inspect::HeadStats& s = l.stats;
+      const bool entropy = h < s.entropy.size() && std::isfinite(s.entropy[h]);
+      heads.push_back({{"place", l.place}, {"head", h}, {"fro", s.fro[h]}, {"jacobian", s.jacobian[h]}, {"row_sum", s.row_sum[h]}, {"min", s.min[h]},
+                       {"max", s.max[h]}, {"negative_share", s.negative_share[h]}, {"entropy", entropy ? nlohmann::ordered_json(s.entropy[h]) : nullptr}});
+      if (!json)
+        fmt::print("{:<20} {:>4} {:>9.4g} {:>11.4g} {:>9.4g} {:>9.3g} {:>9.3g} {:>7.1f} % {:>9}\n", l.place, h + 1, s.fro[h], s.jacobian[h], s.row_sum[h], s.min[h],
+                   s.max[h], s.negative_share[h] * 100, entropy ? fmt::format("{:.3g}", s.entropy[h]) : "-");
+    }
+  if (json)
+    fmt::print("{}\n", nlohmann::ordered_json{{"run", runs[0]}, {"image", what}, {"answer", test.class_names[best]}, {"share", share[best]},
+                                              {"heads", heads}, {"html", html}}.dump());
+  else
+    fmt::print("\npage: {}\n", html);
+  return ok;
+}
+
+}  // namespace norma::apps

@@ -1,0 +1,33 @@
+#include "apps/run_model.h"
+
+#include "train/loop.h"
+
+namespace norma::apps {
+
+RunModel load_run_model(const std::filesystem::path& run, Index threads, const std::string& data_dir) {
+  RunModel out;
+  const train::RunRecord record = train::read_run(run);
+  train::Options options;
+  out.config.fields(options);
+  options.read_json(record.config.dump(), (run / "config.json").string());
+  options.apply();
+  out.config.threads = threads;
+  if (!data_dir.empty()) out.config.data_dir = data_dir;
+  prepare(out.config);
+
+  auto found = train::RunFolder::load(run, [](const std::string& m) { fmt::print(stderr, "{}\n", m); });
+  if (!found) fail("run folder {}: holds no checkpoint", run.string());
+  out.step = found->first.step;
+  out.data = datasets::load_images(out.config.data, out.config.data_dir);
+  const models::ViTConfig shape =
+      vit_config(out.config, out.data.train.height, out.data.train.channels, out.data.train.classes);
+  out.model = std::make_unique<models::ViT>(shape, 0, train::loader_config(out.config, shape, false).place);
+  const std::string prefix = out.config.ema > 0 ? "ema/" : "model/";
+  nn::Named weights;
+  for (auto& [name, t] : found->second)
+    if (name.starts_with(prefix)) weights.emplace_back(name.substr(prefix.size()), t);
+  nn::assign(*out.model, weights);
+  return out;
+}
+
+}  // namespace norma::apps

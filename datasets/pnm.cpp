@@ -1,0 +1,88 @@
+#include "datasets/pnm.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+
+#include "core/error.h"
+
+namespace norma::datasets {
+namespace {
+
+constexpr Index largest_side = 16384;
+
+/// The next number of the header: white space and comments before it are passed over. -1 when there is none.
+Index header_number(std::istream& in) {
+  for (int c = in.peek(); c == '#' || c == ' ' || c == '\t' || c == '\r' || c == '\n'; c = in.peek()) {
+    if (c == '#')
+      while (in.good() && in.get() != '\n') continue;
+    else
+      in.get();
+  }
+  Index value = -1;
+  while (in.peek() >= '0' && in.peek() <= '9' && value < largest_side * 10) value = std::max<Index>(value, 0) * 10 + (in.get() - '0');
+  return value;
+}
+
+/// The mean of a row-major plane over the box [y0, y1) x [x0, x1), whose borders may lie inside pixels.
+double box_mean(const std::uint8_t* plane, Index width, double y0, double y1, double x0, double x1) {
+  double sum = 0;
+  for (Index y = static_cast<Index>(y0); y < std::ceil(y1); ++y)
+    for (Index x = static_cast<Index>(x0); x < std::ceil(x1); ++x) {
+      const double h = std::min(y1, y + 1.0) - std::max(y0, static_cast<double>(y));
+      const double w = std::min(x1, x + 1.0) - std::max(x0, static_cast<double>(x));
+      sum += h * w * plane[y * width + x];
+    }
+  return sum / ((y1 - y0) * (x1 - x0));
+}
+
+}  // namespace
+
+Picture read_pnm(const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  if (!in) fail("{}: cannot be read; is the path right?", file.string());
+  char magic[2] = {};
+  in.read(magic, 2);
+  if (magic[0] != 'P' || (magic[1] != '5' && magic[1] != '6'))
+    fail("{}: is not a binary PGM or PPM picture (P5 or P6); convert it to one first", file.string());
+  Picture p;
+  p.channels = magic[1] == '6' ? 3 : 1;
+  p.width = header_number(in);
+  p.height = header_number(in);
+  const Index most = header_number(in);
+  if (p.width < 1 || p.height < 1 || p.width > largest_side || p.height > largest_side)
+    fail("{}: its header gives {} x {} pixels; from 1 to {} a side are possible", file.string(), p.width, p.height, largest_side);
+  if (most != 255) fail("{}: its samples go to {}; only 8 bits (255) are read", file.string(), most);
+  in.get();  // the one white space before the samples
+  std::vector<std::uint8_t> rows(static_cast<std::size_t>(p.width * p.height * p.channels));
+  in.read(reinterpret_cast<char*>(rows.data()), static_cast<std::streamsize>(rows.size()));
+  if (static_cast<std::size_t>(in.gcount()) != rows.size())
+    fail("{}: is cut short: {} of {} bytes of samples", file.string(), in.gcount(), rows.size());
+  p.pixels.resize(rows.size());
+  const Index plane = p.width * p.height;
+  for (Index i = 0; i < plane; ++i)
+    for (Index c = 0; c < p.channels; ++c) p.pixels[static_cast<std::size_t>(c * plane + i)] = rows[static_cast<std::size_t>(i * p.channels + c)];
+  return p;
+}
+
+Picture fitted(const Picture& from, Index side, Index channels) {
+  Picture out{side, side, channels, std::vector<std::uint8_t>(static_cast<std::size_t>(side * side * channels))};
+  const Index plane = from.width * from.height;
+  const auto edge = [side](Index i, Index size) {  // of box i; the last is exactly `size`, whatever rounding says
+    return i == side ? static_cast<double>(size) : static_cast<double>(i) * static_cast<double>(size) / static_cast<double>(side);
+  };
+  for (Index y = 0; y < side; ++y)
+    for (Index x = 0; x < side; ++x) {
+      double value[3] = {};
+      for (Index c = 0; c < from.channels; ++c)
+        value[c] = box_mean(from.pixels.data() + c * plane, from.width, edge(y, from.height), edge(y + 1, from.height),
+                            edge(x, from.width), edge(x + 1, from.width));
+      if (from.channels == 1) value[1] = value[2] = value[0];
+      if (from.channels == 3 && channels == 1) value[0] = 0.299 * value[0] + 0.587 * value[1] + 0.114 * value[2];  // ITU-R BT.601
+      for (Index c = 0; c < channels; ++c)
+        out.pixels[static_cast<std::size_t>((c * side + y) * side + x)] = static_cast<std::uint8_t>(std::lround(std::clamp(value[c], 0.0, 255.0)));
+    }
+  return out;
+}
+
+}  // namespace norma::datasets

@@ -1,0 +1,51 @@
+#include "inspect/heads_page.h"
+
+#include <bit>
+#include <cstring>
+
+#include <nlohmann/json.hpp>
+
+#include "inspect/page.h"
+
+namespace norma::inspect {
+
+extern const char heads_template[];  // inspect/heads.html, made into a string by CMake
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string base64(const void* data, std::size_t bytes) {
+  constexpr char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  const auto* p = static_cast<const unsigned char*>(data);
+  std::string out;
+  out.reserve((bytes + 2) / 3 * 4);
+  for (std::size_t i = 0; i < bytes; i += 3) {
+    const unsigned word = p[i] << 16 | (i + 1 < bytes ? p[i + 1] << 8 : 0) | (i + 2 < bytes ? p[i + 2] : 0);
+    for (int shift = 18; shift >= 0; shift -= 6) out += letters[word >> shift & 63];
+  }
+  if (bytes % 3) out.replace(out.size() - (3 - bytes % 3), 3 - bytes % 3, 3 - bytes % 3, '=');
+  return out;
+}
+
+}  // namespace
+
+std::string make_heads_page(const HeadsPage& page) {
+  static_assert(std::endian::native == std::endian::little, "the page reads little-endian floats");
+  Json layers = Json::array();
+  for (const HeadsLayer& layer : page.layers) {
+    const std::vector<double> wide = layer.weights.values();
+    const std::vector<float> a(wide.begin(), wide.end());
+    const HeadStats& s = layer.stats;
+    layers.push_back({{"place", layer.place}, {"heads", layer.weights.size(0)}, {"tokens", layer.weights.size(1)},
+                      {"fro", s.fro}, {"jacobian", s.jacobian}, {"row_sum", s.row_sum}, {"min", s.min}, {"max", s.max},
+                      {"negative_share", s.negative_share}, {"entropy", s.entropy},
+                      {"weights", base64(a.data(), a.size() * sizeof(float))}});
+  }
+  return fill_template(heads_template,
+                       {{"title", page.title}, {"summary", page.summary}, {"side", page.side}, {"channels", page.channels},
+                        {"pixels", base64(page.pixels.data(), page.pixels.size())}, {"patch", page.patch},
+                        {"class_token", page.class_token}, {"layers", layers}});
+}
+
+}  // namespace norma::inspect
