@@ -16,6 +16,7 @@ enum Exit { ok = 0, failure = 1, usage_error = 2, diverged = 3, interrupted = 13
 int train_verb(const Args& args);
 int eval_verb(const Args& args);
 int compare_verb(const Args& args);
+int report_verb(const Args& args);
 int info_verb(const Args& args);
 int data_verb(const Args& args);
 int gradcheck_verb(const Args& args);

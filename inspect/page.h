@@ -12,6 +12,7 @@ struct PageRun {
   std::string name;
   nlohmann::ordered_json config, summary;     // summary: null while the run goes on
   std::vector<nlohmann::ordered_json> rows;   // lines of metrics.jsonl
+  std::string note;                           // what the reader should know, such as a line that was cut
 };
 
 /// The page as text. Names are data: they reach the reader as text, whatever they hold.
