@@ -72,7 +72,7 @@ int compare_verb(const Args& args) {
     }
     all.push_back({{"run", path}, {"attention", r.config.value("attention", "?")}, {"test_accuracy", test ? number(*test, "test_accuracy") : NAN},
                    {"test_loss", test ? number(*test, "test_loss") : NAN}, {"seconds", number(r.summary, "seconds")}, {"fro", fro}});
-    page.push_back({r.name, r.config, r.summary, r.rows});
+    page.push_back({r.name, r.config, r.summary, r.rows, r.note});
   }
   const std::string text = inspect::make_page("Norma: " + std::to_string(runs.size()) + " runs compared", page);
   train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));

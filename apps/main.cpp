@@ -18,6 +18,7 @@ constexpr Verb verbs[] = {
     {"eval", eval_verb, "accuracy of a run on the test images"},
     {"compare", compare_verb, "table and page of two or more runs side by side"},
     {"inspect", inspect_verb, "the attention matrix of every head on one image, as a table and a page"},
+    {"report", report_verb, "one page of all that one or more runs recorded"},
     {"info", info_verb, "parameters, FLOPs and memory of a model"},
     {"data", data_verb, "what data sets are installed, and how to get them"},
     {"gradcheck", gradcheck_verb, "check the derivatives of an op, or of a small model"},

@@ -17,6 +17,7 @@ int train_verb(const Args& args);
 int eval_verb(const Args& args);
 int compare_verb(const Args& args);
 int inspect_verb(const Args& args);
+int report_verb(const Args& args);
 int info_verb(const Args& args);
 int data_verb(const Args& args);
 int gradcheck_verb(const Args& args);

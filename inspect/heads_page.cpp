@@ -9,7 +9,7 @@
 
 namespace norma::inspect {
 
-extern const char heads_template[];  // inspect/heads.html, made into a string by CMake
+extern const char page_heads[];  // inspect/page/heads.html, made into a string by CMake
 
 namespace {
 
@@ -42,7 +42,7 @@ std::string make_heads_page(const HeadsPage& page) {
                       {"negative_share", s.negative_share}, {"entropy", s.entropy},
                       {"weights", base64(a.data(), a.size() * sizeof(float))}});
   }
-  return fill_template(heads_template,
+  return fill_page(page_heads,
                        {{"title", page.title}, {"summary", page.summary}, {"side", page.side}, {"channels", page.channels},
                         {"pixels", base64(page.pixels.data(), page.pixels.size())}, {"patch", page.patch},
                         {"class_token", page.class_token}, {"layers", layers}});

@@ -1,19 +1,69 @@
 #include "inspect/page.h"
 
+#include <map>
+#include <string_view>
+
 namespace norma::inspect {
 
-extern const char page_template[];  // inspect/page.html, made into a string by CMake
+// The files in inspect/page/, made into strings by CMake.
+extern const char page_html[], page_css[], page_chart[], page_report[];
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+void put(std::string& page, std::string_view mark, std::string_view text) { page.replace(page.find(mark), mark.size(), text); }
+
+/// Rows repeat the name of every parameter; on the page it stands once: "parameters" becomes columns of numbers in the order of
+/// `names`.
+Json with_columns(Json row, const std::vector<std::string>& names) {
+  if (!row.contains("parameters")) return row;
+  Json columns = {{"weight", Json::array()}, {"grad", Json::array()}, {"update", Json::array()}};
+  std::map<std::string_view, const Json*> measured;
+  for (const auto& [name, measures] : row["parameters"].items()) measured[name] = &measures;
+  for (const std::string& name : names)
+    for (auto& [key, column] : columns.items()) {
+      const auto found = measured.find(name);
+      column.push_back(found != measured.end() && found->second->contains(key) ? found->second->at(key) : Json());
+    }
+  row["parameters"] = std::move(columns);
+  return row;
+}
+
+std::vector<std::string> parameter_names(const std::vector<Json>& rows) {
+  std::vector<std::string> names;
+  for (const Json& row : rows) {
+    if (!row.contains("parameters")) continue;
+    for (const auto& [name, measures] : row["parameters"].items()) names.push_back(name);
+    break;
+  }
+  return names;
+}
+
+}  // namespace
 
 std::string make_page(const std::string& title, const std::vector<PageRun>& runs) {
-  nlohmann::ordered_json data = {{"title", title}, {"runs", nlohmann::ordered_json::array()}};
-  for (const PageRun& r : runs)
-    data["runs"].push_back({{"name", r.name}, {"config", r.config}, {"summary", r.summary}, {"rows", r.rows}});
+  Json data = {{"title", title}, {"runs", Json::array()}};
+  for (const PageRun& r : runs) {
+    const std::vector<std::string> names = parameter_names(r.rows);
+    Json rows = Json::array();
+    for (const Json& row : r.rows) rows.push_back(with_columns(row, names));
+    data["runs"].push_back({{"name", r.name}, {"config", r.config}, {"summary", r.summary}, {"note", r.note},
+                            {"parameters", names}, {"rows", std::move(rows)}});
+  }
+  std::string page = page_html;
+  put(page, "/*CHART*/", page_chart);
+  put(page, "/*REPORT*/", page_report);
+  return fill_page(page, data);
+}
+
+std::string fill_page(std::string page, const Json& data) {
   // Inside <script> only "<" could end the data; JSON may spell it as an escape. Invalid UTF-8 is replaced.
-  std::string text = data.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace), safe;
+  std::string text = data.dump(-1, ' ', false, Json::error_handler_t::replace), safe;
   for (char c : text) c == '<' ? safe += "\\u003c" : safe += c;
-  std::string page = page_template;
-  const std::string mark = "/*DATA*/null";
-  return page.replace(page.find(mark), mark.size(), safe);
+  put(page, "/*STYLE*/", page_css);
+  put(page, "/*DATA*/null", safe);
+  return page;
 }
 
 }  // namespace norma::inspect

@@ -4,7 +4,7 @@
 #include <chrono>
 #include <cmath>
 
-#include "inspect/probe.h"
+#include "train/record.h"
 
 namespace norma::train {
 namespace {
@@ -30,18 +30,6 @@ nn::Named without_prefix(const std::string& prefix, const nn::Named& tensors) {
   for (auto& [name, t] : tensors)
     if (name.starts_with(prefix)) out.emplace_back(name.substr(prefix.size()), t);
   return out;
-}
-
-Json attention_json(inspect::Probe& probe) {
-  Json layers = Json::array();
-  for (auto& [place, s] : probe.take_attention()) {
-    Json row = {{"place", place}, {"fro", s.fro}, {"jacobian", s.jacobian}, {"grad_a", s.grad_a}, {"grad_s", s.grad_s},
-                {"score_rms", s.score_rms}, {"row_sum", s.row_sum}, {"min", s.min}, {"max", s.max},
-                {"negative_share", s.negative_share}};
-    if (!s.entropy.empty() && std::isfinite(s.entropy[0])) row["entropy"] = s.entropy;
-    layers.push_back(std::move(row));
-  }
-  return layers;
 }
 
 std::string config_text(const TrainConfig& config) {
@@ -166,6 +154,8 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     }
     const double norm = gradient_norm(model), lr = learning_rate(schedule, state.step);
     const bool finite = std::isfinite(loss_value) && std::isfinite(norm);
+    std::optional<ParameterWatch> parameters;
+    if (log) parameters.emplace(model);
     if (finite) {
       optimizer->step(lr, config.clip > 0 && norm > config.clip ? config.clip / norm : 1);
       if (ema) ema->update(model);
@@ -180,7 +170,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     if (log) {
       folder.log({{"step", state.step}, {"epoch", static_cast<double>(state.step) / static_cast<double>(per_epoch)},
                   {"loss", loss_value}, {"accuracy", accuracy}, {"lr", lr}, {"grad_norm", norm}, {"skipped", state.skipped},
-                  {"attention", attention_json(probe)}});
+                  {"attention", attention_json(probe)}, {"parameters", parameters->after_step()}});
     }
     ++state.step;
 

@@ -6,8 +6,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
-#include <sstream>
 
 #include "train/json.h"
 
@@ -29,14 +27,6 @@ std::vector<fs::path> checkpoints(const fs::path& run) {  // oldest first
 }
 
 std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text.data(), text.size())); }
-
-std::string read_text(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) fail("{}: cannot be read ({})", path.string(), std::strerror(errno));
-  std::stringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
 
 Json to_json(const RunState& s) {
   return {{"step", s.step},       {"skipped", s.skipped},     {"skipped_in_a_row", s.skipped_in_a_row},
@@ -75,7 +65,14 @@ void RunFolder::write_summary(const Json& summary) const {
   write_file_atomically(path_ / "summary.json", bytes_of(summary.dump(2) + "\n"));
 }
 
+void RunFolder::start_events() {
+  std::string left_out;
+  const std::vector<Json> so_far = read_metrics(path_ / "metrics.jsonl", left_out);
+  events_ = std::make_unique<EventFile>(path_, so_far);
+}
+
 void RunFolder::log(const Json& row) {
+  if (!events_) start_events();
   const std::string line = row.dump() + "\n";
   const fs::path file = path_ / "metrics.jsonl";
   const int fd = ::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
@@ -86,6 +83,7 @@ void RunFolder::log(const Json& row) {
   if (written != static_cast<ssize_t>(line.size()))
     fail("{}: {} of {} bytes written ({})", file.string(), std::max<ssize_t>(written, 0), line.size(),
          written < 0 ? std::strerror(error) : "no space left on device");
+  events_->append(row);
 }
 
 void RunFolder::save(RunState state, const nn::Named& tensors) {
@@ -129,26 +127,7 @@ void RunFolder::rewind_metrics(const RunState& state) {
          error ? 0 : size, state.step, state.metrics_bytes);
   fs::resize_file(file, static_cast<std::uintmax_t>(state.metrics_bytes), error);
   if (error) fail("{}: cannot be cut to {} bytes ({})", file.string(), state.metrics_bytes, error.message());
-}
-
-RunRecord read_run(const fs::path& path) {
-  if (!fs::is_directory(path)) fail("run folder {}: there is no such folder", path.string());
-  if (!fs::exists(path / "config.json")) fail("run folder {}: holds no config.json; is it a run?", path.string());
-  RunRecord run;
-  run.name = path.filename().empty() ? path.parent_path().filename().string() : path.filename().string();
-  run.config = parse_json(read_text(path / "config.json"), (path / "config.json").string(), {});
-  if (fs::exists(path / "summary.json"))
-    run.summary = parse_json(read_text(path / "summary.json"), (path / "summary.json").string(), {});
-  if (!fs::exists(path / "metrics.jsonl"))
-    fail("run folder {}: holds no metrics.jsonl yet; has the run made a step?", path.string());
-  const std::string text = read_text(path / "metrics.jsonl");
-  for (std::size_t begin = 0, line = 1; begin < text.size(); ++line) {
-    const std::size_t end = text.find('\n', begin);
-    if (end == std::string::npos) break;  // still being written
-    run.rows.push_back(parse_json(text.substr(begin, end - begin), fmt::format("{}:{}", (path / "metrics.jsonl").string(), line), {}));
-    begin = end + 1;
-  }
-  return run;
+  start_events();
 }
 
 }  // namespace norma::train

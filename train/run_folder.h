@@ -1,20 +1,20 @@
-// A run folder: config.json, metrics.jsonl (one object a line), checkpoints, summary.json. What a run was, and all that is needed
-// to continue it to the bit.
+// A run folder: config.json, metrics.jsonl (one object a line), the same as a TensorBoard event file, checkpoints, summary.json. What
+// a run was, and all that is needed to continue it to the bit.
 #pragma once
 
 #include <cstdio>
 #include <filesystem>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
+#include "train/event_file.h"
+#include "train/run_record.h"
 #include "train/safetensors.h"
 
 namespace norma::train {
-
-using Json = nlohmann::ordered_json;
 
 /// Where a run stands between two steps; with the tensors of a checkpoint it is the whole state.
 struct RunState {
@@ -32,7 +32,7 @@ class RunFolder {
   const std::filesystem::path& path() const { return path_; }
 
   void write_config(const Json& config) const;
-  /// Appends one line to metrics.jsonl. Throws when the disk is full.
+  /// Appends one line to metrics.jsonl, and its numbers to the event file. Throws when the disk is full.
   void log(const Json& row);
   void write_summary(const Json& summary) const;
 
@@ -41,20 +41,13 @@ class RunFolder {
   /// The newest checkpoint that is whole, or nothing. A damaged one is passed over, told through `warn`.
   static std::optional<std::pair<RunState, nn::Named>> load(const std::filesystem::path& run,
                                                             const std::function<void(const std::string&)>& warn);
-  /// Cuts metrics.jsonl back to a state's length.
+  /// Cuts metrics.jsonl and the event file back to where a state stood.
   void rewind_metrics(const RunState& state);
 
  private:
+  void start_events();
   std::filesystem::path path_;
+  std::unique_ptr<EventFile> events_;
 };
-
-/// A finished or running run, read back for comparing. Throws naming the file and line that is wrong; a last line that is cut short
-/// (being written) is left out.
-struct RunRecord {
-  std::string name;
-  Json config, summary;  // summary: null when the run has not ended
-  std::vector<Json> rows;
-};
-RunRecord read_run(const std::filesystem::path& path);
 
 }  // namespace norma::train

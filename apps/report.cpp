@@ -1,0 +1,49 @@
+// norma report: all that one or more runs recorded, as one page for the browser.
+#include "apps/verbs.h"
+#include "inspect/page.h"
+#include "train/run_folder.h"
+
+namespace norma::apps {
+
+int report_verb(const Args& args) {
+  std::string html, log_format = "text";
+  bool help = false;
+  train::Options options;
+  options("html", html, "where to write the page; left out: report.html, in the run's folder if there is one run");
+  options("log_format", log_format, "text, or json: one object on stdout");
+  options("help", help, "print this, and stop");
+  const Args runs = options.read_flags(args);
+  options.apply();
+  if (help) {
+    fmt::print("usage: norma report RUN... [flags]\n\nA page of all that the runs recorded: loss and accuracy, the norms of every layer's attention matrix and of\n"
+               "its Jacobian and gradient by head, the norms and updates of the weights, and what the runs were. Several runs lie\n"
+               "over each other. The page is one file, needs no network, and gives its numbers as tables and as CSV. A run that\n"
+               "is still going on can be reported too.\n{}", options.help());
+    return ok;
+  }
+  if (runs.empty()) throw UsageError("report: name the run folders, as in norma report runs/a runs/b");
+  if (log_format != "text" && log_format != "json")
+    throw UsageError(fmt::format("--log-format: \"{}\" is not possible; there are text, json", log_format));
+
+  std::vector<inspect::PageRun> page;
+  nlohmann::ordered_json notes = nlohmann::ordered_json::array();
+  for (const std::string& path : runs) {
+    train::RunRecord r = train::read_run(path);
+    if (!r.note.empty()) {
+      fmt::print(stderr, "{}\n", r.note);
+      notes.push_back(r.note);
+    }
+    page.push_back({r.name, std::move(r.config), std::move(r.summary), std::move(r.rows), std::move(r.note)});
+  }
+  if (html.empty()) html = runs.size() == 1 ? (std::filesystem::path(runs[0]) / "report.html").string() : "report.html";
+  const std::string title = page.size() == 1 ? "Norma: " + page[0].name : fmt::format("Norma: {} runs", page.size());
+  const std::string text = inspect::make_page(title, page);
+  train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));
+  if (log_format == "json")
+    print_result({{"runs", runs}, {"html", html}, {"bytes", text.size()}, {"notes", notes}}, true);
+  else
+    fmt::print("page: {}\n", html);
+  return ok;
+}
+
+}  // namespace norma::apps

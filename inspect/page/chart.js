@@ -1,0 +1,148 @@
+// Drawing: elements, tables, CSV, and one kind of chart.
+const make = (tag, text, parent) => { const e = document.createElement(tag); if (text !== undefined) e.textContent = text; if (parent) parent.append(e); return e; };
+const svg = (tag, attributes, parent) => {
+  const e = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const k in attributes) k === "stroke" || k === "fill" ? e.style[k] = attributes[k] : e.setAttribute(k, attributes[k]);
+  if (parent) parent.append(e);
+  return e;
+};
+const number = v => v === undefined || v === null || !isFinite(v) ? "–" : v !== 0 && (Math.abs(v) < 0.001 || Math.abs(v) >= 1e5) ? v.toExponential(2) : String(+v.toPrecision(4));
+const drawable = v => typeof v === "number" && isFinite(v);
+
+function table(parent, head, rows) {
+  const box = make("div", undefined, parent); box.className = "scroll";
+  const t = make("table", undefined, box), h = make("tr", undefined, make("thead", undefined, t)), body = make("tbody", undefined, t);
+  for (const c of head) make("th", c, h).scope = "col";
+  for (const r of rows) { const tr = make("tr", undefined, body); for (const c of r) make("td", c, tr); }
+  return body;
+}
+
+// Text of a CSV file (RFC 4180). A text that a spreadsheet would run as a formula gets an apostrophe.
+const csvCell = v => {
+  if (v === undefined || v === null) return "";
+  let s = String(v);
+  if (typeof v === "string" && /^[=+\-@\t\r]/.test(s)) s = "'" + s;
+  return /[",\r\n]/.test(s) ? '"' + s.replaceAll('"', '""') + '"' : s;
+};
+const csvText = rows => rows.map(r => r.map(csvCell).join(",")).join("\r\n") + "\r\n";
+function download(name, rows) {
+  const a = make("a");
+  a.href = URL.createObjectURL(new Blob([csvText(rows)], {type: "text/csv"}));
+  a.download = name;
+  a.click();
+  setTimeout(() => URL.revokeObjectURL(a.href), 1000);
+}
+
+// Ticks at 1, 2, 5 times a power of ten; on a logarithmic axis (in exponents) at decades, and thrice a decade where there are few.
+function linearTicks(a, b, n) {
+  const rough = (b - a) / n, unit = 10 ** Math.floor(Math.log10(rough)), step = [1, 2, 5, 10].map(k => k * unit).find(s => s >= rough), out = [];
+  for (let v = Math.ceil(a / step) * step; v <= b + step * 1e-9; v += step) out.push(Math.abs(v) < step * 1e-9 ? 0 : v);
+  return out;
+}
+function logTicks(a, b) {
+  const all = [];
+  for (let k = Math.floor(a); k <= b; ++k) all.push(k, k + Math.log10(3));
+  const inside = all.filter(v => v >= a && v <= b);
+  if (inside.length < 2) return linearTicks(a, b, 4);
+  const decades = inside.filter(Number.isInteger), every = Math.ceil(decades.length / 6);
+  return inside.length > 4 ? decades.filter((_, i) => i % every === 0) : inside;
+}
+
+/* A chart of lines with its numbers as a table below.
+   series: {name, color, dash, width, opacity, points: [[x, y], ...], dots: marks too, bare: marks only, quiet: not under the pointer,
+            spread: x -> [low, high] beside the value under the pointer}
+   options: {log, bounds: [{y, label}], x: label of the axis, ticks: [[x, label], ...] where x counts things}
+   Returns a function that shows other series. */
+function chart(parent, title, series, options = {}) {
+  const figure = make("figure", undefined, parent);
+  make("figcaption", title, figure);
+  const box = svg("svg", {role: "img", "aria-label": title}, figure), xLabel = options.x || "epoch", bounds = options.bounds || [];
+  const f = options.log ? Math.log10 : v => v;
+  const kept = list => list.map(s => ({...s, points: s.points.filter(p => drawable(p[0]) && drawable(p[1]) && (!options.log || p[1] > 0))}));
+  const shown = x => options.ticks ? (options.ticks.find(t => t[0] === Math.round(x)) || [0, number(x)])[1] : `${xLabel} ${number(x)}`;
+  series = kept(series);
+
+  function draw() {
+    box.replaceChildren();
+    const W = Math.max(260, figure.clientWidth - 20), H = 220, left = 50, right = 10, top = 12, bottom = 36;
+    box.setAttribute("viewBox", `0 0 ${W} ${H}`); box.style.height = H + "px";
+    const all = series.flatMap(s => s.points);
+    if (!all.length) { svg("text", {x: W / 2, y: H / 2, "text-anchor": "middle"}, box).textContent = "nothing recorded"; return; }
+    const xs = all.map(p => p[0]), ys = all.map(p => f(p[1])).concat(bounds.map(b => f(b.y)));
+    const low = a => a.reduce((m, v) => Math.min(m, v)), high = a => a.reduce((m, v) => Math.max(m, v));
+    let x0 = low(xs), x1 = high(xs), y0 = low(ys), y1 = high(ys);
+    if (options.ticks) { x0 = options.ticks[0][0] - 0.5; x1 = options.ticks[options.ticks.length - 1][0] + 0.5; }
+    if (x1 === x0) x1 = x0 + 1;
+    if (y1 - y0 < 1e-12) { y0 -= 0.5; y1 += 0.5; } else { const margin = (y1 - y0) * 0.06; y1 += margin; y0 -= margin; }
+    const X = v => left + (v - x0) / (x1 - x0) * (W - left - right), at = t => H - bottom - (t - y0) / (y1 - y0) * (H - top - bottom), Y = v => at(f(v));
+
+    for (const t of options.log ? logTicks(y0, y1) : linearTicks(y0, y1, 4)) {
+      svg("line", {class: "axis", x1: left, x2: W - right, y1: at(t), y2: at(t)}, box);
+      svg("text", {x: left - 6, y: at(t) + 4, "text-anchor": "end"}, box).textContent = number(options.log ? +(10 ** t).toPrecision(2) : t);
+    }
+    const every = options.ticks ? Math.ceil(options.ticks.length * 34 / (W - left - right)) : 1;
+    const xTicks = options.ticks ? options.ticks.filter((_, i) => i % every === 0) : linearTicks(x0, x1, Math.max(3, Math.floor(W / 110))).map(t => [t, number(t)]);
+    for (const [t, text] of xTicks) svg("text", {x: X(t), y: H - bottom + 15, "text-anchor": "middle"}, box).textContent = text;
+    svg("text", {x: (left + W - right) / 2, y: H - 4, "text-anchor": "middle"}, box).textContent = xLabel;
+    for (const b of bounds) {
+      svg("line", {class: "bound", x1: left, x2: W - right, y1: Y(b.y), y2: Y(b.y)}, box);
+      svg("text", {x: W - right - 2, y: Y(b.y) - 4, "text-anchor": "end"}, box).textContent = b.label;
+    }
+    for (const s of series) {
+      if (!s.bare && s.points.length > 1) {
+        const d = s.points.map((p, i) => (i ? "L" : "M") + X(p[0]).toFixed(1) + " " + Y(p[1]).toFixed(1)).join("");
+        svg("path", {d, fill: "none", stroke: s.color, "stroke-width": s.width || 2, "stroke-opacity": s.opacity || 1, "stroke-dasharray": s.dash || "", "stroke-linejoin": "round"}, box);
+      }
+      if (s.points.length === 1 || s.dots || s.bare)
+        for (const p of s.points) svg("circle", {cx: X(p[0]), cy: Y(p[1]), r: s.bare ? 2.5 : 3, fill: s.color, "fill-opacity": s.opacity || 1}, box);
+    }
+    hover(X, x => x0 + (x - left) / (W - left - right) * (x1 - x0), W, top, H - bottom);
+  }
+
+  // The numbers nearest to the pointer.
+  function hover(X, x_at, W, top, bottom) {
+    const rule = svg("line", {class: "axis", y1: top, y2: bottom, visibility: "hidden"}, box);
+    let tip;
+    const leave = () => { if (tip) tip.remove(); tip = undefined; rule.setAttribute("visibility", "hidden"); };
+    figure.querySelectorAll(".tip").forEach(t => t.remove());
+    box.onpointermove = e => {
+      const r = box.getBoundingClientRect(), x = x_at((e.clientX - r.left) * W / r.width);
+      if (!tip) { tip = make("div", undefined, figure); tip.className = "tip"; }
+      tip.replaceChildren();
+      let where;
+      for (const s of series) {
+        if (s.quiet || !s.points.length) continue;
+        const p = s.points.reduce((a, b) => Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a), range = s.spread && s.spread(p[0]);
+        where = p[0];
+        make("div", `${s.name}: ${number(p[1])}` + (range ? ` (heads ${number(range[0])} to ${number(range[1])})` : ""), tip).style.color = s.color;
+      }
+      if (where === undefined) return leave();
+      tip.prepend(make("div", shown(where)));
+      for (const k of ["x1", "x2"]) rule.setAttribute(k, X(where));
+      rule.setAttribute("visibility", "visible");
+      const place = X(where) / W * r.width + 20, flipped = place + tip.offsetWidth > figure.clientWidth ? place - tip.offsetWidth - 24 : place;
+      tip.style.left = Math.max(4, Math.min(flipped, figure.clientWidth - tip.offsetWidth - 4)) + "px";
+    };
+    box.onpointerleave = leave;
+  }
+
+  const details = make("details", undefined, figure);
+  make("summary", "numbers", details);
+  function numbers() {
+    const named = series.filter(s => s.points.length), xs = [...new Set(named.flatMap(s => s.points.map(p => p[0])))].sort((a, b) => a - b);
+    const columns = named.map(s => new Map(s.points.map(p => [p[0], p[1]])));
+    const label = x => options.ticks ? shown(x) : x;
+    return {head: [xLabel, ...named.map(s => s.name)], rows: xs.map(x => [label(x), ...columns.map(c => c.get(x))])};
+  }
+  function list() {
+    details.replaceChildren(details.firstChild);
+    if (!details.open) return;
+    const n = numbers();
+    table(details, n.head, n.rows.map(r => r.map(v => typeof v === "string" ? v : number(v))));
+    const b = make("button", "as CSV", details); b.type = "button";
+    b.onclick = () => download(title.replace(/[^\w]+/g, "-") + ".csv", [n.head, ...n.rows]);
+  }
+  details.ontoggle = list;
+  draw(); new ResizeObserver(draw).observe(box);
+  return other => { series = kept(other); draw(); list(); };
+}

@@ -1,0 +1,218 @@
+// `norma report`, the norms of parameters it shows, and run folders that are not what they should be.
+#include <catch2/catch.hpp>
+
+#include <cmath>
+#include <fstream>
+#include <sstream>
+
+#include "autograd/grad.h"
+#include "models/vit.h"
+#include "tests/program.h"
+#include "train/json.h"
+#include "train/optimizer.h"
+#include "train/record.h"
+
+using namespace norma;
+using namespace norma::test;
+using Catch::Matchers::Contains;
+using Catch::Matchers::Equals;
+using train::Json;
+namespace fs = std::filesystem;
+
+namespace {
+
+const char* good_config = R"({"model": "vit", "attention": "softmax", "pool": "cls", "data": "fashion-mnist", "optimizer": "adamw", "image": 0,
+  "patch": 7, "width": 32, "depth": 2, "heads": 2, "batch": 64, "epochs": 1, "seed": 1, "lr": 0.001})";
+const std::string good_row = R"({"step": 0, "epoch": 0.0, "loss": 2.5, "accuracy": 0.1, "lr": 1e-6, "grad_norm": 1.5, "skipped": 0, "attention": [)"
+                             R"({"place": "blocks.0.attn.stats", "fro": [1.0, 2.0]}], "parameters": {"head.bias": {"weight": 0.0, "grad": 0.5}}})";
+
+void write(const fs::path& file, const std::string& text) { std::ofstream(file, std::ios::binary) << text; }
+
+fs::path run_folder(const std::string& name, const std::string& config, const std::string& metrics) {
+  const fs::path run = fresh_folder(name);
+  write(run / "config.json", config);
+  write(run / "metrics.jsonl", metrics);
+  return run;
+}
+
+/// The data inside a page.
+Json data_of(const fs::path& page) {
+  const std::string html = contents(page), mark = "const data = ";
+  const std::size_t begin = html.find(mark) + mark.size();
+  return Json::parse(html.substr(begin, html.find(";\n", begin) - begin));
+}
+
+std::string replaced(std::string text, const std::string& from, const std::string& to) {
+  REQUIRE(text.find(from) != std::string::npos);
+  return text.replace(text.find(from), from.size(), to);
+}
+
+double length(const std::vector<double>& v) {
+  double sum = 0;
+  for (double x : v) sum += x * x;
+  return std::sqrt(sum);
+}
+
+}  // namespace
+
+TEST_CASE("norms of parameters are those of the step that was made", "[report]") {
+  models::ViTConfig config;
+  config.image = 8, config.patch = 4, config.classes = 5, config.width = 16, config.depth = 1, config.heads = 2;
+  models::ViT model(config, 1, {DType::f64});
+  const auto optimizer = train::Optimizer::make({.lr = 1e-2}, model);
+  const Tensor images = cast(reshape(arange(2 * 3 * 64), {2, 3, 8, 8}), DType::f64) * 1e-2;
+  backward(cross_entropy(model(images), from_values({1, 3}, {2}, {DType::i64})));
+  std::map<std::string, std::vector<double>> weights, gradients;
+  for (const auto& [name, p] : nn::parameters(model)) weights[name] = p.values(), gradients[name] = p.grad().values();
+  const train::ParameterWatch watch(model);
+  optimizer->step(1e-2, 0.5);
+  const Json found = watch.after_step();
+  REQUIRE(found.size() == weights.size());
+  for (const auto& [name, p] : nn::parameters(model)) {
+    CAPTURE(name);
+    std::vector<double> change = p.values();
+    for (std::size_t i = 0; i < change.size(); ++i) change[i] -= weights[name][i];
+    const double weight = length(weights[name]);
+    CHECK(found[name]["weight"].get<double>() == Approx(weight).epsilon(1e-6).margin(0));
+    CHECK(found[name]["grad"].get<double>() == Approx(length(gradients[name])).epsilon(1e-6).margin(0));
+    CHECK(found[name].contains("update") == (weight != 0));
+    if (weight == 0) continue;
+    CHECK(found[name]["update"].get<double>() == Approx(length(change) / weight).epsilon(1e-6).margin(0));
+    CHECK(found[name]["update"].get<double>() > 0);
+  }
+}
+
+TEST_CASE("what is logged changes no bit of the weights", "[report]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("report-bits");
+  auto weights = [&](const char* every) {
+    const Finished f = run_norma({"train", "vit", "--data-dir", data.string(), "--width", "8", "--depth", "1", "--heads", "2", "--patch", "14", "--batch", "8",
+                                  "--epochs", "1", "--log-every", every, "--out", (runs / every).string()});
+    CAPTURE(f.err);
+    REQUIRE(f.code == 0);
+    const std::string all = contents(runs / every / "checkpoint-000000008.safetensors");
+    return all.substr(all.find("}\"}") + 3);  // after the header, whose state tells log_every
+  };
+  CHECK(weights("1") == weights("1000"));
+}
+
+TEST_CASE("a report of a run goes into its folder and holds all that was recorded", "[report]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("report");
+  for (const char* name : {"a", "b"}) {
+    const Finished f = run_norma({"train", "vit", "--data-dir", data.string(), "--width", "8", "--depth", "2", "--heads", "2", "--patch", "14", "--batch", "8",
+                                  "--epochs", "1", "--log-every", "2", "--out", (runs / name).string(), "--attention", name[0] == 'a' ? "softmax" : "x^3/sqrt(N)"});
+    CAPTURE(f.err);
+    REQUIRE(f.code == 0);
+  }
+  Finished f = run_norma({"report", (runs / "a").string()});
+  CAPTURE(f.err);
+  REQUIRE(f.code == 0);
+  CHECK_THAT(f.out, Equals(fmt::format("page: {}\n", (runs / "a" / "report.html").string())));
+  CHECK(f.err.empty());
+  const Json page = data_of(runs / "a" / "report.html");
+  REQUIRE(page["runs"].size() == 1);
+  const Json& run = page["runs"][0];
+  CHECK(run["name"] == "a");
+  CHECK(run["note"] == "");
+  CHECK(run["rows"].size() == 6);  // steps 0, 2, 4, 6, 7 and the evaluation
+  CHECK(run["parameters"].size() == 30);
+  std::ifstream metrics(runs / "a" / "metrics.jsonl");
+  std::string line;
+  REQUIRE(std::getline(metrics, line));
+  const Json first = Json::parse(line);
+  CHECK(run["rows"][0]["attention"] == first["attention"]);
+  for (std::size_t i = 0; i < run["parameters"].size(); ++i) {
+    const Json& logged = first["parameters"][run["parameters"][i].get<std::string>()];
+    for (const char* key : {"weight", "grad"}) CHECK(run["rows"][0]["parameters"][key][i] == logged[key]);
+    CHECK(run["rows"][0]["parameters"]["update"][i] == logged.value("update", Json()));
+  }
+
+  f = run_norma({"report", (runs / "a").string(), (runs / "b").string(), "--html", (runs / "both.html").string(), "--log-format", "json"});
+  REQUIRE(f.code == 0);
+  CHECK(Json::parse(f.out)["html"] == (runs / "both.html").string());
+  CHECK(data_of(runs / "both.html")["runs"].size() == 2);
+  const std::string html = contents(runs / "both.html");
+  CHECK(html.find("https://") == std::string::npos);
+  CHECK(html.find("src=") == std::string::npos);
+  for (const char* mark : {"/*STYLE*/", "/*CHART*/", "/*REPORT*/", "/*DATA*/"}) CHECK(html.find(mark) == std::string::npos);
+}
+
+TEST_CASE("a run that is being written is reported up to its last whole line, and says so", "[report]") {
+  const auto run = run_folder("report-cut", good_config, good_row + "\n" + good_row.substr(0, 100));
+  const Finished f = run_norma({"report", run.string()});
+  CHECK(f.code == 0);
+  const std::string note = (run / "metrics.jsonl").string() + ":2: the line is cut after 100 bytes (the run is going on, or was stopped); left out";
+  CHECK_THAT(f.err, Equals(note + "\n"));
+  const Json page = data_of(run / "report.html");
+  CHECK(page["runs"][0]["rows"].size() == 1);
+  CHECK(page["runs"][0]["note"] == note);
+  CHECK(page["runs"][0]["summary"].is_null());
+}
+
+TEST_CASE("names and texts that look like script stay text", "[report]") {
+  const auto run = run_folder("report-<script>alert(1)<", replaced(good_config, "\"softmax\"", "\"</script><script>alert(2)</script>\""), good_row + "\n");
+  REQUIRE(run_norma({"report", run.string()}).code == 0);
+  const std::string html = contents(run / "report.html");
+  CHECK(html.find("<script>alert") == std::string::npos);
+  CHECK(data_of(run / "report.html")["runs"][0]["config"]["attention"] == "</script><script>alert(2)</script>");
+}
+
+TEST_CASE("run folders that are none, and those of another version, are told apart", "[report]") {
+  const fs::path here = fresh_folder("report-bad"), config = here / "config.json", metrics = here / "metrics.jsonl";
+  auto message = [&] {
+    const Finished f = run_norma({"report", here.string()});
+    CHECK(f.code == 1);
+    CHECK(f.out.empty());
+    CHECK(!fs::exists(here / "report.html"));
+    return f.err;
+  };
+  const std::string version = "; was the run made by another version of norma?\n";
+  CHECK_THAT(message(), Equals(fmt::format("norma: run folder {}: is empty; has norma train --out written there?\n", here.string())));
+  write(here / "notes.txt", "x");
+  CHECK_THAT(message(), Equals(fmt::format("norma: run folder {}: holds no config.json; is it a run?\n", here.string())));
+  write(config, good_config);
+  CHECK_THAT(message(), Equals(fmt::format("norma: run folder {}: holds no metrics.jsonl yet; has the run made a step?\n", here.string())));
+
+  write(metrics, good_row + "\n");
+  write(config, std::string(good_config).substr(0, 40));
+  CHECK_THAT(message(), Contains(config.string() + ": JSON error at byte 40"));
+  write(config, "[1]");
+  CHECK_THAT(message(), Equals(fmt::format("norma: {}: \"the whole\" is [1], it must be an object", config.string()) + version));
+  write(config, replaced(good_config, "\"heads\"", "\"head_count\""));
+  CHECK_THAT(message(), Equals(fmt::format("norma: {}: there is no \"heads\"", config.string()) + version));
+  write(config, replaced(good_config, "\"lr\": 0.001", "\"lr\": \"0.001\""));
+  CHECK_THAT(message(), Equals(fmt::format("norma: {}: \"lr\" is \"0.001\", it must be a number", config.string()) + version));
+  write(config, good_config);
+
+  struct Case { std::string from, to, text; };
+  for (const Case& c : std::vector<Case>{
+           {"\"step\": 0", "\"iteration\": 0", "there is no \"step\""},
+           {"\"loss\": 2.5", "\"loss\": [2.5]", "\"loss\" is [2.5], it must be a number"},
+           {"[1.0, 2.0]", "1.5", "\"fro\" is 1.5, it must be a list of one number a head"},
+           {"[1.0, 2.0]", "[1.0, \"x\"]", "\"fro\" is [1.0,\"x\"], it must be a list of one number a head"},
+           {"{\"weight\": 0.0, \"grad\": 0.5}", "[0.0, 0.5]", "\"head.bias\" is [0.0,0.5], it must be an object of numbers"}}) {
+    write(metrics, good_row + "\n" + replaced(good_row, c.from, c.to) + "\n");
+    CHECK_THAT(message(), Equals(fmt::format("norma: {}:2: {}", metrics.string(), c.text) + version));
+  }
+  write(metrics, good_row + "\n" + good_row.substr(0, 30) + "\n" + good_row + "\n");  // cut, but not at the end
+  CHECK_THAT(message(), Contains(metrics.string() + ":2: JSON error at byte 30"));
+  write(metrics, good_row + "\n");
+  write(here / "summary.json", R"({"steps": 1, "test_loss": 0.5, "test_accuracy": 0.5, "seconds": 1.5})");
+  CHECK_THAT(message(), Equals(fmt::format("norma: {}: there is no \"tokens\"", (here / "summary.json").string()) + version));
+  fs::remove(here / "summary.json");
+  CHECK(run_norma({"report", here.string()}).code == 0);  // what all of the above differ from
+}
+
+TEST_CASE("report: wrong usage", "[report]") {
+  Finished f = run_norma({"report"});
+  CHECK(f.code == 2);
+  CHECK_THAT(f.err, Equals("norma: report: name the run folders, as in norma report runs/a runs/b\n"));
+  f = run_norma({"report", "no-such-run"});
+  CHECK(f.code == 1);
+  CHECK_THAT(f.err, Equals("norma: run folder no-such-run: there is no such folder\n"));
+  f = run_norma({"report", "x", "--log-format", "xml"});
+  CHECK(f.code == 2);
+  CHECK_THAT(f.err, Equals("norma: --log-format: \"xml\" is not possible; there are text, json\n"));
+  f = run_norma({"report", "--help"});
+  CHECK(f.code == 0);
+  CHECK_THAT(f.out, Contains("usage: norma report RUN..."));
+}

@@ -1,0 +1,49 @@
+#include "train/record.h"
+
+#include <cmath>
+
+#include "autograd/ops.h"
+#include "core/backend.h"
+
+namespace norma::train {
+namespace {
+
+double norm_of(const Tensor& t) { return std::sqrt(backend(t.device()).sum_of_squares(t.view())); }
+
+/// Rounded to the seven digits that weights in f32 carry: half as long in the file.
+double rounded(double v) { return std::isfinite(v) ? std::stod(fmt::format("{:.7g}", v)) : v; }
+
+}  // namespace
+
+Json attention_json(inspect::Probe& probe) {
+  Json layers = Json::array();
+  for (auto& [place, s] : probe.take_attention()) {
+    Json row = {{"place", place}, {"fro", s.fro}, {"jacobian", s.jacobian}, {"grad_a", s.grad_a}, {"grad_s", s.grad_s},
+                {"score_rms", s.score_rms}, {"row_sum", s.row_sum}, {"min", s.min}, {"max", s.max},
+                {"negative_share", s.negative_share}};
+    if (!s.entropy.empty() && std::isfinite(s.entropy[0])) row["entropy"] = s.entropy;
+    layers.push_back(std::move(row));
+  }
+  return layers;
+}
+
+ParameterWatch::ParameterWatch(nn::Module& model) {
+  NoGrad watching;
+  nn::for_each_parameter(model, [&](const std::string& name, Tensor& p) {
+    const Tensor before = empty(p.shape(), place_of(p)), grad = p.grad();
+    copy_into(before, p.detach());
+    rows_.push_back({name, p, before, norm_of(before), grad ? norm_of(grad) : 0});
+  });
+}
+
+Json ParameterWatch::after_step() const {
+  NoGrad watching;
+  Json out = Json::object();
+  for (const Row& r : rows_) {
+    Json& measures = out[r.name] = {{"weight", rounded(r.weight)}, {"grad", rounded(r.grad)}};
+    if (r.weight != 0) measures["update"] = rounded(norm_of(r.parameter.detach() - r.before) / r.weight);
+  }
+  return out;
+}
+
+}  // namespace norma::train

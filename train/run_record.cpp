@@ -1,0 +1,137 @@
+#include "train/run_record.h"
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+#include "core/error.h"
+
+namespace norma::train {
+namespace fs = std::filesystem;
+namespace {
+
+std::string read_text(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) fail("{}: cannot be read ({})", path.string(), std::strerror(errno));
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+bool is_text(const Json& v) { return v.is_string(); }
+bool is_whole(const Json& v) { return v.is_number_integer(); }
+bool is_number(const Json& v) { return v.is_number(); }
+bool is_measure(const Json& v) { return v.is_number() || v.is_null(); }  // null: it was not finite
+bool is_object(const Json& v) { return v.is_object(); }
+
+struct Expected {
+  const char* key;
+  bool (*right)(const Json&);
+  const char* what;
+};
+constexpr Expected of_config[] = {
+    {"model", is_text, "a text"},       {"attention", is_text, "a text"},    {"pool", is_text, "a text"},
+    {"data", is_text, "a text"},        {"optimizer", is_text, "a text"},    {"image", is_whole, "a whole number"},
+    {"patch", is_whole, "a whole number"}, {"width", is_whole, "a whole number"}, {"depth", is_whole, "a whole number"},
+    {"heads", is_whole, "a whole number"}, {"batch", is_whole, "a whole number"}, {"epochs", is_whole, "a whole number"},
+    {"seed", is_whole, "a whole number"},  {"lr", is_number, "a number"}};
+constexpr Expected of_row[] = {{"step", is_whole, "a whole number"}, {"epoch", is_number, "a number"}};
+constexpr Expected sometimes_in_row[] = {
+    {"loss", is_measure, "a number"},      {"accuracy", is_measure, "a number"},      {"lr", is_measure, "a number"},
+    {"grad_norm", is_measure, "a number"}, {"test_accuracy", is_measure, "a number"}, {"test_loss", is_measure, "a number"},
+    {"skipped", is_whole, "a whole number"}};
+constexpr Expected of_summary[] = {{"steps", is_whole, "a whole number"},        {"tokens", is_whole, "a whole number"},
+                                   {"test_accuracy", is_measure, "a number"}, {"test_loss", is_measure, "a number"},
+                                   {"seconds", is_number, "a number"}};
+
+constexpr const char* other_version = "was the run made by another version of norma?";
+
+void check_one(const Json& value, const std::string& key, bool right, const char* what, const std::string& where) {
+  if (right) return;
+  std::string shown = value.dump();
+  if (shown.size() > 60) shown = shown.substr(0, 57) + "...";
+  fail("{}: \"{}\" is {}, it must be {}; {}", where, key, shown, what, other_version);
+}
+
+template <std::size_t n>
+void check(const Json& object, const Expected (&table)[n], bool all, const std::string& where) {
+  check_one(object, "the whole", object.is_object(), "an object", where);
+  for (const Expected& e : table) {
+    if (!all && !object.contains(e.key)) continue;
+    if (!object.contains(e.key)) fail("{}: there is no \"{}\"; {}", where, e.key, other_version);
+    check_one(object[e.key], e.key, e.right(object[e.key]), e.what, where);
+  }
+}
+
+void check_row(const Json& row, const std::string& where) {
+  check(row, of_row, true, where);
+  check(row, sometimes_in_row, false, where);
+  if (row.contains("attention")) {
+    const Json& layers = row["attention"];
+    check_one(layers, "attention", layers.is_array(), "a list of layers", where);
+    for (const Json& layer : layers) {
+      check_one(layer, "attention", is_object(layer), "a list of objects", where);
+      for (const auto& [field, heads] : layer.items()) {
+        if (field == "place") {
+          check_one(heads, field, is_text(heads), "a text", where);
+          continue;
+        }
+        bool numbers = heads.is_array();
+        for (const Json& v : heads) numbers = numbers && is_measure(v);
+        check_one(heads, field, numbers, "a list of one number a head", where);
+      }
+    }
+  }
+  if (row.contains("parameters")) {
+    const Json& parameters = row["parameters"];
+    check_one(parameters, "parameters", is_object(parameters), "an object", where);
+    for (const auto& [name, measures] : parameters.items()) {
+      bool numbers = measures.is_object();
+      for (const Json& v : measures) numbers = numbers && is_measure(v);
+      check_one(measures, name, numbers, "an object of numbers", where);
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<Json> read_metrics(const fs::path& file, std::string& note) {
+  std::vector<Json> rows;
+  if (!fs::exists(file)) return rows;
+  const std::string text = read_text(file);
+  for (std::size_t begin = 0, line = 1; begin < text.size(); ++line) {
+    const std::string where = fmt::format("{}:{}", file.string(), line);
+    const std::size_t end = text.find('\n', begin);
+    if (end == std::string::npos) {
+      note = fmt::format("{}: the line is cut after {} bytes (the run is going on, or was stopped); left out", where, text.size() - begin);
+      break;
+    }
+    rows.push_back(parse_json(std::string_view(text).substr(begin, end - begin), where, {}));
+    check_row(rows.back(), where);
+    begin = end + 1;
+  }
+  return rows;
+}
+
+RunRecord read_run(const fs::path& path) {
+  if (!fs::is_directory(path)) fail("run folder {}: there is no such folder", path.string());
+  if (fs::is_empty(path)) fail("run folder {}: is empty; has norma train --out written there?", path.string());
+  if (!fs::exists(path / "config.json")) fail("run folder {}: holds no config.json; is it a run?", path.string());
+  auto read = [&](const char* name) { return parse_json(read_text(path / name), (path / name).string(), {}); };
+  RunRecord run;
+  const fs::path whole = fs::absolute(path).lexically_normal();  // so that "." has a name too
+  run.name = (whole.has_filename() ? whole : whole.parent_path()).filename().string();
+  run.config = read("config.json");
+  check(run.config, of_config, true, (path / "config.json").string());
+  if (fs::exists(path / "summary.json")) {
+    run.summary = read("summary.json");
+    check(run.summary, of_summary, true, (path / "summary.json").string());
+  }
+  if (!fs::exists(path / "metrics.jsonl"))
+    fail("run folder {}: holds no metrics.jsonl yet; has the run made a step?", path.string());
+  run.rows = read_metrics(path / "metrics.jsonl", run.note);
+  return run;
+}
+
+}  // namespace norma::train

@@ -1,0 +1,26 @@
+// Reading a run folder back, finished or still running.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "train/json.h"
+
+namespace norma::train {
+
+struct RunRecord {
+  std::string name;      // of the folder
+  Json config, summary;  // summary: null when the run has not ended
+  std::vector<Json> rows;
+  std::string note;      // what was left out: a last line that is cut short (being written)
+};
+
+/// Throws naming the file and line that is wrong, also where another version of this program wrote something else there: config, rows
+/// and summary that are returned have the types that the program's pages and tables read.
+RunRecord read_run(const std::filesystem::path& path);
+
+/// The whole lines of a metrics.jsonl, none where there is no file; `note` says what was left out.
+std::vector<Json> read_metrics(const std::filesystem::path& file, std::string& note);
+
+}  // namespace norma::train
