@@ -34,7 +34,7 @@ struct Wrong {
 TEST_CASE("help answers on every level", "[program]") {
   CHECK_THAT(run_norma({"--help"}).out, Contains("usage: norma VERB"));
   CHECK(run_norma({"--help"}).code == 0);
-  for (const char* verb : {"train", "eval", "compare", "info", "data", "gradcheck"}) {
+  for (const char* verb : {"train", "eval", "compare", "inspect", "report", "info", "data", "gradcheck"}) {
     const Finished f = run_norma({verb, "--help"});
     CAPTURE(verb, f.err);
     CHECK(f.code == 0);
@@ -188,7 +188,7 @@ TEST_CASE("an output folder that cannot be written is an error with its path", "
 TEST_CASE("a disk that is full is an error with the file, and leaves nothing half-written", "[program]") {
   const auto data = tiny_data(64, 20);
   const auto out = fresh_folder("full") / "run";
-  Program program(tiny_run(data, out), ".", 6000);  // enough for the texts, not for a checkpoint
+  Program program(with(tiny_run(data, out), {"--width", "32"}), ".", 60000);  // enough for the texts, not for a checkpoint
   const Finished f = program.wait();
   CAPTURE(f.err);
   CHECK(f.code == 1);
