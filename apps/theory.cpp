@@ -27,7 +27,7 @@ entries, and S = R Q K^T / sqrt(d) with R from --score-rms.
 constexpr Index most_tokens = 1 << 20;
 
 struct Flags {
-  std::string attention = "softmax, x/sqrt(N), x^2/sqrt(N), x^3/sqrt(N), x^4/sqrt(N)", tokens = "64:1024", dtype = "f32";
+  std::string attention = "softmax, x/sqrt(N), x^2/sqrt(N), x^3/sqrt(N), x^4/sqrt(N)", tokens = "64:4096", dtype = "f32";
   Index width = 64, samples = 4;
   double score_rms = 1;
   Index images = 64;
@@ -100,14 +100,15 @@ std::vector<Index> parse_tokens(const std::string& text) {
 Json number(const std::optional<double>& v) { return v && std::isfinite(*v) ? Json(*v) : Json(); }
 std::string shown(const std::optional<double>& v) { return v && std::isfinite(*v) ? fmt::format("{:.4g}", *v) : "-"; }
 std::string shown(const inspect::Measured& m) {
-  return fmt::format("{} ± {}", shown(m.mean), std::isfinite(m.error) ? fmt::format("{:.1g}", m.error) : "-");
+  const char* error = m.error >= 1 ? "{:.0f}" : m.error >= 1e-4 || m.error == 0 ? "{:.1g}" : "{:.0e}";
+  return fmt::format("{} ± {}", shown(m.mean), std::isfinite(m.error) ? fmt::format(fmt::runtime(error), m.error) : "-");
 }
 Json json_of(const inspect::Measured& m) { return {{"mean", number(m.mean)}, {"error", number(m.error)}}; }
 
 void print_fit(const char* what, const std::optional<inspect::PowerLaw>& law) {
   if (!law) return;
-  fmt::print("  {} grows as {:.3g} N^{:.3f}{}\n", what, law->factor, law->exponent,
-             law->error ? fmt::format(", exponent ± {:.3f}", *law->error) : std::string());
+  fmt::print("  {} grows as {:.3g} N^{:.4f}{}\n", what, law->factor, law->exponent,
+             law->error ? fmt::format(", exponent ± {:.4f}", *law->error) : std::string());
 }
 Json json_of(const std::optional<inspect::PowerLaw>& law) {
   if (!law) return {};
@@ -129,15 +130,18 @@ Json random_table(const inspect::TheoryConfig& config, bool json) {
     line({"N", "‖A‖_F", "√N", "Gaussian", width, "‖∂A/∂S‖_F", "2√N", "√N/2", "Gaussian", width, "‖A‖₂", "stable rank"});
   }
   Json points = Json::array();
-  std::vector<double> n, fro, jacobian, norm;
+  struct Column {
+    std::vector<double> mean, error;
+    void add(const inspect::Measured& m) { mean.push_back(m.mean), error.push_back(m.error); }
+  } fro, jacobian, norm;
+  std::vector<double> n;
   for (Index tokens : config.tokens) {
     const TheoryPoint p = inspect::measure_theory(config, tokens);
     const double root = std::sqrt(static_cast<double>(tokens));
     const inspect::Bounds bound = inspect::bounds(config.scoring, tokens);
     const auto gaussian = inspect::expectation(config.scoring, tokens, config.rms);
     const auto exact = inspect::expectation(config.scoring, tokens, config.rms, config.width);
-    n.push_back(static_cast<double>(tokens)), fro.push_back(p.fro.mean), jacobian.push_back(p.jacobian.mean);
-    norm.push_back(p.norm.mean);
+    n.push_back(static_cast<double>(tokens)), fro.add(p.fro), jacobian.add(p.jacobian), norm.add(p.norm);
     if (!json)
       line({fmt::format("{}", tokens), shown(p.fro), shown(root), shown(gaussian.fro), shown(exact.fro), shown(p.jacobian), shown(2 * root),
             shown(root / 2), shown(gaussian.jacobian), shown(exact.jacobian), shown(p.norm), shown(p.stable_rank)});
@@ -147,10 +151,11 @@ Json random_table(const inspect::TheoryConfig& config, bool json) {
                       {"gaussian_jacobian", number(gaussian.jacobian)}, {"width_fro", number(exact.fro)}, {"width_jacobian", number(exact.jacobian)}});
     if (config.spectral) points.back().update(Json{{"norm", json_of(p.norm)}, {"stable_rank", json_of(p.stable_rank)}});
   }
-  const auto law_fro = inspect::fit_power_law(n, fro), law_jacobian = inspect::fit_power_law(n, jacobian);
+  const auto fit = [&](const Column& c) { return inspect::fit_power_law(n, c.mean, c.error); };
+  const auto law_fro = fit(fro), law_jacobian = fit(jacobian);
   Json out = {{"attention", name}, {"points", points}, {"fit_fro", json_of(law_fro)}, {"fit_jacobian", json_of(law_jacobian)}};
   std::optional<inspect::PowerLaw> law_norm;
-  if (config.spectral) out["fit_norm"] = json_of(law_norm = inspect::fit_power_law(n, norm));
+  if (config.spectral) out["fit_norm"] = json_of(law_norm = fit(norm));
   if (json) return out;
   print_fit("‖A‖_F    ", law_fro);
   print_fit("‖∂A/∂S‖_F", law_jacobian);
@@ -252,8 +257,10 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
   if (!json) {
     fmt::print("{} at step {}, {}: mean norms over {} test images, N = {}\n", run.string(), step, nn::to_string(shape.attention),
                loader_settings.batch, tokens);
-    fmt::print("√N = {}, 2√N = {}, √N/2 = {}{}. Gaussian: expectation for independent normal scores of the head's rms.\n\n", shown(root),
-               shown(2 * root), shown(root / 2), softmax ? ", bounds of ‖A‖_F and (twice) of ‖∂A/∂S‖_F" : "");
+    fmt::print("{} ‖A‖_F ≤ √N = {} and ‖∂A/∂S‖_F ≤ √N/2 = {} (in the paper 2√N = {}){}\n"
+               "Gaussian: expectation for independent normal scores of the head's rms.\n\n",
+               softmax ? "Bounds:" : "For softmax", shown(root), shown(root / 2), shown(2 * root),
+               softmax ? "." : bound.fro ? "; these rows are bounded by √N too." : "; this function has no such bounds.");
     fmt::print("{:<22} {:>4} {:>10}  {:>10} {:>7} {:>9}  {:>10} {:>8} {:>9}", "layer", "head", "score rms", "‖A‖_F", "of √N", "Gaussian",
                "‖∂A/∂S‖_F", "of √N/2", "Gaussian");
     fmt::print("{}\n", flags.spectral ? fmt::format("  {:>9} {:>11}", "‖A‖₂", "stable rank") : "");

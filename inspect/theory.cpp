@@ -1,6 +1,7 @@
 // Moments of phi over a normal score, the measurement on random Q and K, and the log-log fit.
 #include "inspect/theory.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -148,25 +149,32 @@ TheoryPoint measure_theory(const TheoryConfig& config, Index tokens) {
   return point;
 }
 
-std::optional<PowerLaw> fit_power_law(const std::vector<double>& n, const std::vector<double>& y) {
+std::optional<PowerLaw> fit_power_law(const std::vector<double>& n, const std::vector<double>& y,
+                                      const std::vector<double>& y_error) {
   const std::size_t count = n.size();
   if (count != y.size()) fail("fit_power_law: {} values of N, {} measured values", count, y.size());
+  if (!y_error.empty() && count != y_error.size())
+    fail("fit_power_law: {} measured values, {} errors of them", count, y_error.size());
   std::vector<double> u, w;
   for (std::size_t i = 0; i < count; ++i) {
     if (!(n[i] > 0 && y[i] > 0 && std::isfinite(n[i]) && std::isfinite(y[i]))) return std::nullopt;
     u.push_back(std::log(n[i])), w.push_back(std::log(y[i]));
   }
-  double mu = 0, mw = 0, uu = 0, uw = 0, misses = 0;
+  double mu = 0, mw = 0, uu = 0, uw = 0;
   for (std::size_t i = 0; i < count; ++i) mu += u[i] / static_cast<double>(count), mw += w[i] / static_cast<double>(count);
   for (std::size_t i = 0; i < count; ++i) uu += (u[i] - mu) * (u[i] - mu), uw += (u[i] - mu) * (w[i] - mw);
   if (count < 2 || !(uu > 1e-18)) return std::nullopt;
   PowerLaw law{uw / uu, 0, std::nullopt};
   law.factor = std::exp(mw - law.exponent * mu);
+
+  double scatter = 0, carried = 0;  // squares of the two errors
   for (std::size_t i = 0; i < count; ++i) {
     const double miss = w[i] - mw - law.exponent * (u[i] - mu);
-    misses += miss * miss;
+    scatter += miss * miss / uu;
+    if (!y_error.empty()) carried += std::pow((u[i] - mu) / uu * y_error[i] / y[i], 2);
   }
-  if (count > 2) law.error = std::sqrt(misses / static_cast<double>(count - 2) / uu);
+  if (count > 2) law.error = std::sqrt(scatter / static_cast<double>(count - 2));
+  if (!y_error.empty() && std::isfinite(carried)) law.error = std::max(law.error.value_or(0), std::sqrt(carried));
   return law;
 }
 

@@ -54,12 +54,14 @@ struct TheoryPoint {
 /// computes attention. A function of the seed alone. Throws naming the field that is out of range.
 TheoryPoint measure_theory(const TheoryConfig& config, Index tokens);
 
-/// y = factor * N^exponent by least squares in the logarithms. `error`: the exponent's standard error, absent below three
-/// points. Absent with fewer than two different N, or where a value is not positive and finite.
+/// y = factor * N^exponent by least squares in the logarithms. `error`, the exponent's standard error: the larger of what
+/// the scatter about the line says (three points or more) and what the errors of y carry over, where given; absent where
+/// neither is known. No law with fewer than two different N, or where a value is not positive and finite.
 struct PowerLaw {
   double exponent = 0, factor = 0;
   std::optional<double> error;
 };
-std::optional<PowerLaw> fit_power_law(const std::vector<double>& n, const std::vector<double>& y);
+std::optional<PowerLaw> fit_power_law(const std::vector<double>& n, const std::vector<double>& y,
+                                      const std::vector<double>& y_error = {});
 
 }  // namespace norma::inspect

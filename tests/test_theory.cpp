@@ -145,6 +145,12 @@ TEST_CASE("a power law is fitted with its error", "[theory]") {
   CHECK(bent->exponent == Approx(0.5));
   CHECK(*bent->error == Approx(std::sqrt(1.0 / 12)));
   CHECK_FALSE(fit_power_law({1, 2}, {3, 4})->error);
+  // Errors of y: by hand, slope = (w2 - w0) / 2, so its error is half the root of both squares; the larger of the two counts.
+  CHECK(*fit_power_law({1, e, e * e}, {1, e, e}, {0.6, 1, 0.8 * e})->error == Approx(0.5));
+  CHECK(*fit_power_law({1, e, e * e}, {1, e, e}, {0.1, 0, 0.1})->error == Approx(std::sqrt(1.0 / 12)));
+  CHECK(*fit_power_law({1, e * e}, {1, e}, {0.6, 0.8 * e})->error == Approx(0.5));
+  CHECK_FALSE(fit_power_law({1, 2}, {3, 4}, {NAN, NAN})->error);
+  CHECK_THROWS_WITH(fit_power_law({1, 2}, {3, 4}, {1}), "fit_power_law: 2 measured values, 1 errors of them");
   CHECK_FALSE(fit_power_law({2}, {3}));
   CHECK_FALSE(fit_power_law({2, 2}, {3, 4}));
   CHECK_FALSE(fit_power_law({1, 2}, {0, 4}));
