@@ -224,7 +224,7 @@ TEST_CASE("norma theory: wrong usage says what, and what to do", "[theory]") {
 }
 
 TEST_CASE("norma theory: the exponents of N", "[theory]") {
-  const Finished f = run_norma({"theory", "--tokens", "64:500", "--width", "32", "--attention", "softmax, x^2, x^3/sqrt(N)", "--spectral", "--log-format", "json"});
+  const Finished f = run_norma({"theory", "--tokens", "64:500", "--width", "32", "--samples", "16", "--attention", "softmax, x^2, x^3/sqrt(N)", "--spectral", "--log-format", "json"});
   CAPTURE(f.err);
   REQUIRE(f.code == 0);
   const auto result = nlohmann::json::parse(f.out);
