@@ -42,7 +42,7 @@ struct Flags {
   void fields(V& v) {
     v.group("Random Q and K");
     v("attention", attention, "attention functions, separated by commas");
-    v("tokens", tokens, "N: a list as in 64,128,197, or a range that doubles, as in 64:4096");
+    v("tokens", tokens, "N: a list as in 64,128,197, or a range that doubles, as in 64:1024");
     v("width", width, "width d of a head");
     v("samples", samples, "independent heads for each N");
     v("score_rms", score_rms, "root mean square of the scores");
@@ -100,6 +100,7 @@ std::vector<Index> parse_tokens(const std::string& text) {
 Json number(const std::optional<double>& v) { return v && std::isfinite(*v) ? Json(*v) : Json(); }
 std::string shown(const std::optional<double>& v) { return v && std::isfinite(*v) ? fmt::format("{:.4g}", *v) : "-"; }
 std::string shown(const inspect::Measured& m) {
+  if (!std::isfinite(m.mean)) return fmt::format("{}", m.mean);  // inf: measured, and too large for the dtype
   const char* error = m.error >= 1 ? "{:.0f}" : m.error >= 1e-4 || m.error == 0 ? "{:.1g}" : "{:.0e}";
   return fmt::format("{} ± {}", shown(m.mean), std::isfinite(m.error) ? fmt::format(fmt::runtime(error), m.error) : "-");
 }
@@ -113,6 +114,11 @@ void print_fit(const char* what, const std::optional<inspect::PowerLaw>& law) {
 Json json_of(const std::optional<inspect::PowerLaw>& law) {
   if (!law) return {};
   return {{"exponent", law->exponent}, {"error", number(law->error)}, {"factor", law->factor}};
+}
+
+/// On stderr: the table's numbers are then a little small.
+void tell_unconverged(Index count, Index of, const std::string& where) {
+  if (count > 0) fmt::print(stderr, "spectral norm: {} of {} matrices had not settled ({}); theirs are lower bounds\n", count, of, where);
 }
 
 /// One attention function over all N: prints its table, returns its JSON.
@@ -142,6 +148,7 @@ Json random_table(const inspect::TheoryConfig& config, bool json) {
     const auto gaussian = inspect::expectation(config.scoring, tokens, config.rms);
     const auto exact = inspect::expectation(config.scoring, tokens, config.rms, config.width);
     n.push_back(static_cast<double>(tokens)), fro.add(p.fro), jacobian.add(p.jacobian), norm.add(p.norm);
+    tell_unconverged(p.unconverged, config.samples, fmt::format("{}, N = {}", name, tokens));
     if (!json)
       line({fmt::format("{}", tokens), shown(p.fro), shown(root), shown(gaussian.fro), shown(exact.fro), shown(p.jacobian), shown(2 * root),
             shown(root / 2), shown(gaussian.jacobian), shown(exact.jacobian), shown(p.norm), shown(p.stable_rank)});
@@ -149,7 +156,7 @@ Json random_table(const inspect::TheoryConfig& config, bool json) {
                       {"sqrt_n", root}, {"bound_fro", number(bound.fro)}, {"bound_jacobian", number(bound.jacobian)},
                       {"sharp_jacobian", number(bound.jacobian_sharp)}, {"gaussian_fro", number(gaussian.fro)},
                       {"gaussian_jacobian", number(gaussian.jacobian)}, {"width_fro", number(exact.fro)}, {"width_jacobian", number(exact.jacobian)}});
-    if (config.spectral) points.back().update(Json{{"norm", json_of(p.norm)}, {"stable_rank", json_of(p.stable_rank)}});
+    if (config.spectral) points.back().update(Json{{"norm", json_of(p.norm)}, {"stable_rank", json_of(p.stable_rank)}, {"unconverged", p.unconverged}});
   }
   const auto fit = [&](const Column& c) { return inspect::fit_power_law(n, c.mean, c.error); };
   const auto law_fro = fit(fro), law_jacobian = fit(jacobian);
@@ -198,6 +205,9 @@ std::vector<std::pair<double, double>> layer_spectral(const Tensor& packed, cons
   options.scoring = scoring;
   const auto part = [&](Index i) { return transpose(select(packed, 2, i), 1, 2); };
   const inspect::Spectral s = inspect::spectral(part(0), part(1), options);
+  Index unconverged = 0;
+  for (std::size_t i = 0; i < s.norm.size(); ++i) unconverged += !s.converged[i] && std::isfinite(s.norm[i]);
+  tell_unconverged(unconverged, s.batch * s.heads, "one layer of the run");
   std::vector<std::pair<double, double>> out(static_cast<std::size_t>(s.heads));
   for (Index b = 0; b < s.batch; ++b)
     for (Index h = 0; h < s.heads; ++h) {

@@ -120,6 +120,7 @@ TheoryPoint measure_theory(const TheoryConfig& config, Index tokens) {
   const NoGrad off;
   std::vector<double> fro, jacobian, norm, stable;
   double squares = 0, entries = 0;
+  Index unconverged = 0;
   for (Index sample = 0; sample < config.samples; ++sample) {
     const auto normal = [&](std::uint64_t which) {
       Tensor x = empty({1, 1, tokens, config.width}, config.place);
@@ -142,9 +143,10 @@ TheoryPoint measure_theory(const TheoryConfig& config, Index tokens) {
     if (!config.spectral) continue;
     options.stats = {};
     const Spectral s = spectral(q, k, options);
+    unconverged += !s.converged[0] && std::isfinite(s.norm[0]);
     norm.push_back(s.norm[0]), stable.push_back(s.stable_rank[0]);
   }
-  TheoryPoint point{tokens, summary(fro), summary(jacobian), {}, {}, std::sqrt(squares / entries)};
+  TheoryPoint point{tokens, summary(fro), summary(jacobian), {}, {}, std::sqrt(squares / entries), unconverged};
   if (config.spectral) point.norm = summary(norm), point.stable_rank = summary(stable);
   return point;
 }

@@ -49,6 +49,7 @@ struct TheoryPoint {
   Index tokens = 0;
   Measured fro, jacobian, norm, stable_rank;  // the last two: with config.spectral
   double score_rms = 0;
+  Index unconverged = 0;  // samples whose spectral norm had not settled: theirs is a lower bound
 };
 /// One attention head with Q and K of independent N(0, 1) entries and S = rms Q K^T / sqrt d, measured by the kernel that
 /// computes attention. A function of the seed alone. Throws naming the field that is out of range.

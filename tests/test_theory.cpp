@@ -242,10 +242,13 @@ TEST_CASE("norma theory: the exponents of N", "[theory]") {
   for (const auto& p : result["attention"][2]["points"]) {
     CHECK(p["norm"]["mean"].get<double>() < p["fro"]["mean"].get<double>());
     CHECK(p["stable_rank"]["mean"].get<double>() > 1);
+    CHECK(p["unconverged"] == 0);
   }
   const Finished text = run_norma({"theory", "--tokens", "8", "--width", "4", "--attention", "softmax"});
   CHECK(text.code == 0);
   CHECK_THAT(text.out, Contains("√N, 2√N and √N/2 are bounds") && !Contains("grows as"));  // one N: nothing to fit
+  const Finished huge = run_norma({"theory", "--tokens", "8,16", "--width", "4", "--attention", "x^8", "--score-rms", "1e9"});
+  CHECK_THAT(huge.out, Contains(" inf ") && !Contains("grows as"));
   CHECK(run_norma({"theory", "--tokens", "8", "--samples", "1"}).out == run_norma({"theory", "--tokens", "8", "--samples", "1", "--threads", "1"}).out);
 }
 
