@@ -22,6 +22,7 @@ constexpr Verb verbs[] = {
     {"info", info_verb, "parameters, FLOPs and memory of a model"},
     {"data", data_verb, "what data sets are installed, and how to get them"},
     {"gradcheck", gradcheck_verb, "check the derivatives of an op, or of a small model"},
+    {"theory", theory_verb, "norms of attention matrices, random or of a run, beside what theory says of them"},
 };
 
 void print_help() {

@@ -62,7 +62,8 @@ Tensor SelfAttention::operator()(const Tensor& x, const Tensor& residual, const 
   if (config.dropout > 0 && Training::active()) options.dropout = config.dropout, options.stream = RandomScope::next();
   if (stats.watched()) options.stats = zeros({x.size(0), config.heads, attention_stats}, {DType::f64, x.device()});
 
-  const Tensor packed = rearrange(qkv(x), "b t (three h d) -> b t three h d", {{"three", 3}, {"h", config.heads}});
+  const Tensor packed =
+      packed_tap(rearrange(qkv(x), "b t (three h d) -> b t three h d", {{"three", 3}, {"h", config.heads}}));
   Tensor out;  // [B, T, C]
   if (scores.wants_gradient() || weights.wants_gradient()) {
     // dL/dS and dL/dA exist only where the output is computed through S and A.

@@ -108,10 +108,11 @@ class SelfAttention : public Module {
   /// key_mask: bool [B, T], or empty. residual is added in the output projection's pass where given.
   Tensor operator()(const Tensor& x, const Tensor& residual = {}, const Tensor& key_mask = {}) const;
   void visit(Visitor& v) override {
-    v("qkv", qkv), v("proj", proj), v("scores", scores), v("weights", weights), v("stats", stats);
+    v("qkv", qkv), v("proj", proj), v("packed", packed_tap), v("scores", scores), v("weights", weights), v("stats", stats);
   }
   AttentionConfig config;
   Linear qkv, proj;
+  Tap packed_tap;       // q, k and v as the kernel reads them: [B, T, 3, H, d]
   Tap scores, weights;  // watching one of these forms the matrix [B, H, T, T] for that call
   StatsTap stats;       // watching this does not
 };

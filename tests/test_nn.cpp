@@ -65,7 +65,8 @@ TEST_CASE("ViT weights have timm's names", "[nn]") {
   CHECK(taps.contains("blocks.0.attn.stats"));
   CHECK(taps.contains("blocks.1.mlp.hidden"));
   CHECK(taps.contains("blocks.1.out"));
-  CHECK(taps.size() == 10);
+  CHECK(taps.contains("blocks.0.attn.packed"));
+  CHECK(taps.size() == 12);
 }
 
 TEST_CASE("initial values follow their distribution and their seed", "[nn]") {

@@ -242,7 +242,7 @@ TEST_CASE("watching statistics changes no bit", "[probe]") {
     Probe matrices(model);
     matrices.value("*.attn.*", frobenius());
     CHECK(everything() == before);
-    CHECK(matrices.take_values().size() == 4);
+    CHECK(matrices.take_values().size() == 6);  // packed, scores, weights of two layers
   }
 }
 
@@ -253,7 +253,7 @@ TEST_CASE("patterns that match nothing say what is near", "[probe]") {
                     "probe: nothing matches \"blocks.*.atn.stats\"; near: blocks.*.attn.stats");
   CHECK_THROWS_WITH(
       probe.value("block.*.out", frobenius()),
-      "probe: nothing matches \"block.*.out\"; near: blocks.*.out, blocks.*.attn.scores, blocks.*.mlp.hidden");
+      "probe: nothing matches \"block.*.out\"; near: blocks.*.out, blocks.*.attn.packed, blocks.*.attn.scores");
   CHECK_THROWS_WITH(probe.gradient("blocks.7.out", frobenius()),
                     Catch::StartsWith("probe: nothing matches \"blocks.7.out\"; near: blocks.*.out"));
   nn::LayerNorm bare;

@@ -1,0 +1,183 @@
+// Moments of phi over a normal score, the measurement on random Q and K, and the log-log fit.
+#include "inspect/theory.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "core/random.h"
+
+namespace norma::inspect {
+namespace {
+
+using Kind = Scoring::Kind;
+using Scale = Scoring::Scale;
+
+double coefficient(const Scoring& s, int p) { return s.coefficient[static_cast<std::size_t>(p)]; }
+
+/// E s^power: (power-1)!! rms^power for a Gaussian, times prod (1 + 2i/d) for a product of two vectors of d normal numbers.
+double moment(int power, double rms, Index width) {
+  if (power % 2 == 1) return 0;
+  double m = 1;
+  for (int i = 0; i < power / 2; ++i) {
+    m *= (2 * i + 1) * rms * rms;
+    if (width > 0) m *= 1 + 2.0 * i / static_cast<double>(width);
+  }
+  return m;
+}
+
+/// E (sum_p c_p s^p)^2, or of the derivative.
+double polynomial_square(const Scoring& s, bool derivative, double rms, Index width) {
+  const int shift = derivative ? 1 : 0;
+  double sum = 0;
+  for (int a = shift; a <= s.degree(); ++a)
+    for (int b = shift; b <= s.degree(); ++b)
+      sum += coefficient(s, a) * coefficient(s, b) * (derivative ? a * b : 1) * moment(a + b - 2 * shift, rms, width);
+  return sum;
+}
+
+/// E f(s)^2 of a smooth f over a Gaussian, by the trapezoidal rule, which converges faster than any power here.
+template <class F>
+double gaussian_square(F f, double rms) {
+  constexpr int steps = 4000;
+  constexpr double reach = 12, h = 2 * reach / steps;
+  double sum = 0;
+  for (int i = 0; i <= steps; ++i) {
+    const double x = -reach + i * h, y = f(rms * x);
+    sum += y * y * std::exp(-x * x / 2);
+  }
+  return sum * h / std::sqrt(2 * std::acos(-1.0));
+}
+
+double scale_factor(Scale scale, double keys) {
+  switch (scale) {
+    case Scale::one: return 1;
+    case Scale::inverse_sqrt_keys:
+    case Scale::inverse_sqrt_valid_keys: return 1 / std::sqrt(keys);
+    default: return 1 / keys;
+  }
+}
+
+bool rows_sum_to_one(const Scoring& s) { return s.kind == Kind::softmax || s.normalize; }
+
+Measured summary(const std::vector<double>& values) {
+  const auto n = static_cast<double>(values.size());
+  double sum = 0, squares = 0;
+  for (double v : values) sum += v;
+  for (double v : values) squares += (v - sum / n) * (v - sum / n);
+  return {sum / n, n > 1 ? std::sqrt(squares / (n - 1) / n) : std::numeric_limits<double>::quiet_NaN()};
+}
+
+}  // namespace
+
+Bounds bounds(const Scoring& scoring, Index tokens) {
+  const double root = std::sqrt(static_cast<double>(tokens));
+  Bounds b;
+  if (rows_sum_to_one(scoring)) b.fro = root;
+  if (scoring.kind == Kind::softmax) b.jacobian = 2 * root, b.jacobian_sharp = root / 2;
+  return b;
+}
+
+Expectation expectation(const Scoring& scoring, Index tokens, double rms, Index width) {
+  const auto n = static_cast<double>(tokens);
+  if (scoring.kind == Kind::softmax) {
+    // A row given its query: sqrt(E e^2s) / E e^s = e^(v/2) with v = rms^2 |q|^2 / d; its square averaged over chi^2_d. The
+    // Jacobian diag(a) - a a^T differs from diag(a) by terms in 1/N.
+    const double v = rms * rms, d = static_cast<double>(width);
+    if (std::exp(4 * v) > n || (width > 0 && 2 * v >= d)) return {};
+    const double fro = width > 0 ? std::pow(1 - 2 * v / d, -d / 4) : std::exp(v / 2);
+    return {fro, fro};
+  }
+  if (width > 0 && (scoring.kind != Kind::polynomial || scoring.normalize)) return {};
+  if (scoring.normalize) {
+    double mean = 0;
+    for (int p = 0; p <= scoring.degree(); ++p) mean += coefficient(scoring, p) * moment(p, rms, 0);
+    return {std::sqrt(polynomial_square(scoring, false, rms, 0)) / mean, std::nullopt};
+  }
+  double value = 0, slope = 0;  // E phi^2, E phi'^2
+  if (scoring.kind == Kind::polynomial) {
+    value = polynomial_square(scoring, false, rms, width), slope = polynomial_square(scoring, true, rms, width);
+  } else if (scoring.kind == Kind::relu) {
+    value = rms * rms / 2, slope = 0.5;
+  } else {
+    const double bias = scoring.bias - (scoring.bias_minus_log_keys ? std::log(n) : 0.0);
+    const auto phi = [bias](double s) { return 1 / (1 + std::exp(-(s + bias))); };
+    value = gaussian_square(phi, rms);
+    slope = gaussian_square([&](double s) { return phi(s) * (1 - phi(s)); }, rms);
+  }
+  const double factor = n * scale_factor(scoring.scale, n);
+  return {factor * std::sqrt(value), factor * std::sqrt(slope)};
+}
+
+TheoryPoint measure_theory(const TheoryConfig& config, Index tokens) {
+  if (tokens < 1) fail("theory: tokens = {} must be 1 or more", tokens);
+  if (config.width < 1) fail("theory: width = {} must be 1 or more", config.width);
+  if (config.samples < 1) fail("theory: samples = {} must be 1 or more", config.samples);
+  if (!(config.rms > 0) || !std::isfinite(config.rms)) fail("theory: rms = {} of the scores must be more than 0", config.rms);
+  if (config.place.dtype != DType::f32 && config.place.dtype != DType::f64)
+    fail("theory: dtype is {}; there are f32 and f64", config.place.dtype);
+
+  const NoGrad off;
+  std::vector<double> fro, jacobian, norm, stable;
+  double squares = 0, entries = 0;
+  Index unconverged = 0;
+  for (Index sample = 0; sample < config.samples; ++sample) {
+    const auto normal = [&](std::uint64_t which) {
+      Tensor x = empty({1, 1, tokens, config.width}, config.place);
+      const std::uint64_t stream =
+          stream_id(static_cast<std::uint64_t>(tokens), static_cast<std::uint64_t>(sample), which);
+      backend(x.device()).random(RandomKind::normal, {config.seed, stream}, 0, x.view());
+      return x;
+    };
+    const Tensor q = normal(1), k = normal(2);
+    AttentionOptions options;
+    options.scoring = config.scoring;
+    options.scale = config.rms / std::sqrt(static_cast<double>(config.width));
+    options.stats = zeros({1, 1, attention_stats}, {DType::f64, config.place.device});
+    attention(q, k, zeros({1, 1, tokens, 1}, config.place), options);
+    const std::vector<double> stats = options.stats.values();
+    const auto get = [&](AttentionStat which) { return stats[static_cast<std::size_t>(which)]; };
+    fro.push_back(std::sqrt(get(AttentionStat::fro2)));
+    jacobian.push_back(std::sqrt(get(AttentionStat::jac2)));
+    squares += get(AttentionStat::score_sum2), entries += get(AttentionStat::entries);
+    if (!config.spectral) continue;
+    options.stats = {};
+    const Spectral s = spectral(q, k, options);
+    unconverged += !s.converged[0] && std::isfinite(s.norm[0]);
+    norm.push_back(s.norm[0]), stable.push_back(s.stable_rank[0]);
+  }
+  TheoryPoint point{tokens, summary(fro), summary(jacobian), {}, {}, std::sqrt(squares / entries), unconverged};
+  if (config.spectral) point.norm = summary(norm), point.stable_rank = summary(stable);
+  return point;
+}
+
+std::optional<PowerLaw> fit_power_law(const std::vector<double>& n, const std::vector<double>& y,
+                                      const std::vector<double>& y_error) {
+  const std::size_t count = n.size();
+  if (count != y.size()) fail("fit_power_law: {} values of N, {} measured values", count, y.size());
+  if (!y_error.empty() && count != y_error.size())
+    fail("fit_power_law: {} measured values, {} errors of them", count, y_error.size());
+  std::vector<double> u, w;
+  for (std::size_t i = 0; i < count; ++i) {
+    if (!(n[i] > 0 && y[i] > 0 && std::isfinite(n[i]) && std::isfinite(y[i]))) return std::nullopt;
+    u.push_back(std::log(n[i])), w.push_back(std::log(y[i]));
+  }
+  double mu = 0, mw = 0, uu = 0, uw = 0;
+  for (std::size_t i = 0; i < count; ++i) mu += u[i] / static_cast<double>(count), mw += w[i] / static_cast<double>(count);
+  for (std::size_t i = 0; i < count; ++i) uu += (u[i] - mu) * (u[i] - mu), uw += (u[i] - mu) * (w[i] - mw);
+  if (count < 2 || !(uu > 1e-18)) return std::nullopt;
+  PowerLaw law{uw / uu, 0, std::nullopt};
+  law.factor = std::exp(mw - law.exponent * mu);
+
+  double scatter = 0, carried = 0;  // squares of the two errors
+  for (std::size_t i = 0; i < count; ++i) {
+    const double miss = w[i] - mw - law.exponent * (u[i] - mu);
+    scatter += miss * miss / uu;
+    if (!y_error.empty()) carried += std::pow((u[i] - mu) / uu * y_error[i] / y[i], 2);
+  }
+  if (count > 2) law.error = std::sqrt(scatter / static_cast<double>(count - 2));
+  if (!y_error.empty() && std::isfinite(carried)) law.error = std::max(law.error.value_or(0), std::sqrt(carried));
+  return law;
+}
+
+}  // namespace norma::inspect

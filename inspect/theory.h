@@ -1,0 +1,68 @@
+// What theory says of the norms of an attention matrix, and what a random one measures: the bounds of softmax, the Gaussian
+// expectations of element-wise functions, and the exponent of N (Saratchandran et al., arXiv 2410.18613, section 4).
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "autograd/ops.h"
+#include "inspect/spectral.h"
+
+namespace norma::inspect {
+
+/// Upper bounds that hold for every S, of N queries; absent where there is none.
+struct Bounds {
+  std::optional<double> fro;             // sqrt N: rows that are non-negative and sum to one
+  std::optional<double> jacobian;        // 2 sqrt N: softmax, the paper's Theorem 4.1
+  std::optional<double> jacobian_sharp;  // sqrt(N) / 2: softmax; a row's Jacobian diag(a) - a a^T is largest at (1/2, 1/2)
+};
+Bounds bounds(const Scoring& scoring, Index tokens);
+
+/// Expectations for scores that are independent and N(0, rms^2), every query seeing N keys:
+///   fro      sqrt(E ||A||_F^2)      x^p / sqrt N: sqrt(N (2p-1)!!) rms^p
+///   jacobian sqrt(E ||dA/dS||_F^2)  x^p / sqrt N: sqrt(N (2p-3)!!) p rms^(p-1)
+/// Exact at any N for element-wise functions. For softmax and normalised rows the limit of large N, where a row's divisor
+/// is N E phi: sqrt(E phi^2) / E phi, so sqrt e for softmax at rms 1. `width` d > 0: for scores q k / sqrt d of vectors of d
+/// normal numbers instead, which are Gaussian only given q: E s^2p lies above the Gaussian moment by prod_{i<p} (1 + 2i/d).
+/// Absent where no such expectation is known: the Jacobian of normalised rows, a width with normalised rows, relu or
+/// sigmoid, and softmax where e^(4 rms^2) > N, so that a few large scores decide each row.
+struct Expectation {
+  std::optional<double> fro, jacobian;
+};
+Expectation expectation(const Scoring& scoring, Index tokens, double rms = 1, Index width = 0);
+
+struct TheoryConfig {
+  Scoring scoring;
+  std::vector<Index> tokens;  // each from 1
+  Index width = 64;           // d, of a head
+  Index samples = 4;          // independent heads for each N
+  double rms = 1;             // of the scores
+  std::uint64_t seed = 1;
+  bool spectral = false;      // also the spectral norm: many passes instead of one
+  Place place = {};           // f32 or f64
+};
+
+struct Measured {
+  double mean = 0, error = 0;  // over the samples, and the standard error of the mean (NaN for one sample)
+};
+struct TheoryPoint {
+  Index tokens = 0;
+  Measured fro, jacobian, norm, stable_rank;  // the last two: with config.spectral
+  double score_rms = 0;
+  Index unconverged = 0;  // samples whose spectral norm had not settled: theirs is a lower bound
+};
+/// One attention head with Q and K of independent N(0, 1) entries and S = rms Q K^T / sqrt d, measured by the kernel that
+/// computes attention. A function of the seed alone. Throws naming the field that is out of range.
+TheoryPoint measure_theory(const TheoryConfig& config, Index tokens);
+
+/// y = factor * N^exponent by least squares in the logarithms. `error`, the exponent's standard error: the larger of what
+/// the scatter about the line says (three points or more) and what the errors of y carry over, where given; absent where
+/// neither is known. No law with fewer than two different N, or where a value is not positive and finite.
+struct PowerLaw {
+  double exponent = 0, factor = 0;
+  std::optional<double> error;
+};
+std::optional<PowerLaw> fit_power_law(const std::vector<double>& n, const std::vector<double>& y,
+                                      const std::vector<double>& y_error = {});
+
+}  // namespace norma::inspect

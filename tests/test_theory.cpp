@@ -1,0 +1,293 @@
+// Bounds, expectations and fits against numbers worked out by hand, the measurement against them, and `norma theory` as a user meets it.
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <fstream>
+
+#include <nlohmann/json.hpp>
+
+#include "inspect/theory.h"
+#include "nn/scoring.h"
+#include "tests/program.h"
+
+using namespace norma;
+using namespace norma::inspect;
+using namespace norma::test;
+using Catch::Matchers::Contains;
+using Catch::Matchers::Equals;
+using Catch::Matchers::StartsWith;
+
+namespace {
+
+TheoryConfig config_of(const std::string& scoring, Index width = 64) {
+  TheoryConfig c;
+  c.scoring = nn::parse_scoring(scoring), c.width = width, c.place = {DType::f64};
+  return c;
+}
+
+}  // namespace
+
+TEST_CASE("expectations are the paper's constants", "[theory]") {
+  const double root = 14;  // N = 196
+  // (2p-1)!! = 1, 3, 15, 105; p^2 (2p-3)!! = 1, 4, 27, 240
+  const double values[] = {1, 3, 15, 105}, slopes[] = {1, 4, 27, 240};
+  for (int p = 1; p <= 4; ++p) {
+    const Scoring scoring = nn::parse_scoring("x^" + std::to_string(p) + "/sqrt(N)");
+    const Expectation e = expectation(scoring, 196);
+    CHECK(*e.fro == Approx(root * std::sqrt(values[p - 1])));
+    CHECK(*e.jacobian == Approx(root * std::sqrt(slopes[p - 1])));
+    CHECK(*expectation(nn::parse_scoring("x^" + std::to_string(p)), 196).fro == Approx(196 * std::sqrt(values[p - 1])));
+    const Expectation smaller = expectation(scoring, 196, 0.5);
+    CHECK(*smaller.fro == Approx(*e.fro * std::pow(0.5, p)));
+    CHECK(*smaller.jacobian == Approx(*e.jacobian * std::pow(0.5, p - 1)));
+  }
+  // With a width: E s^6 = 15 (1 + 2/8)(1 + 4/8).
+  CHECK(*expectation(nn::parse_scoring("x^3"), 10, 1, 8).fro == Approx(10 * std::sqrt(15 * 1.25 * 1.5)));
+  // (1 + x)^2 = 1 + 2x + x^2, so E = 1 + 1; its derivative is 1.
+  CHECK(*expectation(nn::parse_scoring("1 + x"), 10).fro == Approx(10 * std::sqrt(2.0)));
+  CHECK(*expectation(nn::parse_scoring("1 + x"), 10).jacobian == Approx(10));
+  CHECK(*expectation(nn::parse_scoring("relu/N"), 50, 2).fro == Approx(std::sqrt(2.0)));
+  CHECK(*expectation(nn::parse_scoring("relu/N"), 50, 2).jacobian == Approx(std::sqrt(0.5)));
+  // sigmoid at rms 0: 1/2, slope 1/4
+  CHECK(*expectation(nn::parse_scoring("sigmoid"), 8, 1e-9).fro == Approx(4));
+  CHECK(*expectation(nn::parse_scoring("sigmoid"), 8, 1e-9).jacobian == Approx(2));
+  // Rows that sum to one: sqrt(E phi^2) / E phi. x^2: sqrt 3 / 1; softmax: e / sqrt e.
+  CHECK(*expectation(nn::parse_scoring("x^2/sum(x^2)"), 1000).fro == Approx(std::sqrt(3.0)));
+  CHECK_FALSE(expectation(nn::parse_scoring("x^2/sum(x^2)"), 1000).jacobian);
+  CHECK_FALSE(expectation(nn::parse_scoring("x^2/sum(x^2)"), 1000, 1, 64).fro);
+  CHECK(*expectation({}, 1000).fro == Approx(std::exp(0.5)));
+  CHECK_FALSE(expectation({}, 1000, 4).fro);  // e^64 > 1000
+  CHECK(*expectation({}, 1000, 1, 1000000).fro == Approx(std::exp(0.5)).epsilon(1e-5));
+}
+
+TEST_CASE("bounds: softmax has all three, rows that sum to one have the first, others none", "[theory]") {
+  const Bounds softmax = bounds({}, 196);
+  CHECK(*softmax.fro == Approx(14));
+  CHECK(*softmax.jacobian == Approx(28));
+  CHECK(*softmax.jacobian_sharp == Approx(7));
+  const Bounds normalized = bounds(nn::parse_scoring("x^2/sum(x^2)"), 196);
+  CHECK(*normalized.fro == Approx(14));
+  CHECK_FALSE(normalized.jacobian);
+  const Bounds cubic = bounds(nn::parse_scoring("x^3/sqrt(N)"), 196);
+  CHECK_FALSE(cubic.fro);
+  CHECK_FALSE(cubic.jacobian_sharp);
+}
+
+TEST_CASE("the sharp bound of softmax's Jacobian is reached, and nothing passes it", "[theory]") {
+  // Every query looks at two keys alike and at no other: rows (1/2, 1/2, 0, ...), each Jacobian of norm 1/2.
+  const Index n = 16;
+  std::vector<double> keys(static_cast<std::size_t>(n), -1000.0);
+  keys[3] = keys[9] = 1000;
+  AttentionOptions options;
+  options.stats = zeros({1, 1, attention_stats}, {DType::f64});
+  const Tensor q = ones({1, 1, n, 1}, {DType::f64});
+  attention(q, from_values(keys, {1, 1, n, 1}, {DType::f64}), q, options);
+  const std::vector<double> stats = options.stats.values();
+  CHECK(std::sqrt(stats[static_cast<std::size_t>(AttentionStat::jac2)]) == Approx(*bounds({}, n).jacobian_sharp).epsilon(1e-12));
+  for (double rms : {0.1, 1.0, 3.0, 10.0, 100.0}) {
+    TheoryConfig c = config_of("softmax", 16);
+    c.rms = rms;
+    const TheoryPoint p = measure_theory(c, 48);
+    CHECK(p.jacobian.mean <= *bounds({}, 48).jacobian_sharp * (1 + 1e-12));
+    CHECK(p.fro.mean <= *bounds({}, 48).fro * (1 + 1e-12));
+    CHECK(p.fro.mean >= 1 - 1e-12);  // uniform rows
+  }
+}
+
+TEST_CASE("random attention measures what is expected of it", "[theory]") {
+  for (const char* text : {"x", "x^2/sqrt(N)", "x^3/sqrt(N)", "0.5x + x^3/14", "x^4/sqrt(N)"}) {
+    TheoryConfig c = config_of(text);
+    c.samples = 8;
+    const TheoryPoint p = measure_theory(c, 256);
+    const Expectation e = expectation(c.scoring, 256, 1, 64);
+    CAPTURE(text, p.fro.mean, p.fro.error, *e.fro, p.jacobian.mean, *e.jacobian);
+    CHECK(p.fro.error > 0);
+    // E sqrt(x) lies below sqrt(E x) by the variance over 8 (E x)^(3/2): a share far below one error here.
+    CHECK(std::abs(p.fro.mean - *e.fro) < 4 * p.fro.error);
+    CHECK(std::abs(p.jacobian.mean - *e.jacobian) <= 4 * p.jacobian.error + 1e-9);
+    CHECK(p.score_rms == Approx(1).epsilon(0.05));
+  }
+  TheoryConfig c = config_of("softmax", 64);
+  CHECK(measure_theory(c, 2048).fro.mean == Approx(*expectation(c.scoring, 2048, 1, 64).fro).epsilon(0.03));
+  // The paper's checks at the usual initialisation, N = 196, x^3/14: score rms 0.02^2 width; 0.026, 0.20 and 1.6 for widths 192, 384, 768.
+  c = config_of("x^3/14");
+  c.samples = 32;
+  for (auto [width, norm] : {std::pair{192.0, 0.026}, {384.0, 0.20}, {768.0, 1.6}}) {
+    c.rms = 0.0004 * width;
+    CHECK(measure_theory(c, 196).fro.mean == Approx(norm).epsilon(0.05));
+  }
+  c = config_of("x^3/sqrt(N)");
+  c.rms = std::cbrt(1 / std::sqrt(15.0 * 196));
+  CHECK(c.rms == Approx(0.26).epsilon(0.02));
+  CHECK(measure_theory(c, 196).fro.mean == Approx(1).epsilon(0.1));
+}
+
+TEST_CASE("read as matrix powers the paper's rate is wrong from the second power on", "[theory]") {
+  std::vector<double> n, square, cube;
+  for (Index tokens : {64, 128, 256, 512}) {
+    Tensor q = empty({tokens, 16}, {DType::f64}), k = empty({tokens, 16}, {DType::f64});
+    backend({}).random(RandomKind::normal, {1, 1}, 0, q.view());
+    backend({}).random(RandomKind::normal, {1, 2}, 0, k.view());
+    const Tensor s = matmul(q, transpose(k)) / 4, s2 = matmul(s, s);
+    n.push_back(static_cast<double>(tokens)), square.push_back(norm(s2).item()), cube.push_back(norm(matmul(s2, s)).item());
+  }
+  CHECK(fit_power_law(n, square)->exponent == Approx(1.5).margin(0.15));  // not 1
+  CHECK(fit_power_law(n, cube)->exponent == Approx(2).margin(0.25));
+}
+
+TEST_CASE("a power law is fitted with its error", "[theory]") {
+  const auto exact = fit_power_law({10, 100, 1000}, {6, 600, 60000});
+  CHECK(exact->exponent == Approx(2));
+  CHECK(exact->factor == Approx(0.06));
+  CHECK(*exact->error == Approx(0).margin(1e-12));
+  // By hand, u = 0, 1, 2 and w = 0, 1, 1: slope 1/2, misses 1/6, -1/3, 1/6, so error sqrt(1/6 / 1 / 2).
+  const double e = std::exp(1.0);
+  const auto bent = fit_power_law({1, e, e * e}, {1, e, e});
+  CHECK(bent->exponent == Approx(0.5));
+  CHECK(*bent->error == Approx(std::sqrt(1.0 / 12)));
+  CHECK_FALSE(fit_power_law({1, 2}, {3, 4})->error);
+  // Errors of y: by hand, slope = (w2 - w0) / 2, so its error is half the root of both squares; the larger of the two counts.
+  CHECK(*fit_power_law({1, e, e * e}, {1, e, e}, {0.6, 1, 0.8 * e})->error == Approx(0.5));
+  CHECK(*fit_power_law({1, e, e * e}, {1, e, e}, {0.1, 0, 0.1})->error == Approx(std::sqrt(1.0 / 12)));
+  CHECK(*fit_power_law({1, e * e}, {1, e}, {0.6, 0.8 * e})->error == Approx(0.5));
+  CHECK_FALSE(fit_power_law({1, 2}, {3, 4}, {NAN, NAN})->error);
+  CHECK_THROWS_WITH(fit_power_law({1, 2}, {3, 4}, {1}), "fit_power_law: 2 measured values, 1 errors of them");
+  CHECK_FALSE(fit_power_law({2}, {3}));
+  CHECK_FALSE(fit_power_law({2, 2}, {3, 4}));
+  CHECK_FALSE(fit_power_law({1, 2}, {0, 4}));
+  CHECK_FALSE(fit_power_law({1, 2}, {NAN, 4}));
+  CHECK_THROWS_WITH(fit_power_law({1, 2}, {1}), "fit_power_law: 2 values of N, 1 measured values");
+}
+
+TEST_CASE("measure_theory: a function of the seed; what is out of range is named", "[theory]") {
+  TheoryConfig c = config_of("x^3", 8);
+  const TheoryPoint a = measure_theory(c, 32), b = measure_theory(c, 32);
+  CHECK(a.fro.mean == b.fro.mean);
+  c.seed = 2;
+  CHECK(measure_theory(c, 32).fro.mean != a.fro.mean);
+  c.samples = 1, c.spectral = true;
+  const TheoryPoint one = measure_theory(c, 32);
+  CHECK(std::isnan(one.fro.error));
+  CHECK(one.norm.mean <= one.fro.mean);
+  CHECK(one.stable_rank.mean == Approx(std::pow(one.fro.mean / one.norm.mean, 2)));
+  CHECK_THROWS_WITH(measure_theory(c, 0), "theory: tokens = 0 must be 1 or more");
+  c.width = 0;
+  CHECK_THROWS_WITH(measure_theory(c, 4), "theory: width = 0 must be 1 or more");
+  c.width = 8, c.samples = 0;
+  CHECK_THROWS_WITH(measure_theory(c, 4), "theory: samples = 0 must be 1 or more");
+  c.samples = 1, c.rms = NAN;
+  CHECK_THROWS_WITH(measure_theory(c, 4), "theory: rms = nan of the scores must be more than 0");
+  c.rms = 1, c.place.dtype = DType::bf16;
+  CHECK_THROWS_WITH(measure_theory(c, 4), "theory: dtype is bf16; there are f32 and f64");
+}
+
+TEST_CASE("norma theory: wrong usage says what, and what to do", "[theory]") {
+  struct Wrong {
+    std::vector<std::string> args;
+    int code;
+    std::string text;
+  };
+  const std::vector<Wrong> table = {
+      {{"--tokens", "0"}, 2, "norma: --tokens: N = 0 must be 1 to 1048576\n"},
+      {{"--tokens", "-4"}, 2, "norma: --tokens: N = -4 must be 1 to 1048576\n"},
+      {{"--tokens", "2000000"}, 2, "norma: --tokens: N = 2000000 must be 1 to 1048576\n"},
+      {{"--tokens", "99999999999999999999"}, 2, "norma: --tokens: N = 99999999999999999999 must be 1 to 1048576\n"},
+      {{"--tokens", "64,many"}, 2, "norma: --tokens: \"many\" in \"64,many\" is not a whole number; write a list as in 64,128,197 or a range as in 64:4096\n"},
+      {{"--tokens", "64,"}, 2, "norma: --tokens: \"\" in \"64,\" is not a whole number; write a list as in 64,128,197 or a range as in 64:4096\n"},
+      {{"--tokens", "1:2:3"}, 2, "norma: --tokens: \"1:2:3\" in \"1:2:3\" is not a whole number; write a list as in 64,128,197 or a range as in 64:4096\n"},
+      {{"--tokens", "128:64"}, 2, "norma: --tokens: the range 128:64 goes down; write 64:128\n"},
+      {{"--attention", "softmax,sofmax"}, 2, "norma: --attention \"sofmax\": unknown function; did you mean \"softmax\"?\n"},
+      {{"--width", "0"}, 2, "norma: --width: 0 must be more than 0\n"},
+      {{"--samples", "-1"}, 2, "norma: --samples: -1 must be more than 0\n"},
+      {{"--score-rms", "0"}, 2, "norma: --score-rms: 0 must be more than 0\n"},
+      {{"--score-rms", "nan"}, 2, "norma: --score-rms: \"nan\" is not a number; root mean square of the scores\n"},
+      {{"--dtype", "bf16"}, 2, "norma: --dtype: \"bf16\" is not possible; there are f32, f64\n"},
+      {{"--device", "tpu"}, 2, "norma: device \"tpu\" is unknown; there are cpu, cuda, cuda:INDEX, reference\n"},
+      {{"--log-format", "xml"}, 2, "norma: --log-format: \"xml\" is unknown; there are text, json\n"},
+      {{"--threads", "0"}, 2, "norma: --threads: 0 is not a number of threads; give 1 or more, or leave it out for all cores\n"},
+      {{"--token", "4"}, 2, "norma: unknown flag --token (did you mean --tokens?)\n"},
+      {{"--images", "4"}, 2, "norma: theory: --images is for a run; name its folder, as in norma theory runs/a\n"},
+      {{"--data-dir", "x"}, 2, "norma: theory: --data-dir is for a run; name its folder, as in norma theory runs/a\n"},
+      {{"runs/a", "--score-rms", "2"}, 2, "norma: theory: --score-rms is for random Q and K; the run runs/a brings its own\n"},
+      {{"runs/a", "runs/b"}, 2, "norma: theory: unexpected \"runs/b\"; name one run folder, or none for random Q and K\n"},
+      {{"no-such-run"}, 1, "norma: run folder no-such-run: there is no such folder\n"},
+  };
+  for (const Wrong& w : table) {
+    std::vector<std::string> args = {"theory"};
+    args.insert(args.end(), w.args.begin(), w.args.end());
+    const Finished f = run_norma(args);
+    CAPTURE(w.args);
+    CHECK(f.code == w.code);
+    CHECK_THAT(f.err, Equals(w.text));
+    CHECK(f.out.empty());
+  }
+  CHECK_THAT(run_norma({"theory", "--help"}).out, StartsWith("usage: norma theory") && Contains("--score-rms"));
+}
+
+TEST_CASE("norma theory: the exponents of N", "[theory]") {
+  const Finished f = run_norma({"theory", "--tokens", "64:500", "--width", "32", "--samples", "16", "--attention", "softmax, x^2, x^3/sqrt(N)", "--spectral", "--log-format", "json"});
+  CAPTURE(f.err);
+  REQUIRE(f.code == 0);
+  const auto result = nlohmann::json::parse(f.out);
+  REQUIRE(result["attention"].size() == 3);
+  const auto& softmax = result["attention"][0];
+  REQUIRE(softmax["points"].size() == 4);
+  CHECK(softmax["points"][3]["tokens"] == 500);
+  CHECK(softmax["points"][0]["bound_jacobian"] == 16);
+  CHECK(softmax["points"][0]["sharp_jacobian"] == 4);
+  CHECK(softmax["fit_fro"]["exponent"].get<double>() == Approx(0).margin(0.08));
+  CHECK(result["attention"][1]["fit_fro"]["exponent"].get<double>() == Approx(1).margin(0.05));
+  CHECK(result["attention"][1]["points"][0]["bound_fro"].is_null());
+  CHECK(result["attention"][2]["fit_fro"]["exponent"].get<double>() == Approx(0.5).margin(0.08));
+  CHECK(result["attention"][2]["fit_fro"]["error"].get<double>() < 0.08);
+  for (const auto& p : result["attention"][2]["points"]) {
+    CHECK(p["norm"]["mean"].get<double>() < p["fro"]["mean"].get<double>());
+    CHECK(p["stable_rank"]["mean"].get<double>() > 1);
+    CHECK(p["unconverged"] == 0);
+  }
+  const Finished text = run_norma({"theory", "--tokens", "8", "--width", "4", "--attention", "softmax"});
+  CHECK(text.code == 0);
+  CHECK_THAT(text.out, Contains("√N, 2√N and √N/2 are bounds") && !Contains("grows as"));  // one N: nothing to fit
+  const Finished huge = run_norma({"theory", "--tokens", "8,16", "--width", "4", "--attention", "x^8", "--score-rms", "1e9"});
+  CHECK_THAT(huge.out, Contains(" inf ") && !Contains("grows as"));
+  CHECK(run_norma({"theory", "--tokens", "8", "--samples", "1"}).out == run_norma({"theory", "--tokens", "8", "--samples", "1", "--threads", "1"}).out);
+}
+
+TEST_CASE("norma theory RUN: every layer and head, trained and as it started", "[theory]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("theory");
+  const std::string run = (runs / "a").string();
+  REQUIRE(run_norma({"train", "vit", "--data-dir", data.string(), "--width", "8", "--depth", "2", "--heads", "2", "--patch", "14", "--batch", "8",
+                     "--epochs", "1", "--lr", "0.01", "--out", run}).code == 0);
+  auto heads = [&](std::vector<std::string> more) {
+    std::vector<std::string> args = {"theory", run, "--data-dir", data.string(), "--spectral", "--log-format", "json"};
+    args.insert(args.end(), more.begin(), more.end());
+    const Finished f = run_norma(args);
+    CAPTURE(f.err);
+    REQUIRE(f.code == 0);
+    return nlohmann::json::parse(f.out);
+  };
+  const auto trained = heads({}), fresh = heads({"--initial"});
+  CHECK(trained["step"] == 8);
+  CHECK(fresh["step"] == 0);
+  CHECK(trained["images"] == 20);
+  CHECK(trained["tokens"] == 5);
+  CHECK(heads({"--images", "3"})["images"] == 3);
+  REQUIRE(trained["heads"].size() == 4);
+  CHECK(trained["heads"][3]["layer"] == "blocks.1.attn");
+  CHECK(trained["heads"][3]["head"] == 1);
+  CHECK(trained["heads"][0]["score_rms"] != fresh["heads"][0]["score_rms"]);
+  for (const auto& head : trained["heads"]) {
+    const double fro = head["fro"], norm = head["norm"], jacobian = head["jacobian"];
+    CHECK(fro >= 1 - 1e-6);
+    CHECK(fro <= trained["bound_fro"].get<double>());
+    CHECK(jacobian <= trained["sharp_jacobian"].get<double>());
+    CHECK(norm <= fro * (1 + 1e-6));
+    CHECK(head["stable_rank"].get<double>() >= 1 - 1e-6);
+  }
+  const Finished text = run_norma({"theory", run, "--data-dir", data.string()});
+  CHECK_THAT(text.out, Contains("softmax: mean norms over 20 test images, N = 5") && Contains("blocks.1.attn"));
+  for (const auto& file : std::filesystem::directory_iterator(runs / "a"))
+    if (file.path().extension() == ".safetensors") std::filesystem::remove(file.path());
+  const Finished none = run_norma({"theory", run, "--data-dir", data.string()});
+  CHECK(none.code == 1);
+  CHECK_THAT(none.err, Contains("holds no checkpoint; --initial measures the weights it started from"));
+}
