@@ -4,7 +4,7 @@
 
 namespace norma::apps {
 
-RunModel load_run_model(const std::filesystem::path& run, Index threads, const std::string& data_dir) {
+RunModel load_run_model(const std::filesystem::path& run, Index threads, const std::string& data_dir, bool initial) {
   RunModel out;
   const train::RunRecord record = train::read_run(run);
   train::Options options;
@@ -15,13 +15,15 @@ RunModel load_run_model(const std::filesystem::path& run, Index threads, const s
   if (!data_dir.empty()) out.config.data_dir = data_dir;
   prepare(out.config);
 
-  auto found = train::RunFolder::load(run, [](const std::string& m) { fmt::print(stderr, "{}\n", m); });
-  if (!found) fail("run folder {}: holds no checkpoint", run.string());
-  out.step = found->first.step;
   out.data = datasets::load_images(out.config.data, out.config.data_dir);
   const models::ViTConfig shape =
       vit_config(out.config, out.data.train.height, out.data.train.channels, out.data.train.classes);
-  out.model = std::make_unique<models::ViT>(shape, 0, train::loader_config(out.config, shape, false).place);
+  out.model = std::make_unique<models::ViT>(shape, static_cast<std::uint64_t>(out.config.seed), train::loader_config(out.config, shape, false).place);
+  if (initial) return out;
+
+  auto found = train::RunFolder::load(run, [](const std::string& m) { fmt::print(stderr, "{}\n", m); });
+  if (!found) fail("run folder {}: holds no checkpoint", run.string());
+  out.step = found->first.step;
   const std::string prefix = out.config.ema > 0 ? "ema/" : "model/";
   nn::Named weights;
   for (auto& [name, t] : found->second)

@@ -18,6 +18,7 @@ struct RunModel {
 
 /// `threads` (0: all cores) and, where given, `data_dir` are this machine's; the rest comes from the run. Warnings about damaged
 /// checkpoints go to stderr. Throws when the folder holds no run or no whole checkpoint.
-RunModel load_run_model(const std::filesystem::path& run, Index threads, const std::string& data_dir);
+/// `initial`: the weights it started from instead, step 0.
+RunModel load_run_model(const std::filesystem::path& run, Index threads, const std::string& data_dir, bool initial = false);
 
 }  // namespace norma::apps

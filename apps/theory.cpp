@@ -5,7 +5,7 @@
 #include <charconv>
 #include <cmath>
 
-#include "apps/model_flags.h"
+#include "apps/run_model.h"
 #include "inspect/probe.h"
 #include "nn/scoring.h"
 #include "train/loop.h"
@@ -219,32 +219,12 @@ std::vector<std::pair<double, double>> layer_spectral(const Tensor& packed, cons
 }
 
 int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) {
-  train::RunRecord record = train::read_run(run);
-  train::TrainConfig config;
-  train::Options options;
-  config.fields(options);
-  options.read_json(record.config.dump(), (run / "config.json").string());
-  options.apply();
-  config.threads = flags.threads;
-  if (!flags.data_dir.empty()) config.data_dir = flags.data_dir;
-  prepare(config);
-
-  const datasets::ImageData data = datasets::load_images(config.data, config.data_dir);
-  const models::ViTConfig shape = vit_config(config, data.train.height, data.train.channels, data.train.classes);
-  auto loader_settings = train::loader_config(config, shape, false);
-  loader_settings.batch = std::min(flags.images, data.test.count);
-  models::ViT model(shape, static_cast<std::uint64_t>(config.seed), loader_settings.place);
-  Index step = 0;
-  if (!flags.initial) {
-    auto found = train::RunFolder::load(run, [](const std::string& m) { fmt::print(stderr, "{}\n", m); });
-    if (!found) fail("run folder {}: holds no checkpoint; --initial measures the weights it started from", run.string());
-    const std::string prefix = config.ema > 0 ? "ema/" : "model/";
-    nn::Named weights;
-    for (auto& [name, t] : found->second)
-      if (name.starts_with(prefix)) weights.emplace_back(name.substr(prefix.size()), t);
-    nn::assign(model, weights);
-    step = found->first.step;
-  }
+  const RunModel loaded = load_run_model(run, flags.threads, flags.data_dir, flags.initial);
+  models::ViT& model = *loaded.model;
+  const models::ViTConfig& shape = model.config();
+  const Index step = loaded.step;
+  auto loader_settings = train::loader_config(loaded.config, shape, false);
+  loader_settings.batch = std::min(flags.images, loaded.data.test.count);
 
   const NoGrad off;
   inspect::Probe probe(model);
@@ -254,7 +234,7 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
     for (const auto& [norm, rank] : layer_spectral(packed, shape.attention)) flat.push_back(norm), flat.push_back(rank);
     return from_values(flat, {static_cast<Index>(flat.size() / 2), 2}, {DType::f64});
   });
-  datasets::Loader loader(data.test, loader_settings);
+  datasets::Loader loader(loaded.data.test, loader_settings);
   model(loader.next().images);
   const auto layers = probe.take_attention();
   auto spectral = probe.take_values();
