@@ -33,19 +33,23 @@ function download(name, rows) {
   setTimeout(() => URL.revokeObjectURL(a.href), 1000);
 }
 
-// Ticks at 1, 2, 5 times a power of ten; on a logarithmic axis (in exponents) at decades, and thrice a decade where there are few.
+// Ticks as [value, text], at 1, 2, 5 times a power of ten; on a logarithmic axis at decades, and thrice a decade where there are few.
 function linearTicks(a, b, n) {
-  const rough = (b - a) / n, unit = 10 ** Math.floor(Math.log10(rough)), step = [1, 2, 5, 10].map(k => k * unit).find(s => s >= rough), out = [];
-  for (let v = Math.ceil(a / step) * step; v <= b + step * 1e-9; v += step) out.push(Math.abs(v) < step * 1e-9 ? 0 : v);
+  const rough = (b - a) / n, unit = 10 ** Math.floor(Math.log10(rough) + 1e-9), step = [1, 2, 5, 10].map(k => k * unit).find(s => s >= rough * (1 - 1e-9)), out = [];
+  const digits = Math.max(0, Math.round(-Math.log10(step) + 0.499)), short = step >= 1e-4 && Math.max(Math.abs(a), Math.abs(b)) < 1e5;
+  for (let v = Math.ceil(a / step - 1e-9) * step; v <= b + step * 1e-9; v += step) {
+    if (Math.abs(v) < step * 1e-9) v = 0;
+    out.push([v, v === 0 ? "0" : short ? v.toFixed(digits) : (+v.toPrecision(3)).toExponential()]);
+  }
   return out;
 }
-function logTicks(a, b) {
-  const all = [];
-  for (let k = Math.floor(a); k <= b; ++k) all.push(k, k + Math.log10(3));
-  const inside = all.filter(v => v >= a && v <= b);
-  if (inside.length < 2) return linearTicks(a, b, 4);
-  const decades = inside.filter(Number.isInteger), every = Math.ceil(decades.length / 6);
-  return inside.length > 4 ? decades.filter((_, i) => i % every === 0) : inside;
+function logTicks(a, b) {  // a, b: exponents of ten
+  const text = v => v >= 0.001 && v < 1e5 ? String(+v.toPrecision(2)) : v.toExponential(0), decades = [], all = [];
+  for (let k = Math.floor(a); k <= b; ++k)
+    for (const v of [10 ** k, 3 * 10 ** k])
+      if (Math.log10(v) >= a && Math.log10(v) <= b) { all.push([v, text(v)]); if (v === 10 ** k) decades.push(all[all.length - 1]); }
+  if (all.length < 3) return linearTicks(10 ** a, 10 ** b, 4);
+  return all.length > 5 ? decades.filter((_, i) => i % Math.ceil(decades.length / 6) === 0) : all;
 }
 
 /* A chart of lines with its numbers as a table below.
@@ -72,16 +76,16 @@ function chart(parent, title, series, options = {}) {
     const low = a => a.reduce((m, v) => Math.min(m, v)), high = a => a.reduce((m, v) => Math.max(m, v));
     let x0 = low(xs), x1 = high(xs), y0 = low(ys), y1 = high(ys);
     if (options.ticks) { x0 = options.ticks[0][0] - 0.5; x1 = options.ticks[options.ticks.length - 1][0] + 0.5; }
-    if (x1 === x0) x1 = x0 + 1;
+    if (x1 === x0) { x0 = Math.min(0, x0); if (x1 === x0) x1 = 1; }
     if (y1 - y0 < 1e-12) { y0 -= 0.5; y1 += 0.5; } else { const margin = (y1 - y0) * 0.06; y1 += margin; y0 -= margin; }
     const X = v => left + (v - x0) / (x1 - x0) * (W - left - right), at = t => H - bottom - (t - y0) / (y1 - y0) * (H - top - bottom), Y = v => at(f(v));
 
-    for (const t of options.log ? logTicks(y0, y1) : linearTicks(y0, y1, 4)) {
-      svg("line", {class: "axis", x1: left, x2: W - right, y1: at(t), y2: at(t)}, box);
-      svg("text", {x: left - 6, y: at(t) + 4, "text-anchor": "end"}, box).textContent = number(options.log ? +(10 ** t).toPrecision(2) : t);
+    for (const [t, text] of options.log ? logTicks(y0, y1) : linearTicks(y0, y1, 4)) {
+      svg("line", {class: "axis", x1: left, x2: W - right, y1: Y(t), y2: Y(t)}, box);
+      svg("text", {x: left - 6, y: Y(t) + 4, "text-anchor": "end"}, box).textContent = text;
     }
     const every = options.ticks ? Math.ceil(options.ticks.length * 34 / (W - left - right)) : 1;
-    const xTicks = options.ticks ? options.ticks.filter((_, i) => i % every === 0) : linearTicks(x0, x1, Math.max(3, Math.floor(W / 110))).map(t => [t, number(t)]);
+    const xTicks = options.ticks ? options.ticks.filter((_, i) => i % every === 0) : linearTicks(x0, x1, Math.max(3, Math.floor(W / 110)));
     for (const [t, text] of xTicks) svg("text", {x: X(t), y: H - bottom + 15, "text-anchor": "middle"}, box).textContent = text;
     svg("text", {x: (left + W - right) / 2, y: H - 4, "text-anchor": "middle"}, box).textContent = xLabel;
     for (const b of bounds) {
