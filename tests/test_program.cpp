@@ -188,7 +188,7 @@ TEST_CASE("an output folder that cannot be written is an error with its path", "
 TEST_CASE("a disk that is full is an error with the file, and leaves nothing half-written", "[program]") {
   const auto data = tiny_data(64, 20);
   const auto out = fresh_folder("full") / "run";
-  Program program(tiny_run(data, out), ".", 6000);  // enough for the texts, not for a checkpoint
+  Program program(tiny_run(data, out), ".", 25000);  // enough for the texts, not for a checkpoint
   const Finished f = program.wait();
   CAPTURE(f.err);
   CHECK(f.code == 1);

@@ -58,7 +58,7 @@ function logTicks(a, b) {  // a, b: exponents of ten
 }
 
 /* A chart of lines with its numbers as a table below.
-   series: {name, color, dash, width, opacity, points: [[x, y], ...], dots: marks too, bare: marks only, quiet: not under the pointer,
+   series: {name, short: its name under the pointer, color, dash, width, opacity, points: [[x, y], ...], dots: marks too, bare: marks only, quiet: not under the pointer,
             spread: x -> [low, high] beside the value under the pointer}
    options: {log, bounds: [{y, label}], x: label of the axis, ticks: [[x, label], ...] where x counts things,
              start: the axis begins there at the latest}
@@ -125,13 +125,14 @@ function chart(parent, title, series, options = {}) {
         if (s.quiet || !s.points.length) continue;
         const p = s.points.reduce((a, b) => Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a), range = s.spread && s.spread(p[0]);
         where = p[0];
-        make("div", `${s.name}: ${number(p[1])}` + (range ? ` (heads ${number(range[0])} to ${number(range[1])})` : ""), tip).style.color = s.color;
+        make("div", `${s.short || s.name}: ${number(p[1])}` + (range ? ` (heads ${number(range[0])} to ${number(range[1])})` : ""), tip).style.color = s.color;
       }
       if (where === undefined) return leave();
       tip.prepend(make("div", shown(where)));
       for (const k of ["x1", "x2"]) rule.setAttribute(k, X(where));
       rule.setAttribute("visibility", "visible");
       const place = X(where) / W * r.width + 20, flipped = place + tip.offsetWidth > figure.clientWidth ? place - tip.offsetWidth - 24 : place;
+      tip.style.top = r.bottom - figure.getBoundingClientRect().top + "px";  // below, so that it hides no curve
       tip.style.left = Math.max(4, Math.min(flipped, figure.clientWidth - tip.offsetWidth - 4)) + "px";
     };
     box.onpointerleave = leave;

@@ -41,7 +41,7 @@ table(plain("Where they ended"), ["run", "attention", "test accuracy", "test los
 }));
 
 // --- learning ---
-const line = (r, points, more) => ({name: r.label, color: r.color, dash: r.dash, points, ...more});
+const line = (r, points, more) => ({name: r.label, short: r.name, color: r.color, dash: r.dash, points, ...more});
 const over = (r, rows, get, more) => line(r, rows.map(x => [x.epoch, get(x)]), more);
 const smooth = points => { let v; return points.filter(p => drawable(p[1])).map(([x, y]) => [x, v = v === undefined ? y : v + 0.3 * (y - v)]); };
 const learning = section("Learning", "Training loss and accuracy are of the batch of that step, smoothed; test loss and accuracy are over all test images after each epoch.");
