@@ -59,7 +59,8 @@ function logTicks(a, b) {  // a, b: exponents of ten
 
 /* A chart of lines with its numbers as a table below.
    series: {name, short: its name under the pointer, color, dash, width, opacity, points: [[x, y], ...], dots: marks too, bare: marks only, quiet: not under the pointer,
-            spread: x -> [low, high] beside the value under the pointer}
+            spread: x -> [low, high] beside the value under the pointer,
+            exact: points for the table where the curve is smoothed}
    options: {log, bounds: [{y, label}], x: label of the axis, ticks: [[x, label], ...] where x counts things,
              start: the axis begins there at the latest}
    Returns a function that shows other series. */
@@ -142,7 +143,8 @@ function chart(parent, title, series, options = {}) {
   make("summary", "numbers", details);
   function numbers() {
     const key = x => options.ticks ? Math.round(x) : x;  // runs stand beside each other at a tick
-    const named = series.filter(s => s.points.length), xs = [...new Set(named.flatMap(s => s.points.map(p => key(p[0]))))].sort((a, b) => a - b);
+    const named = series.map(s => ({name: s.name, points: s.exact || s.points})).filter(s => s.points.length);
+    const xs = [...new Set(named.flatMap(s => s.points.map(p => key(p[0]))))].sort((a, b) => a - b);
     const columns = named.map(s => new Map(s.points.map(p => [key(p[0]), p[1]])));
     const label = x => options.ticks ? shown(x) : x;
     return {head: [xLabel, ...named.map(s => s.name)], rows: xs.map(x => [label(x), ...columns.map(c => c.get(x))])};

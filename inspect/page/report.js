@@ -44,9 +44,10 @@ table(plain("Where they ended"), ["run", "attention", "test accuracy", "test los
 const line = (r, points, more) => ({name: r.label, short: r.name, color: r.color, dash: r.dash, points, ...more});
 const over = (r, rows, get, more) => line(r, rows.map(x => [x.epoch, get(x)]), more);
 const smooth = points => { let v; return points.filter(p => drawable(p[1])).map(([x, y]) => [x, v = v === undefined ? y : v + 0.3 * (y - v)]); };
-const learning = section("Learning", "Training loss and accuracy are of the batch of that step, smoothed; test loss and accuracy are over all test images after each epoch.");
-chart(learning, "Training loss", runs.map(r => line(r, smooth(r.train.map(x => [x.epoch, x.loss])))));
-chart(learning, "Training accuracy, %", runs.map(r => line(r, smooth(r.train.map(x => [x.epoch, 100 * x.accuracy])))));
+const smoothed = (r, get) => { const exact = r.train.map(x => [x.epoch, get(x)]); return line(r, smooth(exact), {exact}); };
+const learning = section("Learning", "Training loss and accuracy are of the batch of that step, the curves smoothed and the tables not; test loss and accuracy are over all test images after each epoch.");
+chart(learning, "Training loss", runs.map(r => smoothed(r, x => x.loss)));
+chart(learning, "Training accuracy, %", runs.map(r => smoothed(r, x => 100 * x.accuracy)));
 // A run stopped within an epoch is evaluated where it stopped: that number is in its summary.
 const tests = (r, key, factor) => {
   const points = r.test.map(x => [x.epoch, x[key] * factor]), end = last(r.train);
