@@ -4,6 +4,7 @@
 #include <cmath>
 #include <csignal>
 #include <cstring>
+#include <ctime>
 #include <fstream>
 #include <map>
 #include <unistd.h>
@@ -239,6 +240,18 @@ TEST_CASE("a killed and resumed run has each step once in its event file", "[eve
   CAPTURE(f.err);
   REQUIRE(f.code == 0);
   const std::vector<Json> rows = metrics(runs / "a");
-  CHECK(rows.size() == 23);  // 56 steps in threes, and four evaluations
+  CHECK(rows.size() == 24);  // of 56 steps every third and the last, and four evaluations
   check_same(events_of(runs / "a"), rows);
+}
+
+TEST_CASE("a disk that is full while an event is written is told, and going on repairs the file", "[event_file]") {
+  const auto data = tiny_data(64, 20), out = fresh_folder("events-full") / "a";
+  const std::vector<std::string> args = {"train", "vit", "--data-dir", data.string(), "--width", "8", "--depth", "1", "--heads", "2", "--patch", "14",
+                                         "--batch", "8", "--epochs", "1", "--log-every", "2", "--out", out.string(), "--resume"};
+  const Finished f = Program(args, ".", 13000).wait();  // between the lengths of metrics.jsonl and of the event file
+  CAPTURE(f.err);
+  CHECK(f.code == 1);
+  CHECK_THAT(f.err, Catch::Matchers::Contains("events.out.tfevents.") && Catch::Matchers::Contains("bytes written (no space left on device)"));
+  REQUIRE(run_norma(args).code == 0);
+  check_same(events_of(out), metrics(out));
 }

@@ -1,5 +1,7 @@
 // Drawing: elements, tables, CSV, and one kind of chart.
 const make = (tag, text, parent) => { const e = document.createElement(tag); if (text !== undefined) e.textContent = text; if (parent) parent.append(e); return e; };
+// "‖A‖_F" with a real subscript; only for titles written here, never for names.
+function formula(e) { const parts = e.textContent.split("_F"); e.replaceChildren(...parts.flatMap((p, i) => i ? [make("sub", "F"), p] : [p])); return e; }
 const svg = (tag, attributes, parent) => {
   const e = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const k in attributes) k === "stroke" || k === "fill" ? e.style[k] = attributes[k] : e.setAttribute(k, attributes[k]);
@@ -33,29 +35,38 @@ function download(name, rows) {
   setTimeout(() => URL.revokeObjectURL(a.href), 1000);
 }
 
-// Ticks at 1, 2, 5 times a power of ten; on a logarithmic axis (in exponents) at decades, and thrice a decade where there are few.
+// Ticks as [value, text], at 1, 2, 5 times a power of ten; on a logarithmic axis at decades, and between them where there are few.
 function linearTicks(a, b, n) {
-  const rough = (b - a) / n, unit = 10 ** Math.floor(Math.log10(rough)), step = [1, 2, 5, 10].map(k => k * unit).find(s => s >= rough), out = [];
-  for (let v = Math.ceil(a / step) * step; v <= b + step * 1e-9; v += step) out.push(Math.abs(v) < step * 1e-9 ? 0 : v);
+  const rough = (b - a) / n, unit = 10 ** Math.floor(Math.log10(rough) + 1e-9), step = [1, 2, 5, 10].map(k => k * unit).find(s => s >= rough * (1 - 1e-9)), out = [];
+  const digits = Math.max(0, Math.round(-Math.log10(step) + 0.499)), short = step >= 1e-4 && Math.max(Math.abs(a), Math.abs(b)) < 1e5;
+  for (let v = Math.ceil(a / step - 1e-9) * step; v <= b + step * 1e-9; v += step) {
+    if (Math.abs(v) < step * 1e-9) v = 0;
+    out.push([v, v === 0 ? "0" : short ? v.toFixed(digits) : (+v.toPrecision(3)).toExponential()]);
+  }
   return out;
 }
-function logTicks(a, b) {
-  const all = [];
-  for (let k = Math.floor(a); k <= b; ++k) all.push(k, k + Math.log10(3));
-  const inside = all.filter(v => v >= a && v <= b);
-  if (inside.length < 2) return linearTicks(a, b, 4);
-  const decades = inside.filter(Number.isInteger), every = Math.ceil(decades.length / 6);
-  return inside.length > 4 ? decades.filter((_, i) => i % every === 0) : inside;
+function logTicks(a, b) {  // a, b: exponents of ten
+  const text = v => v >= 0.001 && v < 1e5 ? String(+v.toPrecision(2)) : v.toExponential(0);
+  const inside = steps => {
+    const out = [];
+    for (let k = Math.floor(a); k <= b; ++k) for (const s of steps) { const v = s * 10 ** k; if (Math.log10(v) >= a && Math.log10(v) <= b) out.push([v, text(v)]); }
+    return out;
+  };
+  const decades = inside([1]);
+  if (decades.length > 3) return decades.filter((_, i) => i % Math.ceil(decades.length / 6) === 0);
+  return [[1, 3], [1, 2, 5]].map(inside).find(t => t.length > 2) || linearTicks(10 ** a, 10 ** b, 4);
 }
 
 /* A chart of lines with its numbers as a table below.
-   series: {name, color, dash, width, opacity, points: [[x, y], ...], dots: marks too, bare: marks only, quiet: not under the pointer,
-            spread: x -> [low, high] beside the value under the pointer}
-   options: {log, bounds: [{y, label}], x: label of the axis, ticks: [[x, label], ...] where x counts things}
+   series: {name, short: its name under the pointer, color, dash, width, opacity, points: [[x, y], ...], dots: marks too, bare: marks only, quiet: not under the pointer,
+            spread: x -> [low, high] beside the value under the pointer,
+            exact: points for the table where the curve is smoothed}
+   options: {log, bounds: [{y, label}], x: label of the axis, ticks: [[x, label], ...] where x counts things,
+             start: the axis begins there at the latest}
    Returns a function that shows other series. */
 function chart(parent, title, series, options = {}) {
   const figure = make("figure", undefined, parent);
-  make("figcaption", title, figure);
+  formula(make("figcaption", title, figure));
   const box = svg("svg", {role: "img", "aria-label": title}, figure), xLabel = options.x || "epoch", bounds = options.bounds || [];
   const f = options.log ? Math.log10 : v => v;
   const kept = list => list.map(s => ({...s, points: s.points.filter(p => drawable(p[0]) && drawable(p[1]) && (!options.log || p[1] > 0))}));
@@ -72,16 +83,17 @@ function chart(parent, title, series, options = {}) {
     const low = a => a.reduce((m, v) => Math.min(m, v)), high = a => a.reduce((m, v) => Math.max(m, v));
     let x0 = low(xs), x1 = high(xs), y0 = low(ys), y1 = high(ys);
     if (options.ticks) { x0 = options.ticks[0][0] - 0.5; x1 = options.ticks[options.ticks.length - 1][0] + 0.5; }
+    if (options.start !== undefined) x0 = Math.min(x0, options.start);
     if (x1 === x0) x1 = x0 + 1;
     if (y1 - y0 < 1e-12) { y0 -= 0.5; y1 += 0.5; } else { const margin = (y1 - y0) * 0.06; y1 += margin; y0 -= margin; }
     const X = v => left + (v - x0) / (x1 - x0) * (W - left - right), at = t => H - bottom - (t - y0) / (y1 - y0) * (H - top - bottom), Y = v => at(f(v));
 
-    for (const t of options.log ? logTicks(y0, y1) : linearTicks(y0, y1, 4)) {
-      svg("line", {class: "axis", x1: left, x2: W - right, y1: at(t), y2: at(t)}, box);
-      svg("text", {x: left - 6, y: at(t) + 4, "text-anchor": "end"}, box).textContent = number(options.log ? +(10 ** t).toPrecision(2) : t);
+    for (const [t, text] of options.log ? logTicks(y0, y1) : linearTicks(y0, y1, 4)) {
+      svg("line", {class: "axis", x1: left, x2: W - right, y1: Y(t), y2: Y(t)}, box);
+      svg("text", {x: left - 6, y: Y(t) + 4, "text-anchor": "end"}, box).textContent = text;
     }
-    const every = options.ticks ? Math.ceil(options.ticks.length * 34 / (W - left - right)) : 1;
-    const xTicks = options.ticks ? options.ticks.filter((_, i) => i % every === 0) : linearTicks(x0, x1, Math.max(3, Math.floor(W / 110))).map(t => [t, number(t)]);
+    const every = options.ticks ? Math.ceil(options.ticks.length * 26 / (W - left - right)) : 1;
+    const xTicks = options.ticks ? options.ticks.filter((_, i) => i % every === 0) : linearTicks(x0, x1, Math.max(3, Math.floor(W / 110)));
     for (const [t, text] of xTicks) svg("text", {x: X(t), y: H - bottom + 15, "text-anchor": "middle"}, box).textContent = text;
     svg("text", {x: (left + W - right) / 2, y: H - 4, "text-anchor": "middle"}, box).textContent = xLabel;
     for (const b of bounds) {
@@ -114,13 +126,14 @@ function chart(parent, title, series, options = {}) {
         if (s.quiet || !s.points.length) continue;
         const p = s.points.reduce((a, b) => Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a), range = s.spread && s.spread(p[0]);
         where = p[0];
-        make("div", `${s.name}: ${number(p[1])}` + (range ? ` (heads ${number(range[0])} to ${number(range[1])})` : ""), tip).style.color = s.color;
+        make("div", `${s.short || s.name}: ${number(p[1])}` + (range ? ` (heads ${number(range[0])} to ${number(range[1])})` : ""), tip).style.color = s.color;
       }
       if (where === undefined) return leave();
       tip.prepend(make("div", shown(where)));
       for (const k of ["x1", "x2"]) rule.setAttribute(k, X(where));
       rule.setAttribute("visibility", "visible");
       const place = X(where) / W * r.width + 20, flipped = place + tip.offsetWidth > figure.clientWidth ? place - tip.offsetWidth - 24 : place;
+      tip.style.top = r.bottom - figure.getBoundingClientRect().top + "px";  // below, so that it hides no curve
       tip.style.left = Math.max(4, Math.min(flipped, figure.clientWidth - tip.offsetWidth - 4)) + "px";
     };
     box.onpointerleave = leave;
@@ -129,8 +142,10 @@ function chart(parent, title, series, options = {}) {
   const details = make("details", undefined, figure);
   make("summary", "numbers", details);
   function numbers() {
-    const named = series.filter(s => s.points.length), xs = [...new Set(named.flatMap(s => s.points.map(p => p[0])))].sort((a, b) => a - b);
-    const columns = named.map(s => new Map(s.points.map(p => [p[0], p[1]])));
+    const key = x => options.ticks ? Math.round(x) : x;  // runs stand beside each other at a tick
+    const named = series.map(s => ({name: s.name, points: s.exact || s.points})).filter(s => s.points.length);
+    const xs = [...new Set(named.flatMap(s => s.points.map(p => key(p[0]))))].sort((a, b) => a - b);
+    const columns = named.map(s => new Map(s.points.map(p => [key(p[0]), p[1]])));
     const label = x => options.ticks ? shown(x) : x;
     return {head: [xLabel, ...named.map(s => s.name)], rows: xs.map(x => [label(x), ...columns.map(c => c.get(x))])};
   }

@@ -4,7 +4,7 @@ const mean = a => { const b = a.filter(drawable); return b.length ? b.reduce((s,
 const last = a => a.length ? a[a.length - 1] : undefined;
 const dashes = ["", "7 3", "2 3", "9 3 2 3"];
 function section(title, text) {
-  make("h2", title, main);
+  formula(make("h2", title, main));
   if (text) make("p", text, main);
   const grid = make("div", undefined, main); grid.className = "grid";
   return grid;
@@ -41,20 +41,21 @@ table(plain("Where they ended"), ["run", "attention", "test accuracy", "test los
 }));
 
 // --- learning ---
-const line = (r, points, more) => ({name: r.label, color: r.color, dash: r.dash, points, ...more});
+const line = (r, points, more) => ({name: r.label, short: r.name, color: r.color, dash: r.dash, points, ...more});
 const over = (r, rows, get, more) => line(r, rows.map(x => [x.epoch, get(x)]), more);
 const smooth = points => { let v; return points.filter(p => drawable(p[1])).map(([x, y]) => [x, v = v === undefined ? y : v + 0.3 * (y - v)]); };
-const learning = section("Learning", "Training loss and accuracy are of the batch of that step, smoothed; test loss and accuracy are over all test images after each epoch.");
-chart(learning, "Training loss", runs.map(r => line(r, smooth(r.train.map(x => [x.epoch, x.loss])))));
-chart(learning, "Training accuracy, %", runs.map(r => line(r, smooth(r.train.map(x => [x.epoch, 100 * x.accuracy])))));
-// A run stopped within an epoch is evaluated where it stopped; that number is in its summary.
+const smoothed = (r, get) => { const exact = r.train.map(x => [x.epoch, get(x)]); return line(r, smooth(exact), {exact}); };
+const learning = section("Learning", "Training loss and accuracy are of the batch of that step, the curves smoothed and the tables not; test loss and accuracy are over all test images after each epoch.");
+chart(learning, "Training loss", runs.map(r => smoothed(r, x => x.loss)));
+chart(learning, "Training accuracy, %", runs.map(r => smoothed(r, x => 100 * x.accuracy)));
+// A run stopped within an epoch is evaluated where it stopped: that number is in its summary.
 const tests = (r, key, factor) => {
   const points = r.test.map(x => [x.epoch, x[key] * factor]), end = last(r.train);
-  if (!points.length && r.summary && end) points.push([end.epoch, r.summary[key] * factor]);
+  if (r.summary && end && (!points.length || r.summary.steps > last(r.test).step)) points.push([end.epoch, r.summary[key] * factor]);
   return line(r, points, {dots: true});
 };
-chart(learning, "Test loss", runs.map(r => tests(r, "test_loss", 1)));
-chart(learning, "Test accuracy, %", runs.map(r => tests(r, "test_accuracy", 100)));
+chart(learning, "Test loss", runs.map(r => tests(r, "test_loss", 1)), {start: 0});
+chart(learning, "Test accuracy, %", runs.map(r => tests(r, "test_accuracy", 100)), {start: 0});
 chart(learning, "Gradient norm, all parameters", runs.map(r => over(r, r.train, x => x.grad_norm)), {log: true});
 chart(learning, "Learning rate", runs.map(r => over(r, r.train, x => x.lr)));
 
@@ -110,7 +111,7 @@ function groupNorm(r, row, g, key) {
 }
 for (const n of groupNames.length ? norms : []) {
   const grid = section(`${n.title}, by block`, {weight: "Euclidean norm of all parameters of the block together.", grad: "Norm of the gradient that reaches them, before clipping. Logarithmic scale.",
-    update: "How far one step moves the block's parameters, divided by their norm; about 0.001 is usual in healthy training. Logarithmic scale."}[n.key]);
+    update: "How far one step moves the block's parameters, divided by their norm; a rule of thumb is 0.001. Logarithmic scale."}[n.key]);
   for (const g of groupNames)
     chart(grid, groupTitle(g), runs.map(r => over(r, r.train.filter(x => x.parameters), x => groupNorm(r, x, g, n.key))), {log: n.key !== "weight"});
 }
