@@ -19,6 +19,7 @@ constexpr Verb verbs[] = {
     {"compare", compare_verb, "table and page of two or more runs side by side"},
     {"info", info_verb, "parameters, FLOPs and memory of a model"},
     {"data", data_verb, "what data sets are installed, and how to get them"},
+    {"replay", replay_verb, "run the step again at which training with --anomaly stopped"},
     {"gradcheck", gradcheck_verb, "check the derivatives of an op, or of a small model"},
 };
 

@@ -5,6 +5,8 @@
 #include <cmath>
 
 #include "inspect/probe.h"
+#include "train/anomaly_bundle.h"
+#include "train/prefix.h"
 
 namespace norma::train {
 namespace {
@@ -13,23 +15,6 @@ constexpr Index give_up_after = 10;  // steps in a row without a finite loss and
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-Index count_correct(const Tensor& logits, const Tensor& labels) {
-  return static_cast<Index>(sum(equal(argmax(logits.detach(), -1), labels)).item());
-}
-
-nn::Named with_prefix(const std::string& prefix, const nn::Named& tensors) {
-  nn::Named out;
-  for (auto& [name, t] : tensors) out.emplace_back(prefix + name, t);
-  return out;
-}
-
-nn::Named without_prefix(const std::string& prefix, const nn::Named& tensors) {
-  nn::Named out;
-  for (auto& [name, t] : tensors)
-    if (name.starts_with(prefix)) out.emplace_back(name.substr(prefix.size()), t);
-  return out;
 }
 
 Json attention_json(inspect::Probe& probe) {
@@ -49,6 +34,7 @@ std::string config_text(const TrainConfig& config) {
   TrainConfig c = config;
   c.out = c.data_dir = "";
   c.threads = c.steps = c.checkpoint_every = 0;
+  c.anomaly = false;
   Options o;
   c.fields(o);
   return o.to_json().dump();
@@ -57,11 +43,12 @@ std::string config_text(const TrainConfig& config) {
 void check_same(const std::string& before, const std::string& now) {
   if (before == now) return;
   const Json a = Json::parse(before), b = Json::parse(now);
+  const Json defaults = Json::parse(config_text({}));  // a field that a checkpoint of an earlier version lacks
   std::string differences;
   for (auto& [key, value] : b.items())
-    if (!a.contains(key) || a[key] != value)
+    if (a.contains(key) ? a[key] != value : value != defaults[key])
       differences += fmt::format("\n  {}: {} before, {} now", key, a.contains(key) ? a[key].dump() : "absent", value.dump());
-  throw UsageError(fmt::format("--resume: the checkpoint was made with another configuration:{}", differences));
+  if (!differences.empty()) throw UsageError(fmt::format("--resume: the checkpoint was made with another configuration:{}", differences));
 }
 
 }  // namespace
@@ -132,13 +119,14 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   }
   loader.seek(static_cast<std::uint64_t>(state.step / per_epoch), state.step % per_epoch);
 
-  auto save = [&] {
+  auto everything = [&] {
     nn::Named all = with_prefix("model/", nn::parameters(model));
     for (auto& row : with_prefix("optimizer/", optimizer->state())) all.push_back(row);
     if (ema)
       for (auto& row : with_prefix("ema/", ema->values())) all.push_back(row);
-    folder.save(state, all);
+    return all;
   };
+  auto save = [&] { folder.save(state, everything()); };
 
   Outcome outcome;
   const auto start = std::chrono::steady_clock::now();
@@ -154,15 +142,18 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     inspect::Probe probe(model);
     if (log) probe.attention("blocks.*.attn.stats");
 
-    double loss_value, accuracy;
-    {
-      RandomScope random(static_cast<std::uint64_t>(config.seed), static_cast<std::uint64_t>(state.step));
-      nn::Training training;
-      Tensor logits = model(batch.images);                                         // [B, classes]
-      Tensor loss = cross_entropy(logits, batch.labels, config.label_smoothing);
-      backward(loss);
-      loss_value = loss.item();
-      accuracy = static_cast<double>(count_correct(logits, batch.labels)) / static_cast<double>(config.batch);
+    const StepResult result = forward_backward(model, batch, config, state.step);
+    const double loss_value = result.loss, accuracy = result.accuracy;
+    if (result.anomaly) {  // the step is not taken: the checkpoint and the bundle hold the state before it
+      TrainConfig whole = config;
+      whole.image = shape.image, whole.channels = shape.channels, whole.classes = shape.classes;
+      const Json report = report_of(*result.anomaly, model, batch, state.step);
+      std::string told = report_text(report);
+      told.pop_back();
+      watcher.message(told);
+      outcome.bundle = write_bundle(folder.path(), {whole, state.step, report, batch, everything()});
+      outcome.ending = Ending::diverged;
+      break;
     }
     const double norm = gradient_norm(model), lr = learning_rate(schedule, state.step);
     const bool finite = std::isfinite(loss_value) && std::isfinite(norm);
@@ -178,9 +169,11 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
                                   std::isfinite(loss_value) ? "gradient" : "loss", state.skipped_in_a_row, give_up_after));
     }
     if (log) {
-      folder.log({{"step", state.step}, {"epoch", static_cast<double>(state.step) / static_cast<double>(per_epoch)},
-                  {"loss", loss_value}, {"accuracy", accuracy}, {"lr", lr}, {"grad_norm", norm}, {"skipped", state.skipped},
-                  {"attention", attention_json(probe)}});
+      Json row = {{"step", state.step}, {"epoch", static_cast<double>(state.step) / static_cast<double>(per_epoch)},
+                  {"loss", loss_value}, {"accuracy", accuracy}, {"lr", lr}, {"grad_norm", norm}, {"skipped", state.skipped}};
+      if (!config.penalty.empty()) row["fro"] = result.fro;
+      row["attention"] = attention_json(probe);
+      folder.log(row);
     }
     ++state.step;
 
