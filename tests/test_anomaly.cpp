@@ -83,13 +83,19 @@ TEST_CASE("gradients that overflow when they are added are told", "[anomaly]") {
   CHECK(anomalies.first()->inputs[0].max == large);
 }
 
-TEST_CASE("nothing is told of finite values, of views, or outside a scope", "[anomaly]") {
+TEST_CASE("finite values and views are no anomaly; an inner scope has its own", "[anomaly]") {
   CHECK(!AnomalyScope::active());
   const Tensor bad = leaf({1, std::numeric_limits<double>::infinity()});
   {
     const AnomalyScope anomalies;
     CHECK(AnomalyScope::active());
-    backward(sum(square(leaf({1e200, 3})) * 1e-300));  // squares overflow in between; see the next check
+    {
+      const AnomalyScope inner;
+      log(leaf({-1}));
+      CHECK(inner.first());
+    }
+    CHECK(!anomalies.first());
+    sum(square(leaf({1e200, 3})) * 1e-300);
     REQUIRE(anomalies.first());
     CHECK(anomalies.first()->op == "square");
   }
@@ -140,12 +146,14 @@ TEST_CASE("an op knows its module, forward and backward", "[anomaly]") {
     CHECK(nn::path_of(model, anomalies.first()->place) == "second");
   }
   SECTION("backward") {
+    fill(model.second.weight.detach(), 1e200);
     const AnomalyScope anomalies;
-    const Tensor h = model.first(x);
-    backward(sum(model.second(h) * 1e200) * 1e150);
+    backward(sum(model.second(model.first(zeros({2, 3}, {DType::f64}))) * 1e200));  // 0 forward; 1e200 1e200 backward
     REQUIRE(anomalies.first());
     CHECK(anomalies.first()->backward);
-    CHECK(nn::path_of(model, anomalies.first()->place) == "");  // the product outside
+    CHECK(anomalies.first()->op == "linear");
+    CHECK(nn::path_of(model, anomalies.first()->place) == "second");
+    CHECK(anomalies.first()->output.role == "gradient of input 0");
   }
   CHECK(nn::path_of(model, &model) == "");
 }

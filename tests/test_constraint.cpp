@@ -86,7 +86,8 @@ TEST_CASE("penalty and clamp have right derivatives in every parameter of a smal
       models::ViT model(small(attention, clamp), 3, {DType::f64});
       Tensors inputs;
       for (auto& [name, t] : nn::parameters(model)) inputs.push_back(t.detach().track());
-      const GradcheckReport report = gradcheck(loss_of(model, batch, 0.3), inputs);
+      // Class token and positions start near 0.02, where layer_norm bends too much for the usual step of 1e-3.
+      const GradcheckReport report = gradcheck(loss_of(model, batch, 0.3), inputs, {.step = 3e-5});
       CAPTURE(attention, clamp, report.where, report.worst);
       CHECK(report.ok);
     }
