@@ -21,6 +21,7 @@ constexpr Verb verbs[] = {
     {"report", report_verb, "one page of all that one or more runs recorded"},
     {"info", info_verb, "parameters, FLOPs and memory of a model"},
     {"data", data_verb, "what data sets are installed, and how to get them"},
+    {"replay", replay_verb, "run the step again at which training with --anomaly stopped"},
     {"gradcheck", gradcheck_verb, "check the derivatives of an op, or of a small model"},
     {"theory", theory_verb, "norms of attention matrices, random or of a run, beside what theory says of them"},
 };

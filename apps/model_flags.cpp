@@ -3,6 +3,7 @@
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/parallel.h"
 #include "core/backend.h"
+#include "train/constraint.h"
 
 namespace norma::apps {
 
@@ -55,6 +56,7 @@ std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage) 
     if (p < 0 || p >= 1) throw UsageError(fmt::format("--{}: {} must be in [0, 1)", flag, p));
   if (auto given = options.given("threads"); given && c.threads < 1)
     throw UsageError(fmt::format("--threads: {} is not a number of threads; give 1 or more, or leave it out for all cores", *given));
+  train::parse_fro("penalty", c.penalty), train::parse_fro("clamp", c.clamp);
   if (c.optimizer != "adamw" && c.optimizer != "sgd") throw UsageError(fmt::format("--optimizer: \"{}\" is unknown; there are adamw, sgd", c.optimizer));
   if (c.schedule != "cosine" && c.schedule != "constant") throw UsageError(fmt::format("--schedule: \"{}\" is unknown; there are cosine, constant", c.schedule));
   if (c.gemm != "own" && c.gemm != "openblas") throw UsageError(fmt::format("--gemm: \"{}\" is unknown; there are own, openblas", c.gemm));

@@ -80,6 +80,10 @@ int train_verb(const Args& args) {
     line.message(fmt::format("interrupted; a checkpoint is in {}, go on with --resume", flags->config.out));
     return interrupted;
   }
+  if (!outcome.bundle.empty()) {
+    line.message(fmt::format("stopped before this step; look again with: norma replay {}", outcome.bundle.string()));
+    return diverged;
+  }
   if (outcome.ending == train::Ending::diverged) {
     line.message(fmt::format("diverged: no finite step in a row of 10; a checkpoint is in {}", flags->config.out));
     return diverged;

@@ -22,6 +22,7 @@ int info_verb(const Args& args);
 int data_verb(const Args& args);
 int gradcheck_verb(const Args& args);
 int theory_verb(const Args& args);
+int replay_verb(const Args& args);
 
 /// Prints a result on stdout: as one JSON object when `json` is set, else as "key  value" lines.
 void print_result(const nlohmann::ordered_json& result, bool json);

@@ -53,6 +53,7 @@ class Common {
 
 bool run_forward(const Parts& in, const AttentionOptions& options, const Tensor& out, const Tensor& row_lse) {
   if (in.q.numel() == 0 || in.k.numel() == 0 || in.v.numel() == 0) return false;
+  if (options.clamp_fro > 0) return false;  // ||A||_F is known only once all of A is
   const Common common(options, in.q.size(3));
   const fused::OptionalView lse(row_lse);
   AttentionForward args;

@@ -27,7 +27,8 @@ Tensor row_scale(const Scoring& scoring, const Visible& visible, const Tensor& s
 double sigmoid_bias(const Scoring& scoring, Index keys);
 
 /// Fills options.stats from the matrices, and sees to it that the backward pass completes them: what a kernel does by
-/// itself. `scores` and `weights` [B, H, N, M] as recorded.
-void measure(const Tensor& scores, const Tensor& weights, const Visible& visible, const AttentionOptions& options);
+/// itself. `scores`, `phi` (before the clamp, which alone has the Jacobian of AttentionStat::jac2) and `weights` (A as it is
+/// used) [B, H, N, M] as recorded.
+void measure(const Tensor& scores, const Tensor& phi, const Tensor& weights, const Visible& visible, const AttentionOptions& options);
 
 }  // namespace norma::fused

@@ -56,12 +56,13 @@ Tensor jacobian2(const Tensor& s, const Tensor& a, const Tensor& mask, const Vis
   return total((row_d2 - 2.0 * rows(a * d2) + row_a2 * row_d2) / square(row_divisor(s, mask, scoring)));
 }
 
-void measure_forward(const Tensor& scores, const Tensor& weights, const Visible& visible,
+void measure_forward(const Tensor& scores, const Tensor& phi, const Tensor& weights, const Visible& visible,
                      const AttentionOptions& options) {
   using enum AttentionStat;
   const Tensor& out = options.stats;
   const Scoring& scoring = options.scoring;
-  const bool has_entropy = scoring.kind == Scoring::Kind::softmax || scoring.normalize;
+  // Clamped rows do not sum to one.
+  const bool has_entropy = (scoring.kind == Scoring::Kind::softmax || scoring.normalize) && options.clamp_fro == 0;
   fill(out, 0);
   put(out, score_max, -infinity), put(out, AttentionStat::max, -infinity), put(out, AttentionStat::min, infinity);
   if (!has_entropy) put(out, entropy, std::numeric_limits<double>::quiet_NaN());
@@ -76,7 +77,7 @@ void measure_forward(const Tensor& scores, const Tensor& weights, const Visible&
   const Tensor row_sums = rows(a);
 
   put(out, fro2, total(square(a)));
-  put(out, jac2, jacobian2(s, a, mask, visible, scoring));
+  put(out, jac2, jacobian2(s, as_f64(phi), mask, visible, scoring));
   put(out, score_sum, total(s));
   put(out, score_sum2, total(square(s)));
   put(out, score_max, norma::max(extreme(raw, -infinity), {-2, -1}));
@@ -102,10 +103,10 @@ void measure_gradient(const Tensor& x, const Visible& visible, const Tensor& sta
 
 }  // namespace
 
-void measure(const Tensor& scores, const Tensor& weights, const Visible& visible, const AttentionOptions& options) {
+void measure(const Tensor& scores, const Tensor& phi, const Tensor& weights, const Visible& visible, const AttentionOptions& options) {
   {
     const NoGrad constant;
-    measure_forward(scores.detach(), weights.detach(), visible, options);
+    measure_forward(scores.detach(), phi.detach(), weights.detach(), visible, options);
   }
   measure_gradient(weights, visible, options.stats, AttentionStat::grad_a2);
   measure_gradient(scores, visible, options.stats, AttentionStat::grad_s2);

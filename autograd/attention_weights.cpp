@@ -25,6 +25,9 @@ void check_options(const char* op, const AttentionOptions& options) {
     fail("{}: normalize is for polynomials; softmax rows sum to one by themselves", op);
   }
   if (!(options.dropout >= 0 && options.dropout <= 1)) fail("{}: dropout = {} must be in [0, 1]", op, options.dropout);
+  if (!(options.clamp_fro >= 0 && std::isfinite(options.clamp_fro))) {
+    fail("{}: clamp_fro = {} must be 0 (off) or a positive bound of ||A||_F", op, options.clamp_fro);
+  }
   if (!std::isfinite(options.scale)) fail("{}: scale = {} must be finite", op, options.scale);
 }
 
@@ -96,9 +99,13 @@ Tensor or_one(const Tensor& x) { return x + cast(equal(x.detach(), zero_like(x))
 Tensor masked_softmax(const Tensor& scores, const Visible& visible) {
   if (!visible) return softmax(scores);
   constexpr double infinity = std::numeric_limits<double>::infinity();
-  const Tensor lowest = scalar_like(-infinity, scores);
-  Tensor top = max(where(visible.condition, scores.detach(), lowest), {-1}, true);
-  top = where(greater(top, lowest), top, zero_like(top));  // a row that sees nothing
+  Tensor top;
+  {
+    const NoGrad constant;
+    const Tensor lowest = scalar_like(-infinity, scores);
+    top = max(where(visible.condition, scores.detach(), lowest), {-1}, true);
+    top = where(greater(top, lowest), top, zero_like(top));  // a row that sees nothing
+  }
   const Tensor e = exp(where(visible.condition, scores - top, zero_like(scores))) * visible.mask;
   return e / or_one(sum(e, {-1}, true));
 }
@@ -136,6 +143,14 @@ Tensor elementwise(const Tensor& scores, const Visible& visible, const Scoring& 
   return scale ? a * scale : a;
 }
 
+/// A min(1, c / ||A||_F) per batch and head, written c / max(||A||_F, c): exactly 1 inside the ball, and no 0/0 at A = 0. The norm is
+/// taken in f64, where the squares of f32 cannot overflow.
+Tensor clamp_frobenius(const Tensor& a, double c) {
+  const Tensor length = norm(a.dtype() == DType::f64 ? a : cast(a, DType::f64), {-2, -1}, true);  // [B, H, 1, 1]
+  const Tensor factor = c / maximum(length, scalar_like(c, length));
+  return a * (a.dtype() == DType::f64 ? factor : cast(factor, a.dtype()));
+}
+
 }  // namespace
 
 Tensor attention_weights(const Tensor& scores, const AttentionOptions& options) {
@@ -155,7 +170,9 @@ Tensor attention_weights(const Tensor& scores, const AttentionOptions& options) 
   } else {
     a = elementwise(s, visible, options.scoring);
   }
-  if (options.stats) fused::measure(s, a, visible, options);
+  const Tensor phi = a;
+  if (options.clamp_fro > 0) a = clamp_frobenius(phi, options.clamp_fro);
+  if (options.stats) fused::measure(s, phi, a, visible, options);
   return fused::narrow(a, scores.dtype());
 }
 

@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "autograd/anomaly.h"
 #include "autograd/graph.h"
 #include "autograd/ops.h"
 
@@ -54,7 +55,9 @@ void sweep(const Tensor& y, const Tensor& seed, const NodeSet& wanted, bool crea
     if (!further) continue;
     if (n.released) fail("backward: the graph of {} was already freed by an earlier backward(); pass retain_graph", n.name);
     Ctx ctx(n, &wanted);
+    const AnomalyPlace place(AnomalyScope::active() ? AnomalyHooks::place_of(n) : nullptr);
     Tensors gradients = (!create_graph && n.fused) ? n.fused(ctx, now.gradient) : n.vjp(ctx, now.gradient);
+    if (AnomalyScope::active()) AnomalyHooks::went_back(n, now.gradient, gradients);
     now.gradient = {};
     if (!retain) n.released = true, n.release();
     for (std::size_t i = 0; i < gradients.size(); ++i) {
@@ -63,7 +66,13 @@ void sweep(const Tensor& y, const Tensor& seed, const NodeSet& wanted, bool crea
       check_gradient(n, i, gradients[i], input->shape);
       auto& slot = pending[input->number];
       slot.node = input;
-      slot.gradient = slot.gradient ? add(slot.gradient, gradients[i]) : std::move(gradients[i]);
+      if (!slot.gradient) {
+        slot.gradient = std::move(gradients[i]);
+        continue;
+      }
+      const Tensor before = slot.gradient;
+      slot.gradient = add(before, gradients[i]);
+      if (AnomalyScope::active()) AnomalyHooks::summed(*input, before, gradients[i], slot.gradient);
     }
   }
 }

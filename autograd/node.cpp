@@ -2,6 +2,7 @@
 
 #include <atomic>
 
+#include "autograd/anomaly.h"
 #include "autograd/graph.h"
 #include "autograd/grad.h"
 
@@ -91,6 +92,7 @@ Tensor Ctx::saved(int i) const {
 }
 
 Tensor record(Tensor y, std::span<const Tensor> inputs, Rule rule) {
+  if (AnomalyScope::active() && recording) AnomalyHooks::ran(rule.name, y, inputs);
   bool tracked = false;
   if (recording)
     for (const Tensor& t : inputs) tracked |= t.tracked();
@@ -108,6 +110,7 @@ Tensor record(Tensor y, std::span<const Tensor> inputs, Rule rule) {
   for (std::size_t i = 0; i < inputs.size(); ++i)
     if (rule.keep & ~keep_output & (1u << i)) save(inputs[i], false);
   if (rule.keep & keep_output) save(y.detach(), true);
+  if (AnomalyScope::active()) AnomalyHooks::recorded(*n);
   y.impl()->node = std::move(n);
   return y;
 }

@@ -145,6 +145,9 @@ struct AttentionOptions {
   double dropout = 0;
   RandomStream stream;
   Tensor stats;      // f64 [B, H, attention_stats], or empty; the forward and the backward pass write into it
+  /// Above 0: per batch and head A is multiplied by min(1, clamp_fro / ||A||_F), after the masks and before dropout,
+  /// differentiably. The slow path: the matrix is formed, forward and backward.
+  double clamp_fro = 0;
 };
 /// q[B, H, N, d], k[B, H, M, d], v[B, H, M, e] -> [B, H, N, e]; see norma::Attention for the formula. The output's memory is
 /// laid out [B, N, H, e], so that merging the heads is a view.

@@ -36,7 +36,7 @@ void add_separate(OpCases& cases, const std::string& variant, const Sizes4& s, A
     if (x.size() > 3) o.key_mask = x[3];
     return attention(x[0], x[1], x[2], o);
   };
-  c.fused = s.batch * s.heads * s.rows * s.keys * s.width > 0;
+  c.fused = options.clamp_fro == 0 && s.batch * s.heads * s.rows * s.keys * s.width > 0;
   c.large = tokens > 8;
   c.condition = c.large ? 512 : 64;
   c.bf16 = 8;
@@ -58,6 +58,13 @@ void add_small(OpCases& cases) {
   AttentionOptions scaled = with(softmax_scoring());
   scaled.scale = 1.7;
   add_separate(cases, "own scale", {}, scaled, false);
+  for (const auto& [name, scoring] : {std::pair{"softmax", softmax_scoring()}, {"x^3/sqrt(N)", power(3, 1, Scale::inverse_sqrt_keys)}}) {
+    for (const auto& [bound, c] : {std::pair{"bound", 0.02}, {"slack", 50.0}}) {  // by the clamp, or not reached by it
+      AttentionOptions clamped = with(scoring);
+      clamped.clamp_fro = c;
+      add_separate(cases, fmt::format("{}, clamp {}", name, bound), {}, clamped, false);
+    }
+  }
   add_separate(cases, "no row", {1, 2, 0, 3, 2, 2}, with(softmax_scoring()), false);
   add_separate(cases, "no key", {1, 2, 3, 0, 2, 2}, with(softmax_scoring()), false);
   add_separate(cases, "no batch", {0, 2, 3, 3, 2, 2}, with(power(3, 1, Scale::inverse_sqrt_keys)), false);

@@ -66,12 +66,14 @@ ViTBlock::ViTBlock(const ViTConfig& config, double drop_path, nn::Init& init)
             .heads = config.heads,
             .scoring = config.attention,
             .dropout = config.dropout,
+            .clamp_fro = config.clamp_fro,
             .std = config.init_std},
            init),
       mlp(config.width, config.mlp_ratio * config.width, init, config.init_std),
       drop(drop_path) {}
 
 Tensor ViTBlock::operator()(const Tensor& x) const {
+  const nn::Inside here(*this);
   if (drop.active()) {
     const Tensor y = x + drop(attn(norm1(x)));  // [B, T, C]
     return out(y + drop(mlp(norm2(y))));        // [B, T, C]
@@ -104,6 +106,7 @@ void ViT::visit(nn::Visitor& v) {
 }
 
 Tensor ViT::features(const Tensor& images) const {
+  const nn::Inside here(*this);
   const Index c = config_.channels, size = config_.image;
   if (images.rank() != 4 || images.shape() != Shape{images.size(0), c, size, size})
     fail("vit: images of shape {}, expected [B, {}, {}, {}]", images.shape(), c, size, size);
@@ -112,7 +115,11 @@ Tensor ViT::features(const Tensor& images) const {
   const Tensor patches =
       rearrange(images, "b c (h p) (w q) -> b (h w) (c p q)", {{"p", config_.patch}, {"q", config_.patch}});
   const Tensor kernel = flatten(patch_embed_.weight, 1);  // [C, c p p]
-  Tensor x = linear(patches, kernel, patch_embed_.bias);  // [B, P, C]
+  Tensor x;                                               // [B, P, C]
+  {
+    const nn::Inside embedding(patch_embed_);
+    x = linear(patches, kernel, patch_embed_.bias);
+  }
   if (cls_token_) {
     const Tensor cls = expand(cls_token_, {x.size(0), 1, config_.width});
     x = cat(std::vector<Tensor>{cls, x}, 1);  // [B, T, C]
@@ -123,6 +130,7 @@ Tensor ViT::features(const Tensor& images) const {
 }
 
 Tensor ViT::operator()(const Tensor& images) const {
+  const nn::Inside here(*this);
   const Tensor x = features(images);                                                    // [B, T, C]
   return head_(config_.pool == ViTConfig::Pool::cls ? select(x, 1, 0) : mean(x, {1}));  // [B, classes]
 }

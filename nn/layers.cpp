@@ -9,10 +9,12 @@ Linear::Linear(Index in, Index out, Init& init, bool with_bias, double std)
     : weight(init.trunc_normal({out, in}, std)), bias(with_bias ? init.zeros({out}) : Tensor{}) {}
 
 Tensor Dropout::operator()(const Tensor& x) const {
+  const Inside here(*this);
   return p > 0 && Training::active() ? dropout(x, p, RandomScope::next()) : x;
 }
 
 Tensor DropPath::operator()(const Tensor& x) const {
+  const Inside here(*this);
   if (!active()) return x;
   Shape one_per_example = x.shape();  // [B, 1, ...]
   for (int axis = 1; axis < x.rank(); ++axis) one_per_example.set(axis, 1);
@@ -23,6 +25,7 @@ MLP::MLP(Index width, Index hidden, Init& init, double std)
     : fc1(width, hidden, init, true, std), fc2(hidden, width, init, true, std) {}
 
 Tensor MLP::operator()(const Tensor& x, const Tensor& residual) const {
+  const Inside here(*this);
   if (hidden_tap.watched()) return fc2(hidden_tap(gelu(fc1(x))), residual);
   return mlp(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias, residual);
 }
@@ -57,8 +60,10 @@ Tensor weighted_sum(const Tensor& a, const Tensor& packed, const AttentionOption
 }  // namespace
 
 Tensor SelfAttention::operator()(const Tensor& x, const Tensor& residual, const Tensor& key_mask) const {
+  const Inside here(*this);
   AttentionOptions options;
   options.scoring = config.scoring, options.causal = config.causal, options.key_mask = key_mask;
+  options.clamp_fro = config.clamp_fro;
   if (config.dropout > 0 && Training::active()) options.dropout = config.dropout, options.stream = RandomScope::next();
   if (stats.watched()) options.stats = zeros({x.size(0), config.heads, attention_stats}, {DType::f64, x.device()});
 

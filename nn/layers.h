@@ -28,9 +28,11 @@ class Linear : public Module {  // [..., in] -> [..., out]
  public:
   Linear() = default;
   Linear(Index in, Index out, Init& init, bool with_bias = true, double std = 0.02);
-  Tensor operator()(const Tensor& x) const { return linear(x, weight, bias); }
-  /// x W^T + b + residual in one pass.
-  Tensor operator()(const Tensor& x, const Tensor& residual) const { return linear(x, weight, bias, residual); }
+  /// x W^T + b (+ residual, in the same pass).
+  Tensor operator()(const Tensor& x, const Tensor& residual = {}) const {
+    const Inside here(*this);
+    return linear(x, weight, bias, residual);
+  }
   void visit(Visitor& v) override { v("weight", weight), v("bias", bias); }
   Tensor weight, bias;
 };
@@ -39,7 +41,10 @@ class LayerNorm : public Module {
  public:
   LayerNorm() = default;
   LayerNorm(Index width, Init& init, double epsilon = 1e-6) : weight(init.ones({width})), bias(init.zeros({width})), eps(epsilon) {}
-  Tensor operator()(const Tensor& x) const { return layer_norm(x, weight, bias, eps); }
+  Tensor operator()(const Tensor& x) const {
+    const Inside here(*this);
+    return layer_norm(x, weight, bias, eps);
+  }
   void visit(Visitor& v) override { v("weight", weight), v("bias", bias); }
   Tensor weight, bias;
   double eps = 1e-6;
@@ -49,7 +54,10 @@ class RMSNorm : public Module {
  public:
   RMSNorm() = default;
   RMSNorm(Index width, Init& init, double epsilon = 1e-6) : weight(init.ones({width})), eps(epsilon) {}
-  Tensor operator()(const Tensor& x) const { return rms_norm(x, weight, eps); }
+  Tensor operator()(const Tensor& x) const {
+    const Inside here(*this);
+    return rms_norm(x, weight, eps);
+  }
   void visit(Visitor& v) override { v("weight", weight); }
   Tensor weight;
   double eps = 1e-6;
@@ -59,7 +67,10 @@ class Embedding : public Module {  // i64 [...] -> [..., C]
  public:
   Embedding() = default;
   Embedding(Index count, Index width, Init& init, double std = 0.02) : weight(init.trunc_normal({count, width}, std)) {}
-  Tensor operator()(const Tensor& index) const { return embedding(weight, index); }
+  Tensor operator()(const Tensor& index) const {
+    const Inside here(*this);
+    return embedding(weight, index);
+  }
   void visit(Visitor& v) override { v("weight", weight); }
   Tensor weight;
 };
@@ -97,6 +108,7 @@ struct AttentionConfig {
   Scoring scoring;
   bool causal = false;
   double dropout = 0;  // of the weights
+  double clamp_fro = 0;  // above 0: the largest ||A||_F of a head, see AttentionOptions::clamp_fro; forms the matrix
   double std = 0.02;
 };
 

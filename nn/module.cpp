@@ -13,6 +13,7 @@ class Walk : public Visitor {
  public:
   std::function<void(const std::string&, Tensor&)> on_tensor;
   std::function<void(const std::string&, Tap&)> on_tap;
+  std::function<void(const std::string&, const Module&)> on_module;
 
  protected:
   void tensor(std::string_view name, Tensor& parameter) override {
@@ -23,7 +24,9 @@ class Walk : public Visitor {
   }
   void enter(std::string_view name, Module& child) override {
     const std::size_t outer = prefix_.size();
-    prefix_ = path(name) + '.';
+    prefix_ = path(name);
+    if (on_module) on_module(prefix_, child);
+    prefix_ += '.';
     child.visit(*this);
     prefix_.resize(outer);
   }
@@ -47,6 +50,16 @@ void for_each_tap(Module& m, const std::function<void(const std::string&, Tap&)>
   Walk walk;
   walk.on_tap = f;
   m.visit(walk);
+}
+
+std::string path_of(Module& root, const void* place) {
+  std::string found;
+  Walk walk;
+  walk.on_module = [&](const std::string& path, const Module& m) {
+    if (&m == place) found = path;
+  };
+  root.visit(walk);
+  return found;
 }
 
 Named parameters(Module& m) {

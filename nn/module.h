@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "autograd/anomaly.h"
 #include "autograd/ops.h"
 
 namespace norma::nn {
@@ -63,6 +64,14 @@ void for_each_tap(Module& m, const std::function<void(const std::string&, Tap&)>
 /// was written. `what` names the targets in that message.
 void assign(const Named& targets, const Named& values, std::string_view what);
 void assign(Module& m, const Named& values);
+
+/// While alive, what this thread computes happens inside `m`, for the reports of anomaly mode; outside that mode it is one branch.
+class Inside : public AnomalyPlace {
+ public:
+  explicit Inside(const Module& m) : AnomalyPlace(&m) {}
+};
+/// The dotted path of the module at `place` (Anomaly::place): "blocks.3.attn"; "" for `root` itself and for what it does not hold.
+std::string path_of(Module& root, const void* place);
 
 /// While alive, layers such as Dropout and DropPath are active on this thread (they draw from the RandomScope).
 class Training {

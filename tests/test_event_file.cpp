@@ -148,7 +148,8 @@ void check_same(const std::vector<Event>& found, const std::vector<Json>& rows) 
 std::vector<Json> metrics(const std::filesystem::path& run) {
   std::vector<Json> rows;
   std::ifstream in(run / "metrics.jsonl");
-  for (std::string line; std::getline(in, line);) rows.push_back(Json::parse(line));
+  for (std::string line; std::getline(in, line) && !in.eof();)  // a last line without its end is being written
+    rows.push_back(Json::parse(line));
   return rows;
 }
 

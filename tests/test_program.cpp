@@ -34,7 +34,8 @@ struct Wrong {
 TEST_CASE("help answers on every level", "[program]") {
   CHECK_THAT(run_norma({"--help"}).out, Contains("usage: norma VERB"));
   CHECK(run_norma({"--help"}).code == 0);
-  for (const char* verb : {"train", "eval", "compare", "inspect", "report", "theory", "info", "data", "gradcheck"}) {
+  for (const char* verb :
+       {"train", "eval", "compare", "inspect", "report", "theory", "info", "data", "gradcheck", "replay"}) {
     const Finished f = run_norma({verb, "--help"});
     CAPTURE(verb, f.err);
     CHECK(f.code == 0);

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "train/constraint.h"
+
 namespace norma::train {
 
 void apply_preset(TrainConfig& config) {
@@ -29,6 +31,7 @@ models::ViTConfig vit_config(const TrainConfig& c, Index image, Index channels, 
   m.positions = c.positions == "learned" ? models::ViTConfig::Positions::learned : models::ViTConfig::Positions::sincos;
   m.drop_path = c.drop_path;
   m.dropout = c.dropout;
+  m.clamp_fro = parse_fro("clamp", c.clamp);
   try {
     m.attention = nn::parse_scoring(c.attention);
     models::check(m);

@@ -8,7 +8,7 @@
 namespace norma::train {
 
 struct TrainConfig {
-  std::string model = "vit", preset = "tiny", attention = "softmax", pool = "cls", positions = "learned";
+  std::string model = "vit", preset = "tiny", attention = "softmax", pool = "cls", positions = "learned", clamp;
   Index image = 0, patch = 4, channels = 0, classes = 0, width = 192, depth = 12, heads = 3, mlp_ratio = 4;
   double drop_path = 0, dropout = 0, init_std = 0.02;
 
@@ -19,10 +19,12 @@ struct TrainConfig {
   Index epochs = 10, steps = 0;
   std::string optimizer = "adamw", schedule = "cosine";
   double lr = 1e-3, min_lr = 1e-6, warmup_epochs = 0.5, weight_decay = 0.05, momentum = 0.9, clip = 1, label_smoothing = 0, ema = 0;
+  std::string penalty;
 
   std::string out = "runs/run", device = "cpu", dtype = "f32";
   Index seed = 1, threads = 0, checkpoint_every = 500, log_every = 50;
   std::string gemm = "own";
+  bool anomaly = false;
 
   template <class V>
   void fields(V& v) {
@@ -42,6 +44,7 @@ struct TrainConfig {
     v("positions", positions, "position embedding: learned or sincos");
     v("drop_path", drop_path, "stochastic depth at the last block, 0 to 1");
     v("dropout", dropout, "dropout of attention weights, 0 to 1");
+    v("clamp", clamp, "fro:C: per image and head, attention uses A min(1, C/||A||_F); forms every matrix, slow; empty: off");
     v("init_std", init_std, "deviation of the initial weights; 0: 0.02 sqrt(768 / width)");
     v.group("Data");
     v("data", data, "data set: fashion-mnist, cifar-10 (see norma data)");
@@ -61,6 +64,7 @@ struct TrainConfig {
     v("momentum", momentum, "momentum of sgd");
     v("clip", clip, "largest gradient norm; 0: no clipping");
     v("label_smoothing", label_smoothing, "share of the target spread over all classes");
+    v("penalty", penalty, "fro:W: adds W times the mean over layers, heads and images of ||A||_F to the loss; forms every matrix, slow; empty: off");
     v("ema", ema, "decay of a moving average of the weights, used for evaluation; 0: off");
     v.group("Run");
     v("out", out, "run folder");
@@ -69,6 +73,7 @@ struct TrainConfig {
     v("device", device, "cpu, reference (slow, the oracle), cuda");
     v("dtype", dtype, "f32 or f64");
     v("gemm", gemm, "matrix products on the CPU: own or openblas");
+    v("anomaly", anomaly, "check what every operation produces; stop at the first value that is not finite, tell where, save it for norma replay");
     v("checkpoint_every", checkpoint_every, "steps between checkpoints; 0: only at the end");
     v("log_every", log_every, "steps between lines of metrics.jsonl");
   }

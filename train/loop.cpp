@@ -4,6 +4,9 @@
 #include <chrono>
 #include <cmath>
 
+#include "inspect/probe.h"
+#include "train/anomaly_bundle.h"
+#include "train/prefix.h"
 #include "train/record.h"
 
 namespace norma::train {
@@ -15,28 +18,12 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-Index count_correct(const Tensor& logits, const Tensor& labels) {
-  return static_cast<Index>(sum(equal(argmax(logits.detach(), -1), labels)).item());
-}
-
-nn::Named with_prefix(const std::string& prefix, const nn::Named& tensors) {
-  nn::Named out;
-  for (auto& [name, t] : tensors) out.emplace_back(prefix + name, t);
-  return out;
-}
-
-nn::Named without_prefix(const std::string& prefix, const nn::Named& tensors) {
-  nn::Named out;
-  for (auto& [name, t] : tensors)
-    if (name.starts_with(prefix)) out.emplace_back(name.substr(prefix.size()), t);
-  return out;
-}
-
 std::string config_text(const TrainConfig& config) {
   // What decides the bits of a run: not where it is stored, how far it goes this time, or on how many threads.
   TrainConfig c = config;
   c.out = c.data_dir = "";
   c.threads = c.steps = c.checkpoint_every = 0;
+  c.anomaly = false;
   Options o;
   c.fields(o);
   return o.to_json().dump();
@@ -45,11 +32,69 @@ std::string config_text(const TrainConfig& config) {
 void check_same(const std::string& before, const std::string& now) {
   if (before == now) return;
   const Json a = Json::parse(before), b = Json::parse(now);
+  const Json defaults = Json::parse(config_text({}));  // a field that a checkpoint of an earlier version lacks
   std::string differences;
   for (auto& [key, value] : b.items())
-    if (!a.contains(key) || a[key] != value)
+    if (a.contains(key) ? a[key] != value : value != defaults[key])
       differences += fmt::format("\n  {}: {} before, {} now", key, a.contains(key) ? a[key].dump() : "absent", value.dump());
-  throw UsageError(fmt::format("--resume: the checkpoint was made with another configuration:{}", differences));
+  if (!differences.empty()) throw UsageError(fmt::format("--resume: the checkpoint was made with another configuration:{}", differences));
+}
+
+/// What training changes, and a checkpoint holds.
+struct Trained {
+  models::ViT model;
+  std::unique_ptr<Optimizer> optimizer;
+  std::unique_ptr<Ema> ema;  // null without --ema
+  RunState state;
+
+  nn::Named tensors() {
+    nn::Named all = with_prefix("model/", nn::parameters(model));
+    for (auto& row : with_prefix("optimizer/", optimizer->state())) all.push_back(row);
+    if (ema)
+      for (auto& row : with_prefix("ema/", ema->values())) all.push_back(row);
+    return all;
+  }
+  void restore(const RunState& saved, const nn::Named& tensors) {
+    check_same(saved.config, state.config);
+    if (saved.data_hash != state.data_hash)
+      throw UsageError(fmt::format("--resume: the checkpoint was made with data set {:.12}, this one is {:.12}", saved.data_hash,
+                                   state.data_hash));
+    state = saved;
+    nn::assign(model, without_prefix("model/", tensors));
+    optimizer->load(without_prefix("optimizer/", tensors));
+    if (ema) ema->load(without_prefix("ema/", tensors));
+  }
+};
+
+/// Goes on from the folder's newest checkpoint where `resume` is set and there is one, else begins its log.
+void start_or_resume(Trained& run, RunFolder& folder, const TrainConfig& config, bool resume, const Watcher& watcher) {
+  if (auto found = resume ? RunFolder::load(config.out, watcher.message) : std::nullopt) {
+    run.restore(found->first, found->second);
+    folder.rewind_metrics(run.state);
+    watcher.message(fmt::format("resumed from step {}", run.state.step));
+    return;
+  }
+  if (resume) {  // stopped before its first checkpoint: from the start
+    watcher.message(fmt::format("no checkpoint in {}: starting from step 0", config.out));
+    std::filesystem::remove(folder.path() / "metrics.jsonl");
+  }
+  Options fields;
+  TrainConfig copy = config;
+  copy.fields(fields);
+  folder.write_config(fields.to_json());
+}
+
+/// Tells what `--anomaly` found and saves what `norma replay` needs. The step is not taken: all is as it was before it.
+std::filesystem::path save_anomaly(Trained& run, const Anomaly& anomaly, const datasets::Batch& batch, const TrainConfig& config,
+                                   const RunFolder& folder, const Watcher& watcher) {
+  TrainConfig whole = config;
+  const models::ViTConfig& shape = run.model.config();
+  whole.image = shape.image, whole.channels = shape.channels, whole.classes = shape.classes;
+  const Json report = report_of(anomaly, run.model, batch, run.state.step);
+  std::string told = report_text(report);
+  told.pop_back();
+  watcher.message(told);
+  return write_bundle(folder.path(), {whole, run.state.step, report, batch, run.tensors()});
 }
 
 }  // namespace
@@ -83,10 +128,12 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   const datasets::ImageData data = datasets::load_images(config.data, config.data_dir);
   const models::ViTConfig shape = vit_config(config, data.train.height, data.train.channels, data.train.classes);
   const auto loader_settings = loader_config(config, shape, true);
-  models::ViT model(shape, static_cast<std::uint64_t>(config.seed), loader_settings.place);
-  auto optimizer = Optimizer::make(
+  Trained run{models::ViT(shape, static_cast<std::uint64_t>(config.seed), loader_settings.place), nullptr, nullptr,
+              {.config = config_text(config), .data_hash = data.train.hash}};
+  auto& [model, optimizer, ema, state] = run;
+  optimizer = Optimizer::make(
       {.kind = config.optimizer, .lr = config.lr, .weight_decay = config.weight_decay, .momentum = config.momentum}, model);
-  std::unique_ptr<Ema> ema = config.ema > 0 ? std::make_unique<Ema>(model, config.ema) : nullptr;
+  if (config.ema > 0) ema = std::make_unique<Ema>(model, config.ema);
   datasets::Loader loader(data.train, loader_settings);
 
   const Index per_epoch = loader.batches_per_epoch(), total = config.epochs * per_epoch;
@@ -96,37 +143,8 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
                                 .total_steps = total};
 
   RunFolder folder(config.out, resume);
-  RunState state{.config = config_text(config), .data_hash = data.train.hash};
-  if (auto found = resume ? RunFolder::load(config.out, watcher.message) : std::nullopt) {
-    check_same(found->first.config, state.config);
-    if (found->first.data_hash != state.data_hash)
-      throw UsageError(fmt::format("--resume: the checkpoint was made with data set {:.12}, this one is {:.12}",
-                                   found->first.data_hash, state.data_hash));
-    state = found->first;
-    nn::assign(model, without_prefix("model/", found->second));
-    optimizer->load(without_prefix("optimizer/", found->second));
-    if (ema) ema->load(without_prefix("ema/", found->second));
-    folder.rewind_metrics(state);
-    watcher.message(fmt::format("resumed from step {}", state.step));
-  } else {
-    if (resume) {  // stopped before its first checkpoint: from the start
-      watcher.message(fmt::format("no checkpoint in {}: starting from step 0", config.out));
-      std::filesystem::remove(folder.path() / "metrics.jsonl");
-    }
-    Options fields;
-    TrainConfig copy = config;
-    copy.fields(fields);
-    folder.write_config(fields.to_json());
-  }
+  start_or_resume(run, folder, config, resume, watcher);
   loader.seek(static_cast<std::uint64_t>(state.step / per_epoch), state.step % per_epoch);
-
-  auto save = [&] {
-    nn::Named all = with_prefix("model/", nn::parameters(model));
-    for (auto& row : with_prefix("optimizer/", optimizer->state())) all.push_back(row);
-    if (ema)
-      for (auto& row : with_prefix("ema/", ema->values())) all.push_back(row);
-    folder.save(state, all);
-  };
 
   Outcome outcome;
   const auto start = std::chrono::steady_clock::now();
@@ -142,15 +160,12 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     inspect::Probe probe(model);
     if (log) probe.attention("blocks.*.attn.stats");
 
-    double loss_value, accuracy;
-    {
-      RandomScope random(static_cast<std::uint64_t>(config.seed), static_cast<std::uint64_t>(state.step));
-      nn::Training training;
-      Tensor logits = model(batch.images);                                         // [B, classes]
-      Tensor loss = cross_entropy(logits, batch.labels, config.label_smoothing);
-      backward(loss);
-      loss_value = loss.item();
-      accuracy = static_cast<double>(count_correct(logits, batch.labels)) / static_cast<double>(config.batch);
+    const StepResult result = forward_backward(model, batch, config, state.step);
+    const double loss_value = result.loss, accuracy = result.accuracy;
+    if (result.anomaly) {  // the step is not taken: the checkpoint and the bundle hold the state before it
+      outcome.bundle = save_anomaly(run, *result.anomaly, batch, config, folder, watcher);
+      outcome.ending = Ending::diverged;
+      break;
     }
     const double norm = gradient_norm(model), lr = learning_rate(schedule, state.step);
     const bool finite = std::isfinite(loss_value) && std::isfinite(norm);
@@ -168,9 +183,12 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
                                   std::isfinite(loss_value) ? "gradient" : "loss", state.skipped_in_a_row, give_up_after));
     }
     if (log) {
-      folder.log({{"step", state.step}, {"epoch", static_cast<double>(state.step) / static_cast<double>(per_epoch)},
-                  {"loss", loss_value}, {"accuracy", accuracy}, {"lr", lr}, {"grad_norm", norm}, {"skipped", state.skipped},
-                  {"attention", attention_json(probe)}, {"parameters", parameters->after_step()}});
+      Json row = {{"step", state.step}, {"epoch", static_cast<double>(state.step) / static_cast<double>(per_epoch)},
+                  {"loss", loss_value}, {"accuracy", accuracy}, {"lr", lr}, {"grad_norm", norm}, {"skipped", state.skipped}};
+      if (!config.penalty.empty()) row["fro"] = result.fro;
+      row["attention"] = attention_json(probe);
+      row["parameters"] = parameters->after_step();
+      folder.log(row);
     }
     ++state.step;
 
@@ -191,9 +209,9 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
                   {"test_loss", test.loss}, {"test_accuracy", test.accuracy}});
       outcome.test = test;
     }
-    if (config.checkpoint_every && state.step % config.checkpoint_every == 0) save();
+    if (config.checkpoint_every && state.step % config.checkpoint_every == 0) folder.save(state, run.tensors());
   }
-  save();
+  folder.save(state, run.tensors());
   outcome.seconds = seconds_since(start);
   if (outcome.ending != Ending::finished) return outcome;
 

@@ -28,6 +28,7 @@ struct Outcome {
   Ending ending = Ending::finished;
   Evaluation test;
   double seconds = 0;
+  std::filesystem::path bundle;  // of an anomaly that ended the run (diverged): train/anomaly_bundle.h
 };
 
 /// Mean loss and accuracy over a whole set.

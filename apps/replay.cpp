@@ -1,0 +1,49 @@
+// norma replay: runs the step again that produced a value that is not finite, from the bundle --anomaly left.
+#include "apps/model_flags.h"
+#include "train/anomaly_bundle.h"
+
+namespace norma::apps {
+
+int replay_verb(const Args& args) {
+  train::Options options;
+  Index threads = 0;
+  std::string log_format = "text";
+  bool help = false;
+  options("threads", threads, "CPU threads; 0: all cores. The result has the same bits whatever their number");
+  options("log_format", log_format, "text, or json: one object on stdout");
+  options("help", help, "print this, and stop");
+  const Args words = options.read_flags(args);
+  options.apply();
+  if (help) {
+    fmt::print(R"(usage: norma replay BUNDLE [flags]
+
+Runs the step again at which norma train --anomaly stopped, and prints the first operation that produced a value that is not
+finite. BUNDLE is the anomaly-STEP.json of the run folder, or the run folder (its newest bundle). The data set is not needed.
+Exit codes: 0 the same report as in training, 1 another one or none, 2 wrong usage.
+{})", options.help());
+    return ok;
+  }
+  if (words.size() != 1) throw UsageError("replay: name one bundle, as in norma replay runs/a/anomaly-000000012.json");
+  if (log_format != "text" && log_format != "json") throw UsageError(fmt::format("--log-format: \"{}\" is unknown; there are text, json", log_format));
+  if (threads < 0) throw UsageError(fmt::format("--threads: {} must be 0 or more", threads));
+
+  train::Bundle bundle = train::read_bundle(words[0]);
+  bundle.config.threads = threads;
+  prepare(bundle.config);
+  const nlohmann::ordered_json report = train::replay(bundle);
+  const bool same = report == bundle.report;
+  if (log_format == "json") {
+    fmt::print("{}\n", nlohmann::ordered_json{{"reproduced", same}, {"report", report}}.dump());
+  } else if (!report.is_null()) {
+    fmt::print("{}", train::report_text(report));
+  }
+  if (same) {
+    fmt::print(stderr, "reproduced: the report is that of the training run\n");
+    return ok;
+  }
+  fmt::print(stderr, "norma: replay: {}; the training run reported:\n{}",
+             report.is_null() ? "all values of the step were finite" : "the report differs", train::report_text(bundle.report));
+  return failure;
+}
+
+}  // namespace norma::apps

@@ -1,0 +1,246 @@
+// Anomaly mode: the first op that makes a value that is not finite is told with its place and its inputs, and a bundle repeats the step.
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+
+#include <cmath>
+#include <fstream>
+#include <limits>
+
+#include "nn/layers.h"
+#include "tests/program.h"
+#include "train/safetensors.h"
+
+using namespace norma;
+using namespace norma::test;
+using Catch::Matchers::Contains;
+using Catch::Matchers::Equals;
+
+namespace {
+
+Tensor leaf(const std::vector<double>& values) { return from_values(values, {static_cast<Index>(values.size())}, {DType::f64}).track(); }
+
+std::vector<std::string> args_of(const std::filesystem::path& data, const std::filesystem::path& out, const std::vector<std::string>& more) {
+  std::vector<std::string> args = {"train", "vit", "--data-dir", data.string(), "--width", "16", "--depth", "2", "--heads", "2", "--patch", "7",
+                                   "--batch", "16", "--epochs", "20", "--log-every", "1", "--out", out.string()};
+  args.insert(args.end(), more.begin(), more.end());
+  return args;
+}
+
+}  // namespace
+
+TEST_CASE("a logarithm of a negative number in the middle of a chain is the first anomaly", "[anomaly]") {
+  const Tensor x = leaf({1, -2, 4});
+  const AnomalyScope anomalies;
+  const Tensor y = sum(exp(log(x * 3.0)) * 2.0);  // NaN from log on
+  REQUIRE(anomalies.first());
+  const Anomaly& a = *anomalies.first();
+  CHECK(a.op == "log");
+  CHECK(!a.backward);
+  CHECK(a.number == 1);  // after mul
+  CHECK(a.place == nullptr);
+  REQUIRE(a.inputs.size() == 1);
+  const TensorSummary& in = a.inputs[0];
+  CHECK(in.role == "input 0");
+  CHECK(in.shape == Shape{3});
+  CHECK(in.non_finite == 0);
+  CHECK(in.min == -6);
+  CHECK(in.max == 12);
+  CHECK(in.mean == Approx(3).epsilon(1e-15));
+  CHECK(in.rms == Approx(std::sqrt((9.0 + 36 + 144) / 3)).epsilon(1e-15));
+  CHECK(a.output.non_finite == 1);
+  CHECK(a.output.max == std::log(12.0));
+  CHECK(std::isnan(y.item()));
+}
+
+TEST_CASE("a derivative that is infinite where all values are finite is told as backward", "[anomaly]") {
+  const Tensor x = leaf({4, 0});
+  const AnomalyScope anomalies;
+  const Tensor loss = sum(sqrt(x * 2.0));
+  CHECK(!anomalies.first());
+  backward(loss);
+  REQUIRE(anomalies.first());
+  const Anomaly& a = *anomalies.first();
+  CHECK(a.op == "sqrt");
+  CHECK(a.backward);
+  CHECK(a.number == 1);
+  CHECK(a.output.role == "gradient of input 0");
+  CHECK(a.output.non_finite == 1);
+  REQUIRE(!a.inputs.empty());
+  CHECK(a.inputs[0].role == "gradient of the output");
+  CHECK(a.inputs[0].non_finite == 0);
+  CHECK(a.inputs[0].mean == 1);
+}
+
+TEST_CASE("gradients that overflow when they are added are told", "[anomaly]") {
+  const double large = 1e308;
+  const Tensor x = leaf({0.0});
+  const AnomalyScope anomalies;
+  const Tensor y = x * 1.0;
+  backward(sum(y * large) + sum(y * large));
+  REQUIRE(anomalies.first());
+  CHECK(anomalies.first()->op == "sum of gradients");
+  CHECK(anomalies.first()->inputs.size() == 2);
+  CHECK(anomalies.first()->inputs[0].max == large);
+}
+
+TEST_CASE("finite values and views are no anomaly; an inner scope has its own", "[anomaly]") {
+  CHECK(!AnomalyScope::active());
+  const Tensor bad = leaf({1, std::numeric_limits<double>::infinity()});
+  {
+    const AnomalyScope anomalies;
+    CHECK(AnomalyScope::active());
+    {
+      const AnomalyScope inner;
+      log(leaf({-1}));
+      CHECK(inner.first());
+    }
+    CHECK(!anomalies.first());
+    sum(square(leaf({1e200, 3})) * 1e-300);
+    REQUIRE(anomalies.first());
+    CHECK(anomalies.first()->op == "square");
+  }
+  {
+    const AnomalyScope anomalies;
+    reshape(bad, {2, 1});
+    CHECK(!anomalies.first());  // a view makes nothing
+    contiguous(flip(bad, 0));
+    REQUIRE(anomalies.first());
+    CHECK(anomalies.first()->inputs[0].non_finite == 1);
+  }
+  {
+    const AnomalyScope anomalies;
+    backward(sum(leaf({1e200, -1e200}) * 2.0));  // f64 values whose squares overflow are finite
+    CHECK(!anomalies.first());
+  }
+  CHECK(!AnomalyScope::active());
+}
+
+TEST_CASE("masks and statistics use infinities of their own, which are no anomaly", "[anomaly]") {
+  AttentionOptions options;
+  options.causal = true;
+  options.stats = zeros({1, 1, attention_stats}, {DType::f64});
+  Tensor scores = empty({1, 1, 4, 4}, {DType::f64});
+  backend({}).random(RandomKind::normal, {3, 1}, 0, scores.view());
+  scores.track();
+  const AnomalyScope anomalies;
+  backward(sum(square(attention_weights(scores, options))));
+  const Tensor all = logsumexp(scores, -1);
+  backward(sum(all));
+  CHECK(!anomalies.first());
+}
+
+TEST_CASE("an op knows its module, forward and backward", "[anomaly]") {
+  struct Two : nn::Module {
+    void visit(nn::Visitor& v) override { v("first", first), v("second", second); }
+    nn::Linear first, second;
+  } model;
+  nn::Init init(1, {DType::f64});
+  model.first = nn::Linear(3, 4, init), model.second = nn::Linear(4, 2, init);
+  const Tensor x = ones({2, 3}, {DType::f64});
+  SECTION("forward") {
+    fill(model.second.bias.detach(), std::numeric_limits<double>::infinity());
+    const AnomalyScope anomalies;
+    model.second(model.first(x));
+    REQUIRE(anomalies.first());
+    CHECK(anomalies.first()->op == "linear");
+    CHECK(nn::path_of(model, anomalies.first()->place) == "second");
+  }
+  SECTION("backward") {
+    fill(model.second.weight.detach(), 1e200);
+    const AnomalyScope anomalies;
+    backward(sum(model.second(model.first(zeros({2, 3}, {DType::f64}))) * 1e200));  // 0 forward; 1e200 1e200 backward
+    REQUIRE(anomalies.first());
+    CHECK(anomalies.first()->backward);
+    CHECK(anomalies.first()->op == "linear");
+    CHECK(nn::path_of(model, anomalies.first()->place) == "second");
+    CHECK(anomalies.first()->output.role == "gradient of input 0");
+  }
+  CHECK(nn::path_of(model, &model) == "");
+}
+
+TEST_CASE("watching for anomalies changes no bit", "[anomaly]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("anomaly-bits");
+  REQUIRE(run_norma(args_of(data, runs / "a", {"--steps", "8", "--dropout", "0.1"})).code == 0);
+  REQUIRE(run_norma(args_of(data, runs / "b", {"--steps", "8", "--dropout", "0.1", "--anomaly"})).code == 0);
+  CHECK(contents(runs / "a/checkpoint-000000008.safetensors").size() > 0);
+  const auto a = train::read_safetensors(runs / "a/checkpoint-000000008.safetensors").tensors;
+  const auto b = train::read_safetensors(runs / "b/checkpoint-000000008.safetensors").tensors;
+  REQUIRE(a.size() == b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) CHECK((a[i].second.values() == b[i].second.values()));
+}
+
+TEST_CASE("--anomaly stops with exit code 3, tells the op, and its bundle replays to the same report", "[anomaly]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("anomaly");
+  const auto out = runs / "run";
+  const std::vector<std::string> attention_error = {"--attention", "x^8", "--init-std", "1e4", "--dropout", "0.1"};
+  const std::vector<std::string> later = {"--attention", "x^8", "--lr", "1e4", "--warmup-epochs", "0", "--clip", "0", "--optimizer", "sgd"};
+  for (const auto& flags : {attention_error, later}) {
+    std::filesystem::remove_all(out);
+    std::vector<std::string> args = args_of(data, out, flags);
+    args.push_back("--anomaly");
+    const Finished f = run_norma(args);
+    CAPTURE(f.err);
+    REQUIRE(f.code == 3);
+    CHECK(f.out.empty());
+    CHECK_THAT(f.err, Contains("the first value that is not finite is in the") && Contains("stopped before this step; look again with: norma replay " + out.string()));
+    std::filesystem::path bundle;
+    for (const auto& entry : std::filesystem::directory_iterator(out))
+      if (entry.path().filename().string().starts_with("anomaly-") && entry.path().extension() == ".json") bundle = entry.path();
+    REQUIRE(!bundle.empty());
+    const auto j = nlohmann::json::parse(contents(bundle));
+    CHECK(j["random"]["seed"] == 1);
+    CHECK(j["random"]["step"] == j["step"]);
+    CHECK(j["report"]["inputs"].size() >= 1);
+
+    for (const std::string& named : {bundle.string(), out.string(), std::filesystem::path(bundle).replace_extension(".safetensors").string()}) {
+      const Finished r = run_norma({"replay", named, "--threads", "1"});
+      CAPTURE(r.err, r.out);
+      CHECK(r.code == 0);
+      REQUIRE(!r.out.empty());
+      CHECK_THAT(f.err, Contains(r.out));  // the same lines, to the last digit
+      CHECK_THAT(r.err, Equals("reproduced: the report is that of the training run\n"));
+    }
+    const Finished r = run_norma({"replay", bundle.string(), "--log-format", "json"});
+    const auto answer = nlohmann::json::parse(r.out);
+    CHECK(answer["reproduced"] == true);
+    CHECK(answer["report"] == j["report"]);
+  }
+}
+
+TEST_CASE("a replay tells when it sees something else, and what is wrong with a bundle", "[anomaly]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("anomaly-bad");
+  const auto out = runs / "run";
+  REQUIRE(run_norma(args_of(data, out, {"--attention", "x^8", "--init-std", "1e4", "--anomaly"})).code == 3);
+  const auto bundle = out / "anomaly-000000000.json";
+  const std::string whole = contents(bundle);
+  const auto write = [&](const std::string& text) { std::ofstream(bundle) << text; };
+  auto j = nlohmann::ordered_json::parse(whole);
+  j["config"]["attention"] = "softmax";
+  write(j.dump());
+  Finished f = run_norma({"replay", bundle.string()});
+  CHECK(f.code == 1);
+  CHECK_THAT(f.err, Contains("norma: replay: ") && Contains("the training run reported:\nstep 0: the first value"));
+  write(whole.substr(0, whole.size() / 2));
+  f = run_norma({"replay", bundle.string()});
+  CHECK(f.code == 1);
+  CHECK_THAT(f.err, Contains(bundle.string()));
+  write("{\"format\": \"other\"}");
+  f = run_norma({"replay", bundle.string()});
+  CHECK(f.code == 1);
+  CHECK_THAT(f.err, Equals("norma: " + bundle.string() + ": format is \"other\", expected \"norma-anomaly-1\"; is it a bundle of this program?\n"));
+  write(whole);
+  std::filesystem::resize_file(out / "anomaly-000000000.safetensors", 1000);
+  f = run_norma({"replay", bundle.string()});
+  CHECK(f.code == 1);
+  CHECK_THAT(f.err, Contains("anomaly-000000000.safetensors"));
+  f = run_norma({"replay", (runs / "none").string()});
+  CHECK(f.code == 1);
+  CHECK_THAT(f.err, Equals("norma: " + (runs / "none").string() + ": there is no such bundle or run folder\n"));
+  f = run_norma({"replay", runs.string()});
+  CHECK(f.code == 1);
+  CHECK_THAT(f.err, Equals("norma: " + runs.string() + ": holds no anomaly-STEP.json; train with --anomaly to get one\n"));
+  f = run_norma({"replay"});
+  CHECK(f.code == 2);
+  CHECK_THAT(f.err, Equals("norma: replay: name one bundle, as in norma replay runs/a/anomaly-000000012.json\n"));
+  CHECK_THAT(run_norma({"replay", "--help"}).out, Contains("usage: norma replay"));
+}

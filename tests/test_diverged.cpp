@@ -1,0 +1,107 @@
+// Without --anomaly: a step whose loss or gradient is not finite changes nothing but the counters, and ten in a row end the run.
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+
+#include <map>
+#include <sstream>
+
+#include "tests/program.h"
+#include "train/safetensors.h"
+
+using namespace norma;
+using namespace norma::test;
+using Catch::Matchers::Contains;
+using Catch::Matchers::Equals;
+
+namespace {
+
+std::vector<std::string> args_of(const std::filesystem::path& data, const std::filesystem::path& out, const std::vector<std::string>& more) {
+  std::vector<std::string> args = {"train", "vit", "--data-dir", data.string(), "--width", "16", "--depth", "2", "--heads", "2", "--patch", "7", "--batch", "16",
+                                   "--epochs", "10", "--log-every", "1", "--checkpoint-every", "1", "--attention", "x^8", "--out", out.string()};
+  args.insert(args.end(), more.begin(), more.end());
+  return args;
+}
+
+std::vector<nlohmann::json> steps_of(const std::filesystem::path& run) {
+  std::vector<nlohmann::json> rows;
+  std::istringstream lines(contents(run / "metrics.jsonl"));
+  for (std::string line; std::getline(lines, line);)
+    if (auto row = nlohmann::json::parse(line); row.contains("loss")) rows.push_back(row);
+  return rows;
+}
+
+/// Weights, optimizer (its step count too) and moving average, byte by byte.
+std::map<std::string, std::string> tensors_of(const std::filesystem::path& run, Index step) {
+  std::map<std::string, std::string> out;
+  for (auto& [name, t] : train::read_safetensors(run / fmt::format("checkpoint-{:09}.safetensors", step)).tensors)
+    out[name] = std::string(static_cast<const char*>(t.view().data), static_cast<std::size_t>(t.numel()) * size_of(t.dtype()));
+  return out;
+}
+
+bool finite(const nlohmann::json& row) { return !row["loss"].is_null() && !row["grad_norm"].is_null(); }
+
+}  // namespace
+
+TEST_CASE("ten steps in a row without a finite loss end the run: exit code 3, a checkpoint, weights as they were", "[diverged]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("diverged");
+  const auto out = runs / "run";
+  const Finished f = run_norma(args_of(data, out, {"--init-std", "1e4", "--ema", "0.9"}));
+  CAPTURE(f.err);
+  REQUIRE(f.code == 3);
+  CHECK(f.out.empty());
+  CHECK_THAT(f.err, Contains("step 0: the loss is not finite; step skipped (1 of 10)\n") && Contains("step 9: the loss is not finite; step skipped (10 of 10)\n") &&
+                        Contains("diverged: no finite step in a row of 10; a checkpoint is in " + out.string()));
+  const auto rows = steps_of(out);
+  REQUIRE(rows.size() == 10);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    CHECK(rows[i]["skipped"] == i + 1);
+    CHECK(rows[i]["loss"].is_null());
+  }
+  const auto before = tensors_of(out, 9), after = tensors_of(out, 10);
+  REQUIRE(before.size() > 10);
+  CHECK((before == after));
+  CHECK(before.count("optimizer/step") == 1);
+
+  // Initial weights, since no step was ever taken: those of a run that is stopped after one.
+  const auto first = runs / "first";
+  REQUIRE(run_norma(args_of(data, first, {"--init-std", "1e4", "--ema", "0.9", "--steps", "1"})).code == 0);
+  CHECK((tensors_of(first, 1) == after));
+
+  // The same run, from its checkpoint, with the reason.
+  const Finished why = run_norma(args_of(data, out, {"--init-std", "1e4", "--ema", "0.9", "--resume", "--anomaly"}));
+  CAPTURE(why.err);
+  CHECK(why.code == 3);
+  CHECK_THAT(why.err, Contains("resumed from step 10") && Contains("step 10: the first value that is not finite"));
+  CHECK(std::filesystem::exists(out / "anomaly-000000010.json"));
+}
+
+TEST_CASE("a finite step in between starts the count again; a skipped step alone changes nothing", "[diverged]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("skipped");
+  // With one image a step and weights at the edge of what f32 holds, some images overflow and others do not.
+  const auto flags = [](const char* steps) {
+    return std::vector<std::string>{"--batch", "1", "--init-std", "6", "--steps", steps, "--lr", "1e-6", "--warmup-epochs", "0"};
+  };
+  const auto out = runs / "run";
+  const Finished f = run_norma(args_of(data, out, flags("24")));
+  CAPTURE(f.err);
+  REQUIRE(f.code == 0);
+  const auto rows = steps_of(out);
+  REQUIRE(rows.size() == 24);
+  Index skipped = 0, taken = 0, both = -1;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    finite(rows[i]) ? ++taken : ++skipped;
+    CHECK(rows[i]["skipped"] == skipped);
+    if (i > 0 && finite(rows[i - 1]) && !finite(rows[i]) && both < 0) both = static_cast<Index>(i);
+  }
+  CHECK(skipped > 0);
+  CHECK(taken > 0);
+  REQUIRE(both > 0);  // step both-1 was taken, step both was skipped
+  const auto cut = runs / "cut";
+  REQUIRE(run_norma(args_of(data, cut, flags(std::to_string(both + 1).c_str()))).code == 0);
+  const auto before = tensors_of(cut, both), after = tensors_of(cut, both + 1);
+  CHECK((before == after));
+  // A run cut at a skipped step and resumed ends with the bits of the whole one: the counters are part of the state.
+  REQUIRE(run_norma([&] { auto a = args_of(data, cut, flags("24")); a.push_back("--resume"); return a; }()).code == 0);
+  CHECK((tensors_of(cut, 24) == tensors_of(out, 24)));
+  CHECK(contents(cut / "metrics.jsonl") == contents(out / "metrics.jsonl"));
+}

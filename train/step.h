@@ -1,0 +1,23 @@
+// One training step up to the gradients: what the loop does each time, and what a replay does again.
+#pragma once
+
+#include <optional>
+
+#include "datasets/loader.h"
+#include "train/config.h"
+
+namespace norma::train {
+
+struct StepResult {
+  double loss = 0, accuracy = 0;
+  double fro = 0;                  // with a penalty: the mean ||A||_F that it weighs
+  std::optional<Anomaly> anomaly;  // with config.anomaly: the first value that is not finite
+};
+
+/// Leaves the gradients in the parameters. A function of the weights, the batch, config (seed, dropout, label smoothing, penalty) and the
+/// number of the step alone.
+StepResult forward_backward(models::ViT& model, const datasets::Batch& batch, const TrainConfig& config, Index step);
+
+Index count_correct(const Tensor& logits, const Tensor& labels);
+
+}  // namespace norma::train
