@@ -47,7 +47,7 @@ Check check_model(const train::TrainConfig& config) {
     return cross_entropy(model(images), labels);
   };
   return {fmt::format("vit {}/{}/{} with {}", shape.width, shape.depth, shape.heads, nn::to_string(shape.attention)),
-          gradcheck(loss, inputs), {}, false};
+          gradcheck(loss, inputs, {.step = 3e-5}), {}, false};
 }
 
 }  // namespace
