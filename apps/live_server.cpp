@@ -97,7 +97,7 @@ struct Reply {
   unsigned status;
   std::string body;
   const char* type = "text/plain; charset=utf-8";
-  std::string nonce;  // of a page: what may run in it
+  std::string nonce = {};  // of a page: what may run in it
 };
 
 MHD_Result send(MHD_Connection* connection, const Reply& reply) {
@@ -148,6 +148,9 @@ struct LiveServer::Impl {
     return {MHD_HTTP_OK, content.page(nonce), "text/html; charset=utf-8", nonce};
   }
 
+  /// Nothing is decoded: a path or an argument is right as it is sent, or wrong.
+  static std::size_t leave_escaped(void*, MHD_Connection*, char* text) noexcept { return std::strlen(text); }
+
   /// The first and only call for a request: it is answered before a body that it may have is read.
   static MHD_Result on_request(void* self, MHD_Connection* connection, const char* path, const char* method, const char*, const char*,
                                std::size_t*, void**) noexcept {
@@ -172,6 +175,7 @@ LiveServer::LiveServer(Index port, LiveContent content) : impl_(std::make_unique
                                    MHD_OPTION_CONNECTION_LIMIT, possible_connections(),                                //
                                    MHD_OPTION_CONNECTION_TIMEOUT, idle_seconds,                                        //
                                    MHD_OPTION_CONNECTION_MEMORY_LIMIT, bytes_a_connection,                             //
+                                   MHD_OPTION_UNESCAPE_CALLBACK, &Impl::leave_escaped, nullptr,                        //
                                    MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
   if (!impl_->daemon) fail("port {}: the server does not start ({})", impl_->port, std::strerror(errno));
 }

@@ -18,7 +18,7 @@ class WatchedRuns {
 
   /// The page with all that there is; see inspect::make_page for the nonce.
   std::string page(const std::string& nonce);
-  /// What is new, as JSON. `since` is what a page has: for each run "GENERATION.ROWS", with commas between. A run for which that does not
+  /// What is new, as JSON. `since` is what a page has: for each run GENERATION.ROWS, with _ between. A run for which that does not
   /// fit what is here comes as a whole.
   std::string data(const std::string& since);
 

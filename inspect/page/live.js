@@ -19,7 +19,7 @@ function take(news) {
 }
 async function ask() {
   try {
-    const since = data.runs.map(r => `${r.generation}.${r.rows.length}`).join(",");
+    const since = data.runs.map(r => `${r.generation}.${r.rows.length}`).join("_");
     const answer = await fetch("/data?" + new URLSearchParams({token, since}), {cache: "no-store", signal: AbortSignal.timeout(10000)});
     if (!answer.ok) throw new Error(await answer.text());
     if (take(await answer.json())) update();
