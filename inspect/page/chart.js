@@ -88,7 +88,7 @@ function chart(parent, title, get, options = {}) {
     if (options.ticks) { x0 = options.ticks[0][0] - 0.5; x1 = options.ticks[options.ticks.length - 1][0] + 0.5; }
     if (options.start !== undefined) x0 = Math.min(x0, options.start);
     if (x1 === x0) x1 = x0 + 1;
-    if (y1 - y0 < 1e-12) { y0 -= 0.5; y1 += 0.5; } else { const margin = (y1 - y0) * 0.06; y1 += margin; y0 -= margin; }
+    if (y1 - y0 < 1e-12) { const margin = options.log || y0 === 0 ? 0.5 : Math.abs(y0) / 2; y0 -= margin; y1 += margin; } else { const margin = (y1 - y0) * 0.06; y1 += margin; y0 -= margin; }
     const X = v => left + (v - x0) / (x1 - x0) * (W - left - right), at = t => H - bottom - (t - y0) / (y1 - y0) * (H - top - bottom), Y = v => at(f(v));
 
     for (const [t, text] of options.log ? logTicks(y0, y1) : linearTicks(y0, y1, 4)) {
