@@ -36,8 +36,7 @@ int report_verb(const Args& args) {
     page.push_back({r.name, std::move(r.config), std::move(r.summary), std::move(r.rows), std::move(r.note)});
   }
   if (html.empty()) html = runs.size() == 1 ? (std::filesystem::path(runs[0]) / "report.html").string() : "report.html";
-  const std::string title = page.size() == 1 ? "Norma: " + page[0].name : fmt::format("Norma: {} runs", page.size());
-  const std::string text = inspect::make_page(title, page);
+  const std::string text = inspect::make_page(inspect::page_title(page), page);
   train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));
   if (log_format == "json")
     print_result({{"runs", runs}, {"html", html}, {"bytes", text.size()}, {"notes", notes}}, true);

@@ -18,6 +18,7 @@ int eval_verb(const Args& args);
 int compare_verb(const Args& args);
 int inspect_verb(const Args& args);
 int report_verb(const Args& args);
+int watch_verb(const Args& args);
 int info_verb(const Args& args);
 int data_verb(const Args& args);
 int gradcheck_verb(const Args& args);

@@ -1,12 +1,14 @@
 #include "inspect/page.h"
 
+#include <fmt/format.h>
+
 #include <map>
 #include <string_view>
 
 namespace norma::inspect {
 
 // The files in inspect/page/, made into strings by CMake.
-extern const char page_html[], page_css[], page_chart[], page_report[];
+extern const char page_html[], page_css[], page_chart[], page_report[], page_live[];
 
 namespace {
 
@@ -42,18 +44,30 @@ std::vector<std::string> parameter_names(const std::vector<Json>& rows) {
 
 }  // namespace
 
-std::string make_page(const std::string& title, const std::vector<PageRun>& runs) {
+Json page_run(const PageRun& run, std::size_t from) {
+  const std::vector<std::string> names = parameter_names(run.rows);
+  Json rows = Json::array();
+  for (std::size_t i = from; i < run.rows.size(); ++i) rows.push_back(with_columns(run.rows[i], names));
+  return {{"name", run.name}, {"config", run.config}, {"summary", run.summary}, {"note", run.note}, {"parameters", names},
+          {"generation", run.generation}, {"from", from}, {"rows", std::move(rows)}};
+}
+
+std::string page_title(std::span<const PageRun> runs) {
+  return runs.size() == 1 ? "Norma: " + runs[0].name : fmt::format("Norma: {} runs", runs.size());
+}
+
+std::string make_page(const std::string& title, std::span<const PageRun> runs, const std::string& nonce) {
   Json data = {{"title", title}, {"runs", Json::array()}};
-  for (const PageRun& r : runs) {
-    const std::vector<std::string> names = parameter_names(r.rows);
-    Json rows = Json::array();
-    for (const Json& row : r.rows) rows.push_back(with_columns(row, names));
-    data["runs"].push_back({{"name", r.name}, {"config", r.config}, {"summary", r.summary}, {"note", r.note},
-                            {"parameters", names}, {"rows", std::move(rows)}});
-  }
+  for (const PageRun& r : runs) data["runs"].push_back(page_run(r));
+  const bool live = !nonce.empty();
+  const std::string allowed = live ? fmt::format("'nonce-{}'", nonce) : "'unsafe-inline'", mark = live ? fmt::format(" nonce=\"{}\"", nonce) : "";
   std::string page = page_html;
+  put(page, "/*POLICY*/", fmt::format("default-src 'none'; style-src {0}; script-src {0}{1}", allowed, live ? "; connect-src 'self'" : ""));
+  put(page, "/*NONCE*/", mark);  // of the style sheet
+  put(page, "/*NONCE*/", mark);  // of the script
   put(page, "/*CHART*/", page_chart);
   put(page, "/*REPORT*/", page_report);
+  put(page, "/*LIVE*/", live ? page_live : "");
   return fill_page(page, data);
 }
 

@@ -1,10 +1,13 @@
 // One HTML page, readable offline, that shows one or more runs: curves, norms of every layer, the numbers as tables.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
 #include <nlohmann/json.hpp>
+
+#include "core/dtype.h"
 
 namespace norma::inspect {
 
@@ -13,10 +16,18 @@ struct PageRun {
   nlohmann::ordered_json config, summary;     // summary: null while the run goes on
   std::vector<nlohmann::ordered_json> rows;   // lines of metrics.jsonl
   std::string note;                           // what the reader should know, such as a line that was cut
+  Index generation = 0;                       // of rows, in a live page: another number when they are not those of before, continued
 };
 
-/// The page as text. Names are data: they reach the reader as text, whatever they hold.
-std::string make_page(const std::string& title, const std::vector<PageRun>& runs);
+/// The page as text. Names are data: they reach the reader as text, whatever they hold. With a `nonce` it is the live page, for a server
+/// that answers /data: only its own scripts and styles, which carry the nonce, are to run. Without, it is one for a file.
+std::string make_page(const std::string& title, std::span<const PageRun> runs, const std::string& nonce = "");
+
+/// What a page of these runs is called.
+std::string page_title(std::span<const PageRun> runs);
+
+/// A run as the page's script reads it, with the rows from `from` on.
+nlohmann::ordered_json page_run(const PageRun& run, std::size_t from = 0);
 
 /// Puts the common style sheet at /*STYLE*/ and the data, made safe inside <script>, at /*DATA*/null.
 std::string fill_page(std::string page, const nlohmann::ordered_json& data);

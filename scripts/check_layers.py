@@ -18,7 +18,8 @@ MAY = {  # room -> the rooms its files may include
     "tests": TRAIN | {"tests", "backends", "apps", "checks"},
 }
 SIBLINGS = {"backends": "common"}  # backends/cpu and backends/reference see only backends/common beside themselves
-ONLY_IN = {r"cblas\.h|openblas": "backends/cpu/gemm_openblas.cpp", r"tbb/": "backends/cpu/parallel.cpp"}
+ONLY_IN = {r"cblas\.h|openblas": "backends/cpu/gemm_openblas.cpp", r"tbb/": "backends/cpu/parallel.cpp",
+           r"microhttpd": "apps/live_server.cpp"}
 LIMIT = {".h": 300, ".cuh": 300, ".cpp": 500, ".cu": 500}
 
 root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".")

@@ -51,6 +51,8 @@ Program::~Program() {
 
 void Program::signal(int number) { ::kill(pid_, number); }
 
+std::string Program::out() const { return contents(out_); }
+
 Finished Program::wait() {
   int status = 0;
   ::waitpid(pid_, &status, 0);

@@ -23,6 +23,8 @@ class Program {
   ~Program();  // kills what still runs
   Program(const Program&) = delete;
   void signal(int number);
+  /// What it has written on stdout so far.
+  std::string out() const;
   Finished wait();
 
  private:

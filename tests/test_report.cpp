@@ -8,6 +8,7 @@
 #include "autograd/grad.h"
 #include "models/vit.h"
 #include "tests/program.h"
+#include "tests/written_run.h"
 #include "train/json.h"
 #include "train/optimizer.h"
 #include "train/record.h"
@@ -21,32 +22,6 @@ using train::Json;
 namespace fs = std::filesystem;
 
 namespace {
-
-const char* good_config = R"({"model": "vit", "attention": "softmax", "pool": "cls", "data": "fashion-mnist", "optimizer": "adamw", "image": 0,
-  "patch": 7, "width": 32, "depth": 2, "heads": 2, "batch": 64, "epochs": 1, "seed": 1, "lr": 0.001})";
-const std::string good_row = R"({"step": 0, "epoch": 0.0, "loss": 2.5, "accuracy": 0.1, "lr": 1e-6, "grad_norm": 1.5, "skipped": 0, "attention": [)"
-                             R"({"place": "blocks.0.attn.stats", "fro": [1.0, 2.0]}], "parameters": {"head.bias": {"weight": 0.0, "grad": 0.5}}})";
-
-void write(const fs::path& file, const std::string& text) { std::ofstream(file, std::ios::binary) << text; }
-
-fs::path run_folder(const std::string& name, const std::string& config, const std::string& metrics) {
-  const fs::path run = fresh_folder(name);
-  write(run / "config.json", config);
-  write(run / "metrics.jsonl", metrics);
-  return run;
-}
-
-/// The data inside a page.
-Json data_of(const fs::path& page) {
-  const std::string html = contents(page), mark = "const data = ";
-  const std::size_t begin = html.find(mark) + mark.size();
-  return Json::parse(html.substr(begin, html.find(";\n", begin) - begin));
-}
-
-std::string replaced(std::string text, const std::string& from, const std::string& to) {
-  REQUIRE(text.find(from) != std::string::npos);
-  return text.replace(text.find(from), from.size(), to);
-}
 
 double length(const std::vector<double>& v) {
   double sum = 0;
@@ -111,7 +86,7 @@ TEST_CASE("a report of a run goes into its folder and holds all that was recorde
   REQUIRE(f.code == 0);
   CHECK_THAT(f.out, Equals(fmt::format("page: {}\n", (runs / "a" / "report.html").string())));
   CHECK(f.err.empty());
-  const Json page = data_of(runs / "a" / "report.html");
+  const Json page = data_of(contents(runs / "a" / "report.html"));
   REQUIRE(page["runs"].size() == 1);
   const Json& run = page["runs"][0];
   CHECK(run["name"] == "a");
@@ -132,7 +107,7 @@ TEST_CASE("a report of a run goes into its folder and holds all that was recorde
   f = run_norma({"report", (runs / "a").string(), (runs / "b").string(), "--html", (runs / "both.html").string(), "--log-format", "json"});
   REQUIRE(f.code == 0);
   CHECK(Json::parse(f.out)["html"] == (runs / "both.html").string());
-  CHECK(data_of(runs / "both.html")["runs"].size() == 2);
+  CHECK(data_of(contents(runs / "both.html"))["runs"].size() == 2);
   const std::string html = contents(runs / "both.html");
   CHECK(html.find("https://") == std::string::npos);
   CHECK(html.find("src=") == std::string::npos);
@@ -140,23 +115,23 @@ TEST_CASE("a report of a run goes into its folder and holds all that was recorde
 }
 
 TEST_CASE("a run that is being written is reported up to its last whole line, and says so", "[report]") {
-  const auto run = run_folder("report-cut", good_config, good_row + "\n" + good_row.substr(0, 100));
+  const auto run = written_run("report-cut", good_config, good_row + "\n" + good_row.substr(0, 100));
   const Finished f = run_norma({"report", run.string()});
   CHECK(f.code == 0);
   const std::string note = (run / "metrics.jsonl").string() + ":2: the line is cut after 100 bytes (the run is going on, or was stopped); left out";
   CHECK_THAT(f.err, Equals(note + "\n"));
-  const Json page = data_of(run / "report.html");
+  const Json page = data_of(contents(run / "report.html"));
   CHECK(page["runs"][0]["rows"].size() == 1);
   CHECK(page["runs"][0]["note"] == note);
   CHECK(page["runs"][0]["summary"].is_null());
 }
 
 TEST_CASE("names and texts that look like script stay text", "[report]") {
-  const auto run = run_folder("report-<script>alert(1)<", replaced(good_config, "\"softmax\"", "\"</script><script>alert(2)</script>\""), good_row + "\n");
+  const auto run = written_run("report-<script>alert(1)<", replaced(good_config, "\"softmax\"", "\"</script><script>alert(2)</script>\""), good_row + "\n");
   REQUIRE(run_norma({"report", run.string()}).code == 0);
   const std::string html = contents(run / "report.html");
   CHECK(html.find("<script>alert") == std::string::npos);
-  CHECK(data_of(run / "report.html")["runs"][0]["config"]["attention"] == "</script><script>alert(2)</script>");
+  CHECK(data_of(contents(run / "report.html"))["runs"][0]["config"]["attention"] == "</script><script>alert(2)</script>");
 }
 
 TEST_CASE("run folders that are none, and those of another version, are told apart", "[report]") {
@@ -176,7 +151,7 @@ TEST_CASE("run folders that are none, and those of another version, are told apa
   CHECK_THAT(message(), Equals(fmt::format("norma: run folder {}: holds no metrics.jsonl yet; has the run made a step?\n", here.string())));
 
   write(metrics, good_row + "\n");
-  write(config, std::string(good_config).substr(0, 40));
+  write(config, good_config.substr(0, 40));
   CHECK_THAT(message(), Contains(config.string() + ": JSON error at byte 40"));
   write(config, "[1]");
   CHECK_THAT(message(), Equals(fmt::format("norma: {}: \"the whole\" is [1], it must be an object", config.string()) + version));

@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "core/error.h"
+#include "train/metrics_tail.h"
 
 namespace norma::train {
 namespace fs = std::filesystem;
@@ -96,25 +97,20 @@ void check_row(const Json& row, const std::string& where) {
 
 }  // namespace
 
-std::vector<Json> read_metrics(const fs::path& file, std::string& note) {
-  std::vector<Json> rows;
-  if (!fs::exists(file)) return rows;
-  const std::string text = read_text(file);
-  for (std::size_t begin = 0, line = 1; begin < text.size(); ++line) {
-    const std::string where = fmt::format("{}:{}", file.string(), line);
-    const std::size_t end = text.find('\n', begin);
-    if (end == std::string::npos) {
-      note = fmt::format("{}: the line is cut after {} bytes (the run is going on, or was stopped); left out", where, text.size() - begin);
-      break;
-    }
-    rows.push_back(parse_json(std::string_view(text).substr(begin, end - begin), where, {}));
-    check_row(rows.back(), where);
-    begin = end + 1;
-  }
-  return rows;
+Json parse_row(std::string_view line, const std::string& where) {
+  Json row = parse_json(line, where, {});
+  check_row(row, where);
+  return row;
 }
 
-RunRecord read_run(const fs::path& path) {
+std::vector<Json> read_metrics(const fs::path& file, std::string& note) {
+  MetricsTail::News all = MetricsTail(file).read();
+  if (!all.wrong.empty()) throw Error(all.wrong);
+  if (!all.cut.empty()) note = all.cut;
+  return std::move(all.rows);
+}
+
+RunRecord read_run_head(const fs::path& path) {
   if (!fs::is_directory(path)) fail("run folder {}: there is no such folder", path.string());
   if (fs::is_empty(path)) fail("run folder {}: is empty; has norma train --out written there?", path.string());
   if (!fs::exists(path / "config.json")) fail("run folder {}: holds no config.json; is it a run?", path.string());
@@ -128,6 +124,11 @@ RunRecord read_run(const fs::path& path) {
     run.summary = read("summary.json");
     check(run.summary, of_summary, true, (path / "summary.json").string());
   }
+  return run;
+}
+
+RunRecord read_run(const fs::path& path) {
+  RunRecord run = read_run_head(path);
   if (!fs::exists(path / "metrics.jsonl"))
     fail("run folder {}: holds no metrics.jsonl yet; has the run made a step?", path.string());
   run.rows = read_metrics(path / "metrics.jsonl", run.note);

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "train/json.h"
@@ -19,6 +20,12 @@ struct RunRecord {
 /// Throws naming the file and line that is wrong, also where another version of this program wrote something else there: config, rows
 /// and summary that are returned have the types that the program's pages and tables read.
 RunRecord read_run(const std::filesystem::path& path);
+
+/// The same without rows and note: a run that has made no step yet has this already.
+RunRecord read_run_head(const std::filesystem::path& path);
+
+/// One line of metrics.jsonl, checked; `where` begins the text of an error.
+Json parse_row(std::string_view line, const std::string& where);
 
 /// The whole lines of a metrics.jsonl, none where there is no file; `note` says what was left out.
 std::vector<Json> read_metrics(const std::filesystem::path& file, std::string& note);

@@ -15,7 +15,10 @@ function table(parent, head, rows) {
   const box = make("div", undefined, parent); box.className = "scroll";
   const t = make("table", undefined, box), h = make("tr", undefined, make("thead", undefined, t)), body = make("tbody", undefined, t);
   for (const c of head) make("th", c, h).scope = "col";
-  for (const r of rows) { const tr = make("tr", undefined, body); for (const c of r) make("td", c, tr); }
+  return fill(body, rows);
+}
+function fill(body, rows) {
+  body.replaceChildren(...rows.map(r => { const tr = make("tr"); for (const c of r) make("td", c, tr); return tr; }));
   return body;
 }
 
@@ -58,26 +61,26 @@ function logTicks(a, b) {  // a, b: exponents of ten
 }
 
 /* A chart of lines with its numbers as a table below.
-   series: {name, short: its name under the pointer, color, dash, width, opacity, points: [[x, y], ...], dots: marks too, bare: marks only, quiet: not under the pointer,
+   get: returns the series as they are now, each {name, short: its name under the pointer, color, dash, width, opacity, points: [[x, y], ...], dots: marks too, bare: marks only, quiet: not under the pointer,
             spread: x -> [low, high] beside the value under the pointer,
             exact: points for the table where the curve is smoothed}
-   options: {log, bounds: [{y, label}], x: label of the axis, ticks: [[x, label], ...] where x counts things,
+   options: {log, bounds: returns [{y, label}], x: label of the axis, ticks: [[x, label], ...] where x counts things,
              start: the axis begins there at the latest}
-   Returns a function that shows other series. */
-function chart(parent, title, series, options = {}) {
+   Returns a function that shows them anew: at once, or where the chart is out of sight, when it comes into sight. */
+function chart(parent, title, get, options = {}) {
   const figure = make("figure", undefined, parent);
   formula(make("figcaption", title, figure));
-  const box = svg("svg", {role: "img", "aria-label": title}, figure), xLabel = options.x || "epoch", bounds = options.bounds || [];
+  const box = svg("svg", {role: "img", "aria-label": title}, figure), xLabel = options.x || "epoch";
   const f = options.log ? Math.log10 : v => v;
   const kept = list => list.map(s => ({...s, points: s.points.filter(p => drawable(p[0]) && drawable(p[1]) && (!options.log || p[1] > 0))}));
   const shown = x => options.ticks ? (options.ticks.find(t => t[0] === Math.round(x)) || [0, number(x)])[1] : `${xLabel} ${number(x)}`;
-  series = kept(series);
+  let series = kept(get()), pointer;  // pointer: where it is over the chart
 
   function draw() {
     box.replaceChildren();
     const W = Math.max(260, figure.clientWidth - 20), H = 220, left = 50, right = 10, top = 12, bottom = 36;
     box.setAttribute("viewBox", `0 0 ${W} ${H}`); box.style.height = H + "px";
-    const all = series.flatMap(s => s.points);
+    const all = series.flatMap(s => s.points), bounds = options.bounds ? options.bounds() : [];
     if (!all.length) { svg("text", {x: W / 2, y: H / 2, "text-anchor": "middle"}, box).textContent = "nothing recorded"; return; }
     const xs = all.map(p => p[0]), ys = all.map(p => f(p[1])).concat(bounds.map(b => f(b.y)));
     const low = a => a.reduce((m, v) => Math.min(m, v)), high = a => a.reduce((m, v) => Math.max(m, v));
@@ -85,7 +88,7 @@ function chart(parent, title, series, options = {}) {
     if (options.ticks) { x0 = options.ticks[0][0] - 0.5; x1 = options.ticks[options.ticks.length - 1][0] + 0.5; }
     if (options.start !== undefined) x0 = Math.min(x0, options.start);
     if (x1 === x0) x1 = x0 + 1;
-    if (y1 - y0 < 1e-12) { y0 -= 0.5; y1 += 0.5; } else { const margin = (y1 - y0) * 0.06; y1 += margin; y0 -= margin; }
+    if (y1 - y0 < 1e-12) { const margin = options.log || y0 === 0 ? 0.5 : Math.abs(y0) / 2; y0 -= margin; y1 += margin; } else { const margin = (y1 - y0) * 0.06; y1 += margin; y0 -= margin; }
     const X = v => left + (v - x0) / (x1 - x0) * (W - left - right), at = t => H - bottom - (t - y0) / (y1 - y0) * (H - top - bottom), Y = v => at(f(v));
 
     for (const [t, text] of options.log ? logTicks(y0, y1) : linearTicks(y0, y1, 4)) {
@@ -117,8 +120,8 @@ function chart(parent, title, series, options = {}) {
     let tip;
     const leave = () => { if (tip) tip.remove(); tip = undefined; rule.setAttribute("visibility", "hidden"); };
     figure.querySelectorAll(".tip").forEach(t => t.remove());
-    box.onpointermove = e => {
-      const r = box.getBoundingClientRect(), x = x_at((e.clientX - r.left) * W / r.width);
+    const tell = () => {
+      const r = box.getBoundingClientRect(), x = x_at((pointer - r.left) * W / r.width);
       if (!tip) { tip = make("div", undefined, figure); tip.className = "tip"; }
       tip.replaceChildren();
       let where;
@@ -136,7 +139,9 @@ function chart(parent, title, series, options = {}) {
       tip.style.top = r.bottom - figure.getBoundingClientRect().top + "px";  // below, so that it hides no curve
       tip.style.left = Math.max(4, Math.min(flipped, figure.clientWidth - tip.offsetWidth - 4)) + "px";
     };
-    box.onpointerleave = leave;
+    box.onpointermove = e => { pointer = e.clientX; tell(); };
+    box.onpointerleave = () => { pointer = undefined; leave(); };
+    if (pointer !== undefined) tell();
   }
 
   const details = make("details", undefined, figure);
@@ -149,15 +154,21 @@ function chart(parent, title, series, options = {}) {
     const label = x => options.ticks ? shown(x) : x;
     return {head: [xLabel, ...named.map(s => s.name)], rows: xs.map(x => [label(x), ...columns.map(c => c.get(x))])};
   }
+  let body, listed;  // the table, and the heads of its columns
   function list() {
-    details.replaceChildren(details.firstChild);
     if (!details.open) return;
-    const n = numbers();
-    table(details, n.head, n.rows.map(r => r.map(v => typeof v === "string" ? v : number(v))));
+    const n = numbers(), rows = n.rows.map(r => r.map(v => typeof v === "string" ? v : number(v)));
+    if (listed === String(n.head)) { fill(body, rows); return; }
+    listed = String(n.head);
+    details.replaceChildren(details.firstChild);
+    body = table(details, n.head, rows);
     const b = make("button", "as CSV", details); b.type = "button";
-    b.onclick = () => download(title.replace(/[^\w]+/g, "-") + ".csv", [n.head, ...n.rows]);
+    b.onclick = () => { const now = numbers(); download(title.replace(/[^\w]+/g, "-") + ".csv", [now.head, ...now.rows]); };
   }
   details.ontoggle = list;
   draw(); new ResizeObserver(draw).observe(box);
-  return other => { series = kept(other); draw(); list(); };
+  let seen = true, stale = false;
+  const renew = () => { stale = !seen; if (seen) { series = kept(get()); draw(); list(); } };
+  new IntersectionObserver(changes => { seen = changes[changes.length - 1].isIntersecting; if (stale) renew(); }, {rootMargin: "200px"}).observe(figure);
+  return renew;
 }

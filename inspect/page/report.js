@@ -1,106 +1,90 @@
-// What the runs recorded, section by section.
-const main = document.getElementById("main");
+// What the runs recorded, section by section. Runs may grow while the page is open: read() takes them from `data`, build() makes the
+// sections, update() shows what is new in them, and builds again where a section is to appear.
+const main = document.getElementById("main"), byId = id => document.getElementById(id);
 const mean = a => { const b = a.filter(drawable); return b.length ? b.reduce((s, v) => s + v, 0) / b.length : NaN; };
 const last = a => a.length ? a[a.length - 1] : undefined;
+const most = (...n) => n.reduce((a, b) => Math.max(a, b), 0);
 const dashes = ["", "7 3", "2 3", "9 3 2 3"];
-function section(title, text) {
+
+// --- the runs as they are now ---
+let runs, layers, sizes, groupNames, shape;
+function read() {
+  runs = data.runs.map((r, i) => {
+    const again = data.runs.slice(0, i).filter(o => o.name === r.name).length, name = again ? `${r.name} (${again + 1})` : r.name;
+    const side = r.config.image, tokens = r.summary ? r.summary.tokens : side ? (side / r.config.patch) ** 2 + (r.config.pool === "cls" ? 1 : 0) : 0;
+    return {...r, name, tokens, label: `${name} · ${r.config.attention}`, color: `var(--c${i % 8})`, dash: dashes[Math.floor(i / 8) % 4],
+            train: r.rows.filter(x => x.loss !== undefined), test: r.rows.filter(x => x.test_accuracy !== undefined)};
+  });
+  layers = most(...runs.map(r => most(...r.train.map(x => (x.attention || []).length))));
+  sizes = [...new Set(runs.map(r => r.tokens).filter(n => n > 0))];
+  // Parameters come as columns of r.parameters; groups are the blocks and what stands before and after them.
+  groupNames = [];
+  for (const r of runs) {
+    let seen = false;
+    r.groups = (r.parameters || []).map(name => {
+      const block = /^blocks\.(\d+)\./.exec(name);
+      seen = seen || !!block;
+      return block ? +block[1] + 1 : seen ? Infinity : 0;
+    });
+    for (const g of r.groups) if (!groupNames.includes(g)) groupNames.push(g);
+  }
+  groupNames.sort((a, b) => a - b);
+  shape = JSON.stringify([layers, groupNames.map(String), runs.map(r => r.label)]);
+}
+
+// --- places that show them ---
+let shows;  // each shows again what is new
+const show = draw => { shows.push(draw); draw(); };
+function section(title, text) {  // text: one, or a function that returns it
   formula(make("h2", title, main));
-  if (text) make("p", text, main);
+  if (text) { const p = make("p", undefined, main); typeof text === "string" ? p.textContent = text : show(() => { p.textContent = text(); }); }
   const grid = make("div", undefined, main); grid.className = "grid";
   return grid;
 }
 function plain(title, text) { const box = section(title, text); box.className = ""; return box; }
 function folded(parent, title, open) { const d = make("details", undefined, parent); make("summary", title, d); d.open = !!open; return d; }
-
-const runs = data.runs.map((r, i) => {
-  const again = data.runs.slice(0, i).filter(o => o.name === r.name).length, name = again ? `${r.name} (${again + 1})` : r.name;
-  const side = r.config.image, tokens = r.summary ? r.summary.tokens : side ? (side / r.config.patch) ** 2 + (r.config.pool === "cls" ? 1 : 0) : 0;
-  return {...r, name, tokens, label: `${name} · ${r.config.attention}`, color: `var(--c${i % 8})`, dash: dashes[Math.floor(i / 8) % 4],
-          train: r.rows.filter(x => x.loss !== undefined), test: r.rows.filter(x => x.test_accuracy !== undefined)};
-});
-
-// --- who ---
-document.title = data.title;
-document.getElementById("title").textContent = data.title;
-const same = k => runs.every(r => r.config[k] === runs[0].config[k]), told = k => same(k) ? String(runs[0].config[k]) : `(several: ${[...new Set(runs.map(r => r.config[k]))].join(", ")})`;
-document.getElementById("intro").textContent = `${told("model")}, width ${told("width")}, depth ${told("depth")}, heads ${told("heads")}, on ${told("data")} with patch ${told("patch")}; ` +
-  `batch ${told("batch")}, epochs ${told("epochs")}, ${told("optimizer")} at ${told("lr")}, seed ${told("seed")}.`;
-for (const r of runs) {
-  const s = make("span", undefined, document.getElementById("legend"));
-  svg("line", {x1: 0, x2: 26, y1: 4, y2: 4, stroke: r.color, "stroke-width": 3, "stroke-dasharray": r.dash}, svg("svg", {viewBox: "0 0 26 8", "aria-hidden": true}, s));
-  make("span", r.label, s);
-  if (r.note) make("p", r.note, document.getElementById("notes")).className = "note";
-  if (!r.rows.length) make("p", `${r.label}: nothing has been logged yet.`, document.getElementById("notes")).className = "note";
-}
-
-table(plain("Where they ended"), ["run", "attention", "test accuracy", "test loss", "train loss", "steps", "skipped", "minutes"], runs.map(r => {
-  const end = r.summary || last(r.test) || {}, t = last(r.train) || {};
-  return [r.name, r.config.attention, drawable(end.test_accuracy) ? (100 * end.test_accuracy).toFixed(2) + " %" : "–", number(end.test_loss),
-          number(mean(r.train.slice(-5).map(x => x.loss))), String(r.summary ? r.summary.steps : t.step === undefined ? "–" : t.step + 1), String(t.skipped ?? 0),
-          r.summary ? (r.summary.seconds / 60).toFixed(1) : "not ended"];
-}));
+const curves = (...args) => { shows.push(chart(...args)); };
+function cells(parent, head, rows) { const body = table(parent, head, []); show(() => fill(body, rows())); return body; }
 
 // --- learning ---
 const line = (r, points, more) => ({name: r.label, short: r.name, color: r.color, dash: r.dash, points, ...more});
 const over = (r, rows, get, more) => line(r, rows.map(x => [x.epoch, get(x)]), more);
 const smooth = points => { let v; return points.filter(p => drawable(p[1])).map(([x, y]) => [x, v = v === undefined ? y : v + 0.3 * (y - v)]); };
 const smoothed = (r, get) => { const exact = r.train.map(x => [x.epoch, get(x)]); return line(r, smooth(exact), {exact}); };
-const learning = section("Learning", "Training loss and accuracy are of the batch of that step, the curves smoothed and the tables not; test loss and accuracy are over all test images after each epoch.");
-chart(learning, "Training loss", runs.map(r => smoothed(r, x => x.loss)));
-chart(learning, "Training accuracy, %", runs.map(r => smoothed(r, x => 100 * x.accuracy)));
 // A run stopped within an epoch is evaluated where it stopped: that number is in its summary.
 const tests = (r, key, factor) => {
   const points = r.test.map(x => [x.epoch, x[key] * factor]), end = last(r.train);
   if (r.summary && end && (!points.length || r.summary.steps > last(r.test).step)) points.push([end.epoch, r.summary[key] * factor]);
   return line(r, points, {dots: true});
 };
-chart(learning, "Test loss", runs.map(r => tests(r, "test_loss", 1)), {start: 0});
-chart(learning, "Test accuracy, %", runs.map(r => tests(r, "test_accuracy", 100)), {start: 0});
-chart(learning, "Gradient norm, all parameters", runs.map(r => over(r, r.train, x => x.grad_norm)), {log: true});
-chart(learning, "Learning rate", runs.map(r => over(r, r.train, x => x.lr)));
 
 // --- attention ---
 const heads = (row, l, field) => (row.attention && row.attention[l] && row.attention[l][field]) || [];
-const most = (...n) => n.reduce((a, b) => Math.max(a, b), 0);
-const layers = most(...runs.map(r => most(...r.train.map(x => (x.attention || []).length))));
-const sizes = [...new Set(runs.map(r => r.tokens).filter(n => n > 0))];
-const bounds = (scale, text) => sizes.map(n => ({y: Math.sqrt(n) * scale, label: `${text} = ${number(Math.sqrt(n) * scale)}`}));
+const bounds = (scale, text) => () => sizes.map(n => ({y: Math.sqrt(n) * scale, label: `${text} = ${number(Math.sqrt(n) * scale)}`}));
 const measures = [
   {field: "fro", short: "‖A‖_F", title: "‖A‖_F: size of the attention matrix", bounds: bounds(1, "√N"),
-   text: "Frobenius norm per image and head, mean over the batch." + (sizes.length ? " Dashed: √N, which bounds softmax (Theorem 4.1)." : "")},
+   text: () => "Frobenius norm per image and head, mean over the batch." + (sizes.length ? " Dashed: √N, which bounds softmax (Theorem 4.1)." : "")},
   {field: "jacobian", short: "‖∂A/∂S‖_F", title: "‖∂A/∂S‖_F: size of its Jacobian", bounds: bounds(0.5, "√N/2"),
-   text: "How strongly the matrix answers to its scores." + (sizes.length ? " Dashed: √N/2, the sharp bound for softmax." : "")},
-  {field: "grad_a", short: "‖∂L/∂A‖_F", title: "‖∂L/∂A‖_F: gradient that reaches it", bounds: [], text: "Measured in the backward pass."}];
-for (const m of layers ? measures : []) {
-  const grid = section(m.title, m.text + " Thick: mean over heads; thin: each head. Logarithmic scale.");
-  for (let l = 0; l < layers; ++l) {
-    const series = [];
-    for (const r of runs) {
-      const rows = r.train.filter(x => heads(x, l, m.field).length), count = rows.length ? heads(rows[0], l, m.field).length : 0;
-      for (let h = 0; h < count && count > 1; ++h)
-        series.push(over(r, rows, x => heads(x, l, m.field)[h], {name: `${r.label}, head ${h + 1}`, width: 1, opacity: 0.35, quiet: true}));
-      const spread = new Map(rows.map(x => [x.epoch, heads(x, l, m.field).filter(drawable)]));
-      series.push(over(r, rows, x => mean(heads(x, l, m.field)), {name: count > 1 ? `${r.label}, mean` : r.label,
-        spread: count > 1 ? x => spread.get(x) && [Math.min(...spread.get(x)), Math.max(...spread.get(x))] : undefined}));
-    }
-    chart(grid, `Block ${l + 1}`, series, {log: true, bounds: m.bounds});
+   text: () => "How strongly the matrix answers to its scores." + (sizes.length ? " Dashed: √N/2, the sharp bound for softmax." : "")},
+  {field: "grad_a", short: "‖∂L/∂A‖_F", title: "‖∂L/∂A‖_F: gradient that reaches it", text: () => "Measured in the backward pass."}];
+function byBlock(m, l) {
+  const series = [];
+  for (const r of runs) {
+    const rows = r.train.filter(x => heads(x, l, m.field).length), count = rows.length ? heads(rows[0], l, m.field).length : 0;
+    for (let h = 0; h < count && count > 1; ++h)
+      series.push(over(r, rows, x => heads(x, l, m.field)[h], {name: `${r.label}, head ${h + 1}`, width: 1, opacity: 0.35, quiet: true}));
+    const spread = new Map(rows.map(x => [x.epoch, heads(x, l, m.field).filter(drawable)]));
+    series.push(over(r, rows, x => mean(heads(x, l, m.field)), {name: count > 1 ? `${r.label}, mean` : r.label,
+      spread: count > 1 ? x => spread.get(x) && [Math.min(...spread.get(x)), Math.max(...spread.get(x))] : undefined}));
   }
+  return series;
 }
 
-// --- weights: parameters come as columns of r.parameters; groups are the blocks and what stands before and after them ---
+// --- weights ---
 const norms = [
-  {key: "weight", title: "Weight norm"}, {key: "grad", title: "Gradient norm"}, {key: "update", title: "Update, as a share of the weight"}];
-const groupNames = [];
-for (const r of runs) {
-  let seen = false;
-  r.groups = (r.parameters || []).map(name => {
-    const block = /^blocks\.(\d+)\./.exec(name);
-    seen = seen || !!block;
-    return block ? +block[1] + 1 : seen ? Infinity : 0;
-  });
-  for (const g of r.groups) if (!groupNames.includes(g)) groupNames.push(g);
-}
-groupNames.sort((a, b) => a - b);
+  {key: "weight", title: "Weight norm", text: "Euclidean norm of all parameters of the block together."},
+  {key: "grad", title: "Gradient norm", text: "Norm of the gradient that reaches them, before clipping. Logarithmic scale."},
+  {key: "update", title: "Update, as a share of the weight", text: "How far one step moves the block's parameters, divided by their norm; a rule of thumb is 0.001. Logarithmic scale."}];
 const groupTitle = g => g === 0 ? "Embedding" : g === Infinity ? "Output" : `Block ${g}`;
 // Norm of all parameters of a group together; of updates, that of all changes over that of all weights.
 function groupNorm(r, row, g, key) {
@@ -109,20 +93,16 @@ function groupNorm(r, row, g, key) {
   const norm = a => Math.hypot(...a.map(v => v === null ? NaN : v));
   return key === "update" ? norm(values.map(v => v || 0)) / norm(weight) : norm(values);
 }
-for (const n of groupNames.length ? norms : []) {
-  const grid = section(`${n.title}, by block`, {weight: "Euclidean norm of all parameters of the block together.", grad: "Norm of the gradient that reaches them, before clipping. Logarithmic scale.",
-    update: "How far one step moves the block's parameters, divided by their norm; a rule of thumb is 0.001. Logarithmic scale."}[n.key]);
-  for (const g of groupNames)
-    chart(grid, groupTitle(g), runs.map(r => over(r, r.train.filter(x => x.parameters), x => groupNorm(r, x, g, n.key))), {log: n.key !== "weight"});
-}
 
 // --- one moment, across depth ---
-if (layers || groupNames.length) {
-  const box = plain("Across depth and heads", "One moment of training. Dots are heads, one column a run; lines join the means over heads. Move the slider through training."), end = most(...runs.map(r => (last(r.train) || {epoch: 0}).epoch));
+let chosen;  // the epoch to which the reader moved the slider; none: the end, wherever that is
+function acrossDepth() {
+  const box = plain("Across depth and heads", "One moment of training. Dots are heads, one column a run; lines join the means over heads. Move the slider through training.");
   const label = make("label", undefined, box), slider = make("input", undefined, label), say = make("span", undefined, label);
   Object.assign(slider, {type: "range", min: 0, max: 1000, value: 1000, id: "moment"}); slider.setAttribute("aria-label", "moment of training");
   const grid = make("div", undefined, box); grid.className = "grid";
-  const moment = r => { const t = slider.value / 1000 * end, before = r.train.filter(x => x.epoch <= t + 1e-9); return last(before) || r.train[0]; };
+  const end = () => most(...runs.map(r => (last(r.train) || {epoch: 0}).epoch));
+  const moment = r => { const before = chosen === undefined ? r.train : r.train.filter(x => x.epoch <= chosen + 1e-9); return last(before) || r.train[0]; };
   const blocks = [...Array(layers).keys()].map(l => [l + 1, String(l + 1)]);
   const byHead = m => runs.flatMap((r, i) => {
     const row = moment(r), shift = (i - (runs.length - 1) / 2) * Math.min(0.2, 0.7 / runs.length), dots = [], means = [], spread = new Map();
@@ -140,30 +120,83 @@ if (layers || groupNames.length) {
   const places = groupNames.map((g, i) => [i, g === 0 ? "emb." : g === Infinity ? "out" : String(g)]);
   const byGroup = n => runs.map(r => { const row = moment(r); return line(r, row && row.parameters ? groupNames.map((g, i) => [i, groupNorm(r, row, g, n.key)]) : [], {dots: true}); });
   const draws = [];
-  for (const m of layers ? measures : []) { const show = chart(grid, `${m.short}, every head`, byHead(m), {log: true, bounds: m.bounds, x: "block", ticks: blocks}); draws.push(() => show(byHead(m))); }
-  for (const n of groupNames.length ? norms : []) { const show = chart(grid, n.title, byGroup(n), {log: n.key !== "weight", x: "block", ticks: places}); draws.push(() => show(byGroup(n))); }
+  for (const m of layers ? measures : []) draws.push(chart(grid, `${m.short}, every head`, () => byHead(m), {log: true, bounds: m.bounds, x: "block", ticks: blocks}));
+  for (const n of groupNames.length ? norms : []) draws.push(chart(grid, n.title, () => byGroup(n), {log: n.key !== "weight", x: "block", ticks: places}));
   const tell = () => { say.textContent = runs.map(r => { const row = moment(r); return `${r.name}: step ${row ? row.step : "–"}`; }).join(" · "); };
-  slider.oninput = () => { tell(); draws.forEach(d => d()); };
-  tell();
+  slider.oninput = () => { chosen = +slider.value < 1000 ? slider.value / 1000 * end() : undefined; tell(); draws.forEach(d => d()); };
+  show(() => { slider.value = chosen === undefined ? 1000 : 1000 * chosen / end(); tell(); });
+  shows.push(...draws);
 }
 
-// --- numbers ---
-const tables = plain("Tables");
-const statistics = ["fro", "jacobian", "grad_a", "grad_s", "score_rms", "row_sum", "min", "max", "negative_share", "entropy"];
-if (layers)
-  table(folded(tables, "Attention at the last logged step, mean over heads and batch", true),
-        ["run", "block", "‖A‖_F", "‖∂A/∂S‖_F", "‖∂L/∂A‖_F", "‖∂L/∂S‖_F", "score rms", "row sum", "min a", "max a", "negative share", "entropy"],
-        runs.flatMap(r => ((last(r.train) || {}).attention || []).map((a, l) => [r.label, String(l + 1), ...statistics.map(k => a[k] ? number(mean(a[k])) : "–")])));
-if (layers)
-  table(folded(tables, "Attention at the last logged step, every head"), ["run", "block", "head", ...statistics],
-        runs.flatMap(r => ((last(r.train) || {}).attention || []).flatMap((a, l) => a.fro.map((_, h) => [r.label, String(l + 1), String(h + 1), ...statistics.map(k => a[k] ? number(a[k][h]) : "–")]))));
-if (groupNames.length)
-  table(folded(tables, "Every parameter at the last logged step"), ["run", "parameter", "weight norm", "gradient norm", "update / weight"],
-        runs.flatMap(r => { const row = last(r.train); return (r.parameters || []).map((name, i) => [r.label, name, ...norms.map(n => row && row.parameters ? number(row.parameters[n.key][i]) : "–")]); }));
-const keys = [...new Set(runs.flatMap(r => Object.keys(r.config)))], config = k => runs.map(r => String(r.config[k] ?? "–"));
-const what = plain("What the runs were", runs.length > 1 ? "config.json of each; bold where they differ." : "config.json.");
-const body = table(what, ["", ...runs.map(r => r.name)], keys.map(k => [k, ...config(k)]));
-keys.forEach((k, i) => { if (new Set(config(k)).size > 1) body.rows[i].className = "differs"; });
+// --- who ---
+function who() {
+  document.title = data.title;
+  byId("title").textContent = data.title;
+  const same = k => runs.every(r => r.config[k] === runs[0].config[k]), told = k => same(k) ? String(runs[0].config[k]) : `(several: ${[...new Set(runs.map(r => r.config[k]))].join(", ")})`;
+  byId("intro").textContent = `${told("model")}, width ${told("width")}, depth ${told("depth")}, heads ${told("heads")}, on ${told("data")} with patch ${told("patch")}; ` +
+    `batch ${told("batch")}, epochs ${told("epochs")}, ${told("optimizer")} at ${told("lr")}, seed ${told("seed")}.`;
+  byId("legend").replaceChildren(); byId("notes").replaceChildren();
+  for (const r of runs) {
+    const s = make("span", undefined, byId("legend"));
+    svg("line", {x1: 0, x2: 26, y1: 4, y2: 4, stroke: r.color, "stroke-width": 3, "stroke-dasharray": r.dash}, svg("svg", {viewBox: "0 0 26 8", "aria-hidden": true}, s));
+    make("span", r.label, s);
+    if (r.note) make("p", r.note, byId("notes")).className = "note";
+    if (!r.rows.length) make("p", `${r.label}: nothing has been logged yet.`, byId("notes")).className = "note";
+  }
+}
+
+function build() {
+  shows = [];
+  main.replaceChildren();
+  show(who);
+  cells(plain("Where they stand"), ["run", "attention", "test accuracy", "test loss", "train loss", "steps", "skipped", "minutes"], () => runs.map(r => {
+    const end = r.summary || last(r.test) || {}, t = last(r.train) || {};
+    return [r.name, r.config.attention, drawable(end.test_accuracy) ? (100 * end.test_accuracy).toFixed(2) + " %" : "–", number(end.test_loss),
+            number(mean(r.train.slice(-5).map(x => x.loss))), String(r.summary ? r.summary.steps : t.step === undefined ? "–" : t.step + 1), String(t.skipped ?? 0),
+            r.summary ? (r.summary.seconds / 60).toFixed(1) : "not ended"];
+  }));
+
+  const learning = section("Learning", "Training loss and accuracy are of the batch of that step, the curves smoothed and the tables not; test loss and accuracy are over all test images after each epoch.");
+  curves(learning, "Training loss", () => runs.map(r => smoothed(r, x => x.loss)));
+  curves(learning, "Training accuracy, %", () => runs.map(r => smoothed(r, x => 100 * x.accuracy)));
+  curves(learning, "Test loss", () => runs.map(r => tests(r, "test_loss", 1)), {start: 0});
+  curves(learning, "Test accuracy, %", () => runs.map(r => tests(r, "test_accuracy", 100)), {start: 0});
+  curves(learning, "Gradient norm, all parameters", () => runs.map(r => over(r, r.train, x => x.grad_norm)), {log: true});
+  curves(learning, "Learning rate", () => runs.map(r => over(r, r.train, x => x.lr)));
+
+  for (const m of layers ? measures : []) {
+    const grid = section(m.title, () => m.text() + " Thick: mean over heads; thin: each head. Logarithmic scale.");
+    for (let l = 0; l < layers; ++l) curves(grid, `Block ${l + 1}`, () => byBlock(m, l), {log: true, bounds: m.bounds});
+  }
+  for (const n of groupNames.length ? norms : []) {
+    const grid = section(`${n.title}, by block`, n.text);
+    for (const g of groupNames)
+      curves(grid, groupTitle(g), () => runs.map(r => over(r, r.train.filter(x => x.parameters), x => groupNorm(r, x, g, n.key))), {log: n.key !== "weight"});
+  }
+  if (layers || groupNames.length) acrossDepth();
+
+  const tables = plain("Tables");
+  const statistics = ["fro", "jacobian", "grad_a", "grad_s", "score_rms", "row_sum", "min", "max", "negative_share", "entropy"];
+  if (layers)
+    cells(folded(tables, "Attention at the last logged step, mean over heads and batch", true),
+          ["run", "block", "‖A‖_F", "‖∂A/∂S‖_F", "‖∂L/∂A‖_F", "‖∂L/∂S‖_F", "score rms", "row sum", "min a", "max a", "negative share", "entropy"],
+          () => runs.flatMap(r => ((last(r.train) || {}).attention || []).map((a, l) => [r.label, String(l + 1), ...statistics.map(k => a[k] ? number(mean(a[k])) : "–")])));
+  if (layers)
+    cells(folded(tables, "Attention at the last logged step, every head"), ["run", "block", "head", ...statistics],
+          () => runs.flatMap(r => ((last(r.train) || {}).attention || []).flatMap((a, l) => a.fro.map((_, h) => [r.label, String(l + 1), String(h + 1), ...statistics.map(k => a[k] ? number(a[k][h]) : "–")]))));
+  if (groupNames.length)
+    cells(folded(tables, "Every parameter at the last logged step"), ["run", "parameter", "weight norm", "gradient norm", "update / weight"],
+          () => runs.flatMap(r => { const row = last(r.train); return (r.parameters || []).map((name, i) => [r.label, name, ...norms.map(n => row && row.parameters ? number(row.parameters[n.key][i]) : "–")]); }));
+  const what = plain("What the runs were", runs.length > 1 ? "config.json of each; bold where they differ." : "config.json.");
+  const settings = () => [...new Set(runs.flatMap(r => Object.keys(r.config)))].map(k => [k, ...runs.map(r => String(r.config[k] ?? "–"))]);
+  const body = cells(what, ["", ...runs.map(r => r.name)], settings);
+  show(() => { for (const row of body.rows) if (new Set([...row.cells].slice(1).map(c => c.textContent)).size > 1) row.className = "differs"; });
+}
+function update() {
+  const before = shape;
+  read();
+  if (shape !== before) build(); else for (const draw of shows) draw();
+}
 
 // --- everything, one number a line; names as in TensorBoard ---
 function everything() {
@@ -182,4 +215,5 @@ function everything() {
     }
   return out;
 }
-document.getElementById("csv").onclick = () => download("norma.csv", everything());
+byId("csv").onclick = () => download("norma.csv", everything());
+read(); build();

@@ -1,0 +1,72 @@
+// norma watch: the page of `norma report`, live while the runs go on.
+#include <csignal>
+
+#include "apps/live_server.h"
+#include "apps/verbs.h"
+#include "apps/watched_runs.h"
+
+namespace norma::apps {
+namespace {
+
+constexpr const char* usage = R"(usage: norma watch RUN... [flags]
+
+The page of norma report, live: open the address that is printed, and the curves grow while the runs train. Only this machine is
+answered (127.0.0.1), and only with the token in the address; nothing is written, and nothing but these runs can be read. A run
+that has not made its first step can be watched too. From another machine: ssh -L PORT:127.0.0.1:PORT, with the same PORT twice.
+Ctrl-C ends it.
+)";
+
+/// Ctrl-C and TERM, held back from all threads that are started while this lives, until wait().
+class EndSignals {
+ public:
+  EndSignals() {
+    sigemptyset(&set_);
+    sigaddset(&set_, SIGINT);
+    sigaddset(&set_, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &set_, nullptr);
+  }
+  void wait() const {
+    int which = 0;
+    sigwait(&set_, &which);
+  }
+
+ private:
+  sigset_t set_;
+};
+
+}  // namespace
+
+int watch_verb(const Args& args) {
+  Index port = 6007;
+  std::string log_format = "text";
+  bool help = false;
+  train::Options options;
+  options("port", port, "where to listen, on 127.0.0.1; 0: any free port");
+  options("log_format", log_format, "text, or json: one object on stdout");
+  options("help", help, "print this, and stop");
+  const Args folders = options.read_flags(args);
+  options.apply();
+  if (help) {
+    fmt::print("{}{}", usage, options.help());
+    return ok;
+  }
+  if (folders.empty()) throw UsageError("watch: name the run folders, as in norma watch runs/a runs/b");
+  if (log_format != "text" && log_format != "json")
+    throw UsageError(fmt::format("--log-format: \"{}\" is not possible; there are text, json", log_format));
+  if (port != 0 && (port < 1024 || port > 65535)) throw UsageError(fmt::format("--port: {} must be 0 or in [1024, 65535]", port));
+
+  WatchedRuns runs(folders);
+  const EndSignals signals;
+  const LiveServer server(port, {[&](const std::string& nonce) { return runs.page(nonce); },
+                                 [&](const std::string& since) { return runs.data(since); }});
+  if (log_format == "json")
+    print_result({{"runs", folders}, {"url", server.url()}, {"port", server.port()}}, true);
+  else
+    fmt::print("page: {}\n", server.url());
+  std::fflush(stdout);
+  if (log_format == "text") fmt::print(stderr, "Ctrl-C ends it\n");
+  signals.wait();
+  return ok;
+}
+
+}  // namespace norma::apps

@@ -1,0 +1,79 @@
+#include "apps/watched_runs.h"
+
+#include <charconv>
+#include <iterator>
+
+#include "train/run_record.h"
+
+namespace norma::apps {
+namespace {
+
+using train::Json;
+
+/// The next whole number of `text` and the one character after it, both taken off; -1 where there is none.
+Index take_number(std::string_view& text) {
+  Index value = -1;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const auto used = static_cast<std::size_t>(end - text.data());
+  text.remove_prefix(std::min(text.size(), used + 1));
+  return error == std::errc{} ? value : -1;
+}
+
+}  // namespace
+
+WatchedRuns::WatchedRuns(const std::vector<std::string>& folders) {
+  for (const std::string& folder : folders) {
+    sources_.push_back({folder, train::MetricsTail(std::filesystem::path(folder) / "metrics.jsonl")});
+    runs_.emplace_back();
+    read(sources_.size() - 1);
+  }
+  read_at_ = std::chrono::steady_clock::now();
+}
+
+void WatchedRuns::read(std::size_t i) {
+  inspect::PageRun& run = runs_[i];
+  train::RunRecord head = train::read_run_head(sources_[i].folder);
+  run.name = std::move(head.name), run.config = std::move(head.config), run.summary = std::move(head.summary);
+  train::MetricsTail::News news = sources_[i].metrics.read();
+  if (news.anew) {
+    run.rows.clear();
+    ++run.generation;
+  }
+  std::move(news.rows.begin(), news.rows.end(), std::back_inserter(run.rows));
+  if (!news.wrong.empty()) throw Error(news.wrong);
+  run.note = std::move(news.cut);
+}
+
+/// Several readers cost no more than one.
+void WatchedRuns::refresh() {
+  const auto now = std::chrono::steady_clock::now();
+  if (now - read_at_ < std::chrono::milliseconds(300)) return;
+  read_at_ = now;
+  for (std::size_t i = 0; i < runs_.size(); ++i) {
+    try {
+      read(i);
+    } catch (const Error& e) {
+      runs_[i].note = e.what();  // what was read before stays to be seen
+    }
+  }
+}
+
+std::string WatchedRuns::page(const std::string& nonce) {
+  refresh();
+  return inspect::make_page(inspect::page_title(runs_), runs_, nonce);
+}
+
+std::string WatchedRuns::data(const std::string& since) {
+  refresh();
+  std::string_view seen = since;
+  Json all = Json::array();
+  for (std::size_t i = 0; i < runs_.size(); ++i) {
+    const Index generation = take_number(seen), rows = take_number(seen);
+    const bool fits = generation == runs_[i].generation && rows >= 0 && rows <= static_cast<Index>(runs_[i].rows.size());
+    all.push_back(inspect::page_run(runs_[i], fits ? static_cast<std::size_t>(rows) : 0));
+    all.back()["quiet_seconds"] = sources_[i].metrics.seconds_since_written();
+  }
+  return Json{{"runs", std::move(all)}}.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace norma::apps

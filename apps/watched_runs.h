@@ -1,0 +1,38 @@
+// What `norma watch` shows: its runs as they stood when last asked for. Reading happens only when someone looks.
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "inspect/page.h"
+#include "train/metrics_tail.h"
+
+namespace norma::apps {
+
+class WatchedRuns {
+ public:
+  /// Reads the runs once. Throws where one cannot be shown; a run without a metrics.jsonl has not begun, and can.
+  explicit WatchedRuns(const std::vector<std::string>& folders);
+
+  /// The page with all that there is; see inspect::make_page for the nonce.
+  std::string page(const std::string& nonce);
+  /// What is new, as JSON. `since` is what a page has: for each run GENERATION.ROWS, with _ between. A run for which that does not
+  /// fit what is here comes as a whole.
+  std::string data(const std::string& since);
+
+ private:
+  struct Source {
+    std::filesystem::path folder;
+    train::MetricsTail metrics;
+  };
+  void read(std::size_t i);
+  void refresh();
+
+  std::vector<Source> sources_;
+  std::vector<inspect::PageRun> runs_;  // of the same order
+  std::chrono::steady_clock::time_point read_at_{};
+};
+
+}  // namespace norma::apps

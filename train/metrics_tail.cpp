@@ -1,0 +1,65 @@
+#include "train/metrics_tail.h"
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <fstream>
+
+#include "train/run_record.h"
+
+namespace norma::train {
+namespace fs = std::filesystem;
+
+bool MetricsTail::goes_on(std::istream& in, std::uintmax_t size) const {
+  if (size < offset_) return false;
+  std::string there(last_line_.size(), '\0');
+  in.seekg(static_cast<std::streamoff>(offset_ - there.size()));
+  in.read(there.data(), static_cast<std::streamsize>(there.size()));
+  return in && there == last_line_;
+}
+
+MetricsTail::News MetricsTail::read() {
+  News news;
+  const auto forget = [&] { offset_ = 0, lines_ = 0, last_line_.clear(), news.anew = true; };
+  if (!fs::exists(file_)) {
+    if (offset_ != 0) forget();
+    return news;
+  }
+  std::ifstream in(file_, std::ios::binary | std::ios::ate);
+  if (!in) fail("{}: cannot be read ({})", file_.string(), std::strerror(errno));
+  const auto size = static_cast<std::uintmax_t>(in.tellg());
+  if (offset_ != 0 && !goes_on(in, size)) forget();
+  in.clear();
+  in.seekg(static_cast<std::streamoff>(offset_));
+  std::string text(size - offset_, '\0');
+  in.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<std::size_t>(in.gcount()));
+
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::string where = fmt::format("{}:{}", file_.string(), lines_ + 1);
+    const std::size_t end = text.find('\n', begin);
+    if (end == std::string::npos) {
+      news.cut = fmt::format("{}: the line is cut after {} bytes (the run is going on, or was stopped); left out", where, text.size() - begin);
+      break;
+    }
+    try {
+      news.rows.push_back(parse_row(std::string_view(text).substr(begin, end - begin), where));
+    } catch (const Error& e) {
+      news.wrong = e.what();
+      break;
+    }
+    last_line_ = text.substr(begin, end + 1 - begin);
+    offset_ += last_line_.size();
+    ++lines_;
+    begin = end + 1;
+  }
+  return news;
+}
+
+double MetricsTail::seconds_since_written() const {
+  std::error_code error;
+  const auto written = fs::last_write_time(file_, error);
+  return error ? 0 : std::chrono::duration<double>(fs::file_time_type::clock::now() - written).count();
+}
+
+}  // namespace norma::train
