@@ -3,7 +3,7 @@
 #include <fstream>
 
 #include "autograd/ops.h"
-#include "program.h"
+#include "tests/program.h"
 #include "train/json.h"
 #include "train/run_folder.h"
 #include "train/twin.h"
