@@ -8,6 +8,8 @@
 #include "train/anomaly_bundle.h"
 #include "train/prefix.h"
 #include "train/record.h"
+#include "train/record_folder.h"
+#include "train/recorder.h"
 
 namespace norma::train {
 namespace {
@@ -19,8 +21,11 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 }
 
 std::string config_text(const TrainConfig& config) {
-  // What decides the bits of a run: not where it is stored, how far it goes this time, or on how many threads.
+  // What decides the bits of a run: not where it is stored, how far it goes this time, on how many threads, or what is recorded of it.
   TrainConfig c = config;
+  const TrainConfig defaults;
+  c.record = defaults.record, c.record_every = defaults.record_every;
+  c.record_images = defaults.record_images, c.record_limit_mib = defaults.record_limit_mib;
   c.out = c.data_dir = "";
   c.threads = c.steps = c.checkpoint_every = 0;
   c.anomaly = false;
@@ -71,6 +76,7 @@ void start_or_resume(Trained& run, RunFolder& folder, const TrainConfig& config,
   if (auto found = resume ? RunFolder::load(config.out, watcher.message) : std::nullopt) {
     run.restore(found->first, found->second);
     folder.rewind_metrics(run.state);
+    cut_records(folder.path(), run.state.step);
     watcher.message(fmt::format("resumed from step {}", run.state.step));
     return;
   }
@@ -78,6 +84,7 @@ void start_or_resume(Trained& run, RunFolder& folder, const TrainConfig& config,
     watcher.message(fmt::format("no checkpoint in {}: starting from step 0", config.out));
     std::filesystem::remove(folder.path() / "metrics.jsonl");
   }
+  cut_records(folder.path(), -1);
   Options fields;
   TrainConfig copy = config;
   copy.fields(fields);
@@ -142,6 +149,11 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
                                 .warmup_steps = std::llround(config.warmup_epochs * static_cast<double>(per_epoch)),
                                 .total_steps = total};
 
+  std::optional<FlightRecorder> recorder;
+  if (!config.record.empty()) {
+    recorder.emplace(model, config, data.test, loader_config(config, shape, false), last);
+    watcher.message(recorder->announcement());
+  }
   RunFolder folder(config.out, resume);
   start_or_resume(run, folder, config, resume, watcher);
   loader.seek(static_cast<std::uint64_t>(state.step / per_epoch), state.step % per_epoch);
@@ -155,6 +167,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
       outcome.ending = Ending::interrupted;
       break;
     }
+    if (recorder) recorder->before_step(state.step);
     datasets::Batch batch = loader.next();
     const bool log = state.step % config.log_every == 0 || state.step + 1 == total;
     inspect::Probe probe(model);
@@ -212,6 +225,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     if (config.checkpoint_every && state.step % config.checkpoint_every == 0) folder.save(state, run.tensors());
   }
   folder.save(state, run.tensors());
+  if (recorder && outcome.ending != Ending::interrupted) recorder->record(state.step);
   outcome.seconds = seconds_since(start);
   if (outcome.ending != Ending::finished) return outcome;
 
