@@ -6,7 +6,7 @@
 namespace norma::inspect {
 
 // The files in inspect/page/, made into strings by CMake.
-extern const char page_html[], page_css[], page_chart[], page_report[];
+extern const char page_html[], page_css[], page_elements[], page_chart[], page_matrix[], page_recorder[], page_report[];
 
 namespace {
 
@@ -49,11 +49,12 @@ std::string make_page(const std::string& title, const std::vector<PageRun>& runs
     Json rows = Json::array();
     for (const Json& row : r.rows) rows.push_back(with_columns(row, names));
     data["runs"].push_back({{"name", r.name}, {"config", r.config}, {"summary", r.summary}, {"note", r.note},
-                            {"parameters", names}, {"rows", std::move(rows)}});
+                            {"parameters", names}, {"rows", std::move(rows)}, {"recording", page_data(r.recording)}});
   }
   std::string page = page_html;
   put(page, "/*CHART*/", page_chart);
   put(page, "/*REPORT*/", page_report);
+  put(page, "/*RECORDER*/", page_recorder);
   return fill_page(page, data);
 }
 
@@ -62,6 +63,8 @@ std::string fill_page(std::string page, const Json& data) {
   std::string text = data.dump(-1, ' ', false, Json::error_handler_t::replace), safe;
   for (char c : text) c == '<' ? safe += "\\u003c" : safe += c;
   put(page, "/*STYLE*/", page_css);
+  put(page, "/*ELEMENTS*/", page_elements);
+  put(page, "/*MATRIX*/", page_matrix);
   put(page, "/*DATA*/null", safe);
   return page;
 }

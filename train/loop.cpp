@@ -150,12 +150,10 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
                                 .total_steps = total};
 
   std::optional<FlightRecorder> recorder;
-  if (!config.record.empty()) {
-    recorder.emplace(model, config, data.test, loader_config(config, shape, false), last);
-    watcher.message(recorder->announcement());
-  }
+  if (!config.record.empty()) recorder.emplace(model, config, data.test, loader_config(config, shape, false), last);
   RunFolder folder(config.out, resume);
   start_or_resume(run, folder, config, resume, watcher);
+  if (recorder) watcher.message(recorder->announcement());
   loader.seek(static_cast<std::uint64_t>(state.step / per_epoch), state.step % per_epoch);
 
   Outcome outcome;

@@ -55,6 +55,7 @@ Found read_record(const fs::path& file, Index step) {
   p.count = pixels->size(0), p.channels = pixels->size(1), p.side = pixels->size(2);
   p.pixels.assign(pixels->data<std::uint8_t>(), pixels->data<std::uint8_t>() + pixels->numel());
   p.patch = as_int(member(j, "patch", name), where("patch"), 1, p.side);
+  if (p.side % p.patch != 0) fail("{} {} does not divide the side {} of the images", where("patch"), p.patch, p.side);
   p.class_token = as_bool(member(j, "class_token", name), where("class_token"));
   for (const Json& label : member(j, "labels", name)) p.labels.push_back(as_string(label, where("labels")));
   if (static_cast<Index>(p.labels.size()) != p.count) fail("{} has {} entries for {} images", where("labels"), p.labels.size(), p.count);

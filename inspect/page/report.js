@@ -147,6 +147,8 @@ if (layers || groupNames.length) {
   tell();
 }
 
+recordings();
+
 // --- numbers ---
 const tables = plain("Tables");
 const statistics = ["fro", "jacobian", "grad_a", "grad_s", "score_rms", "row_sum", "min", "max", "negative_share", "entropy"];
