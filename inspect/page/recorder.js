@@ -27,7 +27,22 @@ function recordings() {
   // The record a run is shown with: its last one up to the chosen step.
   const current = r => last(r.records.filter(x => x.step <= steps[moment])) || r.records[0];
   const at = layer => image * layer.heads + head;
-  const full = (r, layer) => same.checked ? most(...r.records.map(x => x.layers[place]).filter(l => l && head < l.heads).map(l => l.largest[at(l)])) : layer.largest[at(layer)];
+  // What is drawn: the numbers, or how far they are from the mean of their row, which shows structure in rows that are nearly even.
+  function drawn(a, n) {
+    if (!uneven.checked) return a;
+    const out = new Float32Array(a.length);
+    for (let i = 0; i < n; ++i) { const row = a.subarray(i * n, (i + 1) * n), m = row.reduce((s, v) => s + v, 0) / n; row.forEach((v, j) => { out[i * n + j] = v - m; }); }
+    return out;
+  }
+  const unevenness = new Map();  // largest number drawn over all steps
+  function full(r, layer, n, now) {
+    if (!uneven.checked) return fullOf(r, layer);
+    if (!same.checked) return largestOf(now);
+    const key = [r.run.name, place, head, image].join();
+    if (!unevenness.has(key)) unevenness.set(key, most(...r.records.map(x => x.layers[place]).filter(l => l && head < l.heads).map(l => largestOf(drawn(matrix(l, n), n)))));
+    return unevenness.get(key);
+  }
+  const fullOf = (r, layer) => same.checked ? most(...r.records.map(x => x.layers[place]).filter(l => l && head < l.heads).map(l => l.largest[at(l)])) : layer.largest[at(layer)];
   const token = p => looking ? p.at(...looking) : p.first ? 0 : p.at(0.5, 0.5);
 
   // --- what to look at ---
@@ -50,7 +65,8 @@ function recordings() {
   tokenChoice.onchange = () => look(firstImage, Math.min(firstImage.tokens - 1, Math.max(0, Math.floor(+tokenChoice.value || 0))));
   const classButton = firstImage.first ? pressable(what, "Class token", true, () => look(firstImage, 0)) : undefined;
   const same = labelled(what, "same colours at all steps", "input", {type: "checkbox", checked: true});
-  same.onchange = () => draw();
+  const uneven = labelled(what, "less the mean of its row", "input", {type: "checkbox"});
+  same.onchange = uneven.onchange = () => draw();
   const when = choices(), play = pressable(when, "Play", false, () => timer ? stop() : start());
   const slider = labelled(when, "", "input", {type: "range", min: 0, max: steps.length - 1, value: moment, id: "recorded-step"}), say = make("span", undefined, when);
   slider.setAttribute("aria-label", "recorded step");
@@ -90,10 +106,10 @@ function recordings() {
     for (const e of [v.numbers, v.row, v.low, v.high]) e.textContent = "";
     v.matrix.mark(); v.image.mark();
     if (!layer || head >= layer.heads) { v.numbers.textContent = "not recorded"; for (const c of [v.matrix.canvas, v.image.canvas]) paint(c, 1, 1, zero); return; }
-    const p = v.p = v.r.image(image), n = p.tokens, a = v.a = matrix(layer, n), t = token(p), row = a.subarray(t * n, (t + 1) * n);
-    const signed = v.r.records.some(x => x.layers[place] && x.layers[place].min.some(m => m < 0)), largest = full(v.r, layer) || 1;
-    paintMatrix(v.matrix.canvas, n, a, largest); v.matrix.mark(0, t / n, 1, 1 / n);
-    paintOver(v.image.canvas, p, row, largest); v.image.mark(...p.part(t));
+    const p = v.p = v.r.image(image), n = p.tokens, a = v.a = matrix(layer, n), t = token(p), row = a.subarray(t * n, (t + 1) * n), d = drawn(a, n);
+    const signed = uneven.checked || v.r.records.some(x => x.layers[place] && x.layers[place].min.some(m => m < 0)), largest = full(v.r, layer, n, d) || 1;
+    paintMatrix(v.matrix.canvas, n, d, largest); v.matrix.mark(0, t / n, 1, 1 / n);
+    paintOver(v.image.canvas, p, d.subarray(t * n, (t + 1) * n), largest); v.image.mark(...p.part(t));
     paintScale(v.scale, signed); v.low.textContent = signed ? number(-largest) : "0"; v.high.textContent = number(largest);
     const sum = b => b.reduce((s, x) => s + x, 0), i = at(layer), bad = a.filter(x => !isFinite(x)).length;
     v.numbers.textContent = `‖A‖_F ${number(layer.fro[i])}, from ${number(layer.min[i])} to ${number(layer.max[i])}` + (bad ? `; ${bad} numbers are not finite (purple)` : "");
