@@ -1,6 +1,7 @@
 #include "inspect/recording.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <span>
@@ -13,7 +14,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::int8_t not_finite = -128;
+constexpr std::int16_t not_finite = -32768;
 
 struct Measured {
   double fro = 0, min = std::numeric_limits<double>::infinity(), max = -min, largest = 0;  // all but fro: of its finite numbers
@@ -33,34 +34,36 @@ Measured measure(std::span<const float> a) {
   return m;
 }
 
-/// The root of v / largest, with its sign, in steps of 1/127: small numbers, which a colour shows too, keep their digits.
-std::int8_t in_8_bits(double v, double largest) {
+/// The root of v / largest, with its sign, in steps of 1/32767: small numbers, which a colour shows too, keep their digits, and rows that
+/// are nearly even their differences.
+std::int16_t in_16_bits(double v, double largest) {
   if (!std::isfinite(v)) return not_finite;
   if (largest == 0) return 0;
-  return static_cast<std::int8_t>(std::copysign(std::round(127 * std::sqrt(std::abs(v) / largest)), v));
+  return static_cast<std::int16_t>(std::copysign(std::round(32767 * std::sqrt(std::abs(v) / largest)), v));
 }
 
 Json layer_data(const RecordedLayer& layer, Index images, Index tokens) {
   const auto size = static_cast<std::size_t>(tokens * tokens);
-  std::vector<std::int8_t> bits;
+  std::vector<std::int16_t> bits;
   bits.reserve(layer.a.size());
   Json out = {{"heads", layer.heads}, {"fro", Json::array()}, {"min", Json::array()}, {"max", Json::array()}, {"largest", Json::array()}};
   for (Index i = 0; i < images * layer.heads; ++i) {
     const auto a = std::span(layer.a).subspan(static_cast<std::size_t>(i) * size, size);
     const Measured m = measure(a);
-    for (const double v : a) bits.push_back(in_8_bits(v, m.largest));
+    for (const double v : a) bits.push_back(in_16_bits(v, m.largest));
     out["fro"].push_back(m.fro);
     out["min"].push_back(m.min);
     out["max"].push_back(m.max);
     out["largest"].push_back(m.largest);
   }
-  out["a"] = base64(bits.data(), bits.size());
+  out["a"] = base64(bits.data(), bits.size() * sizeof(std::int16_t));
   return out;
 }
 
 }  // namespace
 
 Json page_data(const Recording& r) {
+  static_assert(std::endian::native == std::endian::little, "the page reads little-endian numbers");
   const ProbeImages& p = r.images;
   Json records = Json::array();
   for (const Record& record : r.records) {

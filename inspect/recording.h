@@ -37,11 +37,11 @@ struct Recording {
   std::vector<std::string> notes;  // what was left out, and why
 };
 
-/// For the page: every matrix in 8 bits, its largest number and its norms beside it.
+/// For the page: every matrix in 16 bits a number, its largest one and its norm beside it.
 nlohmann::ordered_json page_data(const Recording& recording);
 
 /// How many bytes of a page one number of a matrix takes, and how many all runs together may take.
-constexpr double page_bytes_a_number = 4.0 / 3;
+constexpr double page_bytes_a_number = 2 * 4.0 / 3;
 constexpr std::size_t page_bytes = 8 << 20;
 
 }  // namespace norma::inspect

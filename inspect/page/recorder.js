@@ -2,7 +2,7 @@
 function recordings() {
   if (!runs.some(r => r.recording.records.length || r.recording.notes.length)) return;
   const box = plain("Attention matrices while training", "A of a few test images, as the model was after so many steps (norma train --record). Row i says where token i looks: a click on a row, or on a patch of the image, " +
-    "lays that token's attention over the image. Colours grow with the root of |a|. Numbers under the pointer are read from 8 bits and true to 1 % of full colour; those of the table are exact.");
+    "lays that token's attention over the image. Colours grow with the root of |a|. Numbers under the pointer are rounded, by 1/30000 of the matrix's largest at most; those of the table are exact.");
   for (const r of runs) for (const n of r.recording.notes) make("p", `${r.label}: ${n}`, box).className = "note";
   const recorded = runs.filter(r => r.recording.records.length).map(r => {
     const {records, labels, ...of} = r.recording;
@@ -16,13 +16,13 @@ function recordings() {
   const headCount = most(...recorded.flatMap(r => r.records.flatMap(x => Object.values(x.layers).map(l => l.heads))));
   let image = 0, place = places[0], head = 0, moment = steps.length - 1, looking, timer;  // looking: shares of the image's sides; undefined: the class token
 
-  // A of one layer in one record: 8 bits hold the root of |a| / largest; decoded where it is looked at.
+  // A of one layer in one record: 16 bits hold the root of |a| / largest; decoded where it is looked at.
   function pixels(recording, i) { const all = recording.decoded = recording.decoded || bytes(recording.pixels), size = all.length / recording.count; return all.subarray(i * size, (i + 1) * size); }
   const codes = new WeakMap();
   function matrix(layer, n) {
-    if (!codes.has(layer)) codes.set(layer, new Int8Array(bytes(layer.a).buffer));
+    if (!codes.has(layer)) codes.set(layer, new Int16Array(bytes(layer.a).buffer));
     const at = image * layer.heads + head, largest = layer.largest[at];
-    return Float32Array.from(codes.get(layer).subarray(at * n * n, (at + 1) * n * n), q => q === -128 ? NaN : Math.sign(q) * (q / 127) ** 2 * largest);
+    return Float32Array.from(codes.get(layer).subarray(at * n * n, (at + 1) * n * n), q => q === -32768 ? NaN : Math.sign(q) * (q / 32767) ** 2 * largest);
   }
   // The record a run is shown with: its last one up to the chosen step.
   const current = r => last(r.records.filter(x => x.step <= steps[moment])) || r.records[0];
@@ -88,24 +88,30 @@ function recordings() {
     const scale = make("div", undefined, left); scale.className = "scale";
     Object.assign(v, {low: make("span", undefined, scale), scale: make("canvas", undefined, scale), high: make("span", undefined, scale), numbers: small(left), row: small(right), under: small(figure)});
     const over = (canvas, entry, click) => {
-      canvas.addEventListener("pointermove", e => { if (!v.a) return; const [i, j] = entry(pointed(e)); v.under.textContent = `step ${v.step}: token ${i} (${v.p.name(i)}) looks at token ${j} (${v.p.name(j)}): ${number(+v.a[i * v.p.tokens + j].toPrecision(2))}`; });
-      canvas.addEventListener("pointerleave", () => { v.under.textContent = "\u00a0"; });
+      canvas.addEventListener("pointermove", e => { const where = pointed(e); v.entry = () => entry(where); tell(v); });
+      canvas.addEventListener("pointerleave", () => { v.entry = undefined; tell(v); });
       canvas.addEventListener("click", e => { if (v.a) look(v.p, click(pointed(e))); });
     };
     over(v.matrix.canvas, ([x, y]) => [Math.floor(y * v.p.tokens), Math.floor(x * v.p.tokens)], ([, y]) => Math.floor(y * v.p.tokens));
     over(v.image.canvas, ([x, y]) => [token(v.p), v.p.at(x, y)], ([x, y]) => v.p.at(x, y));
-    v.under.textContent = "\u00a0";
     return v;
   });
+  // The number under the pointer.
+  function tell(v) {
+    v.under.textContent = "\u00a0";
+    if (!v.entry || !v.a) return;
+    const [i, j] = v.entry();
+    v.under.textContent = `token ${i} (${v.p.name(i)}) looks at token ${j} (${v.p.name(j)}): ${number(v.a[i * v.p.tokens + j])}`;
+  }
   const details = folded(box, "Numbers at this step, every layer and head of this image", true);
 
   function drawView(v) {
     const record = current(v.r), layer = image < v.r.labels.length ? record.layers[place] : undefined;
-    v.a = undefined; v.step = record.step;
+    v.a = undefined;
     v.title.textContent = `${v.r.run.label}, after step ${record.step}`;
     for (const e of [v.numbers, v.row, v.low, v.high]) e.textContent = "";
     v.matrix.mark(); v.image.mark();
-    if (!layer || head >= layer.heads) { v.numbers.textContent = "not recorded"; for (const c of [v.matrix.canvas, v.image.canvas]) paint(c, 1, 1, zero); return; }
+    if (!layer || head >= layer.heads) { v.numbers.textContent = "not recorded"; for (const c of [v.matrix.canvas, v.image.canvas]) paint(c, 1, 1, zero); return tell(v); }
     const p = v.p = v.r.image(image), n = p.tokens, a = v.a = matrix(layer, n), t = token(p), row = a.subarray(t * n, (t + 1) * n), d = drawn(a, n);
     const signed = uneven.checked || v.r.records.some(x => x.layers[place] && x.layers[place].min.some(m => m < 0)), largest = full(v.r, layer, n, d) || 1;
     paintMatrix(v.matrix.canvas, n, d, largest); v.matrix.mark(0, t / n, 1, 1 / n);
@@ -113,7 +119,8 @@ function recordings() {
     paintScale(v.scale, signed); v.low.textContent = signed ? number(-largest) : "0"; v.high.textContent = number(largest);
     const sum = b => b.reduce((s, x) => s + x, 0), i = at(layer), bad = a.filter(x => !isFinite(x)).length;
     v.numbers.textContent = `‖A‖_F ${number(layer.fro[i])}, from ${number(layer.min[i])} to ${number(layer.max[i])}` + (bad ? `; ${bad} numbers are not finite (purple)` : "");
-    v.row.textContent = `Where ${p.name(t)} (row ${t}) looks. To all patches ${number(+sum(row.subarray(p.first)).toPrecision(2))}` + (p.first ? `, to the class token ${number(+row[0].toPrecision(2))}.` : ".");
+    v.row.textContent = `Where ${p.name(t)} (token ${t}) looks. To all patches ${number(sum(row.subarray(p.first)))}` + (p.first ? `, to the class token ${number(row[0])}.` : ".");
+    tell(v);
   }
   function numbers() {
     details.replaceChildren(details.firstChild);
