@@ -19,6 +19,7 @@ constexpr Verb verbs[] = {
     {"compare", compare_verb, "table and page of two or more runs side by side"},
     {"inspect", inspect_verb, "the attention matrix of every head on one image, as a table and a page"},
     {"report", report_verb, "one page of all that one or more runs recorded"},
+    {"twin", twin_verb, "two attention functions in lock-step, and where they part"},
     {"info", info_verb, "parameters, FLOPs and memory of a model"},
     {"data", data_verb, "what data sets are installed, and how to get them"},
     {"replay", replay_verb, "run the step again at which training with --anomaly stopped"},

@@ -21,6 +21,7 @@ int report_verb(const Args& args);
 int info_verb(const Args& args);
 int data_verb(const Args& args);
 int gradcheck_verb(const Args& args);
+int twin_verb(const Args& args);
 int theory_verb(const Args& args);
 int replay_verb(const Args& args);
 

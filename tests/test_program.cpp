@@ -35,7 +35,7 @@ TEST_CASE("help answers on every level", "[program]") {
   CHECK_THAT(run_norma({"--help"}).out, Contains("usage: norma VERB"));
   CHECK(run_norma({"--help"}).code == 0);
   for (const char* verb :
-       {"train", "eval", "compare", "inspect", "report", "theory", "info", "data", "gradcheck", "replay"}) {
+       {"train", "eval", "compare", "inspect", "report", "twin", "theory", "info", "data", "gradcheck", "replay"}) {
     const Finished f = run_norma({verb, "--help"});
     CAPTURE(verb, f.err);
     CHECK(f.code == 0);

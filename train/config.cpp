@@ -42,4 +42,10 @@ models::ViTConfig vit_config(const TrainConfig& c, Index image, Index channels, 
   return m;
 }
 
+ScheduleConfig schedule_of(const TrainConfig& c, Index steps_per_epoch) {
+  return {.kind = c.schedule, .lr = c.lr, .min_lr = c.min_lr,
+          .warmup_steps = std::llround(c.warmup_epochs * static_cast<double>(steps_per_epoch)),
+          .total_steps = c.epochs * steps_per_epoch};
+}
+
 }  // namespace norma::train

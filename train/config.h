@@ -92,4 +92,7 @@ void apply_preset(TrainConfig& config);
 /// The model that config describes, once the data set's sizes are known. Throws UsageError naming field and value.
 models::ViTConfig vit_config(const TrainConfig& config, Index image, Index channels, Index classes);
 
+/// Over all epochs, with the warm-up in steps.
+ScheduleConfig schedule_of(const TrainConfig& config, Index steps_per_epoch);
+
 }  // namespace norma::train

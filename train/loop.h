@@ -20,6 +20,7 @@ struct Watcher {
   std::function<void(const std::string&)> message = [](const std::string&) {};
 };
 
+constexpr Index give_up_after = 10;  // steps in a row without a finite loss and gradient
 enum class Ending { finished, interrupted, diverged };
 struct Evaluation {
   double loss = 0, accuracy = 0;

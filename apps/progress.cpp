@@ -1,0 +1,59 @@
+#include "apps/progress.h"
+
+#include <unistd.h>
+
+#include <csignal>
+
+#include "apps/verbs.h"
+
+namespace norma::apps {
+namespace {
+
+std::atomic<bool> stop{false};
+
+void on_signal(int) {
+  if (stop.exchange(true)) _exit(interrupted);
+}
+
+std::string duration(double seconds) {
+  const auto s = static_cast<Index>(seconds + 0.5);
+  return s < 60 ? fmt::format("{} s", s) : s < 3600 ? fmt::format("{}:{:02}", s / 60, s % 60) : fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+}
+
+}  // namespace
+
+const std::atomic<bool>& stop_on_signal() {
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+  return stop;
+}
+
+ProgressLine::ProgressLine() : terminal_(isatty(STDERR_FILENO) != 0) {}
+
+void ProgressLine::show(const train::Progress& p) {
+  const bool end = p.step == p.steps;
+  if (!end && p.seconds - shown_ < (terminal_ ? 0.1 : 10)) return;
+  shown_ = p.seconds;
+  const std::string text = fmt::format("epoch {}/{}  step {}/{}  loss {:.4f}  accuracy {:.1f} %  {:.0f} images/s  {} left", p.epoch, p.epochs,
+                                       p.step, p.steps, p.loss, p.accuracy * 100, p.images_per_second, duration(p.seconds_left));
+  if (!terminal_) {
+    fmt::print(stderr, "{}\n", text);
+  } else {
+    constexpr int width = 20;
+    const int done = static_cast<int>(width * p.step / std::max<Index>(p.steps, 1));
+    std::string bar;
+    for (int i = 0; i < width; ++i) bar += i < done ? "█" : "░";
+    fmt::print(stderr, "\r\033[K{} {}{}", bar, text, end ? "\n" : "");
+    std::fflush(stderr);
+    open_ = !end;
+  }
+}
+
+void ProgressLine::message(const std::string& text) {
+  fmt::print(stderr, "{}{}\n", open_ ? "\n" : "", text);
+  open_ = false;
+}
+
+}  // namespace norma::apps

@@ -1,0 +1,26 @@
+// What verbs that train show while they do, and how they are asked to stop.
+#pragma once
+
+#include <atomic>
+
+#include "train/loop.h"
+
+namespace norma::apps {
+
+/// From now on the first SIGINT or SIGTERM sets the flag, which asks the loop to end after its step; the second ends the process at
+/// once with the exit code of an interruption.
+const std::atomic<bool>& stop_on_signal();
+
+/// On a terminal one line that is drawn again; elsewhere a plain line now and then. All on stderr.
+class ProgressLine {
+ public:
+  ProgressLine();
+  void show(const train::Progress& p);
+  void message(const std::string& text);
+
+ private:
+  bool terminal_, open_ = false;
+  double shown_ = -1e9;
+};
+
+}  // namespace norma::apps

@@ -1,0 +1,89 @@
+// norma twin: two attention functions from the same weights on the same batches, and where they part.
+#include <cmath>
+
+#include "apps/model_flags.h"
+#include "apps/progress.h"
+#include "train/twin.h"
+
+namespace norma::apps {
+namespace {
+
+constexpr const char* usage = R"(usage: norma twin vit --other FUNCTION [flags]
+
+Trains two models in lock-step that differ in their attention function alone (--attention, and --other, which is
+x^3/sqrt(N) if left out): same initial weights, same batches, same dropout. Logs, and shows at the end, how far their block
+outputs, gradients and weights are apart: the distance ||b - a|| as a share of ||a||. All flags of norma train hold for both.
+)";
+
+/// At most `count` of the logged steps, evenly spaced, the first and the last among them.
+std::vector<std::size_t> columns(std::size_t steps, std::size_t count) {
+  std::vector<std::size_t> out;
+  for (std::size_t i = 0; i < std::min(steps, count); ++i) out.push_back(steps <= count ? i : i * (steps - 1) / (count - 1));
+  return out;
+}
+
+void print_table(const char* what, const std::vector<train::TwinStep>& steps, train::Gaps train::TwinStep::*gaps) {
+  const std::vector<std::size_t> shown = columns(steps.size(), 7);
+  fmt::print("\n{:<20}", what);
+  for (std::size_t c : shown) fmt::print(" {:>11}", fmt::format("step {}", steps[c].step));
+  fmt::print("\n");
+  const train::Gaps& first = steps[0].*gaps;
+  for (std::size_t r = 0; r < first.size(); ++r) {
+    fmt::print("{:<20}", first[r].first);
+    for (std::size_t c : shown) {
+      const double distance = (steps[c].*gaps)[r].second.distance;
+      fmt::print(" {:>11}", std::isfinite(distance) ? fmt::format("{:.3g}", distance) : "-");
+    }
+    fmt::print("\n");
+  }
+}
+
+}  // namespace
+
+int twin_verb(const Args& args) {
+  Args rest;
+  std::string other = "x^3/sqrt(N)";
+  for (std::size_t i = 0; i < args.size(); ++i) {
+    if (args[i].starts_with("--other=")) {
+      other = args[i].substr(8);
+    } else if (args[i] == "--other") {
+      if (++i == args.size()) throw UsageError("--other: needs an attention function, as in --other \"x^3/sqrt(N)\"");
+      other = args[i];
+    } else {
+      rest.push_back(args[i]);
+    }
+  }
+  auto flags = read_model_flags(rest, usage);
+  if (!flags) return ok;
+  if (!flags->words.empty()) throw UsageError(fmt::format("twin: unexpected \"{}\"; see norma twin --help", flags->words[0]));
+  for (const auto& [flag, given] : {std::pair{"--resume", flags->resume}, {"--anomaly", flags->config.anomaly}})
+    if (given) throw UsageError(fmt::format("{}: twins do not have it; train each side by itself with norma train", flag));
+  prepare(flags->config);
+
+  ProgressLine line;
+  const train::TwinOutcome outcome =
+      train::train_twin(flags->config, other, stop_on_signal(), {[&](const train::Progress& p) { line.show(p); }, [&](const std::string& m) { line.message(m); }});
+  const std::string& attention = flags->config.attention;
+  if (!outcome.steps.empty() && !flags->json) {
+    fmt::print("distance of {} from {}, as a share of its norm\n", other, attention);
+    print_table("block outputs", outcome.steps, &train::TwinStep::outputs);
+    print_table("gradients", outcome.steps, &train::TwinStep::gradients);
+    print_table("weights", outcome.steps, &train::TwinStep::weights);
+    fmt::print("\nall logged steps, with cosines: {}/metrics.jsonl\n", flags->config.out);
+  }
+  if (outcome.ending == train::Ending::interrupted) {
+    line.message("interrupted; the log holds the steps so far");
+    return interrupted;
+  }
+  if (outcome.ending == train::Ending::diverged) {
+    line.message("diverged: no finite step in a row of 10 on one side");
+    return diverged;
+  }
+  if (!flags->json) fmt::print("\n");
+  print_result({{"run", flags->config.out}, {"attention", attention}, {"test_accuracy", outcome.test[0].accuracy}, {"test_loss", outcome.test[0].loss},
+                {"other", other}, {"other_test_accuracy", outcome.test[1].accuracy}, {"other_test_loss", outcome.test[1].loss}},
+               flags->json);
+  return ok;
+}
+
+}  // namespace norma::apps

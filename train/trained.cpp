@@ -1,0 +1,78 @@
+#include "train/trained.h"
+
+#include <cmath>
+
+#include "train/prefix.h"
+
+namespace norma::train {
+namespace {
+
+std::string config_text(const TrainConfig& config) {
+  // What decides the bits of a run: not where it is stored, how far it goes this time, on how many threads, or what is recorded of it.
+  TrainConfig c = config;
+  const TrainConfig defaults;
+  c.record = defaults.record, c.record_every = defaults.record_every;
+  c.record_images = defaults.record_images, c.record_limit_mib = defaults.record_limit_mib;
+  c.out = c.data_dir = "";
+  c.threads = c.steps = c.checkpoint_every = 0;
+  c.anomaly = false;
+  Options o;
+  c.fields(o);
+  return o.to_json().dump();
+}
+
+void check_same(const std::string& before, const std::string& now) {
+  if (before == now) return;
+  const Json a = Json::parse(before), b = Json::parse(now);
+  const Json defaults = Json::parse(config_text({}));  // a field that a checkpoint of an earlier version lacks
+  std::string differences;
+  for (auto& [key, value] : b.items())
+    if (a.contains(key) ? a[key] != value : value != defaults[key])
+      differences += fmt::format("\n  {}: {} before, {} now", key, a.contains(key) ? a[key].dump() : "absent", value.dump());
+  if (!differences.empty()) throw UsageError(fmt::format("--resume: the checkpoint was made with another configuration:{}", differences));
+}
+
+}  // namespace
+
+Trained::Trained(const TrainConfig& config, const models::ViTConfig& shape, Place place)
+    : model(shape, static_cast<std::uint64_t>(config.seed), place),
+      optimizer(Optimizer::make(
+          {.kind = config.optimizer, .lr = config.lr, .weight_decay = config.weight_decay, .momentum = config.momentum}, model)),
+      ema(config.ema > 0 ? std::make_unique<Ema>(model, config.ema) : nullptr),
+      state{.config = config_text(config), .data_hash = {}} {}
+
+Trained::Update Trained::update(double loss, double lr, double clip) {
+  const double norm = gradient_norm(model);
+  const bool finite = std::isfinite(loss) && std::isfinite(norm);
+  if (finite) {
+    optimizer->step(lr, clip > 0 && norm > clip ? clip / norm : 1);
+    if (ema) ema->update(model);
+    state.skipped_in_a_row = 0;
+  } else {
+    nn::zero_grad(model);
+    ++state.skipped;
+    ++state.skipped_in_a_row;
+  }
+  return {norm, finite};
+}
+
+nn::Named Trained::tensors() {
+  nn::Named all = with_prefix("model/", nn::parameters(model));
+  for (auto& row : with_prefix("optimizer/", optimizer->state())) all.push_back(row);
+  if (ema)
+    for (auto& row : with_prefix("ema/", ema->values())) all.push_back(row);
+  return all;
+}
+
+void Trained::restore(const RunState& saved, const nn::Named& tensors) {
+  check_same(saved.config, state.config);
+  if (saved.data_hash != state.data_hash)
+    throw UsageError(fmt::format("--resume: the checkpoint was made with data set {:.12}, this one is {:.12}", saved.data_hash,
+                                 state.data_hash));
+  state = saved;
+  nn::assign(model, without_prefix("model/", tensors));
+  optimizer->load(without_prefix("optimizer/", tensors));
+  if (ema) ema->load(without_prefix("ema/", tensors));
+}
+
+}  // namespace norma::train

@@ -1,0 +1,33 @@
+// One model in training: what a step changes and a checkpoint holds.
+#pragma once
+
+#include <memory>
+
+#include "train/config.h"
+#include "train/run_folder.h"
+
+namespace norma::train {
+
+struct Trained {
+  /// Weights and optimizer as config.seed begins them.
+  Trained(const TrainConfig& config, const models::ViTConfig& shape, Place place);
+  Trained(const Trained&) = delete;  // the optimizer knows where the model is
+
+  struct Update {
+    double gradient_norm = 0;  // before clipping
+    bool taken = false;        // false: loss or gradient is not finite; nothing changed but the counters, the gradients are dropped
+  };
+  /// One step of the optimizer from the gradients in the parameters, cut to the norm `clip` (0: as they are).
+  Update update(double loss, double lr, double clip);
+
+  nn::Named tensors();  // "model/...", "optimizer/...", "ema/..."
+  /// To where a checkpoint stood. Throws UsageError when it was made with another configuration or data set.
+  void restore(const RunState& saved, const nn::Named& tensors);
+
+  models::ViT model;
+  std::unique_ptr<Optimizer> optimizer;
+  std::unique_ptr<Ema> ema;  // null without --ema
+  RunState state;
+};
+
+}  // namespace norma::train
