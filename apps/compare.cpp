@@ -4,6 +4,7 @@
 
 #include "apps/verbs.h"
 #include "inspect/page.h"
+#include "train/record_folder.h"
 #include "train/run_folder.h"
 
 namespace norma::apps {
@@ -72,7 +73,7 @@ int compare_verb(const Args& args) {
     }
     all.push_back({{"run", path}, {"attention", r.config.value("attention", "?")}, {"test_accuracy", test ? number(*test, "test_accuracy") : NAN},
                    {"test_loss", test ? number(*test, "test_loss") : NAN}, {"seconds", number(r.summary, "seconds")}, {"fro", fro}});
-    page.push_back({r.name, r.config, r.summary, r.rows, r.note});
+    page.push_back({r.name, r.config, r.summary, r.rows, r.note, train::read_records(path, inspect::page_bytes / runs.size()), 0});
   }
   const std::string text = inspect::make_page("Norma: " + std::to_string(runs.size()) + " runs compared", page);
   train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));

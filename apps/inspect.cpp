@@ -16,25 +16,6 @@ One forward pass of the run's newest checkpoint on one image: a table of every h
 network) with every head's attention matrix and, for any patch, where it looks.
 )";
 
-/// A set of one image, which the loader prepares as it does in training.
-datasets::ImageSet only(const datasets::ImageSet& all, std::vector<std::uint8_t> pixels, std::uint8_t label) {
-  datasets::ImageSet one = all;
-  one.count = 1;
-  one.pixels = std::move(pixels);
-  one.labels = {label};
-  return one;
-}
-
-/// The pixels as the model gets them: a smaller image stands in the middle of zeros (see LoaderConfig::image).
-std::vector<std::uint8_t> centred(const datasets::ImageSet& one, Index side) {
-  std::vector<std::uint8_t> out(static_cast<std::size_t>(one.channels * side * side));
-  const Index top = (side - one.height) / 2, left = (side - one.width) / 2;
-  for (Index c = 0; c < one.channels; ++c)
-    for (Index y = 0; y < one.height; ++y)
-      std::copy_n(one.pixels.begin() + (c * one.height + y) * one.width, one.width, out.begin() + (c * side + top + y) * side + left);
-  return out;
-}
-
 }  // namespace
 
 int inspect_verb(const Args& given) {
@@ -66,13 +47,11 @@ int inspect_verb(const Args& given) {
   std::string what;
   if (image.empty()) {
     if (index < 0 || index >= test.count) throw UsageError(fmt::format("--index: there is no test image {}; they go from 0 to {}", index, test.count - 1));
-    const Index size = test.channels * test.height * test.width;
-    const auto begin = test.pixels.begin() + index * size;
-    const std::uint8_t label = test.labels[static_cast<std::size_t>(index)];
-    one = only(test, {begin, begin + size}, label);
-    what = fmt::format("test image {} ({})", index, test.class_names[label]);
+    one = slice(test, index, 1);
+    what = fmt::format("test image {} ({})", index, test.class_names[one.labels[0]]);
   } else {
-    one = only(test, datasets::fitted(datasets::read_pnm(image), test.height, test.channels).pixels, 0);
+    one = slice(test, 0, 1);
+    one.pixels = datasets::fitted(datasets::read_pnm(image), test.height, test.channels).pixels;
     what = image;
   }
   datasets::Loader loader(one, train::loader_config(run.config, shape, false));

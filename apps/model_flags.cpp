@@ -48,6 +48,9 @@ std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage) 
   positive("steps", static_cast<double>(c.steps), true);
   positive("log-every", static_cast<double>(c.log_every), false);
   positive("checkpoint-every", static_cast<double>(c.checkpoint_every), true);
+  positive("record-every", static_cast<double>(c.record_every), false);
+  positive("record-images", static_cast<double>(c.record_images), false);
+  positive("record-limit-mib", static_cast<double>(c.record_limit_mib), false);
   positive("pad", static_cast<double>(c.pad), true);
   positive("lr", c.lr, true);
   positive("clip", c.clip, true);

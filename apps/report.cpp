@@ -1,6 +1,7 @@
 // norma report: all that one or more runs recorded, as one page for the browser.
 #include "apps/verbs.h"
 #include "inspect/page.h"
+#include "train/record_folder.h"
 #include "train/run_folder.h"
 
 namespace norma::apps {
@@ -16,9 +17,9 @@ int report_verb(const Args& args) {
   options.apply();
   if (help) {
     fmt::print("usage: norma report RUN... [flags]\n\nA page of all that the runs recorded: loss and accuracy, the norms of every layer's attention matrix and of\n"
-               "its Jacobian and gradient by head, the norms and updates of the weights, and what the runs were. Several runs lie\n"
-               "over each other. The page is one file, needs no network, and gives its numbers as tables and as CSV. A run that\n"
-               "is still going on can be reported too.\n{}", options.help());
+               "its Jacobian and gradient by head, the norms and updates of the weights, the attention matrices that --record\n"
+               "kept, step by step, and what the runs were. Several runs lie over each other. The page is one file, needs no\n"
+               "network, and gives its numbers as tables and as CSV. A run that is still going on can be reported too.\n{}", options.help());
     return ok;
   }
   if (runs.empty()) throw UsageError("report: name the run folders, as in norma report runs/a runs/b");
@@ -33,7 +34,12 @@ int report_verb(const Args& args) {
       fmt::print(stderr, "{}\n", r.note);
       notes.push_back(r.note);
     }
-    page.push_back({r.name, std::move(r.config), std::move(r.summary), std::move(r.rows), std::move(r.note)});
+    inspect::Recording recording = train::read_records(path, inspect::page_bytes / runs.size());
+    for (const std::string& note : recording.notes) {
+      fmt::print(stderr, "{}\n", note);
+      notes.push_back(note);
+    }
+    page.push_back({r.name, std::move(r.config), std::move(r.summary), std::move(r.rows), std::move(r.note), std::move(recording), 0});
   }
   if (html.empty()) html = runs.size() == 1 ? (std::filesystem::path(runs[0]) / "report.html").string() : "report.html";
   const std::string text = inspect::make_page(inspect::page_title(page), page);

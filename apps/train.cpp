@@ -9,7 +9,8 @@ namespace {
 constexpr const char* usage = R"(usage: norma train vit [flags]
 
 Trains a Vision Transformer and writes a run folder: config.json, metrics.jsonl (loss, accuracy, and for every
-layer and head the Frobenius norm of the attention matrix, of its Jacobian and of its gradients), checkpoints, summary.json.
+layer and head the Frobenius norm of the attention matrix, of its Jacobian and of its gradients), checkpoints, summary.json;
+with --record also the attention matrices themselves.
 Ctrl-C finishes the step and writes a checkpoint; --resume goes on from there, to the bit.
 Exit codes: 0 done, 1 failure, 2 wrong usage, 3 diverged, 130 interrupted.
 )";

@@ -1,6 +1,7 @@
 // From files to an ImageSet: finding them, checking that they fit together, and their statistics.
 #include "datasets/dataset.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <future>
@@ -110,6 +111,25 @@ void measure(ImageSet& set) {
 }
 
 }  // namespace
+
+ImageSet slice(const ImageSet& set, Index begin, Index count) {
+  if (begin < 0 || count < 0 || count > set.count - begin)
+    fail("slice: images {} to {} of {}; there are {}", begin, begin + count - 1, set.name, set.count);
+  const Index size = set.channels * set.height * set.width;
+  const auto pixels = set.pixels.begin() + begin * size;
+  const auto labels = set.labels.begin() + begin;
+  return {set.name, count, set.channels, set.height, set.width, set.classes, {pixels, pixels + count * size}, {labels, labels + count},
+          set.class_names, set.mean, set.std, {}};
+}
+
+std::vector<std::uint8_t> centred(const ImageSet& set, Index side) {
+  std::vector<std::uint8_t> out(static_cast<std::size_t>(set.count * set.channels * side * side));
+  const Index top = (side - set.height) / 2, left = (side - set.width) / 2;
+  for (Index plane = 0; plane < set.count * set.channels; ++plane)
+    for (Index y = 0; y < set.height; ++y)
+      std::copy_n(set.pixels.begin() + (plane * set.height + y) * set.width, set.width, out.begin() + (plane * side + top + y) * side + left);
+  return out;
+}
 
 ImageData load_images(const std::string& name, const fs::path& data_dir) {
   const KnownSet& known = known_set(name);

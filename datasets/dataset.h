@@ -23,6 +23,11 @@ struct ImageData {
   ImageSet train, test;
 };
 
+/// `count` images from `begin` on, as a set of their own.
+ImageSet slice(const ImageSet& set, Index begin, Index count);
+/// All pixels as a model of `side` gets them: a smaller image stands in the middle of zeros (see LoaderConfig::image).
+std::vector<std::uint8_t> centred(const ImageSet& set, Index side);
+
 /// Reads a data set by name ("fashion-mnist", "cifar-10"). Looks in data_dir, then in the places `locations` lists. Throws
 /// saying where it looked and how to get it; damaged files are named with the byte or record.
 ImageData load_images(const std::string& name, const std::filesystem::path& data_dir = {});

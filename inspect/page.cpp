@@ -8,7 +8,7 @@
 namespace norma::inspect {
 
 // The files in inspect/page/, made into strings by CMake.
-extern const char page_html[], page_css[], page_chart[], page_report[], page_live[];
+extern const char page_html[], page_css[], page_elements[], page_chart[], page_matrix[], page_recorder[], page_report[], page_live[];
 
 namespace {
 
@@ -49,7 +49,7 @@ Json page_run(const PageRun& run, std::size_t from) {
   Json rows = Json::array();
   for (std::size_t i = from; i < run.rows.size(); ++i) rows.push_back(with_columns(run.rows[i], names));
   return {{"name", run.name}, {"config", run.config}, {"summary", run.summary}, {"note", run.note}, {"parameters", names},
-          {"generation", run.generation}, {"from", from}, {"rows", std::move(rows)}};
+          {"generation", run.generation}, {"from", from}, {"rows", std::move(rows)}, {"recording", page_data(run.recording)}};
 }
 
 std::string page_title(std::span<const PageRun> runs) {
@@ -67,6 +67,7 @@ std::string make_page(const std::string& title, std::span<const PageRun> runs, c
   put(page, "/*NONCE*/", mark);  // of the script
   put(page, "/*CHART*/", page_chart);
   put(page, "/*REPORT*/", page_report);
+  put(page, "/*RECORDER*/", page_recorder);
   put(page, "/*LIVE*/", live ? page_live : "");
   return fill_page(page, data);
 }
@@ -76,6 +77,8 @@ std::string fill_page(std::string page, const Json& data) {
   std::string text = data.dump(-1, ' ', false, Json::error_handler_t::replace), safe;
   for (char c : text) c == '<' ? safe += "\\u003c" : safe += c;
   put(page, "/*STYLE*/", page_css);
+  put(page, "/*ELEMENTS*/", page_elements);
+  put(page, "/*MATRIX*/", page_matrix);
   put(page, "/*DATA*/null", safe);
   return page;
 }

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/dtype.h"
+#include "inspect/recording.h"
 
 namespace norma::inspect {
 
@@ -16,6 +17,7 @@ struct PageRun {
   nlohmann::ordered_json config, summary;     // summary: null while the run goes on
   std::vector<nlohmann::ordered_json> rows;   // lines of metrics.jsonl
   std::string note;                           // what the reader should know, such as a line that was cut
+  Recording recording;                        // of the flight recorder
   Index generation = 0;                       // of rows, in a live page: another number when they are not those of before, continued
 };
 
@@ -29,7 +31,7 @@ std::string page_title(std::span<const PageRun> runs);
 /// A run as the page's script reads it, with the rows from `from` on.
 nlohmann::ordered_json page_run(const PageRun& run, std::size_t from = 0);
 
-/// Puts the common style sheet at /*STYLE*/ and the data, made safe inside <script>, at /*DATA*/null.
+/// Puts the common style sheet at /*STYLE*/, the common scripts at /*ELEMENTS*/ and /*MATRIX*/, and the data, made safe inside <script>, at /*DATA*/null.
 std::string fill_page(std::string page, const nlohmann::ordered_json& data);
 
 }  // namespace norma::inspect

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <utility>
 
@@ -56,19 +57,19 @@ std::string without_numbers(const std::string& name) {
   return out;
 }
 
-[[noreturn]] void no_place(std::string_view glob, const std::vector<std::string>& names) {
+[[noreturn]] void no_place(std::string_view glob, const std::vector<std::string>& names, std::string_view who) {
   std::vector<std::string> near;
   for (const std::string& name : names)
     if (std::string general = without_numbers(name); std::find(near.begin(), near.end(), general) == near.end())
       near.push_back(std::move(general));
-  if (near.empty()) fail("probe: nothing matches \"{}\": the model has no such places", glob);
+  if (near.empty()) fail("{}: nothing matches \"{}\": the model has no such places", who, glob);
   std::stable_sort(near.begin(), near.end(), [&](const std::string& a, const std::string& b) {
     return edit_distance(glob, a) < edit_distance(glob, b);
   });
   near.resize(std::min<std::size_t>(near.size(), 3));
   std::string list;
   for (const std::string& name : near) list += (list.empty() ? "" : ", ") + name;
-  fail("probe: nothing matches \"{}\"; near: {}", glob, list);
+  fail("{}: nothing matches \"{}\"; near: {}", who, glob, list);
 }
 
 /// Statistics of one call of a layer: the tensor is kept, because the backward pass completes it.
@@ -148,6 +149,13 @@ struct Records {
 
 }  // namespace
 
+std::vector<std::string> matching(std::string_view glob, const std::vector<std::string>& names, std::string_view who) {
+  std::vector<std::string> chosen;
+  std::copy_if(names.begin(), names.end(), std::back_inserter(chosen), [&](const std::string& name) { return glob_match(glob, name); });
+  if (chosen.empty()) no_place(glob, names, who);
+  return chosen;
+}
+
 struct Probe::Impl {
   struct Place {
     std::string name;
@@ -162,15 +170,11 @@ struct Probe::Impl {
   template <class F>
   void at(std::string_view glob, bool stats, F f) {
     std::vector<std::string> names;
-    bool found = false;
-    for (const Place& place : places) {
-      if ((place.stats != nullptr) != stats) continue;
-      names.push_back(place.name);
-      if (!glob_match(glob, place.name)) continue;
-      found = true;
-      listening.emplace_back(place.tap, f(place));
-    }
-    if (!found) no_place(glob, names);
+    for (const Place& place : places)
+      if ((place.stats != nullptr) == stats) names.push_back(place.name);
+    const std::vector<std::string> chosen = matching(glob, names, "probe");
+    for (const Place& place : places)
+      if (std::find(chosen.begin(), chosen.end(), place.name) != chosen.end()) listening.emplace_back(place.tap, f(place));
   }
 };
 

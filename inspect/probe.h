@@ -54,5 +54,7 @@ class Probe {
 };
 
 bool glob_match(std::string_view glob, std::string_view text);
+/// Those of `names` that the pattern names. Throws where there are none, listing near names; `who` begins the message.
+std::vector<std::string> matching(std::string_view glob, const std::vector<std::string>& names, std::string_view who);
 
 }  // namespace norma::inspect

@@ -26,6 +26,9 @@ struct TrainConfig {
   std::string gemm = "own";
   bool anomaly = false;
 
+  std::string record;  // the flight recorder: see train/recorder.h
+  Index record_every = 100, record_images = 4, record_limit_mib = 1024;
+
   template <class V>
   void fields(V& v) {
     v.group("Model");
@@ -76,6 +79,11 @@ struct TrainConfig {
     v("anomaly", anomaly, "check what every operation produces; stop at the first value that is not finite, tell where, save it for norma replay");
     v("checkpoint_every", checkpoint_every, "steps between checkpoints; 0: only at the end");
     v("log_every", log_every, "steps between lines of metrics.jsonl");
+    v.group("Flight recorder");
+    v("record", record, "layers whose attention matrices are kept while training, e.g. \"blocks.{1,6,11}.attn\"; norma report shows them; empty: off");
+    v("record_every", record_every, "steps between records");
+    v("record_images", record_images, "on so many images: the first of the test set");
+    v("record_limit_mib", record_limit_mib, "refuse to begin where all records together would be larger");
   }
 };
 

@@ -7,6 +7,8 @@
 #include "inspect/probe.h"
 #include "train/anomaly_bundle.h"
 #include "train/record.h"
+#include "train/record_folder.h"
+#include "train/recorder.h"
 #include "train/trained.h"
 
 namespace norma::train {
@@ -21,6 +23,7 @@ void start_or_resume(Trained& run, RunFolder& folder, const TrainConfig& config,
   if (auto found = resume ? RunFolder::load(config.out, watcher.message) : std::nullopt) {
     run.restore(found->first, found->second);
     folder.rewind_metrics(run.state);
+    cut_records(folder.path(), run.state.step);
     watcher.message(fmt::format("resumed from step {}", run.state.step));
     return;
   }
@@ -28,6 +31,7 @@ void start_or_resume(Trained& run, RunFolder& folder, const TrainConfig& config,
     watcher.message(fmt::format("no checkpoint in {}: starting from step 0", config.out));
     std::filesystem::remove(folder.path() / "metrics.jsonl");
   }
+  cut_records(folder.path(), -1);
   Options fields;
   TrainConfig copy = config;
   copy.fields(fields);
@@ -87,8 +91,11 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   const Index last = config.steps ? std::min(config.steps, total) : total;
   const ScheduleConfig schedule = schedule_of(config, per_epoch);
 
+  std::optional<FlightRecorder> recorder;
+  if (!config.record.empty()) recorder.emplace(run.model, config, data.test, loader_config(config, shape, false), last);
   RunFolder folder(config.out, resume);
   start_or_resume(run, folder, config, resume, watcher);
+  if (recorder) watcher.message(recorder->announcement());
   loader.seek(static_cast<std::uint64_t>(state.step / per_epoch), state.step % per_epoch);
 
   Outcome outcome;
@@ -100,6 +107,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
       outcome.ending = Ending::interrupted;
       break;
     }
+    if (recorder) recorder->before_step(state.step);
     datasets::Batch batch = loader.next();
     const bool log = state.step % config.log_every == 0 || state.step + 1 == total;
     inspect::Probe probe(run.model);
@@ -149,6 +157,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     if (config.checkpoint_every && state.step % config.checkpoint_every == 0) folder.save(state, run.tensors());
   }
   folder.save(state, run.tensors());
+  if (recorder && outcome.ending != Ending::interrupted) recorder->record(state.step);
   outcome.seconds = seconds_since(start);
   if (outcome.ending != Ending::finished) return outcome;
 

@@ -8,8 +8,11 @@ namespace norma::train {
 namespace {
 
 std::string config_text(const TrainConfig& config) {
-  // What decides the bits of a run: not where it is stored, how far it goes this time, or on how many threads.
+  // What decides the bits of a run: not where it is stored, how far it goes this time, on how many threads, or what is recorded of it.
   TrainConfig c = config;
+  const TrainConfig defaults;
+  c.record = defaults.record, c.record_every = defaults.record_every;
+  c.record_images = defaults.record_images, c.record_limit_mib = defaults.record_limit_mib;
   c.out = c.data_dir = "";
   c.threads = c.steps = c.checkpoint_every = 0;
   c.anomaly = false;

@@ -1,5 +1,4 @@
-// Drawing: elements, tables, CSV, and one kind of chart.
-const make = (tag, text, parent) => { const e = document.createElement(tag); if (text !== undefined) e.textContent = text; if (parent) parent.append(e); return e; };
+// Drawing: tables, CSV, and one kind of chart.
 // "‖A‖_F" with a real subscript; only for titles written here, never for names.
 function formula(e) { const parts = e.textContent.split("_F"); e.replaceChildren(...parts.flatMap((p, i) => i ? [make("sub", "F"), p] : [p])); return e; }
 const svg = (tag, attributes, parent) => {
@@ -8,8 +7,6 @@ const svg = (tag, attributes, parent) => {
   if (parent) parent.append(e);
   return e;
 };
-const number = v => v === undefined || v === null || !isFinite(v) ? "–" : v !== 0 && (Math.abs(v) < 0.001 || Math.abs(v) >= 1e5) ? v.toExponential(2) : String(+v.toPrecision(4));
-const drawable = v => typeof v === "number" && isFinite(v);
 
 function table(parent, head, rows) {
   const box = make("div", undefined, parent); box.className = "scroll";

@@ -174,6 +174,7 @@ function build() {
       curves(grid, groupTitle(g), () => runs.map(r => over(r, r.train.filter(x => x.parameters), x => groupNorm(r, x, g, n.key))), {log: n.key !== "weight"});
   }
   if (layers || groupNames.length) acrossDepth();
+  recordings();
 
   const tables = plain("Tables");
   const statistics = ["fro", "jacobian", "grad_a", "grad_s", "score_rms", "row_sum", "min", "max", "negative_share", "entropy"];

@@ -1,0 +1,82 @@
+#include "train/recorder.h"
+
+#include "inspect/probe.h"
+#include "train/record_folder.h"
+
+namespace norma::train {
+namespace {
+
+constexpr std::string_view matrix = ".weights";  // the tap of an attention layer that A goes through
+
+std::vector<std::string> attention_layers(models::ViT& model) {
+  std::vector<std::string> layers;
+  nn::for_each_tap(model, [&](const std::string& name, nn::Tap&) {
+    if (name.ends_with(matrix)) layers.push_back(name.substr(0, name.size() - matrix.size()));
+  });
+  return layers;
+}
+
+std::vector<std::string> chosen(models::ViT& model, const std::string& glob) {
+  try {
+    return inspect::matching(glob, attention_layers(model), "--record");
+  } catch (const Error& e) {
+    throw UsageError(e.what());
+  }
+}
+
+inspect::ProbeImages probe_images(const datasets::ImageSet& set, const models::ViTConfig& shape) {
+  inspect::ProbeImages p{set.count, set.channels, shape.image, shape.patch, centred(set, shape.image), {}, shape.pool == models::ViTConfig::Pool::cls};
+  for (const std::uint8_t label : set.labels) p.labels.push_back(set.class_names[label]);
+  return p;
+}
+
+double mib(std::uint64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
+
+}  // namespace
+
+FlightRecorder::FlightRecorder(models::ViT& model, const TrainConfig& config, const datasets::ImageSet& test,
+                               const datasets::LoaderConfig& loader, Index last)
+    : model_(model), run_(config.out), every_(config.record_every),
+      records_(last / every_ + 1 + (last % every_ != 0)),  // from step 0 on, and the end
+      places_(chosen(model, config.record)) {
+  if (config.record_images > test.count)
+    throw UsageError(fmt::format("--record-images: {} are more than the {} test images", config.record_images, test.count));
+  const models::ViTConfig& shape = model.config();
+  const datasets::ImageSet probe = slice(test, 0, config.record_images);
+  images_ = probe_images(probe, shape);
+  datasets::LoaderConfig whole = loader;
+  whole.batch = probe.count;
+  batch_ = datasets::Loader(probe, whole).next().images;
+
+  bytes_ = static_cast<std::uint64_t>(static_cast<Index>(places_.size()) * probe.count * shape.heads * shape.tokens() * shape.tokens()) *
+           size_of(loader.place.dtype);
+  if (const double all = mib(bytes_) * static_cast<double>(records_); all > static_cast<double>(config.record_limit_mib))
+    throw UsageError(fmt::format("--record: {} records of {:.3g} MiB would be {:.0f} MiB in {}, more than --record-limit-mib {}; record fewer "
+                                 "layers, images (--record-images) or steps (--record-every), or raise the limit",
+                                 records_, mib(bytes_), all, (run_ / "record").string(), config.record_limit_mib));
+}
+
+std::string FlightRecorder::announcement() const {
+  std::string places;
+  for (const std::string& place : places_) places += (places.empty() ? "" : ", ") + place;
+  return fmt::format("recorder: A of {} on {} test images every {} steps: {} records, {:.3g} MiB in {}; the full matrices are formed for "
+                     "these records only",
+                     places, images_.count, every_, records_, mib(bytes_) * static_cast<double>(records_), (run_ / "record").string());
+}
+
+void FlightRecorder::before_step(Index step) const {
+  if (step % every_ == 0) record(step);
+}
+
+void FlightRecorder::record(Index step) const {
+  const NoGrad off;
+  inspect::Probe probe(model_);
+  for (const std::string& place : places_) probe.value(place + std::string(matrix), inspect::keep_all());
+  model_(batch_);
+  std::map<std::string, Tensors> taken = probe.take_values();
+  nn::Named weights;
+  for (const std::string& place : places_) weights.emplace_back(place, taken.at(place + std::string(matrix)).at(0));
+  write_record(run_, step, images_, weights);
+}
+
+}  // namespace norma::train
