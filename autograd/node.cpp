@@ -108,7 +108,7 @@ Tensor record(Tensor y, std::span<const Tensor> inputs, Rule rule) {
   n->inputs = std::move(from);
   auto save = [&](const Tensor& t, bool own) { n->saved.push_back({t, t ? t.storage()->version() : 0, own}); };
   for (std::size_t i = 0; i < inputs.size(); ++i)
-    if (rule.keep & ~keep_output & (1u << i)) save(inputs[i], false);
+    if (i < 31 && rule.keep & (1u << i)) save(inputs[i], false);  // bit 31 is keep_output
   if (rule.keep & keep_output) save(y.detach(), true);
   if (AnomalyScope::active()) AnomalyHooks::recorded(*n);
   y.impl()->node = std::move(n);

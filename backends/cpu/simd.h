@@ -33,6 +33,7 @@ constexpr int register_count = 16;
 typedef float F __attribute__((vector_size(register_bytes)));
 typedef double D __attribute__((vector_size(register_bytes)));
 typedef std::int32_t I __attribute__((vector_size(register_bytes)));
+typedef std::uint32_t U __attribute__((vector_size(register_bytes)));  // bits of a float, where sums are to wrap
 typedef std::uint32_t U __attribute__((vector_size(register_bytes)));
 typedef std::int64_t L __attribute__((vector_size(register_bytes)));
 

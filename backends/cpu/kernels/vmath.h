@@ -58,7 +58,7 @@ NORMA_INLINE F exp_fast(F x) {
   const F t = fma(x, splat(log2_e), splat(round_magic));
   const F n = t - round_magic;
   const F r = fma(n, splat(-ln2_low), fma(n, splat(-ln2_high), x));
-  return (F)(((I)exp_reduced(r) + ((I)t << 23)) & ~zero);
+  return (F)(((U)exp_reduced(r) + ((U)t << 23)) & ~(U)zero);
 }
 
 NORMA_INLINE F log(F x) {
@@ -67,7 +67,7 @@ NORMA_INLINE F log(F x) {
   constexpr std::int32_t sqrt_half = 0x3f3504f3;
   const I tiny = x < 1.17549435e-38f;
   const F normal = tiny ? x * 8388608.0f : x;
-  const I bits = (I)normal - sqrt_half;  // m in [sqrt(1/2), sqrt(2))
+  const I bits = (I)((U)normal - (std::uint32_t)sqrt_half);  // m in [sqrt(1/2), sqrt(2))
   const I exponent = (bits >> 23) - (tiny & 23);
   const F f = (F)((bits & 0x7fffff) + sqrt_half) - 1.0f;
   const F e = __builtin_convertvector(exponent, F);
@@ -124,7 +124,7 @@ NORMA_INLINE NormalTail<n> normal_tail(const F (&a)[n]) {
     each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[7 - step])); });
   });
   each<2>([&](int step) { each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[1 - step])); }); });
-  each<n>([&](int i) { out.exponential[i] = (F)((I)x[i] + ((I)t[i] << 23)); });
+  each<n>([&](int i) { out.exponential[i] = (F)((U)x[i] + ((U)t[i] << 23)); });
   each<n>([&](int i) { out.tail[i] = y[i] * inverse[i] * out.exponential[i]; });
   return out;
 }
@@ -201,7 +201,7 @@ NORMA_INLINE F sin_shifted(F x, int quarter) {
   const F sine = fma(r * r2, poly(r2, s), r);
   const F cosine = fma(r2 * r2, poly(r2, c), fma(r2, splat(-0.5f), splat(1.0f)));
   F y = (q & 1) != 0 ? cosine : sine;
-  y = (F)((I)y ^ ((q & 2) << 30));
+  y = (F)((U)y ^ ((U)(q & 2) << 30));
   for (int i = 0; i < lanes<float>; ++i) {  // rare, and then libm
     if (!(__builtin_fabsf(x[i]) < 1e8f)) y[i] = quarter ? __builtin_cosf(x[i]) : __builtin_sinf(x[i]);
   }
