@@ -2,9 +2,13 @@
 // peak, memory.
 //
 //   norma_bench_step [--json] [--threads N] [--attention TEXT] [--batch N] [--width N --depth N --heads N] [--steps N]
+//                    [--stats | --overhead]
+//
+// --overhead: what it costs to measure every head of every layer. Steps with and without the statistics alternate in one run.
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdlib>
 
@@ -24,14 +28,20 @@ using namespace norma;
 struct Setup {
   std::string attention = "softmax";
   Index threads = 0, batch = 64, width = 192, depth = 12, heads = 3, image = 32, patch = 4, steps = 7;
-  bool json = false, stats = false;
+  bool json = false, stats = false, overhead = false;
 };
 
 struct Row {
   double median_ms = 0, min_ms = 0;
 };
 
-Row time_step(const Setup& s, int threads) {
+Row row_of(std::vector<double> times) {
+  std::sort(times.begin(), times.end());
+  return {times[times.size() / 2], times[0]};
+}
+
+/// Times of steps[0] without statistics and [1] with them; --overhead alternates, else all are of one kind.
+std::array<Row, 2> time_step(const Setup& s, int threads) {
   cpu::set_threads(threads);
   models::ViTConfig c;
   c.image = s.image, c.patch = s.patch, c.classes = 10, c.width = s.width, c.depth = s.depth, c.heads = s.heads;
@@ -43,11 +53,14 @@ Row time_step(const Setup& s, int threads) {
   std::vector<double> label(static_cast<std::size_t>(s.batch));
   for (std::size_t i = 0; i < label.size(); ++i) label[i] = static_cast<double>(i % 10);
   Tensor labels = from_values(label, {s.batch}, {DType::i64});
-  std::vector<double> times;
-  for (Index i = 0; i < s.steps + 2; ++i) {
+  std::array<std::vector<double>, 2> times;
+  const Index kinds = s.overhead ? 2 : 1, warm = 2 * kinds;
+  for (Index i = 0; i < s.steps * kinds + warm; ++i) {
+    // a pair is on, off or off, on in turn, so that a drift of the machine falls on both alike
+    const bool stats = s.overhead ? (i % 4 == 0 || i % 4 == 3) : s.stats;
     const auto start = std::chrono::steady_clock::now();
     inspect::Probe probe(model);
-    if (s.stats) probe.attention("blocks.*.attn.stats");
+    if (stats) probe.attention("blocks.*.attn.stats");
     {
       nn::Training training;
       RandomScope random(1, static_cast<std::uint64_t>(i));
@@ -55,12 +68,11 @@ Row time_step(const Setup& s, int threads) {
     }
     const double norm = train::gradient_norm(model);
     optimizer->step(1e-3, norm > 1 ? 1 / norm : 1);
-    if (s.stats) probe.take_attention();
-    if (i >= 2)
-      times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+    if (stats) probe.take_attention();
+    if (i >= warm)
+      times[stats].push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
   }
-  std::sort(times.begin(), times.end());
-  return {times[times.size() / 2], times[0]};
+  return {times[0].empty() ? Row{} : row_of(times[0]), times[1].empty() ? Row{} : row_of(times[1])};
 }
 
 }  // namespace
@@ -80,6 +92,7 @@ int main(int argc, char** argv) {
     o("patch", s.patch, "patch side");
     o("steps", s.steps, "timed steps");
     o("stats", s.stats, "measure every head's norms in every step");
+    o("overhead", s.overhead, "steps with and without the statistics in turn, and what these cost");
     o("json", s.json, "one JSON object a row");
     o.read_flags({argv + 1, argv + argc});
     o.apply();
@@ -93,7 +106,18 @@ int main(int argc, char** argv) {
                  s.depth, s.heads, s.image, s.image, s.patch, s.batch, s.attention, cpu::name(cpu::isa()), flops / 1e9);
     for (int t : counts) {
       const double peak = bench::fma_peak(t);
-      const Row r = time_step(s, t);
+      const std::array<Row, 2> rows = time_step(s, t);
+      if (s.overhead) {
+        const double median = 100 * (rows[1].median_ms / rows[0].median_ms - 1), best = 100 * (rows[1].min_ms / rows[0].min_ms - 1);
+        if (s.json)
+          fmt::print("{{\"threads\": {}, \"off_ms\": {:.2f}, \"on_ms\": {:.2f}, \"overhead_percent\": {:.2f}, \"overhead_percent_best\": {:.2f}}}\n", t,
+                     rows[0].median_ms, rows[1].median_ms, median, best);
+        else
+          fmt::print("{} thread{}: median {:.1f} ms without statistics, {:.1f} with: {:+.1f} %; best {:.1f} and {:.1f}: {:+.1f} %\n", t, t == 1 ? " " : "s",
+                     rows[0].median_ms, rows[1].median_ms, median, rows[0].min_ms, rows[1].min_ms, best);
+        continue;
+      }
+      const Row r = rows[s.stats];
       rusage use;
       getrusage(RUSAGE_SELF, &use);
       const double rate = flops / r.median_ms / 1e6, mib = static_cast<double>(use.ru_maxrss) / 1024;
