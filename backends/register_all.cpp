@@ -2,6 +2,9 @@
 #include "backends/register_all.h"
 
 #include "backends/cpu/register.h"
+#if defined(NORMA_HAS_CUDA)
+#include "backends/cuda/register.h"
+#endif
 #include "backends/reference/reference.h"
 
 namespace norma {
@@ -9,6 +12,9 @@ namespace norma {
 void register_backends() {
   register_reference();
   register_cpu();
+#if defined(NORMA_HAS_CUDA)
+  register_cuda();
+#endif
 }
 
 }  // namespace norma

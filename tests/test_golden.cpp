@@ -6,6 +6,7 @@
 #include <map>
 
 #include "models/vit.h"
+#include "tests/tested_device.h"
 #include "train/optimizer.h"
 #include "train/safetensors.h"
 
@@ -58,9 +59,11 @@ void compare(const std::string& file, DType dtype, double tolerance) {
   config.image = 8, config.patch = 4, config.classes = 5, config.width = width, config.depth = 2, config.heads = 2;
   config.attention = nn::parse_scoring(golden.attention);
   const bool softmax = config.attention.kind == Scoring::Kind::softmax;
-  models::ViT model(config, 1, {dtype});
+  const Device device = tested_device();
+  models::ViT model(config, 1, {dtype, device});
   nn::assign(model, golden.starting_with("init/"));
-  const Tensor images = cast(golden.tensors.at("images"), dtype), targets = golden.tensors.at("targets");
+  const Tensor images = to(cast(golden.tensors.at("images"), dtype), device),
+               targets = to(golden.tensors.at("targets"), device);
   const auto optimizer = train::Optimizer::make({.lr = 1e-3, .weight_decay = 0.05}, model);
 
   auto check = [&](const std::string& name, const Tensor& found, const std::string& key) {
@@ -92,10 +95,10 @@ void compare(const std::string& file, DType dtype, double tolerance) {
 
 }  // namespace
 
-TEST_CASE("softmax ViT equals PyTorch in f64", "[golden]") { compare("vit_softmax", DType::f64, 1e-11); }
-TEST_CASE("softmax ViT equals PyTorch in f32", "[golden]") { compare("vit_softmax", DType::f32, 1e-5); }
-TEST_CASE("x^3 ViT equals PyTorch in f64", "[golden]") { compare("vit_x3", DType::f64, 1e-11); }
-TEST_CASE("x^3 ViT equals PyTorch in f32", "[golden]") { compare("vit_x3", DType::f32, 1e-5); }
+TEST_CASE("softmax ViT equals PyTorch in f64", "[golden][device]") { compare("vit_softmax", DType::f64, 1e-11); }
+TEST_CASE("softmax ViT equals PyTorch in f32", "[golden][device]") { compare("vit_softmax", DType::f32, 1e-5); }
+TEST_CASE("x^3 ViT equals PyTorch in f64", "[golden][device]") { compare("vit_x3", DType::f64, 1e-11); }
+TEST_CASE("x^3 ViT equals PyTorch in f32", "[golden][device]") { compare("vit_x3", DType::f32, 1e-5); }
 
 TEST_CASE("the compositions equal PyTorch too", "[golden]") {
   NoFusion plain;

@@ -7,13 +7,14 @@
 
 #include "autograd/graph.h"
 #include "checks/op_case.h"
+#include "tests/tested_device.h"
 
 using namespace norma;
 using namespace norma::checks;
 
 namespace {
 
-const Device cpu{Device::Kind::cpu, 0}, reference{Device::Kind::reference, 0};
+const Device tested = tested_device(), reference{Device::Kind::reference, 0};
 
 double eps_of(DType d) { return d == DType::f64 ? 0x1p-52 : d == DType::f32 ? 0x1p-23 : 0x1p-8; }
 
@@ -144,26 +145,26 @@ Tensor copied(const Tensor& x) { return laid_out(x, Layout(x.shape()), x.numel()
 
 }  // namespace
 
-TEST_CASE("values and gradients equal the reference's", "[ops]") {
+TEST_CASE("values and gradients equal the reference's", "[ops][device]") {
   for_each_case([](const OpCase& c) -> std::string {
     const Result wanted = run(c, make_all(c, {DType::f64, reference}));
     for (DType dtype : {DType::f64, DType::f32}) {
-      const Result got = run(c, make_all(c, {dtype, cpu}));
+      const Result got = run(c, make_all(c, {dtype, tested}));
       const std::string text = difference(got, wanted, c.condition * eps_of(dtype));
       if (!text.empty()) return fmt::format("{} {}", dtype, text);
-      if (got.y.device() != cpu) return "the result is on another device";
+      if (got.y.device() != tested) return "the result is on another device";
     }
     return {};
   });
 }
 
-TEST_CASE("bf16 inputs give the f64 result of the same numbers, to bf16", "[ops]") {
+TEST_CASE("bf16 inputs give the f64 result of the same numbers, to bf16", "[ops][device]") {
   for_each_case([](const OpCase& c) -> std::string {
     if (c.bf16 == 0) return {};
-    const Tensors rounded = make_all(c, {DType::bf16, cpu});
+    const Tensors rounded = make_all(c, {DType::bf16, tested});
     Tensors wide;
     for (const Tensor& x : rounded)
-      wide.push_back(is_floating(x.dtype()) ? from_values(x.values(), x.shape(), {DType::f64}) : x);
+      wide.push_back(is_floating(x.dtype()) ? from_values(x.values(), x.shape(), {DType::f64, tested}) : x);
     return difference(run(c, rounded), run(c, wide), c.bf16 * eps_of(DType::bf16));
   });
 }
@@ -171,7 +172,7 @@ TEST_CASE("bf16 inputs give the f64 result of the same numbers, to bf16", "[ops]
 TEST_CASE("first derivatives: full Jacobians", "[ops]") {
   for_each_case([](const OpCase& c) -> std::string {
     if (c.order < 1 || c.large) return {};
-    Tensors inputs = make_all(c, {DType::f64, cpu});
+    Tensors inputs = make_all(c, {DType::f64, tested});
     track(c, inputs);
     const GradcheckReport report = gradcheck(c.run, inputs);
     return report.ok ? "" : report.where;
@@ -181,18 +182,18 @@ TEST_CASE("first derivatives: full Jacobians", "[ops]") {
 TEST_CASE("second derivatives: full Jacobians of the vector-Jacobian product", "[ops]") {
   for_each_case([](const OpCase& c) -> std::string {
     if (c.order < 2 || c.large) return {};
-    Tensors inputs = make_all(c, {DType::f64, cpu});
+    Tensors inputs = make_all(c, {DType::f64, tested});
     track(c, inputs);
     const GradcheckReport report = gradgradcheck(c.run, inputs);
     return report.ok ? "" : report.where;
   });
 }
 
-TEST_CASE("memory layouts of inputs and cotangents change nothing", "[ops]") {
+TEST_CASE("memory layouts of inputs and cotangents change nothing", "[ops][device]") {
   using Change = std::pair<const char*, Tensor (*)(const Tensor&)>;
   for_each_case([](const OpCase& c) -> std::string {
     for (DType dtype : {DType::f64, DType::f32}) {
-      const Tensors inputs = make_all(c, {dtype, cpu});
+      const Tensors inputs = make_all(c, {dtype, tested});
       const Result plain = run(c, mapped(inputs, copied));
       for (const Change& change :
            {Change{"stepped", stepped}, Change{"reversed", reversed}, Change{"transposed", transposed}}) {
@@ -214,14 +215,14 @@ TEST_CASE("memory layouts of inputs and cotangents change nothing", "[ops]") {
   });
 }
 
-TEST_CASE("element-wise cases run on 0-d and on empty tensors", "[ops]") {
+TEST_CASE("element-wise cases run on 0-d and on empty tensors", "[ops][device]") {
   for_each_case([](const OpCase& c) -> std::string {
     if (!c.any_shape) return {};
     for (const Shape& shape : {Shape{}, Shape{0, 3}, Shape{2, 0}}) {
       OpCase changed = c;
       for (Input& in : changed.inputs) in.shape = shape;
       const Result wanted = run(changed, make_all(changed, {DType::f64, reference}));
-      const Result got = run(changed, make_all(changed, {DType::f64, cpu}));
+      const Result got = run(changed, make_all(changed, {DType::f64, tested}));
       if (got.y.shape() != shape) return fmt::format("{} gave {}", shape, got.y.shape());
       if (const std::string text = difference(got, wanted, c.condition * eps_of(DType::f64)); !text.empty())
         return text;
@@ -230,13 +231,13 @@ TEST_CASE("element-wise cases run on 0-d and on empty tensors", "[ops]") {
   });
 }
 
-TEST_CASE("fused ops equal their compositions", "[ops]") {
+TEST_CASE("fused ops equal their compositions", "[ops][device]") {
   for_each_case([](const OpCase& c) -> std::string {
     if (!c.fused) return {};
     for (DType dtype : {DType::f64, DType::f32}) {
-      const Result got = run(c, make_all(c, {dtype, cpu}));
+      const Result got = run(c, make_all(c, {dtype, tested}));
       const NoFusion plain;
-      const Result wanted = run(c, make_all(c, {dtype, cpu}));
+      const Result wanted = run(c, make_all(c, {dtype, tested}));
       const std::string text = difference(got, wanted, 2 * c.condition * eps_of(dtype));
       if (!text.empty()) return fmt::format("{} {}", dtype, text);
     }
@@ -244,22 +245,22 @@ TEST_CASE("fused ops equal their compositions", "[ops]") {
   });
 }
 
-TEST_CASE("the f32 kernels of fused ops do not decline", "[ops]") {
+TEST_CASE("the f32 kernels of fused ops do not decline", "[ops][device]") {
   for_each_case([](const OpCase& c) -> std::string {
     if (!c.fused) return {};
-    Tensors inputs = make_all(c, {DType::f32, cpu});
+    Tensors inputs = make_all(c, {DType::f32, tested});
     track(c, inputs);
     const Tensor y = c.run(inputs);
     return node_of(y)->name == c.op ? "" : fmt::format("the result comes from {}", node_of(y)->name);
   });
 }
 
-TEST_CASE("without tracking the values are the same to the bit, and nothing is recorded", "[ops]") {
+TEST_CASE("without tracking the values are the same to the bit, and nothing is recorded", "[ops][device]") {
   const std::int64_t before = live_nodes();
   for_each_case([before](const OpCase& c) -> std::string {
-    const Result tracked = run(c, make_all(c, {DType::f32, cpu}));
+    const Result tracked = run(c, make_all(c, {DType::f32, tested}));
     const NoGrad off;
-    const Tensor y = c.run(make_all(c, {DType::f32, cpu}));
+    const Tensor y = c.run(make_all(c, {DType::f32, tested}));
     if (y.tracked()) return "the result takes part in a graph";
     const std::string text = difference(y, tracked.y, 0);
     static_cast<void>(before);
@@ -284,7 +285,7 @@ TEST_CASE("error messages", "[ops]") {
 
 TEST_CASE("an empty handle is refused, with the op's name", "[ops]") {
   for_each_case([](const OpCase& c) -> std::string {
-    Tensors inputs = make_all(c, {DType::f32, cpu});
+    Tensors inputs = make_all(c, {DType::f32, tested});
     inputs[0] = Tensor();
     try {
       c.run(inputs);

@@ -6,14 +6,14 @@
 #include <type_traits>
 
 #include "backends/common/functors.h"
-#include "core/dtype.h"
+#include "core/element.h"
 
 namespace norma {
 
 /// The cast of `copy`: floating to integer truncates, cut at the ends of the range, NaN gives 0; anything to bool is !=
 /// 0.
 template <class To, class From>
-inline To convert(From x) {
+NORMA_HD To convert(From x) {
   if constexpr (std::is_same_v<To, From>) {
     return x;
   } else if constexpr (std::is_same_v<From, bf16>) {
@@ -46,13 +46,13 @@ template <class T>
 using Accumulator = std::conditional_t<std::is_integral_v<T>, std::int64_t, double>;
 
 template <class Op, class T>
-inline T apply_unary(Op op, T x, double parameter) {
+NORMA_HD T apply_unary(Op op, T x, double parameter) {
   return convert<T>(op(convert<Compute<T, Op::integers>>(x), parameter));
 }
 
 /// Out is T, or bool for comparisons.
 template <class Out, class Op, class T>
-inline Out apply_binary(Op op, T a, T b) {
+NORMA_HD Out apply_binary(Op op, T a, T b) {
   using C = Compute<T, Op::integers>;
   return convert<Out>(op(convert<C>(a), convert<C>(b)));
 }

@@ -180,7 +180,7 @@ NORMA_HD bool replaces(T candidate, T best) {
 
 /// Calls f(Unary<op>{}) for the run-time op.
 template <class F>
-void with_unary(UnaryOp op, F&& f) {
+NORMA_HD void with_unary(UnaryOp op, F&& f) {
   switch (op) {
 #define NORMA_CASE(word) \
   case UnaryOp::word:    \
@@ -194,7 +194,7 @@ void with_unary(UnaryOp op, F&& f) {
 
 /// Calls f(Binary<op>{}) for the run-time op.
 template <class F>
-void with_binary(BinaryOp op, F&& f) {
+NORMA_HD void with_binary(BinaryOp op, F&& f) {
   switch (op) {
 #define NORMA_CASE(word) \
   case BinaryOp::word:   \

@@ -2,8 +2,8 @@
 // false) for bf16 and for operands whose rows are not dense or not evenly spaced.
 #include <algorithm>
 #include <array>
-#include <optional>
 
+#include "backends/common/rows.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/parallel.h"
 #include "backends/cpu/vector_kernels.h"
@@ -14,28 +14,6 @@ namespace {
 constexpr Index grain = 16384;   // elements of a task
 constexpr Index max_blocks = 64;  // of rows, each with its own sums for dweight and dbias
 constexpr int sums_slot = 8;     // of scratch()
-
-/// A tensor as `count` rows of n dense elements, `step` elements apart.
-struct Rows {
-  Index count = 1, n = 0, step = 0;
-};
-std::optional<Rows> rows_of(const View& v) {
-  const Layout& layout = v.layout;
-  const int last = layout.rank() - 1;
-  if (last < 0 || (layout.shape[last] > 1 && layout.strides[last] != 1)) return std::nullopt;
-  Rows rows{1, layout.shape[last], layout.shape[last]};
-  for (int axis = last - 1; axis >= 0; --axis) {
-    const Index size = layout.shape[axis];
-    if (size == 1) continue;
-    if (rows.count == 1) {
-      rows.step = layout.strides[axis];
-    } else if (layout.strides[axis] != rows.step * rows.count) {
-      return std::nullopt;
-    }
-    rows.count *= size;
-  }
-  return rows;
-}
 
 Index rows_per_task(Index n) { return std::max<Index>(1, grain / std::max<Index>(1, n)); }
 
@@ -106,7 +84,7 @@ void norm_backward(const LayerNormBackward& args, NormRows<T> all, Index row_cou
 }  // namespace
 
 bool CpuBackend::softmax(const View& x, const View& y, bool log) {
-  const auto from = rows_of(x), to = rows_of(y);
+  const auto from = dense_rows_of(x), to = dense_rows_of(y);
   if (!from || !to || y.dtype != x.dtype) return false;
   return visit_wide(x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
@@ -120,7 +98,7 @@ bool CpuBackend::softmax(const View& x, const View& y, bool log) {
 }
 
 bool CpuBackend::softmax_backward(const View& y, const View& dy, const View& dx, bool log) {
-  const auto value = rows_of(y), from = rows_of(dy), to = rows_of(dx);
+  const auto value = dense_rows_of(y), from = dense_rows_of(dy), to = dense_rows_of(dx);
   if (!value || !from || !to || !is(y.dtype, {&dy, &dx})) return false;
   return visit_wide(y.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
@@ -134,7 +112,7 @@ bool CpuBackend::softmax_backward(const View& y, const View& dy, const View& dx,
 }
 
 bool CpuBackend::layer_norm(const LayerNorm& args) {
-  const auto from = rows_of(args.x), to = rows_of(args.y);
+  const auto from = dense_rows_of(args.x), to = dense_rows_of(args.y);
   if (!from || !to || !is(args.x.dtype, {&args.y, args.weight, args.bias, args.mean, args.rstd}) ||
       !dense({args.weight, args.bias, args.mean, args.rstd}))
     return false;
@@ -156,7 +134,7 @@ bool CpuBackend::layer_norm(const LayerNorm& args) {
 
 bool CpuBackend::layer_norm_backward(const LayerNormBackward& args) {
   const View* dx = args.dx.data ? &args.dx : nullptr;
-  const auto from = rows_of(args.x), gradient = rows_of(args.dy), to = dx ? rows_of(*dx) : Rows{};
+  const auto from = dense_rows_of(args.x), gradient = dense_rows_of(args.dy), to = dx ? dense_rows_of(*dx) : DenseRows{};
   if (!from || !gradient || !to || !args.rstd || (!args.rms && !args.mean) ||
       !is(args.x.dtype, {&args.dy, dx, args.weight, args.mean, args.rstd, args.dweight, args.dbias}) ||
       !dense({args.weight, args.mean, args.rstd, args.dweight, args.dbias}))
@@ -176,9 +154,9 @@ bool CpuBackend::layer_norm_backward(const LayerNormBackward& args) {
 }
 
 bool CpuBackend::cross_entropy(const CrossEntropy& args) {
-  const auto from = rows_of(args.logits), to = args.dlogits ? rows_of(*args.dlogits) : Rows{};
+  const auto from = dense_rows_of(args.logits), to = args.dlogits ? dense_rows_of(*args.dlogits) : DenseRows{};
   const bool soft = args.targets.dtype != DType::i64;
-  const auto target = soft ? rows_of(args.targets) : Rows{};
+  const auto target = soft ? dense_rows_of(args.targets) : DenseRows{};
   if (!from || !to || !target || from->n == 0 || !is(args.logits.dtype, {args.dlogits, &args.loss}) ||
       (soft && args.targets.dtype != args.logits.dtype) || !args.loss.layout.contiguous() ||
       (!soft && !args.targets.layout.contiguous()))

@@ -1,0 +1,132 @@
+// The verbs attention and attention_backward: whether the fused kernels cover the case, and the problem as plain data.
+#include <algorithm>
+#include <cmath>
+
+#include "backends/common/draws.h"
+#include "backends/cuda/cuda_backend.h"
+#include "backends/cuda/kernels/attention.h"
+
+namespace norma::cuda {
+namespace {
+
+constexpr Index most_heads = 65535;  // of a grid's second axis
+
+bool dense_rows(const View& x) { return x.shape()[3] == 1 || x.layout.stride(3) == 1; }
+
+/// Layouts, sizes and options that the kernels are written for.
+bool covered(const Attention& a, const View& q, const View& v, std::initializer_list<const View*> tensors) {
+  for (const View* x : tensors)
+    if (x->numel() == 0 || !dense_rows(*x) || x->dtype != q.dtype || x->shape()[2] > (1 << 24)) return false;
+  if (q.shape()[3] > attention_max_width || v.shape()[3] > attention_max_width) return false;
+  if (q.shape()[0] * q.shape()[1] > most_heads) return false;
+  if (a.stats && (a.stats->dtype != DType::f64 || !a.stats->layout.contiguous())) return false;
+  if (a.key_mask && a.key_mask->dtype != DType::boolean) return false;
+  if (a.scoring.normalize && a.scoring.kind != Scoring::Kind::polynomial) return false;
+  return a.dropout >= 0 && a.dropout < 1;
+}
+
+HeadTensor head_tensor(const View& x) { return {x.data, x.layout.stride(0), x.layout.stride(1), x.layout.stride(2)}; }
+
+void describe_scoring(const Scoring& s, AttentionProblem& p) {
+  const auto keys = static_cast<double>(p.keys);
+  double factor = 1;
+  p.degree = s.degree();
+  for (std::size_t i = 0; i < s.coefficient.size(); ++i) p.coefficient[i] = static_cast<float>(s.coefficient[i]);
+  p.normalize = s.normalize;
+  p.bias = static_cast<float>(s.bias - (s.bias_minus_log_keys ? std::log(keys) : 0.0));
+  switch (s.kind) {
+    case Scoring::Kind::softmax: p.phi = Phi::softmax; return;
+    case Scoring::Kind::sigmoid: p.phi = Phi::sigmoid; break;
+    case Scoring::Kind::relu: p.phi = Phi::relu; break;
+    case Scoring::Kind::polynomial:
+      p.phi = Phi::polynomial;
+      if (s.monomial() && s.degree() >= 1 && s.degree() <= 4) {
+        p.phi = static_cast<Phi>(static_cast<int>(Phi::power1) + s.degree() - 1);
+        factor = s.coefficient[static_cast<std::size_t>(s.degree())];
+      }
+  }
+  if (s.normalize) factor = 1;  // a constant factor falls out of a / sum a
+  if (!s.normalize) switch (s.scale) {
+      case Scoring::Scale::one: break;
+      case Scoring::Scale::inverse_sqrt_keys: factor /= std::sqrt(keys); break;
+      case Scoring::Scale::inverse_keys: factor /= keys; break;
+      case Scoring::Scale::inverse_sqrt_valid_keys: p.row_scale = RowScale::inverse_sqrt_visible; break;
+      case Scoring::Scale::inverse_valid_keys: p.row_scale = RowScale::inverse_visible; break;
+    }
+  p.factor = static_cast<float>(factor);
+}
+
+AttentionProblem describe(const Attention& a, const View& q, const View& k, const View& v, const View& out) {
+  AttentionProblem p;
+  p.q = head_tensor(q), p.k = head_tensor(k), p.v = head_tensor(v), p.out = head_tensor(out);
+  const auto size = [](const View& x, int axis) { return static_cast<std::int32_t>(x.shape()[axis]); };
+  p.batches = size(q, 0), p.heads = size(q, 1), p.rows = size(q, 2), p.d = size(q, 3), p.keys = size(k, 2), p.e = size(v, 3);
+  p.scale = static_cast<float>(a.scale);
+  describe_scoring(a.scoring, p);
+  p.causal = a.causal;
+  if (a.key_mask) {
+    p.key_mask = a.key_mask->as<std::uint8_t>();
+    p.mask_batch = a.key_mask->layout.stride(0), p.mask_key = a.key_mask->layout.stride(1);
+  }
+  p.drop = a.dropout > 0;
+  p.drop_below = drop_threshold(a.dropout), p.keep_scale = static_cast<float>(keep_scale(a.dropout));
+  p.stream = a.stream, p.small = static_cast<float>(a.small);
+  return p;
+}
+
+void take_lse(const View& lse, AttentionProblem& p) {
+  p.lse = lse.as<float>();
+  p.lse_batch = lse.layout.stride(0), p.lse_head = lse.layout.stride(1), p.lse_row = lse.layout.stride(2);
+}
+
+Index blocks_of(const AttentionProblem& p, Index rows) { return (p.rows + rows - 1) / rows; }
+Index counts_of(const AttentionProblem& p) {
+  return p.key_mask && p.row_scale != RowScale::constant ? Index{p.batches} * (p.keys + 1) : 0;
+}
+
+}  // namespace
+
+bool CudaBackend::attention(const AttentionForward& a) {
+  if (!covered(a, a.q, a.v, {&a.q, &a.k, &a.v, &a.out})) return false;
+  if (a.q.dtype != DType::f32) return false;
+  if (a.row_lse && a.row_lse->dtype != DType::f32) return false;
+  AttentionProblem p = describe(a, a.q, a.k, a.v, a.out);
+  if (a.row_lse) take_lse(*a.row_lse, p);
+  const Scratch counts = scratch<std::int32_t>(counts_of(p));
+  if (counts_of(p) > 0) {
+    count_visible_keys(stream(), p, counts.as<std::int32_t>());
+    p.seen_before = counts.as<std::int32_t>();
+  }
+  const Index heads = Index{p.batches} * p.heads, blocks = blocks_of(p, forward_block_rows_f32);
+  const Scratch partial = scratch<double>(a.stats ? heads * blocks * attention_stats : 0);
+  if (a.stats) p.partial_stats = partial.as<double>(), p.stats = a.stats->as<double>();
+  attention_forward_f32(stream(), p);
+  if (a.stats) merge_attention_stats(stream(), p, static_cast<std::int32_t>(blocks), false);
+  return true;
+}
+
+bool CudaBackend::attention_backward(const AttentionBackward& a) {
+  if (!covered(a, a.q, a.v, {&a.q, &a.k, &a.v, &a.dout, &a.dq, &a.dk, &a.dv})) return false;
+  if (a.q.dtype != DType::f32) return false;
+  const bool softmax = a.scoring.kind == Scoring::Kind::softmax;
+  if (softmax && (!a.row_lse.data || a.row_lse.dtype != DType::f32)) return false;
+  if ((softmax || a.scoring.normalize) && (!a.out.data || a.out.dtype != DType::f32 || !dense_rows(a.out))) return false;
+  const bool needs_out = softmax || a.scoring.normalize;
+  AttentionProblem p = describe(a, a.q, a.k, a.v, needs_out ? a.out : a.dout);
+  p.dout = head_tensor(a.dout), p.dq = head_tensor(a.dq), p.dk = head_tensor(a.dk), p.dv = head_tensor(a.dv);
+  if (softmax) take_lse(a.row_lse, p);
+  const Scratch counts = scratch<std::int32_t>(counts_of(p));
+  if (counts_of(p) > 0) {
+    count_visible_keys(stream(), p, counts.as<std::int32_t>());
+    p.seen_before = counts.as<std::int32_t>();
+  }
+  const Index heads = Index{p.batches} * p.heads, blocks = blocks_of(p, backward_block_rows_f32);
+  const Scratch rows = scratch<float>(2 * heads * p.rows), partial = scratch<double>(a.stats ? heads * blocks * attention_stats : 0);
+  p.row_delta = rows.as<float>(), p.row_factor = p.row_delta + heads * p.rows;
+  if (a.stats) p.partial_stats = partial.as<double>(), p.stats = a.stats->as<double>();
+  attention_backward_f32(stream(), p);
+  if (a.stats) merge_attention_stats(stream(), p, static_cast<std::int32_t>(blocks), true);
+  return true;
+}
+
+}  // namespace norma::cuda

@@ -1,0 +1,95 @@
+// The CUDA backend. The host side of each family of verbs has its file here, its kernels theirs in kernels/*.cu: memory.cpp,
+// elementwise.cpp, reduce.cpp, index.cpp, norm.cpp, products.cpp, attention.cpp, optimizer.cpp. Built against a device or,
+// for the tests, against the emulator: runtime.h.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <optional>
+
+#include "backends/cuda/pool.h"
+#include "backends/cuda/runtime.h"
+
+namespace norma::cuda {
+
+class CudaBackend : public Backend {
+ public:
+  explicit CudaBackend(int index);
+  ~CudaBackend() override;
+  std::string_view name() const override { return "cuda"; }
+
+  void* allocate(std::size_t bytes) override;
+  void release(void* block, std::size_t bytes) override;
+  void upload(void* device, const void* host, std::size_t bytes) override;
+  void download(void* host, const void* device, std::size_t bytes) override;
+  void synchronize() override;
+  MemoryUse memory() const override;
+  void reset_peak() override;
+
+  void copy(const View& in, const View& out) override;
+  void fill(double value, const View& out) override;
+  void unary(UnaryOp op, const View& x, const View& out, double parameter) override;
+  void binary(BinaryOp op, const View& a, const View& b, const View& out) override;
+  void where(const View& condition, const View& a, const View& b, const View& out) override;
+
+  void reduce(ReduceOp op, const View& x, const View& out) override;
+  void cumsum(const View& x, int axis, const View& out) override;
+  double sum_of_squares(const View& x) override;
+
+  void matmul(const View& a, const View& b, const View& out) override;
+  bool linear(const Linear& args) override;
+  bool linear_backward(const LinearBackward& args) override;
+
+  void gather(const View& x, int axis, const View& index, const View& out) override;
+  void scatter_add(const View& x, int axis, const View& index, const View& out) override;
+  void index_select(const View& x, int axis, const View& index, const View& out) override;
+  void index_add(const View& x, int axis, const View& index, const View& out) override;
+  Index check_index(const View& index, Index limit) override;
+
+  void unfold(const View& x, const Window& window, const View& columns) override;
+  void fold(const View& columns, const Window& window, const View& x) override;
+  void random(RandomKind kind, RandomStream stream, double p, const View& out) override;
+
+  bool softmax(const View& x, const View& y, bool log) override;
+  bool softmax_backward(const View& y, const View& dy, const View& dx, bool log) override;
+  bool gelu_backward(const View& x, const View& dy, const View& dx) override;
+  bool layer_norm(const LayerNorm& args) override;
+  bool layer_norm_backward(const LayerNormBackward& args) override;
+  bool cross_entropy(const CrossEntropy& args) override;
+  bool attention(const AttentionForward& args) override;
+  bool attention_backward(const AttentionBackward& args) override;
+  bool adamw(const AdamW& args) override;
+
+  std::unique_ptr<Graph> capture(const std::function<void()>& step) override;
+
+ private:
+  /// A piece of device memory for one verb; it goes back to the pool at once, and the stream's order keeps it safe.
+  class Scratch {
+   public:
+    Scratch(Pool& pool, std::size_t bytes) : pool_(pool), bytes_(bytes), data_(pool.allocate(bytes)) {}
+    ~Scratch() { pool_.release(data_, bytes_); }
+    Scratch(const Scratch&) = delete;
+    template <class T>
+    T* as() const { return static_cast<T*>(data_); }
+
+   private:
+    Pool& pool_;
+    std::size_t bytes_;
+    void* data_;
+  };
+  template <class T>
+  Scratch scratch(Index count) { return Scratch(pool_, static_cast<std::size_t>(count) * sizeof(T)); }
+  void* stream() { return runtime_->stream(); }
+  void refuse_in_capture(const char* what) const;
+  View blas_ready(const View& m, std::optional<Scratch>& room);
+  void multiply(const View& left, const View& right, const View& out);
+
+  std::unique_ptr<Runtime> runtime_;
+  Pool pool_;
+  std::unique_ptr<Blas> blas_;
+  std::array<void*, 2> staging_{};  // pinned
+  int next_staging_ = 0;
+  bool capturing_ = false;
+};
+
+}  // namespace norma::cuda

@@ -1,0 +1,334 @@
+#include "backends/cuda/emulator/emulator.h"
+
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <cstdlib>
+#include <deque>
+#include <exception>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+namespace norma::cuda::emulator {
+namespace {
+
+constexpr std::size_t stack_bytes = std::size_t{256} << 10, guard_bytes = 64;
+
+struct Copy {
+  void* to;
+  std::array<char, 16> bytes;
+};
+
+/// Where to go on. After its start a fiber is entered by longjmp, which, unlike swapcontext, asks the system for nothing.
+struct Context {
+  ucontext_t start;
+  jmp_buf jump;
+  bool started = false;
+};
+
+/// One stack, and the thread that runs on it now.
+struct Fiber {
+  Context context;
+  std::unique_ptr<char[]> stack{new char[stack_bytes]};
+  unsigned thread = 0;
+  std::vector<std::vector<Copy>> copies;  // groups of asynchronous copies under way; the last is open
+};
+
+struct Warp {
+  Slots slots[2];
+  const char* what = nullptr;
+  unsigned arrived = 0, turn = 0;
+  std::vector<Fiber*> waiting;
+};
+
+class Block {
+ public:
+  void run(const std::function<void()>& kernel, bool falling);
+
+  void barrier() {
+    Fiber* me = current_;
+    if (++at_barrier_ == here_.threads) {
+      at_barrier_ = 0;
+      for (Fiber* f : waiting_) ready_.push_back(f);
+      waiting_.clear();
+      return;
+    }
+    waiting_.push_back(me);
+    wait(me);
+  }
+
+  const Slots& exchange(const char* what, const void* mine, std::size_t bytes) {
+    Fiber* me = current_;
+    Warp& warp = warps_[me->thread / 32];
+    if (warp.arrived == 0) warp.what = what;
+    if (std::string_view(warp.what) != what)
+      fail("emulator: thread {} of block {} reaches {} where a lane of its warp reached {}", me->thread, place(), what,
+           warp.what);
+    Slots& slots = warp.slots[warp.turn % 2];  // the lanes still read the other when one is here again
+    if (bytes) std::memcpy(slots.bytes[me->thread % 32], mine, bytes);
+    if (++warp.arrived == 32) {
+      warp.arrived = 0;
+      ++warp.turn;
+      for (Fiber* f : warp.waiting) ready_.push_back(f);
+      warp.waiting.clear();
+    } else {
+      warp.waiting.push_back(me);
+      wait(me);
+    }
+    return slots;
+  }
+
+  std::vector<std::vector<Copy>>& copies() { return current_->copies; }
+
+  Here here_;
+
+ private:
+  static void enter();
+  void fiber_body();
+  void wait(Fiber* me) { switch_to(me->context, main_, me); }
+  void resume(Fiber* f) {
+    current_ = f;
+    here_.thread = f->thread;
+    switch_to(main_, f->context, nullptr, f);
+    current_ = nullptr;
+  }
+  void switch_to(Context& from, Context& to, Fiber* leaving, Fiber* entering = nullptr);
+  std::string place() const { return fmt::format("({}, {}, {})", here_.block[0], here_.block[1], here_.block[2]); }
+
+  const std::function<void()>* kernel_ = nullptr;
+  bool falling_ = false;
+  unsigned started_ = 0, finished_ = 0, at_barrier_ = 0;
+  std::vector<std::unique_ptr<Fiber>> fibers_;  // kept for later blocks
+  std::vector<Fiber*> idle_;
+  std::deque<Fiber*> ready_;
+  std::vector<Fiber*> waiting_;
+  std::vector<Warp> warps_;
+  Context main_;
+  Fiber* current_ = nullptr;
+  std::exception_ptr error_;
+#if defined(__SANITIZE_ADDRESS__)
+  const void* main_stack_ = nullptr;
+  std::size_t main_stack_bytes_ = 0;
+#endif
+};
+
+thread_local Block* running = nullptr;
+bool turned_order = false;
+
+void Block::switch_to(Context& from, Context& to, Fiber* leaving, [[maybe_unused]] Fiber* entering) {
+#if defined(__SANITIZE_ADDRESS__)
+  void* fake = nullptr;
+  if (entering)
+    __sanitizer_start_switch_fiber(&fake, entering->stack.get(), stack_bytes);
+  else
+    __sanitizer_start_switch_fiber(&fake, main_stack_, main_stack_bytes_);
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  swapcontext(&from.start, &to.start);
+#else
+  if (_setjmp(from.jump) == 0) {
+    from.started = true;
+    if (to.started) _longjmp(to.jump, 1);
+    setcontext(&to.start);
+  }
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+  if (leaving)  // back on the fiber: the scheduler was left behind
+    __sanitizer_finish_switch_fiber(fake, &main_stack_, &main_stack_bytes_);
+  else
+    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+#endif
+  if (leaving) here_.thread = leaving->thread;
+}
+
+void Block::enter() {
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(nullptr, &running->main_stack_, &running->main_stack_bytes_);
+#endif
+  running->fiber_body();
+}
+
+/// Runs threads one after the other until none is left; a thread that waits keeps the fiber meanwhile.
+void Block::fiber_body() {
+  for (;;) {
+    Fiber* me = current_;
+    while (!error_ && started_ < here_.threads) {
+      const unsigned n = started_++;
+      me->thread = here_.thread = falling_ ? here_.threads - 1 - n : n;
+      me->copies.clear();
+      try {
+        (*kernel_)();
+        if (!me->copies.empty()) fail("emulator: thread {} of block {} leaves with copies it did not wait for", me->thread, place());
+      } catch (...) {
+        error_ = std::current_exception();
+      }
+      ++finished_;
+    }
+    idle_.push_back(me);
+    switch_to(me->context, main_, me);
+  }
+}
+
+void Block::run(const std::function<void()>& kernel, bool falling) {
+  kernel_ = &kernel;
+  falling_ = falling;
+  started_ = finished_ = at_barrier_ = 0;
+  error_ = nullptr;
+  if (warps_.size() < here_.threads / 32) warps_.resize(here_.threads / 32);
+  for (Warp& warp : warps_) warp.arrived = 0, warp.waiting.clear();
+  ready_.clear(), waiting_.clear();
+  idle_.clear();
+  for (auto& f : fibers_) idle_.push_back(f.get());
+  for (auto& f : fibers_) f->thread = 0;
+  while (finished_ < here_.threads && !error_) {
+    Fiber* next = nullptr;
+    if (!ready_.empty()) {
+      next = ready_.front();
+      ready_.pop_front();
+    } else if (started_ < here_.threads) {
+      if (idle_.empty()) {
+        fibers_.push_back(std::make_unique<Fiber>());
+        Fiber* f = fibers_.back().get();
+        getcontext(&f->context.start);
+        f->context.start.uc_stack = {f->stack.get(), 0, stack_bytes};
+        f->context.start.uc_link = nullptr;
+        makecontext(&f->context.start, &Block::enter, 0);
+        next = f;
+      } else {
+        next = idle_.back();
+        idle_.pop_back();
+      }
+    } else {
+      unsigned at_exchange = 0;
+      const char* what = "";
+      for (const Warp& warp : warps_)
+        if (warp.arrived) at_exchange += warp.arrived, what = warp.what;
+      error_ = std::make_exception_ptr(Error(fmt::format(
+          "emulator: block {} is stuck: {} threads wait at a barrier, {} at {}, {} have left; all of a block must reach a barrier, all "
+          "of a warp an exchange",
+          place(), at_barrier_, at_exchange, at_exchange ? what : "an exchange", finished_)));
+      break;
+    }
+    resume(next);
+  }
+  if (error_) {
+    fibers_.clear();  // abandoned in the middle of a kernel
+    std::rethrow_exception(error_);
+  }
+}
+
+}  // namespace
+
+Here& here() { return running->here_; }
+void block_barrier() { running->barrier(); }
+const Slots& exchange(const char* what, const void* mine, std::size_t bytes) { return running->exchange(what, mine, bytes); }
+void turn_order(bool turned) { turned_order = turned; }
+
+void copy_async(void* shared, const void* global, bool present) {
+  const auto address = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p); };
+  if (address(shared) % 16 || (present && address(global) % 16))
+    fail("emulator: copy_async to {:#x} from {:#x}: both must be multiples of 16", address(shared), address(global));
+  auto& copies = running->copies();
+  if (copies.empty()) copies.emplace_back();
+  Copy copy{shared, {}};
+  if (present) std::memcpy(copy.bytes.data(), global, 16);
+  copies.back().push_back(copy);
+}
+
+void commit_copies() {
+  auto& copies = running->copies();
+  if (copies.empty()) copies.emplace_back();
+  copies.emplace_back();
+}
+
+void wait_copies(int pending) {
+  auto& copies = running->copies();
+  while (!copies.empty() && static_cast<int>(copies.size()) - 1 > pending) {
+    for (const Copy& copy : copies.front()) std::memcpy(copy.to, copy.bytes.data(), 16);
+    copies.erase(copies.begin());
+  }
+  if (copies.size() == 1 && copies[0].empty()) copies.clear();
+}
+
+namespace {
+float bf16_half(std::uint32_t pair, std::size_t half) {
+  const std::uint32_t bits = (half ? pair >> 16 : pair & 0xffffu) << 16;
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
+}  // namespace
+
+void mma_16x8x16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+  struct Fragment {
+    std::uint32_t a[4], b[2];
+  };
+  const auto all = exchange_as<Fragment>("mma", {{a[0], a[1], a[2], a[3]}, {b0, b1}});
+  const std::size_t lane = here().thread % 32;
+  for (std::size_t i = 0; i < 4; ++i) {
+    const std::size_t row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+    float sum = d[i];
+    for (std::size_t k = 0; k < 16; ++k) {
+      const float x = bf16_half(all[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2], k % 2);
+      const float y = bf16_half(all[column * 4 + k % 8 / 2].b[k / 8], k % 2);
+      sum += x * y;
+    }
+    d[i] = sum;
+  }
+}
+
+void load_matrices(std::uint32_t (&r)[4], const void* row, bool transposed) {
+  if (reinterpret_cast<std::uintptr_t>(row) % 16)
+    fail("emulator: thread {}: load_matrices from an address that is not a multiple of 16", here().thread);
+  const auto rows = exchange_as<const void*>(transposed ? "load_matrices_transposed" : "load_matrices", row);
+  const std::size_t lane = here().thread % 32;
+  const auto element = [&](std::size_t matrix, std::size_t i, std::size_t j) -> std::uint32_t {
+    std::uint16_t x;
+    std::memcpy(&x, static_cast<const char*>(rows[matrix * 8 + i]) + 2 * j, 2);
+    return x;
+  };
+  for (std::size_t m = 0; m < 4; ++m) {
+    const std::size_t i = lane / 4, j = lane % 4 * 2;
+    r[m] = transposed ? element(m, j, i) | element(m, j + 1, i) << 16 : element(m, i, j) | element(m, i, j + 1) << 16;
+  }
+}
+
+void run_grid(std::array<unsigned, 3> grid, unsigned threads, std::size_t shared, const std::function<void()>& kernel) {
+  if (threads == 0 || threads % 32 || threads > 1024)
+    fail("emulator: a block of {} threads; it must be a multiple of 32 up to 1024", threads);
+  if (grid[0] > 0x7fffffffu || grid[1] > 65535 || grid[2] > 65535)
+    fail("emulator: a grid of ({}, {}, {}) blocks; the device allows (2147483647, 65535, 65535)", grid[0], grid[1], grid[2]);
+  if (shared > std::size_t{163} << 10) fail("emulator: {} bytes of shared memory; sm_80 has 163 KiB a block", shared);
+  static thread_local std::unique_ptr<Block> block;
+  if (!block) block = std::make_unique<Block>();
+  if (running) fail("emulator: a kernel starts a kernel");
+  const std::unique_ptr<char, void (*)(void*)> memory(
+      static_cast<char*>(std::aligned_alloc(64, (shared + guard_bytes + 63) / 64 * 64)), std::free);
+  running = block.get();
+  struct Reset {
+    ~Reset() { running = nullptr; }
+  } reset;
+  Here& at = block->here_;
+  at.grid = grid, at.threads = threads, at.shared = memory.get();
+  unsigned number = 0;
+  for (unsigned z = 0; z < grid[2]; ++z)
+    for (unsigned y = 0; y < grid[1]; ++y)
+      for (unsigned x = 0; x < grid[0]; ++x, ++number) {
+        at.block = {x, y, z};
+        std::memset(memory.get(), 0xff, shared);  // NaN in every floating type
+        std::memset(memory.get() + shared, 0x5a, guard_bytes);
+        block->run(kernel, (number % 2 == 1) != turned_order);
+        for (std::size_t i = 0; i < guard_bytes; ++i)
+          if (memory.get()[shared + i] != 0x5a)
+            fail("emulator: block ({}, {}, {}) wrote past its {} bytes of shared memory", x, y, z, shared);
+      }
+}
+
+}  // namespace norma::cuda::emulator

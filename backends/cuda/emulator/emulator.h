@@ -1,0 +1,57 @@
+// Runs kernels on the host: the threads of a block as fibers that switch at barriers and at exchanges within a warp. It holds
+// the kernels to the rules of the device: every thread of a block reaches the same barriers, every lane of a warp the same
+// exchanges; shared memory holds NaN when a block starts; asynchronous copies arrive only when waited for; threads run in rising
+// or falling order from block to block, so that a missing barrier shows. A broken rule throws Error.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+
+namespace norma::cuda::emulator {
+
+/// Where the running fiber is.
+struct Here {
+  unsigned thread = 0, threads = 0;
+  std::array<unsigned, 3> block{}, grid{};
+  char* shared = nullptr;
+};
+Here& here();
+
+void block_barrier();
+
+constexpr std::size_t slot_bytes = 64;
+/// What the 32 lanes of a warp bring to an exchange: lane l's bytes at [l]. Valid until the lane's next exchange.
+struct alignas(64) Slots {
+  char bytes[32][slot_bytes];
+};
+/// All lanes of the warp meet; `what` must be the same for all of them.
+const Slots& exchange(const char* what, const void* mine, std::size_t bytes);
+
+template <class T>
+std::array<T, 32> exchange_as(const char* what, const T& mine) {
+  static_assert(sizeof(T) <= slot_bytes);
+  const Slots& slots = exchange(what, &mine, sizeof(T));
+  std::array<T, 32> all;
+  for (std::size_t lane = 0; lane < 32; ++lane) std::memcpy(&all[lane], slots.bytes[lane], sizeof(T));
+  return all;
+}
+
+void mma_16x8x16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1);
+void load_matrices(std::uint32_t (&r)[4], const void* row, bool transposed);
+void copy_async(void* shared, const void* global, bool present);
+void commit_copies();
+void wait_copies(int pending);
+
+/// Runs `kernel` for every thread of every block.
+void run_grid(std::array<unsigned, 3> grid, unsigned threads, std::size_t shared, const std::function<void()>& kernel);
+
+/// A stream in order: runs `work` now, or, while the stream is captured, keeps it for the graph.
+void enqueue(void* stream, std::function<void()> work);
+
+/// Threads run in falling order in blocks of odd number, or, turned, in those of even number.
+void turn_order(bool turned);
+
+}  // namespace norma::cuda::emulator

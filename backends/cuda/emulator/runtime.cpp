@@ -1,0 +1,135 @@
+// The machine without a device: host memory, a stream that does its work at once or keeps it for a graph, products by plain loops.
+#include "backends/cuda/runtime.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include "backends/cuda/emulator/emulator.h"
+
+namespace norma::cuda {
+namespace {
+
+using Work = std::vector<std::function<void()>>;
+
+struct EmulatedStream {
+  bool captured = false;
+  Work recorded;
+};
+
+class EmulatedGraph : public Backend::Graph {
+ public:
+  explicit EmulatedGraph(Work work) : work_(std::move(work)) {}
+  void replay() override {
+    for (const auto& part : work_) part();
+  }
+
+ private:
+  Work work_;
+};
+
+class EmulatedRuntime : public Runtime {
+ public:
+  void* stream() override { return &stream_; }
+  unsigned multiprocessors() const override { return 4; }
+  void* allocate(std::size_t bytes) override {
+    const std::size_t rounded = (bytes + 63) / 64 * 64;
+    if (exact_blocks()) return std::malloc(std::max<std::size_t>(bytes, 1));
+    void* block = bytes > (std::size_t{1} << 34) ? nullptr : std::aligned_alloc(64, std::max<std::size_t>(rounded, 64));
+    if (block) std::memset(block, 0xff, bytes);  // NaN: what no kernel wrote shows
+    return block;
+  }
+  void free(void* block) override { std::free(block); }
+  std::size_t free_bytes() override { return std::size_t{1} << 34; }
+  std::string text() const override { return "cuda:0 (emulated)"; }
+  bool exact_blocks() const override {
+#if defined(__SANITIZE_ADDRESS__)
+    return true;
+#else
+    return false;
+#endif
+  }
+  void* allocate_pinned(std::size_t bytes) override { return std::aligned_alloc(64, (bytes + 63) / 64 * 64); }
+  void free_pinned(void* block) override { std::free(block); }
+  void copy_to_device(void* device, const void* pinned, std::size_t bytes) override { std::memcpy(device, pinned, bytes); }
+  void copy_to_host(void* pinned, const void* device, std::size_t bytes) override { std::memcpy(pinned, device, bytes); }
+  void synchronize() override {}
+  void mark(int) override {}
+  void wait(int) override {}
+  void begin_capture() override { stream_.captured = true; }
+  std::unique_ptr<Backend::Graph> end_capture() override {
+    stream_.captured = false;
+    return std::make_unique<EmulatedGraph>(std::exchange(stream_.recorded, {}));
+  }
+
+ private:
+  EmulatedStream stream_;
+};
+
+template <class T>
+double element(const Gemm::Operand& x, Index batch, Index row, Index column) {
+  const Index at = batch * x.batch_stride + (x.transposed ? row + column * x.pitch : row * x.pitch + column);
+  return static_cast<double>(static_cast<const T*>(x.data)[at]);
+}
+
+template <class T, class Out>
+void multiply_all(const Gemm& g) {
+  std::vector<double> a(static_cast<std::size_t>(g.k)), row(static_cast<std::size_t>(g.n));
+  for (Index batch = 0; batch < g.batch; ++batch)
+    for (Index i = 0; i < g.m; ++i) {
+      row.assign(row.size(), 0);
+      for (Index k = 0; k < g.k; ++k) {
+        const double x = element<T>(g.a, batch, i, k);
+        for (Index j = 0; j < g.n; ++j) row[static_cast<std::size_t>(j)] += x * element<T>(g.b, batch, k, j);
+      }
+      Out* to = static_cast<Out*>(g.c) + batch * g.c_batch_stride + i * g.c_pitch;
+      for (Index j = 0; j < g.n; ++j) to[j] = Out(static_cast<float>(row[static_cast<std::size_t>(j)]));
+      if constexpr (std::is_same_v<Out, double>)
+        for (Index j = 0; j < g.n; ++j) to[j] = row[static_cast<std::size_t>(j)];
+    }
+}
+
+class EmulatedBlas : public Blas {
+ public:
+  explicit EmulatedBlas(Runtime& runtime) : runtime_(runtime) {}
+  void multiply(const Gemm& gemm) override {
+    check(gemm.a, gemm.m, gemm.k, "a");
+    check(gemm.b, gemm.k, gemm.n, "b");
+    if (gemm.c_pitch < gemm.n) fail("emulator: gemm: rows of {} elements of c overlap at pitch {}", gemm.n, gemm.c_pitch);
+    emulator::enqueue(runtime_.stream(), [gemm] {
+      if (gemm.dtype == DType::f32) return multiply_all<float, float>(gemm);
+      if (gemm.dtype == DType::f64) return multiply_all<double, double>(gemm);
+      if (gemm.out_dtype == DType::f32) return multiply_all<bf16, float>(gemm);
+      multiply_all<bf16, bf16>(gemm);
+    });
+  }
+
+ private:
+  /// What cuBLAS demands of leading dimensions.
+  static void check(const Gemm::Operand& x, Index rows, Index columns, const char* name) {
+    if (x.pitch < std::max<Index>(1, x.transposed ? rows : columns))
+      fail("emulator: gemm: {} [{}, {}] {} has pitch {}", name, rows, columns, x.transposed ? "transposed" : "", x.pitch);
+  }
+  Runtime& runtime_;
+};
+
+}  // namespace
+
+namespace emulator {
+void enqueue(void* stream, std::function<void()> work) {
+  auto& s = *static_cast<EmulatedStream*>(stream);
+  if (s.captured) {
+    s.recorded.push_back(std::move(work));
+  } else {
+    work();
+  }
+}
+}  // namespace emulator
+
+std::unique_ptr<Runtime> make_runtime(int index) {
+  if (index != 0) fail("device cuda:{}: the emulator has one device, cuda:0", index);
+  return std::make_unique<EmulatedRuntime>();
+}
+std::unique_ptr<Blas> make_blas(Runtime& runtime) { return std::make_unique<EmulatedBlas>(runtime); }
+
+}  // namespace norma::cuda

@@ -1,0 +1,67 @@
+// Fused attention as the host calls it: one problem as plain data (the meaning of its parts: Backend::attention).
+#pragma once
+
+#include "core/element.h"
+#include "core/random.h"
+#include "core/scoring.h"
+
+namespace norma::cuda {
+
+enum class Phi : std::int32_t { softmax, power1, power2, power3, power4, polynomial, sigmoid, relu };
+enum class RowScale : std::int32_t { constant, inverse_sqrt_visible, inverse_visible };
+
+/// [B, H, rows, width] with its last axis dense.
+struct HeadTensor {
+  void* data = nullptr;
+  std::int64_t batch = 0, head = 0, row = 0;  // strides
+};
+
+struct AttentionProblem {
+  HeadTensor q, k, v, out, dout, dq, dk, dv;
+  std::int32_t batches = 0, heads = 0, rows = 0, keys = 0, d = 0, e = 0;
+  float scale = 1;
+
+  Phi phi = Phi::softmax;
+  std::int32_t degree = 0;  // of Phi::polynomial
+  float coefficient[Scoring::max_degree + 1] = {};
+  float factor = 1;  // of every weight, on top of row_scale
+  RowScale row_scale = RowScale::constant;
+  bool normalize = false;  // rows divided by their sum
+  bool causal = false;     // row i sees columns j <= i + keys - rows
+  float bias = 0;          // Phi::sigmoid
+
+  const std::uint8_t* key_mask = nullptr;  // [B, keys]: 0 hides a column
+  std::int64_t mask_batch = 0, mask_key = 0;
+  const std::int32_t* seen_before = nullptr;  // [B, keys + 1]: visible keys before each; for row_scale with a key mask
+
+  bool drop = false;
+  std::uint64_t drop_below = 0;  // a word below this drops the weight
+  float keep_scale = 1;
+  RandomStream stream;
+
+  float* lse = nullptr;  // [B, H, rows]: log-sum-exp by row (softmax); written forward if there, read backward
+  std::int64_t lse_batch = 0, lse_head = 0, lse_row = 0;
+  float *row_delta = nullptr, *row_factor = nullptr;  // backward: [B H, rows], from the rows' kernel to the keys' kernel
+
+  double* partial_stats = nullptr;  // [B H, row blocks, attention_stats]; null: not measured
+  double* stats = nullptr;          // [B, H, attention_stats]
+  float small = 0;
+};
+
+/// Fills seen_before from key_mask.
+void count_visible_keys(void* stream, const AttentionProblem& p, std::int32_t* seen_before);
+
+/// f32, d and e up to attention_max_width.
+constexpr std::int32_t attention_max_width = 128;
+constexpr std::int32_t forward_block_rows_f32 = 64, backward_block_rows_f32 = 32;
+void attention_forward_f32(void* stream, const AttentionProblem& p);
+void attention_backward_f32(void* stream, const AttentionProblem& p);
+
+/// bf16 on tensor cores, d and e multiples of 16 up to attention_max_width, rows 16-byte aligned.
+constexpr std::int32_t forward_block_rows_bf16 = 64;
+void attention_forward_bf16(void* stream, const AttentionProblem& p);
+
+/// stats from partial_stats of `blocks` row blocks, in their order; `gradients`: only grad_a2 and grad_s2.
+void merge_attention_stats(void* stream, const AttentionProblem& p, std::int32_t blocks, bool gradients);
+
+}  // namespace norma::cuda

@@ -1,0 +1,122 @@
+// Attention forward in f32: a block computes 64 rows of one head, going over tiles of 64 keys through shared memory; scores never
+// leave the chip. Softmax keeps a running maximum and sum by row; with statistics, normalised rows are first summed in a pass of
+// their own, so that every weight is known when it is measured.
+#include "backends/cuda/kernels/attention_phi.h"
+#include "backends/cuda/kernels/attention_tile.h"
+
+namespace norma::cuda {
+namespace {
+
+constexpr int tile = 64, threads = 256, lanes = 16, own = 4;  // a thread owns 4 rows x 4 columns, of 16 x 16 threads
+constexpr int out_columns = attention_max_width / lanes;
+static_assert(forward_block_rows_f32 == tile);
+
+template <bool measure>
+NORMA_KERNEL void NORMA_BOUNDS(threads, 1) forward_kernel(AttentionProblem p) {
+  const Head head(p, block_id().y);
+  const int first = static_cast<int>(block_id().x) * tile, t = static_cast<int>(thread_id()), ty = t / lanes, tx = t % lanes;
+  const int d_pitch = p.d + 1;
+  float* q = reinterpret_cast<float*>(shared_memory());
+  float *k = q + tile * d_pitch, *v = k + tile * d_pitch, *w = v + tile * p.e;  // w: weights, pitch tile + 1
+  const bool normalised = p.normalize || p.phi == Phi::softmax, softmax = p.phi == Phi::softmax;
+  load_rows<threads>(head.at<float>(p.q), p.q.row, first, p.rows, tile, p.d, q, d_pitch);
+
+  float top[own], sum[own], factor[own], out[own][out_columns] = {};
+  float row_sum[own] = {}, a2[own] = {}, x1[own] = {}, x2[own] = {};
+  AttentionSums sums;
+  for (int i = 0; i < own; ++i) {
+    top[i] = -INFINITY, sum[i] = 0;
+    factor[i] = head.row_factor(first + ty * own + i);
+  }
+  const int last = first + tile < p.rows ? first + tile - 1 : p.rows - 1, end = head.length(last);
+  const bool two_passes = measure && normalised;
+  for (int pass = two_passes ? 0 : 1; pass < 2; ++pass) {
+    for (int start = 0; start < end; start += tile) {
+      block_barrier();
+      load_rows<threads>(head.at<float>(p.k), p.k.row, start, p.keys, tile, p.d, k, d_pitch);
+      if (pass == 1) load_rows<threads>(head.at<float>(p.v), p.v.row, start, p.keys, tile, p.e, v, p.e);
+      block_barrier();
+      float s[own][own];
+      multiply_tile<own, own, lanes>(q + ty * own * d_pitch, k, d_pitch, d_pitch, p.d, tx, s);
+      NORMA_UNROLL
+      for (int i = 0; i < own; ++i) {
+        const int row = first + ty * own + i;
+        bool seen[own];
+        float high = -INFINITY;
+        NORMA_UNROLL
+        for (int j = 0; j < own; ++j) {
+          s[i][j] *= p.scale;
+          seen[j] = head.visible(row, start + tx + lanes * j);
+          if (seen[j]) high = Larger{}(s[i][j], high);
+        }
+        float shift = 0;
+        if (softmax) {
+          const bool settled = two_passes && pass == 1;
+          const float new_top = settled ? top[i] : Larger{}(reduce_lanes<lanes>(high, Larger{}), top[i]);
+          const float rescale = top[i] == new_top ? 1 : std::exp(top[i] - new_top);  // also -inf = -inf
+          if (!settled) {
+            sum[i] *= rescale;
+            NORMA_UNROLL
+            for (int c = 0; c < out_columns; ++c) out[i][c] *= rescale;
+            top[i] = new_top;
+          }
+          shift = new_top;
+        }
+        float part = 0;
+        NORMA_UNROLL
+        for (int j = 0; j < own; ++j) {
+          const float f = !seen[j] ? 0 : softmax ? std::exp(s[i][j] - shift) : phi_value(p, p.phi, s[i][j]);
+          part += f;
+          if (pass == 0) continue;
+          const float a = f * factor[i];
+          if constexpr (measure) {
+            if (seen[j]) {
+              sums.pair(s[i][j], a, p.small, normalised);
+              row_sum[i] += a, a2[i] += a * a;
+              const float slope = softmax ? 0 : phi_slope(p, p.phi, s[i][j]) * factor[i];
+              x1[i] += softmax ? a * a * a : slope * slope;
+              x2[i] += a * slope * slope;
+            }
+          }
+          const float kept = seen[j] && p.drop ? a * head.keep(row, start + tx + lanes * j) : a;
+          w[(ty * own + i) * (tile + 1) + tx + lanes * j] = kept;
+        }
+        if (normalised && !(two_passes && pass == 1)) sum[i] += reduce_lanes<lanes>(part, Plus{});
+      }
+      if (pass == 0) continue;
+      warp_barrier();  // a row's weights are written and read by the same half warp
+      const float* mine = w + ty * own * (tile + 1);
+      add_products<own, out_columns, lanes>(tile, v, p.e, p.e, tx, out, [&](int j, int i) { return mine[i * (tile + 1) + j]; });
+    }
+    if (pass == 0)
+      for (int i = 0; i < own; ++i) factor[i] = sum[i] != 0 ? 1 / sum[i] : 1;
+  }
+  NORMA_UNROLL
+  for (int i = 0; i < own; ++i) {
+    const int row = first + ty * own + i;
+    if constexpr (measure) {
+      const float r0 = reduce_lanes<lanes>(row_sum[i], Plus{}), r1 = reduce_lanes<lanes>(a2[i], Plus{});
+      const float r2 = reduce_lanes<lanes>(x1[i], Plus{}), r3 = reduce_lanes<lanes>(x2[i], Plus{});
+      if (tx == 0 && row < p.rows) sums.row(p, r0, r1, r2, r3);
+    }
+    if (row >= p.rows) continue;
+    const float last_factor = normalised && !two_passes && sum[i] != 0 ? 1 / sum[i] : 1;
+    float* to = head.at<float>(p.out) + row * p.out.row;
+    NORMA_UNROLL
+    for (int c = 0; c < out_columns; ++c)
+      if (tx + lanes * c < p.e) to[tx + lanes * c] = out[i][c] * last_factor;
+    if (p.lse && softmax && tx == 0) *head.lse(row) = top[i] + std::log(sum[i]);
+  }
+  if constexpr (measure)
+    write_block_stats(p, sums, reinterpret_cast<double*>(shared_memory()), block_id().y, block_id().x, grid_size().x);
+}
+
+}  // namespace
+
+void attention_forward_f32(void* stream, const AttentionProblem& p) {
+  const std::size_t floats = 2 * tile * static_cast<std::size_t>(p.d + 1) + tile * static_cast<std::size_t>(p.e) + tile * (tile + 1);
+  const Extent grid{static_cast<unsigned>((p.rows + tile - 1) / tile), static_cast<unsigned>(p.batches * p.heads)};
+  launch(stream, grid, threads, floats * sizeof(float), p.partial_stats ? forward_kernel<true> : forward_kernel<false>, p);
+}
+
+}  // namespace norma::cuda

@@ -1,0 +1,160 @@
+// What attention kernels share: the attention function and its slope, which pairs are visible, dropout, statistics. For .cu files.
+#pragma once
+
+#include "backends/common/draws.h"
+#include "backends/cuda/device.h"
+#include "backends/cuda/kernels/attention.h"
+
+namespace norma::cuda {
+
+/// phi(s) without row factors; softmax: the caller's. `kind` is known at compile time or p.phi.
+NORMA_DEVICE float phi_value(const AttentionProblem& p, Phi kind, float s) {
+  switch (kind) {
+    case Phi::power1:
+      return s;
+    case Phi::power2:
+      return s * s;
+    case Phi::power3:
+      return s * s * s;
+    case Phi::power4:
+      return (s * s) * (s * s);
+    case Phi::polynomial: {
+      float y = p.coefficient[p.degree];
+      for (int i = p.degree - 1; i >= 0; --i) y = std::fma(y, s, p.coefficient[i]);
+      return y;
+    }
+    case Phi::sigmoid:
+      return 1 / (1 + std::exp(-(s + p.bias)));
+    case Phi::relu:
+      return s < 0 ? 0 : s;  // NaN stays
+    default:
+      return 0;
+  }
+}
+NORMA_DEVICE float phi_slope(const AttentionProblem& p, Phi kind, float s) {
+  switch (kind) {
+    case Phi::power1:
+      return 1;
+    case Phi::power2:
+      return 2 * s;
+    case Phi::power3:
+      return 3 * s * s;
+    case Phi::power4:
+      return 4 * (s * s) * s;
+    case Phi::polynomial: {
+      float y = 0;
+      for (int i = p.degree; i >= 1; --i) y = std::fma(y, s, static_cast<float>(i) * p.coefficient[i]);
+      return y;
+    }
+    case Phi::sigmoid: {
+      const float a = 1 / (1 + std::exp(-(s + p.bias)));
+      return a / (1 + std::exp(s + p.bias));
+    }
+    case Phi::relu:
+      return s > 0 ? 1 : 0;
+    default:
+      return 0;
+  }
+}
+
+/// One (batch, head) and what its rows see.
+struct Head {
+  const AttentionProblem& p;
+  std::int32_t b, h;
+  const std::uint8_t* mask;
+
+  NORMA_DEVICE Head(const AttentionProblem& problem, std::uint32_t index) : p(problem) {
+    b = static_cast<std::int32_t>(index) / p.heads;
+    h = static_cast<std::int32_t>(index) % p.heads;
+    mask = p.key_mask ? p.key_mask + b * p.mask_batch : nullptr;
+  }
+  template <class T>
+  NORMA_DEVICE T* at(const HeadTensor& x) const {
+    return static_cast<T*>(x.data) + b * x.batch + h * x.head;
+  }
+  /// How many columns row i sees when no key mask hides any.
+  NORMA_DEVICE std::int32_t length(std::int32_t i) const {
+    if (!p.causal) return p.keys;
+    const std::int32_t n = i + p.keys - p.rows + 1;
+    return n < 0 ? 0 : n < p.keys ? n : p.keys;
+  }
+  NORMA_DEVICE bool visible(std::int32_t i, std::int32_t j) const {
+    return i < p.rows && j < length(i) && (!mask || mask[j * p.mask_key] != 0);
+  }
+  NORMA_DEVICE std::int32_t visible_count(std::int32_t i) const {
+    const std::int32_t n = length(i);
+    if (!mask) return n;
+    if (p.seen_before) return p.seen_before[std::int64_t{b} * (p.keys + 1) + n];
+    std::int32_t count = 0;
+    for (std::int32_t j = 0; j < n; ++j) count += mask[j * p.mask_key] != 0;
+    return count;
+  }
+  /// What phi is multiplied by in row i.
+  NORMA_DEVICE float row_factor(std::int32_t i) const {
+    if (p.row_scale == RowScale::constant || i >= p.rows) return p.factor;
+    const std::int32_t n = visible_count(i);
+    const float count = static_cast<float>(n > 1 ? n : 1);
+    return p.factor / (p.row_scale == RowScale::inverse_visible ? count : std::sqrt(count));
+  }
+  /// keep_scale, or 0 where dropout hides weight (i, j).
+  NORMA_DEVICE float keep(std::int32_t i, std::int32_t j) const {
+    const auto index = static_cast<std::uint64_t>(((std::int64_t{b} * p.heads + h) * p.rows + i) * p.keys + j);
+    return keeps(p.stream.word(index), p.drop_below) ? p.keep_scale : 0;
+  }
+  NORMA_DEVICE float* lse(std::int32_t i) const { return p.lse + b * p.lse_batch + h * p.lse_head + i * p.lse_row; }
+};
+
+/// One thread's share of the statistics of a block; rows' totals are added by `row`, the rest by `pair`.
+struct AttentionSums {
+  double total[attention_stats];
+  NORMA_DEVICE AttentionSums() {
+    for (int s = 0; s < attention_stats; ++s) total[s] = 0;
+    at(AttentionStat::score_max) = at(AttentionStat::max) = -INFINITY;
+    at(AttentionStat::min) = INFINITY;
+  }
+  NORMA_DEVICE double& at(AttentionStat s) { return total[static_cast<int>(s)]; }
+  /// A visible pair: score s, weight a.
+  NORMA_DEVICE void pair(float s, float a, float small, bool has_entropy) {
+    at(AttentionStat::score_sum) += s;
+    at(AttentionStat::score_sum2) += static_cast<double>(s) * s;
+    at(AttentionStat::score_max) = Larger{}(static_cast<double>(s), at(AttentionStat::score_max));
+    at(AttentionStat::min) = Smaller{}(static_cast<double>(a), at(AttentionStat::min));
+    at(AttentionStat::max) = Larger{}(static_cast<double>(a), at(AttentionStat::max));
+    at(AttentionStat::negative) += a < 0;
+    at(AttentionStat::small) += std::fabs(a) < small;
+    at(AttentionStat::entries) += 1;
+    if (has_entropy && a > 0) at(AttentionStat::entropy) -= a * std::log(a);
+  }
+  /// A row's sums: of a, a^2, and what jac2 is made of: softmax a^3; else d^2 and, for normalised rows, a d^2, d = da/df.
+  NORMA_DEVICE void row(const AttentionProblem& p, double sum, double a2, double x1, double x2) {
+    at(AttentionStat::row_sum) += sum;
+    at(AttentionStat::row_sum2) += sum * sum;
+    at(AttentionStat::fro2) += a2;
+    at(AttentionStat::jac2) += p.phi == Phi::softmax ? a2 - 2 * x1 + a2 * a2 : p.normalize ? x1 * (1 + a2) - 2 * x2 : x1;
+  }
+};
+
+NORMA_DEVICE double merge_stat(int s, double a, double b) {
+  if (s == static_cast<int>(AttentionStat::min)) return Smaller{}(a, b);
+  if (s == static_cast<int>(AttentionStat::max) || s == static_cast<int>(AttentionStat::score_max)) return Larger{}(a, b);
+  return a + b;
+}
+
+/// The block's sums into partial_stats, by a fixed tree; `space` holds attention_stats doubles a warp. All threads call it.
+NORMA_DEVICE void write_block_stats(const AttentionProblem& p, AttentionSums& mine, double* space, std::uint32_t head,
+                                    std::uint32_t block, std::uint32_t blocks) {
+  const unsigned t = thread_id(), warp = t / warp_size;
+  block_barrier();
+  NORMA_UNROLL
+  for (int s = 0; s < attention_stats; ++s) {
+    const double x = reduce_lanes<warp_size>(mine.total[s], [s](double a, double b) { return merge_stat(s, a, b); });
+    if (t % warp_size == 0) space[warp * attention_stats + static_cast<unsigned>(s)] = x;
+  }
+  block_barrier();
+  if (t >= attention_stats) return;
+  double x = space[t];
+  for (unsigned w = 1; w < block_threads() / warp_size; ++w) x = merge_stat(static_cast<int>(t), x, space[w * attention_stats + t]);
+  p.partial_stats[(std::int64_t{head} * blocks + block) * attention_stats + t] = x;
+}
+
+}  // namespace norma::cuda

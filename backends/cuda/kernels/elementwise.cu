@@ -1,0 +1,147 @@
+// Element-wise kernels. One kernel per dtype: the op is a switch inside it, the same way for all threads, so that compiling stays
+// short; what an op means is in backends/common/functors.h.
+#include "backends/cuda/kernels/elements.h"
+#include "backends/cuda/kernels/gelu.h"
+
+namespace norma::cuda {
+namespace {
+
+template <class From>
+NORMA_KERNEL void copy_kernel(Elements<2> e, DType to) {
+  const Cursor<2> c(e);
+  From x[unit];
+  c.load(0, x);
+  visit_dtype(to, [&](auto tag) {
+    using To = typename decltype(tag)::type;
+    To y[unit];
+    NORMA_UNROLL
+    for (unsigned k = 0; k < unit; ++k) y[k] = convert<To>(x[k]);
+    c.store(1, y);
+  });
+}
+
+template <class T>
+NORMA_KERNEL void fill_kernel(Elements<1> e, double value) {
+  const Cursor<1> c(e);
+  T y[unit];
+  NORMA_UNROLL
+  for (unsigned k = 0; k < unit; ++k) y[k] = convert<T>(value);
+  c.store(0, y);
+}
+
+template <class T>
+constexpr bool is_floating_element = std::is_same_v<T, bf16> || std::is_floating_point_v<T>;
+
+template <class T>
+NORMA_KERNEL void unary_kernel(Elements<2> e, UnaryOp op, double parameter) {
+  const Cursor<2> c(e);
+  T x[unit];
+  c.load(0, x);
+  with_unary(op, [&](auto f) {
+    if constexpr (decltype(f)::integers || is_floating_element<T>) {
+      NORMA_UNROLL
+      for (unsigned k = 0; k < unit; ++k) x[k] = apply_unary(f, x[k], parameter);
+      c.store(1, x);
+    }
+  });
+}
+
+template <class T>
+NORMA_KERNEL void binary_kernel(Elements<3> e, BinaryOp op) {
+  const Cursor<3> c(e);
+  T a[unit], b[unit];
+  c.load(0, a);
+  c.load(1, b);
+  with_binary(op, [&](auto f) {
+    using Out = std::conditional_t<std::is_same_v<decltype(f(0.0, 0.0)), bool>, bool, T>;
+    Out y[unit];
+    NORMA_UNROLL
+    for (unsigned k = 0; k < unit; ++k) y[k] = apply_binary<Out>(f, a[k], b[k]);
+    c.store(2, y);
+  });
+}
+
+template <class T>  // by size alone
+NORMA_KERNEL void where_kernel(Elements<4> e) {
+  const Cursor<4> c(e);
+  bool condition[unit];
+  T a[unit], b[unit];
+  c.load(0, condition);
+  c.load(1, a);
+  c.load(2, b);
+  NORMA_UNROLL
+  for (unsigned k = 0; k < unit; ++k) a[k] = condition[k] ? a[k] : b[k];
+  c.store(3, a);
+}
+
+template <class T>
+NORMA_KERNEL void gelu_gradient_kernel(Elements<3> e) {
+  using C = Compute<T, false>;
+  const Cursor<3> c(e);
+  T x[unit], dy[unit];
+  c.load(0, x);
+  c.load(1, dy);
+  NORMA_UNROLL
+  for (unsigned k = 0; k < unit; ++k)
+    dy[k] = convert<T>(convert<C>(dy[k]) * gelu_slope(convert<C>(x[k])));
+  c.store(2, dy);
+}
+
+}  // namespace
+
+void copy_elements(void* stream, const Elements<2>& e, DType from, DType to) {
+  visit_dtype(from, [&](auto tag) {
+    using From = typename decltype(tag)::type;
+    launch(stream, element_grid(e.loop.size), element_threads, 0, copy_kernel<From>, e, to);
+  });
+}
+
+void fill_elements(void* stream, const Elements<1>& e, DType dtype, double value) {
+  visit_dtype(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launch(stream, element_grid(e.loop.size), element_threads, 0, fill_kernel<T>, e, value);
+  });
+}
+
+bool unary_elements(void* stream, const Elements<2>& e, DType dtype, UnaryOp op, double parameter) {
+  bool covered = dtype == DType::f32 || dtype == DType::f64 || dtype == DType::bf16;
+  with_unary(op, [&](auto f) { covered = covered || decltype(f)::integers; });
+  if (!covered) return false;
+  visit_dtype(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launch(stream, element_grid(e.loop.size), element_threads, 0, unary_kernel<T>, e, op, parameter);
+  });
+  return true;
+}
+
+void binary_elements(void* stream, const Elements<3>& e, DType dtype, BinaryOp op) {
+  visit_dtype(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launch(stream, element_grid(e.loop.size), element_threads, 0, binary_kernel<T>, e, op);
+  });
+}
+
+void where_elements(void* stream, const Elements<4>& e, DType dtype) {
+  const Extent grid = element_grid(e.loop.size);
+  switch (dtype) {
+    case DType::f64:
+    case DType::i64:
+      return launch(stream, grid, element_threads, 0, where_kernel<std::uint64_t>, e);
+    case DType::f32:
+    case DType::i32:
+      return launch(stream, grid, element_threads, 0, where_kernel<std::uint32_t>, e);
+    case DType::bf16:
+      return launch(stream, grid, element_threads, 0, where_kernel<std::uint16_t>, e);
+    default:
+      return launch(stream, grid, element_threads, 0, where_kernel<std::uint8_t>, e);
+  }
+}
+
+void gelu_gradient(void* stream, const Elements<3>& e, DType dtype) {
+  const Extent grid = element_grid(e.loop.size);
+  if (dtype == DType::f64) return launch(stream, grid, element_threads, 0, gelu_gradient_kernel<double>, e);
+  if (dtype == DType::f32) return launch(stream, grid, element_threads, 0, gelu_gradient_kernel<float>, e);
+  launch(stream, grid, element_threads, 0, gelu_gradient_kernel<bf16>, e);
+}
+
+}  // namespace norma::cuda

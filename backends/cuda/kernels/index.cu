@@ -1,0 +1,171 @@
+// Verbs that move elements. What adds up is added by the thread that owns the target, in the order of the index: no atomic sums,
+// the same bits every time.
+#include "backends/cuda/kernels/index.h"
+
+#include "backends/cuda/kernels/elements.h"
+
+namespace norma::cuda {
+namespace {
+
+constexpr unsigned row_group = 8;  // rows of `out` that a block of index_add owns
+
+template <class T>
+NORMA_KERNEL void gather_kernel(Elements<3> e, std::int64_t axis_stride) {
+  const Cursor<3> c(e);
+  std::int64_t index[unit];
+  T y[unit];
+  c.load(1, index);
+  NORMA_UNROLL
+  for (unsigned k = 0; k < unit; ++k)
+    y[k] = k < c.count ? static_cast<const T*>(e.data[0])[c.at[k][0] + index[k] * axis_stride] : T{};
+  c.store(2, y);
+}
+
+template <class T>
+NORMA_KERNEL void scatter_add_kernel(ScatterAdd s) {
+  const std::uint32_t i = block_id().x * block_threads() + thread_id();
+  if (i >= s.out.loop.size) return;
+  std::int64_t at[4];
+  s.out.loop.offsets(i, at);
+  const auto* index = static_cast<const std::int64_t*>(s.out.data[0]) + at[0];
+  const T* x = static_cast<const T*>(s.out.data[1]) + at[1];
+  T& out = static_cast<T*>(s.out.data[2])[at[2]];
+  const std::int64_t position = reinterpret_cast<std::intptr_t>(s.out.data[3]) + at[3];
+  Accumulator<T> sum = convert<Accumulator<T>>(out);
+  for (std::int64_t j = 0; j < s.n; ++j)
+    if (index[j * s.index_stride] == position) sum += convert<Accumulator<T>>(x[j * s.x_stride]);
+  out = convert<T>(sum);
+}
+
+/// The block lists, in order, the indices that name its rows; each thread adds one column of them.
+template <class T>
+NORMA_KERNEL void index_add_kernel(IndexAdd s) {
+  using A = Accumulator<T>;
+  constexpr unsigned threads = 128;
+  auto* hit = reinterpret_cast<std::int32_t*>(shared_memory());  // positions of the hits, then their rows
+  std::int32_t* row = hit + threads;
+  auto* warp_hits = reinterpret_cast<unsigned*>(row + threads);
+  const unsigned t = thread_id(), warp = t / warp_size;
+  const std::int64_t first_row = std::int64_t{block_id().x} * row_group;
+  const std::uint32_t line = block_id().y * threads + t;
+  const bool mine = line < s.lines.size;
+  std::int64_t at[2] = {0, 0};
+  if (mine) s.lines.offsets(line, at);
+  const T* x = static_cast<const T*>(s.x) + at[0];
+  T* out = static_cast<T*>(s.out) + at[1];
+  A sum[row_group] = {};
+  for (std::int64_t start = 0; start < s.n; start += threads) {
+    const std::int64_t j = start + t;
+    const std::int64_t target = j < s.n ? s.index[j * s.index_stride] - first_row : -1;
+    const bool hits = target >= 0 && target < row_group;
+    const unsigned bits = ballot(hits);
+    if (t % warp_size == 0) warp_hits[warp] = count_bits(bits);
+    block_barrier();
+    unsigned before = count_bits(bits & ((1u << t % warp_size) - 1u)), total = 0;
+    for (unsigned w = 0; w < threads / warp_size; ++w) {
+      if (w < warp) before += warp_hits[w];
+      total += warp_hits[w];
+    }
+    if (hits) hit[before] = static_cast<std::int32_t>(t), row[before] = static_cast<std::int32_t>(target);
+    block_barrier();
+    if (mine)
+      for (unsigned i = 0; i < total; ++i) {
+        const A v = convert<A>(x[(start + hit[i]) * s.x_stride]);
+        NORMA_UNROLL
+        for (unsigned r = 0; r < row_group; ++r) sum[r] += static_cast<unsigned>(row[i]) == r ? v : A{0};
+      }
+    block_barrier();
+  }
+  if (!mine) return;
+  NORMA_UNROLL
+  for (unsigned r = 0; r < row_group; ++r)
+    if (first_row + r < s.rows) {
+      T& to = out[(first_row + r) * s.out_stride];
+      to = convert<T>(convert<A>(to) + sum[r]);
+    }
+}
+
+NORMA_KERNEL void check_kernel(Loop<1> loop, const std::int64_t* index, std::int64_t limit, unsigned long long* first) {
+  const std::uint32_t i = block_id().x * block_threads() + thread_id();
+  if (i >= loop.size) return;
+  const std::int64_t value = index[loop.offset(i)];
+  if (value < 0 || value >= limit) atomic_min(first, i);  // the smallest, whatever the order
+}
+
+template <class T>
+NORMA_KERNEL void unfold_kernel(Windows w) {
+  const std::int64_t i = std::int64_t{block_id().x} * block_threads() + thread_id();
+  const std::int64_t places = std::int64_t{w.out_h} * w.out_w, kernel = std::int64_t{w.kernel_h} * w.kernel_w;
+  if (i >= w.batch * w.channels * kernel * places) return;
+  const std::int64_t place = i % places, row = i / places % (w.channels * kernel), b = i / places / (w.channels * kernel);
+  const std::int64_t c = row / kernel, y = place / w.out_w * w.stride_h - w.pad_h + row % kernel / w.kernel_w;
+  const std::int64_t x = place % w.out_w * w.stride_w - w.pad_w + row % w.kernel_w;
+  const bool inside = y >= 0 && y < w.h && x >= 0 && x < w.w;
+  const T* image = static_cast<const T*>(w.image) + b * w.image_stride[0] + c * w.image_stride[1];
+  static_cast<T*>(w.columns)[b * w.column_stride[0] + row * w.column_stride[1] + place * w.column_stride[2]] =
+      inside ? image[y * w.image_stride[2] + x * w.image_stride[3]] : convert<T>(0);
+}
+
+template <class T>
+NORMA_KERNEL void fold_kernel(Windows w) {
+  const std::int64_t i = std::int64_t{block_id().x} * block_threads() + thread_id();
+  if (i >= w.batch * w.channels * w.h * w.w) return;
+  const std::int64_t x = i % w.w, y = i / w.w % w.h, c = i / w.w / w.h % w.channels, b = i / w.w / w.h / w.channels;
+  const T* columns = static_cast<const T*>(w.columns) + b * w.column_stride[0];
+  Accumulator<T> sum = 0;
+  for (int p = 0; p < w.kernel_h; ++p)
+    for (int q = 0; q < w.kernel_w; ++q) {
+      const std::int64_t oy = y + w.pad_h - p, ox = x + w.pad_w - q;
+      if (oy < 0 || ox < 0 || oy % w.stride_h || ox % w.stride_w) continue;
+      if (oy / w.stride_h >= w.out_h || ox / w.stride_w >= w.out_w) continue;
+      const std::int64_t row = (c * w.kernel_h + p) * w.kernel_w + q, place = oy / w.stride_h * w.out_w + ox / w.stride_w;
+      sum += convert<Accumulator<T>>(columns[row * w.column_stride[1] + place * w.column_stride[2]]);
+    }
+  static_cast<T*>(w.image)[b * w.image_stride[0] + c * w.image_stride[1] + y * w.image_stride[2] + x * w.image_stride[3]] =
+      convert<T>(sum);
+}
+
+Extent threads_for(std::int64_t count) { return {static_cast<unsigned>((count + 127) / 128)}; }
+
+}  // namespace
+
+void gather_elements(void* stream, const Elements<3>& e, std::size_t element_bytes, std::int64_t axis_stride) {
+  const Extent grid = element_grid(e.loop.size);
+  if (element_bytes == 8) return launch(stream, grid, element_threads, 0, gather_kernel<std::uint64_t>, e, axis_stride);
+  if (element_bytes == 4) return launch(stream, grid, element_threads, 0, gather_kernel<std::uint32_t>, e, axis_stride);
+  if (element_bytes == 2) return launch(stream, grid, element_threads, 0, gather_kernel<std::uint16_t>, e, axis_stride);
+  launch(stream, grid, element_threads, 0, gather_kernel<std::uint8_t>, e, axis_stride);
+}
+
+void scatter_add_elements(void* stream, const ScatterAdd& s) {
+  visit_dtype(s.dtype, [&](auto tag) {
+    launch(stream, threads_for(s.out.loop.size), 128, 0, scatter_add_kernel<typename decltype(tag)::type>, s);
+  });
+}
+
+void index_add_rows(void* stream, const IndexAdd& s) {
+  const Extent grid{static_cast<unsigned>((s.rows + row_group - 1) / row_group), (s.lines.size + 127) / 128};
+  visit_dtype(s.dtype, [&](auto tag) {
+    launch(stream, grid, 128, 2 * 128 * sizeof(std::int32_t) + 4 * sizeof(unsigned),
+           index_add_kernel<typename decltype(tag)::type>, s);
+  });
+}
+
+void check_indices(void* stream, const Loop<1>& loop, const std::int64_t* index, std::int64_t limit, unsigned long long* first) {
+  launch(stream, threads_for(loop.size), 128, 0, check_kernel, loop, index, limit, first);
+}
+
+void unfold_windows(void* stream, const Windows& w) {
+  const std::int64_t count = w.batch * w.channels * w.kernel_h * w.kernel_w * w.out_h * w.out_w;
+  visit_dtype(w.dtype, [&](auto tag) {
+    launch(stream, threads_for(count), 128, 0, unfold_kernel<typename decltype(tag)::type>, w);
+  });
+}
+
+void fold_windows(void* stream, const Windows& w) {
+  visit_dtype(w.dtype, [&](auto tag) {
+    launch(stream, threads_for(w.batch * w.channels * w.h * w.w), 128, 0, fold_kernel<typename decltype(tag)::type>, w);
+  });
+}
+
+}  // namespace norma::cuda

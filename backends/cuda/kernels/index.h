@@ -1,0 +1,46 @@
+// Verbs that move elements, as the host calls them.
+#pragma once
+
+#include "backends/cuda/kernels/elementwise.h"
+
+namespace norma::cuda {
+
+/// x, index, out: out = x[index * axis_stride], x without its axis.
+void gather_elements(void* stream, const Elements<3>& e, std::size_t element_bytes, std::int64_t axis_stride);
+
+/// Operands index, x, out, and the position along the axis (no data; its offset is the position). Every element of out adds the
+/// elements of x whose index names it, in their order.
+struct ScatterAdd {
+  Elements<4> out;
+  DType dtype = DType::f32;
+  std::int64_t n = 0, index_stride = 0, x_stride = 0;  // along the axis
+};
+void scatter_add_elements(void* stream, const ScatterAdd& s);
+
+/// The same where all lines share one index [n]: rows of x are added to rows of out; `lines` has operands x and out.
+struct IndexAdd {
+  Loop<2> lines;
+  const std::int64_t* index = nullptr;
+  const void* x = nullptr;
+  void* out = nullptr;
+  DType dtype = DType::f32;
+  std::int64_t n = 0, rows = 0, index_stride = 0, x_stride = 0, out_stride = 0;
+};
+void index_add_rows(void* stream, const IndexAdd& s);
+
+/// *first = the smallest position of an index outside [0, limit), if that is below what stands there.
+void check_indices(void* stream, const Loop<1>& loop, const std::int64_t* index, std::int64_t limit, unsigned long long* first);
+
+/// Between an image [B, C, h, w] and its windows [B, C kernel_h kernel_w, out_h out_w].
+struct Windows {
+  void *image = nullptr, *columns = nullptr;
+  std::int64_t image_stride[4] = {}, column_stride[3] = {};
+  std::int32_t channels = 0, h = 0, w = 0, kernel_h = 1, kernel_w = 1, stride_h = 1, stride_w = 1, pad_h = 0, pad_w = 0,
+               out_h = 0, out_w = 0;
+  std::int64_t batch = 0;
+  DType dtype = DType::f32;
+};
+void unfold_windows(void* stream, const Windows& w);
+void fold_windows(void* stream, const Windows& w);
+
+}  // namespace norma::cuda

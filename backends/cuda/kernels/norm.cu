@@ -1,0 +1,152 @@
+// Layer norm and RMS norm over rows, and AdamW.
+#include "backends/cuda/kernels/norm.h"
+
+#include "backends/cuda/kernels/rows.h"
+
+namespace norma::cuda {
+namespace {
+
+/// T: elements; W: weight, bias and their gradients. The mean is taken in two steps, first roughly, then of what is left, so that
+/// a large mean costs no digits.
+template <class T, class W, bool wide>
+NORMA_KERNEL void norm_kernel(NormRows r) {
+  using C = Compute<T, false>;
+  const RowTeam<wide> team(r.rows);
+  const T* x = static_cast<const T*>(r.x) + team.row * r.x_row;
+  const C n = static_cast<C>(r.n);
+  C rough = 0, rest = 0;
+  if (!r.rms) {
+    C sum = 0;
+    for (std::int64_t j = team.lane; j < r.n; j += team.size) sum += convert<C>(x[j]);
+    rough = team.reduce(sum, Plus{}) / n;
+  }
+  C sum = 0, squares = 0;
+  for (std::int64_t j = team.lane; j < r.n; j += team.size) {
+    const C d = convert<C>(x[j]) - rough;
+    sum += d, squares += d * d;
+  }
+  squares = team.reduce(squares, Plus{}) / n;
+  if (!r.rms) rest = team.reduce(sum, Plus{}) / n;
+  if (!team.active) return;
+  const C rstd = 1 / std::sqrt(squares - rest * rest + static_cast<C>(r.eps));
+  if (team.lane == 0) {
+    if (r.mean) static_cast<C*>(r.mean)[team.row] = rough + rest;
+    if (r.rstd) static_cast<C*>(r.rstd)[team.row] = rstd;
+  }
+  const W *weight = static_cast<const W*>(r.weight), *bias = static_cast<const W*>(r.bias);
+  T* y = static_cast<T*>(r.y) + team.row * r.y_row;
+  for (std::int64_t j = team.lane; j < r.n; j += team.size) {
+    C v = (convert<C>(x[j]) - rough - rest) * rstd;
+    if (weight) v *= convert<C>(weight[j]);
+    if (bias) v += convert<C>(bias[j]);
+    y[j] = convert<T>(v);
+  }
+}
+
+template <class T, class W, bool wide>
+NORMA_KERNEL void norm_backward_kernel(NormRows r) {
+  using C = Compute<T, false>;
+  const RowTeam<wide> team(r.rows);
+  const T* x = static_cast<const T*>(r.x) + team.row * r.x_row;
+  const T* dy = static_cast<const T*>(r.dy) + team.row * r.dy_row;
+  const W* weight = static_cast<const W*>(r.weight);
+  const C mean = r.rms ? C(0) : static_cast<const C*>(r.mean)[team.row], rstd = static_cast<const C*>(r.rstd)[team.row];
+  const C n = static_cast<C>(r.n);
+  const auto gradient = [&](std::int64_t j) { return convert<C>(dy[j]) * (weight ? convert<C>(weight[j]) : C(1)); };
+  C sum = 0, product = 0;
+  for (std::int64_t j = team.lane; j < r.n; j += team.size) {
+    const C g = gradient(j);
+    sum += g, product += g * ((convert<C>(x[j]) - mean) * rstd);
+  }
+  sum = r.rms ? C(0) : team.reduce(sum, Plus{}) / n;
+  product = team.reduce(product, Plus{}) / n;
+  if (!team.active) return;
+  T* dx = static_cast<T*>(r.y) + team.row * r.y_row;
+  for (std::int64_t j = team.lane; j < r.n; j += team.size) {
+    const C normal = (convert<C>(x[j]) - mean) * rstd;
+    dx[j] = convert<T>(rstd * (gradient(j) - sum - normal * product));
+  }
+}
+
+/// First stage of dweight and dbias: one thread a column, over one block of rows.
+template <class T>
+NORMA_KERNEL void norm_sums_kernel(NormRows r) {
+  using C = Compute<T, false>;
+  const std::int64_t j = std::int64_t{block_id().x} * row_threads + thread_id(), block = block_id().y;
+  if (j >= r.n) return;
+  const std::int64_t size = norm_block_rows(r.rows), first = block * size, last = first + size < r.rows ? first + size : r.rows;
+  C dweight = 0, dbias = 0;
+  for (std::int64_t i = first; i < last; ++i) {
+    const C g = convert<C>(static_cast<const T*>(r.dy)[i * r.dy_row + j]);
+    const C mean = r.rms ? C(0) : static_cast<const C*>(r.mean)[i];
+    dweight += g * ((convert<C>(static_cast<const T*>(r.x)[i * r.x_row + j]) - mean) * static_cast<const C*>(r.rstd)[i]);
+    dbias += g;
+  }
+  C* partial = static_cast<C*>(r.partial) + 2 * block * r.n;
+  partial[j] = dweight;
+  partial[r.n + j] = dbias;
+}
+
+template <class T, class W>
+NORMA_KERNEL void norm_join_kernel(NormRows r) {
+  using C = Compute<T, false>;
+  const std::int64_t j = std::int64_t{block_id().x} * row_threads + thread_id();
+  if (j >= r.n) return;
+  double dweight = 0, dbias = 0;
+  for (std::int64_t block = 0; block < norm_blocks(r.rows); ++block) {
+    const C* partial = static_cast<const C*>(r.partial) + 2 * block * r.n;
+    dweight += partial[j];
+    dbias += partial[r.n + j];
+  }
+  if (r.dweight) static_cast<W*>(r.dweight)[j] = convert<W>(dweight);
+  if (r.dbias) static_cast<W*>(r.dbias)[j] = convert<W>(dbias);
+}
+
+template <class T>
+NORMA_KERNEL void adamw_kernel(AdamWStep a) {
+  const std::int64_t i = std::int64_t{block_id().x} * block_threads() + thread_id();
+  if (i >= a.n) return;
+  const T g = static_cast<const T*>(a.g)[i] * static_cast<T>(a.gradient_scale);
+  T &m = static_cast<T*>(a.m)[i], &v = static_cast<T*>(a.v)[i], &p = static_cast<T*>(a.p)[i];
+  m = m * static_cast<T>(a.beta1) + g * static_cast<T>(1 - a.beta1);
+  v = v * static_cast<T>(a.beta2) + g * g * static_cast<T>(1 - a.beta2);
+  const T denominator = std::sqrt(v) / static_cast<T>(a.root_correction) + static_cast<T>(a.eps);
+  p = p * static_cast<T>(a.keep) - m / denominator * static_cast<T>(a.step_size);
+}
+
+template <class F>
+void with_types(DType dtype, F&& f) {
+  if (dtype == DType::f32) return f(TypeTag<float>{}, TypeTag<float>{});
+  if (dtype == DType::f64) return f(TypeTag<double>{}, TypeTag<double>{});
+  f(TypeTag<bf16>{}, TypeTag<float>{});
+}
+
+}  // namespace
+
+void layer_norm_rows(void* stream, const NormRows& r) {
+  with_types(r.dtype, [&](auto t, auto w) {
+    using T = typename decltype(t)::type;
+    using W = typename decltype(w)::type;
+    launch_rows(stream, r.rows, r.n, norm_kernel<T, W, false>, norm_kernel<T, W, true>, r);
+  });
+}
+
+void layer_norm_backward_rows(void* stream, const NormRows& r) {
+  with_types(r.dtype, [&](auto t, auto w) {
+    using T = typename decltype(t)::type;
+    using W = typename decltype(w)::type;
+    if (r.y) launch_rows(stream, r.rows, r.n, norm_backward_kernel<T, W, false>, norm_backward_kernel<T, W, true>, r);
+    if (!r.dweight && !r.dbias) return;
+    const unsigned columns = static_cast<unsigned>((r.n + row_threads - 1) / row_threads);
+    launch(stream, {columns, static_cast<unsigned>(norm_blocks(r.rows))}, row_threads, 0, norm_sums_kernel<T>, r);
+    launch(stream, {columns}, row_threads, 0, norm_join_kernel<T, W>, r);
+  });
+}
+
+void adamw_step(void* stream, const AdamWStep& a) {
+  const Extent grid{static_cast<unsigned>((a.n + 255) / 256)};
+  if (a.dtype == DType::f32) return launch(stream, grid, 256, 0, adamw_kernel<float>, a);
+  launch(stream, grid, 256, 0, adamw_kernel<double>, a);
+}
+
+}  // namespace norma::cuda

@@ -1,0 +1,59 @@
+// Row kernels (softmax, layer norm, cross-entropy) and AdamW as the host calls them. Rows lie `..._row` elements apart.
+#pragma once
+
+#include "core/element.h"
+
+namespace norma::cuda {
+
+struct SoftmaxRows {
+  std::int64_t rows = 0, n = 0;
+  const void *x = nullptr, *dy = nullptr;  // backward: x is the value y
+  void* out = nullptr;
+  std::int64_t x_row = 0, dy_row = 0, out_row = 0;
+  DType dtype = DType::f32;
+  bool log = false;
+};
+void softmax_rows(void* stream, const SoftmaxRows& r);
+void softmax_backward_rows(void* stream, const SoftmaxRows& r);
+
+/// x, y, dy, dx: dtype; weight, bias, their gradients: dtype, or f32 for bf16; mean, rstd: f32, or f64 for f64.
+struct NormRows {
+  std::int64_t rows = 0, n = 0;
+  const void *x = nullptr, *dy = nullptr, *weight = nullptr, *bias = nullptr;
+  void *y = nullptr, *mean = nullptr, *rstd = nullptr;  // y: dx in the backward pass
+  void *dweight = nullptr, *dbias = nullptr;
+  std::int64_t x_row = 0, y_row = 0, dy_row = 0;
+  double eps = 0;
+  DType dtype = DType::f32;
+  bool rms = false;
+  void* partial = nullptr;  // backward with dweight or dbias: 2 * norm_blocks(rows) * n of mean's type
+};
+void layer_norm_rows(void* stream, const NormRows& r);
+void layer_norm_backward_rows(void* stream, const NormRows& r);
+/// Into how many blocks of rows the sums for dweight and dbias are cut.
+constexpr std::int64_t norm_block_rows(std::int64_t rows) { return rows > 32 * 256 ? (rows + 255) / 256 : 32; }
+constexpr std::int64_t norm_blocks(std::int64_t rows) {
+  return (rows + norm_block_rows(rows) - 1) / norm_block_rows(rows);
+}
+
+struct CrossEntropyRows {
+  std::int64_t rows = 0, n = 0;
+  const void *logits = nullptr, *targets = nullptr;  // targets: i64, or `soft`: of logits' dtype
+  void *loss = nullptr, *dlogits = nullptr;          // loss: f32, or f64 for f64
+  std::int64_t logits_row = 0, dlogits_row = 0, targets_row = 0;
+  double label_smoothing = 0;
+  DType dtype = DType::f32;
+  bool soft = false;
+};
+void cross_entropy_rows(void* stream, const CrossEntropyRows& r);
+
+struct AdamWStep {
+  std::int64_t n = 0;
+  void *p = nullptr, *m = nullptr, *v = nullptr;
+  const void* g = nullptr;
+  double beta1 = 0, beta2 = 0, eps = 0, keep = 1, step_size = 0, root_correction = 1, gradient_scale = 1;
+  DType dtype = DType::f32;
+};
+void adamw_step(void* stream, const AdamWStep& a);
+
+}  // namespace norma::cuda

@@ -1,0 +1,46 @@
+// Random draws: one thread makes the four numbers of one Philox block. The words are the CPU's (core/random.h,
+// backends/common/draws.h).
+#include "backends/cuda/kernels/random.h"
+
+#include "backends/common/draws.h"
+#include "backends/cuda/device.h"
+
+namespace norma::cuda {
+namespace {
+
+template <class T>
+NORMA_KERNEL void draw_kernel(RandomDraw kind, RandomStream source, double p, T* out, std::int64_t count) {
+  const std::int64_t block = std::int64_t{block_id().x} * block_threads() + thread_id();
+  if (4 * block >= count) return;
+  const Philox words = source.block(static_cast<std::uint64_t>(block));
+  double x[4];
+  if (kind == RandomDraw::normal) {
+    normal_pair(words[0], words[1], x[0], x[1]);
+    normal_pair(words[2], words[3], x[2], x[3]);
+  } else {
+    const std::uint64_t threshold = drop_threshold(p);
+    const double kept = keep_scale(p);
+    NORMA_UNROLL
+    for (std::size_t k = 0; k < 4; ++k)
+      x[k] = kind == RandomDraw::uniform ? uniform_from(words[k]) : keeps(words[k], threshold) ? kept : 0;
+  }
+  NORMA_UNROLL
+  for (int k = 0; k < 4; ++k)
+    if (4 * block + k < count) out[4 * block + k] = convert<T>(x[k]);
+}
+
+}  // namespace
+
+void draw_random(void* stream, RandomDraw kind, RandomStream source, double p, void* out, DType dtype, std::int64_t count) {
+  const auto run = [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const Extent grid{static_cast<unsigned>((count + 1023) / 1024)};
+    launch(stream, grid, 256, 0, draw_kernel<T>, kind, source, p, static_cast<T*>(out), count);
+  };
+  if (dtype == DType::f32) return run(TypeTag<float>{});
+  if (dtype == DType::f64) return run(TypeTag<double>{});
+  if (dtype == DType::bf16) return run(TypeTag<bf16>{});
+  run(TypeTag<std::int64_t>{});
+}
+
+}  // namespace norma::cuda

@@ -1,0 +1,51 @@
+// One row, one team of threads: a warp for short rows, a block for long ones. For .cu files.
+#pragma once
+
+#include "backends/cuda/device.h"
+
+namespace norma::cuda {
+
+constexpr std::int64_t short_row = 1024;
+constexpr unsigned row_threads = 128;
+
+template <bool wide>
+struct RowTeam {
+  static constexpr unsigned size = wide ? row_threads : warp_size;
+  static constexpr unsigned per_block = row_threads / size;
+  std::int64_t row;
+  unsigned lane;
+  bool active;
+
+  NORMA_DEVICE explicit RowTeam(std::int64_t rows) {
+    row = std::int64_t{block_id().x} * per_block + thread_id() / size;
+    lane = thread_id() % size;
+    active = row < rows;
+    if (!active) row = rows - 1;  // computes along, writes nothing: all lanes reach the exchanges
+  }
+  /// op over the team, the same tree always; every thread receives it.
+  template <class C, class Op>
+  NORMA_DEVICE C reduce(C x, Op op) const {
+    x = reduce_lanes<warp_size>(x, op);
+    if constexpr (wide) {
+      C* space = reinterpret_cast<C*>(shared_memory());
+      block_barrier();  // the space may still be read
+      if (thread_id() % warp_size == 0) space[thread_id() / warp_size] = x;
+      block_barrier();
+      x = space[0];
+      for (unsigned w = 1; w < row_threads / warp_size; ++w) x = op(x, space[w]);
+    }
+    return x;
+  }
+};
+
+/// Launches kernel_narrow or kernel_wide over rows of n elements.
+template <class Kernel, class Args>
+void launch_rows(Stream stream, std::int64_t rows, std::int64_t n, Kernel kernel_narrow, Kernel kernel_wide, const Args& args) {
+  if (rows == 0) return;
+  const bool wide = n > short_row;
+  const unsigned per_block = wide ? 1 : row_threads / warp_size;
+  launch(stream, {static_cast<unsigned>((rows + per_block - 1) / per_block)}, row_threads,
+         wide ? row_threads / warp_size * sizeof(double) : 0, wide ? kernel_wide : kernel_narrow, args);
+}
+
+}  // namespace norma::cuda

@@ -1,0 +1,114 @@
+// Softmax and cross-entropy over rows.
+#include "backends/cuda/kernels/norm.h"
+#include "backends/cuda/kernels/rows.h"
+
+namespace norma::cuda {
+namespace {
+
+template <class C>
+struct RowSums {
+  C top, sum;  // the row's maximum, sum of exp(x - top)
+};
+template <class T, class C, class Team>
+NORMA_DEVICE RowSums<C> sums_of(const Team& team, const T* x, std::int64_t n) {
+  C top = static_cast<C>(-INFINITY);
+  for (std::int64_t j = team.lane; j < n; j += Team::size) top = Larger{}(convert<C>(x[j]), top);
+  top = team.reduce(top, Larger{});
+  C sum = 0;
+  for (std::int64_t j = team.lane; j < n; j += Team::size) sum += std::exp(convert<C>(x[j]) - top);
+  return {top, team.reduce(sum, Plus{})};
+}
+
+template <class T, bool wide>
+NORMA_KERNEL void softmax_kernel(SoftmaxRows r) {
+  using C = Compute<T, false>;
+  const RowTeam<wide> team(r.rows);
+  const T* x = static_cast<const T*>(r.x) + team.row * r.x_row;
+  T* y = static_cast<T*>(r.out) + team.row * r.out_row;
+  const RowSums<C> s = sums_of<T, C>(team, x, r.n);
+  if (!team.active) return;
+  const C factor = 1 / s.sum, log_sum = std::log(s.sum);
+  for (std::int64_t j = team.lane; j < r.n; j += team.size) {
+    const C d = convert<C>(x[j]) - s.top;
+    y[j] = convert<T>(r.log ? d - log_sum : std::exp(d) * factor);
+  }
+}
+
+template <class T, bool wide>
+NORMA_KERNEL void softmax_backward_kernel(SoftmaxRows r) {
+  using C = Compute<T, false>;
+  const RowTeam<wide> team(r.rows);
+  const T* y = static_cast<const T*>(r.x) + team.row * r.x_row;
+  const T* dy = static_cast<const T*>(r.dy) + team.row * r.dy_row;
+  T* dx = static_cast<T*>(r.out) + team.row * r.out_row;
+  C sum = 0;
+  for (std::int64_t j = team.lane; j < r.n; j += team.size)
+    sum += r.log ? convert<C>(dy[j]) : convert<C>(dy[j]) * convert<C>(y[j]);
+  sum = team.reduce(sum, Plus{});
+  if (!team.active) return;
+  for (std::int64_t j = team.lane; j < r.n; j += team.size) {
+    const C g = convert<C>(dy[j]), v = convert<C>(y[j]);
+    dx[j] = convert<T>(r.log ? g - std::exp(v) * sum : v * (g - sum));
+  }
+}
+
+/// loss = sum_c t_c (lse - z_c) and, where asked for, dlogits = softmax * sum t - t, from one load of the row into cache.
+template <class T, bool wide>
+NORMA_KERNEL void cross_entropy_kernel(CrossEntropyRows r) {
+  using C = Compute<T, false>;
+  const RowTeam<wide> team(r.rows);
+  const T* z = static_cast<const T*>(r.logits) + team.row * r.logits_row;
+  const T* soft = r.soft ? static_cast<const T*>(r.targets) + team.row * r.targets_row : nullptr;
+  const std::int64_t chosen = r.soft ? -1 : static_cast<const std::int64_t*>(r.targets)[team.row];
+  const C smooth = static_cast<C>(r.label_smoothing / static_cast<double>(r.n)), rest = static_cast<C>(1 - r.label_smoothing);
+  const RowSums<C> s = sums_of<T, C>(team, z, r.n);
+  const C log_sum = std::log(s.sum);
+  const auto target = [&](std::int64_t j) { return rest * (soft ? convert<C>(soft[j]) : j == chosen ? C(1) : C(0)) + smooth; };
+  C loss = 0, weight = 0;
+  for (std::int64_t j = team.lane; j < r.n; j += team.size) {
+    const C t = target(j);
+    weight += t;
+    if (t != 0) loss += t * (log_sum - (convert<C>(z[j]) - s.top));
+  }
+  loss = team.reduce(loss, Plus{});
+  weight = r.soft ? team.reduce(weight, Plus{}) : C(1);
+  if (!team.active) return;
+  if (team.lane == 0) static_cast<C*>(r.loss)[team.row] = loss;
+  if (!r.dlogits) return;
+  T* d = static_cast<T*>(r.dlogits) + team.row * r.dlogits_row;
+  const C factor = weight / s.sum;
+  for (std::int64_t j = team.lane; j < r.n; j += team.size)
+    d[j] = convert<T>(std::exp(convert<C>(z[j]) - s.top) * factor - target(j));
+}
+
+template <class F>
+void with_floating(DType dtype, F&& f) {
+  if (dtype == DType::f32) return f(TypeTag<float>{});
+  if (dtype == DType::f64) return f(TypeTag<double>{});
+  f(TypeTag<bf16>{});
+}
+
+}  // namespace
+
+void softmax_rows(void* stream, const SoftmaxRows& r) {
+  with_floating(r.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launch_rows(stream, r.rows, r.n, softmax_kernel<T, false>, softmax_kernel<T, true>, r);
+  });
+}
+
+void softmax_backward_rows(void* stream, const SoftmaxRows& r) {
+  with_floating(r.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launch_rows(stream, r.rows, r.n, softmax_backward_kernel<T, false>, softmax_backward_kernel<T, true>, r);
+  });
+}
+
+void cross_entropy_rows(void* stream, const CrossEntropyRows& r) {
+  with_floating(r.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launch_rows(stream, r.rows, r.n, cross_entropy_kernel<T, false>, cross_entropy_kernel<T, true>, r);
+  });
+}
+
+}  // namespace norma::cuda

@@ -1,0 +1,103 @@
+// The backend's memory, its copies through pinned buffers, and graphs.
+#include <algorithm>
+#include <cstring>
+
+#include "backends/cuda/cuda_backend.h"
+
+namespace norma::cuda {
+namespace {
+
+constexpr std::size_t staging_bytes = std::size_t{4} << 20;
+
+/// A graph and the arena its blocks come from.
+class PooledGraph : public Backend::Graph {
+ public:
+  PooledGraph(std::unique_ptr<Backend::Graph> graph, Pool& pool, int arena)
+      : graph_(std::move(graph)), pool_(pool), arena_(arena) {}
+  ~PooledGraph() override {
+    graph_.reset();
+    pool_.dissolve_arena(arena_);
+  }
+  void replay() override { graph_->replay(); }
+
+ private:
+  std::unique_ptr<Backend::Graph> graph_;
+  Pool& pool_;
+  int arena_;
+};
+
+}  // namespace
+
+CudaBackend::CudaBackend(int index) : runtime_(make_runtime(index)), pool_(*runtime_), blas_(make_blas(*runtime_)) {
+  for (void*& buffer : staging_) buffer = runtime_->allocate_pinned(staging_bytes);
+}
+
+CudaBackend::~CudaBackend() {
+  for (void* buffer : staging_) runtime_->free_pinned(buffer);
+}
+
+void* CudaBackend::allocate(std::size_t bytes) { return pool_.allocate(bytes); }
+void CudaBackend::release(void* block, std::size_t bytes) { pool_.release(block, bytes); }
+MemoryUse CudaBackend::memory() const { return pool_.use(); }
+void CudaBackend::reset_peak() { pool_.reset_peak(); }
+
+void CudaBackend::refuse_in_capture(const char* what) const {
+  if (capturing_)
+    fail("capture: {} waits for the device, which a captured step cannot; leave it out of the step", what);
+}
+
+/// Piece by piece through two pinned buffers: one is filled while the other is on its way.
+void CudaBackend::upload(void* device, const void* host, std::size_t bytes) {
+  refuse_in_capture("upload");
+  for (std::size_t at = 0; at < bytes; at += staging_bytes) {
+    const std::size_t n = std::min(staging_bytes, bytes - at);
+    void* buffer = staging_[static_cast<std::size_t>(next_staging_)];
+    runtime_->wait(next_staging_);
+    std::memcpy(buffer, static_cast<const char*>(host) + at, n);
+    runtime_->copy_to_device(static_cast<char*>(device) + at, buffer, n);
+    runtime_->mark(next_staging_);
+    next_staging_ = 1 - next_staging_;
+  }
+}
+
+void CudaBackend::download(void* host, const void* device, std::size_t bytes) {
+  refuse_in_capture("download");
+  for (std::size_t at = 0; at < bytes; at += staging_bytes) {
+    const std::size_t n = std::min(staging_bytes, bytes - at);
+    runtime_->copy_to_host(staging_[0], static_cast<const char*>(device) + at, n);
+    runtime_->synchronize();
+    std::memcpy(static_cast<char*>(host) + at, staging_[0], n);
+  }
+}
+
+void CudaBackend::synchronize() {
+  refuse_in_capture("synchronize");
+  runtime_->synchronize();
+}
+
+std::unique_ptr<Backend::Graph> CudaBackend::capture(const std::function<void()>& step) {
+  refuse_in_capture("capture");
+  const int arena = pool_.open_arena();
+  capturing_ = true;
+  runtime_->begin_capture();
+  std::unique_ptr<Graph> graph;
+  const auto end = [&] {
+    capturing_ = false;
+    pool_.close_arena();
+    graph = runtime_->end_capture();
+  };
+  try {
+    step();
+  } catch (...) {
+    try {
+      end();
+    } catch (const Error&) {  // what broke the step says more
+    }
+    pool_.dissolve_arena(arena);
+    throw;
+  }
+  end();
+  return std::make_unique<PooledGraph>(std::move(graph), pool_, arena);
+}
+
+}  // namespace norma::cuda

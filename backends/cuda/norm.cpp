@@ -1,0 +1,120 @@
+// Softmax, layer norm, cross-entropy over the last axis, and AdamW. Declines operands whose rows are not dense or not evenly
+// spaced. bf16 elements go with f32 weights and statistics.
+#include "backends/cuda/kernels/norm.h"
+
+#include <cmath>
+
+#include "backends/common/rows.h"
+#include "backends/cuda/cuda_backend.h"
+
+namespace norma::cuda {
+namespace {
+
+DType wide(DType d) { return d == DType::bf16 ? DType::f32 : d; }
+
+bool is(DType dtype, std::initializer_list<const View*> views) {
+  for (const View* v : views)
+    if (v && v->dtype != dtype) return false;
+  return true;
+}
+bool dense(std::initializer_list<const View*> views) {
+  for (const View* v : views)
+    if (v && !v->layout.contiguous()) return false;
+  return true;
+}
+void* data(const View* v) { return v ? v->data : nullptr; }
+
+}  // namespace
+
+bool CudaBackend::softmax(const View& x, const View& y, bool log) {
+  const auto from = dense_rows_of(x), to = dense_rows_of(y);
+  if (!from || !to || !is_floating(x.dtype) || y.dtype != x.dtype) return false;
+  if (x.numel() == 0) return true;
+  SoftmaxRows r;
+  r.rows = from->count, r.n = from->n, r.dtype = x.dtype, r.log = log;
+  r.x = x.data, r.x_row = from->step, r.out = y.data, r.out_row = to->step;
+  softmax_rows(stream(), r);
+  return true;
+}
+
+bool CudaBackend::softmax_backward(const View& y, const View& dy, const View& dx, bool log) {
+  const auto value = dense_rows_of(y), from = dense_rows_of(dy), to = dense_rows_of(dx);
+  if (!value || !from || !to || !is_floating(y.dtype) || !is(y.dtype, {&dy, &dx})) return false;
+  if (y.numel() == 0) return true;
+  SoftmaxRows r;
+  r.rows = value->count, r.n = value->n, r.dtype = y.dtype, r.log = log;
+  r.x = y.data, r.x_row = value->step, r.dy = dy.data, r.dy_row = from->step, r.out = dx.data, r.out_row = to->step;
+  softmax_backward_rows(stream(), r);
+  return true;
+}
+
+bool CudaBackend::layer_norm(const LayerNorm& args) {
+  const auto from = dense_rows_of(args.x), to = dense_rows_of(args.y);
+  const DType weights = wide(args.x.dtype);
+  if (!from || !to || !is_floating(args.x.dtype) || args.y.dtype != args.x.dtype || args.x.numel() == 0 ||
+      !is(weights, {args.weight, args.bias, args.mean, args.rstd}) || !dense({args.weight, args.bias, args.mean, args.rstd}))
+    return false;
+  NormRows r;
+  r.rows = from->count, r.n = from->n, r.dtype = args.x.dtype, r.eps = args.eps, r.rms = args.rms;
+  r.x = args.x.data, r.x_row = from->step, r.y = args.y.data, r.y_row = to->step;
+  r.weight = data(args.weight), r.bias = data(args.bias), r.mean = data(args.mean), r.rstd = data(args.rstd);
+  layer_norm_rows(stream(), r);
+  return true;
+}
+
+bool CudaBackend::layer_norm_backward(const LayerNormBackward& args) {
+  const View* dx = args.dx.data ? &args.dx : nullptr;
+  const auto from = dense_rows_of(args.x), gradient = dense_rows_of(args.dy), to = dx ? dense_rows_of(*dx) : DenseRows{};
+  const DType weights = wide(args.x.dtype);
+  if (!from || !gradient || !to || !args.rstd || (!args.rms && !args.mean) || !is_floating(args.x.dtype) || args.x.numel() == 0 ||
+      !is(args.x.dtype, {&args.dy, dx}) || !is(weights, {args.weight, args.mean, args.rstd, args.dweight, args.dbias}) ||
+      !dense({args.weight, args.mean, args.rstd, args.dweight, args.dbias}))
+    return false;
+  NormRows r;
+  r.rows = from->count, r.n = from->n, r.dtype = args.x.dtype, r.rms = args.rms;
+  r.x = args.x.data, r.x_row = from->step, r.dy = args.dy.data, r.dy_row = gradient->step;
+  r.y = data(dx), r.y_row = to->step;
+  r.weight = data(args.weight), r.mean = data(args.mean), r.rstd = data(args.rstd);
+  r.dweight = data(args.dweight), r.dbias = data(args.dbias);
+  const bool sums = r.dweight || r.dbias;
+  const Scratch partial = scratch<char>(sums ? 2 * norm_blocks(r.rows) * r.n * static_cast<Index>(size_of(weights)) : 0);
+  r.partial = partial.as<void>();
+  layer_norm_backward_rows(stream(), r);
+  return true;
+}
+
+bool CudaBackend::cross_entropy(const CrossEntropy& args) {
+  const bool soft = args.targets.dtype != DType::i64;
+  const auto from = dense_rows_of(args.logits), to = args.dlogits ? dense_rows_of(*args.dlogits) : DenseRows{};
+  const auto target = soft ? dense_rows_of(args.targets) : DenseRows{};
+  const DType dtype = args.logits.dtype;
+  if (!from || !to || !target || from->n == 0 || !is_floating(dtype) || !is(dtype, {args.dlogits}) ||
+      args.loss.dtype != wide(dtype) || (soft && args.targets.dtype != dtype) || !args.loss.layout.contiguous() ||
+      (!soft && !args.targets.layout.contiguous()))
+    return false;
+  CrossEntropyRows r;
+  r.rows = from->count, r.n = from->n, r.dtype = dtype, r.soft = soft, r.label_smoothing = args.label_smoothing;
+  r.logits = args.logits.data, r.logits_row = from->step, r.dlogits = data(args.dlogits), r.dlogits_row = to->step;
+  r.targets = args.targets.data, r.targets_row = target->step, r.loss = args.loss.data;
+  cross_entropy_rows(stream(), r);
+  return true;
+}
+
+bool CudaBackend::adamw(const AdamW& args) {
+  const DType dtype = args.parameter.dtype;
+  if (dtype != DType::f32 && dtype != DType::f64) return false;
+  for (const View* view : {&args.parameter, &args.gradient, &args.m, &args.v})
+    if (view->dtype != dtype || !view->layout.contiguous()) return false;
+  const double count = static_cast<double>(args.step);
+  AdamWStep a;
+  a.n = args.parameter.numel(), a.dtype = dtype;
+  a.p = args.parameter.data, a.g = args.gradient.data, a.m = args.m.data, a.v = args.v.data;
+  a.beta1 = args.beta1, a.beta2 = args.beta2, a.eps = args.eps, a.gradient_scale = args.gradient_scale;
+  a.keep = 1 - args.lr * args.decay;
+  a.step_size = args.lr / (1 - std::pow(args.beta1, count));
+  a.root_correction = std::sqrt(1 - std::pow(args.beta2, count));
+  adamw_step(stream(), a);
+  return true;
+}
+
+}  // namespace norma::cuda

@@ -1,0 +1,201 @@
+// Matrix products by the Blas, over any strides: what it cannot take is copied first. bf16 elements go with bf16 or f32 weights.
+#include <algorithm>
+#include <optional>
+
+#include "backends/common/rows.h"
+#include "backends/cuda/cuda_backend.h"
+#include "backends/cuda/kernels/products.h"
+#include "backends/cuda/launches.h"
+
+namespace norma::cuda {
+namespace {
+
+Layout transposed_last(const Layout& layout) { return transpose(layout, layout.rank() - 2, layout.rank() - 1); }
+
+/// The last two axes as an operand; nothing where neither is dense.
+std::optional<Gemm::Operand> operand_of(const View& x) {
+  const Index rows = x.shape()[-2], columns = x.shape()[-1], row = x.layout.stride(-2), column = x.layout.stride(-1);
+  for (int axis = 0; axis < x.layout.rank(); ++axis)
+    if (x.layout.stride(axis) < 0 && x.shape()[axis] > 1) return std::nullopt;
+  if ((column == 1 || columns == 1) && (row >= columns || rows == 1)) return Gemm::Operand{x.data, rows == 1 ? columns : row};
+  if ((row == 1 || rows == 1) && (column >= rows || columns == 1))
+    return Gemm::Operand{x.data, columns == 1 ? rows : column, true};
+  return std::nullopt;
+}
+
+View with_rows(const View& x) {  // [..., n] as one matrix; the caller knows that it has dense rows
+  View m = x;
+  const auto rows = *dense_rows_of(x);
+  m.layout = Layout(Shape{rows.count, rows.n}, Strides{rows.step, 1}, 0);
+  return m;
+}
+
+View transpose_of(const View& x) {
+  View t = x;
+  t.layout = transposed_last(x.layout);
+  return t;
+}
+
+bool floating_matrix(const View& x) { return is_floating(x.dtype) && dense_rows_of(x).has_value(); }
+bool dense_vector(const View* x) { return !x || x->shape()[-1] <= 1 || x->layout.stride(-1) == 1; }
+bool weight_fits(const View* w, DType elements) {
+  return !w || w->dtype == elements || (elements == DType::bf16 && w->dtype == DType::f32);
+}
+
+void check_products(const char* op, Index count) {
+  if (count > launch_limit) fail("{}: {} integers in one product; cuda takes at most {}", op, count, launch_limit);
+}
+
+}  // namespace
+
+/// `m` in a form the Blas takes: itself, or a dense copy in `room`.
+View CudaBackend::blas_ready(const View& m, std::optional<Scratch>& room) {
+  if (operand_of(m)) return m;
+  View dense = m, from = m;  // a batch axis of stride 0 is not repeated
+  for (int axis = 0; axis + 2 < from.layout.rank(); ++axis)
+    if (from.layout.stride(axis) == 0) from.layout.shape.set(axis, 1);
+  dense.layout = Layout(from.shape());
+  room.emplace(pool_, static_cast<std::size_t>(dense.numel()) * size_of(dense.dtype));
+  dense.data = room->as<void>();
+  copy(from, dense);
+  dense.layout = expand(dense.layout, m.shape());
+  return dense;
+}
+
+/// out = a b over leading axes; floating, not empty.
+void CudaBackend::multiply(const View& left, const View& right, const View& out) {
+  const auto target = operand_of(out);
+  if (target && target->transposed) return multiply(transpose_of(right), transpose_of(left), transpose_of(out));
+  if (!target || out.layout.overlapping()) {
+    const Scratch room = scratch<char>(out.numel() * static_cast<Index>(size_of(out.dtype)));
+    const View dense{room.as<void>(), Layout(out.shape()), out.dtype};
+    multiply(left, right, dense);
+    return copy(dense, out);
+  }
+  std::optional<Scratch> room_a, room_b;
+  const View a = blas_ready(left, room_a), b = blas_ready(right, room_b);
+  Gemm g;
+  g.dtype = a.dtype, g.out_dtype = out.dtype;
+  g.m = out.shape()[-2], g.n = out.shape()[-1], g.k = a.shape()[-1];
+  g.a = *operand_of(a), g.b = *operand_of(b);
+  g.c = out.data, g.c_pitch = target->pitch;
+
+  // The longest merged batch axis goes in one call; the others are walked here.
+  std::array<Layout, 3> batch;
+  const std::array<const View*, 3> views{&a, &b, &out};
+  std::array<Layout*, 3> pointers;
+  for (std::size_t k = 0; k < 3; ++k) {
+    for (int axis = 0; axis + 2 < out.layout.rank(); ++axis) {
+      batch[k].strides[static_cast<std::size_t>(axis)] = views[k]->layout.stride(axis);
+      batch[k].shape.append(out.shape()[axis]);
+    }
+    pointers[k] = &batch[k];
+  }
+  const Shape shape = coalesce(pointers);
+  int longest = -1;
+  for (int axis = 0; axis < shape.rank(); ++axis)
+    if (longest < 0 || shape[axis] > shape[longest]) longest = axis;
+  Shape rest = shape;
+  if (longest >= 0) {
+    g.batch = shape[longest];
+    g.a.batch_stride = batch[0].stride(longest), g.b.batch_stride = batch[1].stride(longest);
+    g.c_batch_stride = batch[2].stride(longest);
+    rest.set(longest, 1);
+  }
+  const auto bytes = [](const void* p, Index elements, DType d) {
+    return static_cast<const char*>(p) + elements * static_cast<Index>(size_of(d));
+  };
+  for (Index i = 0; i < rest.numel(); ++i) {
+    Index number = i;
+    std::array<Index, 3> at{};
+    for (int axis = rest.rank() - 1; axis >= 0; number /= rest[axis--])
+      for (std::size_t k = 0; k < 3; ++k) at[k] += number % rest[axis] * batch[k].stride(axis);
+    Gemm one = g;
+    one.a.data = bytes(g.a.data, at[0], g.dtype), one.b.data = bytes(g.b.data, at[1], g.dtype);
+    one.c = const_cast<char*>(bytes(g.c, at[2], g.out_dtype));
+    blas_->multiply(one);
+  }
+}
+
+void CudaBackend::matmul(const View& a, const View& b, const View& out) {
+  if (out.numel() == 0) return;
+  if (a.shape()[-1] == 0) return fill(0, out);
+  if (is_floating(out.dtype)) return multiply(a, b, out);
+  check_products("matmul", out.numel());
+  Layout rows = out.layout, columns = out.layout;  // where a's row and b's column of each element start
+  for (int axis = 0; axis < out.layout.rank(); ++axis) {
+    const auto i = static_cast<std::size_t>(axis);
+    rows.strides[i] = axis == out.layout.rank() - 1 ? 0 : a.layout.stride(axis);
+    columns.strides[i] = axis == out.layout.rank() - 2 ? 0 : b.layout.stride(axis);
+  }
+  IntegerProduct p;
+  p.out = loop_of<3>(out.shape(), {rows, columns, out.layout});
+  p.a = a.data, p.b = b.data, p.c = out.data, p.dtype = out.dtype;
+  p.k = a.shape()[-1], p.a_step = a.layout.stride(-1), p.b_step = b.layout.stride(-2);
+  multiply_integers(stream(), p);
+}
+
+bool CudaBackend::linear(const Linear& args) {
+  const DType dtype = args.y.dtype;
+  if (!floating_matrix(args.x) || !floating_matrix(args.y) || args.x.dtype != dtype || args.y.numel() == 0 ||
+      args.x.numel() == 0 || !weight_fits(&args.weight, dtype) || !weight_fits(args.bias, dtype) || !dense_vector(args.bias))
+    return false;
+  for (const View* other : {args.residual, args.pre})
+    if (other && (other->dtype != dtype || !floating_matrix(*other))) return false;
+  View weight = args.weight;
+  std::optional<Scratch> narrow;  // weights of another dtype are rounded once
+  if (weight.dtype != dtype) {
+    narrow.emplace(pool_, static_cast<std::size_t>(weight.numel()) * size_of(dtype));
+    weight = {narrow->as<void>(), Layout(args.weight.shape()), dtype};
+    copy(args.weight, weight);
+  }
+  const View y = with_rows(args.y);
+  multiply(with_rows(args.x), transpose_of(weight), y);
+  if (!args.bias && !args.residual && !args.pre && !args.gelu) return true;
+  Epilogue e;
+  e.rows = y.shape()[0], e.n = y.shape()[1], e.y = y.data, e.y_row = y.layout.stride(0), e.dtype = dtype, e.gelu = args.gelu;
+  if (args.bias) e.bias = args.bias->data, e.bias_dtype = args.bias->dtype;
+  if (args.residual) e.residual = args.residual->data, e.residual_row = dense_rows_of(*args.residual)->step;
+  if (args.pre) e.pre = args.pre->data, e.pre_row = dense_rows_of(*args.pre)->step;
+  finish_linear(stream(), e);
+  return true;
+}
+
+bool CudaBackend::linear_backward(const LinearBackward& args) {
+  const DType dtype = args.dy.dtype;
+  if (!floating_matrix(args.dy) || args.dy.numel() == 0) return false;
+  for (const View* elements : {args.dx, args.gelu_pre, args.dweight ? args.x : nullptr})
+    if (elements && (elements->dtype != dtype || !floating_matrix(*elements) || elements->numel() == 0)) return false;
+  for (const View* weights : {args.dx ? args.weight : nullptr, args.dweight, args.dbias})
+    if (weights && !weight_fits(weights, dtype)) return false;
+  const View dy = with_rows(args.dy);
+  if (args.dx) {
+    View weight = *args.weight;
+    std::optional<Scratch> narrow;
+    if (weight.dtype != dtype) {
+      narrow.emplace(pool_, static_cast<std::size_t>(weight.numel()) * size_of(dtype));
+      weight = {narrow->as<void>(), Layout(args.weight->shape()), dtype};
+      copy(*args.weight, weight);
+    }
+    multiply(dy, weight, with_rows(*args.dx));
+    if (args.gelu_pre) gelu_backward(*args.gelu_pre, *args.dx, *args.dx);
+  }
+  if (args.dweight) {
+    View x = *args.x;
+    std::optional<Scratch> activated;
+    if (args.x_is_pre_gelu) {
+      activated.emplace(pool_, static_cast<std::size_t>(x.numel()) * size_of(dtype));
+      x = {activated->as<void>(), Layout(x.shape()), dtype};
+      unary(UnaryOp::gelu, *args.x, x, 0);
+    }
+    multiply(transpose_of(dy), with_rows(x), *args.dweight);
+  }
+  if (args.dbias) {
+    View sums = *args.dbias;
+    sums.layout = Layout(Shape{1, dy.shape()[1]}, Strides{0, args.dbias->layout.stride(0)}, 0);
+    reduce(ReduceOp::sum, dy, sums);
+  }
+  return true;
+}
+
+}  // namespace norma::cuda

@@ -1,0 +1,69 @@
+// The two doors to the machine, so that everything else is the same with a device and without one: Runtime (memory, copies, a
+// stream, graphs) and Blas (matrix products). runtime_cuda.cpp and blas_cuda.cpp are the real ones, emulator/ the host's.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/backend.h"
+
+namespace norma::cuda {
+
+class Runtime {
+ public:
+  virtual ~Runtime() = default;
+  /// The stream that all work of a backend goes to, in order.
+  virtual void* stream() = 0;
+  virtual unsigned multiprocessors() const = 0;
+
+  // Device memory, at least 256-byte aligned; null when there is none left.
+  virtual void* allocate(std::size_t bytes) = 0;
+  virtual void free(void* block) = 0;
+  virtual std::size_t free_bytes() = 0;
+  virtual std::string text() const = 0;  // "cuda:0 (NVIDIA H200)"
+  /// Every block is to be asked for and given back by itself, so that a checker of memory sees its bounds.
+  virtual bool exact_blocks() const { return false; }
+
+  // Pinned host memory and copies between it and the device; the copies return before they are done.
+  virtual void* allocate_pinned(std::size_t bytes) = 0;
+  virtual void free_pinned(void* block) = 0;
+  virtual void copy_to_device(void* device, const void* pinned, std::size_t bytes) = 0;
+  virtual void copy_to_host(void* pinned, const void* device, std::size_t bytes) = 0;
+  virtual void synchronize() = 0;
+  /// Marks the present end of the stream as event `which` (0 or 1); waits until what stood before the mark is done.
+  virtual void mark(int which) = 0;
+  virtual void wait(int which) = 0;
+
+  /// From here to end_capture, work for the stream is recorded instead of done.
+  virtual void begin_capture() = 0;
+  virtual std::unique_ptr<Backend::Graph> end_capture() = 0;
+};
+
+/// C[m, n] = A[m, k] B[k, n], `batch` of them. A matrix is dense along one of its axes: row-major with `pitch` elements from
+/// row to row, or, `transposed`, column-major with `pitch` from column to column. C is row-major.
+struct Gemm {
+  struct Operand {
+    const void* data = nullptr;
+    Index pitch = 0;
+    bool transposed = false;
+    Index batch_stride = 0;
+  };
+  DType dtype = DType::f32;      // of A and B: f32, f64, bf16
+  DType out_dtype = DType::f32;  // the same, or f32 for bf16
+  Index m = 0, n = 0, k = 0, batch = 1;
+  Operand a, b;
+  void* c = nullptr;
+  Index c_pitch = 0, c_batch_stride = 0;
+};
+
+class Blas {
+ public:
+  virtual ~Blas() = default;
+  virtual void multiply(const Gemm& gemm) = 0;  // m, n, k and batch are not 0
+};
+
+/// Throws Error where the device is not there, naming what is.
+std::unique_ptr<Runtime> make_runtime(int index);
+std::unique_ptr<Blas> make_blas(Runtime& runtime);
+
+}  // namespace norma::cuda
