@@ -9,6 +9,10 @@ if(NOT NORMA_CUDA STREQUAL OFF AND NOT (NORMA_CUDA STREQUAL AUTO AND NORMA_SANIT
     set(CMAKE_CUDA_COMPILER ${CUDAToolkit_NVCC_EXECUTABLE} CACHE FILEPATH "nvcc")
     set(CMAKE_CUDA_ARCHITECTURES ${NORMA_CUDA_ARCHITECTURES})
     enable_language(CUDA)
+    if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know that nvcc 12 has C++20
+      set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+      set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+    endif()
     set(NORMA_HAS_CUDA ON)
   elseif(NORMA_CUDA STREQUAL ON)
     message(FATAL_ERROR "NORMA_CUDA is ON, but there is no CUDA toolkit (12 or later, with nvcc and cuBLAS); -DNORMA_CUDA=OFF builds without")

@@ -4,6 +4,10 @@ include(CMakePackageConfigHelpers)
 
 set(libraries norma_flags norma_core norma_backends_reference norma_backends_cpu norma_backends norma_autograd norma_nn norma_models
     norma_datasets norma_inspect norma_train)
+if(NORMA_HAS_CUDA)
+  list(APPEND libraries norma_backends_cuda)
+  set(find_cuda "find_dependency(CUDAToolkit)")
+endif()
 add_library(norma_all INTERFACE)
 target_link_libraries(norma_all INTERFACE norma_train norma_backends)
 set_target_properties(norma_all PROPERTIES EXPORT_NAME norma)
@@ -20,6 +24,7 @@ find_dependency(ZLIB)
 find_dependency(Threads)
 find_dependency(nlohmann_json)
 find_dependency(PkgConfig)
+${find_cuda}
 pkg_check_modules(OPENBLAS REQUIRED IMPORTED_TARGET openblas)
 include(\${CMAKE_CURRENT_LIST_DIR}/norma-targets.cmake)
 ")

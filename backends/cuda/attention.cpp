@@ -17,12 +17,24 @@ bool dense_rows(const View& x) { return x.shape()[3] == 1 || x.layout.stride(3) 
 bool covered(const Attention& a, const View& q, const View& v, std::initializer_list<const View*> tensors) {
   for (const View* x : tensors)
     if (x->numel() == 0 || !dense_rows(*x) || x->dtype != q.dtype || x->shape()[2] > (1 << 24)) return false;
+  if (q.dtype != DType::f32 && q.dtype != DType::bf16) return false;
   if (q.shape()[3] > attention_max_width || v.shape()[3] > attention_max_width) return false;
   if (q.shape()[0] * q.shape()[1] > most_heads) return false;
   if (a.stats && (a.stats->dtype != DType::f64 || !a.stats->layout.contiguous())) return false;
   if (a.key_mask && a.key_mask->dtype != DType::boolean) return false;
   if (a.scoring.normalize && a.scoring.kind != Scoring::Kind::polynomial) return false;
   return a.dropout >= 0 && a.dropout < 1;
+}
+
+/// bf16 with rows that 16-byte copies can take.
+bool for_tensor_cores(const View& q, std::initializer_list<const View*> tensors) {
+  if (q.dtype != DType::bf16) return false;
+  for (const View* x : tensors) {
+    if (x->shape()[3] % 8 != 0 || reinterpret_cast<std::uintptr_t>(x->data) % 16 != 0) return false;
+    for (int axis = 0; axis < 3; ++axis)
+      if (x->shape()[axis] > 1 && x->layout.stride(axis) % 8 != 0) return false;
+  }
+  return true;
 }
 
 HeadTensor head_tensor(const View& x) { return {x.data, x.layout.stride(0), x.layout.stride(1), x.layout.stride(2)}; }
@@ -88,7 +100,6 @@ Index counts_of(const AttentionProblem& p) {
 
 bool CudaBackend::attention(const AttentionForward& a) {
   if (!covered(a, a.q, a.v, {&a.q, &a.k, &a.v, &a.out})) return false;
-  if (a.q.dtype != DType::f32) return false;
   if (a.row_lse && a.row_lse->dtype != DType::f32) return false;
   AttentionProblem p = describe(a, a.q, a.k, a.v, a.out);
   if (a.row_lse) take_lse(*a.row_lse, p);
@@ -97,20 +108,22 @@ bool CudaBackend::attention(const AttentionForward& a) {
     count_visible_keys(stream(), p, counts.as<std::int32_t>());
     p.seen_before = counts.as<std::int32_t>();
   }
-  const Index heads = Index{p.batches} * p.heads, blocks = blocks_of(p, forward_block_rows_f32);
+  const Index heads = Index{p.batches} * p.heads, blocks = blocks_of(p, forward_block_rows);
   const Scratch partial = scratch<double>(a.stats ? heads * blocks * attention_stats : 0);
   if (a.stats) p.partial_stats = partial.as<double>(), p.stats = a.stats->as<double>();
-  attention_forward_f32(stream(), p);
+  if (for_tensor_cores(a.q, {&a.q, &a.k, &a.v, &a.out}))
+    attention_forward_bf16(stream(), p);
+  else
+    attention_forward_scalar(stream(), p, a.q.dtype);
   if (a.stats) merge_attention_stats(stream(), p, static_cast<std::int32_t>(blocks), false);
   return true;
 }
 
 bool CudaBackend::attention_backward(const AttentionBackward& a) {
   if (!covered(a, a.q, a.v, {&a.q, &a.k, &a.v, &a.dout, &a.dq, &a.dk, &a.dv})) return false;
-  if (a.q.dtype != DType::f32) return false;
   const bool softmax = a.scoring.kind == Scoring::Kind::softmax;
   if (softmax && (!a.row_lse.data || a.row_lse.dtype != DType::f32)) return false;
-  if ((softmax || a.scoring.normalize) && (!a.out.data || a.out.dtype != DType::f32 || !dense_rows(a.out))) return false;
+  if ((softmax || a.scoring.normalize) && (!a.out.data || a.out.dtype != a.q.dtype || !dense_rows(a.out))) return false;
   const bool needs_out = softmax || a.scoring.normalize;
   AttentionProblem p = describe(a, a.q, a.k, a.v, needs_out ? a.out : a.dout);
   p.dout = head_tensor(a.dout), p.dq = head_tensor(a.dq), p.dk = head_tensor(a.dk), p.dv = head_tensor(a.dv);
@@ -120,11 +133,11 @@ bool CudaBackend::attention_backward(const AttentionBackward& a) {
     count_visible_keys(stream(), p, counts.as<std::int32_t>());
     p.seen_before = counts.as<std::int32_t>();
   }
-  const Index heads = Index{p.batches} * p.heads, blocks = blocks_of(p, backward_block_rows_f32);
+  const Index heads = Index{p.batches} * p.heads, blocks = blocks_of(p, backward_block_rows);
   const Scratch rows = scratch<float>(2 * heads * p.rows), partial = scratch<double>(a.stats ? heads * blocks * attention_stats : 0);
   p.row_delta = rows.as<float>(), p.row_factor = p.row_delta + heads * p.rows;
   if (a.stats) p.partial_stats = partial.as<double>(), p.stats = a.stats->as<double>();
-  attention_backward_f32(stream(), p);
+  attention_backward_scalar(stream(), p, a.q.dtype);
   if (a.stats) merge_attention_stats(stream(), p, static_cast<std::int32_t>(blocks), true);
   return true;
 }

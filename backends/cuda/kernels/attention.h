@@ -51,14 +51,12 @@ struct AttentionProblem {
 /// Fills seen_before from key_mask.
 void count_visible_keys(void* stream, const AttentionProblem& p, std::int32_t* seen_before);
 
-/// f32, d and e up to attention_max_width.
-constexpr std::int32_t attention_max_width = 128;
-constexpr std::int32_t forward_block_rows_f32 = 64, backward_block_rows_f32 = 32;
-void attention_forward_f32(void* stream, const AttentionProblem& p);
-void attention_backward_f32(void* stream, const AttentionProblem& p);
+/// f32 or bf16 elements, d and e up to attention_max_width.
+constexpr std::int32_t attention_max_width = 128, forward_block_rows = 64, backward_block_rows = 32;
+void attention_forward_scalar(void* stream, const AttentionProblem& p, DType dtype);
+void attention_backward_scalar(void* stream, const AttentionProblem& p, DType dtype);
 
-/// bf16 on tensor cores, d and e multiples of 16 up to attention_max_width, rows 16-byte aligned.
-constexpr std::int32_t forward_block_rows_bf16 = 64;
+/// bf16 on tensor cores: d and e multiples of 8, all rows of q, k, v at multiples of 16 bytes, of out at multiples of 4.
 void attention_forward_bf16(void* stream, const AttentionProblem& p);
 
 /// stats from partial_stats of `blocks` row blocks, in their order; `gradients`: only grad_a2 and grad_s2.

@@ -101,10 +101,31 @@ struct Head {
     const auto index = static_cast<std::uint64_t>(((std::int64_t{b} * p.heads + h) * p.rows + i) * p.keys + j);
     return keeps(p.stream.word(index), p.drop_below) ? p.keep_scale : 0;
   }
+  /// The same for columns j and j + 1.
+  NORMA_DEVICE void keep_pair(std::int32_t i, std::int32_t j, float& first, float& second) const {
+    const auto index = static_cast<std::uint64_t>(((std::int64_t{b} * p.heads + h) * p.rows + i) * p.keys + j);
+    const Philox block = p.stream.block(index / 4);
+    first = keeps(block[index % 4], p.drop_below) ? p.keep_scale : 0;
+    second = index % 4 == 3 ? keep(i, j + 1) : keeps(block[index % 4 + 1], p.drop_below) ? p.keep_scale : 0;
+  }
   NORMA_DEVICE float* lse(std::int32_t i) const { return p.lse + b * p.lse_batch + h * p.lse_head + i * p.lse_row; }
 };
 
-/// One thread's share of the statistics of a block; rows' totals are added by `row`, the rest by `pair`.
+/// What a thread sees in a few pairs, in the arithmetic of the kernel, before it goes into doubles.
+struct PairSums {
+  float score = 0, score2 = 0, entropy = 0, score_max = -INFINITY, low = INFINITY, high = -INFINITY;
+  std::int32_t negative = 0, small = 0, entries = 0;
+
+  /// A visible pair: score s, weight a.
+  NORMA_DEVICE void add(float s, float a, float threshold, bool has_entropy) {
+    score += s, score2 = std::fma(s, s, score2);
+    score_max = Larger{}(s, score_max), low = Smaller{}(a, low), high = Larger{}(a, high);
+    negative += a < 0, small += std::fabs(a) < threshold, entries += 1;
+    if (has_entropy && a > 0) entropy -= a * std::log(a);
+  }
+};
+
+/// One thread's share of the statistics of a block.
 struct AttentionSums {
   double total[attention_stats];
   NORMA_DEVICE AttentionSums() {
@@ -113,17 +134,16 @@ struct AttentionSums {
     at(AttentionStat::min) = INFINITY;
   }
   NORMA_DEVICE double& at(AttentionStat s) { return total[static_cast<int>(s)]; }
-  /// A visible pair: score s, weight a.
-  NORMA_DEVICE void pair(float s, float a, float small, bool has_entropy) {
-    at(AttentionStat::score_sum) += s;
-    at(AttentionStat::score_sum2) += static_cast<double>(s) * s;
-    at(AttentionStat::score_max) = Larger{}(static_cast<double>(s), at(AttentionStat::score_max));
-    at(AttentionStat::min) = Smaller{}(static_cast<double>(a), at(AttentionStat::min));
-    at(AttentionStat::max) = Larger{}(static_cast<double>(a), at(AttentionStat::max));
-    at(AttentionStat::negative) += a < 0;
-    at(AttentionStat::small) += std::fabs(a) < small;
-    at(AttentionStat::entries) += 1;
-    if (has_entropy && a > 0) at(AttentionStat::entropy) -= a * std::log(a);
+  NORMA_DEVICE void pairs(const PairSums& x) {
+    at(AttentionStat::score_sum) += x.score;
+    at(AttentionStat::score_sum2) += x.score2;
+    at(AttentionStat::entropy) += x.entropy;
+    at(AttentionStat::score_max) = Larger{}(static_cast<double>(x.score_max), at(AttentionStat::score_max));
+    at(AttentionStat::min) = Smaller{}(static_cast<double>(x.low), at(AttentionStat::min));
+    at(AttentionStat::max) = Larger{}(static_cast<double>(x.high), at(AttentionStat::max));
+    at(AttentionStat::negative) += x.negative;
+    at(AttentionStat::small) += x.small;
+    at(AttentionStat::entries) += x.entries;
   }
   /// A row's sums: of a, a^2, and what jac2 is made of: softmax a^3; else d^2 and, for normalised rows, a d^2, d = da/df.
   NORMA_DEVICE void row(const AttentionProblem& p, double sum, double a2, double x1, double x2) {

@@ -1,4 +1,4 @@
-// Tiles of f32 in shared memory. For .cu files.
+// Tiles of f32 in shared memory, of f32 or bf16 elements. For .cu files.
 #pragma once
 
 #include "backends/cuda/device.h"
@@ -6,11 +6,11 @@
 namespace norma::cuda {
 
 /// Rows [first, first + count) of x into `to` with `pitch`, zeros from row `rows` on. The caller's barriers.
-template <int threads>
-NORMA_DEVICE void load_rows(const float* x, std::int64_t x_row, int first, int rows, int count, int width, float* to, int pitch) {
+template <int threads, class T>
+NORMA_DEVICE void load_rows(const T* x, std::int64_t x_row, int first, int rows, int count, int width, float* to, int pitch) {
   for (int i = static_cast<int>(thread_id()); i < count * width; i += threads) {
     const int row = i / width, column = i % width;
-    to[row * pitch + column] = first + row < rows ? x[(first + row) * x_row + column] : 0;
+    to[row * pitch + column] = first + row < rows ? convert<float>(x[(first + row) * x_row + column]) : 0.0f;
   }
 }
 

@@ -1,4 +1,4 @@
-// Attention forward in f32: a block computes 64 rows of one head, going over tiles of 64 keys through shared memory; scores never
+// Attention forward without tensor cores, for f32 and bf16 elements, all arithmetic in f32: a block computes 64 rows of one head, going over tiles of 64 keys through shared memory; scores never
 // leave the chip. Softmax keeps a running maximum and sum by row; with statistics, normalised rows are first summed in a pass of
 // their own, so that every weight is known when it is measured.
 #include "backends/cuda/kernels/attention_phi.h"
@@ -9,9 +9,9 @@ namespace {
 
 constexpr int tile = 64, threads = 256, lanes = 16, own = 4;  // a thread owns 4 rows x 4 columns, of 16 x 16 threads
 constexpr int out_columns = attention_max_width / lanes;
-static_assert(forward_block_rows_f32 == tile);
+static_assert(forward_block_rows == tile);
 
-template <bool measure>
+template <class T, bool measure>
 NORMA_KERNEL void NORMA_BOUNDS(threads, 1) forward_kernel(AttentionProblem p) {
   const Head head(p, block_id().y);
   const int first = static_cast<int>(block_id().x) * tile, t = static_cast<int>(thread_id()), ty = t / lanes, tx = t % lanes;
@@ -19,7 +19,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) forward_kernel(AttentionProblem p) {
   float* q = reinterpret_cast<float*>(shared_memory());
   float *k = q + tile * d_pitch, *v = k + tile * d_pitch, *w = v + tile * p.e;  // w: weights, pitch tile + 1
   const bool normalised = p.normalize || p.phi == Phi::softmax, softmax = p.phi == Phi::softmax;
-  load_rows<threads>(head.at<float>(p.q), p.q.row, first, p.rows, tile, p.d, q, d_pitch);
+  load_rows<threads>(head.at<T>(p.q), p.q.row, first, p.rows, tile, p.d, q, d_pitch);
 
   float top[own], sum[own], factor[own], out[own][out_columns] = {};
   float row_sum[own] = {}, a2[own] = {}, x1[own] = {}, x2[own] = {};
@@ -33,11 +33,12 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) forward_kernel(AttentionProblem p) {
   for (int pass = two_passes ? 0 : 1; pass < 2; ++pass) {
     for (int start = 0; start < end; start += tile) {
       block_barrier();
-      load_rows<threads>(head.at<float>(p.k), p.k.row, start, p.keys, tile, p.d, k, d_pitch);
-      if (pass == 1) load_rows<threads>(head.at<float>(p.v), p.v.row, start, p.keys, tile, p.e, v, p.e);
+      load_rows<threads>(head.at<T>(p.k), p.k.row, start, p.keys, tile, p.d, k, d_pitch);
+      if (pass == 1) load_rows<threads>(head.at<T>(p.v), p.v.row, start, p.keys, tile, p.e, v, p.e);
       block_barrier();
       float s[own][own];
       multiply_tile<own, own, lanes>(q + ty * own * d_pitch, k, d_pitch, d_pitch, p.d, tx, s);
+      PairSums pairs;
       NORMA_UNROLL
       for (int i = 0; i < own; ++i) {
         const int row = first + ty * own + i;
@@ -71,7 +72,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) forward_kernel(AttentionProblem p) {
           const float a = f * factor[i];
           if constexpr (measure) {
             if (seen[j]) {
-              sums.pair(s[i][j], a, p.small, normalised);
+              pairs.add(s[i][j], a, p.small, normalised);
               row_sum[i] += a, a2[i] += a * a;
               const float slope = softmax ? 0 : phi_slope(p, p.phi, s[i][j]) * factor[i];
               x1[i] += softmax ? a * a * a : slope * slope;
@@ -84,6 +85,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) forward_kernel(AttentionProblem p) {
         if (normalised && !(two_passes && pass == 1)) sum[i] += reduce_lanes<lanes>(part, Plus{});
       }
       if (pass == 0) continue;
+      if constexpr (measure) sums.pairs(pairs);
       warp_barrier();  // a row's weights are written and read by the same half warp
       const float* mine = w + ty * own * (tile + 1);
       add_products<own, out_columns, lanes>(tile, v, p.e, p.e, tx, out, [&](int j, int i) { return mine[i * (tile + 1) + j]; });
@@ -101,10 +103,10 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) forward_kernel(AttentionProblem p) {
     }
     if (row >= p.rows) continue;
     const float last_factor = normalised && !two_passes && sum[i] != 0 ? 1 / sum[i] : 1;
-    float* to = head.at<float>(p.out) + row * p.out.row;
+    T* to = head.at<T>(p.out) + row * p.out.row;
     NORMA_UNROLL
     for (int c = 0; c < out_columns; ++c)
-      if (tx + lanes * c < p.e) to[tx + lanes * c] = out[i][c] * last_factor;
+      if (tx + lanes * c < p.e) to[tx + lanes * c] = convert<T>(out[i][c] * last_factor);
     if (p.lse && softmax && tx == 0) *head.lse(row) = top[i] + std::log(sum[i]);
   }
   if constexpr (measure)
@@ -113,10 +115,14 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) forward_kernel(AttentionProblem p) {
 
 }  // namespace
 
-void attention_forward_f32(void* stream, const AttentionProblem& p) {
+void attention_forward_scalar(void* stream, const AttentionProblem& p, DType dtype) {
   const std::size_t floats = 2 * tile * static_cast<std::size_t>(p.d + 1) + tile * static_cast<std::size_t>(p.e) + tile * (tile + 1);
   const Extent grid{static_cast<unsigned>((p.rows + tile - 1) / tile), static_cast<unsigned>(p.batches * p.heads)};
-  launch(stream, grid, threads, floats * sizeof(float), p.partial_stats ? forward_kernel<true> : forward_kernel<false>, p);
+  const auto run = [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launch(stream, grid, threads, floats * sizeof(float), p.partial_stats ? forward_kernel<T, true> : forward_kernel<T, false>, p);
+  };
+  dtype == DType::f32 ? run(TypeTag<float>{}) : run(TypeTag<bf16>{});
 }
 
 }  // namespace norma::cuda

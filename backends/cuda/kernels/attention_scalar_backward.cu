@@ -1,4 +1,4 @@
-// Attention backward in f32, scores computed again: one kernel owns rows (dQ), one owns keys (dK, dV), so that nothing is added by
+// Attention backward without tensor cores, for f32 and bf16 elements, all arithmetic in f32, scores computed again: one kernel owns rows (dQ), one owns keys (dK, dV), so that nothing is added by
 // atomics. The first also finds what the second needs of each row: delta = dO . O of normalised rows, and the row's factor.
 #include "backends/cuda/kernels/attention_phi.h"
 #include "backends/cuda/kernels/attention_tile.h"
@@ -8,7 +8,7 @@ namespace {
 
 constexpr int tile = 32, threads = 128, lanes = 16, own_rows = 4, own_columns = 2;
 constexpr int out_columns = attention_max_width / lanes;
-static_assert(backward_block_rows_f32 == tile);
+static_assert(backward_block_rows == tile);
 
 struct Tiles {
   float *q, *k, *v, *dout, *w, *g;  // pitches d + 1, d + 1, e + 1, e + 1, tile + 1, tile + 1
@@ -42,14 +42,14 @@ NORMA_DEVICE PairGradient differentiate(const AttentionProblem& p, const RowStat
   return {phi_value(p, p.phi, s) * r.factor, da, (da - r.delta) * (phi_slope(p, p.phi, s) * r.factor)};
 }
 
-template <bool measure>
+template <class T, bool measure>
 NORMA_KERNEL void NORMA_BOUNDS(threads, 1) rows_kernel(AttentionProblem p) {
   const Head head(p, block_id().y);
   const int first = static_cast<int>(block_id().x) * tile, t = static_cast<int>(thread_id()), ty = t / lanes, tx = t % lanes;
   const Tiles tiles(p, shared_memory());
   const int dp = p.d + 1, ep = p.e + 1;
-  load_rows<threads>(head.at<float>(p.q), p.q.row, first, p.rows, tile, p.d, tiles.q, dp);
-  load_rows<threads>(head.at<float>(p.dout), p.dout.row, first, p.rows, tile, p.e, tiles.dout, ep);
+  load_rows<threads>(head.at<T>(p.q), p.q.row, first, p.rows, tile, p.d, tiles.q, dp);
+  load_rows<threads>(head.at<T>(p.dout), p.dout.row, first, p.rows, tile, p.e, tiles.dout, ep);
   block_barrier();
   const int last = first + tile < p.rows ? first + tile - 1 : p.rows - 1, end = head.length(last);
   const bool normalised = p.normalize || p.phi == Phi::softmax;
@@ -59,8 +59,8 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) rows_kernel(AttentionProblem p) {
     rows[i].factor = head.row_factor(row);
     float delta = 0;
     if (normalised && row < p.rows) {
-      const float* out = head.at<float>(p.out) + row * p.out.row;
-      for (int c = tx; c < p.e; c += lanes) delta = std::fma(tiles.dout[(ty * own_rows + i) * ep + c], out[c], delta);
+      const T* out = head.at<T>(p.out) + row * p.out.row;
+      for (int c = tx; c < p.e; c += lanes) delta = std::fma(tiles.dout[(ty * own_rows + i) * ep + c], convert<float>(out[c]), delta);
     }
     rows[i].delta = reduce_lanes<lanes>(delta, Plus{});
     if (p.phi == Phi::softmax && row < p.rows) rows[i].shift = *head.lse(row);
@@ -70,8 +70,8 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) rows_kernel(AttentionProblem p) {
   for (int pass = p.normalize && p.phi != Phi::softmax ? 0 : 1; pass < 2; ++pass) {
     for (int start = 0; start < end; start += tile) {
       block_barrier();
-      load_rows<threads>(head.at<float>(p.k), p.k.row, start, p.keys, tile, p.d, tiles.k, dp);
-      load_rows<threads>(head.at<float>(p.v), p.v.row, start, p.keys, tile, p.e, tiles.v, ep);
+      load_rows<threads>(head.at<T>(p.k), p.k.row, start, p.keys, tile, p.d, tiles.k, dp);
+      load_rows<threads>(head.at<T>(p.v), p.v.row, start, p.keys, tile, p.e, tiles.v, ep);
       block_barrier();
       float s[own_rows][own_columns], da[own_rows][own_columns];
       multiply_tile<own_rows, own_columns, lanes>(tiles.q + ty * own_rows * dp, tiles.k, dp, dp, p.d, tx, s);
@@ -113,10 +113,10 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) rows_kernel(AttentionProblem p) {
   for (int i = 0; i < own_rows; ++i) {
     const int row = first + ty * own_rows + i;
     if (row >= p.rows) continue;
-    float* to = head.at<float>(p.dq) + row * p.dq.row;
+    T* to = head.at<T>(p.dq) + row * p.dq.row;
     NORMA_UNROLL
     for (int c = 0; c < out_columns; ++c)
-      if (tx + lanes * c < p.d) to[tx + lanes * c] = dq[i][c];
+      if (tx + lanes * c < p.d) to[tx + lanes * c] = convert<T>(dq[i][c]);
     if (tx == 0) {
       const std::int64_t at = std::int64_t{block_id().y} * p.rows + row;
       p.row_delta[at] = rows[i].delta;
@@ -130,20 +130,21 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) rows_kernel(AttentionProblem p) {
   }
 }
 
+template <class T>
 NORMA_KERNEL void NORMA_BOUNDS(threads, 1) keys_kernel(AttentionProblem p) {
   const Head head(p, block_id().y);
   const int first = static_cast<int>(block_id().x) * tile, t = static_cast<int>(thread_id()), ty = t / lanes, tx = t % lanes;
   const Tiles tiles(p, shared_memory());
   const int dp = p.d + 1, ep = p.e + 1;
-  load_rows<threads>(head.at<float>(p.k), p.k.row, first, p.keys, tile, p.d, tiles.k, dp);
-  load_rows<threads>(head.at<float>(p.v), p.v.row, first, p.keys, tile, p.e, tiles.v, ep);
+  load_rows<threads>(head.at<T>(p.k), p.k.row, first, p.keys, tile, p.d, tiles.k, dp);
+  load_rows<threads>(head.at<T>(p.v), p.v.row, first, p.keys, tile, p.e, tiles.v, ep);
   float dk[own_rows][out_columns] = {}, dv[own_rows][out_columns] = {};
   int begin = 0;  // rows before it see none of these keys
   if (p.causal && first + p.rows - p.keys > 0) begin = (first + p.rows - p.keys) / tile * tile;
   for (int start = begin; start < p.rows; start += tile) {
     block_barrier();
-    load_rows<threads>(head.at<float>(p.q), p.q.row, start, p.rows, tile, p.d, tiles.q, dp);
-    load_rows<threads>(head.at<float>(p.dout), p.dout.row, start, p.rows, tile, p.e, tiles.dout, ep);
+    load_rows<threads>(head.at<T>(p.q), p.q.row, start, p.rows, tile, p.d, tiles.q, dp);
+    load_rows<threads>(head.at<T>(p.dout), p.dout.row, start, p.rows, tile, p.e, tiles.dout, ep);
     block_barrier();
     float s[own_rows][own_columns], da[own_rows][own_columns];
     multiply_tile<own_rows, own_columns, lanes>(tiles.q + ty * own_rows * dp, tiles.k, dp, dp, p.d, tx, s);
@@ -179,22 +180,27 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) keys_kernel(AttentionProblem p) {
   for (int i = 0; i < own_rows; ++i) {
     const int key = first + ty * own_rows + i;
     if (key >= p.keys) continue;
-    float *to_k = head.at<float>(p.dk) + key * p.dk.row, *to_v = head.at<float>(p.dv) + key * p.dv.row;
+    T *to_k = head.at<T>(p.dk) + key * p.dk.row, *to_v = head.at<T>(p.dv) + key * p.dv.row;
     NORMA_UNROLL
     for (int c = 0; c < out_columns; ++c) {
-      if (tx + lanes * c < p.d) to_k[tx + lanes * c] = dk[i][c];
-      if (tx + lanes * c < p.e) to_v[tx + lanes * c] = dv[i][c];
+      if (tx + lanes * c < p.d) to_k[tx + lanes * c] = convert<T>(dk[i][c]);
+      if (tx + lanes * c < p.e) to_v[tx + lanes * c] = convert<T>(dv[i][c]);
     }
   }
 }
 
 }  // namespace
 
-void attention_backward_f32(void* stream, const AttentionProblem& p) {
+void attention_backward_scalar(void* stream, const AttentionProblem& p, DType dtype) {
   const unsigned heads = static_cast<unsigned>(p.batches * p.heads);
-  launch(stream, {static_cast<unsigned>((p.rows + tile - 1) / tile), heads}, threads, tile_bytes(p),
-         p.partial_stats ? rows_kernel<true> : rows_kernel<false>, p);
-  launch(stream, {static_cast<unsigned>((p.keys + tile - 1) / tile), heads}, threads, tile_bytes(p), keys_kernel, p);
+  const Extent rows{static_cast<unsigned>((p.rows + tile - 1) / tile), heads};
+  const Extent keys{static_cast<unsigned>((p.keys + tile - 1) / tile), heads};
+  const auto run = [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launch(stream, rows, threads, tile_bytes(p), p.partial_stats ? rows_kernel<T, true> : rows_kernel<T, false>, p);
+    launch(stream, keys, threads, tile_bytes(p), keys_kernel<T>, p);
+  };
+  dtype == DType::f32 ? run(TypeTag<float>{}) : run(TypeTag<bf16>{});
 }
 
 }  // namespace norma::cuda

@@ -1,0 +1,158 @@
+// Runtime on a device: the CUDA runtime API, every call checked.
+#include <cuda_runtime.h>
+
+#include "backends/cuda/runtime.h"
+
+namespace norma::cuda {
+
+/// Throws Error when `code` is not cudaSuccess. Also called by kernels/*.cu, through device.h.
+void check_cuda(int code, const char* what);
+void check_cuda(int code, const char* what) {
+  const auto error = static_cast<cudaError_t>(code);
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // not again at the next call
+  const char* hint = "";
+  switch (error) {
+    case cudaErrorNoDevice:
+      hint = "; no GPU is visible here (nvidia-smi shows those there are)";
+      break;
+    case cudaErrorInsufficientDriver:
+      hint = "; the driver is missing or older than the toolkit this was built with";
+      break;
+    case cudaErrorNoKernelImageForDevice:
+      hint = "; build for this GPU with -DNORMA_CUDA_ARCHITECTURES";
+      break;
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchFailure:
+      hint = "; an earlier kernel failed, and the device is lost to this process: run under compute-sanitizer, or with "
+             "CUDA_LAUNCH_BLOCKING=1, to see which";
+      break;
+    case cudaErrorStreamCaptureUnsupported:
+    case cudaErrorStreamCaptureInvalidated:
+      hint = "; the step does something that a graph cannot hold";
+      break;
+    default:
+      break;
+  }
+  fail("cuda: {}: {} ({}){}", what, cudaGetErrorString(error), cudaGetErrorName(error), hint);
+}
+
+namespace {
+
+class DeviceGraph : public Backend::Graph {
+ public:
+  DeviceGraph(int device, cudaStream_t stream, cudaGraph_t graph) : device_(device), stream_(stream), graph_(graph) {
+    check_cuda(cudaGraphInstantiate(&executable_, graph_, 0), "cudaGraphInstantiate");
+  }
+  ~DeviceGraph() override {
+    cudaSetDevice(device_);
+    cudaStreamSynchronize(stream_);  // a replay may still run
+    if (executable_) cudaGraphExecDestroy(executable_);
+    cudaGraphDestroy(graph_);
+  }
+  void replay() override {
+    check_cuda(cudaSetDevice(device_), "cudaSetDevice");
+    check_cuda(cudaGraphLaunch(executable_, stream_), "cudaGraphLaunch");
+  }
+
+ private:
+  int device_;
+  cudaStream_t stream_;
+  cudaGraph_t graph_;
+  cudaGraphExec_t executable_ = nullptr;
+};
+
+class DeviceRuntime : public Runtime {
+ public:
+  explicit DeviceRuntime(int index) : device_(index) {
+    int count = 0;
+    const cudaError_t error = cudaGetDeviceCount(&count);
+    if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0)) {
+      cudaGetLastError();
+      fail("device cuda:{}: this machine has no CUDA device; use --device cpu", index);
+    }
+    check_cuda(error, "cudaGetDeviceCount");
+    if (index >= count) fail("device cuda:{}: this machine has {} CUDA device{}", index, count, count == 1 ? "" : "s");
+    cudaDeviceProp properties{};
+    check_cuda(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
+    if (properties.major < 8)
+      fail("device cuda:{}: {} has compute capability {}.{}; Norma needs 8.0 or later", index, properties.name, properties.major,
+           properties.minor);
+    name_ = properties.name;
+    multiprocessors_ = static_cast<unsigned>(properties.multiProcessorCount);
+    here("cudaSetDevice");
+    check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
+    for (cudaEvent_t& event : events_)
+      check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
+  }
+  ~DeviceRuntime() override {
+    cudaSetDevice(device_);
+    for (cudaEvent_t event : events_) cudaEventDestroy(event);
+    cudaStreamDestroy(stream_);
+  }
+
+  void* stream() override {
+    here("cudaSetDevice");  // what is launched next is of this device
+    return stream_;
+  }
+  unsigned multiprocessors() const override { return multiprocessors_; }
+  void* allocate(std::size_t bytes) override {
+    here("cudaSetDevice");
+    void* block = nullptr;
+    const cudaError_t error = cudaMalloc(&block, bytes);
+    if (error == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      return nullptr;
+    }
+    check_cuda(error, "cudaMalloc");
+    return block;
+  }
+  void free(void* block) override { check_cuda(cudaFree(block), "cudaFree"); }
+  std::size_t free_bytes() override {
+    std::size_t free = 0, total = 0;
+    check_cuda(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    return free;
+  }
+  std::string text() const override { return fmt::format("cuda:{}, {}", device_, name_); }
+
+  void* allocate_pinned(std::size_t bytes) override {
+    void* block = nullptr;
+    check_cuda(cudaMallocHost(&block, bytes), "cudaMallocHost");
+    return block;
+  }
+  void free_pinned(void* block) override { cudaFreeHost(block); }
+  void copy_to_device(void* device, const void* pinned, std::size_t bytes) override {
+    check_cuda(cudaMemcpyAsync(device, pinned, bytes, cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync to the device");
+  }
+  void copy_to_host(void* pinned, const void* device, std::size_t bytes) override {
+    check_cuda(cudaMemcpyAsync(pinned, device, bytes, cudaMemcpyDeviceToHost, stream_), "cudaMemcpyAsync to the host");
+  }
+  void synchronize() override { check_cuda(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
+  void mark(int which) override { check_cuda(cudaEventRecord(events_[which], stream_), "cudaEventRecord"); }
+  void wait(int which) override { check_cuda(cudaEventSynchronize(events_[which]), "cudaEventSynchronize"); }
+
+  /// Relaxed, so that the pool may ask for memory meanwhile.
+  void begin_capture() override {
+    check_cuda(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
+  }
+  std::unique_ptr<Backend::Graph> end_capture() override {
+    cudaGraph_t graph = nullptr;
+    check_cuda(cudaStreamEndCapture(stream_, &graph), "cudaStreamEndCapture");
+    return std::make_unique<DeviceGraph>(device_, stream_, graph);
+  }
+
+ private:
+  void here(const char* what) { check_cuda(cudaSetDevice(device_), what); }
+
+  int device_;
+  std::string name_;
+  unsigned multiprocessors_ = 0;
+  cudaStream_t stream_ = nullptr;
+  cudaEvent_t events_[2] = {};
+};
+
+}  // namespace
+
+std::unique_ptr<Runtime> make_runtime(int index) { return std::make_unique<DeviceRuntime>(index); }
+
+}  // namespace norma::cuda

@@ -1,0 +1,121 @@
+// Fused attention of the CUDA backend: the tensor-core kernel against the same numbers in f64, and the statistics of every kernel
+// against those of the composition.
+#include <catch2/catch.hpp>
+#include <cmath>
+
+#include "autograd/node.h"
+#include "autograd/ops.h"
+#include "checks/scorings.h"
+
+using namespace norma;
+
+namespace {
+
+const Device device{Device::Kind::cuda, 0};
+
+Tensor draw(const Shape& shape, std::uint64_t stream, DType dtype) {
+  std::vector<double> v(static_cast<std::size_t>(shape.numel()));
+  for (std::size_t i = 0; i < v.size(); ++i) v[i] = 2.0 * uniform_from(RandomStream{3, stream}.word(i)) - 1;
+  return from_values(v, shape, {dtype, device});
+}
+
+struct Problem {
+  Index batch, heads, rows, keys, width, value_width;
+  bool causal, masked;
+  double dropout;
+};
+
+AttentionOptions options_for(const Problem& s, const Scoring& scoring) {
+  AttentionOptions o;
+  o.scoring = scoring, o.causal = s.causal, o.dropout = s.dropout, o.stream = {9, 2};
+  if (s.masked) {
+    std::vector<double> seen(static_cast<std::size_t>(s.batch * s.keys));
+    for (std::size_t i = 0; i < seen.size(); ++i) seen[i] = uniform_from(RandomStream{5, 5}.word(i)) < 0.7;
+    o.key_mask = from_values(seen, {s.batch, s.keys}, {DType::boolean, device});
+  }
+  o.stats = full({s.batch, s.heads, attention_stats}, 123, {DType::f64, device});
+  return o;
+}
+
+struct Run {
+  std::vector<std::vector<double>> results;  // out, dq, dk, dv
+  std::vector<double> stats;
+};
+
+/// The inputs rounded to `inputs`, everything computed in `dtype`.
+Run run(const Problem& s, const Scoring& scoring, DType inputs, DType dtype, bool with_stats = true) {
+  AttentionOptions o = options_for(s, scoring);
+  if (!with_stats) o.stats = {};
+  const auto input = [&](const Shape& shape, std::uint64_t stream) { return cast(draw(shape, stream, inputs), dtype); };
+  Tensor q = input({s.batch, s.heads, s.rows, s.width}, 1).detach().track();
+  Tensor k = input({s.batch, s.heads, s.keys, s.width}, 2).detach().track();
+  Tensor v = input({s.batch, s.heads, s.keys, s.value_width}, 3).detach().track();
+  const Tensor out = attention(q, k, v, o);
+  Run r;
+  r.results.push_back(out.values());
+  for (const Tensor& g : grad(out, Tensors{q, k, v}, input(out.shape(), 4))) r.results.push_back(g.values());
+  if (with_stats) r.stats = o.stats.values();
+  return r;
+}
+
+double distance(const std::vector<double>& a, const std::vector<double>& b) {
+  double difference = 0, length = 1e-300;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    difference += (a[i] - b[i]) * (a[i] - b[i]);
+    length += b[i] * b[i];
+  }
+  return std::sqrt(difference / length);
+}
+
+void compare_stats(const std::vector<double>& got, const std::vector<double>& wanted, double tolerance, const std::string& title) {
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    const int stat = static_cast<int>(i) % attention_stats;
+    INFO(title << ", statistic " << stat);
+    if (std::isnan(wanted[i])) {
+      CHECK(std::isnan(got[i]));
+    } else if (stat == static_cast<int>(AttentionStat::small) || stat == static_cast<int>(AttentionStat::negative)) {
+      CHECK(std::abs(got[i] - wanted[i]) <= 2 + 0.01 * std::abs(wanted[i]));  // weights on the border
+    } else {
+      CHECK(got[i] == Approx(wanted[i]).epsilon(tolerance).margin(tolerance));
+    }
+  }
+}
+
+const std::vector<Problem>& all_sizes() {
+  static const std::vector<Problem> sizes = {{1, 2, 70, 70, 32, 32, false, false, 0},  {2, 1, 65, 130, 16, 24, false, true, 0.2},
+                                           {1, 1, 100, 100, 64, 64, true, false, 0}, {1, 1, 33, 90, 128, 72, true, true, 0.1},
+                                           {1, 1, 90, 40, 8, 8, true, false, 0}};
+  return sizes;
+}
+
+}  // namespace
+
+TEST_CASE("bf16 attention equals the f64 result of the same numbers", "[cuda_attention]") {
+  for (const auto& [name, scoring] : checks::scorings()) {
+    if (scoring.kind == Scoring::Kind::relu) continue;  // a score that rounding moves over the kink has another slope
+    for (const Problem& s : all_sizes()) {
+      const Run got = run(s, scoring, DType::bf16, DType::bf16), wanted = run(s, scoring, DType::bf16, DType::f64);
+      for (std::size_t i = 0; i < got.results.size(); ++i) {
+        INFO(name << ", " << s.rows << " x " << s.keys << " of " << s.width << ", result " << i);
+        CHECK(distance(got.results[i], wanted.results[i]) < 8e-3);
+      }
+      const Run silent = run(s, scoring, DType::bf16, DType::bf16, false);
+      if (!scoring.normalize && scoring.kind != Scoring::Kind::softmax) {
+        CHECK(silent.results == got.results);  // watching changes no bit
+      } else {
+        CHECK(distance(silent.results[0], got.results[0]) < 8e-3);
+      }
+    }
+  }
+}
+
+TEST_CASE("statistics of the kernels equal those of the composition", "[cuda_attention]") {
+  for (const auto& [name, scoring] : checks::scorings()) {
+    for (const Problem& s : all_sizes()) {
+      const Run got = run(s, scoring, DType::bf16, DType::f32);
+      const NoFusion plain;
+      const Run wanted = run(s, scoring, DType::bf16, DType::f64);
+      compare_stats(got.stats, wanted.stats, 2e-5, name + " f32");
+    }
+  }
+}
