@@ -1,6 +1,8 @@
-// The tests of the CUDA backend without a device: its kernels run on the host (backends/cuda/emulator), registered as Device cuda.
+// The tests of the CUDA backend. norma_cuda_tests runs its kernels on the host (backends/cuda/emulator), registered as Device cuda;
+// norma_gpu_tests is the same with a device, and says so and exits with 77 where there is none.
 #define CATCH_CONFIG_RUNNER
 #include <catch2/catch.hpp>
+#include <cstdio>
 
 #include "backends/cpu/register.h"
 #include "backends/cuda/register.h"
@@ -10,5 +12,13 @@ int main(int argc, char** argv) {
   norma::register_reference();
   norma::register_cpu();
   norma::register_cuda();
+#if defined(NORMA_TEST_DEVICE)
+  try {
+    norma::backend({norma::Device::Kind::cuda, 0});
+  } catch (const norma::Error& e) {
+    std::printf("no device, nothing tested: %s\n", e.what());
+    return 77;
+  }
+#endif
   return Catch::Session().run(argc, argv);
 }

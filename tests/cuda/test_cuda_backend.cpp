@@ -1,0 +1,133 @@
+// The CUDA backend as a whole: training steps beside the CPU's, memory, copies, graphs.
+#include <catch2/catch.hpp>
+
+#include "autograd/graph.h"
+#include "models/vit.h"
+#include "nn/scoring.h"
+#include "train/optimizer.h"
+
+using namespace norma;
+
+namespace {
+
+const Device device{Device::Kind::cuda, 0};
+Backend& cuda() { return backend(device); }
+
+struct Trainee {
+  models::ViT model;
+  std::unique_ptr<train::Optimizer> optimizer;
+  Tensor images, labels;
+
+  Trainee(const char* attention, Device where) : model(config(attention), 1, {DType::f32, where}) {
+    optimizer = train::Optimizer::make({}, model);
+    images = empty({3, 3, 12, 12}, {DType::f32, where});
+    labels = from_values({0, 1, 4}, {3}, {DType::i64, where});
+  }
+  static models::ViTConfig config(const char* attention) {
+    models::ViTConfig c;
+    c.image = 12, c.patch = 4, c.classes = 5, c.width = 24, c.depth = 1, c.heads = 3, c.dropout = 0.1;
+    c.attention = nn::parse_scoring(attention);
+    return c;
+  }
+  double step(std::uint64_t i) {
+    backend(images.device()).random(RandomKind::normal, {7, i}, 0, images.view());
+    Tensor loss;
+    {
+      const nn::Training training;
+      const RandomScope random(1, i);
+      loss = cross_entropy(model(images), labels);
+      backward(loss);
+    }
+    const double norm = train::gradient_norm(model);
+    optimizer->step(1e-3, norm > 1 ? 1 / norm : 1);
+    return loss.item();
+  }
+};
+
+}  // namespace
+
+TEST_CASE("training goes as on the CPU, with the same dropout, and asks the system for no memory", "[cuda_backend]") {
+  for (const char* attention : {"softmax", "x^3/sqrt(N)"}) {
+    CAPTURE(attention);
+    Trainee host(attention, {}), there(attention, device);
+    MemoryUse before;
+    for (std::uint64_t i = 0; i < 5; ++i) {
+      CHECK(there.step(i) == Approx(host.step(i)).epsilon(2e-5));
+      if (i == 1) before = cuda().memory();
+    }
+    CHECK(cuda().memory().system_requests == before.system_requests);
+    CHECK(cuda().memory().reserved == before.reserved);
+    CHECK(cuda().memory().in_use == before.in_use);
+  }
+}
+
+TEST_CASE("the same step twice gives the same bits", "[cuda_backend]") {
+  Trainee a("softmax", device), b("softmax", device);
+  for (std::uint64_t i = 0; i < 2; ++i) CHECK(a.step(i) == b.step(i));
+  const nn::Named left = nn::parameters(a.model), right = nn::parameters(b.model);
+  for (std::size_t i = 0; i < left.size(); ++i) CHECK(left[i].second.values() == right[i].second.values());
+}
+
+TEST_CASE("copies larger than a pinned buffer arrive whole", "[cuda_backend]") {
+  const Index n = (Index{9} << 20) / 4 + 13;
+  std::vector<float> values(static_cast<std::size_t>(n)), back(values.size());
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 65521);
+  const Tensor x = from_host(values.data(), {n}, {DType::f32, device});
+  cuda().download(back.data(), x.view().data, back.size() * sizeof(float));
+  CHECK(back == values);
+}
+
+TEST_CASE("random numbers have the CPU's bits", "[cuda_backend]") {
+  for (DType dtype : {DType::f32, DType::bf16}) {
+    for (RandomKind kind : {RandomKind::uniform, RandomKind::keep}) {
+      const Tensor here = empty({37, 5}, {dtype}), there = empty({37, 5}, {dtype, device});
+      backend({}).random(kind, {3, 1}, 0.3, here.view());
+      cuda().random(kind, {3, 1}, 0.3, there.view());
+      CHECK(here.values() == there.values());
+    }
+  }
+}
+
+TEST_CASE("a captured step computes on the contents its inputs have when it is replayed", "[cuda_backend]") {
+  const Tensor x = from_values({1, 2, 3, 4}, {2, 2}, {DType::f32, device}), total = zeros({}, {DType::f32, device});
+  const auto step = [&] {
+    const NoGrad off;
+    const Tensor y = matmul(x, exp(x));  // a temporary of the graph's own
+    copy_into(total, sum(y));
+  };
+  const auto expected = [](double a, double b, double c, double d) {
+    return a * std::exp(a) + b * std::exp(c) + a * std::exp(b) + b * std::exp(d) + c * std::exp(a) + d * std::exp(c) +
+           c * std::exp(b) + d * std::exp(d);
+  };
+  std::unique_ptr<Backend::Graph> graph = cuda().capture(step);
+  REQUIRE(graph);
+  CHECK(total.item() == 0);  // recorded, not run
+  graph->replay();
+  CHECK(total.item() == Approx(expected(1, 2, 3, 4)));
+  const Tensor other = full({1000}, 5, {DType::f32, device});  // must not lie where the graph writes
+  copy_into(x, from_values({4, 3, 2, 1}, {2, 2}, {DType::f32, device}));
+  graph->replay();
+  graph->replay();
+  CHECK(total.item() == Approx(expected(4, 3, 2, 1)));
+  for (double v : other.values()) CHECK(v == 5);
+  const std::size_t in_use = cuda().memory().in_use;
+  graph.reset();
+  CHECK(cuda().memory().in_use == in_use);
+}
+
+TEST_CASE("what a captured step cannot hold is refused, and leaves the backend usable", "[cuda_backend]") {
+  const Tensor x = ones({3}, {DType::f32, device});
+  const auto text = [&](const std::function<void()>& step) -> std::string {
+    try {
+      cuda().capture(step);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "no error";
+  };
+  CHECK(text([&] { sum(x + x).item(); }) ==
+        "capture: download waits for the device, which a captured step cannot; leave it out of the step");
+  CHECK(text([&] { from_values({1}, {1}, {DType::f32, device}); }) ==
+        "capture: upload waits for the device, which a captured step cannot; leave it out of the step");
+  CHECK(sum(x + x).item() == 6);
+}

@@ -1,0 +1,140 @@
+// The emulator holds kernels to the device's rules; index arithmetic that host and device share.
+#include <catch2/catch.hpp>
+
+#include "backends/cuda/device.h"
+#include "backends/cuda/kernels/rows.h"
+#include "backends/cuda/launches.h"
+#include "backends/cuda/runtime.h"
+
+using namespace norma;
+using namespace norma::cuda;
+
+namespace {
+
+Stream stream() {
+  static const std::unique_ptr<Runtime> runtime = make_runtime(0);
+  return runtime->stream();
+}
+
+void sum_kernel(const float* x, float* out) {
+  const RowTeam<true> team(1);
+  const float all = team.reduce(x[thread_id()], Plus{});
+  if (thread_id() == 0) *out = all;
+}
+void reversed_kernel(int* out, bool barrier) {
+  int* space = reinterpret_cast<int*>(shared_memory());
+  space[thread_id()] = static_cast<int>(thread_id());
+  if (barrier) block_barrier();
+  out[block_id().x * block_threads() + thread_id()] = space[block_threads() - 1 - thread_id()];
+}
+void half_barrier_kernel() {
+  if (thread_id() < 16) block_barrier();
+}
+void half_exchange_kernel() {
+  if (thread_id() % 32 < 7) exchange_xor(1, 1);
+}
+void mixed_exchange_kernel() {
+  if (thread_id() % 2)
+    exchange_xor(1, 1);
+  else
+    ballot(true);
+}
+void overrun_kernel() { shared_memory()[64 + thread_id() % 2] = 1; }
+void forgotten_copy_kernel(const float* x) { copy_async(shared_memory() + 16 * thread_id(), x, true); }
+void early_read_kernel(const float* x, float* out, bool wait) {
+  float* space = reinterpret_cast<float*>(shared_memory()) + 4 * thread_id();
+  copy_async(space, x, true);
+  commit_copies();
+  if (wait) wait_copies<0>();
+  out[thread_id()] = space[3];
+  if (!wait) wait_copies<0>();
+}
+
+template <class... Params, class... Args>
+std::string error_of(unsigned threads, std::size_t shared, void (*kernel)(Params...), Args... args) {
+  try {
+    launch(stream(), {1}, threads, shared, kernel, args...);
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+}  // namespace
+
+TEST_CASE("a team of threads reduces through exchanges and shared memory", "[cuda_emulator]") {
+  std::vector<float> x(row_threads);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i);
+  float out = 0;
+  launch(stream(), {1}, row_threads, 4 * sizeof(double), sum_kernel, x.data(), &out);
+  CHECK(out == 127 * 128 / 2);
+}
+
+TEST_CASE("a missing barrier shows, in one order of the threads or the other", "[cuda_emulator]") {
+  std::vector<int> out(64);
+  for (const bool barrier : {true, false}) {
+    launch(stream(), {2}, 32, 32 * sizeof(int), reversed_kernel, out.data(), barrier);
+    int wrong = 0;
+    for (int i = 0; i < 64; ++i) wrong += out[static_cast<std::size_t>(i)] != 31 - i % 32;
+    CHECK((wrong == 0) == barrier);
+  }
+}
+
+TEST_CASE("broken rules are refused", "[cuda_emulator]") {
+  CHECK(error_of(32, 0, half_barrier_kernel) ==
+        "emulator: block (0, 0, 0) is stuck: 16 threads wait at a barrier, 0 at an exchange, 16 have left; all of a block must reach a "
+        "barrier, all of a warp an exchange");
+  CHECK(error_of(32, 0, half_exchange_kernel) ==
+        "emulator: block (0, 0, 0) is stuck: 0 threads wait at a barrier, 7 at exchange_xor, 25 have left; all of a block must reach a "
+        "barrier, all of a warp an exchange");
+  CHECK(error_of(32, 0, mixed_exchange_kernel) ==
+        "emulator: thread 1 of block (0, 0, 0) reaches exchange_xor where a lane of its warp reached ballot");
+  CHECK(error_of(48, 0, half_barrier_kernel) == "emulator: a block of 48 threads; it must be a multiple of 32 up to 1024");
+  alignas(16) const float x[4] = {1, 2, 3, 4};
+  CHECK(error_of(32, 512, forgotten_copy_kernel, &x[0]) ==
+        "emulator: thread 0 of block (0, 0, 0) leaves with copies it did not wait for");
+#if !defined(__SANITIZE_ADDRESS__)  // which sees it first
+  CHECK(error_of(32, 64, overrun_kernel) == "emulator: block (0, 0, 0) wrote past its 64 bytes of shared memory");
+#endif
+  float out[32];
+  CHECK(error_of(32, 512, early_read_kernel, &x[0], &out[0], true) == "no error");
+  CHECK(out[5] == 4);
+  CHECK(error_of(32, 512, early_read_kernel, &x[0], &out[0], false) == "no error");
+  CHECK(std::isnan(out[5]));  // not there yet
+}
+
+TEST_CASE("Divider divides", "[cuda_emulator]") {
+  for (std::uint32_t d : {1u, 2u, 3u, 5u, 7u, 12u, 31u, 641u, 65535u, 65536u, 65537u, 1000003u, 0x3fffffffu, 0x40000000u, 0x7fffffffu}) {
+    const Divider divider(d);
+    for (std::uint64_t base : {std::uint64_t{0}, std::uint64_t{d}, std::uint64_t{d} * 2, std::uint64_t{d} * 77, std::uint64_t{0x7fffffff}}) {
+      for (int off = -2; off <= 2; ++off) {
+        const std::int64_t n = static_cast<std::int64_t>(base) + off;
+        if (n < 0 || n > 0x7fffffff) continue;
+        CHECK(divider.divide(static_cast<std::uint32_t>(n)) == static_cast<std::uint32_t>(n) / d);
+      }
+    }
+  }
+}
+
+TEST_CASE("work that is too large for one launch is cut into pieces that cover it once", "[cuda_emulator]") {
+  std::vector<float> x(1000), y(1000);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i);
+  for (const Index limit : {1000, 100, 7, 1}) {
+    std::fill(y.begin(), y.end(), 0.0f);
+    Layout from(Shape{10, 25, 4}), to(Shape{10, 25, 4});
+    from = permute(from, std::array{2, 0, 1}), to = permute(to, std::array{2, 0, 1});
+    const Operands<2> operands{{from, to}, {reinterpret_cast<char*>(x.data()), reinterpret_cast<char*>(y.data())}, {4, 4}};
+    Index covered = 0;
+    each_piece<2>(operands, limit, [&](const Elements<2>& e) {
+      CHECK(e.loop.size <= limit);
+      covered += e.loop.size;
+      for (std::uint32_t i = 0; i < e.loop.size; ++i) {
+        std::int64_t at[2];
+        e.loop.offsets(i, at);
+        static_cast<float*>(e.data[1])[at[1]] += static_cast<const float*>(e.data[0])[at[0]];
+      }
+    });
+    CHECK(covered == 1000);
+    CHECK(y == x);
+  }
+}
