@@ -133,11 +133,15 @@ bool CudaBackend::attention_backward(const AttentionBackward& a) {
     count_visible_keys(stream(), p, counts.as<std::int32_t>());
     p.seen_before = counts.as<std::int32_t>();
   }
-  const Index heads = Index{p.batches} * p.heads, blocks = blocks_of(p, backward_block_rows);
+  const bool tensor_cores = for_tensor_cores(a.q, {&a.q, &a.k, &a.v, &a.dout, &a.dq, &a.dk, &a.dv});
+  const Index heads = Index{p.batches} * p.heads, blocks = blocks_of(p, tensor_cores ? backward_block_rows_bf16 : backward_block_rows_scalar);
   const Scratch rows = scratch<float>(2 * heads * p.rows), partial = scratch<double>(a.stats ? heads * blocks * attention_stats : 0);
   p.row_delta = rows.as<float>(), p.row_factor = p.row_delta + heads * p.rows;
   if (a.stats) p.partial_stats = partial.as<double>(), p.stats = a.stats->as<double>();
-  attention_backward_scalar(stream(), p, a.q.dtype);
+  if (tensor_cores)
+    attention_backward_bf16(stream(), p);
+  else
+    attention_backward_scalar(stream(), p, a.q.dtype);
   if (a.stats) merge_attention_stats(stream(), p, static_cast<std::int32_t>(blocks), true);
   return true;
 }

@@ -52,12 +52,15 @@ struct AttentionProblem {
 void count_visible_keys(void* stream, const AttentionProblem& p, std::int32_t* seen_before);
 
 /// f32 or bf16 elements, d and e up to attention_max_width.
-constexpr std::int32_t attention_max_width = 128, forward_block_rows = 64, backward_block_rows = 32;
+constexpr std::int32_t attention_max_width = 128, forward_block_rows = 64;
 void attention_forward_scalar(void* stream, const AttentionProblem& p, DType dtype);
+constexpr std::int32_t backward_block_rows_scalar = 32;
 void attention_backward_scalar(void* stream, const AttentionProblem& p, DType dtype);
 
-/// bf16 on tensor cores: d and e multiples of 8, all rows of q, k, v at multiples of 16 bytes, of out at multiples of 4.
+/// bf16 on tensor cores: d and e multiples of 8, all rows at multiples of 16 bytes.
+constexpr std::int32_t backward_block_rows_bf16 = 64;
 void attention_forward_bf16(void* stream, const AttentionProblem& p);
+void attention_backward_bf16(void* stream, const AttentionProblem& p);
 
 /// stats from partial_stats of `blocks` row blocks, in their order; `gradients`: only grad_a2 and grad_s2.
 void merge_attention_stats(void* stream, const AttentionProblem& p, std::int32_t blocks, bool gradients);

@@ -1,28 +1,14 @@
 // Attention forward in bf16 on tensor cores: a block of 4 warps computes 64 rows of one head, a warp 16 of them. Keys and values
 // come in tiles of 64 through two stages of asynchronous copies; the fragment that holds scores becomes, after phi, the left operand
 // of the product with V without leaving the registers. Sums and statistics in f32, weights rounded to bf16 for the product.
+#include "backends/cuda/kernels/attention_mma.h"
 #include "backends/cuda/kernels/attention_phi.h"
 
 namespace norma::cuda {
 namespace {
 
-constexpr int tile = 64, warps = 4, threads = 32 * warps;
-static_assert(forward_block_rows == 16 * warps);
-
-/// Rows [first, first + 64) of x, `chunks` pieces of 16 columns each, into `to`; zeros beyond the rows and the width.
-template <int chunks>
-NORMA_DEVICE void fetch_tile(const bf16* x, std::int64_t x_row, int first, int rows, int width, bf16* to) {
-  constexpr int pitch = chunks * 16 + 8, pieces = chunks * 2;
-  for (int i = static_cast<int>(thread_id()); i < tile * pieces; i += threads) {
-    const int row = i / pieces, column = i % pieces * 8;
-    const bool present = first + row < rows && column < width;
-    copy_async(to + row * pitch + column, present ? x + (first + row) * x_row + column : x, present);
-  }
-}
-
-NORMA_DEVICE std::uint32_t pack_pair(float low, float high) {
-  return static_cast<std::uint32_t>(bf16(low).bits) | static_cast<std::uint32_t>(bf16(high).bits) << 16;
-}
+static_assert(forward_block_rows == 16 * mma_warps);
+constexpr int tile = mma_tile, threads = mma_threads;
 
 /// What a thread knows of its two rows, g and g + 8 of the warp's sixteen.
 struct Rows {
@@ -101,7 +87,7 @@ NORMA_DEVICE void weigh(const Head& head, Rows& r, float (&s)[tile / 8][4], int 
 
 template <int chunks, bool softmax, bool measure>
 NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 ? 2 : 3) forward_kernel(AttentionProblem p) {
-  constexpr int pitch = chunks * 16 + 8;
+  constexpr int pitch = mma_pitch<chunks>;
   const Head head(p, block_id().y);
   const int lane = static_cast<int>(thread_id()) % 32, warp = static_cast<int>(thread_id()) / 32;
   const int first = static_cast<int>(block_id().x) * tile;
@@ -198,12 +184,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 ? 2 : 3) forward_kernel(Atten
     }
     if (row >= p.rows) continue;
     if ((softmax || p.normalize) && !two_passes) r.factor[half] = r.sum[half] != 0 ? 1 / r.sum[half] : 1;
-    bf16* to = head.at<bf16>(p.out) + row * p.out.row + 2 * (lane % 4);
-    NORMA_UNROLL
-    for (int n = 0; n < chunks * 2; ++n)
-      if (n * 8 < p.e)
-        *reinterpret_cast<std::uint32_t*>(to + n * 8) =
-            pack_pair(out[n][2 * half] * r.factor[half], out[n][2 * half + 1] * r.factor[half]);
+    store_row<chunks>(out, half, r.factor[half], p.e, head.at<bf16>(p.out) + row * p.out.row);
     if (softmax && p.lse && lane % 4 == 0) *head.lse(row) = r.top[half] + std::log(r.sum[half]);
   }
   if constexpr (measure)
@@ -212,7 +193,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 ? 2 : 3) forward_kernel(Atten
 
 template <int chunks, bool softmax>
 void run(void* stream, const AttentionProblem& p) {
-  const std::size_t shared = 5 * tile * (chunks * 16 + 8) * sizeof(bf16);
+  const std::size_t shared = 5 * tile * mma_pitch<chunks> * sizeof(bf16);
   const Extent grid{static_cast<unsigned>((p.rows + tile - 1) / tile), static_cast<unsigned>(p.batches * p.heads)};
   launch(stream, grid, threads, shared, p.partial_stats ? forward_kernel<chunks, softmax, true> : forward_kernel<chunks, softmax, false>,
          p);

@@ -57,6 +57,23 @@ NORMA_DEVICE float phi_slope(const AttentionProblem& p, Phi kind, float s) {
   }
 }
 
+/// A row as the backward pass sees it: a = exp(s - shift) or factor * phi(s); delta of normalised rows.
+struct RowState {
+  float shift = 0, factor = 1, delta = 0;
+};
+
+/// The weight a of a visible pair, dA after dropout, dS.
+struct PairGradient {
+  float a, da, ds;
+};
+NORMA_DEVICE PairGradient differentiate(const AttentionProblem& p, Phi phi, const RowState& r, float s, float da) {
+  if (phi == Phi::softmax) {
+    const float a = std::exp(s - r.shift);
+    return {a, da, a * (da - r.delta)};
+  }
+  return {phi_value(p, phi, s) * r.factor, da, (da - r.delta) * (phi_slope(p, phi, s) * r.factor)};
+}
+
 /// One (batch, head) and what its rows see.
 struct Head {
   const AttentionProblem& p;

@@ -8,7 +8,7 @@ namespace {
 
 constexpr int tile = 32, threads = 128, lanes = 16, own_rows = 4, own_columns = 2;
 constexpr int out_columns = attention_max_width / lanes;
-static_assert(backward_block_rows == tile);
+static_assert(backward_block_rows_scalar == tile);
 
 struct Tiles {
   float *q, *k, *v, *dout, *w, *g;  // pitches d + 1, d + 1, e + 1, e + 1, tile + 1, tile + 1
@@ -23,23 +23,6 @@ struct Tiles {
 };
 std::size_t tile_bytes(const AttentionProblem& p) {
   return sizeof(float) * static_cast<std::size_t>(2 * tile * (p.d + 1) + 2 * tile * (p.e + 1) + 2 * tile * (tile + 1));
-}
-
-/// A row as the backward pass sees it: a = exp(s - shift) or factor * phi(s); delta of normalised rows.
-struct RowState {
-  float shift = 0, factor = 1, delta = 0;
-};
-
-/// The weight a of a visible pair, dA after dropout, dS.
-struct PairGradient {
-  float a, da, ds;
-};
-NORMA_DEVICE PairGradient differentiate(const AttentionProblem& p, const RowState& r, float s, float da) {
-  if (p.phi == Phi::softmax) {
-    const float a = std::exp(s - r.shift);
-    return {a, da, a * (da - r.delta)};
-  }
-  return {phi_value(p, p.phi, s) * r.factor, da, (da - r.delta) * (phi_slope(p, p.phi, s) * r.factor)};
 }
 
 template <class T, bool measure>
@@ -90,7 +73,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) rows_kernel(AttentionProblem p) {
           float ds = 0;
           if (seen) {
             const float kept = p.drop ? da[i][j] * head.keep(row, column) : da[i][j];
-            const PairGradient g = differentiate(p, rows[i], s[i][j] * p.scale, kept);
+            const PairGradient g = differentiate(p, p.phi, rows[i], s[i][j] * p.scale, kept);
             ds = g.ds;
             if constexpr (measure) a2 += static_cast<double>(g.da) * g.da, s2 += static_cast<double>(g.ds) * g.ds;
           }
@@ -163,7 +146,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) keys_kernel(AttentionProblem p) {
         float a = 0, ds = 0;
         if (head.visible(row, column)) {
           const float keep = p.drop ? head.keep(row, column) : 1;
-          const PairGradient g = differentiate(p, state, s[i][j] * p.scale, da[i][j] * keep);
+          const PairGradient g = differentiate(p, p.phi, state, s[i][j] * p.scale, da[i][j] * keep);
           a = g.a * keep, ds = g.ds * p.scale;
         }
         tiles.w[(ty * own_rows + i) * (tile + 1) + tx + lanes * j] = a;

@@ -1,0 +1,81 @@
+// Products of bf16 tiles in shared memory on tensor cores, as fragments of 16 rows a warp. For .cu files.
+#pragma once
+
+#include "backends/cuda/device.h"
+
+namespace norma::cuda {
+
+constexpr int mma_tile = 64, mma_warps = 4, mma_threads = 32 * mma_warps;
+constexpr int mma_step = 32;  // columns of scores that the backward pass holds at a time
+
+/// Elements from row to row of a tile of 16 * chunks columns: 16 bytes more, so that 8 rows lie in different banks.
+template <int chunks>
+constexpr int mma_pitch = chunks * 16 + 8;
+
+/// Starts copying rows [first, first + 64) of x into `to`; zeros beyond the rows and the width.
+template <int chunks>
+NORMA_DEVICE void fetch_tile(const bf16* x, std::int64_t x_row, int first, int rows, int width, bf16* to) {
+  constexpr int pieces = chunks * 2;
+  for (int i = static_cast<int>(thread_id()); i < mma_tile * pieces; i += mma_threads) {
+    const int row = i / pieces, column = i % pieces * 8;
+    const bool present = first + row < rows && column < width;
+    copy_async(to + row * mma_pitch<chunks> + column, present ? x + (first + row) * x_row + column : x, present);
+  }
+}
+
+NORMA_DEVICE std::uint32_t pack_pair(float low, float high) {
+  return static_cast<std::uint32_t>(bf16(low).bits) | static_cast<std::uint32_t>(bf16(high).bits) << 16;
+}
+
+/// s[n] = the 16 x 8 fragment of a_i . b_j for the 16 rows at `a` and rows 8 n.. of the mma_step at `b`.
+template <int chunks>
+NORMA_DEVICE void multiply_rows(const bf16* a, const bf16* b, int width, float (&s)[mma_step / 8][4]) {
+  constexpr int pitch = mma_pitch<chunks>;
+  const int lane = static_cast<int>(thread_id()) % 32;
+  NORMA_UNROLL
+  for (int n = 0; n < mma_step / 8; ++n) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0;
+  NORMA_UNROLL
+  for (int c = 0; c < chunks; ++c) {
+    if (c * 16 >= width) break;
+    std::uint32_t left[4];
+    load_matrices(left, a + lane % 16 * pitch + c * 16 + lane / 16 * 8);
+    NORMA_UNROLL
+    for (int n = 0; n < mma_step / 8; n += 2) {
+      std::uint32_t right[4];
+      load_matrices(right, b + (n * 8 + lane / 16 * 8 + lane % 8) * pitch + c * 16 + lane / 8 % 2 * 8);
+      mma_16x8x16(s[n], left, right[0], right[1]);
+      mma_16x8x16(s[n + 1], left, right[2], right[3]);
+    }
+  }
+}
+
+/// sums += w b for fragments w, 16 x mma_step, rounded to bf16, and the mma_step rows at `b`.
+template <int chunks>
+NORMA_DEVICE void add_weighted(const float (&w)[mma_step / 8][4], const bf16* b, int width, float (&sums)[chunks * 2][4]) {
+  const int lane = static_cast<int>(thread_id()) % 32;
+  NORMA_UNROLL
+  for (int j = 0; j < mma_step / 16; ++j) {
+    const std::uint32_t left[4] = {pack_pair(w[2 * j][0], w[2 * j][1]), pack_pair(w[2 * j][2], w[2 * j][3]),
+                                   pack_pair(w[2 * j + 1][0], w[2 * j + 1][1]), pack_pair(w[2 * j + 1][2], w[2 * j + 1][3])};
+    NORMA_UNROLL
+    for (int n = 0; n < chunks * 2; n += 2) {
+      if (n * 8 >= width) break;
+      std::uint32_t right[4];
+      load_matrices_transposed(right, b + (j * 16 + lane / 8 % 2 * 8 + lane % 8) * mma_pitch<chunks> + n * 8 + lane / 16 * 8);
+      mma_16x8x16(sums[n], left, right[0], right[1]);
+      mma_16x8x16(sums[n + 1], left, right[2], right[3]);
+    }
+  }
+}
+
+/// Row g or g + 8 of the warp's fragments times `factor`, as bf16.
+template <int chunks>
+NORMA_DEVICE void store_row(const float (&sums)[chunks * 2][4], int half, float factor, int width, bf16* row) {
+  const int t = static_cast<int>(thread_id()) % 4;
+  NORMA_UNROLL
+  for (int n = 0; n < chunks * 2; ++n)
+    if (n * 8 < width)
+      *reinterpret_cast<std::uint32_t*>(row + n * 8 + 2 * t) = pack_pair(sums[n][2 * half] * factor, sums[n][2 * half + 1] * factor);
+}
+
+}  // namespace norma::cuda
