@@ -50,7 +50,8 @@ Backend& backend(Device device) {
     if (factory == r.factories.end()) {
       std::string there;
       for (auto& [kind, f] : r.factories) there += (there.empty() ? "" : ", ") + name(Device{kind, 0});
-      fail("device {}: this build has no such backend; it has: {}", name(device), there.empty() ? "none" : there);
+      fail("device {}: this build has no such backend; it has: {}{}", name(device), there.empty() ? "none" : there,
+           device.kind == Device::Kind::cuda ? "; one with a CUDA toolkit has it: docs/gpu.md" : "");
     }
     slot = factory->second(device.index);
   }

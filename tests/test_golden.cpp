@@ -19,7 +19,7 @@ constexpr Index width = 16;
 struct Golden {
   explicit Golden(const std::string& name) {
     const train::TensorFile file =
-        train::read_safetensors(std::filesystem::path(NORMA_SOURCE_DIR) / "tests" / "golden" / (name + ".safetensors"));
+        train::read_safetensors(source_folder() / "tests" / "golden" / (name + ".safetensors"));
     for (const auto& [key, value] : file.tensors) tensors.emplace(key, value);
     attention = file.metadata.at("attention");
   }

@@ -26,9 +26,9 @@ bool covered(const Attention& a, const View& q, const View& v, std::initializer_
   return a.dropout >= 0 && a.dropout < 1;
 }
 
-/// bf16 with rows that 16-byte copies can take.
-bool for_tensor_cores(const View& q, std::initializer_list<const View*> tensors) {
-  if (q.dtype != DType::bf16) return false;
+/// bf16 with rows that 16-byte copies can take; softmax and polynomials.
+bool for_tensor_cores(const Attention& a, const View& q, std::initializer_list<const View*> tensors) {
+  if (q.dtype != DType::bf16 || a.scoring.kind == Scoring::Kind::sigmoid || a.scoring.kind == Scoring::Kind::relu) return false;
   for (const View* x : tensors) {
     if (x->shape()[3] % 8 != 0 || reinterpret_cast<std::uintptr_t>(x->data) % 16 != 0) return false;
     for (int axis = 0; axis < 3; ++axis)
@@ -53,7 +53,7 @@ void describe_scoring(const Scoring& s, AttentionProblem& p) {
     case Scoring::Kind::polynomial:
       p.phi = Phi::polynomial;
       if (s.monomial() && s.degree() >= 1 && s.degree() <= 4) {
-        p.phi = static_cast<Phi>(static_cast<int>(Phi::power1) + s.degree() - 1);
+        p.phi = Phi::monomial;
         factor = s.coefficient[static_cast<std::size_t>(s.degree())];
       }
   }
@@ -111,7 +111,7 @@ bool CudaBackend::attention(const AttentionForward& a) {
   const Index heads = Index{p.batches} * p.heads, blocks = blocks_of(p, forward_block_rows);
   const Scratch partial = scratch<double>(a.stats ? heads * blocks * attention_stats : 0);
   if (a.stats) p.partial_stats = partial.as<double>(), p.stats = a.stats->as<double>();
-  if (for_tensor_cores(a.q, {&a.q, &a.k, &a.v, &a.out}))
+  if (for_tensor_cores(a, a.q, {&a.q, &a.k, &a.v, &a.out}))
     attention_forward_bf16(stream(), p);
   else
     attention_forward_scalar(stream(), p, a.q.dtype);
@@ -133,8 +133,9 @@ bool CudaBackend::attention_backward(const AttentionBackward& a) {
     count_visible_keys(stream(), p, counts.as<std::int32_t>());
     p.seen_before = counts.as<std::int32_t>();
   }
-  const bool tensor_cores = for_tensor_cores(a.q, {&a.q, &a.k, &a.v, &a.dout, &a.dq, &a.dk, &a.dv});
-  const Index heads = Index{p.batches} * p.heads, blocks = blocks_of(p, tensor_cores ? backward_block_rows_bf16 : backward_block_rows_scalar);
+  const bool tensor_cores = for_tensor_cores(a, a.q, {&a.q, &a.k, &a.v, &a.dout, &a.dq, &a.dk, &a.dv});
+  const Index heads = Index{p.batches} * p.heads, 
+              blocks = blocks_of(p, tensor_cores ? backward_block_rows_bf16 : backward_block_rows_scalar);
   const Scratch rows = scratch<float>(2 * heads * p.rows), partial = scratch<double>(a.stats ? heads * blocks * attention_stats : 0);
   p.row_delta = rows.as<float>(), p.row_factor = p.row_delta + heads * p.rows;
   if (a.stats) p.partial_stats = partial.as<double>(), p.stats = a.stats->as<double>();

@@ -1,5 +1,7 @@
-// Blas on a device: cuBLAS. Row-major C = A B is column-major C^T = B^T A^T, so A and B change places.
+// Blas on a device: cuBLAS. Row-major C = A B is column-major C^T = B^T A^T, so A and B change places. The library is opened when
+// the first device is, so that a program built with CUDA starts as fast as one without, and on machines that have no cuBLAS.
 #include <cublas_v2.h>
+#include <dlfcn.h>
 
 #include "backends/cuda/runtime.h"
 
@@ -10,9 +12,38 @@ namespace {
 // what NVIDIA advises for Hopper.
 constexpr std::size_t workspace_bytes = std::size_t{32} << 20;
 
+/// The functions of the library that are used.
+struct Library {
+#define NORMA_CUBLAS(X)                                                                                                     \
+  X(cublasCreate) X(cublasDestroy) X(cublasSetStream) X(cublasSetWorkspace) X(cublasSetMathMode)                            \
+  X(cublasGemmStridedBatchedEx_64) X(cublasGetStatusString) X(cublasGetStatusName)
+#define NORMA_TEXT_OF(name) #name
+#define NORMA_TEXT(name) NORMA_TEXT_OF(name)  // cublas_v2.h renames some
+#define NORMA_MEMBER(name) decltype(&name) name##_ = nullptr;
+  NORMA_CUBLAS(NORMA_MEMBER)
+
+  Library() {
+    const std::string name = fmt::format("libcublas.so.{}", CUBLAS_VER_MAJOR);
+    void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (!library) library = dlopen((std::string(NORMA_CUBLAS_FOLDER "/") + name).c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (!library) fail("cuda: {} cannot be opened: {}; put its folder into LD_LIBRARY_PATH", name, dlerror());
+#define NORMA_OPEN(name) name##_ = reinterpret_cast<decltype(&name)>(symbol(library, NORMA_TEXT(name)));
+    NORMA_CUBLAS(NORMA_OPEN)
+  }
+  static void* symbol(void* library, const char* name) {
+    void* found = dlsym(library, name);
+    if (!found) fail("cuda: cuBLAS has no {}; install that of toolkit {}.{}", name, CUBLAS_VER_MAJOR, CUBLAS_VER_MINOR);
+    return found;
+  }
+};
+const Library& library() {
+  static const Library* opened = new Library;  // stays until the program ends
+  return *opened;
+}
+
 void check(cublasStatus_t status, const char* what) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
-  fail("cuda: {}: {} ({})", what, cublasGetStatusString(status), cublasGetStatusName(status));
+  fail("cuda: {}: {} ({})", what, library().cublasGetStatusString_(status), library().cublasGetStatusName_(status));
 }
 
 cudaDataType_t type_of(DType dtype) {
@@ -22,15 +53,15 @@ cudaDataType_t type_of(DType dtype) {
 class CuBlas : public Blas {
  public:
   explicit CuBlas(Runtime& runtime) : runtime_(runtime), stream_(static_cast<cudaStream_t>(runtime.stream())) {
-    check(cublasCreate(&handle_), "cublasCreate");
-    check(cublasSetStream(handle_, stream_), "cublasSetStream");
+    check(library().cublasCreate_(&handle_), "cublasCreate");
+    check(library().cublasSetStream_(handle_, stream_), "cublasSetStream");
     workspace_ = runtime_.allocate(workspace_bytes);
     if (!workspace_) fail("out of memory: no room for the workspace of cuBLAS ({})", runtime_.text());
-    check(cublasSetWorkspace(handle_, workspace_, workspace_bytes), "cublasSetWorkspace");
-    check(cublasSetMathMode(handle_, CUBLAS_DEFAULT_MATH), "cublasSetMathMode");  // no TF32
+    check(library().cublasSetWorkspace_(handle_, workspace_, workspace_bytes), "cublasSetWorkspace");
+    check(library().cublasSetMathMode_(handle_, CUBLAS_DEFAULT_MATH), "cublasSetMathMode");  // no TF32
   }
   ~CuBlas() override {
-    cublasDestroy(handle_);
+    library().cublasDestroy_(handle_);
     runtime_.free(workspace_);
   }
 
@@ -40,7 +71,7 @@ class CuBlas : public Blas {
     const float one = 1, zero = 0;
     const double one_wide = 1, zero_wide = 0;
     const auto operation = [](const Gemm::Operand& x) { return x.transposed ? CUBLAS_OP_T : CUBLAS_OP_N; };
-    check(cublasGemmStridedBatchedEx_64(
+    check(library().cublasGemmStridedBatchedEx_64_(
               handle_, operation(g.b), operation(g.a), g.n, g.m, g.k, wide ? static_cast<const void*>(&one_wide) : &one, g.b.data,
               type_of(g.dtype), g.b.pitch, g.b.batch_stride, g.a.data, type_of(g.dtype), g.a.pitch, g.a.batch_stride,
               wide ? static_cast<const void*>(&zero_wide) : &zero, g.c, type_of(g.out_dtype), g.c_pitch, g.c_batch_stride, g.batch,

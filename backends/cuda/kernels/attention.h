@@ -7,7 +7,7 @@
 
 namespace norma::cuda {
 
-enum class Phi : std::int32_t { softmax, power1, power2, power3, power4, polynomial, sigmoid, relu };
+enum class Phi : std::int32_t { softmax, monomial, polynomial, sigmoid, relu };  // monomial: s^1 to s^4, its coefficient in `factor`
 enum class RowScale : std::int32_t { constant, inverse_sqrt_visible, inverse_visible };
 
 /// [B, H, rows, width] with its last axis dense.
@@ -22,7 +22,7 @@ struct AttentionProblem {
   float scale = 1;
 
   Phi phi = Phi::softmax;
-  std::int32_t degree = 0;  // of Phi::polynomial
+  std::int32_t degree = 0;
   float coefficient[Scoring::max_degree + 1] = {};
   float factor = 1;  // of every weight, on top of row_scale
   RowScale row_scale = RowScale::constant;
@@ -57,7 +57,7 @@ void attention_forward_scalar(void* stream, const AttentionProblem& p, DType dty
 constexpr std::int32_t backward_block_rows_scalar = 32;
 void attention_backward_scalar(void* stream, const AttentionProblem& p, DType dtype);
 
-/// bf16 on tensor cores: d and e multiples of 8, all rows at multiples of 16 bytes.
+/// bf16 on tensor cores: d and e multiples of 8, all rows at multiples of 16 bytes; softmax and polynomials.
 constexpr std::int32_t backward_block_rows_bf16 = 64;
 void attention_forward_bf16(void* stream, const AttentionProblem& p);
 void attention_backward_bf16(void* stream, const AttentionProblem& p);

@@ -26,7 +26,7 @@ struct Tiles {
 template <int chunks, bool softmax, bool measure>
 NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
   const Head head(p, block_id().y);
-  const Phi phi = softmax ? Phi::softmax : p.phi;
+  constexpr Family family = softmax ? Family::softmax : Family::polynomials;
   const int lane = static_cast<int>(thread_id()) % 32, warp = static_cast<int>(thread_id()) / 32;
   const int first = static_cast<int>(block_id().x) * tile;
   const Tiles<chunks> tiles(shared_memory());
@@ -78,12 +78,12 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
           const bool seen = head.visible(row, column);
           const float score = s[n][k] * p.scale;
           if (pass == 0) {
-            if (seen) sum[half] += phi_value(p, phi, score);
+            if (seen) sum[half] += phi_value<family>(p, score);
             continue;
           }
           s[n][k] = 0;
           if (!seen) continue;
-          const PairGradient g = differentiate(p, phi, state[half], score, p.drop ? da[n][k] * head.keep(row, column) : da[n][k]);
+          const PairGradient g = differentiate<family>(p, state[half], score, p.drop ? da[n][k] * head.keep(row, column) : da[n][k]);
           s[n][k] = g.ds;
           if constexpr (measure) a2 = std::fma(g.da, g.da, a2), s2 = std::fma(g.ds, g.ds, s2);
         }
@@ -124,7 +124,7 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
 template <int chunks, bool softmax>
 NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) keys_kernel(AttentionProblem p) {
   const Head head(p, block_id().y);
-  const Phi phi = softmax ? Phi::softmax : p.phi;
+  constexpr Family family = softmax ? Family::softmax : Family::polynomials;
   const int lane = static_cast<int>(thread_id()) % 32, warp = static_cast<int>(thread_id()) / 32;
   const int first = static_cast<int>(block_id().x) * tile;
   const Tiles<chunks> tiles(shared_memory());
@@ -168,7 +168,7 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) keys_kernel(AttentionProblem p) {
         float a = 0, ds = 0;
         if (column < p.keys && head.visible(row, column)) {
           const float keep = p.drop ? head.keep(row, column) : 1;
-          const PairGradient g = differentiate(p, phi, tiles.rows[i % 2 * tile + place], s[n][m] * p.scale, da[n][m] * keep);
+          const PairGradient g = differentiate<family>(p, tiles.rows[i % 2 * tile + place], s[n][m] * p.scale, da[n][m] * keep);
           a = g.a * keep, ds = g.ds;
         }
         s[n][m] = a, da[n][m] = ds;

@@ -60,11 +60,11 @@ NORMA_DEVICE void weigh(const Head& head, Rows& r, float (&s)[tile / 8][4], int 
       float& x = s[c / 2][2 * half + c % 2];
       const float score = x * p.scale;
       const bool visible = seen[half] >> c & 1;
-      const float f = !visible ? 0 : softmax ? std::exp(score - shift) : phi_value(p, p.phi, score);
+      const float f = !visible ? 0 : softmax ? std::exp(score - shift) : phi_value<Family::polynomials>(p, score);
       part += f;
       if constexpr (measure) {
         if (last_pass && visible) {
-          const float a = f * r.factor[half], slope = softmax ? 0 : phi_slope(p, p.phi, score) * r.factor[half];
+          const float a = f * r.factor[half], slope = softmax ? 0 : phi_slope<Family::polynomials>(p, score) * r.factor[half];
           pairs.add(score, a, p.small, normalised);
           r.row_sum[half] += a, r.a2[half] += a * a;
           r.x1[half] += softmax ? a * a * a : slope * slope;

@@ -7,54 +7,40 @@
 
 namespace norma::cuda {
 
-/// phi(s) without row factors; softmax: the caller's. `kind` is known at compile time or p.phi.
-NORMA_DEVICE float phi_value(const AttentionProblem& p, Phi kind, float s) {
-  switch (kind) {
-    case Phi::power1:
-      return s;
-    case Phi::power2:
-      return s * s;
-    case Phi::power3:
-      return s * s * s;
-    case Phi::power4:
-      return (s * s) * (s * s);
-    case Phi::polynomial: {
-      float y = p.coefficient[p.degree];
-      for (int i = p.degree - 1; i >= 0; --i) y = std::fma(y, s, p.coefficient[i]);
-      return y;
-    }
-    case Phi::sigmoid:
-      return 1 / (1 + std::exp(-(s + p.bias)));
-    case Phi::relu:
-      return s < 0 ? 0 : s;  // NaN stays
-    default:
-      return 0;
-  }
+/// Which attention functions a kernel is compiled for: fewer make shorter code.
+enum class Family { softmax, polynomials, all };
+template <Family family>
+NORMA_DEVICE bool is_softmax(const AttentionProblem& p) {
+  return family == Family::softmax || (family == Family::all && p.phi == Phi::softmax);
 }
-NORMA_DEVICE float phi_slope(const AttentionProblem& p, Phi kind, float s) {
-  switch (kind) {
-    case Phi::power1:
-      return 1;
-    case Phi::power2:
-      return 2 * s;
-    case Phi::power3:
-      return 3 * s * s;
-    case Phi::power4:
-      return 4 * (s * s) * s;
-    case Phi::polynomial: {
-      float y = 0;
-      for (int i = p.degree; i >= 1; --i) y = std::fma(y, s, static_cast<float>(i) * p.coefficient[i]);
-      return y;
-    }
-    case Phi::sigmoid: {
-      const float a = 1 / (1 + std::exp(-(s + p.bias)));
-      return a / (1 + std::exp(s + p.bias));
-    }
-    case Phi::relu:
-      return s > 0 ? 1 : 0;
-    default:
-      return 0;
+
+/// phi(s) without row factors; softmax is the caller's.
+template <Family family>
+NORMA_DEVICE float phi_value(const AttentionProblem& p, float s) {
+  if constexpr (family == Family::softmax) return 0;
+  const float s2 = s * s;
+  if (p.phi == Phi::monomial) {
+    const float low = p.degree % 2 ? s : s2;  // s, s^2, s s^2, s^2 s^2
+    return p.degree > 2 ? low * s2 : low;
   }
+  if (family == Family::all && p.phi == Phi::sigmoid) return 1 / (1 + std::exp(-(s + p.bias)));
+  if (family == Family::all && p.phi == Phi::relu) return s < 0 ? 0 : s;  // NaN stays
+  float y = p.coefficient[p.degree];
+  for (int i = p.degree - 1; i >= 0; --i) y = std::fma(y, s, p.coefficient[i]);
+  return y;
+}
+template <Family family>
+NORMA_DEVICE float phi_slope(const AttentionProblem& p, float s) {
+  if constexpr (family == Family::softmax) return 0;
+  if (p.phi == Phi::monomial) {
+    const float low = p.degree % 2 ? 1 : s;  // 1, s, s^2, s s^2
+    return static_cast<float>(p.degree) * (p.degree > 2 ? low * (s * s) : low);
+  }
+  if (family == Family::all && p.phi == Phi::sigmoid) return 1 / (1 + std::exp(-(s + p.bias))) / (1 + std::exp(s + p.bias));
+  if (family == Family::all && p.phi == Phi::relu) return s > 0 ? 1 : 0;
+  float y = 0;
+  for (int i = p.degree; i >= 1; --i) y = std::fma(y, s, static_cast<float>(i) * p.coefficient[i]);
+  return y;
 }
 
 /// A row as the backward pass sees it: a = exp(s - shift) or factor * phi(s); delta of normalised rows.
@@ -66,12 +52,13 @@ struct RowState {
 struct PairGradient {
   float a, da, ds;
 };
-NORMA_DEVICE PairGradient differentiate(const AttentionProblem& p, Phi phi, const RowState& r, float s, float da) {
-  if (phi == Phi::softmax) {
+template <Family family>
+NORMA_DEVICE PairGradient differentiate(const AttentionProblem& p, const RowState& r, float s, float da) {
+  if (is_softmax<family>(p)) {
     const float a = std::exp(s - r.shift);
     return {a, da, a * (da - r.delta)};
   }
-  return {phi_value(p, phi, s) * r.factor, da, (da - r.delta) * (phi_slope(p, phi, s) * r.factor)};
+  return {phi_value<family>(p, s) * r.factor, da, (da - r.delta) * (phi_slope<family>(p, s) * r.factor)};
 }
 
 /// One (batch, head) and what its rows see.

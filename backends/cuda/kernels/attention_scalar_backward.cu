@@ -1,5 +1,5 @@
-// Attention backward without tensor cores, for f32 and bf16 elements, all arithmetic in f32, scores computed again: one kernel owns rows (dQ), one owns keys (dK, dV), so that nothing is added by
-// atomics. The first also finds what the second needs of each row: delta = dO . O of normalised rows, and the row's factor.
+// Attention backward without tensor cores, for f32 and bf16 elements, all arithmetic in f32, scores computed again: one kernel owns
+// rows (dQ), one owns keys (dK, dV), so that nothing is added by atomics. The first also finds what the second needs of each row: delta = dO . O of normalised rows, and the row's factor.
 #include "backends/cuda/kernels/attention_phi.h"
 #include "backends/cuda/kernels/attention_tile.h"
 
@@ -67,13 +67,13 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) rows_kernel(AttentionProblem p) {
           const int column = start + tx + lanes * j;
           const bool seen = head.visible(row, column);
           if (pass == 0) {
-            if (seen) sum[i] += phi_value(p, p.phi, s[i][j] * p.scale);
+            if (seen) sum[i] += phi_value<Family::all>(p, s[i][j] * p.scale);
             continue;
           }
           float ds = 0;
           if (seen) {
             const float kept = p.drop ? da[i][j] * head.keep(row, column) : da[i][j];
-            const PairGradient g = differentiate(p, p.phi, rows[i], s[i][j] * p.scale, kept);
+            const PairGradient g = differentiate<Family::all>(p, rows[i], s[i][j] * p.scale, kept);
             ds = g.ds;
             if constexpr (measure) a2 += static_cast<double>(g.da) * g.da, s2 += static_cast<double>(g.ds) * g.ds;
           }
@@ -146,7 +146,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) keys_kernel(AttentionProblem p) {
         float a = 0, ds = 0;
         if (head.visible(row, column)) {
           const float keep = p.drop ? head.keep(row, column) : 1;
-          const PairGradient g = differentiate(p, p.phi, state, s[i][j] * p.scale, da[i][j] * keep);
+          const PairGradient g = differentiate<Family::all>(p, state, s[i][j] * p.scale, da[i][j] * keep);
           a = g.a * keep, ds = g.ds * p.scale;
         }
         tiles.w[(ty * own_rows + i) * (tile + 1) + tx + lanes * j] = a;

@@ -1,5 +1,5 @@
-// Attention forward without tensor cores, for f32 and bf16 elements, all arithmetic in f32: a block computes 64 rows of one head, going over tiles of 64 keys through shared memory; scores never
-// leave the chip. Softmax keeps a running maximum and sum by row; with statistics, normalised rows are first summed in a pass of
+// Attention forward without tensor cores, for f32 and bf16 elements, all arithmetic in f32: a block computes 64 rows of one head,
+// going over tiles of 64 keys through shared memory; scores never leave the chip. Softmax keeps a running maximum and sum by row; with statistics, normalised rows are first summed in a pass of
 // their own, so that every weight is known when it is measured.
 #include "backends/cuda/kernels/attention_phi.h"
 #include "backends/cuda/kernels/attention_tile.h"
@@ -66,7 +66,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) forward_kernel(AttentionProblem p) {
         float part = 0;
         NORMA_UNROLL
         for (int j = 0; j < own; ++j) {
-          const float f = !seen[j] ? 0 : softmax ? std::exp(s[i][j] - shift) : phi_value(p, p.phi, s[i][j]);
+          const float f = !seen[j] ? 0 : softmax ? std::exp(s[i][j] - shift) : phi_value<Family::all>(p, s[i][j]);
           part += f;
           if (pass == 0) continue;
           const float a = f * factor[i];
@@ -74,7 +74,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) forward_kernel(AttentionProblem p) {
             if (seen[j]) {
               pairs.add(s[i][j], a, p.small, normalised);
               row_sum[i] += a, a2[i] += a * a;
-              const float slope = softmax ? 0 : phi_slope(p, p.phi, s[i][j]) * factor[i];
+              const float slope = softmax ? 0 : phi_slope<Family::all>(p, s[i][j]) * factor[i];
               x1[i] += softmax ? a * a * a : slope * slope;
               x2[i] += a * slope * slope;
             }
