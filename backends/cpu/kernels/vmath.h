@@ -80,10 +80,10 @@ NORMA_INLINE F log(F x) {
   return x >= 0.0f ? y : splat(__builtin_nanf(""));
 }
 
-/// Q(a) = 1 - Phi(a) and exp(-a^2/2) of the normal distribution for 0 <= a <= 15, both times 2^40 (they are tiny).
+/// For 0 <= a <= 15: exp(-a^2/2) times 2^40 (it is tiny), and the ratio of Q(a) = 1 - Phi(a) to it. Q = ratio exponential.
 template <int n>
 struct NormalTail {
-  F tail[n], exponential[n];
+  F ratio[n], exponential[n];
 };
 constexpr int tail_shift = 40;
 constexpr float tail_scale = 0x1p-40f;
@@ -102,30 +102,27 @@ NORMA_INLINE NormalTail<n> normal_tail(const F (&a)[n]) {
   NormalTail<n> out;
   each<n>([&](int i) { inverse[i] = 1.0f / (a[i] + k); });
   each<n>([&](int i) {
-    // a^2 to twice the precision: its rounding error would show in the exponential.
-#if defined(__FMA__) || defined(__aarch64__)
+    // exp(-a^2/2) = 2^m exp(-w/2), w = a^2 + m 2 ln 2. a^2 must not be rounded by itself: the error would show in the exponential.
     const F square = a[i] * a[i];
-    const F rest = fma(a[i], a[i], -square);
-#else
-    const F head = (F)((I)a[i] & ~0xfff);
-    const F square = head * head;
-    const F rest = (a[i] + head) * (a[i] - head);
-#endif
-    // exp(-a^2/2) = 2^m exp(-w/2), w = a^2 + m 2 ln 2
     t[i] = fma(square, splat(-0.5f * log2_e), splat(round_magic + tail_shift));
     const F m = t[i] - (round_magic + tail_shift);
-    w[i] = fma(m, splat(2 * ln2_low), fma(m, splat(2 * ln2_high), square)) + rest;
+#if defined(__FMA__) || defined(__aarch64__)
+    w[i] = fma(m, splat(2 * ln2_low), fma(a[i], a[i], m * (2 * ln2_high)));  // the product with m is exact
+#else
+    const F head = (F)((I)a[i] & ~0xfff);
+    w[i] = fma(m, splat(2 * ln2_low), fma(m, splat(2 * ln2_high), head * head)) + (a[i] - head) * (a[i] + head);
+#endif
   });
   F x[n], y[n];
   each<n>([&](int i) { u[i] = fma(inverse[i], splat(-2 * k), splat(1.0f)); });
-  each<n>([&](int i) { x[i] = splat(e[6]), y[i] = splat(q[8]); });
+  each<n>([&](int i) { x[i] = splat(e[6]), y[i] = splat(q[8] * tail_scale); });
   each<6>([&](int step) {
     each<n>([&](int i) { x[i] = fma(x[i], w[i], splat(e[5 - step])); });
-    each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[7 - step])); });
+    each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[7 - step] * tail_scale)); });
   });
-  each<2>([&](int step) { each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[1 - step])); }); });
+  each<2>([&](int step) { each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[1 - step] * tail_scale)); }); });
   each<n>([&](int i) { out.exponential[i] = (F)((U)x[i] + ((U)t[i] << 23)); });
-  each<n>([&](int i) { out.tail[i] = y[i] * inverse[i] * out.exponential[i]; });
+  each<n>([&](int i) { out.ratio[i] = y[i] * inverse[i]; });
   return out;
 }
 
@@ -135,7 +132,7 @@ NORMA_INLINE void gelu(F (&x)[n]) {
   F a[n];
   each<n>([&](int i) { a[i] = vmin(splat(15.0f), abs(x[i])); });
   const NormalTail<n> normal = normal_tail(a);
-  each<n>([&](int i) { x[i] = fma(a[i] * normal.tail[i], splat(-tail_scale), vmax(splat(0.0f), x[i])); });
+  each<n>([&](int i) { x[i] = fma(-(a[i] * normal.ratio[i]), normal.exponential[i], vmax(splat(0.0f), x[i])); });
 }
 NORMA_INLINE F gelu(F x) {
   F one[1] = {x};
@@ -150,8 +147,8 @@ NORMA_INLINE void gelu_grad(F (&x)[n]) {
   each<n>([&](int i) { a[i] = vmin(splat(15.0f), abs(x[i])); });
   const NormalTail<n> normal = normal_tail(a);
   each<n>([&](int i) {
-    const F lower = fma(a[i] * -0.39894228f, normal.exponential[i], normal.tail[i]);  // for -a, times 2^40
-    x[i] = x[i] >= 0.0f ? fma(lower, splat(-tail_scale), splat(1.0f)) : lower * tail_scale;
+    const F slope = fma(a[i], splat(-0.39894228f * tail_scale), normal.ratio[i]);  // at -a, over the exponential
+    x[i] = fma(x[i] >= 0.0f ? -slope : slope, normal.exponential[i], x[i] >= 0.0f ? splat(1.0f) : F{});
   });
 }
 NORMA_INLINE F gelu_grad(F x) {
@@ -166,7 +163,8 @@ NORMA_INLINE F erf(F x) {
   const F a = abs(x);
   const F small = fma(x, poly(x * x, c), x);
   const F scaled[1] = {vmin(splat(6.0f), a * 1.41421356f)};
-  const F large = fma(normal_tail(scaled).tail[0], splat(-2 * tail_scale), splat(1.0f));
+  const NormalTail<1> normal = normal_tail(scaled);
+  const F large = fma(normal.ratio[0] * -2.0f, normal.exponential[0], splat(1.0f));
   return a >= 1.0f ? copysign(large, x) : small;
 }
 
