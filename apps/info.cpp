@@ -8,8 +8,9 @@ int info_verb(const Args& args) {
 
 Parameters, floating-point operations of a training step, and memory of a model. Without --image, --channels and
 --classes it is measured at 224 pixels, 3 channels, 1000 classes and patch 16, the sizes of ImageNet.
-)");
+)", {"Model", "batch", "dtype"});
   if (!flags) return ok;
+  if (!flags->words.empty()) throw UsageError(fmt::format("info: unexpected \"{}\"; see norma info --help", flags->words[0]));
   auto& c = flags->config;
   if (!c.image && !c.channels && !c.classes && c.patch == train::TrainConfig{}.patch) c.patch = 16;
   const models::ViTConfig shape = vit_config(c, 224, 3, 1000);
@@ -26,6 +27,13 @@ Parameters, floating-point operations of a training step, and memory of a model.
       {"parameter_bytes", static_cast<Index>(static_cast<double>(parameters) * bytes)},
       {"training_state_bytes", static_cast<Index>(static_cast<double>(parameters) * bytes * 4)},
       {"activation_bytes", static_cast<Index>(kept * bytes)}};
+  if (!flags->json) {
+    const auto scaled = [&](const char* name, double unit, const char* text) { out[name] = fmt::format(fmt::runtime(text), out[name].get<double>() / unit); };
+    scaled("flops", 1e9, fmt::format("{{:.1f}} GFLOP a training step of batch {}", c.batch).c_str());
+    scaled("parameter_bytes", 1 << 20, "{:.1f} MiB");
+    scaled("training_state_bytes", 1 << 20, "{:.1f} MiB: parameters, gradients, and two moments of AdamW");
+    scaled("activation_bytes", 1 << 20, "{:.1f} MiB kept for the backward pass");
+  }
   print_result(out, flags->json);
   return ok;
 }

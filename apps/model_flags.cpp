@@ -7,16 +7,17 @@
 
 namespace norma::apps {
 
-std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage) {
+std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, const std::vector<std::string>& only) {
   ModelFlags flags;
   bool help = false, print_config = false;
   std::string config_file, log_format = "text";
   train::Options options;
   // A config file holds the fields of TrainConfig only; the flags below are of the command line.
   flags.config.fields(options);
+  if (!only.empty()) options.only(only);
   options.group("General");
   options("config", config_file, "JSON file with any of these fields (comments allowed); flags win over it");
-  options("resume", flags.resume, "go on from the newest checkpoint in --out, to the bit");
+  if (only.empty()) options("resume", flags.resume, "go on from the newest checkpoint in --out, to the bit");
   options("log_format", log_format, "text, or json: one object on stdout");
   options("print_config", print_config, "print the configuration that would be used, and stop");
   options("help", help, "print this, and stop");
