@@ -69,9 +69,9 @@ std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, 
   flags.json = log_format == "json";
 
   if (print_config) {
-    train::Options only;
-    flags.config.fields(only);
-    fmt::print("{}\n", only.to_json().dump(2));
+    train::Options fields;
+    flags.config.fields(fields);
+    fmt::print("{}\n", fields.to_json().dump(2));
     return std::nullopt;
   }
   return flags;
