@@ -15,7 +15,7 @@ Parameters, floating-point operations of a training step, and memory of a model.
   const models::ViTConfig shape = vit_config(c, 224, 3, 1000);
   models::ViT model(shape, 0);
   const Index parameters = nn::parameter_count(model);
-  const double bytes = c.dtype == "f64" ? 8 : 4;
+  const double bytes = c.dtype == "f64" ? 8 : 4, stored = c.dtype == "bf16" ? 2 : bytes;  // of a weight, of an activation
   // What the fused step keeps for the backward pass, in numbers per token and block: block input, attention output, input of the MLP
   // branch, two normalised inputs (width each), qkv (3 width) and the pre-activation (mlp_ratio width).
   const double kept = static_cast<double>(c.batch * shape.tokens() * shape.depth * shape.width * (5 + 3 + shape.mlp_ratio));
@@ -25,7 +25,7 @@ Parameters, floating-point operations of a training step, and memory of a model.
       {"parameters", parameters}, {"batch", c.batch}, {"flops", static_cast<Index>(models::training_flops(shape, c.batch))},
       {"parameter_bytes", static_cast<Index>(static_cast<double>(parameters) * bytes)},
       {"training_state_bytes", static_cast<Index>(static_cast<double>(parameters) * bytes * 4)},
-      {"activation_bytes", static_cast<Index>(kept * bytes)}};
+      {"activation_bytes", static_cast<Index>(kept * stored)}};
   print_result(out, flags->json);
   return ok;
 }
