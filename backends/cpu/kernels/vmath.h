@@ -2,7 +2,7 @@
 // result), branch-free, so that they run at the speed of the arithmetic units; for double: libm, lane by lane.
 //
 // Bounds in ulp, held against long double over dense samples of the whole range and at the edges (tests/test_vmath.cpp):
-//   exp, exp_fast, log, tanh, erf, sin, cos 1; gelu 4 over [-8, 8]; sigmoid 3; gelu_grad 2.5e-7 absolute.
+//   exp, log, tanh, erf, sin, cos 1; exp_fast 1.1; gelu 4 over [-8, 8]; sigmoid 3; gelu_grad 2.5e-7 absolute.
 // NaN gives NaN; infinities give the limit (gelu(-inf) = -0); results too small for a normal float are denormal, not zero,
 // except in exp_fast.
 #pragma once
@@ -36,10 +36,13 @@ constexpr float round_magic = 12582912.0f;
 /// ln 2 = high + low; high has 9 bits, so that n * high is exact also without a fused multiply-add.
 constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f, log2_e = 1.44269504f;
 
-/// exp(r) for |r| <= ln 2 / 2.
+/// exp(r) for |r| <= ln 2 / 2. `exact`: what 1 + r loses is added to the small terms.
+template <bool exact>
 NORMA_INLINE F exp_reduced(F r) {
   constexpr float c[] = {4.999999404e-01f, 1.666652113e-01f, 4.166836664e-02f, 8.368640207e-03f, 1.381518203e-03f};
-  return fma(r * r, poly(r, c), r) + 1.0f;
+  if (!exact) return fma(r * r, poly(r, c), r) + 1.0f;
+  const F sum = r + 1.0f, lost = r - (sum - 1.0f);
+  return fma(r * r, poly(r, c), lost) + sum;
 }
 
 NORMA_INLINE F exp(F x) {
@@ -49,7 +52,7 @@ NORMA_INLINE F exp(F x) {
   const F r = fma(n, splat(-ln2_low), fma(n, splat(-ln2_high), x));
   const I i = (I)t - (I)splat(round_magic);
   const I half = i >> 1;  // 2^n in two steps: n reaches from -150 to 128
-  return exp_reduced(r) * (F)((half + 127) << 23) * (F)((i - half + 127) << 23);
+  return exp_reduced<true>(r) * (F)((half + 127) << 23) * (F)((i - half + 127) << 23);
 }
 
 /// exp for x <= 88, as softmax needs it: results below exp(-86.9) = 1.8e-38 are 0, so exp_fast(-inf) = 0.
@@ -58,7 +61,7 @@ NORMA_INLINE F exp_fast(F x) {
   const F t = fma(x, splat(log2_e), splat(round_magic));
   const F n = t - round_magic;
   const F r = fma(n, splat(-ln2_low), fma(n, splat(-ln2_high), x));
-  return (F)(((U)exp_reduced(r) + ((U)t << 23)) & ~(U)zero);
+  return (F)(((U)exp_reduced<false>(r) + ((U)t << 23)) & ~(U)zero);
 }
 
 NORMA_INLINE F log(F x) {
@@ -108,8 +111,8 @@ NORMA_INLINE NormalTail<n> normal_tail(const F (&a)[n]) {
                          2.604251495e-03f, -2.616890415e-04f, 2.162874807e-05f};
   // Q(a) exp(a^2/2) (a + k) is a polynomial of u = (a - k) / (a + k) (Shepherd and Laframboise, 1981).
   constexpr float k = 2.85f;
-  constexpr float q[] = {7.232623100e-01f,  -4.889767468e-01f, 2.017691880e-01f, -2.836988494e-02f, -1.475169417e-02f,
-                         4.899884574e-03f,  2.006583381e-03f,  -5.926557351e-04f, -3.258980578e-04f};
+  constexpr float q[] = {7.232623100e-01f, -4.889765680e-01f, 2.017695755e-01f,  -2.837465145e-02f, -1.475808863e-02f, 4.930239171e-03f,
+                         2.038686303e-03f, -6.624827511e-04f, -3.928711521e-04f, 5.294522998e-05f,  4.982263636e-05f};
   F v[n], u[n], w[n], t[n];
   NormalTail<n> out;
   // With v = a / (a + k) its rounding errors hardly reach the product a Q, since u = 2 v - 1.
@@ -131,12 +134,12 @@ NORMA_INLINE NormalTail<n> normal_tail(const F (&a)[n]) {
   });
   F x[n], y[n];
   each<n>([&](int i) { u[i] = times_a ? fma(v[i], splat(2.0f), splat(-1.0f)) : fma(v[i], splat(-2 * k), splat(1.0f)); });
-  each<n>([&](int i) { x[i] = splat(e[6]), y[i] = splat(q[8]); });
+  each<n>([&](int i) { x[i] = splat(e[6]), y[i] = splat(q[10]); });
   each<5>([&](int step) {
     each<n>([&](int i) { x[i] = fma(x[i], w[i], splat(e[5 - step])); });
-    each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[7 - step])); });
+    each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[9 - step])); });
   });
-  each<3>([&](int step) { each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[2 - step])); }); });
+  each<5>([&](int step) { each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[4 - step])); }); });
   each<n>([&](int i) { x[i] = x[i] * w[i], y[i] = y[i] * v[i]; });  // exp(-w/2) - 1: one rounding less in the tail
   each<n>([&](int i) { out.exponential[i] = (F)((U)(x[i] + 1.0f) + ((U)t[i] << 23)); });
   each<n>([&](int i) { out.tail[i] = fma(y[i], x[i], y[i]) * (F)((U)splat(1.0f) + ((U)t[i] << 23)); });
