@@ -16,7 +16,7 @@ Parameters, floating-point operations of a training step, and memory of a model.
   const models::ViTConfig shape = vit_config(c, 224, 3, 1000);
   models::ViT model(shape, 0);
   const Index parameters = nn::parameter_count(model);
-  const double bytes = c.dtype == "f64" ? 8 : 4;
+  const double bytes = c.dtype == "f64" ? 8 : 4, stored = c.dtype == "bf16" ? 2 : bytes;  // of a weight, of an activation
   // What the fused step keeps for the backward pass, in numbers per token and block: block input, attention output, input of the MLP
   // branch, two normalised inputs (width each), qkv (3 width) and the pre-activation (mlp_ratio width).
   const double kept = static_cast<double>(c.batch * shape.tokens() * shape.depth * shape.width * (5 + 3 + shape.mlp_ratio));
@@ -26,13 +26,13 @@ Parameters, floating-point operations of a training step, and memory of a model.
       {"parameters", parameters}, {"batch", c.batch}, {"flops", static_cast<Index>(models::training_flops(shape, c.batch))},
       {"parameter_bytes", static_cast<Index>(static_cast<double>(parameters) * bytes)},
       {"training_state_bytes", static_cast<Index>(static_cast<double>(parameters) * bytes * 4)},
-      {"activation_bytes", static_cast<Index>(kept * bytes)}};
+      {"activation_bytes", static_cast<Index>(kept * stored)}};
   if (!flags->json) {
-    const auto scaled = [&](const char* name, double unit, const char* text) { out[name] = fmt::format(fmt::runtime(text), out[name].get<double>() / unit); };
-    scaled("flops", 1e9, fmt::format("{{:.1f}} GFLOP a training step of batch {}", c.batch).c_str());
-    scaled("parameter_bytes", 1 << 20, "{:.1f} MiB");
-    scaled("training_state_bytes", 1 << 20, "{:.1f} MiB: parameters, gradients, and two moments of AdamW");
-    scaled("activation_bytes", 1 << 20, "{:.1f} MiB kept for the backward pass");
+    const auto readable = [&](const char* name, double unit, const std::string& text) { out[name] = fmt::format("{:.1f} {}", out[name].get<double>() / unit, text); };
+    readable("flops", 1e9, fmt::format("GFLOP a training step of batch {}", c.batch));
+    readable("parameter_bytes", 1 << 20, "MiB");
+    readable("training_state_bytes", 1 << 20, "MiB: parameters, gradients, and the two moments of AdamW");
+    readable("activation_bytes", 1 << 20, "MiB kept for the backward pass");
   }
   print_result(out, flags->json);
   return ok;

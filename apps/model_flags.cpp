@@ -64,7 +64,8 @@ std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, 
   if (c.optimizer != "adamw" && c.optimizer != "sgd") throw UsageError(fmt::format("--optimizer: \"{}\" is unknown; there are adamw, sgd", c.optimizer));
   if (c.schedule != "cosine" && c.schedule != "constant") throw UsageError(fmt::format("--schedule: \"{}\" is unknown; there are cosine, constant", c.schedule));
   if (c.gemm != "own" && c.gemm != "openblas") throw UsageError(fmt::format("--gemm: \"{}\" is unknown; there are own, openblas", c.gemm));
-  if (c.dtype != "f32" && c.dtype != "f64") throw UsageError(fmt::format("--dtype: \"{}\" is not possible; there are f32, f64", c.dtype));
+  if (c.dtype != "f32" && c.dtype != "f64" && c.dtype != "bf16")
+    throw UsageError(fmt::format("--dtype: \"{}\" is not possible; there are f32, f64, bf16", c.dtype));
   if (log_format != "text" && log_format != "json") throw UsageError(fmt::format("--log-format: \"{}\" is unknown; there are text, json", log_format));
   flags.json = log_format == "json";
 
