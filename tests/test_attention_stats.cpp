@@ -18,7 +18,7 @@ struct Setting {
   double dropout;
 };
 
-const std::vector<Setting> settings{{2, 2, 5, 5, 3, false, false, 0},    {1, 2, 4, 7, 3, true, false, 0},
+const std::vector<Setting> fixed_settings{{2, 2, 5, 5, 3, false, false, 0},    {1, 2, 4, 7, 3, true, false, 0},
                                     {2, 1, 7, 4, 2, true, true, 0.3},    {2, 1, 6, 6, 4, false, true, 0},
                                     {1, 2, 67, 67, 24, false, false, 0}, {1, 1, 70, 83, 33, true, true, 0.2},
                                     {1, 2, 130, 130, 16, true, false, 0}};
@@ -101,8 +101,10 @@ double factor(const Scoring& scoring, Index keys, Index valid) {
   }
 }
 
-/// One row: the statistics of the visible columns added to `out`, from the definition of the full Jacobian.
-void add_row(std::vector<double>& out, const std::vector<double>& s, const Scoring& scoring, Index keys) {
+/// One row: the statistics of the visible columns added to `out`, from the definition of the full Jacobian. The weights are those of
+/// `given`, or phi of the scores in double.
+void add_row(std::vector<double>& out, const std::vector<double>& s, const Scoring& scoring, Index keys,
+             const std::vector<double>* given = nullptr) {
   const auto at = [&](AttentionStat stat) -> double& { return out[static_cast<std::size_t>(stat)]; };
   const std::size_t n = s.size();
   std::vector<double> a(n), d(n);
@@ -130,7 +132,7 @@ void add_row(std::vector<double>& out, const std::vector<double>& s, const Scori
   const bool softmax = scoring.kind == Scoring::Kind::softmax, normalised = softmax || scoring.normalize;
   const double scale = normalised ? 1 / total : factor(scoring, keys, static_cast<Index>(n));
   double row = 0, jacobian = 0, entropy = 0;
-  for (std::size_t j = 0; j < n; ++j) a[j] *= scale, d[j] *= scale;
+  for (std::size_t j = 0; j < n; ++j) a[j] = given ? (*given)[j] : a[j] * scale, d[j] *= scale;
   for (std::size_t j = 0; j < n; ++j) {
     for (std::size_t k = 0; normalised && k < n; ++k) {
       const double own = j == k ? 1 : 0;
@@ -156,8 +158,26 @@ void add_row(std::vector<double>& out, const std::vector<double>& s, const Scori
   at(AttentionStat::entropy) += normalised ? entropy : std::nan("");
 }
 
-/// What forward should report, by loops: [B, H, statistics].
-std::vector<double> by_loops(const Setting& s, const Problem& p) {
+/// S and A as the kernel computes them, [B, H, N, M]: what attention gives for values that are the unit matrix.
+struct Materialised {
+  std::vector<double> scores, weights;
+};
+
+Materialised materialised(const Problem& p) {
+  const Index batch = p.q.size(0), heads = p.q.size(1), keys = p.k.size(2);
+  std::vector<double> one(static_cast<std::size_t>(batch * heads * keys * keys));
+  for (Index row = 0; row < batch * heads * keys; ++row) one[static_cast<std::size_t>(row * keys + row % keys)] = 1;
+  const Tensor unit = from_values(one, {batch, heads, keys, keys}, {p.v.dtype()});
+  AttentionOptions plain;
+  plain.scoring = power(1, 1, Scoring::Scale::one);
+  AttentionOptions own = p.options;
+  own.dropout = 0, own.stats = {};
+  const NoGrad off;
+  return {attention(p.q, p.k, unit, plain).values(), attention(p.q, p.k, unit, own).values()};
+}
+
+/// What forward should report, by loops: [B, H, statistics]. From the given matrices, or from q and k in double.
+std::vector<double> by_loops(const Setting& s, const Problem& p, const Materialised* given = nullptr) {
   const std::vector<double> q = p.q.values(), k = p.k.values();
   const std::vector<double> seen = p.options.key_mask ? p.options.key_mask.values() : std::vector<double>();
   std::vector<double> all;
@@ -167,10 +187,15 @@ std::vector<double> by_loops(const Setting& s, const Problem& p) {
     out[static_cast<std::size_t>(AttentionStat::max)] = out[static_cast<std::size_t>(AttentionStat::score_max)] =
         -HUGE_VAL;
     for (Index i = 0; i < s.rows; ++i) {
-      std::vector<double> scores;
+      std::vector<double> scores, weights;
       for (Index j = 0; j < s.keys; ++j) {
         if (s.causal && j > i + s.keys - s.rows) continue;
         if (s.masked && seen[static_cast<std::size_t>(bh / s.heads * s.keys + j)] == 0) continue;
+        if (given) {
+          const auto at = static_cast<std::size_t>((bh * s.rows + i) * s.keys + j);
+          scores.push_back(given->scores[at]), weights.push_back(given->weights[at]);
+          continue;
+        }
         double dot = 0;
         for (Index x = 0; x < s.width; ++x) {
           dot += q[static_cast<std::size_t>((bh * s.rows + i) * s.width + x)] *
@@ -179,7 +204,7 @@ std::vector<double> by_loops(const Setting& s, const Problem& p) {
         scores.push_back(dot / std::sqrt(static_cast<double>(s.width)));
       }
       if (!scores.empty())
-        add_row(out, scores, p.options.scoring, s.keys);
+        add_row(out, scores, p.options.scoring, s.keys, given ? &weights : nullptr);
       else if (p.options.scoring.kind != Scoring::Kind::softmax && !p.options.scoring.normalize) {
         out[static_cast<std::size_t>(AttentionStat::entropy)] = std::nan("");
       }
@@ -214,8 +239,23 @@ std::string difference(const std::vector<double>& got, const std::vector<double>
   return {};
 }
 
+/// Any shape, mask and dropout.
+std::vector<Setting> random_settings(int count) {
+  std::vector<Setting> all;
+  std::uint64_t drawn = 0;
+  const auto below = [&](Index n) {
+    return static_cast<Index>(uniform_from(RandomStream{21, 1}.word(drawn++)) * static_cast<double>(n));
+  };
+  for (int i = 0; i < count; ++i) {
+    const Index rows = 1 + below(90);
+    all.push_back({1 + below(3), 1 + below(3), rows, below(2) ? rows : 1 + below(90), 1 + below(66), below(2) == 1, below(2) == 1,
+                   below(2) ? 0.1 + 0.2 * static_cast<double>(below(4)) : 0});
+  }
+  return all;
+}
+
 template <class F>
-void for_each_problem(DType dtype, F f) {
+void for_each_problem(DType dtype, F f, const std::vector<Setting>& settings = fixed_settings) {
   for (const auto& [name, scoring] : scorings()) {
     for (std::size_t i = 0; i < settings.size(); ++i) {
       const std::string wrong = f(settings[i], problem(settings[i], scoring, dtype));
@@ -243,6 +283,19 @@ TEST_CASE("statistics of the kernels equal those of plain loops", "[attention_st
       // f32: a^2 of x^8 carries sixteen times the relative error of a score.
       return difference(p.options.stats.values(), by_loops(s, p), dtype == DType::f64 ? 1e-12 : 2e-5, forward_stats);
     });
+  }
+}
+
+TEST_CASE("statistics of the kernels are those of the matrix they use, over random shapes and masks", "[attention_stats]") {
+  for (DType dtype : {DType::f64, DType::f32}) {
+    for_each_problem(
+        dtype,
+        [&](const Setting& s, const Problem& p) {
+          attention(p.q, p.k, p.v, p.options);
+          const Materialised matrices = materialised(p);
+          return difference(p.options.stats.values(), by_loops(s, p, &matrices), dtype == DType::f64 ? 1e-12 : 1e-6, forward_stats);
+        },
+        random_settings(40));
   }
 }
 
@@ -287,7 +340,29 @@ TEST_CASE("statistics of the kernels, backward pass included, equal the composit
   }
 }
 
+TEST_CASE("gradient statistics of the kernels are those of materialised gradients, over random shapes and masks", "[attention_stats]") {
+  for (DType dtype : {DType::f64, DType::f32}) {
+    for_each_problem(
+        dtype,
+        [&](const Setting&, const Problem& p) -> std::string {
+          const std::vector<double> got = run(p).stats.values();
+          const NoFusion plain;
+          run(p);  // the composition forms A and both gradients, in the same dtype
+          const std::vector<double> wanted = p.options.stats.values();
+          for (std::size_t i = 0; i < got.size(); ++i) {
+            if (static_cast<int>(i % attention_stats) < forward_stats) continue;
+            if (!(std::abs(got[i] - wanted[i]) <= (dtype == DType::f64 ? 1e-12 : 1e-6) * wanted[i]))
+              return fmt::format("{}: {:.17g} instead of {:.17g}", stat_names[i % attention_stats], got[i], wanted[i]);
+          }
+          return {};
+        },
+        random_settings(20));
+  }
+}
+
 TEST_CASE("watching changes no bit", "[attention_stats]") {
+  std::vector<Setting> settings = fixed_settings;
+  for (const Setting& s : random_settings(20)) settings.push_back(s);
   for (DType dtype : {DType::f64, DType::f32}) {
     for_each_problem(dtype, [](const Setting&, const Problem& p) -> std::string {
       const Run watched = run(p);
@@ -299,6 +374,6 @@ TEST_CASE("watching changes no bit", "[attention_stats]") {
         if (watched.gradients[i].values() != plain.gradients[i].values()) return fmt::format("gradient {} differs", i);
       }
       return {};
-    });
+    }, settings);
   }
 }
