@@ -110,14 +110,18 @@ function chart(parent, title, get, given = {}) {
       if (s.points.length === 1 || s.dots || s.bare)
         for (const p of s.points) svg("circle", {cx: X(p[0]), cy: Y(p[1]), r: s.bare ? 2.5 : 3, fill: s.color, "fill-opacity": s.opacity || 1}, box);
     }
-    // Names of the bounds last, over the curves, each at the end of its line where fewest points lie.
-    const drawn = series.flatMap(s => s.points.map(p => [X(p[0]), Y(p[1])]));
+    // Names of the bounds last, over the curves: above or below their line, at one of its ends or within it, clear of each other and
+    // where fewest points lie.
+    const drawn = series.flatMap(s => s.points.map(p => [X(p[0]), Y(p[1])])), taken = [];
     for (const b of bounds) {
-      const width = 7 * b.label.length, y = Y(b.y), ends = [[W - right - 2, "end", 0], [left + 2, "start", 0], [W - right - 2, "end", 15], [left + 2, "start", 15]];
-      const crowd = ([x, side, down]) => y - 12 + down < 0 || y + down > H - bottom ? Infinity
-        : drawn.filter(p => Math.abs(p[1] - (y + down - 8)) < 10 && (side === "end" ? p[0] > x - width : p[0] < x + width)).length;
-      const [x, side, down] = ends.reduce((a, e) => crowd(e) < crowd(a) ? e : a);
-      svg("text", {x, y: y - 4 + down, "text-anchor": side, class: "named"}, box).textContent = b.label;
+      const width = 7 * b.label.length, places = [];
+      for (const y of [Y(b.y) - 4, Y(b.y) + 12]) for (const share of [1, 0, 0.5, 0.75, 0.25]) places.push({x: left + 2 + share * (W - right - left - 4 - width), y});
+      const meets = (p, x, y, w, h) => x < p.x + width && x + w > p.x && Math.abs(y - p.y) < h;
+      for (const p of places)
+        p.crowd = p.y < top || p.y > H - bottom ? 2e6 : 1e6 * taken.some(t => meets(p, t.x, t.y, t.width, 13)) + drawn.filter(([x, y]) => meets(p, x, y + 4, 0, 10)).length;
+      const best = places.reduce((a, p) => p.crowd < a.crowd ? p : a);
+      taken.push({...best, width});
+      svg("text", {x: best.x, y: best.y}, box).textContent = b.label;
     }
     hover(X, x => x0 + (x - left) / (W - left - right) * (x1 - x0), W, top, H - bottom);
   }
