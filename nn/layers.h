@@ -125,7 +125,7 @@ class SelfAttention : public Module {
   AttentionConfig config;
   Linear qkv, proj;
   Tap packed_tap;       // q, k and v as the kernel reads them: [B, T, 3, H, d]
-  Tap scores, weights;  // watching one of these forms the matrix [B, H, T, T] for that call
+  MatrixTap scores, weights;  // watching one of these forms the matrix [B, H, T, T] for that call
   StatsTap stats;       // watching this does not
 };
 
