@@ -1,6 +1,7 @@
 #include "apps/model_flags.h"
 
 #include "backends/cpu/gemm.h"
+#include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
 #include "core/backend.h"
 #include "train/constraint.h"
@@ -82,6 +83,7 @@ void prepare(const train::TrainConfig& config) {
   if (config.threads) cpu::set_threads(static_cast<int>(config.threads));
   cpu::set_gemm_provider(config.gemm == "own" ? cpu::GemmProvider::own : cpu::GemmProvider::openblas);
   try {
+    if (!config.cpu.empty()) cpu::set_isa(config.cpu);
     backend(parse_device(config.device));
   } catch (const Error& e) {
     throw UsageError(e.what());

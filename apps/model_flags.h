@@ -21,7 +21,7 @@ struct ModelFlags {
 /// something to the verb (empty: all, and --resume); the other flags are refused.
 std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, const std::vector<std::string>& only = {});
 
-/// Sets threads, GEMM provider and checks the device, before the first tensor is made.
+/// Sets threads, GEMM provider and instruction set and checks the device, before the first tensor is made.
 void prepare(const train::TrainConfig& config);
 
 }  // namespace norma::apps

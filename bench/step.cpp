@@ -1,7 +1,7 @@
 // The training step of ViT-Tiny (32x32 pixels, patch 4, batch 64): time, GFLOP/s, share of the machine's measured FMA
 // peak, memory.
 //
-//   norma_bench_step [--json] [--threads N] [--attention TEXT] [--dtype f32|bf16] [--batch N] [--width N --depth N --heads N] [--steps N]
+//   norma_bench_step [--json] [--threads N] [--attention TEXT] [--dtype f32|bf16] [--batch N] [--width N --depth N --heads N] [--steps N] [--cpu base|avx2|avx512]
 //                    [--stats | --overhead]
 //
 // --overhead: what it costs to measure every head of every layer. Steps with and without the statistics alternate in one run.
@@ -26,7 +26,7 @@ namespace {
 using namespace norma;
 
 struct Setup {
-  std::string attention = "softmax", dtype = "f32";
+  std::string attention = "softmax", dtype = "f32", cpu;
   Index threads = 0, batch = 64, width = 192, depth = 12, heads = 3, image = 32, patch = 4, steps = 7;
   bool json = false, stats = false, overhead = false;
 };
@@ -35,13 +35,21 @@ struct Row {
   double median_ms = 0, min_ms = 0;
 };
 
+/// Pages this process has asked the system for: a steady step asks for none.
+long page_faults() {
+  rusage use;
+  getrusage(RUSAGE_SELF, &use);
+  return use.ru_minflt;
+}
+
 Row row_of(std::vector<double> times) {
   std::sort(times.begin(), times.end());
   return {times[times.size() / 2], times[0]};
 }
 
 /// Times of steps[0] without statistics and [1] with them; --overhead alternates, else all are of one kind.
-std::array<Row, 2> time_step(const Setup& s, int threads) {
+/// `faults`: page faults of all timed steps together.
+std::array<Row, 2> time_step(const Setup& s, int threads, long& faults) {
   cpu::set_threads(threads);
   models::ViTConfig c;
   c.image = s.image, c.patch = s.patch, c.classes = 10, c.width = s.width, c.depth = s.depth, c.heads = s.heads;
@@ -56,9 +64,11 @@ std::array<Row, 2> time_step(const Setup& s, int threads) {
   Tensor labels = from_values(label, {s.batch}, {DType::i64});
   std::array<std::vector<double>, 2> times;
   const Index kinds = s.overhead ? 2 : 1, warm = 2 * kinds;
+  times[0].reserve(static_cast<std::size_t>(s.steps)), times[1].reserve(static_cast<std::size_t>(s.steps));
   for (Index i = 0; i < s.steps * kinds + warm; ++i) {
     // a pair is on, off or off, on in turn, so that a drift of the machine falls on both alike
     const bool stats = s.overhead ? (i % 4 == 0 || i % 4 == 3) : s.stats;
+    if (i == warm) faults = page_faults();
     const auto start = std::chrono::steady_clock::now();
     inspect::Probe probe(model);
     if (stats) probe.attention("blocks.*.attn.stats");
@@ -73,6 +83,7 @@ std::array<Row, 2> time_step(const Setup& s, int threads) {
     if (i >= warm)
       times[stats].push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
   }
+  faults = page_faults() - faults;
   return {times[0].empty() ? Row{} : row_of(times[0]), times[1].empty() ? Row{} : row_of(times[1])};
 }
 
@@ -85,6 +96,7 @@ int main(int argc, char** argv) {
     train::Options o;
     o("attention", s.attention, "attention function");
     o("dtype", s.dtype, "f32, or bf16: mixed precision");
+    o("cpu", s.cpu, "instruction set: base, avx2, avx512, avx512bf16; empty: the best there is");
     o("threads", s.threads, "threads; 0: both 1 and all cores");
     o("batch", s.batch, "images a step");
     o("width", s.width, "width");
@@ -98,6 +110,7 @@ int main(int argc, char** argv) {
     o("json", s.json, "one JSON object a row");
     o.read_flags({argv + 1, argv + argc});
     o.apply();
+    if (!s.cpu.empty()) cpu::set_isa(s.cpu);
     if (s.dtype != "f32" && s.dtype != "bf16") fail("--dtype: \"{}\" is not possible; there are f32, bf16", s.dtype);
     models::ViTConfig c;
     c.image = s.image, c.patch = s.patch, c.classes = 10, c.width = s.width, c.depth = s.depth, c.heads = s.heads;
@@ -109,7 +122,8 @@ int main(int argc, char** argv) {
                  s.depth, s.heads, s.image, s.image, s.patch, s.batch, s.dtype, s.attention, cpu::name(cpu::isa()), flops / 1e9);
     for (int t : counts) {
       const double peak = bench::fma_peak(t);
-      const std::array<Row, 2> rows = time_step(s, t);
+      long faults = 0;
+      const std::array<Row, 2> rows = time_step(s, t, faults);
       if (s.overhead) {
         const double median = 100 * (rows[1].median_ms / rows[0].median_ms - 1), best = 100 * (rows[1].min_ms / rows[0].min_ms - 1);
         if (s.json)
@@ -127,13 +141,13 @@ int main(int argc, char** argv) {
       if (s.json)
         fmt::print(
             "{{\"threads\": {}, \"median_ms\": {:.2f}, \"min_ms\": {:.2f}, \"gflops\": {:.1f}, \"peak_gflops\": "
-            "{:.1f}, \"peak_mib\": {:.0f}}}\n",
-            t, r.median_ms, r.min_ms, rate, peak, mib);
+            "{:.1f}, \"peak_mib\": {:.0f}, \"page_faults\": {}}}\n",
+            t, r.median_ms, r.min_ms, rate, peak, mib, faults);
       else
         fmt::print(
             "{} thread{}: {:.0f} ms median, {:.0f} ms best, {:.0f} GFLOP/s = {:.0f} % of the measured {:.0f}, {:.0f} "
-            "MiB resident at most\n",
-            t, t == 1 ? " " : "s", r.median_ms, r.min_ms, rate, 100 * rate / peak, peak, mib);
+            "MiB resident at most, {} page faults in {} steps\n",
+            t, t == 1 ? " " : "s", r.median_ms, r.min_ms, rate, 100 * rate / peak, peak, mib, faults, s.steps);
     }
   } catch (const std::exception& e) {
     fmt::print(stderr, "norma_bench_step: {}\n", e.what());

@@ -23,18 +23,19 @@ bool processor_has(Isa isa) {
   return isa == Isa::base;
 }
 
-Isa forced(std::string_view text) {
+/// `from` is what asked for it: the variable or the flag.
+Isa forced(std::string_view text, std::string_view from) {
   for (Isa i : all)
     if (name(i) == text) {
-      if (!processor_has(i)) fail("NORMA_CPU: this processor has no {} instructions", text);
+      if (!processor_has(i)) fail("{}: this processor has no {} instructions", from, text);
       return i;
     }
-  fail("NORMA_CPU: unknown instruction set \"{}\"; there are base, avx2, avx512, avx512bf16", text);
+  fail("{}: unknown instruction set \"{}\"; there are base, avx2, avx512, avx512bf16", from, text);
 }
 
 Isa& active() {
   static Isa chosen = [] {
-    if (const char* text = std::getenv("NORMA_CPU"); text && *text) return forced(text);
+    if (const char* text = std::getenv("NORMA_CPU"); text && *text) return forced(text, "NORMA_CPU");
     return *std::find_if(std::begin(all), std::end(all), processor_has);
   }();
   return chosen;
@@ -43,7 +44,7 @@ Isa& active() {
 }  // namespace
 
 Isa isa() { return active(); }
-void set_isa(std::string_view text) { active() = forced(text); }
+void set_isa(std::string_view text) { active() = forced(text, "--cpu"); }
 std::string_view name(Isa isa) {
   switch (isa) {
     case Isa::avx2: return "avx2";

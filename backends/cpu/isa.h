@@ -15,7 +15,8 @@ enum class Isa { base, avx2, avx512, avx512bf16 };  // each has what those befor
 /// when it forces what the processor lacks. base: SSE2 on x86-64, NEON on aarch64.
 Isa isa();
 std::string_view name(Isa isa);
-void set_isa(std::string_view name);  // for --cpu and tests
+/// What --cpu and tests choose; throws as the variable does, naming --cpu.
+void set_isa(std::string_view name);
 
 /// Picks the table of the active instruction set:  const GemmKernels& k = NORMA_KERNELS(gemm_kernels);
 /// The BF16 forms are for the files in kernels/bf16/, which exist for avx512bf16 too; its other tables are those of avx512.
