@@ -191,7 +191,7 @@ void add_messages(ErrorCases& errors) {
   bad("attention: key_mask is bool [1, 4], expected bool [1, 3]", [](AttentionOptions& o) {
     o.key_mask = ones({1, 4}, {DType::boolean});
   });
-  bad("attention: stats is f32 [1, 2, 15], expected f64 [1, 2, 15]", [](AttentionOptions& o) {
+  bad("attention: stats is f32 [1, 2, 16], expected f64 [1, 2, 16]", [](AttentionOptions& o) {
     o.stats = ones({1, 2, attention_stats});
   });
   add(
