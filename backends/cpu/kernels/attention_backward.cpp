@@ -193,6 +193,9 @@ void backward(const AttentionHeadBackward<T>& h) {
   }
   for (Int j0 = 0; j0 < h.keys; j0 += plan.columns) {
     const Int columns = smaller(plan.columns, h.keys - j0);
+    prefetch_rows(h.v + j0 * h.v_row, h.v_row, smaller(columns, 128), h.e);
+    prefetch_rows(h.q, h.q_row, plan.rows, h.d);
+    prefetch_rows(h.dout, h.dout_row, plan.rows, h.e);
     pack_transposed(h.k + j0 * h.k_row, h.k_row, columns, h.d, static_cast<T>(h.scale), zeros, kt_panels, plan.kt_step);
     pack_transposed(h.v + j0 * h.v_row, h.v_row, columns, h.e, T{1}, zeros, vt_panels, plan.vt_step);
     pack_rows(h.k + j0 * h.k_row, h.k_row, columns, h.d, k_panels, plan.k_step);

@@ -183,6 +183,20 @@ struct Slots {
   alignas(64) T value[slot_vectors<T> * lanes<T>] = {};
 };
 
+/// Lane b of x and of y, 16 bytes together, is block b of the stream.
+template <class UL>
+NORMA_INLINE void store_blocks(UL x, UL y, std::uint32_t* to) {
+#if defined(__AVX512F__)
+  const UL low = __builtin_shufflevector(x, y, 0, 8, 1, 9, 2, 10, 3, 11), high = __builtin_shufflevector(x, y, 4, 12, 5, 13, 6, 14, 7, 15);
+#elif defined(__AVX2__)
+  const UL low = __builtin_shufflevector(x, y, 0, 4, 1, 5), high = __builtin_shufflevector(x, y, 2, 6, 3, 7);
+#else
+  const UL low = __builtin_shufflevector(x, y, 0, 2), high = __builtin_shufflevector(x, y, 1, 3);
+#endif
+  std::memcpy(to, &low, sizeof low);
+  std::memcpy(to + sizeof low / sizeof *to, &high, sizeof high);
+}
+
 /// keep[j] for j < count: keep_scale, or 0 where the draw of element `index` + j says so; keep has room for 16 more.
 template <class T>
 void draw_keep(const AttentionHead<T>& h, std::uint64_t index, Int count, T* keep, std::uint32_t* words) {
@@ -213,13 +227,7 @@ void draw_keep(const AttentionHead<T>& h, std::uint64_t index, Int count, T* kee
       k0 = (k0 + 0x9E3779B9u) & 0xffffffffu;
       k1 = (k1 + 0xBB67AE85u) & 0xffffffffu;
     }
-    for (int b = 0; b < blocks; ++b) {
-      std::uint32_t* to = words + n + 4 * b;
-      to[0] = static_cast<std::uint32_t>(c0[b]);
-      to[1] = static_cast<std::uint32_t>(c1[b]);
-      to[2] = static_cast<std::uint32_t>(c2[b]);
-      to[3] = static_cast<std::uint32_t>(c3[b]);
-    }
+    store_blocks((c0 & 0xffffffffu) | (c1 << 32), (c2 & 0xffffffffu) | (c3 << 32), words + n);
   }
   const T scale = static_cast<T>(h.keep_scale);
   for (Int j = 0; j < count; ++j) keep[j] = words[skip + j] >= h.drop_below ? scale : T{0};
