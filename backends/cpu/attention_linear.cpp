@@ -17,10 +17,13 @@ constexpr int weight_slot = 10, count_slot = 11, state_slot = 12, mirror_slot = 
 constexpr Index most_for_norm = 160;
 bool exact_norm(const Scoring& s, Index d) { return linear_features(s, d) <= most_for_norm; }
 
-/// Measured on an AVX2 processor with norma_bench_attention, forward and backward together: docs/linear-attention.md.
-bool linear_is_cheaper(Index features, Index rows, Index keys, bool causal) {
-  const double n = 2.0 * static_cast<double>(rows) * static_cast<double>(keys) / static_cast<double>(rows + keys);
-  return n > static_cast<double>(causal ? 3 * features + 384 : 2 * features + 128);
+/// Where forward and backward together were measured to take less time than the quadratic form (norma_bench_attention, AVX2, d 8
+/// to 128: docs/linear-attention.md), with the fit rounded up. Monomials of higher degree are products, which cost extra.
+bool linear_is_cheaper(const Scoring& s, Index features, Index rows, Index keys, bool causal) {
+  const auto n = 2.0 * static_cast<double>(rows) * static_cast<double>(keys) / static_cast<double>(rows + keys);
+  const auto size = static_cast<double>(features);
+  if (s.degree() == 1) return n >= (causal ? size + 256 : 1.5 * size + 64);
+  return n >= (causal ? 3 * size + 320 : 1.5 * size + 192);
 }
 
 /// Heads with their pieces are at least so many tasks, where sequences are long enough.
@@ -277,7 +280,7 @@ bool linear_form(const Attention& a, const View& q, const View& k) {
   const Index features = linear_features(a.scoring, q.shape()[3]);
   if (a.form == AttentionForm::quadratic || features == 0 || a.dropout != 0) return false;
   if (a.form == AttentionForm::linear) return true;
-  return linear_is_cheaper(features, q.shape()[2], k.shape()[2], a.causal);
+  return linear_is_cheaper(a.scoring, features, q.shape()[2], k.shape()[2], a.causal);
 }
 
 void attention_linear(const AttentionForward& a) {

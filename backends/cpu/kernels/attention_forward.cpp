@@ -237,7 +237,7 @@ struct Plan {
     v_size = round_up(h.e, W) / W * v_step;
     p_size = block_tiles * tile_rows * ld;
     zero_size = round_up(h.d, 16);
-    keep_size = h.drop ? round_up(h.keys, 16) + 64 : 0;
+    keep_size = h.drop ? round_up(h.keys, 16) + 128 : 0;
     words_size = keep_size;
     mask_size = h.key_mask ? round_up(h.keys, 16) : 0;
     before_size = h.key_mask ? round_up(h.keys + 1, 16) : 0;

@@ -211,23 +211,38 @@ void draw_keep(const AttentionHead<T>& h, std::uint64_t index, Int count, T* kee
     return (a & 0xffffffffu) * b;
 #endif
   };
-  UL lane;
+  UL lane, key0[10], key1[10];
   for (int i = 0; i < blocks; ++i) lane[i] = static_cast<std::uint64_t>(i);
+  std::uint64_t k0 = h.seed & 0xffffffffu, k1 = h.seed >> 32;
+  for (int round = 0; round < 10; ++round) {
+    key0[round] = UL{} + k0, key1[round] = UL{} + k1;
+    k0 = (k0 + 0x9E3779B9u) & 0xffffffffu;
+    k1 = (k1 + 0xBB67AE85u) & 0xffffffffu;
+  }
+  const UL stream_low = UL{} + (h.stream & 0xffffffffu), stream_high = UL{} + (h.stream >> 32);
   const Int skip = static_cast<Int>(index % 4);
-  for (Int n = 0; n < count + skip; n += 4 * blocks) {
-    const UL counter = lane + (index / 4 + static_cast<std::uint64_t>(n / 4));
-    UL c0 = counter, c1 = counter >> 32, c2 = UL{} + (h.stream & 0xffffffffu), c3 = UL{} + (h.stream >> 32);
-    std::uint64_t k0 = h.seed & 0xffffffffu, k1 = h.seed >> 32;
-    for (int round = 0; round < 10; ++round) {  // the upper halves of c1 and c3 hold rubbish that no multiplication reads
-      const UL p0 = times(c0, 0xD2511F53u), p1 = times(c2, 0xCD9E8D57u);
-      c0 = (p1 >> 32) ^ c1 ^ k0;
-      c1 = p1;
-      c2 = (p0 >> 32) ^ c3 ^ k1;
-      c3 = p0;
-      k0 = (k0 + 0x9E3779B9u) & 0xffffffffu;
-      k1 = (k1 + 0xBB67AE85u) & 0xffffffffu;
+  constexpr int chains = 2;  // a round waits for its multiplication: two registers of blocks take turns
+  for (Int n = 0; n < count + skip; n += 4 * blocks * chains) {
+    UL c0[chains], c1[chains], c2[chains], c3[chains];
+#pragma GCC unroll 2
+    for (int c = 0; c < chains; ++c) {
+      c0[c] = lane + (index / 4 + static_cast<std::uint64_t>(n / 4 + c * blocks));
+      c1[c] = c0[c] >> 32, c2[c] = stream_low, c3[c] = stream_high;
     }
-    store_blocks((c0 & 0xffffffffu) | (c1 << 32), (c2 & 0xffffffffu) | (c3 << 32), words + n);
+#pragma GCC unroll 10
+    for (int round = 0; round < 10; ++round) {  // the upper halves of c1 and c3 hold rubbish that no multiplication reads
+#pragma GCC unroll 2
+      for (int c = 0; c < chains; ++c) {
+        const UL p0 = times(c0[c], 0xD2511F53u), p1 = times(c2[c], 0xCD9E8D57u);
+        c0[c] = (p1 >> 32) ^ (c1[c] ^ key0[round]);
+        c1[c] = p1;
+        c2[c] = (p0 >> 32) ^ (c3[c] ^ key1[round]);
+        c3[c] = p0;
+      }
+    }
+#pragma GCC unroll 2
+    for (int c = 0; c < chains; ++c)
+      store_blocks((c0[c] & 0xffffffffu) | (c1[c] << 32), (c2[c] & 0xffffffffu) | (c3[c] << 32), words + n + 4 * blocks * c);
   }
   const T scale = static_cast<T>(h.keep_scale);
   for (Int j = 0; j < count; ++j) keep[j] = words[skip + j] >= h.drop_below ? scale : T{0};
