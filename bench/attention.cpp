@@ -88,14 +88,14 @@ class Call {
 };
 
 /// Empty where the backend declines the case.
-std::optional<Times> measure(const Case& c, double budget, double (*clock)()) {
+std::optional<Times> measure(const Case& c, double budget, bool with_stats, double (*clock)()) {
   Call call(c);
   if (!call.forward(false) || !call.backward(false)) return {};
   Times best;
   const double start = bench::seconds();
-  for (int i = 0; i < 3 || (bench::seconds() - start < budget && i < 400); ++i) {
-    for (int j = 0; j < 2; ++j) {
-      const bool stats = (i + j) % 2;  // in turn, so that a drift of the machine falls on both alike
+  for (int i = 0; i < 2 || (bench::seconds() - start < budget && i < 400); ++i) {
+    for (int j = 0; j < (with_stats ? 2 : 1); ++j) {
+      const bool stats = with_stats && (i + j) % 2;  // in turn, so that a drift of the machine falls on both alike
       const double a = clock();
       call.forward(stats);
       const double b = clock();
@@ -104,6 +104,7 @@ std::optional<Times> measure(const Case& c, double budget, double (*clock)()) {
       best.backward[stats] = std::min(best.backward[stats], 1e3 * (clock() - b));
     }
   }
+  if (!with_stats) best.forward[1] = best.forward[0], best.backward[1] = best.backward[0];
   return best;
 }
 
@@ -141,7 +142,7 @@ int main(int argc, char** argv) {
     std::string cases = "plain", form = "auto";
     Index batch = 0, heads = 0, threads = 0;
     double seconds_each = 0.2;
-    bool json = false, processor_time = false;
+    bool json = false, processor_time = false, stats = true;
     train::Options o;
     o("n", n, "sequence lengths");
     o("d", d, "widths of a head");
@@ -151,6 +152,7 @@ int main(int argc, char** argv) {
     o("batch", batch, "batch; 0: so that a call has about 0.3 GFLOP");
     o("heads", heads, "heads; 0: 4");
     o("threads", threads, "threads; 0: all cores");
+    o("stats", stats, "measure with the statistics in turn; --no-stats: only without");
     o("seconds", seconds_each, "time for each row");
     o("processor_time", processor_time, "measure processor time, not the wall clock: for a machine that others use; one thread");
     o("json", json, "one JSON object a row");
@@ -174,7 +176,7 @@ int main(int argc, char** argv) {
               Case c{text, kind, nn::parse_scoring(text), nn::parse_attention_form(f), kind.find("causal") != std::string::npos,
                      kind.find("dropout") != std::string::npos ? 0.2 : 0, batch, heads ? heads : 4, std::stoll(length), std::stoll(width)};
               if (!c.batch) c.batch = std::clamp<Index>(300'000'000 / (14 * c.heads * c.n * c.n * c.d), 1, 64);
-              if (const auto times = measure(c, seconds_each, clock)) print(c, *times, peak, t, json);
+              if (const auto times = measure(c, seconds_each, stats, clock)) print(c, *times, peak, t, json);
               std::fflush(stdout);
             }
   } catch (const std::exception& e) {

@@ -2,7 +2,9 @@
 #include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
 #include "checks/scorings.h"
+#include "models/vit.h"
 #include "tests/attention_problem.h"
+#include "train/config.h"
 
 using namespace norma;
 using namespace norma::checks;
@@ -189,4 +191,33 @@ TEST_CASE("linear attention on every instruction set of this processor", "[atten
     check_all<double>(std::string(isa) + ": ", {{1, 1, 150, 150, 5, 5, true}});
   }
   cpu::set_isa(before);
+}
+
+TEST_CASE("--attention-form: what it accepts, and a ViT computes the same in either form", "[attention_linear]") {
+  train::TrainConfig c;
+  c.width = 12, c.heads = 3, c.depth = 2, c.patch = 4, c.attention = "x/N", c.attention_form = "linear";
+  const auto said = [&](const std::string& text) {
+    try {
+      train::vit_config(c, 16, 1, 3);
+    } catch (const train::UsageError& e) {
+      return CHECK(e.what() == text);
+    }
+    FAIL_CHECK("nothing was said; expected: " << text);
+  };
+  models::ViTConfig linear = train::vit_config(c, 16, 1, 3), quadratic = linear;
+  quadratic.form = AttentionForm::quadratic;
+  Tensor images = empty({2, 1, 16, 16});
+  backend({}).random(RandomKind::normal, {5, 1}, 0, images.view());
+  const std::vector<double> a = models::ViT(linear, 1)(images).values(), b = models::ViT(quadratic, 1)(images).values();
+  CHECK(a != b);  // other roundings
+  for (std::size_t i = 0; i < a.size(); ++i) CHECK(a[i] == Approx(b[i]).margin(1e-5));
+
+  c.attention = "softmax";
+  said("vit: only polynomials have a linear form; use the form auto or quadratic");
+  c.attention = "x/N", c.dropout = 0.1;
+  said("vit: dropout 0.1 acts on single weights, which the linear form does not have; use the form auto or quadratic");
+  c.dropout = 0, c.clamp = "fro:2";
+  said("vit: clamp_fro 2 needs the whole matrix, which the linear form does not have; use the form auto or quadratic");
+  c.clamp.clear(), c.attention_form = "fast";
+  said("attention form \"fast\" is unknown; there are auto, quadratic, linear");
 }
