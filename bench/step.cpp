@@ -4,13 +4,15 @@
 //   norma_bench_step [--json] [--threads N] [--attention TEXT] [--batch N] [--width N --depth N --heads N] [--steps N]
 //                    [--stats | --overhead]
 //
-// --overhead: what it costs to measure every head of every layer. Steps with and without the statistics alternate in one run.
+// --overhead: what it costs to measure every head of every layer. Steps with and without the statistics alternate in one run; told by
+// the clock and by the processor time of all threads, which other programs on the machine disturb less.
 #include <sys/resource.h>
 
 #include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdlib>
+#include <ctime>
 
 #include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
@@ -32,13 +34,19 @@ struct Setup {
 };
 
 struct Row {
-  double median_ms = 0, min_ms = 0;
+  double median_ms = 0, min_ms = 0, median_cpu_ms = 0;
 };
 
-Row row_of(std::vector<double> times) {
-  std::sort(times.begin(), times.end());
-  return {times[times.size() / 2], times[0]};
+double median(std::vector<double> x) {
+  std::sort(x.begin(), x.end());
+  return x[x.size() / 2];
 }
+
+/// Of one kind of steps: by the clock, and of the processors.
+struct Times {
+  std::vector<double> wall, cpu;
+  Row row() const { return wall.empty() ? Row{} : Row{median(wall), *std::min_element(wall.begin(), wall.end()), median(cpu)}; }
+};
 
 /// Times of steps[0] without statistics and [1] with them; --overhead alternates, else all are of one kind.
 std::array<Row, 2> time_step(const Setup& s, int threads) {
@@ -53,12 +61,13 @@ std::array<Row, 2> time_step(const Setup& s, int threads) {
   std::vector<double> label(static_cast<std::size_t>(s.batch));
   for (std::size_t i = 0; i < label.size(); ++i) label[i] = static_cast<double>(i % 10);
   Tensor labels = from_values(label, {s.batch}, {DType::i64});
-  std::array<std::vector<double>, 2> times;
+  std::array<Times, 2> times;
   const Index kinds = s.overhead ? 2 : 1, warm = 2 * kinds;
   for (Index i = 0; i < s.steps * kinds + warm; ++i) {
     // a pair is on, off or off, on in turn, so that a drift of the machine falls on both alike
     const bool stats = s.overhead ? (i % 4 == 0 || i % 4 == 3) : s.stats;
     const auto start = std::chrono::steady_clock::now();
+    const std::clock_t cpu_start = std::clock();
     inspect::Probe probe(model);
     if (stats) probe.attention("blocks.*.attn.stats");
     {
@@ -69,10 +78,11 @@ std::array<Row, 2> time_step(const Setup& s, int threads) {
     const double norm = train::gradient_norm(model);
     optimizer->step(1e-3, norm > 1 ? 1 / norm : 1);
     if (stats) probe.take_attention();
-    if (i >= warm)
-      times[stats].push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+    if (i < warm) continue;
+    times[stats].wall.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+    times[stats].cpu.push_back(1e3 * static_cast<double>(std::clock() - cpu_start) / CLOCKS_PER_SEC);
   }
-  return {times[0].empty() ? Row{} : row_of(times[0]), times[1].empty() ? Row{} : row_of(times[1])};
+  return {times[0].row(), times[1].row()};
 }
 
 }  // namespace
@@ -108,13 +118,15 @@ int main(int argc, char** argv) {
       const double peak = bench::fma_peak(t);
       const std::array<Row, 2> rows = time_step(s, t);
       if (s.overhead) {
-        const double median = 100 * (rows[1].median_ms / rows[0].median_ms - 1), best = 100 * (rows[1].min_ms / rows[0].min_ms - 1);
+        const auto percent = [&](double Row::*which) { return 100 * (rows[1].*which / rows[0].*which - 1); };
+        const double median = percent(&Row::median_ms), best = percent(&Row::min_ms), cpu = percent(&Row::median_cpu_ms);
         if (s.json)
-          fmt::print("{{\"threads\": {}, \"off_ms\": {:.2f}, \"on_ms\": {:.2f}, \"overhead_percent\": {:.2f}, \"overhead_percent_best\": {:.2f}}}\n", t,
-                     rows[0].median_ms, rows[1].median_ms, median, best);
+          fmt::print("{{\"threads\": {}, \"off_ms\": {:.2f}, \"on_ms\": {:.2f}, \"overhead_percent\": {:.2f}, \"overhead_percent_best\": {:.2f}, \"overhead_percent_cpu\": {:.2f}}}\n", t,
+                     rows[0].median_ms, rows[1].median_ms, median, best, cpu);
         else
-          fmt::print("{} thread{}: median {:.1f} ms without statistics, {:.1f} with: {:+.1f} %; best {:.1f} and {:.1f}: {:+.1f} %\n", t, t == 1 ? " " : "s",
-                     rows[0].median_ms, rows[1].median_ms, median, rows[0].min_ms, rows[1].min_ms, best);
+          fmt::print("{} thread{}: median {:.1f} ms without statistics, {:.1f} with: {:+.1f} %; best {:.1f} and {:.1f}: {:+.1f} %; processor time {:.1f} and {:.1f}: {:+.1f} %\n",
+                     t, t == 1 ? " " : "s", rows[0].median_ms, rows[1].median_ms, median, rows[0].min_ms, rows[1].min_ms, best, rows[0].median_cpu_ms,
+                     rows[1].median_cpu_ms, cpu);
         continue;
       }
       const Row r = rows[s.stats];
