@@ -1,7 +1,7 @@
 // The training step of ViT-Tiny (32x32 pixels, patch 4, batch 64): time, GFLOP/s, share of the machine's measured FMA
 // peak, memory.
 //
-//   norma_bench_step [--json] [--threads N] [--attention TEXT] [--batch N] [--width N --depth N --heads N] [--steps N]
+//   norma_bench_step [--json] [--threads N] [--attention TEXT] [--dtype f32|bf16] [--batch N] [--width N --depth N --heads N] [--steps N]
 //                    [--stats | --overhead]
 //
 // --overhead: what it costs to measure every head of every layer. Steps with and without the statistics alternate in one run; told by
@@ -28,7 +28,7 @@ namespace {
 using namespace norma;
 
 struct Setup {
-  std::string attention = "softmax";
+  std::string attention = "softmax", dtype = "f32";
   Index threads = 0, batch = 64, width = 192, depth = 12, heads = 3, image = 32, patch = 4, steps = 7;
   bool json = false, stats = false, overhead = false;
 };
@@ -54,6 +54,7 @@ std::array<Row, 2> time_step(const Setup& s, int threads) {
   models::ViTConfig c;
   c.image = s.image, c.patch = s.patch, c.classes = 10, c.width = s.width, c.depth = s.depth, c.heads = s.heads;
   c.attention = nn::parse_scoring(s.attention);
+  if (s.dtype == "bf16") c.activations = DType::bf16;
   models::ViT model(c, 1);
   auto optimizer = train::Optimizer::make({}, model);
   Tensor images = empty({s.batch, 3, s.image, s.image});
@@ -93,6 +94,7 @@ int main(int argc, char** argv) {
     Setup s;
     train::Options o;
     o("attention", s.attention, "attention function");
+    o("dtype", s.dtype, "f32, or bf16: mixed precision");
     o("threads", s.threads, "threads; 0: both 1 and all cores");
     o("batch", s.batch, "images a step");
     o("width", s.width, "width");
@@ -106,14 +108,15 @@ int main(int argc, char** argv) {
     o("json", s.json, "one JSON object a row");
     o.read_flags({argv + 1, argv + argc});
     o.apply();
+    if (s.dtype != "f32" && s.dtype != "bf16") fail("--dtype: \"{}\" is not possible; there are f32, bf16", s.dtype);
     models::ViTConfig c;
     c.image = s.image, c.patch = s.patch, c.classes = 10, c.width = s.width, c.depth = s.depth, c.heads = s.heads;
     const double flops = models::training_flops(c, s.batch);
     std::vector<int> counts =
         s.threads ? std::vector<int>{static_cast<int>(s.threads)} : std::vector<int>{1, cpu::threads()};
     if (!s.json)
-      fmt::print("ViT {}/{}/{}, {}x{} patch {}, batch {}, f32, {}, {} instructions, {:.1f} GFLOP a step\n", s.width,
-                 s.depth, s.heads, s.image, s.image, s.patch, s.batch, s.attention, cpu::name(cpu::isa()), flops / 1e9);
+      fmt::print("ViT {}/{}/{}, {}x{} patch {}, batch {}, {}, {}, {} instructions, {:.1f} GFLOP a step\n", s.width,
+                 s.depth, s.heads, s.image, s.image, s.patch, s.batch, s.dtype, s.attention, cpu::name(cpu::isa()), flops / 1e9);
     for (int t : counts) {
       const double peak = bench::fma_peak(t);
       const std::array<Row, 2> rows = time_step(s, t);

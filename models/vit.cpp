@@ -112,8 +112,9 @@ Tensor ViT::features(const Tensor& images) const {
     fail("vit: images of shape {}, expected [B, {}, {}, {}]", images.shape(), c, size, size);
 
   // A convolution whose kernel is as large as its stride is a linear layer on patches.
+  const DType dtype = config_.activations.value_or(images.dtype());
   const Tensor patches =
-      rearrange(images, "b c (h p) (w q) -> b (h w) (c p q)", {{"p", config_.patch}, {"q", config_.patch}});
+      rearrange(cast(images, dtype), "b c (h p) (w q) -> b (h w) (c p q)", {{"p", config_.patch}, {"q", config_.patch}});
   const Tensor kernel = flatten(patch_embed_.weight, 1);  // [C, c p p]
   Tensor x;                                               // [B, P, C]
   {
@@ -121,10 +122,10 @@ Tensor ViT::features(const Tensor& images) const {
     x = linear(patches, kernel, patch_embed_.bias);
   }
   if (cls_token_) {
-    const Tensor cls = expand(cls_token_, {x.size(0), 1, config_.width});
+    const Tensor cls = expand(cast(cls_token_, dtype), {x.size(0), 1, config_.width});
     x = cat(std::vector<Tensor>{cls, x}, 1);  // [B, T, C]
   }
-  x = x + pos_embed_;                                  // [B, T, C]
+  x = x + cast(pos_embed_, dtype);                     // [B, T, C]
   for (const ViTBlock& block : blocks_) x = block(x);  // [B, T, C]
   return norm_(x);                                     // [B, T, C]
 }
@@ -132,7 +133,8 @@ Tensor ViT::features(const Tensor& images) const {
 Tensor ViT::operator()(const Tensor& images) const {
   const nn::Inside here(*this);
   const Tensor x = features(images);                                                    // [B, T, C]
-  return head_(config_.pool == ViTConfig::Pool::cls ? select(x, 1, 0) : mean(x, {1}));  // [B, classes]
+  const Tensor logits = head_(config_.pool == ViTConfig::Pool::cls ? select(x, 1, 0) : mean(x, {1}));  // [B, classes]
+  return cast(logits, head_.weight.dtype());  // losses are taken in the parameters' dtype
 }
 
 double training_flops(const ViTConfig& config, Index batch) {

@@ -74,7 +74,7 @@ struct TrainConfig {
     v("seed", seed, "seed of weights, data order and dropout");
     v("threads", threads, "CPU threads; 0: all cores. The result has the same bits whatever their number");
     v("device", device, "cpu, reference (slow, the oracle), cuda");
-    v("dtype", dtype, "f32 or f64");
+    v("dtype", dtype, "f32, f64, or bf16: activations stored in bf16, weights and optimizer in f32");
     v("gemm", gemm, "matrix products on the CPU: own or openblas");
     v("anomaly", anomaly, "check what every operation produces; stop at the first value that is not finite, tell where, save it for norma replay");
     v("checkpoint_every", checkpoint_every, "steps between checkpoints; 0: only at the end");
@@ -91,6 +91,9 @@ struct TrainConfig {
 void apply_preset(TrainConfig& config);
 /// The model that config describes, once the data set's sizes are known. Throws UsageError naming field and value.
 models::ViTConfig vit_config(const TrainConfig& config, Index image, Index channels, Index classes);
+
+/// Of weights, gradients and images: f32 where dtype is bf16, which is that of the activations alone.
+DType parameter_dtype(const TrainConfig& config);
 
 /// Over all epochs, with the warm-up in steps.
 ScheduleConfig schedule_of(const TrainConfig& config, Index steps_per_epoch);
