@@ -3,15 +3,37 @@
 #include "train/loop.h"
 
 namespace norma::apps {
+namespace {
+
+constexpr const char* usage = R"(usage: norma eval RUN [flags]
+
+Loss and accuracy of the run's newest checkpoint on the test images.
+)";
+
+}  // namespace
 
 int eval_verb(const Args& args) {
-  auto flags = read_model_flags(args, "usage: norma eval RUN [flags]\n\nLoss and accuracy of the run's newest checkpoint on the test images.\n");
-  if (!flags) return ok;
-  if (flags->words.size() != 1) throw UsageError("eval: name one run folder, as in norma eval runs/a");
-  const RunModel run = load_run_model(flags->words[0], flags->config.threads, flags->config.data_dir);
+  std::string data_dir, log_format = "text";
+  Index threads = 0;
+  bool help = false;
+  train::Options options;
+  options("data_dir", data_dir, "folder to look for data sets in first");
+  options("threads", threads, "CPU threads; 0: all cores");
+  options("log_format", log_format, "text, or json: one object on stdout");
+  options("help", help, "print this, and stop");
+  const Args runs = options.read_flags(args);
+  options.apply();
+  if (help) {
+    fmt::print("{}\n{}", usage, options.help());
+    return ok;
+  }
+  if (runs.size() != 1) throw UsageError("eval: name one run folder, as in norma eval runs/a");
+  if (log_format != "text" && log_format != "json") throw UsageError(fmt::format("--log-format: \"{}\" is unknown; there are text, json", log_format));
+  if (threads < 0) throw UsageError(fmt::format("--threads: {} must be 0 or more", threads));
+  const RunModel run = load_run_model(runs[0], threads, data_dir);
   const train::Evaluation test =
       train::evaluate(*run.model, run.data.test, train::loader_config(run.config, run.model->config(), false));
-  print_result({{"run", flags->words[0]}, {"step", run.step}, {"test_accuracy", test.accuracy}, {"test_loss", test.loss}}, flags->json);
+  print_result({{"run", runs[0]}, {"step", run.step}, {"test_accuracy", test.accuracy}, {"test_loss", test.loss}}, log_format == "json");
   return ok;
 }
 

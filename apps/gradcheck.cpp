@@ -57,7 +57,7 @@ int gradcheck_verb(const Args& args) {
        norma gradcheck --model vit [flags]  derivatives of a small model with any --attention
 
 Every entry of the Jacobian is compared with a five-point finite difference in float64.
-)");
+)", {"Model", "seed", "threads", "device"});
   if (!flags) return ok;
   prepare(flags->config);
   std::vector<Check> checks;

@@ -8,14 +8,15 @@ int info_verb(const Args& args) {
 
 Parameters, floating-point operations of a training step, and memory of a model. Without --image, --channels and
 --classes it is measured at 224 pixels, 3 channels, 1000 classes and patch 16, the sizes of ImageNet.
-)");
+)", {"Model", "batch", "dtype"});
   if (!flags) return ok;
+  if (!flags->words.empty()) throw UsageError(fmt::format("info: unexpected \"{}\"; see norma info --help", flags->words[0]));
   auto& c = flags->config;
   if (!c.image && !c.channels && !c.classes && c.patch == train::TrainConfig{}.patch) c.patch = 16;
   const models::ViTConfig shape = vit_config(c, 224, 3, 1000);
   models::ViT model(shape, 0);
   const Index parameters = nn::parameter_count(model);
-  const double bytes = c.dtype == "f64" ? 8 : 4;
+  const double bytes = c.dtype == "f64" ? 8 : 4, stored = c.dtype == "bf16" ? 2 : bytes;  // of a weight, of an activation
   // What the fused step keeps for the backward pass, in numbers per token and block: block input, attention output, input of the MLP
   // branch, two normalised inputs (width each), qkv (3 width) and the pre-activation (mlp_ratio width).
   const double kept = static_cast<double>(c.batch * shape.tokens() * shape.depth * shape.width * (5 + 3 + shape.mlp_ratio));
@@ -25,7 +26,14 @@ Parameters, floating-point operations of a training step, and memory of a model.
       {"parameters", parameters}, {"batch", c.batch}, {"flops", static_cast<Index>(models::training_flops(shape, c.batch))},
       {"parameter_bytes", static_cast<Index>(static_cast<double>(parameters) * bytes)},
       {"training_state_bytes", static_cast<Index>(static_cast<double>(parameters) * bytes * 4)},
-      {"activation_bytes", static_cast<Index>(kept * bytes)}};
+      {"activation_bytes", static_cast<Index>(kept * stored)}};
+  if (!flags->json) {
+    const auto readable = [&](const char* name, double unit, const std::string& text) { out[name] = fmt::format("{:.1f} {}", out[name].get<double>() / unit, text); };
+    readable("flops", 1e9, fmt::format("GFLOP a training step of batch {}", c.batch));
+    readable("parameter_bytes", 1 << 20, "MiB");
+    readable("training_state_bytes", 1 << 20, "MiB: parameters, gradients, and the two moments of AdamW");
+    readable("activation_bytes", 1 << 20, "MiB kept for the backward pass");
+  }
   print_result(out, flags->json);
   return ok;
 }

@@ -62,6 +62,7 @@ int inspect_verb(const Args& given) {
   const std::vector<double> share = softmax((*run.model)(batch.images)).values();
   const auto best = static_cast<std::size_t>(std::max_element(share.begin(), share.end()) - share.begin());
 
+  fmt::print(stderr, "{}\n", probe.take_formed());
   std::map<std::string, Tensors> matrices = probe.take_values();
   for (auto& [place, stats] : probe.take_attention()) {
     const std::string layer = place.substr(0, place.rfind('.'));
@@ -89,7 +90,7 @@ int inspect_verb(const Args& given) {
       heads.push_back({{"place", l.place}, {"head", h}, {"fro", s.fro[h]}, {"jacobian", s.jacobian[h]}, {"row_sum", s.row_sum[h]}, {"min", s.min[h]},
                        {"max", s.max[h]}, {"negative_share", s.negative_share[h]}, {"entropy", entropy ? nlohmann::ordered_json(s.entropy[h]) : nullptr}});
       if (!json)
-        fmt::print("{:<20} {:>4} {:>9.4g} {:>11.4g} {:>9.4g} {:>9.3g} {:>9.3g} {:>7.1f} % {:>9}\n", l.place, h + 1, s.fro[h], s.jacobian[h], s.row_sum[h], s.min[h],
+        fmt::print("{:<20} {:>4} {:>9.4g} {:>11.4g} {:>9.4g} {:>9.3g} {:>9.3g} {:>7.1f} % {:>9}\n", l.place, h, s.fro[h], s.jacobian[h], s.row_sum[h], s.min[h],
                    s.max[h], s.negative_share[h] * 100, entropy ? fmt::format("{:.3g}", s.entropy[h]) : "-");
     }
   if (json)

@@ -77,7 +77,7 @@ int main(int argc, char** argv) {
   } catch (const norma::Error& e) {
     fmt::print(stderr, "norma: {}\n", e.what());
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "norma: out of memory\n");
+    fmt::print(stderr, "norma: out of memory; a smaller --batch, --width or --depth needs less (norma info tells how much)\n");
   } catch (const std::exception& e) {
     fmt::print(stderr, "norma: {}\n", e.what());
   }

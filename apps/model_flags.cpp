@@ -1,22 +1,24 @@
 #include "apps/model_flags.h"
 
 #include "backends/cpu/gemm.h"
+#include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
 #include "core/backend.h"
 #include "train/constraint.h"
 
 namespace norma::apps {
 
-std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage) {
+std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, const std::vector<std::string>& only) {
   ModelFlags flags;
   bool help = false, print_config = false;
   std::string config_file, log_format = "text";
   train::Options options;
   // A config file holds the fields of TrainConfig only; the flags below are of the command line.
   flags.config.fields(options);
+  if (!only.empty()) options.only(only);
   options.group("General");
   options("config", config_file, "JSON file with any of these fields (comments allowed); flags win over it");
-  options("resume", flags.resume, "go on from the newest checkpoint in --out, to the bit");
+  if (only.empty()) options("resume", flags.resume, "go on from the newest checkpoint in --out, to the bit");
   options("log_format", log_format, "text, or json: one object on stdout");
   options("print_config", print_config, "print the configuration that would be used, and stop");
   options("help", help, "print this, and stop");
@@ -63,14 +65,15 @@ std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage) 
   if (c.optimizer != "adamw" && c.optimizer != "sgd") throw UsageError(fmt::format("--optimizer: \"{}\" is unknown; there are adamw, sgd", c.optimizer));
   if (c.schedule != "cosine" && c.schedule != "constant") throw UsageError(fmt::format("--schedule: \"{}\" is unknown; there are cosine, constant", c.schedule));
   if (c.gemm != "own" && c.gemm != "openblas") throw UsageError(fmt::format("--gemm: \"{}\" is unknown; there are own, openblas", c.gemm));
-  if (c.dtype != "f32" && c.dtype != "f64") throw UsageError(fmt::format("--dtype: \"{}\" is not possible; there are f32, f64", c.dtype));
+  if (c.dtype != "f32" && c.dtype != "f64" && c.dtype != "bf16")
+    throw UsageError(fmt::format("--dtype: \"{}\" is not possible; there are f32, f64, bf16", c.dtype));
   if (log_format != "text" && log_format != "json") throw UsageError(fmt::format("--log-format: \"{}\" is unknown; there are text, json", log_format));
   flags.json = log_format == "json";
 
   if (print_config) {
-    train::Options only;
-    flags.config.fields(only);
-    fmt::print("{}\n", only.to_json().dump(2));
+    train::Options fields;
+    flags.config.fields(fields);
+    fmt::print("{}\n", fields.to_json().dump(2));
     return std::nullopt;
   }
   return flags;
@@ -80,6 +83,7 @@ void prepare(const train::TrainConfig& config) {
   if (config.threads) cpu::set_threads(static_cast<int>(config.threads));
   cpu::set_gemm_provider(config.gemm == "own" ? cpu::GemmProvider::own : cpu::GemmProvider::openblas);
   try {
+    if (!config.cpu.empty()) cpu::set_isa(config.cpu);
     backend(parse_device(config.device));
   } catch (const Error& e) {
     throw UsageError(e.what());

@@ -17,10 +17,11 @@ struct ModelFlags {
 };
 
 /// Reads arguments into flags. Returns nothing when --help or --print-config answered already. `usage` is the verb's own help text,
-/// printed above the table of flags. A first word "vit" names the model.
-std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage);
+/// printed above the table of flags. A first word "vit" names the model. `only`: the groups and names of TrainConfig's fields that mean
+/// something to the verb (empty: all, and --resume); the other flags are refused.
+std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, const std::vector<std::string>& only = {});
 
-/// Sets threads, GEMM provider and checks the device, before the first tensor is made.
+/// Sets threads, GEMM provider and instruction set and checks the device, before the first tensor is made.
 void prepare(const train::TrainConfig& config);
 
 }  // namespace norma::apps

@@ -12,6 +12,7 @@ RunModel load_run_model(const std::filesystem::path& run, Index threads, const s
   options.read_json(record.config.dump(), (run / "config.json").string());
   options.apply();
   out.config.threads = threads;
+  out.config.cpu.clear();  // another machine may have trained it
   if (!data_dir.empty()) out.config.data_dir = data_dir;
   prepare(out.config);
 

@@ -203,7 +203,8 @@ int random_theory(const Flags& flags, bool json) {
 std::vector<std::pair<double, double>> layer_spectral(const Tensor& packed, const Scoring& scoring) {
   AttentionOptions options;
   options.scoring = scoring;
-  const auto part = [&](Index i) { return transpose(select(packed, 2, i), 1, 2); };
+  const Tensor wide = packed.dtype() == DType::bf16 ? cast(packed, DType::f32) : packed;
+  const auto part = [&](Index i) { return transpose(select(wide, 2, i), 1, 2); };
   const inspect::Spectral s = inspect::spectral(part(0), part(1), options);
   Index unconverged = 0;
   for (std::size_t i = 0; i < s.norm.size(); ++i) unconverged += !s.converged[i] && std::isfinite(s.norm[i]);

@@ -18,6 +18,7 @@ Exit codes: 0 done, 1 failure, 2 wrong usage, 3 diverged, 130 interrupted.
 }  // namespace
 
 int train_verb(const Args& args) {
+  if (args.empty()) throw UsageError("train: name the model, as in norma train vit --data fashion-mnist --out runs/a; see norma train --help");
   auto flags = read_model_flags(args, usage);
   if (!flags) return ok;
   if (!flags->words.empty()) throw UsageError(fmt::format("train: unexpected \"{}\"; see norma train --help", flags->words[0]));

@@ -16,13 +16,13 @@ void check_linear(const char* op, const Tensor& x, const Tensor& weight, const T
   if (weight.rank() != 2 || weight.size(1) != x.size(-1)) {
     fail("{}: weight {} does not fit x {}; expected [n, {}]", op, weight.shape(), x.shape(), x.size(-1));
   }
-  check_same_place(op, x, weight);
+  fused::check_parameter(op, "weight", x, weight);
   const Index n = weight.size(0);
   if (bias) {
     if (bias.shape() != Shape{n}) {
       fail("{}: bias {} does not fit weight {}; expected [{}]", op, bias.shape(), weight.shape(), n);
     }
-    check_same_place(op, x, bias);
+    check_same_place(op, weight, bias);
   }
   if (residual) {
     if (residual.shape() != with_last(x, n)) {
@@ -48,9 +48,11 @@ Tensor linear_composite(const Tensor& x, const Tensor& weight, const Tensor& bia
   const Index k = x.size(-1);
   Index rows = 1;
   for (int axis = 0; axis + 1 < x.rank(); ++axis) rows *= x.size(axis);
-  Tensor y = reshape(matmul(reshape(x, Shape{rows, k}), transpose(weight)), with_last(x, weight.size(0)));
-  if (bias) y = y + bias;
-  return residual ? y + residual : y;
+  const Tensor rounded = fused::widen(fused::narrow(weight, x.dtype()));
+  Tensor y = reshape(matmul(reshape(fused::widen(x), Shape{rows, k}), transpose(rounded)), with_last(x, weight.size(0)));
+  if (bias) y = y + fused::widen(bias);
+  if (residual) y = y + fused::widen(residual);
+  return fused::narrow(y, x.dtype());
 }
 
 /// One call of the backend for Y = X W^T + b (+ residual), optionally with GELU. `pre` may be empty.
@@ -80,7 +82,8 @@ bool run_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const
 }
 
 Tensor room_for(const Ctx& ctx, std::span<const Tensor> in, int place) {
-  return ctx.needs(place) ? empty(in[static_cast<std::size_t>(place)].shape(), place_of(in[0])) : Tensor();
+  const Tensor& x = in[static_cast<std::size_t>(place)];
+  return ctx.needs(place) ? empty(x.shape(), place_of(x)) : Tensor();
 }
 
 }  // namespace
@@ -117,16 +120,15 @@ Tensor mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2
   if (w2.rank() != 2 || w2.size(1) != w1.size(0)) {
     fail("mlp: second weight {} does not fit the first {}; expected [n, {}]", w2.shape(), w1.shape(), w1.size(0));
   }
-  check_same_place("mlp", x, w2);
+  check_same_place("mlp", w1, w2);
   const Shape output = with_last(x, w2.size(0));
   if (b2 && b2.shape() != Shape{w2.size(0)}) {
     fail("mlp: second bias {} does not fit weight {}; expected [{}]", b2.shape(), w2.shape(), w2.size(0));
   }
   if (residual && residual.shape() != output)
     fail("mlp: residual {} does not fit the output {}", residual.shape(), output);
-  for (const Tensor& other : {b2, residual}) {
-    if (other) check_same_place("mlp", x, other);
-  }
+  if (b2) check_same_place("mlp", w2, b2);
+  if (residual) check_same_place("mlp", x, residual);
   Places places{{x, w1, w2}};
   const int c1 = places.add(b1), c2 = places.add(b2), r = places.add(residual);
   bool wanted = false;

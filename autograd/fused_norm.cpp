@@ -56,7 +56,7 @@ void check_row(const char* name, const char* what, const Tensor& x, const Tensor
   if (parameter.shape() != Shape{x.size(-1)}) {
     fail("{}: {} {} does not fit x {}; expected [{}]", name, what, parameter.shape(), x.shape(), x.size(-1));
   }
-  if (parameter.dtype() != fused::wide(x.dtype())) check_same_place(name, x, parameter);
+  fused::check_parameter(name, what, x, parameter);
 }
 
 /// Layer norm and RMS norm: the inputs are x and those of weight and bias that are present, in this order.

@@ -10,6 +10,9 @@ inline DType wide(DType d) { return d == DType::bf16 ? DType::f32 : d; }
 inline Tensor widen(const Tensor& x) { return x.dtype() == wide(x.dtype()) ? x : cast(x, wide(x.dtype())); }
 inline Tensor narrow(const Tensor& x, DType d) { return x.dtype() == d ? x : cast(x, d); }
 
+/// A parameter has the dtype of the activation x; with x in bf16 it may be f32 (mixed precision: see core/backend.h).
+void check_parameter(std::string_view op, std::string_view what, const Tensor& x, const Tensor& parameter);
+
 /// The same values outside the graph, with the last axis dense: a copy only where strides say otherwise.
 Tensor dense_last(const Tensor& x);
 /// The same, and the leading axes collapse to rows that do not overlap.

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Norma's training step beside PyTorch's, alternating in one run.
+"""Norma beside PyTorch: training steps, attention alone, products, start-up, and the demo's training, alternating in one run.
 
     python3 -m venv .venv && .venv/bin/pip install torch
-    .venv/bin/python bench/compare_torch.py [--program build/release/bench/norma_bench_step] [--rounds 3] [--compile]
+    .venv/bin/python bench/compare_torch.py [--only steps attention gemm start demo] [--rounds 3] [--threads 2] [--no-compile]
 
-Every measurement is a fresh process. PyTorch gets the settings that were found best for it on two cores: a short OpenMP spin and a heap
-that is never given back. Prints a table in Markdown: medians over the rounds of each process's median step, and the ratio.
+Every measurement is a fresh process; Norma's and PyTorch's take turns. PyTorch gets the settings that were found best for it on two
+cores (a short OpenMP spin, a heap that is never given back, all its instruction sets) and the faster of eager, its fused attention and
+torch.compile counts. Medians over the rounds of each process's median. Writes the tables into docs/performance.md between the marker
+lines of each part, and prints them.
 """
 import argparse
 import json
@@ -15,52 +17,159 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
+BUILD = HERE.parent / "build/release"
+PAGE = HERE.parent / "docs/performance.md"
 TORCH_ENV = {"GOMP_SPINCOUNT": "2000", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_ARENA_MAX": "1"}
-ROWS = [  # label, norma flags, variants of PyTorch's flags
-    ("ViT-T/4 batch 64, softmax", ["--attention", "softmax"], "vit-tiny", [["--score", "softmax"], ["--score", "sdpa"]]),
-    ("ViT-T/4 batch 64, x^3/sqrt(N)", ["--attention", "x^3/sqrt(N)"], "vit-tiny", [["--score", "x3"]]),
+X3 = "x^3/sqrt(N)"
+STEPS = [  # label, Norma's flags, PyTorch's model and flags, PyTorch's attention forms
+    ("ViT-T/4 batch 64, softmax", [], ["vit-tiny"], ["softmax", "sdpa"]),
+    ("the same, measuring every head", ["--stats"], ["vit-tiny"], ["softmax", "sdpa"]),
+    ("ViT-T/4 batch 64, x³/√N", ["--attention", X3], ["vit-tiny"], ["x3"]),
+    ("the same, measuring every head", ["--attention", X3, "--stats"], ["vit-tiny"], ["x3"]),
+    ("ViT-T/4 batch 64, softmax, bf16", ["--dtype", "bf16"], ["vit-tiny", "--dtype", "bf16"], ["softmax"]),
+    ("ViT-T/4 batch 64, x³/√N, bf16", ["--dtype", "bf16", "--attention", X3], ["vit-tiny", "--dtype", "bf16"], ["x3"]),
+    ("ViT-S/4 batch 16, softmax", ["--width", "384", "--heads", "6", "--batch", "16"], ["vit-small"], ["softmax", "sdpa"]),
+    ("decoder 6/6/384, N = 256, batch 8, softmax", ["--model", "decoder"], ["decoder"], ["softmax", "sdpa"]),
+    ("the same, dropout 0.2", ["--model", "decoder", "--dropout", "0.2"], ["decoder", "--dropout", "0.2"], ["softmax", "sdpa"]),
+    ("decoder, x³/√N, dropout 0.2", ["--model", "decoder", "--dropout", "0.2", "--attention", X3], ["decoder", "--dropout", "0.2"], ["x3"]),
 ]
+ATTENTION = [(n, d) for d in (32, 64, 128) for n in (64, 256, 1024, 4096)]
 
 
 def run(command, env=None):
-    done = subprocess.run(command, env={**os.environ, **(env or {})}, capture_output=True, text=True)
+    done = subprocess.run([str(c) for c in command], env={**os.environ, **(env or {})}, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))} failed:\n{done.stderr}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def torch(script, *flags):
+    return run([sys.executable, HERE / script, *flags], TORCH_ENV)
+
+
+def median(rows, key):
+    return statistics.median(r[key] for r in rows)
+
+
+def alternate(a, ours, theirs):
+    """Rounds of Norma's command and each of PyTorch's forms in turn; the rows of Norma, and of the fastest form by `key`."""
+    mine, forms = [], {}
+    for _ in range(a.rounds):
+        mine.append(ours())
+        for name, form in theirs.items():
+            forms.setdefault(name, []).append(form())
+    return mine, forms
+
+
+def with_compile(a, forms):
+    """Each form of PyTorch's attention, eager and compiled."""
+    plain = {f: [] for f in forms}
+    return plain if a.no_compile else {**plain, **{f"{f}, compile": ["--compile"] for f in forms if f != "sdpa"}}
+
+
+def steps(a):
+    out = ["| training step | Norma ms | share of the FMA peak | PyTorch ms (its fastest form) | ratio | MiB resident: Norma, PyTorch |", "|---|---|---|---|---|---|"]
+    for label, flags, model, forms in STEPS:
+        theirs = {name: lambda name=name, more=more: torch("torch_step.py", *model, "--threads", a.threads, "--steps", 5, "--score", name.split(",")[0], *more)
+                  for name, more in with_compile(a, forms).items()}
+        mine, all_forms = alternate(a, lambda: run([BUILD / "bench/norma_bench_step", "--json", "--threads", a.threads, *flags]), theirs)
+        best = min(all_forms, key=lambda n: median(all_forms[n], "median_ms"))
+        ms, torch_ms = median(mine, "median_ms"), median(all_forms[best], "median_ms")
+        share = statistics.median(r["gflops"] / r["peak_gflops"] for r in mine)
+        out.append(f"| {label} | {ms:.0f} | {100 * share:.0f} % | {torch_ms:.0f} ({best}) | {ms / torch_ms:.2f} | "
+                   f"{max(r['peak_mib'] for r in mine):.0f}, {min(r['peak_mib'] for rows in all_forms.values() for r in rows)} |")
+        print(out[-1], file=sys.stderr, flush=True)
+    return out
+
+
+def attention(a):
+    out = ["| N, d | function | Norma ms forward + backward | GFLOP/s forward, backward | PyTorch ms forward + backward (its fastest form) | ratio |", "|---|---|---|---|---|---|"]
+    for n, d in ATTENTION:
+        heads, batch = 6, max(1, min(16, 4096 * 64 // (n * n) * 4))
+        shape = ["--n", n, "--d", d, "--heads", heads, "--batch", batch, "--threads", a.threads]
+        for label, ours_flag, forms in (("softmax", "softmax", ["softmax", "sdpa"]), ("x³/√N", X3, ["x3"])):
+            theirs = {name: lambda name=name, more=more: torch("torch_attention.py", *shape, "--score", name.split(",")[0], *more)
+                      for name, more in with_compile(a, forms).items()}
+            mine, all_forms = alternate(a, lambda: run([BUILD / "bench/norma_bench_attention", "--json", "--attention", ours_flag, *shape]), theirs)
+            total = {name: median(rows, "forward_ms") + median(rows, "backward_ms") for name, rows in all_forms.items()}
+            best = min(total, key=total.get)
+            f, b = median(mine, "forward_ms"), median(mine, "backward_ms")
+            out.append(f"| {n}, {d} | {label} | {f:.2f} + {b:.2f} | {median(mine, 'gflops_forward'):.0f}, {median(mine, 'gflops_backward'):.0f} | "
+                       f"{median(all_forms[best], 'forward_ms'):.2f} + {median(all_forms[best], 'backward_ms'):.2f} ({best}) | {(f + b) / total[best]:.2f} |")
+            print(out[-1], file=sys.stderr, flush=True)
+    return out
+
+
+def first_step(command):
+    """Seconds from the start of the process until it reports its first step."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        p = subprocess.Popen([str(c) for c in command(folder)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        for line in p.stderr:
+            if "step 1/" in line:
+                break
+        seconds = time.perf_counter() - start
+        p.kill()
+        p.wait()
+        return seconds
+
+
+def start(a):
+    norma = BUILD / "norma"
+    sizes = ["--width", 64, "--depth", 3, "--heads", 2, "--pool", "mean"]
+    ours, theirs = [], []
+    for _ in range(a.rounds):
+        ours.append(first_step(lambda folder: [norma, "train", "vit", "--data", "fashion-mnist", *sizes, "--threads", a.threads, "--out", pathlib.Path(folder) / "run"]))
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import torch"], env={**os.environ, **TORCH_ENV}, check=True)
+        theirs.append(time.perf_counter() - begin)
+    return ["| from the command | seconds |", "|---|---|", f"| `norma train` until its first step is done (60,000 images read, the demo's model) | {statistics.median(ours):.2f} |",
+            f"| `python -c \"import torch\"` | {statistics.median(theirs):.2f} |"]
+
+
+def demo(a):
+    out = ["| the demo's training, three epochs with evaluation | Norma: test accuracy, seconds | PyTorch: test accuracy, seconds | ratio |", "|---|---|---|---|"]
+    flags = ["train", "vit", "--data", "fashion-mnist", "--width", 64, "--depth", 3, "--heads", 2, "--patch", 4, "--pool", "mean", "--init-std", 0, "--epochs", 3,
+             "--batch", 64, "--lr", 2e-3, "--weight-decay", 0.05, "--pad", 0, "--no-flip", "--seed", 1, "--log-every", 20, "--threads", a.threads, "--log-format", "json"]
+    for label, formula, score in (("softmax", "softmax", "softmax"), ("x³/√N", X3, "x3")):
+        with tempfile.TemporaryDirectory() as folder:
+            begin = time.perf_counter()
+            ours = run([BUILD / "norma", *flags, "--attention", formula, "--out", pathlib.Path(folder) / "run"])
+            seconds = time.perf_counter() - begin
+        theirs = torch("torch_demo.py", "--score", score, "--threads", a.threads)["epochs"][-1]
+        out.append(f"| {label} | {100 * ours['test_accuracy']:.2f} %, {seconds:.0f} | {100 * theirs['accuracy']:.2f} %, {theirs['seconds']:.0f} | {seconds / theirs['seconds']:.2f} |")
+        print(out[-1], file=sys.stderr, flush=True)
+    return out
+
+
+PARTS = {"steps": steps, "attention": attention, "start": start, "demo": demo}
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--program", default=HERE.parent / "build/release/bench/norma_bench_step")
+    p.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    p.add_argument("--compile", action="store_true", help="also torch.compile (needs a C++ compiler; slow to start)")
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--no-compile", action="store_true", help="leave torch.compile out (it is slow to start)")
     a = p.parse_args()
-    print("| step, f32 | threads | Norma ms | share of FMA peak | PyTorch ms (best of) | ratio | Norma MiB | PyTorch MiB |")
-    print("|---|---|---|---|---|---|---|---|")
-    version = "?"
-    for label, flags, model, variants in ROWS:
-        if a.compile:
-            variants = variants + [v + ["--compile"] for v in variants]
-        for t in a.threads:
-            ours, theirs = [], {str(v): [] for v in variants}
-            for _ in range(a.rounds):
-                ours.append(run([a.program, "--json", "--threads", str(t), *flags]))
-                for v in variants:
-                    theirs[str(v)].append(run([sys.executable, HERE / "torch_step.py", model, "--threads", str(t), "--steps", "7", *v], TORCH_ENV))
-            ms = statistics.median(r["median_ms"] for r in ours)
-            share = statistics.median(r["gflops"] / r["peak_gflops"] for r in ours)
-            best = min(theirs.values(), key=lambda rows: statistics.median(r["median_ms"] for r in rows))
-            torch_ms = statistics.median(r["median_ms"] for r in best)
-            version = best[0]["torch"]
-            how = best[0]["score"] + (", compile" if best[0]["compile"] else "")
-            print(f"| {label} | {t} | {ms:.0f} | {100 * share:.0f} % | {torch_ms:.0f} ({how}) | {ms / torch_ms:.2f} | "
-                  f"{max(r['peak_mib'] for r in ours):.0f} | {min(r['peak_mib'] for r in best)} |", flush=True)
+    version = subprocess.run([sys.executable, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True, check=True).stdout.strip()
     cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.processor())
-    print(f"\nPyTorch {version}, {cpu}, {os.cpu_count()} cores; `bench/compare_torch.py --rounds {a.rounds}"
-          f"{' --compile' if a.compile else ''}`")
+    isa = "AVX-512" if "avx512f" in open("/proc/cpuinfo").read() else "AVX2"
+    for part in a.only:
+        lines = PARTS[part](a)
+        command = f"bench/compare_torch.py --only {part} --rounds {a.rounds} --threads {a.threads}{' --no-compile' if a.no_compile else ''}"
+        text = "\n".join(["", f"`{command}`: {cpu} ({isa}), {os.cpu_count()} cores, PyTorch {version}.", "", *lines, ""])
+        print(text)
+        if PAGE.exists():
+            begin, end = f"<!-- {part}: bench/compare_torch.py -->", f"<!-- end of {part} -->"
+            page = PAGE.read_text()
+            if begin in page:
+                head, rest = page.split(begin)
+                PAGE.write_text(head + begin + text + end + rest.split(end)[1])
 
 
 if __name__ == "__main__":

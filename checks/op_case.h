@@ -47,6 +47,7 @@ struct OpCase {
   bool large = false;      // too large for full Jacobians: gradients are compared with the reference only
   double condition = 16;   // an error may reach this many eps times the largest absolute value
   double bf16 = 4;         // the same for bf16 inputs; 0: not supported
+  unsigned parameters = 0;  // inputs, one bit each, that are f32 in mixed precision, where the other real ones are bf16
   std::string title() const { return variant.empty() ? op : op + ": " + variant; }
 };
 

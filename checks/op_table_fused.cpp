@@ -36,7 +36,8 @@ void add_rows(OpCases& cases) {
                      .fused = true,
                      .large = large,
                      .condition = large ? 256.0 : 64.0,
-                     .bf16 = 8});
+                     .bf16 = 8,
+                     .parameters = ~1u});  // all but x
   };
   const auto full_norm = [](In x) { return layer_norm(x[0], x[1], x[2]); };
   norm("layer_norm", "", {real({2, 4}), real({4}), real({4})}, full_norm);
@@ -65,6 +66,10 @@ void add_linears(OpCases& cases) {
   const auto add = [&](const char* op, const char* variant, std::vector<Input> in, std::function<Tensor(In)> f,
                        bool large = false) {
     const bool any = in[0].shape.numel() > 0;
+    // Weights and biases; a last input with the rows of x is a residual, an activation like x.
+    const Shape &x = in[0].shape, &last = in.back().shape;
+    const bool residual = in.size() > 2 && x.rank() > 1 && last.rank() == x.rank() && last.without(-1) == x.without(-1);
+    const unsigned parameters = ~(1u | (residual ? 1u << (in.size() - 1) : 0u));
     cases.push_back({.op = op,
                      .variant = variant,
                      .inputs = std::move(in),
@@ -72,7 +77,8 @@ void add_linears(OpCases& cases) {
                      .fused = any,
                      .large = large,
                      .condition = large ? 256.0 : 32.0,
-                     .bf16 = 8});
+                     .bf16 = 8,
+                     .parameters = parameters});
   };
   const auto plain = [](In x) { return linear(x[0], x[1]); };
   const auto biased = [](In x) { return linear(x[0], x[1], x[2]); };
@@ -196,6 +202,18 @@ void add_messages(ErrorCases& errors) {
         linear(ones({2, 3}), ones({4, 3}, {DType::f64}));
       },
       "linear: dtypes f32 and f64 differ; convert with cast()");
+  const Place bf16{DType::bf16}, f64{DType::f64};
+  add("linear", [=] { linear(ones({2, 3}, bf16), ones({4, 3}, f64)); },
+      "linear: weight is f64, but x is bf16; expected f32 or bf16, convert with cast()");
+  add("linear", [=] { linear(ones({2, 3}), ones({4, 3}, bf16)); }, "linear: dtypes f32 and bf16 differ; convert with cast()");
+  add("linear", [=] { linear(ones({2, 3}, bf16), ones({4, 3}), ones({4}, bf16)); },
+      "linear: dtypes f32 and bf16 differ; convert with cast()");
+  add("linear", [=] { linear(ones({2, 3}, bf16), ones({4, 3}), {}, ones({2, 4})); },
+      "linear: dtypes bf16 and f32 differ; convert with cast()");
+  add("mlp", [=] { mlp(ones({2, 3}, bf16), ones({4, 3}), {}, ones({3, 4}, bf16), {}); },
+      "mlp: dtypes f32 and bf16 differ; convert with cast()");
+  add("layer_norm", [=] { layer_norm(ones({2, 4}, bf16), ones({4}, f64), {}); },
+      "layer_norm: weight is f64, but x is bf16; expected f32 or bf16, convert with cast()");
   add(
       "mlp",
       [] {

@@ -5,6 +5,14 @@
 // The required verbs are pure virtual. Fused verbs return false to decline (a dtype, a layout, a size they do not cover):
 // the op then runs its composition of the required verbs. A verb never changes its inputs, never allocates from the system
 // in a steady state, and gives the same bits whatever the number of threads.
+//
+// Mixed precision: bf16 is how activations are stored, the residual stream and their gradients included. Parameters, their
+// gradients, the optimizer's state, the statistics of norms and of attention rows and losses are f32, statistics of
+// attention f64. So a fused verb sees one of two mixtures: all operands f32 (or all f64), or those that are activations bf16
+// and the others f32; "(a)" names the activations below. Everything between reading and writing is computed and summed in
+// f32, results are rounded to nearest even once, when they are stored. A matrix product multiplies bf16 by bf16 and sums in
+// f32: weights are rounded on the way in. Losses take f32: logits are cast first. The required verbs see one dtype; on bf16
+// they compute in f32 and round once.
 #pragma once
 
 #include <functional>
@@ -34,7 +42,7 @@ struct Window {
 
 enum class RandomKind : std::uint8_t { uniform, normal, keep };  // keep: 1/(1-p) with probability 1-p, else 0
 
-/// What follows a matrix product Y[m, n] = X[m, k] W[n, k]^T + bias[n].
+/// What follows a matrix product Y[m, n] = X[m, k] W[n, k]^T + bias[n]. (a): x, y, residual, pre.
 struct Linear {
   View x, weight, y;             // [..., k], [n, k], [..., n]; x's and y's leading axes collapse to rows
   const View* bias = nullptr;    // [n]
@@ -42,7 +50,7 @@ struct Linear {
   const View* pre = nullptr;     // with gelu: receives X W^T + bias
   bool gelu = false;             // exact (erf) form
 };
-/// dX = dY W, dW = dY^T X, db = column sums of dY; each computed where its pointer is set.
+/// dX = dY W, dW = dY^T X, db = column sums of dY; each computed where its pointer is set. (a): dy, x, dx, gelu_pre.
 struct LinearBackward {
   View dy;
   const View* x = nullptr;       // needed for dW; with `x_is_pre_gelu` it holds the pre-activation h and X = gelu(h)
@@ -55,7 +63,8 @@ struct LinearBackward {
 };
 
 /// Attention over q[B, H, N, d], k[B, H, M, d], v[B, H, M, e] -> out[B, H, N, e], any strides with the last axis dense, so
-/// that a packed qkv[B, N, 3, H, d] and an output [B, N, H, e] are read and written in place.
+/// that a packed qkv[B, N, 3, H, d] and an output [B, N, H, e] are read and written in place. (a): all of these and their
+/// gradients; row_lse is not.
 ///   S = scale q k^T;  A = mask . phi(S);  out = dropout(A) v
 /// Masks multiply after phi (softmax: the hidden columns do not take part in the row).
 struct Attention {
@@ -67,6 +76,9 @@ struct Attention {
   RandomStream stream;          // element index ((b H + h) N + i) M + j
   const View* stats = nullptr;  // f64 [B, H, attention_stats]; absent: not measured
   double small = 1e-3;          // threshold of AttentionStat::small
+  /// Whether A may be avoided; never depends on `stats`, so that watching changes no bit. In linear form some statistics are
+  /// estimated from sampled rows: docs/linear-attention.md says which.
+  AttentionForm form = AttentionForm::automatic;
 };
 struct AttentionForward : Attention {
   View q, k, v, out;
@@ -77,7 +89,8 @@ struct AttentionBackward : Attention {
   View dq, dk, dv;
 };
 
-struct LayerNorm {  // y = (x - mean) * rstd * weight + bias over the last axis; rms: y = x * rstd * weight
+/// y = (x - mean) * rstd * weight + bias over the last axis; rms: y = x * rstd * weight. (a): x, y, dy, dx.
+struct LayerNorm {
   View x, y;
   const View *weight = nullptr, *bias = nullptr;
   const View *mean = nullptr, *rstd = nullptr;  // [rows]: received by forward, read by backward (rms: no mean)

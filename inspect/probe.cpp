@@ -143,6 +143,10 @@ HeadStats reduce(const std::vector<Sample>& samples) {
 
 /// What the listeners write into. Graphs may outlive a Probe: their hooks then find nobody and do nothing.
 struct Records {
+  struct Formed {
+    Index calls = 0, bytes = 0;
+  };
+  std::map<std::string, Formed> formed;  // by place of kind MatrixTap
   std::map<std::string, Tensors> values, gradients;
   std::map<std::string, std::vector<Sample>> attention;
 };
@@ -164,7 +168,19 @@ struct Probe::Impl {
   };
   std::vector<Place> places;  // in model order
   std::vector<std::pair<nn::Tap*, int>> listening;
+  std::vector<const nn::Tap*> counted;  // places of kind MatrixTap that are watched
   std::shared_ptr<Records> records = std::make_shared<Records>();
+
+  void count_formed(const Place& place) {
+    if (!dynamic_cast<const nn::MatrixTap*>(place.tap) || std::find(counted.begin(), counted.end(), place.tap) != counted.end()) return;
+    counted.push_back(place.tap);
+    listening.emplace_back(place.tap, place.tap->on_value([weak = std::weak_ptr<Records>(records), name = place.name](const Tensor& x) {
+      const auto alive = weak.lock();
+      if (!alive) return;
+      Records::Formed& formed = alive->formed[name];
+      ++formed.calls, formed.bytes += x.numel() * static_cast<Index>(size_of(x.dtype()));
+    }));
+  }
 
   /// f(place) at every place of the kind that the pattern names.
   template <class F>
@@ -174,7 +190,10 @@ struct Probe::Impl {
       if ((place.stats != nullptr) == stats) names.push_back(place.name);
     const std::vector<std::string> chosen = matching(glob, names, "probe");
     for (const Place& place : places)
-      if (std::find(chosen.begin(), chosen.end(), place.name) != chosen.end()) listening.emplace_back(place.tap, f(place));
+      if (std::find(chosen.begin(), chosen.end(), place.name) != chosen.end()) {
+        listening.emplace_back(place.tap, f(place));
+        count_formed(place);
+      }
   }
 };
 
@@ -231,6 +250,19 @@ Probe& Probe::attention(std::string_view glob) {
 
 std::map<std::string, Tensors> Probe::take_values() { return std::exchange(impl_->records->values, {}); }
 std::map<std::string, Tensors> Probe::take_gradients() { return std::exchange(impl_->records->gradients, {}); }
+
+std::string Probe::take_formed() {
+  const auto formed = std::exchange(impl_->records->formed, {});
+  if (formed.empty()) return {};
+  Index calls = 0, bytes = 0;
+  for (const auto& [place, f] : formed) calls += f.calls, bytes += f.bytes;
+  const char* units[] = {"B", "KiB", "MiB", "GiB"};
+  auto size = static_cast<double>(bytes);
+  int unit = 0;
+  for (; size >= 1024 && unit < 3; ++unit) size /= 1024;
+  return fmt::format("attention matrices formed for watching: {} in {} place{}, {:.3g} {}; each for its call only", calls, formed.size(),
+                     formed.size() == 1 ? "" : "s", size, units[unit]);
+}
 
 std::vector<std::pair<std::string, HeadStats>> Probe::take_attention() {
   const auto samples = std::exchange(impl_->records->attention, {});

@@ -34,6 +34,10 @@ void check(const ViTConfig& config) {
   probability("drop_path", config.drop_path), probability("dropout", config.dropout);
   if (!(config.init_std >= 0) || std::isinf(config.init_std))
     fail("vit: init_std is {}, must be zero or more", config.init_std);
+  AttentionOptions attention;
+  attention.scoring = config.attention, attention.dropout = config.dropout, attention.clamp_fro = config.clamp_fro;
+  attention.form = config.form;
+  check_attention_form("vit", attention, config.width / config.heads, config.activations.value_or(DType::f32));
 }
 
 namespace {
@@ -67,6 +71,7 @@ ViTBlock::ViTBlock(const ViTConfig& config, double drop_path, nn::Init& init)
             .scoring = config.attention,
             .dropout = config.dropout,
             .clamp_fro = config.clamp_fro,
+            .form = config.form,
             .std = config.init_std},
            init),
       mlp(config.width, config.mlp_ratio * config.width, init, config.init_std),
@@ -112,8 +117,9 @@ Tensor ViT::features(const Tensor& images) const {
     fail("vit: images of shape {}, expected [B, {}, {}, {}]", images.shape(), c, size, size);
 
   // A convolution whose kernel is as large as its stride is a linear layer on patches.
+  const DType dtype = config_.activations.value_or(images.dtype());
   const Tensor patches =
-      rearrange(images, "b c (h p) (w q) -> b (h w) (c p q)", {{"p", config_.patch}, {"q", config_.patch}});
+      rearrange(cast(images, dtype), "b c (h p) (w q) -> b (h w) (c p q)", {{"p", config_.patch}, {"q", config_.patch}});
   const Tensor kernel = flatten(patch_embed_.weight, 1);  // [C, c p p]
   Tensor x;                                               // [B, P, C]
   {
@@ -121,10 +127,10 @@ Tensor ViT::features(const Tensor& images) const {
     x = linear(patches, kernel, patch_embed_.bias);
   }
   if (cls_token_) {
-    const Tensor cls = expand(cls_token_, {x.size(0), 1, config_.width});
+    const Tensor cls = expand(cast(cls_token_, dtype), {x.size(0), 1, config_.width});
     x = cat(std::vector<Tensor>{cls, x}, 1);  // [B, T, C]
   }
-  x = x + pos_embed_;                                  // [B, T, C]
+  x = x + cast(pos_embed_, dtype);                     // [B, T, C]
   for (const ViTBlock& block : blocks_) x = block(x);  // [B, T, C]
   return norm_(x);                                     // [B, T, C]
 }
@@ -132,7 +138,8 @@ Tensor ViT::features(const Tensor& images) const {
 Tensor ViT::operator()(const Tensor& images) const {
   const nn::Inside here(*this);
   const Tensor x = features(images);                                                    // [B, T, C]
-  return head_(config_.pool == ViTConfig::Pool::cls ? select(x, 1, 0) : mean(x, {1}));  // [B, classes]
+  const Tensor logits = head_(config_.pool == ViTConfig::Pool::cls ? select(x, 1, 0) : mean(x, {1}));  // [B, classes]
+  return cast(logits, head_.weight.dtype());  // losses are taken in the parameters' dtype
 }
 
 double training_flops(const ViTConfig& config, Index batch) {

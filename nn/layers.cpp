@@ -41,8 +41,11 @@ namespace {
 
 enum Part : Index { query, key, value };
 
-/// q, k or v of a packed [B, T, 3, H, d], as [B, H, T, d].
-Tensor part(const Tensor& packed, Part which) { return rearrange(select(packed, 2, which), "b t h d -> b h t d"); }
+/// q, k or v of a packed [B, T, 3, H, d], as [B, H, T, d]; bf16 as f32, as kernels compute scores and weights.
+Tensor part(const Tensor& packed, Part which) {
+  const Tensor x = rearrange(select(packed, 2, which), "b t h d -> b h t d");
+  return x.dtype() == DType::bf16 ? cast(x, DType::f32) : x;
+}
 
 /// A [B, H, T, T]; its taps and those of S fire.
 Tensor watched_weights(const SelfAttention& layer, const Tensor& packed, const AttentionOptions& options) {
@@ -54,7 +57,7 @@ Tensor watched_weights(const SelfAttention& layer, const Tensor& packed, const A
 /// A V, with gradients that pass through A: [B, T, C].
 Tensor weighted_sum(const Tensor& a, const Tensor& packed, const AttentionOptions& options) {
   const Tensor kept = options.dropout > 0 ? dropout(a, options.dropout, options.stream) : a;
-  return rearrange(matmul(kept, part(packed, value)), "b h t d -> b t (h d)");
+  return rearrange(cast(matmul(kept, part(packed, value)), packed.dtype()), "b h t d -> b t (h d)");
 }
 
 }  // namespace
@@ -63,7 +66,7 @@ Tensor SelfAttention::operator()(const Tensor& x, const Tensor& residual, const 
   const Inside here(*this);
   AttentionOptions options;
   options.scoring = config.scoring, options.causal = config.causal, options.key_mask = key_mask;
-  options.clamp_fro = config.clamp_fro;
+  options.clamp_fro = config.clamp_fro, options.form = config.form;
   if (config.dropout > 0 && Training::active()) options.dropout = config.dropout, options.stream = RandomScope::next();
   if (stats.watched()) options.stats = zeros({x.size(0), config.heads, attention_stats}, {DType::f64, x.device()});
 

@@ -109,6 +109,7 @@ struct AttentionConfig {
   bool causal = false;
   double dropout = 0;  // of the weights
   double clamp_fro = 0;  // above 0: the largest ||A||_F of a head, see AttentionOptions::clamp_fro; forms the matrix
+  AttentionForm form = AttentionForm::automatic;
   double std = 0.02;
 };
 
@@ -125,7 +126,7 @@ class SelfAttention : public Module {
   AttentionConfig config;
   Linear qkv, proj;
   Tap packed_tap;       // q, k and v as the kernel reads them: [B, T, 3, H, d]
-  Tap scores, weights;  // watching one of these forms the matrix [B, H, T, T] for that call
+  MatrixTap scores, weights;  // watching one of these forms the matrix [B, H, T, T] for that call
   StatsTap stats;       // watching this does not
 };
 

@@ -35,6 +35,10 @@ class Tap {
   int next_ = 0;
 };
 
+/// A place whose tensor exists only while it is watched: S or A, which the attention layer then forms in full, for that call only.
+/// inspect::Probe::take_formed() says how often that was.
+class MatrixTap : public Tap {};
+
 /// A place where attention statistics can be had without forming the matrix. When watched, the attention layer lets the
 /// kernel fill a tensor f64 [B, H, attention_stats] and hands it over; the backward pass completes it in place.
 class StatsTap : public Tap {

@@ -18,7 +18,7 @@ struct Setting {
   double dropout;
 };
 
-const std::vector<Setting> settings{{2, 2, 5, 5, 3, false, false, 0},    {1, 2, 4, 7, 3, true, false, 0},
+const std::vector<Setting> fixed_settings{{2, 2, 5, 5, 3, false, false, 0},    {1, 2, 4, 7, 3, true, false, 0},
                                     {2, 1, 7, 4, 2, true, true, 0.3},    {2, 1, 6, 6, 4, false, true, 0},
                                     {1, 2, 67, 67, 24, false, false, 0}, {1, 1, 70, 83, 33, true, true, 0.2},
                                     {1, 2, 130, 130, 16, true, false, 0}};
@@ -101,8 +101,11 @@ double factor(const Scoring& scoring, Index keys, Index valid) {
   }
 }
 
-/// One row: the statistics of the visible columns added to `out`, from the definition of the full Jacobian.
-void add_row(std::vector<double>& out, const std::vector<double>& s, const Scoring& scoring, Index keys) {
+/// One row: the statistics of the visible columns added to `out`, from the definition of the full Jacobian. The weights are those of
+/// `given`, or phi of the scores in double. `g`, where given: dL/da, for the statistics of the backward pass. Returns how large
+/// the terms are that cancel in jac2 and grad_s2 of rows that are divided by their sum.
+std::array<double, 2> add_row(std::vector<double>& out, const std::vector<double>& s, const Scoring& scoring, Index keys,
+                              const std::vector<double>* given = nullptr, const std::vector<double>* g = nullptr) {
   const auto at = [&](AttentionStat stat) -> double& { return out[static_cast<std::size_t>(stat)]; };
   const std::size_t n = s.size();
   std::vector<double> a(n), d(n);
@@ -129,8 +132,9 @@ void add_row(std::vector<double>& out, const std::vector<double>& s, const Scori
   }
   const bool softmax = scoring.kind == Scoring::Kind::softmax, normalised = softmax || scoring.normalize;
   const double scale = normalised ? 1 / total : factor(scoring, keys, static_cast<Index>(n));
-  double row = 0, jacobian = 0, entropy = 0;
-  for (std::size_t j = 0; j < n; ++j) a[j] *= scale, d[j] *= scale;
+  double row = 0, jacobian = 0, entropy = 0, mean_g = 0;
+  std::array<double, 2> terms{};
+  for (std::size_t j = 0; j < n; ++j) a[j] = given ? (*given)[j] : a[j] * scale, d[j] *= scale;
   for (std::size_t j = 0; j < n; ++j) {
     for (std::size_t k = 0; normalised && k < n; ++k) {
       const double own = j == k ? 1 : 0;
@@ -138,6 +142,8 @@ void add_row(std::vector<double>& out, const std::vector<double>& s, const Scori
       jacobian += e * e;
     }
     if (!normalised) jacobian += d[j] * d[j];
+    if (softmax) d[j] = a[j];
+    terms[0] += d[j] * d[j];
     row += a[j];
     entropy -= a[j] > 0 ? a[j] * std::log(a[j]) : 0;
     at(AttentionStat::fro2) += a[j] * a[j];
@@ -150,27 +156,63 @@ void add_row(std::vector<double>& out, const std::vector<double>& s, const Scori
     at(AttentionStat::small) += std::abs(a[j]) < 1e-3;
     at(AttentionStat::entries) += 1;
   }
+  for (std::size_t j = 0; g && normalised && j < n; ++j) mean_g += a[j] * (*g)[j];
+  for (std::size_t j = 0; g && j < n; ++j) {
+    const double ds = d[j] * ((*g)[j] - mean_g);
+    at(AttentionStat::grad_a2) += (*g)[j] * (*g)[j];
+    at(AttentionStat::grad_s2) += ds * ds;
+    terms[1] += d[j] * d[j] * ((*g)[j] * (*g)[j] + mean_g * mean_g);
+  }
   at(AttentionStat::jac2) += jacobian;
   at(AttentionStat::row_sum) += row;
   at(AttentionStat::row_sum2) += row * row;
   at(AttentionStat::entropy) += normalised ? entropy : std::nan("");
+  return terms;
 }
 
-/// What forward should report, by loops: [B, H, statistics].
-std::vector<double> by_loops(const Setting& s, const Problem& p) {
+/// S, A and dL/dA as the kernel computes them, [B, H, N, M]: what attention gives for values that are the unit matrix.
+struct Materialised {
+  std::vector<double> scores, weights, gradient;
+};
+
+Materialised materialised(const Problem& p) {
+  const Index batch = p.q.size(0), heads = p.q.size(1), keys = p.k.size(2);
+  std::vector<double> one(static_cast<std::size_t>(batch * heads * keys * keys));
+  for (Index row = 0; row < batch * heads * keys; ++row) one[static_cast<std::size_t>(row * keys + row % keys)] = 1;
+  const Tensor unit = from_values(one, {batch, heads, keys, keys}, {p.v.dtype()});
+  AttentionOptions own = p.options;
+  own.dropout = 0, own.stats = {};
+  AttentionOptions plain = own;  // the same masks: the same order of sums
+  plain.scoring = power(1, 1, Scoring::Scale::one);
+  const NoGrad off;
+  AttentionOptions product = plain;
+  product.scale = 1;  // dO V^T, and what dropout keeps of it
+  const Tensor g = dropout(attention(p.c, p.v, unit, product), p.options.dropout, p.options.stream);
+  return {attention(p.q, p.k, unit, plain).values(), attention(p.q, p.k, unit, own).values(), g.values()};
+}
+
+/// What should be reported, by loops: [B, H, statistics]. From the given matrices, or, forward alone, from q and k in double.
+/// `terms`: the sizes that add_row() returns, summed, [B, H, 2].
+std::vector<double> by_loops(const Setting& s, const Problem& p, const Materialised* given = nullptr, std::vector<double>* terms = nullptr) {
   const std::vector<double> q = p.q.values(), k = p.k.values();
   const std::vector<double> seen = p.options.key_mask ? p.options.key_mask.values() : std::vector<double>();
   std::vector<double> all;
   for (Index bh = 0; bh < s.batch * s.heads; ++bh) {
     std::vector<double> out(attention_stats, 0.0);
+    std::array<double, 2> sizes{};
     out[static_cast<std::size_t>(AttentionStat::min)] = HUGE_VAL;
     out[static_cast<std::size_t>(AttentionStat::max)] = out[static_cast<std::size_t>(AttentionStat::score_max)] =
         -HUGE_VAL;
     for (Index i = 0; i < s.rows; ++i) {
-      std::vector<double> scores;
+      std::vector<double> scores, weights, g;
       for (Index j = 0; j < s.keys; ++j) {
         if (s.causal && j > i + s.keys - s.rows) continue;
         if (s.masked && seen[static_cast<std::size_t>(bh / s.heads * s.keys + j)] == 0) continue;
+        if (given) {
+          const auto at = static_cast<std::size_t>((bh * s.rows + i) * s.keys + j);
+          scores.push_back(given->scores[at]), weights.push_back(given->weights[at]), g.push_back(given->gradient[at]);
+          continue;
+        }
         double dot = 0;
         for (Index x = 0; x < s.width; ++x) {
           dot += q[static_cast<std::size_t>((bh * s.rows + i) * s.width + x)] *
@@ -178,13 +220,15 @@ std::vector<double> by_loops(const Setting& s, const Problem& p) {
         }
         scores.push_back(dot / std::sqrt(static_cast<double>(s.width)));
       }
-      if (!scores.empty())
-        add_row(out, scores, p.options.scoring, s.keys);
-      else if (p.options.scoring.kind != Scoring::Kind::softmax && !p.options.scoring.normalize) {
+      if (!scores.empty()) {
+        const auto more = add_row(out, scores, p.options.scoring, s.keys, given ? &weights : nullptr, given ? &g : nullptr);
+        for (std::size_t t = 0; t < 2; ++t) sizes[t] += more[t];
+      } else if (p.options.scoring.kind != Scoring::Kind::softmax && !p.options.scoring.normalize) {
         out[static_cast<std::size_t>(AttentionStat::entropy)] = std::nan("");
       }
     }
     all.insert(all.end(), out.begin(), out.end());
+    if (terms) terms->insert(terms->end(), sizes.begin(), sizes.end());
   }
   return all;
 }
@@ -214,8 +258,23 @@ std::string difference(const std::vector<double>& got, const std::vector<double>
   return {};
 }
 
+/// Any shape, mask and dropout.
+std::vector<Setting> random_settings(int count) {
+  std::vector<Setting> all;
+  std::uint64_t drawn = 0;
+  const auto below = [&](Index n) {
+    return static_cast<Index>(uniform_from(RandomStream{21, 1}.word(drawn++)) * static_cast<double>(n));
+  };
+  for (int i = 0; i < count; ++i) {
+    const Index rows = 1 + below(90);
+    all.push_back({1 + below(3), 1 + below(3), rows, below(2) ? rows : 1 + below(90), 1 + below(66), below(2) == 1, below(2) == 1,
+                   below(2) ? 0.1 + 0.2 * static_cast<double>(below(4)) : 0});
+  }
+  return all;
+}
+
 template <class F>
-void for_each_problem(DType dtype, F f) {
+void for_each_problem(DType dtype, F f, const std::vector<Setting>& settings = fixed_settings) {
   for (const auto& [name, scoring] : scorings()) {
     for (std::size_t i = 0; i < settings.size(); ++i) {
       const std::string wrong = f(settings[i], problem(settings[i], scoring, dtype));
@@ -243,6 +302,31 @@ TEST_CASE("statistics of the kernels equal those of plain loops", "[attention_st
       // f32: a^2 of x^8 carries sixteen times the relative error of a score.
       return difference(p.options.stats.values(), by_loops(s, p), dtype == DType::f64 ? 1e-12 : 2e-5, forward_stats);
     });
+  }
+}
+
+TEST_CASE("statistics of the kernels are those of the matrices they use, over random shapes and masks", "[attention_stats]") {
+  for (DType dtype : {DType::f64, DType::f32}) {
+    for_each_problem(
+        dtype,
+        [&](const Setting& s, const Problem& p) -> std::string {
+          const std::vector<double> got = run(p).stats.values();
+          const Materialised matrices = materialised(p);
+          std::vector<double> terms, wanted = by_loops(s, p, &matrices, &terms);
+          const double rtol = dtype == DType::f64 ? 1e-12 : 1e-6;
+          for (std::size_t h = 0; h < terms.size() / 2; ++h) {
+            // Checked here with what cancels in them as their size, then left out below.
+            const AttentionStat which[] = {AttentionStat::jac2, AttentionStat::grad_s2};
+            for (std::size_t t = 0; t < 2; ++t) {
+              const std::size_t i = h * attention_stats + static_cast<std::size_t>(which[t]);
+              if (!(std::abs(got[i] - wanted[i]) <= rtol * terms[2 * h + t]))
+                return fmt::format("{} of head {}: {:.17g} instead of {:.17g}, terms {:.17g}", stat_names[i % attention_stats], h, got[i], wanted[i], terms[2 * h + t]);
+              wanted[i] = got[i];
+            }
+          }
+          return difference(got, wanted, rtol, attention_stats);
+        },
+        random_settings(40));
   }
 }
 
@@ -288,6 +372,8 @@ TEST_CASE("statistics of the kernels, backward pass included, equal the composit
 }
 
 TEST_CASE("watching changes no bit", "[attention_stats]") {
+  std::vector<Setting> settings = fixed_settings;
+  for (const Setting& s : random_settings(20)) settings.push_back(s);
   for (DType dtype : {DType::f64, DType::f32}) {
     for_each_problem(dtype, [](const Setting&, const Problem& p) -> std::string {
       const Run watched = run(p);
@@ -299,6 +385,6 @@ TEST_CASE("watching changes no bit", "[attention_stats]") {
         if (watched.gradients[i].values() != plain.gradients[i].values()) return fmt::format("gradient {} differs", i);
       }
       return {};
-    });
+    }, settings);
   }
 }

@@ -74,6 +74,7 @@ TEST_CASE("inspect shows every head of a run", "[inspect]") {
     CHECK(head["fro"].get<double>() >= 1 - 1e-5);
     CHECK(head["fro"].get<double>() <= std::sqrt(5.0));
   }
+  CHECK(f.err == "attention matrices formed for watching: 2 in 2 places, 400 B; each for its call only\n");
   CHECK_THAT(contents(html), Contains("blocks.1.attn") && !Contains("/*DATA*/null") && !Contains("/*STYLE*/"));
 
   CHECK(run_norma({"inspect", out.string(), "--data-dir", data.string(), "--html", html, "--image", file_with("shoe.pgm", "P5 2 2 255\nabcd")}).code == 0);

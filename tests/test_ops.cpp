@@ -169,6 +169,42 @@ TEST_CASE("bf16 inputs give the f64 result of the same numbers, to bf16", "[ops]
   });
 }
 
+/// The case's inputs as mixed precision has them: bf16, but parameters f32.
+Tensors make_mixed(const OpCase& c) {
+  Tensors inputs;
+  for (std::size_t i = 0; i < c.inputs.size(); ++i)
+    inputs.push_back(make(c.inputs[i], c, i, {c.parameters >> i & 1u ? DType::f32 : DType::bf16, tested}));
+  return inputs;
+}
+
+TEST_CASE("mixed precision gives the f64 result of the same numbers, to bf16; gradients have their inputs' dtypes", "[ops][device]") {
+  for_each_case([](const OpCase& c) -> std::string {
+    if (c.bf16 == 0 || !c.parameters) return {};
+    Tensors mixed = make_mixed(c), wide;
+    for (const Tensor& x : mixed)
+      wide.push_back(is_floating(x.dtype()) ? from_values(x.values(), x.shape(), {DType::f64, tested}) : x);
+    const Result got = run(c, mixed);
+    if (got.y.dtype() != DType::bf16) return fmt::format("the result is {}", got.y.dtype());
+    for (std::size_t i = 0; i < got.gradients.size(); ++i)
+      if (got.gradients[i].dtype() != mixed[i].dtype()) return fmt::format("gradient {} is {}", i, got.gradients[i].dtype());
+    if (const std::string text = difference(got, run(c, wide), c.bf16 * eps_of(DType::bf16)); !text.empty()) return text;
+    const NoFusion plain;
+    const Result composed = run(c, mixed);
+    const std::string text = difference(got, composed, c.bf16 * eps_of(DType::bf16));
+    return text.empty() ? "" : "against the composition: " + text;
+  });
+}
+
+TEST_CASE("the mixed-precision kernels of fused ops do not decline", "[ops][device]") {
+  for_each_case([](const OpCase& c) -> std::string {
+    if (!c.fused || c.bf16 == 0 || c.op == "cross_entropy") return {};  // losses take f32: the model casts
+    Tensors inputs = make_mixed(c);
+    track(c, inputs);
+    const Tensor y = c.run(inputs);
+    return node_of(y)->name == c.op ? "" : fmt::format("the result comes from {}", node_of(y)->name);
+  });
+}
+
 TEST_CASE("first derivatives: full Jacobians", "[ops]") {
   for_each_case([](const OpCase& c) -> std::string {
     if (c.order < 1 || c.large) return {};

@@ -246,6 +246,24 @@ TEST_CASE("watching statistics changes no bit", "[probe]") {
   }
 }
 
+TEST_CASE("matrices that are formed only to be watched are told", "[probe]") {
+  models::ViT model(small_vit("x^3/sqrt(N)"), 1);
+  Probe statistics(model);
+  statistics.attention("*.stats").value("blocks.*.out", frobenius());
+  model(images(3, DType::f32));
+  CHECK(statistics.take_formed().empty());  // measured without the matrix
+  Probe matrices(model);
+  matrices.value("*.attn.weights", frobenius()).gradient("blocks.0.attn.{weights,scores}", frobenius());
+  CHECK(matrices.take_formed().empty());  // nothing ran yet
+  backward(sum(model(images(3, DType::f32))));
+  model(images(3, DType::f32));
+  // weights twice in two blocks, scores twice in the first: 6 times 3 x 2 x 5 x 5 floats
+  CHECK(matrices.take_formed() == "attention matrices formed for watching: 6 in 3 places, 3.52 KiB; each for its call only");
+  CHECK(matrices.take_formed().empty());
+  model(images(3, DType::f32));
+  CHECK(statistics.take_formed().empty());
+}
+
 TEST_CASE("patterns that match nothing say what is near", "[probe]") {
   models::ViT model(small_vit("softmax"), 1);
   Probe probe(model);

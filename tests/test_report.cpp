@@ -98,6 +98,16 @@ TEST_CASE("a report of a run goes into its folder and holds all that was recorde
   REQUIRE(std::getline(metrics, line));
   const Json first = Json::parse(line);
   CHECK(run["rows"][0]["attention"] == first["attention"]);
+  REQUIRE(first["attention"].size() == 2);
+  for (const char* field : {"fro", "jacobian", "grad_a", "grad_s", "score_mean", "score_rms", "score_max", "row_sum", "row_sum_std", "min", "max", "negative_share",
+                            "small_share", "entropy"}) {
+    CAPTURE(field);
+    for (const Json& layer : first["attention"]) {
+      REQUIRE(layer.contains(field));
+      REQUIRE(layer[field].size() == 2);
+      for (const Json& head : layer[field]) CHECK(head.is_number());  // null would be: not finite
+    }
+  }
   for (std::size_t i = 0; i < run["parameters"].size(); ++i) {
     const Json& logged = first["parameters"][run["parameters"][i].get<std::string>()];
     for (const char* key : {"weight", "grad"}) CHECK(run["rows"][0]["parameters"][key][i] == logged[key]);
@@ -107,7 +117,12 @@ TEST_CASE("a report of a run goes into its folder and holds all that was recorde
   f = run_norma({"report", (runs / "a").string(), (runs / "b").string(), "--html", (runs / "both.html").string(), "--log-format", "json"});
   REQUIRE(f.code == 0);
   CHECK(Json::parse(f.out)["html"] == (runs / "both.html").string());
-  CHECK(data_of(contents(runs / "both.html"))["runs"].size() == 2);
+  const Json both = data_of(contents(runs / "both.html"));
+  REQUIRE(both["runs"].size() == 2);
+  for (const Json& layer : both["runs"][1]["rows"][0]["attention"]) {
+    CHECK(layer.contains("fro"));
+    CHECK(!layer.contains("entropy"));  // rows of x^3 do not sum to one
+  }
   const std::string html = contents(runs / "both.html");
   CHECK(html.find("https://") == std::string::npos);
   CHECK(html.find("src=") == std::string::npos);

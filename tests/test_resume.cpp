@@ -49,6 +49,21 @@ TEST_CASE("a whole run has the same bits with 1, 2, 3 and 8 threads", "[resume]"
   }
 }
 
+TEST_CASE("in bf16 too: the same bits with any number of threads, and after a stop", "[resume]") {
+  const auto data = tiny_data(232, 20), runs = fresh_folder("bf16");
+  const auto args = [&](const std::string& name) { return with(run_args(data, runs / name, "softmax"), {"--dtype", "bf16"}); };
+  REQUIRE(run_norma(with(args("one"), {"--threads", "1"})).code == 0);
+  REQUIRE(run_norma(with(args("three"), {"--threads", "3"})).code == 0);
+  REQUIRE(!bits(runs / "one").weights.empty());
+  CHECK((bits(runs / "three") == bits(runs / "one")));
+  REQUIRE(run_norma(with(args("stopped"), {"--steps", "23"})).code == 0);
+  REQUIRE(run_norma(with(args("stopped"), {"--resume"})).code == 0);
+  CHECK((bits(runs / "stopped") == bits(runs / "one")));
+  const Finished wrong = run_norma(with(run_args(data, runs / "one", "softmax"), {"--resume"}));
+  CHECK(wrong.code == 2);
+  CHECK_THAT(wrong.err, Contains("dtype"));
+}
+
 TEST_CASE("killed at random moments and resumed, a run ends with the bits of one that was left alone", "[resume]") {
   const auto data = tiny_data(232, 20), runs = fresh_folder("kill");
   REQUIRE(run_norma(run_args(data, runs / "calm", "x^3/sqrt(N)")).code == 0);

@@ -148,7 +148,7 @@ Bundle read_bundle(const fs::path& path) {
 
 Json replay(const Bundle& b) {
   const models::ViTConfig shape = vit_config(b.config, 0, 0, 0);
-  const Place place{parse_dtype(b.config.dtype), parse_device(b.config.device)};
+  const Place place{parameter_dtype(b.config), parse_device(b.config.device)};
   models::ViT model(shape, static_cast<std::uint64_t>(b.config.seed), place);
   nn::assign(model, without_prefix("model/", b.state));
   const datasets::Batch batch{to(b.batch.images, place.device), to(b.batch.labels, place.device), b.batch.examples};

@@ -34,12 +34,19 @@ models::ViTConfig vit_config(const TrainConfig& c, Index image, Index channels, 
   m.clamp_fro = parse_fro("clamp", c.clamp);
   try {
     m.attention = nn::parse_scoring(c.attention);
+    m.form = nn::parse_attention_form(c.attention_form);
     models::check(m);
   } catch (const Error& e) {
     throw UsageError(e.what());
   }
   m.init_std = c.init_std > 0 ? c.init_std : 0.02 * std::sqrt(768.0 / static_cast<double>(c.width));
+  if (c.dtype == "bf16") m.activations = DType::bf16;
   return m;
+}
+
+DType parameter_dtype(const TrainConfig& c) {
+  const DType dtype = parse_dtype(c.dtype);
+  return dtype == DType::bf16 ? DType::f32 : dtype;
 }
 
 ScheduleConfig schedule_of(const TrainConfig& c, Index steps_per_epoch) {

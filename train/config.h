@@ -8,7 +8,7 @@
 namespace norma::train {
 
 struct TrainConfig {
-  std::string model = "vit", preset = "tiny", attention = "softmax", pool = "cls", positions = "learned", clamp;
+  std::string model = "vit", preset = "tiny", attention = "softmax", pool = "cls", positions = "learned", clamp, attention_form = "auto";
   Index image = 0, patch = 4, channels = 0, classes = 0, width = 192, depth = 12, heads = 3, mlp_ratio = 4;
   double drop_path = 0, dropout = 0, init_std = 0.02;
 
@@ -23,7 +23,7 @@ struct TrainConfig {
 
   std::string out = "runs/run", device = "cpu", dtype = "f32";
   Index seed = 1, threads = 0, checkpoint_every = 500, log_every = 50;
-  std::string gemm = "own";
+  std::string gemm = "own", cpu;
   bool anomaly = false;
 
   std::string record;  // the flight recorder: see train/recorder.h
@@ -35,6 +35,7 @@ struct TrainConfig {
     v("model", model, "model: vit");
     v("preset", preset, "sizes to start from: tiny (192/12/3), small (384/12/6), base (768/12/12)");
     v("attention", attention, "attention function: softmax, x^3/sqrt(N), 0.5x+x^3/14, x^2/sum(x^2), sigmoid, relu/N, ...");
+    v("attention_form", attention_form, "auto, quadratic, or linear (polynomials whose matrix is never formed: docs/linear-attention.md)");
     v("image", image, "image side in pixels; 0: the data set's");
     v("patch", patch, "patch side in pixels");
     v("channels", channels, "colour channels; 0: the data set's");
@@ -74,8 +75,9 @@ struct TrainConfig {
     v("seed", seed, "seed of weights, data order and dropout");
     v("threads", threads, "CPU threads; 0: all cores. The result has the same bits whatever their number");
     v("device", device, "cpu, reference (slow, the oracle), cuda");
-    v("dtype", dtype, "f32 or f64");
+    v("dtype", dtype, "f32, f64, or bf16: activations stored in bf16, weights and optimizer in f32");
     v("gemm", gemm, "matrix products on the CPU: own or openblas");
+    v("cpu", cpu, "instruction set of the CPU kernels: base, avx2, avx512, avx512bf16; empty: the best there is. It decides the bits of a result");
     v("anomaly", anomaly, "check what every operation produces; stop at the first value that is not finite, tell where, save it for norma replay");
     v("checkpoint_every", checkpoint_every, "steps between checkpoints; 0: only at the end");
     v("log_every", log_every, "steps between lines of metrics.jsonl");
@@ -91,6 +93,9 @@ struct TrainConfig {
 void apply_preset(TrainConfig& config);
 /// The model that config describes, once the data set's sizes are known. Throws UsageError naming field and value.
 models::ViTConfig vit_config(const TrainConfig& config, Index image, Index channels, Index classes);
+
+/// Of weights, gradients and images: f32 where dtype is bf16, which is that of the activations alone.
+DType parameter_dtype(const TrainConfig& config);
 
 /// Over all epochs, with the warm-up in steps.
 ScheduleConfig schedule_of(const TrainConfig& config, Index steps_per_epoch);

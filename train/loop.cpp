@@ -60,7 +60,7 @@ datasets::LoaderConfig loader_config(const TrainConfig& c, const models::ViTConf
   l.shuffle = l.drop_last = training;
   l.image = model.image;
   if (training) l.augment = {c.pad, c.flip};
-  l.place = {parse_dtype(c.dtype), parse_device(c.device)};
+  l.place = {parameter_dtype(c), parse_device(c.device)};
   return l;
 }
 

@@ -1,5 +1,6 @@
 #include "train/options.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <fstream>
@@ -53,10 +54,19 @@ void Options::add(const char* name, Field field, const char* help) {
   rows_.push_back({name, field, help, group_, text});
 }
 
+void Options::only(const std::vector<std::string>& wanted) {
+  const auto named = [&](const std::string& s) { return std::find(wanted.begin(), wanted.end(), s) != wanted.end(); };
+  for (Row& r : rows_) r.flag = named(r.group) || named(r.name);
+}
+
 const Options::Row& Options::find(const std::string& name, const std::string& where) const {
   std::vector<std::string> names;
   const bool flag = where.starts_with("--");
   for (const Row& r : rows_) {
+    if (flag && !r.flag) {
+      if (r.name == name) usage("{} means nothing here; see --help", where);
+      continue;
+    }
     if (r.name == name) return r;
     names.push_back(flag ? "--" + spelled(r.name, '_', '-') : r.name);
   }
@@ -175,6 +185,7 @@ nlohmann::ordered_json Options::to_json() const {
 std::string Options::help() const {
   std::string out, group;
   for (const Row& r : rows_) {
+    if (!r.flag) continue;
     if (r.group != group) out += fmt::format("\n{}:\n", group = r.group);
     const bool is_switch = std::holds_alternative<bool*>(r.field);
     std::string left = "--" + spelled(r.name, '_', '-') + (is_switch ? "" : r.field.index() == 0 ? " TEXT" : " N");

@@ -27,6 +27,9 @@ class Options {
  public:
   /// Headings of --help.
   void group(const char* title) { group_ = title; }
+  /// Of the fields so far only those of these groups or names are flags: the others are left out of --help and refused. A config
+  /// file may still hold them.
+  void only(const std::vector<std::string>& groups_or_names);
   void operator()(const char* name, std::string& field, const char* help) { add(name, &field, help); }
   void operator()(const char* name, Index& field, const char* help) { add(name, &field, help); }
   void operator()(const char* name, double& field, const char* help) { add(name, &field, help); }
@@ -51,6 +54,7 @@ class Options {
     std::string name;  // with underscores; flags use hyphens
     Field field;
     std::string help, group, default_text;
+    bool flag = true;
   };
   void add(const char* name, Field field, const char* help);
   const Row& find(const std::string& name, const std::string& where) const;

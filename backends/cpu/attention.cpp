@@ -5,15 +5,19 @@
 #include <limits>
 
 #include "backends/cpu/attention_kernels.h"
+#include "backends/cpu/attention_linear.h"
+#include "backends/cpu/bf16_rows.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/parallel.h"
 
 namespace norma::cpu {
 namespace {
 
-constexpr int work_slot = 8, stats_slot = 9;
+constexpr int work_slot = 8, stats_slot = 9, wide_slot = 10;
 /// Rows of the forward pass that one task computes: long sequences with few heads give several tasks a head.
 constexpr Index rows_per_task = 512;
+
+DType wide(DType d) { return d == DType::bf16 ? DType::f32 : d; }
 
 bool dense_rows(const View& x) { return x.shape()[3] == 1 || x.layout.stride(3) == 1; }
 
@@ -22,11 +26,42 @@ T* head_of(const View& x, Index b, Index h) {
   return x.as<T>() + b * x.layout.stride(0) + h * x.layout.stride(1);
 }
 
+/// One head of a bf16 tensor as dense rows of floats in this task's scratch: what the f32 kernels read or write in its place.
+/// Stored bf16 is a head's q, k, v and their like; scores and statistics are f32 all the way.
+class WideHead {
+ public:
+  WideHead(const View& x, Index b, Index h, float*& next)
+      : head_(x.as<bf16>() + b * x.layout.stride(0) + h * x.layout.stride(1)),
+        row_(x.layout.stride(2)),
+        rows_(x.shape()[2]),
+        width_(x.shape()[3]),
+        wide_(next) {
+    next += (rows_ * width_ + 15) / 16 * 16;
+  }
+  static Index size(const View& x) { return (x.shape()[2] * x.shape()[3] + 15) / 16 * 16; }
+  float* read(Index first, Index count) const {
+    widen_rows(count, width_, head_ + first * row_, row_, wide_ + first * width_);
+    return wide_;
+  }
+  float* read() const { return read(0, rows_); }
+  float* room() const { return wide_; }
+  void write(Index first, Index count) const {
+    narrow_rows(count, width_, wide_ + first * width_, head_ + first * row_, row_);
+  }
+  void write() const { write(0, rows_); }
+  Index width() const { return width_; }
+
+ private:
+  bf16* head_;
+  Index row_, rows_, width_;
+  float* wide_;
+};
+
 /// The dtype and layouts the kernels are written for.
 bool covered(const Attention& a, std::initializer_list<const View*> tensors) {
   for (const View* x : tensors) {
     if (x->numel() == 0 || !dense_rows(*x)) return false;
-    if (x->dtype != (*tensors.begin())->dtype || (x->dtype != DType::f32 && x->dtype != DType::f64)) return false;
+    if (x->dtype != (*tensors.begin())->dtype || !is_floating(x->dtype)) return false;
   }
   if (a.stats && (a.stats->dtype != DType::f64 || !a.stats->layout.contiguous())) return false;
   if (a.key_mask && a.key_mask->dtype != DType::boolean) return false;
@@ -114,6 +149,44 @@ void merge(const double* pieces, Index count, double* to) {
   }
 }
 
+/// One task on bf16 tensors: what it reads is widened, what it writes is rounded to nearest even.
+void run_widened(const AttentionForward& a, Index b, Index h, AttentionHeadForward<float>& head,
+                 std::int64_t (*work)(const AttentionHeadForward<float>&), void (*run)(const AttentionHeadForward<float>&)) {
+  using Wide = WideHead;
+  float* next = scratch<float>(wide_slot, Wide::size(a.q) + Wide::size(a.k) + Wide::size(a.v) + Wide::size(a.out));
+  const Wide q(a.q, b, h, next), k(a.k, b, h, next), v(a.v, b, h, next), out(a.out, b, h, next);
+  const Index rows = head.row_end - head.row_begin;
+  head.q = q.read(head.row_begin, rows), head.q_row = q.width();
+  head.k = k.read(), head.k_row = k.width();
+  head.v = v.read(), head.v_row = v.width();
+  head.out = out.room(), head.out_row = out.width();
+  head.work = scratch(work_slot, static_cast<std::size_t>(work(head)));
+  run(head);
+  out.write(head.row_begin, rows);
+}
+
+void run_widened(const AttentionBackward& a, Index b, Index h, AttentionHeadBackward<float>& head,
+                 std::int64_t (*work)(const AttentionHeadBackward<float>&), void (*run)(const AttentionHeadBackward<float>&)) {
+  using Wide = WideHead;
+  float* next = scratch<float>(wide_slot, 2 * (Wide::size(a.q) + Wide::size(a.k) + Wide::size(a.v)) + 2 * Wide::size(a.dout));
+  const Wide q(a.q, b, h, next), k(a.k, b, h, next), v(a.v, b, h, next), dout(a.dout, b, h, next);
+  const Wide dq(a.dq, b, h, next), dk(a.dk, b, h, next), dv(a.dv, b, h, next);
+  head.q = q.read(), head.q_row = q.width();
+  head.k = k.read(), head.k_row = k.width();
+  head.v = v.read(), head.v_row = v.width();
+  head.dout = dout.read(), head.dout_row = dout.width();
+  if (head.normalize) {
+    const Wide out(a.out, b, h, next);
+    head.out = out.read(), head.out_row = out.width();
+  }
+  head.dq = dq.room(), head.dq_row = dq.width();
+  head.dk = dk.room(), head.dk_row = dk.width();
+  head.dv = dv.room(), head.dv_row = dv.width();
+  head.work = scratch(work_slot, static_cast<std::size_t>(work(head)));
+  run(head);
+  for (const Wide* x : {&dq, &dk, &dv}) x->write();
+}
+
 template <class T>
 void forward(const AttentionForward& a, std::int64_t (*work)(const AttentionHeadForward<T>&),
              void (*run)(const AttentionHeadForward<T>&)) {
@@ -136,6 +209,9 @@ void forward(const AttentionForward& a, std::int64_t (*work)(const AttentionHead
       head.lse_step = a.row_lse->layout.stride(2);
     }
     if (stats) head.stats = stats + task * attention_stats;
+    if constexpr (sizeof(T) == 4) {
+      if (a.q.dtype == DType::bf16) return run_widened(a, b, h, head, work, run);
+    }
     head.work = scratch(work_slot, static_cast<std::size_t>(work(head)));
     run(head);
   });
@@ -167,6 +243,9 @@ void backward(const AttentionBackward& a, std::int64_t (*work)(const AttentionHe
     head.dk = head_of<T>(a.dk, b, h);
     head.dv = head_of<T>(a.dv, b, h);
     if (a.stats) head.stats = a.stats->as<double>() + task * attention_stats;
+    if constexpr (sizeof(T) == 4) {
+      if (a.q.dtype == DType::bf16) return run_widened(a, b, h, head, work, run);
+    }
     head.work = scratch(work_slot, static_cast<std::size_t>(work(head)));
     run(head);
   });
@@ -176,9 +255,14 @@ void backward(const AttentionBackward& a, std::int64_t (*work)(const AttentionHe
 
 bool CpuBackend::attention(const AttentionForward& a) {
   if (!covered(a, {&a.q, &a.k, &a.v, &a.out})) return false;
-  if (a.row_lse && a.row_lse->dtype != a.q.dtype) return false;
+  if (a.row_lse && a.row_lse->dtype != wide(a.q.dtype)) return false;
+  if (linear_form(a, a.q, a.k)) {
+    if (a.stats) sample_statistics(*this, a);
+    attention_linear(a);
+    return true;
+  }
   const AttentionForwardKernels& kernels = NORMA_KERNELS(attention_forward_kernels);
-  if (a.q.dtype == DType::f32)
+  if (wide(a.q.dtype) == DType::f32)
     forward<float>(a, kernels.work_f32, kernels.f32);
   else
     forward<double>(a, kernels.work_f64, kernels.f64);
@@ -187,11 +271,16 @@ bool CpuBackend::attention(const AttentionForward& a) {
 
 bool CpuBackend::attention_backward(const AttentionBackward& a) {
   if (!covered(a, {&a.q, &a.k, &a.v, &a.dout, &a.dq, &a.dk, &a.dv})) return false;
+  if (linear_form(a, a.q, a.k)) {
+    if (a.stats) sample_statistics(*this, a);
+    attention_linear_backward(a);
+    return true;
+  }
   const bool softmax = a.scoring.kind == Scoring::Kind::softmax;
-  if (softmax && (!a.row_lse.data || a.row_lse.dtype != a.q.dtype)) return false;
+  if (softmax && (!a.row_lse.data || a.row_lse.dtype != wide(a.q.dtype))) return false;
   if ((softmax || a.scoring.normalize) && (!a.out.data || a.out.dtype != a.q.dtype || !dense_rows(a.out))) return false;
   const AttentionBackwardKernels& kernels = NORMA_KERNELS(attention_backward_kernels);
-  if (a.q.dtype == DType::f32)
+  if (wide(a.q.dtype) == DType::f32)
     backward<float>(a, kernels.work_f32, kernels.f32);
   else
     backward<double>(a, kernels.work_f64, kernels.f64);

@@ -5,6 +5,7 @@
 
 #include "backends/common/convert.h"
 #include "backends/common/loops.h"
+#include "backends/cpu/bf16_rows.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/parallel.h"
 #include "backends/cpu/vector_kernels.h"
@@ -44,6 +45,9 @@ class Input {
     if constexpr (std::is_same_v<T, C>) {
       if (direct_) return row_ + begin * step_;
     }
+    if constexpr (std::is_same_v<T, bf16>) {
+      if (step_ == 1) return widen_rows(1, count, row_ + begin, count, buffer_), buffer_;
+    }
     for (Index i = 0; i < count; ++i) buffer_[i] = convert<C>(row_[(begin + i) * step_]);
     return buffer_;
   }
@@ -71,6 +75,9 @@ class Output {
   }
   void done(Index begin, Index count) {
     if (direct_) return;
+    if constexpr (std::is_same_v<T, bf16>) {
+      if (step_ == 1) return narrow_rows(1, count, buffer_, row_ + begin, count);
+    }
     for (Index i = 0; i < count; ++i) row_[(begin + i) * step_] = convert<T>(buffer_[i]);
   }
   bool direct() const { return direct_; }
@@ -206,16 +213,22 @@ void CpuBackend::where(const View& condition, const View& a, const View& b, cons
 }
 
 bool CpuBackend::gelu_backward(const View& x, const View& dy, const View& dx) {
-  if (x.dtype != dy.dtype || x.dtype != dx.dtype || (x.dtype != DType::f32 && x.dtype != DType::f64)) return false;
+  if (!is_floating(x.dtype) || x.dtype != dy.dtype || x.dtype != dx.dtype) return false;
   const StridedLoop loop(x, dy, dx);
   for (Index step : loop.steps())
     if (step != 1 && loop.length() > 1) return false;
-  run(loop, [&](Index n, const auto& row, const auto&) {
-    const ElementwiseKernels& kernels = NORMA_KERNELS(elementwise_kernels);
-    if (x.dtype == DType::f32) {
-      kernels.f32.gelu_backward(n, as<float>(row[0]), as<float>(row[1]), as<float>(row[2]));
-    } else {
-      kernels.f64.gelu_backward(n, as<double>(row[0]), as<double>(row[1]), as<double>(row[2]));
+  visit_dtype(x.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    if constexpr (is_float<T>) {
+      const auto kernel = NORMA_KERNELS(elementwise_kernels).of<Computed<T>>().gelu_backward;
+      run(loop, [&](Index n, const auto& row, const auto&) {
+        Input<T> in(row[0], 1), gradient(row[1], 1);
+        Output<T> to(row[2], 1);
+        in_blocks(n, to.direct(), [&](Index i, Index count) {
+          kernel(count, in.at(i, count), gradient.at(i, count), to.at(i));
+          to.done(i, count);
+        });
+      });
     }
   });
   return true;

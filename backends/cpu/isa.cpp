@@ -1,11 +1,15 @@
 #include "backends/cpu/isa.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <iterator>
 
 #include "core/error.h"
 
 namespace norma::cpu {
 namespace {
+
+constexpr Isa all[] = {Isa::avx512bf16, Isa::avx512, Isa::avx2, Isa::base};  // the best first
 
 bool processor_has(Isa isa) {
 #if defined(__x86_64__)
@@ -14,23 +18,25 @@ bool processor_has(Isa isa) {
   if (isa == Isa::avx512)
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
+  if (isa == Isa::avx512bf16) return processor_has(Isa::avx512) && __builtin_cpu_supports("avx512bf16");
 #endif
   return isa == Isa::base;
 }
 
-Isa forced(std::string_view text) {
-  for (Isa i : {Isa::base, Isa::avx2, Isa::avx512})
+/// `from` is what asked for it: the variable or the flag.
+Isa forced(std::string_view text, std::string_view from) {
+  for (Isa i : all)
     if (name(i) == text) {
-      if (!processor_has(i)) fail("NORMA_CPU: this processor has no {} instructions", text);
+      if (!processor_has(i)) fail("{}: this processor has no {} instructions", from, text);
       return i;
     }
-  fail("NORMA_CPU: unknown instruction set \"{}\"; there are base, avx2, avx512", text);
+  fail("{}: unknown instruction set \"{}\"; there are base, avx2, avx512, avx512bf16", from, text);
 }
 
 Isa& active() {
   static Isa chosen = [] {
-    if (const char* text = std::getenv("NORMA_CPU"); text && *text) return forced(text);
-    return processor_has(Isa::avx512) ? Isa::avx512 : processor_has(Isa::avx2) ? Isa::avx2 : Isa::base;
+    if (const char* text = std::getenv("NORMA_CPU"); text && *text) return forced(text, "NORMA_CPU");
+    return *std::find_if(std::begin(all), std::end(all), processor_has);
   }();
   return chosen;
 }
@@ -38,7 +44,14 @@ Isa& active() {
 }  // namespace
 
 Isa isa() { return active(); }
-void set_isa(std::string_view text) { active() = forced(text); }
-std::string_view name(Isa isa) { return isa == Isa::base ? "base" : isa == Isa::avx2 ? "avx2" : "avx512"; }
+void set_isa(std::string_view text) { active() = forced(text, "--cpu"); }
+std::string_view name(Isa isa) {
+  switch (isa) {
+    case Isa::avx2: return "avx2";
+    case Isa::avx512: return "avx512";
+    case Isa::avx512bf16: return "avx512bf16";
+    default: return "base";
+  }
+}
 
 }  // namespace norma::cpu

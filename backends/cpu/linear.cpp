@@ -1,11 +1,12 @@
 // The products of the CPU backend: matmul over batches of strided views, linear layers and their gradients.
 #include <algorithm>
 #include <array>
-#include <optional>
 
 #include "backends/common/convert.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/gemm.h"
+#include "backends/cpu/linear_bf16.h"
+#include "backends/cpu/matrix_rows.h"
 #include "backends/cpu/parallel.h"
 
 namespace norma::cpu {
@@ -171,43 +172,12 @@ void multiply_integers(const T* a, const T* b, T* out, const Batch& batch) {
                });
 }
 
-/// A view [..., columns] as a matrix: its leading axes follow on with one stride.
-struct Rows {
-  Index rows = 1, columns, row = 0, col;
-};
-
-std::optional<Rows> as_rows(const View& x) {
-  Rows r;
-  r.columns = x.shape()[-1];
-  r.col = r.columns == 1 ? 1 : x.layout.stride(-1);
-  for (int i = x.shape().rank() - 1; i-- > 0;) {
-    const Index size = x.shape()[i];
-    if (size == 1) continue;
-    if (r.rows == 1)
-      r.row = x.layout.stride(i);
-    else if (x.layout.stride(i) != r.row * r.rows)
-      return std::nullopt;
-    r.rows *= size;
-  }
-  if (r.rows == 1) r.row = r.columns;
-  return r;
-}
-
-/// Row-major with dense columns and disjoint rows: what gemm writes and its epilogue reads.
-std::optional<Rows> as_dense_rows(const View& x) {
-  const std::optional<Rows> r = as_rows(x);
-  if (!r || r->col != 1 || r->row < r->columns) return std::nullopt;
-  return r;
-}
-
-bool dense_vector(const View* x) { return !x || x->shape()[-1] <= 1 || x->layout.stride(-1) == 1; }
-
 template <class T>
-Matrix<const T> matrix(const View& x, const Rows& r) {
+Matrix<const T> matrix(const View& x, const MatrixRows& r) {
   return {x.as<T>(), r.row, r.col};
 }
 template <class T>
-Matrix<const T> transposed(const View& x, const Rows& r) {
+Matrix<const T> transposed(const View& x, const MatrixRows& r) {
   return {x.as<T>(), r.col, r.row};
 }
 
@@ -234,7 +204,7 @@ bool run_linear(const Linear& args) {
 
 /// sums[j] = sum over the rows of x[., j]: blocks of rows side by side, then their sums in order.
 template <class T>
-void sum_rows(const T* x, const Rows& r, T* sums) {
+void sum_rows(const T* x, const MatrixRows& r, T* sums) {
   constexpr Index block = 256;
   const Index blocks = std::max<Index>(1, (r.rows + block - 1) / block);
   T* part = scratch<T>(slot_sums, blocks * r.columns);
@@ -253,7 +223,7 @@ template <class T>
 bool run_linear_backward(const LinearBackward& args) {
   const auto dy = as_rows(args.dy);
   if (!dy || !dense_vector(args.dbias)) return false;
-  std::optional<Rows> x, w, dx, dw, pre;
+  std::optional<MatrixRows> x, w, dx, dw, pre;
   if (args.dx) {
     w = as_rows(*args.weight), dx = as_dense_rows(*args.dx);
     if (args.gelu_pre) pre = as_dense_rows(*args.gelu_pre);
@@ -293,11 +263,13 @@ void CpuBackend::matmul(const View& a, const View& b, const View& out) {
 }
 
 bool CpuBackend::linear(const Linear& args) {
+  if (args.y.dtype == DType::bf16) return linear_bf16(args);
   if (args.y.dtype == DType::f32) return run_linear<float>(args);
   return args.y.dtype == DType::f64 && run_linear<double>(args);
 }
 
 bool CpuBackend::linear_backward(const LinearBackward& args) {
+  if (args.dy.dtype == DType::bf16) return linear_backward_bf16(args);
   if (args.dy.dtype == DType::f32) return run_linear_backward<float>(args);
   return args.dy.dtype == DType::f64 && run_linear_backward<double>(args);
 }

@@ -1,21 +1,15 @@
 // Softmax, layer norm and cross-entropy over the last axis: blocks of rows through the kernels of kernels/norm.cpp. Declines (returns
-// false) for bf16 and for operands whose rows are not dense or not evenly spaced.
+// false) for operands whose rows are not dense or not evenly spaced. bf16 is in norm_bf16.cpp.
 #include <algorithm>
-#include <array>
 
-#include "backends/common/rows.h"
 #include "backends/cpu/cpu_backend.h"
+#include "backends/cpu/norm_bf16.h"
+#include "backends/cpu/norm_rows.h"
 #include "backends/cpu/parallel.h"
 #include "backends/cpu/vector_kernels.h"
 
 namespace norma::cpu {
 namespace {
-
-constexpr Index grain = 16384;   // elements of a task
-constexpr Index max_blocks = 64;  // of rows, each with its own sums for dweight and dbias
-constexpr int sums_slot = 8;     // of scratch()
-
-Index rows_per_task(Index n) { return std::max<Index>(1, grain / std::max<Index>(1, n)); }
 
 bool is(DType dtype, std::initializer_list<const View*> views) {
   for (const View* v : views)
@@ -27,11 +21,6 @@ bool dense(std::initializer_list<const View*> views) {
     if (v && !v->layout.contiguous()) return false;
   return true;
 }
-template <class T>
-T* data(const View* v) {
-  return v ? v->as<T>() : nullptr;
-}
-
 /// f(TypeTag<float or double>{}); false for other dtypes.
 template <class F>
 bool visit_wide(DType dtype, F&& f) {
@@ -45,47 +34,12 @@ bool visit_wide(DType dtype, F&& f) {
   return true;
 }
 
-/// dweight and dbias are summed by block, a number of blocks that depends on the sizes alone, then over the blocks in order.
-template <class T>
-void norm_backward(const LayerNormBackward& args, NormRows<T> all, Index row_count) {
-  const NormTable<T>& table = NORMA_KERNELS(norm_kernels).of<T>();
-  const Index n = all.n, wanted = (args.dweight ? 1 : 0) + (args.dbias ? 1 : 0);
-  const Index block = wanted ? std::max(rows_per_task(n), (row_count + max_blocks - 1) / max_blocks) : rows_per_task(n);
-  const Index blocks = (row_count + block - 1) / block;
-  T* sums = wanted ? scratch<T>(sums_slot, blocks * wanted * n) : nullptr;
-  parallel_tasks(blocks, [&](Index i) {
-    NormRows<T> part = all;
-    const Index first = i * block;
-    part.rows = std::min(block, row_count - first);
-    part.x += first * part.x_row, part.dy += first * part.dy_row;
-    if (part.dx) part.dx += first * part.dx_row;
-    if (part.mean) part.mean += first;
-    part.rstd += first;
-    T* mine = sums + i * wanted * n;
-    std::fill_n(mine, wanted * n, T(0));
-    if (args.dweight) part.dweight = mine;
-    if (args.dbias) part.dbias = mine + (wanted - 1) * n;
-    table.layer_norm_backward(part);
-  });
-  const auto combine = [&](const View* out, Index offset) {
-    if (!out) return;
-    std::array<double, 256> total;
-    for (Index j = 0; j < n; j += 256) {
-      const Index width = std::min<Index>(256, n - j);
-      total.fill(0);
-      NORMA_KERNELS(reduce_kernels).of<T>().add_rows(blocks, width, sums + offset + j, wanted * n, total.data());
-      for (Index k = 0; k < width; ++k) out->as<T>()[j + k] = static_cast<T>(total[static_cast<std::size_t>(k)]);
-    }
-  };
-  combine(args.dweight, 0);
-  combine(args.dbias, (wanted - 1) * n);
-}
-
 }  // namespace
 
 bool CpuBackend::softmax(const View& x, const View& y, bool log) {
-  const auto from = dense_rows_of(x), to = dense_rows_of(y);
+  const auto from = rows_of(x), to = rows_of(y);
   if (!from || !to || y.dtype != x.dtype) return false;
+  if (x.dtype == DType::bf16) return softmax_bf16(x, *from, y, *to, log), true;
   return visit_wide(x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     parallel_for(from->count, rows_per_task(from->n), [&](Index begin, Index end) {
@@ -98,8 +52,9 @@ bool CpuBackend::softmax(const View& x, const View& y, bool log) {
 }
 
 bool CpuBackend::softmax_backward(const View& y, const View& dy, const View& dx, bool log) {
-  const auto value = dense_rows_of(y), from = dense_rows_of(dy), to = dense_rows_of(dx);
+  const auto value = rows_of(y), from = rows_of(dy), to = rows_of(dx);
   if (!value || !from || !to || !is(y.dtype, {&dy, &dx})) return false;
+  if (y.dtype == DType::bf16) return softmax_backward_bf16(y, *value, dy, *from, dx, *to, log), true;
   return visit_wide(y.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     parallel_for(value->count, rows_per_task(value->n), [&](Index begin, Index end) {
@@ -112,10 +67,12 @@ bool CpuBackend::softmax_backward(const View& y, const View& dy, const View& dx,
 }
 
 bool CpuBackend::layer_norm(const LayerNorm& args) {
-  const auto from = dense_rows_of(args.x), to = dense_rows_of(args.y);
-  if (!from || !to || !is(args.x.dtype, {&args.y, args.weight, args.bias, args.mean, args.rstd}) ||
+  const auto from = rows_of(args.x), to = rows_of(args.y);
+  const DType wide = args.x.dtype == DType::bf16 ? DType::f32 : args.x.dtype;
+  if (!from || !to || !is(args.x.dtype, {&args.y}) || !is(wide, {args.weight, args.bias, args.mean, args.rstd}) ||
       !dense({args.weight, args.bias, args.mean, args.rstd}))
     return false;
+  if (args.x.dtype == DType::bf16) return layer_norm_bf16(args, *from, *to), true;
   return visit_wide(args.x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     parallel_for(from->count, rows_per_task(from->n), [&](Index begin, Index end) {
@@ -134,11 +91,13 @@ bool CpuBackend::layer_norm(const LayerNorm& args) {
 
 bool CpuBackend::layer_norm_backward(const LayerNormBackward& args) {
   const View* dx = args.dx.data ? &args.dx : nullptr;
-  const auto from = dense_rows_of(args.x), gradient = dense_rows_of(args.dy), to = dx ? dense_rows_of(*dx) : DenseRows{};
+  const DType wide = args.x.dtype == DType::bf16 ? DType::f32 : args.x.dtype;
+  const auto from = rows_of(args.x), gradient = rows_of(args.dy), to = dx ? rows_of(*dx) : Rows{};
   if (!from || !gradient || !to || !args.rstd || (!args.rms && !args.mean) ||
-      !is(args.x.dtype, {&args.dy, dx, args.weight, args.mean, args.rstd, args.dweight, args.dbias}) ||
+      !is(args.x.dtype, {&args.dy, dx}) || !is(wide, {args.weight, args.mean, args.rstd, args.dweight, args.dbias}) ||
       !dense({args.weight, args.mean, args.rstd, args.dweight, args.dbias}))
     return false;
+  if (args.x.dtype == DType::bf16) return layer_norm_backward_bf16(args, *from, *gradient, *to), true;
   return visit_wide(args.x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     NormRows<T> all{};
@@ -149,14 +108,23 @@ bool CpuBackend::layer_norm_backward(const LayerNormBackward& args) {
     all.weight = data<T>(args.weight);
     all.mean = data<T>(args.mean), all.rstd = data<T>(args.rstd);
     all.rms = args.rms;
-    norm_backward(args, all, from->count);
+    sum_over_blocks<T>(args, from->count, from->n, [&](Index first, Index count, T* dweight, T* dbias) {
+      NormRows<T> part = all;
+      part.rows = count;
+      part.x += first * part.x_row, part.dy += first * part.dy_row;
+      if (part.dx) part.dx += first * part.dx_row;
+      if (part.mean) part.mean += first;
+      part.rstd += first;
+      part.dweight = dweight, part.dbias = dbias;
+      NORMA_KERNELS(norm_kernels).of<T>().layer_norm_backward(part);
+    });
   });
 }
 
 bool CpuBackend::cross_entropy(const CrossEntropy& args) {
-  const auto from = dense_rows_of(args.logits), to = args.dlogits ? dense_rows_of(*args.dlogits) : DenseRows{};
+  const auto from = rows_of(args.logits), to = args.dlogits ? rows_of(*args.dlogits) : Rows{};
   const bool soft = args.targets.dtype != DType::i64;
-  const auto target = soft ? dense_rows_of(args.targets) : DenseRows{};
+  const auto target = soft ? rows_of(args.targets) : Rows{};
   if (!from || !to || !target || from->n == 0 || !is(args.logits.dtype, {args.dlogits, &args.loss}) ||
       (soft && args.targets.dtype != args.logits.dtype) || !args.loss.layout.contiguous() ||
       (!soft && !args.targets.layout.contiguous()))

@@ -7,6 +7,7 @@
 
 #include "backends/common/convert.h"
 #include "backends/common/loops.h"
+#include "backends/cpu/bf16_rows.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/parallel.h"
 #include "backends/cpu/vector_kernels.h"
@@ -60,7 +61,7 @@ struct Split {
 template <class T>
 struct Sum {
   using A = Accumulator<T>;
-  static constexpr bool columns = std::is_floating_point_v<T>;
+  static constexpr bool narrow = std::is_same_v<T, bf16>, columns = std::is_floating_point_v<T> || narrow;
   static A start(const T*) { return 0; }
   static void join(A& a, A b) { a += b; }
   static void add(A& a, Index n, const T* x, Index step) {
@@ -70,10 +71,31 @@ struct Sum {
         return;
       }
     }
+    if constexpr (narrow) {
+      if (step == 1) {
+        float wide[column_block];
+        for (Index i = 0; i < n; i += column_block) {
+          const Index count = std::min(column_block, n - i);
+          widen_rows(1, count, x + i, count, wide);
+          a += NORMA_KERNELS(reduce_kernels).f32.sum(count, wide);
+        }
+        return;
+      }
+    }
     for (Index i = 0; i < n; ++i) a += convert<A>(x[i * step]);
   }
   static void add_rows(A* a, Index rows, Index n, const T* x, Index row) {
-    if constexpr (columns) NORMA_KERNELS(reduce_kernels).of<T>().add_rows(rows, n, x, row, a);
+    if constexpr (narrow) {
+      constexpr Index group = 16;
+      float wide[group * column_block];
+      for (Index i = 0; i < rows; i += group) {
+        const Index count = std::min(group, rows - i);
+        widen_rows(count, n, x + i * row, row, wide);
+        NORMA_KERNELS(reduce_kernels).f32.add_rows(count, n, wide, n, a);
+      }
+    } else if constexpr (columns) {
+      NORMA_KERNELS(reduce_kernels).of<T>().add_rows(rows, n, x, row, a);
+    }
   }
 };
 

@@ -34,7 +34,6 @@ typedef float F __attribute__((vector_size(register_bytes)));
 typedef double D __attribute__((vector_size(register_bytes)));
 typedef std::int32_t I __attribute__((vector_size(register_bytes)));
 typedef std::uint32_t U __attribute__((vector_size(register_bytes)));  // bits of a float, where sums are to wrap
-typedef std::uint32_t U __attribute__((vector_size(register_bytes)));
 typedef std::int64_t L __attribute__((vector_size(register_bytes)));
 
 template <class T> struct VecOf;
@@ -51,6 +50,25 @@ template <class V> using Scalar = typename ScalarOf<V>::type;
 template <class T> NORMA_INLINE Vec<T> load(const T* p) { Vec<T> v; std::memcpy(&v, p, sizeof v); return v; }
 template <class T> NORMA_INLINE void store(T* p, Vec<T> v) { std::memcpy(p, &v, sizeof v); }
 template <class T> NORMA_INLINE Vec<T> splat(T x) { return x - Vec<T>{}; }  // x - 0 keeps every bit, -0 too
+
+/// Stores what is not read again soon past the caches, where p is aligned and the machine can; end_stream() before others read it.
+template <class T> NORMA_INLINE void stream(T* p, Vec<T> v) {
+#if defined(__AVX2__)
+  if (reinterpret_cast<std::uintptr_t>(p) % register_bytes == 0) {
+#if defined(__AVX512F__)
+    return _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)v);
+#else
+    return _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)v);
+#endif
+  }
+#endif
+  store(p, v);
+}
+NORMA_INLINE void end_stream() {
+#if defined(__AVX2__)
+  _mm_sfence();
+#endif
+}
 
 /// The first n elements; the rest are `rest`. 0 <= n < lanes.
 template <class T> NORMA_INLINE Vec<T> load_n(const T* p, int n, T rest = 0) {

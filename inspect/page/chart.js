@@ -62,12 +62,14 @@ function logTicks(a, b) {  // a, b: exponents of ten
             spread: x -> [low, high] beside the value under the pointer,
             exact: points for the table where the curve is smoothed}
    options: {log, bounds: returns [{y, label}], x: label of the axis, ticks: [[x, label], ...] where x counts things,
-             start: the axis begins there at the latest}
+             start: the axis begins there at the latest, of: what is shown of it, before the title, file: name of the CSV};
+            or a function that returns them
    Returns a function that shows them anew: at once, or where the chart is out of sight, when it comes into sight. */
-function chart(parent, title, get, options = {}) {
-  const figure = make("figure", undefined, parent);
-  formula(make("figcaption", title, figure));
-  const box = svg("svg", {role: "img", "aria-label": title}, figure), xLabel = options.x || "epoch";
+function chart(parent, title, get, given = {}) {
+  const asked = () => typeof given === "function" ? given() : given;
+  let options = asked();
+  const figure = make("figure", undefined, parent), caption = make("figcaption", undefined, figure);
+  const box = svg("svg", {role: "img"}, figure), xLabel = options.x || "epoch";
   const f = options.log ? Math.log10 : v => v;
   const kept = list => list.map(s => ({...s, points: s.points.filter(p => drawable(p[0]) && drawable(p[1]) && (!options.log || p[1] > 0))}));
   const shown = x => options.ticks ? (options.ticks.find(t => t[0] === Math.round(x)) || [0, number(x)])[1] : `${xLabel} ${number(x)}`;
@@ -75,6 +77,9 @@ function chart(parent, title, get, options = {}) {
 
   function draw() {
     box.replaceChildren();
+    const whole = options.of ? `${options.of} · ${title}` : title;
+    caption.textContent = whole; formula(caption);
+    box.setAttribute("aria-label", whole);
     const W = Math.max(260, figure.clientWidth - 20), H = 220, left = 50, right = 10, top = 12, bottom = 36;
     box.setAttribute("viewBox", `0 0 ${W} ${H}`); box.style.height = H + "px";
     const all = series.flatMap(s => s.points), bounds = options.bounds ? options.bounds() : [];
@@ -96,10 +101,7 @@ function chart(parent, title, get, options = {}) {
     const xTicks = options.ticks ? options.ticks.filter((_, i) => i % every === 0) : linearTicks(x0, x1, Math.max(3, Math.floor(W / 110)));
     for (const [t, text] of xTicks) svg("text", {x: X(t), y: H - bottom + 15, "text-anchor": "middle"}, box).textContent = text;
     svg("text", {x: (left + W - right) / 2, y: H - 4, "text-anchor": "middle"}, box).textContent = xLabel;
-    for (const b of bounds) {
-      svg("line", {class: "bound", x1: left, x2: W - right, y1: Y(b.y), y2: Y(b.y)}, box);
-      svg("text", {x: W - right - 2, y: Y(b.y) - 4, "text-anchor": "end"}, box).textContent = b.label;
-    }
+    for (const b of bounds) svg("line", {class: "bound", x1: left, x2: W - right, y1: Y(b.y), y2: Y(b.y)}, box);
     for (const s of series) {
       if (!s.bare && s.points.length > 1) {
         const d = s.points.map((p, i) => (i ? "L" : "M") + X(p[0]).toFixed(1) + " " + Y(p[1]).toFixed(1)).join("");
@@ -107,6 +109,19 @@ function chart(parent, title, get, options = {}) {
       }
       if (s.points.length === 1 || s.dots || s.bare)
         for (const p of s.points) svg("circle", {cx: X(p[0]), cy: Y(p[1]), r: s.bare ? 2.5 : 3, fill: s.color, "fill-opacity": s.opacity || 1}, box);
+    }
+    // Names of the bounds last, over the curves: above or below their line, at one of its ends or within it, clear of each other and
+    // where fewest points lie.
+    const drawn = series.flatMap(s => s.points.map(p => [X(p[0]), Y(p[1])])), taken = [];
+    for (const b of bounds) {
+      const width = 7 * b.label.length, places = [];
+      for (const y of [Y(b.y) - 4, Y(b.y) + 12]) for (const share of [1, 0, 0.5, 0.75, 0.25]) places.push({x: left + 2 + share * (W - right - left - 4 - width), y});
+      const meets = (p, x, y, w, h) => x < p.x + width && x + w > p.x && Math.abs(y - p.y) < h;
+      for (const p of places)
+        p.crowd = p.y < top || p.y > H - bottom ? 2e6 : 1e6 * taken.some(t => meets(p, t.x, t.y, t.width, 13)) + drawn.filter(([x, y]) => meets(p, x, y + 4, 0, 10)).length;
+      const best = places.reduce((a, p) => p.crowd < a.crowd ? p : a);
+      taken.push({...best, width});
+      svg("text", {x: best.x, y: best.y}, box).textContent = b.label;
     }
     hover(X, x => x0 + (x - left) / (W - left - right) * (x1 - x0), W, top, H - bottom);
   }
@@ -160,12 +175,12 @@ function chart(parent, title, get, options = {}) {
     details.replaceChildren(details.firstChild);
     body = table(details, n.head, rows);
     const b = make("button", "as CSV", details); b.type = "button";
-    b.onclick = () => { const now = numbers(); download(title.replace(/[^\w]+/g, "-") + ".csv", [now.head, ...now.rows]); };
+    b.onclick = () => { const now = numbers(); download((options.file || title).replace(/[^\w]+/g, "-") + ".csv", [now.head, ...now.rows]); };
   }
   details.ontoggle = list;
   draw(); new ResizeObserver(draw).observe(box);
   let seen = true, stale = false;
-  const renew = () => { stale = !seen; if (seen) { series = kept(get()); draw(); list(); } };
+  const renew = () => { stale = !seen; if (seen) { options = asked(); series = kept(get()); draw(); list(); } };
   new IntersectionObserver(changes => { seen = changes[changes.length - 1].isIntersecting; if (stale) renew(); }, {rootMargin: "200px"}).observe(figure);
   return renew;
 }

@@ -60,13 +60,27 @@ const tests = (r, key, factor) => {
 
 // --- attention ---
 const heads = (row, l, field) => (row.attention && row.attention[l] && row.attention[l][field]) || [];
-const bounds = (scale, text) => () => sizes.map(n => ({y: Math.sqrt(n) * scale, label: `${text} = ${number(Math.sqrt(n) * scale)}`}));
+const bounds = (...lines) => () => sizes.flatMap(n => lines.map(([scale, text]) => ({y: Math.sqrt(n) * scale, label: `${text} = ${number(Math.sqrt(n) * scale)}`})));
 const measures = [
-  {field: "fro", short: "‖A‖_F", title: "‖A‖_F: size of the attention matrix", bounds: bounds(1, "√N"),
+  {field: "fro", short: "‖A‖_F", title: "‖A‖_F: size of the attention matrix", bounds: bounds([1, "√N"]),
    text: () => "Frobenius norm per image and head, mean over the batch." + (sizes.length ? " Dashed: √N, which bounds softmax (Theorem 4.1)." : "")},
-  {field: "jacobian", short: "‖∂A/∂S‖_F", title: "‖∂A/∂S‖_F: size of its Jacobian", bounds: bounds(0.5, "√N/2"),
-   text: () => "How strongly the matrix answers to its scores." + (sizes.length ? " Dashed: √N/2, the sharp bound for softmax." : "")},
-  {field: "grad_a", short: "‖∂L/∂A‖_F", title: "‖∂L/∂A‖_F: gradient that reaches it", text: () => "Measured in the backward pass."}];
+  {field: "jacobian", short: "‖∂A/∂S‖_F", title: "‖∂A/∂S‖_F: size of its Jacobian", bounds: bounds([2, "2√N"], [0.5, "√N/2"]),
+   text: () => "How strongly the matrix answers to its scores." + (sizes.length ? " Dashed: bounds for softmax, 2√N in the paper (Theorem 4.1) and √N/2, the sharp one." : "")},
+  {field: "grad_a", short: "‖∂L/∂A‖_F", title: "‖∂L/∂A‖_F: gradient that reaches the matrix", text: () => "Measured in the backward pass, of the loss of the whole batch."},
+  {field: "grad_s", short: "‖∂L/∂S‖_F", title: "‖∂L/∂S‖_F: gradient that passes on to the scores", text: () => "The same behind the attention function: what its Jacobian lets through."}];
+// What else the kernel measures. Shares and scores are of the visible entries, extremes those of the batch.
+const further = [
+  {field: "score_rms", short: "score rms", text: "Root of the mean square of the scores S = QKᵀ/√d."},
+  {field: "score_mean", short: "score mean", text: "Mean of the scores S = QKᵀ/√d."},
+  {field: "score_max", short: "largest score", text: "Largest score of the batch."},
+  {field: "row_sum", short: "row sum", text: "Mean sum of a row of A; softmax: always 1."},
+  {field: "row_sum_std", short: "spread of row sums", text: "Standard deviation of the sums of the rows of A; softmax: 0."},
+  {field: "min", short: "least a", text: "Least weight of the batch."},
+  {field: "max", short: "largest a", text: "Largest weight of the batch."},
+  {field: "negative_share", short: "share a < 0", text: "Share of the weights that are negative."},
+  {field: "small_share", short: "share |a| < 0.001", text: "Share of the weights whose size is below 0.001: how sparse A is."},
+  {field: "entropy", short: "entropy", text: "Mean entropy of the rows of A, in nats; only where rows are non-negative and sum to one."}];
+const statistics = [...measures, ...further];
 function byBlock(m, l) {
   const series = [];
   for (const r of runs) {
@@ -80,11 +94,25 @@ function byBlock(m, l) {
   return series;
 }
 
+let other = further[0];  // the measure that the reader chose
+function furtherMeasures() {
+  const box = plain("More about the matrix", "What else the kernel measures in every head. Thick: mean over heads; thin: each head.");
+  const label = make("label", undefined, box), choice = (make("span", "measure", label), make("select", undefined, label)), say = make("p", other.text, box), draws = [];
+  choice.id = "further";
+  for (const m of further) make("option", m.short, choice).value = m.field;
+  choice.value = other.field;
+  const grid = make("div", undefined, box); grid.className = "grid";
+  const names = l => ({of: other.short, file: `${other.field} block ${l + 1}`});
+  for (let l = 0; l < layers; ++l) draws.push(chart(grid, `Block ${l + 1}`, () => byBlock(other, l), () => names(l)));
+  choice.onchange = () => { other = further.find(m => m.field === choice.value); say.textContent = other.text; draws.forEach(d => d()); };
+  shows.push(...draws);
+}
+
 // --- weights ---
 const norms = [
-  {key: "weight", title: "Weight norm", text: "Euclidean norm of all parameters of the block together."},
-  {key: "grad", title: "Gradient norm", text: "Norm of the gradient that reaches them, before clipping. Logarithmic scale."},
-  {key: "update", title: "Update, as a share of the weight", text: "How far one step moves the block's parameters, divided by their norm; a rule of thumb is 0.001. Logarithmic scale."}];
+  {key: "weight", short: "weights", title: "Weight norm", text: "Euclidean norm of all parameters of the block together."},
+  {key: "grad", short: "gradient", title: "Gradient norm", text: "Norm of the gradient that reaches them, before clipping. Logarithmic scale."},
+  {key: "update", short: "update / weight", title: "Update, as a share of the weight", text: "How far one step moves the block's parameters, divided by their norm; a rule of thumb is 0.001. Logarithmic scale."}];
 const groupTitle = g => g === 0 ? "Embedding" : g === Infinity ? "Output" : `Block ${g}`;
 // Norm of all parameters of a group together; of updates, that of all changes over that of all weights.
 function groupNorm(r, row, g, key) {
@@ -120,7 +148,7 @@ function acrossDepth() {
   const places = groupNames.map((g, i) => [i, g === 0 ? "emb." : g === Infinity ? "out" : String(g)]);
   const byGroup = n => runs.map(r => { const row = moment(r); return line(r, row && row.parameters ? groupNames.map((g, i) => [i, groupNorm(r, row, g, n.key)]) : [], {dots: true}); });
   const draws = [];
-  for (const m of layers ? measures : []) draws.push(chart(grid, `${m.short}, every head`, () => byHead(m), {log: true, bounds: m.bounds, x: "block", ticks: blocks}));
+  for (const m of layers ? measures : []) draws.push(chart(grid, `${m.short}, every head`, () => byHead(m), {file: m.field + " across depth", log: true, bounds: m.bounds, x: "block", ticks: blocks}));
   for (const n of groupNames.length ? norms : []) draws.push(chart(grid, n.title, () => byGroup(n), {log: n.key !== "weight", x: "block", ticks: places}));
   const tell = () => { say.textContent = runs.map(r => { const row = moment(r); return `${r.name}: step ${row ? row.step : "–"}`; }).join(" · "); };
   slider.oninput = () => { chosen = +slider.value < 1000 ? slider.value / 1000 * end() : undefined; tell(); draws.forEach(d => d()); };
@@ -166,30 +194,32 @@ function build() {
 
   for (const m of layers ? measures : []) {
     const grid = section(m.title, () => m.text() + " Thick: mean over heads; thin: each head. Logarithmic scale.");
-    for (let l = 0; l < layers; ++l) curves(grid, `Block ${l + 1}`, () => byBlock(m, l), {log: true, bounds: m.bounds});
+    for (let l = 0; l < layers; ++l) curves(grid, `Block ${l + 1}`, () => byBlock(m, l), {of: m.short, file: `${m.field} block ${l + 1}`, log: true, bounds: m.bounds});
   }
+  if (layers) furtherMeasures();
   for (const n of groupNames.length ? norms : []) {
     const grid = section(`${n.title}, by block`, n.text);
     for (const g of groupNames)
-      curves(grid, groupTitle(g), () => runs.map(r => over(r, r.train.filter(x => x.parameters), x => groupNorm(r, x, g, n.key))), {log: n.key !== "weight"});
+      curves(grid, groupTitle(g), () => runs.map(r => over(r, r.train.filter(x => x.parameters), x => groupNorm(r, x, g, n.key))), {of: n.short, file: `${n.key} ${groupTitle(g)}`, log: n.key !== "weight"});
   }
   if (layers || groupNames.length) acrossDepth();
   recordings();
 
   const tables = plain("Tables");
-  const statistics = ["fro", "jacobian", "grad_a", "grad_s", "score_rms", "row_sum", "min", "max", "negative_share", "entropy"];
   if (layers)
     cells(folded(tables, "Attention at the last logged step, mean over heads and batch", true),
-          ["run", "block", "‖A‖_F", "‖∂A/∂S‖_F", "‖∂L/∂A‖_F", "‖∂L/∂S‖_F", "score rms", "row sum", "min a", "max a", "negative share", "entropy"],
-          () => runs.flatMap(r => ((last(r.train) || {}).attention || []).map((a, l) => [r.label, String(l + 1), ...statistics.map(k => a[k] ? number(mean(a[k])) : "–")])));
+          ["run", "block", ...statistics.map(m => m.short)],
+          () => runs.flatMap(r => ((last(r.train) || {}).attention || []).map((a, l) => [r.label, String(l + 1), ...statistics.map(m => a[m.field] ? number(mean(a[m.field])) : "–")])));
   if (layers)
-    cells(folded(tables, "Attention at the last logged step, every head"), ["run", "block", "head", ...statistics],
-          () => runs.flatMap(r => ((last(r.train) || {}).attention || []).flatMap((a, l) => a.fro.map((_, h) => [r.label, String(l + 1), String(h + 1), ...statistics.map(k => a[k] ? number(a[k][h]) : "–")]))));
+    cells(folded(tables, "Attention at the last logged step, every head"), ["run", "block", "head", ...statistics.map(m => m.short)],
+          () => runs.flatMap(r => ((last(r.train) || {}).attention || []).flatMap((a, l) => a.fro.map((_, h) => [r.label, String(l + 1), String(h + 1), ...statistics.map(m => a[m.field] ? number(a[m.field][h]) : "–")]))));
   if (groupNames.length)
     cells(folded(tables, "Every parameter at the last logged step"), ["run", "parameter", "weight norm", "gradient norm", "update / weight"],
           () => runs.flatMap(r => { const row = last(r.train); return (r.parameters || []).map((name, i) => [r.label, name, ...norms.map(n => row && row.parameters ? number(row.parameters[n.key][i]) : "–")]); }));
   const what = plain("What the runs were", runs.length > 1 ? "config.json of each; bold where they differ." : "config.json.");
-  const settings = () => [...new Set(runs.flatMap(r => Object.keys(r.config)))].map(k => [k, ...runs.map(r => String(r.config[k] ?? "–"))]);
+  const meanings = {image: "the data set's", channels: "the data set's", classes: "the data set's", init_std: "0.02 √(768/width)", steps: "no limit", threads: "all cores"};
+  const setting = (k, v) => v === 0 && meanings[k] ? `0: ${meanings[k]}` : v === undefined ? "–" : String(v);
+  const settings = () => [...new Set(runs.flatMap(r => Object.keys(r.config)))].map(k => [k, ...runs.map(r => setting(k, r.config[k]))]);
   const body = cells(what, ["", ...runs.map(r => r.name)], settings);
   show(() => { for (const row of body.rows) if (new Set([...row.cells].slice(1).map(c => c.textContent)).size > 1) row.className = "differs"; });
 }

@@ -68,7 +68,7 @@ NORMA_INLINE void finish_group(const T* sum, int64_t ld_sum, T* c, int64_t ldc, 
   if (e) {
     const int64_t ld = e->ld;
     if (e->bias) each<count>([&](int i) { x[i] += load(e->bias + j + i % V * w); });
-    if (e->pre) each<count>([&](int i) { store(e->pre + offset + at(ld, i), x[i]); });
+    if (e->pre) each<count>([&](int i) { stream(e->pre + offset + at(ld, i), x[i]); });  // for the backward pass
     if (e->gelu) gelu(x);
     if (e->gelu_pre) {
       Vec<T> slope[count];
@@ -103,6 +103,16 @@ void finish(int64_t m, int64_t n, const T* sum, int64_t ld_sum, T* c, int64_t ld
   }
 }
 
+/// Asks for the lines of R rows of a micro-tile, so that they are there when its sums are finished.
+template <class T, int R, int intent>
+NORMA_INLINE void prefetch_rows(const T* p, int64_t ld) {
+  constexpr int line = 64 / sizeof(T);
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i)
+#pragma GCC unroll 16
+    for (int j = 0; j < tile_columns<T>; j += line) __builtin_prefetch(p + i * ld + j, intent);
+}
+
 /// One micro-tile of MR rows and n <= tile_columns columns.
 template <class T, int MR>
 void tile(int64_t k, const T* a, int64_t row, int64_t col, const T* b, int64_t n, T* c, int64_t ldc, bool accumulate,
@@ -113,6 +123,8 @@ void tile(int64_t k, const T* a, int64_t row, int64_t col, const T* b, int64_t n
   for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 16
     for (int v = 0; v < NV; ++v) sum[i][v] = Vec<T>{};
+  prefetch_rows<T, MR, 1>(c, ldc);
+  if (e && e->residual) prefetch_rows<T, MR, 0>(e->residual, e->ld);
 #pragma GCC unroll 4
   for (; k > 0; --k) {
     Vec<T> x[NV];
@@ -127,7 +139,7 @@ void tile(int64_t k, const T* a, int64_t row, int64_t col, const T* b, int64_t n
     a += col;
     b += NV * w;
   }
-  if (n == NV * w && !(e && (e->pre || e->gelu || e->gelu_pre))) {
+  if (n == NV * w) {
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 16
@@ -158,23 +170,39 @@ TileFunction<T> tile_of(int rows, std::integer_sequence<int, row_counts...>) {
   return functions[rows - 1];
 }
 
+/// An epilogue with a gelu takes longer than some products: it is computed for a strip of C at once, nr columns wide, whose sums wait
+/// in the first-level cache. In every tile, its beginning and its end would each leave the arithmetic units waiting.
+constexpr int64_t strip_rows = 96 / tile_rows * tile_rows;
+
 template <class T>
 void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, const T* panels, T* c, int64_t ldc, bool accumulate,
            const Epilogue<T>* e) {
   constexpr int nr = tile_columns<T>;
-  const int rest = static_cast<int>(m % tile_rows);
-  const TileFunction<T> last =
-      rest ? tile_of<T>(rest, std::make_integer_sequence<int, tile_rows>{}) : tile<T, tile_rows>;
-  for (int64_t j = 0; j < n; j += nr) {
-    const T* panel = panels + j * k;  // stays in the first-level cache while the rows of A pass by
-    for (int64_t i = 0; i < m; i += tile_rows) {
-      const TileFunction<T> f = i + tile_rows <= m ? tile<T, tile_rows> : last;
-      Epilogue<T> here;
-      if (e) here = at(*e, i, j);
-      f(k, a.data + i / tile_rows * a.tile, a.row, a.col, panel, least(nr, n - j), c + i * ldc + j, ldc, accumulate,
-        e ? &here : nullptr);
+  alignas(64) T sums[strip_rows * nr];
+  const bool apart = e && (e->pre || e->gelu || e->gelu_pre);
+  for (int64_t i0 = 0; i0 < m; i0 += strip_rows)
+    for (int64_t j = 0; j < n; j += nr) {
+      const T* panel = panels + j * k;  // stays in the first-level cache while the rows of A pass by
+      const int64_t end = least(m, i0 + strip_rows), width = least(nr, n - j);
+      for (int64_t i = i0; i < end; i += tile_rows) {
+        const int rows = static_cast<int>(least(tile_rows, end - i));
+        const TileFunction<T> f =
+            rows == tile_rows ? tile<T, tile_rows> : tile_of<T>(rows, std::make_integer_sequence<int, tile_rows>{});
+        const T* from = a.data + i / tile_rows * a.tile;
+        Epilogue<T> here;
+        if (apart) {
+          f(k, from, a.row, a.col, panel, nr, sums + (i - i0) * nr, nr, false, nullptr);
+          if (e->gelu_pre) prefetch_rows<T, tile_rows, 0>(e->gelu_pre + i * e->ld + j, e->ld);
+        } else {
+          if (e) here = at(*e, i, j);
+          f(k, from, a.row, a.col, panel, width, c + i * ldc + j, ldc, accumulate, e ? &here : nullptr);
+        }
+      }
+      if (!apart) continue;
+      const Epilogue<T> here = at(*e, i0, j);
+      finish<T>(end - i0, width, sums, nr, c + i0 * ldc + j, ldc, accumulate, &here);
     }
-  }
+  if (apart && e->pre) end_stream();
 }
 
 /// W x W elements, W = lanes: out[j * out_row + i] = in[i * in_row + j], by log2 W rounds of interleaving.

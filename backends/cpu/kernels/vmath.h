@@ -1,8 +1,8 @@
 // Elementary functions of a vector register. For float: own polynomials (minimax fits, relative error below half an ulp of the
 // result), branch-free, so that they run at the speed of the arithmetic units; for double: libm, lane by lane.
 //
-// Measured against long double over dense samples of the whole range and at the edges (tests/test_vmath.cpp), in ulp:
-//   exp 1.1, exp_fast 1.1, log 0.9, tanh 1.4, erf 1.5, sin 1.6, cos 1.6, sigmoid 2.7, gelu 6; gelu_grad 2.5e-7 absolute.
+// Bounds in ulp, held against long double over dense samples of the whole range and at the edges (tests/test_vmath.cpp):
+//   exp, log, tanh, erf, sin, cos 1; exp_fast 1.1; gelu 4 over [-8, 8]; sigmoid 3; gelu_grad 2.5e-7 absolute.
 // NaN gives NaN; infinities give the limit (gelu(-inf) = -0); results too small for a normal float are denormal, not zero,
 // except in exp_fast.
 #pragma once
@@ -36,10 +36,13 @@ constexpr float round_magic = 12582912.0f;
 /// ln 2 = high + low; high has 9 bits, so that n * high is exact also without a fused multiply-add.
 constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f, log2_e = 1.44269504f;
 
-/// exp(r) for |r| <= ln 2 / 2.
+/// exp(r) for |r| <= ln 2 / 2. `exact`: what 1 + r loses is added to the small terms.
+template <bool exact>
 NORMA_INLINE F exp_reduced(F r) {
   constexpr float c[] = {4.999999404e-01f, 1.666652113e-01f, 4.166836664e-02f, 8.368640207e-03f, 1.381518203e-03f};
-  return fma(r * r, poly(r, c), r) + 1.0f;
+  if (!exact) return fma(r * r, poly(r, c), r) + 1.0f;
+  const F sum = r + 1.0f, lost = r - (sum - 1.0f);
+  return fma(r * r, poly(r, c), lost) + sum;
 }
 
 NORMA_INLINE F exp(F x) {
@@ -49,7 +52,7 @@ NORMA_INLINE F exp(F x) {
   const F r = fma(n, splat(-ln2_low), fma(n, splat(-ln2_high), x));
   const I i = (I)t - (I)splat(round_magic);
   const I half = i >> 1;  // 2^n in two steps: n reaches from -150 to 128
-  return exp_reduced(r) * (F)((half + 127) << 23) * (F)((i - half + 127) << 23);
+  return exp_reduced<true>(r) * (F)((half + 127) << 23) * (F)((i - half + 127) << 23);
 }
 
 /// exp for x <= 88, as softmax needs it: results below exp(-86.9) = 1.8e-38 are 0, so exp_fast(-inf) = 0.
@@ -58,7 +61,7 @@ NORMA_INLINE F exp_fast(F x) {
   const F t = fma(x, splat(log2_e), splat(round_magic));
   const F n = t - round_magic;
   const F r = fma(n, splat(-ln2_low), fma(n, splat(-ln2_high), x));
-  return (F)(((U)exp_reduced(r) + ((U)t << 23)) & ~(U)zero);
+  return (F)(((U)exp_reduced<false>(r) + ((U)t << 23)) & ~(U)zero);
 }
 
 NORMA_INLINE F log(F x) {
@@ -80,52 +83,64 @@ NORMA_INLINE F log(F x) {
   return x >= 0.0f ? y : splat(__builtin_nanf(""));
 }
 
-/// Q(a) = 1 - Phi(a) and exp(-a^2/2) of the normal distribution for 0 <= a <= 15, both times 2^40 (they are tiny).
+// Where the last half ulp would be lost in floats, the rest is computed in doubles and rounded once.
+typedef double Wide __attribute__((vector_size(2 * register_bytes)));  // as many doubles as F has floats
+NORMA_INLINE Wide to_wide(F x) { return __builtin_convertvector(x, Wide); }
+NORMA_INLINE F from_wide(Wide x) { return __builtin_convertvector(x, F); }
+template <int n>
+NORMA_INLINE Wide wide_poly(Wide x, const double (&c)[n]) {
+  Wide p = x * c[n - 1] + c[n - 2];
+#pragma GCC unroll 16
+  for (int i = n - 3; i >= 0; --i) p = p * x + c[i];
+  return p;
+}
+
+/// For 0 <= a <= 15: Q(a) = 1 - Phi(a), or a Q(a), is tail power; exp(-a^2/2) is exponential power 2^-40. The power of 2 is left
+/// for the last multiply-add: one operation and one rounding less.
 template <int n>
 struct NormalTail {
-  F tail[n], exponential[n];
+  F tail[n], exponential[n], power[n];
 };
 constexpr int tail_shift = 40;
 constexpr float tail_scale = 0x1p-40f;
 
 /// The chain from a to its tail is about a hundred cycles long: n registers go through it step by step together, so that
 /// the processor always finds work. The bits are the same for every n.
-template <int n>
+template <bool times_a, int n>
 NORMA_INLINE NormalTail<n> normal_tail(const F (&a)[n]) {
   constexpr float e[] = {1.0f,             -0.5f,            1.249999851e-01f, -2.083304152e-02f,
                          2.604251495e-03f, -2.616890415e-04f, 2.162874807e-05f};
   // Q(a) exp(a^2/2) (a + k) is a polynomial of u = (a - k) / (a + k) (Shepherd and Laframboise, 1981).
   constexpr float k = 2.85f;
-  constexpr float q[] = {7.232623100e-01f,  -4.889767468e-01f, 2.017691880e-01f, -2.836988494e-02f, -1.475169417e-02f,
-                         4.899884574e-03f,  2.006583381e-03f,  -5.926557351e-04f, -3.258980578e-04f};
-  F inverse[n], u[n], w[n], t[n];
+  constexpr float q[] = {7.232623100e-01f, -4.889765680e-01f, 2.017695755e-01f,  -2.837465145e-02f, -1.475808863e-02f, 4.930239171e-03f,
+                         2.038686303e-03f, -6.624827511e-04f, -3.928711521e-04f, 5.294522998e-05f,  4.982263636e-05f};
+  F v[n], u[n], w[n], t[n];
   NormalTail<n> out;
-  each<n>([&](int i) { inverse[i] = 1.0f / (a[i] + k); });
+  // With v = a / (a + k) its rounding errors hardly reach the product a Q, since u = 2 v - 1.
+  each<n>([&](int i) { v[i] = (times_a ? a[i] : splat(1.0f)) / (a[i] + k); });
   each<n>([&](int i) {
-    // a^2 to twice the precision: its rounding error would show in the exponential.
-#if defined(__FMA__) || defined(__aarch64__)
+    // exp(-a^2/2) = 2^m exp(-w/2), w = a^2 + m 2 ln 2. a^2 must not be rounded by itself: the error would show in the exponential.
     const F square = a[i] * a[i];
-    const F rest = fma(a[i], a[i], -square);
-#else
-    const F head = (F)((I)a[i] & ~0xfff);
-    const F square = head * head;
-    const F rest = (a[i] + head) * (a[i] - head);
-#endif
-    // exp(-a^2/2) = 2^m exp(-w/2), w = a^2 + m 2 ln 2
     t[i] = fma(square, splat(-0.5f * log2_e), splat(round_magic + tail_shift));
     const F m = t[i] - (round_magic + tail_shift);
-    w[i] = fma(m, splat(2 * ln2_low), fma(m, splat(2 * ln2_high), square)) + rest;
+#if defined(__FMA__) || defined(__aarch64__)
+    w[i] = fma(m, splat(2 * ln2_low), fma(a[i], a[i], m * (2 * ln2_high)));  // the product with m is exact
+#else
+    const F head = (F)((I)a[i] & ~0xfff);
+    w[i] = fma(m, splat(2 * ln2_low), fma(m, splat(2 * ln2_high), head * head)) + (a[i] - head) * (a[i] + head);
+#endif
   });
   F x[n], y[n];
-  each<n>([&](int i) { u[i] = fma(inverse[i], splat(-2 * k), splat(1.0f)); });
-  each<n>([&](int i) { x[i] = splat(e[6]), y[i] = splat(q[8]); });
-  each<6>([&](int step) {
+  each<n>([&](int i) { u[i] = times_a ? fma(v[i], splat(2.0f), splat(-1.0f)) : fma(v[i], splat(-2 * k), splat(1.0f)); });
+  each<n>([&](int i) { x[i] = splat(e[6]), y[i] = splat(q[10] * tail_scale); });
+  each<5>([&](int step) {
     each<n>([&](int i) { x[i] = fma(x[i], w[i], splat(e[5 - step])); });
-    each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[7 - step])); });
+    each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[9 - step] * tail_scale)); });
   });
-  each<2>([&](int step) { each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[1 - step])); }); });
-  each<n>([&](int i) { out.exponential[i] = (F)((U)x[i] + ((U)t[i] << 23)); });
-  each<n>([&](int i) { out.tail[i] = y[i] * inverse[i] * out.exponential[i]; });
+  each<5>([&](int step) { each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[4 - step] * tail_scale)); }); });
+  each<n>([&](int i) { x[i] = x[i] * w[i], y[i] = y[i] * v[i]; });  // exp(-w/2) - 1: one rounding less in the tail
+  each<n>([&](int i) { out.exponential[i] = x[i] + 1.0f, out.tail[i] = fma(y[i], x[i], y[i]); });
+  each<n>([&](int i) { out.power[i] = (F)((U)splat(1.0f) + ((U)t[i] << 23)); });
   return out;
 }
 
@@ -134,8 +149,8 @@ template <int n>
 NORMA_INLINE void gelu(F (&x)[n]) {
   F a[n];
   each<n>([&](int i) { a[i] = vmin(splat(15.0f), abs(x[i])); });
-  const NormalTail<n> normal = normal_tail(a);
-  each<n>([&](int i) { x[i] = fma(a[i] * normal.tail[i], splat(-tail_scale), vmax(splat(0.0f), x[i])); });
+  const NormalTail<n> normal = normal_tail<true>(a);
+  each<n>([&](int i) { x[i] = fma(-normal.tail[i], normal.power[i], vmax(splat(0.0f), x[i])); });
 }
 NORMA_INLINE F gelu(F x) {
   F one[1] = {x};
@@ -148,10 +163,10 @@ template <int n>
 NORMA_INLINE void gelu_grad(F (&x)[n]) {
   F a[n];
   each<n>([&](int i) { a[i] = vmin(splat(15.0f), abs(x[i])); });
-  const NormalTail<n> normal = normal_tail(a);
+  const NormalTail<n> normal = normal_tail<false>(a);
   each<n>([&](int i) {
-    const F lower = fma(a[i] * -0.39894228f, normal.exponential[i], normal.tail[i]);  // for -a, times 2^40
-    x[i] = x[i] >= 0.0f ? fma(lower, splat(-tail_scale), splat(1.0f)) : lower * tail_scale;
+    const F lower = fma(a[i] * (-0.39894228f * tail_scale), normal.exponential[i], normal.tail[i]);  // for -a, over the power
+    x[i] = fma(x[i] >= 0.0f ? -lower : lower, normal.power[i], x[i] >= 0.0f ? splat(1.0f) : F{});
   });
 }
 NORMA_INLINE F gelu_grad(F x) {
@@ -163,20 +178,32 @@ NORMA_INLINE F gelu_grad(F x) {
 NORMA_INLINE F erf(F x) {
   constexpr float c[] = {1.283791661e-01f,  -3.761262596e-01f, 1.128358543e-01f, -2.685381472e-02f,
                          5.188330077e-03f, -8.010199526e-04f, 7.853840361e-05f};
+  // erf(2.425 + 1.575 t), to 1e-9; it rounds to 1 from 3.9 on
+  constexpr double d[] = {9.993952355734e-01, 4.963777960484e-03, -1.895874079557e-02, 4.416917542712e-02, -6.866812774352e-02,
+                          7.203534521040e-02, -4.632502788424e-02, 8.038307225059e-03, 1.710719435513e-02, -1.855253032316e-02,
+                          6.282673756653e-03, 3.539250671007e-03, -4.198868941671e-03, 7.589575343374e-04, 6.996851123233e-04,
+                          -2.863230825199e-04};
   const F a = abs(x);
   const F small = fma(x, poly(x * x, c), x);
-  const F scaled[1] = {vmin(splat(6.0f), a * 1.41421356f)};
-  const F large = fma(normal_tail(scaled).tail[0], splat(-2 * tail_scale), splat(1.0f));
-  return a >= 1.0f ? copysign(large, x) : small;
+  const F capped = a < 4.0f ? a : splat(4.0f);
+  const F large = from_wide(wide_poly((to_wide(capped) - 2.425) / 1.575, d));
+  return x != x ? x : a >= 0.9f ? copysign(large, x) : small;
 }
 
 NORMA_INLINE F tanh(F x) {
   constexpr float c[] = {-3.333328366e-01f, 1.333146691e-01f, -5.374139175e-02f, 2.064376324e-02f, -5.709578283e-03f};
+  // exp(r) for |r| <= ln 2 / 2, to 3e-9
+  constexpr double e[] = {1.000000000000e+00, 1.000000037943e+00, 5.000000047401e-01, 1.666641450717e-01, 4.166635163848e-02,
+                          8.375210201006e-03, 1.394121309740e-03};
   const F a = abs(x);
   const F s = x * x;
   const F small = fma(x * s, poly(s, c), x);
-  const F large = 1.0f - 2.0f / (exp_fast(vmin(splat(10.0f), a) * 2.0f) + 1.0f);
-  return copysign(a >= 0.625f ? large : small, x);
+  const F twice = a < 10.0f ? a * 2.0f : splat(20.0f);
+  const F n = fma(twice, splat(log2_e), splat(round_magic)) - round_magic;
+  const Wide r = to_wide(twice) - to_wide(n) * 0.69314718055994531;
+  const F power = (F)((__builtin_convertvector(n, I) + 127) << 23);
+  const F large = from_wide(1.0 - 2.0 / (wide_poly(r, e) * to_wide(power) + 1.0));
+  return x != x ? x : copysign(a >= 0.55f ? large : small, x);
 }
 
 NORMA_INLINE F sigmoid(F x) {
@@ -187,19 +214,17 @@ NORMA_INLINE F sigmoid(F x) {
 
 /// sin(x + quarter pi / 2).
 NORMA_INLINE F sin_shifted(F x, int quarter) {
-  constexpr float s[] = {-1.666665524e-01f, 8.332180791e-03f, -1.951752638e-04f};
-  constexpr float c[] = {4.166664556e-02f, -1.388736884e-03f, 2.443851736e-05f};
-  typedef double Wide __attribute__((vector_size(2 * register_bytes)));
+  // sin(r) / r and cos(r) as polynomials of r^2, to 3e-9 and 5e-11
+  constexpr double s[] = {9.999999968930e-01, -1.666665057816e-01, 8.332030613940e-03, -1.950323439176e-04};
+  constexpr double c[] = {9.999999999520e-01, -4.999999961177e-01, 4.166661639300e-02, -1.388660894682e-03, 2.437899362425e-05};
   // The reduction by multiples of pi/2 happens in double, where the three parts of pi/2 multiply exactly.
   const F inside = abs(x) < 1e8f ? x : splat(0.0f);
-  const Wide wide = __builtin_convertvector(inside, Wide);
+  const Wide wide = to_wide(inside);
   const Wide n = (wide * 0.63661977236758134 + 6755399441055744.0) - 6755399441055744.0;
   const Wide reduced = ((wide - n * 0x1.921fb5p+0) - n * 0x1.110b46p-26) - n * 0x1.1a62633145c07p-54;
-  const F r = __builtin_convertvector(reduced, F);
+  const Wide square = reduced * reduced;
   const I q = __builtin_convertvector(n, I) + quarter;
-  const F r2 = r * r;
-  const F sine = fma(r * r2, poly(r2, s), r);
-  const F cosine = fma(r2 * r2, poly(r2, c), fma(r2, splat(-0.5f), splat(1.0f)));
+  const F sine = from_wide(reduced * wide_poly(square, s)), cosine = from_wide(wide_poly(square, c));
   F y = (q & 1) != 0 ? cosine : sine;
   y = (F)((U)y ^ ((U)(q & 2) << 30));
   for (int i = 0; i < lanes<float>; ++i) {  // rare, and then libm

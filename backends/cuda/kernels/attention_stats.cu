@@ -7,7 +7,7 @@ namespace {
 NORMA_KERNEL void merge_kernel(AttentionProblem p, std::int32_t blocks, bool gradients) {
   const int s = static_cast<int>(thread_id());
   if (s >= attention_stats) return;
-  const bool gradient = s >= static_cast<int>(AttentionStat::grad_a2);
+  const bool gradient = s == static_cast<int>(AttentionStat::grad_a2) || s == static_cast<int>(AttentionStat::grad_s2);
   if (gradients && !gradient) return;
   const double* partial = p.partial_stats + std::int64_t{block_id().x} * blocks * attention_stats;
   double x = partial[s];

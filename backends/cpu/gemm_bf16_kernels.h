@@ -1,0 +1,48 @@
+// The raw-pointer kernels under gemm_bf16.cpp. Packed operands are made of 32-bit words: one element of k as a float, or two as a
+// pair of bf16 (the lower half comes first). `words` of them make up k; a missing last element is zero.
+#pragma once
+
+#include "backends/cpu/gemm_bf16.h"
+#include "backends/cpu/isa.h"
+
+namespace norma::cpu {
+
+using Word = std::uint32_t;
+
+/// A in blocks of mr rows: word w of row i of tile t lies at data[t * tile + i * row + w * col].
+struct Bf16Tiles {
+  const Word* data;
+  std::int64_t tile, row, col;
+};
+
+struct GemmBf16Table {
+  std::int64_t mr, nr;
+  std::int64_t depth;  // elements of k in a word: 1 or 2
+  /// B[k, n] -> panels of nr columns, each [words][nr], panel_step words apart, the last one padded with zeros.
+  void (*pack_weight)(std::int64_t k, std::int64_t n, Matrix<const float> b, Word* panels, std::int64_t panel_step);
+  void (*pack_activation)(std::int64_t k, std::int64_t n, Matrix<const Bf16Bits> b, bool gelu, Word* panels,
+                          std::int64_t panel_step);
+  /// A[m, k] with dense rows -> rows of `words`.
+  void (*pack_rows)(std::int64_t m, std::int64_t k, Matrix<const Bf16Bits> a, Word* rows);
+  /// A[m, k] with dense columns -> tiles [words][mr], and some words behind them; adds the sums of the rows to row_sums[m]
+  /// unless null.
+  void (*pack_columns)(std::int64_t m, std::int64_t k, Matrix<const Bf16Bits> a, Word* tiles, float* row_sums);
+  /// sums[m, nr] = A panel (+ sums when accumulate).
+  void (*multiply)(std::int64_t m, std::int64_t words, Bf16Tiles a, const Word* panel, float* sums, std::int64_t ld_sums,
+                   bool accumulate);
+  /// c[m, n] = epilogue(sums), n <= nr; the epilogue's pointers stand at element (0, 0) of c.
+  void (*finish)(std::int64_t m, std::int64_t n, const float* sums, std::int64_t ld_sums, Bf16Bits* c, std::int64_t ldc,
+                 const Bf16Epilogue& epilogue);
+  /// out[i] = parts[i] + parts[step + i] + ..., in this order.
+  void (*add_up)(std::int64_t count, std::int64_t size, const float* parts, std::int64_t step, float* out);
+};
+/// What pack_columns may write behind the last tile.
+constexpr std::int64_t pack_slack = 16;
+
+struct GemmBf16Kernels {
+  GemmBf16Table widened, pairs;
+  Bf16Form faster;
+};
+NORMA_DECLARE_BF16_KERNELS(GemmBf16Kernels, gemm_bf16_kernels)
+
+}  // namespace norma::cpu

@@ -1,0 +1,82 @@
+#include "backends/cpu/linear_bf16.h"
+
+#include "backends/cpu/gemm_bf16.h"
+#include "backends/cpu/matrix_rows.h"
+#include "backends/cpu/parallel.h"
+
+namespace norma::cpu {
+namespace {
+
+constexpr int sums_slot = 8;  // of scratch()
+
+/// The dtypes of core/backend.h, and dense last axes everywhere. With --gemm openblas the composition runs, in f32.
+bool covered(std::initializer_list<const View*> activations, std::initializer_list<const View*> parameters) {
+  if (gemm_provider() != GemmProvider::own) return false;
+  for (const View* x : activations)
+    if (x && (x->dtype != DType::bf16 || !as_dense_rows(*x))) return false;
+  for (const View* x : parameters)
+    if (x && (x->dtype != DType::f32 || !as_dense_rows(*x))) return false;
+  return true;
+}
+
+Bf16Bits* bits(const View* x) { return x ? reinterpret_cast<Bf16Bits*>(x->as<bf16>()) : nullptr; }
+
+/// sums[j] = sum over the rows of x[., j]: blocks of rows side by side, then their sums in order.
+void sum_rows(const View& x, const MatrixRows& r, float* sums) {
+  constexpr Index block = 256;
+  const Index blocks = std::max<Index>(1, (r.rows + block - 1) / block);
+  float* part = scratch<float>(sums_slot, blocks * r.columns);
+  parallel_tasks(blocks, [&](Index i) {
+    float* mine = part + i * r.columns;
+    std::fill_n(mine, r.columns, 0.0f);
+    for (Index row = i * block; row < std::min(r.rows, (i + 1) * block); ++row)
+      for (Index j = 0; j < r.columns; ++j) mine[j] += static_cast<float>(x.as<bf16>()[row * r.row + j]);
+  });
+  for (Index j = 0; j < r.columns; ++j) {
+    sums[j] = part[j];
+    for (Index i = 1; i < blocks; ++i) sums[j] += part[i * r.columns + j];
+  }
+}
+
+}  // namespace
+
+bool linear_bf16(const Linear& args) {
+  if (!covered({&args.x, &args.y, args.residual, args.pre}, {&args.weight, args.bias})) return false;
+  const MatrixRows x = *as_rows(args.x), w = *as_rows(args.weight), y = *as_rows(args.y);
+  Bf16Epilogue e;
+  e.ld = y.row;
+  for (const View* other : {args.residual, args.pre}) {  // they share one leading dimension
+    if (!other) continue;
+    e.ld = as_rows(*other)->row;
+    if (args.residual && args.pre && e.ld != as_rows(*args.residual)->row) return false;
+  }
+  e.bias = args.bias ? args.bias->as<float>() : nullptr;
+  e.gelu = args.gelu, e.pre = bits(args.pre), e.residual = bits(args.residual);
+  gemm_bf16(x.rows, w.rows, x.columns, {bits(&args.x), x.row, 1}, {args.weight.as<float>(), 1, w.row}, bits(&args.y), y.row, e);
+  return true;
+}
+
+bool linear_backward_bf16(const LinearBackward& args) {
+  const View *x = args.dweight ? args.x : nullptr, *weight = args.dx ? args.weight : nullptr;
+  const View* pre = args.dx ? args.gelu_pre : nullptr;
+  if (!covered({&args.dy, x, pre, args.dx}, {weight, args.dweight, args.dbias})) return false;
+  const MatrixRows dy = *as_rows(args.dy);
+  if (args.dx) {
+    const MatrixRows w = *as_rows(*weight), dx = *as_rows(*args.dx);
+    Bf16Epilogue e;
+    if (pre) e.gelu_pre = bits(pre), e.ld = as_rows(*pre)->row;
+    gemm_bf16(dy.rows, w.columns, dy.columns, {bits(&args.dy), dy.row, 1}, {weight->as<float>(), w.row, 1}, bits(args.dx), dx.row,
+              e);
+  }
+  float* sums = args.dbias ? args.dbias->as<float>() : nullptr;
+  if (args.dweight && args.dweight->numel() > 0) {
+    const MatrixRows in = *as_rows(*x), dw = *as_rows(*args.dweight);
+    gemm_bf16_long(dy.columns, in.columns, dy.rows, {bits(&args.dy), 1, dy.row}, {bits(x), in.row, 1}, args.x_is_pre_gelu,
+                   args.dweight->as<float>(), dw.row, sums);
+  } else if (sums) {
+    sum_rows(args.dy, dy, sums);
+  }
+  return true;
+}
+
+}  // namespace norma::cpu

@@ -1,0 +1,11 @@
+// Linear layers of mixed precision; linear.cpp hands them over. False declines, as the verbs do.
+#pragma once
+
+#include "core/backend.h"
+
+namespace norma::cpu {
+
+bool linear_bf16(const Linear& args);
+bool linear_backward_bf16(const LinearBackward& args);
+
+}  // namespace norma::cpu

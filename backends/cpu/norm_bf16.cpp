@@ -1,0 +1,95 @@
+// The f32 kernels on a few rows at a time, which are widened into the first cache and rounded out of it.
+#include "backends/cpu/norm_bf16.h"
+
+#include "backends/cpu/bf16_rows.h"
+
+namespace norma::cpu {
+namespace {
+
+constexpr int slot = 9;  // of scratch()
+
+/// Rows of n floats that a piece of this many operands takes: half of the first cache.
+Index piece_rows(Index n, Index operands) { return std::max<Index>(1, 4096 / std::max<Index>(1, n * operands)); }
+
+/// body(first, count, buffer) over rows in pieces; the buffer holds `operands` times piece_rows(n, operands) rows.
+template <class Body>
+void pieces(Index begin, Index end, Index n, Index operands, Body&& body) {
+  const Index most = piece_rows(n, operands);
+  float* buffer = scratch<float>(slot, std::max<Index>(1, operands * most * n));
+  for (Index i = begin; i < end; i += most) body(i, std::min(most, end - i), buffer);
+}
+
+const bf16* row(const View& x, const Rows& rows, Index i) { return x.as<bf16>() + i * rows.step; }
+bf16* row_out(const View& x, const Rows& rows, Index i) { return x.as<bf16>() + i * rows.step; }
+
+}  // namespace
+
+void softmax_bf16(const View& x, const Rows& from, const View& y, const Rows& to, bool log) {
+  const Index n = from.n;
+  parallel_for(from.count, rows_per_task(n), [&](Index begin, Index end) {
+    pieces(begin, end, n, 1, [&](Index i, Index count, float* wide) {
+      widen_rows(count, n, row(x, from, i), from.step, wide);
+      NORMA_KERNELS(norm_kernels).f32.softmax(count, n, wide, n, wide, n, log);
+      narrow_rows(count, n, wide, row_out(y, to, i), to.step);
+    });
+  });
+}
+
+void softmax_backward_bf16(const View& y, const Rows& value, const View& dy, const Rows& from, const View& dx, const Rows& to,
+                           bool log) {
+  const Index n = value.n;
+  parallel_for(value.count, rows_per_task(n), [&](Index begin, Index end) {
+    pieces(begin, end, n, 2, [&](Index i, Index count, float* wide) {
+      float* gradient = wide + count * n;
+      widen_rows(count, n, row(y, value, i), value.step, wide);
+      widen_rows(count, n, row(dy, from, i), from.step, gradient);
+      NORMA_KERNELS(norm_kernels).f32.softmax_backward(count, n, wide, n, gradient, n, gradient, n, log);
+      narrow_rows(count, n, gradient, row_out(dx, to, i), to.step);
+    });
+  });
+}
+
+void layer_norm_bf16(const LayerNorm& args, const Rows& from, const Rows& to) {
+  const Index n = from.n;
+  NormRows<float> all{};
+  all.n = n, all.x_row = all.y_row = n;
+  all.weight = data<float>(args.weight), all.bias = data<float>(args.bias);
+  all.eps = args.eps, all.rms = args.rms;
+  parallel_for(from.count, rows_per_task(n), [&](Index begin, Index end) {
+    pieces(begin, end, n, 1, [&](Index i, Index count, float* wide) {
+      widen_rows(count, n, row(args.x, from, i), from.step, wide);
+      NormRows<float> part = all;
+      part.rows = count;
+      part.x = part.y = wide;
+      part.mean = args.mean ? args.mean->as<float>() + i : nullptr;
+      part.rstd = args.rstd ? args.rstd->as<float>() + i : nullptr;
+      NORMA_KERNELS(norm_kernels).f32.layer_norm(part);
+      narrow_rows(count, n, wide, row_out(args.y, to, i), to.step);
+    });
+  });
+}
+
+void layer_norm_backward_bf16(const LayerNormBackward& args, const Rows& from, const Rows& gradient, const Rows& to) {
+  const Index n = from.n;
+  const bool wanted = args.dx.data != nullptr;
+  NormRows<float> all{};
+  all.n = n, all.x_row = all.dy_row = all.dx_row = n;
+  all.weight = data<float>(args.weight), all.rms = args.rms;
+  sum_over_blocks<float>(args, from.count, n, [&](Index first, Index rows, float* dweight, float* dbias) {
+    pieces(first, first + rows, n, 2, [&](Index i, Index count, float* wide) {
+      float* dy = wide + count * n;
+      widen_rows(count, n, row(args.x, from, i), from.step, wide);
+      widen_rows(count, n, row(args.dy, gradient, i), gradient.step, dy);
+      NormRows<float> part = all;
+      part.rows = count;
+      part.x = wide, part.dy = dy, part.dx = wanted ? dy : nullptr;  // an element of dx is written once those it needs are read
+      part.mean = args.mean ? args.mean->as<float>() + i : nullptr;
+      part.rstd = args.rstd->as<float>() + i;
+      part.dweight = dweight, part.dbias = dbias;
+      NORMA_KERNELS(norm_kernels).f32.layer_norm_backward(part);
+      if (wanted) narrow_rows(count, n, dy, row_out(args.dx, to, i), to.step);
+    });
+  });
+}
+
+}  // namespace norma::cpu
