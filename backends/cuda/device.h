@@ -18,12 +18,14 @@
 /// At most `threads` threads in a block, at least `blocks` blocks at a time on a multiprocessor.
 #define NORMA_BOUNDS(threads, blocks) __launch_bounds__(threads, blocks)
 #define NORMA_UNROLL _Pragma("unroll")
+#define NORMA_ROLLED _Pragma("unroll 1")  // long or rare bodies: one copy compiles faster
 #else
 #include "backends/cuda/emulator/emulator.h"
 #define NORMA_KERNEL static
 #define NORMA_DEVICE inline
 #define NORMA_BOUNDS(threads, blocks)
 #define NORMA_UNROLL
+#define NORMA_ROLLED
 #endif
 
 namespace norma::cuda {

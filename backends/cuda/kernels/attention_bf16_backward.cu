@@ -56,6 +56,8 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
     state[half].delta = reduce_lanes<4>(delta, Plus{});
     if (softmax && row < p.rows) state[half].shift = *head.lse(row);
   }
+  const bool masks = p.causal || head.mask || first + tile > p.rows;
+  const float keep_scale = p.drop ? p.keep_scale : 1;
   float dq[chunks * 2][4] = {}, sum[2] = {0, 0};
   float a2 = 0, s2 = 0;
   double a2_total = 0, s2_total = 0;
@@ -71,11 +73,15 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
         float s[mma_step / 8][4], da[mma_step / 8][4];
         multiply_rows<chunks>(q, tiles.passing[0] + at, p.d, s);
         if (pass == 1) multiply_rows<chunks>(dout, tiles.passing[1] + at, p.e, da);
+        const auto row_at = [&](int c) { return first + warp * 16 + lane / 4 + c % 4 / 2 * 8; };
+        const auto column_at = [&](int c) { return i * tile + step + c / 4 * 8 + 2 * (lane % 4) + c % 2; };
+        std::uint32_t visible = 0xffffu, kept = 0xffffu;
+        if (masks || i * tile + tile > p.keys) visible = bits_of(16, [&](int c) { return head.visible(row_at(c), column_at(c)); });
+        if (p.drop && pass == 1) kept = bits_of(16, [&](int c) { return head.kept(row_at(c), column_at(c)); });
         NORMA_UNROLL
         for (int c = 0; c < mma_step / 2; ++c) {
           const int n = c / 4, k = c % 4, half = k / 2;
-          const int row = first + warp * 16 + lane / 4 + 8 * half, column = i * tile + step + n * 8 + 2 * (lane % 4) + k % 2;
-          const bool seen = head.visible(row, column);
+          const bool seen = visible >> c & 1;
           const float score = s[n][k] * p.scale;
           if (pass == 0) {
             if (seen) sum[half] += phi_value<family>(p, score);
@@ -83,7 +89,7 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
           }
           s[n][k] = 0;
           if (!seen) continue;
-          const PairGradient g = differentiate<family>(p, state[half], score, p.drop ? da[n][k] * head.keep(row, column) : da[n][k]);
+          const PairGradient g = differentiate<family>(p, state[half], score, da[n][k] * (kept >> c & 1 ? keep_scale : 0));
           s[n][k] = g.ds;
           if constexpr (measure) a2 = std::fma(g.da, g.da, a2), s2 = std::fma(g.ds, g.ds, s2);
         }
@@ -149,6 +155,8 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) keys_kernel(AttentionProblem p) {
   };
   fetch_tile<chunks>(head.at<bf16>(p.k), p.k.row, first, p.keys, p.d, tiles.own[0]);
   fetch_tile<chunks>(head.at<bf16>(p.v), p.v.row, first, p.keys, p.e, tiles.own[1]);
+  const bool masks = p.causal || head.mask || first + tile > p.keys;
+  const float keep_scale = p.drop ? p.keep_scale : 1;
   float dk[chunks * 2][4] = {}, dv[chunks * 2][4] = {};
   const bf16 *k = tiles.own[0] + warp * 16 * mma_pitch<chunks>, *v = tiles.own[1] + warp * 16 * mma_pitch<chunks>;
   fetch(begin);
@@ -161,13 +169,18 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) keys_kernel(AttentionProblem p) {
       float s[mma_step / 8][4], da[mma_step / 8][4];
       multiply_rows<chunks>(k, tiles.passing[0] + at, p.d, s);
       multiply_rows<chunks>(v, tiles.passing[1] + at, p.e, da);
+      const auto row_at = [&](int c) { return i * tile + step + c / 4 * 8 + 2 * (lane % 4) + c % 2; };
+      const auto column_at = [&](int c) { return first + warp * 16 + lane / 4 + c % 4 / 2 * 8; };
+      std::uint32_t visible = 0xffffu, kept = 0xffffu;
+      if (masks || i * tile + tile > p.rows)
+        visible = bits_of(16, [&](int c) { return column_at(c) < p.keys && head.visible(row_at(c), column_at(c)); });
+      if (p.drop) kept = bits_of(16, [&](int c) { return head.kept(row_at(c), column_at(c)); });
       NORMA_UNROLL
       for (int c = 0; c < mma_step / 2; ++c) {
         const int n = c / 4, m = c % 4, place = step + n * 8 + 2 * (lane % 4) + m % 2;
-        const int row = i * tile + place, column = first + warp * 16 + lane / 4 + 8 * (m / 2);
         float a = 0, ds = 0;
-        if (column < p.keys && head.visible(row, column)) {
-          const float keep = p.drop ? head.keep(row, column) : 1;
+        if (visible >> c & 1) {
+          const float keep = kept >> c & 1 ? keep_scale : 0;
           const PairGradient g = differentiate<family>(p, tiles.rows[i % 2 * tile + place], s[n][m] * p.scale, da[n][m] * keep);
           a = g.a * keep, ds = g.ds;
         }

@@ -25,16 +25,10 @@ NORMA_DEVICE void weigh(const Head& head, Rows& r, float (&s)[tile / 8][4], int 
   const int t = static_cast<int>(thread_id()) % 4;
   const bool masks = p.causal || head.mask || start + tile > p.keys || r.row[1] >= p.rows;
   const bool normalised = softmax || p.normalize;
-  std::uint32_t seen[2] = {0xffffffffu, 0xffffffffu};  // bit 2 n + k: column 8 n + 2 t + k
-  if (masks) {
-    NORMA_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      seen[half] = 0;
-      NORMA_UNROLL
-      for (int c = 0; c < tile / 4; ++c)
-        if (head.visible(r.row[half], start + c / 2 * 8 + 2 * t + c % 2)) seen[half] |= 1u << c;
-    }
-  }
+  std::uint32_t seen[2] = {0xffffffffu, 0xffffffffu};  // bit c: column 8 (c / 2) + 2 t + c % 2
+  if (masks)
+    for (int half = 0; half < 2; ++half)
+      seen[half] = bits_of(tile / 4, [&](int c) { return head.visible(r.row[half], start + c / 2 * 8 + 2 * t + c % 2); });
   NORMA_UNROLL
   for (int half = 0; half < 2; ++half) {
     float shift = 0;
@@ -75,12 +69,9 @@ NORMA_DEVICE void weigh(const Head& head, Rows& r, float (&s)[tile / 8][4], int 
     }
     if (normalised && !settled) r.sum[half] += reduce_lanes<4>(part, Plus{});
     if (p.drop && last_pass) {
+      const std::uint32_t kept = bits_of(tile / 4, [&](int c) { return head.kept(r.row[half], start + c / 2 * 8 + 2 * t + c % 2); });
       NORMA_UNROLL
-      for (int n = 0; n < tile / 8; ++n) {
-        float first, second;
-        head.keep_pair(r.row[half], start + n * 8 + 2 * t, first, second);
-        s[n][2 * half] *= first, s[n][2 * half + 1] *= second;
-      }
+      for (int c = 0; c < tile / 4; ++c) s[c / 2][2 * half + c % 2] *= kept >> c & 1 ? p.keep_scale : 0;
     }
   }
 }

@@ -26,6 +26,7 @@ NORMA_DEVICE float phi_value(const AttentionProblem& p, float s) {
   if (family == Family::all && p.phi == Phi::sigmoid) return 1 / (1 + std::exp(-(s + p.bias)));
   if (family == Family::all && p.phi == Phi::relu) return s < 0 ? 0 : s;  // NaN stays
   float y = p.coefficient[p.degree];
+  NORMA_ROLLED
   for (int i = p.degree - 1; i >= 0; --i) y = std::fma(y, s, p.coefficient[i]);
   return y;
 }
@@ -39,6 +40,7 @@ NORMA_DEVICE float phi_slope(const AttentionProblem& p, float s) {
   if (family == Family::all && p.phi == Phi::sigmoid) return 1 / (1 + std::exp(-(s + p.bias))) / (1 + std::exp(s + p.bias));
   if (family == Family::all && p.phi == Phi::relu) return s > 0 ? 1 : 0;
   float y = 0;
+  NORMA_ROLLED
   for (int i = p.degree; i >= 1; --i) y = std::fma(y, s, static_cast<float>(i) * p.coefficient[i]);
   return y;
 }
@@ -100,18 +102,12 @@ struct Head {
     const float count = static_cast<float>(n > 1 ? n : 1);
     return p.factor / (p.row_scale == RowScale::inverse_visible ? count : std::sqrt(count));
   }
-  /// keep_scale, or 0 where dropout hides weight (i, j).
-  NORMA_DEVICE float keep(std::int32_t i, std::int32_t j) const {
+  /// Whether dropout leaves weight (i, j); keep: what it is then multiplied by, or 0.
+  NORMA_DEVICE bool kept(std::int32_t i, std::int32_t j) const {
     const auto index = static_cast<std::uint64_t>(((std::int64_t{b} * p.heads + h) * p.rows + i) * p.keys + j);
-    return keeps(p.stream.word(index), p.drop_below) ? p.keep_scale : 0;
+    return keeps(p.stream.word(index), p.drop_below);
   }
-  /// The same for columns j and j + 1.
-  NORMA_DEVICE void keep_pair(std::int32_t i, std::int32_t j, float& first, float& second) const {
-    const auto index = static_cast<std::uint64_t>(((std::int64_t{b} * p.heads + h) * p.rows + i) * p.keys + j);
-    const Philox block = p.stream.block(index / 4);
-    first = keeps(block[index % 4], p.drop_below) ? p.keep_scale : 0;
-    second = index % 4 == 3 ? keep(i, j + 1) : keeps(block[index % 4 + 1], p.drop_below) ? p.keep_scale : 0;
-  }
+  NORMA_DEVICE float keep(std::int32_t i, std::int32_t j) const { return kept(i, j) ? p.keep_scale : 0; }
   NORMA_DEVICE float* lse(std::int32_t i) const { return p.lse + b * p.lse_batch + h * p.lse_head + i * p.lse_row; }
 };
 
@@ -157,6 +153,15 @@ struct AttentionSums {
     at(AttentionStat::jac2) += p.phi == Phi::softmax ? a2 - 2 * x1 + a2 * a2 : p.normalize ? x1 * (1 + a2) - 2 * x2 : x1;
   }
 };
+
+/// Bit c of the result: test(c), for c < count up to 32. One copy of the test.
+template <class Test>
+NORMA_DEVICE std::uint32_t bits_of(int count, Test test) {
+  std::uint32_t bits = 0;
+  NORMA_ROLLED
+  for (int c = 0; c < count; ++c) bits |= (test(c) ? 1u : 0u) << c;
+  return bits;
+}
 
 NORMA_DEVICE double merge_stat(int s, double a, double b) {
   if (s == static_cast<int>(AttentionStat::min)) return Smaller{}(a, b);
