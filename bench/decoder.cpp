@@ -18,7 +18,7 @@ Tensor DecoderBlock::operator()(const Tensor& x) const {  // [B, T, C]
   return y + drop(mlp(norm2(y)));
 }
 
-Decoder::Decoder(const DecoderConfig& c, std::uint64_t seed) : drop_(c.dropout) {
+Decoder::Decoder(const DecoderConfig& c, std::uint64_t seed) : drop_(c.dropout), activations_(c.activations) {
   nn::Init init(seed);
   wte_ = nn::Embedding(c.vocabulary, c.width, init);
   wpe_ = init.trunc_normal({c.tokens, c.width}, 0.02);
@@ -29,9 +29,9 @@ Decoder::Decoder(const DecoderConfig& c, std::uint64_t seed) : drop_(c.dropout) 
 
 Tensor Decoder::operator()(const Tensor& tokens) const {
   const nn::Inside here(*this);
-  Tensor x = drop_(wte_(tokens) + wpe_);                      // [B, T, C]
+  Tensor x = drop_(cast(wte_(tokens) + wpe_, activations_));  // [B, T, C]
   for (const DecoderBlock& block : blocks_) x = block(x);     // [B, T, C]
-  return head_(norm_(x));                                     // [B, T, vocabulary]
+  return cast(head_(norm_(x)), DType::f32);                   // [B, T, vocabulary]
 }
 
 double training_flops(const DecoderConfig& c, Index batch) {

@@ -11,6 +11,7 @@ struct DecoderConfig {
   Index width = 384, depth = 6, heads = 6, tokens = 256, vocabulary = 65;
   double dropout = 0;
   Scoring attention;
+  DType activations = DType::f32;  // or bf16: mixed precision
 };
 
 class DecoderBlock : public nn::Module {
@@ -39,6 +40,7 @@ class Decoder : public nn::Module {
   nn::LayerNorm norm_;
   nn::Linear head_;
   nn::Dropout drop_;
+  DType activations_;
 };
 
 /// Of a training step: matrix products of forward and backward, attention in full (not halved for the causal mask).

@@ -90,6 +90,23 @@ void add_large(OpCases& cases) {
       false);
 }
 
+/// The form that never makes the matrix; second derivatives go through the composition like those of any fused op.
+void add_linear(OpCases& cases) {
+  const auto linear = [](const Scoring& scoring, bool causal) {
+    AttentionOptions o = with(scoring, causal);
+    o.form = AttentionForm::linear;
+    return o;
+  };
+  for (const auto& [name, scoring] : scorings()) {
+    if (linear_features(scoring, 2) == 0) continue;
+    add_separate(cases, name + ", linear form", {}, linear(scoring, false), false);
+    add_separate(cases, name + ", linear form, causal, key mask", {2, 1, 3, 4, 2, 3}, linear(scoring, true), true);
+    if (scoring.degree() > 3) continue;
+    add_separate(cases, name + ", linear form, 167x150 of 6", {1, 2, 167, 150, 6, 5}, linear(scoring, false), true);
+    add_separate(cases, name + ", linear form, causal, 150x167 of 6", {1, 2, 150, 167, 6, 7}, linear(scoring, true), true);
+  }
+}
+
 void add_packed(OpCases& cases) {
   const auto add = [&](const std::string& variant, const Shape& shape, AttentionOptions options, bool masked,
                        bool large) {
@@ -184,6 +201,28 @@ void add_messages(ErrorCases& errors) {
   bad("attention: the coefficient of s^3 is nan; it must be finite",
       [](AttentionOptions& o) { o.scoring = power(3, std::nan(""), Scale::one); });
   bad("attention: dropout = 1.5 must be in [0, 1]", [](AttentionOptions& o) { o.dropout = 1.5; });
+  const auto no_linear = [&](const char* text, std::function<void(AttentionOptions&)> change) {
+    bad(text, [change](AttentionOptions& o) {
+      o.form = AttentionForm::linear, o.scoring = power(3, 1, Scale::one);
+      change(o);
+    });
+  };
+  no_linear("attention: only polynomials have a linear form; use the form auto or quadratic",
+            [](AttentionOptions& o) { o.scoring = softmax_scoring(); });
+  no_linear("attention: there is no linear form with rows divided by their sum; use the form auto or quadratic",
+            [](AttentionOptions& o) { o.scoring = power(2, 1, Scale::one), o.scoring.normalize = true; });
+  no_linear("attention: dropout 0.1 acts on single weights, which the linear form does not have; use the form auto or quadratic",
+            [](AttentionOptions& o) { o.dropout = 0.1; });
+  no_linear("attention: clamp_fro 2 needs the whole matrix, which the linear form does not have; use the form auto or quadratic",
+            [](AttentionOptions& o) { o.clamp_fro = 2; });
+  add(
+      "attention",
+      [=] {
+        AttentionOptions o = with(power(4, 1, Scale::one));
+        o.form = AttentionForm::linear;
+        call({1, 1, 3, 32}, {1, 1, 3, 32}, {1, 1, 3, 32}, o);
+      },
+      "attention: the linear form of degree 4 needs more than 16384 monomials for heads of width 32; use the form auto or quadratic");
   bad("attention: scale = inf must be finite", [](AttentionOptions& o) { o.scale = HUGE_VAL; });
   bad("attention: key_mask is f32 [1, 3], expected bool [1, 3]", [](AttentionOptions& o) {
     o.key_mask = ones({1, 3});
@@ -191,7 +230,7 @@ void add_messages(ErrorCases& errors) {
   bad("attention: key_mask is bool [1, 4], expected bool [1, 3]", [](AttentionOptions& o) {
     o.key_mask = ones({1, 4}, {DType::boolean});
   });
-  bad("attention: stats is f32 [1, 2, 15], expected f64 [1, 2, 15]", [](AttentionOptions& o) {
+  bad("attention: stats is f32 [1, 2, 16], expected f64 [1, 2, 16]", [](AttentionOptions& o) {
     o.stats = ones({1, 2, attention_stats});
   });
   add(
@@ -219,6 +258,7 @@ void add_messages(ErrorCases& errors) {
 void add_attention(OpCases& cases, ErrorCases& errors) {
   add_small(cases);
   add_large(cases);
+  add_linear(cases);
   add_packed(cases);
   add_weights(cases);
   add_messages(errors);

@@ -76,6 +76,9 @@ struct Attention {
   RandomStream stream;          // element index ((b H + h) N + i) M + j
   const View* stats = nullptr;  // f64 [B, H, attention_stats]; absent: not measured
   double small = 1e-3;          // threshold of AttentionStat::small
+  /// Whether A may be avoided; never depends on `stats`, so that watching changes no bit. In linear form some statistics are
+  /// estimated from sampled rows: docs/linear-attention.md says which.
+  AttentionForm form = AttentionForm::automatic;
 };
 struct AttentionForward : Attention {
   View q, k, v, out;

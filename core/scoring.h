@@ -37,6 +37,28 @@ struct Scoring {
   }
 };
 
+/// How attention is computed; the result is the same up to rounding. Linear time takes polynomials through their monomials:
+/// phi(q.k) = <w F(q), F(k)>, so that A V = F(Q) (w F(K)^T V) and the matrix A is never formed. See docs/linear-attention.md.
+enum class AttentionForm : std::uint8_t {
+  automatic,  // whichever was measured to be cheaper at these sizes
+  quadratic,
+  linear,
+};
+
+/// How many monomials F has for rows of d numbers: sum over the non-zero coefficients of C(d + p - 1, p). 0 where there is no
+/// linear form (not a polynomial, rows divided by their sum) and where F would have more than max_linear_features.
+constexpr std::int64_t max_linear_features = 16384;
+inline std::int64_t linear_features(const Scoring& s, std::int64_t d) {
+  if (s.kind != Scoring::Kind::polynomial || s.normalize) return 0;
+  std::int64_t all = 0, of_degree = 1;
+  for (int p = 0; p <= s.degree(); ++p) {
+    if (p > 0) of_degree = of_degree * (d + p - 1) / p;
+    if (of_degree > max_linear_features) return 0;
+    if (s.coefficient[static_cast<std::size_t>(p)] != 0) all += of_degree;
+  }
+  return all <= max_linear_features ? all : 0;
+}
+
 /// What the attention kernels report per (batch, head), from the pass that computes the output: see `Backend::attention`.
 /// Sums run over the rows and the visible columns of A (before dropout).
 enum class AttentionStat : std::uint8_t {
@@ -49,6 +71,7 @@ enum class AttentionStat : std::uint8_t {
   entropy,            // sum over rows of -sum a log a, for softmax and row-normalised weights; NaN otherwise
   entries,            // how many (row, column) pairs are visible
   grad_a2, grad_s2,   // filled by the backward pass: ||dL/dA||_F^2 and ||dL/dS||_F^2
+  fro2_error,         // standard error of fro2 where the linear form estimates it; 0: exact
   count
 };
 constexpr int attention_stats = static_cast<int>(AttentionStat::count);

@@ -131,6 +131,7 @@ Spectral spectral(const Tensor& q, const Tensor& k, const AttentionOptions& opti
   check(q, options, how);
   AttentionOptions measured = options, plain = options;
   plain.stats = measured.stats = {};
+  measured.form = AttentionForm::quadratic;  // ||A||_F exactly, whatever the form of the products
   if (!q || !k || q.rank() != 4 || k.rank() != 4)
     fail("spectral: q and k must be [B, H, N, d] and [B, H, M, d], got {} and {}", q ? q.shape().text() : "no tensor",
          k ? k.shape().text() : "no tensor");

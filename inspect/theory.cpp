@@ -134,6 +134,7 @@ TheoryPoint measure_theory(const TheoryConfig& config, Index tokens) {
     options.scoring = config.scoring;
     options.scale = config.rms / std::sqrt(static_cast<double>(config.width));
     options.stats = zeros({1, 1, attention_stats}, {DType::f64, config.place.device});
+    options.form = AttentionForm::quadratic;  // all statistics exactly
     attention(q, k, zeros({1, 1, tokens, 1}, config.place), options);
     const std::vector<double> stats = options.stats.values();
     const auto get = [&](AttentionStat which) { return stats[static_cast<std::size_t>(which)]; };

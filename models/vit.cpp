@@ -34,6 +34,10 @@ void check(const ViTConfig& config) {
   probability("drop_path", config.drop_path), probability("dropout", config.dropout);
   if (!(config.init_std >= 0) || std::isinf(config.init_std))
     fail("vit: init_std is {}, must be zero or more", config.init_std);
+  AttentionOptions attention;
+  attention.scoring = config.attention, attention.dropout = config.dropout, attention.clamp_fro = config.clamp_fro;
+  attention.form = config.form;
+  check_attention_form("vit", attention, config.width / config.heads, config.activations.value_or(DType::f32));
 }
 
 namespace {
@@ -67,6 +71,7 @@ ViTBlock::ViTBlock(const ViTConfig& config, double drop_path, nn::Init& init)
             .scoring = config.attention,
             .dropout = config.dropout,
             .clamp_fro = config.clamp_fro,
+            .form = config.form,
             .std = config.init_std},
            init),
       mlp(config.width, config.mlp_ratio * config.width, init, config.init_std),

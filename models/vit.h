@@ -17,6 +17,7 @@ struct ViTConfig {
   double drop_path = 0;  // grows linearly over the blocks
   double dropout = 0;    // of attention weights
   double clamp_fro = 0;  // largest Frobenius norm of a head's attention matrix; 0: no bound
+  AttentionForm form = AttentionForm::automatic;
   double init_std = 0.02;
   std::optional<DType> activations;  // bf16: mixed precision, with parameters of f32; empty: as the parameters
   Index patches() const { return (image / patch) * (image / patch); }

@@ -66,7 +66,7 @@ Tensor SelfAttention::operator()(const Tensor& x, const Tensor& residual, const 
   const Inside here(*this);
   AttentionOptions options;
   options.scoring = config.scoring, options.causal = config.causal, options.key_mask = key_mask;
-  options.clamp_fro = config.clamp_fro;
+  options.clamp_fro = config.clamp_fro, options.form = config.form;
   if (config.dropout > 0 && Training::active()) options.dropout = config.dropout, options.stream = RandomScope::next();
   if (stats.watched()) options.stats = zeros({x.size(0), config.heads, attention_stats}, {DType::f64, x.device()});
 

@@ -109,6 +109,7 @@ struct AttentionConfig {
   bool causal = false;
   double dropout = 0;  // of the weights
   double clamp_fro = 0;  // above 0: the largest ||A||_F of a head, see AttentionOptions::clamp_fro; forms the matrix
+  AttentionForm form = AttentionForm::automatic;
   double std = 0.02;
 };
 

@@ -326,4 +326,19 @@ std::string to_string(const Scoring& scoring) {
   return "";
 }
 
+const char* name(AttentionForm form) {
+  switch (form) {
+    case AttentionForm::automatic: return "auto";
+    case AttentionForm::quadratic: return "quadratic";
+    case AttentionForm::linear: return "linear";
+  }
+  return "";
+}
+
+AttentionForm parse_attention_form(std::string_view text) {
+  for (AttentionForm form : {AttentionForm::automatic, AttentionForm::quadratic, AttentionForm::linear})
+    if (text == name(form)) return form;
+  fail("attention form \"{}\" is unknown; there are auto, quadratic, linear", text);
+}
+
 }  // namespace norma::nn

@@ -22,4 +22,8 @@ Scoring parse_scoring(std::string_view text);
 /// The text that parses back to the same scoring.
 std::string to_string(const Scoring& scoring);
 
+/// "auto", "quadratic" or "linear"; throws Error naming them.
+AttentionForm parse_attention_form(std::string_view text);
+const char* name(AttentionForm form);
+
 }  // namespace norma::nn

@@ -4,130 +4,15 @@
 #include <cmath>
 #include <optional>
 
-#include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
 #include "checks/scorings.h"
+#include "tests/attention_problem.h"
 
 using namespace norma;
 using namespace norma::checks;
 
 namespace {
-
-struct Sizes {
-  Index batch, heads, rows, keys, d, e;
-  bool causal = false, masked = false;
-  double dropout = 0;
-};
-
-/// x[batch, heads, tokens, width] somewhere in larger memory.
-template <class T>
-struct Placed {
-  std::vector<T> memory;
-  View view;
-  T& at(Index b, Index h, Index i, Index c) {
-    const Strides& s = view.layout.strides;
-    return view.as<T>()[b * s[0] + h * s[1] + i * s[2] + c * s[3]];
-  }
-  T at(Index b, Index h, Index i, Index c) const { return const_cast<Placed*>(this)->at(b, h, i, c); }
-};
-
-/// Memory [batch, tokens, gap, heads, width] of which one slice of `gap` is used: what a packed projection leaves.
-template <class T>
-Placed<T> place(Index batch, Index heads, Index tokens, Index width, Index gap, Index which) {
-  Placed<T> x;
-  x.memory.assign(static_cast<std::size_t>(batch * tokens * gap * heads * width), T{-7});
-  const Index row = gap * heads * width;
-  x.view.layout = Layout({batch, heads, tokens, width}, {tokens * row, width, row, 1}, 0);
-  x.view.data = x.memory.data() + which * heads * width;
-  x.view.dtype = dtype_of<T>();
-  return x;
-}
-
-template <class T>
-void draw(Placed<T>& x, std::uint64_t stream, double size) {
-  const Shape& s = x.view.shape();
-  std::uint64_t n = 0;
-  for (Index b = 0; b < s[0]; ++b)
-    for (Index h = 0; h < s[1]; ++h)
-      for (Index i = 0; i < s[2]; ++i)
-        for (Index c = 0; c < s[3]; ++c)
-          x.at(b, h, i, c) = static_cast<T>(static_cast<float>(size * (2 * uniform_from(RandomStream{11, stream}.word(n++)) - 1)));
-}
-
-template <class T>
-View contiguous_view(std::vector<T>& memory, const Shape& shape) {
-  memory.assign(static_cast<std::size_t>(shape.numel()), T{55});
-  return {memory.data(), Layout(shape), dtype_of<T>()};
-}
-
-template <class T>
-struct Problem {
-  Sizes size;
-  Scoring scoring;
-  Placed<T> q, k, v, dout;
-  std::vector<std::uint8_t> seen;
-  View mask;
-
-  Problem(const Sizes& s, const Scoring& phi) : size(s), scoring(phi) {
-    const bool packed = s.rows == s.keys && s.d == s.e;
-    q = place<T>(s.batch, s.heads, s.rows, s.d, packed ? 3 : 1, 0);
-    k = place<T>(s.batch, s.heads, s.keys, s.d, packed ? 3 : 2, 1);
-    v = place<T>(s.batch, s.heads, s.keys, s.e, packed ? 3 : 2, packed ? 2 : 0);
-    dout = place<T>(s.batch, s.heads, s.rows, s.e, 1, 0);
-    draw(q, 1, 1.4), draw(k, 2, 1.4), draw(v, 3, 1), draw(dout, 4, 1);
-    mask = {nullptr, Layout({s.batch, s.keys}), DType::boolean};
-    for (Index i = 0; i < s.batch * s.keys; ++i) seen.push_back(uniform_from(RandomStream{11, 5}.word(static_cast<std::uint64_t>(i))) < 0.7f);
-    mask.data = seen.data();
-  }
-  void write(Attention& a, const View* stats) const {
-    a.scoring = scoring;
-    a.scale = 1 / std::sqrt(static_cast<double>(size.d));
-    a.causal = size.causal;
-    a.key_mask = size.masked ? &mask : nullptr;
-    a.dropout = size.dropout;
-    a.stream = {3, 0x123456789abcull};
-    a.stats = stats;
-  }
-  bool visible(Index b, Index i, Index j) const {
-    return !(size.causal && j > i + size.keys - size.rows) && !(size.masked && !seen[static_cast<std::size_t>(b * size.keys + j)]);
-  }
-};
-
-template <class T>
-struct Results {
-  Placed<T> out, dq, dk, dv;
-  std::vector<T> lse;
-  std::vector<double> stats;
-
-  explicit Results(const Sizes& s) {
-    const bool packed = s.rows == s.keys && s.d == s.e;
-    out = place<T>(s.batch, s.heads, s.rows, s.e, 1, 0);
-    dq = place<T>(s.batch, s.heads, s.rows, s.d, packed ? 3 : 1, 0);
-    dk = place<T>(s.batch, s.heads, s.keys, s.d, packed ? 3 : 1, 0);
-    dv = place<T>(s.batch, s.heads, s.keys, s.e, packed ? 3 : 1, packed ? 2 : 0);
-  }
-};
-
-template <class T>
-Results<T> by_kernels(const Problem<T>& p, bool measured) {
-  cpu::CpuBackend backend;
-  const Sizes& s = p.size;
-  Results<T> r(s);
-  const View lse = contiguous_view(r.lse, {s.batch, s.heads, s.rows});
-  const View stats = contiguous_view(r.stats, {s.batch, s.heads, attention_stats});
-  AttentionForward f;
-  p.write(f, measured ? &stats : nullptr);
-  f.q = p.q.view, f.k = p.k.view, f.v = p.v.view, f.out = r.out.view;
-  f.row_lse = p.scoring.kind == Scoring::Kind::softmax ? &lse : nullptr;
-  REQUIRE(backend.attention(f));
-  AttentionBackward g;
-  p.write(g, measured ? &stats : nullptr);
-  g.q = p.q.view, g.k = p.k.view, g.v = p.v.view, g.out = r.out.view, g.dout = p.dout.view, g.row_lse = lse;
-  g.dq = r.dq.view, g.dk = r.dk.view, g.dv = r.dv.view;
-  REQUIRE(backend.attention_backward(g));
-  return r;
-}
 
 double row_factor(const Scoring& scoring, Index keys, Index seen) {
   const auto n = static_cast<double>(keys), valid = static_cast<double>(std::max<Index>(1, seen));
@@ -241,23 +126,6 @@ Results<double> by_loops(const Problem<T>& p) {
     }
   }
   return r;
-}
-
-/// The largest |got - wanted| over the largest |wanted|; infinite where a NaN turns up.
-template <class T>
-double error(const Placed<T>& got, const Placed<double>& wanted) {
-  const Shape& s = wanted.view.shape();
-  double worst = 0, size = 1e-30;
-  for (Index b = 0; b < s[0]; ++b)
-    for (Index h = 0; h < s[1]; ++h)
-      for (Index i = 0; i < s[2]; ++i)
-        for (Index c = 0; c < s[3]; ++c) {
-          const double g = got.at(b, h, i, c), w = wanted.at(b, h, i, c);
-          if (std::isnan(g)) return HUGE_VAL;
-          worst = std::max(worst, std::abs(g - w));
-          size = std::max(size, std::abs(w));
-        }
-  return worst / size;
 }
 
 std::optional<std::string> statistics_differ(const std::vector<double>& got, const std::vector<double>& wanted, double rtol) {

@@ -34,6 +34,7 @@ models::ViTConfig vit_config(const TrainConfig& c, Index image, Index channels, 
   m.clamp_fro = parse_fro("clamp", c.clamp);
   try {
     m.attention = nn::parse_scoring(c.attention);
+    m.form = nn::parse_attention_form(c.attention_form);
     models::check(m);
   } catch (const Error& e) {
     throw UsageError(e.what());

@@ -8,7 +8,7 @@
 namespace norma::train {
 
 struct TrainConfig {
-  std::string model = "vit", preset = "tiny", attention = "softmax", pool = "cls", positions = "learned", clamp;
+  std::string model = "vit", preset = "tiny", attention = "softmax", pool = "cls", positions = "learned", clamp, attention_form = "auto";
   Index image = 0, patch = 4, channels = 0, classes = 0, width = 192, depth = 12, heads = 3, mlp_ratio = 4;
   double drop_path = 0, dropout = 0, init_std = 0.02;
 
@@ -35,6 +35,7 @@ struct TrainConfig {
     v("model", model, "model: vit");
     v("preset", preset, "sizes to start from: tiny (192/12/3), small (384/12/6), base (768/12/12)");
     v("attention", attention, "attention function: softmax, x^3/sqrt(N), 0.5x+x^3/14, x^2/sum(x^2), sigmoid, relu/N, ...");
+    v("attention_form", attention_form, "auto, quadratic, or linear (polynomials whose matrix is never formed: docs/linear-attention.md)");
     v("image", image, "image side in pixels; 0: the data set's");
     v("patch", patch, "patch side in pixels");
     v("channels", channels, "colour channels; 0: the data set's");

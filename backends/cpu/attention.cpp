@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "backends/cpu/attention_kernels.h"
+#include "backends/cpu/attention_linear.h"
 #include "backends/cpu/bf16_rows.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/parallel.h"
@@ -255,6 +256,11 @@ void backward(const AttentionBackward& a, std::int64_t (*work)(const AttentionHe
 bool CpuBackend::attention(const AttentionForward& a) {
   if (!covered(a, {&a.q, &a.k, &a.v, &a.out})) return false;
   if (a.row_lse && a.row_lse->dtype != wide(a.q.dtype)) return false;
+  if (linear_form(a, a.q, a.k)) {
+    if (a.stats) sample_statistics(*this, a);
+    attention_linear(a);
+    return true;
+  }
   const AttentionForwardKernels& kernels = NORMA_KERNELS(attention_forward_kernels);
   if (wide(a.q.dtype) == DType::f32)
     forward<float>(a, kernels.work_f32, kernels.f32);
@@ -265,6 +271,11 @@ bool CpuBackend::attention(const AttentionForward& a) {
 
 bool CpuBackend::attention_backward(const AttentionBackward& a) {
   if (!covered(a, {&a.q, &a.k, &a.v, &a.dout, &a.dq, &a.dk, &a.dv})) return false;
+  if (linear_form(a, a.q, a.k)) {
+    if (a.stats) sample_statistics(*this, a);
+    attention_linear_backward(a);
+    return true;
+  }
   const bool softmax = a.scoring.kind == Scoring::Kind::softmax;
   if (softmax && (!a.row_lse.data || a.row_lse.dtype != wide(a.q.dtype))) return false;
   if ((softmax || a.scoring.normalize) && (!a.out.data || a.out.dtype != a.q.dtype || !dense_rows(a.out))) return false;

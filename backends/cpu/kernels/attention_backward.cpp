@@ -109,7 +109,7 @@ struct Plan {
   Int kt_size, vt_size, k_size, q_size, o_size, block_size, zero_size, keep_size, mask_size, before_size, row_size;
   explicit Plan(const AttentionHeadBackward<T>& h) {
     // Two blocks of scores and the panels share the second-level cache. Rows that are divided by their sum stay whole.
-    const bool whole = h.keys <= 512 || (h.normalize && h.phi != Phi::softmax);
+    const bool whole = h.keys <= 320 || (h.normalize && h.phi != Phi::softmax);
     columns = whole ? h.keys : 256;
     ld = round_up(columns, lanes<T>) + lanes<T>;  // an odd number of registers apart: rows do not share cache sets
     const Int fitting = 131072 / (ld * static_cast<Int>(sizeof(T)));
@@ -125,7 +125,7 @@ struct Plan {
     o_size = round_up(h.e, W) * rows;
     block_size = (rows + tile_rows) * ld;
     zero_size = round_up(larger(h.d, h.e), 16);
-    keep_size = h.drop ? round_up(columns, 16) + 64 : 0;
+    keep_size = h.drop ? round_up(columns, 16) + 128 : 0;
     mask_size = h.key_mask ? round_up(h.keys, 16) + 16 : 0;
     before_size = h.key_mask ? round_up(h.keys + 1, 16) : 0;
     row_size = round_up(h.rows, 16) + 2 * row_slots;
@@ -193,6 +193,9 @@ void backward(const AttentionHeadBackward<T>& h) {
   }
   for (Int j0 = 0; j0 < h.keys; j0 += plan.columns) {
     const Int columns = smaller(plan.columns, h.keys - j0);
+    prefetch_rows(h.v + j0 * h.v_row, h.v_row, smaller(columns, 128), h.e);
+    prefetch_rows(h.q, h.q_row, plan.rows, h.d);
+    prefetch_rows(h.dout, h.dout_row, plan.rows, h.e);
     pack_transposed(h.k + j0 * h.k_row, h.k_row, columns, h.d, static_cast<T>(h.scale), zeros, kt_panels, plan.kt_step);
     pack_transposed(h.v + j0 * h.v_row, h.v_row, columns, h.e, T{1}, zeros, vt_panels, plan.vt_step);
     pack_rows(h.k + j0 * h.k_row, h.k_row, columns, h.d, k_panels, plan.k_step);

@@ -237,7 +237,7 @@ struct Plan {
     v_size = round_up(h.e, W) / W * v_step;
     p_size = block_tiles * tile_rows * ld;
     zero_size = round_up(h.d, 16);
-    keep_size = h.drop ? round_up(h.keys, 16) + 64 : 0;
+    keep_size = h.drop ? round_up(h.keys, 16) + 128 : 0;
     words_size = keep_size;
     mask_size = h.key_mask ? round_up(h.keys, 16) : 0;
     before_size = h.key_mask ? round_up(h.keys + 1, 16) : 0;
@@ -286,6 +286,8 @@ void forward(const AttentionHeadForward<T>& h) {
   std::uint32_t* words = pieces.take<std::uint32_t>(plan.words_size);
 
   for (Int i = 0; i < plan.zero_size; ++i) zeros[i] = 0;
+  prefetch_rows(h.v, h.v_row, smaller(h.keys, 128), h.e);
+  prefetch_rows(h.q + h.row_begin * h.q_row, h.q_row, smaller(h.row_end - h.row_begin, 128), h.d);
   pack_transposed(h.k, h.k_row, h.keys, h.d, static_cast<T>(h.scale), zeros, k_panels, plan.k_step);
   pack_rows(h.v, h.v_row, h.keys, h.e, v_panels, plan.v_step);
   Sight<T> sight{h};

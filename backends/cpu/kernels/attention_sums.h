@@ -59,6 +59,7 @@ struct Statistics {
     set(AttentionStat::entries, entries);
     set(AttentionStat::grad_a2, 0);
     set(AttentionStat::grad_s2, 0);
+    set(AttentionStat::fro2_error, 0);
   }
 };
 

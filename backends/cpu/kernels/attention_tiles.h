@@ -47,7 +47,7 @@ struct Target {
 
 /// Stores a tile whose last register is partly outside.
 template <class T, int MR, int NV>
-void store_tail(const Vec<T> (&x)[MR][NV], const Target<T>& to) {
+__attribute__((noinline)) void store_tail(const Vec<T> (&x)[MR][NV], const Target<T>& to) {
   for (int m = 0; m < MR; ++m) {
     for (int n = 0; n < NV; ++n) {
       T* p = to.c + m * to.ld + n * lanes<T>;
@@ -60,18 +60,22 @@ void store_tail(const Vec<T> (&x)[MR][NV], const Target<T>& to) {
 }
 
 /// MR rows times NV registers of columns: sum over k of a(m, k) b(k, :), the left operand at a[m * lda + k], or, transposed, at
-/// a[k * lda + m].
+/// a[k * lda + m]. `to` by reference: by value it is copied in pieces wider than it was written in, which no store is forwarded to.
 template <class T, int MR, int NV, bool Transposed>
-__attribute__((noinline)) void tile_product(Int depth, const T* __restrict a, Int lda, const T* __restrict b, Target<T> to) {
+__attribute__((noinline)) void tile_product(Int depth, const T* __restrict a, Int lda, const T* __restrict b, const Target<T>& to) {
   using V = Vec<T>;
   constexpr int L = lanes<T>, W = panel_width<T>;
   // Fewer than eight chains would leave the two multiply-add units waiting: then even and odd k get chains of their own.
   constexpr int chains = MR * NV >= 8 ? 1 : 2;
   V c[chains][MR][NV];
-  for (auto& chain : c)
-    for (auto& row : chain)
-      for (V& x : row) x = V{};
+#pragma GCC unroll 2
+  for (int i = 0; i < chains; ++i)
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; ++m)
+#pragma GCC unroll 8
+      for (int n = 0; n < NV; ++n) c[i][m][n] = V{};
   const T* row[MR];
+#pragma GCC unroll 8
   for (int m = 0; m < MR; ++m) row[m] = a + m * (Transposed ? 1 : lda);
   auto step = [&](V(&sum)[MR][NV], Int k) __attribute__((always_inline)) {
     V bv[NV];
@@ -100,7 +104,11 @@ __attribute__((noinline)) void tile_product(Int depth, const T* __restrict a, In
   };
   if constexpr (chains == 2) each([&](V& x, int m, int n) { x += c[1][m][n]; });
   if (to.factor) each([&](V& x, int m, int) { x *= to.factor[m]; });
-  if (to.tail) return store_tail<T, MR, NV>(c[0], to);
+  if (to.tail) {  // from a copy: accumulators whose address is taken would live in memory all along
+    V copy[MR][NV];
+    each([&](V& x, int m, int n) { copy[m][n] = x; });
+    return store_tail<T, MR, NV>(copy, to);
+  }
   if (to.add) each([&](V& x, int m, int n) { x += load(to.c + m * to.ld + n * L); });
   each([&](V& x, int m, int n) { store(to.c + m * to.ld + n * L, x); });
 }
@@ -138,6 +146,15 @@ void multiply_rows(int mr, Int cols, Int depth, const T* a, Int lda, Panels<T> b
     tile<T, Transposed>(mr, static_cast<int>((left + L - 1) / L), depth, a, lda, b.data + p * b.step,
                         {c + n, ldc, add, factor, whole ? 0 : static_cast<int>(left % L)});
   }
+}
+
+/// Asks for rows that will be read soon, while something else is packed: rows of a head lie far apart, where no hardware
+/// prefetcher finds them.
+template <class T>
+NORMA_INLINE void prefetch_rows(const T* x, Int row, Int rows, Int cols) {
+  constexpr Int line = 64 / static_cast<Int>(sizeof(T));
+  for (Int r = 0; r < rows; ++r)
+    for (Int c = 0; c < cols; c += line) __builtin_prefetch(x + r * row + c);
 }
 
 /// x[rows, cols] into panels; columns beyond the last one are zero.

@@ -1,0 +1,209 @@
+// Linear-time attention in blocks of rows: monomials of a block, its part of a state, and what it reads from one. Shared by the
+// forward and the backward kernels. All products are the register tiles of attention_tiles.h.
+#pragma once
+
+#include "backends/cpu/kernels/monomials.h"
+
+namespace norma::cpu::NORMA_ISA {
+namespace {
+
+/// Rows of a block: few enough that their monomials stay in the second-level cache, many enough to amortise a state.
+template <class T>
+Int block_rows(const LinearHead<T>& h) {
+  const Int fitting = 393216 / static_cast<Int>(sizeof(T)) / h.features;
+  return larger(24, smaller(128, fitting / tile_rows * tile_rows));
+}
+
+/// Numbers of a state of `columns` columns.
+template <class T>
+Int state_of(const LinearHead<T>& h, Int columns) {
+  return round_up(columns, panel_width<T>) * h.features;
+}
+
+template <class T>
+class Blocks {
+  using V = Vec<T>;
+  static constexpr int L = lanes<T>, W = panel_width<T>;
+
+ public:
+  const LinearHead<T>& head;
+  const Int rows, width, features, x_row, v_row, f_row, s_row;  // strides of the copies, of monomials, of scores
+  T *q, *k, *v, *g;   // a block each, rows hidden by the key mask zero; g = c dout
+  T *f, *df;          // monomials of a block and their gradients
+  T* factors;         // c of each row of a block
+  T *scores, *slopes; // [rows, keys of a chunk]
+  T* da;              // a tile of rows of dA
+  T* mirrored;        // a state, transposed
+
+  /// `columns`: of states wider than v, or 0.
+  Blocks(const LinearHead<T>& h, char* base, Int columns)
+      : head(h), rows(block_rows(h)), width(larger(h.d, h.e)), features(h.features), x_row(round_up(h.d, L) + slack<T>),
+        v_row(round_up(h.e, L) + slack<T>), f_row(round_up(h.features, L) + 2 * slack<T>), s_row(round_up(rows, W) + L),
+        space_{base}, monomials_(h, space_) {
+    q = space_.take<T>(rows * x_row), k = space_.take<T>(rows * x_row);
+    v = space_.take<T>(rows * v_row), g = space_.take<T>(rows * v_row);
+    f = space_.take<T>(rows * f_row), df = space_.take<T>(rows * f_row);
+    factors = space_.take<T>(rows + row_slots);
+    scores = space_.take<T>((rows + tile_rows) * s_row), slopes = space_.take<T>((rows + tile_rows) * s_row);
+    da = space_.take<T>(tile_rows * s_row);
+    mirrored = space_.take<T>(round_up(features, W) * h.e);
+    panels_ = space_.take<T>(round_up(larger(width, columns), W) * rows);
+    lifted_ = space_.take<T>(round_up(rows, W) * width);
+    zeros_ = space_.take<T>(larger(round_up(width, L), W));
+    if (!base) return;
+    for (Int j = 0; j < larger(round_up(width, L), W); ++j) zeros_[j] = 0;
+    for (Int j = 0; j < rows * f_row; ++j) df[j] = 0;
+  }
+  Int bytes() const { return space_.used; }
+
+  // Copies of rows [first, first + n), each followed by zeros.
+  void load_q(Int first, Int n) { copy(head.q, head.q_row, first, n, head.d, false, nullptr, q, x_row); }
+  void load_k(Int first, Int n) { copy(head.k, head.k_row, first, n, head.d, true, nullptr, k, x_row); }
+  void load_v(Int first, Int n) { copy(head.v, head.v_row, first, n, head.e, true, nullptr, v, v_row); }
+  void load_g(Int first, Int n) {
+    load_factors(first, n);
+    copy(head.dout, head.dout_row, first, n, head.e, false, factors, g, v_row);
+  }
+  void load_factors(Int first, Int n) {
+    for (Int i = 0; i < n; ++i) factors[i] = factor(first + i);
+  }
+  bool hidden(Int j) const { return head.key_mask && !head.key_mask[j * head.key_mask_step]; }
+  /// Columns that row i sees where no key mask hides any.
+  Int length(Int i) const {
+    return head.causal ? larger(0, smaller(head.keys, i + head.keys - head.rows + 1)) : head.keys;
+  }
+  Int visible(Int i) const { return head.key_mask ? head.before[length(i)] : length(i); }
+
+  /// f = F(x) of n rows; `weighted`: times w, for the side that is summed into a state.
+  void lift(const T* x, Int n, bool weighted) {
+    for (Int r = 0; r < n; ++r) {
+      T* to = f + r * f_row;
+      monomials_.values(x + r * x_row, to);
+      if (!weighted) continue;
+      Int j = 0;
+      for (; j + L <= features; j += L) store(to + j, load(to + j) * load(head.weights + j));
+      for (; j < features; ++j) to[j] *= head.weights[j];
+    }
+  }
+  /// state[features, columns] += f^T y over n rows.
+  void accumulate(Int n, const T* y, Int y_row, Int columns, T* state) {
+    pack_rows(y, y_row, n, columns, panels_, rows * W);
+    const Tiling tiling(features);
+    for (Int t = 0; t < tiling.count; ++t) {
+      const Int at = tiling.begin(t);
+      for (Int c = 0, p = 0; c < columns; c += W, ++p)
+        tile<T, true>(tiling.rows(t), vectors(columns - c), n, f + at, f_row, panels_ + p * rows * W,
+                      {state + (p * features + at) * W, W, true, nullptr, 0});
+    }
+  }
+  /// to[n, columns] (+)= factor f state.
+  void read(Int n, const T* state, Int columns, T* to, Int to_row, bool add, const T* factor) const {
+    const Int depth = 16384 / (W * static_cast<Int>(sizeof(T)));  // half of the first-level cache holds a piece of a panel
+    const Tiling tiling(n);
+    for (Int at = 0; at < features; at += depth) {
+      const Int length = smaller(depth, features - at);
+      for (Int c = 0, p = 0; c < columns; c += W, ++p) {
+        const Int left = smaller(W, columns - c);
+        for (Int t = 0; t < tiling.count; ++t) {
+          const Int r = tiling.begin(t);
+          tile<T, false>(tiling.rows(t), vectors(left), length, f + r * f_row + at, f_row, state + (p * features + at) * W,
+                         {to + r * to_row + c, to_row, add || at > 0, factor ? factor + r : nullptr, static_cast<int>(left % L)});
+        }
+      }
+    }
+  }
+  /// mirrored = state^T, for `pull`.
+  void mirror(const T* state) {
+    for (Int c = 0, p = 0; c < head.e; c += W, ++p)
+      pack_transposed(state + p * features * W, W, features, smaller(W, head.e - c), T{1}, zeros_, mirrored + c * W, head.e * W);
+  }
+  /// to[n, d] (+)= the gradient of <y, F(x) state> by x, with y[n, e] and the state that was mirrored.
+  void pull(Int n, const T* x, const T* y, T* to, Int to_row, bool add) {
+    const Tiling tiling(n);
+    for (Int c = 0, p = 0; c < features; c += W, ++p)
+      for (Int t = 0; t < tiling.count; ++t) {
+        const Int r = tiling.begin(t);
+        tile<T, false>(tiling.rows(t), vectors(features - c), head.e, y + r * v_row, v_row, mirrored + p * head.e * W,
+                       {df + r * f_row + c, f_row, false, nullptr, 0});
+      }
+    for (Int r = 0; r < n; ++r) monomials_.jacobian(x + r * x_row, df + r * f_row, to + r * to_row, add);
+  }
+
+  /// Panels of x^T, factor x, for products along the width: scores and the like against n rows of x.
+  Panels<T> lift_transposed(const T* x, Int row, Int n, Int columns, T factor) {
+    pack_transposed(x, row, n, columns, factor, zeros_, lifted_, columns * W);
+    return {lifted_, columns * W};
+  }
+  Panels<T> panels_of(const T* x, Int row, Int n, Int columns) {
+    pack_rows(x, row, n, columns, panels_, rows * W);
+    return {panels_, rows * W};
+  }
+  static int vectors(Int columns) { return static_cast<int>((smaller(W, columns) + L - 1) / L); }
+
+ private:
+  T factor(Int i) const {
+    if (head.row_scale == RowScale::constant) return static_cast<T>(head.factor);
+    const double n = static_cast<double>(larger(1, visible(i)));
+    return static_cast<T>(head.factor / (head.row_scale == RowScale::inverse_visible ? n : __builtin_sqrt(n)));
+  }
+  void copy(const T* from, Int from_row, Int first, Int n, Int columns, bool keys, const T* factor, T* to, Int to_row) const {
+    for (Int r = 0; r < n; ++r, to += to_row) {
+      const bool zero = keys && hidden(first + r);
+      const T* x = from + (first + r) * from_row;
+      for (Int c = 0; c < columns; ++c) to[c] = zero ? 0 : factor ? x[c] * factor[r] : x[c];
+      for (Int c = columns; c < to_row; ++c) to[c] = 0;
+    }
+  }
+
+  Space space_;
+  Monomials<T> monomials_;
+  T *panels_, *lifted_, *zeros_;
+};
+
+/// Rows whose last visible column lies in the keys [begin, end): what a chunk of a causal head works on.
+template <class T>
+struct Chunk {
+  Int first, count;
+  Chunk(const LinearHead<T>& h, Int begin, Int end) {
+    const Int shift = h.keys - h.rows;
+    first = larger(0, begin - shift);
+    count = larger(0, end - shift - first);
+  }
+};
+
+/// The polynomial of every visible score of a chunk, and its derivative where `slopes` are wanted; zero elsewhere.
+template <class T>
+void score(Blocks<T>& b, Int begin, Int keys, const Chunk<T>& chunk, bool slopes) {
+  using V = Vec<T>;
+  constexpr int L = lanes<T>;
+  const LinearHead<T>& h = b.head;
+  T c[9], c1[9];
+  for (int p = 0; p <= h.degree; ++p) c[p] = static_cast<T>(h.coefficient[p]), c1[p] = static_cast<T>(p * h.coefficient[p]);
+  const Panels<T> panels = b.lift_transposed(b.k, b.x_row, keys, h.d, static_cast<T>(h.scale));
+  const Tiling tiling(chunk.count);
+  for (Int t = 0; t < tiling.count; ++t) {
+    const Int r = tiling.begin(t);
+    const int mr = tiling.rows(t);
+    const Int seen = b.length(chunk.first + r + mr - 1) - begin;  // of the last row
+    multiply_rows<T, false>(mr, seen, h.d, b.q + r * b.x_row, b.x_row, panels, b.scores + r * b.s_row, b.s_row, true, false, nullptr);
+    for (Int i = r; i < r + mr; ++i) {
+      const Int own = b.length(chunk.first + i) - begin;
+      T *s = b.scores + i * b.s_row, *d = b.slopes + i * b.s_row;
+      for (Int j = 0; j < round_up(seen, L); j += L) {
+        const Mask<T> m = own - j >= L ? ~Mask<T>{} : first_lanes(T{}, larger(0, own - j));
+        const V x = load(s + j);
+        V y = splat(c[h.degree]), slope = splat(c1[h.degree]);
+        for (int p = h.degree - 1; p >= 0; --p) {
+          y = fma(y, x, splat(c[p]));
+          if (slopes && p > 0) slope = fma(slope, x, splat(c1[p]));
+        }
+        store(s + j, SomeVisible<Mask<T>>{m}.keep(y));
+        if (slopes) store(d + j, SomeVisible<Mask<T>>{m}.keep(slope));
+      }
+      clear(s, round_up(seen, L), b.s_row), clear(d, round_up(seen, L), b.s_row);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace norma::cpu::NORMA_ISA

@@ -1,0 +1,186 @@
+// Attention alone, forward and backward, over lengths and widths: time, GFLOP/s, share of the measured peak, and what the
+// statistics cost.
+//
+//   norma_bench_attention [--n 64,256] [--d 64] [--scoring "softmax;x^3/sqrt(N)"] [--cases plain,causal,dropout]
+//                         [--form auto,quadratic,linear] [--heads N --batch N] [--threads N] [--processor-time] [--json]
+//
+// GFLOP/s count 4 N^2 d forward and 10 N^2 d backward (the scores are computed again), half of it under a causal mask, whatever
+// the form; so the rate of the linear form says how much faster than the peak a quadratic one would have to be.
+#include <algorithm>
+#include <cmath>
+#include <sstream>
+
+#include "backends/cpu/cpu_backend.h"
+#include "backends/cpu/isa.h"
+#include "backends/cpu/parallel.h"
+#include "bench/peak.h"
+#include "nn/scoring.h"
+#include "train/options.h"
+
+namespace {
+
+using namespace norma;
+
+struct Case {
+  std::string text, name;
+  Scoring scoring;
+  AttentionForm form;
+  bool causal;
+  double dropout;
+  Index batch, heads, n, d;
+};
+
+/// Times of one case in milliseconds, the best of several runs: [statistics off, on].
+struct Times {
+  double forward[2] = {1e30, 1e30}, backward[2] = {1e30, 1e30};
+};
+
+/// One call's tensors: q, k, v packed as a projection leaves them, out as the next one reads it.
+class Call {
+ public:
+  explicit Call(const Case& c) : case_(c) {
+    const Index tokens = c.batch * c.n, width = c.heads * c.d;
+    for (auto* x : {&qkv_, &dqkv_}) x->assign(static_cast<std::size_t>(tokens * 3 * width), 0);
+    for (auto* x : {&out_, &dout_}) x->assign(static_cast<std::size_t>(tokens * width), 0);
+    lse_.assign(static_cast<std::size_t>(c.batch * c.heads * c.n), 0);
+    stats_.assign(static_cast<std::size_t>(c.batch * c.heads * attention_stats), 0);
+    std::uint32_t state = 1;
+    for (auto* x : {&qkv_, &dout_})
+      for (float& f : *x) f = static_cast<float>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-23f - 1;
+    lse_view_ = {lse_.data(), Layout({c.batch, c.heads, c.n}), DType::f32};
+    stats_view_ = {stats_.data(), Layout({c.batch, c.heads, Index{attention_stats}}), DType::f64};
+  }
+  bool forward(bool stats) {
+    AttentionForward a;
+    write(a, stats);
+    a.q = packed(qkv_, 0), a.k = packed(qkv_, 1), a.v = packed(qkv_, 2), a.out = merged(out_);
+    if (case_.scoring.kind == Scoring::Kind::softmax) a.row_lse = &lse_view_;
+    return backend_.attention(a);
+  }
+  bool backward(bool stats) {
+    AttentionBackward a;
+    write(a, stats);
+    a.q = packed(qkv_, 0), a.k = packed(qkv_, 1), a.v = packed(qkv_, 2), a.out = merged(out_), a.dout = merged(dout_);
+    a.row_lse = lse_view_;
+    a.dq = packed(dqkv_, 0), a.dk = packed(dqkv_, 1), a.dv = packed(dqkv_, 2);
+    return backend_.attention_backward(a);
+  }
+
+ private:
+  void write(Attention& a, bool stats) {
+    a.scoring = case_.scoring, a.scale = 1 / std::sqrt(static_cast<double>(case_.d)), a.causal = case_.causal;
+    a.dropout = case_.dropout, a.stream = {3, 5}, a.stats = stats ? &stats_view_ : nullptr, a.form = case_.form;
+  }
+  View packed(std::vector<float>& x, Index part) const {
+    const Index width = case_.heads * case_.d;
+    return {x.data() + part * width,
+            Layout({case_.batch, case_.heads, case_.n, case_.d}, {case_.n * 3 * width, case_.d, 3 * width, 1}, 0), DType::f32};
+  }
+  View merged(std::vector<float>& x) const {
+    const Index width = case_.heads * case_.d;
+    return {x.data(), Layout({case_.batch, case_.heads, case_.n, case_.d}, {case_.n * width, case_.d, width, 1}, 0), DType::f32};
+  }
+  Case case_;
+  cpu::CpuBackend backend_;
+  std::vector<float> qkv_, dqkv_, out_, dout_, lse_;
+  std::vector<double> stats_;
+  View lse_view_, stats_view_;
+};
+
+/// Empty where the backend declines the case.
+std::optional<Times> measure(const Case& c, double budget, bool with_stats, double (*clock)()) {
+  Call call(c);
+  if (!call.forward(false) || !call.backward(false)) return {};
+  Times best;
+  const double start = bench::seconds();
+  for (int i = 0; i < 2 || (bench::seconds() - start < budget && i < 400); ++i) {
+    for (int j = 0; j < (with_stats ? 2 : 1); ++j) {
+      const bool stats = with_stats && (i + j) % 2;  // in turn, so that a drift of the machine falls on both alike
+      const double a = clock();
+      call.forward(stats);
+      const double b = clock();
+      call.backward(stats);
+      best.forward[stats] = std::min(best.forward[stats], 1e3 * (b - a));
+      best.backward[stats] = std::min(best.backward[stats], 1e3 * (clock() - b));
+    }
+  }
+  if (!with_stats) best.forward[1] = best.forward[0], best.backward[1] = best.backward[0];
+  return best;
+}
+
+std::vector<std::string> split(const std::string& text, char at) {
+  std::vector<std::string> all;
+  std::istringstream in(text);
+  for (std::string s; std::getline(in, s, at);)
+    if (!s.empty()) all.push_back(s);
+  return all;
+}
+
+void print(const Case& c, const Times& t, double peak, int threads, bool json) {
+  const double area = static_cast<double>(c.batch * c.heads * c.d) * static_cast<double>(c.n) * static_cast<double>(c.n) *
+                      (c.causal ? 0.5 : 1);
+  const double forward = 4e-6 * area / t.forward[0], backward = 10e-6 * area / t.backward[0];
+  const double watch_forward = 100 * (t.forward[1] / t.forward[0] - 1), watch_backward = 100 * (t.backward[1] / t.backward[0] - 1);
+  if (json) {
+    fmt::print("{{\"scoring\": \"{}\", \"case\": \"{}\", \"form\": \"{}\", \"batch\": {}, \"heads\": {}, \"n\": {}, \"d\": {}, "
+               "\"threads\": {}, \"forward_ms\": {:.4f}, \"forward_gflops\": {:.1f}, \"forward_stats_percent\": {:.1f}, "
+               "\"backward_ms\": {:.4f}, \"backward_gflops\": {:.1f}, \"backward_stats_percent\": {:.1f}, \"peak_gflops\": {:.1f}}}\n",
+               c.text, c.name, nn::name(c.form), c.batch, c.heads, c.n, c.d, threads, t.forward[0], forward, watch_forward,
+               t.backward[0], backward, watch_backward, peak);
+    return;
+  }
+  fmt::print("{:<12} {:<8} {:<9} {:>4} {:>3} {:>6} {:>4} | {:>9.3f} {:>7.1f} {:>5.1f} {:>+6.1f} | {:>9.3f} {:>7.1f} {:>5.1f} {:>+6.1f}\n",
+             c.text, c.name, nn::name(c.form), c.batch, c.heads, c.n, c.d, t.forward[0], forward, 100 * forward / peak, watch_forward,
+             t.backward[0], backward, 100 * backward / peak, watch_backward);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    std::string n = "64,65,197,256,512,1024,2048,4096", d = "32,64,128", scorings = "softmax;x^3/sqrt(N)";
+    std::string cases = "plain", form = "auto";
+    Index batch = 0, heads = 0, threads = 0;
+    double seconds_each = 0.2;
+    bool json = false, processor_time = false, stats = true;
+    train::Options o;
+    o("n", n, "sequence lengths");
+    o("d", d, "widths of a head");
+    o("scoring", scorings, "attention functions, separated by ;");
+    o("cases", cases, "of: plain, causal, dropout (0.2), causal+dropout");
+    o("form", form, "auto, quadratic, linear; several separated by commas");
+    o("batch", batch, "batch; 0: so that a call has about 0.3 GFLOP");
+    o("heads", heads, "heads; 0: 4");
+    o("threads", threads, "threads; 0: all cores");
+    o("stats", stats, "measure with the statistics in turn; --no-stats: only without");
+    o("seconds", seconds_each, "time for each row");
+    o("processor_time", processor_time, "measure processor time, not the wall clock: for a machine that others use; one thread");
+    o("json", json, "one JSON object a row");
+    o.read_flags({argv + 1, argv + argc});
+    o.apply();
+    const int t = threads ? static_cast<int>(threads) : cpu::threads();
+    cpu::set_threads(t);
+    if (processor_time && t != 1) throw Error("--processor-time counts the time of all threads: use it with --threads 1");
+    double (*const clock)() = processor_time ? bench::processor_seconds : bench::seconds;
+    const double peak = bench::fma_peak(t, clock);
+    if (!json)
+      fmt::print("f32, {} thread{}, {} instructions, peak {:.1f} GF/s; ms and GF/s without statistics, stat%: what they add\n"
+                 "{:<12} {:<8} {:<9} {:>4} {:>3} {:>6} {:>4} | {:>9} {:>7} {:>5} {:>6} | {:>9} {:>7} {:>5} {:>6}\n",
+                 t, t == 1 ? "" : "s", cpu::name(cpu::isa()), peak, "scoring", "case", "form", "B", "H", "N", "d", "fwd ms",
+                 "GF/s", "%", "stat%", "bwd ms", "GF/s", "%", "stat%");
+    for (const std::string& text : split(scorings, ';'))
+      for (const std::string& kind : split(cases, ','))
+        for (const std::string& width : split(d, ','))
+          for (const std::string& length : split(n, ','))
+            for (const std::string& f : split(form, ',')) {
+              Case c{text, kind, nn::parse_scoring(text), nn::parse_attention_form(f), kind.find("causal") != std::string::npos,
+                     kind.find("dropout") != std::string::npos ? 0.2 : 0, batch, heads ? heads : 4, std::stoll(length), std::stoll(width)};
+              if (!c.batch) c.batch = std::clamp<Index>(300'000'000 / (14 * c.heads * c.n * c.n * c.d), 1, 64);
+              if (const auto times = measure(c, seconds_each, stats, clock)) print(c, *times, peak, t, json);
+              std::fflush(stdout);
+            }
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "norma_bench_attention: {}\n", e.what());
+    return 2;
+  }
+}

@@ -1,0 +1,225 @@
+// Attention in linear form against the quadratic one over scorings, shapes and masks; its statistics; who chooses it.
+#include "backends/cpu/isa.h"
+#include "backends/cpu/parallel.h"
+#include "checks/scorings.h"
+#include "models/vit.h"
+#include "tests/attention_problem.h"
+#include "train/config.h"
+
+using namespace norma;
+using namespace norma::checks;
+
+namespace {
+
+std::vector<std::pair<std::string, Scoring>> polynomials() {
+  std::vector<std::pair<std::string, Scoring>> all;
+  for (const auto& [name, scoring] : scorings())
+    if (linear_features(scoring, 2) > 0) all.emplace_back(name, scoring);
+  return all;
+}
+
+/// Widths for which the monomials of degree p stay few.
+Index width_for(const Scoring& scoring, Index wanted) {
+  while (linear_features(scoring, wanted) == 0 || linear_features(scoring, wanted) > 3000) --wanted;
+  return wanted;
+}
+
+template <class T>
+void check(const std::string& name, const Sizes& s, const Scoring& scoring) {
+  Problem<T> p(s, scoring);
+  const Results<T> quadratic = by_kernels(p, false);
+  p.form = AttentionForm::linear;
+  const Results<T> linear = by_kernels(p, false);
+  const double tolerance = sizeof(T) == 4 ? 1e-5 : 1e-12;
+  INFO(name << ": batch " << s.batch << ", heads " << s.heads << ", rows " << s.rows << ", keys " << s.keys << ", d " << s.d << ", e "
+            << s.e << ", causal " << s.causal << ", masked " << s.masked << (sizeof(T) == 4 ? ", f32" : ", f64"));
+  CHECK(error(linear.out, quadratic.out) < tolerance);
+  CHECK(error(linear.dq, quadratic.dq) < tolerance);
+  CHECK(error(linear.dk, quadratic.dk) < tolerance);
+  CHECK(error(linear.dv, quadratic.dv) < tolerance);
+}
+
+template <class T>
+void check_all(const std::string& where, const std::vector<Sizes>& sizes) {
+  for (const auto& [name, scoring] : polynomials())
+    for (Sizes s : sizes) {
+      const Index d = width_for(scoring, s.d);
+      if (s.e == s.d) s.e = d;
+      s.d = d;
+      check<T>(where + name, s, scoring);
+    }
+}
+
+const std::vector<Sizes> shapes = {
+    {2, 3, 65, 65, 9, 9},          {1, 2, 300, 300, 16, 16, true},      {2, 1, 150, 270, 8, 20, true, true},
+    {1, 2, 270, 150, 12, 5, true}, {2, 2, 131, 140, 17, 33, false, true}, {1, 1, 1, 1, 1, 1, true},
+    {1, 1, 400, 260, 7, 7, true, true}};
+
+double stat_of(const std::vector<double>& stats, Index head, AttentionStat which) {
+  return stats[static_cast<std::size_t>(head * attention_stats + static_cast<Index>(which))];
+}
+
+}  // namespace
+
+TEST_CASE("linear attention equals the quadratic form: polynomials, shapes, masks, layouts", "[attention_linear]") {
+  check_all<float>("", shapes);
+  check_all<double>("", shapes);
+}
+
+TEST_CASE("linear attention at widths of models and over sequences that are cut into pieces", "[attention_linear]") {
+  const auto all = scorings();
+  for (bool causal : {false, true}) {
+    check<float>("x/n", {1, 1, 700, 700, 64, 64, causal}, all[2].second);
+    check<float>("x^2/N", {1, 1, 300, 300, 64, 64, causal}, all[3].second);
+    check<float>("x^2/N", {1, 1, 520, 520, 32, 32, causal, true}, all[3].second);
+    check<float>("x/n, pieces", {1, 1, 4500, 4300, 6, 6, causal, true}, all[2].second);
+    check<float>("x^2/N, pieces", {1, 2, 4200, 4400, 4, 5, causal}, all[3].second);
+    check<double>("x^3, pieces", {1, 1, 4300, 4300, 3, 3, causal}, all[5].second);
+  }
+}
+
+TEST_CASE("linear attention: watching changes no bit, nor does the number of threads", "[attention_linear]") {
+  const int before = cpu::threads();
+  const auto all = scorings();
+  for (const auto& [scoring, size] : {std::pair{all[3].second, Sizes{2, 3, 165, 165, 9, 9, false, true}},
+                                      {all[2].second, Sizes{1, 2, 4300, 4300, 6, 6, true}},
+                                      {all[2].second, Sizes{1, 2, 4300, 4300, 6, 6, false}}}) {
+    Problem<float> p(size, scoring);
+    p.form = AttentionForm::linear;
+    cpu::set_threads(1);
+    const Results<float> silent = by_kernels(p, false), one = by_kernels(p, true);
+    const auto same = [](const Results<float>& a, const Results<float>& b) {
+      return a.out.memory == b.out.memory && a.dq.memory == b.dq.memory && a.dk.memory == b.dk.memory && a.dv.memory == b.dv.memory;
+    };
+    CHECK(same(silent, one));
+    for (int threads : {2, 3, 8}) {
+      cpu::set_threads(threads);
+      const Results<float> many = by_kernels(p, true);
+      CHECK(same(one, many));
+      CHECK(std::memcmp(one.stats.data(), many.stats.data(), one.stats.size() * sizeof(double)) == 0);
+    }
+  }
+  cpu::set_threads(before);
+}
+
+TEST_CASE("linear attention: exact statistics", "[attention_linear]") {
+  const auto all = scorings();
+  for (const auto& [name, scoring] : {all[1], all[2], all[3], all[4], all[8]})
+    for (const Sizes& s : {Sizes{2, 1, 200, 170, 5, 5, false, true}, Sizes{1, 2, 300, 310, 5, 6, true, true}, Sizes{1, 1, 270, 200, 4, 4, true},
+                           Sizes{2, 1, 40, 33, 8, 8, true}}) {
+      Problem<double> p(s, scoring);
+      const Results<double> wanted = by_kernels(p, true);
+      p.form = AttentionForm::linear;
+      const Results<double> got = by_kernels(p, true);
+      const bool all_rows = s.rows <= 48;  // then the sample is everything
+      INFO(name << ": rows " << s.rows << ", keys " << s.keys << ", causal " << s.causal << ", masked " << s.masked);
+      for (Index head = 0; head < s.batch * s.heads; ++head)
+        for (int i = 0; i < attention_stats; ++i) {
+          const auto which = static_cast<AttentionStat>(i);
+          using enum AttentionStat;
+          const bool exact = which == fro2 || which == row_sum || which == row_sum2 || which == entries || which == entropy || which == fro2_error;
+          if (!exact && !all_rows) continue;
+          const double w = stat_of(wanted.stats, head, which), g = stat_of(got.stats, head, which);
+          INFO("statistic " << i << ": " << g << " instead of " << w);
+          if (std::isnan(w)) CHECK(std::isnan(g));
+          else CHECK(g == Approx(w).epsilon(1e-10).margin(1e-10 * stat_of(wanted.stats, head, fro2)));
+        }
+    }
+}
+
+TEST_CASE("linear attention: estimated statistics lie within their stated error", "[attention_linear]") {
+  Scoring square = power(2, 1, Scoring::Scale::inverse_keys);
+  int outside = 0, heads = 0;
+  for (bool causal : {false, true}) {
+    const Sizes s{2, 8, 400, 400, 20, 8, causal};  // 210 monomials: ||A||_F is no longer taken from them
+    Problem<double> p(s, square);
+    const Results<double> wanted = by_kernels(p, true);
+    p.form = AttentionForm::linear;
+    const Results<double> got = by_kernels(p, true);
+    for (Index head = 0; head < s.batch * s.heads; ++head, ++heads) {
+      using enum AttentionStat;
+      const auto ratio = [&](AttentionStat which) { return stat_of(got.stats, head, which) / stat_of(wanted.stats, head, which); };
+      const double error = stat_of(got.stats, head, fro2_error);
+      CHECK(error > 0);
+      outside += std::abs(stat_of(got.stats, head, fro2) - stat_of(wanted.stats, head, fro2)) > 2 * error;
+      for (AttentionStat which : {fro2, jac2, score_sum2, small, grad_a2, grad_s2}) CHECK(ratio(which) == Approx(1).epsilon(0.35));
+      CHECK(stat_of(got.stats, head, AttentionStat::max) <= stat_of(wanted.stats, head, AttentionStat::max) * (1 + 1e-12));
+      CHECK(stat_of(got.stats, head, AttentionStat::max) > 0);
+    }
+  }
+  INFO(outside << " of " << heads << " heads are further than two standard errors away");
+  CHECK(outside <= heads / 8);
+}
+
+TEST_CASE("linear attention is chosen by sizes alone, and keys that a mask hides may hold anything", "[attention_linear]") {
+  const Scoring line = power(1, 1, Scoring::Scale::inverse_keys);
+  const auto same = [](const Results<float>& a, const Results<float>& b) { return a.out.memory == b.out.memory && a.dk.memory == b.dk.memory; };
+  const auto by = [](Problem<float>& p, AttentionForm form, bool stats) {
+    p.form = form;
+    return by_kernels(p, stats);
+  };
+  for (bool stats : {false, true}) {
+    Problem<float> small({1, 1, 64, 64, 32, 32}, line), large({1, 1, 1024, 1024, 32, 32}, line), dropped({1, 1, 1024, 1024, 32, 32, false, false, 0.1}, line);
+    CHECK(same(by(small, AttentionForm::automatic, stats), by(small, AttentionForm::quadratic, stats)));
+    CHECK(same(by(large, AttentionForm::automatic, stats), by(large, AttentionForm::linear, stats)));
+    CHECK(same(by(dropped, AttentionForm::automatic, stats), by(dropped, AttentionForm::quadratic, stats)));
+  }
+  Problem<float> p({1, 2, 150, 150, 6, 6, true, true}, power(2, 1, Scoring::Scale::inverse_valid_keys));
+  p.form = AttentionForm::linear;
+  const Results<float> clean = by_kernels(p, false);
+  for (Index j = 0; j < p.size.keys; ++j)
+    if (!p.seen[static_cast<std::size_t>(j)])
+      for (Index h = 0; h < p.size.heads; ++h) p.k.at(0, h, j, 1) = p.v.at(0, h, j, 2) = std::nanf("");
+  const Results<float> dirty = by_kernels(p, false);
+  CHECK(same(clean, dirty));
+  p.v.at(0, 1, 149, 3) = std::nanf("");  // the last key: visible to the last row alone, and there it shows
+  p.seen[149] = 1;
+  const Results<float> bad = by_kernels(p, false);
+  CHECK(std::isnan(bad.out.at(0, 1, 149, 3)));
+  CHECK_FALSE(std::isnan(bad.out.at(0, 1, 140, 3)));  // of another register tile
+}
+
+TEST_CASE("linear attention on every instruction set of this processor", "[attention_linear]") {
+  const std::string before(cpu::name(cpu::isa()));
+  for (const char* isa : {"base", "avx2", "avx512"}) {
+    try {
+      cpu::set_isa(isa);
+    } catch (const Error&) {
+      continue;  // not on this processor
+    }
+    check_all<float>(std::string(isa) + ": ", {{1, 2, 150, 150, 11, 11, true}, {1, 1, 100, 90, 6, 7, false, true}});
+    check_all<double>(std::string(isa) + ": ", {{1, 1, 150, 150, 5, 5, true}});
+  }
+  cpu::set_isa(before);
+}
+
+TEST_CASE("--attention-form: what it accepts, and a ViT computes the same in either form", "[attention_linear]") {
+  train::TrainConfig c;
+  c.width = 12, c.heads = 3, c.depth = 2, c.patch = 4, c.attention = "x/N", c.attention_form = "linear";
+  const auto said = [&](const std::string& text) {
+    try {
+      train::vit_config(c, 16, 1, 3);
+    } catch (const train::UsageError& e) {
+      return CHECK(e.what() == text);
+    }
+    FAIL_CHECK("nothing was said; expected: " << text);
+  };
+  models::ViTConfig linear = train::vit_config(c, 16, 1, 3), quadratic = linear;
+  quadratic.form = AttentionForm::quadratic;
+  Tensor images = empty({2, 1, 16, 16});
+  backend({}).random(RandomKind::normal, {5, 1}, 0, images.view());
+  const std::vector<double> a = models::ViT(linear, 1)(images).values(), b = models::ViT(quadratic, 1)(images).values();
+  CHECK(a != b);  // other roundings
+  for (std::size_t i = 0; i < a.size(); ++i) CHECK(a[i] == Approx(b[i]).margin(1e-5));
+
+  c.attention = "softmax";
+  said("vit: only polynomials have a linear form; use the form auto or quadratic");
+  c.attention = "x/N", c.dropout = 0.1;
+  said("vit: dropout 0.1 acts on single weights, which the linear form does not have; use the form auto or quadratic");
+  c.dropout = 0, c.clamp = "fro:2";
+  said("vit: clamp_fro 2 needs the whole matrix, which the linear form does not have; use the form auto or quadratic");
+  c.clamp.clear(), c.dtype = "bf16";
+  said("vit: the linear form sums in the dtype of its operands, which bf16 is too short for; use the form auto or quadratic");
+  c.dtype = "f32", c.attention_form = "fast";
+  said("attention form \"fast\" is unknown; there are auto, quadratic, linear");
+}
