@@ -95,8 +95,8 @@ NORMA_INLINE Wide wide_poly(Wide x, const double (&c)[n]) {
   return p;
 }
 
-/// For 0 <= a <= 15: Q(a) = 1 - Phi(a), or a Q(a), is tail power; exp(-a^2/2) is exponential power 2^-40. The power of 2 is left
-/// for the last multiply-add: one operation and one rounding less.
+/// For 0 <= a <= 15: Q(a) = 1 - Phi(a), or a Q(a), is tail power 2^-40 and exp(-a^2/2) is exponential power 2^-40: the results can be
+/// tiny, the factors are not.
 template <int n>
 struct NormalTail {
   F tail[n], exponential[n], power[n];
@@ -132,12 +132,12 @@ NORMA_INLINE NormalTail<n> normal_tail(const F (&a)[n]) {
   });
   F x[n], y[n];
   each<n>([&](int i) { u[i] = times_a ? fma(v[i], splat(2.0f), splat(-1.0f)) : fma(v[i], splat(-2 * k), splat(1.0f)); });
-  each<n>([&](int i) { x[i] = splat(e[6]), y[i] = splat(q[10] * tail_scale); });
+  each<n>([&](int i) { x[i] = splat(e[6]), y[i] = splat(q[10]); });
   each<5>([&](int step) {
     each<n>([&](int i) { x[i] = fma(x[i], w[i], splat(e[5 - step])); });
-    each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[9 - step] * tail_scale)); });
+    each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[9 - step])); });
   });
-  each<5>([&](int step) { each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[4 - step] * tail_scale)); }); });
+  each<5>([&](int step) { each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[4 - step])); }); });
   each<n>([&](int i) { x[i] = x[i] * w[i], y[i] = y[i] * v[i]; });  // exp(-w/2) - 1: one rounding less in the tail
   each<n>([&](int i) { out.exponential[i] = x[i] + 1.0f, out.tail[i] = fma(y[i], x[i], y[i]); });
   each<n>([&](int i) { out.power[i] = (F)((U)splat(1.0f) + ((U)t[i] << 23)); });
@@ -150,7 +150,7 @@ NORMA_INLINE void gelu(F (&x)[n]) {
   F a[n];
   each<n>([&](int i) { a[i] = vmin(splat(15.0f), abs(x[i])); });
   const NormalTail<n> normal = normal_tail<true>(a);
-  each<n>([&](int i) { x[i] = fma(-normal.tail[i], normal.power[i], vmax(splat(0.0f), x[i])); });
+  each<n>([&](int i) { x[i] = fma(normal.tail[i] * normal.power[i], splat(-tail_scale), vmax(splat(0.0f), x[i])); });
 }
 NORMA_INLINE F gelu(F x) {
   F one[1] = {x};
@@ -165,8 +165,8 @@ NORMA_INLINE void gelu_grad(F (&x)[n]) {
   each<n>([&](int i) { a[i] = vmin(splat(15.0f), abs(x[i])); });
   const NormalTail<n> normal = normal_tail<false>(a);
   each<n>([&](int i) {
-    const F lower = fma(a[i] * (-0.39894228f * tail_scale), normal.exponential[i], normal.tail[i]);  // for -a, over the power
-    x[i] = fma(x[i] >= 0.0f ? -lower : lower, normal.power[i], x[i] >= 0.0f ? splat(1.0f) : F{});
+    const F lower = fma(a[i] * -0.39894228f, normal.exponential[i], normal.tail[i]) * normal.power[i];  // for -a, times 2^40
+    x[i] = x[i] >= 0.0f ? fma(lower, splat(-tail_scale), splat(1.0f)) : lower * tail_scale;
   });
 }
 NORMA_INLINE F gelu_grad(F x) {
