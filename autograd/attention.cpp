@@ -85,7 +85,7 @@ Tensor lse_room(const Parts& in, const AttentionOptions& options, bool wanted) {
 
 /// out[B, H, N, e], its memory [B, N, H, e].
 Tensor composite(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
-  const Tensor scores = matmul(fused::widen(q), transpose(fused::widen(k))) * scale_of(options, q.size(3), q.dtype());
+  const Tensor scores = matmul(fused::widen(q), transpose(fused::widen(k))) * scale_of(options, q.size(3));
   Tensor a = attention_weights(scores, options);
   if (options.dropout != 0) a = dropout(a, options.dropout, options.stream);
   const Tensor out = fused::narrow(matmul(a, fused::widen(v)), q.dtype());
