@@ -1,7 +1,7 @@
 // Elementary functions of a vector register. For float: own polynomials (minimax fits, relative error below half an ulp of the
 // result), branch-free, so that they run at the speed of the arithmetic units; for double: libm, lane by lane.
 //
-// Bounds in ulp, held against long double over dense samples of the whole range and at the edges (tests/test_vmath.cpp):
+// Bounds in ulp, held against float64 over dense samples of the whole range and at the edges (tests/test_vmath.cpp):
 //   exp, log, tanh, erf, sin, cos 1; exp_fast 1.1; gelu 4 over [-8, 8]; sigmoid 3; gelu_grad 2.5e-7 absolute.
 // NaN gives NaN; infinities give the limit (gelu(-inf) = -0); results too small for a normal float are denormal, not zero,
 // except in exp_fast.
