@@ -318,7 +318,7 @@ class Widened {
 
 bool linear_form(const Attention& a, const View& q, const View& k) {
   const Index features = linear_features(a.scoring, q.shape()[3]);
-  if (a.form == AttentionForm::quadratic || features == 0 || a.dropout != 0 || q.dtype == DType::bf16) return false;
+  if (a.form == AttentionForm::quadratic || features == 0 || a.dropout != 0) return false;
   if (a.form == AttentionForm::linear) return true;
   return linear_is_cheaper(a.scoring, features, q.shape()[2], k.shape()[2], a.causal);
 }
