@@ -85,7 +85,7 @@ Tensor lse_room(const Parts& in, const AttentionOptions& options, bool wanted) {
 
 /// out[B, H, N, e], its memory [B, N, H, e].
 Tensor composite(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
-  const Tensor scores = matmul(fused::widen(q), transpose(fused::widen(k))) * scale_of(options, q.size(3), q.dtype());
+  const Tensor scores = matmul(fused::widen(q), transpose(fused::widen(k))) * scale_of(options, q.size(3));
   Tensor a = attention_weights(scores, options);
   if (options.dropout != 0) a = dropout(a, options.dropout, options.stream);
   const Tensor out = fused::narrow(matmul(a, fused::widen(v)), q.dtype());
@@ -118,7 +118,7 @@ Tensor room_like(const Tensor& x) { return empty(x.shape(), place_of(x)); }
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
   check_qkv(q, k, v);
   fused::check_options("attention", options);
-  check_attention_form("attention", options, q.size(3), q.dtype());
+  check_attention_form("attention", options, q.size(3));
   fused::check_masks("attention", options, q.size(0), q.size(1), k.size(2), q.device());
   const bool wanted = grad_enabled() && (q.tracked() || k.tracked() || v.tracked());
   const auto parts = [](std::span<const Tensor> in) {
@@ -150,7 +150,7 @@ Tensor attention_packed(const Tensor& qkv, const AttentionOptions& options) {
   if (qkv.rank() != 5 || qkv.size(2) != 3) fail("attention_packed: qkv must be [B, N, 3, H, d], got {}", qkv.shape());
   fused::check_options("attention_packed", options);
   const Index batch = qkv.size(0), tokens = qkv.size(1), heads = qkv.size(3), width = qkv.size(4);
-  check_attention_form("attention_packed", options, width, qkv.dtype());
+  check_attention_form("attention_packed", options, width);
   fused::check_masks("attention_packed", options, batch, heads, tokens, qkv.device());
   const bool wanted = grad_enabled() && qkv.tracked();
   const Shape split{batch, tokens, heads, width}, merged{batch, tokens, heads * width};

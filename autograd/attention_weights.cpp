@@ -153,14 +153,13 @@ Tensor clamp_frobenius(const Tensor& a, double c) {
 
 }  // namespace
 
-void check_attention_form(const char* op, const AttentionOptions& options, Index width, DType dtype) {
+void check_attention_form(const char* op, const AttentionOptions& options, Index width) {
   if (options.form != AttentionForm::linear) return;
   const char* advice = "use the form auto or quadratic";
   if (options.scoring.kind != Scoring::Kind::polynomial) fail("{}: only polynomials have a linear form; {}", op, advice);
   if (options.scoring.normalize) fail("{}: there is no linear form with rows divided by their sum; {}", op, advice);
   if (options.dropout != 0) fail("{}: dropout {} acts on single weights, which the linear form does not have; {}", op, options.dropout, advice);
   if (options.clamp_fro > 0) fail("{}: clamp_fro {} needs the whole matrix, which the linear form does not have; {}", op, options.clamp_fro, advice);
-  if (dtype == DType::bf16) fail("{}: the linear form sums in the dtype of its operands, which bf16 is too short for; {}", op, advice);
   if (width > 0 && linear_features(options.scoring, width) == 0) {
     fail("{}: the linear form of degree {} needs more than {} monomials for heads of width {}; {}", op, options.scoring.degree(),
          max_linear_features, width, advice);

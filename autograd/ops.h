@@ -150,8 +150,8 @@ struct AttentionOptions {
   double clamp_fro = 0;
   AttentionForm form = AttentionForm::automatic;  // linear throws where the scoring, dropout or the clamp needs A itself
 };
-/// Throws where options.form is linear and there is no linear form for these options and heads of this width and dtype.
-void check_attention_form(const char* op, const AttentionOptions& options, Index width, DType dtype);
+/// Throws where options.form is linear and there is no linear form for these options and heads of this width.
+void check_attention_form(const char* op, const AttentionOptions& options, Index width);
 /// q[B, H, N, d], k[B, H, M, d], v[B, H, M, e] -> [B, H, N, e]; see norma::Attention for the formula. The output's memory is
 /// laid out [B, N, H, e], so that merging the heads is a view.
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options = {});

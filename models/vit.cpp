@@ -37,7 +37,7 @@ void check(const ViTConfig& config) {
   AttentionOptions attention;
   attention.scoring = config.attention, attention.dropout = config.dropout, attention.clamp_fro = config.clamp_fro;
   attention.form = config.form;
-  check_attention_form("vit", attention, config.width / config.heads, config.activations.value_or(DType::f32));
+  check_attention_form("vit", attention, config.width / config.heads);
 }
 
 namespace {

@@ -10,7 +10,7 @@
 
 namespace norma::checks {
 
-struct Sizes {
+struct ProblemSizes {
   Index batch, heads, rows, keys, d, e;
   bool causal = false, masked = false;
   double dropout = 0;
@@ -59,14 +59,14 @@ View contiguous_view(std::vector<T>& memory, const Shape& shape) {
 
 template <class T>
 struct Problem {
-  Sizes size;
+  ProblemSizes size;
   Scoring scoring;
   AttentionForm form = AttentionForm::quadratic;
   Placed<T> q, k, v, dout;
   std::vector<std::uint8_t> seen;
   View mask;
 
-  Problem(const Sizes& s, const Scoring& phi) : size(s), scoring(phi) {
+  Problem(const ProblemSizes& s, const Scoring& phi) : size(s), scoring(phi) {
     const bool packed = s.rows == s.keys && s.d == s.e;
     q = place<T>(s.batch, s.heads, s.rows, s.d, packed ? 3 : 1, 0);
     k = place<T>(s.batch, s.heads, s.keys, s.d, packed ? 3 : 2, 1);
@@ -98,7 +98,7 @@ struct Results {
   std::vector<T> lse;
   std::vector<double> stats;
 
-  explicit Results(const Sizes& s) {
+  explicit Results(const ProblemSizes& s) {
     const bool packed = s.rows == s.keys && s.d == s.e;
     out = place<T>(s.batch, s.heads, s.rows, s.e, 1, 0);
     dq = place<T>(s.batch, s.heads, s.rows, s.d, packed ? 3 : 1, 0);
@@ -111,7 +111,7 @@ struct Results {
 template <class T>
 Results<T> by_kernels(const Problem<T>& p, bool measured) {
   cpu::CpuBackend backend;
-  const Sizes& s = p.size;
+  const ProblemSizes& s = p.size;
   Results<T> r(s);
   const View lse = contiguous_view(r.lse, {s.batch, s.heads, s.rows});
   const View stats = contiguous_view(r.stats, {s.batch, s.heads, attention_stats});

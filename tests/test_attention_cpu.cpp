@@ -45,7 +45,7 @@ std::pair<double, double> phi(const Scoring& scoring, double s, Index keys) {
 /// Everything by loops in double. A row's Jacobian norm is taken from the definition, sum over (i, k) of (d a_i / d s_k)^2.
 template <class T>
 Results<double> by_loops(const Problem<T>& p) {
-  const Sizes& z = p.size;
+  const ProblemSizes& z = p.size;
   const Scoring& scoring = p.scoring;
   Results<double> r(z);
   contiguous_view(r.lse, {z.batch, z.heads, z.rows});
@@ -152,7 +152,7 @@ std::optional<std::string> statistics_differ(const std::vector<double>& got, con
 }
 
 template <class T>
-void check(const std::string& name, const Sizes& s, const Scoring& scoring) {
+void check(const std::string& name, const ProblemSizes& s, const Scoring& scoring) {
   const Problem<T> p(s, scoring);
   const Results<T> got = by_kernels(p, true);
   const Results<double> wanted = by_loops(p);
@@ -175,14 +175,14 @@ void check(const std::string& name, const Sizes& s, const Scoring& scoring) {
   if (different) FAIL_CHECK(*different);
 }
 
-std::vector<Sizes> random_sizes(std::uint64_t stream, int count) {
-  std::vector<Sizes> all;
+std::vector<ProblemSizes> random_sizes(std::uint64_t stream, int count) {
+  std::vector<ProblemSizes> all;
   std::uint64_t n = 0;
   const auto pick = [&](Index low, Index high) {
     return low + static_cast<Index>(RandomStream{17, stream}.word(n++) % static_cast<std::uint64_t>(high - low + 1));
   };
   for (int i = 0; i < count; ++i) {
-    Sizes s{pick(1, 2), pick(1, 2), pick(1, 70), pick(1, 70), pick(1, 70), pick(1, 70)};
+    ProblemSizes s{pick(1, 2), pick(1, 2), pick(1, 70), pick(1, 70), pick(1, 70), pick(1, 70)};
     if (pick(0, 1)) s.keys = s.rows, s.e = s.d;
     s.causal = i & 1, s.masked = i & 2, s.dropout = i & 4 ? 0.3 : 0;
     all.push_back(s);
@@ -195,7 +195,7 @@ std::vector<Sizes> random_sizes(std::uint64_t stream, int count) {
 TEST_CASE("fused attention equals loops in double: all kinds, random sizes, masks, dropout, layouts", "[attention_cpu]") {
   std::uint64_t stream = 100;
   for (const auto& [name, scoring] : scorings()) {
-    for (const Sizes& s : random_sizes(++stream, 8)) {
+    for (const ProblemSizes& s : random_sizes(++stream, 8)) {
       check<float>(name, s, scoring);
       check<double>(name, s, scoring);
     }
@@ -257,7 +257,7 @@ TEST_CASE("fused attention on every instruction set of this processor", "[attent
     }
     std::uint64_t stream = 300;
     for (const auto& [name, scoring] : scorings()) {
-      for (const Sizes& s : random_sizes(++stream, 2)) {
+      for (const ProblemSizes& s : random_sizes(++stream, 2)) {
         check<float>(name + " on " + isa, s, scoring);
         check<double>(name + " on " + isa, s, scoring);
       }
@@ -278,9 +278,9 @@ TEST_CASE("fused attention declines what it does not cover", "[attention_cpu]") 
   AttentionForward strided = f;
   strided.q.layout.strides[3] = 2;
   CHECK_FALSE(backend.attention(strided));
-  AttentionForward half = f;
-  half.q.dtype = half.k.dtype = half.v.dtype = half.out.dtype = DType::bf16;
-  CHECK_FALSE(backend.attention(half));
+  AttentionForward mixture = f;
+  mixture.q.dtype = mixture.k.dtype = mixture.v.dtype = DType::bf16;  // and out is f32
+  CHECK_FALSE(backend.attention(mixture));
   AttentionForward empty = f;
   empty.q.layout.shape.set(2, 0), empty.out.layout.shape.set(2, 0);
   CHECK_FALSE(backend.attention(empty));

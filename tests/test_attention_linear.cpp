@@ -25,7 +25,7 @@ Index width_for(const Scoring& scoring, Index wanted) {
 }
 
 template <class T>
-void check(const std::string& name, const Sizes& s, const Scoring& scoring) {
+void check(const std::string& name, const ProblemSizes& s, const Scoring& scoring) {
   Problem<T> p(s, scoring);
   const Results<T> quadratic = by_kernels(p, false);
   p.form = AttentionForm::linear;
@@ -40,9 +40,9 @@ void check(const std::string& name, const Sizes& s, const Scoring& scoring) {
 }
 
 template <class T>
-void check_all(const std::string& where, const std::vector<Sizes>& sizes) {
+void check_all(const std::string& where, const std::vector<ProblemSizes>& sizes) {
   for (const auto& [name, scoring] : polynomials())
-    for (Sizes s : sizes) {
+    for (ProblemSizes s : sizes) {
       const Index d = width_for(scoring, s.d);
       if (s.e == s.d) s.e = d;
       s.d = d;
@@ -50,7 +50,7 @@ void check_all(const std::string& where, const std::vector<Sizes>& sizes) {
     }
 }
 
-const std::vector<Sizes> shapes = {
+const std::vector<ProblemSizes> shapes = {
     {2, 3, 65, 65, 9, 9},          {1, 2, 300, 300, 16, 16, true},      {2, 1, 150, 270, 8, 20, true, true},
     {1, 2, 270, 150, 12, 5, true}, {2, 2, 131, 140, 17, 33, false, true}, {1, 1, 1, 1, 1, 1, true},
     {1, 1, 400, 260, 7, 7, true, true}};
@@ -81,9 +81,9 @@ TEST_CASE("linear attention at widths of models and over sequences that are cut 
 TEST_CASE("linear attention: watching changes no bit, nor does the number of threads", "[attention_linear]") {
   const int before = cpu::threads();
   const auto all = scorings();
-  for (const auto& [scoring, size] : {std::pair{all[3].second, Sizes{2, 3, 165, 165, 9, 9, false, true}},
-                                      {all[2].second, Sizes{1, 2, 4300, 4300, 6, 6, true}},
-                                      {all[2].second, Sizes{1, 2, 4300, 4300, 6, 6, false}}}) {
+  for (const auto& [scoring, size] : {std::pair{all[3].second, ProblemSizes{2, 3, 165, 165, 9, 9, false, true}},
+                                      {all[2].second, ProblemSizes{1, 2, 4300, 4300, 6, 6, true}},
+                                      {all[2].second, ProblemSizes{1, 2, 4300, 4300, 6, 6, false}}}) {
     Problem<float> p(size, scoring);
     p.form = AttentionForm::linear;
     cpu::set_threads(1);
@@ -105,8 +105,8 @@ TEST_CASE("linear attention: watching changes no bit, nor does the number of thr
 TEST_CASE("linear attention: exact statistics", "[attention_linear]") {
   const auto all = scorings();
   for (const auto& [name, scoring] : {all[1], all[2], all[3], all[4], all[8]})
-    for (const Sizes& s : {Sizes{2, 1, 200, 170, 5, 5, false, true}, Sizes{1, 2, 300, 310, 5, 6, true, true}, Sizes{1, 1, 270, 200, 4, 4, true},
-                           Sizes{2, 1, 40, 33, 8, 8, true}}) {
+    for (const ProblemSizes& s : {ProblemSizes{2, 1, 200, 170, 5, 5, false, true}, ProblemSizes{1, 2, 300, 310, 5, 6, true, true}, ProblemSizes{1, 1, 270, 200, 4, 4, true},
+                           ProblemSizes{2, 1, 40, 33, 8, 8, true}}) {
       Problem<double> p(s, scoring);
       const Results<double> wanted = by_kernels(p, true);
       p.form = AttentionForm::linear;
@@ -131,7 +131,7 @@ TEST_CASE("linear attention: estimated statistics lie within their stated error"
   Scoring square = power(2, 1, Scoring::Scale::inverse_keys);
   int outside = 0, heads = 0;
   for (bool causal : {false, true}) {
-    const Sizes s{2, 8, 400, 400, 20, 8, causal};  // 210 monomials: ||A||_F is no longer taken from them
+    const ProblemSizes s{2, 8, 400, 400, 20, 8, causal};  // 210 monomials: ||A||_F is no longer taken from them
     Problem<double> p(s, square);
     const Results<double> wanted = by_kernels(p, true);
     p.form = AttentionForm::linear;
@@ -197,12 +197,13 @@ TEST_CASE("--attention-form: what it accepts, and a ViT computes the same in eit
   train::TrainConfig c;
   c.width = 12, c.heads = 3, c.depth = 2, c.patch = 4, c.attention = "x/N", c.attention_form = "linear";
   const auto said = [&](const std::string& text) {
+    std::string answer = "nothing";
     try {
       train::vit_config(c, 16, 1, 3);
-    } catch (const train::UsageError& e) {
-      return CHECK(e.what() == text);
+    } catch (const train::UsageError& error) {
+      answer = error.what();
     }
-    FAIL_CHECK("nothing was said; expected: " << text);
+    CHECK(answer == text);
   };
   models::ViTConfig linear = train::vit_config(c, 16, 1, 3), quadratic = linear;
   quadratic.form = AttentionForm::quadratic;
@@ -218,8 +219,6 @@ TEST_CASE("--attention-form: what it accepts, and a ViT computes the same in eit
   said("vit: dropout 0.1 acts on single weights, which the linear form does not have; use the form auto or quadratic");
   c.dropout = 0, c.clamp = "fro:2";
   said("vit: clamp_fro 2 needs the whole matrix, which the linear form does not have; use the form auto or quadratic");
-  c.clamp.clear(), c.dtype = "bf16";
-  said("vit: the linear form sums in the dtype of its operands, which bf16 is too short for; use the form auto or quadratic");
-  c.dtype = "f32", c.attention_form = "fast";
+  c.clamp.clear(), c.attention_form = "fast";
   said("attention form \"fast\" is unknown; there are auto, quadratic, linear");
 }

@@ -1,17 +1,19 @@
 #include "backends/cpu/attention_linear.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <vector>
 
 #include "backends/cpu/attention_linear_kernels.h"
+#include "backends/cpu/bf16_rows.h"
 #include "backends/cpu/parallel.h"
 
 namespace norma::cpu {
 namespace {
 
-constexpr int weight_slot = 10, count_slot = 11, state_slot = 12, mirror_slot = 13, work_slot = 14;  // of scratch()
+constexpr int weight_slot = 10, count_slot = 11, state_slot = 12, mirror_slot = 13, work_slot = 14, wide_slot = 15;  // of scratch()
 
 /// ||A||_F is exact up to so many monomials: its state has their number squared.
 constexpr Index most_for_norm = 160;
@@ -274,22 +276,72 @@ void backward(const AttentionBackward& a, const LinearKernels<T>& kernels) {
   call.each(u, false, [&](const LinearHead<T>& h, T* from) { kernels.backward_keys(h, from); });
 }
 
+/// bf16 is a storage type: the call's tensors as floats, in scratch memory.
+class Widened {
+ public:
+  explicit Widened(std::initializer_list<View*> views) {
+    std::copy(views.begin(), views.end(), views_.begin());
+    Index size = 0;
+    for (const View* x : views) size += x->numel();
+    float* next = scratch<float>(wide_slot, size);
+    for (View* x : views) {
+      *x = {next, Layout(x->shape()), DType::f32};
+      next += x->numel();
+    }
+  }
+  /// The values of `from` into the first views.
+  void read(std::initializer_list<const View*> from) const {
+    auto to = views_.begin();
+    for (const View* x : from) {
+      const View& y = **to++;
+      each_head(*x, [&](Index b, Index h) {
+        widen_rows(x->shape()[2], x->shape()[3], head_of<bf16>(*x, b, h), x->layout.stride(2), head_of<float>(y, b, h));
+      });
+    }
+  }
+  static void write(const View& from, const View& to) {
+    each_head(to, [&](Index b, Index h) {
+      narrow_rows(to.shape()[2], to.shape()[3], head_of<float>(from, b, h), head_of<bf16>(to, b, h), to.layout.stride(2));
+    });
+  }
+
+ private:
+  template <class Body>
+  static void each_head(const View& x, Body body) {
+    const Index heads = x.shape()[1];
+    parallel_tasks(x.shape()[0] * heads, [&](Index i) { body(i / heads, i % heads); });
+  }
+  std::array<View*, 7> views_{};
+};
+
 }  // namespace
 
 bool linear_form(const Attention& a, const View& q, const View& k) {
   const Index features = linear_features(a.scoring, q.shape()[3]);
-  if (a.form == AttentionForm::quadratic || features == 0 || a.dropout != 0 || q.dtype == DType::bf16) return false;
+  if (a.form == AttentionForm::quadratic || features == 0 || a.dropout != 0) return false;
   if (a.form == AttentionForm::linear) return true;
   return linear_is_cheaper(a.scoring, features, q.shape()[2], k.shape()[2], a.causal);
 }
 
 void attention_linear(const AttentionForward& a) {
   const AttentionLinearKernels& kernels = NORMA_KERNELS(attention_linear_kernels);
-  a.q.dtype == DType::f32 ? forward<float>(a, kernels.f32) : forward<double>(a, kernels.f64);
+  if (a.q.dtype == DType::f64) return forward<double>(a, kernels.f64);
+  if (a.q.dtype == DType::f32) return forward<float>(a, kernels.f32);
+  AttentionForward wide = a;
+  Widened views({&wide.q, &wide.k, &wide.v, &wide.out});
+  views.read({&a.q, &a.k, &a.v});
+  forward<float>(wide, kernels.f32);
+  Widened::write(wide.out, a.out);
 }
 void attention_linear_backward(const AttentionBackward& a) {
   const AttentionLinearKernels& kernels = NORMA_KERNELS(attention_linear_kernels);
-  a.q.dtype == DType::f32 ? backward<float>(a, kernels.f32) : backward<double>(a, kernels.f64);
+  if (a.q.dtype == DType::f64) return backward<double>(a, kernels.f64);
+  if (a.q.dtype == DType::f32) return backward<float>(a, kernels.f32);
+  AttentionBackward wide = a;
+  Widened views({&wide.q, &wide.k, &wide.v, &wide.dout, &wide.dq, &wide.dk, &wide.dv});
+  views.read({&a.q, &a.k, &a.v, &a.dout});
+  backward<float>(wide, kernels.f32);
+  Widened::write(wide.dq, a.dq), Widened::write(wide.dk, a.dk), Widened::write(wide.dv, a.dv);
 }
 
 }  // namespace norma::cpu

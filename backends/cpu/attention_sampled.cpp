@@ -8,7 +8,7 @@
 namespace norma::cpu {
 namespace {
 
-constexpr int stats_slot = 10, out_slot = 11, keys_slot = 12;  // of scratch(); none of these is used by the quadratic kernels
+constexpr int stats_slot = 11, out_slot = 12, keys_slot = 13;  // of scratch(); none of these is used by the quadratic kernels
 
 /// The rows are cut into as many equal parts as there are samples; a sample is the rows in the middle of its part. Rows are
 /// enough for a whole register tile. With up to samples * rows_each rows, all are taken and the estimates are exact.
@@ -36,7 +36,7 @@ View room(int slot, const Shape& shape) {
   return {scratch<T>(slot, shape.numel()), Layout(shape), dtype_of<T>()};
 }
 View room_like(DType dtype, int slot, const Shape& shape) {
-  return dtype == DType::f32 ? room<float>(slot, shape) : room<double>(slot, shape);
+  return dtype == DType::f32 ? room<float>(slot, shape) : dtype == DType::f64 ? room<double>(slot, shape) : room<bf16>(slot, shape);
 }
 
 /// What a sampled piece of the call is told: its rows as if they were all there are, the keys that they see, and a scale that
