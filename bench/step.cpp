@@ -108,7 +108,7 @@ std::array<Row, 2> time_step(const Setup& s, int threads, long& faults) {
   auto optimizer = train::Optimizer::make({}, model);
   std::array<Times, 2> times;
   const Index kinds = s.overhead ? 2 : 1, warm = 2 * kinds;
-  times[0].reserve(static_cast<std::size_t>(s.steps)), times[1].reserve(static_cast<std::size_t>(s.steps));
+  for (Times& t : times) t.wall.reserve(static_cast<std::size_t>(s.steps)), t.cpu.reserve(static_cast<std::size_t>(s.steps));
   for (Index i = 0; i < s.steps * kinds + warm; ++i) {
     // a pair is on, off or off, on in turn, so that a drift of the machine falls on both alike
     const bool stats = s.overhead ? (i % 4 == 0 || i % 4 == 3) : s.stats;

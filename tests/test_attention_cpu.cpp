@@ -278,9 +278,9 @@ TEST_CASE("fused attention declines what it does not cover", "[attention_cpu]") 
   AttentionForward strided = f;
   strided.q.layout.strides[3] = 2;
   CHECK_FALSE(backend.attention(strided));
-  AttentionForward half = f;
-  half.q.dtype = half.k.dtype = half.v.dtype = half.out.dtype = DType::bf16;
-  CHECK_FALSE(backend.attention(half));
+  AttentionForward mixture = f;
+  mixture.q.dtype = mixture.k.dtype = mixture.v.dtype = DType::bf16;  // and out is f32
+  CHECK_FALSE(backend.attention(mixture));
   AttentionForward empty = f;
   empty.q.layout.shape.set(2, 0), empty.out.layout.shape.set(2, 0);
   CHECK_FALSE(backend.attention(empty));

@@ -128,10 +128,14 @@ TEST_CASE("verbs decline what they do not cover", "[cpu_norms]") {
   const Tensor turned = across.with_layout(transpose(across.layout(), 0, 1));
   CHECK_FALSE(cpu_backend().softmax(turned.view(), y.view(), false));
   const Tensor half = tensor(draw(12, 1), {3, 4}, DType::bf16);
-  CHECK_FALSE(cpu_backend().softmax(half.view(), half.view(), false));
-  CHECK_FALSE(cpu_backend().gelu_backward(half.view(), half.view(), half.view()));
+  CHECK_FALSE(cpu_backend().softmax(half.view(), y.view(), false));
+  CHECK_FALSE(cpu_backend().gelu_backward(half.view(), y.view(), half.view()));
   LayerNorm norm;
   norm.x = turned.view(), norm.y = y.view();
+  CHECK_FALSE(cpu_backend().layer_norm(norm));
+  const Tensor weight = ones({4}, {DType::bf16});
+  const View weight_view = weight.view();
+  norm.x = norm.y = half.view(), norm.weight = &weight_view;  // bf16 activations go with f32 parameters
   CHECK_FALSE(cpu_backend().layer_norm(norm));
 }
 

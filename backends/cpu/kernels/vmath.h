@@ -1,7 +1,8 @@
 // Elementary functions of a vector register. For float: own polynomials (minimax fits, relative error below half an ulp of the
-// result), branch-free, so that they run at the speed of the arithmetic units; for double: libm, lane by lane.
+// result), branch-free, so that they run at the speed of the arithmetic units; for double: libm, lane by lane (vmath_double.h,
+// included at the end).
 //
-// Bounds in ulp, held against long double over dense samples of the whole range and at the edges (tests/test_vmath.cpp):
+// Bounds in ulp, held against float64 over dense samples of the whole range and at the edges (tests/test_vmath.cpp):
 //   exp, log, tanh, erf, sin, cos 1; exp_fast 1.1; gelu 4 over [-8, 8]; sigmoid 3; gelu_grad 2.5e-7 absolute.
 // NaN gives NaN; infinities give the limit (gelu(-inf) = -0); results too small for a normal float are denormal, not zero,
 // except in exp_fast.
@@ -95,8 +96,8 @@ NORMA_INLINE Wide wide_poly(Wide x, const double (&c)[n]) {
   return p;
 }
 
-/// For 0 <= a <= 15: Q(a) = 1 - Phi(a), or a Q(a), is tail power; exp(-a^2/2) is exponential power 2^-40. The power of 2 is left
-/// for the last multiply-add: one operation and one rounding less.
+/// For 0 <= a <= 15: Q(a) = 1 - Phi(a), or a Q(a), is tail power 2^-40 and exp(-a^2/2) is exponential power 2^-40: the results can be
+/// tiny, the factors are not.
 template <int n>
 struct NormalTail {
   F tail[n], exponential[n], power[n];
@@ -132,12 +133,12 @@ NORMA_INLINE NormalTail<n> normal_tail(const F (&a)[n]) {
   });
   F x[n], y[n];
   each<n>([&](int i) { u[i] = times_a ? fma(v[i], splat(2.0f), splat(-1.0f)) : fma(v[i], splat(-2 * k), splat(1.0f)); });
-  each<n>([&](int i) { x[i] = splat(e[6]), y[i] = splat(q[10] * tail_scale); });
+  each<n>([&](int i) { x[i] = splat(e[6]), y[i] = splat(q[10]); });
   each<5>([&](int step) {
     each<n>([&](int i) { x[i] = fma(x[i], w[i], splat(e[5 - step])); });
-    each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[9 - step] * tail_scale)); });
+    each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[9 - step])); });
   });
-  each<5>([&](int step) { each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[4 - step] * tail_scale)); }); });
+  each<5>([&](int step) { each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[4 - step])); }); });
   each<n>([&](int i) { x[i] = x[i] * w[i], y[i] = y[i] * v[i]; });  // exp(-w/2) - 1: one rounding less in the tail
   each<n>([&](int i) { out.exponential[i] = x[i] + 1.0f, out.tail[i] = fma(y[i], x[i], y[i]); });
   each<n>([&](int i) { out.power[i] = (F)((U)splat(1.0f) + ((U)t[i] << 23)); });
@@ -150,7 +151,7 @@ NORMA_INLINE void gelu(F (&x)[n]) {
   F a[n];
   each<n>([&](int i) { a[i] = vmin(splat(15.0f), abs(x[i])); });
   const NormalTail<n> normal = normal_tail<true>(a);
-  each<n>([&](int i) { x[i] = fma(-normal.tail[i], normal.power[i], vmax(splat(0.0f), x[i])); });
+  each<n>([&](int i) { x[i] = fma(normal.tail[i] * normal.power[i], splat(-tail_scale), vmax(splat(0.0f), x[i])); });
 }
 NORMA_INLINE F gelu(F x) {
   F one[1] = {x};
@@ -165,8 +166,8 @@ NORMA_INLINE void gelu_grad(F (&x)[n]) {
   each<n>([&](int i) { a[i] = vmin(splat(15.0f), abs(x[i])); });
   const NormalTail<n> normal = normal_tail<false>(a);
   each<n>([&](int i) {
-    const F lower = fma(a[i] * (-0.39894228f * tail_scale), normal.exponential[i], normal.tail[i]);  // for -a, over the power
-    x[i] = fma(x[i] >= 0.0f ? -lower : lower, normal.power[i], x[i] >= 0.0f ? splat(1.0f) : F{});
+    const F lower = fma(a[i] * -0.39894228f, normal.exponential[i], normal.tail[i]) * normal.power[i];  // for -a, times 2^40
+    x[i] = x[i] >= 0.0f ? fma(lower, splat(-tail_scale), splat(1.0f)) : lower * tail_scale;
   });
 }
 NORMA_INLINE F gelu_grad(F x) {
@@ -235,48 +236,6 @@ NORMA_INLINE F sin_shifted(F x, int quarter) {
 NORMA_INLINE F sin(F x) { return sin_shifted(x, 0); }
 NORMA_INLINE F cos(F x) { return sin_shifted(x, 1); }
 
-/// f(lane) for every lane.
-template <class V, class Function>
-NORMA_INLINE V map_lanes(V x, Function f) {
-  for (int i = 0; i < lanes<Scalar<V>>; ++i) x[i] = f(x[i]);
-  return x;
-}
-
-NORMA_INLINE D abs(D x) { return (D)((L)x & 0x7fffffffffffffff); }
-NORMA_INLINE D exp(D x) { return map_lanes(x, [](double v) { return __builtin_exp(v); }); }
-NORMA_INLINE D exp_fast(D x) { return exp(x); }
-NORMA_INLINE D log(D x) { return map_lanes(x, [](double v) { return __builtin_log(v); }); }
-NORMA_INLINE D tanh(D x) { return map_lanes(x, [](double v) { return __builtin_tanh(v); }); }
-NORMA_INLINE D erf(D x) { return map_lanes(x, [](double v) { return __builtin_erf(v); }); }
-NORMA_INLINE D sin(D x) { return map_lanes(x, [](double v) { return __builtin_sin(v); }); }
-NORMA_INLINE D cos(D x) { return map_lanes(x, [](double v) { return __builtin_cos(v); }); }
-NORMA_INLINE D sqrt(D x) { return map_lanes(x, [](double v) { return __builtin_sqrt(v); }); }
-NORMA_INLINE D sigmoid(D x) {
-  return map_lanes(x, [](double v) {
-    const double e = __builtin_exp(-__builtin_fabs(v));
-    return v >= 0 ? 1 / (1 + e) : e / (1 + e);
-  });
-}
-NORMA_INLINE D gelu(D x) {
-  return map_lanes(x, [](double v) {
-    return v == -__builtin_inf() ? -0.0 : 0.5 * v * __builtin_erfc(v * -0.70710678118654752440);
-  });
-}
-NORMA_INLINE D gelu_grad(D x) {
-  return map_lanes(x, [](double v) {
-    const double bounded = v > 40 ? 40 : v < -40 ? -40 : v;  // inf * 0 would be NaN
-    return 0.5 * __builtin_erfc(bounded * -0.70710678118654752440) +
-           bounded * 0.39894228040143267794 * __builtin_exp(-0.5 * bounded * bounded);
-  });
-}
-
-template <int n>
-NORMA_INLINE void gelu(D (&x)[n]) {
-  each<n>([&](int i) { x[i] = gelu(x[i]); });
-}
-template <int n>
-NORMA_INLINE void gelu_grad(D (&x)[n]) {
-  each<n>([&](int i) { x[i] = gelu_grad(x[i]); });
-}
-
 }  // namespace norma::cpu::NORMA_ISA
+
+#include "backends/cpu/kernels/vmath_double.h"
