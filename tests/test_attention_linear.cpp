@@ -195,7 +195,7 @@ TEST_CASE("linear attention on every instruction set of this processor", "[atten
 
 TEST_CASE("--attention-form: what it accepts, and a ViT computes the same in either form", "[attention_linear]") {
   train::TrainConfig c;
-  c.width = 12, c.heads = 3, c.depth = 2, c.patch = 4, c.attention = "x/N", c.attention_form = "linear";
+  c.width = 12, c.heads = 3, c.depth = 2, c.patch = 4, c.attention = "x/N", c.attention_form = "linear", c.init_std = 0.3;
   const auto said = [&](const std::string& text) {
     std::string answer = "nothing";
     try {

@@ -1,6 +1,7 @@
 // Attention backward for one head: scores and dA = dO V^T are computed again, block by block, and turned in place into A and
 // dS; five small products make dQ, dK and dV. Element-wise kinds need nothing from the forward pass and nothing along a row;
 // normalised ones the log-sum-exp (softmax) and delta = rowsum(dO o O) = rowsum(A o dA), which holds with dropout too.
+#include "backends/cpu/kernels/attention_dropout.h"
 #include "backends/cpu/kernels/attention_sums.h"
 
 namespace norma::cpu::NORMA_ISA {

@@ -1,6 +1,7 @@
 // Attention forward for one head. K is packed once, transposed and scaled, V once by rows, both in panels; then every few rows:
 // scores into a block that stays in cache, the attention function over it in place, and the product with V into the output.
 // Softmax needs no online rescaling, since a whole row is at hand. Statistics come from the same registers as the weights.
+#include "backends/cpu/kernels/attention_dropout.h"
 #include "backends/cpu/kernels/attention_sums.h"
 
 namespace norma::cpu::NORMA_ISA {
