@@ -82,15 +82,23 @@ int compare_verb(const Args& args) {
     fmt::print("{}\n", Json{{"runs", all}, {"html", html}}.dump());
     return ok;
   }
-  fmt::print("{:<20} {:<18} {:>9} {:>10} {:>9}\n", "run", "attention", "test acc.", "test loss", "seconds");
+  std::size_t run_width = 20, attention_width = 18;  // of the first two columns
+  for (const Json& r : all) {
+    run_width = std::max(run_width, r["run"].get<std::string>().size());
+    attention_width = std::max(attention_width, r["attention"].get<std::string>().size());
+  }
+  const auto names = [&](const std::string& run, const std::string& attention) {
+    return fmt::format("{:<{}} {:<{}}", run, run_width, attention, attention_width);
+  };
+  fmt::print("{} {:>9} {:>10} {:>9}\n", names("run", "attention"), "test acc.", "test loss", "seconds");
   for (const Json& r : all)
-    fmt::print("{:<20} {:<18} {:>9} {:>10} {:>9}\n", r["run"].get<std::string>(), r["attention"].get<std::string>(),
-               shown(number(r, "test_accuracy") * 100, "{:.2f} %"), shown(number(r, "test_loss")), shown(number(r, "seconds"), "{:.0f}"));
-  fmt::print("\n||A||_F by block (mean over heads and batch): first step > largest > last step\n{:<20} {:<18}", "run", "attention");
+    fmt::print("{} {:>9} {:>10} {:>9}\n", names(r["run"], r["attention"]), shown(number(r, "test_accuracy") * 100, "{:.2f} %"), shown(number(r, "test_loss")),
+               shown(number(r, "seconds"), "{:.0f}"));
+  fmt::print("\n||A||_F by block (mean over heads and batch): first step > largest > last step\n{}", names("run", "attention"));
   for (std::size_t l = 0; l < layers; ++l) fmt::print(" {:>22}", fmt::format("block {}", l + 1));
   fmt::print("\n");
   for (const Json& r : all) {
-    fmt::print("{:<20} {:<18}", r["run"].get<std::string>(), r["attention"].get<std::string>());
+    fmt::print("{}", names(r["run"], r["attention"]));
     for (const Json& s : r["fro"])
       fmt::print(" {:>22}", fmt::format("{} > {} > {}", shown(number(s, "first"), "{:.3g}"), shown(number(s, "largest"), "{:.3g}"), shown(number(s, "last"), "{:.3g}")));
     fmt::print("\n");
