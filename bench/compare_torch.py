@@ -2,7 +2,7 @@
 """Norma beside PyTorch: training steps, attention alone, products, start-up, and the demo's training, alternating in one run.
 
     python3 -m venv .venv && .venv/bin/pip install torch
-    .venv/bin/python bench/compare_torch.py [--only steps attention gemm start demo] [--rounds 3] [--threads 2] [--no-compile]
+    .venv/bin/python bench/compare_torch.py [--only steps attention start demo] [--rounds 3] [--threads 2] [--no-compile]
 
 Every measurement is a fresh process; Norma's and PyTorch's take turns. PyTorch gets the settings that were found best for it on two
 cores (a short OpenMP spin, a heap that is never given back, all its instruction sets) and the faster of eager, its fused attention and
@@ -94,11 +94,11 @@ def attention(a):
         for label, ours_flag, forms in (("softmax", "softmax", ["softmax", "sdpa"]), ("x³/√N", X3, ["x3"])):
             theirs = {name: lambda name=name, more=more: torch("torch_attention.py", *shape, "--score", name.split(",")[0], *more)
                       for name, more in with_compile(a, forms).items()}
-            mine, all_forms = alternate(a, lambda: run([BUILD / "bench/norma_bench_attention", "--json", "--attention", ours_flag, *shape]), theirs)
+            mine, all_forms = alternate(a, lambda: run([BUILD / "bench/norma_bench_attention", "--json", "--no-stats", "--scoring", ours_flag, *shape]), theirs)
             total = {name: median(rows, "forward_ms") + median(rows, "backward_ms") for name, rows in all_forms.items()}
             best = min(total, key=total.get)
             f, b = median(mine, "forward_ms"), median(mine, "backward_ms")
-            out.append(f"| {n}, {d} | {label} | {f:.2f} + {b:.2f} | {median(mine, 'gflops_forward'):.0f}, {median(mine, 'gflops_backward'):.0f} | "
+            out.append(f"| {n}, {d} | {label} | {f:.2f} + {b:.2f} | {median(mine, 'forward_gflops'):.0f}, {median(mine, 'backward_gflops'):.0f} | "
                        f"{median(all_forms[best], 'forward_ms'):.2f} + {median(all_forms[best], 'backward_ms'):.2f} ({best}) | {(f + b) / total[best]:.2f} |")
             print(out[-1], file=sys.stderr, flush=True)
     return out

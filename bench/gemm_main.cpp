@@ -11,6 +11,12 @@
 
 int main(int argc, char** argv) {
   try {
+    if (argc > 1 && std::string_view(argv[1]) == "--help") {
+      fmt::print("usage: norma_bench_gemm [--cpu base|avx2|avx512] [THREADS [FILTER]]\n"
+                 "  Products of a transformer's shapes, own kernels and OpenBLAS: GF/s and share of the measured peak.\n"
+                 "  FILTER: only rows whose line has this in it\n");
+      return 0;
+    }
     if (argc > 2 && std::string_view(argv[1]) == "--cpu") {
       norma::cpu::set_isa(argv[2]);
       argc -= 2, argv += 2;

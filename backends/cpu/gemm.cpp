@@ -213,9 +213,20 @@ class Run {
         Epilogue<T> rows;
         if (epilogue && last) rows = shifted(here, i - r.i0, 0);
         t_.block(m, n, k, tiles, panels, c + (i - r.i0) * ldc, ldc, accumulate || piece > 0,
-                 epilogue && last ? &rows : nullptr);
+                 epilogue && last ? &rows : nullptr, after(r, i + m, k0, k));
       }
     }
+  }
+
+  /// The rows of A from i on that the next block reads.
+  Upcoming after(const Region& r, int64_t i, int64_t k0, int64_t k) const {
+    const int64_t m = std::min<int64_t>(96, r.i1 - i), row = x_.a.row * sizeof(T), col = x_.a.col * sizeof(T);
+    if (m <= 0) return {};
+    const auto lines = [](int64_t count) { return ceil_div(count * sizeof(T), 64); };
+    const auto* data = reinterpret_cast<const char*>(at(x_.a, i, k0).data);
+    if (x_.a.col == 1) return {data, m, lines(k), row};
+    if (x_.a.row == 1) return {data, k, lines(m), col};
+    return {};
   }
 
   /// Rows of A are read where they lie if they are dense; otherwise they are packed.

@@ -14,6 +14,12 @@ struct Tiles {
   std::int64_t tile, row, col;
 };
 
+/// Memory that is read next: `runs` stretches of `lines` cache lines each, `stride` bytes apart. A block asks for it while it computes.
+struct Upcoming {
+  const char* data = nullptr;
+  std::int64_t runs = 0, lines = 0, stride = 0;
+};
+
 template <class T>
 struct GemmTable {
   std::int64_t mr, nr;
@@ -23,7 +29,7 @@ struct GemmTable {
   void (*pack_a)(std::int64_t m, std::int64_t k, Matrix<const T> a, T* tiles, T* row_sums);
   /// C[m, n] = A B (+ C when accumulate), then the epilogue (null: none), whose pointers stand at element (0, 0) of C.
   void (*block)(std::int64_t m, std::int64_t n, std::int64_t k, Tiles<T> a, const T* panels, T* c, std::int64_t ldc,
-                bool accumulate, const Epilogue<T>* epilogue);
+                bool accumulate, const Epilogue<T>* epilogue, const Upcoming& upcoming);
   /// The epilogue alone: c = epilogue(sum (+ c when accumulate)); `sum` may be c itself.
   void (*finish)(std::int64_t m, std::int64_t n, const T* sum, std::int64_t ld_sum, T* c, std::int64_t ldc,
                  bool accumulate, const Epilogue<T>* epilogue);

@@ -1,12 +1,11 @@
 // The tests of the CUDA backend. norma_cuda_tests runs its kernels on the host (backends/cuda/emulator), registered as Device cuda;
 // norma_gpu_tests is the same with a device, and says so and exits with 77 where there is none.
-#define CATCH_CONFIG_RUNNER
-#include <catch2/catch.hpp>
 #include <cstdio>
 
 #include "backends/cpu/register.h"
 #include "backends/cuda/register.h"
 #include "backends/reference/reference.h"
+#include "tests/catch/run_tests.h"
 
 int main(int argc, char** argv) {
   norma::register_reference();
@@ -20,5 +19,5 @@ int main(int argc, char** argv) {
     return 77;
   }
 #endif
-  return Catch::Session().run(argc, argv);
+  return run_tests(argc, argv);
 }

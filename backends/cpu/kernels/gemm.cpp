@@ -174,10 +174,28 @@ TileFunction<T> tile_of(int rows, std::integer_sequence<int, row_counts...>) {
 /// in the first-level cache. In every tile, its beginning and its end would each leave the arithmetic units waiting.
 constexpr int64_t strip_rows = 96 / tile_rows * tile_rows;
 
+/// Walks over what comes next, a few lines at a time.
+class Prefetcher {
+ public:
+  Prefetcher(const Upcoming& what, int64_t turns) : what_(what), share_((what.runs * what.lines + turns - 1) / turns) {}
+  NORMA_INLINE void turn() {
+    for (int64_t i = share_; i > 0 && run_ < what_.runs; --i) {
+      __builtin_prefetch(what_.data + run_ * what_.stride + line_ * 64);
+      if (++line_ == what_.lines) line_ = 0, ++run_;
+    }
+  }
+
+ private:
+  const Upcoming what_;
+  const int64_t share_;
+  int64_t run_ = 0, line_ = 0;
+};
+
 template <class T>
 void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, const T* panels, T* c, int64_t ldc, bool accumulate,
-           const Epilogue<T>* e) {
+           const Epilogue<T>* e, const Upcoming& upcoming) {
   constexpr int nr = tile_columns<T>;
+  Prefetcher next(upcoming, (m + tile_rows - 1) / tile_rows * ((n + nr - 1) / nr));
   alignas(64) T sums[strip_rows * nr];
   const bool apart = e && (e->pre || e->gelu || e->gelu_pre);
   for (int64_t i0 = 0; i0 < m; i0 += strip_rows)
@@ -190,6 +208,7 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, const T* panels, T* c, i
             rows == tile_rows ? tile<T, tile_rows> : tile_of<T>(rows, std::make_integer_sequence<int, tile_rows>{});
         const T* from = a.data + i / tile_rows * a.tile;
         Epilogue<T> here;
+        next.turn();
         if (apart) {
           f(k, from, a.row, a.col, panel, nr, sums + (i - i0) * nr, nr, false, nullptr);
           if (e->gelu_pre) prefetch_rows<T, tile_rows, 0>(e->gelu_pre + i * e->ld + j, e->ld);
