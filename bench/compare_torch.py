@@ -2,7 +2,8 @@
 """Norma beside PyTorch: training steps, attention alone, products, start-up, and the demo's training, alternating in one run.
 
     python3 -m venv .venv && .venv/bin/pip install torch
-    .venv/bin/python bench/compare_torch.py [--only steps attention start demo] [--rounds 3] [--threads 2] [--no-compile]
+    .venv/bin/python bench/compare_torch.py [--only steps attention start demo] [--rows 1 3 8] [--rounds 3]
+                                             [--threads 2] [--no-compile]
 
 Every measurement is a fresh process; Norma's and PyTorch's take turns. PyTorch gets the settings that were found best for it on two
 cores (a short OpenMP spin, a heap that is never given back, all its instruction sets) and the faster of eager, its fused attention and
@@ -73,7 +74,9 @@ def with_compile(a, forms):
 
 def steps(a):
     out = ["| training step | Norma ms | share of the FMA peak | PyTorch ms (its fastest form) | ratio | MiB resident: Norma, PyTorch |", "|---|---|---|---|---|---|"]
-    for label, flags, model, forms in STEPS:
+    for number, (label, flags, model, forms) in enumerate(STEPS, 1):
+        if a.rows and number not in a.rows:
+            continue
         theirs = {name: lambda name=name, more=more: torch("torch_step.py", *model, "--threads", a.threads, "--steps", 5, "--score", name.split(",")[0], *more)
                   for name, more in with_compile(a, forms).items()}
         mine, all_forms = alternate(a, lambda: run([BUILD / "bench/norma_bench_step", "--json", "--threads", a.threads, *flags]), theirs)
@@ -152,6 +155,7 @@ PARTS = {"steps": steps, "attention": attention, "start": start, "demo": demo}
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    p.add_argument("--rows", type=int, nargs="+", help="of the training steps only these rows, counted from 1")
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--no-compile", action="store_true", help="leave torch.compile out (it is slow to start)")
@@ -162,6 +166,8 @@ def main():
     for part in a.only:
         lines = PARTS[part](a)
         command = f"bench/compare_torch.py --only {part} --rounds {a.rounds} --threads {a.threads}{' --no-compile' if a.no_compile else ''}"
+        if part == "steps" and a.rows:
+            command += " --rows " + " ".join(map(str, a.rows))
         text = "\n".join(["", f"`{command}`: {cpu} ({isa}), {os.cpu_count()} cores, PyTorch {version}.", "", *lines, ""])
         print(text)
         if PAGE.exists():
