@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "tests/program.h"
+#include "train/run_folder.h"
 
 using namespace norma;
 using namespace norma::test;
@@ -149,6 +150,16 @@ TEST_CASE("train, eval and compare on a tiny data set", "[program]") {
   const Finished again = run_norma(tiny_run(data, runs / "a"));
   CHECK(again.code == 1);
   CHECK_THAT(again.err, Contains("already holds a run; go on with --resume, or choose another with --out"));
+
+  auto resumed = tiny_run(data, runs / "a");
+  resumed.push_back("--resume");
+  {
+    const train::FolderLock held(runs / "a");
+    const Finished beside = run_norma(resumed);
+    CHECK(beside.code == 1);
+    CHECK_THAT(beside.err, Contains("another process is training into it; wait until it has ended, or choose another with --out"));
+  }
+  CHECK(run_norma(resumed).code == 0);
 }
 
 TEST_CASE("a run name that looks like script stays text in the page", "[program]") {

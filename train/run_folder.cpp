@@ -1,6 +1,7 @@
 #include "train/run_folder.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -47,6 +48,17 @@ RunState state_from(const Json& j, const std::string& where) {
 
 }  // namespace
 
+FolderLock::FolderLock(const fs::path& folder) : fd_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+  // A file system without locks is no reason not to train.
+  if (fd_ < 0 || ::flock(fd_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
+  ::close(fd_);
+  fail("run folder {}: another process is training into it; wait until it has ended, or choose another with --out", folder.string());
+}
+
+FolderLock::~FolderLock() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
 RunFolder::RunFolder(const fs::path& path, bool resume) : path_(path) {
   std::error_code error;
   fs::create_directories(path, error);
@@ -55,6 +67,7 @@ RunFolder::RunFolder(const fs::path& path, bool resume) : path_(path) {
     fail("run folder {}: cannot be written ({}); choose another with --out", path.string(), std::strerror(errno));
   if (!resume && (fs::exists(path / "config.json") || fs::exists(path / "metrics.jsonl")))
     fail("run folder {}: already holds a run; go on with --resume, or choose another with --out", path.string());
+  lock_ = std::make_unique<FolderLock>(path);
 }
 
 void RunFolder::write_config(const Json& config) const {

@@ -25,9 +25,21 @@ struct RunState {
   std::string data_hash;                    // of the data set
 };
 
+/// A folder held for writing. The system lets go of it when the process ends, however it ends.
+class FolderLock {
+ public:
+  /// Throws when another process, or another lock of this one, holds the folder.
+  explicit FolderLock(const std::filesystem::path& folder);
+  FolderLock(const FolderLock&) = delete;
+  ~FolderLock();
+
+ private:
+  int fd_;
+};
+
 class RunFolder {
  public:
-  /// Makes the folder. Throws when it cannot be written, or already holds a run and `resume` is off.
+  /// Makes the folder and holds it. Throws when it cannot be written, is being trained into, or already holds a run and `resume` is off.
   RunFolder(const std::filesystem::path& path, bool resume);
   const std::filesystem::path& path() const { return path_; }
 
@@ -47,6 +59,7 @@ class RunFolder {
  private:
   void start_events();
   std::filesystem::path path_;
+  std::unique_ptr<FolderLock> lock_;
   std::unique_ptr<EventFile> events_;
 };
 
