@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Norma beside PyTorch: training steps, attention alone, products, start-up, and the demo's training, alternating in one run.
+"""Norma beside PyTorch: training steps, attention alone, start-up, and the demo's training, alternating in one run.
 
     python3 -m venv .venv && .venv/bin/pip install torch
     .venv/bin/python bench/compare_torch.py [--only steps attention start demo] [--rows 1 3 8] [--rounds 3]
@@ -7,7 +7,8 @@
 
 Every measurement is a fresh process; Norma's and PyTorch's take turns. PyTorch gets the settings that were found best for it on two
 cores (a short OpenMP spin, a heap that is never given back, all its instruction sets) and the faster of eager, its fused attention and
-torch.compile counts. Medians over the rounds of each process's median. Writes the tables into docs/performance.md between the marker
+torch.compile counts. Medians over the rounds: of each process's median step, and of its best time for attention
+alone. Writes the tables into docs/performance.md between the marker
 lines of each part, and prints them.
 """
 import argparse

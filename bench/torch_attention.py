@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times PyTorch's attention alone, forward and backward, on q, k, v [B, H, N, d]. Prints one JSON object with medians in milliseconds.
+"""Times PyTorch's attention alone, forward and backward, on q, k, v [B, H, N, d]. Prints one JSON object with the best times in milliseconds.
 
   torch_attention.py --n 256 --d 64 --heads 6 --batch 8 --score sdpa|softmax|x3 [--causal] [--compile] [--threads 2] [--dtype f32|bf16]
 

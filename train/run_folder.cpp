@@ -65,9 +65,9 @@ RunFolder::RunFolder(const fs::path& path, bool resume) : path_(path) {
   if (error) fail("run folder {}: cannot be made ({}); choose another with --out", path.string(), error.message());
   if (::access(path.c_str(), W_OK) != 0)
     fail("run folder {}: cannot be written ({}); choose another with --out", path.string(), std::strerror(errno));
+  lock_ = std::make_unique<FolderLock>(path);
   if (!resume && (fs::exists(path / "config.json") || fs::exists(path / "metrics.jsonl")))
     fail("run folder {}: already holds a run; go on with --resume, or choose another with --out", path.string());
-  lock_ = std::make_unique<FolderLock>(path);
 }
 
 void RunFolder::write_config(const Json& config) const {

@@ -206,9 +206,8 @@ class Run {
         panels = mine;
       }
       const bool last = piece + 1 == count;
-      const int64_t most_rows = 96 / t_.mr * t_.mr;
-      for (int64_t i = r.i0; i < r.i1; i += most_rows) {
-        const int64_t m = std::min(most_rows, r.i1 - i);
+      for (int64_t i = r.i0; i < r.i1; i += most_rows_) {
+        const int64_t m = std::min(most_rows_, r.i1 - i);
         const Tiles<T> tiles = tiles_of(at(x_.a, i, k0), m, k, row_sums ? row_sums + i : nullptr);
         Epilogue<T> rows;
         if (epilogue && last) rows = shifted(here, i - r.i0, 0);
@@ -220,12 +219,13 @@ class Run {
 
   /// The rows of A from i on that the next block reads.
   Upcoming after(const Region& r, int64_t i, int64_t k0, int64_t k) const {
-    const int64_t m = std::min<int64_t>(96, r.i1 - i), row = x_.a.row * sizeof(T), col = x_.a.col * sizeof(T);
+    constexpr int64_t size = sizeof(T);
+    const int64_t m = std::min(most_rows_, r.i1 - i);
     if (m <= 0) return {};
-    const auto lines = [](int64_t count) { return ceil_div(count * sizeof(T), 64); };
-    const auto* data = reinterpret_cast<const char*>(at(x_.a, i, k0).data);
-    if (x_.a.col == 1) return {data, m, lines(k), row};
-    if (x_.a.row == 1) return {data, k, lines(m), col};
+    const Matrix<const T> a = at(x_.a, i, k0);
+    const auto* data = reinterpret_cast<const char*>(a.data);
+    if (a.col == 1) return {data, m, ceil_div(k * size, 64), a.row * size};
+    if (a.row == 1) return {data, k, ceil_div(m * size, 64), a.col * size};
     return {};
   }
 
@@ -258,6 +258,7 @@ class Run {
 
   const Product<T> x_;
   const GemmTable<T>& t_ = table<T>();
+  const int64_t most_rows_ = 96 / t_.mr * t_.mr;  // of a block
   const GemmProvider provider_ = chosen_provider;
   const Plan plan_;
   const bool parallel_;
