@@ -1,7 +1,23 @@
-# norma_precompile(target headers...): headers from outside the project that many files of the target read, parsed once. Sources still
-# include what they use: the presets with a sanitizer build without this and would tell.
-function(norma_precompile target)
-  if(NOT NORMA_SANITIZE)
-    target_precompile_headers(${target} PRIVATE ${ARGN})
+# Headers from outside the project that many files read, parsed once for all rooms that name the same set. Sources still include what
+# they use: the presets with a sanitizer build without this and would tell.
+set(NORMA_HEADERS_common <fmt/core.h> <algorithm> <array> <cmath> <cstdint> <cstring> <functional> <memory> <optional> <string>
+    <string_view> <unordered_map> <vector>)
+set(NORMA_HEADERS_json ${NORMA_HEADERS_common} <filesystem> <nlohmann/json.hpp>)
+set(NORMA_HEADERS_test ${NORMA_HEADERS_json} <catch2/catch.hpp>)
+
+# norma_precompile(target set [OWN]): the first target that names a set compiles it, the others take it from there. OWN: this one's
+# flags differ (an executable's code, another optimization level), so it compiles its own.
+function(norma_precompile target set)
+  if(NORMA_SANITIZE)
+    return()
+  endif()
+  get_property(maker GLOBAL PROPERTY NORMA_PRECOMPILED_${set})
+  if(maker AND NOT ARGV2 STREQUAL OWN)
+    target_precompile_headers(${target} REUSE_FROM ${maker})
+    return()
+  endif()
+  target_precompile_headers(${target} PRIVATE ${NORMA_HEADERS_${set}})
+  if(NOT ARGV2 STREQUAL OWN)
+    set_property(GLOBAL PROPERTY NORMA_PRECOMPILED_${set} ${target})
   endif()
 endfunction()

@@ -1,8 +1,13 @@
-# norma_room(folder LINK targets...): one static library per folder, of all .cpp files directly in it.
+# norma_room(folder [HEADERS set] LINK targets...): one static library per folder, of all .cpp files directly in it; HEADERS: which
+# set of cmake/precompile.cmake it reads precompiled, `common` where it says nothing.
 function(norma_room folder)
-  cmake_parse_arguments(ARG "" "" "LINK" ${ARGN})
+  cmake_parse_arguments(ARG "" "HEADERS" "LINK" ${ARGN})
   string(REPLACE "/" "_" name ${folder})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${folder}/*.cpp)
   add_library(norma_${name} STATIC ${sources})
   target_link_libraries(norma_${name} PUBLIC norma_flags ${ARG_LINK})
+  if(NOT ARG_HEADERS)
+    set(ARG_HEADERS common)
+  endif()
+  norma_precompile(norma_${name} ${ARG_HEADERS})
 endfunction()

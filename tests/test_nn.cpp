@@ -224,7 +224,7 @@ TEST_CASE("watching the matrix changes no bit, and gradients reach it", "[nn]") 
     Tensor da;
     const int gradient_id = layer.weights.on_gradient([&](const Tensor& g) { da = g.detach(); });
     const Tensor through = layer(x);
-    CHECK(largest_difference(through, y) < 1e-13);
+    CHECK(largest_difference(through, y) <= 1e-14 * std::max(1.0, max(abs(y)).item()));  // |y| reaches 268 with x^3
     CHECK(largest_difference(gradient(through), dx) <= 1e-13 * std::max(1.0, max(abs(dx)).item()));
     REQUIRE(da);
     CHECK(da.shape() == Shape{2, 2, 5, 5});

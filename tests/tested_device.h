@@ -1,4 +1,4 @@
-// Where test_ops.cpp and test_golden.cpp run: on the CPU, or, compiled a second time for tests/cuda, on the CUDA backend.
+// Where test_ops.cpp and test_golden.cpp run. They are compiled once for all test programs.
 #pragma once
 
 #include <cstdlib>
@@ -8,13 +8,8 @@
 
 namespace norma {
 
-inline Device tested_device() {
-#if defined(NORMA_TEST_CUDA)
-  return {Device::Kind::cuda, 0};
-#else
-  return {Device::Kind::cpu, 0};
-#endif
-}
+/// Each program's main.cpp says it: the CPU, or in tests/cuda the CUDA backend.
+Device tested_device();
 
 /// The folder of the sources; NORMA_SOURCE_DIR in the environment says where it is when the tests were built elsewhere.
 inline std::filesystem::path source_folder() {

@@ -6,6 +6,9 @@
 #include "backends/cuda/register.h"
 #include "backends/reference/reference.h"
 #include "tests/catch/run_tests.h"
+#include "tests/tested_device.h"
+
+norma::Device norma::tested_device() { return {Device::Kind::cuda, 0}; }
 
 int main(int argc, char** argv) {
   norma::register_reference();
