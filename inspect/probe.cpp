@@ -87,7 +87,7 @@ HeadStats reduce(const std::vector<Sample>& samples) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   for (auto* field :
        {&out.fro, &out.jacobian, &out.score_mean, &out.score_rms, &out.score_max, &out.row_sum, &out.row_sum_std,
-        &out.min, &out.max, &out.negative_share, &out.small_share, &out.entropy, &out.grad_a, &out.grad_s})
+        &out.min, &out.max, &out.negative_share, &out.small_share, &out.entropy, &out.grad_a, &out.grad_s, &out.fro_error})
     field->assign(static_cast<std::size_t>(heads), nan);
   std::vector<std::vector<double>> values;
   for (const Sample& s : samples) values.push_back(s.stats.values());
@@ -137,6 +137,12 @@ HeadStats reduce(const std::vector<Sample>& samples) {
     out.entropy[at] = sum(AttentionStat::entropy) / rows;
     out.grad_a[at] = mean_root(AttentionStat::grad_a2, true);
     out.grad_s[at] = mean_root(AttentionStat::grad_s2, true);
+    // The error of a root is that of its square over twice the root; those of a mean add up as squares.
+    out.fro_error[at] = std::sqrt(total([](auto&& get, double) {
+                          const double error = get(AttentionStat::fro2_error);
+                          return error == 0 ? 0 : error * error / (4 * get(AttentionStat::fro2));
+                        })) /
+                        total([](auto&&, double) { return 1.0; });
   }
   return out;
 }

@@ -107,6 +107,25 @@ TEST_CASE("a probe stops watching when it ends", "[probe]") {
   });
 }
 
+TEST_CASE("a norm that the linear form estimates says its error", "[probe]") {
+  std::vector<HeadStats> found;
+  for (const AttentionForm form : {AttentionForm::linear, AttentionForm::quadratic}) {
+    nn::Init init(2, {DType::f64});
+    nn::SelfAttention layer({.width = 40, .heads = 2, .scoring = nn::parse_scoring("x^2/sqrt(N)"), .form = form, .std = 0.2}, init);
+    Probe probe(layer);
+    probe.attention("*");
+    NoGrad forward_only;
+    layer(init.normal({4, 400, 40}, 1));
+    found.push_back(probe.take_attention().at(0).second);
+  }
+  for (std::size_t h = 0; h < 2; ++h) {  // x^2 of width 20 has 210 monomials: ||A||_F is sampled
+    CHECK(found[0].fro_error[h] > 0);
+    CHECK(found[0].fro_error[h] < 0.1 * found[0].fro[h]);
+    CHECK(std::abs(found[0].fro[h] - found[1].fro[h]) < 3 * found[0].fro_error[h]);
+    CHECK(found[1].fro_error[h] == 0);
+  }
+}
+
 TEST_CASE("attention statistics are those of the matrix", "[probe]") {
   const Index batch = 3, heads = 2, tokens = 5;
   const char* attentions[] = {"softmax",      "x^3/sqrt(N)",         "0.5x + x^3/14",

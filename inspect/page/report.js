@@ -79,6 +79,7 @@ const further = [
   {field: "max", short: "largest a", text: "Largest weight of the batch."},
   {field: "negative_share", short: "share a < 0", text: "Share of the weights that are negative."},
   {field: "small_share", short: "share |a| < 0.001", text: "Share of the weights whose size is below 0.001: how sparse A is."},
+  {field: "fro_error", short: "error of ‖A‖_F", text: "Standard error of ‖A‖_F where the linear form of attention estimates it; elsewhere it is exact."},
   {field: "entropy", short: "entropy", text: "Mean entropy of the rows of A, in nats; only where rows are non-negative and sum to one."}];
 const statistics = [...measures, ...further];
 function byBlock(m, l) {
