@@ -142,7 +142,7 @@ int main(int argc, char** argv) {
     std::string cases = "plain", form = "auto";
     Index batch = 0, heads = 0, threads = 0;
     double seconds_each = 0.2;
-    bool json = false, processor_time = false, stats = true;
+    bool json = false, processor_time = false, stats = true, help = false;
     train::Options o;
     o("n", n, "sequence lengths");
     o("d", d, "widths of a head");
@@ -156,8 +156,13 @@ int main(int argc, char** argv) {
     o("seconds", seconds_each, "time for each row");
     o("processor_time", processor_time, "measure processor time, not the wall clock: for a machine that others use; one thread");
     o("json", json, "one JSON object a row");
+    o("help", help, "print this, and stop");
     o.read_flags({argv + 1, argv + argc});
     o.apply();
+    if (help) {
+      fmt::print("usage: norma_bench_attention [flags]\n{}", o.help());
+      return 0;
+    }
     const int t = threads ? static_cast<int>(threads) : cpu::threads();
     cpu::set_threads(t);
     if (processor_time && t != 1) throw Error("--processor-time counts the time of all threads: use it with --threads 1");

@@ -76,14 +76,11 @@ ImageSet read_cifar_files(const KnownSet& known, const std::vector<fs::path>& pa
   return set;
 }
 
-void describe(ImageSet& set, const KnownSet& known) {
-  set.name = known.name;
-  set.classes = static_cast<Index>(known.class_names.size());
-  set.class_names = known.class_names;
+std::string hash_of(const ImageSet& set) {
   Sha256 hash;
   hash.update(set.pixels.data(), set.pixels.size());
   hash.update(set.labels.data(), set.labels.size());
-  set.hash = hash.hex();
+  return hash.hex();
 }
 
 /// Mean and standard deviation per channel from exact counts of the 256 values.
@@ -142,13 +139,22 @@ ImageData load_images(const std::string& name, const fs::path& data_dir) {
     ImageSet set = known.gzip
                        ? read_idx_pair(known, paths[train ? 0 : 2], paths[train ? 1 : 3])
                        : read_cifar_files(known, train ? std::vector(paths.begin(), middle) : std::vector{*middle});
-    describe(set, known);
+    set.name = known.name;
+    set.classes = static_cast<Index>(known.class_names.size());
+    set.class_names = known.class_names;
     return set;
   };
   ImageData data;
-  auto test = std::async(std::launch::async, read, false);
+  const auto aside = [](auto work) { return std::async(std::launch::async, work); };
+  auto test = aside([&] {
+    ImageSet set = read(false);
+    set.hash = hash_of(set);
+    return set;
+  });
   data.train = read(true);
+  auto hash = aside([&] { return hash_of(data.train); });
   measure(data.train);
+  data.train.hash = hash.get();
   data.test = test.get();
   data.test.mean = data.train.mean;
   data.test.std = data.train.std;
