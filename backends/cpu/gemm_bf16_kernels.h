@@ -32,7 +32,7 @@ struct GemmBf16Table {
   /// row_sums[m] unless null.
   Bf16Tiles (*pack_columns)(std::int64_t m, std::int64_t k, Matrix<const Bf16Bits> a, Word* tiles, float* row_sums);
   /// sums[m, nr] = A panel (+ sums when accumulate). Where unit > 1, whole tiles of mr rows may be read and written.
-  void (*multiply)(std::int64_t m, std::int64_t words, Bf16Tiles a, const Word* panel, float* sums, std::int64_t ld_sums,
+  void (*multiply)(std::int64_t m, std::int64_t words, const Bf16Tiles& a, const Word* panel, float* sums, std::int64_t ld_sums,
                    bool accumulate);
   /// c[m, n] = epilogue(sums), n <= nr; the epilogue's pointers stand at element (0, 0) of c.
   void (*finish)(std::int64_t m, std::int64_t n, const float* sums, std::int64_t ld_sums, Bf16Bits* c, std::int64_t ldc,

@@ -13,27 +13,28 @@ NORMA_INLINE F load_most(const T* p, int64_t n) {
   return n >= width ? load(p) : n > 0 ? load_n(p, static_cast<int>(n)) : F{};
 }
 
-/// The elements of one row of a panel as rounded bits; columns from n on are zero.
-template <class T, int vectors>
-NORMA_INLINE void row_bits(const T* row, int64_t n, bool through_gelu, U (&bits)[vectors]) {
-  F x[vectors];
-  each<vectors>([&](int v) { x[v] = load_most(row + v * width, n - v * width); });
-  if (through_gelu) gelu(x);
-  const bool rounded = sizeof(T) == sizeof(Bf16Bits) && !through_gelu;
-  each<vectors>([&](int v) { bits[v] = rounded ? (U)x[v] >> 16 : round_bits(x[v]); });
-}
-
-/// One panel of B whose rows are dense.
-template <class Form, class T>
-NORMA_INLINE void pack_panel_rows(int64_t k, int64_t n, Matrix<const T> b, bool through_gelu, Word* out) {
-  constexpr int vectors = Form::vectors;
-  for (int64_t p = 0; p < words_of<Form>(k) * Form::depth; p += Form::depth, out += columns<Form>) {
-    U bits[Form::depth][vectors] = {};
-    for (int d = 0; d < Form::depth && p + d < k; ++d) row_bits(b.data + (p + d) * b.row, n, through_gelu, bits[d]);
-    for (int v = 0; v < vectors; ++v) {
-      U parts[Form::depth];
-      for (int d = 0; d < Form::depth; ++d) parts[d] = bits[d][v];
-      store_words(out + v * width, Form::join(parts));
+/// B with dense rows, line by line of words through all panels: memory is read in its order.
+template <class Form, class T, bool through_gelu>
+NORMA_INLINE void pack_dense_rows(int64_t k, int64_t n, Matrix<const T> b, Word* panels, int64_t panel_step) {
+  constexpr int depth = Form::depth, count = depth * Form::vectors;
+  constexpr bool rounded = sizeof(T) == sizeof(Bf16Bits) && !through_gelu;
+  constexpr int64_t ahead = 8;  // rows
+  for (int64_t p = 0; p < words_of<Form>(k) * depth; p += depth, panels += columns<Form>) {
+    Word* out = panels;
+    for (int64_t j = 0; j < n; j += columns<Form>, out += panel_step) {
+      if (sizeof(T) == sizeof(Bf16Bits))
+        each<depth>([&](int d) { __builtin_prefetch(b.data + (p + ahead + d) * b.row + j); });
+      F x[count];  // row d, vector v at v * depth + d
+      each<count>([&](int i) {
+        const int64_t row = p + i % depth, column = j + i / depth * width;
+        x[i] = row < k ? load_most(b.data + row * b.row + column, n - column) : F{};
+      });
+      if (through_gelu) gelu(x);
+      each<Form::vectors>([&](int v) {
+        U bits[depth];
+        each<depth>([&](int d) { bits[d] = rounded ? (U)x[v * depth + d] >> 16 : round_bits(x[v * depth + d]); });
+        store_words(out + v * width, Form::join(bits));
+      });
     }
   }
 }
@@ -60,24 +61,17 @@ NORMA_INLINE void pack_panel_columns(int64_t k, int64_t n, Matrix<const float> b
 
 template <class Form>
 void pack_weight(int64_t k, int64_t n, Matrix<const float> b, Word* panels, int64_t panel_step) {
-  for (int64_t j = 0; j < n; j += columns<Form>, panels += panel_step) {
-    const Matrix<const float> here{b.data + j * b.col, b.row, b.col};
-    if (b.col == 1)
-      pack_panel_rows<Form>(k, n - j, here, false, panels);
-    else
-      pack_panel_columns<Form>(k, n - j, here, panels);
-  }
+  if (b.col == 1) return pack_dense_rows<Form, float, false>(k, n, b, panels, panel_step);
+  for (int64_t j = 0; j < n; j += columns<Form>, panels += panel_step)
+    pack_panel_columns<Form>(k, n - j, {b.data + j * b.col, b.row, b.col}, panels);
 }
 
 template <class Form>
 void pack_activation(int64_t k, int64_t n, Matrix<const Bf16Bits> b, bool through_gelu, Word* panels, int64_t panel_step) {
-  for (int64_t j = 0; j < n; j += columns<Form>, panels += panel_step) {
-    const Matrix<const Bf16Bits> here{b.data + j, b.row, 1};
-    if (through_gelu)
-      pack_panel_rows<Form>(k, n - j, here, true, panels);
-    else
-      pack_panel_rows<Form>(k, n - j, here, false, panels);
-  }
+  if (through_gelu)
+    pack_dense_rows<Form, Bf16Bits, true>(k, n, b, panels, panel_step);
+  else
+    pack_dense_rows<Form, Bf16Bits, false>(k, n, b, panels, panel_step);
 }
 
 template <class Form>

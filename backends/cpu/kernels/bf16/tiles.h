@@ -61,12 +61,13 @@ NORMA_INLINE void tile_block(int64_t steps, const Word* a, int64_t row, int64_t 
   _tile_stored(3, lower + tile_side, c_bytes);
 }
 
-void multiply_tiles(int64_t m, int64_t words, Bf16Tiles a, const Word* panel, float* sums, int64_t ld_sums, bool accumulate) {
-  for (int64_t i = 0; i < m; i += Tiles::rows, a.data += a.tile, sums += Tiles::rows * ld_sums) {
+void multiply_tiles(int64_t m, int64_t words, const Bf16Tiles& a, const Word* panel, float* sums, int64_t ld_sums, bool accumulate) {
+  const Word* rows = a.data;
+  for (int64_t i = 0; i < m; i += Tiles::rows, rows += a.tile, sums += Tiles::rows * ld_sums) {
     if (m - i > tile_side)
-      tile_block<false>(words / Tiles::unit, a.data, a.row, a.col, panel, sums, ld_sums, accumulate);
+      tile_block<false>(words / Tiles::unit, rows, a.row, a.col, panel, sums, ld_sums, accumulate);
     else
-      tile_block<true>(words / Tiles::unit, a.data, a.row, a.col, panel, sums, ld_sums, accumulate);
+      tile_block<true>(words / Tiles::unit, rows, a.row, a.col, panel, sums, ld_sums, accumulate);
   }
 }
 
