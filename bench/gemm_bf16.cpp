@@ -1,5 +1,6 @@
-// norma_bench_gemm_bf16 [THREADS]: products of mixed precision at the shapes of a transformer's training step, in both forms of packed
-// operands, beside the same products in f32 and as shares of the f32 peak. With AVX-512-BF16 the peak of pairs is twice that.
+// norma_bench_gemm_bf16 [THREADS]: products of mixed precision at the shapes of a transformer's training step, in all forms of packed
+// operands, beside the same products in f32 and as shares of the f32 peak. With AVX-512-BF16 the peak of pairs may be twice that, with
+// AMX that of tiles sixteen times.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -90,15 +91,15 @@ int main(int argc, char** argv) {
   try {
     if (argc > 1) set_threads(std::atoi(argv[1]));
     const double peak = norma::bench::fma_peak(threads());
-    fmt::print("{} threads, {}, f32 peak {:.0f} GFLOP/s; bf16 takes the {} form here\n{:<8} {:>16} {:>16} {:>16} {:>16}\n", threads(),
-               name(isa()), peak, bf16_form() == Bf16Form::pairs ? "pairs" : "widened", "", "rows, out, in", "f32", "bf16 widened",
-               "bf16 pairs");
+    fmt::print("{} threads, {}, f32 peak {:.0f} GFLOP/s; bf16 takes the {} form here\n{:<8} {:>16} {:>16} {:>16} {:>16} {:>16}\n", threads(),
+               name(isa()), peak, name(bf16_form()), "", "rows, out, in", "f32", "bf16 widened", "bf16 pairs", "bf16 tiles");
     for (const Kind kind : {forward, gelu, dx, dw})
       for (const Layer& l : layers) {
         fmt::print("{:<8} {:>16}", names[kind], fmt::format("{},{},{}", l.rows, l.out, l.in));
         const auto show = [&](double r) { fmt::print(" {:>8.1f} {:>5.1f} %", r, 100 * r / peak); };
         show(rate<float>(kind, l));
-        for (const Bf16Form form : {Bf16Form::widened, Bf16Form::pairs}) {
+        for (const Bf16Form form : {Bf16Form::widened, Bf16Form::pairs, Bf16Form::tiles}) {
+          if (!has(form)) continue;
           const ForceBf16Form force(form);
           show(rate<Bf16Bits>(kind, l));
         }

@@ -143,7 +143,7 @@ int main(int argc, char** argv) {
     o("model", s.model, "vit or decoder");
     o("attention", s.attention, "attention function");
     o("dtype", s.dtype, "f32, or bf16: mixed precision");
-    o("cpu", s.cpu, "instruction set: base, avx2, avx512, avx512bf16; empty: the best there is");
+    o("cpu", s.cpu, "instruction set: base, avx2, avx512, avx512bf16, amx; empty: the best there is");
     o("threads", s.threads, "threads; 0: both 1 and all cores");
     o("batch", s.batch, "images or sequences a step; 0: 64, decoder 8");
     o("width", s.width, "width; 0: 192, decoder 384");

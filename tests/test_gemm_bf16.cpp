@@ -1,4 +1,4 @@
-// Products of mixed precision against plain loops in double over the same rounded operands: sizes, epilogues, both forms of packed
+// Products of mixed precision against plain loops in double over the same rounded operands: sizes, epilogues, all forms of packed
 // operands, every instruction set, thread counts.
 #include <array>
 #include <catch2/catch.hpp>
@@ -47,15 +47,16 @@ std::vector<Bf16Bits> bits(int64_t count, unsigned seed) {
 template <class F>
 void each_form(F&& f) {
   const std::string before(name(isa()));
-  for (const std::string set : {"base", "avx2", "avx512", "avx512bf16"}) {
+  for (const std::string set : {"base", "avx2", "avx512", "avx512bf16", "amx"}) {
     try {
       set_isa(set);
     } catch (const Error&) {
       continue;  // this processor lacks it
     }
-    for (const Bf16Form form : {Bf16Form::widened, Bf16Form::pairs}) {
+    for (const Bf16Form form : {Bf16Form::widened, Bf16Form::pairs, Bf16Form::tiles}) {
+      if (!has(form)) continue;
       const ForceBf16Form force(form);
-      INFO(set << (form == Bf16Form::pairs ? " pairs" : " widened"));
+      INFO(set << " " << name(form));
       f();
     }
   }

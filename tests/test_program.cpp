@@ -55,7 +55,7 @@ TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]"
       {{"train", "--batch", "0"}, 2, "norma: --batch: 0 must be more than 0\n"},
       {{"train", "--dropout", "1.5"}, 2, "norma: --dropout: 1.5 must be in [0, 1)\n"},
       {{"train", "--threads", "0"}, 2, "norma: --threads: 0 is not a number of threads; give 1 or more, or leave it out for all cores\n"},
-      {{"train", "vit", "--cpu", "avx3"}, 2, "norma: --cpu: unknown instruction set \"avx3\"; there are base, avx2, avx512, avx512bf16\n"},
+      {{"train", "vit", "--cpu", "avx3"}, 2, "norma: --cpu: unknown instruction set \"avx3\"; there are base, avx2, avx512, avx512bf16, amx\n"},
       {{"train", "--optimizer", "adam"}, 2, "norma: --optimizer: \"adam\" is unknown; there are adamw, sgd\n"},
       {{"train", "--dtype", "f16"}, 2, "norma: --dtype: \"f16\" is not possible; there are f32, f64, bf16\n"},
       {{"train", "--device", "tpu"}, 2, "norma: device \"tpu\" is unknown; there are cpu, cuda, cuda:INDEX, reference\n"},

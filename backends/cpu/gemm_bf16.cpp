@@ -18,17 +18,30 @@ using std::int64_t;
 enum Slot { slot_shared_b, slot_partial, slot_a, slot_b, slot_panel = 10 };
 
 constexpr int64_t row_block = 96;    // rows of A that one packing serves
-constexpr int64_t k_unit = 16;       // k is cut at multiples of this: whole words
+constexpr int64_t k_unit = 32;       // k is cut at multiples of this: whole units of words
 constexpr int64_t small = 1 << 17;   // multiply-adds that are not worth a second task
 
 std::atomic<int> forced{-1};
 
 const GemmBf16Table& table() {
   const GemmBf16Kernels& kernels = NORMA_BF16_KERNELS(gemm_bf16_kernels);
-  return bf16_form() == Bf16Form::pairs ? kernels.pairs : kernels.widened;
+  switch (bf16_form()) {
+    case Bf16Form::tiles: return *kernels.tiles;
+    case Bf16Form::pairs: return kernels.pairs;
+    default: return kernels.widened;
+  }
 }
+/// In a task, from the first multiply to the last.
+struct Entered {
+  const GemmBf16Table& table;
+  explicit Entered(const GemmBf16Table& t) : table(t) { t.enter(); }
+  ~Entered() { table.leave(); }
+  Entered(const Entered&) = delete;
+};
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t round_up(int64_t a, int64_t unit) { return ceil_div(a, unit) * unit; }
+int64_t words_of(const GemmBf16Table& t, int64_t k) { return round_up(ceil_div(k, t.depth), t.unit); }
 /// Piece `i` of `count` of [0, size), cut at multiples of `unit`.
 int64_t cut(int64_t size, int64_t unit, int64_t count, int64_t i) {
   return std::min(size, ceil_div(size, unit) * i / count * unit);
@@ -43,20 +56,21 @@ Bf16Epilogue shifted(const Bf16Epilogue& e, int64_t i, int64_t j) {
   return {move(e.bias, j), move(e.pre, offset), e.gelu, move(e.gelu_pre, offset), move(e.residual, offset), e.ld};
 }
 
-/// Rows of A as words: where they lie, if pairs can be read there, else packed.
+/// Rows of A as words: where they lie, if whole units of pairs can be read there, else packed.
 Bf16Tiles tiles_of(const GemmBf16Table& t, Matrix<const Bf16Bits> a, int64_t m, int64_t k) {
-  const int64_t n = ceil_div(k, t.depth);
-  if (t.depth == 2 && k % 2 == 0 && a.row % 2 == 0 && reinterpret_cast<std::uintptr_t>(a.data) % sizeof(Word) == 0)
-    return {reinterpret_cast<const Word*>(a.data), t.mr * a.row / 2, a.row / 2, 1};
-  Word* rows = words(slot_a, m * n);
+  if (t.depth == 2 && k % (2 * t.unit) == 0 && (t.unit == 1 || m % t.mr == 0) && a.row % 2 == 0 &&
+      reinterpret_cast<std::uintptr_t>(a.data) % sizeof(Word) == 0)
+    return {reinterpret_cast<const Word*>(a.data), t.mr * a.row / 2, a.row / 2, t.unit};
+  const int64_t n = words_of(t, k);
+  Word* rows = words(slot_a, round_up(m, t.mr) * n);
   t.pack_rows(m, k, a, rows);
-  return {rows, t.mr * n, n, 1};
+  return {rows, t.mr * n, n, t.unit};
 }
 
 /// All of B in panels, packed in parallel.
 template <class Pack>
 const Word* packed_b(const GemmBf16Table& t, int64_t n, int64_t k, Pack&& pack) {
-  const int64_t panels = ceil_div(n, t.nr), step = ceil_div(k, t.depth) * t.nr;
+  const int64_t panels = ceil_div(n, t.nr), step = words_of(t, k) * t.nr;
   Word* all = words(slot_shared_b, panels * step);
   const int64_t group = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, step));
   parallel_for(panels, group, [&](int64_t from, int64_t to) {
@@ -71,7 +85,7 @@ void gemm_bf16(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, Matrix
                const Bf16Epilogue& epilogue) {
   if (m == 0 || n == 0) return;
   const GemmBf16Table& t = table();
-  const int64_t all_words = ceil_div(k, t.depth), step = all_words * t.nr;
+  const int64_t all_words = words_of(t, k), step = all_words * t.nr;
   const Word* panels = packed_b(t, n, k, [&](int64_t j0, int64_t j1, Word* to, int64_t panel_step) {
     t.pack_weight(k, j1 - j0, {b.data + j0 * b.col, b.row, b.col}, to, panel_step);
   });
@@ -87,13 +101,14 @@ void gemm_bf16(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, Matrix
     const int64_t i0 = cut(m, t.mr, rows, task / columns), i1 = cut(m, t.mr, rows, task / columns + 1);
     const int64_t j0 = cut(n, t.nr, columns, task % columns), j1 = cut(n, t.nr, columns, task % columns + 1);
     float* sums = scratch<float>(slot_panel, row_block * t.nr);
+    const Entered entered(t);
     for (int64_t i = i0; i < i1 && j0 < j1; i += most) {
       const int64_t height = std::min(most, i1 - i);
       const Bf16Tiles tiles = tiles_of(t, {a.data + i * a.row, a.row, a.col}, height, k);
       for (int64_t j = j0; j < j1; j += t.nr) {
         for (int64_t piece = 0; piece < pieces; ++piece) {
-          const int64_t w0 = all_words * piece / pieces, w1 = all_words * (piece + 1) / pieces;
-          t.multiply(height, w1 - w0, {tiles.data + w0 * tiles.col, tiles.tile, tiles.row, tiles.col},
+          const int64_t w0 = cut(all_words, t.unit, pieces, piece), w1 = cut(all_words, t.unit, pieces, piece + 1);
+          t.multiply(height, w1 - w0, {tiles.data + w0 / t.unit * tiles.col, tiles.tile, tiles.row, tiles.col},
                      panels + j / t.nr * step + w0 * t.nr, sums, t.nr, piece > 0);
         }
         t.finish(height, std::min(t.nr, j1 - j), sums, t.nr, c + i * ldc + j, ldc, shifted(epilogue, i, j));
@@ -110,7 +125,7 @@ void gemm_bf16_long(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, M
   const int64_t columns = ceil_div(n, 384), tall = ceil_div(m, 768);
   const int64_t slices = std::clamp<int64_t>(ceil_div(8, tall * columns), 1, std::max<int64_t>(1, k / 256));
   const int64_t rows = std::max(tall, std::min(ceil_div(m, row_block), m * n * k <= small ? 1 : 8 / (slices * columns)));
-  const int64_t ld = ceil_div(n, t.nr) * t.nr, size = m * ld, step = size + m;
+  const int64_t ld = round_up(n, t.nr), size = round_up(m, t.mr) * ld, step = size + m;
   float* partial = scratch<float>(slot_partial, slices * step);
   parallel_tasks(slices * rows * columns, [&](int64_t task) {
     const int64_t s = task / (rows * columns), i_part = task / columns % rows, j_part = task % columns;
@@ -120,20 +135,20 @@ void gemm_bf16_long(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, M
     if (i0 == i1 || j0 == j1) return;
     float* mine = partial + s * step;
     float* sums = row_sums && j_part == 0 ? mine + size : nullptr;
+    const Entered entered(t);
     if (sums) std::fill(sums + i0, sums + i1, 0.0f);
     const int64_t pieces = std::max<int64_t>(1, ceil_div(k1 - k0, piece_words(t) * t.depth));
     for (int64_t piece = 0; piece < pieces; ++piece) {
       const int64_t p0 = k0 + cut(k1 - k0, k_unit, pieces, piece), p1 = k0 + cut(k1 - k0, k_unit, pieces, piece + 1);
-      const int64_t count = ceil_div(p1 - p0, t.depth);
-      Word* panels = words(slot_b, count * ceil_div(j1 - j0, t.nr) * t.nr);
+      const int64_t count = words_of(t, p1 - p0);
+      Word* panels = words(slot_b, count * round_up(j1 - j0, t.nr));
       t.pack_activation(p1 - p0, j1 - j0, {b.data + p0 * b.row + j0, b.row, 1}, gelu_b, panels, count * t.nr);
       for (int64_t i = i0; i < i1; i += row_block) {
         const int64_t height = std::min(row_block, i1 - i);
-        Word* tiles = words(slot_a, count * ceil_div(height, t.mr) * t.mr);
-        t.pack_columns(height, p1 - p0, {a.data + i + p0 * a.col, 1, a.col}, tiles, sums ? sums + i : nullptr);
+        const Bf16Tiles tiles = t.pack_columns(height, p1 - p0, {a.data + i + p0 * a.col, 1, a.col},
+                                               words(slot_a, count * round_up(height, t.mr)), sums ? sums + i : nullptr);
         for (int64_t j = j0; j < j1; j += t.nr)
-          t.multiply(height, count, {tiles, t.mr * count, 1, t.mr}, panels + (j - j0) * count, mine + i * ld + j, ld,
-                     piece > 0);
+          t.multiply(height, count, tiles, panels + (j - j0) * count, mine + i * ld + j, ld, piece > 0);
       }
     }
   });
@@ -143,9 +158,19 @@ void gemm_bf16_long(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, M
   if (row_sums) t.add_up(slices, m, partial + size, step, row_sums);
 }
 
+std::string_view name(Bf16Form form) {
+  return form == Bf16Form::tiles ? "tiles" : form == Bf16Form::pairs ? "pairs" : "widened";
+}
+bool has(Bf16Form form) { return form != Bf16Form::tiles || NORMA_BF16_KERNELS(gemm_bf16_kernels).tiles; }
 Bf16Form bf16_form() {
-  const int form = forced;
-  return form >= 0 ? static_cast<Bf16Form>(form) : NORMA_BF16_KERNELS(gemm_bf16_kernels).faster;
+  if (const int form = forced; form >= 0) return static_cast<Bf16Form>(form);
+  if (has(Bf16Form::tiles)) return Bf16Form::tiles;
+#if defined(__x86_64__)
+  // vdpbf16ps does two multiply-adds a lane. Zen 4 starts as many of them as of f32's; a Xeon with AMX came to 225 GFLOP/s with
+  // them and to 370 with f32's.
+  if (isa() >= Isa::avx512bf16 && !__builtin_cpu_is("intel")) return Bf16Form::pairs;
+#endif
+  return Bf16Form::widened;
 }
 ForceBf16Form::ForceBf16Form(Bf16Form form) { forced = static_cast<int>(form); }
 ForceBf16Form::~ForceBf16Form() { forced = -1; }

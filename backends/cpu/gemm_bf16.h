@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "backends/cpu/gemm.h"
 
@@ -28,11 +29,15 @@ void gemm_bf16(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<const Bf16
 void gemm_bf16_long(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<const Bf16Bits> a, Matrix<const Bf16Bits> b,
                     bool gelu_b, float* c, std::int64_t ldc, float* row_sums);
 
-/// How operands lie in registers: as floats under fused multiply-adds, or as pairs of bf16 under a dot product of pairs, which
-/// processors without AVX-512-BF16 only imitate.
-enum class Bf16Form { widened, pairs };
-/// The faster one of the active instruction set, unless a test forces one.
+/// How operands lie in registers: as floats under fused multiply-adds; as pairs of bf16 under a dot product of pairs, which
+/// processors without AVX-512-BF16 only imitate; or as tiles of pairs under AMX's product of tiles, which only it has.
+enum class Bf16Form { widened, pairs, tiles };
+std::string_view name(Bf16Form form);
+/// Whether the active instruction set has it.
+bool has(Bf16Form form);
+/// The fastest one of the active instruction set, unless a test forces one.
 Bf16Form bf16_form();
+/// Forces a form that the active instruction set has.
 class ForceBf16Form {
  public:
   explicit ForceBf16Form(Bf16Form form);

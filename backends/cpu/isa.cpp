@@ -4,12 +4,28 @@
 #include <cstdlib>
 #include <iterator>
 
+#if defined(__linux__) && defined(__x86_64__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "core/error.h"
 
 namespace norma::cpu {
 namespace {
 
-constexpr Isa all[] = {Isa::avx512bf16, Isa::avx512, Isa::avx2, Isa::base};  // the best first
+constexpr Isa all[] = {Isa::amx, Isa::avx512bf16, Isa::avx512, Isa::avx2, Isa::base};  // the best first
+
+/// Linux keeps room for the registers of tiles only in processes that asked for them, once, for all their threads.
+bool tiles_permitted() {
+#if defined(__linux__) && defined(__x86_64__)
+  constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  static const bool granted = syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+  return granted;
+#else
+  return false;
+#endif
+}
 
 bool processor_has(Isa isa) {
 #if defined(__x86_64__)
@@ -19,6 +35,9 @@ bool processor_has(Isa isa) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
   if (isa == Isa::avx512bf16) return processor_has(Isa::avx512) && __builtin_cpu_supports("avx512bf16");
+  if (isa == Isa::amx)
+    return processor_has(Isa::avx512bf16) && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
+           tiles_permitted();
 #endif
   return isa == Isa::base;
 }
@@ -30,7 +49,7 @@ Isa forced(std::string_view text, std::string_view from) {
       if (!processor_has(i)) fail("{}: this processor has no {} instructions", from, text);
       return i;
     }
-  fail("{}: unknown instruction set \"{}\"; there are base, avx2, avx512, avx512bf16", from, text);
+  fail("{}: unknown instruction set \"{}\"; there are base, avx2, avx512, avx512bf16, amx", from, text);
 }
 
 Isa& active() {
@@ -50,6 +69,7 @@ std::string_view name(Isa isa) {
     case Isa::avx2: return "avx2";
     case Isa::avx512: return "avx512";
     case Isa::avx512bf16: return "avx512bf16";
+    case Isa::amx: return "amx";
     default: return "base";
   }
 }

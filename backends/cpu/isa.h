@@ -9,24 +9,26 @@
 
 namespace norma::cpu {
 
-enum class Isa { base, avx2, avx512, avx512bf16 };  // each has what those before it have
+enum class Isa { base, avx2, avx512, avx512bf16, amx };  // each has what those before it have
 
-/// The best this processor has, or what the environment variable NORMA_CPU (base, avx2, avx512, avx512bf16) forces. Throws
-/// when it forces what the processor lacks. base: SSE2 on x86-64, NEON on aarch64.
+/// The best this processor has, or what the environment variable NORMA_CPU (base, avx2, avx512, avx512bf16, amx) forces.
+/// Throws when it forces what the processor lacks. base: SSE2 on x86-64, NEON on aarch64.
 Isa isa();
 std::string_view name(Isa isa);
 /// What --cpu and tests choose; throws as the variable does, naming --cpu.
 void set_isa(std::string_view name);
 
 /// Picks the table of the active instruction set:  const GemmKernels& k = NORMA_KERNELS(gemm_kernels);
-/// The BF16 forms are for the files in kernels/bf16/, which exist for avx512bf16 too; its other tables are those of avx512.
+/// The BF16 forms are for the files in kernels/bf16/, which exist for avx512bf16 and amx too; their other tables are those of avx512.
 #if defined(__x86_64__)
 #define NORMA_KERNELS(table)                                                                     \
   (::norma::cpu::isa() >= ::norma::cpu::Isa::avx512 ? ::norma::cpu::avx512::table                \
    : ::norma::cpu::isa() == ::norma::cpu::Isa::avx2 ? ::norma::cpu::avx2::table                  \
                                                     : ::norma::cpu::base::table)
-#define NORMA_BF16_KERNELS(table) \
-  (::norma::cpu::isa() == ::norma::cpu::Isa::avx512bf16 ? ::norma::cpu::avx512bf16::table : NORMA_KERNELS(table))
+#define NORMA_BF16_KERNELS(table)                                                                \
+  (::norma::cpu::isa() == ::norma::cpu::Isa::amx          ? ::norma::cpu::amx::table             \
+   : ::norma::cpu::isa() == ::norma::cpu::Isa::avx512bf16 ? ::norma::cpu::avx512bf16::table      \
+                                                          : NORMA_KERNELS(table))
 /// Declares such a table in every namespace.
 #define NORMA_DECLARE_KERNELS(Type, table) \
   namespace base { extern const Type table; }     \
@@ -34,7 +36,8 @@ void set_isa(std::string_view name);
   namespace avx512 { extern const Type table; }
 #define NORMA_DECLARE_BF16_KERNELS(Type, table) \
   NORMA_DECLARE_KERNELS(Type, table)            \
-  namespace avx512bf16 { extern const Type table; }
+  namespace avx512bf16 { extern const Type table; } \
+  namespace amx { extern const Type table; }
 #else
 #define NORMA_KERNELS(table) (::norma::cpu::base::table)
 #define NORMA_BF16_KERNELS(table) NORMA_KERNELS(table)

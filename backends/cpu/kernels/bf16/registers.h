@@ -10,12 +10,33 @@ typedef std::uint16_t H __attribute__((vector_size(register_bytes / 2)));  // as
 NORMA_INLINE U widen_bits(H h) { return __builtin_convertvector(h, U); }
 NORMA_INLINE F widen(H h) { return (F)(widen_bits(h) << 16); }
 
-/// The bits of x as bf16, in the lower half of each lane; a NaN stays one.
+/// x as bf16, the bits in the lower half of each lane; a NaN stays one. AVX-512-BF16 takes denormals as zero, as its products do.
 NORMA_INLINE U round_bits(F x) {
+#if defined(__AVX512BF16__)
+  return widen_bits((H)_mm512_cvtneps_pbh((__m512)x));
+#else
   const U u = (U)x, high = u >> 16;
   return x != x ? high | 0x40u : (u + (high & 1u) + 0x7fffu) >> 16;
+#endif
 }
-NORMA_INLINE H narrow(F x) { return __builtin_convertvector(round_bits(x), H); }
+NORMA_INLINE H narrow(F x) {
+#if defined(__AVX512BF16__)
+  return (H)_mm512_cvtneps_pbh((__m512)x);
+#else
+  return __builtin_convertvector(round_bits(x), H);
+#endif
+}
+/// The elements of x, then those of y, rounded: pairs of neighbours.
+NORMA_INLINE U round_side_by_side(F x, F y) {
+#if defined(__AVX512BF16__)
+  return (U)_mm512_cvtne2ps_pbh((__m512)y, (__m512)x);
+#else
+  const H h[2] = {narrow(x), narrow(y)};
+  U u;
+  std::memcpy(&u, h, sizeof u);
+  return u;
+#endif
+}
 
 NORMA_INLINE F load(const std::uint16_t* p) {
   H h;
@@ -45,6 +66,26 @@ NORMA_INLINE F dot_pairs(F sum, U a, U b) {
   sum = fma((F)(a << 16), (F)(b << 16), sum);
   return fma((F)(a & 0xffff0000u), (F)(b & 0xffff0000u), sum);
 #endif
+}
+
+/// x[i][j] becomes x[j][i], by rounds of interleaving.
+NORMA_INLINE void transpose(U (&x)[lanes<float>]) {
+  constexpr int w = lanes<float>;
+  U low, high, y[w];
+  for (std::uint32_t i = 0; i < w; ++i) {
+    low[i] = i / 2 + (i % 2 ? w : 0);
+    high[i] = (i + w) / 2 + (i % 2 ? w : 0);
+  }
+#pragma GCC unroll 16
+  for (int s = 1; s < w; s *= 2) {
+#pragma GCC unroll 16
+    for (int i = 0; i < w / 2; ++i) {
+      y[2 * i] = __builtin_shuffle(x[i], x[i + w / 2], low);
+      y[2 * i + 1] = __builtin_shuffle(x[i], x[i + w / 2], high);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < w; ++i) x[i] = y[i];
+  }
 }
 
 }  // namespace norma::cpu::NORMA_ISA

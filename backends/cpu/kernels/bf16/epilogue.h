@@ -1,0 +1,58 @@
+// From whole sums in f32 to activations in bf16.
+#pragma once
+
+#include "backends/cpu/kernels/bf16/forms.h"
+#include "backends/cpu/kernels/vmath.h"
+
+namespace norma::cpu::NORMA_ISA {
+namespace {
+
+/// R rows of V vectors, side by side; n < width elements of one vector where not `whole`.
+template <int R, int V, bool whole>
+NORMA_INLINE void finish_group(int n, const float* sums, int64_t ld_sums, Bf16Bits* c, int64_t ldc, const Bf16Epilogue& e,
+                               int64_t offset, const float* bias) {
+  constexpr int count = R * V;
+  const auto at = [](int64_t ld, int i) { return i / V * ld + i % V * width; };
+  const auto get = [n](const auto* p) { return whole ? load(p) : load_n(p, n); };
+  const auto put = [n](Bf16Bits* p, F v) { whole ? store(p, v) : store_n(p, v, n); };
+  F x[count];
+  if (whole) {  // what the next panel's epilogue reads of these rows
+    for (int r = 0; r < R; ++r) {
+      if (e.gelu_pre) __builtin_prefetch(e.gelu_pre + offset + r * e.ld + V * width);
+      if (e.residual) __builtin_prefetch(e.residual + offset + r * e.ld + V * width);
+    }
+  }
+  each<count>([&](int i) { x[i] = load(sums + at(ld_sums, i)); });
+  if (bias) each<count>([&](int i) { x[i] += get(bias + i % V * width); });
+  if (e.pre) each<count>([&](int i) { put(e.pre + offset + at(e.ld, i), x[i]); });
+  if (e.gelu) gelu(x);
+  if (e.gelu_pre) {
+    F slope[count];
+    each<count>([&](int i) { slope[i] = get(e.gelu_pre + offset + at(e.ld, i)); });
+    gelu_grad(slope);
+    each<count>([&](int i) { x[i] *= slope[i]; });
+  }
+  if (e.residual) each<count>([&](int i) { x[i] += get(e.residual + offset + at(e.ld, i)); });
+  each<count>([&](int i) { put(c + at(ldc, i), x[i]); });
+}
+
+template <int vectors>
+void finish(int64_t m, int64_t n, const float* sums, int64_t ld_sums, Bf16Bits* c, int64_t ldc, const Bf16Epilogue& e) {
+  int64_t i = 0;
+  if (n == vectors * width)
+    for (; i + 2 <= m; i += 2)
+      finish_group<2, vectors, true>(0, sums + i * ld_sums, ld_sums, c + i * ldc, ldc, e, i * e.ld, e.bias);
+  for (; i < m; ++i) {
+    for (int64_t j = 0; j < n; j += width) {
+      const float* bias = e.bias ? e.bias + j : nullptr;
+      if (j + width <= n)
+        finish_group<1, 1, true>(0, sums + i * ld_sums + j, 0, c + i * ldc + j, 0, e, i * e.ld + j, bias);
+      else
+        finish_group<1, 1, false>(static_cast<int>(n - j), sums + i * ld_sums + j, 0, c + i * ldc + j, 0, e, i * e.ld + j,
+                                  bias);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace norma::cpu::NORMA_ISA

@@ -1,0 +1,122 @@
+// Operands of a product as words.
+#pragma once
+
+#include "backends/cpu/kernels/bf16/forms.h"
+#include "backends/cpu/kernels/vmath.h"
+
+namespace norma::cpu::NORMA_ISA {
+namespace {
+
+/// n elements as floats, n of any size: those from n on are zero.
+template <class T>
+NORMA_INLINE F load_most(const T* p, int64_t n) {
+  return n >= width ? load(p) : n > 0 ? load_n(p, static_cast<int>(n)) : F{};
+}
+
+/// B with dense rows, line by line of words through all panels: memory is read in its order.
+template <class Form, class T, bool through_gelu>
+NORMA_INLINE void pack_dense_rows(int64_t k, int64_t n, Matrix<const T> b, Word* panels, int64_t panel_step) {
+  constexpr int depth = Form::depth, count = depth * Form::vectors;
+  constexpr bool rounded = sizeof(T) == sizeof(Bf16Bits) && !through_gelu;
+  constexpr int64_t ahead = 8;  // rows
+  for (int64_t p = 0; p < words_of<Form>(k) * depth; p += depth, panels += columns<Form>) {
+    Word* out = panels;
+    for (int64_t j = 0; j < n; j += columns<Form>, out += panel_step) {
+      if (sizeof(T) == sizeof(Bf16Bits))
+        each<depth>([&](int d) { __builtin_prefetch(b.data + (p + ahead + d) * b.row + j); });
+      F x[count];  // row d, vector v at v * depth + d
+      each<count>([&](int i) {
+        const int64_t row = p + i % depth, column = j + i / depth * width;
+        x[i] = row < k ? load_most(b.data + row * b.row + column, n - column) : F{};
+      });
+      if (through_gelu) gelu(x);
+      each<Form::vectors>([&](int v) {
+        U bits[depth];
+        each<depth>([&](int d) { bits[d] = rounded ? (U)x[v * depth + d] >> 16 : round_bits(x[v * depth + d]); });
+        store_words(out + v * width, Form::join(bits));
+      });
+    }
+  }
+}
+
+/// One panel of B whose columns are dense: W^T, in squares of words.
+template <class Form>
+NORMA_INLINE void pack_panel_columns(int64_t k, int64_t n, Matrix<const float> b, Word* out) {
+  const int64_t words = words_of<Form>(k);
+  for (int64_t w = 0; w < words; w += width)
+    for (int64_t j = 0; j < columns<Form>; j += width) {
+      U square[width];
+#pragma GCC unroll 16
+      for (int64_t r = 0; r < width; ++r) {
+        const int64_t p = w * Form::depth, count = j + r < n ? k - p : 0;
+        const float* column = b.data + (j + r) * b.col + p;
+        F x[Form::depth];
+        each<Form::depth>([&](int d) { x[d] = load_most(column + d * width, count - d * width); });
+        square[r] = Form::round(x);
+      }
+      transpose(square);
+      for (int64_t r = 0; r < least(width, words - w); ++r) store_words(out + (w + r) * columns<Form> + j, square[r]);
+    }
+}
+
+template <class Form>
+void pack_weight(int64_t k, int64_t n, Matrix<const float> b, Word* panels, int64_t panel_step) {
+  if (b.col == 1) return pack_dense_rows<Form, float, false>(k, n, b, panels, panel_step);
+  for (int64_t j = 0; j < n; j += columns<Form>, panels += panel_step)
+    pack_panel_columns<Form>(k, n - j, {b.data + j * b.col, b.row, b.col}, panels);
+}
+
+template <class Form>
+void pack_activation(int64_t k, int64_t n, Matrix<const Bf16Bits> b, bool through_gelu, Word* panels, int64_t panel_step) {
+  if (through_gelu)
+    pack_dense_rows<Form, Bf16Bits, true>(k, n, b, panels, panel_step);
+  else
+    pack_dense_rows<Form, Bf16Bits, false>(k, n, b, panels, panel_step);
+}
+
+template <class Form>
+void pack_rows(int64_t m, int64_t k, Matrix<const Bf16Bits> a, Word* rows) {
+  const int64_t words = words_of<Form>(k);
+  for (int64_t i = 0; i < m; ++i, rows += words) {
+    const Bf16Bits* in = a.data + i * a.row;
+    if (Form::depth == 2) {  // the first of a pair is the lower half: rows stay as they are
+      for (int64_t w = k / 2; w < words; ++w) rows[w] = 0;
+      std::memcpy(rows, in, static_cast<std::size_t>(k) * sizeof *in);
+      continue;
+    }
+    int64_t p = 0;
+    for (; p + width <= k; p += width) store_words(rows + p, (U)load(in + p));
+    for (; p < k; ++p) rows[p] = static_cast<Word>(in[p]) << 16;
+  }
+}
+
+/// Whole registers are written where only Form::rows words are wanted: the next line overwrites the rest.
+template <class Form>
+Bf16Tiles pack_columns(int64_t m, int64_t k, Matrix<const Bf16Bits> a, Word* tiles, float* row_sums) {
+  constexpr int rows = Form::rows;
+  static_assert(width <= 16 && rows <= 16);
+  const int64_t words = words_of<Form>(k);
+  for (int64_t i = 0; i < m; i += rows) {
+    Word* out = tiles + i * words;
+    const Bf16Bits* in = a.data + i;
+    constexpr int registers = (rows + width - 1) / width;
+    F sums[registers] = {};
+    for (int64_t p = 0; p < k; p += Form::depth, out += rows) {
+      for (int v = 0; v < registers; ++v) {
+        U bits[Form::depth] = {};
+        for (int d = 0; d < Form::depth && p + d < k; ++d) {
+          const F x = load_most(in + (p + d) * a.col + v * width, m - i - v * width);
+          sums[v] += x;
+          bits[d] = (U)x >> 16;
+        }
+        store_words(out + v * width, Form::join(bits));
+      }
+    }
+    if (row_sums)
+      for (int64_t r = 0; r < least(rows, m - i); ++r) row_sums[i + r] += sums[r / width][r % width];
+  }
+  return {tiles, rows * words, 1, rows};
+}
+
+}  // namespace
+}  // namespace norma::cpu::NORMA_ISA
