@@ -102,7 +102,8 @@ void gemm_bf16(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, Matrix
     while (rows * columns < 16 && n >= 2 * t.nr * columns) columns *= 2;
   const int64_t pieces = std::max<int64_t>(1, ceil_div(all_words, piece_words(t)));
   // A block of A passes by all panels from the second cache.
-  const int64_t most = std::clamp<int64_t>(48 * 1024 / std::max<int64_t>(1, all_words) / t.mr * t.mr, t.mr, row_block / t.mr * t.mr);
+  const int64_t most = std::clamp<int64_t>(48 * 1024 / std::max<int64_t>(1, all_words) / t.mr * t.mr, t.mr,
+                                           row_block / t.mr * t.mr);
   parallel_tasks(rows * columns, [&](int64_t task) {
     const int64_t i0 = cut(m, t.mr, rows, task / columns), i1 = cut(m, t.mr, rows, task / columns + 1);
     const int64_t j0 = cut(n, t.nr, columns, task % columns), j1 = cut(n, t.nr, columns, task % columns + 1);
