@@ -67,6 +67,12 @@ Bf16Tiles tiles_of(const GemmBf16Table& t, Matrix<const Bf16Bits> a, int64_t m, 
   return {rows, t.mr * n, n, t.unit};
 }
 
+/// Rows [from, to) of A are called into the caches.
+void fetch(Matrix<const Bf16Bits> a, int64_t from, int64_t to, int64_t k) {
+  for (int64_t i = from; i < to; ++i)
+    for (int64_t p = 0; p < k; p += 32) __builtin_prefetch(a.data + i * a.row + p);
+}
+
 /// All of B in panels, packed in parallel.
 template <class Pack>
 const Word* packed_b(const GemmBf16Table& t, int64_t n, int64_t k, Pack&& pack) {
@@ -96,7 +102,8 @@ void gemm_bf16(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, Matrix
     while (rows * columns < 16 && n >= 2 * t.nr * columns) columns *= 2;
   const int64_t pieces = std::max<int64_t>(1, ceil_div(all_words, piece_words(t)));
   // A block of A passes by all panels from the second cache.
-  const int64_t most = std::clamp<int64_t>(48 * 1024 / std::max<int64_t>(1, all_words) / t.mr * t.mr, t.mr, row_block / t.mr * t.mr);
+  const int64_t most = std::clamp<int64_t>(48 * 1024 / std::max<int64_t>(1, all_words) / t.mr * t.mr, t.mr,
+                                           row_block / t.mr * t.mr);
   parallel_tasks(rows * columns, [&](int64_t task) {
     const int64_t i0 = cut(m, t.mr, rows, task / columns), i1 = cut(m, t.mr, rows, task / columns + 1);
     const int64_t j0 = cut(n, t.nr, columns, task % columns), j1 = cut(n, t.nr, columns, task % columns + 1);
@@ -105,7 +112,9 @@ void gemm_bf16(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, Matrix
     for (int64_t i = i0; i < i1 && j0 < j1; i += most) {
       const int64_t height = std::min(most, i1 - i);
       const Bf16Tiles tiles = tiles_of(t, {a.data + i * a.row, a.row, a.col}, height, k);
+      const int64_t next = std::min(most, i1 - i - height);  // rows of the next block: a part of them during each panel
       for (int64_t j = j0; j < j1; j += t.nr) {
+        fetch(a, i + height + next * (j - j0) / (j1 - j0), i + height + next * std::min(j - j0 + t.nr, j1 - j0) / (j1 - j0), k);
         for (int64_t piece = 0; piece < pieces; ++piece) {
           const int64_t w0 = cut(all_words, t.unit, pieces, piece), w1 = cut(all_words, t.unit, pieces, piece + 1);
           t.multiply(height, w1 - w0, {tiles.data + w0 / t.unit * tiles.col, tiles.tile, tiles.row, tiles.col},

@@ -32,6 +32,7 @@ struct GemmBf16Table {
   /// row_sums[m] unless null.
   Bf16Tiles (*pack_columns)(std::int64_t m, std::int64_t k, Matrix<const Bf16Bits> a, Word* tiles, float* row_sums);
   /// sums[m, nr] = A panel (+ sums when accumulate). Where unit > 1, whole tiles of mr rows may be read and written.
+  /// A comes by reference: loading its words at once just after storing them one by one would wait for all stores before.
   void (*multiply)(std::int64_t m, std::int64_t words, const Bf16Tiles& a, const Word* panel, float* sums, std::int64_t ld_sums,
                    bool accumulate);
   /// c[m, n] = epilogue(sums), n <= nr; the epilogue's pointers stand at element (0, 0) of c.

@@ -19,7 +19,8 @@ std::string_view name(Isa isa);
 void set_isa(std::string_view name);
 
 /// Picks the table of the active instruction set:  const GemmKernels& k = NORMA_KERNELS(gemm_kernels);
-/// The BF16 forms are for the files in kernels/bf16/, which exist for avx512bf16 and amx too; their other tables are those of avx512.
+/// The BF16 forms are for the files in kernels/bf16/, which exist for avx512bf16 and amx too; all other tables
+/// are those of avx512 there.
 #if defined(__x86_64__)
 #define NORMA_KERNELS(table)                                                                     \
   (::norma::cpu::isa() >= ::norma::cpu::Isa::avx512 ? ::norma::cpu::avx512::table                \

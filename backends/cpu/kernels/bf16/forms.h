@@ -1,4 +1,5 @@
-// How an operand becomes words, and the sizes of the micro-tiles that multiply them. Packing and epilogues are templates over a form.
+// How an operand becomes words, and the sizes of the micro-tiles that multiply them. Packing and epilogues are templates over
+// a form.
 #pragma once
 
 #include "backends/cpu/gemm_bf16_kernels.h"

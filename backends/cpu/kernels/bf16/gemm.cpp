@@ -1,5 +1,5 @@
-// Micro-tiles of vector registers, and the tables of all forms. Both forms of a word run through one source: what differs is how it
-// is made of elements (join) and how two of them are multiplied (add).
+// Micro-tiles of vector registers, and the tables of all forms. Both forms of a word run through one source: what differs is how
+// it is made of elements (join) and how two of them are multiplied (add).
 #include <utility>
 
 #include "backends/cpu/kernels/bf16/epilogue.h"
@@ -75,13 +75,13 @@ void add_up(int64_t count, int64_t size, const float* parts, int64_t step, float
 void nothing() {}
 
 template <class Form>
-constexpr GemmBf16Table table = {Form::rows, columns<Form>,     Form::depth,           Form::unit,      nothing,
-                                 nothing,    pack_weight<Form>, pack_activation<Form>, pack_rows<Form>, pack_columns<Form>,
-                                 multiply<Form>, finish<Form::vectors>, add_up};
+constexpr GemmBf16Table table = {
+    Form::rows, columns<Form>, Form::depth, Form::unit, nothing, nothing, pack_weight<Form>, pack_activation<Form>,
+    pack_rows<Form>, pack_columns<Form>, multiply<Form>, finish<Form::vectors>, add_up};
 #if defined(__AMX_BF16__)
-constexpr GemmBf16Table tiles = {Tiles::rows, columns<Tiles>, Tiles::depth, Tiles::unit, enter_tiles, leave_tiles, pack_weight<Tiles>,
-                                 pack_activation<Tiles>, pack_rows<Tiles>, pack_columns_as_tiles, multiply_tiles,
-                                 finish<Tiles::vectors>, add_up};
+constexpr GemmBf16Table tiles = {
+    Tiles::rows, columns<Tiles>, Tiles::depth, Tiles::unit, enter_tiles, leave_tiles, pack_weight<Tiles>, pack_activation<Tiles>,
+    pack_rows<Tiles>, pack_columns_as_tiles, multiply_tiles, finish<Tiles::vectors>, add_up};
 constexpr const GemmBf16Table* tiles_or_null = &tiles;
 #else
 constexpr const GemmBf16Table* tiles_or_null = nullptr;

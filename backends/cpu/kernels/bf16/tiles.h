@@ -1,5 +1,5 @@
-// The tile registers of AMX: eight of 16 rows by 16 words, and an instruction that multiplies 16 rows of words by 16 words of a panel.
-// A panel of pairs lies as the instruction wants its right operand; rows of pairs, as they lie in memory, are its left one.
+// The tile registers of AMX: eight of 16 rows by 16 words, and an instruction that multiplies 16 rows of words by 16 words of a
+// panel. A panel of pairs lies as the instruction wants its right operand; rows of pairs, as they lie in memory, are its left one.
 #pragma once
 
 #include "backends/cpu/kernels/bf16/forms.h"
@@ -14,7 +14,8 @@ struct Tiles : Pairs {
 };
 constexpr int tile_side = 16;
 
-/// What ldtilecfg reads: all eight tiles are whole. Constant, since the compiler knows of its first eight bytes only that they are read.
+/// What ldtilecfg reads: all eight tiles are whole. Constant, since the compiler knows only of its first eight bytes that they
+/// are read.
 struct alignas(64) TileShapes {
   std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
   std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
@@ -61,7 +62,8 @@ NORMA_INLINE void tile_block(int64_t steps, const Word* a, int64_t row, int64_t 
   _tile_stored(3, lower + tile_side, c_bytes);
 }
 
-void multiply_tiles(int64_t m, int64_t words, const Bf16Tiles& a, const Word* panel, float* sums, int64_t ld_sums, bool accumulate) {
+void multiply_tiles(int64_t m, int64_t words, const Bf16Tiles& a, const Word* panel, float* sums, int64_t ld_sums,
+                    bool accumulate) {
   const Word* rows = a.data;
   for (int64_t i = 0; i < m; i += Tiles::rows, rows += a.tile, sums += Tiles::rows * ld_sums) {
     if (m - i > tile_side)
@@ -71,8 +73,8 @@ void multiply_tiles(int64_t m, int64_t words, const Bf16Tiles& a, const Word* pa
   }
 }
 
-/// 32 elements of k by 8 columns -> 8 rows of 16 words, transposed in quarters of registers; adds the rows' sums, four to a row, to
-/// sums[2].
+/// 32 elements of k by 8 columns -> 8 rows of 16 words, transposed in quarters of registers; adds the rows' sums, four to a row,
+/// to sums[2] unless null.
 NORMA_INLINE void transpose_columns(const Bf16Bits* in, int64_t ld, Word* out, F* sums) {
   using V = __m512i;
   const auto quarter = [&](int64_t p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + p * ld)); };
