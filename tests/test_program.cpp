@@ -124,6 +124,25 @@ TEST_CASE("info counts the parameters of the paper's models", "[program]") {
   CHECK(parameters({"--preset", "tiny", "--image", "64", "--patch", "4", "--classes", "200"}) == 5436296);
 }
 
+TEST_CASE("the instruction set is chosen by a flag or by the environment", "[program]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("cpu");
+  const auto test_loss = [&](const char* name, const std::vector<std::string>& flags) {
+    const Finished f = run_norma(with(with(tiny_run(data, runs / name), {"--log-format", "json"}), flags));
+    CAPTURE(f.err);
+    REQUIRE(f.code == 0);
+    return nlohmann::json::parse(f.out)["test_loss"].dump();
+  };
+  const std::string by_flag = test_loss("flag", {"--cpu", "base"});
+  ::setenv("NORMA_CPU", "base", 1);
+  const std::string by_variable = test_loss("variable", {});
+  ::setenv("NORMA_CPU", "avx3", 1);
+  const Finished wrong = run_norma({"train", "vit"});
+  ::unsetenv("NORMA_CPU");
+  CHECK(by_variable == by_flag);
+  CHECK(wrong.code == 1);
+  CHECK(wrong.err == "norma: NORMA_CPU: unknown instruction set \"avx3\"; there are base, avx2, avx512, avx512bf16, amx\n");
+}
+
 TEST_CASE("train, eval and compare on a tiny data set", "[program]") {
   const auto data = tiny_data(64, 20), runs = fresh_folder("train");
   const Finished a = run_norma(with(tiny_run(data, runs / "a"), {"--log-format", "json"}));
