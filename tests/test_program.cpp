@@ -136,7 +136,7 @@ TEST_CASE("the instruction set is chosen by a flag or by the environment", "[pro
   ::setenv("NORMA_CPU", "base", 1);
   const std::string by_variable = test_loss("variable", {});
   ::setenv("NORMA_CPU", "avx3", 1);
-  const Finished wrong = run_norma({"train", "vit"});
+  const Finished wrong = run_norma(tiny_run(data, runs / "wrong"));
   ::unsetenv("NORMA_CPU");
   CHECK(by_variable == by_flag);
   CHECK(wrong.code == 1);

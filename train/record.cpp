@@ -1,5 +1,6 @@
 #include "train/record.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "autograd/ops.h"
@@ -22,7 +23,7 @@ Json attention_json(inspect::Probe& probe) {
                 {"score_mean", s.score_mean}, {"score_rms", s.score_rms}, {"score_max", s.score_max}, {"row_sum", s.row_sum},
                 {"row_sum_std", s.row_sum_std}, {"min", s.min}, {"max", s.max}, {"negative_share", s.negative_share},
                 {"small_share", s.small_share}};
-    if (!s.fro_error.empty() && s.fro_error[0] > 0) row["fro_error"] = s.fro_error;  // estimated
+    if (std::any_of(s.fro_error.begin(), s.fro_error.end(), [](double e) { return e > 0; })) row["fro_error"] = s.fro_error;  // estimated
     if (!s.entropy.empty() && std::isfinite(s.entropy[0])) row["entropy"] = s.entropy;
     layers.push_back(std::move(row));
   }

@@ -1,9 +1,9 @@
 // The micro-tiles of matrix products, and the packing that feeds them. One template serves float and double and every
 // instruction set; the accumulators live in registers through the whole loop over k.
-#include <type_traits>
 #include <utility>
 
 #include "backends/cpu/gemm_kernels.h"
+#include "backends/cpu/kernels/micro_tile.h"
 #include "backends/cpu/kernels/vmath.h"
 #include "backends/cpu/simd.h"
 
@@ -12,21 +12,8 @@ namespace {
 
 using std::int64_t;
 
-// Rows and vectors of a micro-tile: as many accumulators as leave registers for the vectors of B and one element of A.
-// Two fused multiply-adds a cycle with a latency of four need at least eight of them.
-#if defined(__AVX512F__)
-constexpr int tile_rows = 8, tile_vectors = 3;
-#elif defined(__AVX2__)
-constexpr int tile_rows = 6, tile_vectors = 2;
-#elif defined(__aarch64__)
-constexpr int tile_rows = 6, tile_vectors = 4;
-#else
-constexpr int tile_rows = 4, tile_vectors = 2;
-#endif
 template <class T>
 constexpr int tile_columns = tile_vectors* lanes<T>;
-
-NORMA_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 template <class T>
 Epilogue<T> at(const Epilogue<T>& e, int64_t i, int64_t j) {
@@ -224,29 +211,14 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, const T* panels, T* c, i
   if (apart && e->pre) end_stream();
 }
 
-/// W x W elements, W = lanes: out[j * out_row + i] = in[i * in_row + j], by log2 W rounds of interleaving.
+/// W x W elements, W = lanes: out[j * out_row + i] = in[i * in_row + j].
 template <class T>
 NORMA_INLINE void transpose_square(const T* in, int64_t in_row, T* out, int64_t out_row) {
   constexpr int w = lanes<T>;
-  using Mask = std::conditional_t<sizeof(T) == 4, I, L>;
-  Mask low, high;
-  for (int i = 0; i < w; ++i) {
-    low[i] = i / 2 + (i % 2 ? w : 0);
-    high[i] = (i + w) / 2 + (i % 2 ? w : 0);
-  }
-  Vec<T> x[w], y[w];
+  Vec<T> x[w];
 #pragma GCC unroll 16
   for (int i = 0; i < w; ++i) x[i] = load(in + i * in_row);
-#pragma GCC unroll 16
-  for (int s = 1; s < w; s *= 2) {
-#pragma GCC unroll 16
-    for (int i = 0; i < w / 2; ++i) {
-      y[2 * i] = __builtin_shuffle(x[i], x[i + w / 2], low);
-      y[2 * i + 1] = __builtin_shuffle(x[i], x[i + w / 2], high);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < w; ++i) x[i] = y[i];
-  }
+  transpose(x);
 #pragma GCC unroll 16
   for (int i = 0; i < w; ++i) store(out + i * out_row, x[i]);
 }

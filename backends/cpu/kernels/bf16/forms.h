@@ -4,21 +4,12 @@
 
 #include "backends/cpu/gemm_bf16_kernels.h"
 #include "backends/cpu/kernels/bf16/registers.h"
+#include "backends/cpu/kernels/micro_tile.h"
 
 namespace norma::cpu::NORMA_ISA {
 
 using std::int64_t;
 
-// As many accumulators as leave registers for the vectors of B and one element of A: see kernels/gemm.cpp.
-#if defined(__AVX512F__)
-constexpr int tile_rows = 8, tile_vectors = 3;
-#elif defined(__AVX2__)
-constexpr int tile_rows = 6, tile_vectors = 2;
-#elif defined(__aarch64__)
-constexpr int tile_rows = 6, tile_vectors = 4;
-#else
-constexpr int tile_rows = 4, tile_vectors = 2;
-#endif
 constexpr int width = lanes<float>;
 
 /// A word is a float.
@@ -41,7 +32,6 @@ struct Pairs {
 template <class Form>
 constexpr int columns = Form::vectors * width;  // of a panel
 
-NORMA_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 template <class Form>
 NORMA_INLINE int64_t words_of(int64_t k) {
   constexpr int64_t elements = Form::depth * Form::unit;

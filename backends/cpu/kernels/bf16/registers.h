@@ -68,24 +68,4 @@ NORMA_INLINE F dot_pairs(F sum, U a, U b) {
 #endif
 }
 
-/// x[i][j] becomes x[j][i], by rounds of interleaving.
-NORMA_INLINE void transpose(U (&x)[lanes<float>]) {
-  constexpr int w = lanes<float>;
-  U low, high, y[w];
-  for (std::uint32_t i = 0; i < w; ++i) {
-    low[i] = i / 2 + (i % 2 ? w : 0);
-    high[i] = (i + w) / 2 + (i % 2 ? w : 0);
-  }
-#pragma GCC unroll 16
-  for (int s = 1; s < w; s *= 2) {
-#pragma GCC unroll 16
-    for (int i = 0; i < w / 2; ++i) {
-      y[2 * i] = __builtin_shuffle(x[i], x[i + w / 2], low);
-      y[2 * i + 1] = __builtin_shuffle(x[i], x[i + w / 2], high);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < w; ++i) x[i] = y[i];
-  }
-}
-
 }  // namespace norma::cpu::NORMA_ISA
