@@ -6,9 +6,12 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <fstream>
 #include <sstream>
+#include <stdexcept>
+#include <thread>
 
 namespace norma::test {
 namespace fs = std::filesystem;
@@ -58,6 +61,33 @@ Finished Program::wait() {
   ::waitpid(pid_, &status, 0);
   pid_ = -1;
   return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), contents(out_), contents(err_)};
+}
+
+std::vector<std::string> with(std::vector<std::string> args, const std::vector<std::string>& more) {
+  args.insert(args.end(), more.begin(), more.end());
+  return args;
+}
+
+int kill_until_finished(const std::vector<std::string>& args, const fs::path& run, double whole, RandomStream moments) {
+  int kills = 0;
+  for (std::uint64_t attempt = 0; attempt < 200; ++attempt) {
+    Program p(args);
+    const double share = 0.2 + 0.6 * static_cast<double>(uniform_from(moments.word(attempt)));
+    std::this_thread::sleep_for(std::chrono::duration<double>(whole * share * (1 + 0.2 * kills)));
+    p.signal(SIGKILL);
+    const Finished f = p.wait();
+    if (f.code == 128 + SIGKILL) {
+      ++kills;
+    } else if (f.code != 0) {
+      throw std::runtime_error(fmt::format("kill_until_finished: exit code {}\n{}", f.code, f.err));
+    } else if (kills) {
+      return kills;
+    } else {
+      fs::remove_all(run);
+      whole /= 2;
+    }
+  }
+  throw std::runtime_error(fmt::format("kill_until_finished: still not finished after {} kills", kills));
 }
 
 fs::path fresh_folder(const std::string& name) {

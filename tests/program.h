@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "core/random.h"
 
 namespace norma::test {
 
@@ -32,7 +33,15 @@ class Program {
   std::filesystem::path out_, err_;
 };
 
+/// Arguments and some more.
+std::vector<std::string> with(std::vector<std::string> args, const std::vector<std::string>& more);
+
 inline Finished run_norma(const std::vector<std::string>& args) { return Program(args).wait(); }
+
+/// Runs `args` (which ends with --resume) again and again, each time killed by SIGKILL at a random moment, until it ends by itself. The moments
+/// are shares of `whole`, the seconds that a run left alone took, and come later from attempt to attempt; if the first attempt is not killed in time,
+/// `run`, its folder, is emptied and shorter moments are drawn. Returns the number of kills, at least 1.
+int kill_until_finished(const std::vector<std::string>& args, const std::filesystem::path& run, double whole, RandomStream moments);
 
 /// An empty folder for one test, removed first if it is left from before.
 std::filesystem::path fresh_folder(const std::string& name);

@@ -232,7 +232,7 @@ TEST_CASE("a killed and resumed run has each step once in its event file", "[eve
   bool killed = false;
   {
     Program p(args);
-    while (metrics(runs / "a").size() < 8) ::usleep(1000);
+    while (metrics(runs / "a").size() < 8) ::usleep(100);
     p.signal(SIGKILL);
     killed = p.wait().code == 128 + SIGKILL;
   }

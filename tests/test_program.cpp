@@ -19,10 +19,6 @@ std::vector<std::string> tiny_run(const std::filesystem::path& data, const std::
   return {"train", "vit", "--data-dir", data.string(), "--width", "8", "--depth", "1", "--heads", "2", "--patch", "14", "--batch", "8", "--epochs", "1",
           "--log-every", "2", "--out", out.string()};
 }
-std::vector<std::string> with(std::vector<std::string> args, const std::vector<std::string>& more) {
-  args.insert(args.end(), more.begin(), more.end());
-  return args;
-}
 
 struct Wrong {
   std::vector<std::string> args;

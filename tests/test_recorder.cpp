@@ -1,16 +1,13 @@
 // The flight recorder: what it keeps, that training does not notice, and what becomes of it when a run is cut or a file damaged.
 #include <catch2/catch.hpp>
 
-#include <unistd.h>
-
 #include <algorithm>
+#include <chrono>
 #include <cmath>
-#include <csignal>
 #include <fstream>
 #include <map>
 
 #include "autograd/ops.h"
-#include "core/random.h"
 #include "inspect/probe.h"
 #include "tests/program.h"
 #include "train/loop.h"
@@ -35,10 +32,6 @@ std::vector<std::string> run_args(const fs::path& data, const fs::path& out, con
   return args;
 }
 const std::vector<std::string> recorded{"--record", "blocks.*.attn", "--record-every", "6"};
-std::vector<std::string> with(std::vector<std::string> args, const std::vector<std::string>& more) {
-  args.insert(args.end(), more.begin(), more.end());
-  return args;
-}
 constexpr const char* last = "checkpoint-000000028.safetensors";  // 2 epochs of 14 batches
 
 /// Every file of record/, by name.
@@ -114,19 +107,10 @@ TEST_CASE("a record holds the attention weights of the composition, to the bit",
 
 TEST_CASE("killed and resumed, a run has each record once, with the bits of a run left alone", "[recorder]") {
   const auto data = tiny_data(232, 20), runs = fresh_folder("recorder-kill");
+  const auto start = std::chrono::steady_clock::now();
   REQUIRE(run_norma(run_args(data, runs / "calm", recorded)).code == 0);
-  const RandomStream moments{2025, 11};
-  int kills = 0;
-  bool finished = false;
-  for (int attempt = 0; attempt < 40 && !finished; ++attempt) {
-    Program p(with(run_args(data, runs / "killed", recorded), {"--resume"}));
-    ::usleep(20000 + moments.word(static_cast<std::uint64_t>(attempt)) % (40000 + 15000 * static_cast<unsigned>(attempt)));
-    p.signal(SIGKILL);
-    finished = p.wait().code == 0;
-    kills += !finished;
-  }
-  if (!finished) REQUIRE(run_norma(with(run_args(data, runs / "killed", recorded), {"--resume"})).code == 0);
-  CHECK(kills > 0);
+  const double whole = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  CHECK(kill_until_finished(with(run_args(data, runs / "killed", recorded), {"--resume"}), runs / "killed", whole, {2025, 11}) > 0);
   CHECK((records(runs / "killed") == records(runs / "calm")));
   CHECK((contents(runs / "killed" / last) == contents(runs / "calm" / last)));
 

@@ -4,9 +4,9 @@
 
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 
-#include "core/random.h"
 #include "tests/program.h"
 
 using namespace norma;
@@ -18,10 +18,6 @@ namespace {
 std::vector<std::string> run_args(const std::filesystem::path& data, const std::filesystem::path& out, const std::string& attention) {
   return {"train", "vit", "--data-dir", data.string(), "--width", "16", "--depth", "2", "--heads", "2", "--patch", "7", "--batch", "16", "--epochs", "4",
           "--dropout", "0.1", "--drop-path", "0.1", "--ema", "0.9", "--attention", attention, "--checkpoint-every", "5", "--log-every", "3", "--out", out.string()};
-}
-std::vector<std::string> with(std::vector<std::string> args, const std::vector<std::string>& more) {
-  args.insert(args.end(), more.begin(), more.end());
-  return args;
 }
 constexpr const char* last = "checkpoint-000000056.safetensors";  // 4 epochs of 14 batches
 
@@ -66,34 +62,21 @@ TEST_CASE("in bf16 too: the same bits with any number of threads, and after a st
 
 TEST_CASE("killed at random moments and resumed, a run ends with the bits of one that was left alone", "[resume]") {
   const auto data = tiny_data(232, 20), runs = fresh_folder("kill");
+  const auto start = std::chrono::steady_clock::now();
   REQUIRE(run_norma(run_args(data, runs / "calm", "x^3/sqrt(N)")).code == 0);
-  const RandomStream moments{2024, 7};
-  int kills = 0;
-  for (int round = 0; round < 3; ++round) {
+  const double whole = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  for (std::uint64_t round = 0; round < 3; ++round) {
     const auto out = runs / fmt::format("killed-{}", round);
-    bool finished = false;
-    for (int attempt = 0; attempt < 60 && !finished; ++attempt) {
-      Program p(with(run_args(data, out, "x^3/sqrt(N)"), {"--resume"}));
-      // Later attempts live longer, so that the run ends.
-      ::usleep(20000 + moments.word(static_cast<std::uint64_t>(round * 100 + attempt)) % (60000 + 20000 * static_cast<unsigned>(attempt)));
-      p.signal(SIGKILL);
-      const Finished f = p.wait();
-      CAPTURE(f.err);
-      REQUIRE((f.code == 0 || f.code == 128 + SIGKILL));
-      finished = f.code == 0;
-      kills += !finished;
-    }
-    if (!finished) REQUIRE(run_norma(with(run_args(data, out, "x^3/sqrt(N)"), {"--resume"})).code == 0);
+    CHECK(kill_until_finished(with(run_args(data, out, "x^3/sqrt(N)"), {"--resume"}), out, whole, {2024, round}) > 0);
     CHECK((bits(out) == bits(runs / "calm")));
   }
-  CHECK(kills > 3);
 }
 
 TEST_CASE("Ctrl-C finishes the step, writes a checkpoint and exits with 130; resuming completes the run", "[resume]") {
   const auto data = tiny_data(232, 20), runs = fresh_folder("interrupt");
   REQUIRE(run_norma(run_args(data, runs / "calm", "softmax")).code == 0);
   Program p(with(run_args(data, runs / "cut", "softmax"), {"--checkpoint-every", "0"}));
-  while (!std::filesystem::exists(runs / "cut" / "metrics.jsonl")) ::usleep(1000);
+  while (!std::filesystem::exists(runs / "cut" / "metrics.jsonl")) ::usleep(100);
   p.signal(SIGINT);
   const Finished f = p.wait();
   CAPTURE(f.err);

@@ -15,11 +15,6 @@ using Catch::Matchers::Contains;
 
 namespace {
 
-std::vector<std::string> with(std::vector<std::string> a, const std::vector<std::string>& b) {
-  a.insert(a.end(), b.begin(), b.end());
-  return a;
-}
-
 std::vector<std::string> sizes(const std::filesystem::path& data) {
   return {"--data-dir", data.string(), "--width", "16", "--depth", "2", "--heads", "2", "--patch", "7", "--batch", "16", "--epochs", "2",
           "--dropout", "0.1", "--log-every", "4"};
