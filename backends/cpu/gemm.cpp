@@ -171,15 +171,19 @@ class Run {
     const int64_t rows = std::max<int64_t>(1, 32768 / x_.n);
     each(ceil_div(x_.m, rows), [&](int64_t i) {
       const int64_t i0 = i * rows, i1 = std::min(x_.m, i0 + rows);
-      t_.combine(plan_.slices, (i1 - i0) * x_.n, partial + i0 * x_.n, step);
+      if (!x_.accumulate && !x_.epilogue) {
+        if (x_.ldc == x_.n) return t_.combine(plan_.slices, (i1 - i0) * x_.n, partial + i0 * x_.n, step, x_.c + i0 * x_.n);
+        for (int64_t row = i0; row < i1; ++row) t_.combine(plan_.slices, x_.n, partial + row * x_.n, step, x_.c + row * x_.ldc);
+        return;
+      }
+      T* sums = partial + i0 * x_.n;
+      t_.combine(plan_.slices, (i1 - i0) * x_.n, sums, step, sums);
       Epilogue<T> here;
       if (x_.epilogue) here = shifted(*x_.epilogue, i0, 0);
-      t_.finish(i1 - i0, x_.n, partial + i0 * x_.n, x_.n, x_.c + i0 * x_.ldc, x_.ldc, x_.accumulate,
-                x_.epilogue ? &here : nullptr);
+      t_.finish(i1 - i0, x_.n, sums, x_.n, x_.c + i0 * x_.ldc, x_.ldc, x_.accumulate, x_.epilogue ? &here : nullptr);
     });
     if (x_.row_sums) {
-      t_.combine(plan_.slices, x_.m, partial + size, step);
-      std::copy_n(partial + size, x_.m, x_.row_sums);
+      t_.combine(plan_.slices, x_.m, partial + size, step, x_.row_sums);
     }
   }
 

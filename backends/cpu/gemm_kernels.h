@@ -33,8 +33,8 @@ struct GemmTable {
   /// The epilogue alone: c = epilogue(sum (+ c when accumulate)); `sum` may be c itself.
   void (*finish)(std::int64_t m, std::int64_t n, const T* sum, std::int64_t ld_sum, T* c, std::int64_t ldc,
                  bool accumulate, const Epilogue<T>* epilogue);
-  /// parts[0][i] += parts[1][i] + ..., in this order; part p starts at parts + p * step.
-  void (*combine)(std::int64_t count, std::int64_t size, T* parts, std::int64_t step);
+  /// out[i] = parts[0][i] + parts[1][i] + ..., in this order; part p starts at parts + p * step; `out` may be parts.
+  void (*combine)(std::int64_t count, std::int64_t size, const T* parts, std::int64_t step, T* out);
 };
 
 struct GemmKernels {

@@ -90,14 +90,13 @@ void finish(int64_t m, int64_t n, const T* sum, int64_t ld_sum, T* c, int64_t ld
   }
 }
 
-/// Asks for the lines of R rows of a micro-tile, so that they are there when its sums are finished.
-template <class T, int R, int intent>
-NORMA_INLINE void prefetch_rows(const T* p, int64_t ld) {
+/// Asks for the lines of a micro-tile's rows, so that they are there when its sums are finished.
+template <class T>
+NORMA_INLINE void prefetch_rows(int rows, const T* p, int64_t ld) {
   constexpr int line = 64 / sizeof(T);
+  for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 16
-  for (int i = 0; i < R; ++i)
-#pragma GCC unroll 16
-    for (int j = 0; j < tile_columns<T>; j += line) __builtin_prefetch(p + i * ld + j, intent);
+    for (int j = 0; j < tile_columns<T>; j += line) __builtin_prefetch(p + i * ld + j);
 }
 
 /// One micro-tile of MR rows and n <= tile_columns columns.
@@ -110,8 +109,8 @@ void tile(int64_t k, const T* a, int64_t row, int64_t col, const T* b, int64_t n
   for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 16
     for (int v = 0; v < NV; ++v) sum[i][v] = Vec<T>{};
-  prefetch_rows<T, MR, 1>(c, ldc);
-  if (e && e->residual) prefetch_rows<T, MR, 0>(e->residual, e->ld);
+  prefetch_rows(MR, c, ldc);
+  if (e && e->residual) prefetch_rows(MR, e->residual, e->ld);
 #pragma GCC unroll 4
   for (; k > 0; --k) {
     Vec<T> x[NV];
@@ -197,8 +196,9 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, const T* panels, T* c, i
         Epilogue<T> here;
         next.turn();
         if (apart) {
+          prefetch_rows(rows, c + i * ldc + j, ldc);
+          if (e->gelu_pre) prefetch_rows(rows, e->gelu_pre + i * e->ld + j, e->ld);
           f(k, from, a.row, a.col, panel, nr, sums + (i - i0) * nr, nr, false, nullptr);
-          if (e->gelu_pre) prefetch_rows<T, tile_rows, 0>(e->gelu_pre + i * e->ld + j, e->ld);
         } else {
           if (e) here = at(*e, i, j);
           f(k, from, a.row, a.col, panel, width, c + i * ldc + j, ldc, accumulate, e ? &here : nullptr);
@@ -274,36 +274,52 @@ void add_rows(int64_t k, const T* packed, int64_t rows, T* sums) {
   for (int64_t i = 0; i < rows; ++i) sums[i] += (part[0][i] + part[1][i]) + (part[2][i] + part[3][i]);
 }
 
+/// `count` tiles of tile_rows rows side by side, whose rows are A's columns as they lie: a line of A is touched once.
+template <class T, int count>
+NORMA_INLINE void pack_columns(int64_t k, const T* a, int64_t col, T* tiles) {
+  constexpr int mr = tile_rows;
+  for (int64_t p = 0; p < k; ++p)
+#pragma GCC unroll 4
+    for (int t = 0; t < count; ++t) std::memcpy(tiles + (t * k + p) * mr, a + p * col + t * mr, mr * sizeof(T));
+}
+
 template <class T>
 void pack_a(int64_t m, int64_t k, Matrix<const T> a, T* tiles, T* row_sums) {
   constexpr int mr = tile_rows;
-  for (int64_t i = 0; i < m; i += mr) {
+  const auto sum = [&](int64_t i) {
+    if (row_sums) add_rows<T>(k, tiles + i * k, least(mr, m - i), row_sums + i);
+  };
+  int64_t i = 0;
+  if (a.row == 1) {
+    for (; i + 2 * mr <= m; i += 2 * mr) pack_columns<T, 2>(k, a.data + i, a.col, tiles + i * k), sum(i), sum(i + mr);
+    for (; i + mr <= m; i += mr) pack_columns<T, 1>(k, a.data + i, a.col, tiles + i * k), sum(i);
+  }
+  for (; i < m; i += mr) {
     T* out = tiles + i * k;
     const T* in = a.data + i * a.row;
     const int64_t rows = least(mr, m - i);
-    if (rows == mr && a.row == 1) {
-      for (int64_t p = 0; p < k; ++p) std::memcpy(out + p * mr, in + p * a.col, mr * sizeof(T));
-    } else {
-      for (int64_t p = 0; p < k; ++p) {
-        for (int64_t r = 0; r < rows; ++r) out[p * mr + r] = in[r * a.row + p * a.col];
-        for (int64_t r = rows; r < mr; ++r) out[p * mr + r] = 0;
-      }
+    for (int64_t p = 0; p < k; ++p) {
+      for (int64_t r = 0; r < rows; ++r) out[p * mr + r] = in[r * a.row + p * a.col];
+      for (int64_t r = rows; r < mr; ++r) out[p * mr + r] = 0;
     }
-    if (row_sums) add_rows<T>(k, out, rows, row_sums + i);
+    sum(i);
   }
 }
 
 template <class T>
-void combine(int64_t count, int64_t size, T* parts, int64_t step) {
+void combine(int64_t count, int64_t size, const T* parts, int64_t step, T* out) {
   constexpr int w = lanes<T>;
   int64_t i = 0;
   for (; i + w <= size; i += w) {
     Vec<T> x = load(parts + i);
     for (int64_t p = 1; p < count; ++p) x += load(parts + p * step + i);
-    store(parts + i, x);
+    store(out + i, x);
   }
-  for (; i < size; ++i)
-    for (int64_t p = 1; p < count; ++p) parts[i] += parts[p * step + i];
+  for (; i < size; ++i) {
+    T x = parts[i];
+    for (int64_t p = 1; p < count; ++p) x += parts[p * step + i];
+    out[i] = x;
+  }
 }
 
 template <class T>
