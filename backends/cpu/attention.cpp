@@ -14,8 +14,11 @@ namespace norma::cpu {
 namespace {
 
 constexpr int work_slot = 8, stats_slot = 9, wide_slot = 10;
-/// Rows of the forward pass that one task computes: long sequences with few heads give several tasks a head.
-constexpr Index rows_per_task = 512;
+
+/// Tasks of the forward pass for one head: long sequences with few heads get several, of 512 rows or so at least: each packs all keys.
+Index pieces_of(Index rows, Index heads) {
+  return std::clamp<Index>((16 + heads - 1) / std::max<Index>(1, heads), 1, std::max<Index>(1, (rows + 511) / 512));
+}
 
 DType wide(DType d) { return d == DType::bf16 ? DType::f32 : d; }
 
@@ -194,15 +197,15 @@ void forward(const AttentionForward& a, std::int64_t (*work)(const AttentionHead
   describe<T>(a, a.q, a.k, a.v, all);
   all.out_row = a.out.layout.stride(2);
   const Index heads = a.q.shape()[1], count = a.q.shape()[0] * heads;
-  const Index pieces = (all.rows + rows_per_task - 1) / rows_per_task;
+  const Index pieces = pieces_of(all.rows, count);
   double* stats = !a.stats ? nullptr : pieces == 1 ? a.stats->as<double>()
                                                    : scratch<double>(stats_slot, count * pieces * attention_stats);
   parallel_tasks(count * pieces, [&](Index task) {
     AttentionHeadForward<T> head = all;
     const Index index = task / pieces, piece = task % pieces, b = index / heads, h = index % heads;
     choose<T>(a, a.q, a.k, a.v, b, h, head);
-    head.row_begin = piece * rows_per_task;
-    head.row_end = std::min(head.rows, head.row_begin + rows_per_task);
+    head.row_begin = head.rows * piece / pieces;
+    head.row_end = head.rows * (piece + 1) / pieces;
     head.out = head_of<T>(a.out, b, h);
     if (a.row_lse) {
       head.lse = head_of<T>(*a.row_lse, b, h);

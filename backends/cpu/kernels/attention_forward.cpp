@@ -1,5 +1,6 @@
 // Attention forward for one head. K is packed once, transposed and scaled, V once by rows, both in panels; then every few rows:
-// scores into a block that stays in cache, the attention function over it in place, and the product with V into the output.
+// scores into a block that stays in cache, the attention function over it in place, and the product with V into the output. Where rows
+// are long, several tiles of them share each panel of K and each piece of V while it is in cache.
 // Softmax needs no online rescaling, since a whole row is at hand. Statistics come from the same registers as the weights.
 #include "backends/cpu/kernels/attention_dropout.h"
 #include "backends/cpu/kernels/attention_sums.h"
@@ -226,17 +227,21 @@ template <class T>
 struct Plan {
   static constexpr Int W = panel_width<T>;
   Int k_step, v_step, ld, block_tiles;
-  Int k_size, v_size, p_size, zero_size, keep_size, mask_size, before_size, words_size;
+  Int v_piece;  // keys whose rows of V, 128 KiB or less, are multiplied by all tiles of a block before the next ones
+  Int k_size, v_size, p_size, inverse_size, zero_size, keep_size, mask_size, before_size, words_size;
   explicit Plan(const AttentionHeadForward<T>& h) {
     k_step = h.d * W;
     v_step = h.keys * W;
     ld = round_up(h.keys, lanes<T>) + lanes<T>;  // an odd number of registers apart: rows do not share cache sets
     const Int tiles = Tiling(h.row_end - h.row_begin).count;
-    // Long rows: several tiles share each panel of K while it is in cache.
-    block_tiles = larger(1, smaller(tiles, h.keys <= 256 ? 1 : 98304 / (tile_rows * ld * static_cast<Int>(sizeof(T)))));
+    // A block of about 384 KiB; of very long rows six tiles, so that K and V are not read too often.
+    const Int fitting = 393216 / (tile_rows * ld * static_cast<Int>(sizeof(T)));
+    block_tiles = h.keys <= 256 ? 1 : larger(1, smaller(tiles, larger(6, fitting)));
+    v_piece = larger(256, smaller(512, 131072 / (larger(1, h.e) * static_cast<Int>(sizeof(T)))));
     k_size = round_up(h.keys, W) / W * k_step;
     v_size = round_up(h.e, W) / W * v_step;
     p_size = block_tiles * tile_rows * ld;
+    inverse_size = block_tiles * static_cast<Int>(sizeof(Slots<T>) / sizeof(T));
     zero_size = round_up(h.d, 16);
     keep_size = h.drop ? round_up(h.keys, 16) + 128 : 0;
     words_size = keep_size;
@@ -244,8 +249,8 @@ struct Plan {
     before_size = h.key_mask ? round_up(h.keys + 1, 16) : 0;
   }
   Int bytes() const {
-    return (k_size + v_size + p_size + zero_size + keep_size + mask_size) * static_cast<Int>(sizeof(T)) +
-           (before_size + words_size) * 4 + 8 * 64;
+    return (k_size + v_size + p_size + inverse_size + zero_size + keep_size + mask_size) * static_cast<Int>(sizeof(T)) +
+           (before_size + words_size) * 4 + 9 * 64;
   }
 };
 
@@ -280,6 +285,7 @@ void forward(const AttentionHeadForward<T>& h) {
   T* k_panels = pieces.take<T>(plan.k_size);
   T* v_panels = pieces.take<T>(plan.v_size);
   T* block = pieces.take<T>(plan.p_size);
+  T* inverse = pieces.take<T>(plan.inverse_size);  // 1 / sum of each row of the block, for kinds that have it
   T* zeros = pieces.take<T>(plan.zero_size);
   T* keep = pieces.take<T>(plan.keep_size);
   Bits<T>* mask = pieces.take<Bits<T>>(plan.mask_size);
@@ -299,6 +305,8 @@ void forward(const AttentionHeadForward<T>& h) {
   const Tiling tiling(h.row_end - h.row_begin);
   for (Int t0 = 0; t0 < tiling.count; t0 += plan.block_tiles) {
     const Int t1 = smaller(tiling.count, t0 + plan.block_tiles);
+    const auto scores_of = [&](Int t) { return block + (t - t0) * tile_rows * plan.ld; };
+    const auto inverse_of = [&](Int t) { return inverse + (t - t0) * static_cast<Int>(sizeof(Slots<T>) / sizeof(T)); };
     for (Int n = 0, panel = 0; n < h.keys; n += W, ++panel) {
       for (Int t = t0; t < t1; ++t) {
         const Int i = h.row_begin + tiling.begin(t);
@@ -307,16 +315,15 @@ void forward(const AttentionHeadForward<T>& h) {
         if (seen <= n) continue;
         const Int vectors = (smaller(W, seen - n) + lanes<T> - 1) / lanes<T>;
         tile<T, false>(mr, static_cast<int>(vectors), h.d, h.q + i * h.q_row, h.q_row, k_panels + panel * plan.k_step,
-                       {block + (t - t0) * tile_rows * plan.ld + n, plan.ld, false, nullptr, 0});
+                       {scores_of(t) + n, plan.ld, false, nullptr, 0});
       }
     }
     for (Int t = t0; t < t1; ++t) {
       const Int i = h.row_begin + tiling.begin(t);
       const int mr = tiling.rows(t);
-      const Int seen = sight.length(i + mr - 1);
-      const Tile<T> scores{block + (t - t0) * tile_rows * plan.ld, plan.ld, i, mr, round_up(seen, lanes<T>)};
-      Slots<T> inverse, lse;
-      weigh_tile(sight, scores, inverse.value, lse.value, &stats);
+      const Tile<T> scores{scores_of(t), plan.ld, i, mr, round_up(sight.length(i + mr - 1), lanes<T>)};
+      Slots<T> lse;
+      weigh_tile(sight, scores, inverse_of(t), lse.value, &stats);
       if (h.lse)
         for (int m = 0; m < mr; ++m) h.lse[(i + m) * h.lse_step] = lse.value[m];
       if (h.drop) {
@@ -326,8 +333,16 @@ void forward(const AttentionHeadForward<T>& h) {
           multiply_by(keep, length, scores.p + m * scores.ld);
         }
       }
-      multiply_rows<T, false>(mr, h.e, seen, scores.p, scores.ld, {v_panels, plan.v_step}, h.out + i * h.out_row, h.out_row,
-                              false, false, h.normalize ? inverse.value : nullptr);
+    }
+    for (Int j = 0; j == 0 || j < h.keys; j += plan.v_piece) {
+      for (Int t = t0; t < t1; ++t) {
+        const Int i = h.row_begin + tiling.begin(t);
+        const int mr = tiling.rows(t);
+        const Int seen = smaller(plan.v_piece, sight.length(i + mr - 1) - j);
+        if (seen <= 0 && j > 0) continue;
+        multiply_rows<T, false>(mr, h.e, seen, scores_of(t) + j, plan.ld, {v_panels + j * W, plan.v_step}, h.out + i * h.out_row,
+                                h.out_row, false, j > 0, h.normalize ? inverse_of(t) : nullptr);
+      }
     }
   }
   if (h.stats) stats.write(h.stats, h.normalize);
