@@ -51,7 +51,8 @@ int inspect_verb(const Args& given) {
     what = fmt::format("test image {} ({})", index, test.class_names[one.labels[0]]);
   } else {
     one = slice(test, 0, 1);
-    one.pixels = datasets::fitted(datasets::read_pnm(image), test.height, test.channels).pixels;
+    const datasets::Picture picture = datasets::fitted(datasets::read_pnm(image), test.height, test.channels);
+    one.pixels.assign(picture.pixels.begin(), picture.pixels.end());
     what = image;
   }
   datasets::Loader loader(one, train::loader_config(run.config, shape, false));

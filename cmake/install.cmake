@@ -25,6 +25,7 @@ find_dependency(Threads)
 find_dependency(nlohmann_json)
 find_dependency(PkgConfig)
 ${find_cuda}
+pkg_check_modules(LIBDEFLATE REQUIRED IMPORTED_TARGET libdeflate)
 pkg_check_modules(OPENBLAS REQUIRED IMPORTED_TARGET openblas)
 include(\${CMAKE_CURRENT_LIST_DIR}/norma-targets.cmake)
 ")

@@ -2,7 +2,6 @@
 #include "datasets/dataset.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <future>
 
@@ -76,32 +75,32 @@ ImageSet read_cifar_files(const KnownSet& known, const std::vector<fs::path>& pa
   return set;
 }
 
-std::string hash_of(const ImageSet& set) {
-  Sha256 hash;
-  hash.update(set.pixels.data(), set.pixels.size());
-  hash.update(set.labels.data(), set.labels.size());
-  return hash.hex();
-}
-
-/// Mean and standard deviation per channel from exact counts of the 256 values.
+/// Mean and standard deviation per channel from exact sums.
 void measure(ImageSet& set) {
   const Index plane = set.height * set.width;
   for (Index c = 0; c < set.channels; ++c) {
-    std::array<std::array<std::uint64_t, 256>, 4>
-        counts{};  // four tables, so that equal neighbours do not wait for each other
+    std::uint64_t sum = 0, squares = 0;
     for (Index n = 0; n < set.count; ++n) {
       const std::uint8_t* p = set.pixels.data() + (n * set.channels + c) * plane;
-      for (Index i = 0; i < plane; ++i) ++counts[static_cast<std::size_t>(i % 4)][p[i]];
+      Index i = 0;
+      for (; i + 64 <= plane; i += 64) {
+        std::uint32_t some = 0, some_squares = 0;
+        for (Index j = 0; j < 64; ++j) {
+          const std::uint32_t x = p[i + j];
+          some += x;
+          some_squares += x * x;
+        }
+        sum += some;
+        squares += some_squares;
+      }
+      for (; i < plane; ++i) {
+        sum += p[i];
+        squares += std::uint64_t{p[i]} * p[i];
+      }
     }
-    double sum = 0, squares = 0;
-    const double total = static_cast<double>(set.count) * static_cast<double>(plane);
-    for (std::size_t v = 0; v < 256; ++v) {
-      const auto n = static_cast<double>(counts[0][v] + counts[1][v] + counts[2][v] + counts[3][v]);
-      const double x = static_cast<double>(v) / 255;
-      sum += n * x;
-      squares += n * x * x;
-    }
-    const double mean = sum / total, deviation = std::sqrt(std::max(0.0, squares / total - mean * mean));
+    const double total = 255 * static_cast<double>(set.count) * static_cast<double>(plane);
+    const double mean = static_cast<double>(sum) / total;
+    const double deviation = std::sqrt(std::max(0.0, static_cast<double>(squares) / (255 * total) - mean * mean));
     set.mean.push_back(static_cast<float>(mean));
     set.std.push_back(deviation > 0 ? static_cast<float>(deviation) : 1.0f);  // a constant channel stays at zero
   }
@@ -116,7 +115,14 @@ ImageSet slice(const ImageSet& set, Index begin, Index count) {
   const auto pixels = set.pixels.begin() + begin * size;
   const auto labels = set.labels.begin() + begin;
   return {set.name, count, set.channels, set.height, set.width, set.classes, {pixels, pixels + count * size}, {labels, labels + count},
-          set.class_names, set.mean, set.std, {}};
+          set.class_names, set.mean, set.std};
+}
+
+std::string hash_of(const ImageSet& set) {
+  Sha256 hash;
+  hash.update(set.pixels.data(), set.pixels.size());
+  hash.update(set.labels.data(), set.labels.size());
+  return hash.hex();
 }
 
 std::vector<std::uint8_t> centred(const ImageSet& set, Index side) {
@@ -145,16 +151,9 @@ ImageData load_images(const std::string& name, const fs::path& data_dir) {
     return set;
   };
   ImageData data;
-  const auto aside = [](auto work) { return std::async(std::launch::async, work); };
-  auto test = aside([&] {
-    ImageSet set = read(false);
-    set.hash = hash_of(set);
-    return set;
-  });
+  auto test = std::async(std::launch::async, read, false);
   data.train = read(true);
-  auto hash = aside([&] { return hash_of(data.train); });
   measure(data.train);
-  data.train.hash = hash.get();
   data.test = test.get();
   data.test.mean = data.train.mean;
   data.test.std = data.train.std;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/tensor.h"
+#include "datasets/bytes.h"
 
 namespace norma::datasets {
 
@@ -13,11 +14,10 @@ namespace norma::datasets {
 struct ImageSet {
   std::string name;
   Index count = 0, channels = 0, height = 0, width = 0, classes = 0;
-  std::vector<std::uint8_t> pixels;
-  std::vector<std::uint8_t> labels;
+  Bytes pixels;
+  Bytes labels;
   std::vector<std::string> class_names;
   std::vector<float> mean, std;  // per channel, of pixels / 255, over the training split
-  std::string hash;              // SHA-256 over the decoded pixels and labels, hex: a resume checks it
 };
 struct ImageData {
   ImageSet train, test;
@@ -27,6 +27,9 @@ struct ImageData {
 ImageSet slice(const ImageSet& set, Index begin, Index count);
 /// All pixels as a model of `side` gets them: a smaller image stands in the middle of zeros (see LoaderConfig::image).
 std::vector<std::uint8_t> centred(const ImageSet& set, Index side);
+
+/// SHA-256 over the decoded pixels and labels, hex: a resume checks it.
+std::string hash_of(const ImageSet& set);
 
 /// Reads a data set by name ("fashion-mnist", "cifar-10"). Looks in data_dir, then in the places `locations` lists. Throws
 /// saying where it looked and how to get it; damaged files are named with the byte or record.

@@ -2,10 +2,13 @@
 #include "datasets/formats.h"
 
 #include <fmt/format.h>
+#include <libdeflate.h>
 #include <zlib.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
+#include <fstream>
 #include <memory>
 
 #include "core/atomic_file.h"
@@ -18,7 +21,32 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// zlib's gzFile reads plain files as they are and gzip files unpacked, with their checksums.
+constexpr std::uint64_t most_packed = 1032;  // bytes that deflate makes of one
+
+/// A whole gzip file unpacked by libdeflate, three times as fast as zlib. Empty where the file is no gzip, holds several members or is
+/// damaged: zlib's gzFile then reads it, or says what is wrong with it.
+Bytes unpacked(const fs::path& path, std::uint64_t file_bytes) {
+  std::ifstream in(path, std::ios::binary);
+  std::uint8_t magic[2] = {};
+  if (!in.read(reinterpret_cast<char*>(magic), 2) || magic[0] != 0x1f || magic[1] != 0x8b || file_bytes < 18) return {};
+  Bytes packed(file_bytes);
+  in.seekg(0);
+  if (!in.read(reinterpret_cast<char*>(packed.data()), static_cast<std::streamsize>(file_bytes))) return {};
+  const std::uint8_t* last = packed.data() + file_bytes - 4;  // the unpacked size, modulo 2^32
+  const std::uint64_t size = last[0] | last[1] << 8 | last[2] << 16 | std::uint64_t{last[3]} << 24;
+  if (size == 0 || size > file_bytes * most_packed) return {};
+  const std::unique_ptr<libdeflate_decompressor, void (*)(libdeflate_decompressor*)> tool(libdeflate_alloc_decompressor(),
+                                                                                          libdeflate_free_decompressor);
+  if (!tool) return {};
+  Bytes bytes(size);
+  std::size_t used = 0;
+  if (libdeflate_gzip_decompress_ex(tool.get(), packed.data(), file_bytes, bytes.data(), size, &used, nullptr) != LIBDEFLATE_SUCCESS ||
+      used != file_bytes)
+    return {};
+  return bytes;
+}
+
+/// The bytes of a plain file as they are and those of a gzip file unpacked, with its checksum checked.
 class Stream {
  public:
   explicit Stream(const fs::path& path) : name_(path.filename().string()) {
@@ -26,19 +54,27 @@ class Stream {
     if (!fs::is_regular_file(path, error))
       fail("{}: {}", path.string(), error ? error_text(error.value()) : "is not a file");
     file_bytes_ = fs::file_size(path);
+    whole_ = unpacked(path, file_bytes_);
+    if (!whole_.empty()) return;
     errno = 0;
     file_.reset(gzopen(path.c_str(), "rb"));
     if (!file_) fail("{}: cannot be opened, {}", path.string(), error_text(errno != 0 ? errno : ENOMEM));
     gzbuffer(file_.get(), 1u << 18);
   }
   const std::string& name() const { return name_; }
-  /// The most bytes the file can hold: deflate packs at most 1032 to 1.
-  std::uint64_t limit() const { return gzdirect(file_.get()) != 0 ? file_bytes_ : file_bytes_ * 1032; }
+  /// The most bytes the file can hold.
+  std::uint64_t limit() const { return file_ && gzdirect(file_.get()) != 0 ? file_bytes_ : file_bytes_ * most_packed; }
 
   /// Up to `bytes` bytes, fewer only at the end.
   std::size_t read(void* to, std::size_t bytes) {
     auto* next = static_cast<std::uint8_t*>(to);
     std::size_t done = 0;
+    if (!file_) {
+      done = std::min(bytes, whole_.size() - at_);
+      std::memcpy(next, whole_.data() + at_, done);
+      at_ += done;
+      return done;
+    }
     while (done < bytes) {
       const int n =
           gzread(file_.get(), next + done, static_cast<unsigned>(std::min<std::size_t>(bytes - done, 1u << 24)));
@@ -46,10 +82,22 @@ class Stream {
       if (n == 0) break;
       done += static_cast<std::size_t>(n);
     }
-    at_ += done;
     int code = Z_OK;  // a gzip file cut off gives its bytes first and the error with the end of them
     if (done < bytes && (gzerror(file_.get(), &code), code != Z_OK)) damaged();
     return done;
+  }
+  /// The next `bytes` bytes, fewer only at the end.
+  Bytes take(std::size_t bytes) {
+    Bytes out;
+    if (!file_ && bytes >= whole_.size() - at_) {  // all there is: in the memory it lies in
+      whole_.erase(whole_.begin(), whole_.begin() + static_cast<std::ptrdiff_t>(at_));
+      at_ = 0;
+      out.swap(whole_);
+    } else {
+      out.resize(bytes);
+      out.resize(read(out.data(), bytes));
+    }
+    return out;
   }
 
  private:
@@ -64,8 +112,10 @@ class Stream {
     void operator()(gzFile f) const { gzclose(f); }
   };
   std::string name_;
-  std::uint64_t file_bytes_ = 0, at_ = 0;
-  std::unique_ptr<gzFile_s, Close> file_;
+  std::uint64_t file_bytes_ = 0;
+  std::unique_ptr<gzFile_s, Close> file_;  // null: all bytes are in whole_
+  Bytes whole_;
+  std::size_t at_ = 0;  // of whole_
 };
 
 const char* what_of(std::uint32_t magic) {
@@ -99,16 +149,15 @@ Idx read_idx(const fs::path& path, int rank) {
     fail("{}: its header promises {} bytes of {}, more than the file can hold", in.name(), fmt::join(idx.sizes, " x "),
          what_of(expected));
   }
-  idx.bytes.resize(bytes);
-  const std::size_t n = in.read(idx.bytes.data(), bytes);
-  if (n < bytes) fail("{}: ends after {} of {} bytes of {}", in.name(), n, bytes, what_of(expected));
+  idx.bytes = in.take(bytes);
+  if (idx.bytes.size() < bytes) fail("{}: ends after {} of {} bytes of {}", in.name(), idx.bytes.size(), bytes, what_of(expected));
   std::uint8_t more = 0;
   if (in.read(&more, 1) != 0)
     fail("{}: holds more than the {} bytes of {} its header promises", in.name(), bytes, what_of(expected));
   return idx;
 }
 
-void read_cifar(const fs::path& path, std::vector<std::uint8_t>& pixels, std::vector<std::uint8_t>& labels) {
+void read_cifar(const fs::path& path, Bytes& pixels, Bytes& labels) {
   constexpr std::size_t image = 3072, record = image + 1, chunk = 256;
   Stream in(path);
   if (const std::uint64_t limit = in.limit(); limit < record * 100'000) {  // plain files: all at once

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "datasets/bytes.h"
 
 namespace norma::datasets {
 
@@ -15,14 +16,13 @@ namespace norma::datasets {
 /// apart by the content.
 struct Idx {
   std::vector<Index> sizes;
-  std::vector<std::uint8_t> bytes;
+  Bytes bytes;
 };
 /// `rank`: 3 for images, 1 for labels; the other one is recognised in the message as a swapped file.
 Idx read_idx(const std::filesystem::path& path, int rank);
 
 /// CIFAR-10's binary version: records of a label and 3072 pixels (channel, row, column). Appends to both.
-void read_cifar(const std::filesystem::path& path, std::vector<std::uint8_t>& pixels,
-                std::vector<std::uint8_t>& labels);
+void read_cifar(const std::filesystem::path& path, Bytes& pixels, Bytes& labels);
 
 /// Throws `FILE: record 17: label 10 is outside 0..9`.
 void check_labels(std::span<const std::uint8_t> labels, Index classes, const std::string& file);

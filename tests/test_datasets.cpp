@@ -104,7 +104,7 @@ void write_cifar(const fs::path& dir) {
 /// A set of `count` images h x w whose pixel values say which image and where; mean 0, std 1/255: normalised = the
 /// byte.
 ImageSet counting_set(Index count, Index channels, Index h, Index w) {
-  ImageSet set{"counting", count, channels, h, w, 10, {}, {}, {}, {}, {}, ""};
+  ImageSet set{"counting", count, channels, h, w, 10, {}, {}, {}, {}, {}};
   for (Index n = 0; n < count; ++n) {
     for (Index i = 0; i < channels * h * w; ++i)
       set.pixels.push_back(static_cast<std::uint8_t>(1 + (n * 37 + i) % 250));
@@ -139,9 +139,9 @@ TEST_CASE("datasets: IDX, gzip and plain, with statistics over the training spli
   CHECK(data.train.std.at(0) == Approx(std::sqrt(squares - sum * sum)));
   CHECK(data.test.mean == data.train.mean);
   CHECK(data.test.std == data.train.std);
-  CHECK(data.train.hash.size() == 64);
-  CHECK(data.train.hash != data.test.hash);
-  CHECK(load_images("fashion-mnist", dir.path / "fashion-mnist").train.hash == data.train.hash);
+  CHECK(hash_of(data.train).size() == 64);
+  CHECK(hash_of(data.train) != hash_of(data.test));
+  CHECK(hash_of(load_images("fashion-mnist", dir.path / "fashion-mnist").train) == hash_of(data.train));
 }
 
 TEST_CASE("datasets: CIFAR-10's binary version", "[datasets]") {
@@ -151,7 +151,7 @@ TEST_CASE("datasets: CIFAR-10's binary version", "[datasets]") {
   CHECK(data.train.count == 10);
   CHECK(data.test.count == 3);
   CHECK(data.train.channels == 3);
-  CHECK(data.train.labels == std::vector<std::uint8_t>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9});
+  CHECK(data.train.labels == Bytes{0, 1, 2, 3, 4, 5, 6, 7, 8, 9});
   CHECK(data.train.pixels[7 * 3072 + 2048] == 87);
   CHECK(data.train.mean.at(1) == Approx(44.5 / 255));
   CHECK(data.train.std.at(2) == Approx(std::sqrt(8.25) / 255).epsilon(1e-4));

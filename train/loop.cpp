@@ -3,6 +3,8 @@
 
 #include <chrono>
 #include <cmath>
+#include <functional>
+#include <future>
 
 #include "inspect/probe.h"
 #include "train/anomaly_bundle.h"
@@ -83,7 +85,11 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   const models::ViTConfig shape = vit_config(config, data.train.height, data.train.channels, data.train.classes);
   const auto loader_settings = loader_config(config, shape, true);
   Trained run(config, shape, loader_settings.place);
-  run.state.data_hash = data.train.hash;
+  auto hash = std::async(std::launch::async, datasets::hash_of, std::cref(data.train));  // wanted by the first checkpoint, or to go on
+  const auto settle_hash = [&] {
+    if (hash.valid()) run.state.data_hash = hash.get();
+  };
+  if (resume) settle_hash();
   RunState& state = run.state;
   datasets::Loader loader(data.train, loader_settings);
 
@@ -114,6 +120,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     if (log) probe.attention("blocks.*.attn.stats");
 
     const StepResult result = forward_backward(run.model, batch, config, state.step);
+    settle_hash();
     const double loss_value = result.loss, accuracy = result.accuracy;
     if (result.anomaly) {  // the step is not taken: the checkpoint and the bundle hold the state before it
       outcome.bundle = save_anomaly(run, *result.anomaly, batch, config, folder, watcher);
@@ -156,6 +163,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     }
     if (config.checkpoint_every && state.step % config.checkpoint_every == 0) folder.save(state, run.tensors());
   }
+  settle_hash();  // no step was taken
   folder.save(state, run.tensors());
   if (recorder && outcome.ending != Ending::interrupted) recorder->record(state.step);
   outcome.seconds = seconds_since(start);
