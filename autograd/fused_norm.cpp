@@ -105,7 +105,12 @@ Tensor row_norm(const char* name, const Tensor& x, const Tensor& weight, const T
     LayerNormBackward args{in[0].view(), g.view(), grads[0].view()};
     args.weight = w.get(), args.mean = mean_view.get(), args.rstd = rstd_view.get();
     args.dweight = dw.get(), args.dbias = db.get(), args.rms = rms;
+    const Tensor residual = ctx.arrived(0);
+    const bool takes = residual && residual.is_contiguous();
+    const fused::OptionalView add(takes ? residual : Tensor());
+    args.add = add.get();
     if (!on(g).layer_norm_backward(args)) return {};
+    if (takes) ctx.take(0);
     return grads;
   };
   Tensors inputs{x};

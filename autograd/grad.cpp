@@ -54,9 +54,17 @@ void sweep(const Tensor& y, const Tensor& seed, const NodeSet& wanted, bool crea
     for (auto& input : n.inputs) further |= input && wanted.count(input.get());
     if (!further) continue;
     if (n.released) fail("backward: the graph of {} was already freed by an earlier backward(); pass retain_graph", n.name);
-    Ctx ctx(n, &wanted);
+    const bool fused = !create_graph && n.fused;
+    Tensors arrived;
+    if (fused && !AnomalyScope::active()) {
+      for (const auto& input : n.inputs) {
+        const auto found = input ? pending.find(input->number) : pending.end();
+        arrived.push_back(found == pending.end() ? Tensor() : found->second.gradient);
+      }
+    }
+    Ctx ctx(n, &wanted, arrived);
     const AnomalyPlace place(AnomalyScope::active() ? AnomalyHooks::place_of(n) : nullptr);
-    Tensors gradients = (!create_graph && n.fused) ? n.fused(ctx, now.gradient) : n.vjp(ctx, now.gradient);
+    Tensors gradients = fused ? n.fused(ctx, now.gradient) : n.vjp(ctx, now.gradient);
     if (AnomalyScope::active()) AnomalyHooks::went_back(n, now.gradient, gradients);
     now.gradient = {};
     if (!retain) n.released = true, n.release();
@@ -66,7 +74,7 @@ void sweep(const Tensor& y, const Tensor& seed, const NodeSet& wanted, bool crea
       check_gradient(n, i, gradients[i], input->shape);
       auto& slot = pending[input->number];
       slot.node = input;
-      if (!slot.gradient) {
+      if (!slot.gradient || ctx.took(i)) {
         slot.gradient = std::move(gradients[i]);
         continue;
       }

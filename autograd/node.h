@@ -15,16 +15,23 @@ struct Node;
 /// What a vjp may ask of the op it belongs to.
 class Ctx {
  public:
-  Ctx(const Node& node, const void* wanted) : node_(node), wanted_(wanted) {}
+  Ctx(const Node& node, const void* wanted, std::span<const Tensor> arrived = {}) : node_(node), wanted_(wanted), arrived_(arrived) {}
   /// The i-th tensor the rule kept (inputs in order, then the output), attached to the graph again.
   /// Throws when it was changed in place since, or when the graph was freed.
   Tensor saved(int i) const;
   /// Whether the gradient of this input is asked for: skip the work where not.
   bool needs(int input) const;
+  /// What other ways through the graph have brought to this input's gradient so far, for a fused rule that can add it to its own in the
+  /// same pass over memory; it then says so by take(). Empty: nothing yet, or an op is asked that must answer for itself alone.
+  Tensor arrived(int input) const { return arrived_.empty() ? Tensor() : arrived_[static_cast<std::size_t>(input)]; }
+  void take(int input) const { taken_ |= 1u << input; }
+  bool took(std::size_t input) const { return taken_ >> input & 1; }
 
  private:
   const Node& node_;
   const void* wanted_;
+  std::span<const Tensor> arrived_;
+  mutable unsigned taken_ = 0;
 };
 
 /// The vector-Jacobian product: gradient of the output in, gradients of the inputs out (an empty Tensor: none).

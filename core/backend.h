@@ -99,6 +99,7 @@ struct LayerNorm {
 };
 struct LayerNormBackward {
   View x, dy, dx;
+  const View* add = nullptr;  // shaped as dx and added to it: the gradient that a residual branch brings
   const View *weight = nullptr, *mean = nullptr, *rstd = nullptr;
   const View *dweight = nullptr, *dbias = nullptr;
   bool rms = false;

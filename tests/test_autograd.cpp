@@ -208,6 +208,32 @@ TEST_CASE("a chain of a million ops is swept and freed without a deep stack", "[
   CHECK(live_nodes() == before);
 }
 
+TEST_CASE("a norm adds its gradient to what a residual branch has brought, with the bits of a sum", "[autograd]") {
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    const Tensor x = cast(ramp({5, 24}, 0.3, 0.7), dtype).detach().track();
+    const Tensor weight = cast(ramp({24}, 1, 0.1), dtype), bias = cast(ramp({24}, 2, 0.1), dtype), seed = cast(ramp({5, 24}, 3, 0.2), dtype);
+    const auto norm = [&] { return sum(layer_norm(x, weight, bias) * seed); };
+    const auto other_norm = [&] { return sum(rms_norm(x, weight) * seed); };
+    const auto residual = [&] { return sum(sin(x)); };
+    const Tensor of_norm = grad(norm(), x), of_other = grad(other_norm(), x), of_residual = grad(residual(), x);
+
+    Tensor first = norm(), second = residual();  // what is computed later goes back first
+    CHECK((grad(first + second, x).values() == add(of_residual, of_norm).values()));
+    second = residual(), first = norm();
+    CHECK((grad(first + second, x).values() == add(of_norm, of_residual).values()));
+    first = norm(), second = other_norm();
+    CHECK((grad(first + second, x).values() == add(of_other, of_norm).values()));
+
+    Tensor seen;
+    first = norm(), second = residual();
+    on_gradient(x, [&](const Tensor& g) { seen = contiguous(g); });
+    const Tensor g = grad(first + second, x);
+    CHECK((seen.values() == g.values()));
+    CHECK((g.values() == add(of_residual, of_norm).values()));
+    CHECK((of_residual.values() == grad(residual(), x).values()));  // what had arrived was read, not written
+  }
+}
+
 TEST_CASE("hooks see the complete gradient", "[autograd]") {
   Tensor x = leaf({1, 2}, {2});
   const Tensor h = square(x);

@@ -182,6 +182,13 @@ TEST_CASE("layer norm and RMS norm, forward and backward", "[cpu_norms]") {
           if (affine) backward.weight = &w_view, backward.dweight = &dw_view, backward.dbias = rms ? nullptr : &db_view;
           REQUIRE(cpu_backend().layer_norm_backward(backward));
           close(dx, dxs, 10 * eps_of(dtype));
+          const Tensor total = empty(shape, place), sum = empty(shape, place);
+          const View residual = x.view();
+          backward.dx = total.view(), backward.add = &residual;
+          REQUIRE(cpu_backend().layer_norm_backward(backward));
+          cpu_backend().binary(BinaryOp::add, x.view(), dx.view(), sum.view());
+          CHECK((total.values() == sum.values()));
+          backward.dx = dx.view(), backward.add = nullptr;
           if (!affine) continue;
           close(dweight, dw, 30 * eps_of(dtype));
           if (!rms) close(dbias, db, 30 * eps_of(dtype));

@@ -92,18 +92,19 @@ bool CpuBackend::layer_norm(const LayerNorm& args) {
 bool CpuBackend::layer_norm_backward(const LayerNormBackward& args) {
   const View* dx = args.dx.data ? &args.dx : nullptr;
   const DType wide = args.x.dtype == DType::bf16 ? DType::f32 : args.x.dtype;
-  const auto from = rows_of(args.x), gradient = rows_of(args.dy), to = dx ? rows_of(*dx) : Rows{};
-  if (!from || !gradient || !to || !args.rstd || (!args.rms && !args.mean) ||
-      !is(args.x.dtype, {&args.dy, dx}) || !is(wide, {args.weight, args.mean, args.rstd, args.dweight, args.dbias}) ||
+  const auto from = rows_of(args.x), gradient = rows_of(args.dy), to = dx ? rows_of(*dx) : Rows{}, add = args.add ? rows_of(*args.add) : Rows{};
+  if (!from || !gradient || !to || !add || !args.rstd || (!args.rms && !args.mean) ||
+      !is(args.x.dtype, {&args.dy, dx, args.add}) || !is(wide, {args.weight, args.mean, args.rstd, args.dweight, args.dbias}) ||
       !dense({args.weight, args.mean, args.rstd, args.dweight, args.dbias}))
     return false;
-  if (args.x.dtype == DType::bf16) return layer_norm_backward_bf16(args, *from, *gradient, *to), true;
+  if (args.x.dtype == DType::bf16) return layer_norm_backward_bf16(args, *from, *gradient, *add, *to), true;
   return visit_wide(args.x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     NormRows<T> all{};
     all.n = from->n;
     all.x = args.x.as<T>(), all.x_row = from->step;
     all.dy = args.dy.as<T>(), all.dy_row = gradient->step;
+    all.add = data<T>(args.add), all.add_row = add->step;
     all.dx = data<T>(dx), all.dx_row = to->step;
     all.weight = data<T>(args.weight);
     all.mean = data<T>(args.mean), all.rstd = data<T>(args.rstd);
@@ -112,6 +113,7 @@ bool CpuBackend::layer_norm_backward(const LayerNormBackward& args) {
       NormRows<T> part = all;
       part.rows = count;
       part.x += first * part.x_row, part.dy += first * part.dy_row;
+      if (part.add) part.add += first * part.add_row;
       if (part.dx) part.dx += first * part.dx_row;
       if (part.mean) part.mean += first;
       part.rstd += first;

@@ -69,19 +69,21 @@ void layer_norm_bf16(const LayerNorm& args, const Rows& from, const Rows& to) {
   });
 }
 
-void layer_norm_backward_bf16(const LayerNormBackward& args, const Rows& from, const Rows& gradient, const Rows& to) {
+void layer_norm_backward_bf16(const LayerNormBackward& args, const Rows& from, const Rows& gradient, const Rows& add, const Rows& to) {
   const Index n = from.n;
   const bool wanted = args.dx.data != nullptr;
   NormRows<float> all{};
-  all.n = n, all.x_row = all.dy_row = all.dx_row = n;
+  all.n = n, all.x_row = all.dy_row = all.add_row = all.dx_row = n;
   all.weight = data<float>(args.weight), all.rms = args.rms;
   sum_over_blocks<float>(args, from.count, n, [&](Index first, Index rows, float* dweight, float* dbias) {
-    pieces(first, first + rows, n, 2, [&](Index i, Index count, float* wide) {
-      float* dy = wide + count * n;
+    pieces(first, first + rows, n, args.add ? 3 : 2, [&](Index i, Index count, float* wide) {
+      float *dy = wide + count * n, *residual = dy + count * n;
+      if (args.add) widen_rows(count, n, row(*args.add, add, i), add.step, residual);
       widen_rows(count, n, row(args.x, from, i), from.step, wide);
       widen_rows(count, n, row(args.dy, gradient, i), gradient.step, dy);
       NormRows<float> part = all;
       part.rows = count;
+      part.add = args.add ? residual : nullptr;
       part.x = wide, part.dy = dy, part.dx = wanted ? dy : nullptr;  // an element of dx is written once those it needs are read
       part.mean = args.mean ? args.mean->as<float>() + i : nullptr;
       part.rstd = args.rstd->as<float>() + i;

@@ -9,6 +9,6 @@ void softmax_bf16(const View& x, const Rows& from, const View& y, const Rows& to
 void softmax_backward_bf16(const View& y, const Rows& value, const View& dy, const Rows& from, const View& dx, const Rows& to,
                            bool log);
 void layer_norm_bf16(const LayerNorm& args, const Rows& from, const Rows& to);
-void layer_norm_backward_bf16(const LayerNormBackward& args, const Rows& from, const Rows& gradient, const Rows& to);
+void layer_norm_backward_bf16(const LayerNormBackward& args, const Rows& from, const Rows& gradient, const Rows& add, const Rows& to);
 
 }  // namespace norma::cpu

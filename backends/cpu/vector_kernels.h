@@ -56,9 +56,9 @@ struct ReduceTable {
 template <class T>
 struct NormRows {
   std::int64_t rows, n;
-  const T *x, *dy;
+  const T *x, *dy, *add;  // add: null, or added to dx
   T *y, *dx;
-  std::int64_t x_row, dy_row, y_row, dx_row;
+  std::int64_t x_row, dy_row, add_row, y_row, dx_row;
   const T *weight, *bias;  // null: 1, 0
   T *mean, *rstd;          // [rows], dense; read by the backward pass
   double eps;

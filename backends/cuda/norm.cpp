@@ -65,14 +65,16 @@ bool CudaBackend::layer_norm(const LayerNorm& args) {
 bool CudaBackend::layer_norm_backward(const LayerNormBackward& args) {
   const View* dx = args.dx.data ? &args.dx : nullptr;
   const auto from = dense_rows_of(args.x), gradient = dense_rows_of(args.dy), to = dx ? dense_rows_of(*dx) : DenseRows{};
+  const auto add = args.add ? dense_rows_of(*args.add) : DenseRows{};
   const DType weights = wide(args.x.dtype);
-  if (!from || !gradient || !to || !args.rstd || (!args.rms && !args.mean) || !is_floating(args.x.dtype) || args.x.numel() == 0 ||
-      !is(args.x.dtype, {&args.dy, dx}) || !is(weights, {args.weight, args.mean, args.rstd, args.dweight, args.dbias}) ||
+  if (!from || !gradient || !to || !add || !args.rstd || (!args.rms && !args.mean) || !is_floating(args.x.dtype) || args.x.numel() == 0 ||
+      !is(args.x.dtype, {&args.dy, dx, args.add}) || !is(weights, {args.weight, args.mean, args.rstd, args.dweight, args.dbias}) ||
       !dense({args.weight, args.mean, args.rstd, args.dweight, args.dbias}))
     return false;
   NormRows r;
   r.rows = from->count, r.n = from->n, r.dtype = args.x.dtype, r.rms = args.rms;
   r.x = args.x.data, r.x_row = from->step, r.dy = args.dy.data, r.dy_row = gradient->step;
+  r.add = data(args.add), r.add_row = add->step;
   r.y = data(dx), r.y_row = to->step;
   r.weight = data(args.weight), r.mean = data(args.mean), r.rstd = data(args.rstd);
   r.dweight = data(args.dweight), r.dbias = data(args.dbias);

@@ -114,7 +114,7 @@ void layer_norm(const NormRows<T>& a) {
   }
 }
 
-/// With g = dy weight and h = (x - mean) rstd: dx = rstd (g - mean(g) - h mean(g h)); rms has no mean(g).
+/// With g = dy weight and h = (x - mean) rstd: dx = rstd (g - mean(g) - h mean(g h)) (+ add); rms has no mean(g).
 template <class T>
 void layer_norm_backward(const NormRows<T>& a) {
   const T n = static_cast<T>(a.n);
@@ -136,13 +136,16 @@ void layer_norm_backward(const NormRows<T>& a) {
     const T mean_gh = rstd * (sum_gd.total() - rest * sum_g.total()) / n;
     const Vec<T> scale = splat(rstd), shift = splat(-rest * rstd), factor = splat(-mean_gh);
     T* dx = a.dx + r * a.dx_row;
+    const T* add = a.add ? a.add + r * a.add_row : nullptr;
     strips<T>(a.n, NORMA_STRIP {
       const Vec<T> h = fma(strip.get(x + i) - center, scale, shift);
       const Vec<T> d = strip.get(dy + i);
       if (a.dweight) strip.put(a.dweight + i, fma(d, h, strip.get(a.dweight + i)));
       if (a.dbias) strip.put(a.dbias + i, d + strip.get(a.dbias + i));
       const Vec<T> g = a.weight ? d * strip.get(a.weight + i) : d;
-      if (a.dx) strip.put(dx + i, fma(factor, h, g - mean_g) * rstd);
+      if (!a.dx) return;
+      const Vec<T> own = fma(factor, h, g - mean_g) * rstd;
+      strip.put(dx + i, add ? strip.get(add + i) + own : own);
     });
   }
 }

@@ -62,9 +62,10 @@ NORMA_KERNEL void norm_backward_kernel(NormRows r) {
   product = team.reduce(product, Plus{}) / n;
   if (!team.active) return;
   T* dx = static_cast<T*>(r.y) + team.row * r.y_row;
+  const T* add = r.add ? static_cast<const T*>(r.add) + team.row * r.add_row : nullptr;
   for (std::int64_t j = team.lane; j < r.n; j += team.size) {
-    const C normal = (convert<C>(x[j]) - mean) * rstd;
-    dx[j] = convert<T>(rstd * (gradient(j) - sum - normal * product));
+    const C normal = (convert<C>(x[j]) - mean) * rstd, own = rstd * (gradient(j) - sum - normal * product);
+    dx[j] = convert<T>(add ? convert<C>(add[j]) + own : own);
   }
 }
 

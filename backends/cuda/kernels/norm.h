@@ -19,10 +19,10 @@ void softmax_backward_rows(void* stream, const SoftmaxRows& r);
 /// x, y, dy, dx: dtype; weight, bias, their gradients: dtype, or f32 for bf16; mean, rstd: f32, or f64 for f64.
 struct NormRows {
   std::int64_t rows = 0, n = 0;
-  const void *x = nullptr, *dy = nullptr, *weight = nullptr, *bias = nullptr;
+  const void *x = nullptr, *dy = nullptr, *add = nullptr, *weight = nullptr, *bias = nullptr;  // add: null, or added to dx
   void *y = nullptr, *mean = nullptr, *rstd = nullptr;  // y: dx in the backward pass
   void *dweight = nullptr, *dbias = nullptr;
-  std::int64_t x_row = 0, y_row = 0, dy_row = 0;
+  std::int64_t x_row = 0, y_row = 0, dy_row = 0, add_row = 0;
   double eps = 0;
   DType dtype = DType::f32;
   bool rms = false;
