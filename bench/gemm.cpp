@@ -6,11 +6,11 @@
 #include <cmath>
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/parallel.h"
 #include "bench/peak.h"
+#include "bench/pooled.h"
 
 namespace norma::bench {
 namespace {
@@ -31,10 +31,10 @@ constexpr const char* names[] = {"Y=XW'", "Y=gelu", "dX=dYW", "dW=dY'X"};
 /// Operands of order one, and results of their own: read again as operands, they would grow until gelu makes denormals, which some
 /// processors multiply a hundred times slower.
 struct Data {
-  std::vector<float> x, w, dy, bias, y, pre, dx, dw, db;
+  Pooled<float> x, w, dy, bias, y, pre, dx, dw, db;
   explicit Data(const Layer& l) {
     const auto filled = [](int64_t count) {
-      std::vector<float> v(static_cast<std::size_t>(count));
+      Pooled<float> v(static_cast<std::size_t>(count));
       std::uint32_t state = 1;
       for (float& f : v) f = static_cast<float>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-23f - 1;
       return v;

@@ -7,12 +7,12 @@
 #include <cstdint>
 #include <cstdlib>
 #include <exception>
-#include <vector>
 
 #include "backends/cpu/gemm_bf16.h"
 #include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
 #include "bench/peak.h"
+#include "bench/pooled.h"
 #include "core/dtype.h"
 
 namespace {
@@ -29,8 +29,8 @@ enum Kind { forward, gelu, dx, dw };
 constexpr const char* names[] = {"Y=XW'", "Y=gelu", "dX=dYW", "dW=dY'X"};
 
 template <class T>
-std::vector<T> filled(int64_t count) {
-  std::vector<T> v(static_cast<std::size_t>(count));
+norma::bench::Pooled<T> filled(int64_t count) {
+  norma::bench::Pooled<T> v(static_cast<std::size_t>(count));
   std::uint32_t state = 1;
   for (T& x : v) {
     const float f = static_cast<float>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-23f - 1;
@@ -44,8 +44,8 @@ std::vector<T> filled(int64_t count) {
 
 template <class T>
 struct Data {
-  std::vector<T> x, y, pre;
-  std::vector<float> w, bias;
+  norma::bench::Pooled<T> x, y, pre;
+  norma::bench::Pooled<float> w, bias;
   explicit Data(const Layer& l)
       : x(filled<T>(l.rows * l.in)), y(filled<T>(l.rows * l.out)), pre(y), w(filled<float>(l.out * l.in)), bias(filled<float>(l.out)) {}
 };
