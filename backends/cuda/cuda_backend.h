@@ -1,5 +1,5 @@
 // The CUDA backend. The host side of each family of verbs has its file here, its kernels theirs in kernels/*.cu: memory.cpp,
-// elementwise.cpp, reduce.cpp, index.cpp, norm.cpp, products.cpp, attention.cpp, optimizer.cpp. Built against a device or,
+// elementwise.cpp, reduce.cpp, index.cpp, norm.cpp, products.cpp, attention.cpp, parameters.cpp. Built against a device or,
 // for the tests, against the emulator: runtime.h.
 #pragma once
 
@@ -34,7 +34,6 @@ class CudaBackend : public Backend {
 
   void reduce(ReduceOp op, const View& x, const View& out) override;
   void cumsum(const View& x, int axis, const View& out) override;
-  double sum_of_squares(const View& x) override;
 
   void matmul(const View& a, const View& b, const View& out) override;
   bool linear(const Linear& args) override;
@@ -58,7 +57,9 @@ class CudaBackend : public Backend {
   bool cross_entropy(const CrossEntropy& args) override;
   bool attention(const AttentionForward& args) override;
   bool attention_backward(const AttentionBackward& args) override;
-  bool adamw(const AdamW& args) override;
+
+  void sum_of_squares(std::span<const View> xs, const View& out) override;
+  void adamw(const AdamW& args) override;
 
   std::unique_ptr<Graph> capture(const std::function<void()>& step) override;
 
