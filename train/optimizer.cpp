@@ -178,6 +178,12 @@ Tensor gradient_squares(nn::Module& model) {
 
 double gradient_norm(nn::Module& model) { return std::sqrt(gradient_squares(model).item()); }
 
+Tensor gradient_scale(const Tensor& squares, const Tensor& loss, double clip) {
+  const NoGrad updating;
+  const Tensor norm = sqrt(squares), one = ones({}, place_of(squares));
+  return (clip > 0 ? minimum(clip / norm, one) : one) + 0.0 * (norm + cast(loss.detach(), DType::f64));
+}
+
 Ema::Ema(nn::Module& model, double decay) : decay_(decay) {
   if (!(decay >= 0 && decay < 1)) fail("ema: decay is {}, must be in [0, 1)", decay);
   for (const auto& [name, parameter] : nn::parameters(model)) values_.emplace_back(name, clone(parameter));

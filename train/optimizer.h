@@ -53,6 +53,10 @@ Tensor gradient_squares(nn::Module& model);
 /// Euclidean norm of all gradients together: the root of gradient_squares.
 double gradient_norm(nn::Module& model);
 
+/// What those gradients are to be multiplied by, f64 []: 1, or what cuts them to the norm `clip` (0: never cut); NaN where squares or
+/// loss [] are not finite.
+Tensor gradient_scale(const Tensor& squares, const Tensor& loss, double clip);
+
 /// Exponential moving average of the parameters.
 class Ema {
  public:
