@@ -112,6 +112,16 @@ struct CrossEntropy {  // loss[row] = -sum_c t_c log softmax(logits)_c; targets:
   double label_smoothing = 0;
 };
 
+/// A batch of images from a set in the device's memory, augmented and normalised. The window of h x w that shows row `down` and column
+/// `right` of an example in its corner, zeros where it reaches beyond, perhaps mirrored left to right, stands in the middle of H x W
+/// zeros; then each byte of channel c becomes values[c, byte], rounded to out's dtype.
+struct ImageCuts {
+  View set;     // u8 [count, C, h, w]
+  View cuts;    // i64 [B, 4]: example, down, right, mirror (0 or 1)
+  View values;  // f32 [C, 256]
+  View out;     // floating [B, C, H, W]; all four contiguous
+};
+
 /// One AdamW update (Loshchilov and Hutter, arXiv 1711.05101, in PyTorch's order of operations) of all parameters of a step. With
 /// g = gradient_scale * gradient and update t, from 1:
 ///   m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
@@ -181,6 +191,7 @@ class Backend {
   virtual bool linear_backward(const LinearBackward&) { return false; }
   virtual bool attention(const AttentionForward&) { return false; }
   virtual bool attention_backward(const AttentionBackward&) { return false; }
+  virtual bool cut_images(const ImageCuts&) { return false; }
 
   // all parameters of a model at once
   /// out (f64 []) = the sum of the squares of all elements of all xs (of one dtype), in f64, in an order that the sizes alone

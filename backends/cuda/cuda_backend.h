@@ -1,5 +1,5 @@
 // The CUDA backend. The host side of each family of verbs has its file here, its kernels theirs in kernels/*.cu: memory.cpp,
-// elementwise.cpp, reduce.cpp, index.cpp, norm.cpp, products.cpp, attention.cpp, parameters.cpp. Built against a device or,
+// elementwise.cpp, reduce.cpp, index.cpp, norm.cpp, products.cpp, attention.cpp, images.cpp, parameters.cpp. Built against a device or,
 // for the tests, against the emulator: runtime.h.
 #pragma once
 
@@ -57,6 +57,7 @@ class CudaBackend : public Backend {
   bool cross_entropy(const CrossEntropy& args) override;
   bool attention(const AttentionForward& args) override;
   bool attention_backward(const AttentionBackward& args) override;
+  bool cut_images(const ImageCuts& args) override;
 
   void sum_of_squares(std::span<const View> xs, const View& out) override;
   void adamw(const AdamW& args) override;
