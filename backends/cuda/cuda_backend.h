@@ -12,6 +12,9 @@
 
 namespace norma::cuda {
 
+struct AttentionProblem;  // kernels/attention.h
+struct LinearState;
+
 class CudaBackend : public Backend {
  public:
   explicit CudaBackend(int index);
@@ -85,6 +88,9 @@ class CudaBackend : public Backend {
   void refuse_in_capture(const char* what) const;
   View blas_ready(const View& m, std::optional<Scratch>& room);
   void multiply(const View& left, const View& right, const View& out);
+  void sum_state(const AttentionProblem& p, LinearState s, DType dtype);
+  void linear_attention(const AttentionForward& args, const AttentionProblem& p);
+  void linear_attention_backward(const AttentionBackward& args, const AttentionProblem& p);
 
   std::unique_ptr<Runtime> runtime_;
   Pool pool_;
