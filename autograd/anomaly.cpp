@@ -11,7 +11,7 @@ namespace {
 
 bool finite(const Tensor& x) {
   if (!x || !is_floating(x.dtype()) || x.numel() == 0) return true;
-  if (std::isfinite(on(x).sum_of_squares(x.view()))) return true;
+  if (std::isfinite(sum_of_squares(x))) return true;
   for (const double v : x.values())  // squares of large f64 overflow
     if (!std::isfinite(v)) return false;
   return true;

@@ -16,6 +16,8 @@ void check_floating(std::string_view op, const Tensor& x);
 void check_dtype(std::string_view op, std::string_view what, const Tensor& x, DType expected);
 /// Same device and dtype.
 void check_same_place(std::string_view op, const Tensor& a, const Tensor& b);
+/// Position of the first element of an i64 tensor outside [0, limit), or -1; also -1 under TrustIndices.
+Index first_outside(const Tensor& index, Index limit);
 /// Every element of an i64 tensor lies in [0, limit); `outside` ends the message: "axis 1 of size 5".
 void check_indices(std::string_view op, const Tensor& index, Index limit, std::string_view outside);
 

@@ -29,7 +29,7 @@ void check_targets(const Tensor& logits, const Tensor& targets, double label_smo
     fail("cross_entropy: operands on {} and {}; move one with to()", name(logits.device()), name(targets.device()));
   }
   if (soft) return;
-  const Index bad = on(targets).check_index(targets.view(), logits.size(-1));
+  const Index bad = first_outside(targets, logits.size(-1));
   if (bad >= 0) {
     const auto value = static_cast<Index>(targets.values()[static_cast<std::size_t>(bad)]);
     fail("cross_entropy: target {} at row {} is outside 0..{}", value, bad, logits.size(-1) - 1);

@@ -28,10 +28,13 @@ using Function = std::function<Tensor(std::span<const Tensor>)>;
 /// all tensors through which gradients flow, parameters included. Random draws of the second run equal the first's.
 Tensor checkpoint(const Function& f, std::span<const Tensor> inputs);
 
-/// Draws inside a training step: stream ids are a function of (seed, step, how many draws came before).
+/// Draws inside a training step: the k-th is of stream_id(step, k), k counting from 0.
 class RandomScope {
  public:
   RandomScope(std::uint64_t seed, std::uint64_t step);
+  /// For a step that is captured: the k-th draw is of the stream whose id stands in ids[k] when the step is replayed. `ids` is i64
+  /// [n], contiguous, on the device that draws, and outlives the scope; next() throws where n is too few.
+  RandomScope(std::uint64_t seed, const Tensor& ids);
   ~RandomScope();
   RandomScope(const RandomScope&) = delete;
   /// The next stream of the innermost scope of this thread; throws where there is none ("dropout needs a RandomScope").
@@ -42,7 +45,21 @@ class RandomScope {
 
  private:
   RandomScope* outer_;
-  std::uint64_t seed_, step_, drawn_ = 0;
+  std::uint64_t seed_, step_ = 0, drawn_ = 0;
+  Tensor ids_;
+};
+
+/// While alive, ops of this thread take indices and class labels as they are: whoever declares it has checked them. For a step that is
+/// captured, where none can wait for the answer of a check.
+class TrustIndices {
+ public:
+  TrustIndices();
+  ~TrustIndices();
+  TrustIndices(const TrustIndices&) = delete;
+  static bool active();
+
+ private:
+  bool before_;
 };
 
 // ---- checking ------------------------------------------------------------------------------------------------------

@@ -15,11 +15,19 @@ RandomScope::RandomScope(std::uint64_t seed, std::uint64_t step) : outer_(innerm
   innermost = this;
 }
 
+RandomScope::RandomScope(std::uint64_t seed, const Tensor& ids) : outer_(innermost), seed_(seed), ids_(ids) {
+  innermost = this;
+}
+
 RandomScope::~RandomScope() { innermost = outer_; }
 
 RandomStream RandomScope::next() {
   if (!innermost) fail("dropout needs a RandomScope: declare one around the step, RandomScope scope(seed, step)");
-  return {innermost->seed_, stream_id(innermost->step_, innermost->drawn_++)};
+  const std::uint64_t draw = innermost->drawn_++, seed = innermost->seed_;
+  const Tensor& ids = innermost->ids_;
+  if (!ids) return {seed, stream_id(innermost->step_, draw)};
+  if (draw >= static_cast<std::uint64_t>(ids.numel())) fail("dropout: the captured step draws more than {} times", ids.numel());
+  return {seed, 0, ids.view().as<std::uint64_t>() + draw};
 }
 
 bool RandomScope::active() { return innermost != nullptr; }

@@ -60,6 +60,13 @@ Backend& backend(Device device) {
   return *slot;
 }
 
+double sum_of_squares(const Tensor& x) {
+  const Tensor out = empty({}, {DType::f64, x.device()});
+  const View view = x.view();
+  backend(x.device()).sum_of_squares({&view, 1}, out.view());
+  return out.item();
+}
+
 Storage::Storage(Device device, std::size_t bytes)
     : device_(device), bytes_(bytes), data_(norma::backend(device).allocate(bytes)) {}
 Storage::~Storage() { norma::backend(device_).release(data_, bytes_); }

@@ -17,6 +17,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string_view>
 
 #include "core/op_list.h"
@@ -111,11 +112,30 @@ struct CrossEntropy {  // loss[row] = -sum_c t_c log softmax(logits)_c; targets:
   double label_smoothing = 0;
 };
 
-struct AdamW {  // one parameter (or one flat arena)
-  View parameter, gradient, m, v;
-  double lr, beta1, beta2, eps, decay;
-  std::int64_t step;          // from 1: bias correction
-  double gradient_scale = 1;  // from clipping
+/// A batch of images from a set in the device's memory, augmented and normalised. The window of h x w that shows row `down` and column
+/// `right` of an example in its corner, zeros where it reaches beyond, perhaps mirrored left to right, stands in the middle of H x W
+/// zeros; then each byte of channel c becomes values[c, byte], rounded to out's dtype.
+struct ImageCuts {
+  View set;     // u8 [count, C, h, w]
+  View cuts;    // i64 [B, 4]: example, down, right, mirror (0 or 1)
+  View values;  // f32 [C, 256]
+  View out;     // floating [B, C, H, W]; all four contiguous
+};
+
+/// One AdamW update (Loshchilov and Hutter, arXiv 1711.05101, in PyTorch's order of operations) of all parameters of a step. With
+/// g = gradient_scale * gradient and update t, from 1:
+///   m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
+///   x = (1 - lr decay) x - lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+/// What changes from step to step lies in the device's memory and is read when the update runs, so that a captured one follows it.
+struct AdamW {
+  struct Parameter {
+    View value, gradient, m, v;  // of one shape, contiguous
+    double decay = 0;
+  };
+  std::span<const Parameter> parameters;  // all f32 or all f64
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
+  View rates;           // f64 [3], contiguous: lr, 1 - beta1^t, 1 - beta2^t
+  View gradient_scale;  // f64 []: from clipping; not finite: the update changes nothing
 };
 
 class Backend {
@@ -171,9 +191,13 @@ class Backend {
   virtual bool linear_backward(const LinearBackward&) { return false; }
   virtual bool attention(const AttentionForward&) { return false; }
   virtual bool attention_backward(const AttentionBackward&) { return false; }
-  virtual bool adamw(const AdamW&) { return false; }
-  /// Sum of squares in f64, for gradient clipping and norms; NaN or infinity in x gives a non-finite result.
-  virtual double sum_of_squares(const View& x) = 0;
+  virtual bool cut_images(const ImageCuts&) { return false; }
+
+  // all parameters of a model at once
+  /// out (f64 []) = the sum of the squares of all elements of all xs (of one dtype), in f64, in an order that the sizes alone
+  /// decide: for gradient norms. NaN or infinity in an x gives a non-finite result.
+  virtual void sum_of_squares(std::span<const View> xs, const View& out) = 0;
+  virtual void adamw(const AdamW& args) = 0;
 
   /// A step recorded once and replayed (CUDA graphs); nullptr: run eagerly.
   struct Graph {
@@ -185,6 +209,8 @@ class Backend {
 
 /// The backend of a device; throws Error naming what this build has. Backends are made on first use.
 Backend& backend(Device device);
+/// Backend::sum_of_squares of one tensor, on the host.
+double sum_of_squares(const Tensor& x);
 using BackendFactory = std::unique_ptr<Backend> (*)(int index);
 /// Called by each backend's own registration (backends/*/register.cpp).
 void register_backend(Device::Kind kind, BackendFactory factory);

@@ -25,7 +25,12 @@ constexpr Philox philox(Philox c, std::array<std::uint32_t, 2> k) {
 struct RandomStream {
   std::uint64_t seed = 0;
   std::uint64_t stream = 0;
+  /// In the device's memory, for a step that is captured: what stands there when a kernel runs takes the place of `stream`.
+  const std::uint64_t* replayed = nullptr;
   bool operator==(const RandomStream&) const = default;
+
+  /// The family that is meant now; where `replayed` is set, in the device's kernels only.
+  constexpr RandomStream now() const { return replayed ? RandomStream{seed, *replayed} : *this; }
 
   /// The four words of block `index`: element i of a tensor takes word i % 4 of block i / 4.
   constexpr Philox block(std::uint64_t index) const {

@@ -25,8 +25,11 @@ std::vector<double> Tensor::values() const {
   const Index n = numel();
   std::vector<double> out(static_cast<std::size_t>(n));
   if (n == 0) return out;
-  Tensor dense = empty(shape(), {DType::f64, device()});
-  backend(device()).copy(view(), dense.view());
+  Tensor dense = *this;
+  if (dtype() != DType::f64 || !is_contiguous()) {
+    dense = empty(shape(), {DType::f64, device()});
+    backend(device()).copy(view(), dense.view());
+  }
   backend(device()).download(out.data(), dense.view().data, out.size() * sizeof(double));
   return out;
 }

@@ -10,6 +10,7 @@
 #include <numeric>
 #include <thread>
 
+#include "core/backend.h"
 #include "core/random.h"
 
 namespace norma::datasets {
@@ -31,7 +32,8 @@ Index below(std::uint32_t high, std::uint32_t low, Index n) {
 
 /// One batch before it becomes tensors.
 struct Prepared {
-  std::vector<float> pixels;
+  std::vector<float> pixels;        // normalised and augmented; empty where the set is resident
+  std::vector<std::int64_t> cuts;   // there: [B, 4] as ImageCuts takes them
   std::vector<std::int64_t> labels;
   std::vector<Index> examples;
 };
@@ -76,6 +78,7 @@ struct Loader::Impl {
   const LoaderConfig config;
   Index side_h, side_w, per_epoch;
   std::vector<std::array<float, 256>> normalised;  // per channel: the value of each byte
+  Tensor set_there, values_there;                  // ImageCuts's set and values where the set is resident
 
   // Next batch to hand out; only the caller's thread touches these.
   std::uint64_t epoch = 0;
@@ -114,7 +117,16 @@ struct Loader::Impl {
         table[v] = (static_cast<float>(v) / 255.0f - s.mean[channel]) / s.std[channel];
       }
     }
+    if (c.place.device.kind == Device::Kind::cuda && s.pixels.size() <= c.resident_bytes) reside();
     worker = std::thread([this] { work(); });
+  }
+
+  void reside() {
+    const Tensor values = from_host(normalised.data(), {set.channels, 256}, {DType::f32, config.place.device});
+    const Tensor none = empty({0, 4}, {DType::i64, config.place.device}), out = empty({0, set.channels, side_h, side_w}, config.place);
+    const Tensor images = from_host(set.pixels.data(), {set.count, set.channels, set.height, set.width}, {DType::u8, config.place.device});
+    if (!backend(config.place.device).cut_images({images.view(), none.view(), values.view(), out.view()})) return;
+    set_there = images, values_there = values;
   }
 
   ~Impl() {
@@ -169,11 +181,16 @@ struct Loader::Impl {
     const Index image = set.channels * side_h * side_w;
     batch.examples.assign(order.begin() + begin, order.begin() + begin + size);
     batch.labels.resize(static_cast<std::size_t>(size));
-    batch.pixels.resize(static_cast<std::size_t>(size * image));
+    if (!set_there) batch.pixels.resize(static_cast<std::size_t>(size * image));
+    batch.cuts.clear();
     for (Index n = 0; n < size; ++n) {
       const Index example = batch.examples[static_cast<std::size_t>(n)];
+      const Cut cut = draw_cut(config.augment, config.seed, at_epoch, example);
       batch.labels[static_cast<std::size_t>(n)] = set.labels[static_cast<std::size_t>(example)];
-      place(example, draw_cut(config.augment, config.seed, at_epoch, example), batch.pixels.data() + n * image);
+      if (set_there)
+        batch.cuts.insert(batch.cuts.end(), {example, cut.down, cut.right, cut.mirror});
+      else
+        place(example, cut, batch.pixels.data() + n * image);
     }
   }
 
@@ -196,7 +213,15 @@ struct Loader::Impl {
     }
   }
 
-  Tensor images(const std::vector<float>& pixels, const Shape& shape) const {
+  Tensor images(const Prepared& batch) const {
+    const auto size = static_cast<Index>(batch.labels.size());
+    const Shape shape{size, set.channels, side_h, side_w};
+    if (set_there) {
+      const Tensor cuts = from_host(batch.cuts.data(), {size, 4}, {DType::i64, config.place.device}), out = empty(shape, config.place);
+      backend(config.place.device).cut_images({set_there.view(), cuts.view(), values_there.view(), out.view()});
+      return out;
+    }
+    const std::vector<float>& pixels = batch.pixels;
     switch (config.place.dtype) {
       case DType::f64:
         return converted<double>(pixels, shape, config.place);
@@ -212,6 +237,7 @@ Loader::Loader(const ImageSet& set, LoaderConfig config) : impl_(std::make_uniqu
 Loader::~Loader() = default;
 
 Index Loader::batches_per_epoch() const { return impl_->per_epoch; }
+bool Loader::resident() const { return static_cast<bool>(impl_->set_there); }
 std::uint64_t Loader::epoch() const { return impl_->epoch; }
 Index Loader::index() const { return impl_->index; }
 
@@ -249,7 +275,7 @@ Batch Loader::next() {
   s.changed.notify_all();
   const auto size = static_cast<Index>(prepared.labels.size());
   Batch batch;
-  batch.images = s.images(prepared.pixels, {size, s.set.channels, s.side_h, s.side_w});
+  batch.images = s.images(prepared);
   batch.labels = from_host(prepared.labels.data(), {size}, {DType::i64, s.config.place.device});
   batch.examples = prepared.examples;
   {

@@ -1,5 +1,6 @@
 // Batches in an order that is a pure function of (seed, epoch), augmented by draws that are a function of (seed, epoch,
-// example), prepared ahead of time on another thread.
+// example), prepared ahead of time on another thread. A small set lies whole in the memory of a device that can cut batches there: then
+// only what is drawn travels for each of them, and the bits are the same.
 #pragma once
 
 #include <memory>
@@ -20,6 +21,7 @@ struct LoaderConfig {
   Index image = 0;       // 0: as it is; larger: centred on zeros (28 -> 32)
   Augment augment;
   Place place = {};      // dtype of the images
+  std::size_t resident_bytes = std::size_t{1} << 30;  // the largest set that is kept in a device's memory
 };
 struct Batch {
   Tensor images;  // [B, channels, image, image], normalised by the set's mean and std
@@ -37,6 +39,7 @@ class Loader {
   Index batches_per_epoch() const;
   /// Where reading goes on: batch `index` of `epoch`. O(1).
   void seek(std::uint64_t epoch, Index index);
+  bool resident() const;  // the set lies in the device's memory
   std::uint64_t epoch() const;
   Index index() const;
   /// The next batch; rolls over into the next epoch.

@@ -12,9 +12,7 @@
 namespace norma::inspect {
 
 Measure frobenius() {
-  return [](const Tensor& x) {
-    return full({}, std::sqrt(backend(x.device()).sum_of_squares(x.view())), {DType::f64, x.device()});
-  };
+  return [](const Tensor& x) { return full({}, std::sqrt(sum_of_squares(x)), {DType::f64, x.device()}); };
 }
 
 Measure keep_all() {

@@ -8,8 +8,6 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
-#include <fstream>
-#include <sstream>
 #include <stdexcept>
 #include <thread>
 
@@ -88,42 +86,6 @@ int kill_until_finished(const std::vector<std::string>& args, const fs::path& ru
     }
   }
   throw std::runtime_error(fmt::format("kill_until_finished: still not finished after {} kills", kills));
-}
-
-fs::path fresh_folder(const std::string& name) {
-  const fs::path path = fs::current_path() / ("test-" + name);
-  fs::remove_all(path);
-  fs::create_directories(path);
-  return path;
-}
-
-std::string contents(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  std::stringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
-fs::path tiny_data(Index train, Index test) {
-  const fs::path root = fresh_folder(fmt::format("data-{}-{}", train, test));
-  const fs::path folder = root / "fashion-mnist";
-  fs::create_directories(folder);
-  auto big_endian = [](std::ofstream& f, Index v) {
-    for (int shift = 24; shift >= 0; shift -= 8) f.put(static_cast<char>(v >> shift & 255));
-  };
-  auto write = [&](const std::string& prefix, Index count) {
-    std::ofstream images(folder / (prefix + "-images-idx3-ubyte"), std::ios::binary), labels(folder / (prefix + "-labels-idx1-ubyte"), std::ios::binary);
-    big_endian(images, 0x803), big_endian(images, count), big_endian(images, 28), big_endian(images, 28);
-    big_endian(labels, 0x801), big_endian(labels, count);
-    for (Index i = 0; i < count; ++i) {
-      const Index label = i % 10;
-      labels.put(static_cast<char>(label));
-      for (Index p = 0; p < 28 * 28; ++p) images.put(static_cast<char>((label * 20 + (p * 7 + i * 13) % 40) & 255));
-    }
-  };
-  write("train", train);
-  write("t10k", test);
-  return root;
 }
 
 }  // namespace norma::test

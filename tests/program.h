@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "core/dtype.h"
 #include "core/random.h"
+#include "tests/folders.h"
 
 namespace norma::test {
 
@@ -42,14 +42,5 @@ inline Finished run_norma(const std::vector<std::string>& args) { return Program
 /// are shares of `whole`, the seconds that a run left alone took, and come later from attempt to attempt; if the first attempt is not killed in time,
 /// `run`, its folder, is emptied and shorter moments are drawn. Returns the number of kills, at least 1.
 int kill_until_finished(const std::vector<std::string>& args, const std::filesystem::path& run, double whole, RandomStream moments);
-
-/// An empty folder for one test, removed first if it is left from before.
-std::filesystem::path fresh_folder(const std::string& name);
-
-/// A data folder that holds a tiny data set in Fashion-MNIST's format: 28x28 images whose brightness tells the class.
-std::filesystem::path tiny_data(Index train, Index test);
-
-/// All bytes of a file.
-std::string contents(const std::filesystem::path& file);
 
 }  // namespace norma::test

@@ -1,4 +1,4 @@
-// The CPU backend's fused row verbs (softmax, layer norm, cross-entropy, gelu's derivative) and AdamW against plain loops in
+// The CPU backend's fused row verbs (softmax, layer norm, cross-entropy, gelu's derivative) against plain loops in
 // double, and the same bits with any number of threads.
 #include <catch2/catch.hpp>
 #include <cmath>
@@ -301,29 +301,4 @@ TEST_CASE("gelu's derivative times a gradient", "[cpu_norms]") {
                                  xs[i] * std::exp(-0.5 * xs[i] * xs[i]) / std::sqrt(2 * std::acos(-1.0))));
     close(dx, expected, eps_of(dtype));
   }
-}
-
-TEST_CASE("AdamW follows its formula for several steps", "[cpu_norms]") {
-  for (const DType dtype : floats) {
-    const Index n = 40001;
-    const Tensor p = tensor(draw(n, 1), {n}, dtype), m = full({n}, 0, {dtype, device}), v = full({n}, 0, {dtype, device});
-    Values ps = p.values(), ms(ps.size()), vs(ps.size());
-    for (std::int64_t step = 1; step <= 5; ++step) {
-      const Tensor g = tensor(draw(n, 10 + static_cast<std::uint64_t>(step)), {n}, dtype);
-      REQUIRE(cpu_backend().adamw({p.view(), g.view(), m.view(), v.view(), 1e-2, 0.9, 0.999, 1e-8, 0.05, step, 0.5}));
-      const Values gs = g.values();
-      for (std::size_t i = 0; i < ps.size(); ++i) {
-        const double d = 0.5 * gs[i];
-        ms[i] = 0.9 * ms[i] + 0.1 * d;
-        vs[i] = 0.999 * vs[i] + 0.001 * d * d;
-        const double denominator = std::sqrt(vs[i]) / std::sqrt(1 - std::pow(0.999, step)) + 1e-8;
-        ps[i] = ps[i] * (1 - 1e-2 * 0.05) - 1e-2 / (1 - std::pow(0.9, step)) * ms[i] / denominator;
-      }
-    }
-    close(p, ps, eps_of(dtype));
-    close(m, ms, eps_of(dtype));
-    close(v, vs, eps_of(dtype));
-  }
-  const Tensor half = full({3}, 0, {DType::bf16, device});
-  CHECK_FALSE(cpu_backend().adamw({half.view(), half.view(), half.view(), half.view(), 1, 0.9, 0.999, 1e-8, 0, 1, 1}));
 }

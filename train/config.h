@@ -24,7 +24,7 @@ struct TrainConfig {
   std::string out = "runs/run", device = "cpu", dtype = "f32";
   Index seed = 1, threads = 0, checkpoint_every = 500, log_every = 50;
   std::string gemm = "own", cpu;
-  bool anomaly = false;
+  bool anomaly = false, graph = true;
 
   std::string record;  // the flight recorder: see train/recorder.h
   Index record_every = 100, record_images = 4, record_limit_mib = 1024;
@@ -76,6 +76,7 @@ struct TrainConfig {
     v("threads", threads, "CPU threads; 0: all cores. The result has the same bits whatever their number");
     v("device", device, "cpu, reference (slow, the oracle), cuda");
     v("dtype", dtype, "f32, f64, or bf16: activations stored in bf16, weights and optimizer in f32");
+    v("graph", graph, "cuda: a step is captured once and replayed; the same bits as without");
     v("gemm", gemm, "matrix products on the CPU: own or openblas");
     v("cpu", cpu, "instruction set of the CPU kernels: base, avx2, avx512, avx512bf16, amx; empty: the best there is. It decides the bits of a result");
     v("anomaly", anomaly, "check what every operation produces; stop at the first value that is not finite, tell where, save it for norma replay");

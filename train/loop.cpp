@@ -8,6 +8,7 @@
 
 #include "inspect/probe.h"
 #include "train/anomaly_bundle.h"
+#include "train/captured_step.h"
 #include "train/record.h"
 #include "train/record_folder.h"
 #include "train/recorder.h"
@@ -75,7 +76,7 @@ Evaluation evaluate(const models::ViT& model, const datasets::ImageSet& set, dat
     datasets::Batch batch = loader.next();
     Tensor logits = model(batch.images);
     loss += cross_entropy(logits, batch.labels).item() * static_cast<double>(batch.labels.numel());
-    correct += count_correct(logits, batch.labels);
+    correct += static_cast<Index>(count_correct(logits, batch.labels).item());
   }
   return {loss / static_cast<double>(set.count), static_cast<double>(correct) / static_cast<double>(set.count)};
 }
@@ -104,6 +105,8 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   if (recorder) watcher.message(recorder->announcement());
   loader.seek(static_cast<std::uint64_t>(state.step / per_epoch), state.step % per_epoch);
 
+  const auto captured = CapturedStep::make(run, config, data.train);
+
   Outcome outcome;
   const auto start = std::chrono::steady_clock::now();
   const Index first = state.step;
@@ -119,18 +122,24 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     inspect::Probe probe(run.model);
     if (log) probe.attention("blocks.*.attn.stats");
 
-    const StepResult result = forward_backward(run.model, batch, config, state.step);
-    settle_hash();
-    const double loss_value = result.loss, accuracy = result.accuracy;
-    if (result.anomaly) {  // the step is not taken: the checkpoint and the bundle hold the state before it
-      outcome.bundle = save_anomaly(run, *result.anomaly, batch, config, folder, watcher);
-      outcome.ending = Ending::diverged;
-      break;
-    }
-    std::optional<ParameterWatch> parameters;
-    if (log) parameters.emplace(run.model);
     const double lr = learning_rate(schedule, state.step);
-    const Trained::Update update = run.update(loss_value, lr, config.clip);
+    StepResult result;
+    Trained::Update update;
+    std::optional<ParameterWatch> parameters;
+    if (captured && !log && state.step > first) {
+      std::tie(result, update) = captured->take(batch, state.step, lr);
+    } else {
+      result = forward_backward(run.model, batch, config, state.step);
+      settle_hash();
+      if (result.anomaly) {  // the step is not taken: the checkpoint and the bundle hold the state before it
+        outcome.bundle = save_anomaly(run, *result.anomaly, batch, config, folder, watcher);
+        outcome.ending = Ending::diverged;
+        break;
+      }
+      if (log) parameters.emplace(run.model);
+      update = run.update(result.loss, lr, config.clip);
+    }
+    const double loss_value = result.loss, accuracy = result.accuracy;
     if (!update.taken)
       watcher.message(fmt::format("step {}: the {} is not finite; step skipped ({} of {})", state.step,
                                   std::isfinite(loss_value) ? "gradient" : "loss", state.skipped_in_a_row, give_up_after));

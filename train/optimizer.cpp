@@ -3,7 +3,6 @@
 
 #include <cmath>
 #include <numbers>
-#include <tuple>
 #include <vector>
 
 #include "core/suggest.h"
@@ -29,13 +28,13 @@ void check(const OptimizerConfig& c) {
   range("momentum", c.momentum, c.momentum >= 0 && c.momentum < 1, "in [0, 1)");
 }
 
-/// What all optimizers share: walking over the parameters that learn, and the state that goes with each.
+/// What all optimizers share: the parameters that learn, the state that goes with each, and the number of updates taken.
 class PerParameter : public Optimizer {
  public:
   PerParameter(const OptimizerConfig& config, nn::Module& model, std::vector<std::string> moments) : config_(config) {
     for (const auto& [name, parameter] : nn::parameters(model)) {
       if (!parameter.is_leaf()) continue;
-      Slot slot{parameter, {}, decays(name, parameter) ? config.weight_decay : 0};
+      Slot slot{name, parameter, {}, decays(name, parameter) ? config.weight_decay : 0};
       for (const std::string& moment : moments) {
         slot.moments.push_back(zeros(parameter.shape(), place_of(parameter)));
         state_.emplace_back(moment + "/" + name, slot.moments.back());
@@ -45,74 +44,94 @@ class PerParameter : public Optimizer {
     state_.emplace_back("step", step_);
   }
 
-  void step(double lr, double gradient_scale) override {
-    NoGrad updating;
-    const auto count = static_cast<std::int64_t>(step_.item()) + 1;
-    fill(step_, static_cast<double>(count));
-    for (Slot& slot : slots_) {
-      const Tensor gradient = slot.parameter.grad();
-      if (!gradient) continue;
-      update(slot, gradient, lr, gradient_scale, count);
-      slot.parameter.set_grad({});
-    }
-  }
-
+  Device device() const override { return slots_.empty() ? Device{} : slots_[0].parameter.device(); }
+  void advance() override { fill(step_, static_cast<double>(next_step())); }
   nn::Named state() const override { return state_; }
   void load(const nn::Named& state) override { nn::assign(state_, state, "optimizer"); }
 
  protected:
   struct Slot {
+    std::string name;
     Tensor parameter;
     Tensors moments;  // of the parameter's shape
     double decay;
   };
-  virtual void update(Slot& slot, const Tensor& gradient, double lr, double gradient_scale, std::int64_t count) = 0;
+  std::int64_t next_step() const { return static_cast<std::int64_t>(step_.item()) + 1; }
   OptimizerConfig config_;
+  std::vector<Slot> slots_;
 
  private:
-  std::vector<Slot> slots_;
-  Tensor step_ = zeros({}, {DType::i64});
+  Tensor step_ = zeros({}, {DType::i64});  // updates taken
   nn::Named state_;
 };
 
-/// Loshchilov and Hutter, arXiv 1711.05101, with PyTorch's order of operations.
 class AdamWOptimizer : public PerParameter {
  public:
-  AdamWOptimizer(const OptimizerConfig& config, nn::Module& model) : PerParameter(config, model, {"m", "v"}) {}
-
- protected:
-  void update(Slot& slot, const Tensor& gradient, double lr, double gradient_scale, std::int64_t count) override {
-    const Tensor p = slot.parameter.detach(), m = slot.moments[0], v = slot.moments[1];
-    const auto& [beta1, beta2, eps] = std::tie(config_.beta1, config_.beta2, config_.eps);
-    if (backend(p.device())
-            .adamw({p.view(), gradient.view(), m.view(), v.view(), lr, beta1, beta2, eps, slot.decay, count,
-                    gradient_scale})) {
-      for (const Tensor& written : {p, m, v}) written.storage()->bump();
-      return;
+  AdamWOptimizer(const OptimizerConfig& config, nn::Module& model)
+      : PerParameter(config, model, {"m", "v"}), rates_(zeros({3}, {DType::f64, device()})) {
+    for (const Slot& slot : slots_) {
+      const Tensor& p = slot.parameter;
+      if (p.dtype() != slots_[0].parameter.dtype() || (p.dtype() != DType::f32 && p.dtype() != DType::f64))
+        fail("adamw: {} is {}; all parameters must be f32, or all f64", slot.name, p.dtype());
+      if (!p.is_contiguous()) fail("adamw: {} {} is not contiguous", slot.name, p.shape());
     }
-    const Tensor g = gradient.detach() * gradient_scale;
-    copy_into(m, m * beta1 + g * (1 - beta1));
-    copy_into(v, v * beta2 + square(g) * (1 - beta2));
-    const double correction1 = 1 - std::pow(beta1, static_cast<double>(count));
-    const double correction2 = 1 - std::pow(beta2, static_cast<double>(count));
-    const Tensor denominator = sqrt(v) / std::sqrt(correction2) + eps;
-    copy_into(p, p * (1 - lr * slot.decay) - m / denominator * (lr / correction1));
   }
+
+  void prepare(double lr) override {
+    const auto count = static_cast<double>(next_step());
+    const double rates[] = {lr, 1 - std::pow(config_.beta1, count), 1 - std::pow(config_.beta2, count)};
+    backend(device()).upload(rates_.view().data, rates, sizeof rates);
+  }
+
+  void apply(const Tensor& gradient_scale) override {
+    const NoGrad updating;
+    Tensors gradients;  // alive until the update is on its way
+    std::vector<AdamW::Parameter> all;
+    for (const Slot& slot : slots_) {
+      if (!slot.parameter.grad()) continue;
+      const Tensor& g = gradients.emplace_back(contiguous(slot.parameter.grad()));
+      all.push_back({slot.parameter.view(), g.view(), slot.moments[0].view(), slot.moments[1].view(), slot.decay});
+      for (const Tensor& written : {slot.parameter, slot.moments[0], slot.moments[1]}) written.storage()->bump();
+      slot.parameter.set_grad({});
+    }
+    backend(device()).adamw({all, config_.beta1, config_.beta2, config_.eps, rates_.view(), gradient_scale.view()});
+  }
+
+ private:
+  Tensor rates_;  // as AdamW::rates
 };
 
 class Sgd : public PerParameter {
  public:
   Sgd(const OptimizerConfig& config, nn::Module& model) : PerParameter(config, model, {"momentum"}) {}
 
- protected:
-  void update(Slot& slot, const Tensor& gradient, double lr, double gradient_scale, std::int64_t) override {
-    const Tensor p = slot.parameter.detach(), velocity = slot.moments[0];
-    copy_into(velocity, velocity * config_.momentum + gradient.detach() * gradient_scale + p * slot.decay);
-    copy_into(p, p - velocity * lr);
+  void prepare(double lr) override { lr_ = lr; }
+
+  void apply(const Tensor& gradient_scale) override {
+    const NoGrad updating;
+    const double scale = gradient_scale.item();
+    for (const Slot& slot : slots_) {
+      const Tensor gradient = slot.parameter.grad();
+      if (!gradient) continue;
+      slot.parameter.set_grad({});
+      if (!std::isfinite(scale)) continue;
+      const Tensor p = slot.parameter.detach(), velocity = slot.moments[0];
+      copy_into(velocity, velocity * config_.momentum + gradient.detach() * scale + p * slot.decay);
+      copy_into(p, p - velocity * lr_);
+    }
   }
+
+ private:
+  double lr_ = 0;
 };
 
 }  // namespace
+
+void Optimizer::step(double lr, double gradient_scale) {
+  prepare(lr);
+  apply(full({}, gradient_scale, {DType::f64, device()}));
+  advance();
+}
 
 std::unique_ptr<Optimizer> Optimizer::make(const OptimizerConfig& config, nn::Module& model) {
   check(config);
@@ -143,14 +162,26 @@ double learning_rate(const ScheduleConfig& config, Index step) {
   return config.min_lr + (config.lr - config.min_lr) * 0.5 * (1 + std::cos(std::numbers::pi * part));
 }
 
-double gradient_norm(nn::Module& model) {
-  std::map<std::string, double> squares;
+Tensor gradient_squares(nn::Module& model) {
+  std::map<std::string, View> gradients;  // in the order of their names
+  Device device;
   nn::for_each_parameter(model, [&](const std::string& name, Tensor& p) {
-    if (const Tensor g = p.grad()) squares[name] = backend(g.device()).sum_of_squares(g.view());
+    device = p.device();
+    if (const Tensor g = p.grad()) gradients[name] = g.view();
   });
-  double sum = 0;
-  for (const auto& [name, square] : squares) sum += square;
-  return std::sqrt(sum);
+  std::vector<View> views;
+  for (const auto& [name, view] : gradients) views.push_back(view);
+  const Tensor sum = empty({}, {DType::f64, device});
+  backend(device).sum_of_squares(views, sum.view());
+  return sum;
+}
+
+double gradient_norm(nn::Module& model) { return std::sqrt(gradient_squares(model).item()); }
+
+Tensor gradient_scale(const Tensor& squares, const Tensor& loss, double clip) {
+  const NoGrad updating;
+  const Tensor norm = sqrt(squares), one = ones({}, place_of(squares));
+  return (clip > 0 ? minimum(clip / norm, one) : one) + 0.0 * (norm + cast(loss.detach(), DType::f64));
 }
 
 Ema::Ema(nn::Module& model, double decay) : decay_(decay) {

@@ -19,10 +19,21 @@ struct OptimizerConfig {
 /// State is keyed by parameter name; save() and load() are exact.
 class Optimizer {
  public:
+  /// All parameters that learn have one device; for adamw one dtype, f32 or f64, and are contiguous. Throws naming what is not.
   static std::unique_ptr<Optimizer> make(const OptimizerConfig& config, nn::Module& model);
   virtual ~Optimizer() = default;
-  /// One update from the parameters' gradients times gradient_scale; then drops them.
-  virtual void step(double lr, double gradient_scale = 1) = 0;
+  /// One update from the parameters' gradients times gradient_scale; then drops them. The three that follow, in turn.
+  void step(double lr, double gradient_scale = 1);
+
+  /// Puts the learning rate and the step's number to where apply() reads them.
+  virtual void prepare(double lr) = 0;
+  /// The update, from gradient_scale, f64 [] on the parameters' device; where that is not finite all stays as it is. Drops the
+  /// gradients. Of adamw it waits for nothing on the device, so that it can be captured.
+  virtual void apply(const Tensor& gradient_scale) = 0;
+  /// The update was taken: the next one has the next number.
+  virtual void advance() = 0;
+  virtual Device device() const = 0;
+
   virtual nn::Named state() const = 0;  // tensors by name ("m/blocks.0..."), step count included
   virtual void load(const nn::Named& state) = 0;
 };
@@ -37,8 +48,14 @@ struct ScheduleConfig {
 };
 double learning_rate(const ScheduleConfig& config, Index step);
 
-/// Euclidean norm of all gradients together; deterministic, non-finite where a gradient is.
+/// Sum of the squares of all gradients, f64 [] on the parameters' device; deterministic, non-finite where a gradient is.
+Tensor gradient_squares(nn::Module& model);
+/// Euclidean norm of all gradients together: the root of gradient_squares.
 double gradient_norm(nn::Module& model);
+
+/// What those gradients are to be multiplied by, f64 []: 1, or what cuts them to the norm `clip` (0: never cut); NaN where squares or
+/// loss [] are not finite.
+Tensor gradient_scale(const Tensor& squares, const Tensor& loss, double clip);
 
 /// Exponential moving average of the parameters.
 class Ema {

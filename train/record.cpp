@@ -9,7 +9,7 @@
 namespace norma::train {
 namespace {
 
-double norm_of(const Tensor& t) { return std::sqrt(backend(t.device()).sum_of_squares(t.view())); }
+double norm_of(const Tensor& t) { return std::sqrt(sum_of_squares(t)); }
 
 /// Rounded to the seven digits that weights in f32 carry: half as long in the file.
 double rounded(double v) { return std::isfinite(v) ? std::stod(fmt::format("{:.7g}", v)) : v; }

@@ -4,30 +4,38 @@
 
 namespace norma::train {
 
-Index count_correct(const Tensor& logits, const Tensor& labels) {
-  return static_cast<Index>(sum(equal(argmax(logits.detach(), -1), labels)).item());
-}
+Tensor count_correct(const Tensor& logits, const Tensor& labels) { return sum(equal(argmax(logits.detach(), -1), labels)); }
 
-StepResult forward_backward(models::ViT& model, const datasets::Batch& batch, const TrainConfig& config, Index step) {
+StepOutputs forward_backward(models::ViT& model, const datasets::Batch& batch, const TrainConfig& config) {
   const double weight = parse_fro("penalty", config.penalty);
   std::optional<FroNorms> norms;
   if (weight > 0) norms.emplace(model);
-  std::optional<AnomalyScope> anomalies;
-  if (config.anomaly) anomalies.emplace();
-  const RandomScope random(static_cast<std::uint64_t>(config.seed), static_cast<std::uint64_t>(step));
   const nn::Training training;
 
-  StepResult result;
+  StepOutputs out;
   const Tensor logits = model(batch.images);  // [B, classes]
   Tensor loss = cross_entropy(logits, batch.labels, config.label_smoothing);
   if (norms) {
     const Tensor fro = norms->take();
-    result.fro = fro.item();
+    out.fro = fro.detach();
     loss = loss + weight * fro;
   }
   backward(loss);
-  result.loss = loss.item();
-  result.accuracy = static_cast<double>(count_correct(logits, batch.labels)) / static_cast<double>(batch.labels.numel());
+  out.loss = loss.detach();
+  out.correct = count_correct(logits, batch.labels);
+  return out;
+}
+
+StepResult forward_backward(models::ViT& model, const datasets::Batch& batch, const TrainConfig& config, Index step) {
+  std::optional<AnomalyScope> anomalies;
+  if (config.anomaly) anomalies.emplace();
+  const RandomScope random(static_cast<std::uint64_t>(config.seed), static_cast<std::uint64_t>(step));
+  const StepOutputs out = forward_backward(model, batch, config);
+
+  StepResult result;
+  result.loss = out.loss.item();
+  result.accuracy = out.correct.item() / static_cast<double>(batch.labels.numel());
+  if (out.fro) result.fro = out.fro.item();
   if (anomalies) result.anomaly = anomalies->first();
   return result;
 }

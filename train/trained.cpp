@@ -16,6 +16,7 @@ std::string config_text(const TrainConfig& config) {
   c.out = c.data_dir = "";
   c.threads = c.steps = c.checkpoint_every = 0;
   c.anomaly = false;
+  c.graph = defaults.graph;
   Options o;
   c.fields(o);
   return o.to_json().dump();
@@ -42,14 +43,26 @@ Trained::Trained(const TrainConfig& config, const models::ViTConfig& shape, Plac
       state{.config = config_text(config), .data_hash = {}} {}
 
 Trained::Update Trained::update(double loss, double lr, double clip) {
-  const double norm = gradient_norm(model);
+  optimizer->prepare(lr);
+  const Tensor squares = apply(full({}, loss, {DType::f64, optimizer->device()}), clip);
+  const Update update = finish(loss, squares.item());
+  if (update.taken && ema) ema->update(model);
+  return update;
+}
+
+Tensor Trained::apply(const Tensor& loss, double clip) {
+  const Tensor squares = gradient_squares(model);
+  optimizer->apply(gradient_scale(squares, loss, clip));
+  return squares;
+}
+
+Trained::Update Trained::finish(double loss, double gradient_squares) {
+  const double norm = std::sqrt(gradient_squares);
   const bool finite = std::isfinite(loss) && std::isfinite(norm);
   if (finite) {
-    optimizer->step(lr, clip > 0 && norm > clip ? clip / norm : 1);
-    if (ema) ema->update(model);
+    optimizer->advance();
     state.skipped_in_a_row = 0;
   } else {
-    nn::zero_grad(model);
     ++state.skipped;
     ++state.skipped_in_a_row;
   }

@@ -20,6 +20,12 @@ struct Trained {
   /// One step of the optimizer from the gradients in the parameters, cut to the norm `clip` (0: as they are).
   Update update(double loss, double lr, double clip);
 
+  // The same in parts, for a captured step: optimizer->prepare(lr), apply, finish, then the moving average where the step was taken.
+  /// On the device alone; returns the sum of the squares of the gradients, f64 [].
+  Tensor apply(const Tensor& loss, double clip);
+  /// Counts the step.
+  Update finish(double loss, double gradient_squares);
+
   nn::Named tensors();  // "model/...", "optimizer/...", "ema/..."
   /// To where a checkpoint stood. Throws UsageError when it was made with another configuration or data set.
   void restore(const RunState& saved, const nn::Named& tensors);

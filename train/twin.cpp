@@ -11,12 +11,10 @@
 namespace norma::train {
 namespace {
 
-double square_sum(const Tensor& t) { return backend(t.device()).sum_of_squares(t.view()); }
-
 /// Sums over pairs of tensors, from which the gap of all of them together follows.
 struct Sums {
   double a = 0, b = 0, difference = 0;
-  void add(const Tensor& x, const Tensor& y) { a += square_sum(x), b += square_sum(y), difference += square_sum(y - x); }
+  void add(const Tensor& x, const Tensor& y) { a += sum_of_squares(x), b += sum_of_squares(y), difference += sum_of_squares(y - x); }
   Gap gap() const {
     constexpr double none = std::numeric_limits<double>::quiet_NaN();
     return {a > 0 ? std::sqrt(difference / a) : none, a > 0 && b > 0 ? (a + b - difference) / (2 * std::sqrt(a * b)) : none};

@@ -1,5 +1,5 @@
 // The CPU backend. Each family of verbs has its file: memory.cpp, elementwise.cpp, reduce.cpp, index.cpp, window.cpp, random.cpp,
-// norm.cpp (softmax, layer norm, cross-entropy), linear.cpp (products), attention.cpp, optimizer.cpp.
+// norm.cpp (softmax, layer norm, cross-entropy), linear.cpp (products), attention.cpp, parameters.cpp (gradient norm, AdamW).
 #pragma once
 
 #include <memory>
@@ -31,7 +31,6 @@ class CpuBackend : public Backend {
 
   void reduce(ReduceOp op, const View& x, const View& out) override;
   void cumsum(const View& x, int axis, const View& out) override;
-  double sum_of_squares(const View& x) override;
 
   void matmul(const View& a, const View& b, const View& out) override;
   bool linear(const Linear& args) override;
@@ -55,7 +54,9 @@ class CpuBackend : public Backend {
   bool cross_entropy(const CrossEntropy& args) override;
   bool attention(const AttentionForward& args) override;
   bool attention_backward(const AttentionBackward& args) override;
-  bool adamw(const AdamW& args) override;
+
+  void sum_of_squares(std::span<const View> xs, const View& out) override;
+  void adamw(const AdamW& args) override;
 
  private:
   std::unique_ptr<Pool> pool_;

@@ -277,33 +277,4 @@ void CpuBackend::cumsum(const View& x, int axis, const View& out) {
   });
 }
 
-double CpuBackend::sum_of_squares(const View& x) {
-  const StridedLoop loop(x);
-  const Index chunks = (loop.size() + grain - 1) / grain;
-  double* partial = scratch<double>(partial_slot, std::max<Index>(1, chunks));
-  visit_dtype(x.dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    parallel_tasks(chunks, [&](Index chunk) {
-      double sum = 0;
-      loop.run(chunk * grain, std::min(loop.size(), (chunk + 1) * grain), [&](Index n, const auto& row, const auto& step) {
-        const T* p = reinterpret_cast<const T*>(row[0]);
-        if constexpr (std::is_same_v<T, float> || std::is_same_v<T, double>) {
-          if (step[0] == 1) {
-            sum += NORMA_KERNELS(reduce_kernels).of<T>().sum_of_squares(n, p);
-            return;
-          }
-        }
-        for (Index i = 0; i < n; ++i) {
-          const double value = convert<double>(p[i * step[0]]);
-          sum += value * value;
-        }
-      });
-      partial[chunk] = sum;
-    });
-  });
-  double total = 0;
-  for (Index chunk = 0; chunk < chunks; ++chunk) total += partial[chunk];
-  return total;
-}
-
 }  // namespace norma::cpu

@@ -96,7 +96,57 @@ Index counts_of(const AttentionProblem& p) {
   return p.key_mask && p.row_scale != RowScale::constant ? Index{p.batches} * (p.keys + 1) : 0;
 }
 
+/// Only where it is asked for: when it is the faster one has not been measured.
+bool linear_form(const Attention& a) {
+  return a.form == AttentionForm::linear && a.scoring.kind == Scoring::Kind::polynomial && a.scoring.degree() == 1 &&
+         !a.scoring.normalize && !a.causal && a.dropout == 0;
+}
+/// phi(s) = shift + slope q.k, the rest of it in the rows' factors.
+float slope_of(const AttentionProblem& p) { return p.scale * (p.phi == Phi::monomial ? 1 : p.coefficient[1]); }
+float shift_of(const AttentionProblem& p) { return p.phi == Phi::monomial ? 0 : p.coefficient[0]; }
+
+/// A dense tensor of x's shape at `data`.
+View dense_at(void* data, const View& x) { return {data, Layout(x.shape()), x.dtype}; }
+
 }  // namespace
+
+void CudaBackend::sum_state(const AttentionProblem& p, LinearState s, DType dtype) {
+  const Scratch partial = scratch<float>(s.pieces() > 1 ? Index{p.batches} * p.heads * s.pieces() * (s.m + 1) * s.n : 0);
+  s.partial = partial.as<float>();
+  linear_state(stream(), p, s, dtype);
+}
+
+void CudaBackend::linear_attention(const AttentionForward& a, const AttentionProblem& p) {
+  if (a.stats) {  // of the matrix, formed beside
+    const Scratch unused = scratch<char>(a.out.numel() * static_cast<Index>(size_of(a.out.dtype)));
+    AttentionForward watched = a;
+    watched.form = AttentionForm::quadratic, watched.out = dense_at(unused.as<void>(), a.out);
+    attention(watched);
+  }
+  const Scratch state = scratch<float>(Index{p.batches} * p.heads * (p.d + 1) * p.e);
+  sum_state(p, {p.k, p.v, p.keys, p.d, p.e, false, state.as<float>()}, a.q.dtype);
+  linear_product(stream(), p, {p.q, p.out, p.rows, p.d, p.e, true, false, state.as<float>(), slope_of(p), shift_of(p)}, a.q.dtype);
+}
+
+void CudaBackend::linear_attention_backward(const AttentionBackward& a, const AttentionProblem& p) {
+  const DType dtype = a.q.dtype;
+  if (a.stats) {
+    const auto room = [&](const View& x) { return scratch<char>(x.numel() * static_cast<Index>(size_of(dtype))); };
+    const Scratch dq = room(a.q), dk = room(a.k), dv = room(a.v);
+    AttentionBackward watched = a;
+    watched.form = AttentionForm::quadratic;
+    watched.dq = dense_at(dq.as<void>(), a.q), watched.dk = dense_at(dk.as<void>(), a.k), watched.dv = dense_at(dv.as<void>(), a.v);
+    attention_backward(watched);
+  }
+  const Index size = Index{p.batches} * p.heads * (p.d + 1) * p.e;
+  const Scratch of_keys = scratch<float>(size), of_rows = scratch<float>(size);
+  sum_state(p, {p.k, p.v, p.keys, p.d, p.e, false, of_keys.as<float>()}, dtype);
+  sum_state(p, {p.q, p.dout, p.rows, p.d, p.e, true, of_rows.as<float>()}, dtype);
+  const float slope = slope_of(p), shift = shift_of(p);
+  linear_product(stream(), p, {p.dout, p.dq, p.rows, p.e, p.d, true, true, of_keys.as<float>(), slope}, dtype);
+  linear_product(stream(), p, {p.v, p.dk, p.keys, p.e, p.d, false, true, of_rows.as<float>(), slope}, dtype);
+  linear_product(stream(), p, {p.k, p.dv, p.keys, p.d, p.e, false, false, of_rows.as<float>(), slope, shift}, dtype);
+}
 
 bool CudaBackend::attention(const AttentionForward& a) {
   if (!covered(a, a.q, a.v, {&a.q, &a.k, &a.v, &a.out})) return false;
@@ -107,6 +157,10 @@ bool CudaBackend::attention(const AttentionForward& a) {
   if (counts_of(p) > 0) {
     count_visible_keys(stream(), p, counts.as<std::int32_t>());
     p.seen_before = counts.as<std::int32_t>();
+  }
+  if (linear_form(a)) {
+    linear_attention(a, p);
+    return true;
   }
   const Index heads = Index{p.batches} * p.heads, blocks = blocks_of(p, forward_block_rows);
   const Scratch partial = scratch<double>(a.stats ? heads * blocks * attention_stats : 0);
@@ -132,6 +186,10 @@ bool CudaBackend::attention_backward(const AttentionBackward& a) {
   if (counts_of(p) > 0) {
     count_visible_keys(stream(), p, counts.as<std::int32_t>());
     p.seen_before = counts.as<std::int32_t>();
+  }
+  if (linear_form(a)) {
+    linear_attention_backward(a, p);
+    return true;
   }
   const bool tensor_cores = for_tensor_cores(a, a.q, {&a.q, &a.k, &a.v, &a.dout, &a.dq, &a.dk, &a.dv});
   const Index heads = Index{p.batches} * p.heads, 

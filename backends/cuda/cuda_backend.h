@@ -1,5 +1,5 @@
 // The CUDA backend. The host side of each family of verbs has its file here, its kernels theirs in kernels/*.cu: memory.cpp,
-// elementwise.cpp, reduce.cpp, index.cpp, norm.cpp, products.cpp, attention.cpp, optimizer.cpp. Built against a device or,
+// elementwise.cpp, reduce.cpp, index.cpp, norm.cpp, products.cpp, attention.cpp, images.cpp, parameters.cpp. Built against a device or,
 // for the tests, against the emulator: runtime.h.
 #pragma once
 
@@ -11,6 +11,9 @@
 #include "backends/cuda/runtime.h"
 
 namespace norma::cuda {
+
+struct AttentionProblem;  // kernels/attention.h
+struct LinearState;
 
 class CudaBackend : public Backend {
  public:
@@ -34,7 +37,6 @@ class CudaBackend : public Backend {
 
   void reduce(ReduceOp op, const View& x, const View& out) override;
   void cumsum(const View& x, int axis, const View& out) override;
-  double sum_of_squares(const View& x) override;
 
   void matmul(const View& a, const View& b, const View& out) override;
   bool linear(const Linear& args) override;
@@ -58,7 +60,10 @@ class CudaBackend : public Backend {
   bool cross_entropy(const CrossEntropy& args) override;
   bool attention(const AttentionForward& args) override;
   bool attention_backward(const AttentionBackward& args) override;
-  bool adamw(const AdamW& args) override;
+  bool cut_images(const ImageCuts& args) override;
+
+  void sum_of_squares(std::span<const View> xs, const View& out) override;
+  void adamw(const AdamW& args) override;
 
   std::unique_ptr<Graph> capture(const std::function<void()>& step) override;
 
@@ -83,6 +88,9 @@ class CudaBackend : public Backend {
   void refuse_in_capture(const char* what) const;
   View blas_ready(const View& m, std::optional<Scratch>& room);
   void multiply(const View& left, const View& right, const View& out);
+  void sum_state(const AttentionProblem& p, LinearState s, DType dtype);
+  void linear_attention(const AttentionForward& args, const AttentionProblem& p);
+  void linear_attention_backward(const AttentionBackward& args, const AttentionProblem& p);
 
   std::unique_ptr<Runtime> runtime_;
   Pool pool_;

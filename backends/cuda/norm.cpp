@@ -1,8 +1,6 @@
-// Softmax, layer norm, cross-entropy over the last axis, and AdamW. Declines operands whose rows are not dense or not evenly
+// Softmax, layer norm, cross-entropy over the last axis. Declines operands whose rows are not dense or not evenly
 // spaced. bf16 elements go with f32 weights and statistics.
 #include "backends/cuda/kernels/norm.h"
-
-#include <cmath>
 
 #include "backends/common/rows.h"
 #include "backends/cuda/cuda_backend.h"
@@ -99,23 +97,6 @@ bool CudaBackend::cross_entropy(const CrossEntropy& args) {
   r.logits = args.logits.data, r.logits_row = from->step, r.dlogits = data(args.dlogits), r.dlogits_row = to->step;
   r.targets = args.targets.data, r.targets_row = target->step, r.loss = args.loss.data;
   cross_entropy_rows(stream(), r);
-  return true;
-}
-
-bool CudaBackend::adamw(const AdamW& args) {
-  const DType dtype = args.parameter.dtype;
-  if (dtype != DType::f32 && dtype != DType::f64) return false;
-  for (const View* view : {&args.parameter, &args.gradient, &args.m, &args.v})
-    if (view->dtype != dtype || !view->layout.contiguous()) return false;
-  const double count = static_cast<double>(args.step);
-  AdamWStep a;
-  a.n = args.parameter.numel(), a.dtype = dtype;
-  a.p = args.parameter.data, a.g = args.gradient.data, a.m = args.m.data, a.v = args.v.data;
-  a.beta1 = args.beta1, a.beta2 = args.beta2, a.eps = args.eps, a.gradient_scale = args.gradient_scale;
-  a.keep = 1 - args.lr * args.decay;
-  a.step_size = args.lr / (1 - std::pow(args.beta1, count));
-  a.root_correction = std::sqrt(1 - std::pow(args.beta2, count));
-  adamw_step(stream(), a);
   return true;
 }
 

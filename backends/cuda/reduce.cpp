@@ -21,7 +21,7 @@ Loop<N> merged(std::array<Layout, N> layouts) {
 }
 
 /// The axes where out has x's size are kept, the others reduced, by the order of the axes alone, so that positions count.
-Reduction reduction_of(const View& x, const View& out, Reducer op, bool one_axis) {
+Reduction reduction_of(const View& x, const View& out, Reducer op) {
   std::vector<int> kept, gone;
   for (int axis = 0; axis < x.shape().rank(); ++axis)
     (out.shape()[axis] == x.shape()[axis] ? kept : gone).push_back(axis);
@@ -35,7 +35,7 @@ Reduction reduction_of(const View& x, const View& out, Reducer op, bool one_axis
   check_size("reduce", kept_x.shape.numel());
   check_size("reduce", reduced.shape.numel());
   r.kept = merged<2>({kept_x, part(out.layout, kept)});
-  r.reduced = one_axis ? loop_of<1>(reduced.shape, {reduced}) : merged<1>({reduced});
+  r.reduced = loop_of<1>(reduced.shape, {reduced});
   r.x = x.data, r.out = out.data, r.dtype = x.dtype, r.out_dtype = out.dtype, r.op = op;
   // Neighbouring threads should read neighbours: by thread where the innermost axis of x is kept.
   const bool inner_kept = r.kept.rank > 0 && r.kept.stride[0][r.kept.rank - 1] == 1;
@@ -60,25 +60,10 @@ void CudaBackend::reduce(ReduceOp op, const View& x, const View& out) {
                           : op == ReduceOp::min    ? Reducer::min
                           : op == ReduceOp::argmax ? Reducer::argmax
                                                    : Reducer::argmin;
-  Reduction r = reduction_of(x, out, reducer, true);
+  Reduction r = reduction_of(x, out, reducer);
   const Scratch partial = scratch<char>(r.parts > 1 ? Index{r.kept.size} * r.parts * static_cast<Index>(partial_bytes) : 0);
   r.partial = partial.as<void>();
   reduce_elements(stream(), r);
-}
-
-double CudaBackend::sum_of_squares(const View& x) {
-  if (x.numel() == 0) return 0;
-  const Scratch result = scratch<double>(1);
-  View out{result.as<void>(), x.layout, DType::f64};
-  for (int axis = 0; axis < out.layout.rank(); ++axis)
-    out.layout.shape.set(axis, x.shape()[axis] == 1 ? 2 : 1);  // no axis is kept: a size other than x's
-  Reduction r = reduction_of(x, out, Reducer::squares, false);
-  const Scratch partial = scratch<char>(Index{r.parts} * static_cast<Index>(partial_bytes));
-  r.partial = partial.as<void>();
-  reduce_elements(stream(), r);
-  double sum;
-  download(&sum, result.as<double>(), sizeof sum);
-  return sum;
 }
 
 void CudaBackend::cumsum(const View& x, int axis, const View& out) {

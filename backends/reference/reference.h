@@ -33,7 +33,10 @@ class ReferenceBackend : public Backend {
   void reduce(ReduceOp op, const View& x, const View& out) override;
   void cumsum(const View& x, int axis, const View& out) override;
   void matmul(const View& a, const View& b, const View& out) override;
-  double sum_of_squares(const View& x) override;
+
+  // parameters.cpp
+  void sum_of_squares(std::span<const View> xs, const View& out) override;
+  void adamw(const AdamW& args) override;
 
   // places.cpp
   void gather(const View& x, int axis, const View& index, const View& out) override;

@@ -105,15 +105,4 @@ void ReferenceBackend::matmul(const View& a, const View& b, const View& out) {
   });
 }
 
-double ReferenceBackend::sum_of_squares(const View& x) {
-  double sum = 0;
-  typed(x, [&]<class T>(T) {
-    each(x.shape(), [&](const Tuple& i) {
-      const double value = convert<double>(at<T>(x, i));
-      sum += value * value;
-    });
-  });
-  return sum;
-}
-
 }  // namespace norma

@@ -43,8 +43,10 @@ struct Run {
 };
 
 /// The inputs rounded to `inputs`, everything computed in `dtype`.
-Run run(const Problem& s, const Scoring& scoring, DType inputs, DType dtype, bool with_stats = true) {
+Run run(const Problem& s, const Scoring& scoring, DType inputs, DType dtype, bool with_stats = true,
+        AttentionForm form = AttentionForm::quadratic) {
   AttentionOptions o = options_for(s, scoring);
+  o.form = form;
   if (!with_stats) o.stats = {};
   const auto input = [&](const Shape& shape, std::uint64_t stream) { return cast(draw(shape, stream, inputs), dtype); };
   Tensor q = input({s.batch, s.heads, s.rows, s.width}, 1).detach().track();
@@ -118,4 +120,30 @@ TEST_CASE("statistics of the kernels equal those of the composition", "[cuda_att
       compare_stats(got.stats, wanted.stats, 2e-5, name + " f32");
     }
   }
+}
+
+TEST_CASE("the linear form of degree 1 equals the f64 result of the matrix, in one piece and in several", "[cuda_attention]") {
+  // Widths on both sides of the kernels' two sizes; keys and rows of several pieces.
+  const std::vector<Problem> sizes = {{1, 2, 70, 70, 32, 32, false, false, 0}, {2, 1, 9, 1100, 16, 24, false, true, 0},
+                                      {1, 1, 1030, 20, 128, 72, false, true, 0}, {1, 2, 33, 40, 65, 128, false, false, 0},
+                                      {2, 2, 1, 1, 1, 3, false, false, 0}};
+  for (const std::vector<double>& coefficients : {std::vector<double>{0, -0.7}, {0.4, 0.7}})
+    for (const Scoring::Scale scale : {Scoring::Scale::inverse_sqrt_keys, Scoring::Scale::inverse_valid_keys}) {
+      Scoring scoring;
+      scoring.kind = Scoring::Kind::polynomial, scoring.scale = scale;
+      scoring.coefficient[0] = coefficients[0], scoring.coefficient[1] = coefficients[1];
+      for (const Problem& s : sizes) {
+        const Run wanted = run(s, scoring, DType::bf16, DType::f64);
+        for (const DType dtype : {DType::f32, DType::bf16}) {
+          const Run linear = run(s, scoring, DType::bf16, dtype, true, AttentionForm::linear), quadratic = run(s, scoring, DType::bf16, dtype);
+          INFO(coefficients[0] << " + " << coefficients[1] << " x, scale " << static_cast<int>(scale) << ", " << s.rows << " x " << s.keys << " of "
+                               << s.width << ", " << name(dtype));
+          for (std::size_t i = 0; i < wanted.results.size(); ++i) CHECK(distance(linear.results[i], wanted.results[i]) < (dtype == DType::f32 ? 2e-6 : 8e-3));
+          for (std::size_t i = 0; i < linear.stats.size(); ++i)
+            CHECK((linear.stats[i] == quadratic.stats[i] || (std::isnan(linear.stats[i]) && std::isnan(quadratic.stats[i]))));
+          if (s.keys > 1) CHECK(linear.results != quadratic.results);  // another order of sums: it was taken
+          CHECK(run(s, scoring, DType::bf16, dtype, false, AttentionForm::linear).results == linear.results);  // watching changes no bit
+        }
+      }
+    }
 }

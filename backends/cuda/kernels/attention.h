@@ -62,6 +62,29 @@ constexpr std::int32_t backward_block_rows_bf16 = 64;
 void attention_forward_bf16(void* stream, const AttentionProblem& p);
 void attention_backward_bf16(void* stream, const AttentionProblem& p);
 
+/// Linear form: polynomials of degree 1 without causal mask or dropout, whose matrix need not be formed (docs/linear-attention.md). Rows r
+/// count by weight(r): that of row r (its scale) with `of_rows`, else whether key r is seen.
+/// state [B H, m + 1, n] = sum of weight(r) x_r y_r^T, and below it sum of weight(r) y_r.
+constexpr std::int32_t linear_piece = 512;  // rows that a block sums
+struct LinearState {
+  HeadTensor x, y;
+  std::int32_t count = 0, m = 0, n = 0;  // rows; widths of x and y, up to attention_max_width
+  bool of_rows = false;
+  float* state = nullptr;
+  float* partial = nullptr;  // with more than one piece: [B H, pieces, m + 1, n]
+  std::int32_t pieces() const { return (count + linear_piece - 1) / linear_piece; }
+};
+void linear_state(void* stream, const AttentionProblem& p, const LinearState& s, DType dtype);
+/// out_r = weight(r) (slope x_r state + shift total), x m wide and out n; `transposed`: the state is [n, m], and there is no shift.
+struct LinearProduct {
+  HeadTensor x, out;
+  std::int32_t count = 0, m = 0, n = 0;
+  bool of_rows = false, transposed = false;
+  const float* state = nullptr;
+  float slope = 0, shift = 0;
+};
+void linear_product(void* stream, const AttentionProblem& p, const LinearProduct& x, DType dtype);
+
 /// stats from partial_stats of `blocks` row blocks, in their order; `gradients`: only grad_a2 and grad_s2.
 void merge_attention_stats(void* stream, const AttentionProblem& p, std::int32_t blocks, bool gradients);
 

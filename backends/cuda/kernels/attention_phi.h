@@ -105,7 +105,7 @@ struct Head {
   /// Whether dropout leaves weight (i, j); keep: what it is then multiplied by, or 0.
   NORMA_DEVICE bool kept(std::int32_t i, std::int32_t j) const {
     const auto index = static_cast<std::uint64_t>(((std::int64_t{b} * p.heads + h) * p.rows + i) * p.keys + j);
-    return keeps(p.stream.word(index), p.drop_below);
+    return keeps(p.stream.now().word(index), p.drop_below);
   }
   NORMA_DEVICE float keep(std::int32_t i, std::int32_t j) const { return kept(i, j) ? p.keep_scale : 0; }
   NORMA_DEVICE float* lse(std::int32_t i) const { return p.lse + b * p.lse_batch + h * p.lse_head + i * p.lse_row; }

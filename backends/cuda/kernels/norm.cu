@@ -1,4 +1,4 @@
-// Layer norm and RMS norm over rows, and AdamW.
+// Layer norm and RMS norm over rows.
 #include "backends/cuda/kernels/norm.h"
 
 #include "backends/cuda/kernels/rows.h"
@@ -103,18 +103,6 @@ NORMA_KERNEL void norm_join_kernel(NormRows r) {
   if (r.dbias) static_cast<W*>(r.dbias)[j] = convert<W>(dbias);
 }
 
-template <class T>
-NORMA_KERNEL void adamw_kernel(AdamWStep a) {
-  const std::int64_t i = std::int64_t{block_id().x} * block_threads() + thread_id();
-  if (i >= a.n) return;
-  const T g = static_cast<const T*>(a.g)[i] * static_cast<T>(a.gradient_scale);
-  T &m = static_cast<T*>(a.m)[i], &v = static_cast<T*>(a.v)[i], &p = static_cast<T*>(a.p)[i];
-  m = m * static_cast<T>(a.beta1) + g * static_cast<T>(1 - a.beta1);
-  v = v * static_cast<T>(a.beta2) + g * g * static_cast<T>(1 - a.beta2);
-  const T denominator = std::sqrt(v) / static_cast<T>(a.root_correction) + static_cast<T>(a.eps);
-  p = p * static_cast<T>(a.keep) - m / denominator * static_cast<T>(a.step_size);
-}
-
 template <class F>
 void with_types(DType dtype, F&& f) {
   if (dtype == DType::f32) return f(TypeTag<float>{}, TypeTag<float>{});
@@ -142,12 +130,6 @@ void layer_norm_backward_rows(void* stream, const NormRows& r) {
     launch(stream, {columns, static_cast<unsigned>(norm_blocks(r.rows))}, row_threads, 0, norm_sums_kernel<T>, r);
     launch(stream, {columns}, row_threads, 0, norm_join_kernel<T, W>, r);
   });
-}
-
-void adamw_step(void* stream, const AdamWStep& a) {
-  const Extent grid{static_cast<unsigned>((a.n + 255) / 256)};
-  if (a.dtype == DType::f32) return launch(stream, grid, 256, 0, adamw_kernel<float>, a);
-  launch(stream, grid, 256, 0, adamw_kernel<double>, a);
 }
 
 }  // namespace norma::cuda

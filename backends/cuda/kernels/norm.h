@@ -1,4 +1,4 @@
-// Row kernels (softmax, layer norm, cross-entropy) and AdamW as the host calls them. Rows lie `..._row` elements apart.
+// Row kernels (softmax, layer norm, cross-entropy) as the host calls them. Rows lie `..._row` elements apart.
 #pragma once
 
 #include "core/element.h"
@@ -46,14 +46,5 @@ struct CrossEntropyRows {
   bool soft = false;
 };
 void cross_entropy_rows(void* stream, const CrossEntropyRows& r);
-
-struct AdamWStep {
-  std::int64_t n = 0;
-  void *p = nullptr, *m = nullptr, *v = nullptr;
-  const void* g = nullptr;
-  double beta1 = 0, beta2 = 0, eps = 0, keep = 1, step_size = 0, root_correction = 1, gradient_scale = 1;
-  DType dtype = DType::f32;
-};
-void adamw_step(void* stream, const AdamWStep& a);
 
 }  // namespace norma::cuda

@@ -12,7 +12,7 @@ template <class T>
 NORMA_KERNEL void draw_kernel(RandomDraw kind, RandomStream source, double p, T* out, std::int64_t count) {
   const std::int64_t block = std::int64_t{block_id().x} * block_threads() + thread_id();
   if (4 * block >= count) return;
-  const Philox words = source.block(static_cast<std::uint64_t>(block));
+  const Philox words = source.now().block(static_cast<std::uint64_t>(block));
   double x[4];
   if (kind == RandomDraw::normal) {
     normal_pair(words[0], words[1], x[0], x[1]);

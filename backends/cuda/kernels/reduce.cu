@@ -11,29 +11,12 @@ constexpr unsigned block_size = 128;
 template <class T>
 struct SumOf {
   using State = Accumulator<T>;
-  bool squares;
   NORMA_DEVICE State nothing() const { return 0; }
-  NORMA_DEVICE State take(State s, T x, std::uint32_t) const {
-    const State v = convert<State>(x);
-    return s + (squares ? v * v : v);
-  }
+  NORMA_DEVICE State take(State s, T x, std::uint32_t) const { return s + convert<State>(x); }
   NORMA_DEVICE State join(State a, State b) const { return a + b; }
   template <class Out>
   NORMA_DEVICE Out result(State s) const { return convert<Out>(s); }
 };
-template <class T>
-struct SquaresOf : SumOf<T> {  // of integers too in double
-  using State = double;
-  NORMA_DEVICE State nothing() const { return 0; }
-  NORMA_DEVICE State take(State s, T x, std::uint32_t) const {
-    const double v = convert<double>(x);
-    return s + v * v;
-  }
-  NORMA_DEVICE State join(State a, State b) const { return a + b; }
-  template <class Out>
-  NORMA_DEVICE Out result(State s) const { return convert<Out>(s); }
-};
-
 /// The extreme value and where it stands first; a NaN wins, the first of them.
 template <class T>
 struct ExtremeOf {
@@ -169,10 +152,7 @@ NORMA_KERNEL void scan_kernel(Scan s) {
 void reduce_elements(void* stream, const Reduction& r) {
   visit_dtype(r.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    if (r.op == Reducer::sum || (r.op == Reducer::squares && !std::is_integral_v<T>))
-      return run<SumOf<T>, T>(stream, r, {r.op == Reducer::squares});
-    if constexpr (std::is_integral_v<T>)
-      if (r.op == Reducer::squares) return run<SquaresOf<T>, T>(stream, r, {});
+    if (r.op == Reducer::sum) return run<SumOf<T>, T>(stream, r, {});
     const bool largest = r.op == Reducer::max || r.op == Reducer::argmax;
     run<ExtremeOf<T>, T>(stream, r, {largest, r.op == Reducer::argmax || r.op == Reducer::argmin});
   });

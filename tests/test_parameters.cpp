@@ -1,0 +1,183 @@
+// The verbs over all parameters of a model, on every device that is tested: AdamW against its formula, the sum of squares against
+// plain loops; many tensors at once as one by one.
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <limits>
+
+#include "core/backend.h"
+#include "tests/tested_device.h"
+
+using namespace norma;
+
+namespace {
+
+using Values = std::vector<double>;
+
+Values draw(Index count, std::uint64_t seed) {
+  Values x(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = 4.0 * uniform_from(RandomStream{seed, 3}.word(i)) - 2;
+  return x;
+}
+
+/// Parameters of these sizes and their states, and the same in double.
+struct Set {
+  struct One {
+    Tensor value, gradient, m, v;
+    double decay;
+    Values x, mean, square;
+  };
+  Place place;
+  std::vector<One> all;
+  Tensor rates, scale;
+
+  Set(const std::vector<Index>& sizes, DType dtype, Device device) : place{dtype, device} {
+    rates = zeros({3}, {DType::f64, device}), scale = zeros({}, {DType::f64, device});
+    for (const Index n : sizes) {
+      const std::size_t i = all.size();
+      const Tensor value = from_values(draw(n, i), {n}, place);
+      all.push_back({value, {}, zeros({n}, place), zeros({n}, place), i % 2 ? 0.05 : 0, value.values(),
+                     Values(static_cast<std::size_t>(n)), Values(static_cast<std::size_t>(n))});
+    }
+  }
+  std::vector<AdamW::Parameter> parameters(std::uint64_t step) {
+    std::vector<AdamW::Parameter> views;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      One& o = all[i];
+      o.gradient = from_values(draw(o.value.numel(), 100 * step + i), o.value.shape(), place);
+      views.push_back({o.value.view(), o.gradient.view(), o.m.view(), o.v.view(), o.decay});
+    }
+    return views;
+  }
+  void set(double lr, double step, double gradient_scale) {
+    copy_into(rates, from_values({lr, 1 - std::pow(0.9, step), 1 - std::pow(0.999, step)}, {3}, {DType::f64}));
+    fill(scale, gradient_scale);
+  }
+  void update(std::span<const AdamW::Parameter> some) {
+    backend(place.device).adamw({some, 0.9, 0.999, 1e-8, rates.view(), scale.view()});
+  }
+  std::vector<Values> bits() const {
+    std::vector<Values> out;
+    for (const One& o : all)
+      for (const Tensor& t : {o.value, o.m, o.v}) out.push_back(t.values());
+    return out;
+  }
+};
+
+// More tensors than one launch takes, pieces of every kind: empty, odd, whole, many.
+std::vector<Index> sizes_of() {
+  std::vector<Index> sizes = {40001, 0, 1, 4096, 16384, 33};
+  for (Index i = 0; i < 150; ++i) sizes.push_back(i % 7 + 1);
+  return sizes;
+}
+
+std::vector<Device> devices() { return {tested_device(), Device{Device::Kind::reference}}; }
+
+}  // namespace
+
+TEST_CASE("AdamW follows its formula for several steps, all parameters at once", "[device][parameters]") {
+  for (const Device device : devices())
+    for (const DType dtype : {DType::f32, DType::f64}) {
+      CAPTURE(name(device), name(dtype));
+      Set set(sizes_of(), dtype, device);
+      for (std::uint64_t step = 1; step <= 4; ++step) {
+        const auto views = set.parameters(step);
+        const auto t = static_cast<double>(step);
+        set.set(1e-2, t, 0.5);
+        set.update(views);
+        for (Set::One& o : set.all) {
+          const Values g = o.gradient.values();
+          for (std::size_t i = 0; i < g.size(); ++i) {
+            const double d = 0.5 * g[i];
+            o.mean[i] = 0.9 * o.mean[i] + 0.1 * d;
+            o.square[i] = 0.999 * o.square[i] + 0.001 * d * d;
+            const double denominator = std::sqrt(o.square[i]) / std::sqrt(1 - std::pow(0.999, t)) + 1e-8;
+            o.x[i] = o.x[i] * (1 - 1e-2 * o.decay) - 1e-2 / (1 - std::pow(0.9, t)) * o.mean[i] / denominator;
+          }
+        }
+      }
+      const double tolerance = dtype == DType::f32 ? 1e-6 : 1e-14;
+      double worst = 0;
+      for (const Set::One& o : set.all)
+        for (const auto& [found, expected] : {std::pair(o.value, o.x), std::pair(o.m, o.mean), std::pair(o.v, o.square)}) {
+          const Values v = found.values();
+          for (std::size_t i = 0; i < v.size(); ++i) worst = std::max(worst, std::fabs(v[i] - expected[i]) / std::max(1.0, std::fabs(expected[i])));
+        }
+      CHECK(worst <= tolerance);
+    }
+}
+
+TEST_CASE("all parameters at once have the bits of one after the other", "[device][parameters]") {
+  Set together(sizes_of(), DType::f32, tested_device()), apart(sizes_of(), DType::f32, tested_device());
+  for (std::uint64_t step = 1; step <= 2; ++step) {
+    together.set(1e-2, static_cast<double>(step), 0.5), apart.set(1e-2, static_cast<double>(step), 0.5);
+    together.update(together.parameters(step));
+    for (const AdamW::Parameter& one : apart.parameters(step)) apart.update({&one, 1});
+  }
+  CHECK(together.bits() == apart.bits());
+}
+
+TEST_CASE("memory that is not aligned to vectors gives the same bits", "[device][parameters]") {
+  const Index n = 5003;
+  std::vector<Values> found;
+  for (const Index shift : {0, 1}) {
+    Set set({}, DType::f32, tested_device());
+    set.set(1e-2, 1, 1);
+    const auto placed = [&](std::uint64_t seed) {
+      const Tensor room = zeros({n + 1}, set.place), inside = room.with_layout(slice(room.layout(), 0, shift, n, 1));
+      if (seed) copy_into(inside, from_values(draw(n, seed), {n}, set.place));
+      return inside;
+    };
+    const Tensor x = placed(1), g = placed(2), m = placed(0), v = placed(0);
+    const AdamW::Parameter one{x.view(), g.view(), m.view(), v.view(), 0.1};
+    set.update({&one, 1});
+    found.push_back(x.values());
+  }
+  CHECK(found[0] == found[1]);
+}
+
+TEST_CASE("a gradient scale that is not finite changes nothing", "[device][parameters]") {
+  for (const Device device : devices())
+    for (const double scale : {std::nan(""), std::numeric_limits<double>::infinity()}) {
+      Set set({5, 4099}, DType::f32, device);
+      const auto before = set.bits();
+      set.set(1e-2, 1, scale);
+      set.update(set.parameters(1));
+      CHECK(set.bits() == before);
+      fill(set.scale, 1);
+      set.update(set.parameters(1));
+      CHECK(set.bits() != before);
+    }
+}
+
+TEST_CASE("the sum of squares of many tensors", "[device][parameters]") {
+  for (const Device device : devices())
+    for (const DType dtype : {DType::f32, DType::f64, DType::bf16, DType::i64}) {
+      CAPTURE(name(device), name(dtype));
+      Tensors all;
+      double expected = 0;
+      for (const Index n : sizes_of()) {
+        const Tensor x = from_values(draw(n, static_cast<std::uint64_t>(all.size()) + 1), {n}, {dtype, device});
+        for (const double v : x.values()) expected += v * v;
+        all.push_back(x);
+      }
+      const Tensor wide = from_values(draw(600, 999), {20, 30}, {dtype, device}), turned = wide.with_layout(transpose(wide.layout(), 0, 1));
+      const Tensor every_second = wide.with_layout(slice(wide.layout(), 1, 0, 15, 2));
+      for (const Tensor& strided : {turned, every_second}) {
+        for (const double v : strided.values()) expected += v * v;
+        all.push_back(strided);
+      }
+      std::vector<View> views;
+      for (const Tensor& x : all) views.push_back(x.view());
+      const Tensor sum = full({}, -1, {DType::f64, device});
+      backend(device).sum_of_squares(views, sum.view());
+      CHECK(sum.item() == Approx(expected).epsilon(1e-12));
+      backend(device).sum_of_squares({}, sum.view());
+      CHECK(sum.item() == 0);
+      if (!is_floating(dtype)) continue;
+      for (const double bad : {std::nan(""), std::numeric_limits<double>::infinity()}) {
+        fill(all[3], bad);
+        backend(device).sum_of_squares(views, sum.view());
+        CHECK_FALSE(std::isfinite(sum.item()));
+      }
+    }
+}
