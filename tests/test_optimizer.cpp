@@ -189,6 +189,23 @@ TEST_CASE("the norm of all gradients", "[optimizer]") {
   CHECK_FALSE(std::isfinite(gradient_norm(toy)));
 }
 
+TEST_CASE("what gradients are multiplied by: clipping, and NaN where a step must not be taken", "[optimizer]") {
+  const double inf = std::numeric_limits<double>::infinity(), nan = std::nan("");
+  const auto scale = [](double squares, double loss, double clip) {
+    return gradient_scale(full({}, squares, {DType::f64}), full({}, loss, {DType::f32}), clip).item();
+  };
+  CHECK(scale(9, 1, 0.3) == 0.3 / 3);
+  CHECK(scale(9, 1, 3) == 1);
+  CHECK(scale(9, 1, 4) == 1);
+  CHECK(scale(9, 1, 0) == 1);
+  CHECK(scale(0, 0, 1) == 1);
+  for (const double clip : {0.0, 1.0})
+    for (const double bad : {nan, inf, -inf}) {
+      if (bad != -inf) CHECK(std::isnan(scale(bad, 1, clip)));
+      CHECK(std::isnan(scale(4, bad, clip)));
+    }
+}
+
 TEST_CASE("the moving average of weights", "[optimizer]") {
   Toy toy;
   const double start = toy.weight.values()[0];
