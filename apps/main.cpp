@@ -26,6 +26,7 @@ constexpr Verb verbs[] = {
     {"replay", replay_verb, "run the step again at which training with --anomaly stopped"},
     {"gradcheck", gradcheck_verb, "check the derivatives of an op, or of a small model"},
     {"theory", theory_verb, "norms of attention matrices, random or of a run, beside what theory says of them"},
+    {"bench", bench_verb, "how fast this processor multiplies matrices, beside OpenBLAS and its own peak"},
 };
 
 void print_help() {

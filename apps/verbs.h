@@ -25,6 +25,7 @@ int gradcheck_verb(const Args& args);
 int twin_verb(const Args& args);
 int theory_verb(const Args& args);
 int replay_verb(const Args& args);
+int bench_verb(const Args& args);
 
 /// Prints a result on stdout: as one JSON object when `json` is set, else as "key  value" lines.
 void print_result(const nlohmann::ordered_json& result, bool json);

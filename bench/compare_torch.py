@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Norma beside PyTorch: training steps, attention alone, start-up, and the demo's training, alternating in one run.
+"""Norma beside PyTorch: training steps, products and attention alone, start-up, and the demo's training, alternating in one run.
 
     python3 -m venv .venv && .venv/bin/pip install torch
-    .venv/bin/python bench/compare_torch.py [--only steps attention start demo] [--rows 1 3 8] [--rounds 3]
+    .venv/bin/python bench/compare_torch.py [--only steps gemm attention start demo] [--rows 1 3 8] [--rounds 3]
                                              [--threads 2] [--no-compile]
 
 Every measurement is a fresh process; Norma's and PyTorch's take turns. PyTorch gets the settings that were found best for it on two
@@ -110,6 +110,18 @@ def attention(a):
     return out
 
 
+def gemm(a):
+    mine = [run([BUILD / "norma", "bench", "gemm", "--threads", a.threads, "--log-format", "json"])["rows"] for _ in range(a.rounds)]
+    shapes = list(dict.fromkeys(f"{r['rows']},{r['out']},{r['in']}" for r in mine[0]))
+    theirs = [torch("torch_gemm.py", "--threads", a.threads, "--shapes", *shapes)["rows"] for _ in range(a.rounds)]
+    out = ["| rows, out, in | product | Norma GFLOP/s | share of the FMA peak | OpenBLAS | PyTorch | time, Norma to PyTorch |", "|---|---|---|---|---|---|---|"]
+    for ours, peer in zip(zip(*mine), zip(*theirs)):
+        row, rate, other = ours[0], median(ours, "own_gflops"), median(peer, "gflops")
+        assert row["product"] == peer[0]["product"] and row["rows"] == peer[0]["rows"]
+        out.append(f"| {row['rows']}, {row['out']}, {row['in']} | {row['product']} | {rate:.0f} | {100 * rate / median(ours, 'peak_gflops'):.0f} % | {median(ours, 'openblas_gflops'):.0f} | {other:.0f} | {other / rate:.2f} |")
+    return out
+
+
 def first_step(command):
     """Seconds from the start of the process until it reports its first step."""
     with tempfile.TemporaryDirectory() as folder:
@@ -173,7 +185,7 @@ def demo(a):
     return out
 
 
-PARTS = {"steps": steps, "attention": attention, "start": start, "demo": demo}
+PARTS = {"steps": steps, "gemm": gemm, "attention": attention, "start": start, "demo": demo}
 
 
 def main():

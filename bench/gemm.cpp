@@ -87,30 +87,22 @@ double best_time(Work&& work) {
 
 }  // namespace
 
-void bench_gemm(int threads, const char* filter) {
+void bench_gemm(int threads, std::string_view filter, const std::function<void(const GemmRate&)>& row) {
   const cpu::GemmProvider provider = cpu::gemm_provider();
   const int before = cpu::threads();
-  fmt::print("{:<8} {:>5} {:>5} {:>5} {:>3}  {:>9} {:>5}  {:>9} {:>5}\n", "product", "rows", "out", "in", "T",
-             "own GF/s", "%", "OpenBLAS", "%");
-  for (int t = 1; t <= threads; ++t) {
-    double peak = fma_peak(t);
-    fmt::print("peak of {} thread{}: {:.1f} GF/s\n", t, t == 1 ? "" : "s", peak);
-    cpu::set_threads(t);
-    for (const Layer& l : layers) {
-      Data data(l);
-      for (Kind kind : {Kind::forward, Kind::gelu, Kind::dx, Kind::dw}) {
-        const std::string label =
-            fmt::format("{:<8} {:>5} {:>5} {:>5} {:>3}", names[static_cast<int>(kind)], l.rows, l.out, l.in, t);
-        if (label.find(filter) == std::string::npos) continue;
-        const double flops = 2e-9 * static_cast<double>(l.rows * l.out * l.in);
-        double rate[2];
-        for (auto p : {cpu::GemmProvider::own, cpu::GemmProvider::openblas}) {
-          cpu::set_gemm_provider(p);
-          rate[static_cast<int>(p)] = flops / best_time([&] { run(kind, l, data); });
-        }
-        fmt::print("{}  {:>9.1f} {:>5.1f}  {:>9.1f} {:>5.1f}\n", label, rate[0], 100 * rate[0] / peak, rate[1],
-                   100 * rate[1] / peak);
+  const double peak = fma_peak(threads);
+  cpu::set_threads(threads);
+  for (const Layer& l : layers) {
+    Data data(l);
+    for (Kind kind : {Kind::forward, Kind::gelu, Kind::dx, Kind::dw}) {
+      GemmRate r{names[static_cast<int>(kind)], l.rows, l.out, l.in, threads, 0, 0, peak};
+      if (fmt::format("{} {} {} {}", r.product, r.rows, r.out, r.in).find(filter) == std::string::npos) continue;
+      const double flops = 2e-9 * static_cast<double>(l.rows * l.out * l.in);
+      for (auto p : {cpu::GemmProvider::own, cpu::GemmProvider::openblas}) {
+        cpu::set_gemm_provider(p);
+        (p == cpu::GemmProvider::own ? r.own : r.openblas) = flops / best_time([&] { run(kind, l, data); });
       }
+      row(r);
     }
   }
   cpu::set_threads(before);

@@ -1,9 +1,21 @@
-// Matrix products at the shapes of a transformer's training step: own kernels beside OpenBLAS, as shares of the peak.
+// Matrix products at the shapes of a transformer's training step: own kernels beside OpenBLAS, and the peak of the processor.
 #pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string_view>
 
 namespace norma::bench {
 
-/// Prints the table for 1 .. `threads` threads; only shapes whose line contains `filter` (empty: all).
-void bench_gemm(int threads, const char* filter = "");
+/// One product of a layer y[rows, out] = x[rows, in] w[out, in]^T + bias; rates in GFLOP/s, each the best of several runs.
+struct GemmRate {
+  std::string_view product;  // "Y=XW'", "Y=gelu" (with bias, its pre-activation kept), "dX=dYW", "dW=dY'X" (with dbias)
+  std::int64_t rows, out, in;
+  int threads;
+  double own, openblas, peak;  // peak: of fused multiply-adds in registers, measured first
+};
+
+/// Measures with `threads` threads; `row` sees every result as it comes. Only products whose line "Y=XW' 4160 576 192" contains `filter`.
+void bench_gemm(int threads, std::string_view filter, const std::function<void(const GemmRate&)>& row);
 
 }  // namespace norma::bench

@@ -14,7 +14,7 @@ TRAIN = NN | {"models", "datasets", "inspect", "train"}
 MAY = {  # room -> the rooms its files may include
     "core": CORE, "backends": CORE | {"backends"}, "autograd": AUTOGRAD, "nn": NN, "models": NN | {"models"},
     "datasets": CORE | {"datasets"}, "inspect": NN | {"inspect"}, "train": TRAIN,
-    "checks": AUTOGRAD | {"checks"}, "apps": TRAIN | {"apps", "backends", "checks"}, "bench": TRAIN | {"bench", "backends", "checks"},
+    "checks": AUTOGRAD | {"checks"}, "apps": TRAIN | {"apps", "backends", "bench", "checks"}, "bench": TRAIN | {"bench", "backends", "checks"},
     "tests": TRAIN | {"tests", "backends", "apps", "checks"},
 }
 SIBLINGS = {"backends": "common"}  # backends/cpu and backends/reference see only backends/common beside themselves

@@ -32,7 +32,7 @@ TEST_CASE("help answers on every level", "[program]") {
   CHECK_THAT(run_norma({"--help"}).out, Contains("usage: norma VERB"));
   CHECK(run_norma({"--help"}).code == 0);
   for (const char* verb :
-       {"train", "eval", "compare", "inspect", "report", "watch", "twin", "theory", "info", "data", "gradcheck", "replay"}) {
+       {"train", "eval", "compare", "inspect", "report", "watch", "twin", "theory", "info", "data", "gradcheck", "replay", "bench"}) {
     const Finished f = run_norma({verb, "--help"});
     CAPTURE(verb, f.err);
     CHECK(f.code == 0);
@@ -63,6 +63,10 @@ TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]"
       {{"compare"}, 2, "norma: compare: name the run folders, as in norma compare runs/a runs/b\n"},
       {{"eval"}, 2, "norma: eval: name one run folder, as in norma eval runs/a\n"},
       {{"eval", "no-such-run"}, 1, "norma: run folder no-such-run: there is no such folder\n"},
+      {{"bench"}, 2, "norma: bench: name what is to be measured: gemm\n"},
+      {{"bench", "conv"}, 2, "norma: bench: there is gemm, not \"conv\"\n"},
+      {{"bench", "gemm", "--threads", "-1"}, 2, "norma: --threads: -1 must be 0 or more\n"},
+      {{"bench", "gemm", "--filter", "5 5 5"}, 2, "norma: --filter: no product's line contains \"5 5 5\"\n"},
       {{"gradcheck", "sofmax"}, 2, "norma: gradcheck: unknown op \"sofmax\" (did you mean \"softmax\"?)\n"},
       {{"data", "fetch"}, 2, "norma: data: unknown word \"fetch\" (did you mean \"get\"?); see norma data --help\n"},
       {{"train", "--config", "absent.json"}, 2, "norma: absent.json: cannot be read; is the path right?\n"},

@@ -90,40 +90,55 @@ void finish(int64_t m, int64_t n, const T* sum, int64_t ld_sum, T* c, int64_t ld
   }
 }
 
-/// Asks for the lines of a micro-tile's rows, so that they are there when its sums are finished.
+/// The rows that are read or written when a tile's sums are finished: asked for one by one while these are computed. All at once they would
+/// fill the first-level cache's buffers for missing lines, and the loads after them would wait.
 template <class T>
-NORMA_INLINE void prefetch_rows(int rows, const T* p, int64_t ld) {
-  constexpr int line = 64 / sizeof(T);
-  for (int i = 0; i < rows; ++i)
+struct Wanted {
+  const T *c, *other;  // other: null, or what the epilogue reads
+  int64_t ldc, ld;
+  bool later;  // not right after this tile: then the second-level cache is near enough
+
+  NORMA_INLINE void turn(int64_t row) const {
+    ask(c + row * ldc);
+    if (other) ask(other + row * ld);
+  }
+
+ private:
+  NORMA_INLINE void ask(const T* p) const {
+    constexpr int line = 64 / sizeof(T);
 #pragma GCC unroll 16
-    for (int j = 0; j < tile_columns<T>; j += line) __builtin_prefetch(p + i * ld + j);
-}
+    for (int j = 0; j < tile_columns<T>; j += line) later ? __builtin_prefetch(p + j, 0, 2) : __builtin_prefetch(p + j);
+  }
+};
 
 /// One micro-tile of MR rows and n <= tile_columns columns.
 template <class T, int MR>
 void tile(int64_t k, const T* a, int64_t row, int64_t col, const T* b, int64_t n, T* c, int64_t ldc, bool accumulate,
-          const Epilogue<T>* e) {
+          const Epilogue<T>* e, const Wanted<T>& wanted) {
   constexpr int w = lanes<T>, NV = tile_vectors;
   Vec<T> sum[MR][NV];
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 16
     for (int v = 0; v < NV; ++v) sum[i][v] = Vec<T>{};
-  prefetch_rows(MR, c, ldc);
-  if (e && e->residual) prefetch_rows(MR, e->residual, e->ld);
+  const int64_t between = k / (MR + 1);
+  for (int r = 0; r <= MR; ++r) {
+    if (r < MR) wanted.turn(r);
+    int64_t steps = r < MR ? between : k - MR * between;
 #pragma GCC unroll 4
-  for (; k > 0; --k) {
-    Vec<T> x[NV];
+    for (; steps > 0; --steps) {
+      Vec<T> x[NV];
 #pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v) x[v] = load(b + v * w);
+      for (int v = 0; v < NV; ++v) x[v] = load(b + v * w);
 #pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i) {
-      const Vec<T> y = splat(a[i * row]);
+      for (int i = 0; i < MR; ++i) {
+        const Vec<T> y = splat(a[i * row]);
 #pragma GCC unroll 16
-      for (int v = 0; v < NV; ++v) sum[i][v] = fma(y, x[v], sum[i][v]);
+        for (int v = 0; v < NV; ++v) sum[i][v] = fma(y, x[v], sum[i][v]);
+      }
+      a += col;
+      b += NV * w;
     }
-    a += col;
-    b += NV * w;
   }
   if (n == NV * w) {
 #pragma GCC unroll 16
@@ -148,7 +163,7 @@ void tile(int64_t k, const T* a, int64_t row, int64_t col, const T* b, int64_t n
 
 template <class T>
 using TileFunction = void (*)(int64_t, const T*, int64_t, int64_t, const T*, int64_t, T*, int64_t, bool,
-                              const Epilogue<T>*);
+                              const Epilogue<T>*, const Wanted<T>&);
 
 template <class T, int... row_counts>
 TileFunction<T> tile_of(int rows, std::integer_sequence<int, row_counts...>) {
@@ -166,7 +181,7 @@ class Prefetcher {
   Prefetcher(const Upcoming& what, int64_t turns) : what_(what), share_((what.runs * what.lines + turns - 1) / turns) {}
   NORMA_INLINE void turn() {
     for (int64_t i = share_; i > 0 && run_ < what_.runs; --i) {
-      __builtin_prefetch(what_.data + run_ * what_.stride + line_ * 64);
+      __builtin_prefetch(what_.data + run_ * what_.stride + line_ * 64, 0, 2);
       if (++line_ == what_.lines) line_ = 0, ++run_;
     }
   }
@@ -194,15 +209,14 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, const T* panels, T* c, i
             rows == tile_rows ? tile<T, tile_rows> : tile_of<T>(rows, std::make_integer_sequence<int, tile_rows>{});
         const T* from = a.data + i / tile_rows * a.tile;
         Epilogue<T> here;
+        if (e) here = at(*e, i, j);
+        T* to = c + i * ldc + j;
+        const Wanted<T> wanted{to, here.gelu_pre ? here.gelu_pre : here.residual, ldc, here.ld, apart};
         next.turn();
-        if (apart) {
-          prefetch_rows(rows, c + i * ldc + j, ldc);
-          if (e->gelu_pre) prefetch_rows(rows, e->gelu_pre + i * e->ld + j, e->ld);
-          f(k, from, a.row, a.col, panel, nr, sums + (i - i0) * nr, nr, false, nullptr);
-        } else {
-          if (e) here = at(*e, i, j);
-          f(k, from, a.row, a.col, panel, width, c + i * ldc + j, ldc, accumulate, e ? &here : nullptr);
-        }
+        if (apart)
+          f(k, from, a.row, a.col, panel, nr, sums + (i - i0) * nr, nr, false, nullptr, wanted);
+        else
+          f(k, from, a.row, a.col, panel, width, to, ldc, accumulate, e ? &here : nullptr, wanted);
       }
       if (!apart) continue;
       const Epilogue<T> here = at(*e, i0, j);

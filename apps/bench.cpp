@@ -1,0 +1,72 @@
+// norma bench: measurements of this machine.
+#include "bench/gemm.h"
+
+#include "apps/verbs.h"
+#include "backends/cpu/isa.h"
+#include "backends/cpu/parallel.h"
+
+namespace norma::apps {
+namespace {
+
+constexpr const char* usage = R"(usage: norma bench gemm [flags]
+
+Matrix products at the shapes of a transformer's training step, by the own kernels and by OpenBLAS, in GFLOP/s and as shares of the
+peak of fused multiply-adds that the same process has measured before. Best of several runs each, in f32.
+)";
+
+struct Flags {
+  std::string filter, cpu, log_format = "text";
+  Index threads = 0;
+  bool help = false;
+
+  template <class V>
+  void fields(V& v) {
+    v("threads", threads, "CPU threads; 0: all cores");
+    v("filter", filter, "only products whose line contains this, as in \"dW=dY'X 4160\"");
+    v("cpu", cpu, "instruction set: base, avx2, avx512, avx512bf16, amx; empty: the best there is");
+    v("log_format", log_format, "text, or json: one object on stdout");
+    v("help", help, "print this, and stop");
+  }
+};
+
+}  // namespace
+
+int bench_verb(const Args& args) {
+  Flags flags;
+  train::Options options;
+  flags.fields(options);
+  const Args words = options.read_flags(args);
+  if (options.given("help") == "true") {
+    fmt::print("{}{}", usage, options.help());
+    return ok;
+  }
+  options.apply();
+  if (words != Args{"gemm"})
+    throw UsageError(words.empty() ? "bench: name what is to be measured: gemm" : fmt::format("bench: there is gemm, not \"{}\"", words[0] == "gemm" ? words[1] : words[0]));
+  if (flags.log_format != "text" && flags.log_format != "json")
+    throw UsageError(fmt::format("--log-format: \"{}\" is neither text nor json", flags.log_format));
+  if (flags.threads < 0) throw UsageError(fmt::format("--threads: {} must be 0 or more", flags.threads));
+  if (!flags.cpu.empty()) cpu::set_isa(flags.cpu);
+
+  const bool json = flags.log_format == "json";
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+  const int threads = flags.threads ? static_cast<int>(flags.threads) : cpu::threads();
+  bool first = true;
+  bench::bench_gemm(threads, flags.filter, [&](const bench::GemmRate& r) {
+    if (json) {
+      rows.push_back({{"product", r.product}, {"rows", r.rows}, {"out", r.out}, {"in", r.in}, {"own_gflops", r.own}, {"openblas_gflops", r.openblas}, {"peak_gflops", r.peak}});
+      return;
+    }
+    if (std::exchange(first, false)) {
+      fmt::print("{} instructions, {} thread{}, peak {:.0f} GFLOP/s\n", cpu::name(cpu::isa()), threads, threads == 1 ? "" : "s", r.peak);
+      fmt::print("{:<8} {:>5} {:>5} {:>5}  {:>6} {:>5}  {:>8} {:>5}\n", "product", "rows", "out", "in", "own", "%", "OpenBLAS", "%");
+    }
+    fmt::print("{:<8} {:>5} {:>5} {:>5}  {:>6.1f} {:>5.1f}  {:>8.1f} {:>5.1f}\n", r.product, r.rows, r.out, r.in, r.own, 100 * r.own / r.peak, r.openblas, 100 * r.openblas / r.peak);
+    std::fflush(stdout);
+  });
+  if (json) print_result({{"threads", threads}, {"rows", rows}}, true);
+  if (!json && first) throw UsageError(fmt::format("--filter: no product's line contains \"{}\"", flags.filter));
+  return ok;
+}
+
+}  // namespace norma::apps
