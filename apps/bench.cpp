@@ -12,6 +12,7 @@ constexpr const char* usage = R"(usage: norma bench gemm [flags]
 
 Matrix products at the shapes of a transformer's training step, by the own kernels and by OpenBLAS, in GFLOP/s and as shares of the
 peak of fused multiply-adds that the same process has measured before. Best of several runs each, in f32.
+
 )";
 
 struct Flags {

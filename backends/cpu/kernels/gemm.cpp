@@ -111,11 +111,11 @@ struct Wanted {
   }
 };
 
-/// One micro-tile of MR rows and n <= tile_columns columns.
-template <class T, int MR>
+/// One micro-tile of MR rows and n <= NV registers of columns, of a panel of tile_columns.
+template <class T, int MR, int NV = tile_vectors>
 void tile(int64_t k, const T* a, int64_t row, int64_t col, const T* b, int64_t n, T* c, int64_t ldc, bool accumulate,
           const Epilogue<T>* e, const Wanted<T>& wanted) {
-  constexpr int w = lanes<T>, NV = tile_vectors;
+  constexpr int w = lanes<T>;
   Vec<T> sum[MR][NV];
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i)
@@ -137,7 +137,7 @@ void tile(int64_t k, const T* a, int64_t row, int64_t col, const T* b, int64_t n
         for (int v = 0; v < NV; ++v) sum[i][v] = fma(y, x[v], sum[i][v]);
       }
       a += col;
-      b += NV * w;
+      b += tile_columns<T>;
     }
   }
   if (n == NV * w) {
@@ -169,6 +169,13 @@ template <class T, int... row_counts>
 TileFunction<T> tile_of(int rows, std::integer_sequence<int, row_counts...>) {
   constexpr TileFunction<T> functions[] = {tile<T, row_counts + 1>...};
   return functions[rows - 1];
+}
+
+/// Whole tiles of a panel that has fewer columns than others.
+template <class T, int... vectors>
+TileFunction<T> narrow_tile(int64_t width, std::integer_sequence<int, vectors...>) {
+  constexpr TileFunction<T> functions[] = {tile<T, tile_rows, vectors + 1>...};
+  return functions[(width - 1) / lanes<T>];
 }
 
 /// An epilogue with a gelu takes longer than some products: it is computed for a strip of C at once, nr columns wide, whose sums wait
@@ -203,10 +210,11 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, const T* panels, T* c, i
     for (int64_t j = 0; j < n; j += nr) {
       const T* panel = panels + j * k;  // stays in the first-level cache while the rows of A pass by
       const int64_t end = least(m, i0 + strip_rows), width = least(nr, n - j);
+      const int64_t padded = (width + lanes<T> - 1) / lanes<T> * lanes<T>;
+      const TileFunction<T> whole = narrow_tile<T>(width, std::make_integer_sequence<int, tile_vectors>{});
       for (int64_t i = i0; i < end; i += tile_rows) {
         const int rows = static_cast<int>(least(tile_rows, end - i));
-        const TileFunction<T> f =
-            rows == tile_rows ? tile<T, tile_rows> : tile_of<T>(rows, std::make_integer_sequence<int, tile_rows>{});
+        const TileFunction<T> f = rows == tile_rows ? whole : tile_of<T>(rows, std::make_integer_sequence<int, tile_rows>{});
         const T* from = a.data + i / tile_rows * a.tile;
         Epilogue<T> here;
         if (e) here = at(*e, i, j);
@@ -214,7 +222,7 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, const T* panels, T* c, i
         const Wanted<T> wanted{to, here.gelu_pre ? here.gelu_pre : here.residual, ldc, here.ld, apart};
         next.turn();
         if (apart)
-          f(k, from, a.row, a.col, panel, nr, sums + (i - i0) * nr, nr, false, nullptr, wanted);
+          f(k, from, a.row, a.col, panel, padded, sums + (i - i0) * nr, nr, false, nullptr, wanted);
         else
           f(k, from, a.row, a.col, panel, width, to, ldc, accumulate, e ? &here : nullptr, wanted);
       }
