@@ -3,8 +3,6 @@
 
 #include <chrono>
 #include <cmath>
-#include <functional>
-#include <future>
 
 #include "inspect/probe.h"
 #include "train/anomaly_bundle.h"
@@ -86,11 +84,6 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   const models::ViTConfig shape = vit_config(config, data.train.height, data.train.channels, data.train.classes);
   const auto loader_settings = loader_config(config, shape, true);
   Trained run(config, shape, loader_settings.place);
-  auto hash = std::async(std::launch::async, datasets::hash_of, std::cref(data.train));  // wanted by the first checkpoint, or to go on
-  const auto settle_hash = [&] {
-    if (hash.valid()) run.state.data_hash = hash.get();
-  };
-  if (resume) settle_hash();
   RunState& state = run.state;
   datasets::Loader loader(data.train, loader_settings);
 
@@ -101,6 +94,14 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   std::optional<FlightRecorder> recorder;
   if (!config.record.empty()) recorder.emplace(run.model, config, data.test, loader_config(config, shape, false), last);
   RunFolder folder(config.out, resume);
+  const auto identify_data = [&] {  // for checkpoints; not at once, since it takes as long as some steps
+    if (state.data_hash.empty()) state.data_hash = datasets::hash_of(data.train);
+  };
+  const auto save = [&] {
+    identify_data();
+    folder.save(state, run.tensors());
+  };
+  if (resume) identify_data();
   start_or_resume(run, folder, config, resume, watcher);
   if (recorder) watcher.message(recorder->announcement());
   loader.seek(static_cast<std::uint64_t>(state.step / per_epoch), state.step % per_epoch);
@@ -130,7 +131,6 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
       std::tie(result, update) = captured->take(batch, state.step, lr);
     } else {
       result = forward_backward(run.model, batch, config, state.step);
-      settle_hash();
       if (result.anomaly) {  // the step is not taken: the checkpoint and the bundle hold the state before it
         outcome.bundle = save_anomaly(run, *result.anomaly, batch, config, folder, watcher);
         outcome.ending = Ending::diverged;
@@ -170,10 +170,9 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
                   {"test_loss", test.loss}, {"test_accuracy", test.accuracy}});
       outcome.test = test;
     }
-    if (config.checkpoint_every && state.step % config.checkpoint_every == 0) folder.save(state, run.tensors());
+    if (config.checkpoint_every && state.step % config.checkpoint_every == 0) save();
   }
-  settle_hash();  // no step was taken
-  folder.save(state, run.tensors());
+  save();
   if (recorder && outcome.ending != Ending::interrupted) recorder->record(state.step);
   outcome.seconds = seconds_since(start);
   if (outcome.ending != Ending::finished) return outcome;
