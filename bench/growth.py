@@ -47,15 +47,22 @@ def plot(x0, y0, title, series, key, unit):
     w, h = 190, 130
     xs = [p["size"] for pts in series.values() for p in pts]
     ys = [p[key] for pts in series.values() for p in pts]
-    lx, hx, ly, hy = math.log(min(xs)), math.log(max(xs)), math.log(min(ys) * 0.8), math.log(max(ys) * 1.25)
+    low, high = min(ys) * 0.8, max(ys) * 1.25
+    if high < 4 * low:  # what hardly changes is to look so
+        low, high = low / 2, high * 2
+    lx, hx, ly, hy = math.log(min(xs)), math.log(max(xs)), math.log(low), math.log(high)
     px = lambda v: x0 + 50 + w * (math.log(v) - lx) / ((hx - lx) or 1)
     py = lambda v: y0 + 30 + h - h * (math.log(v) - ly) / (hy - ly)
     out = [f'<text x="{x0 + 50}" y="{y0 + 18}" class="t">{title}</text>',
            f'<path d="M{x0 + 50} {y0 + 30}V{y0 + 30 + h}H{x0 + 50 + w}" class="a"/>']
     for size in sorted(set(xs)):
         out.append(f'<text x="{px(size):.1f}" y="{y0 + 46 + h}" text-anchor="middle">{size}</text>')
-    for v in (min(ys), max(ys)):
-        out.append(f'<text x="{x0 + 46}" y="{py(v) + 4:.1f}" text-anchor="end">{v:.3g}</text>')
+    ticks = [m * 10 ** e for e in range(5) for m in (1, 2, 5) if low < m * 10 ** e < high]
+    if len(ticks) > 5:
+        ticks = [t for t in ticks if str(t)[0] != "2"]
+    for v in ticks:
+        out.append(f'<text x="{x0 + 46}" y="{py(v) + 4:.1f}" text-anchor="end">{v:,}</text>')
+        out.append(f'<path d="M{x0 + 50} {py(v):.1f}h{w}" class="g"/>')
     out.append(f'<text x="{x0 + 46}" y="{y0 + 18}" text-anchor="end">{unit}</text>')
     for name, pts in series.items():
         path = "L".join(f"{px(p['size']):.1f} {py(p[key]):.1f}" for p in pts)
@@ -66,12 +73,13 @@ def plot(x0, y0, title, series, key, unit):
 
 def picture(results):
     body = []
+    slope = lambda axis, key: f" against {axis}" if axis == "threads" else f" ~ {axis}^{exponent(results['softmax'][axis], key):.2f}"
     for column, axis in enumerate(AXES):
         series = {name: results[name][axis] for name in FUNCTIONS}
-        body += plot(260 * column, 30, f"time of a step against {axis}", series, "ms", "ms")
-        body += plot(260 * column, 240, f"peak memory against {axis}", series, "mib", "MiB")
+        body += plot(260 * column, 30, f"time of a step{slope(axis, 'ms')}", series, "ms", "ms")
+        body += plot(260 * column, 240, f"memory{slope(axis, 'mib')}", series, "mib", "MiB")
     legend = "".join(f'<text x="{60 + 90 * i}" y="22" style="fill:{c};font-weight:bold">{n}</text>' for i, (n, c) in enumerate(COLOURS.items()))
-    style = "<style>text{font:11px sans-serif;fill:#333}.t{font-weight:bold}.a{stroke:#999;fill:none}</style>"
+    style = "<style>text{font:11px sans-serif;fill:#333}.t{font-weight:bold}.a{stroke:#999;fill:none}.g{stroke:#eee;fill:none}</style>"
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {260 * len(AXES)} 460">{style}<rect width="100%" height="100%" fill="#fff"/>'
             + legend + "\n".join(body) + "</svg>\n")
 
