@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <fstream>
 #include <memory>
 
@@ -71,7 +70,7 @@ class Stream {
     std::size_t done = 0;
     if (!file_) {
       done = std::min(bytes, whole_.size() - at_);
-      std::memcpy(next, whole_.data() + at_, done);
+      std::copy_n(whole_.data() + at_, done, next);
       at_ += done;
       return done;
     }
