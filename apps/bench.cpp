@@ -47,7 +47,11 @@ int bench_verb(const Args& args) {
   if (flags.log_format != "text" && flags.log_format != "json")
     throw UsageError(fmt::format("--log-format: \"{}\" is neither text nor json", flags.log_format));
   if (flags.threads < 0) throw UsageError(fmt::format("--threads: {} must be 0 or more", flags.threads));
-  if (!flags.cpu.empty()) cpu::set_isa(flags.cpu);
+  try {
+    if (!flags.cpu.empty()) cpu::set_isa(flags.cpu);
+  } catch (const Error& e) {
+    throw UsageError(e.what());
+  }
 
   const bool json = flags.log_format == "json";
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();

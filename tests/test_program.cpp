@@ -65,6 +65,7 @@ TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]"
       {{"eval", "no-such-run"}, 1, "norma: run folder no-such-run: there is no such folder\n"},
       {{"bench"}, 2, "norma: bench: name what is to be measured: gemm\n"},
       {{"bench", "conv"}, 2, "norma: bench: there is gemm, not \"conv\"\n"},
+      {{"bench", "gemm", "--cpu", "avx3"}, 2, "norma: --cpu: unknown instruction set \"avx3\"; there are base, avx2, avx512, avx512bf16, amx\n"},
       {{"bench", "gemm", "--threads", "-1"}, 2, "norma: --threads: -1 must be 0 or more\n"},
       {{"bench", "gemm", "--filter", "5 5 5"}, 2, "norma: --filter: no product's line contains \"5 5 5\"\n"},
       {{"gradcheck", "sofmax"}, 2, "norma: gradcheck: unknown op \"sofmax\" (did you mean \"softmax\"?)\n"},
