@@ -36,11 +36,9 @@ int bench_verb(const Args& args) {
   Flags flags;
   train::Options options;
   flags.fields(options);
-  const Args words = options.read_flags(args);
-  if (options.given("help") == "true") {
-    fmt::print("{}{}", usage, options.help());
-    return ok;
-  }
+  const std::optional<Args> found = read_words(options, args, usage);
+  if (!found) return ok;
+  const Args& words = *found;
   options.apply();
   if (words != Args{"gemm"})
     throw UsageError(words.empty() ? "bench: name what is to be measured: gemm" : fmt::format("bench: there is gemm, not \"{}\"", words[0] == "gemm" ? words[1] : words[0]));

@@ -57,6 +57,13 @@ int run(const Args& args) {
 
 }  // namespace
 
+std::optional<Args> read_words(train::Options& options, const Args& args, std::string_view usage) {
+  Args words = options.read_flags(args);
+  if (options.given("help") != "true") return words;
+  fmt::print("{}{}", usage, options.help());
+  return std::nullopt;
+}
+
 void print_result(const nlohmann::ordered_json& result, bool json) {
   if (json) {
     fmt::print("{}\n", result.dump());

@@ -23,11 +23,9 @@ std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, 
   options("print_config", print_config, "print the configuration that would be used, and stop");
   options("help", help, "print this, and stop");
 
-  flags.words = options.read_flags(args);
-  if (options.given("help") == "true") {
-    fmt::print("{}{}", usage, options.help());
-    return std::nullopt;
-  }
+  auto words = read_words(options, args, usage);
+  if (!words) return std::nullopt;
+  flags.words = std::move(*words);
   if (auto file = options.given("config")) options.read_json(std::filesystem::path(*file));
   if (auto preset = options.given("preset")) flags.config.preset = *preset;
   if (!flags.words.empty() && flags.words[0] == "vit") flags.words.erase(flags.words.begin());

@@ -287,11 +287,9 @@ int theory_verb(const Args& args) {
   Flags flags;
   train::Options options;
   flags.fields(options);
-  const Args words = options.read_flags(args);
-  if (options.given("help") == "true") {
-    fmt::print("{}{}", usage, options.help());
-    return ok;
-  }
+  const std::optional<Args> found = read_words(options, args, usage);
+  if (!found) return ok;
+  const Args& words = *found;
   options.apply();
   if (words.size() > 1) throw UsageError(fmt::format("theory: unexpected \"{}\"; name one run folder, or none for random Q and K", words[1]));
   for (const char* name : {"attention", "tokens", "width", "samples", "score_rms", "seed", "dtype", "device"})

@@ -1,7 +1,9 @@
 // The verbs of the `norma` program: one file each. A verb gets the arguments after its name and returns the exit code.
 #pragma once
 
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "train/options.h"
@@ -26,6 +28,9 @@ int twin_verb(const Args& args);
 int theory_verb(const Args& args);
 int replay_verb(const Args& args);
 int bench_verb(const Args& args);
+
+/// Reads flags for `options`, sets nothing yet, and returns the other words; none where --help was asked for, which is printed then.
+std::optional<Args> read_words(train::Options& options, const Args& args, std::string_view usage);
 
 /// Prints a result on stdout: as one JSON object when `json` is set, else as "key  value" lines.
 void print_result(const nlohmann::ordered_json& result, bool json);

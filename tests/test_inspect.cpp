@@ -16,7 +16,7 @@ using Catch::Matchers::Equals;
 namespace {
 
 std::string file_with(const std::string& name, const std::string& bytes) {
-  const auto path = std::filesystem::current_path() / name;
+  const auto path = fresh_folder("picture-" + name) / name;
   std::ofstream(path, std::ios::binary) << bytes;
   return path.string();
 }

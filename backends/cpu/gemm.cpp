@@ -172,7 +172,6 @@ class Run {
     each(ceil_div(x_.m, rows), [&](int64_t i) {
       const int64_t i0 = i * rows, i1 = std::min(x_.m, i0 + rows);
       if (!x_.accumulate && !x_.epilogue) {
-        if (x_.ldc == x_.n) return t_.combine(plan_.slices, (i1 - i0) * x_.n, partial + i0 * x_.n, step, x_.c + i0 * x_.n);
         for (int64_t row = i0; row < i1; ++row) t_.combine(plan_.slices, x_.n, partial + row * x_.n, step, x_.c + row * x_.ldc);
         return;
       }
@@ -182,9 +181,7 @@ class Run {
       if (x_.epilogue) here = shifted(*x_.epilogue, i0, 0);
       t_.finish(i1 - i0, x_.n, sums, x_.n, x_.c + i0 * x_.ldc, x_.ldc, x_.accumulate, x_.epilogue ? &here : nullptr);
     });
-    if (x_.row_sums) {
-      t_.combine(plan_.slices, x_.m, partial + size, step, x_.row_sums);
-    }
+    if (x_.row_sums) t_.combine(plan_.slices, x_.m, partial + size, step, x_.row_sums);
   }
 
   void compute(const Region& r, T* c, int64_t ldc, bool accumulate, const Epilogue<T>* epilogue, T* row_sums) {
