@@ -7,6 +7,7 @@
 #include <atomic>
 
 #include "backends/cpu/gemm_bf16_kernels.h"
+#include "backends/cpu/gemm_kernels.h"
 #include "backends/cpu/parallel.h"
 
 namespace norma::cpu {
@@ -161,10 +162,11 @@ void gemm_bf16_long(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, M
       }
     }
   });
+  const auto combine = NORMA_KERNELS(gemm_kernels).f32.combine;
   parallel_for(m, std::max<int64_t>(1, 16384 / n), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) t.add_up(slices, n, partial + i * ld, step, c + i * ldc);
+    for (int64_t i = begin; i < end; ++i) combine(slices, n, partial + i * ld, step, c + i * ldc);
   });
-  if (row_sums) t.add_up(slices, m, partial + size, step, row_sums);
+  if (row_sums) combine(slices, m, partial + size, step, row_sums);
 }
 
 std::string_view name(Bf16Form form) {

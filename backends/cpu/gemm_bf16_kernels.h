@@ -38,8 +38,6 @@ struct GemmBf16Table {
   /// c[m, n] = epilogue(sums), n <= nr; the epilogue's pointers stand at element (0, 0) of c.
   void (*finish)(std::int64_t m, std::int64_t n, const float* sums, std::int64_t ld_sums, Bf16Bits* c, std::int64_t ldc,
                  const Bf16Epilogue& epilogue);
-  /// out[i] = parts[i] + parts[step + i] + ..., in this order.
-  void (*add_up)(std::int64_t count, std::int64_t size, const float* parts, std::int64_t step, float* out);
 };
 /// What pack_columns may write behind the last tile.
 constexpr std::int64_t pack_slack = 16;

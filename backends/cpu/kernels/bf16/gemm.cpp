@@ -58,30 +58,16 @@ void multiply(int64_t m, int64_t words, const Bf16Tiles& a, const Word* panel, f
         words, from, a.row, a.col, panel, sums + i * ld_sums, ld_sums, accumulate);
 }
 
-void add_up(int64_t count, int64_t size, const float* parts, int64_t step, float* out) {
-  int64_t i = 0;
-  for (; i + width <= size; i += width) {
-    F x = load(parts + i);
-    for (int64_t p = 1; p < count; ++p) x += load(parts + p * step + i);
-    store(out + i, x);
-  }
-  for (; i < size; ++i) {
-    float x = parts[i];
-    for (int64_t p = 1; p < count; ++p) x += parts[p * step + i];
-    out[i] = x;
-  }
-}
-
 void nothing() {}
 
 template <class Form>
 constexpr GemmBf16Table table = {
     Form::rows, columns<Form>, Form::depth, Form::unit, nothing, nothing, pack_weight<Form>, pack_activation<Form>,
-    pack_rows<Form>, pack_columns<Form>, multiply<Form>, finish<Form::vectors>, add_up};
+    pack_rows<Form>, pack_columns<Form>, multiply<Form>, finish<Form::vectors>};
 #if defined(__AMX_BF16__)
 constexpr GemmBf16Table tiles = {
     Tiles::rows, columns<Tiles>, Tiles::depth, Tiles::unit, enter_tiles, leave_tiles, pack_weight<Tiles>, pack_activation<Tiles>,
-    pack_rows<Tiles>, pack_columns_as_tiles, multiply_tiles, finish<Tiles::vectors>, add_up};
+    pack_rows<Tiles>, pack_columns_as_tiles, multiply_tiles, finish<Tiles::vectors>};
 constexpr const GemmBf16Table* tiles_or_null = &tiles;
 #else
 constexpr const GemmBf16Table* tiles_or_null = nullptr;
