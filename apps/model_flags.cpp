@@ -62,7 +62,8 @@ std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, 
   train::parse_fro("penalty", c.penalty), train::parse_fro("clamp", c.clamp);
   if (c.optimizer != "adamw" && c.optimizer != "sgd") throw UsageError(fmt::format("--optimizer: \"{}\" is unknown; there are adamw, sgd", c.optimizer));
   if (c.schedule != "cosine" && c.schedule != "constant") throw UsageError(fmt::format("--schedule: \"{}\" is unknown; there are cosine, constant", c.schedule));
-  if (c.gemm != "own" && c.gemm != "openblas") throw UsageError(fmt::format("--gemm: \"{}\" is unknown; there are own, openblas", c.gemm));
+  if (c.gemm != "own" && c.gemm != "fma" && c.gemm != "openblas")
+    throw UsageError(fmt::format("--gemm: \"{}\" is unknown; there are own, fma, openblas", c.gemm));
   if (c.dtype != "f32" && c.dtype != "f64" && c.dtype != "bf16")
     throw UsageError(fmt::format("--dtype: \"{}\" is not possible; there are f32, f64, bf16", c.dtype));
   if (log_format != "text" && log_format != "json") throw UsageError(fmt::format("--log-format: \"{}\" is unknown; there are text, json", log_format));
@@ -79,7 +80,8 @@ std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, 
 
 void prepare(const train::TrainConfig& config) {
   if (config.threads) cpu::set_threads(static_cast<int>(config.threads));
-  cpu::set_gemm_provider(config.gemm == "own" ? cpu::GemmProvider::own : cpu::GemmProvider::openblas);
+  using enum cpu::GemmProvider;
+  cpu::set_gemm_provider(config.gemm == "own" ? own : config.gemm == "fma" ? fma : openblas);
   try {
     if (!config.cpu.empty()) cpu::set_isa(config.cpu);
     backend(parse_device(config.device));

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/parallel.h"
@@ -96,15 +97,15 @@ void bench_gemm(int threads, std::string_view filter, const std::function<void(c
   for (const Layer& l : layers) {
     std::optional<Data> data;
     for (Kind kind : {Kind::forward, Kind::gelu, Kind::dx, Kind::dw}) {
-      GemmRate r{names[static_cast<int>(kind)], l.rows, l.out, l.in, threads, 0, 0, 0};
+      GemmRate r{names[static_cast<int>(kind)], l.rows, l.out, l.in, threads, 0, 0, 0, 0};
       if (fmt::format("{} {} {} {}", r.product, r.rows, r.out, r.in).find(filter) == std::string::npos) continue;
       if (!data) data.emplace(l);
       if (peak == 0) peak = fma_peak(threads);
       r.peak = peak;
       const double flops = 2e-9 * static_cast<double>(l.rows * l.out * l.in);
-      for (auto p : {cpu::GemmProvider::own, cpu::GemmProvider::openblas}) {
+      for (const auto& [p, rate] : {std::pair{cpu::GemmProvider::own, &r.own}, {cpu::GemmProvider::fma, &r.fma}, {cpu::GemmProvider::openblas, &r.openblas}}) {
         cpu::set_gemm_provider(p);
-        (p == cpu::GemmProvider::own ? r.own : r.openblas) = flops / best_time([&] { run(kind, l, *data); });
+        *rate = flops / best_time([&] { run(kind, l, *data); });
       }
       row(r);
     }

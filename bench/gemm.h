@@ -12,7 +12,8 @@ struct GemmRate {
   std::string_view product;  // "Y=XW'", "Y=gelu" (with bias, its pre-activation kept), "dX=dYW", "dW=dY'X" (with dbias)
   std::int64_t rows, out, in;
   int threads;
-  double own, openblas, peak;  // peak: of fused multiply-adds in registers, measured first
+  double own, fma, openblas;  // see cpu::GemmProvider
+  double peak;                // of fused multiply-adds in registers, measured first
 };
 
 /// Measures with `threads` threads; `row` sees every result as it comes. Only products whose line "Y=XW' 4160 576 192" contains `filter`.

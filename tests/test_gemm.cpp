@@ -62,6 +62,8 @@ struct Operand {
 double gelu(double x) { return 0.5 * x * std::erfc(-x * M_SQRT1_2); }
 double gelu_grad(double x) { return 0.5 * std::erfc(-x * M_SQRT1_2) + x * std::exp(-x * x / 2) / std::sqrt(2 * M_PI); }
 
+constexpr const char* provider_names[] = {" own", " fma", " openblas"};
+
 struct Case {
   int64_t m, n, k;
   char a = 'n', b = 'n';  // n dense, t transposed, g general strides
@@ -75,7 +77,7 @@ std::vector<T> run(const Case& x, bool check) {
   INFO("m " << x.m << " n " << x.n << " k " << x.k << " a " << x.a << " b " << x.b << " accumulate " << x.accumulate
             << " gelu_b " << x.gelu_b << " bias " << x.bias << " pre " << x.pre << " gelu " << x.gelu << " gelu_pre "
             << x.gelu_pre << " residual " << x.residual << " bytes " << sizeof(T) << " " << name(isa())
-            << (gemm_provider() == GemmProvider::own ? " own" : " openblas"));
+            << provider_names[static_cast<int>(gemm_provider())]);
   const Operand<T> a(x.m, x.k, x.a, 1), b(x.k, x.n, x.b, 2);
   const int64_t ldc = x.n + 5, ld = x.n + 2;
   std::vector<T> c = noise<T>(x.m * ldc, 3), pre(static_cast<std::size_t>(x.m * ld), T{7}),
@@ -153,7 +155,7 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
 
 std::vector<std::string> available_isas() {
   std::vector<std::string> found;
-  for (const char* candidate : {"base", "avx2", "avx512"}) try {
+  for (const char* candidate : {"base", "avx2", "avx512", "amx"}) try {
       set_isa(candidate);
       found.push_back(candidate);
     } catch (const norma::Error&) {
@@ -167,7 +169,7 @@ TEMPLATE_TEST_CASE("gemm: every small size and transpose", "[gemm]", float, doub
   RestoreSettings restore;
   for (const std::string& set : available_isas()) {
     set_isa(set);
-    for (auto provider : {GemmProvider::own, GemmProvider::openblas}) {
+    for (auto provider : {GemmProvider::own, GemmProvider::fma, GemmProvider::openblas}) {
       set_gemm_provider(provider);
       for (int64_t m : {0, 1, 5, 6, 13})
         for (int64_t n : {0, 1, 7, 16, 50})
@@ -198,7 +200,7 @@ TEMPLATE_TEST_CASE("gemm: epilogues", "[gemm]", float, double) {
   RestoreSettings restore;
   for (const std::string& set : available_isas()) {
     set_isa(set);
-    for (auto provider : {GemmProvider::own, GemmProvider::openblas}) {
+    for (auto provider : {GemmProvider::own, GemmProvider::fma, GemmProvider::openblas}) {
       set_gemm_provider(provider);
       for (const auto& [m, n, k] : {std::array<int64_t, 3>{37, 53, 20}, {130, 96, 500}, {24, 40, 1500}, {9, 16, 0}})
         for (int bits = 0; bits < 64; ++bits) {
@@ -215,7 +217,7 @@ TEMPLATE_TEST_CASE("gemm: gelu of B and row sums of A", "[gemm]", float, double)
   RestoreSettings restore;
   for (const std::string& set : available_isas()) {
     set_isa(set);
-    for (auto provider : {GemmProvider::own, GemmProvider::openblas}) {
+    for (auto provider : {GemmProvider::own, GemmProvider::fma, GemmProvider::openblas}) {
       set_gemm_provider(provider);
       for (const auto& [m, n, k] : {std::array<int64_t, 3>{37, 53, 20}, {100, 500, 130}, {70, 40, 2500}, {9, 16, 0}})
         for (char a : {'n', 't'})

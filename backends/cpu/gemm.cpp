@@ -23,18 +23,20 @@ using std::int64_t;
 // Scratch: the first two belong to the caller of a product while its tasks run, the others to each task.
 enum Slot { slot_shared_b, slot_partial, slot_a, slot_b };
 
-constexpr int64_t k_unit = 16;  // k is cut at multiples of this: whole vectors when packing transposes
-
 std::atomic<GemmProvider> chosen_provider{GemmProvider::own};
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+/// Slices pay where every element that is cut is used often enough.
 template <class T>
-const GemmTable<T>& table() {
-  if constexpr (sizeof(T) == 4)
+const GemmTable<T>& table(GemmProvider provider, int64_t m, int64_t n, int64_t k) {
+  if constexpr (sizeof(T) == 4) {
+    const GemmTable<float>* sliced = provider == GemmProvider::own ? NORMA_BF16_KERNELS(sliced_gemm).f32 : nullptr;
+    if (sliced && k >= 24 && m * n >= 40 * (m + n)) return *sliced;
     return NORMA_KERNELS(gemm_kernels).f32;
-  else
+  } else {
     return NORMA_KERNELS(gemm_kernels).f64;
+  }
 }
 
 template <class T>
@@ -64,17 +66,18 @@ struct Plan {
 };
 
 template <class T>
-Plan make_plan(int64_t m, int64_t n, int64_t k) {
-  const auto& t = table<T>();
+Plan make_plan(const GemmTable<T>& t, int64_t m, int64_t n, int64_t k) {
   constexpr int64_t size = sizeof(T);
   Plan p;
-  // A panel of B stays in the first-level cache while rows pass by, if it is narrow enough for that.
-  p.k_piece = std::clamp<int64_t>(24 * 1024 / (t.nr * size), 256, 384);
+  // A panel of B stays in the first-level cache while rows pass by, if it is narrow enough for that; the sliced blocks walk through k
+  // in pieces of their own.
+  p.k_piece = t.sliced ? 768 : std::clamp<int64_t>(24 * 1024 / (t.nr * size), 256, 384);
   const int64_t work = m * n * k;
   if (work <= int64_t{1} << 17) return p;
   const int64_t most = std::max<int64_t>(1, work >> 18);  // a task is worth some microseconds
   if (k >= 1024 && m < 2048 && k >= 2 * std::max(m, n)) {
     p.share_b = false;
+    p.k_piece = std::min<int64_t>(p.k_piece, 384);
     p.rows = ceil_div(m, 768);
     p.columns = ceil_div(n, 384);
     const int64_t want = std::min<int64_t>(8, most);
@@ -112,11 +115,11 @@ template <class T>
 class Run {
  public:
   Run(const Product<T>& product, bool parallel)
-      : x_(product), plan_(make_plan<T>(x_.m, x_.n, x_.k)), parallel_(parallel) {}
+      : x_(product), plan_(make_plan(t_, x_.m, x_.n, x_.k)), parallel_(parallel) {}
 
   void operator()() {
     if (x_.m == 0 || x_.n == 0) return;
-    if (plan_.share_b && provider_ == GemmProvider::own) pack_shared();
+    if (plan_.share_b && provider_ != GemmProvider::openblas) pack_shared();
     if (plan_.slices > 1) return run_slices();
     each(plan_.tasks(), [&](int64_t i) {
       const Region r = region(i);
@@ -136,19 +139,19 @@ class Run {
                   j = task % plan_.columns;
     return {cut(x_.m, t_.mr, plan_.rows, i),    cut(x_.m, t_.mr, plan_.rows, i + 1),
             cut(x_.n, t_.nr, plan_.columns, j), cut(x_.n, t_.nr, plan_.columns, j + 1),
-            cut(x_.k, k_unit, plan_.slices, s), cut(x_.k, k_unit, plan_.slices, s + 1)};
+            cut(x_.k, t_.k_unit, plan_.slices, s), cut(x_.k, t_.k_unit, plan_.slices, s + 1)};
   }
 
   int64_t pieces(int64_t k) const { return std::max<int64_t>(1, ceil_div(k, plan_.k_piece)); }
 
   void pack_shared() {
     const int64_t panels = ceil_div(x_.n, t_.nr), count = pieces(x_.k);
-    T* all = scratch<T>(slot_shared_b, std::max<int64_t>(1, x_.k) * panels * t_.nr);
+    T* all = scratch<T>(slot_shared_b, std::max<int64_t>(1, t_.packed(x_.k)) * panels * t_.nr);
     shared_ = all;
     const auto pack = [&](int64_t piece, int64_t from, int64_t to) {
-      const int64_t k0 = cut(x_.k, k_unit, count, piece), k1 = cut(x_.k, k_unit, count, piece + 1);
+      const int64_t k0 = cut(x_.k, t_.k_unit, count, piece), k1 = cut(x_.k, t_.k_unit, count, piece + 1);
       const int64_t j0 = from * t_.nr, j1 = std::min(x_.n, to * t_.nr);
-      t_.pack_b(k1 - k0, j1 - j0, at(x_.b, k0, j0), x_.gelu_b, all + k0 * panels * t_.nr + j0 * (k1 - k0));
+      t_.pack_b(k1 - k0, j1 - j0, at(x_.b, k0, j0), x_.gelu_b, all + t_.packed(k0) * panels * t_.nr + j0 * t_.packed(k1 - k0));
     };
     const int64_t group = std::max<int64_t>(1, 32768 / (plan_.k_piece * t_.nr)), groups = ceil_div(panels, group);
     each(x_.k * x_.n <= 32768 ? 1 : count * groups, [&](int64_t i) {
@@ -196,13 +199,13 @@ class Run {
     }
     const int64_t n = r.j1 - r.j0, count = pieces(r.k1 - r.k0);
     for (int64_t piece = 0; piece < count; ++piece) {
-      const int64_t k0 = r.k0 + cut(r.k1 - r.k0, k_unit, count, piece);
-      const int64_t k = r.k0 + cut(r.k1 - r.k0, k_unit, count, piece + 1) - k0;
+      const int64_t k0 = r.k0 + cut(r.k1 - r.k0, t_.k_unit, count, piece);
+      const int64_t k = r.k0 + cut(r.k1 - r.k0, t_.k_unit, count, piece + 1) - k0;
       const T* panels;
       if (shared_) {
-        panels = shared_ + k0 * ceil_div(x_.n, t_.nr) * t_.nr + r.j0 * k;
+        panels = shared_ + t_.packed(k0) * ceil_div(x_.n, t_.nr) * t_.nr + r.j0 * t_.packed(k);
       } else {
-        T* mine = scratch<T>(slot_b, std::max<int64_t>(1, k) * ceil_div(n, t_.nr) * t_.nr);
+        T* mine = scratch<T>(slot_b, std::max<int64_t>(1, t_.packed(k)) * ceil_div(n, t_.nr) * t_.nr);
         t_.pack_b(k, n, at(x_.b, k0, r.j0), x_.gelu_b, mine);
         panels = mine;
       }
@@ -232,10 +235,10 @@ class Run {
 
   /// Rows of A are read where they lie if they are dense; otherwise they are packed.
   Tiles<T> tiles_of(Matrix<const T> a, int64_t m, int64_t k, T* row_sums) {
-    if (a.col == 1 && !row_sums) return {a.data, t_.mr * a.row, a.row, 1};
-    T* tiles = scratch<T>(slot_a, std::max<int64_t>(1, k) * ceil_div(m, t_.mr) * t_.mr);
+    if (a.col == 1 && !row_sums && !t_.sliced) return {a.data, t_.mr * a.row, a.row, 1};
+    T* tiles = scratch<T>(slot_a, std::max<int64_t>(1, t_.packed(k)) * ceil_div(m, t_.mr) * t_.mr);
     t_.pack_a(m, k, a, tiles, row_sums);
-    return {tiles, t_.mr * k, 1, t_.mr};
+    return {tiles, t_.mr * t_.packed(k), 1, t_.mr};
   }
 
   bool library(const Region& r, T* c, int64_t ldc, bool accumulate, T* row_sums) {
@@ -258,9 +261,9 @@ class Run {
   }
 
   const Product<T> x_;
-  const GemmTable<T>& t_ = table<T>();
-  const int64_t most_rows_ = 96 / t_.mr * t_.mr;  // of a block
   const GemmProvider provider_ = chosen_provider;
+  const GemmTable<T>& t_ = table<T>(provider_, x_.m, x_.n, x_.k);
+  const int64_t most_rows_ = 96 / t_.mr * t_.mr;  // of a block
   const Plan plan_;
   const bool parallel_;
   const T* shared_ = nullptr;

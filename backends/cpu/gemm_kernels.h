@@ -7,7 +7,8 @@
 
 namespace norma::cpu {
 
-/// A in blocks of mr rows: element (i, k) of tile t lies at data[t * tile + i * row + k * col].
+/// A in blocks of mr rows: element (i, k) of tile t lies at data[t * tile + i * row + k * col]. Where the table packs all operands, only
+/// data and tile count.
 template <class T>
 struct Tiles {
   const T* data;
@@ -23,9 +24,17 @@ struct Upcoming {
 template <class T>
 struct GemmTable {
   std::int64_t mr, nr;
-  /// B[k, n] -> panels of nr columns, each [k][nr], the last one padded with zeros; through gelu when asked.
+  /// k is cut at multiples of this.
+  std::int64_t k_unit;
+  /// How k elements of a column of B, or of a row of A, are packed: as k, or as three halves of each (kernels/bf16/slices.h), padded with
+  /// zeros to whole units. Then A is packed always.
+  bool sliced;
+  std::int64_t packed(std::int64_t k) const { return sliced ? (k + k_unit - 1) / k_unit * k_unit * 3 / 2 : k; }
+
+  /// B[k, n] -> panels of nr columns, each packed(k) * nr elements, [k][nr] unless sliced, the last one padded with zeros; through gelu
+  /// when asked.
   void (*pack_b)(std::int64_t k, std::int64_t n, Matrix<const T> b, bool gelu, T* panels);
-  /// A[m, k] -> tiles of mr rows, each [k][mr]; adds the sums of the rows to row_sums[m] unless null.
+  /// A[m, k] -> tiles of mr rows, each packed(k) * mr elements, [k][mr] unless sliced; adds the sums of the rows to row_sums[m] unless null.
   void (*pack_a)(std::int64_t m, std::int64_t k, Matrix<const T> a, T* tiles, T* row_sums);
   /// C[m, n] = A B (+ C when accumulate), then the epilogue (null: none), whose pointers stand at element (0, 0) of C.
   void (*block)(std::int64_t m, std::int64_t n, std::int64_t k, Tiles<T> a, const T* panels, T* c, std::int64_t ldc,
@@ -42,5 +51,11 @@ struct GemmKernels {
   GemmTable<double> f64;
 };
 NORMA_DECLARE_KERNELS(GemmKernels, gemm_kernels)
+
+/// Products of f32 whose operands are cut in three bf16 each (kernels/bf16/slices.h); null without AMX.
+struct SlicedGemm {
+  const GemmTable<float>* f32;
+};
+NORMA_DECLARE_BF16_KERNELS(SlicedGemm, sliced_gemm)
 
 }  // namespace norma::cpu

@@ -4,6 +4,7 @@
 
 #include "backends/cpu/gemm_kernels.h"
 #include "backends/cpu/kernels/micro_tile.h"
+#include "backends/cpu/kernels/prefetcher.h"
 #include "backends/cpu/kernels/vmath.h"
 #include "backends/cpu/simd.h"
 
@@ -68,17 +69,28 @@ NORMA_INLINE void finish_group(const T* sum, int64_t ld_sum, T* c, int64_t ldc, 
   each<count>([&](int i) { store(c + at(ldc, i), x[i]); });
 }
 
+template <int n>
+constexpr std::integral_constant<int, n> number;
+
+/// In groups of six registers, as wide as micro-tiles are, or as two registers where C is.
 template <class T>
 void finish(int64_t m, int64_t n, const T* sum, int64_t ld_sum, T* c, int64_t ldc, bool accumulate,
             const Epilogue<T>* e) {
   constexpr int w = lanes<T>, V = tile_vectors;
   const int64_t ld = e ? e->ld : 0;
+  const auto group = [&](auto rows, auto vectors, int64_t i, int64_t j) {
+    finish_group<T, rows(), vectors()>(sum + i * ld_sum + j, ld_sum, c + i * ldc + j, ldc, accumulate, e, i * ld + j, j);
+  };
   for (int64_t i = 0; i < m;) {
+    if (n == 2 * w && i + 3 <= m) {
+      group(number<3>, number<2>, i, 0);
+      i += 3;
+      continue;
+    }
     const bool pair = i + 2 <= m;
     int64_t j = 0;
     if (pair)
-      for (; j + V * w <= n; j += V * w)
-        finish_group<T, 2, V>(sum + i * ld_sum + j, ld_sum, c + i * ldc + j, ldc, accumulate, e, i * ld + j, j);
+      for (; j + V * w <= n; j += V * w) group(number<2>, number<V>, i, j);
     const int64_t grouped = j;
     for (const int64_t stop = i + 1 + pair; i < stop; ++i) {
       const T* from = sum + i * ld_sum;
@@ -181,23 +193,6 @@ TileFunction<T> narrow_tile(int64_t width, std::integer_sequence<int, vectors...
 /// An epilogue with a gelu takes longer than some products: it is computed for a strip of C at once, nr columns wide, whose sums wait
 /// in the first-level cache. In every tile, its beginning and its end would each leave the arithmetic units waiting.
 constexpr int64_t strip_rows = 96 / tile_rows * tile_rows;
-
-/// Walks over what comes next, a few lines at a time.
-class Prefetcher {
- public:
-  Prefetcher(const Upcoming& what, int64_t turns) : what_(what), share_((what.runs * what.lines + turns - 1) / turns) {}
-  NORMA_INLINE void turn() {
-    for (int64_t i = share_; i > 0 && run_ < what_.runs; --i) {
-      __builtin_prefetch(what_.data + run_ * what_.stride + line_ * 64, 0, 2);
-      if (++line_ == what_.lines) line_ = 0, ++run_;
-    }
-  }
-
- private:
-  const Upcoming what_;
-  const int64_t share_;
-  int64_t run_ = 0, line_ = 0;
-};
 
 template <class T>
 void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, const T* panels, T* c, int64_t ldc, bool accumulate,
@@ -346,7 +341,7 @@ void combine(int64_t count, int64_t size, const T* parts, int64_t step, T* out) 
 
 template <class T>
 constexpr GemmTable<T> make_table() {
-  return {tile_rows, tile_columns<T>, pack_b<T>, pack_a<T>, block<T>, finish<T>, combine<T>};
+  return {tile_rows, tile_columns<T>, 16, false, pack_b<T>, pack_a<T>, block<T>, finish<T>, combine<T>};
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
-// The tile registers of AMX: eight of 16 rows by 16 words, and an instruction that multiplies 16 rows of words by 16 words of a
-// panel. A panel of pairs lies as the instruction wants its right operand; rows of pairs, as they lie in memory, are its left one.
+// Products of bf16 by AMX, whose instruction multiplies 16 rows of words by 16 words of a panel. A panel of pairs lies as the instruction wants its right operand; rows of pairs, as they lie in memory, are its left one.
 #pragma once
 
 #include "backends/cpu/kernels/bf16/forms.h"
+#include "backends/cpu/kernels/bf16/tile_registers.h"
 
 #if defined(__AMX_BF16__)
 namespace norma::cpu::NORMA_ISA {
@@ -12,19 +12,6 @@ namespace {
 struct Tiles : Pairs {
   static constexpr int unit = 16, rows = 32, vectors = 2;
 };
-constexpr int tile_side = 16;
-
-/// What ldtilecfg reads: all eight tiles are whole. Constant, since the compiler knows only of its first eight bytes that they
-/// are read.
-struct alignas(64) TileShapes {
-  std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-constexpr TileShapes tile_shapes;
-void enter_tiles() { _tile_loadconfig(&tile_shapes); }
-void leave_tiles() { _tile_release(); }
-
 /// Up to 32 rows by one panel, or, where `half`, up to 16. Rows are read and written in sixteens.
 template <bool half>
 NORMA_INLINE void tile_block(int64_t steps, const Word* a, int64_t row, int64_t step, const Word* b, float* c, int64_t ldc,
