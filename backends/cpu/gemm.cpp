@@ -65,26 +65,32 @@ struct Plan {
   int64_t tasks() const { return rows * columns * slices; }
 };
 
+/// Rows of a block: some passes of a panel of B through the first-level cache; slices are quick to multiply, so that more rows have to share
+/// what a panel costs on its way from farther caches.
+template <class T>
+int64_t block_rows(const GemmTable<T>& t, int64_t k) {
+  return t.sliced ? std::clamp<int64_t>(131072 / std::max<int64_t>(1, std::min<int64_t>(k, 384)), 96, 384) / 96 * 96 : 96 / t.mr * t.mr;
+}
+
 template <class T>
 Plan make_plan(const GemmTable<T>& t, int64_t m, int64_t n, int64_t k) {
   constexpr int64_t size = sizeof(T);
   Plan p;
   // A panel of B stays in the first-level cache while rows pass by, if it is narrow enough for that; the sliced blocks walk through k
   // in pieces of their own.
-  p.k_piece = t.sliced ? 768 : std::clamp<int64_t>(24 * 1024 / (t.nr * size), 256, 384);
+  p.k_piece = t.sliced ? 384 : std::clamp<int64_t>(24 * 1024 / (t.nr * size), 256, 384);
   const int64_t work = m * n * k;
   if (work <= int64_t{1} << 17) return p;
   const int64_t most = std::max<int64_t>(1, work >> 18);  // a task is worth some microseconds
   if (k >= 1024 && m < 2048 && k >= 2 * std::max(m, n)) {
     p.share_b = false;
-    p.k_piece = std::min<int64_t>(p.k_piece, 384);
     p.rows = ceil_div(m, 768);
     p.columns = ceil_div(n, 384);
     const int64_t want = std::min<int64_t>(8, most);
     p.slices = std::clamp<int64_t>(ceil_div(want, p.rows * p.columns), 1, k / 256);
     return p;
   }
-  p.rows = ceil_div(m, 96);
+  p.rows = ceil_div(m, block_rows(t, k));
   if (p.rows > 8) p.rows = ceil_div(p.rows, 8) * 8;  // even shares for 2, 4 and 8 threads
   while (p.tasks() < std::min<int64_t>(16, most)) {
     const bool can_rows = m >= 4 * t.mr * p.rows, can_columns = n >= 4 * t.nr * p.columns;
@@ -263,7 +269,7 @@ class Run {
   const Product<T> x_;
   const GemmProvider provider_ = chosen_provider;
   const GemmTable<T>& t_ = table<T>(provider_, x_.m, x_.n, x_.k);
-  const int64_t most_rows_ = 96 / t_.mr * t_.mr;  // of a block
+  const int64_t most_rows_ = block_rows(t_, x_.k);
   const Plan plan_;
   const bool parallel_;
   const T* shared_ = nullptr;

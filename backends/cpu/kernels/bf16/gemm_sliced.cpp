@@ -1,6 +1,5 @@
 // Products of f32 by AMX, of operands cut in slices (slices.h).
 #include "backends/cpu/kernels/bf16/slices.h"
-#include "backends/cpu/kernels/prefetcher.h"
 
 namespace norma::cpu::NORMA_ISA {
 namespace {
@@ -100,7 +99,7 @@ void tile(int64_t steps, const Word* a, const Word* b, float* c, int64_t ldc, bo
   _tile_stored(3, lower + tile_side, c_bytes);
 }
 
-/// Of a panel and the rows that pass it, so many steps are computed at a time that both stay in the first-level cache.
+/// So many steps are computed at a time that what passes of A and B stays in the first-level cache.
 int64_t piece_steps(int64_t steps) {
   const int64_t pieces = steps <= 4 ? 1 : (steps + 2) / 3;
   return (steps + pieces - 1) / pieces;
@@ -116,13 +115,13 @@ void combine(int64_t count, int64_t size, const float* parts, int64_t step, floa
 }
 
 void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, const float* panels, float* c, int64_t ldc, bool accumulate,
-           const Epilogue<float>* e, const Upcoming& upcoming) {
+           const Epilogue<float>* e, const Upcoming&) {
   const int64_t steps = steps_of(k), most = piece_steps(steps);
-  Prefetcher next(upcoming, steps_of(m) * steps_of(n));
   alignas(64) float sums[strip_rows * side];
   enter_tiles();
-  for (int64_t i0 = 0; i0 < m; i0 += strip_rows)
-    for (int64_t j = 0; j < n; j += side) {
+  for (int64_t j = 0; j < n; j += side) {
+    const Word* panel = words(panels) + j / side * (steps * step_words);
+    for (int64_t i0 = 0; i0 < m; i0 += strip_rows) {
       const int64_t height = least(strip_rows, m - i0), width = least(side, n - j);
       const bool direct = !e && width == side && height % side == 0;  // else sums wait in the strip for what is done with them
       float *to = c + i0 * ldc + j, *target = direct ? to : sums;
@@ -135,12 +134,10 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, const float* panels,
         const bool last = from + count >= steps;
         for (int64_t i = 0; i < height; i += side) {
           const Word* rows = words(a.data) + (i0 + i) / side * (steps * step_words) + from * step_words;
-          const Word* columns = words(panels) + j / side * (steps * step_words) + from * step_words;
-          const Wanted wanted{to + i * ldc, other ? other + i * e->ld : nullptr, ldc, e ? e->ld : 0};
           const bool add = from > 0 || (direct && accumulate);
-          (height - i > tile_side ? tile<false> : tile<true>)(count, rows, columns, target + i * ld, ld, add, least(side, height - i),
-                                                              last ? &wanted : nullptr);
-          if (last) next.turn();
+          const Wanted wanted{to + i * ldc, other ? other + i * e->ld : nullptr, ldc, e ? e->ld : 0};
+          (height - i > tile_side ? tile<false> : tile<true>)(count, rows, panel + from * step_words, target + i * ld, ld, add,
+                                                              least(side, height - i), last ? &wanted : nullptr);
         }
         from += count;
       } while (from < steps);
@@ -153,6 +150,7 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, const float* panels,
       }
       finish(height, width, sums, side, to, ldc, accumulate, e ? &here : nullptr);
     }
+  }
   leave_tiles();
   if (e && e->pre) end_stream();
 }

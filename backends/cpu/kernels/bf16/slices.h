@@ -106,12 +106,26 @@ NORMA_INLINE void pack_step(Source x, Word* out) {
   }
 }
 
-/// All steps of one tile of up to 32 lines.
+/// Asks for a step that is packed later.
+NORMA_INLINE void fetch(Source x) {
+  const int64_t stride = x.along == 1 ? x.across : x.along;
+#pragma GCC unroll 4
+  for (int64_t i = 0; i < side; ++i) {
+    __builtin_prefetch(x.data + i * stride);
+    __builtin_prefetch(x.data + i * stride + tile_side);
+  }
+}
+
+/// All steps of one tile of up to 32 lines. The next one follows where lines lie along k.
 template <bool of_b, bool through_gelu>
 void pack_lines(int64_t lines, int64_t k, Source x, Word* out) {
   for (int64_t p = 0; p < k; p += step_k, out += step_words) {
     const int64_t depth = least(step_k, k - p);
     const Source here{x.data + p * x.along, x.across, x.along};
+    if (x.along == 1)
+      fetch({here.data + side * x.across, x.across, 1});
+    else if (x.across == 1)
+      fetch({here.data + step_k * x.along, 1, x.along});
     if (lines == side && depth == step_k && (x.along == 1 || x.across == 1)) {
       pack_step<of_b, through_gelu>(here, out);
     } else {
