@@ -43,18 +43,26 @@ struct Wanted {
   }
 };
 
-/// Up to 32 rows, or up to 16 where `half`, by one panel of 32 columns. Whole squares are read and written.
+/// Sums of a tile on their way: 32 columns of them, ld apart.
+template <class T>
+struct Sums {
+  T* data;
+  int64_t ld;
+};
+
+/// to = A panel (+ from unless null), for up to 32 rows, or up to 16 where `half`, and a panel of 32 columns. Whole squares are read and
+/// written.
 template <bool half>
-void tile(int64_t steps, const Word* a, const Word* b, float* c, int64_t ldc, bool accumulate, int64_t rows, const Wanted* wanted) {
+void tile(int64_t steps, const Word* a, const Word* b, Sums<const float> from, Sums<float> to, int64_t rows, const Wanted* wanted) {
   // The numbers of tiles are part of the instructions: 0..3 are sums, 4 and 5 rows of a slice of A, 6 and 7 columns of one of B.
-  const int64_t c_bytes = ldc * static_cast<int64_t>(sizeof(float));
   constexpr int line = tile_side * sizeof(Word);
-  float* lower = c + tile_side * ldc;
-  if (accumulate) {
-    _tile_loadd(0, c, c_bytes);
-    _tile_loadd(1, c + tile_side, c_bytes);
-    if (!half) _tile_loadd(2, lower, c_bytes);
-    if (!half) _tile_loadd(3, lower + tile_side, c_bytes);
+  if (from.data) {
+    const int64_t bytes = from.ld * static_cast<int64_t>(sizeof(float));
+    const float* lower = from.data + tile_side * from.ld;
+    _tile_loadd(0, from.data, bytes);
+    _tile_loadd(1, from.data + tile_side, bytes);
+    if (!half) _tile_loadd(2, lower, bytes);
+    if (!half) _tile_loadd(3, lower + tile_side, bytes);
   } else {
     _tile_zero(0);
     _tile_zero(1);
@@ -92,11 +100,13 @@ void tile(int64_t steps, const Word* a, const Word* b, float* c, int64_t ldc, bo
 #undef NORMA_ROWS
 #undef NORMA_COLUMNS
 #undef NORMA_ADD
-  _tile_stored(0, c, c_bytes);
-  _tile_stored(1, c + tile_side, c_bytes);
+  const int64_t bytes = to.ld * static_cast<int64_t>(sizeof(float));
+  float* lower = to.data + tile_side * to.ld;
+  _tile_stored(0, to.data, bytes);
+  _tile_stored(1, to.data + tile_side, bytes);
   if (half) return;
-  _tile_stored(2, lower, c_bytes);
-  _tile_stored(3, lower + tile_side, c_bytes);
+  _tile_stored(2, lower, bytes);
+  _tile_stored(3, lower + tile_side, bytes);
 }
 
 /// So many steps are computed at a time that what passes of A and B stays in the first-level cache.
@@ -123,9 +133,8 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, const float* panels,
     const Word* panel = words(panels) + j / side * (steps * step_words);
     for (int64_t i0 = 0; i0 < m; i0 += strip_rows) {
       const int64_t height = least(strip_rows, m - i0), width = least(side, n - j);
-      const bool direct = !e && width == side && height % side == 0;  // else sums wait in the strip for what is done with them
-      float *to = c + i0 * ldc + j, *target = direct ? to : sums;
-      const int64_t ld = direct ? ldc : side;
+      const bool direct = !e && width == side && height % side == 0;  // else the sums wait for what is done with them
+      float* to = c + i0 * ldc + j;
       const float* other = e && e->gelu_pre ? e->gelu_pre : e ? e->residual : nullptr;
       if (other) other += i0 * e->ld + j;
       int64_t from = 0;
@@ -134,9 +143,10 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, const float* panels,
         const bool last = from + count >= steps;
         for (int64_t i = 0; i < height; i += side) {
           const Word* rows = words(a.data) + (i0 + i) / side * (steps * step_words) + from * step_words;
-          const bool add = from > 0 || (direct && accumulate);
+          const Sums<float> strip{sums + i * side, side}, result{to + i * ldc, ldc};
+          const Sums<const float> before = from > 0 ? Sums<const float>{strip.data, side} : Sums<const float>{direct && accumulate ? result.data : nullptr, ldc};
           const Wanted wanted{to + i * ldc, other ? other + i * e->ld : nullptr, ldc, e ? e->ld : 0};
-          (height - i > tile_side ? tile<false> : tile<true>)(count, rows, panel + from * step_words, target + i * ld, ld, add,
+          (height - i > tile_side ? tile<false> : tile<true>)(count, rows, panel + from * step_words, before, direct && last ? result : strip,
                                                               least(side, height - i), last ? &wanted : nullptr);
         }
         from += count;
