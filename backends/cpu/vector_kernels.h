@@ -104,6 +104,14 @@ struct NormTable {
   void (*adamw)(const AdamWArgs<T>& args);
 };
 
+struct RandomTable {
+  /// The four words of each of `count` blocks of a stream from `first` on (core/random.h); out has room for random_slack more words.
+  void (*words)(std::uint64_t seed, std::uint64_t stream, std::uint64_t first, std::int64_t count, std::uint32_t* out);
+  /// out[i] = 0 where words[i] < below, else scale.
+  void (*keep)(std::int64_t n, const std::uint32_t* words, std::uint32_t below, float scale, float* out);
+};
+constexpr std::int64_t random_slack = 64;
+
 template <template <class> class Table>
 struct ForFloats {
   Table<float> f32;
@@ -124,5 +132,6 @@ NORMA_DECLARE_KERNELS(ElementwiseKernels, elementwise_kernels)
 NORMA_DECLARE_KERNELS(CopyTable, copy_kernels)
 NORMA_DECLARE_KERNELS(ReduceKernels, reduce_kernels)
 NORMA_DECLARE_KERNELS(NormKernels, norm_kernels)
+NORMA_DECLARE_KERNELS(RandomTable, random_kernels)
 
 }  // namespace norma::cpu
