@@ -32,7 +32,7 @@ struct Placed {
 template <class T>
 Placed<T> place(Index batch, Index heads, Index tokens, Index width, Index gap, Index which) {
   Placed<T> x;
-  x.memory.assign(static_cast<std::size_t>(batch * tokens * gap * heads * width), T{-7});
+  x.memory.assign(static_cast<std::size_t>(batch * tokens * gap * heads * width), static_cast<T>(-7.0f));
   const Index row = gap * heads * width;
   x.view.layout = Layout({batch, heads, tokens, width}, {tokens * row, width, row, 1}, 0);
   x.view.data = x.memory.data() + which * heads * width;
@@ -53,7 +53,7 @@ void draw(Placed<T>& x, std::uint64_t stream, double size) {
 
 template <class T>
 View contiguous_view(std::vector<T>& memory, const Shape& shape) {
-  memory.assign(static_cast<std::size_t>(shape.numel()), T{55});
+  memory.assign(static_cast<std::size_t>(shape.numel()), static_cast<T>(55));
   return {memory.data(), Layout(shape), dtype_of<T>()};
 }
 
@@ -95,7 +95,7 @@ struct Problem {
 template <class T>
 struct Results {
   Placed<T> out, dq, dk, dv;
-  std::vector<T> lse;
+  std::vector<std::conditional_t<sizeof(T) == 2, float, T>> lse;
   std::vector<double> stats;
 
   explicit Results(const ProblemSizes& s) {
@@ -137,7 +137,7 @@ double error(const Placed<T>& got, const Placed<U>& wanted) {
     for (Index h = 0; h < s[1]; ++h)
       for (Index i = 0; i < s[2]; ++i)
         for (Index c = 0; c < s[3]; ++c) {
-          const double g = got.at(b, h, i, c), w = wanted.at(b, h, i, c);
+          const auto g = static_cast<double>(got.at(b, h, i, c)), w = static_cast<double>(wanted.at(b, h, i, c));
           if (std::isnan(g)) return HUGE_VAL;
           worst = std::max(worst, std::abs(g - w));
           size = std::max(size, std::abs(w));

@@ -6,6 +6,7 @@
 
 #include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
+#include "backends/cpu/tile_products.h"
 #include "checks/scorings.h"
 #include "tests/attention_problem.h"
 
@@ -71,7 +72,7 @@ Results<double> by_loops(const Problem<T>& p) {
           const auto column = static_cast<Index>(j);
           if (!(seen[j] = p.visible(b, i, column))) continue;
           ++count;
-          for (Index c = 0; c < z.d; ++c) s[j] += static_cast<double>(p.q.at(b, h, i, c)) * p.k.at(b, h, column, c);
+          for (Index c = 0; c < z.d; ++c) s[j] += static_cast<double>(p.q.at(b, h, i, c)) * static_cast<double>(p.k.at(b, h, column, c));
           s[j] *= scale;
           top = std::max(top, s[j]);
         }
@@ -90,7 +91,7 @@ Results<double> by_loops(const Problem<T>& p) {
           const auto index = static_cast<std::uint64_t>(((b * z.heads + h) * z.rows + i) * z.keys) + j;
           if (z.dropout > 0) keep[j] = RandomStream{3, 0x123456789abcull}.word(index) >= z.dropout * 0x1p32 ? keep_scale : 0;
           for (Index c = 0; c < z.e; ++c) {
-            const double v = p.v.at(b, h, static_cast<Index>(j), c), g = p.dout.at(b, h, i, c);
+            const auto v = static_cast<double>(p.v.at(b, h, static_cast<Index>(j), c)), g = static_cast<double>(p.dout.at(b, h, i, c));
             r.out.at(b, h, i, c) += keep[j] * a[j] * v;
             r.dv.at(b, h, static_cast<Index>(j), c) += keep[j] * a[j] * g;
             da[j] += keep[j] * g * v;
@@ -101,8 +102,8 @@ Results<double> by_loops(const Problem<T>& p) {
           if (!seen[j]) continue;
           ds[j] = slope[j] * (da[j] - (normalized ? delta : 0));
           for (Index c = 0; c < z.d; ++c) {
-            r.dq.at(b, h, i, c) += scale * ds[j] * p.k.at(b, h, static_cast<Index>(j), c);
-            r.dk.at(b, h, static_cast<Index>(j), c) += scale * ds[j] * p.q.at(b, h, i, c);
+            r.dq.at(b, h, i, c) += scale * ds[j] * static_cast<double>(p.k.at(b, h, static_cast<Index>(j), c));
+            r.dk.at(b, h, static_cast<Index>(j), c) += scale * ds[j] * static_cast<double>(p.q.at(b, h, i, c));
           }
           // column j of the Jacobian: slope_j (delta_ij - a_i)
           stat(AttentionStat::jac2) += normalized ? slope[j] * slope[j] * (a2 - a[j] * a[j] + (1 - a[j]) * (1 - a[j]))
@@ -226,8 +227,8 @@ TEST_CASE("fused attention: watching changes no bit, nor does the number of thre
   const int before = cpu::threads();
   for (const auto& [name, scoring] : scorings()) {
     const Problem<float> p({2, 3, 65, 65, 32, 32, false, true, 0.2}, scoring);
-    const Problem<float> q({1, 2, 530, 600, 8, 8, true}, scoring);
-    for (const Problem<float>* problem : {&p, &q}) {
+    const Problem<float> q({1, 2, 530, 600, 8, 8, true}, scoring), r({1, 3, 200, 210, 64, 48}, scoring);
+    for (const Problem<float>* problem : {&p, &q, &r}) {
       cpu::set_threads(1);
       const Results<float> silent = by_kernels(*problem, false), one = by_kernels(*problem, true);
       const auto same = [](const Results<float>& a, const Results<float>& b) {
@@ -265,6 +266,43 @@ TEST_CASE("fused attention on every instruction set of this processor", "[attent
     check<float>(isa, {1, 1, 197, 197, 64, 64, true, false, 0.1}, scorings()[5].second);
   }
   cpu::set_isa(before);
+}
+
+TEST_CASE("fused attention on tiles of AMX, at every size", "[attention_cpu]") {
+  if (!NORMA_BF16_KERNELS(tile_products)) SUCCEED("this processor or instruction set has none");
+  const cpu::TilesEverywhere everywhere;
+  std::uint64_t stream = 100;  // the problems of the first test
+  for (const auto& [name, scoring] : scorings()) {
+    for (const ProblemSizes& s : random_sizes(++stream, 8)) check<float>(name, s, scoring);
+    check<float>(name, {1, 1, 197, 197, 64, 64, true, false, 0.1}, scoring);
+  }
+  for (const auto& [name, scoring] : {scorings()[0], scorings()[5], scorings()[10]}) {
+    check<float>(name, {1, 1, 600, 523, 8, 8}, scoring);
+    check<float>(name, {1, 1, 523, 600, 7, 9, true, true, 0.1}, scoring);
+    check<float>(name, {1, 1, 600, 530, 16, 3, true}, scoring);
+    check<float>(name, {1, 1, 330, 520, 128, 96, true}, scoring);
+  }
+}
+
+TEST_CASE("fused attention on bf16: the products of what is given are exact, by tiles as by multiply-adds", "[attention_cpu]") {
+  std::uint64_t stream = 600;
+  for (const auto& [name, scoring] : scorings()) {
+    for (const ProblemSizes& s : random_sizes(++stream, 4)) {
+      const Problem<bf16> p(s, scoring);
+      const Results<bf16> plain = by_kernels(p, true);
+      const cpu::TilesEverywhere everywhere;
+      const Results<bf16> tiled = by_kernels(p, true);
+      INFO(name << ": rows " << s.rows << ", keys " << s.keys << ", d " << s.d << ", e " << s.e);
+      // Statistics and results before they are rounded come from sums in f32, of weights that have 16 bits at least; a result may fall on
+      // the other side of a bf16's rounding, an ulp of 2^-8 away.
+      CHECK(error(tiled.out, plain.out) <= 0x1p-7);
+      CHECK(error(tiled.dq, plain.dq) <= 0x1p-7);
+      CHECK(error(tiled.dk, plain.dk) <= 0x1p-7);
+      CHECK(error(tiled.dv, plain.dv) <= 0x1p-7);
+      const auto different = statistics_differ(tiled.stats, plain.stats, 1e-4 * (1 + scoring.degree()));
+      if (different) FAIL_CHECK(*different);
+    }
+  }
 }
 
 TEST_CASE("fused attention declines what it does not cover", "[attention_cpu]") {

@@ -1,5 +1,6 @@
 // The verbs attention and attention_backward: checks whether the fused kernels cover the case, and runs them head by head.
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -8,12 +9,15 @@
 #include "backends/cpu/attention_linear.h"
 #include "backends/cpu/bf16_rows.h"
 #include "backends/cpu/cpu_backend.h"
+#include "backends/cpu/gemm.h"
 #include "backends/cpu/parallel.h"
+#include "backends/cpu/tile_products.h"
 
 namespace norma::cpu {
 namespace {
 
 constexpr int work_slot = 8, stats_slot = 9, wide_slot = 10;
+std::atomic<bool> tiles_everywhere{false};
 
 /// Tasks of the forward pass for one head: long sequences with few heads get several, of 512 rows or so at least: each packs all keys.
 Index pieces_of(Index rows, Index heads) {
@@ -72,6 +76,17 @@ bool covered(const Attention& a, std::initializer_list<const View*> tensors) {
   return a.dropout >= 0 && a.dropout < 1;
 }
 
+/// AMX's products, where they are and pay: packing an element of the scores costs as much as some 20 multiply-adds, less of what was bf16;
+/// the forward pass holds whole rows of scores and all keys and values in the second-level cache.
+template <class Head>
+const TileProducts* tiles_for(const Head& h, bool forward) {
+  if (gemm_provider() != GemmProvider::own) return nullptr;
+  if (tiles_everywhere) return NORMA_BF16_KERNELS(tile_products);
+  const Index seen = h.causal ? h.keys / 2 : h.keys, width = h.d + h.e;
+  if (h.from_bf16 ? seen < 96 || width < 32 : seen < 192 || width < 96) return nullptr;
+  return forward && h.keys > 1536 ? nullptr : NORMA_BF16_KERNELS(tile_products);
+}
+
 /// Everything that is the same for all heads.
 template <class T, class Head>
 void describe(const Attention& a, const View& q, const View& k, const View& v, Head& head) {
@@ -121,6 +136,7 @@ void describe(const Attention& a, const View& q, const View& k, const View& v, H
   head.stream = a.stream.stream;
   head.stats = nullptr;
   head.small = a.small;
+  head.from_bf16 = q.dtype == DType::bf16;
 }
 
 /// The parts that differ between heads.
@@ -195,6 +211,7 @@ void forward(const AttentionForward& a, std::int64_t (*work)(const AttentionHead
              void (*run)(const AttentionHeadForward<T>&)) {
   AttentionHeadForward<T> all{};
   describe<T>(a, a.q, a.k, a.v, all);
+  if constexpr (sizeof(T) == 4) all.tiles = tiles_for(all, true);
   all.out_row = a.out.layout.stride(2);
   const Index heads = a.q.shape()[1], count = a.q.shape()[0] * heads;
   const Index pieces = pieces_of(all.rows, count);
@@ -228,6 +245,7 @@ void backward(const AttentionBackward& a, std::int64_t (*work)(const AttentionHe
               void (*run)(const AttentionHeadBackward<T>&)) {
   AttentionHeadBackward<T> all{};
   describe<T>(a, a.q, a.k, a.v, all);
+  if constexpr (sizeof(T) == 4) all.tiles = tiles_for(all, false);
   all.dout_row = a.dout.layout.stride(2);
   all.dq_row = a.dq.layout.stride(2);
   all.dk_row = a.dk.layout.stride(2);
@@ -255,6 +273,9 @@ void backward(const AttentionBackward& a, std::int64_t (*work)(const AttentionHe
 }
 
 }  // namespace
+
+TilesEverywhere::TilesEverywhere() { tiles_everywhere = true; }
+TilesEverywhere::~TilesEverywhere() { tiles_everywhere = false; }
 
 bool CpuBackend::attention(const AttentionForward& a) {
   if (!covered(a, {&a.q, &a.k, &a.v, &a.out})) return false;

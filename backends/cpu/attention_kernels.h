@@ -8,6 +8,8 @@
 
 namespace norma::cpu {
 
+struct TileProducts;
+
 /// The element-wise function of the scores; powers are monomials with their own code.
 enum class Phi : std::int32_t { softmax, power1, power2, power3, power4, polynomial, sigmoid, relu };
 enum class RowScale : std::int32_t { constant, inverse_sqrt_visible, inverse_visible };
@@ -39,6 +41,9 @@ struct AttentionHead {
   double* stats;  // one double per AttentionStat, overwritten (backward: only the two gradients); null: not measured
   double small;   // threshold of |a|
   void* work;     // scratch of work_bytes(head), 64-byte aligned
+
+  const TileProducts* tiles;  // what multiplies, f32 only; null: the kernels' own products
+  bool from_bf16;             // q, k, v and dout were bf16
 };
 
 template <class T>

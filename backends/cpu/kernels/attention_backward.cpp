@@ -1,105 +1,11 @@
 // Attention backward for one head: scores and dA = dO V^T are computed again, block by block, and turned in place into A and
 // dS; five small products make dQ, dK and dV. Element-wise kinds need nothing from the forward pass and nothing along a row;
 // normalised ones the log-sum-exp (softmax) and delta = rowsum(dO o O) = rowsum(A o dA), which holds with dropout too.
-#include "backends/cpu/kernels/attention_dropout.h"
-#include "backends/cpu/kernels/attention_sums.h"
+#include "backends/cpu/kernels/attention_backward_tiles.h"
+#include "backends/cpu/kernels/attention_differentiate.h"
 
 namespace norma::cpu::NORMA_ISA {
 namespace {
-
-/// A tile of rows of scores and of dA, columns [column, column + columns), turned into A and scale * dS in place.
-template <class T>
-struct Tile {
-  T *p, *g;
-  Int ld;
-  Int first;  // global number of the first row
-  int rows;
-  Int column, columns;
-  Int clear_to;
-};
-
-/// The statistics of one head.
-template <class T>
-struct Gradients {
-  WideSum<T> a2, s2;
-};
-
-/// Per row: the log-sum-exp (softmax) or unused, and delta.
-template <class T, Phi phi, bool normalize, bool measure>
-void differentiate(const Sight<T>& sight, const Tile<T>& tile, const T* lse, const T* delta, T* keep, std::uint32_t* words,
-                   Gradients<T>* sums) {
-  using V = Vec<T>;
-  const AttentionHead<T>& h = sight.head;
-  const Weight<T, phi> weight(h);
-  const T scale = static_cast<T>(h.scale);
-  V a2{}, s2{};
-  for (int m = 0; m < tile.rows; ++m) {
-    T *p = tile.p + m * tile.ld, *g = tile.g + m * tile.ld;
-    const Row<T> row = sight.row(tile.first + m, tile.column, tile.columns);
-    if (h.drop) {
-      const Int first = (tile.first + m) * h.keys + tile.column;
-      draw_keep(h, h.first_index + static_cast<std::uint64_t>(first), row.length, keep, words);
-      multiply_by(keep, row.length, g);
-    }
-    auto finish = [&](Int j, auto visible, V a, V da, V ds) __attribute__((always_inline)) {
-      ds = visible.keep(ds);
-      store(p + j, visible.keep(a));
-      store(g + j, ds * scale);
-      if constexpr (measure) {
-        const V seen = visible.keep(da);
-        a2 = fma(seen, seen, a2);
-        s2 = fma(ds, ds, s2);
-      }
-    };
-    if constexpr (phi == Phi::softmax) {
-      const T shift = lse[m], d = delta[m];
-      for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
-        const V a = exp_fast(load(p + j) - shift), da = load(g + j);
-        finish(j, visible, a, da, a * (da - d));
-      });
-    } else if constexpr (normalize) {
-      V sum{};
-      for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
-        sum += visible.keep(weight.value(load(p + j), T{1}));
-      });
-      const T total = sum_lanes(sum), inverse = total != 0 ? 1 / total : 1, d = delta[m];
-      for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
-        const V s = load(p + j), da = load(g + j), f = weight.value(s, T{1});
-        finish(j, visible, f * inverse, da, weight.derivative(s, f, T{1}) * inverse * (da - d));
-      });
-    } else {
-      for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
-        const V s = load(p + j), da = load(g + j), a = weight.value(s, row.factor);
-        finish(j, visible, a, da, da * weight.derivative(s, a, row.factor));
-      });
-    }
-    if (h.drop) multiply_by(keep, row.length, p);
-    clear(p, round_up(row.length, lanes<T>), tile.clear_to);
-    clear(g, round_up(row.length, lanes<T>), tile.clear_to);
-    if constexpr (measure) {
-      if (m + 1 == tile.rows || row.length > columns_between_widenings) {
-        sums->a2.add(a2), sums->s2.add(s2);
-        a2 = s2 = V{};
-      }
-    }
-  }
-}
-
-/// delta[m] = sum over the row of out * dout.
-template <class T>
-void row_products(const AttentionHeadBackward<T>& h, Int first, int rows, T* delta) {
-  constexpr int L = lanes<T>;
-  Vec<T> lane[row_slots] = {};
-  for (int m = 0; m < rows; ++m) {
-    const T *x = h.out + (first + m) * h.out_row, *y = h.dout + (first + m) * h.dout_row;
-    Vec<T> sum{};
-    Int c = 0;
-    for (; c + L <= h.e; c += L) sum = fma(load(x + c), load(y + c), sum);
-    if (c < h.e) sum = fma(load_n(x + c, static_cast<int>(h.e - c)), load_n(y + c, static_cast<int>(h.e - c)), sum);
-    lane[m] = sum;
-  }
-  combine_each(lane, delta, Plus{});
-}
 
 /// How the keys and rows are cut, and with them the scratch memory of one call.
 template <class T>
@@ -138,34 +44,9 @@ struct Plan {
 };
 
 template <class T>
-using Differentiate = void (*)(const Sight<T>&, const Tile<T>&, const T* lse, const T* delta, T* keep, std::uint32_t* words,
-                               Gradients<T>*);
-
-template <class T, bool measure>
-Differentiate<T> differentiate_of(const AttentionHead<T>& h) {
-  const bool n = h.normalize;
-  if constexpr (sizeof(T) == 4) {  // f64 is for checking: its powers are polynomials like any other
-    switch (h.phi) {
-      case Phi::power1: return differentiate<T, Phi::power1, false, measure>;
-      case Phi::power2:
-        return n ? differentiate<T, Phi::power2, true, measure> : differentiate<T, Phi::power2, false, measure>;
-      case Phi::power3: return differentiate<T, Phi::power3, false, measure>;
-      case Phi::power4:
-        return n ? differentiate<T, Phi::power4, true, measure> : differentiate<T, Phi::power4, false, measure>;
-      default: break;
-    }
-  }
-  switch (h.phi) {
-    case Phi::softmax: return differentiate<T, Phi::softmax, true, measure>;
-    case Phi::sigmoid: return differentiate<T, Phi::sigmoid, false, measure>;
-    case Phi::relu: return differentiate<T, Phi::relu, false, measure>;
-    default:
-      return n ? differentiate<T, Phi::polynomial, true, measure> : differentiate<T, Phi::polynomial, false, measure>;
-  }
-}
-
-template <class T>
 void backward(const AttentionHeadBackward<T>& h) {
+  if constexpr (has_tiles<T>)
+    if (h.tiles) return backward_on_tiles(h);
   constexpr Int W = panel_width<T>;
   constexpr int L = lanes<T>;
   const Plan<T> plan(h);
@@ -248,6 +129,8 @@ void backward(const AttentionHeadBackward<T>& h) {
 
 template <class T>
 Int work_bytes(const AttentionHeadBackward<T>& h) {
+  if constexpr (has_tiles<T>)
+    if (h.tiles) return TilePlan(h).bytes(h);
   return Plan<T>(h).bytes();
 }
 

@@ -1,118 +1,30 @@
 // Products of f32 by AMX, of operands cut in slices (slices.h).
-#include "backends/cpu/kernels/bf16/slices.h"
+#include "backends/cpu/kernels/bf16/sliced_tile.h"
 
 namespace norma::cpu::NORMA_ISA {
 namespace {
 
 #if defined(__AMX_BF16__)
+constexpr int64_t step_words = 3 * slice_words;
+
 Word* words(float* p) { return reinterpret_cast<Word*>(p); }
 const Word* words(const float* p) { return reinterpret_cast<const Word*>(p); }
-NORMA_INLINE int64_t steps_of(int64_t k) { return (k + step_k - 1) / step_k; }
 
 void pack_b(int64_t k, int64_t n, Matrix<const float> b, bool through_gelu, float* panels) {
-  Word* out = words(panels);
-  for (int64_t j = 0; j < n; j += side, out += steps_of(k) * step_words) {
-    const Source x{b.data + j * b.col, b.col, b.row};
-    if (through_gelu)
-      pack_lines<true, true>(least(side, n - j), k, x, out);
-    else
-      pack_lines<true, false>(least(side, n - j), k, x, out);
-  }
+  const Source x{b.data, b.col, b.row};
+  if (through_gelu)
+    pack<3, true>(n, k, x, ThroughGelu{}, words(panels));
+  else
+    pack<3, true>(n, k, x, AsTheyAre{}, words(panels));
 }
 
 void pack_a(int64_t m, int64_t k, Matrix<const float> a, float* tiles, float* row_sums) {
+  const Source x{a.data, a.row, a.col};
   Word* out = words(tiles);
   for (int64_t i = 0; i < m; i += side, out += steps_of(k) * step_words) {
-    const Source x{a.data + i * a.row, a.row, a.col};
-    pack_lines<false, false>(least(side, m - i), k, x, out);
-    if (row_sums) add_lines(least(side, m - i), k, x, row_sums + i);
+    pack_lines<3, false>(least(side, m - i), k, x.at(i, 0), AsTheyAre{}, out);
+    if (row_sums) add_lines(least(side, m - i), k, x.at(i, 0), row_sums + i);
   }
-}
-
-/// Rows that are read or written when the sums of a tile are finished: asked for a few at a time while these are computed.
-struct Wanted {
-  const float *c, *other;  // other: null, or what the epilogue reads
-  int64_t ldc, ld;
-
-  NORMA_INLINE void turn(int64_t from, int64_t to) const {
-    for (int64_t i = from; i < to; ++i) {
-      for (int64_t j = 0; j < side; j += 16) __builtin_prefetch(c + i * ldc + j, 0, 2);
-      if (other)
-        for (int64_t j = 0; j < side; j += 16) __builtin_prefetch(other + i * ld + j, 0, 2);
-    }
-  }
-};
-
-/// Sums of a tile on their way: 32 columns of them, ld apart.
-template <class T>
-struct Sums {
-  T* data;
-  int64_t ld;
-};
-
-/// to = A panel (+ from unless null), for up to 32 rows, or up to 16 where `half`, and a panel of 32 columns. Whole squares are read and
-/// written.
-template <bool half>
-void tile(int64_t steps, const Word* a, const Word* b, Sums<const float> from, Sums<float> to, int64_t rows, const Wanted* wanted) {
-  // The numbers of tiles are part of the instructions: 0..3 are sums, 4 and 5 rows of a slice of A, 6 and 7 columns of one of B.
-  constexpr int line = tile_side * sizeof(Word);
-  if (from.data) {
-    const int64_t bytes = from.ld * static_cast<int64_t>(sizeof(float));
-    const float* lower = from.data + tile_side * from.ld;
-    _tile_loadd(0, from.data, bytes);
-    _tile_loadd(1, from.data + tile_side, bytes);
-    if (!half) _tile_loadd(2, lower, bytes);
-    if (!half) _tile_loadd(3, lower + tile_side, bytes);
-  } else {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-  }
-#define NORMA_ROWS(s)                               \
-  _tile_loadd(4, a + (s)*slice_words, line);        \
-  if (!half) _tile_loadd(5, a + (s)*slice_words + square, line)
-#define NORMA_COLUMNS(s)                            \
-  _tile_loadd(6, b + (s)*slice_words, line);        \
-  _tile_loadd(7, b + (s)*slice_words + square, line)
-#define NORMA_ADD()                                 \
-  _tile_dpbf16ps(0, 4, 6);                          \
-  _tile_dpbf16ps(1, 4, 7);                          \
-  if (!half) _tile_dpbf16ps(2, 5, 6);               \
-  if (!half) _tile_dpbf16ps(3, 5, 7)
-  for (int64_t s = 0; s < steps; ++s, a += step_words, b += step_words) {
-    if (wanted) wanted->turn(rows * s / steps, rows * (s + 1) / steps);
-    // The small products first; neighbours share an operand.
-    NORMA_ROWS(0);
-    NORMA_COLUMNS(2);
-    NORMA_ADD();
-    NORMA_COLUMNS(1);
-    NORMA_ADD();
-    NORMA_ROWS(1);
-    NORMA_ADD();
-    NORMA_COLUMNS(0);
-    NORMA_ADD();
-    NORMA_ROWS(2);
-    NORMA_ADD();
-    NORMA_ROWS(0);
-    NORMA_ADD();
-  }
-#undef NORMA_ROWS
-#undef NORMA_COLUMNS
-#undef NORMA_ADD
-  const int64_t bytes = to.ld * static_cast<int64_t>(sizeof(float));
-  float* lower = to.data + tile_side * to.ld;
-  _tile_stored(0, to.data, bytes);
-  _tile_stored(1, to.data + tile_side, bytes);
-  if (half) return;
-  _tile_stored(2, lower, bytes);
-  _tile_stored(3, lower + tile_side, bytes);
-}
-
-/// So many steps are computed at a time that what passes of A and B stays in the first-level cache.
-int64_t piece_steps(int64_t steps) {
-  const int64_t pieces = steps <= 4 ? 1 : (steps + 2) / 3;
-  return (steps + pieces - 1) / pieces;
 }
 
 constexpr int64_t strip_rows = 96;
@@ -126,7 +38,7 @@ void combine(int64_t count, int64_t size, const float* parts, int64_t step, floa
 
 void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, const float* panels, float* c, int64_t ldc, bool accumulate,
            const Epilogue<float>* e, const Upcoming&) {
-  const int64_t steps = steps_of(k), most = piece_steps(steps);
+  const int64_t steps = steps_of(k), most = piece_steps<3, 3>(steps);
   alignas(64) float sums[strip_rows * side];
   enter_tiles();
   for (int64_t j = 0; j < n; j += side) {
@@ -146,7 +58,7 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, const float* panels,
           const Sums<float> strip{sums + i * side, side}, result{to + i * ldc, ldc};
           const Sums<const float> before = from > 0 ? Sums<const float>{strip.data, side} : Sums<const float>{direct && accumulate ? result.data : nullptr, ldc};
           const Wanted wanted{to + i * ldc, other ? other + i * e->ld : nullptr, ldc, e ? e->ld : 0};
-          (height - i > tile_side ? tile<false> : tile<true>)(count, rows, panel + from * step_words, before, direct && last ? result : strip,
+          (height - i > tile_side ? tile<3, 3, false, false> : tile<3, 3, true, false>)(count, rows, panel + from * step_words, before, direct && last ? result : strip,
                                                               least(side, height - i), last ? &wanted : nullptr);
         }
         from += count;

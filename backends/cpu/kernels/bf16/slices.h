@@ -20,30 +20,30 @@
 namespace norma::cpu::NORMA_ISA {
 namespace {
 
-constexpr int slices = 3;
-constexpr int64_t step_k = 32, side = 32;              // elements of k in a step; rows of A or columns of B in a tile
-constexpr int square = tile_side * tile_side;          // words of one tile register
-constexpr int64_t slice_words = 2 * square;            // a slice of a step: two squares
-constexpr int64_t step_words = slices * slice_words;   // [slice][square][row or word of k][word of k or column]
+constexpr int64_t step_k = 32, side = 32;      // elements of k in a step; lines of a tile: rows of A, columns of B
+constexpr int square = tile_side * tile_side;  // words of one tile register
+constexpr int64_t slice_words = 2 * square;    // a slice of a step: two squares, [row of A or word of k][word of k or column of B]
+NORMA_INLINE int64_t steps_of(int64_t k) { return (k + step_k - 1) / step_k; }
 
 struct Pair {
   F lower, upper;  // elements i and 16 + i of k
 };
 
-/// The words of three slices.
+/// The words of the first `slices` slices.
+template <int slices>
 NORMA_INLINE void slice(Pair x, U (&words)[slices]) {
   constexpr std::uint32_t half = 0x8000u, high = 0xffff0000u;
 #pragma GCC unroll 3
   for (int s = 0; s < slices; ++s) {
-    const bool last = s + 1 == slices;
+    const bool last = s == 2;  // what is left needs no rounding
     const U lower = last ? (U)x.lower : ((U)x.lower + half) & high, upper = last ? (U)x.upper : ((U)x.upper + half) & high;
     words[s] = (lower >> 16) | (upper & high);
-    if (!last) x.lower -= (F)lower, x.upper -= (F)upper;
+    if (s + 1 < slices) x.lower -= (F)lower, x.upper -= (F)upper;
   }
 }
 
 /// Sixteen pairs of registers -> a square of each slice: pair i becomes line i, or column i where `turned`.
-template <bool turned, class Get>
+template <int slices, bool turned, class Get>
 NORMA_INLINE void slice_square(Get&& get, Word* out) {
   if constexpr (!turned) {
 #pragma GCC unroll 4
@@ -71,38 +71,57 @@ NORMA_INLINE void slice_square(Get&& get, Word* out) {
   }
 }
 
-/// One step of one tile: `count` lines (rows of A or columns of B) by `depth` elements of k, all 32 of both where they are there.
-/// Element (line, p) lies at data[line * across + p * along].
+/// An operand: element (line, p) lies at data[line * across + p * along]; lines are rows of A or columns of B, p counts k.
 struct Source {
   const float* data;
   int64_t across, along;
+  NORMA_INLINE Source at(int64_t line, int64_t p) const { return {data + line * across + p * along, across, along}; }
 };
 
-/// A copy of what is there of a step, [p][line], with zeros for the rest.
-struct Edge {
-  alignas(64) float copy[step_k * side];
-  NORMA_INLINE Source operator()(Source x, int64_t lines, int64_t depth) {
-    std::memset(copy, 0, sizeof copy);
-    for (int64_t p = 0; p < depth; ++p)
-      for (int64_t i = 0; i < lines; ++i) copy[p * side + i] = x.data[i * x.across + p * x.along];
-    return {copy, 1, side};
-  }
+/// What elements pass through before they are cut.
+struct AsTheyAre {
+  NORMA_INLINE void operator()(F (&)[2]) const {}
+};
+struct ThroughGelu {
+  NORMA_INLINE void operator()(F (&x)[2]) const { gelu(x); }
+};
+struct Times {
+  float factor;
+  NORMA_INLINE void operator()(F (&x)[2]) const { x[0] *= factor, x[1] *= factor; }
 };
 
-/// Packs a step. Words of k lie along the lines of a square of A, and across those of B.
-template <bool of_b, bool through_gelu>
-NORMA_INLINE void pack_step(Source x, Word* out) {
-  const auto pair = [&](const float* lower, int64_t upper) {
-    F both[2] = {load(lower), load(lower + upper)};
-    if (through_gelu) gelu(both);
+/// The first n elements, the others zero; n of any size.
+NORMA_INLINE F load_first(const float* p, int64_t n) {
+  const auto mask = n >= width ? 0xffffu : n > 0 ? (1u << n) - 1 : 0u;
+  return (F)_mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), p);
+}
+
+/// A step of a tile: up to 32 lines by up to 32 elements of k, zero where there are none. Words of k lie along the lines of a square of A
+/// and across those of B.
+template <int slices, bool of_b, bool whole, class Map>
+NORMA_INLINE void pack_step(Source x, int64_t lines, int64_t depth, Map map, Word* out) {
+  const auto pair = [&](const float* lower, const float* upper, int64_t n_lower, int64_t n_upper) {
+    F both[2] = {whole ? load(lower) : load_first(lower, n_lower), whole ? load(upper) : load_first(upper, n_upper)};
+    map(both);
     return Pair{both[0], both[1]};
   };
   for (int h = 0; h < 2; ++h, out += square) {
-    const float* from = x.data + h * tile_side * x.across;
+    const Source from = x.at(h * tile_side, 0);
+    const int64_t left = lines - h * tile_side;
     if (x.along == 1)
-      slice_square<of_b>([&](int i) { return pair(from + i * x.across, tile_side); }, out);
+      slice_square<slices, of_b>(
+          [&](int i) {
+            const float* p = from.data + i * x.across;
+            return pair(p, p + tile_side, i < left ? depth : 0, i < left ? depth - tile_side : 0);
+          },
+          out);
     else
-      slice_square<!of_b>([&](int i) { return pair(from + i * x.along, tile_side * x.along); }, out);
+      slice_square<slices, !of_b>(
+          [&](int i) {
+            const float* p = from.data + i * x.along;
+            return pair(p, p + tile_side * x.along, i < depth ? left : 0, i + tile_side < depth ? left : 0);
+          },
+          out);
   }
 }
 
@@ -116,23 +135,43 @@ NORMA_INLINE void fetch(Source x) {
   }
 }
 
-/// All steps of one tile of up to 32 lines. The next one follows where lines lie along k.
-template <bool of_b, bool through_gelu>
-void pack_lines(int64_t lines, int64_t k, Source x, Word* out) {
-  for (int64_t p = 0; p < k; p += step_k, out += step_words) {
+/// A copy of a step whose elements lie apart in both directions: [p][line].
+struct Gathered {
+  alignas(64) float copy[step_k * side];
+  NORMA_INLINE Source operator()(Source x, int64_t lines, int64_t depth) {
+    std::memset(copy, 0, sizeof copy);
+    for (int64_t p = 0; p < depth; ++p)
+      for (int64_t i = 0; i < lines; ++i) copy[p * side + i] = x.data[i * x.across + p * x.along];
+    return {copy, 1, side};
+  }
+};
+
+/// All steps of one tile of up to 32 lines. The next tile is asked for where lines lie along k.
+template <int slices, bool of_b, class Map>
+void pack_lines(int64_t lines, int64_t k, Source x, Map map, Word* out) {
+  for (int64_t p = 0; p < k; p += step_k, out += slices * slice_words) {
     const int64_t depth = least(step_k, k - p);
-    const Source here{x.data + p * x.along, x.across, x.along};
+    const Source here = x.at(0, p);
     if (x.along == 1)
-      fetch({here.data + side * x.across, x.across, 1});
+      fetch(here.at(side, 0));
     else if (x.across == 1)
-      fetch({here.data + step_k * x.along, 1, x.along});
-    if (lines == side && depth == step_k && (x.along == 1 || x.across == 1)) {
-      pack_step<of_b, through_gelu>(here, out);
+      fetch(here.at(0, step_k));
+    if (x.along != 1 && x.across != 1) {
+      Gathered gathered;
+      pack_step<slices, of_b, true>(gathered(here, lines, depth), side, step_k, map, out);
+    } else if (lines == side && depth == step_k) {
+      pack_step<slices, of_b, true>(here, side, step_k, map, out);
     } else {
-      Edge edge;
-      pack_step<of_b, through_gelu>(edge(here, lines, depth), out);
+      pack_step<slices, of_b, false>(here, lines, depth, map, out);
     }
   }
+}
+
+/// All tiles of an operand, one behind the other.
+template <int slices, bool of_b, class Map>
+void pack(int64_t lines, int64_t k, Source x, Map map, Word* out) {
+  for (int64_t i = 0; i < lines; i += side, out += steps_of(k) * slices * slice_words)
+    pack_lines<slices, of_b>(least(side, lines - i), k, x.at(i, 0), map, out);
 }
 
 /// sums[i] += sum over k of line i: four interleaved sums, then their tree.

@@ -1,0 +1,114 @@
+// The product of two packed tiles of slices (slices.h) by AMX.
+#pragma once
+
+#include "backends/cpu/kernels/bf16/slices.h"
+
+#if defined(__AMX_BF16__)
+namespace norma::cpu::NORMA_ISA {
+namespace {
+
+/// Rows that are read or written when the sums of a tile are finished: asked for a few at a time while these are computed.
+struct Wanted {
+  const float *c, *other;  // other: null, or what the epilogue reads
+  int64_t ldc, ld;
+
+  NORMA_INLINE void turn(int64_t from, int64_t to) const {
+    for (int64_t i = from; i < to; ++i) {
+      for (int64_t j = 0; j < side; j += 16) __builtin_prefetch(c + i * ldc + j, 0, 2);
+      if (other)
+        for (int64_t j = 0; j < side; j += 16) __builtin_prefetch(other + i * ld + j, 0, 2);
+    }
+  }
+};
+
+/// Sums of a tile on their way: 32 columns of them, ld apart.
+template <class T>
+struct Sums {
+  T* data;
+  int64_t ld;
+};
+
+/// to = A B (+ from unless null), A in `left` slices and B in `right`: three and three, or no more than two and one of the other. Up to 32
+/// rows and columns, of which `low` leaves out the rows from 16 on, and `narrow` the columns. Whole squares are read and written.
+template <int left, int right, bool low, bool narrow>
+void tile(int64_t steps, const Word* a, const Word* b, Sums<const float> from, Sums<float> to, int64_t rows, const Wanted* wanted) {
+  static_assert((left == 3 && right == 3) || left + right <= 3);
+  // The numbers of tiles are part of the instructions: 0..3 are sums, 4 and 5 rows of a slice of A, 6 and 7 columns of one of B.
+  constexpr int line = tile_side * sizeof(Word);
+  if (from.data) {
+    const int64_t bytes = from.ld * static_cast<int64_t>(sizeof(float));
+    const float* below = from.data + tile_side * from.ld;
+    _tile_loadd(0, from.data, bytes);
+    if (!narrow) _tile_loadd(1, from.data + tile_side, bytes);
+    if (!low) _tile_loadd(2, below, bytes);
+    if (!low && !narrow) _tile_loadd(3, below + tile_side, bytes);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+#define NORMA_ROWS(s)                        \
+  _tile_loadd(4, a + (s)*slice_words, line); \
+  if (!low) _tile_loadd(5, a + (s)*slice_words + square, line)
+#define NORMA_COLUMNS(s)                     \
+  _tile_loadd(6, b + (s)*slice_words, line); \
+  if (!narrow) _tile_loadd(7, b + (s)*slice_words + square, line)
+#define NORMA_ADD()                         \
+  _tile_dpbf16ps(0, 4, 6);                  \
+  if (!narrow) _tile_dpbf16ps(1, 4, 7);     \
+  if (!low) _tile_dpbf16ps(2, 5, 6);        \
+  if (!low && !narrow) _tile_dpbf16ps(3, 5, 7)
+  for (int64_t s = 0; s < steps; ++s, a += left * slice_words, b += right * slice_words) {
+    if (wanted) wanted->turn(rows * s / steps, rows * (s + 1) / steps);
+    // The small products first; neighbours share an operand.
+    if constexpr (left == 3) {
+      NORMA_ROWS(0);
+      NORMA_COLUMNS(2);
+      NORMA_ADD();
+      NORMA_COLUMNS(1);
+      NORMA_ADD();
+      NORMA_ROWS(1);
+      NORMA_ADD();
+      NORMA_COLUMNS(0);
+      NORMA_ADD();
+      NORMA_ROWS(2);
+      NORMA_ADD();
+      NORMA_ROWS(0);
+      NORMA_ADD();
+    } else {
+      NORMA_ROWS(left - 1);
+      NORMA_COLUMNS(right - 1);
+      NORMA_ADD();
+      if constexpr (left == 2) {
+        NORMA_ROWS(0);
+        NORMA_ADD();
+      }
+      if constexpr (right == 2) {
+        NORMA_COLUMNS(0);
+        NORMA_ADD();
+      }
+    }
+  }
+#undef NORMA_ROWS
+#undef NORMA_COLUMNS
+#undef NORMA_ADD
+  const int64_t bytes = to.ld * static_cast<int64_t>(sizeof(float));
+  float* below = to.data + tile_side * to.ld;
+  _tile_stored(0, to.data, bytes);
+  if (!narrow) _tile_stored(1, to.data + tile_side, bytes);
+  if (!low) _tile_stored(2, below, bytes);
+  if (!low && !narrow) _tile_stored(3, below + tile_side, bytes);
+}
+
+/// So many steps are computed at a time that what passes of A and B stays in the first-level cache.
+template <int left, int right>
+int64_t piece_steps(int64_t steps) {
+  constexpr int64_t most = 18 / (left + right);
+  const int64_t pieces = steps <= most + 1 ? 1 : (steps + most - 1) / most;
+  return (steps + pieces - 1) / pieces;
+}
+
+}  // namespace
+}  // namespace norma::cpu::NORMA_ISA
+#endif

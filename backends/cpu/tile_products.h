@@ -1,0 +1,49 @@
+// Small matrix products by AMX on packed operands, for attention: a block of scores or weights is packed once and multiplied where it
+// is needed. Operands are f32 cut in slices of bf16 (kernels/bf16/slices.h). Included by files that are compiled once per instruction set.
+#pragma once
+
+#include <cstdint>
+
+#include "backends/cpu/isa.h"
+
+namespace norma::cpu {
+
+/// Element (line, p) of an operand lies at data[line * across + p * along], one of which is 1. Lines are rows of a left operand or
+/// columns of a right one; p counts what is summed over.
+struct TileSource {
+  const float* data;
+  std::int64_t across, along;
+};
+
+/// Packed: 32 lines take `tile` words. Slices: 3 have all of an f32, 2 have 16 bits of it, 1 has all of a bf16.
+struct TileOperand {
+  std::uint32_t* words;
+  std::int64_t tile;
+  int slices;
+};
+
+struct TileProducts {
+  /// Words of 32 lines with k elements each.
+  static constexpr std::int64_t words_of_tile(std::int64_t k, int slices) { return (k + 31) / 32 * 512 * slices; }
+
+  /// `lines` by k elements, times factor, padded with zeros to whole tiles.
+  void (*pack_left)(std::int64_t lines, std::int64_t k, TileSource x, float factor, TileOperand to);
+  void (*pack_right)(std::int64_t lines, std::int64_t k, TileSource x, float factor, TileOperand to);
+  /// c[m, n] = left right, summed over the first k elements (+ c where `add`). Written in whole squares of 16 by 16. Slices: 3 and 3, or
+  /// together no more than 3.
+  void (*multiply)(std::int64_t m, std::int64_t n, std::int64_t k, TileOperand left, TileOperand right, float* c, std::int64_t ld,
+                   bool add);
+};
+
+/// Null without AMX.
+NORMA_DECLARE_BF16_KERNELS(TileProducts* const, tile_products)
+
+/// While one lives, attention multiplies on tiles at every size, also where it does not pay: for tests.
+class TilesEverywhere {
+ public:
+  TilesEverywhere();
+  ~TilesEverywhere();
+  TilesEverywhere(const TilesEverywhere&) = delete;
+};
+
+}  // namespace norma::cpu
