@@ -84,6 +84,7 @@ Plan make_plan(const GemmTable<T>& t, int64_t m, int64_t n, int64_t k) {
   const int64_t most = std::max<int64_t>(1, work >> 18);  // a task is worth some microseconds
   if (k >= 1024 && m < 2048 && k >= 2 * std::max(m, n)) {
     p.share_b = false;
+    if (t.sliced) p.k_piece = 256;  // C of a task stays in the second-level cache beside what is packed
     p.rows = ceil_div(m, 768);
     p.columns = ceil_div(n, 384);
     const int64_t want = std::min<int64_t>(8, most);
