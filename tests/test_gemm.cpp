@@ -247,6 +247,59 @@ TEMPLATE_TEST_CASE("gemm: the same bits with any number of threads", "[gemm][thr
   }
 }
 
+TEST_CASE("gemm: slices are as exact as multiply-adds, also over many magnitudes", "[gemm]") {
+  // Without AMX both are multiply-adds, and equal.
+  RestoreSettings restore;
+  const int64_t m = 96, n = 80;
+  for (const int64_t k : {32, 192, 768, 3000})
+    for (const int magnitudes : {0, 10, 40}) {
+      auto a = noise<float>(m * k, 1), b = noise<float>(k * n, 2);
+      std::mt19937 engine(3);
+      for (auto* x : {&a, &b})
+        for (float& f : *x) f = std::ldexp(f, magnitudes ? static_cast<int>(engine() % static_cast<unsigned>(magnitudes)) - magnitudes / 2 : 0);
+      const auto root_mean_square = [&](GemmProvider provider) {
+        set_gemm_provider(provider);
+        std::vector<float> c(static_cast<std::size_t>(m * n));
+        gemm<float>(m, n, k, {a.data(), k, 1}, {b.data(), n, 1}, c.data(), n);
+        double squares = 0;
+        for (int64_t i = 0; i < m; ++i)
+          for (int64_t j = 0; j < n; ++j) {
+            double sum = 0, size = 0;
+            for (int64_t p = 0; p < k; ++p) {
+              const double term = static_cast<double>(a[i * k + p]) * b[p * n + j];
+              sum += term, size += term * term;
+            }
+            const double error = (c[i * n + j] - sum) / std::sqrt(size);
+            squares += error * error;
+          }
+        return std::sqrt(squares / static_cast<double>(m * n));
+      };
+      const double sliced = root_mean_square(GemmProvider::own), fma = root_mean_square(GemmProvider::fma);
+      INFO("k " << k << ", magnitudes " << magnitudes << ": slices " << sliced << ", multiply-adds " << fma);
+      // Where few terms of a sum are much larger than the others, all that counts is how these few are rounded.
+      CHECK(sliced <= (magnitudes > 10 ? 1.25 : 1) * fma);
+    }
+}
+
+TEST_CASE("gemm: what is not finite, and what is tiny", "[gemm]") {
+  const int64_t m = 96, n = 96, k = 64;
+  const float inf = std::numeric_limits<float>::infinity();
+  auto a = noise<float>(m * k, 1), b = noise<float>(k * n, 2);
+  a[3 * k + 5] = inf, a[7 * k + 9] = std::nanf(""), a[11 * k] = 3e38f;
+  for (int64_t p = 0; p < k; ++p) a[13 * k + p] *= 1e-30f, a[17 * k + p] *= 1e-38f;
+  std::vector<float> c(static_cast<std::size_t>(m * n));
+  gemm<float>(m, n, k, {a.data(), k, 1}, {b.data(), n, 1}, c.data(), n);
+  for (int64_t j = 0; j < n; ++j) {
+    CHECK(!std::isfinite(c[3 * n + j]));
+    CHECK(std::isnan(c[7 * n + j]));
+    for (const int64_t i : {0, 11, 13, 17}) {
+      double sum = 0, size = 0;
+      for (int64_t p = 0; p < k; ++p) sum += static_cast<double>(a[i * k + p]) * b[p * n + j], size += std::abs(static_cast<double>(a[i * k + p]) * b[p * n + j]);
+      CHECK(std::abs(c[i * n + j] - sum) <= 1e-6 * size + static_cast<double>(k) * 0x1p-126);
+    }
+  }
+}
+
 TEST_CASE("gemm: strides do not change the order of the sum", "[gemm]") {
   // The same numbers dense, transposed and spread out give the same bits.
   const int64_t m = 130, n = 90, k = 1300;
