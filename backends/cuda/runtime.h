@@ -15,6 +15,8 @@ class Runtime {
   /// The stream that all work of a backend goes to, in order.
   virtual void* stream() = 0;
   virtual unsigned multiprocessors() const = 0;
+  /// The most shared memory that a block may ask for.
+  virtual std::size_t block_shared_bytes() const = 0;
 
   // Device memory, at least 256-byte aligned; null when there is none left.
   virtual void* allocate(std::size_t bytes) = 0;

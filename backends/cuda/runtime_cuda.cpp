@@ -80,6 +80,7 @@ class DeviceRuntime : public Runtime {
            properties.minor);
     name_ = properties.name;
     multiprocessors_ = static_cast<unsigned>(properties.multiProcessorCount);
+    block_shared_bytes_ = properties.sharedMemPerBlockOptin;
     here("cudaSetDevice");
     check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
     for (cudaEvent_t& event : events_)
@@ -96,6 +97,7 @@ class DeviceRuntime : public Runtime {
     return stream_;
   }
   unsigned multiprocessors() const override { return multiprocessors_; }
+  std::size_t block_shared_bytes() const override { return block_shared_bytes_; }
   void* allocate(std::size_t bytes) override {
     here("cudaSetDevice");
     void* block = nullptr;
@@ -147,6 +149,7 @@ class DeviceRuntime : public Runtime {
   int device_;
   std::string name_;
   unsigned multiprocessors_ = 0;
+  std::size_t block_shared_bytes_ = 0;
   cudaStream_t stream_ = nullptr;
   cudaEvent_t events_[2] = {};
 };
