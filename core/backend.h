@@ -199,6 +199,23 @@ class Backend {
   virtual void sum_of_squares(std::span<const View> xs, const View& out) = 0;
   virtual void adamw(const AdamW& args) = 0;
 
+  /// A way for batches to reach the device while it computes: slots of two buffers each, one on the host and one on the device. One
+  /// thread fills and sends, another takes and gives back; a slot goes round fill, send, take, give back, and may be filled and sent again
+  /// instead of being taken. Neither send nor take waits for the device.
+  struct Feed {
+    virtual ~Feed() = default;
+    /// The host's buffer, to be written; waits until what was last sent from it has arrived.
+    virtual void* fill(int slot) = 0;
+    /// Starts the copy to the device, which begins once the work that read the device's buffer is done.
+    virtual void send(int slot) = 0;
+    /// The device's buffer, for work asked for from now on: it begins once the copy has arrived.
+    virtual void* take(int slot) = 0;
+    /// The work asked for so far is the last that reads the device's buffer.
+    virtual void give_back(int slot) = 0;
+  };
+  /// nullptr: what is uploaded is there at once, or arrives in order with the work.
+  virtual std::unique_ptr<Feed> feed(int /*slots*/, std::size_t /*bytes*/) { return nullptr; }
+
   /// A step recorded once and replayed (CUDA graphs); nullptr: run eagerly.
   struct Graph {
     virtual ~Graph() = default;

@@ -103,6 +103,28 @@ TEST_CASE("broken rules are refused", "[cuda_emulator]") {
   CHECK(std::isnan(out[5]));  // not there yet
 }
 
+TEST_CASE("copies beside the work arrive when an event is waited for, not before, and read the host's memory then", "[cuda_emulator]") {
+  const std::unique_ptr<Runtime> runtime = make_runtime(0);
+  using Lane = Runtime::Lane;
+  const auto first = runtime->make_event(), second = runtime->make_event();
+  int host[2] = {1, 2}, device[2] = {0, 0};
+  runtime->wait(*first);  // not recorded: nothing stands before it
+  runtime->send_to_device(&device[0], &host[0], sizeof(int));
+  runtime->record(*first, Lane::copies);
+  runtime->send_to_device(&device[1], &host[1], sizeof(int));
+  runtime->record(*second, Lane::copies);
+  runtime->synchronize();  // of the work alone
+  CHECK(device[0] == 0);
+  runtime->order(Lane::copies, *first);
+  CHECK(device[0] == 0);
+  host[0] = 3;  // too early: the copy has not been waited for
+  runtime->order(Lane::work, *first);
+  CHECK(device[0] == 3);
+  CHECK(device[1] == 0);
+  runtime->wait(*second);
+  CHECK(device[1] == 2);
+}
+
 TEST_CASE("Divider divides", "[cuda_emulator]") {
   for (std::uint32_t d : {1u, 2u, 3u, 5u, 7u, 12u, 31u, 641u, 65535u, 65536u, 65537u, 1000003u, 0x3fffffffu, 0x40000000u, 0x7fffffffu}) {
     const Divider divider(d);

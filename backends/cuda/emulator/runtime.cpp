@@ -1,8 +1,11 @@
-// The machine without a device: host memory, a stream that does its work at once or keeps it for a graph, products by plain loops.
+// The machine without a device: host memory, a stream that does its work at once or keeps it for a graph, products by plain loops. Copies
+// beside that stream happen as late as they may: when the work, or the host, waits for an event that stands behind them.
 #include "backends/cuda/runtime.h"
 
 #include <cstdlib>
 #include <cstring>
+#include <deque>
+#include <mutex>
 #include <vector>
 
 #include "backends/cuda/emulator/emulator.h"
@@ -26,6 +29,11 @@ class EmulatedGraph : public Backend::Graph {
 
  private:
   Work work_;
+};
+
+/// How many copies of Lane::copies stand before the point; 0 in Lane::work, where all is done at once.
+struct EmulatedEvent : Runtime::Event {
+  std::size_t copies = 0;
 };
 
 class EmulatedRuntime : public Runtime {
@@ -55,8 +63,24 @@ class EmulatedRuntime : public Runtime {
   void copy_to_device(void* device, const void* pinned, std::size_t bytes) override { std::memcpy(device, pinned, bytes); }
   void copy_to_host(void* pinned, const void* device, std::size_t bytes) override { std::memcpy(pinned, device, bytes); }
   void synchronize() override {}
-  void mark(int) override {}
-  void wait(int) override {}
+  void send_to_device(void* device, const void* pinned, std::size_t bytes) override {
+    const std::lock_guard lock(mutex_);
+    pending_.push_back({device, pinned, bytes});
+    ++sent_;
+  }
+  std::unique_ptr<Event> make_event() override { return std::make_unique<EmulatedEvent>(); }
+  void record(Event& event, Lane lane) override {
+    const std::lock_guard lock(mutex_);
+    static_cast<EmulatedEvent&>(event).copies = lane == Lane::copies ? sent_ : 0;
+  }
+  void order(Lane lane, Event& event) override {
+    if (lane == Lane::work) wait(event);
+  }
+  void wait(Event& event) override {
+    const std::lock_guard lock(mutex_);
+    for (; sent_ - pending_.size() < static_cast<EmulatedEvent&>(event).copies; pending_.pop_front())
+      std::memcpy(pending_.front().to, pending_.front().from, pending_.front().bytes);
+  }
   void begin_capture() override { stream_.captured = true; }
   std::unique_ptr<Backend::Graph> end_capture() override {
     stream_.captured = false;
@@ -64,7 +88,15 @@ class EmulatedRuntime : public Runtime {
   }
 
  private:
+  struct Copy {
+    void* to;
+    const void* from;
+    std::size_t bytes;
+  };
   EmulatedStream stream_;
+  std::mutex mutex_;
+  std::deque<Copy> pending_;
+  std::size_t sent_ = 0;
 };
 
 template <class T>
