@@ -11,7 +11,7 @@
 // attention f64. So a fused verb sees one of two mixtures: all operands f32 (or all f64), or those that are activations bf16
 // and the others f32; "(a)" names the activations below. Everything between reading and writing is computed and summed in
 // f32, results are rounded to nearest even once, when they are stored. A matrix product multiplies bf16 by bf16 and sums in
-// f32: weights are rounded on the way in. Losses take f32: logits are cast first. The required verbs see one dtype; on bf16
+// f32: weights, and biases where the product adds them, are rounded on the way in. Losses take f32: logits are cast first. The required verbs see one dtype; on bf16
 // they compute in f32 and round once.
 #pragma once
 

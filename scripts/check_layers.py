@@ -19,7 +19,7 @@ MAY = {  # room -> the rooms its files may include
 }
 SIBLINGS = {"backends": "common"}  # backends/cpu and backends/reference see only backends/common beside themselves
 ONLY_IN = {r"cblas\.h|openblas": "backends/cpu/gemm_openblas.cpp", r"tbb/": "backends/cpu/parallel.cpp",
-           r"cublas": "backends/cuda/blas_cuda.cpp", r"ucontext|setjmp": "backends/cuda/emulator/emulator.cpp",
+           r"cublas(_v2)?\.h": "backends/cuda/blas_cuda.cpp", r"cublasLt": "backends/cuda/blaslt_cuda.cpp", r"ucontext|setjmp": "backends/cuda/emulator/emulator.cpp",
            r"microhttpd": "apps/live_server.cpp"}
 LIMIT = {".h": 300, ".cuh": 300, ".cpp": 500, ".cu": 500}
 

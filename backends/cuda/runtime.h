@@ -68,12 +68,21 @@ struct Gemm {
   Operand a, b;
   void* c = nullptr;
   Index c_pitch = 0, c_batch_stride = 0;
+
+  // For multiply_with alone, all of out_dtype and one product: C = A B + bias + addend, rounded once; and sums beside it.
+  const void* bias = nullptr;    // [n], for every row
+  const void* addend = nullptr;  // [m, n], row-major, not C
+  Index addend_pitch = 0;
+  void* row_sums = nullptr;      // [m]: receives the sums of A's rows over k; not together with bias
 };
 
 class Blas {
  public:
   virtual ~Blas() = default;
   virtual void multiply(const Gemm& gemm) = 0;  // m, n, k and batch are not 0
+  /// The same with what the Gemm says beside the product. False, and nothing is done, where the library does not cover the case: the
+  /// answer follows from sizes, dtypes and alignments alone.
+  virtual bool multiply_with(const Gemm& gemm) = 0;
 };
 
 /// Throws Error where the device is not there, naming what is.
