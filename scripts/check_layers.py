@@ -15,7 +15,7 @@ MAY = {  # room -> the rooms its files may include
     "core": CORE, "backends": CORE | {"backends"}, "autograd": AUTOGRAD, "nn": NN, "models": NN | {"models"},
     "datasets": CORE | {"datasets"}, "inspect": NN | {"inspect"}, "train": TRAIN,
     "checks": AUTOGRAD | {"checks"}, "apps": TRAIN | {"apps", "backends", "bench", "checks"}, "bench": TRAIN | {"bench", "backends", "checks"},
-    "tests": TRAIN | {"tests", "backends", "apps", "checks"},
+    "tests": TRAIN | {"tests", "backends", "apps", "bench", "checks"},
 }
 SIBLINGS = {"backends": "common"}  # backends/cpu and backends/reference see only backends/common beside themselves
 ONLY_IN = {r"cblas\.h|openblas": "backends/cpu/gemm_openblas.cpp", r"tbb/": "backends/cpu/parallel.cpp",
