@@ -66,11 +66,11 @@ constexpr int narrow_pack = 4;
 /// narrow_pack elements a thread, one by one at the end and where addresses do not allow more.
 NORMA_KERNEL void narrow_kernel(Narrowing n, std::int64_t first_groups, bool packs) {
   std::int64_t i = std::int64_t{block_id().x} * block_threads() + thread_id();
-  const int part = i >= first_groups;
-  i = (part ? i - first_groups : i) * narrow_pack;
-  const float* from = n.from[part] + i;
-  bf16* to = static_cast<bf16*>(n.to[part]) + i;
-  const std::int64_t left = n.count[part] - i;
+  const bool second = i >= first_groups;  // chosen, not indexed: an index would put the argument into local memory
+  i = (second ? i - first_groups : i) * narrow_pack;
+  const float* from = (second ? n.from[1] : n.from[0]) + i;
+  bf16* to = static_cast<bf16*>(second ? n.to[1] : n.to[0]) + i;
+  const std::int64_t left = (second ? n.count[1] : n.count[0]) - i;
   if (packs && left >= narrow_pack) {
     const Pack<float, narrow_pack> x = load_pack<narrow_pack>(from);
     Pack<bf16, narrow_pack> y;
