@@ -3,6 +3,10 @@
 //
 //   norma_bench_attention [--n 64,256] [--d 64] [--scoring "softmax;x^3/sqrt(N)"] [--cases plain,causal,dropout]
 //                         [--form auto,quadratic,linear] [--heads N --batch N] [--threads N] [--processor-time] [--json]
+//                         [--device cpu|cuda] [--dtype f32|bf16]
+//
+// Times on the CPU are the best of several runs; with --device cuda they are medians over groups of calls that the device makes without
+// waiting for the host, and the peak is that of a large matrix product in the same dtype.
 //
 // GFLOP/s count 4 N^2 d forward and 10 N^2 d backward (the scores are computed again), half of it under a causal mask, whatever
 // the form; so the rate of the linear form says how much faster than the peak a quadratic one would have to be.
@@ -10,9 +14,10 @@
 #include <cmath>
 #include <sstream>
 
-#include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
+#include "backends/register_all.h"
+#include "bench/device_time.h"
 #include "bench/peak.h"
 #include "nn/scoring.h"
 #include "train/options.h"
@@ -28,9 +33,10 @@ struct Case {
   bool causal;
   double dropout;
   Index batch, heads, n, d;
+  Place place;
 };
 
-/// Times of one case in milliseconds, the best of several runs: [statistics off, on].
+/// Times of one case in milliseconds: [statistics off, on].
 struct Times {
   double forward[2] = {1e30, 1e30}, backward[2] = {1e30, 1e30};
 };
@@ -38,17 +44,13 @@ struct Times {
 /// One call's tensors: q, k, v packed as a projection leaves them, out as the next one reads it.
 class Call {
  public:
-  explicit Call(const Case& c) : case_(c) {
+  explicit Call(const Case& c) : case_(c), backend_(backend(c.place.device)) {
     const Index tokens = c.batch * c.n, width = c.heads * c.d;
-    for (auto* x : {&qkv_, &dqkv_}) x->assign(static_cast<std::size_t>(tokens * 3 * width), 0);
-    for (auto* x : {&out_, &dout_}) x->assign(static_cast<std::size_t>(tokens * width), 0);
-    lse_.assign(static_cast<std::size_t>(c.batch * c.heads * c.n), 0);
-    stats_.assign(static_cast<std::size_t>(c.batch * c.heads * attention_stats), 0);
-    std::uint32_t state = 1;
-    for (auto* x : {&qkv_, &dout_})
-      for (float& f : *x) f = static_cast<float>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-23f - 1;
-    lse_view_ = {lse_.data(), Layout({c.batch, c.heads, c.n}), DType::f32};
-    stats_view_ = {stats_.data(), Layout({c.batch, c.heads, Index{attention_stats}}), DType::f64};
+    qkv_ = noise({tokens, 3 * width}, 1), dout_ = noise({tokens, width}, 2);
+    dqkv_ = zeros(qkv_.shape(), c.place), out_ = zeros(dout_.shape(), c.place);
+    lse_ = zeros({c.batch, c.heads, c.n}, {DType::f32, c.place.device});
+    stats_ = zeros({c.batch, c.heads, Index{attention_stats}}, {DType::f64, c.place.device});
+    lse_view_ = lse_.view(), stats_view_ = stats_.view();
   }
   bool forward(bool stats) {
     AttentionForward a;
@@ -67,23 +69,30 @@ class Call {
   }
 
  private:
+  /// Uniform in [-1, 1).
+  Tensor noise(const Shape& shape, std::uint32_t state) const {
+    std::vector<float> values(static_cast<std::size_t>(shape.numel()));
+    for (float& f : values) f = static_cast<float>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-23f - 1;
+    Tensor x = empty(shape, case_.place);
+    copy_into(x, from_host(values.data(), shape, {DType::f32, case_.place.device}));
+    return x;
+  }
   void write(Attention& a, bool stats) {
     a.scoring = case_.scoring, a.scale = 1 / std::sqrt(static_cast<double>(case_.d)), a.causal = case_.causal;
     a.dropout = case_.dropout, a.stream = {3, 5}, a.stats = stats ? &stats_view_ : nullptr, a.form = case_.form;
   }
-  View packed(std::vector<float>& x, Index part) const {
+  View packed(const Tensor& x, Index part) const {
     const Index width = case_.heads * case_.d;
-    return {x.data() + part * width,
-            Layout({case_.batch, case_.heads, case_.n, case_.d}, {case_.n * 3 * width, case_.d, 3 * width, 1}, 0), DType::f32};
+    return {static_cast<char*>(x.view().data) + part * width * static_cast<Index>(size_of(x.dtype())),
+            Layout({case_.batch, case_.heads, case_.n, case_.d}, {case_.n * 3 * width, case_.d, 3 * width, 1}, 0), x.dtype()};
   }
-  View merged(std::vector<float>& x) const {
+  View merged(const Tensor& x) const {
     const Index width = case_.heads * case_.d;
-    return {x.data(), Layout({case_.batch, case_.heads, case_.n, case_.d}, {case_.n * width, case_.d, width, 1}, 0), DType::f32};
+    return {x.view().data, Layout({case_.batch, case_.heads, case_.n, case_.d}, {case_.n * width, case_.d, width, 1}, 0), x.dtype()};
   }
   Case case_;
-  cpu::CpuBackend backend_;
-  std::vector<float> qkv_, dqkv_, out_, dout_, lse_;
-  std::vector<double> stats_;
+  Backend& backend_;
+  Tensor qkv_, dqkv_, out_, dout_, lse_, stats_;
   View lse_view_, stats_view_;
 };
 
@@ -92,6 +101,14 @@ std::optional<Times> measure(const Case& c, double budget, bool with_stats, doub
   Call call(c);
   if (!call.forward(false) || !call.backward(false)) return {};
   Times best;
+  if (c.place.device.kind != Device::Kind::cpu) {
+    for (int stats = 0; stats < (with_stats ? 2 : 1); ++stats) {
+      best.forward[stats] = bench::call_ms(c.place.device, [&] { call.forward(stats != 0); }, budget);
+      best.backward[stats] = bench::call_ms(c.place.device, [&] { call.backward(stats != 0); }, budget);
+    }
+    if (!with_stats) best.forward[1] = best.forward[0], best.backward[1] = best.backward[0];
+    return best;
+  }
   const double start = bench::seconds();
   for (int i = 0; i < 2 || (bench::seconds() - start < budget && i < 400); ++i) {
     for (int j = 0; j < (with_stats ? 2 : 1); ++j) {
@@ -123,9 +140,9 @@ void print(const Case& c, const Times& t, double peak, int threads, bool json) {
   const double watch_forward = 100 * (t.forward[1] / t.forward[0] - 1), watch_backward = 100 * (t.backward[1] / t.backward[0] - 1);
   if (json) {
     fmt::print("{{\"scoring\": \"{}\", \"case\": \"{}\", \"form\": \"{}\", \"batch\": {}, \"heads\": {}, \"n\": {}, \"d\": {}, "
-               "\"threads\": {}, \"forward_ms\": {:.4f}, \"forward_gflops\": {:.1f}, \"forward_stats_percent\": {:.1f}, "
+               "\"dtype\": \"{}\", \"device\": \"{}\", \"threads\": {}, \"forward_ms\": {:.4f}, \"forward_gflops\": {:.1f}, \"forward_stats_percent\": {:.1f}, "
                "\"backward_ms\": {:.4f}, \"backward_gflops\": {:.1f}, \"backward_stats_percent\": {:.1f}, \"peak_gflops\": {:.1f}}}\n",
-               c.text, c.name, nn::name(c.form), c.batch, c.heads, c.n, c.d, threads, t.forward[0], forward, watch_forward,
+               c.text, c.name, nn::name(c.form), c.batch, c.heads, c.n, c.d, name(c.place.dtype), name(c.place.device), threads, t.forward[0], forward, watch_forward,
                t.backward[0], backward, watch_backward, peak);
     return;
   }
@@ -138,8 +155,9 @@ void print(const Case& c, const Times& t, double peak, int threads, bool json) {
 
 int main(int argc, char** argv) {
   try {
+    register_backends();
     std::string n = "64,65,197,256,512,1024,2048,4096", d = "32,64,128", scorings = "softmax;x^3/sqrt(N)";
-    std::string cases = "plain", form = "auto";
+    std::string cases = "plain", form = "auto", device = "cpu", dtype = "f32";
     Index batch = 0, heads = 0, threads = 0;
     double seconds_each = 0.2;
     bool json = false, processor_time = false, stats = true, help = false;
@@ -151,6 +169,8 @@ int main(int argc, char** argv) {
     o("form", form, "auto, quadratic, linear; several separated by commas");
     o("batch", batch, "batch; 0: so that a call has about 0.3 GFLOP");
     o("heads", heads, "heads; 0: 4");
+    o("device", device, "cpu, or cuda");
+    o("dtype", dtype, "f32, or bf16: of q, k, v and the gradients");
     o("threads", threads, "threads; 0: all cores");
     o("stats", stats, "measure with the statistics in turn; --no-stats: only without");
     o("seconds", seconds_each, "time for each row");
@@ -167,11 +187,15 @@ int main(int argc, char** argv) {
     cpu::set_threads(t);
     if (processor_time && t != 1) throw Error("--processor-time counts the time of all threads: use it with --threads 1");
     double (*const clock)() = processor_time ? bench::processor_seconds : bench::seconds;
-    const double peak = bench::fma_peak(t, clock);
+    if (dtype != "f32" && dtype != "bf16") throw Error(fmt::format("--dtype: \"{}\" is not possible; there are f32, bf16", dtype));
+    const Place place{dtype == "bf16" ? DType::bf16 : DType::f32, parse_device(device)};
+    const bool on_cpu = place.device.kind == Device::Kind::cpu;
+    backend(place.device);  // throws where the device is not there
+    const double peak = on_cpu ? bench::fma_peak(t, clock) : bench::product_peak(place.device, place.dtype);
     if (!json)
-      fmt::print("f32, {} thread{}, {} instructions, peak {:.1f} GF/s; ms and GF/s without statistics, stat%: what they add\n"
+      fmt::print("{}, {}, peak {:.1f} GF/s; ms and GF/s without statistics, stat%: what they add\n"
                  "{:<12} {:<8} {:<9} {:>4} {:>3} {:>6} {:>4} | {:>9} {:>7} {:>5} {:>6} | {:>9} {:>7} {:>5} {:>6}\n",
-                 t, t == 1 ? "" : "s", cpu::name(cpu::isa()), peak, "scoring", "case", "form", "B", "H", "N", "d", "fwd ms",
+                 dtype, on_cpu ? fmt::format("{} thread{}, {} instructions", t, t == 1 ? "" : "s", cpu::name(cpu::isa())) : name(place.device), peak, "scoring", "case", "form", "B", "H", "N", "d", "fwd ms",
                  "GF/s", "%", "stat%", "bwd ms", "GF/s", "%", "stat%");
     for (const std::string& text : split(scorings, ';'))
       for (const std::string& kind : split(cases, ','))
@@ -179,7 +203,7 @@ int main(int argc, char** argv) {
           for (const std::string& length : split(n, ','))
             for (const std::string& f : split(form, ',')) {
               Case c{text, kind, nn::parse_scoring(text), nn::parse_attention_form(f), kind.find("causal") != std::string::npos,
-                     kind.find("dropout") != std::string::npos ? 0.2 : 0, batch, heads ? heads : 4, std::stoll(length), std::stoll(width)};
+                     kind.find("dropout") != std::string::npos ? 0.2 : 0, batch, heads ? heads : 4, std::stoll(length), std::stoll(width), place};
               if (!c.batch) c.batch = std::clamp<Index>(300'000'000 / (14 * c.heads * c.n * c.n * c.d), 1, 64);
               if (const auto times = measure(c, seconds_each, stats, clock)) print(c, *times, peak, t, json);
               std::fflush(stdout);

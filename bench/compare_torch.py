@@ -4,6 +4,9 @@
     python3 -m venv .venv && .venv/bin/pip install torch
     .venv/bin/python bench/compare_torch.py [--only steps gemm attention start demo] [--rows 1 3 8] [--rounds 3]
                                              [--threads 2] [--no-compile]
+    python3 bench/compare_torch.py --device cuda [--only steps attention] [--rows 1 3 8] [--rounds 1] [--limit 240]
+                                             [--programs FOLDER] [--results FILE]     on a machine with a GPU: bench/compare_cuda.py
+    python3 bench/compare_torch.py --merge FILE                                       its results into docs/performance.md
 
 Every measurement is a fresh process; Norma's and PyTorch's take turns. PyTorch gets the settings that were found best for it on two
 cores (a short OpenMP spin, a heap that is never given back, all its instruction sets) and the faster of eager, its fused attention and
@@ -22,6 +25,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+import compare_cuda
 
 HERE = pathlib.Path(__file__).resolve().parent
 BUILD = HERE.parent / "build/release"
@@ -185,17 +190,37 @@ def demo(a):
     return out
 
 
+def write(part, lines):
+    """Puts a table between the marker lines of its part in the page."""
+    begin, end = f"<!-- {part}: bench/compare_torch.py -->", f"<!-- end of {part} -->"
+    page = PAGE.read_text() if PAGE.exists() else ""
+    if begin in page:
+        head, rest = page.split(begin)
+        PAGE.write_text(head + begin + "\n" + "\n".join([*lines, ""]) + end + rest.split(end)[1])
+
+
 PARTS = {"steps": steps, "gemm": gemm, "attention": attention, "start": start, "demo": demo}
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    p.add_argument("--rows", type=int, nargs="+", help="of the training steps only these rows, counted from 1")
-    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--rows", type=int, nargs="+", help="of the training steps (cuda: of either table) only these rows, counted from 1")
+    p.add_argument("--rounds", type=int, help="default 3, cuda 1")
+    p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    p.add_argument("--programs", type=pathlib.Path, default=BUILD / "bench", help="cuda: where Norma's benchmark programs lie")
+    p.add_argument("--results", type=pathlib.Path, help="cuda: the file that keeps the rows, and to which they are added")
+    p.add_argument("--merge", type=pathlib.Path, help="cuda: write the tables of such a file into docs/performance.md, and stop")
+    p.add_argument("--limit", type=float, default=240, help="cuda: seconds after which one program is given up")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--no-compile", action="store_true", help="leave torch.compile out (it is slow to start)")
     a = p.parse_args()
+    if a.device == "cuda" or a.merge:
+        if a.only != list(PARTS) and not set(a.only) <= {"steps", "attention"}:
+            p.error("--device cuda measures steps and attention")
+        a.rounds = a.rounds or 1
+        return compare_cuda.main(a, write)
+    a.rounds = a.rounds or 3
     version = subprocess.run([sys.executable, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True, check=True).stdout.strip()
     cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.processor())
     isa = "AVX-512" if "avx512f" in open("/proc/cpuinfo").read() else "AVX2"
@@ -204,14 +229,9 @@ def main():
         command = f"bench/compare_torch.py --only {part} --rounds {a.rounds} --threads {a.threads}{' --no-compile' if a.no_compile else ''}"
         if part == "steps" and a.rows:
             command += " --rows " + " ".join(map(str, a.rows))
-        text = "\n".join(["", f"`{command}`: {cpu} ({isa}), {os.cpu_count()} cores, PyTorch {version}.", "", *lines, ""])
-        print(text)
-        if PAGE.exists():
-            begin, end = f"<!-- {part}: bench/compare_torch.py -->", f"<!-- end of {part} -->"
-            page = PAGE.read_text()
-            if begin in page:
-                head, rest = page.split(begin)
-                PAGE.write_text(head + begin + text + end + rest.split(end)[1])
+        table = [f"`{command}`: {cpu} ({isa}), {os.cpu_count()} cores, PyTorch {version}.", "", *lines]
+        print("\n".join(["", *table, ""]))
+        write(part, table)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ Tensor DecoderBlock::operator()(const Tensor& x) const {  // [B, T, C]
   return y + drop(mlp(norm2(y)));
 }
 
-Decoder::Decoder(const DecoderConfig& c, std::uint64_t seed) : drop_(c.dropout), activations_(c.activations) {
-  nn::Init init(seed);
+Decoder::Decoder(const DecoderConfig& c, std::uint64_t seed, Place place) : drop_(c.dropout), activations_(c.activations) {
+  nn::Init init(seed, place);
   wte_ = nn::Embedding(c.vocabulary, c.width, init);
   wpe_ = init.trunc_normal({c.tokens, c.width}, 0.02);
   for (Index i = 0; i < c.depth; ++i) blocks_.emplace_back(c, init);
@@ -36,7 +36,8 @@ Tensor Decoder::operator()(const Tensor& tokens) const {
 
 double training_flops(const DecoderConfig& c, Index batch) {
   const auto C = static_cast<double>(c.width), N = static_cast<double>(c.tokens);
-  return 3 * static_cast<double>(c.depth * batch) * N * (24 * C * C + 4 * N * C);
+  const double block = 24 * C * C + 4 * N * C, head = 2 * C * static_cast<double>(c.vocabulary);
+  return 3 * static_cast<double>(batch) * N * (static_cast<double>(c.depth) * block + head);
 }
 
 }  // namespace norma::bench

@@ -27,7 +27,7 @@ class DecoderBlock : public nn::Module {
 
 class Decoder : public nn::Module {
  public:
-  Decoder(const DecoderConfig& config, std::uint64_t seed);
+  Decoder(const DecoderConfig& config, std::uint64_t seed, Place place = {});
   Tensor operator()(const Tensor& tokens) const;  // i64 [B, T] -> logits [B, T, vocabulary]
   void visit(nn::Visitor& v) override {
     v("wte", wte_), v("wpe", wpe_), v("blocks", blocks_), v("norm", norm_), v("head", head_);

@@ -11,7 +11,7 @@
 // attention f64. So a fused verb sees one of two mixtures: all operands f32 (or all f64), or those that are activations bf16
 // and the others f32; "(a)" names the activations below. Everything between reading and writing is computed and summed in
 // f32, results are rounded to nearest even once, when they are stored. A matrix product multiplies bf16 by bf16 and sums in
-// f32: weights are rounded on the way in. Losses take f32: logits are cast first. The required verbs see one dtype; on bf16
+// f32: weights, and biases where the product adds them, are rounded on the way in. Losses take f32: logits are cast first. The required verbs see one dtype; on bf16
 // they compute in f32 and round once.
 #pragma once
 
@@ -198,6 +198,23 @@ class Backend {
   /// decide: for gradient norms. NaN or infinity in an x gives a non-finite result.
   virtual void sum_of_squares(std::span<const View> xs, const View& out) = 0;
   virtual void adamw(const AdamW& args) = 0;
+
+  /// A way for batches to reach the device while it computes: slots of two buffers each, one on the host and one on the device. One
+  /// thread fills and sends, another takes and gives back; a slot goes round fill, send, take, give back, and may be filled and sent again
+  /// instead of being taken. Neither send nor take waits for the device.
+  struct Feed {
+    virtual ~Feed() = default;
+    /// The host's buffer, to be written; waits until what was last sent from it has arrived.
+    virtual void* fill(int slot) = 0;
+    /// Starts the copy to the device, which begins once the work that read the device's buffer is done.
+    virtual void send(int slot) = 0;
+    /// The device's buffer, for work asked for from now on: it begins once the copy has arrived.
+    virtual void* take(int slot) = 0;
+    /// The work asked for so far is the last that reads the device's buffer.
+    virtual void give_back(int slot) = 0;
+  };
+  /// nullptr: what is uploaded is there at once, or arrives in order with the work.
+  virtual std::unique_ptr<Feed> feed(int /*slots*/, std::size_t /*bytes*/) { return nullptr; }
 
   /// A step recorded once and replayed (CUDA graphs); nullptr: run eagerly.
   struct Graph {

@@ -9,9 +9,11 @@
 #include <mutex>
 #include <numeric>
 #include <thread>
+#include <tuple>
 
 #include "core/backend.h"
 #include "core/random.h"
+#include "datasets/batch_feed.h"
 
 namespace norma::datasets {
 
@@ -22,21 +24,13 @@ enum Purpose : std::uint64_t {
   augment_draws = 0x61756775
 };  // separate the streams of one epoch
 
-constexpr std::size_t queue_length = 3;
+constexpr std::size_t queue_length = 3;  // batches ahead
 
 /// Maps 64 random bits to [0, n); the bias is below n / 2^64.
 Index below(std::uint32_t high, std::uint32_t low, Index n) {
   const std::uint64_t bits = std::uint64_t{high} << 32 | low;
   return static_cast<Index>((static_cast<unsigned __int128>(bits) * static_cast<std::uint64_t>(n)) >> 64);
 }
-
-/// One batch before it becomes tensors.
-struct Prepared {
-  std::vector<float> pixels;        // normalised and augmented; empty where the set is resident
-  std::vector<std::int64_t> cuts;   // there: [B, 4] as ImageCuts takes them
-  std::vector<std::int64_t> labels;
-  std::vector<Index> examples;
-};
 
 /// Where an augmented image is cut from the padded one.
 struct Cut {
@@ -79,6 +73,7 @@ struct Loader::Impl {
   Index side_h, side_w, per_epoch;
   std::vector<std::array<float, 256>> normalised;  // per channel: the value of each byte
   Tensor set_there, values_there;                  // ImageCuts's set and values where the set is resident
+  std::unique_ptr<BatchFeed> feed;                 // where batches are sent ahead
 
   // Next batch to hand out; only the caller's thread touches these.
   std::uint64_t epoch = 0;
@@ -88,7 +83,7 @@ struct Loader::Impl {
   std::mutex mutex;
   std::condition_variable changed;
   std::deque<Prepared> ready;
-  std::vector<Prepared> used;  // buffers to fill again
+  std::vector<Prepared> used;  // buffers to fill again; with a feed, all there are: one a slot
   std::exception_ptr error;
   std::uint64_t generation = 0, worker_epoch = 0;
   Index worker_index = 0;
@@ -117,12 +112,16 @@ struct Loader::Impl {
         table[v] = (static_cast<float>(v) / 255.0f - s.mean[channel]) / s.std[channel];
       }
     }
-    if (c.place.device.kind == Device::Kind::cuda && s.pixels.size() <= c.resident_bytes) reside();
+    if (c.place.device.kind == Device::Kind::cuda) {
+      const Tensor values = from_host(normalised.data(), {set.channels, 256}, {DType::f32, c.place.device});
+      if (s.pixels.size() <= c.resident_bytes) reside(values);
+      if (!set_there) feed = BatchFeed::make(set, std::min(c.batch, s.count), values, side_h, side_w, c.place, queue_length);
+      for (std::size_t i = 0; feed && i < queue_length; ++i) used.emplace_back().slot = static_cast<int>(i);
+    }
     worker = std::thread([this] { work(); });
   }
 
-  void reside() {
-    const Tensor values = from_host(normalised.data(), {set.channels, 256}, {DType::f32, config.place.device});
+  void reside(const Tensor& values) {
     const Tensor none = empty({0, 4}, {DType::i64, config.place.device}), out = empty({0, set.channels, side_h, side_w}, config.place);
     const Tensor images = from_host(set.pixels.data(), {set.count, set.channels, set.height, set.width}, {DType::u8, config.place.device});
     if (!backend(config.place.device).cut_images({images.view(), none.view(), values.view(), out.view()})) return;
@@ -143,7 +142,7 @@ struct Loader::Impl {
     std::uint64_t order_epoch = 0;
     std::unique_lock lock(mutex);
     for (;;) {
-      changed.wait(lock, [&] { return stop || (!error && ready.size() < queue_length); });
+      changed.wait(lock, [&] { return stop || (!error && ready.size() < queue_length && (!feed || !used.empty())); });
       if (stop) return;
       const std::uint64_t from = generation, at_epoch = worker_epoch;
       const Index at_index = worker_index;
@@ -160,6 +159,7 @@ struct Loader::Impl {
           order_epoch = at_epoch;
         }
         prepare(batch, order, at_epoch, at_index);
+        if (feed) feed->send(batch);
       } catch (...) {  // out of memory; the caller of next() gets it
         failed = std::current_exception();
       }
@@ -169,7 +169,10 @@ struct Loader::Impl {
         continue;
       }
       error = failed;
-      if (!failed) ready.push_back(std::move(batch));
+      if (failed)
+        used.push_back(std::move(batch));
+      else
+        ready.push_back(std::move(batch));
       worker_index = at_index + 1 < per_epoch ? at_index + 1 : 0;
       worker_epoch = worker_index == 0 ? at_epoch + 1 : at_epoch;
       changed.notify_all();
@@ -181,14 +184,15 @@ struct Loader::Impl {
     const Index image = set.channels * side_h * side_w;
     batch.examples.assign(order.begin() + begin, order.begin() + begin + size);
     batch.labels.resize(static_cast<std::size_t>(size));
-    if (!set_there) batch.pixels.resize(static_cast<std::size_t>(size * image));
+    const bool cut_there = set_there || feed;
+    if (!cut_there) batch.pixels.resize(static_cast<std::size_t>(size * image));
     batch.cuts.clear();
     for (Index n = 0; n < size; ++n) {
       const Index example = batch.examples[static_cast<std::size_t>(n)];
       const Cut cut = draw_cut(config.augment, config.seed, at_epoch, example);
       batch.labels[static_cast<std::size_t>(n)] = set.labels[static_cast<std::size_t>(example)];
-      if (set_there)
-        batch.cuts.insert(batch.cuts.end(), {example, cut.down, cut.right, cut.mirror});
+      if (cut_there)
+        batch.cuts.insert(batch.cuts.end(), {feed ? n : example, cut.down, cut.right, cut.mirror});
       else
         place(example, cut, batch.pixels.data() + n * image);
     }
@@ -211,6 +215,25 @@ struct Loader::Impl {
         }
       }
     }
+  }
+
+  /// Gives the buffers of a batch back to the worker, whatever happens meanwhile.
+  struct Returned {
+    Impl& loader;
+    Prepared& batch;
+    ~Returned() {
+      {
+        const std::lock_guard lock(loader.mutex);
+        loader.used.push_back(std::move(batch));
+      }
+      loader.changed.notify_all();
+    }
+  };
+
+  /// Images and labels at their place.
+  std::pair<Tensor, Tensor> tensors(const Prepared& batch) const {
+    if (feed) return feed->receive(batch);
+    return {images(batch), from_host(batch.labels.data(), {static_cast<Index>(batch.labels.size())}, {DType::i64, config.place.device})};
   }
 
   Tensor images(const Prepared& batch) const {
@@ -238,6 +261,7 @@ Loader::~Loader() = default;
 
 Index Loader::batches_per_epoch() const { return impl_->per_epoch; }
 bool Loader::resident() const { return static_cast<bool>(impl_->set_there); }
+bool Loader::sent_ahead() const { return impl_->feed != nullptr; }
 std::uint64_t Loader::epoch() const { return impl_->epoch; }
 Index Loader::index() const { return impl_->index; }
 
@@ -273,14 +297,11 @@ Batch Loader::next() {
     s.ready.pop_front();
   }
   s.changed.notify_all();
-  const auto size = static_cast<Index>(prepared.labels.size());
   Batch batch;
-  batch.images = s.images(prepared);
-  batch.labels = from_host(prepared.labels.data(), {size}, {DType::i64, s.config.place.device});
-  batch.examples = prepared.examples;
   {
-    const std::lock_guard lock(s.mutex);
-    s.used.push_back(std::move(prepared));
+    const Impl::Returned back{s, prepared};
+    std::tie(batch.images, batch.labels) = s.tensors(prepared);
+    batch.examples = prepared.examples;
   }
   if (++s.index == s.per_epoch) {
     s.index = 0;

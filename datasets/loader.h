@@ -1,6 +1,6 @@
 // Batches in an order that is a pure function of (seed, epoch), augmented by draws that are a function of (seed, epoch,
 // example), prepared ahead of time on another thread. A small set lies whole in the memory of a device that can cut batches there: then
-// only what is drawn travels for each of them, and the bits are the same.
+// only what is drawn travels for each of them. Batches of a larger one are sent to it while it computes. The bits are the same.
 #pragma once
 
 #include <memory>
@@ -40,6 +40,7 @@ class Loader {
   /// Where reading goes on: batch `index` of `epoch`. O(1).
   void seek(std::uint64_t epoch, Index index);
   bool resident() const;  // the set lies in the device's memory
+  bool sent_ahead() const;  // it does not, and the next batches are on their way there while the device computes
   std::uint64_t epoch() const;
   Index index() const;
   /// The next batch; rolls over into the next epoch.

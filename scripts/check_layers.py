@@ -15,11 +15,11 @@ MAY = {  # room -> the rooms its files may include
     "core": CORE, "backends": CORE | {"backends"}, "autograd": AUTOGRAD, "nn": NN, "models": NN | {"models"},
     "datasets": CORE | {"datasets"}, "inspect": NN | {"inspect"}, "train": TRAIN,
     "checks": AUTOGRAD | {"checks"}, "apps": TRAIN | {"apps", "backends", "bench", "checks"}, "bench": TRAIN | {"bench", "backends", "checks"},
-    "tests": TRAIN | {"tests", "backends", "apps", "checks"},
+    "tests": TRAIN | {"tests", "backends", "apps", "bench", "checks"},
 }
 SIBLINGS = {"backends": "common"}  # backends/cpu and backends/reference see only backends/common beside themselves
 ONLY_IN = {r"cblas\.h|openblas": "backends/cpu/gemm_openblas.cpp", r"tbb/": "backends/cpu/parallel.cpp",
-           r"cublas": "backends/cuda/blas_cuda.cpp", r"ucontext|setjmp": "backends/cuda/emulator/emulator.cpp",
+           r"cublas(_v2)?\.h": "backends/cuda/blas_cuda.cpp", r"cublasLt": "backends/cuda/blaslt_cuda.cpp", r"ucontext|setjmp": "backends/cuda/emulator/emulator.cpp",
            r"microhttpd": "apps/live_server.cpp"}
 LIMIT = {".h": 300, ".cuh": 300, ".cpp": 500, ".cu": 500}
 

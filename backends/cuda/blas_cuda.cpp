@@ -3,6 +3,7 @@
 #include <cublas_v2.h>
 #include <dlfcn.h>
 
+#include "backends/cuda/blaslt_cuda.h"
 #include "backends/cuda/runtime.h"
 
 namespace norma::cuda {
@@ -59,8 +60,10 @@ class CuBlas : public Blas {
     if (!workspace_) fail("out of memory: no room for the workspace of cuBLAS ({})", runtime_.text());
     check(library().cublasSetWorkspace_(handle_, workspace_, workspace_bytes), "cublasSetWorkspace");
     check(library().cublasSetMathMode_(handle_, CUBLAS_DEFAULT_MATH), "cublasSetMathMode");  // no TF32
+    lt_ = make_lt_blas(runtime_, workspace_, workspace_bytes);
   }
   ~CuBlas() override {
+    lt_.reset();
     library().cublasDestroy_(handle_);
     runtime_.free(workspace_);
   }
@@ -79,9 +82,12 @@ class CuBlas : public Blas {
           "cublasGemmStridedBatchedEx");
   }
 
+  bool multiply_with(const Gemm& g) override { return lt_ && lt_->multiply(g); }
+
  private:
   Runtime& runtime_;
   cudaStream_t stream_;
+  std::unique_ptr<LtBlas> lt_;  // null where there is no cuBLASLt: then products and what follows them are kernels of their own
   cublasHandle_t handle_ = nullptr;
   void* workspace_ = nullptr;
 };

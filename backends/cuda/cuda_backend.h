@@ -1,5 +1,5 @@
 // The CUDA backend. The host side of each family of verbs has its file here, its kernels theirs in kernels/*.cu: memory.cpp,
-// elementwise.cpp, reduce.cpp, index.cpp, norm.cpp, products.cpp, attention.cpp, images.cpp, parameters.cpp. Built against a device or,
+// feed.cpp, elementwise.cpp, reduce.cpp, index.cpp, norm.cpp, products.cpp, attention.cpp, images.cpp, parameters.cpp. Built against a device or,
 // for the tests, against the emulator: runtime.h.
 #pragma once
 
@@ -65,6 +65,7 @@ class CudaBackend : public Backend {
   void sum_of_squares(std::span<const View> xs, const View& out) override;
   void adamw(const AdamW& args) override;
 
+  std::unique_ptr<Feed> feed(int slots, std::size_t bytes) override;
   std::unique_ptr<Graph> capture(const std::function<void()>& step) override;
 
  private:
@@ -88,6 +89,8 @@ class CudaBackend : public Backend {
   void refuse_in_capture(const char* what) const;
   View blas_ready(const View& m, std::optional<Scratch>& room);
   void multiply(const View& left, const View& right, const View& out);
+  bool multiply_with(const View& left, const View& right, const View& out, Gemm gemm);
+  View narrowed(const View& weight, const View* bias, DType dtype, std::optional<Scratch>& room, const void*& bias_there);
   void sum_state(const AttentionProblem& p, LinearState s, DType dtype);
   void linear_attention(const AttentionForward& args, const AttentionProblem& p);
   void linear_attention_backward(const AttentionBackward& args, const AttentionProblem& p);
@@ -95,8 +98,12 @@ class CudaBackend : public Backend {
   std::unique_ptr<Runtime> runtime_;
   Pool pool_;
   std::unique_ptr<Blas> blas_;
-  std::array<void*, 2> staging_{};  // pinned
-  int next_staging_ = 0;
+  struct Staging {
+    void* buffer = nullptr;  // pinned
+    std::unique_ptr<Runtime::Event> sent;
+  };
+  std::array<Staging, 2> staging_;
+  std::size_t next_staging_ = 0;
   bool capturing_ = false;
 };
 

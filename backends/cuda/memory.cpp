@@ -29,11 +29,11 @@ class PooledGraph : public Backend::Graph {
 }  // namespace
 
 CudaBackend::CudaBackend(int index) : runtime_(make_runtime(index)), pool_(*runtime_), blas_(make_blas(*runtime_)) {
-  for (void*& buffer : staging_) buffer = runtime_->allocate_pinned(staging_bytes);
+  for (Staging& s : staging_) s = {runtime_->allocate_pinned(staging_bytes), runtime_->make_event()};
 }
 
 CudaBackend::~CudaBackend() {
-  for (void* buffer : staging_) runtime_->free_pinned(buffer);
+  for (Staging& s : staging_) runtime_->free_pinned(s.buffer);
 }
 
 void* CudaBackend::allocate(std::size_t bytes) { return pool_.allocate(bytes); }
@@ -51,11 +51,11 @@ void CudaBackend::upload(void* device, const void* host, std::size_t bytes) {
   refuse_in_capture("upload");
   for (std::size_t at = 0; at < bytes; at += staging_bytes) {
     const std::size_t n = std::min(staging_bytes, bytes - at);
-    void* buffer = staging_[static_cast<std::size_t>(next_staging_)];
-    runtime_->wait(next_staging_);
-    std::memcpy(buffer, static_cast<const char*>(host) + at, n);
-    runtime_->copy_to_device(static_cast<char*>(device) + at, buffer, n);
-    runtime_->mark(next_staging_);
+    Staging& s = staging_[next_staging_];
+    runtime_->wait(*s.sent);
+    std::memcpy(s.buffer, static_cast<const char*>(host) + at, n);
+    runtime_->copy_to_device(static_cast<char*>(device) + at, s.buffer, n);
+    runtime_->record(*s.sent, Runtime::Lane::work);
     next_staging_ = 1 - next_staging_;
   }
 }
@@ -64,9 +64,10 @@ void CudaBackend::download(void* host, const void* device, std::size_t bytes) {
   refuse_in_capture("download");
   for (std::size_t at = 0; at < bytes; at += staging_bytes) {
     const std::size_t n = std::min(staging_bytes, bytes - at);
-    runtime_->copy_to_host(staging_[0], static_cast<const char*>(device) + at, n);
+    void* buffer = staging_[0].buffer;
+    runtime_->copy_to_host(buffer, static_cast<const char*>(device) + at, n);
     runtime_->synchronize();
-    std::memcpy(static_cast<char*>(host) + at, staging_[0], n);
+    std::memcpy(static_cast<char*>(host) + at, buffer, n);
   }
 }
 

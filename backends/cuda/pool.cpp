@@ -45,7 +45,10 @@ void Pool::release(void* block, std::size_t bytes) {
   use_.in_use -= bytes;
   auto* start = static_cast<std::byte*>(block);
   const auto at = blocks_.find(start);
-  if (at == blocks_.end()) return runtime_.free(block);  // exact_blocks
+  if (at == blocks_.end()) {  // exact_blocks
+    use_.reserved -= bytes;
+    return runtime_.free(block);
+  }
   FreeLists& lists = free_[at->second.arena];
   lists.resize(class_count);
   lists[size_class(bytes).index].push_back(start);

@@ -1,4 +1,6 @@
-// Matrix products by the Blas, over any strides: what it cannot take is copied first. bf16 elements go with bf16 or f32 weights.
+// Matrix products by the Blas, over any strides: what it cannot take is copied first. bf16 elements go with bf16 or f32 weights. Where the
+// Blas adds bias and residual and sums gradients of biases within the product, it does (multiply_with); GELU, exact, is always a kernel of
+// our own.
 #include <algorithm>
 #include <optional>
 
@@ -117,6 +119,38 @@ void CudaBackend::multiply(const View& left, const View& right, const View& out)
   }
 }
 
+/// A product of matrices with what `gemm` says beside it; false, and nothing is done, where the Blas takes it only otherwise.
+bool CudaBackend::multiply_with(const View& left, const View& right, const View& out, Gemm gemm) {
+  const auto a = operand_of(left), b = operand_of(right), c = operand_of(out);
+  if (!a || !b || !c || c->transposed || out.layout.overlapping()) return false;
+  gemm.dtype = left.dtype, gemm.out_dtype = out.dtype;
+  gemm.m = out.shape()[0], gemm.n = out.shape()[1], gemm.k = left.shape()[1];
+  gemm.a = *a, gemm.b = *b, gemm.c = out.data, gemm.c_pitch = c->pitch;
+  return blas_->multiply_with(gemm);
+}
+
+/// `weight` in `dtype`: itself, or rounded into `room`, and then the bias too; bias_there: where the bias lies in that dtype.
+View CudaBackend::narrowed(const View& weight, const View* bias, DType dtype, std::optional<Scratch>& room, const void*& bias_there) {
+  bias_there = bias && bias->dtype == dtype ? bias->data : nullptr;
+  if (weight.dtype == dtype) return weight;
+  const Index count = weight.numel(), at = (count + 127) / 128 * 128;  // the bias at a multiple of 256 bytes
+  const bool with_bias = bias && bias->dtype == DType::f32;
+  room.emplace(pool_, static_cast<std::size_t>(at + (with_bias ? bias->numel() : 0)) * size_of(dtype));
+  const View there{room->as<void>(), Layout(weight.shape()), dtype};
+  if (!weight.layout.contiguous()) {
+    copy(weight, there);
+    return there;
+  }
+  Narrowing n;
+  n.from[0] = weight.as<float>(), n.to[0] = there.data, n.count[0] = count;
+  if (with_bias) {
+    bias_there = n.to[1] = room->as<bf16>() + at;
+    n.from[1] = bias->as<float>(), n.count[1] = bias->numel();
+  }
+  narrow_parameters(stream(), n);
+  return there;
+}
+
 void CudaBackend::matmul(const View& a, const View& b, const View& out) {
   if (out.numel() == 0) return;
   if (a.shape()[-1] == 0) return fill(0, out);
@@ -142,15 +176,21 @@ bool CudaBackend::linear(const Linear& args) {
     return false;
   for (const View* other : {args.residual, args.pre})
     if (other && (other->dtype != dtype || !floating_matrix(*other))) return false;
-  View weight = args.weight;
-  std::optional<Scratch> narrow;  // weights of another dtype are rounded once
-  if (weight.dtype != dtype) {
-    narrow.emplace(pool_, static_cast<std::size_t>(weight.numel()) * size_of(dtype));
-    weight = {narrow->as<void>(), Layout(args.weight.shape()), dtype};
-    copy(args.weight, weight);
+  std::optional<Scratch> narrow;  // parameters of another dtype are rounded once
+  Gemm beside;
+  const View weight = narrowed(args.weight, args.bias, dtype, narrow, beside.bias);
+  const View y = with_rows(args.y), x = with_rows(args.x);
+  const auto addend = args.residual ? operand_of(with_rows(*args.residual)) : Gemm::Operand{};
+  const bool fits = addend && !addend->transposed && !(args.gelu && args.residual) && (args.gelu || !args.pre);
+  if ((args.bias || args.residual) && fits && (!args.bias || beside.bias)) {
+    beside.addend = addend->data, beside.addend_pitch = addend->pitch;
+    const View target = args.pre ? with_rows(*args.pre) : y;
+    if (multiply_with(x, transpose_of(weight), target, beside)) {
+      if (args.gelu) unary(UnaryOp::gelu, target, y, 0);
+      return true;
+    }
   }
-  const View y = with_rows(args.y);
-  multiply(with_rows(args.x), transpose_of(weight), y);
+  multiply(x, transpose_of(weight), y);
   if (!args.bias && !args.residual && !args.pre && !args.gelu) return true;
   Epilogue e;
   e.rows = y.shape()[0], e.n = y.shape()[1], e.y = y.data, e.y_row = y.layout.stride(0), e.dtype = dtype, e.gelu = args.gelu;
@@ -169,15 +209,11 @@ bool CudaBackend::linear_backward(const LinearBackward& args) {
   for (const View* weights : {args.dx ? args.weight : nullptr, args.dweight, args.dbias})
     if (weights && !weight_fits(weights, dtype)) return false;
   const View dy = with_rows(args.dy);
+  bool summed = false;  // dbias, within the product for dW
   if (args.dx) {
-    View weight = *args.weight;
     std::optional<Scratch> narrow;
-    if (weight.dtype != dtype) {
-      narrow.emplace(pool_, static_cast<std::size_t>(weight.numel()) * size_of(dtype));
-      weight = {narrow->as<void>(), Layout(args.weight->shape()), dtype};
-      copy(*args.weight, weight);
-    }
-    multiply(dy, weight, with_rows(*args.dx));
+    const void* no_bias = nullptr;
+    multiply(dy, narrowed(*args.weight, nullptr, dtype, narrow, no_bias), with_rows(*args.dx));
     if (args.gelu_pre) gelu_backward(*args.gelu_pre, *args.dx, *args.dx);
   }
   if (args.dweight) {
@@ -188,9 +224,12 @@ bool CudaBackend::linear_backward(const LinearBackward& args) {
       x = {activated->as<void>(), Layout(x.shape()), dtype};
       unary(UnaryOp::gelu, *args.x, x, 0);
     }
-    multiply(transpose_of(dy), with_rows(x), *args.dweight);
+    Gemm beside;
+    if (args.dbias && args.dbias->dtype == args.dweight->dtype && dense_vector(args.dbias)) beside.row_sums = args.dbias->data;
+    summed = beside.row_sums && multiply_with(transpose_of(dy), with_rows(x), *args.dweight, beside);
+    if (!summed) multiply(transpose_of(dy), with_rows(x), *args.dweight);
   }
-  if (args.dbias) {
+  if (args.dbias && !summed) {
     View sums = *args.dbias;
     sums.layout = Layout(Shape{1, dy.shape()[1]}, Strides{0, args.dbias->layout.stride(0)}, 0);
     reduce(ReduceOp::sum, dy, sums);

@@ -62,6 +62,13 @@ class DeviceGraph : public Backend::Graph {
   cudaGraphExec_t executable_ = nullptr;
 };
 
+struct DeviceEvent : Runtime::Event {
+  cudaEvent_t event = nullptr;
+  DeviceEvent() { check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate"); }
+  DeviceEvent(const DeviceEvent&) = delete;
+  ~DeviceEvent() override { cudaEventDestroy(event); }
+};
+
 class DeviceRuntime : public Runtime {
  public:
   explicit DeviceRuntime(int index) : device_(index) {
@@ -80,14 +87,14 @@ class DeviceRuntime : public Runtime {
            properties.minor);
     name_ = properties.name;
     multiprocessors_ = static_cast<unsigned>(properties.multiProcessorCount);
+    block_shared_bytes_ = properties.sharedMemPerBlockOptin;
     here("cudaSetDevice");
     check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
-    for (cudaEvent_t& event : events_)
-      check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
+    check_cuda(cudaStreamCreateWithFlags(&copies_, cudaStreamNonBlocking), "cudaStreamCreate");
   }
   ~DeviceRuntime() override {
     cudaSetDevice(device_);
-    for (cudaEvent_t event : events_) cudaEventDestroy(event);
+    cudaStreamDestroy(copies_);
     cudaStreamDestroy(stream_);
   }
 
@@ -96,6 +103,7 @@ class DeviceRuntime : public Runtime {
     return stream_;
   }
   unsigned multiprocessors() const override { return multiprocessors_; }
+  std::size_t block_shared_bytes() const override { return block_shared_bytes_; }
   void* allocate(std::size_t bytes) override {
     here("cudaSetDevice");
     void* block = nullptr;
@@ -128,8 +136,27 @@ class DeviceRuntime : public Runtime {
     check_cuda(cudaMemcpyAsync(pinned, device, bytes, cudaMemcpyDeviceToHost, stream_), "cudaMemcpyAsync to the host");
   }
   void synchronize() override { check_cuda(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
-  void mark(int which) override { check_cuda(cudaEventRecord(events_[which], stream_), "cudaEventRecord"); }
-  void wait(int which) override { check_cuda(cudaEventSynchronize(events_[which]), "cudaEventSynchronize"); }
+
+  void send_to_device(void* device, const void* pinned, std::size_t bytes) override {
+    here("cudaSetDevice");  // of the thread that calls
+    check_cuda(cudaMemcpyAsync(device, pinned, bytes, cudaMemcpyHostToDevice, copies_), "cudaMemcpyAsync to the device");
+  }
+  std::unique_ptr<Event> make_event() override {
+    here("cudaSetDevice");
+    return std::make_unique<DeviceEvent>();
+  }
+  void record(Event& event, Lane lane) override {
+    here("cudaSetDevice");
+    check_cuda(cudaEventRecord(handle(event), stream_of(lane)), "cudaEventRecord");
+  }
+  void order(Lane lane, Event& event) override {
+    here("cudaSetDevice");
+    check_cuda(cudaStreamWaitEvent(stream_of(lane), handle(event), 0), "cudaStreamWaitEvent");
+  }
+  void wait(Event& event) override {
+    here("cudaSetDevice");
+    check_cuda(cudaEventSynchronize(handle(event)), "cudaEventSynchronize");
+  }
 
   /// Relaxed, so that the pool may ask for memory meanwhile.
   void begin_capture() override {
@@ -143,12 +170,14 @@ class DeviceRuntime : public Runtime {
 
  private:
   void here(const char* what) { check_cuda(cudaSetDevice(device_), what); }
+  cudaStream_t stream_of(Lane lane) const { return lane == Lane::work ? stream_ : copies_; }
+  static cudaEvent_t handle(Event& event) { return static_cast<DeviceEvent&>(event).event; }
 
   int device_;
   std::string name_;
   unsigned multiprocessors_ = 0;
-  cudaStream_t stream_ = nullptr;
-  cudaEvent_t events_[2] = {};
+  std::size_t block_shared_bytes_ = 0;
+  cudaStream_t stream_ = nullptr, copies_ = nullptr;
 };
 
 }  // namespace

@@ -39,7 +39,7 @@ void mixed_exchange_kernel() {
   else
     ballot(true);
 }
-void overrun_kernel() { shared_memory()[64 + thread_id() % 2] = 1; }
+[[maybe_unused]] void overrun_kernel() { shared_memory()[64 + thread_id() % 2] = 1; }
 void forgotten_copy_kernel(const float* x) { copy_async(shared_memory() + 16 * thread_id(), x, true); }
 void early_read_kernel(const float* x, float* out, bool wait) {
   float* space = reinterpret_cast<float*>(shared_memory()) + 4 * thread_id();
@@ -101,6 +101,52 @@ TEST_CASE("broken rules are refused", "[cuda_emulator]") {
   CHECK(out[5] == 4);
   CHECK(error_of(32, 512, early_read_kernel, &x[0], &out[0], false) == "no error");
   CHECK(std::isnan(out[5]));  // not there yet
+}
+
+TEST_CASE("copies beside the work arrive when an event is waited for, not before, and read the host's memory then", "[cuda_emulator]") {
+  const std::unique_ptr<Runtime> runtime = make_runtime(0);
+  using Lane = Runtime::Lane;
+  const auto first = runtime->make_event(), second = runtime->make_event();
+  int host[2] = {1, 2}, device[2] = {0, 0};
+  runtime->wait(*first);  // not recorded: nothing stands before it
+  runtime->send_to_device(&device[0], &host[0], sizeof(int));
+  runtime->record(*first, Lane::copies);
+  runtime->send_to_device(&device[1], &host[1], sizeof(int));
+  runtime->record(*second, Lane::copies);
+  runtime->synchronize();  // of the work alone
+  CHECK(device[0] == 0);
+  runtime->order(Lane::copies, *first);
+  CHECK(device[0] == 0);
+  host[0] = 3;  // too early: the copy has not been waited for
+  runtime->order(Lane::work, *first);
+  CHECK(device[0] == 3);
+  CHECK(device[1] == 0);
+  runtime->wait(*second);
+  CHECK(device[1] == 2);
+}
+
+TEST_CASE("what stands beside a product is added within it, or the product is declined whole", "[cuda_emulator]") {
+  const std::unique_ptr<Runtime> runtime = make_runtime(0);
+  const std::unique_ptr<Blas> blas = make_blas(*runtime);
+  alignas(16) float a[8] = {1, 2, 3, 4, 5, 6, 7, 8}, b[16] = {}, c[8] = {}, bias[4] = {10, 20, 30, 40}, addend[8] = {1, 1, 1, 1, 2, 2, 2, 2}, sums[4] = {};
+  for (int i = 0; i < 4; ++i) b[5 * i] = 1;  // the unit matrix
+  Gemm g;
+  g.m = 2, g.n = 4, g.k = 4, g.a = {a, 4}, g.b = {b, 4}, g.c = c, g.c_pitch = 4;
+  g.bias = bias, g.addend = addend, g.addend_pitch = 4;
+  CHECK(blas->multiply_with(g));
+  CHECK(std::vector<float>(c, c + 8) == std::vector<float>{12, 23, 34, 45, 17, 28, 39, 50});
+  g.bias = g.addend = nullptr, g.row_sums = sums;
+  CHECK(blas->multiply_with(g));
+  CHECK(std::vector<float>(c, c + 8) == std::vector<float>(a, a + 8));
+  CHECK(std::vector<float>(sums, sums + 4) == std::vector<float>{10, 26, 0, 0});
+  c[0] = -1;
+  g.row_sums = sums + 1;  // no address for it
+  CHECK_FALSE(blas->multiply_with(g));
+  g.row_sums = sums, g.batch = 2;
+  CHECK_FALSE(blas->multiply_with(g));
+  g.batch = 1, g.dtype = g.out_dtype = DType::f64;
+  CHECK_FALSE(blas->multiply_with(g));
+  CHECK(c[0] == -1);
 }
 
 TEST_CASE("Divider divides", "[cuda_emulator]") {

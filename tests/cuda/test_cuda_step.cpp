@@ -155,6 +155,33 @@ TEST_CASE("a captured step whose loss is not finite changes nothing but the coun
   CHECK(a.bits() == b.bits());
 }
 
+TEST_CASE("captured steps on batches that are sent ahead have the bits of those the host prepares", "[cuda_step]") {
+  datasets::ImageSet set;
+  set.name = "noise", set.count = 18, set.channels = 1, set.height = set.width = 14, set.classes = 3, set.mean = {0.4f}, set.std = {0.2f};
+  for (std::uint64_t i = 0; i < 18 * 14 * 14; ++i) set.pixels.push_back(static_cast<std::uint8_t>(RandomStream{5, 1}.word(i) >> 24));
+  for (int i = 0; i < 18; ++i) set.labels.push_back(static_cast<std::uint8_t>(i % 3));
+  const TrainConfig config = small();
+  Trainee a(config), b(config);
+  datasets::LoaderConfig settings{.batch = 4, .augment = {2, true}, .place = {parameter_dtype(config), device}, .resident_bytes = 0};
+  datasets::Loader sent(set, settings);
+  settings.place.device = {};
+  datasets::Loader host(set, settings);
+  REQUIRE(sent.sent_ahead());
+  const auto captured = a.captured();
+  const auto on_host = [&] {
+    datasets::Batch batch = host.next();
+    batch.images = to(batch.images, device), batch.labels = to(batch.labels, device);
+    return batch;
+  };
+  const auto eager = [](Trainee& t, const datasets::Batch& batch, Index step) {
+    const StepResult result = forward_backward(t.run.model, batch, t.config, step);
+    return std::pair{result, t.run.update(result.loss, 1e-2, t.config.clip)};
+  };
+  check_equal(eager(a, sent.next(), 0), eager(b, on_host(), 0));
+  for (Index step = 1; step < 9; ++step) check_equal(captured->take(sent.next(), step, 1e-2), eager(b, on_host(), step));
+  CHECK(a.bits() == b.bits());
+}
+
 TEST_CASE("steady captured steps ask the system for no memory", "[cuda_step]") {
   Trainee a(small());
   const auto captured = a.captured();

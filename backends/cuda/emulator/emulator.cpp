@@ -305,7 +305,7 @@ void run_grid(std::array<unsigned, 3> grid, unsigned threads, std::size_t shared
     fail("emulator: a block of {} threads; it must be a multiple of 32 up to 1024", threads);
   if (grid[0] > 0x7fffffffu || grid[1] > 65535 || grid[2] > 65535)
     fail("emulator: a grid of ({}, {}, {}) blocks; the device allows (2147483647, 65535, 65535)", grid[0], grid[1], grid[2]);
-  if (shared > std::size_t{163} << 10) fail("emulator: {} bytes of shared memory; sm_80 has 163 KiB a block", shared);
+  if (shared > block_shared_bytes) fail("emulator: {} bytes of shared memory; a block has {} KiB (sm_90)", shared, block_shared_bytes >> 10);
   static thread_local std::unique_ptr<Block> block;
   if (!block) block = std::make_unique<Block>();
   if (running) fail("emulator: a kernel starts a kernel");

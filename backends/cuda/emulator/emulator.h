@@ -22,6 +22,9 @@ Here& here();
 
 void block_barrier();
 
+/// The most shared memory of a block, as of compute capability 9.0.
+constexpr std::size_t block_shared_bytes = std::size_t{227} << 10;
+
 constexpr std::size_t slot_bytes = 64;
 /// What the 32 lanes of a warp bring to an exchange: lane l's bytes at [l]. Valid until the lane's next exchange.
 struct alignas(64) Slots {

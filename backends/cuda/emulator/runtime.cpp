@@ -1,8 +1,11 @@
-// The machine without a device: host memory, a stream that does its work at once or keeps it for a graph, products by plain loops.
+// The machine without a device: host memory, a stream that does its work at once or keeps it for a graph, products by plain loops. Copies
+// beside that stream happen as late as they may: when the work, or the host, waits for an event that stands behind them.
 #include "backends/cuda/runtime.h"
 
 #include <cstdlib>
 #include <cstring>
+#include <deque>
+#include <mutex>
 #include <vector>
 
 #include "backends/cuda/emulator/emulator.h"
@@ -28,10 +31,16 @@ class EmulatedGraph : public Backend::Graph {
   Work work_;
 };
 
+/// How many copies of Lane::copies stand before the point; 0 in Lane::work, where all is done at once.
+struct EmulatedEvent : Runtime::Event {
+  std::size_t copies = 0;
+};
+
 class EmulatedRuntime : public Runtime {
  public:
   void* stream() override { return &stream_; }
   unsigned multiprocessors() const override { return 4; }
+  std::size_t block_shared_bytes() const override { return emulator::block_shared_bytes; }
   void* allocate(std::size_t bytes) override {
     const std::size_t rounded = (bytes + 63) / 64 * 64;
     if (exact_blocks()) return std::malloc(std::max<std::size_t>(bytes, 1));
@@ -54,8 +63,24 @@ class EmulatedRuntime : public Runtime {
   void copy_to_device(void* device, const void* pinned, std::size_t bytes) override { std::memcpy(device, pinned, bytes); }
   void copy_to_host(void* pinned, const void* device, std::size_t bytes) override { std::memcpy(pinned, device, bytes); }
   void synchronize() override {}
-  void mark(int) override {}
-  void wait(int) override {}
+  void send_to_device(void* device, const void* pinned, std::size_t bytes) override {
+    const std::lock_guard lock(mutex_);
+    pending_.push_back({device, pinned, bytes});
+    ++sent_;
+  }
+  std::unique_ptr<Event> make_event() override { return std::make_unique<EmulatedEvent>(); }
+  void record(Event& event, Lane lane) override {
+    const std::lock_guard lock(mutex_);
+    static_cast<EmulatedEvent&>(event).copies = lane == Lane::copies ? sent_ : 0;
+  }
+  void order(Lane lane, Event& event) override {
+    if (lane == Lane::work) wait(event);
+  }
+  void wait(Event& event) override {
+    const std::lock_guard lock(mutex_);
+    for (; sent_ - pending_.size() < static_cast<EmulatedEvent&>(event).copies; pending_.pop_front())
+      std::memcpy(pending_.front().to, pending_.front().from, pending_.front().bytes);
+  }
   void begin_capture() override { stream_.captured = true; }
   std::unique_ptr<Backend::Graph> end_capture() override {
     stream_.captured = false;
@@ -63,7 +88,15 @@ class EmulatedRuntime : public Runtime {
   }
 
  private:
+  struct Copy {
+    void* to;
+    const void* from;
+    std::size_t bytes;
+  };
   EmulatedStream stream_;
+  std::mutex mutex_;
+  std::deque<Copy> pending_;
+  std::size_t sent_ = 0;
 };
 
 template <class T>
@@ -72,15 +105,29 @@ double element(const Gemm::Operand& x, Index batch, Index row, Index column) {
   return static_cast<double>(static_cast<const T*>(x.data)[at]);
 }
 
+template <class T>
+double value_at(const void* data, Index at) {
+  return static_cast<double>(static_cast<const T*>(data)[at]);
+}
+
 template <class T, class Out>
 void multiply_all(const Gemm& g) {
-  std::vector<double> a(static_cast<std::size_t>(g.k)), row(static_cast<std::size_t>(g.n));
+  std::vector<double> row(static_cast<std::size_t>(g.n));
   for (Index batch = 0; batch < g.batch; ++batch)
     for (Index i = 0; i < g.m; ++i) {
       row.assign(row.size(), 0);
       for (Index k = 0; k < g.k; ++k) {
         const double x = element<T>(g.a, batch, i, k);
         for (Index j = 0; j < g.n; ++j) row[static_cast<std::size_t>(j)] += x * element<T>(g.b, batch, k, j);
+      }
+      if (g.bias)
+        for (Index j = 0; j < g.n; ++j) row[static_cast<std::size_t>(j)] += value_at<Out>(g.bias, j);
+      if (g.addend)
+        for (Index j = 0; j < g.n; ++j) row[static_cast<std::size_t>(j)] += value_at<Out>(g.addend, i * g.addend_pitch + j);
+      if (g.row_sums) {
+        double sum = 0;
+        for (Index k = 0; k < g.k; ++k) sum += element<T>(g.a, batch, i, k);
+        static_cast<Out*>(g.row_sums)[i] = Out(static_cast<float>(sum));
       }
       Out* to = static_cast<Out*>(g.c) + batch * g.c_batch_stride + i * g.c_pitch;
       for (Index j = 0; j < g.n; ++j) to[j] = Out(static_cast<float>(row[static_cast<std::size_t>(j)]));
@@ -96,12 +143,25 @@ class EmulatedBlas : public Blas {
     check(gemm.a, gemm.m, gemm.k, "a");
     check(gemm.b, gemm.k, gemm.n, "b");
     if (gemm.c_pitch < gemm.n) fail("emulator: gemm: rows of {} elements of c overlap at pitch {}", gemm.n, gemm.c_pitch);
+    if ((gemm.addend && gemm.addend == gemm.c) || (gemm.bias && gemm.row_sums)) fail("emulator: gemm: an addend in place, or a bias with sums of rows");
     emulator::enqueue(runtime_.stream(), [gemm] {
       if (gemm.dtype == DType::f32) return multiply_all<float, float>(gemm);
       if (gemm.dtype == DType::f64) return multiply_all<double, double>(gemm);
       if (gemm.out_dtype == DType::f32) return multiply_all<bf16, float>(gemm);
       multiply_all<bf16, bf16>(gemm);
     });
+  }
+
+  /// Covers what cuBLASLt does as a rule: addresses and pitches that are multiples of 16 bytes.
+  bool multiply_with(const Gemm& g) override {
+    if (g.batch != 1 || g.dtype == DType::f64) return false;
+    const auto fits = [](const void* data, Index pitch, DType dtype) {
+      return reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && static_cast<std::size_t>(pitch) * size_of(dtype) % 16 == 0;
+    };
+    if (!fits(g.a.data, g.a.pitch, g.dtype) || !fits(g.b.data, g.b.pitch, g.dtype) || !fits(g.c, g.c_pitch, g.out_dtype)) return false;
+    if (!fits(g.addend, g.addend_pitch, g.out_dtype) || !fits(g.bias, 0, g.out_dtype) || !fits(g.row_sums, 0, g.out_dtype)) return false;
+    multiply(g);
+    return true;
   }
 
  private:

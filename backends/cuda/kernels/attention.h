@@ -1,6 +1,8 @@
 // Fused attention as the host calls it: one problem as plain data (the meaning of its parts: Backend::attention).
 #pragma once
 
+#include <cstddef>
+
 #include "core/element.h"
 #include "core/random.h"
 #include "core/scoring.h"
@@ -61,6 +63,11 @@ void attention_backward_scalar(void* stream, const AttentionProblem& p, DType dt
 constexpr std::int32_t backward_block_rows_bf16 = 64;
 void attention_forward_bf16(void* stream, const AttentionProblem& p);
 void attention_backward_bf16(void* stream, const AttentionProblem& p);
+/// The same backward pass with a whole head in the shared memory of one block, so that scores are computed once; its statistics are of one
+/// block a head. Whether sizes allow it where a block may have `shared_bytes`: up to 256 rows and keys with widths up to 64, up to 128 keys
+/// with wider ones.
+bool attention_fits_resident(const AttentionProblem& p, std::size_t shared_bytes);
+void attention_backward_resident(void* stream, const AttentionProblem& p);
 
 /// Linear form: polynomials of degree 1 without causal mask or dropout, whose matrix need not be formed (docs/linear-attention.md). Rows r
 /// count by weight(r): that of row r (its scale) with `of_rows`, else whether key r is seen.

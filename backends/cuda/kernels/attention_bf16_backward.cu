@@ -48,12 +48,7 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
   for (int half = 0; half < 2; ++half) {
     const int row = first + warp * 16 + lane / 4 + 8 * half;
     state[half].factor = head.row_factor(row);
-    float delta = 0;
-    if ((softmax || p.normalize) && row < p.rows) {
-      const bf16 *out = head.at<bf16>(p.out) + row * p.out.row, *dout = head.at<bf16>(p.dout) + row * p.dout.row;
-      for (int c = lane % 4; c < p.e; c += 4) delta = std::fma(convert<float>(dout[c]), convert<float>(out[c]), delta);
-    }
-    state[half].delta = reduce_lanes<4>(delta, Plus{});
+    state[half].delta = row_delta<softmax>(head, row);
     if (softmax && row < p.rows) state[half].shift = *head.lse(row);
   }
   const bool masks = p.causal || head.mask || first + tile > p.rows;
@@ -113,7 +108,7 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
   for (int half = 0; half < 2; ++half) {
     const int row = first + warp * 16 + lane / 4 + 8 * half;
     if (row >= p.rows) continue;
-    store_row<chunks>(dq, half, p.scale, p.d, head.at<bf16>(p.dq) + row * p.dq.row);
+    store_row(dq, half, p.scale, p.d, head.at<bf16>(p.dq) + row * p.dq.row);
     if (lane % 4 == 0) {
       const std::int64_t at = std::int64_t{block_id().y} * p.rows + row;
       p.row_delta[at] = state[half].delta;
@@ -196,8 +191,8 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) keys_kernel(AttentionProblem p) {
   for (int half = 0; half < 2; ++half) {
     const int key = first + warp * 16 + lane / 4 + 8 * half;
     if (key >= p.keys) continue;
-    store_row<chunks>(dk, half, p.scale, p.d, head.at<bf16>(p.dk) + key * p.dk.row);
-    store_row<chunks>(dv, half, 1, p.e, head.at<bf16>(p.dv) + key * p.dv.row);
+    store_row(dk, half, p.scale, p.d, head.at<bf16>(p.dk) + key * p.dk.row);
+    store_row(dv, half, 1, p.e, head.at<bf16>(p.dv) + key * p.dv.row);
   }
 }
 

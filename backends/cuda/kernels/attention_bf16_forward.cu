@@ -175,7 +175,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 ? 2 : 3) forward_kernel(Atten
     }
     if (row >= p.rows) continue;
     if ((softmax || p.normalize) && !two_passes) r.factor[half] = r.sum[half] != 0 ? 1 / r.sum[half] : 1;
-    store_row<chunks>(out, half, r.factor[half], p.e, head.at<bf16>(p.out) + row * p.out.row);
+    store_row(out, half, r.factor[half], p.e, head.at<bf16>(p.out) + row * p.out.row);
     if (softmax && p.lse && lane % 4 == 0) *head.lse(row) = r.top[half] + std::log(r.sum[half]);
   }
   if constexpr (measure)

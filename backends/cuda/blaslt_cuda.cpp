@@ -1,0 +1,181 @@
+#include "backends/cuda/blaslt_cuda.h"
+
+#include <cublasLt.h>
+#include <dlfcn.h>
+
+#include <map>
+#include <tuple>
+
+namespace norma::cuda {
+namespace {
+
+/// The functions of the library that are used; all are there, or `opened` is false.
+struct Library {
+#define NORMA_CUBLASLT(X)                                                                                                          \
+  X(cublasLtCreate) X(cublasLtDestroy) X(cublasLtMatmul) X(cublasLtMatmulAlgoGetHeuristic) X(cublasLtMatmulDescCreate)             \
+  X(cublasLtMatmulDescDestroy) X(cublasLtMatmulDescSetAttribute) X(cublasLtMatrixLayoutCreate) X(cublasLtMatrixLayoutDestroy)      \
+  X(cublasLtMatmulPreferenceCreate) X(cublasLtMatmulPreferenceDestroy) X(cublasLtMatmulPreferenceSetAttribute)                     \
+  X(cublasLtGetStatusString) X(cublasLtGetStatusName)
+#define NORMA_MEMBER(name) decltype(&name) name##_ = nullptr;
+  NORMA_CUBLASLT(NORMA_MEMBER)
+  bool opened = false;
+
+  Library() {
+    const std::string name = fmt::format("libcublasLt.so.{}", CUBLAS_VER_MAJOR);
+    void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (!library) library = dlopen((std::string(NORMA_CUBLAS_FOLDER "/") + name).c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (!library) return;
+    opened = true;
+#define NORMA_OPEN(name) opened = open(library, #name, name##_) && opened;
+    NORMA_CUBLASLT(NORMA_OPEN)
+  }
+  template <class F>
+  static bool open(void* library, const char* name, F& function) {
+    function = reinterpret_cast<F>(dlsym(library, name));
+    return function != nullptr;
+  }
+};
+const Library& library() {
+  static const Library* opened = new Library;  // stays until the program ends
+  return *opened;
+}
+
+void check(cublasStatus_t status, const char* what) {
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  fail("cuda: {}: {} ({})", what, library().cublasLtGetStatusString_(status), library().cublasLtGetStatusName_(status));
+}
+
+cudaDataType_t type_of(DType dtype) { return dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F; }
+
+/// How well a pointer is aligned, as far as the library asks.
+std::uint32_t alignment(const void* p) {
+  std::uint32_t bytes = 256;
+  while (reinterpret_cast<std::uintptr_t>(p) % bytes != 0) bytes /= 2;
+  return bytes;
+}
+
+/// One kind of product: descriptors and the algorithm, found once.
+struct Plan {
+  cublasLtMatmulDesc_t product = nullptr;
+  cublasLtMatrixLayout_t left = nullptr, right = nullptr, addend = nullptr, out = nullptr;
+  cublasLtMatmulAlgo_t algorithm{};
+  bool found = false;
+
+  Plan() = default;
+  Plan(const Plan&) = delete;
+  ~Plan() {
+    for (cublasLtMatrixLayout_t layout : {left, right, addend, out})
+      if (layout) library().cublasLtMatrixLayoutDestroy_(layout);
+    if (product) library().cublasLtMatmulDescDestroy_(product);
+  }
+  template <class T>
+  void set(cublasLtMatmulDescAttributes_t attribute, const T& value) const {
+    check(library().cublasLtMatmulDescSetAttribute_(product, attribute, &value, sizeof(value)), "cublasLtMatmulDescSetAttribute");
+  }
+  void point(const Gemm& g) const {
+    if (g.row_sums || g.bias) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.row_sums ? static_cast<const void*>(g.row_sums) : g.bias);
+  }
+};
+
+using Key = std::tuple<DType, DType, Index, Index, Index, Index, Index, Index, Index, bool, bool, int, std::uint32_t, std::uint32_t, std::uint32_t,
+                       std::uint32_t, std::uint32_t>;
+
+Key key_of(const Gemm& g) {
+  const void* vector = g.row_sums ? g.row_sums : g.bias;
+  return {g.dtype, g.out_dtype, g.m, g.n, g.k, g.a.pitch, g.b.pitch, g.c_pitch, g.addend_pitch, g.a.transposed, g.b.transposed,
+          (g.bias ? 1 : 0) + (g.addend ? 2 : 0) + (g.row_sums ? 4 : 0), alignment(g.a.data), alignment(g.b.data), alignment(g.c),
+          alignment(g.addend), alignment(vector)};
+}
+
+class CuBlasLt : public LtBlas {
+ public:
+  CuBlasLt(Runtime& runtime, void* workspace, std::size_t workspace_bytes)
+      : runtime_(runtime), workspace_(workspace), workspace_bytes_(workspace_bytes) {
+    runtime_.stream();  // makes its device the current one
+    check(library().cublasLtCreate_(&handle_), "cublasLtCreate");
+  }
+  ~CuBlasLt() override {
+    plans_.clear();
+    library().cublasLtDestroy_(handle_);
+  }
+
+  bool multiply(const Gemm& g) override {
+    if (g.batch != 1 || g.dtype == DType::f64) return false;
+    auto* stream = static_cast<cudaStream_t>(runtime_.stream());
+    auto& slot = plans_[key_of(g)];
+    if (!slot) slot = make_plan(g);
+    const Plan& plan = *slot;
+    if (!plan.found) return false;
+    plan.point(g);
+    const float one = 1, beta = g.addend ? 1 : 0;
+    check(library().cublasLtMatmul_(handle_, plan.product, &one, g.b.data, plan.left, g.a.data, plan.right, &beta, g.addend ? g.addend : g.c,
+                                    plan.addend, g.c, plan.out, &plan.algorithm, workspace_, workspace_bytes_, stream),
+          "cublasLtMatmul");
+    return true;
+  }
+
+ private:
+  /// Row-major C = A B is column-major C^T = B^T A^T, so that A and B change places, and what is said of C's columns holds for the rows
+  /// of C^T: the bias has one element for each of them, as the library wants it, and the sums over k of its second operand are those of
+  /// the rows of A.
+  std::unique_ptr<Plan> make_plan(const Gemm& g) {
+    auto plan = std::make_unique<Plan>();
+    check(library().cublasLtMatmulDescCreate_(&plan->product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
+    const auto operation = [](const Gemm::Operand& x) { return x.transposed ? CUBLAS_OP_T : CUBLAS_OP_N; };
+    plan->set(CUBLASLT_MATMUL_DESC_TRANSA, operation(g.b));
+    plan->set(CUBLASLT_MATMUL_DESC_TRANSB, operation(g.a));
+    if (g.bias || g.row_sums) {
+      plan->set(CUBLASLT_MATMUL_DESC_EPILOGUE, g.row_sums ? CUBLASLT_EPILOGUE_BGRADB : CUBLASLT_EPILOGUE_BIAS);
+      plan->set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, static_cast<std::int32_t>(type_of(g.out_dtype)));
+      plan->point(g);  // the search asks how it is aligned
+    }
+    const auto layout = [](DType dtype, Index rows, Index columns, Index pitch) {
+      cublasLtMatrixLayout_t made = nullptr;
+      check(library().cublasLtMatrixLayoutCreate_(&made, type_of(dtype), static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(columns), pitch),
+            "cublasLtMatrixLayoutCreate");
+      return made;
+    };
+    // As stored, by columns: B's n (or, transposed, k) is what runs fastest.
+    plan->left = g.b.transposed ? layout(g.dtype, g.k, g.n, g.b.pitch) : layout(g.dtype, g.n, g.k, g.b.pitch);
+    plan->right = g.a.transposed ? layout(g.dtype, g.m, g.k, g.a.pitch) : layout(g.dtype, g.k, g.m, g.a.pitch);
+    plan->out = layout(g.out_dtype, g.n, g.m, g.c_pitch);
+    plan->addend = layout(g.out_dtype, g.n, g.m, g.addend ? g.addend_pitch : g.c_pitch);
+
+    cublasLtMatmulPreference_t wish = nullptr;
+    check(library().cublasLtMatmulPreferenceCreate_(&wish), "cublasLtMatmulPreferenceCreate");
+    const std::unique_ptr<cublasLtMatmulPreferenceOpaque_t, void (*)(cublasLtMatmulPreference_t)> owner(
+        wish, [](cublasLtMatmulPreference_t p) { library().cublasLtMatmulPreferenceDestroy_(p); });
+    const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
+      check(library().cublasLtMatmulPreferenceSetAttribute_(wish, attribute, &value, sizeof(value)), "cublasLtMatmulPreferenceSetAttribute");
+    };
+    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes_);
+    // Parts of a sum over k meet in f32 and in one order.
+    prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment(g.b.data));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment(g.a.data));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment(g.addend ? g.addend : g.c));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment(g.c));
+    cublasLtMatmulHeuristicResult_t best{};
+    int count = 0;
+    const cublasStatus_t status = library().cublasLtMatmulAlgoGetHeuristic_(handle_, plan->product, plan->left, plan->right, plan->addend, plan->out,
+                                                                            wish, 1, &best, &count);
+    plan->found = status == CUBLAS_STATUS_SUCCESS && count > 0 && best.state == CUBLAS_STATUS_SUCCESS;
+    plan->algorithm = best.algo;
+    return plan;
+  }
+
+  Runtime& runtime_;
+  void* workspace_;
+  std::size_t workspace_bytes_;
+  cublasLtHandle_t handle_ = nullptr;
+  std::map<Key, std::unique_ptr<Plan>> plans_;
+};
+
+}  // namespace
+
+std::unique_ptr<LtBlas> make_lt_blas(Runtime& runtime, void* workspace, std::size_t workspace_bytes) {
+  if (!library().opened) return nullptr;
+  return std::make_unique<CuBlasLt>(runtime, workspace, workspace_bytes);
+}
+
+}  // namespace norma::cuda

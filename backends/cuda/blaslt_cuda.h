@@ -1,0 +1,18 @@
+// Products with what follows them in one kernel: cuBLASLt, for Blas (blas_cuda.cpp).
+#pragma once
+
+#include "backends/cuda/runtime.h"
+
+namespace norma::cuda {
+
+class LtBlas {
+ public:
+  virtual ~LtBlas() = default;
+  /// Blas::multiply_with.
+  virtual bool multiply(const Gemm& gemm) = 0;
+};
+
+/// `workspace` is one that products of the same stream share. Null where there is no libcublasLt, or it lacks what is needed.
+std::unique_ptr<LtBlas> make_lt_blas(Runtime& runtime, void* workspace, std::size_t workspace_bytes);
+
+}  // namespace norma::cuda

@@ -1,0 +1,264 @@
+// Attention backward in bf16 on tensor cores for heads that fit into shared memory: a block holds Q, K, V and dO of one head and makes dQ,
+// dK and dV from one computation of the scores, five products where the kernels of attention_bf16_backward.cu make seven. Warps own keys
+// and work on S^T = K Q^T, as the keys' kernel does; dS of 64 rows meets in shared memory, already rounded to bf16, and dQ = dS K is
+// summed over the keys in rising order, as the rows' kernel does. So each sum has one order, that of those two kernels.
+#include "backends/cuda/kernels/attention_mma.h"
+#include "backends/cuda/kernels/attention_resident.h"
+
+namespace norma::cuda {
+namespace {
+
+constexpr int group = ResidentPlan::group, tile = ResidentPlan::tile, ds_pitch = ResidentPlan::ds_pitch;
+
+/// Fragments of 16 keys by 16 rows for each group of keys that a warp owns.
+template <int owned>
+using Fragments = float[owned][2][4];
+/// What a warp knows of its groups: where their keys begin, and whether any of the rows at hand sees one of them.
+template <int owned>
+struct Groups {
+  int key[owned];
+  bool active[owned];
+};
+
+/// s[k] = x_key . y_row for the keys of group k in `x` and the 16 rows at `y`.
+template <int chunks, int owned>
+NORMA_DEVICE void multiply_groups(const Groups<owned>& groups, const bf16* x, const bf16* y, int width, Fragments<owned>& s) {
+  constexpr int pitch = mma_pitch<chunks>;
+  const int lane = static_cast<int>(thread_id()) % 32;
+  NORMA_UNROLL
+  for (int k = 0; k < owned; ++k)
+    NORMA_UNROLL
+    for (int n = 0; n < 2; ++n) s[k][n][0] = s[k][n][1] = s[k][n][2] = s[k][n][3] = 0;
+  NORMA_UNROLL
+  for (int c = 0; c < chunks; ++c) {
+    if (c * 16 >= width) break;
+    std::uint32_t right[4];
+    load_matrices(right, y + (lane / 16 * 8 + lane % 8) * pitch + c * 16 + lane / 8 % 2 * 8);
+    NORMA_UNROLL
+    for (int k = 0; k < owned; ++k) {
+      if (!groups.active[k]) continue;
+      std::uint32_t left[4];
+      load_matrices(left, x + (groups.key[k] + lane % 16) * pitch + c * 16 + lane / 16 * 8);
+      mma_16x8x16(s[k][0], left, right[0], right[1]);
+      mma_16x8x16(s[k][1], left, right[2], right[3]);
+    }
+  }
+}
+
+/// A fragment of 16 keys by 16 rows as left operand: keys g, g + 8 for rows 2 t.., then the same for rows 2 t + 8...
+NORMA_DEVICE void pack_left(const float (&w)[2][4], std::uint32_t (&left)[4]) {
+  NORMA_UNROLL
+  for (int n = 0; n < 2; ++n) left[2 * n] = pack_pair(w[n][0], w[n][1]), left[2 * n + 1] = pack_pair(w[n][2], w[n][3]);
+}
+
+/// sums[k] += left[k] y for the 16 rows at `y`.
+template <int chunks, int owned>
+NORMA_DEVICE void add_groups(const Groups<owned>& groups, const std::uint32_t (&left)[owned][4], const bf16* y, int width,
+                             float (&sums)[owned][chunks * 2][4]) {
+  const int lane = static_cast<int>(thread_id()) % 32;
+  NORMA_UNROLL
+  for (int n = 0; n < chunks * 2; n += 2) {
+    if (n * 8 >= width) break;
+    std::uint32_t right[4];
+    load_matrices_transposed(right, y + (lane / 8 % 2 * 8 + lane % 8) * mma_pitch<chunks> + n * 8 + lane / 16 * 8);
+    NORMA_UNROLL
+    for (int k = 0; k < owned; ++k) {
+      if (!groups.active[k]) continue;
+      mma_16x8x16(sums[k][n], left[k], right[0], right[1]);
+      mma_16x8x16(sums[k][n + 1], left[k], right[2], right[3]);
+    }
+  }
+}
+
+/// What each row's weights are made with, a warp 16 rows at a time. Q and K are read where rows are divided by their sums.
+template <int chunks, bool softmax>
+NORMA_DEVICE void find_row_states(const Head& head, const ResidentPlan& plan, const bf16* q, const bf16* k, RowState* states) {
+  const AttentionProblem& p = head.p;
+  const int lane = static_cast<int>(thread_id()) % 32, warp = static_cast<int>(thread_id()) / 32;
+  for (int first = warp * group; first < plan.rows; first += plan.warps * group) {
+    RowState state[2];
+    float sum[2] = {0, 0};
+    NORMA_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const int row = first + lane / 4 + 8 * half;
+      state[half].factor = head.row_factor(row);
+      state[half].delta = row_delta<softmax>(head, row);
+      if (softmax && row < p.rows) state[half].shift = *head.lse(row);
+    }
+    if (!softmax && p.normalize) {
+      for (int key = 0; key < p.keys; key += group) {
+        float s[2][4];
+        multiply_rows<chunks>(q + first * mma_pitch<chunks>, k + key * mma_pitch<chunks>, p.d, s);
+        const std::uint32_t visible = bits_of(
+            8, [&](int c) { return head.visible(first + lane / 4 + c % 4 / 2 * 8, key + c / 4 * 8 + 2 * (lane % 4) + c % 2); });
+        NORMA_UNROLL
+        for (int c = 0; c < 8; ++c)
+          if (visible >> c & 1) sum[c % 4 / 2] += phi_value<Family::polynomials>(p, s[c / 4][c % 4] * p.scale);
+      }
+      NORMA_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        const float total = reduce_lanes<4>(sum[half], Plus{});
+        state[half].factor = total != 0 ? 1 / total : 1;
+      }
+    }
+    NORMA_UNROLL
+    for (int half = 0; half < 2; ++half)
+      if (lane % 4 == 0) states[first + lane / 4 + 8 * half] = state[half];
+  }
+}
+
+/// dQ of the tile from row `first` on, from its dS.
+template <int chunks>
+NORMA_DEVICE void make_dq(const Head& head, const ResidentPlan& plan, int first, const bf16* ds, const bf16* k) {
+  const AttentionProblem& p = head.p;
+  constexpr int pitch = mma_pitch<chunks>, fragments = ResidentPlan::unit_columns / 8;
+  const int lane = static_cast<int>(thread_id()) % 32, warp = static_cast<int>(thread_id()) / 32;
+  const int row_groups = ResidentPlan::row_groups(p.rows, first), units = row_groups * ResidentPlan::column_units(p.d);
+  for (int unit = warp; unit < units; unit += plan.warps) {
+    const int row = first + unit % row_groups * group, column = unit / row_groups * ResidentPlan::unit_columns;
+    const int end = head.length(row + group < p.rows ? row + group - 1 : p.rows - 1);
+    float sums[fragments][4] = {};
+    for (int key = 0; key < end; key += group) {
+      std::uint32_t left[4];
+      load_matrices_transposed(left, ds + (key + lane / 16 * 8 + lane % 8) * ds_pitch + row - first + lane / 8 % 2 * 8);
+      NORMA_UNROLL
+      for (int n = 0; n < fragments; n += 2) {
+        if (column + n * 8 >= p.d) break;
+        std::uint32_t right[4];
+        load_matrices_transposed(right, k + (key + lane / 8 % 2 * 8 + lane % 8) * pitch + column + n * 8 + lane / 16 * 8);
+        mma_16x8x16(sums[n], left, right[0], right[1]);
+        mma_16x8x16(sums[n + 1], left, right[2], right[3]);
+      }
+    }
+    NORMA_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const int to = row + lane / 4 + 8 * half;
+      if (to < p.rows) store_row(sums, half, p.scale, p.d - column, head.at<bf16>(p.dq) + to * p.dq.row + column);
+    }
+  }
+}
+
+template <int chunks, int owned, bool softmax, bool measure>
+NORMA_KERNEL void NORMA_BOUNDS(ResidentPlan::most_warps * 32, 1) resident_kernel(AttentionProblem p, ResidentPlan plan) {
+  constexpr Family family = softmax ? Family::softmax : Family::polynomials;
+  constexpr int pitch = mma_pitch<chunks>;
+  const Head head(p, block_id().x);
+  const int lane = static_cast<int>(thread_id()) % 32, warp = static_cast<int>(thread_id()) / 32, threads = plan.warps * 32;
+  bf16 *q = reinterpret_cast<bf16*>(shared_memory()), *dout = q + plan.dout_offset(), *k = q + plan.key_offset(), *v = q + plan.value_offset(),
+       *ds = q + plan.ds_offset();
+  RowState* states = reinterpret_cast<RowState*>(q + plan.state_offset());
+
+  // The first tile of rows with all keys, then the rest, which comes while that tile is computed.
+  const int early = plan.rows < tile ? plan.rows : tile;
+  fetch_rows<chunks>(head.at<bf16>(p.k), p.k.row, 0, p.keys, p.d, k, plan.keys, threads);
+  fetch_rows<chunks>(head.at<bf16>(p.v), p.v.row, 0, p.keys, p.e, v, plan.keys, threads);
+  for (int first = 0, count = early; first < plan.rows; first += count, count = plan.rows - early) {
+    fetch_rows<chunks>(head.at<bf16>(p.q), p.q.row, first, p.rows, p.d, q + first * pitch, count, threads);
+    fetch_rows<chunks>(head.at<bf16>(p.dout), p.dout.row, first, p.rows, p.e, dout + first * pitch, count, threads);
+    commit_copies();
+  }
+  if (plan.rows > early && (softmax || !p.normalize)) {
+    find_row_states<chunks, softmax>(head, plan, q, k, states);
+    wait_copies<1>();
+  } else {
+    wait_copies<0>();
+    block_barrier();
+    find_row_states<chunks, softmax>(head, plan, q, k, states);
+  }
+
+  Groups<owned> groups;
+  NORMA_UNROLL
+  for (int g = 0; g < owned; ++g) groups.key[g] = plan.first_key(warp, g);
+  const float keep_scale = p.drop ? p.keep_scale : 1;
+  float dk[owned][chunks * 2][4] = {}, dv[owned][chunks * 2][4] = {};
+  float a2 = 0, s2 = 0;
+  double a2_total = 0, s2_total = 0;
+  for (int first = 0; first < p.rows; first += tile) {
+    if (first > 0) wait_copies<0>();
+    block_barrier();  // the rows are there, and dS of the tile before has been read
+    for (int step = 0; step < tile && first + step < p.rows; step += group) {
+      const int row = first + step, end = head.length(row + group < p.rows ? row + group - 1 : p.rows - 1);
+      NORMA_UNROLL
+      for (int g = 0; g < owned; ++g) groups.active[g] = groups.key[g] < end;
+      Fragments<owned> s, da;
+      multiply_groups<chunks, owned>(groups, k, q + row * pitch, p.d, s);
+      multiply_groups<chunks, owned>(groups, v, dout + row * pitch, p.e, da);
+      std::uint32_t weights[owned][4], slopes[owned][4];
+      NORMA_UNROLL
+      for (int g = 0; g < owned; ++g) {
+        if (!groups.active[g]) continue;
+        const int key = groups.key[g];
+        const auto row_at = [&](int c) { return row + c / 4 * 8 + 2 * (lane % 4) + c % 2; };
+        const auto column_at = [&](int c) { return key + lane / 4 + c % 4 / 2 * 8; };
+        std::uint32_t visible = 0xffu, kept = 0xffu;
+        if (p.causal || head.mask || row + group > p.rows || key + group > p.keys)
+          visible = bits_of(8, [&](int c) { return head.visible(row_at(c), column_at(c)); });
+        if (p.drop) kept = bits_of(8, [&](int c) { return head.kept(row_at(c), column_at(c)); });
+        NORMA_UNROLL
+        for (int c = 0; c < 8; ++c) {
+          float &x = s[g][c / 4][c % 4], &y = da[g][c / 4][c % 4];
+          float a = 0, slope = 0;
+          if (visible >> c & 1) {
+            const float keep = kept >> c & 1 ? keep_scale : 0;
+            const PairGradient pair = differentiate<family>(p, states[row_at(c)], x * p.scale, y * keep);
+            a = pair.a * keep, slope = pair.ds;
+            if constexpr (measure) a2 = std::fma(pair.da, pair.da, a2), s2 = std::fma(slope, slope, s2);
+          }
+          x = a, y = slope;
+        }
+        pack_left(s[g], weights[g]);
+        pack_left(da[g], slopes[g]);
+        NORMA_UNROLL
+        for (int i = 0; i < 4; ++i)
+          *reinterpret_cast<std::uint32_t*>(ds + (key + lane / 4 + i % 2 * 8) * ds_pitch + step + i / 2 * 8 + 2 * (lane % 4)) = slopes[g][i];
+      }
+      add_groups<chunks, owned>(groups, weights, dout + row * pitch, p.e, dv);
+      add_groups<chunks, owned>(groups, slopes, q + row * pitch, p.d, dk);
+    }
+    if constexpr (measure) {
+      a2_total += a2, s2_total += s2;
+      a2 = s2 = 0;
+    }
+    block_barrier();
+    make_dq<chunks>(head, plan, first, ds, k);
+  }
+  NORMA_UNROLL
+  for (int g = 0; g < owned; ++g)
+    NORMA_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const int key = groups.key[g] + lane / 4 + 8 * half;
+      if (key >= p.keys) continue;
+      store_row(dk[g], half, p.scale, p.d, head.at<bf16>(p.dk) + key * p.dk.row);
+      store_row(dv[g], half, 1, p.e, head.at<bf16>(p.dv) + key * p.dv.row);
+    }
+  if constexpr (measure) {
+    AttentionSums sums;
+    sums.at(AttentionStat::grad_a2) = a2_total, sums.at(AttentionStat::grad_s2) = s2_total;
+    write_block_stats(p, sums, reinterpret_cast<double*>(shared_memory()), block_id().x, 0, 1);
+  }
+}
+
+template <int chunks, int owned, bool softmax>
+void run(void* stream, const AttentionProblem& p, const ResidentPlan& plan) {
+  launch(stream, {static_cast<unsigned>(p.batches * p.heads)}, static_cast<unsigned>(plan.warps) * 32, plan.bytes(sizeof(RowState)),
+         p.partial_stats ? resident_kernel<chunks, owned, softmax, true> : resident_kernel<chunks, owned, softmax, false>, p, plan);
+}
+template <bool softmax>
+void run(void* stream, const AttentionProblem& p, const ResidentPlan& plan) {
+  if (plan.chunks > 4) return run<8, 1, softmax>(stream, p, plan);
+  plan.owned > 1 ? run<4, 2, softmax>(stream, p, plan) : run<4, 1, softmax>(stream, p, plan);
+}
+
+}  // namespace
+
+bool attention_fits_resident(const AttentionProblem& p, std::size_t shared_bytes) {
+  const ResidentPlan plan = resident_plan(p.rows, p.keys, p.d, p.e);
+  return plan.warps > 0 && plan.bytes(sizeof(RowState)) <= shared_bytes;
+}
+
+void attention_backward_resident(void* stream, const AttentionProblem& p) {
+  const ResidentPlan plan = resident_plan(p.rows, p.keys, p.d, p.e);
+  p.phi == Phi::softmax ? run<true>(stream, p, plan) : run<false>(stream, p, plan);
+}
+
+}  // namespace norma::cuda

@@ -1,0 +1,177 @@
+"""Norma beside PyTorch on one GPU: what bench/compare_torch.py --device cuda measures.
+
+Training steps and attention alone, each row by fresh processes of both in turn on the same card. PyTorch runs its plain form, its fused
+attention and torch.compile(mode="max-autotune"); f32 is without TF32 on both sides. Rows are kept in a file of results, so that
+several commands can share them out, and written into docs/performance.md by --merge.
+"""
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+X3 = "x^3/sqrt(N)"
+SOFTMAX_FORMS = {"eager": ("softmax", []), "SDPA": ("sdpa", []), "SDPA, compiled": ("sdpa", ["--compile", "max-autotune"])}
+X3_FORMS = {"eager": ("x3", []), "compiled": ("x3", ["--compile", "max-autotune"])}
+FUNCTIONS = {"softmax": ("softmax", SOFTMAX_FORMS), "x³/√N": (X3, X3_FORMS)}
+VIT_B = ["--width", 768, "--heads", 12, "--image", 224, "--patch", 16, "--classes", 1000]
+GPT2 = ["--model", "decoder", "--width", 768, "--depth", 12, "--heads", 12, "--tokens", 1024, "--vocabulary", 50304]
+
+
+def step_rows():
+    """label, Norma's flags, PyTorch's model and flags, its forms."""
+    models = [(f"ViT-T/4 32×32, batch {batch}, {dtype}", ["--batch", batch, "--dtype", dtype], ["vit-tiny", "--batch", batch, "--dtype", dtype])
+              for dtype in ("bf16", "f32") for batch in (64, 512)]
+    models.append(("ViT-B/16 224×224, batch 64, bf16", ["--batch", 64, "--dtype", "bf16", *VIT_B], ["vit-base-224", "--batch", 64, "--dtype", "bf16"]))
+    models.append(("decoder of GPT-2's size, 8 × 1024 tokens, bf16", ["--batch", 8, "--dtype", "bf16", *GPT2], ["gpt2", "--batch", 8, "--dtype", "bf16"]))
+    return [(f"{label}, {function}", [*ours, "--attention", formula], theirs, forms)
+            for label, ours, theirs in models for function, (formula, forms) in FUNCTIONS.items()]
+
+
+def attention_rows():
+    """N, d, heads, batch: 768 columns, 16384 tokens."""
+    return [(n, d, 768 // d, max(1, 16384 // n)) for d in (32, 64, 128) for n in (197, 512, 1024, 2048, 4096, 8192)]
+
+
+def run(command, limit):
+    """The JSON objects that a command prints; none, and why on stderr, where it fails or takes longer than `limit` seconds."""
+    command = [str(c) for c in command]
+    packed = pathlib.Path(command[0]).resolve().parent.parent / "lib"  # of scripts/gpu pack; not for PyTorch, which brings its own
+    env = {**os.environ, "LD_LIBRARY_PATH": f"{packed}:{os.environ.get('LD_LIBRARY_PATH', '')}"} if command[0] != sys.executable and packed.is_dir() else None
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=env)
+    except subprocess.TimeoutExpired:
+        print(f"{' '.join(command)}: given up after {limit:.0f} s", file=sys.stderr, flush=True)
+        return []
+    if done.returncode:
+        print(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}", file=sys.stderr, flush=True)
+        return []
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def card():
+    """What the results are of; ends the program where there is no device."""
+    code = ("import torch\nif not torch.cuda.is_available(): raise SystemExit(3)\n"
+            "print(torch.cuda.get_device_name(0), 'PyTorch ' + torch.__version__, sep=', ')")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if done.returncode == 3:
+        sys.exit("compare_torch.py --device cuda: PyTorch sees no CUDA device on this machine; scripts/gpu packs what a machine with one needs")
+    if done.returncode:
+        sys.exit(f"compare_torch.py --device cuda: {sys.executable} cannot import torch:\n{done.stderr}")
+    return done.stdout.strip()
+
+
+def median(runs, key):
+    return statistics.median(r[key] for r in runs)
+
+
+def measure_steps(a, rows):
+    for number, (label, ours, theirs, forms) in enumerate(step_rows(), 1):
+        if a.rows and number not in a.rows:
+            continue
+        row = {"norma": [], "forms": {name: [] for name in forms}}
+        for _ in range(a.rounds):
+            row["norma"] += run([a.programs / "norma_bench_step", "--json", "--device", "cuda", "--steps", 30, *ours], a.limit)
+            for name, (score, more) in forms.items():
+                command = [sys.executable, HERE / "torch_step.py", *theirs, "--device", "cuda", "--score", score, "--warmup", 10, "--steps", 30, *more]
+                row["forms"][name] += run(command, a.limit)
+        rows[label] = row
+        print(steps_line(label, row), file=sys.stderr, flush=True)
+        a.keep()
+
+
+def measure_attention(a, rows):
+    shapes = [s for number, s in enumerate(attention_rows(), 1) if not a.rows or number in a.rows]
+    for _ in range(a.rounds):
+        for n, d, heads, batch in shapes:
+            found = run([a.programs / "norma_bench_attention", "--json", "--device", "cuda", "--dtype", "bf16", "--n", n, "--d", d, "--heads", heads,
+                         "--batch", batch, "--form", "quadratic"], a.limit)
+            row = rows.setdefault(f"{n}, {d}", {"x3": [], "softmax": [], "sdpa": [], "torch x3": []})
+            for one in found:
+                row["x3" if one["scoring"] == X3 else "softmax"].append(one)
+        for score, column in (("sdpa", "sdpa"), ("x3", "torch x3")):
+            found = run([sys.executable, HERE / "torch_attention.py", "--device", "cuda", "--dtype", "bf16", "--score", score, "--shapes",
+                         *(",".join(map(str, s)) for s in shapes)], 2 * a.limit)
+            for one in found:
+                rows[f"{one['n']}, {one['d']}"][column].append(one)
+    for n, d, _, _ in shapes:
+        print(attention_line(f"{n}, {d}", rows[f"{n}, {d}"]), file=sys.stderr, flush=True)
+    a.keep()
+
+
+def steps_line(label, row):
+    ours = row["norma"]
+    if not ours:
+        return f"| {label} | no result | | | |"
+    ms = median(ours, "median_ms")
+    forms = {name: median(runs, "median_ms") for name, runs in row["forms"].items() if runs}
+    cells = ", ".join(f"{name} {forms[name]:.2f}" if name in forms else f"{name}: no result" for name in row["forms"])
+    best = min(forms.values(), default=None)
+    share = statistics.median(r["gflops"] / r["peak_gflops"] for r in ours)
+    return (f"| {label} | {ms:.2f}{'' if ours[0]['replayed'] else ' (op by op)'} | {100 * share:.0f} % | {cells} | {f'{ms / best:.2f}' if best else ''} | "
+            f"{max(r['peak_mib'] for r in ours):.0f}, {min((r['peak_mib'] for runs in row['forms'].values() for r in runs), default=0):.0f} |")
+
+
+def both_ms(runs):
+    """forward + backward of each, and their sum; None where there is nothing."""
+    runs = [r for r in runs if "forward_ms" in r]
+    if not runs:
+        return None
+    f, b = median(runs, "forward_ms"), median(runs, "backward_ms")
+    return f"{f:.3f} + {b:.3f}", f + b
+
+
+def attention_line(label, row):
+    cells = {column: both_ms(row[column]) for column in ("x3", "softmax", "sdpa", "torch x3")}
+    text = {c: v[0] if v else "out of memory" if any("out_of_memory" in r for r in row[c]) else "no result" for c, v in cells.items()}
+    watched = f"{median(row['x3'], 'forward_stats_percent'):+.1f} %, {median(row['x3'], 'backward_stats_percent'):+.1f} %" if cells["x3"] else ""
+    ratio = f"{cells['x3'][1] / cells['sdpa'][1]:.2f}" if cells["x3"] and cells["sdpa"] else ""
+    rates = f"{median(row['x3'], 'forward_gflops') / 1e3:.0f}, {median(row['x3'], 'backward_gflops') / 1e3:.0f}" if cells["x3"] else ""
+    return f"| {label} | {text['x3']} | {rates} | {watched} | {text['softmax']} | {text['sdpa']} | {text['torch x3']} | {ratio} |"
+
+
+TABLES = {
+    "cuda-steps": ["| training step | Norma ms | share of a large product's rate | PyTorch ms | ratio to its fastest | MiB of the device: Norma, PyTorch |", "|---|---|---|---|---|---|"],
+    "cuda-attention": ["| N, d | Norma x³/√N: ms forward + backward | TFLOP/s | what the statistics add | Norma softmax | PyTorch's fused softmax | PyTorch x³, eager | x³ to fused softmax |",
+                       "|---|---|---|---|---|---|---|---|"],
+}
+
+
+def tables(results):
+    """The lines of each table that has rows, in the order of the lists above."""
+    found = {}
+    steps = [steps_line(label, results["steps"][label]) for label, *_ in step_rows() if label in results["steps"]]
+    attention = [attention_line(f"{n}, {d}", results["attention"][f"{n}, {d}"]) for n, d, _, _ in attention_rows() if f"{n}, {d}" in results["attention"]]
+    for part, lines in (("cuda-steps", steps), ("cuda-attention", attention)):
+        if lines:
+            found[part] = [f"`bench/compare_torch.py --device cuda`: {results['card']}.", "", *TABLES[part], *lines]
+    return found
+
+
+def load(path):
+    return json.loads(path.read_text()) if path and path.exists() else {"card": "", "steps": {}, "attention": {}}
+
+
+def main(a, write):
+    """Measures what `a` asks for; write(part, lines) puts a table into the page."""
+    if a.merge:
+        for part, lines in tables(load(a.merge)).items():
+            write(part, lines)
+        return
+    here = card()
+    for program in ("norma_bench_step", "norma_bench_attention"):
+        if not (a.programs / program).exists():
+            sys.exit(f"compare_torch.py: {a.programs / program} is not there; build it, or name its folder with --programs")
+    results = load(a.results)
+    if results["card"] not in ("", here):
+        sys.exit(f"compare_torch.py: {a.results} holds results of {results['card']}, and this is {here}: take another file")
+    results["card"] = here
+    a.keep = lambda: a.results and a.results.write_text(json.dumps(results, indent=1))
+    if "steps" in a.only:
+        measure_steps(a, results["steps"])
+    if "attention" in a.only:
+        measure_attention(a, results["attention"])
+    for part, lines in tables(results).items():
+        print("\n".join(["", *lines]))
