@@ -275,6 +275,7 @@ TEST_CASE("fused attention on tiles of AMX, at every size", "[attention_cpu]") {
   for (const auto& [name, scoring] : scorings()) {
     for (const ProblemSizes& s : random_sizes(++stream, 8)) check<float>(name, s, scoring);
     check<float>(name, {1, 1, 197, 197, 64, 64, true, false, 0.1}, scoring);
+    check<float>(name, {1, 1, 50, 600, 16, 8, false, true, 0.1}, scoring);
   }
   for (const auto& [name, scoring] : {scorings()[0], scorings()[5], scorings()[10]}) {
     check<float>(name, {1, 1, 600, 523, 8, 8}, scoring);

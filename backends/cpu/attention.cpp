@@ -83,14 +83,14 @@ bool covered(const Attention& a, std::initializer_list<const View*> tensors) {
 }
 
 /// AMX's products, where they are and pay: packing an element of the scores costs as much as some 20 multiply-adds, less of what was bf16;
-/// the forward pass holds whole rows of scores and all keys and values in the second-level cache.
+/// rows that the forward pass computes whole have to fit into the second-level cache beside all keys and values.
 template <class Head>
 const TileProducts* tiles_for(const Head& h, bool forward) {
   if (gemm_provider() != GemmProvider::own) return nullptr;
   if (tiles_everywhere) return NORMA_BF16_KERNELS(tile_products);
   const Index seen = h.causal ? h.keys / 2 : h.keys, width = h.d + h.e;
   if (h.from_bf16 ? seen < 96 || width < 32 : seen < 192 || width < 96) return nullptr;
-  return forward && h.keys > 1536 ? nullptr : NORMA_BF16_KERNELS(tile_products);
+  return forward && h.keys > 1536 && !h.keys_in_blocks ? nullptr : NORMA_BF16_KERNELS(tile_products);
 }
 
 /// Everything that is the same for all heads.
@@ -143,6 +143,7 @@ void describe(const Attention& a, const View& q, const View& k, const View& v, H
   head.stats = nullptr;
   head.small = a.small;
   head.from_bf16 = q.dtype == DType::bf16;
+  head.keys_in_blocks = head.keys > 512 && !head.normalize;
 }
 
 /// The parts that differ between heads.

@@ -44,6 +44,7 @@ struct AttentionHead {
 
   const TileProducts* tiles;  // what multiplies, f32 only; null: the kernels' own products
   bool from_bf16;             // q, k, v and dout were bf16
+  bool keys_in_blocks;        // forward with tiles: not all keys at once; only where nothing is carried along a row
 };
 
 template <class T>

@@ -1,5 +1,6 @@
 // Attention forward for one head with AMX's products (backends/cpu/tile_products.h): a block of rows against all keys, in the steps of
-// attention_forward.cpp.
+// attention_forward.cpp; or, where rows are long and nothing is carried along them, more rows against blocks of keys, whose products with V
+// are added up.
 #pragma once
 
 #include "backends/cpu/kernels/attention_on_tiles.h"
@@ -11,27 +12,29 @@ namespace {
 
 struct TilePlan {
   SliceCounts slices;
-  Int rows, ld, out_ld;  // of a block of scores; of its result
+  Int rows, columns, ld, out_ld;  // of a block of scores; of its result
   Int k_words, v_words, q_words, p_words;
-  Int score_size, out_size, inverse_size, keep_size, mask_size, before_size;
+  Int score_size, out_size, inverse_size, sum_size, keep_size, mask_size, before_size;
   explicit TilePlan(const AttentionHeadForward<float>& h) : slices(h) {
-    rows = smaller(round_up(h.row_end - h.row_begin, tile_lines), 64);
-    ld = round_up(h.keys, 16) + 16;  // an odd number of cache lines apart
+    rows = smaller(round_up(h.row_end - h.row_begin, tile_lines), h.keys_in_blocks ? 256 : 64);
+    columns = h.keys_in_blocks ? 256 : h.keys;
+    ld = round_up(columns, 16) + 16;  // an odd number of cache lines apart
     out_ld = round_up(h.e, 16);
     k_words = operand_words(h.keys, h.d, slices.scaled_k);
     v_words = operand_words(h.e, h.keys, slices.given);
     q_words = operand_words(rows, h.d, slices.given);
-    p_words = operand_words(rows, h.keys, slices.computed);
+    p_words = operand_words(rows, columns, slices.computed);
     score_size = rows * ld;
     out_size = rows * out_ld;
     inverse_size = rows / row_slots * static_cast<Int>(sizeof(Slots<float>) / sizeof(float));
-    keep_size = h.drop ? round_up(h.keys, 16) + 128 : 0;
+    sum_size = round_up(rows, 16);
+    keep_size = h.drop ? round_up(columns, 16) + 128 : 0;
     mask_size = h.key_mask ? round_up(h.keys, 16) : 0;
     before_size = h.key_mask ? round_up(h.keys + 1, 16) : 0;
   }
   Int bytes() const {
-    return (k_words + v_words + q_words + p_words + score_size + out_size + inverse_size + 2 * keep_size + mask_size + before_size) * 4 +
-           11 * 64;
+    return (k_words + v_words + q_words + p_words + score_size + out_size + inverse_size + sum_size + 2 * keep_size + mask_size +
+            before_size) * 4 + 12 * 64;
   }
 };
 
@@ -43,10 +46,11 @@ inline void forward_on_tiles(const AttentionHeadForward<float>& h) {
     return TileOperand{pieces.take<std::uint32_t>(words), TileProducts::words_of_tile(depth, slices), slices};
   };
   const TileOperand k = operand(plan.k_words, h.d, plan.slices.scaled_k), v = operand(plan.v_words, h.keys, plan.slices.given);
-  const TileOperand q = operand(plan.q_words, h.d, plan.slices.given), p = operand(plan.p_words, h.keys, plan.slices.computed);
+  const TileOperand q = operand(plan.q_words, h.d, plan.slices.given), p = operand(plan.p_words, plan.columns, plan.slices.computed);
   float* scores = pieces.take<float>(plan.score_size);
   float* out = pieces.take<float>(plan.out_size);
   float* inverse = pieces.take<float>(plan.inverse_size);
+  float* row_sums = pieces.take<float>(plan.sum_size);
   float* keep = pieces.take<float>(plan.keep_size);
   std::uint32_t* words = pieces.take<std::uint32_t>(plan.keep_size);
   Bits<float>* mask = pieces.take<Bits<float>>(plan.mask_size);
@@ -60,21 +64,30 @@ inline void forward_on_tiles(const AttentionHeadForward<float>& h) {
   const Weigh<float> weigh_tile = h.stats ? weigh_of<float, true>(h) : weigh_of<float, false>(h);
   Statistics<float> stats;
 
+  const bool whole = plan.columns == h.keys;
   for (Int i0 = h.row_begin; i0 < h.row_end; i0 += plan.rows) {
-    const Int rows = smaller(plan.rows, h.row_end - i0), seen = sight.length(i0 + rows - 1);
+    const Int rows = smaller(plan.rows, h.row_end - i0), length = sight.length(i0 + rows - 1);
     tiles.pack_left(rows, h.d, {h.q + i0 * h.q_row, h.q_row, 1}, 1, q);
-    tiles.multiply(rows, seen, h.d, q, k, scores, plan.ld, false);
-    for (Int i = 0; i < rows; i += row_slots) {
-      const Tile<float> tile{scores + i * plan.ld, plan.ld, i0 + i, static_cast<int>(smaller(row_slots, rows - i)), round_up(seen, 16)};
-      Slots<float> lse;
-      weigh_tile(sight, tile, inverse + i / row_slots * slot_size, lse.value, &stats);
-      if (h.lse)
-        for (int m = 0; m < tile.rows; ++m) h.lse[(i0 + i + m) * h.lse_step] = lse.value[m];
-      if (h.drop) drop(sight, tile, keep, words);
+    clear(row_sums, 0, plan.sum_size);
+    for (Int j0 = 0; j0 == 0 || j0 < length; j0 += plan.columns) {
+      const Int seen = smaller(plan.columns, length - j0);
+      tiles.multiply(rows, seen, h.d, q, {k.words + j0 / tile_lines * k.tile, k.tile, k.slices}, scores, plan.ld, false);
+      for (Int i = 0; i < rows; i += row_slots) {
+        Tile<float> tile{scores + i * plan.ld, plan.ld, i0 + i, static_cast<int>(smaller(row_slots, rows - i)), round_up(seen, 16)};
+        if (!whole) tile.column = j0, tile.columns = plan.columns, tile.row_sums = row_sums + i;
+        Slots<float> lse;
+        weigh_tile(sight, tile, inverse + i / row_slots * slot_size, lse.value, &stats);
+        if (h.lse)
+          for (int m = 0; m < tile.rows; ++m) h.lse[(i0 + i + m) * h.lse_step] = lse.value[m];
+        if (h.drop) drop(sight, tile, keep, words);
+      }
+      tiles.pack_left(rows, seen, {scores, plan.ld, 1}, 1, p);
+      // p is packed for `seen` columns, so that its tiles are shorter than v's, of whose steps the first ones may be behind.
+      const TileOperand here{p.words, TileProducts::words_of_tile(seen, p.slices), p.slices};
+      tiles.multiply(rows, h.e, seen, here, {v.words + TileProducts::words_of_tile(j0, v.slices), v.tile, v.slices}, out, plan.out_ld, j0 > 0);
     }
-    tiles.pack_left(rows, seen, {scores, plan.ld, 1}, 1, p);
-    // p is packed for `seen` columns, so that its tiles are shorter than v's.
-    tiles.multiply(rows, h.e, seen, {p.words, TileProducts::words_of_tile(seen, p.slices), p.slices}, v, out, plan.out_ld, false);
+    if (h.stats && !whole)
+      for (Int i = 0; i < rows; ++i) stats.add_row_sum(row_sums[i]);
     for (Int i = 0; i < rows; ++i) {
       const float factor = h.normalize ? inverse[i / row_slots * slot_size + i % row_slots] : 1.0f;
       put_row(out + i * plan.out_ld, h.e, factor, false, h.out + (i0 + i) * h.out_row);

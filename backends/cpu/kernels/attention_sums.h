@@ -41,6 +41,8 @@ struct Statistics {
   double row_squares = 0, row_slopes = 0, row_sum = 0, row_sum2 = 0, entropy = 0, small_count = 0, entries = 0;
   double row_least = __builtin_inf(), row_most = -__builtin_inf(), row_score_max = -__builtin_inf();
 
+  void add_row_sum(double sum) { row_sum += sum, row_sum2 += sum * sum; }
+
   void write(double* to, bool has_entropy) const {
     auto set = [&](AttentionStat s, double value) { to[static_cast<int>(s)] = value; };
     auto max = [](double a, double b) { return a > b ? a : b; };

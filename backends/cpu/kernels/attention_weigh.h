@@ -16,6 +16,9 @@ struct Tile {
   Int first;  // global number of the first row
   int rows;
   Int clear_to;  // columns beyond the visible ones that must be zero
+  // Element-wise kinds without row normalisation may see a part of the columns at a time:
+  Int column = 0, columns = Int{1} << 60;
+  T* row_sums = nullptr;  // then the sums of the rows are added here
 };
 
 /// Element-wise kinds without row normalisation: nothing is carried along a row, so the statistics are summed per tile.
@@ -31,7 +34,7 @@ void weigh(const Sight<T>& sight, const Tile<T>& tile, T*, T*, Statistics<T>* st
   if constexpr (measure) score_max = stats->score_max, least = stats->least, most = stats->most;
   for (int m = 0; m < tile.rows; ++m) {
     T* p = tile.p + m * tile.ld;
-    const Row<T> row = sight.row(tile.first + m, 0, sight.head.keys);
+    const Row<T> row = sight.row(tile.first + m, tile.column, tile.columns);
     V row_sum{};
     for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
       const V s = load(p + j);
@@ -55,7 +58,7 @@ void weigh(const Sight<T>& sight, const Tile<T>& tile, T*, T*, Statistics<T>* st
     clear(p, round_up(row.length, lanes<T>), tile.clear_to);
     if constexpr (measure) {
       row_sums[m] = row_sum;
-      stats->entries += static_cast<double>(sight.visible(tile.first + m));
+      if (tile.column == 0) stats->entries += static_cast<double>(sight.visible(tile.first + m));
       if (m + 1 == tile.rows || row.length > columns_between_widenings) {
         stats->squares.add(squares), stats->slopes.add(slopes), stats->score.add(score), stats->score2.add(score2);
         stats->negative.add_count(negative), stats->small.add_count(small_count);
@@ -68,10 +71,11 @@ void weigh(const Sight<T>& sight, const Tile<T>& tile, T*, T*, Statistics<T>* st
     stats->score_max = score_max, stats->least = least, stats->most = most;
     T sum[row_slots];
     combine_each(row_sums, sum, Plus{});
-    for (int m = 0; m < tile.rows; ++m) {
-      stats->row_sum += sum[m];
-      stats->row_sum2 += static_cast<double>(sum[m]) * sum[m];
-    }
+    for (int m = 0; m < tile.rows; ++m)
+      if (tile.row_sums)
+        tile.row_sums[m] += sum[m];
+      else
+        stats->add_row_sum(sum[m]);
   }
 }
 
@@ -250,8 +254,8 @@ template <class T>
 void drop(const Sight<T>& sight, const Tile<T>& tile, T* keep, std::uint32_t* words) {
   const AttentionHead<T>& h = sight.head;
   for (int m = 0; m < tile.rows; ++m) {
-    const Int row = tile.first + m, length = sight.length(row);
-    draw_keep(h, h.first_index + static_cast<std::uint64_t>(row * h.keys), length, keep, words);
+    const Int row = tile.first + m, length = sight.row(row, tile.column, tile.columns).length;
+    draw_keep(h, h.first_index + static_cast<std::uint64_t>(row * h.keys + tile.column), length, keep, words);
     multiply_by(keep, length, tile.p + m * tile.ld);
   }
 }
