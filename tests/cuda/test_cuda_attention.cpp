@@ -83,6 +83,17 @@ void compare_stats(const std::vector<double>& got, const std::vector<double>& wa
   }
 }
 
+/// All attention functions; under AddressSanitizer, with which fibers are slow, one for each kind of path.
+std::vector<std::pair<std::string, Scoring>> scorings() {
+  auto all = checks::scorings();
+#if defined(__SANITIZE_ADDRESS__)
+  std::erase_if(all, [](const auto& s) {
+    return s.first != "softmax" && s.first != "x^3/sqrt(n)" && s.first != "(0.1 + x^2 + 0.5 x^4)/sum" && s.first != "sigmoid";
+  });
+#endif
+  return all;
+}
+
 const std::vector<Problem>& all_sizes() {
   static const std::vector<Problem> sizes = {{1, 2, 70, 70, 32, 32, false, false, 0},  {2, 1, 65, 130, 16, 24, false, true, 0.2},
                                            {1, 1, 100, 100, 64, 64, true, false, 0}, {1, 1, 33, 90, 128, 72, true, true, 0.1},
@@ -96,7 +107,7 @@ const std::vector<Problem>& all_sizes() {
 }  // namespace
 
 TEST_CASE("bf16 attention equals the f64 result of the same numbers", "[cuda_attention]") {
-  for (const auto& [name, scoring] : checks::scorings()) {
+  for (const auto& [name, scoring] : scorings()) {
     if (scoring.kind == Scoring::Kind::relu) continue;  // a score that rounding moves over the kink has another slope
     for (const Problem& s : all_sizes()) {
       const Run got = run(s, scoring, DType::bf16, DType::bf16), wanted = run(s, scoring, DType::bf16, DType::f64);
@@ -115,7 +126,7 @@ TEST_CASE("bf16 attention equals the f64 result of the same numbers", "[cuda_att
 }
 
 TEST_CASE("statistics of the kernels equal those of the composition", "[cuda_attention]") {
-  for (const auto& [name, scoring] : checks::scorings()) {
+  for (const auto& [name, scoring] : scorings()) {
     for (const Problem& s : all_sizes()) {
       const Run got = run(s, scoring, DType::bf16, DType::f32);
       const NoFusion plain;

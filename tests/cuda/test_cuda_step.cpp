@@ -189,7 +189,9 @@ TEST_CASE("steady captured steps ask the system for no memory", "[cuda_step]") {
   for (Index step = 1; step < 3; ++step) captured->take(a.batch(step), step, 1e-2);
   const MemoryUse before = backend(device).memory();
   for (Index step = 3; step < 6; ++step) captured->take(a.batch(step), step, 1e-2);
+#if !defined(__SANITIZE_ADDRESS__)  // for which the emulator asks for every block by itself
   CHECK(backend(device).memory().system_requests == before.system_requests);
+#endif
   CHECK(backend(device).memory().in_use == before.in_use);
 }
 
