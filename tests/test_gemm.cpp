@@ -163,13 +163,19 @@ std::vector<std::string> available_isas() {
   return found;
 }
 
+/// Those that the active instruction set has for itself: AMX differs from AVX-512 in the own kernels alone.
+std::vector<GemmProvider> providers() {
+  if (isa() == Isa::amx) return {GemmProvider::own};
+  return {GemmProvider::own, GemmProvider::openblas};
+}
+
 }  // namespace
 
 TEMPLATE_TEST_CASE("gemm: every small size and transpose", "[gemm]", float, double) {
   RestoreSettings restore;
   for (const std::string& set : available_isas()) {
     set_isa(set);
-    for (auto provider : {GemmProvider::own, GemmProvider::fma, GemmProvider::openblas}) {
+    for (auto provider : providers()) {
       set_gemm_provider(provider);
       for (int64_t m : {0, 1, 5, 6, 13})
         for (int64_t n : {0, 1, 7, 16, 50})
@@ -200,7 +206,7 @@ TEMPLATE_TEST_CASE("gemm: epilogues", "[gemm]", float, double) {
   RestoreSettings restore;
   for (const std::string& set : available_isas()) {
     set_isa(set);
-    for (auto provider : {GemmProvider::own, GemmProvider::fma, GemmProvider::openblas}) {
+    for (auto provider : providers()) {
       set_gemm_provider(provider);
       for (const auto& [m, n, k] : {std::array<int64_t, 3>{37, 53, 20}, {130, 96, 500}, {24, 40, 1500}, {9, 16, 0}})
         for (int bits = 0; bits < 64; ++bits) {
@@ -217,7 +223,7 @@ TEMPLATE_TEST_CASE("gemm: gelu of B and row sums of A", "[gemm]", float, double)
   RestoreSettings restore;
   for (const std::string& set : available_isas()) {
     set_isa(set);
-    for (auto provider : {GemmProvider::own, GemmProvider::fma, GemmProvider::openblas}) {
+    for (auto provider : providers()) {
       set_gemm_provider(provider);
       for (const auto& [m, n, k] : {std::array<int64_t, 3>{37, 53, 20}, {100, 500, 130}, {70, 40, 2500}, {9, 16, 0}})
         for (char a : {'n', 't'})
@@ -245,6 +251,25 @@ TEMPLATE_TEST_CASE("gemm: the same bits with any number of threads", "[gemm][thr
       for (int repeat = 0; repeat < 3; ++repeat) CHECK(same_bits(one, run<TestType>(x, false)));
     }
   }
+}
+
+TEST_CASE("gemm: fma is what AVX-512 does", "[gemm]") {
+  RestoreSettings restore;
+  const Case x{200, 192, 500, 'n', 't', false, false, false, true};
+  const auto on = [&](const char* set, GemmProvider provider) {
+    set_isa(set);
+    set_gemm_provider(provider);
+    return run<float>(x, true);
+  };
+  try {
+    set_isa("amx");
+  } catch (const norma::Error&) {
+    SUCCEED("this processor has no AMX");
+    return;
+  }
+  const auto own = on("avx512", GemmProvider::own), fma = on("amx", GemmProvider::fma), sliced = on("amx", GemmProvider::own);
+  CHECK(same_bits(own, fma));
+  CHECK_FALSE(same_bits(own, sliced));
 }
 
 TEST_CASE("gemm: slices are as exact as multiply-adds, also over many magnitudes", "[gemm]") {
