@@ -78,7 +78,7 @@ void check_equal(const std::pair<StepResult, Trained::Update>& a, const std::pai
 
 }  // namespace
 
-TEST_CASE("a run of captured steps has the bits of one whose steps run op by op", "[cuda_step]") {
+TEST_CASE("a run of captured steps has the bits of one whose steps run op by op", "[cuda_step][slow]") {
   const auto data = test::tiny_data(72, 10), runs = test::fresh_folder("cuda-step");
   const auto compare = [&](const std::string& name, TrainConfig config) {
     CAPTURE(name);
