@@ -70,9 +70,7 @@ void backward(const AttentionHeadBackward<T>& h) {
   sight.set_masks(mask, before);
   const Differentiate<T> differentiate_tile = h.stats ? differentiate_of<T, true>(h) : differentiate_of<T, false>(h);
   Gradients<T> sums;
-  if (h.normalize) {
-    for (Int i = 0; i < h.rows; i += row_slots) row_products(h, i, static_cast<int>(smaller(row_slots, h.rows - i)), delta + i);
-  }
+  if (h.normalize) row_products(h, delta);
   for (Int j0 = 0; j0 < h.keys; j0 += plan.columns) {
     const Int columns = smaller(plan.columns, h.keys - j0);
     prefetch_rows(h.v + j0 * h.v_row, h.v_row, smaller(columns, 128), h.e);
@@ -121,10 +119,7 @@ void backward(const AttentionHeadBackward<T>& h) {
       started = true;
     }
   }
-  if (h.stats) {
-    h.stats[static_cast<int>(AttentionStat::grad_a2)] = sums.a2.total();
-    h.stats[static_cast<int>(AttentionStat::grad_s2)] = sums.s2.total();
-  }
+  if (h.stats) sums.write(h.stats);
 }
 
 template <class T>

@@ -80,8 +80,7 @@ inline void backward_on_tiles(const AttentionHeadBackward<float>& h) {
   sight.set_masks(mask, before);
   const Differentiate<float> differentiate_tile = h.stats ? differentiate_of<float, true>(h) : differentiate_of<float, false>(h);
   Gradients<float> sums;
-  if (h.normalize)
-    for (Int i = 0; i < h.rows; i += row_slots) row_products(h, i, static_cast<int>(smaller(row_slots, h.rows - i)), delta + i);
+  if (h.normalize) row_products(h, delta);
 
   for (Int j0 = 0; j0 < h.keys; j0 += plan.columns) {
     const Int columns = smaller(plan.columns, h.keys - j0);
@@ -90,8 +89,7 @@ inline void backward_on_tiles(const AttentionHeadBackward<float>& h) {
     prefetch_rows(h.dout, h.dout_row, plan.rows, h.e);
     tiles.pack_right(columns, h.d, {keys, h.k_row, 1}, static_cast<float>(h.scale), k_scores);
     tiles.pack_right(columns, h.e, {values, h.v_row, 1}, 1, v_da);
-    // Packed for `columns`, which may be fewer than planned: then its tiles are shorter.
-    const TileOperand k_here{k_dq.words, TileProducts::words_of_tile(columns, given), given};
+    const TileOperand k_here = over(k_dq, columns);
     tiles.pack_right(h.d, columns, {keys, 1, h.k_row}, 1, k_here);
     clear(dk, 0, plan.dk_size);
     clear(dv, 0, plan.dv_size);
@@ -100,9 +98,6 @@ inline void backward_on_tiles(const AttentionHeadBackward<float>& h) {
       const Int seen = larger(0, smaller(columns, sight.length(i0 + rows - 1) - j0));
       if (seen == 0 && j0 > 0) continue;
       const float *q = h.q + i0 * h.q_row, *dout = h.dout + i0 * h.dout_row;
-      const auto over_rows = [&](const TileOperand& x) {
-        return TileOperand{x.words, TileProducts::words_of_tile(rows, x.slices), x.slices};
-      };
       tiles.pack_left(rows, h.d, {q, h.q_row, 1}, 1, q_scores);
       tiles.pack_left(rows, h.e, {dout, h.dout_row, 1}, 1, dout_da);
       tiles.multiply(rows, seen, h.d, q_scores, k_scores, p, plan.ld, false);
@@ -115,25 +110,22 @@ inline void backward_on_tiles(const AttentionHeadBackward<float>& h) {
         const Tile<float> both{p + i * plan.ld, g + i * plan.ld, plan.ld, i0 + i, count, j0, columns, round_up(seen, 16)};
         differentiate_tile(sight, both, lse, delta + i0 + i, keep, words, &sums);
       }
-      const TileOperand ds{by_rows.words, TileProducts::words_of_tile(seen, computed), computed};
+      const TileOperand ds = over(by_rows, seen);
       tiles.pack_left(rows, seen, {g, plan.ld, 1}, 1, ds);
       tiles.multiply(rows, h.d, seen, ds, k_here, dq, plan.d_ld, false);
       for (Int i = 0; i < rows; ++i) put_row(dq + i * plan.d_ld, h.d, 1, j0 > 0, h.dq + (i0 + i) * h.dq_row);
 
-      tiles.pack_left(h.e, rows, {dout, 1, h.dout_row}, 1, over_rows(dout_dv));
-      tiles.pack_right(seen, rows, {p, 1, plan.ld}, 1, over_rows(by_keys));
-      tiles.multiply(h.e, seen, rows, over_rows(dout_dv), over_rows(by_keys), dv, plan.ld, true);
-      tiles.pack_left(h.d, rows, {q, 1, h.q_row}, 1, over_rows(q_dk));
-      tiles.pack_right(seen, rows, {g, 1, plan.ld}, 1, over_rows(by_keys));
-      tiles.multiply(h.d, seen, rows, over_rows(q_dk), over_rows(by_keys), dk, plan.ld, true);
+      tiles.pack_left(h.e, rows, {dout, 1, h.dout_row}, 1, over(dout_dv, rows));
+      tiles.pack_right(seen, rows, {p, 1, plan.ld}, 1, over(by_keys, rows));
+      tiles.multiply(h.e, seen, rows, over(dout_dv, rows), over(by_keys, rows), dv, plan.ld, true);
+      tiles.pack_left(h.d, rows, {q, 1, h.q_row}, 1, over(q_dk, rows));
+      tiles.pack_right(seen, rows, {g, 1, plan.ld}, 1, over(by_keys, rows));
+      tiles.multiply(h.d, seen, rows, over(q_dk, rows), over(by_keys, rows), dk, plan.ld, true);
     }
     put_transposed(dk, plan.ld, h.d, columns, zeros, panels, h.dk + j0 * h.dk_row, h.dk_row);
     put_transposed(dv, plan.ld, h.e, columns, zeros, panels, h.dv + j0 * h.dv_row, h.dv_row);
   }
-  if (h.stats) {
-    h.stats[static_cast<int>(AttentionStat::grad_a2)] = sums.a2.total();
-    h.stats[static_cast<int>(AttentionStat::grad_s2)] = sums.s2.total();
-  }
+  if (h.stats) sums.write(h.stats);
 }
 
 }  // namespace

@@ -22,6 +22,10 @@ struct Tile {
 template <class T>
 struct Gradients {
   WideSum<T> a2, s2;
+  void write(double* to) const {
+    to[static_cast<int>(AttentionStat::grad_a2)] = a2.total();
+    to[static_cast<int>(AttentionStat::grad_s2)] = s2.total();
+  }
 };
 
 /// Per row: the log-sum-exp (softmax) or unused, and delta.
@@ -85,20 +89,22 @@ void differentiate(const Sight<T>& sight, const Tile<T>& tile, const T* lse, con
   }
 }
 
-/// delta[m] = sum over the row of out * dout.
+/// delta[i] = sum over row i of out * dout, for all rows; delta has room for row_slots more.
 template <class T>
-void row_products(const AttentionHeadBackward<T>& h, Int first, int rows, T* delta) {
+void row_products(const AttentionHeadBackward<T>& h, T* delta) {
   constexpr int L = lanes<T>;
-  Vec<T> lane[row_slots] = {};
-  for (int m = 0; m < rows; ++m) {
-    const T *x = h.out + (first + m) * h.out_row, *y = h.dout + (first + m) * h.dout_row;
-    Vec<T> sum{};
-    Int c = 0;
-    for (; c + L <= h.e; c += L) sum = fma(load(x + c), load(y + c), sum);
-    if (c < h.e) sum = fma(load_n(x + c, static_cast<int>(h.e - c)), load_n(y + c, static_cast<int>(h.e - c)), sum);
-    lane[m] = sum;
+  for (Int first = 0; first < h.rows; first += row_slots) {
+    Vec<T> lane[row_slots] = {};
+    for (Int m = 0; m < smaller(row_slots, h.rows - first); ++m) {
+      const T *x = h.out + (first + m) * h.out_row, *y = h.dout + (first + m) * h.dout_row;
+      Vec<T> sum{};
+      Int c = 0;
+      for (; c + L <= h.e; c += L) sum = fma(load(x + c), load(y + c), sum);
+      if (c < h.e) sum = fma(load_n(x + c, static_cast<int>(h.e - c)), load_n(y + c, static_cast<int>(h.e - c)), sum);
+      lane[m] = sum;
+    }
+    combine_each(lane, delta + first, Plus{});
   }
-  combine_each(lane, delta, Plus{});
 }
 
 template <class T>

@@ -81,10 +81,9 @@ inline void forward_on_tiles(const AttentionHeadForward<float>& h) {
           for (int m = 0; m < tile.rows; ++m) h.lse[(i0 + i + m) * h.lse_step] = lse.value[m];
         if (h.drop) drop(sight, tile, keep, words);
       }
-      tiles.pack_left(rows, seen, {scores, plan.ld, 1}, 1, p);
-      // p is packed for `seen` columns, so that its tiles are shorter than v's, of whose steps the first ones may be behind.
-      const TileOperand here{p.words, TileProducts::words_of_tile(seen, p.slices), p.slices};
-      tiles.multiply(rows, h.e, seen, here, {v.words + TileProducts::words_of_tile(j0, v.slices), v.tile, v.slices}, out, plan.out_ld, j0 > 0);
+      tiles.pack_left(rows, seen, {scores, plan.ld, 1}, 1, over(p, seen));
+      // Of v's steps the first ones may be behind.
+      tiles.multiply(rows, h.e, seen, over(p, seen), {v.words + TileProducts::words_of_tile(j0, v.slices), v.tile, v.slices}, out, plan.out_ld, j0 > 0);
     }
     if (h.stats && !whole)
       for (Int i = 0; i < rows; ++i) stats.add_row_sum(row_sums[i]);

@@ -31,6 +31,9 @@ inline Int operand_words(Int lines, Int depth, int slices) {
   return (lines + tile_lines - 1) / tile_lines * TileProducts::words_of_tile(depth, slices);
 }
 
+/// The room of x for fewer elements of k than it was made for: its tiles are shorter then.
+inline TileOperand over(const TileOperand& x, Int depth) { return {x.words, TileProducts::words_of_tile(depth, x.slices), x.slices}; }
+
 /// to[n] = factor * from (+ to where `add`); from has room for whole registers.
 NORMA_INLINE void put_row(const float* from, Int n, float factor, bool add, float* to) {
   constexpr int L = lanes<float>;

@@ -4,7 +4,7 @@
 
 #include "backends/cpu/gemm_kernels.h"
 #include "backends/cpu/kernels/micro_tile.h"
-#include "backends/cpu/kernels/prefetcher.h"
+#include "backends/cpu/kernels/result_tiles.h"
 #include "backends/cpu/kernels/vmath.h"
 #include "backends/cpu/simd.h"
 
@@ -15,17 +15,6 @@ using std::int64_t;
 
 template <class T>
 constexpr int tile_columns = tile_vectors* lanes<T>;
-
-template <class T>
-Epilogue<T> at(const Epilogue<T>& e, int64_t i, int64_t j) {
-  const int64_t offset = i * e.ld + j;
-  return {e.bias ? e.bias + j : nullptr,
-          e.pre ? e.pre + offset : nullptr,
-          e.gelu,
-          e.gelu_pre ? e.gelu_pre + offset : nullptr,
-          e.residual ? e.residual + offset : nullptr,
-          e.ld};
-}
 
 /// One vector of finished sums: n elements of it when `partial`.
 template <class T, bool partial>
@@ -102,31 +91,10 @@ void finish(int64_t m, int64_t n, const T* sum, int64_t ld_sum, T* c, int64_t ld
   }
 }
 
-/// The rows that are read or written when a tile's sums are finished: asked for one by one while these are computed. All at once they would
-/// fill the first-level cache's buffers for missing lines, and the loads after them would wait.
-template <class T>
-struct Wanted {
-  const T *c, *other;  // other: null, or what the epilogue reads
-  int64_t ldc, ld;
-  bool later;  // not right after this tile: then the second-level cache is near enough
-
-  NORMA_INLINE void turn(int64_t row) const {
-    ask(c + row * ldc);
-    if (other) ask(other + row * ld);
-  }
-
- private:
-  NORMA_INLINE void ask(const T* p) const {
-    constexpr int line = 64 / sizeof(T);
-#pragma GCC unroll 16
-    for (int j = 0; j < tile_columns<T>; j += line) later ? __builtin_prefetch(p + j, 0, 2) : __builtin_prefetch(p + j);
-  }
-};
-
 /// One micro-tile of MR rows and n <= NV registers of columns, of a panel of tile_columns.
 template <class T, int MR, int NV = tile_vectors>
 void tile(int64_t k, const T* a, int64_t row, int64_t col, const T* b, int64_t n, T* c, int64_t ldc, bool accumulate,
-          const Epilogue<T>* e, const Wanted<T>& wanted) {
+          const Epilogue<T>* e, const Wanted<T, tile_columns<T>>& wanted) {
   constexpr int w = lanes<T>;
   Vec<T> sum[MR][NV];
 #pragma GCC unroll 16
@@ -175,7 +143,7 @@ void tile(int64_t k, const T* a, int64_t row, int64_t col, const T* b, int64_t n
 
 template <class T>
 using TileFunction = void (*)(int64_t, const T*, int64_t, int64_t, const T*, int64_t, T*, int64_t, bool,
-                              const Epilogue<T>*, const Wanted<T>&);
+                              const Epilogue<T>*, const Wanted<T, tile_columns<T>>&);
 
 template <class T, int... row_counts>
 TileFunction<T> tile_of(int rows, std::integer_sequence<int, row_counts...>) {
@@ -193,6 +161,23 @@ TileFunction<T> narrow_tile(int64_t width, std::integer_sequence<int, vectors...
 /// An epilogue with a gelu takes longer than some products: it is computed for a strip of C at once, nr columns wide, whose sums wait
 /// in the first-level cache. In every tile, its beginning and its end would each leave the arithmetic units waiting.
 constexpr int64_t strip_rows = 96 / tile_rows * tile_rows;
+
+/// Walks over what comes next, a few lines at a time.
+class Prefetcher {
+ public:
+  Prefetcher(const Upcoming& what, int64_t turns) : what_(what), share_((what.runs * what.lines + turns - 1) / turns) {}
+  NORMA_INLINE void turn() {
+    for (int64_t i = share_; i > 0 && run_ < what_.runs; --i) {
+      __builtin_prefetch(what_.data + run_ * what_.stride + line_ * 64, 0, 2);
+      if (++line_ == what_.lines) line_ = 0, ++run_;
+    }
+  }
+
+ private:
+  const Upcoming what_;
+  const int64_t share_;
+  int64_t run_ = 0, line_ = 0;
+};
 
 template <class T>
 void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, const T* panels, T* c, int64_t ldc, bool accumulate,
@@ -214,7 +199,7 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, const T* panels, T* c, i
         Epilogue<T> here;
         if (e) here = at(*e, i, j);
         T* to = c + i * ldc + j;
-        const Wanted<T> wanted{to, here.gelu_pre ? here.gelu_pre : here.residual, ldc, here.ld, apart};
+        const Wanted<T, tile_columns<T>> wanted{to, here.gelu_pre ? here.gelu_pre : here.residual, ldc, here.ld, apart};
         next.turn();
         if (apart)
           f(k, from, a.row, a.col, panel, padded, sums + (i - i0) * nr, nr, false, nullptr, wanted);

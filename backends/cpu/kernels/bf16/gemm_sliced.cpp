@@ -57,7 +57,7 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, const float* panels,
           const Word* rows = words(a.data) + (i0 + i) / side * (steps * step_words) + from * step_words;
           const Sums<float> strip{sums + i * side, side}, result{to + i * ldc, ldc};
           const Sums<const float> before = from > 0 ? Sums<const float>{strip.data, side} : Sums<const float>{direct && accumulate ? result.data : nullptr, ldc};
-          const Wanted wanted{to + i * ldc, other ? other + i * e->ld : nullptr, ldc, e ? e->ld : 0};
+          const Wanted<float, side> wanted{to + i * ldc, other ? other + i * e->ld : nullptr, ldc, e ? e->ld : 0, true};
           (height - i > tile_side ? tile<3, 3, false, false> : tile<3, 3, true, false>)(count, rows, panel + from * step_words, before, direct && last ? result : strip,
                                                               least(side, height - i), last ? &wanted : nullptr);
         }
@@ -65,11 +65,7 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, const float* panels,
       } while (from < steps);
       if (direct) continue;
       Epilogue<float> here;
-      if (e) {
-        const int64_t offset = i0 * e->ld + j;
-        const auto move = [](auto* p, int64_t by) { return p ? p + by : p; };
-        here = {move(e->bias, j), move(e->pre, offset), e->gelu, move(e->gelu_pre, offset), move(e->residual, offset), e->ld};
-      }
+      if (e) here = at(*e, i0, j);
       finish(height, width, sums, side, to, ldc, accumulate, e ? &here : nullptr);
     }
   }

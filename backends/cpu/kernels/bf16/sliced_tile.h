@@ -2,24 +2,11 @@
 #pragma once
 
 #include "backends/cpu/kernels/bf16/slices.h"
+#include "backends/cpu/kernels/result_tiles.h"
 
 #if defined(__AMX_BF16__)
 namespace norma::cpu::NORMA_ISA {
 namespace {
-
-/// Rows that are read or written when the sums of a tile are finished: asked for a few at a time while these are computed.
-struct Wanted {
-  const float *c, *other;  // other: null, or what the epilogue reads
-  int64_t ldc, ld;
-
-  NORMA_INLINE void turn(int64_t from, int64_t to) const {
-    for (int64_t i = from; i < to; ++i) {
-      for (int64_t j = 0; j < side; j += 16) __builtin_prefetch(c + i * ldc + j, 0, 2);
-      if (other)
-        for (int64_t j = 0; j < side; j += 16) __builtin_prefetch(other + i * ld + j, 0, 2);
-    }
-  }
-};
 
 /// Sums of a tile on their way: 32 columns of them, ld apart.
 template <class T>
@@ -31,7 +18,8 @@ struct Sums {
 /// to = A B (+ from unless null), A in `left` slices and B in `right`: three and three, or no more than two and one of the other. Up to 32
 /// rows and columns, of which `low` leaves out the rows from 16 on, and `narrow` the columns. Whole squares are read and written.
 template <int left, int right, bool low, bool narrow>
-void tile(int64_t steps, const Word* a, const Word* b, Sums<const float> from, Sums<float> to, int64_t rows, const Wanted* wanted) {
+void tile(int64_t steps, const Word* a, const Word* b, Sums<const float> from, Sums<float> to, int64_t rows,
+          const Wanted<float, side>* wanted) {
   static_assert((left == 3 && right == 3) || left + right <= 3);
   // The numbers of tiles are part of the instructions: 0..3 are sums, 4 and 5 rows of a slice of A, 6 and 7 columns of one of B.
   constexpr int line = tile_side * sizeof(Word);
@@ -60,7 +48,8 @@ void tile(int64_t steps, const Word* a, const Word* b, Sums<const float> from, S
   if (!low) _tile_dpbf16ps(2, 5, 6);        \
   if (!low && !narrow) _tile_dpbf16ps(3, 5, 7)
   for (int64_t s = 0; s < steps; ++s, a += left * slice_words, b += right * slice_words) {
-    if (wanted) wanted->turn(rows * s / steps, rows * (s + 1) / steps);
+    if (wanted)
+      for (int64_t i = rows * s / steps; i < rows * (s + 1) / steps; ++i) wanted->turn(i);
     // The small products first; neighbours share an operand.
     if constexpr (left == 3) {
       NORMA_ROWS(0);

@@ -6,6 +6,8 @@ namespace norma::cpu::NORMA_ISA {
 namespace {
 
 #if defined(__AMX_BF16__)
+static_assert(TileProducts::words_of_tile(step_k, 1) == slice_words);
+
 template <bool of_b>
 void pack_operand(int64_t lines, int64_t k, TileSource x, float factor, TileOperand to) {
   const Source from{x.data, x.across, x.along};
