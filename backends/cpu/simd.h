@@ -116,16 +116,6 @@ NORMA_INLINE F sqrt(F x) {
 #endif
 }
 
-/// 1 / x to 2^-22, for normal numbers far from overflow. AVX-512 divides sixteen numbers in as many cycles, which this takes three of.
-NORMA_INLINE F rough_reciprocal(F x) {
-#if defined(__AVX512F__)
-  const F r = (F)_mm512_rcp14_ps((__m512)x);
-  return fma(r, fma(-x, r, F{} + 1.0f), r);
-#else
-  return 1.0f / x;
-#endif
-}
-
 /// Sum, maximum, minimum over the lanes, always by the same tree.
 template <class V> NORMA_INLINE Scalar<V> sum_lanes(V v) {
   constexpr int n = lanes<Scalar<V>>;

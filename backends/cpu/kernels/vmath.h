@@ -1,6 +1,6 @@
 // Elementary functions of a vector register. For float: own polynomials (minimax fits, relative error below half an ulp of the
-// result), branch-free, so that they run at the speed of the arithmetic units; for double: libm, lane by lane (vmath_double.h,
-// included at the end).
+// result), branch-free, so that they run at the speed of the arithmetic units; for double: libm, lane by lane. gelu.h and vmath_double.h
+// belong to it and are included at the end.
 //
 // Bounds in ulp, held against float64 over dense samples of the whole range and at the edges (tests/test_vmath.cpp):
 //   exp, log, tanh, erf, sin, cos 1; exp_fast 1.1; gelu 4 over [-8, 8]; sigmoid 3; gelu_grad 2.5e-7 absolute.
@@ -96,109 +96,6 @@ NORMA_INLINE Wide wide_poly(Wide x, const double (&c)[n]) {
   return p;
 }
 
-/// For 0 <= a <= 15: Q(a) = 1 - Phi(a), or a Q(a), is tail power 2^-40 and exp(-a^2/2) is exponential power 2^-40: the results can be
-/// tiny, the factors are not.
-template <int n>
-struct NormalTail {
-  F tail[n], exponential[n], power[n];
-};
-constexpr int tail_shift = 40;
-constexpr float tail_scale = 0x1p-40f;
-
-/// The chain from a to its tail is about a hundred cycles long: n registers go through it step by step together, so that
-/// the processor always finds work. The bits are the same for every n.
-template <bool times_a, int n>
-NORMA_INLINE NormalTail<n> normal_tail(const F (&a)[n]) {
-  constexpr float e[] = {1.0f,             -0.5f,            1.249999851e-01f, -2.083304152e-02f,
-                         2.604251495e-03f, -2.616890415e-04f, 2.162874807e-05f};
-  // Q(a) exp(a^2/2) (a + k) is a polynomial of u = (a - k) / (a + k) (Shepherd and Laframboise, 1981).
-  constexpr float k = 2.85f;
-  constexpr float q[] = {7.232623100e-01f, -4.889765680e-01f, 2.017695755e-01f,  -2.837465145e-02f, -1.475808863e-02f, 4.930239171e-03f,
-                         2.038686303e-03f, -6.624827511e-04f, -3.928711521e-04f, 5.294522998e-05f,  4.982263636e-05f};
-  F v[n], u[n], w[n], t[n];
-  NormalTail<n> out;
-  // With v = a / (a + k) its rounding errors hardly reach the product a Q, since u = 2 v - 1.
-  each<n>([&](int i) { v[i] = (times_a ? a[i] : splat(1.0f)) / (a[i] + k); });
-  each<n>([&](int i) {
-    // exp(-a^2/2) = 2^m exp(-w/2), w = a^2 + m 2 ln 2. a^2 must not be rounded by itself: the error would show in the exponential.
-    const F square = a[i] * a[i];
-    t[i] = fma(square, splat(-0.5f * log2_e), splat(round_magic + tail_shift));
-    const F m = t[i] - (round_magic + tail_shift);
-#if defined(__FMA__) || defined(__aarch64__)
-    w[i] = fma(m, splat(2 * ln2_low), fma(a[i], a[i], m * (2 * ln2_high)));  // the product with m is exact
-#else
-    const F head = (F)((I)a[i] & ~0xfff);
-    w[i] = fma(m, splat(2 * ln2_low), fma(m, splat(2 * ln2_high), head * head)) + (a[i] - head) * (a[i] + head);
-#endif
-  });
-  F x[n], y[n];
-  each<n>([&](int i) { u[i] = times_a ? fma(v[i], splat(2.0f), splat(-1.0f)) : fma(v[i], splat(-2 * k), splat(1.0f)); });
-  each<n>([&](int i) { x[i] = splat(e[6]), y[i] = splat(q[10]); });
-  each<5>([&](int step) {
-    each<n>([&](int i) { x[i] = fma(x[i], w[i], splat(e[5 - step])); });
-    each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[9 - step])); });
-  });
-  each<5>([&](int step) { each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[4 - step])); }); });
-  each<n>([&](int i) { x[i] = x[i] * w[i], y[i] = y[i] * v[i]; });  // exp(-w/2) - 1: one rounding less in the tail
-  each<n>([&](int i) { out.exponential[i] = x[i] + 1.0f, out.tail[i] = fma(y[i], x[i], y[i]); });
-  each<n>([&](int i) { out.power[i] = (F)((U)splat(1.0f) + ((U)t[i] << 23)); });
-  return out;
-}
-
-/// The same to 4e-6 of itself, in three quarters of the time: for results that are rounded to bf16.
-template <bool times_a, int n>
-NORMA_INLINE NormalTail<n> rough_normal_tail(const F (&a)[n]) {
-  constexpr float e[] = {9.999992614e-01f, -4.999817024e-01f, 1.250108967e-01f, -2.098863401e-02f, 2.591162955e-03f};
-  constexpr float k = 2.85f;
-  constexpr float q[] = {7.232622867e-01f,  -4.889885085e-01f, 2.017760547e-01f, -2.821129111e-02f,
-                         -1.477613677e-02f, 4.342464401e-03f,  1.877900591e-03f};
-  F v[n], u[n], w[n], t[n], x[n], y[n];
-  NormalTail<n> out;
-  each<n>([&](int i) { v[i] = rough_reciprocal(a[i] + k); });
-  each<n>([&](int i) {
-    const F square = a[i] * a[i];
-    t[i] = fma(square, splat(-0.5f * log2_e), splat(round_magic + tail_shift));
-    w[i] = fma(t[i] - (round_magic + tail_shift), splat(2 * (ln2_high + ln2_low)), square);
-  });
-  each<n>([&](int i) { u[i] = fma(v[i], splat(-2 * k), splat(1.0f)), x[i] = splat(e[4]), y[i] = splat(q[6]); });
-  each<4>([&](int step) { each<n>([&](int i) { x[i] = fma(x[i], w[i], splat(e[3 - step])); }); });
-  each<6>([&](int step) { each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[5 - step])); }); });
-  each<n>([&](int i) { out.exponential[i] = x[i], out.tail[i] = y[i] * (times_a ? a[i] * v[i] : v[i]) * x[i]; });
-  each<n>([&](int i) { out.power[i] = (F)((U)splat(1.0f) + ((U)t[i] << 23)); });
-  return out;
-}
-
-/// x[i] = GELU(x[i]) = x Phi(x) = max(x, 0) - |x| Q(|x|); rough: as rough_normal_tail is.
-template <bool rough = false, int n>
-NORMA_INLINE void gelu(F (&x)[n]) {
-  F a[n];
-  each<n>([&](int i) { a[i] = vmin(splat(15.0f), abs(x[i])); });
-  const NormalTail<n> normal = rough ? rough_normal_tail<true>(a) : normal_tail<true>(a);
-  each<n>([&](int i) { x[i] = fma(normal.tail[i] * normal.power[i], splat(-tail_scale), vmax(splat(0.0f), x[i])); });
-}
-NORMA_INLINE F gelu(F x) {
-  F one[1] = {x};
-  gelu(one);
-  return one[0];
-}
-
-/// x[i] = GELU'(x[i]) = Phi(x) + x phi(x); rough: to 4e-6 of its largest value.
-template <bool rough = false, int n>
-NORMA_INLINE void gelu_grad(F (&x)[n]) {
-  F a[n];
-  each<n>([&](int i) { a[i] = vmin(splat(15.0f), abs(x[i])); });
-  const NormalTail<n> normal = rough ? rough_normal_tail<false>(a) : normal_tail<false>(a);
-  each<n>([&](int i) {
-    const F lower = fma(a[i] * -0.39894228f, normal.exponential[i], normal.tail[i]) * normal.power[i];  // for -a, times 2^40
-    x[i] = x[i] >= 0.0f ? fma(lower, splat(-tail_scale), splat(1.0f)) : lower * tail_scale;
-  });
-}
-NORMA_INLINE F gelu_grad(F x) {
-  F one[1] = {x};
-  gelu_grad(one);
-  return one[0];
-}
-
 NORMA_INLINE F erf(F x) {
   constexpr float c[] = {1.283791661e-01f,  -3.761262596e-01f, 1.128358543e-01f, -2.685381472e-02f,
                          5.188330077e-03f, -8.010199526e-04f, 7.853840361e-05f};
@@ -261,4 +158,5 @@ NORMA_INLINE F cos(F x) { return sin_shifted(x, 1); }
 
 }  // namespace norma::cpu::NORMA_ISA
 
+#include "backends/cpu/kernels/gelu.h"
 #include "backends/cpu/kernels/vmath_double.h"

@@ -26,11 +26,11 @@ NORMA_INLINE void finish_group(int n, const float* sums, int64_t ld_sums, Bf16Bi
   each<count>([&](int i) { x[i] = load(sums + at(ld_sums, i)); });
   if (bias) each<count>([&](int i) { x[i] += get(bias + i % V * width); });
   if (e.pre) each<count>([&](int i) { put(e.pre + offset + at(e.ld, i), x[i]); });
-  if (e.gelu) gelu<true>(x);
+  if (e.gelu) gelu(x);
   if (e.gelu_pre) {
     F slope[count];
     each<count>([&](int i) { slope[i] = get(e.gelu_pre + offset + at(e.ld, i)); });
-    gelu_grad<true>(slope);
+    gelu_grad(slope);
     each<count>([&](int i) { x[i] *= slope[i]; });
   }
   if (e.residual) each<count>([&](int i) { x[i] += get(e.residual + offset + at(e.ld, i)); });

@@ -37,8 +37,8 @@ void tile(int64_t steps, const Word* a, const Word* b, Sums<const float> from, S
     _tile_zero(3);
   }
 #define NORMA_ROWS(s)                        \
-  _tile_loadd(4, a + (s)*slice_words, line); \
-  if (!low) _tile_loadd(5, a + (s)*slice_words + square, line)
+  _tile_stream_loadd(4, a + (s)*slice_words, line); \
+  if (!low) _tile_stream_loadd(5, a + (s)*slice_words + square, line)
 #define NORMA_COLUMNS(s)                     \
   _tile_loadd(6, b + (s)*slice_words, line); \
   if (!narrow) _tile_loadd(7, b + (s)*slice_words + square, line)
@@ -47,23 +47,25 @@ void tile(int64_t steps, const Word* a, const Word* b, Sums<const float> from, S
   if (!narrow) _tile_dpbf16ps(1, 4, 7);     \
   if (!low) _tile_dpbf16ps(2, 5, 6);        \
   if (!low && !narrow) _tile_dpbf16ps(3, 5, 7)
+  int64_t asked = 0;
+  const int64_t share = (rows + steps - 1) / steps;
   for (int64_t s = 0; s < steps; ++s, a += left * slice_words, b += right * slice_words) {
     if (wanted)
-      for (int64_t i = rows * s / steps; i < rows * (s + 1) / steps; ++i) wanted->turn(i);
-    // The small products first; neighbours share an operand.
+      for (const int64_t stop = least(rows, asked + share); asked < stop; ++asked) wanted->turn(asked);
+    // Neighbours share an operand; columns are read again from the first-level cache, rows once, past it.
     if constexpr (left == 3) {
-      NORMA_ROWS(0);
-      NORMA_COLUMNS(2);
-      NORMA_ADD();
-      NORMA_COLUMNS(1);
+      NORMA_ROWS(2);
+      NORMA_COLUMNS(0);
       NORMA_ADD();
       NORMA_ROWS(1);
       NORMA_ADD();
-      NORMA_COLUMNS(0);
-      NORMA_ADD();
-      NORMA_ROWS(2);
+      NORMA_COLUMNS(1);
       NORMA_ADD();
       NORMA_ROWS(0);
+      NORMA_ADD();
+      NORMA_COLUMNS(2);
+      NORMA_ADD();
+      NORMA_COLUMNS(0);
       NORMA_ADD();
     } else {
       NORMA_ROWS(left - 1);

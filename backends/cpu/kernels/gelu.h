@@ -1,0 +1,162 @@
+// GELU and its derivative for registers of floats; part of vmath.h. By polynomials of pieces where tables can be looked up by a register of
+// indices and x is not far from 0, else by the tail of the normal distribution.
+#pragma once
+
+#include "backends/cpu/kernels/gelu_pieces.h"
+#include "backends/cpu/kernels/vmath.h"
+
+namespace norma::cpu::NORMA_ISA {
+
+/// For 0 <= a <= 15: Q(a) = 1 - Phi(a), or a Q(a), is tail power 2^-40 and exp(-a^2/2) is exponential power 2^-40: the results can be
+/// tiny, the factors are not.
+template <int n>
+struct NormalTail {
+  F tail[n], exponential[n], power[n];
+};
+constexpr int tail_shift = 40;
+constexpr float tail_scale = 0x1p-40f;
+
+/// The chain from a to its tail is about a hundred cycles long: n registers go through it step by step together, so that
+/// the processor always finds work. The bits are the same for every n.
+template <bool times_a, int n>
+NORMA_INLINE NormalTail<n> normal_tail(const F (&a)[n]) {
+  constexpr float e[] = {1.0f,             -0.5f,            1.249999851e-01f, -2.083304152e-02f,
+                         2.604251495e-03f, -2.616890415e-04f, 2.162874807e-05f};
+  // Q(a) exp(a^2/2) (a + k) is a polynomial of u = (a - k) / (a + k) (Shepherd and Laframboise, 1981).
+  constexpr float k = 2.85f;
+  constexpr float q[] = {7.232623100e-01f, -4.889765680e-01f, 2.017695755e-01f,  -2.837465145e-02f, -1.475808863e-02f, 4.930239171e-03f,
+                         2.038686303e-03f, -6.624827511e-04f, -3.928711521e-04f, 5.294522998e-05f,  4.982263636e-05f};
+  F v[n], u[n], w[n], t[n];
+  NormalTail<n> out;
+  // With v = a / (a + k) its rounding errors hardly reach the product a Q, since u = 2 v - 1.
+  each<n>([&](int i) { v[i] = (times_a ? a[i] : splat(1.0f)) / (a[i] + k); });
+  each<n>([&](int i) {
+    // exp(-a^2/2) = 2^m exp(-w/2), w = a^2 + m 2 ln 2. a^2 must not be rounded by itself: the error would show in the exponential.
+    const F square = a[i] * a[i];
+    t[i] = fma(square, splat(-0.5f * log2_e), splat(round_magic + tail_shift));
+    const F m = t[i] - (round_magic + tail_shift);
+#if defined(__FMA__) || defined(__aarch64__)
+    w[i] = fma(m, splat(2 * ln2_low), fma(a[i], a[i], m * (2 * ln2_high)));  // the product with m is exact
+#else
+    const F head = (F)((I)a[i] & ~0xfff);
+    w[i] = fma(m, splat(2 * ln2_low), fma(m, splat(2 * ln2_high), head * head)) + (a[i] - head) * (a[i] + head);
+#endif
+  });
+  F x[n], y[n];
+  each<n>([&](int i) { u[i] = times_a ? fma(v[i], splat(2.0f), splat(-1.0f)) : fma(v[i], splat(-2 * k), splat(1.0f)); });
+  each<n>([&](int i) { x[i] = splat(e[6]), y[i] = splat(q[10]); });
+  each<5>([&](int step) {
+    each<n>([&](int i) { x[i] = fma(x[i], w[i], splat(e[5 - step])); });
+    each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[9 - step])); });
+  });
+  each<5>([&](int step) { each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[4 - step])); }); });
+  each<n>([&](int i) { x[i] = x[i] * w[i], y[i] = y[i] * v[i]; });  // exp(-w/2) - 1: one rounding less in the tail
+  each<n>([&](int i) { out.exponential[i] = x[i] + 1.0f, out.tail[i] = fma(y[i], x[i], y[i]); });
+  each<n>([&](int i) { out.power[i] = (F)((U)splat(1.0f) + ((U)t[i] << 23)); });
+  return out;
+}
+
+/// GELU(x) = max(x, 0) - |x| Q(|x|), of any x.
+template <int n>
+NORMA_INLINE void gelu_by_tail(F (&x)[n]) {
+  F a[n];
+  each<n>([&](int i) { a[i] = vmin(splat(15.0f), abs(x[i])); });
+  const NormalTail<n> normal = normal_tail<true>(a);
+  each<n>([&](int i) { x[i] = fma(normal.tail[i] * normal.power[i], splat(-tail_scale), vmax(splat(0.0f), x[i])); });
+}
+
+/// GELU'(x) = Phi(x) + x phi(x), of any x.
+template <int n>
+NORMA_INLINE void gelu_grad_by_tail(F (&x)[n]) {
+  F a[n];
+  each<n>([&](int i) { a[i] = vmin(splat(15.0f), abs(x[i])); });
+  const NormalTail<n> normal = normal_tail<false>(a);
+  each<n>([&](int i) {
+    const F lower = fma(a[i] * -0.39894228f, normal.exponential[i], normal.tail[i]) * normal.power[i];  // for -a, times 2^40
+    x[i] = x[i] >= 0.0f ? fma(lower, splat(-tail_scale), splat(1.0f)) : lower * tail_scale;
+  });
+}
+
+#if defined(__AVX512F__)
+/// a -> the polynomial of the piece that a lies in, for 0 <= a < gelu_pieces_end. A register looks up sixteen coefficients in a table of 32 by
+/// one instruction, so that this takes a third of the time of normal_tail.
+template <int n>
+NORMA_INLINE void by_pieces(const float (&table)[gelu_piece_terms][gelu_piece_count], F (&a)[n]) {
+  F y[n], t[n];
+  I piece[n];  // in the low bits
+  const auto coefficients = [&](int term, auto&& use) {
+    const F low = load(table[term]), high = load(table[term] + lanes<float>);
+    each<n>([&](int i) { use(i, (F)_mm512_permutex2var_ps((__m512)low, (__m512i)piece[i], (__m512)high)); });
+  };
+  each<n>([&](int i) {
+    const F shifted = fma(a[i], splat(1 / gelu_piece_width), splat(round_magic));
+    piece[i] = (I)shifted, t[i] = fma(shifted - round_magic, splat(-gelu_piece_width), a[i]);
+  });
+  coefficients(gelu_piece_terms - 1, [&](int i, F c) { y[i] = c; });
+#pragma GCC unroll 8
+  for (int term = gelu_piece_terms - 2; term >= 0; --term) coefficients(term, [&](int i, F c) { y[i] = fma(y[i], t[i], c); });
+  each<n>([&](int i) { a[i] = y[i]; });
+}
+
+/// y[i] = far(x[i]) in the lanes from gelu_pieces_end on. A lane's bits are the same whatever its neighbours are.
+template <int n, class Far>
+NORMA_INLINE void beyond_pieces(const F (&x)[n], F (&y)[n], Far far) {
+  I any = abs(x[0]) >= gelu_pieces_end;
+  each<n - 1>([&](int i) { any |= abs(x[i + 1]) >= gelu_pieces_end; });
+  if (_mm512_test_epi32_mask((__m512i)any, (__m512i)any) == 0) [[likely]]
+    return;
+  for (int i = 0; i < n; ++i) y[i] = abs(x[i]) >= gelu_pieces_end ? far(x[i]) : y[i];
+}
+[[gnu::noinline]] inline F gelu_far(F x) {
+  F one[1] = {x};
+  gelu_by_tail(one);
+  return one[0];
+}
+[[gnu::noinline]] inline F gelu_grad_far(F x) {
+  F one[1] = {x};
+  gelu_grad_by_tail(one);
+  return one[0];
+}
+#endif
+
+/// x[i] = GELU(x[i]) = x Phi(x).
+template <int n>
+NORMA_INLINE void gelu(F (&x)[n]) {
+#if defined(__AVX512F__)
+  F y[n];
+  each<n>([&](int i) { y[i] = abs(x[i]); });
+  by_pieces(gelu_tail_pieces, y);
+  each<n>([&](int i) { y[i] = x[i] * (x[i] < 0.0f ? y[i] : 1.0f - y[i]); });
+  beyond_pieces(x, y, gelu_far);
+  each<n>([&](int i) { x[i] = y[i]; });
+#else
+  gelu_by_tail(x);
+#endif
+}
+NORMA_INLINE F gelu(F x) {
+  F one[1] = {x};
+  gelu(one);
+  return one[0];
+}
+
+/// x[i] = GELU'(x[i]) = Phi(x) + x phi(x).
+template <int n>
+NORMA_INLINE void gelu_grad(F (&x)[n]) {
+#if defined(__AVX512F__)
+  F y[n];
+  each<n>([&](int i) { y[i] = abs(x[i]); });
+  by_pieces(gelu_slope_pieces, y);
+  each<n>([&](int i) { y[i] = x[i] < 0.0f ? y[i] : 1.0f - y[i]; });
+  beyond_pieces(x, y, gelu_grad_far);
+  each<n>([&](int i) { x[i] = y[i]; });
+#else
+  gelu_grad_by_tail(x);
+#endif
+}
+NORMA_INLINE F gelu_grad(F x) {
+  F one[1] = {x};
+  gelu_grad(one);
+  return one[0];
+}
+
+}  // namespace norma::cpu::NORMA_ISA
