@@ -13,6 +13,7 @@ namespace norma::cpu {
 struct TileSource {
   const float* data;
   std::int64_t across, along;
+  bool near = false;  // in a near cache already
 };
 
 /// Packed: 32 lines take `tile` words. Slices: 3 have all of an f32, 2 have 16 bits of it, 1 has all of a bf16.
@@ -26,6 +27,9 @@ struct TileProducts {
   /// Words of 32 lines with k elements each.
   static constexpr std::int64_t words_of_tile(std::int64_t k, int slices) { return (k + 31) / 32 * 512 * slices; }
 
+  /// Around calls of multiply: sets the tile registers up, which takes as long as some tiles do, and gives them back.
+  void (*enter)();
+  void (*leave)();
   /// `lines` by k elements, times factor, padded with zeros to whole tiles.
   void (*pack_left)(std::int64_t lines, std::int64_t k, TileSource x, float factor, TileOperand to);
   void (*pack_right)(std::int64_t lines, std::int64_t k, TileSource x, float factor, TileOperand to);
@@ -33,6 +37,17 @@ struct TileProducts {
   /// together no more than 3.
   void (*multiply)(std::int64_t m, std::int64_t n, std::int64_t k, TileOperand left, TileOperand right, float* c, std::int64_t ld,
                    bool add);
+};
+
+/// While one lives, `multiply` may be called.
+class TileScope {
+ public:
+  explicit TileScope(const TileProducts& products) : products_(products) { products_.enter(); }
+  ~TileScope() { products_.leave(); }
+  TileScope(const TileScope&) = delete;
+
+ private:
+  const TileProducts& products_;
 };
 
 /// Null without AMX.

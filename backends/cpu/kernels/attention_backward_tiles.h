@@ -52,6 +52,7 @@ inline void put_transposed(const float* x, Int ld, Int rows, Int columns, const 
 inline void backward_on_tiles(const AttentionHeadBackward<float>& h) {
   const TilePlan plan(h);
   const TileProducts& tiles = *h.tiles;
+  const TileScope configured(tiles);
   const int given = plan.slices.given, computed = plan.slices.computed;
   Pieces pieces{static_cast<char*>(h.work)};
   const auto operand = [&](Int lines, Int depth, int slices) {
@@ -111,15 +112,15 @@ inline void backward_on_tiles(const AttentionHeadBackward<float>& h) {
         differentiate_tile(sight, both, lse, delta + i0 + i, keep, words, &sums);
       }
       const TileOperand ds = over(by_rows, seen);
-      tiles.pack_left(rows, seen, {g, plan.ld, 1}, 1, ds);
+      tiles.pack_left(rows, seen, {g, plan.ld, 1, true}, 1, ds);
       tiles.multiply(rows, h.d, seen, ds, k_here, dq, plan.d_ld, false);
       for (Int i = 0; i < rows; ++i) put_row(dq + i * plan.d_ld, h.d, 1, j0 > 0, h.dq + (i0 + i) * h.dq_row);
 
       tiles.pack_left(h.e, rows, {dout, 1, h.dout_row}, 1, over(dout_dv, rows));
-      tiles.pack_right(seen, rows, {p, 1, plan.ld}, 1, over(by_keys, rows));
+      tiles.pack_right(seen, rows, {p, 1, plan.ld, true}, 1, over(by_keys, rows));
       tiles.multiply(h.e, seen, rows, over(dout_dv, rows), over(by_keys, rows), dv, plan.ld, true);
       tiles.pack_left(h.d, rows, {q, 1, h.q_row}, 1, over(q_dk, rows));
-      tiles.pack_right(seen, rows, {g, 1, plan.ld}, 1, over(by_keys, rows));
+      tiles.pack_right(seen, rows, {g, 1, plan.ld, true}, 1, over(by_keys, rows));
       tiles.multiply(h.d, seen, rows, over(q_dk, rows), over(by_keys, rows), dk, plan.ld, true);
     }
     put_transposed(dk, plan.ld, h.d, columns, zeros, panels, h.dk + j0 * h.dk_row, h.dk_row);

@@ -41,6 +41,7 @@ struct TilePlan {
 inline void forward_on_tiles(const AttentionHeadForward<float>& h) {
   const TilePlan plan(h);
   const TileProducts& tiles = *h.tiles;
+  const TileScope configured(tiles);
   Pieces pieces{static_cast<char*>(h.work)};
   const auto operand = [&](Int words, Int depth, int slices) {
     return TileOperand{pieces.take<std::uint32_t>(words), TileProducts::words_of_tile(depth, slices), slices};
@@ -81,7 +82,7 @@ inline void forward_on_tiles(const AttentionHeadForward<float>& h) {
           for (int m = 0; m < tile.rows; ++m) h.lse[(i0 + i + m) * h.lse_step] = lse.value[m];
         if (h.drop) drop(sight, tile, keep, words);
       }
-      tiles.pack_left(rows, seen, {scores, plan.ld, 1}, 1, over(p, seen));
+      tiles.pack_left(rows, seen, {scores, plan.ld, 1, true}, 1, over(p, seen));
       // Of v's steps the first ones may be behind.
       tiles.multiply(rows, h.e, seen, over(p, seen), {v.words + TileProducts::words_of_tile(j0, v.slices), v.tile, v.slices}, out, plan.out_ld, j0 > 0);
     }

@@ -12,10 +12,11 @@ const Word* words(const float* p) { return reinterpret_cast<const Word*>(p); }
 
 void pack_b(int64_t k, int64_t n, Matrix<const float> b, bool through_gelu, float* panels) {
   const Source x{b.data, b.col, b.row};
+  const int64_t panel = steps_of(k) * step_words;
   if (through_gelu)
-    pack<3, true>(n, k, x, ThroughGelu{}, words(panels));
+    pack<3, true>(n, k, x, ThroughGelu{}, words(panels), panel);
   else
-    pack<3, true>(n, k, x, AsTheyAre{}, words(panels));
+    pack<3, true>(n, k, x, AsTheyAre{}, words(panels), panel);
 }
 
 void pack_a(int64_t m, int64_t k, Matrix<const float> a, float* tiles, float* row_sums) {

@@ -75,7 +75,8 @@ NORMA_INLINE void slice_square(Get&& get, Word* out) {
 struct Source {
   const float* data;
   int64_t across, along;
-  NORMA_INLINE Source at(int64_t line, int64_t p) const { return {data + line * across + p * along, across, along}; }
+  bool near = false;  // in a near cache already: what is packed next need not be asked for
+  NORMA_INLINE Source at(int64_t line, int64_t p) const { return {data + line * across + p * along, across, along, near}; }
 };
 
 /// What elements pass through before they are cut.
@@ -146,16 +147,13 @@ struct Gathered {
   }
 };
 
-/// All steps of one tile of up to 32 lines. The next tile is asked for where lines lie along k.
+/// All steps of one tile of up to 32 lines. What is packed next is asked for.
 template <int slices, bool of_b, class Map>
 void pack_lines(int64_t lines, int64_t k, Source x, Map map, Word* out) {
   for (int64_t p = 0; p < k; p += step_k, out += slices * slice_words) {
     const int64_t depth = least(step_k, k - p);
     const Source here = x.at(0, p);
-    if (x.along == 1)
-      fetch(here.at(side, 0));
-    else if (x.across == 1)
-      fetch(here.at(0, step_k));
+    if (!x.near && (x.along == 1 || x.across == 1)) fetch(x.along == 1 ? here.at(side, 0) : here.at(0, step_k));
     if (x.along != 1 && x.across != 1) {
       Gathered gathered;
       pack_step<slices, of_b, true>(gathered(here, lines, depth), side, step_k, map, out);
@@ -167,10 +165,10 @@ void pack_lines(int64_t lines, int64_t k, Source x, Map map, Word* out) {
   }
 }
 
-/// All tiles of an operand, one behind the other.
+/// All tiles of an operand, `tile` words apart.
 template <int slices, bool of_b, class Map>
-void pack(int64_t lines, int64_t k, Source x, Map map, Word* out) {
-  for (int64_t i = 0; i < lines; i += side, out += steps_of(k) * slices * slice_words)
+void pack(int64_t lines, int64_t k, Source x, Map map, Word* out, int64_t tile) {
+  for (int64_t i = 0; i < lines; i += side, out += tile)
     pack_lines<slices, of_b>(least(side, lines - i), k, x.at(i, 0), map, out);
 }
 

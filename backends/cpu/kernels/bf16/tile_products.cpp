@@ -10,11 +10,11 @@ static_assert(TileProducts::words_of_tile(step_k, 1) == slice_words);
 
 template <bool of_b>
 void pack_operand(int64_t lines, int64_t k, TileSource x, float factor, TileOperand to) {
-  const Source from{x.data, x.across, x.along};
+  const Source from{x.data, x.across, x.along, x.near};
   const auto with = [&](auto map) {
-    if (to.slices == 3) return pack<3, of_b>(lines, k, from, map, to.words);
-    if (to.slices == 2) return pack<2, of_b>(lines, k, from, map, to.words);
-    pack<1, of_b>(lines, k, from, map, to.words);
+    if (to.slices == 3) return pack<3, of_b>(lines, k, from, map, to.words, to.tile);
+    if (to.slices == 2) return pack<2, of_b>(lines, k, from, map, to.words, to.tile);
+    pack<1, of_b>(lines, k, from, map, to.words, to.tile);
   };
   if (factor == 1)
     with(AsTheyAre{});
@@ -25,7 +25,6 @@ void pack_operand(int64_t lines, int64_t k, TileSource x, float factor, TileOper
 template <int left, int right>
 void multiply_slices(int64_t m, int64_t n, int64_t k, const TileOperand& a, const TileOperand& b, float* c, int64_t ld, bool add) {
   const int64_t steps = steps_of(k), most = piece_steps<left, right>(steps);
-  enter_tiles();
   for (int64_t j = 0; j < n; j += side) {
     int64_t from = 0;
     do {
@@ -43,7 +42,6 @@ void multiply_slices(int64_t m, int64_t n, int64_t k, const TileOperand& a, cons
       from += count;
     } while (from < steps);
   }
-  leave_tiles();
 }
 
 void multiply(int64_t m, int64_t n, int64_t k, TileOperand left, TileOperand right, float* c, int64_t ld, bool add) {
@@ -53,7 +51,7 @@ void multiply(int64_t m, int64_t n, int64_t k, TileOperand left, TileOperand rig
   multiply_slices<1, 1>(m, n, k, left, right, c, ld, add);
 }
 
-constexpr TileProducts products = {pack_operand<false>, pack_operand<true>, multiply};
+constexpr TileProducts products = {enter_tiles, leave_tiles, pack_operand<false>, pack_operand<true>, multiply};
 constexpr const TileProducts* products_or_null = &products;
 #else
 constexpr const TileProducts* products_or_null = nullptr;
