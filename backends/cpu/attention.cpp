@@ -82,15 +82,14 @@ bool covered(const Attention& a, std::initializer_list<const View*> tensors) {
   return a.dropout >= 0 && a.dropout < 1;
 }
 
-/// AMX's products, where they are and pay: packing an element of the scores costs as much as some 20 multiply-adds, less of what was bf16;
-/// rows that the forward pass computes whole have to fit into the second-level cache beside all keys and values.
+/// AMX's products, where they are and pay: packing an element of the scores costs as much as some 20 multiply-adds, less of what was bf16.
 template <class Head>
-const TileProducts* tiles_for(const Head& h, bool forward) {
+const TileProducts* tiles_for(const Head& h) {
   if (gemm_provider() != GemmProvider::own) return nullptr;
   if (tiles_everywhere) return NORMA_BF16_KERNELS(tile_products);
   const Index seen = h.causal ? h.keys / 2 : h.keys, width = h.d + h.e;
-  if (h.from_bf16 ? seen < 96 || width < 32 : seen < 192 || width < 96) return nullptr;
-  return forward && h.keys > 1536 && !h.keys_in_blocks ? nullptr : NORMA_BF16_KERNELS(tile_products);
+  if (h.from_bf16 ? seen < 96 || width < 32 : seen < 192 || width < 64 || seen * width < 16384) return nullptr;
+  return NORMA_BF16_KERNELS(tile_products);
 }
 
 /// Everything that is the same for all heads.
@@ -220,7 +219,7 @@ void forward(const AttentionForward& a, std::int64_t (*work)(const AttentionHead
              void (*run)(const AttentionHeadForward<T>&)) {
   AttentionHeadForward<T> all{};
   describe<T>(a, a.q, a.k, a.v, all);
-  if constexpr (sizeof(T) == 4) all.tiles = tiles_for(all, true);
+  if constexpr (sizeof(T) == 4) all.tiles = tiles_for(all);
   all.out_row = a.out.layout.stride(2);
   const Index heads = a.q.shape()[1], count = a.q.shape()[0] * heads;
   const Index pieces = pieces_of(all.rows, count);
@@ -254,7 +253,7 @@ void backward(const AttentionBackward& a, std::int64_t (*work)(const AttentionHe
               void (*run)(const AttentionHeadBackward<T>&)) {
   AttentionHeadBackward<T> all{};
   describe<T>(a, a.q, a.k, a.v, all);
-  if constexpr (sizeof(T) == 4) all.tiles = tiles_for(all, false);
+  if constexpr (sizeof(T) == 4) all.tiles = tiles_for(all);
   all.dout_row = a.dout.layout.stride(2);
   all.dq_row = a.dq.layout.stride(2);
   all.dk_row = a.dk.layout.stride(2);

@@ -12,7 +12,7 @@ namespace {
 
 struct TilePlan {
   SliceCounts slices;
-  Int rows, columns, ld, out_ld;  // of a block of scores; of its result
+  Int piece, rows, columns, ld, out_ld;  // of a block of scores; of its result
   Int k_words, v_words, q_words, p_words;
   Int score_size, out_size, inverse_size, sum_size, keep_size, mask_size, before_size;
   explicit TilePlan(const AttentionHeadForward<float>& h) : slices(h) {
@@ -23,7 +23,8 @@ struct TilePlan {
     k_words = operand_words(h.keys, h.d, slices.scaled_k);
     v_words = operand_words(h.e, h.keys, slices.given);
     q_words = operand_words(rows, h.d, slices.given);
-    p_words = operand_words(rows, columns, slices.computed);
+    piece = smaller(columns, 512);
+    p_words = operand_words(rows, piece, slices.computed);
     score_size = rows * ld;
     out_size = rows * out_ld;
     inverse_size = rows / row_slots * static_cast<Int>(sizeof(Slots<float>) / sizeof(float));
@@ -47,7 +48,7 @@ inline void forward_on_tiles(const AttentionHeadForward<float>& h) {
     return TileOperand{pieces.take<std::uint32_t>(words), TileProducts::words_of_tile(depth, slices), slices};
   };
   const TileOperand k = operand(plan.k_words, h.d, plan.slices.scaled_k), v = operand(plan.v_words, h.keys, plan.slices.given);
-  const TileOperand q = operand(plan.q_words, h.d, plan.slices.given), p = operand(plan.p_words, plan.columns, plan.slices.computed);
+  const TileOperand q = operand(plan.q_words, h.d, plan.slices.given), p = operand(plan.p_words, plan.piece, plan.slices.computed);
   float* scores = pieces.take<float>(plan.score_size);
   float* out = pieces.take<float>(plan.out_size);
   float* inverse = pieces.take<float>(plan.inverse_size);
@@ -82,9 +83,12 @@ inline void forward_on_tiles(const AttentionHeadForward<float>& h) {
           for (int m = 0; m < tile.rows; ++m) h.lse[(i0 + i + m) * h.lse_step] = lse.value[m];
         if (h.drop) drop(sight, tile, keep, words);
       }
-      tiles.pack_left(rows, seen, {scores, plan.ld, 1, true}, 1, over(p, seen));
-      // Of v's steps the first ones may be behind.
-      tiles.multiply(rows, h.e, seen, over(p, seen), {v.words + TileProducts::words_of_tile(j0, v.slices), v.tile, v.slices}, out, plan.out_ld, j0 > 0);
+      for (Int c = 0; c == 0 || c < seen; c += plan.piece) {
+        const Int piece = smaller(plan.piece, seen - c);
+        tiles.pack_left(rows, piece, {scores + c, plan.ld, 1, true}, 1, over(p, piece));
+        // Of v's steps the first ones are behind.
+        tiles.multiply(rows, h.e, piece, over(p, piece), {v.words + TileProducts::words_of_tile(j0 + c, v.slices), v.tile, v.slices}, out, plan.out_ld, j0 + c > 0);
+      }
     }
     if (h.stats && !whole)
       for (Int i = 0; i < rows; ++i) stats.add_row_sum(row_sums[i]);

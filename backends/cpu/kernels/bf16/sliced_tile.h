@@ -48,7 +48,7 @@ void tile(int64_t steps, const Word* a, const Word* b, Sums<const float> from, S
   if (!low) _tile_dpbf16ps(2, 5, 6);        \
   if (!low && !narrow) _tile_dpbf16ps(3, 5, 7)
   int64_t asked = 0;
-  const int64_t share = (rows + steps - 1) / steps;
+  const int64_t share = wanted ? (rows + steps - 1) / steps : 0;
   for (int64_t s = 0; s < steps; ++s, a += left * slice_words, b += right * slice_words) {
     if (wanted)
       for (const int64_t stop = least(rows, asked + share); asked < stop; ++asked) wanted->turn(asked);
