@@ -76,8 +76,10 @@ void backward(const AttentionHeadBackward<T>& h) {
     prefetch_rows(h.v + j0 * h.v_row, h.v_row, smaller(columns, 128), h.e);
     prefetch_rows(h.q, h.q_row, plan.rows, h.d);
     prefetch_rows(h.dout, h.dout_row, plan.rows, h.e);
-    pack_transposed(h.k + j0 * h.k_row, h.k_row, columns, h.d, static_cast<T>(h.scale), zeros, kt_panels, plan.kt_step);
-    pack_transposed(h.v + j0 * h.v_row, h.v_row, columns, h.e, T{1}, zeros, vt_panels, plan.vt_step);
+    const Int in_panels = columns - few_of<T>(columns);
+    const T *k_left = h.k + (j0 + in_panels) * h.k_row, *v_left = h.v + (j0 + in_panels) * h.v_row;
+    pack_transposed(h.k + j0 * h.k_row, h.k_row, in_panels, h.d, static_cast<T>(h.scale), zeros, kt_panels, plan.kt_step);
+    pack_transposed(h.v + j0 * h.v_row, h.v_row, in_panels, h.e, T{1}, zeros, vt_panels, plan.vt_step);
     pack_rows(h.k + j0 * h.k_row, h.k_row, columns, h.d, k_panels, plan.k_step);
     const Tiling key_tiles(columns);
     bool started = false;  // dk and dv of these keys hold the sum over earlier rows
@@ -93,10 +95,14 @@ void backward(const AttentionHeadBackward<T>& h) {
         const int mr = row_tiles.rows(t);
         const Int seen = larger(0, smaller(columns, sight.length(i + mr - 1) - j0));
         T *p = p_block + r * plan.ld, *g = g_block + r * plan.ld;
-        multiply_rows<T, false>(mr, seen, h.d, h.q + i * h.q_row, h.q_row, {kt_panels, plan.kt_step}, p, plan.ld, true, false,
-                                nullptr);
-        multiply_rows<T, false>(mr, seen, h.e, h.dout + i * h.dout_row, h.dout_row, {vt_panels, plan.vt_step}, g, plan.ld, true,
-                                false, nullptr);
+        const T *q = h.q + i * h.q_row, *dout = h.dout + i * h.dout_row;
+        const Int by_panels = smaller(seen, in_panels);
+        multiply_rows<T, false>(mr, by_panels, h.d, q, h.q_row, {kt_panels, plan.kt_step}, p, plan.ld, true, false, nullptr);
+        multiply_rows<T, false>(mr, by_panels, h.e, dout, h.dout_row, {vt_panels, plan.vt_step}, g, plan.ld, true, false, nullptr);
+        if (seen > in_panels) {
+          few_columns(mr, seen - in_panels, h.d, q, h.q_row, k_left, h.k_row, static_cast<T>(h.scale), p + in_panels, plan.ld);
+          few_columns(mr, seen - in_panels, h.e, dout, h.dout_row, v_left, h.v_row, T{1}, g + in_panels, plan.ld);
+        }
         T lse[row_slots] = {};
         if (h.phi == Phi::softmax)
           for (int m = 0; m < mr; ++m) lse[m] = h.lse[(i + m) * h.lse_step];

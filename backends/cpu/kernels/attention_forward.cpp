@@ -60,7 +60,8 @@ void forward(const AttentionHeadForward<T>& h) {
   for (Int i = 0; i < plan.zero_size; ++i) zeros[i] = 0;
   prefetch_rows(h.v, h.v_row, smaller(h.keys, 128), h.e);
   prefetch_rows(h.q + h.row_begin * h.q_row, h.q_row, smaller(h.row_end - h.row_begin, 128), h.d);
-  pack_transposed(h.k, h.k_row, h.keys, h.d, static_cast<T>(h.scale), zeros, k_panels, plan.k_step);
+  const Int few = few_of<T>(h.keys), in_panels = h.keys - few;
+  pack_transposed(h.k, h.k_row, in_panels, h.d, static_cast<T>(h.scale), zeros, k_panels, plan.k_step);
   pack_rows(h.v, h.v_row, h.keys, h.e, v_panels, plan.v_step);
   Sight<T> sight{h};
   sight.set_masks(mask, before);
@@ -72,13 +73,13 @@ void forward(const AttentionHeadForward<T>& h) {
     const Int t1 = smaller(tiling.count, t0 + plan.block_tiles);
     const auto scores_of = [&](Int t) { return block + (t - t0) * tile_rows * plan.ld; };
     const auto inverse_of = [&](Int t) { return inverse + (t - t0) * static_cast<Int>(sizeof(Slots<T>) / sizeof(T)); };
-    for (Int n = 0, panel = 0; n < h.keys; n += W, ++panel) {
+    for (Int n = 0, panel = 0; n < in_panels; n += W, ++panel) {
       for (Int t = t0; t < t1; ++t) {
         const Int i = h.row_begin + tiling.begin(t);
         const int mr = tiling.rows(t);
         const Int seen = sight.length(i + mr - 1);
         if (seen <= n) continue;
-        const Int vectors = (smaller(W, seen - n) + lanes<T> - 1) / lanes<T>;
+        const Int vectors = (smaller(W, smaller(seen, in_panels) - n) + lanes<T> - 1) / lanes<T>;
         tile<T, false>(mr, static_cast<int>(vectors), h.d, h.q + i * h.q_row, h.q_row, k_panels + panel * plan.k_step,
                        {scores_of(t) + n, plan.ld, false, nullptr, 0});
       }
@@ -86,6 +87,9 @@ void forward(const AttentionHeadForward<T>& h) {
     for (Int t = t0; t < t1; ++t) {
       const Int i = h.row_begin + tiling.begin(t);
       const int mr = tiling.rows(t);
+      if (const Int left = sight.length(i + mr - 1) - in_panels; left > 0)
+        few_columns(mr, left, h.d, h.q + i * h.q_row, h.q_row, h.k + in_panels * h.k_row, h.k_row, static_cast<T>(h.scale),
+                    scores_of(t) + in_panels, plan.ld);
       const Tile<T> scores{scores_of(t), plan.ld, i, mr, round_up(sight.length(i + mr - 1), lanes<T>)};
       Slots<T> lse;
       weigh_tile(sight, scores, inverse_of(t), lse.value, &stats);

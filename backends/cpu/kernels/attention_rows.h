@@ -176,6 +176,37 @@ struct Plus { template <class V> NORMA_INLINE V operator()(V a, V b) const { ret
 struct Larger { template <class V> NORMA_INLINE V operator()(V a, V b) const { return a > b ? a : b; } };
 struct Smaller { template <class V> NORMA_INLINE V operator()(V a, V b) const { return a < b ? a : b; } };
 
+/// How many of so many columns are left over by whole panels, if so few that dot products are quicker than a register of them.
+template <class T>
+constexpr Int few_of(Int columns) {
+  const Int left = columns % panel_width<T>;
+  return left <= 2 ? left : 0;
+}
+
+/// Scores of a tile of rows for those columns: c[m, j] = factor * sum over k of a(m, k) b(j, k), and zeros to the end of a register.
+template <class T>
+__attribute__((noinline)) void few_columns(int rows, Int columns, Int depth, const T* a, Int lda, const T* b, Int ldb, T factor, T* c, Int ldc) {
+  constexpr int L = lanes<T>;
+  T value[2][row_slots];
+  for (Int j = 0; j < columns; ++j) {
+    Vec<T> lane[row_slots] = {};
+    const auto add = [&](Int k, auto get) __attribute__((always_inline)) {
+      const Vec<T> y = get(b + j * ldb + k);
+#pragma GCC unroll 8
+      for (int m = 0; m < tile_rows; ++m) lane[m] = fma(get(a + smaller(m, rows - 1) * lda + k), y, lane[m]);
+    };
+    Int k = 0;
+    for (; k + L <= depth; k += L) add(k, [](const T* p) { return load(p); });
+    if (const int rest = static_cast<int>(depth - k)) add(k, [rest](const T* p) { return load_n(p, rest); });
+    combine_each(lane, value[j], Plus{});
+  }
+  for (int m = 0; m < rows; ++m) {
+    Vec<T> x{};
+    for (Int j = 0; j < columns; ++j) x[j] = value[j][m] * factor;
+    store(c + m * ldc, x);
+  }
+}
+
 /// One number per row of a tile, as registers.
 template <class T> constexpr int slot_vectors = (row_slots + lanes<T> - 1) / lanes<T>;
 template <class T>
