@@ -126,6 +126,7 @@ inline void backward_on_tiles(const AttentionHeadBackward<float>& h) {
     put_transposed(dk, plan.ld, h.d, columns, zeros, panels, h.dk + j0 * h.dk_row, h.dk_row);
     put_transposed(dv, plan.ld, h.e, columns, zeros, panels, h.dv + j0 * h.dv_row, h.dv_row);
   }
+  end_stream();
   if (h.stats) sums.write(h.stats);
 }
 

@@ -97,6 +97,7 @@ inline void forward_on_tiles(const AttentionHeadForward<float>& h) {
       put_row(out + i * plan.out_ld, h.e, factor, false, h.out + (i0 + i) * h.out_row);
     }
   }
+  end_stream();
   if (h.stats) stats.write(h.stats, h.normalize);
 }
 

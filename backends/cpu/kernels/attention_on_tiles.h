@@ -40,7 +40,7 @@ NORMA_INLINE void put_row(const float* from, Int n, float factor, bool add, floa
   Int j = 0;
   for (; j + L <= n; j += L) {
     const F x = load(from + j) * factor;
-    store(to + j, add ? load(to + j) + x : x);
+    add ? store(to + j, load(to + j) + x) : stream(to + j, x);
   }
   if (const int rest = static_cast<int>(n - j)) {
     const F x = load(from + j) * factor;
