@@ -1,6 +1,5 @@
-// Blocking of matrix products: which part of C a task computes, and in which pieces it walks through k. Both follow
-// from the sizes alone, so the bits of the result do not depend on the number of threads. The arithmetic is in
-// kernels/gemm.cpp.
+// Blocking of matrix products: which part of C a task computes, and in which pieces it walks through k. The pieces follow from the
+// sizes alone, so that the bits of the result do not depend on the number of threads. The arithmetic is in kernels/gemm.cpp.
 //
 // Two ways to cut the work:
 //   wide:  tasks are blocks of C; B is packed once, in parallel, and read by all. Y = X W^T and dX = dY W.
@@ -93,7 +92,9 @@ Plan make_plan(const GemmTable<T>& t, int64_t m, int64_t n, int64_t k) {
   }
   p.rows = ceil_div(m, block_rows(t, k));
   if (p.rows > 8) p.rows = ceil_div(p.rows, 8) * 8;  // even shares for 2, 4 and 8 threads
-  while (p.tasks() < std::min<int64_t>(16, most)) {
+  // Every task packs its rows of A, so that slices want few and large ones.
+  const int64_t enough = t.sliced ? std::clamp<int64_t>(4 * threads(), 8, 16) : 16;
+  while (p.tasks() < std::min(enough, most)) {
     const bool can_rows = m >= 4 * t.mr * p.rows, can_columns = n >= 4 * t.nr * p.columns;
     if (!can_rows && !can_columns) break;
     (can_rows && (!can_columns || m * p.columns >= n * p.rows) ? p.rows : p.columns) *= 2;
