@@ -121,6 +121,7 @@ class Block {
 
 thread_local Block* running = nullptr;
 bool turned_order = false;
+std::size_t shared_limit = most_block_shared;
 
 void Block::switch_to(Context& from, Context& to, Fiber* leaving, [[maybe_unused]] Fiber* entering) {
 #if defined(__SANITIZE_ADDRESS__)
@@ -230,6 +231,8 @@ Here& here() { return running->here_; }
 void block_barrier() { running->barrier(); }
 const Slots& exchange(const char* what, const void* mine, std::size_t bytes) { return running->exchange(what, mine, bytes); }
 void turn_order(bool turned) { turned_order = turned; }
+std::size_t block_shared_bytes() { return shared_limit; }
+void limit_shared(std::size_t bytes) { shared_limit = bytes; }
 
 void copy_async(void* shared, const void* global, bool present) {
   const auto address = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p); };
@@ -305,7 +308,7 @@ void run_grid(std::array<unsigned, 3> grid, unsigned threads, std::size_t shared
     fail("emulator: a block of {} threads; it must be a multiple of 32 up to 1024", threads);
   if (grid[0] > 0x7fffffffu || grid[1] > 65535 || grid[2] > 65535)
     fail("emulator: a grid of ({}, {}, {}) blocks; the device allows (2147483647, 65535, 65535)", grid[0], grid[1], grid[2]);
-  if (shared > block_shared_bytes) fail("emulator: {} bytes of shared memory; a block has {} KiB (sm_90)", shared, block_shared_bytes >> 10);
+  if (shared > shared_limit) fail("emulator: {} bytes of shared memory; a block has {} KiB", shared, shared_limit >> 10);
   static thread_local std::unique_ptr<Block> block;
   if (!block) block = std::make_unique<Block>();
   if (running) fail("emulator: a kernel starts a kernel");

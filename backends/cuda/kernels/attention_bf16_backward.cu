@@ -9,18 +9,17 @@ namespace {
 
 constexpr int tile = mma_tile;
 
-/// The two stages of what streams past, and what stays.
+/// What stays, and the two stages of what streams past.
 template <int chunks>
 struct Tiles {
-  static constexpr int size = tile * mma_pitch<chunks>;
+  static constexpr int passing_rows = mma_passing(chunks), own_size = tile * mma_pitch(chunks), size = passing_rows * mma_pitch(chunks);
   bf16 *own[2], *passing[2];  // q and dout, k and v; or the other way round; passing: the first of two stages
-  RowState* rows;             // of the passing rows, two stages; the keys' kernel only
+  RowState* states;           // of the passing rows, two stages; the keys' kernel only
   NORMA_DEVICE explicit Tiles(char* space) {
     auto* at = reinterpret_cast<bf16*>(space);
-    own[0] = at, own[1] = at + size, passing[0] = at + 2 * size, passing[1] = at + 4 * size;
-    rows = reinterpret_cast<RowState*>(at + 6 * size);
+    own[0] = at, own[1] = at + own_size, passing[0] = at + 2 * own_size, passing[1] = passing[0] + 2 * size;
+    states = reinterpret_cast<RowState*>(passing[1] + 2 * size);
   }
-  static std::size_t bytes(bool with_rows) { return 6 * size * sizeof(bf16) + (with_rows ? 2 * tile * sizeof(RowState) : 0); }
 };
 
 template <int chunks, bool softmax, bool measure>
@@ -30,13 +29,14 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
   const int lane = static_cast<int>(thread_id()) % 32, warp = static_cast<int>(thread_id()) / 32;
   const int first = static_cast<int>(block_id().x) * tile;
   const Tiles<chunks> tiles(shared_memory());
+  constexpr int passing = Tiles<chunks>::passing_rows;
   const int last = first + tile < p.rows ? first + tile - 1 : p.rows - 1;
-  const int count = (head.length(last) + tile - 1) / tile;
+  const int count = (head.length(last) + passing - 1) / passing;
   const auto fetch = [&](int i) {
     if (i < count) {
       const int stage = i % 2 * Tiles<chunks>::size;
-      fetch_tile<chunks>(head.at<bf16>(p.k), p.k.row, i * tile, p.keys, p.d, tiles.passing[0] + stage);
-      fetch_tile<chunks>(head.at<bf16>(p.v), p.v.row, i * tile, p.keys, p.e, tiles.passing[1] + stage);
+      fetch_rows<chunks>(head.at<bf16>(p.k), p.k.row, i * passing, p.keys, p.d, tiles.passing[0] + stage, passing, mma_threads);
+      fetch_rows<chunks>(head.at<bf16>(p.v), p.v.row, i * passing, p.keys, p.e, tiles.passing[1] + stage, passing, mma_threads);
     }
     commit_copies();
   };
@@ -56,22 +56,22 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
   float dq[chunks * 2][4] = {}, sum[2] = {0, 0};
   float a2 = 0, s2 = 0;
   double a2_total = 0, s2_total = 0;
-  const bf16 *q = tiles.own[0] + warp * 16 * mma_pitch<chunks>, *dout = tiles.own[1] + warp * 16 * mma_pitch<chunks>;
+  const bf16 *q = tiles.own[0] + warp * 16 * mma_pitch(chunks), *dout = tiles.own[1] + warp * 16 * mma_pitch(chunks);
   for (int pass = !softmax && p.normalize ? 0 : 1; pass < 2; ++pass) {
     fetch(0);
     for (int i = 0; i < count; ++i) {
       fetch(i + 1);
       wait_copies<1>();
       block_barrier();
-      for (int step = 0; step < tile; step += mma_step) {
-        const int at = i % 2 * Tiles<chunks>::size + step * mma_pitch<chunks>;
+      for (int step = 0; step < passing; step += mma_step) {
+        const int at = i % 2 * Tiles<chunks>::size + step * mma_pitch(chunks);
         float s[mma_step / 8][4], da[mma_step / 8][4];
         multiply_rows<chunks>(q, tiles.passing[0] + at, p.d, s);
         if (pass == 1) multiply_rows<chunks>(dout, tiles.passing[1] + at, p.e, da);
         const auto row_at = [&](int c) { return first + warp * 16 + lane / 4 + c % 4 / 2 * 8; };
-        const auto column_at = [&](int c) { return i * tile + step + c / 4 * 8 + 2 * (lane % 4) + c % 2; };
+        const auto column_at = [&](int c) { return i * passing + step + c / 4 * 8 + 2 * (lane % 4) + c % 2; };
         std::uint32_t visible = 0xffffu, kept = 0xffffu;
-        if (masks || i * tile + tile > p.keys) visible = bits_of(16, [&](int c) { return head.visible(row_at(c), column_at(c)); });
+        if (masks || i * passing + passing > p.keys) visible = bits_of(16, [&](int c) { return head.visible(row_at(c), column_at(c)); });
         if (p.drop && pass == 1) kept = bits_of(16, [&](int c) { return head.kept(row_at(c), column_at(c)); });
         NORMA_UNROLL
         for (int c = 0; c < mma_step / 2; ++c) {
@@ -129,21 +129,22 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) keys_kernel(AttentionProblem p) {
   const int lane = static_cast<int>(thread_id()) % 32, warp = static_cast<int>(thread_id()) / 32;
   const int first = static_cast<int>(block_id().x) * tile;
   const Tiles<chunks> tiles(shared_memory());
+  constexpr int passing = Tiles<chunks>::passing_rows;
   int begin = 0;  // tiles of rows before it see none of these keys
-  if (p.causal && first + p.rows - p.keys > 0) begin = (first + p.rows - p.keys) / tile;
-  const int end = (p.rows + tile - 1) / tile;
+  if (p.causal && first + p.rows - p.keys > 0) begin = (first + p.rows - p.keys) / passing;
+  const int end = (p.rows + passing - 1) / passing;
   const auto fetch = [&](int i) {
     if (i < end) {
-      const int stage = i % 2 * Tiles<chunks>::size, row = i * tile + static_cast<int>(thread_id());
-      fetch_tile<chunks>(head.at<bf16>(p.q), p.q.row, i * tile, p.rows, p.d, tiles.passing[0] + stage);
-      fetch_tile<chunks>(head.at<bf16>(p.dout), p.dout.row, i * tile, p.rows, p.e, tiles.passing[1] + stage);
-      if (thread_id() < tile) {
+      const int stage = i % 2 * Tiles<chunks>::size, row = i * passing + static_cast<int>(thread_id());
+      fetch_rows<chunks>(head.at<bf16>(p.q), p.q.row, i * passing, p.rows, p.d, tiles.passing[0] + stage, passing, mma_threads);
+      fetch_rows<chunks>(head.at<bf16>(p.dout), p.dout.row, i * passing, p.rows, p.e, tiles.passing[1] + stage, passing, mma_threads);
+      if (thread_id() < passing) {
         RowState state;
         if (row < p.rows) {
           const std::int64_t at = std::int64_t{block_id().y} * p.rows + row;
           state = {softmax ? *head.lse(row) : 0, p.row_factor[at], p.row_delta[at]};
         }
-        tiles.rows[i % 2 * tile + static_cast<int>(thread_id())] = state;
+        tiles.states[i % 2 * passing + static_cast<int>(thread_id())] = state;
       }
     }
     commit_copies();
@@ -153,21 +154,21 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) keys_kernel(AttentionProblem p) {
   const bool masks = p.causal || head.mask || first + tile > p.keys;
   const float keep_scale = p.drop ? p.keep_scale : 1;
   float dk[chunks * 2][4] = {}, dv[chunks * 2][4] = {};
-  const bf16 *k = tiles.own[0] + warp * 16 * mma_pitch<chunks>, *v = tiles.own[1] + warp * 16 * mma_pitch<chunks>;
+  const bf16 *k = tiles.own[0] + warp * 16 * mma_pitch(chunks), *v = tiles.own[1] + warp * 16 * mma_pitch(chunks);
   fetch(begin);
   for (int i = begin; i < end; ++i) {
     fetch(i + 1);
     wait_copies<1>();
     block_barrier();
-    for (int step = 0; step < tile; step += mma_step) {
-      const int at = i % 2 * Tiles<chunks>::size + step * mma_pitch<chunks>;
+    for (int step = 0; step < passing; step += mma_step) {
+      const int at = i % 2 * Tiles<chunks>::size + step * mma_pitch(chunks);
       float s[mma_step / 8][4], da[mma_step / 8][4];
       multiply_rows<chunks>(k, tiles.passing[0] + at, p.d, s);
       multiply_rows<chunks>(v, tiles.passing[1] + at, p.e, da);
-      const auto row_at = [&](int c) { return i * tile + step + c / 4 * 8 + 2 * (lane % 4) + c % 2; };
+      const auto row_at = [&](int c) { return i * passing + step + c / 4 * 8 + 2 * (lane % 4) + c % 2; };
       const auto column_at = [&](int c) { return first + warp * 16 + lane / 4 + c % 4 / 2 * 8; };
       std::uint32_t visible = 0xffffu, kept = 0xffffu;
-      if (masks || i * tile + tile > p.rows)
+      if (masks || i * passing + passing > p.rows)
         visible = bits_of(16, [&](int c) { return column_at(c) < p.keys && head.visible(row_at(c), column_at(c)); });
       if (p.drop) kept = bits_of(16, [&](int c) { return head.kept(row_at(c), column_at(c)); });
       NORMA_UNROLL
@@ -176,7 +177,7 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) keys_kernel(AttentionProblem p) {
         float a = 0, ds = 0;
         if (visible >> c & 1) {
           const float keep = kept >> c & 1 ? keep_scale : 0;
-          const PairGradient g = differentiate<family>(p, tiles.rows[i % 2 * tile + place], s[n][m] * p.scale, da[n][m] * keep);
+          const PairGradient g = differentiate<family>(p, tiles.states[i % 2 * passing + place], s[n][m] * p.scale, da[n][m] * keep);
           a = g.a * keep, ds = g.ds;
         }
         s[n][m] = a, da[n][m] = ds;
@@ -199,9 +200,9 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) keys_kernel(AttentionProblem p) {
 template <int chunks, bool softmax>
 void run(void* stream, const AttentionProblem& p) {
   const unsigned heads = static_cast<unsigned>(p.batches * p.heads);
-  launch(stream, {static_cast<unsigned>((p.rows + tile - 1) / tile), heads}, mma_threads, Tiles<chunks>::bytes(false),
+  launch(stream, {static_cast<unsigned>((p.rows + tile - 1) / tile), heads}, mma_threads, backward_mma_bytes(chunks, 0),
          p.partial_stats ? rows_kernel<chunks, softmax, true> : rows_kernel<chunks, softmax, false>, p);
-  launch(stream, {static_cast<unsigned>((p.keys + tile - 1) / tile), heads}, mma_threads, Tiles<chunks>::bytes(true),
+  launch(stream, {static_cast<unsigned>((p.keys + tile - 1) / tile), heads}, mma_threads, backward_mma_bytes(chunks, sizeof(RowState)),
          keys_kernel<chunks, softmax>, p);
 }
 

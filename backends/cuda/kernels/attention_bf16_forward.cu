@@ -78,7 +78,7 @@ NORMA_DEVICE void weigh(const Head& head, Rows& r, float (&s)[tile / 8][4], int 
 
 template <int chunks, bool softmax, bool measure>
 NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 ? 2 : 3) forward_kernel(AttentionProblem p) {
-  constexpr int pitch = mma_pitch<chunks>;
+  constexpr int pitch = mma_pitch(chunks);
   const Head head(p, block_id().y);
   const int lane = static_cast<int>(thread_id()) % 32, warp = static_cast<int>(thread_id()) / 32;
   const int first = static_cast<int>(block_id().x) * tile;
@@ -184,10 +184,9 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 ? 2 : 3) forward_kernel(Atten
 
 template <int chunks, bool softmax>
 void run(void* stream, const AttentionProblem& p) {
-  const std::size_t shared = 5 * tile * mma_pitch<chunks> * sizeof(bf16);
   const Extent grid{static_cast<unsigned>((p.rows + tile - 1) / tile), static_cast<unsigned>(p.batches * p.heads)};
-  launch(stream, grid, threads, shared, p.partial_stats ? forward_kernel<chunks, softmax, true> : forward_kernel<chunks, softmax, false>,
-         p);
+  launch(stream, grid, threads, forward_mma_bytes(chunks),
+         p.partial_stats ? forward_kernel<chunks, softmax, true> : forward_kernel<chunks, softmax, false>, p);
 }
 
 }  // namespace
