@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "backends/common/draws.h"
+#include "backends/cuda/attention_products.h"
 #include "backends/cuda/cuda_backend.h"
 #include "backends/cuda/kernels/attention.h"
 
@@ -162,10 +163,14 @@ bool CudaBackend::attention(const AttentionForward& a) {
     linear_attention(a, p);
     return true;
   }
-  const Index heads = Index{p.batches} * p.heads, blocks = blocks_of(p, forward_block_rows);
+  const bool tensor_cores = for_tensor_cores(a, a.q, {&a.q, &a.k, &a.v, &a.out});
+  const bool wgmma = tensor_cores && attention_products(*runtime_) == AttentionProducts::wgmma;
+  const Index heads = Index{p.batches} * p.heads, blocks = blocks_of(p, wgmma ? wgmma_block_rows : forward_block_rows);
   const Scratch partial = scratch<double>(a.stats ? heads * blocks * attention_stats : 0);
   if (a.stats) p.partial_stats = partial.as<double>(), p.stats = a.stats->as<double>();
-  if (for_tensor_cores(a, a.q, {&a.q, &a.k, &a.v, &a.out}))
+  if (wgmma)
+    attention_forward_wgmma(stream(), p);
+  else if (tensor_cores)
     attention_forward_bf16(stream(), p);
   else
     attention_forward_scalar(stream(), p, a.q.dtype);

@@ -1,4 +1,5 @@
-// Shared memory of attention kernels: what every card gives is enough for one form of each, and results do not depend on which card it is.
+// Shared memory of attention kernels: what every card gives is enough for one form of each, and results do not depend
+// on which card it is.
 #include <catch2/catch.hpp>
 
 #include "autograd/node.h"
@@ -15,9 +16,9 @@ using namespace norma::cuda;
 namespace {
 
 /// The emulator as a card whose blocks may ask for `bytes`, while it lives.
-struct Card {
-  explicit Card(std::size_t bytes) { emulator::limit_shared(bytes); }
-  ~Card() { emulator::limit_shared(emulator::most_block_shared); }
+struct SmallCard {
+  explicit SmallCard(std::size_t bytes) { emulator::card().block_shared = bytes; }
+  ~SmallCard() { emulator::card() = {}; }
 };
 
 struct Case {
@@ -40,7 +41,8 @@ std::vector<std::vector<double>> results(const Case& c) {
   o.scoring = nn::parse_scoring(c.scoring), o.form = c.form;
   const Tensor out = attention(q, k, v, o);
   std::vector<std::vector<double>> all{out.values()};
-  for (const Tensor& g : grad(out, Tensors{q, k, v}, draw(c.rows, c.value_width, 4).detach())) all.push_back(g.values());
+  for (const Tensor& g : grad(out, Tensors{q, k, v}, draw(c.rows, c.value_width, 4).detach()))
+    all.push_back(g.values());
   return all;
 }
 
@@ -64,18 +66,20 @@ TEST_CASE("what a block asks for is there on every card", "[cuda_emulator]") {
 }
 
 TEST_CASE("attention has the same bits on cards that give a block 227 and 99 KiB", "[cuda_emulator]") {
-  const std::vector<Case> cases = {{"softmax", DType::bf16, AttentionForm::quadratic, 70, 100, 128, 128},
-                                   {"x^3/sqrt(N)", DType::bf16, AttentionForm::quadratic, 197, 197, 64, 64},  // resident on one of them
-                                   {"x^2/sum(x^2)", DType::bf16, AttentionForm::quadratic, 90, 120, 72, 128},
-                                   {"softmax", DType::f32, AttentionForm::quadratic, 40, 70, 128, 128},
-                                   {"x^3/sqrt(N)", DType::bf16, AttentionForm::quadratic, 40, 70, 127, 125},
-                                   {"x/N", DType::f32, AttentionForm::linear, 40, 70, 128, 128}};
+  const std::vector<Case> cases = {
+      {"softmax", DType::bf16, AttentionForm::quadratic, 70, 100, 128, 128},
+      {"x^3/sqrt(N)", DType::bf16, AttentionForm::quadratic, 197, 197, 64, 64},  // resident on one of them
+      {"x^2/sum(x^2)", DType::bf16, AttentionForm::quadratic, 90, 120, 72, 128},
+      {"softmax", DType::f32, AttentionForm::quadratic, 40, 70, 128, 128},
+      {"x^3/sqrt(N)", DType::bf16, AttentionForm::quadratic, 40, 70, 127, 125},
+      {"x/N", DType::f32, AttentionForm::linear, 40, 70, 128, 128}};
   for (const Case& c : cases) {
-    INFO(c.scoring << ", " << name(c.dtype) << ", " << c.rows << " x " << c.keys << " of " << c.width << " and " << c.value_width);
+    INFO(c.scoring << ", " << name(c.dtype) << ", " << c.rows << " x " << c.keys << " of " << c.width << " and "
+                   << c.value_width);
     const auto wanted = results(c);
-    const Card small(least_block_shared);
+    const SmallCard small(least_block_shared);
     CHECK(results(c) == wanted);
   }
-  const Card none(std::size_t{16} << 10);
+  const SmallCard none(std::size_t{16} << 10);
   CHECK_THROWS_WITH(results(cases[0]), Catch::Contains("shared memory; a block has 16 KiB"));
 }

@@ -22,11 +22,12 @@ Here& here();
 
 void block_barrier();
 
-/// The most shared memory that a block may ask for: of compute capability 9.0, or what limit_shared set.
-constexpr std::size_t most_block_shared = std::size_t{227} << 10;
-std::size_t block_shared_bytes();
-/// Plays a card whose blocks may ask for `bytes`, for kernels and runtimes from now on.
-void limit_shared(std::size_t bytes);
+/// The card that the emulator plays, for kernels and runtimes alike.
+struct Card {
+  std::size_t block_shared = std::size_t{227} << 10;  // bytes that a block may ask for at most
+  int compute_capability = 90;                        // 10 major + minor
+};
+Card& card();
 
 constexpr std::size_t slot_bytes = 64;
 /// What the 32 lanes of a warp bring to an exchange: lane l's bytes at [l]. Valid until the lane's next exchange.
