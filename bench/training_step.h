@@ -1,5 +1,5 @@
-// A training step as the benchmarks time it: forward, backward, gradients clipped to norm 1, AdamW; by ops, or, on a device that can,
-// recorded once and replayed (train/recorded_step.h).
+// A training step as the benchmarks time it: forward, backward, gradients clipped to norm 1, AdamW; by ops, or, on a
+// device that can, recorded once and replayed (train/recorded_step.h).
 #pragma once
 
 #include <functional>

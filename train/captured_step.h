@@ -29,7 +29,7 @@ class CapturedStep {
   Trained& run_;
   const TrainConfig& config_;
   datasets::Batch batch_;  // what the graph reads
-  std::unique_ptr<RecordedStep> step_;  // its numbers: loss, correct, sum of the gradients' squares, mean ||A||_F
+  std::unique_ptr<RecordedStep> step_;       // its numbers: loss, correct, sum of the gradients' squares, mean ||A||_F
   std::unique_ptr<Backend::Graph> average_;  // null without --ema
 };
 

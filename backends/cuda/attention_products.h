@@ -1,5 +1,5 @@
-// Which matrix instructions the forward pass of bf16 attention multiplies with: mma.sync on every device, or wgmma on
-// those of compute capability 9.0.
+// Which matrix instructions bf16 attention multiplies with: mma.sync on every device, or wgmma on those of compute
+// capability 9.0.
 #pragma once
 
 #include <string_view>

@@ -72,7 +72,8 @@ NORMA_DEVICE void multiply_shared(float (&d)[8][4], std::uint64_t a, std::uint64
       ".reg .pred accumulate;\n"
       "setp.ne.b32 accumulate, %34, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, "
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+      "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, "
       "%32, %33, accumulate, 1, 1, 0, 0;\n"
       "}\n"
       : NORMA_FRAGMENT(d, 0), NORMA_FRAGMENT(d, 1), NORMA_FRAGMENT(d, 2), NORMA_FRAGMENT(d, 3), NORMA_FRAGMENT(d, 4),
@@ -99,7 +100,8 @@ NORMA_DEVICE void multiply_registers(float (&d)[8][4], const std::uint32_t (&a)[
       ".reg .pred accumulate;\n"
       "setp.ne.b32 accumulate, %37, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, "
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+      "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, "
       "{%32,%33,%34,%35}, %36, accumulate, 1, 1, 1;\n"
       "}\n"
       : NORMA_FRAGMENT(d, 0), NORMA_FRAGMENT(d, 1), NORMA_FRAGMENT(d, 2), NORMA_FRAGMENT(d, 3), NORMA_FRAGMENT(d, 4),

@@ -133,7 +133,8 @@ TEST_CASE("bf16 attention equals the f64 result of the same numbers", "[cuda_att
       const Run wanted = run(s, scoring, DType::bf16, DType::f64);
       for (const std::string& products : all_products) {
         cuda::set_attention_products(products);
-        const Run got = run(s, scoring, DType::bf16, DType::bf16), silent = run(s, scoring, DType::bf16, DType::bf16, false);
+        const Run got = run(s, scoring, DType::bf16, DType::bf16),
+                  silent = run(s, scoring, DType::bf16, DType::bf16, false);
         INFO(name << ", " << products << ", " << s.rows << " x " << s.keys << " of " << s.width);
         for (std::size_t i = 0; i < got.results.size(); ++i) {
           INFO("result " << i);

@@ -85,11 +85,13 @@ class Block {
 
   std::shared_ptr<Product> meet_warpgroup(const ProductCall& call) {
     const unsigned number = current_->thread / 128;
-    if ((number + 1) * 128 > here_.threads) fail("emulator: a product in warpgroup {} of a block of {} threads", number, here_.threads);
+    if ((number + 1) * 128 > here_.threads)
+      fail("emulator: a product in warpgroup {} of a block of {} threads", number, here_.threads);
     Warpgroup& group = warpgroups_[number];
     std::shared_ptr<Product>& product = group.products[group.turn % 2];
     group.calls[current_->thread % 128] = call;
-    meet(group, 128, call.a_in_registers ? "multiply_registers" : "multiply_shared", [&] { product = product_of(group.calls); });
+    meet(group, 128, call.a_in_registers ? "multiply_registers" : "multiply_shared",
+         [&] { product = product_of(group.calls); });
     return product;
   }
 
@@ -109,8 +111,8 @@ class Block {
     Fiber* me = current_;
     if (meeting.arrived == 0) meeting.what = what;
     if (std::string_view(meeting.what) != what)
-      fail("emulator: thread {} of block {} reaches {} where a lane of its warp{} reached {}", me->thread, place(), what, all > 32 ? "group" : "",
-           meeting.what);
+      fail("emulator: thread {} of block {} reaches {} where a lane of its warp{} reached {}", me->thread, place(),
+           what, all > 32 ? "group" : "", meeting.what);
     if (++meeting.arrived == all) {
       finish();
       meeting.arrived = 0;
@@ -198,7 +200,8 @@ void Block::fiber_body() {
       try {
         (*kernel_)();
         if (!me->copies.empty()) fail("emulator: thread {} of block {} leaves with copies it did not wait for", me->thread, place());
-        if (!me->products.none()) fail("emulator: thread {} of block {} leaves with products it did not wait for", me->thread, place());
+        if (!me->products.none())
+          fail("emulator: thread {} of block {} leaves with products it did not wait for", me->thread, place());
       } catch (...) {
         error_ = std::current_exception();
       }
@@ -348,7 +351,8 @@ void run_grid(std::array<unsigned, 3> grid, unsigned threads, std::size_t shared
     fail("emulator: a block of {} threads; it must be a multiple of 32 up to 1024", threads);
   if (grid[0] > 0x7fffffffu || grid[1] > 65535 || grid[2] > 65535)
     fail("emulator: a grid of ({}, {}, {}) blocks; the device allows (2147483647, 65535, 65535)", grid[0], grid[1], grid[2]);
-  if (shared > played.block_shared) fail("emulator: {} bytes of shared memory; a block has {} KiB", shared, played.block_shared >> 10);
+  if (shared > played.block_shared)
+    fail("emulator: {} bytes of shared memory; a block has {} KiB", shared, played.block_shared >> 10);
   static thread_local std::unique_ptr<Block> block;
   if (!block) block = std::make_unique<Block>();
   if (running) fail("emulator: a kernel starts a kernel");

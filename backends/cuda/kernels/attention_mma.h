@@ -62,7 +62,8 @@ NORMA_DEVICE void add_weighted(const float (&w)[mma_step / 8][4], const bf16* b,
     for (int n = 0; n < chunks * 2; n += 2) {
       if (n * 8 >= width) break;
       std::uint32_t right[4];
-      load_matrices_transposed(right, b + (j * 16 + lane / 8 % 2 * 8 + lane % 8) * mma_pitch(chunks) + n * 8 + lane / 16 * 8);
+      load_matrices_transposed(right,
+                               b + (j * 16 + lane / 8 % 2 * 8 + lane % 8) * mma_pitch(chunks) + n * 8 + lane / 16 * 8);
       mma_16x8x16(sums[n], left, right[0], right[1]);
       mma_16x8x16(sums[n + 1], left, right[2], right[3]);
     }
