@@ -350,7 +350,7 @@ AttentionProblem normalised() {
 
 }  // namespace
 
-TEST_CASE("emulated attention has the same bits on wgmma and on mma.sync", "[cuda_emulator]") {
+TEST_CASE("emulated attention has the same bits on wgmma and on mma.sync", "[cuda_emulator][slow]") {
   // Blocks of which one warpgroup has no rows, few, and all; widths of each bucket and between; rows that see nothing.
   const std::vector<Case> cases = {
       {1, 2, 65, 65, 64, 64, false, false, false, true},    {2, 1, 16, 130, 16, 24, false, true, true, false},
