@@ -156,6 +156,7 @@ enum class Fault {
   no_wait,
   early_read,
   early_write,
+  early_copy,
   changed_registers,
   different_descriptors,
   inside_pattern,
@@ -198,6 +199,7 @@ void product_kernel(const bf16* a, const bf16* b, const bf16* wide, float* out, 
   commit_products();
   if (fault == Fault::early_read) *out = d[0][0];
   if (fault == Fault::changed_registers) d[1][1] = 3;
+  if (fault == Fault::early_copy && thread_id() == 5) copy_async(space + 8192, b, true), commit_copies();
   if (fault == Fault::early_write && thread_id() == 5) space[8192] ^= 1;
   if (fault == Fault::no_wait) return;
   wait_products<0>(d);
@@ -261,6 +263,8 @@ TEST_CASE("broken rules of a warpgroup's products are refused", "[cuda_emulator]
   refused(Fault::no_fence, "multiplies without fence_products since it began or waited");
   refused(Fault::no_wait, "leaves with products it did not wait for");
   refused(Fault::early_write, "shared memory of a product is written before the whole warpgroup has waited for it");
+  refused(Fault::early_copy,
+          "thread 5 copies to shared memory of a product before the whole warpgroup has waited for it");
   refused(Fault::changed_registers, "writes registers of a product before it waits for it");
   refused(Fault::different_descriptors,
           "lanes 0 and 77 of a warpgroup bring different descriptors or options to a product");

@@ -90,14 +90,26 @@ class Block {
     Warpgroup& group = warpgroups_[number];
     std::shared_ptr<Product>& product = group.products[group.turn % 2];
     group.calls[current_->thread % 128] = call;
-    meet(group, 128, call.a_in_registers ? "multiply_registers" : "multiply_shared",
-         [&] { product = product_of(group.calls); });
+    meet(group, 128, call.a_in_registers ? "multiply_registers" : "multiply_shared", [&] {
+      product = product_of(group.calls);
+      under_way_.push_back(product);
+    });
     return product;
   }
 
   std::vector<std::vector<Copy>>& copies() { return current_->copies; }
   Products& products() { return current_->products; }
   AsyncProxy& async_proxy() { return async_proxy_; }
+
+  /// A copy to `shared` begins, and may arrive at once.
+  void begin_copy(const void* shared) {
+    if (under_way_.empty()) return;
+    std::erase_if(under_way_, [](const std::shared_ptr<Product>& p) { return !p->under_way(); });
+    for (const std::shared_ptr<Product>& p : under_way_)
+      if (p->reads(shared_address(shared)))
+        fail("emulator: thread {} copies to shared memory of a product before the whole warpgroup has waited for it",
+             current_->thread);
+  }
 
   Here here_;
 
@@ -143,6 +155,7 @@ class Block {
   std::vector<Warp> warps_;
   std::vector<Warpgroup> warpgroups_;
   AsyncProxy async_proxy_;
+  std::vector<std::shared_ptr<Product>> under_way_;
   Context main_;
   Fiber* current_ = nullptr;
   std::exception_ptr error_;
@@ -221,6 +234,7 @@ void Block::run(const std::function<void()>& kernel, std::size_t shared_bytes, b
   if (warpgroups_.size() < here_.threads / 128) warpgroups_.resize(here_.threads / 128);
   for (Warp& warp : warps_) warp.reset();
   for (Warpgroup& group : warpgroups_) group.reset();
+  under_way_.clear();
   async_proxy_.begin(here_.shared, shared_bytes, here_.threads);
   ready_.clear(), waiting_.clear();
   idle_.clear();
@@ -280,6 +294,7 @@ void copy_async(void* shared, const void* global, bool present) {
   const auto address = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p); };
   if (address(shared) % 16 || (present && address(global) % 16))
     fail("emulator: copy_async to {:#x} from {:#x}: both must be multiples of 16", address(shared), address(global));
+  running->begin_copy(shared);
   auto& copies = running->copies();
   if (copies.empty()) copies.emplace_back();
   Copy copy{shared, {}};

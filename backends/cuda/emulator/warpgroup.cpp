@@ -19,8 +19,8 @@ float widened(std::uint16_t bits) {
   return x;
 }
 
-/// The matrix [rows, 16] that `bits` describes.
-std::vector<float> gather(std::uint64_t bits, Major major, std::uint32_t rows, bool ordered) {
+/// The matrix [rows, 16] that `bits` describes, and where it lies.
+std::vector<float> gather(std::uint64_t bits, Major major, std::uint32_t rows, bool ordered, Product::Range& range) {
   const MatrixDescriptor m = MatrixDescriptor::of(bits);
   if (m.bits() != bits) fail("emulator: matrix descriptor {:#018x} has a base offset or bits without meaning", bits);
   if (m.swizzle != Swizzle::none) {
@@ -34,16 +34,20 @@ std::vector<float> gather(std::uint64_t bits, Major major, std::uint32_t rows, b
       fail("emulator: matrix descriptor {:#018x}: the operand leaves its row of the pattern", bits);
   }
   std::vector<float> all(rows * 16);
+  range = {0xffffffffu, 0};
   for (std::uint32_t i = 0; i < rows; ++i)
-    for (std::uint32_t k = 0; k < 16; ++k)
-      all[i * 16 + k] = widened(async_proxy().read(m.address(major, i, k), ordered));
+    for (std::uint32_t k = 0; k < 16; ++k) {
+      const std::uint32_t address = m.address(major, i, k);
+      all[i * 16 + k] = widened(async_proxy().read(address, ordered));
+      range = {std::min(range.begin, address), std::max(range.end, address + 2)};
+    }
   return all;
 }
 
 /// Reads what the product has in shared memory.
 void read_operands(Product& x, bool ordered) {
-  if (!x.call.a_in_registers) x.a = gather(x.call.a_descriptor, Major::k, 64, ordered);
-  x.b = gather(x.call.b_descriptor, x.call.a_in_registers ? Major::mn : Major::k, x.call.n, ordered);
+  if (!x.call.a_in_registers) x.a = gather(x.call.a_descriptor, Major::k, 64, ordered, x.a_range);
+  x.b = gather(x.call.b_descriptor, x.call.a_in_registers ? Major::mn : Major::k, x.call.n, ordered, x.b_range);
 }
 
 bool same(const std::vector<float>& x, const std::vector<float>& y) {
@@ -60,6 +64,11 @@ void waited_for(Product& x) {
 }
 
 }  // namespace
+
+bool Product::reads(std::uint32_t address) const {
+  const auto meets = [address](const Range& r) { return address < r.end && address + 16 > r.begin; };
+  return under_way() && (meets(a_range) || meets(b_range));
+}
 
 std::shared_ptr<Product> product_of(const std::array<ProductCall, 128>& calls) {
   const ProductCall& first = calls[0];

@@ -6,7 +6,8 @@
 //   memory;
 // - shared memory that a product reads was written and not ordered before it: no fence_async_proxy by every thread
 // between its last copy
-//   and a barrier, or a write since that barrier; or it is written before the product was waited for;
+//   and a barrier, or a write since that barrier; or it is written, or a copy to it begins, before the whole warpgroup
+//   has waited for the product;
 // - a product comes without fence_products since the thread began or waited; its registers are written before it was
 // waited for; a thread
 //   leaves with products under way.
@@ -68,6 +69,15 @@ struct Product {
   ProductCall call;
   std::vector<float> a, b;
   unsigned waited = 0;
+  /// Where operands in shared memory lie: the first address and the one behind the last.
+  struct Range {
+    std::uint32_t begin = 0, end = 0;
+  };
+  Range a_range, b_range;
+
+  bool under_way() const { return waited < 128; }
+  /// Whether it may read one of the 16 bytes from `address` on.
+  bool reads(std::uint32_t address) const;
 };
 
 /// One thread's products under way.

@@ -6,11 +6,11 @@
 //   forward         S [64, 64] = Q K^T; S becomes weights A; O [64, e] += A V
 //   backward, rows  S [64, 64] = Q K^T, dA = dO V^T; both become dS; dQ [64, d] += dS K
 //   backward, keys  S^T [64, r] = K Q^T, dA^T = V dO^T; they become A^T and dS^T; dV [64, e] += A^T dO, dK += dS^T Q
-// Products of scores are m64n64k16 (m64n32k16 where r = 32), d / 16 or e / 16 steps, both operands in shared memory
-// with neighbours along k. The others are m64n64k16 for each 64 columns (m64n32k16 where d and e are up to 32), a step
-// for 16 passing rows: the left operand is in registers, where the accumulator was, the right one in shared memory with
-// neighbours along n, that is, its rows lie as they came. While one warpgroup works on scores, products of the other
-// and of other blocks run.
+// Products of scores are m64n64k16 (m64n32k16 where r = 32), 2, 4 or 8 steps with widths up to 32, 64 or 128 (zeros
+// stand beyond d and e), both operands in shared memory with neighbours along k. The others are m64n64k16 for each 64
+// columns (m64n32k16 where d and e are up to 32), a step for 16 passing rows: the left operand is in registers, where
+// the accumulator was, the right one in shared memory with neighbours along n, that is, its rows lie as they came.
+// While one warpgroup works on scores, products of the other and of other blocks run.
 //
 // Registers of a thread, with widths up to 32, 64, 128: forward S 32, O 16, 32, 64, A 16; rows S and dA 64, dQ 16, 32,
 // 64, dS 16; keys S^T and dA^T 64, 64, 32 (r = 64, 64, 32, so that they fit), dK and dV 32, 64, 128, A^T and dS^T 32,
