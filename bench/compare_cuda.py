@@ -1,8 +1,9 @@
 """Norma beside PyTorch on one GPU: what bench/compare_torch.py --device cuda measures.
 
 Training steps and attention alone, each row by fresh processes of both in turn on the same card. PyTorch runs its plain form, its fused
-attention and torch.compile(mode="max-autotune"); f32 is without TF32 on both sides. Rows are kept in a file of results, so that
-several commands can share them out, and written into docs/performance.md by --merge.
+attention and torch.compile(mode="max-autotune"); f32 is without TF32 on both sides. Where the card has
+wgmma, attention alone is measured on mma.sync and on that (NORMA_CUDA_ATTENTION). Rows are kept in a file of results, so that several
+commands can share them out, and written into docs/performance.md by --merge.
 """
 import json
 import os
@@ -17,6 +18,7 @@ SOFTMAX_FORMS = {"eager": ("softmax", []), "SDPA": ("sdpa", []), "SDPA, compiled
 X3_FORMS = {"eager": ("x3", []), "compiled": ("x3", ["--compile", "max-autotune"])}
 FUNCTIONS = {"softmax": ("softmax", SOFTMAX_FORMS), "x³/√N": (X3, X3_FORMS)}
 VIT_B = ["--width", 768, "--heads", 12, "--image", 224, "--patch", 16, "--classes", 1000]
+COLUMNS = ("x3", "softmax", "x3 wgmma", "softmax wgmma", "sdpa", "torch x3")
 GPT2 = ["--model", "decoder", "--width", 768, "--depth", 12, "--heads", 12, "--tokens", 1024, "--vocabulary", 50304]
 
 
@@ -35,11 +37,14 @@ def attention_rows():
     return [(n, d, 768 // d, max(1, 16384 // n)) for d in (32, 64, 128) for n in (197, 512, 1024, 2048, 4096, 8192)]
 
 
-def run(command, limit):
-    """The JSON objects that a command prints; none, and why on stderr, where it fails or takes longer than `limit` seconds."""
+def run(command, limit, **variables):
+    """The JSON objects that a command prints, with `variables` in its environment; none, and why on stderr, where it fails or takes longer
+    than `limit` seconds."""
     command = [str(c) for c in command]
     packed = pathlib.Path(command[0]).resolve().parent.parent / "lib"  # of scripts/gpu pack; not for PyTorch, which brings its own
-    env = {**os.environ, "LD_LIBRARY_PATH": f"{packed}:{os.environ.get('LD_LIBRARY_PATH', '')}"} if command[0] != sys.executable and packed.is_dir() else None
+    env = {**os.environ, **variables}
+    if command[0] != sys.executable and packed.is_dir():
+        env["LD_LIBRARY_PATH"] = f"{packed}:{os.environ.get('LD_LIBRARY_PATH', '')}"
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=env)
     except subprocess.TimeoutExpired:
@@ -52,15 +57,17 @@ def run(command, limit):
 
 
 def card():
-    """What the results are of; ends the program where there is no device."""
+    """What the results are of, and whether it has wgmma; ends the program where there is no device."""
     code = ("import torch\nif not torch.cuda.is_available(): raise SystemExit(3)\n"
-            "print(torch.cuda.get_device_name(0), 'PyTorch ' + torch.__version__, sep=', ')")
+            "print(torch.cuda.get_device_name(0), 'PyTorch ' + torch.__version__, sep=', ')\n"
+            "print(torch.cuda.get_device_capability(0))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode == 3:
         sys.exit("compare_torch.py --device cuda: PyTorch sees no CUDA device on this machine; scripts/gpu packs what a machine with one needs")
     if done.returncode:
         sys.exit(f"compare_torch.py --device cuda: {sys.executable} cannot import torch:\n{done.stderr}")
-    return done.stdout.strip()
+    name, capability = done.stdout.strip().splitlines()
+    return name, capability == "(9, 0)"
 
 
 def median(runs, key):
@@ -82,15 +89,16 @@ def measure_steps(a, rows):
         a.keep()
 
 
-def measure_attention(a, rows):
+def measure_attention(a, rows, has_wgmma):
     shapes = [s for number, s in enumerate(attention_rows(), 1) if not a.rows or number in a.rows]
     for _ in range(a.rounds):
         for n, d, heads, batch in shapes:
-            found = run([a.programs / "norma_bench_attention", "--json", "--device", "cuda", "--dtype", "bf16", "--n", n, "--d", d, "--heads", heads,
-                         "--batch", batch, "--form", "quadratic"], a.limit)
-            row = rows.setdefault(f"{n}, {d}", {"x3": [], "softmax": [], "sdpa": [], "torch x3": []})
-            for one in found:
-                row["x3" if one["scoring"] == X3 else "softmax"].append(one)
+            row = rows.setdefault(f"{n}, {d}", {column: [] for column in COLUMNS})
+            for products in ["mma", "wgmma"] if has_wgmma else ["mma"]:
+                found = run([a.programs / "norma_bench_attention", "--json", "--device", "cuda", "--dtype", "bf16", "--n", n, "--d", d, "--heads", heads,
+                             "--batch", batch, "--form", "quadratic"], a.limit, NORMA_CUDA_ATTENTION=products)
+                for one in found:
+                    row[("x3" if one["scoring"] == X3 else "softmax") + (" wgmma" if products == "wgmma" else "")].append(one)
         for score, column in (("sdpa", "sdpa"), ("x3", "torch x3")):
             found = run([sys.executable, HERE / "torch_attention.py", "--device", "cuda", "--dtype", "bf16", "--score", score, "--shapes",
                          *(",".join(map(str, s)) for s in shapes)], 2 * a.limit)
@@ -124,18 +132,18 @@ def both_ms(runs):
 
 
 def attention_line(label, row):
-    cells = {column: both_ms(row[column]) for column in ("x3", "softmax", "sdpa", "torch x3")}
+    cells = {column: both_ms(row[column]) for column in COLUMNS}
     text = {c: v[0] if v else "out of memory" if any("out_of_memory" in r for r in row[c]) else "no result" for c, v in cells.items()}
     watched = f"{median(row['x3'], 'forward_stats_percent'):+.1f} %, {median(row['x3'], 'backward_stats_percent'):+.1f} %" if cells["x3"] else ""
     ratio = f"{cells['x3'][1] / cells['sdpa'][1]:.2f}" if cells["x3"] and cells["sdpa"] else ""
     rates = f"{median(row['x3'], 'forward_gflops') / 1e3:.0f}, {median(row['x3'], 'backward_gflops') / 1e3:.0f}" if cells["x3"] else ""
-    return f"| {label} | {text['x3']} | {rates} | {watched} | {text['softmax']} | {text['sdpa']} | {text['torch x3']} | {ratio} |"
+    return f"| {label} | {text['x3']} | {rates} | {watched} | {text['softmax']} | {text['x3 wgmma']} | {text['softmax wgmma']} | {text['sdpa']} | {text['torch x3']} | {ratio} |"
 
 
 TABLES = {
     "cuda-steps": ["| training step | Norma ms | share of a large product's rate | PyTorch ms | ratio to its fastest | MiB of the device: Norma, PyTorch |", "|---|---|---|---|---|---|"],
-    "cuda-attention": ["| N, d | Norma x³/√N: ms forward + backward | TFLOP/s | what the statistics add | Norma softmax | PyTorch's fused softmax | PyTorch x³, eager | x³ to fused softmax |",
-                       "|---|---|---|---|---|---|---|---|"],
+    "cuda-attention": ["| N, d | Norma x³/√N: ms forward + backward | TFLOP/s | what the statistics add | Norma softmax | x³/√N on wgmma | softmax on wgmma | PyTorch's fused softmax | PyTorch x³, eager | x³ to fused softmax |",
+                       "|---|---|---|---|---|---|---|---|---|---|"],
 }
 
 
@@ -160,7 +168,7 @@ def main(a, write):
         for part, lines in tables(load(a.merge)).items():
             write(part, lines)
         return
-    here = card()
+    here, has_wgmma = card()
     for program in ("norma_bench_step", "norma_bench_attention"):
         if not (a.programs / program).exists():
             sys.exit(f"compare_torch.py: {a.programs / program} is not there; build it, or name its folder with --programs")
@@ -172,6 +180,6 @@ def main(a, write):
     if "steps" in a.only:
         measure_steps(a, results["steps"])
     if "attention" in a.only:
-        measure_attention(a, results["attention"])
+        measure_attention(a, results["attention"], has_wgmma)
     for part, lines in tables(results).items():
         print("\n".join(["", *lines]))

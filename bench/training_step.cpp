@@ -8,7 +8,6 @@
 namespace norma::bench {
 namespace {
 
-constexpr Index most_draws = 4096;
 constexpr std::uint64_t seed = 1;
 constexpr double rate = 1e-3, clip = 1;
 
@@ -33,38 +32,25 @@ double TrainingStep::take_by_ops(Index number) {
 }
 
 void TrainingStep::record() {
-  const Device device = optimizer_->device();
-  stream_ids_ = zeros({most_draws}, {DType::i64, device});
-  numbers_ = zeros({2}, {DType::f64, device});
-  const TrustIndices checked;  // the step by ops has looked
-  graph_ = backend(device).capture([&] {
+  recorded_ = train::RecordedStep::record(model_, *optimizer_, seed, [&] {
     const nn::Training training;
-    const RandomScope random(seed, stream_ids_);
     const Tensor loss = loss_();
     backward(loss);
-    draws_ = RandomScope::drawn();
     const Tensor squares = train::gradient_squares(model_);
     optimizer_->apply(train::gradient_scale(squares, loss.detach(), clip));
-    copy_into(select(numbers_, 0, 0), loss.detach());
-    copy_into(select(numbers_, 0, 1), squares);
+    return std::vector<Tensor>{loss.detach(), squares};
   });
 }
 
 double TrainingStep::take(Index number) {
-  if (capture_ && warm_ && !graph_) {
+  if (capture_ && warm_ && !recorded_) {
     record();
-    capture_ = graph_ != nullptr;
+    capture_ = recorded_ != nullptr;
   }
   warm_ = true;
-  if (!graph_) return take_by_ops(number);
-  std::vector<std::uint64_t> ids(draws_);
-  for (std::uint64_t k = 0; k < draws_; ++k) ids[k] = stream_id(static_cast<std::uint64_t>(number), k);
-  backend(stream_ids_.device()).upload(stream_ids_.view().data, ids.data(), ids.size() * sizeof(std::uint64_t));
-  optimizer_->prepare(rate);
-  graph_->replay();
-  const std::vector<double> numbers = numbers_.values();  // waits
+  if (!recorded_) return take_by_ops(number);
+  const std::vector<double> numbers = recorded_->replay(number, rate);
   if (std::isfinite(numbers[0]) && std::isfinite(numbers[1])) optimizer_->advance();
-  nn::for_each_parameter(model_, [](const std::string&, Tensor& p) { p.storage()->bump(); });
   return numbers[0];
 }
 

@@ -1,12 +1,11 @@
-// A training step as the benchmarks time it: forward, backward, gradients clipped to norm 1, AdamW; by ops, or, on a device that can,
-// recorded once and replayed, as train/captured_step.h does for the Vision Transformer.
+// A training step as the benchmarks time it: forward, backward, gradients clipped to norm 1, AdamW; by ops, or, on a
+// device that can, recorded once and replayed (train/recorded_step.h).
 #pragma once
 
 #include <functional>
 #include <memory>
 
-#include "core/backend.h"
-#include "train/optimizer.h"
+#include "train/recorded_step.h"
 
 namespace norma::bench {
 
@@ -16,7 +15,7 @@ class TrainingStep {
   TrainingStep(nn::Module& model, std::function<Tensor()> loss, bool capture);
   /// Step `number`, done when this returns; the loss. The first runs op by op, so that all is loaded, and the second is recorded.
   double take(Index number);
-  bool replayed() const { return graph_ != nullptr; }
+  bool replayed() const { return recorded_ != nullptr; }
 
  private:
   double take_by_ops(Index number);
@@ -26,9 +25,7 @@ class TrainingStep {
   std::function<Tensor()> loss_;
   std::unique_ptr<train::Optimizer> optimizer_;
   bool capture_, warm_ = false;
-  Tensor stream_ids_, numbers_;  // i64 [most_draws]; f64 [2]: loss, sum of the squares of the gradients
-  std::uint64_t draws_ = 0;
-  std::unique_ptr<Backend::Graph> graph_;  // reads and writes the tensors above
+  std::unique_ptr<train::RecordedStep> recorded_;  // its numbers: loss, sum of the squares of the gradients
 };
 
 }  // namespace norma::bench

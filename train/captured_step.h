@@ -1,11 +1,12 @@
-// A training step that the device has recorded once, as one graph: forward, backward, gradient norm, clipping, optimizer. What changes
-// from step to step lies in the device's memory and is written before each replay: the batch, the learning rate and bias corrections
-// (Optimizer::prepare), the ids of the random streams. Its numbers come back in one copy.
+// The step of `norma train` as a recorded one (recorded_step.h): forward, backward, gradient norm, clipping, optimizer.
+// Beside it the batch that the graph reads, and the moving average of the weights, a graph of its own that is replayed
+// where the step was taken.
 #pragma once
 
 #include <memory>
 #include <utility>
 
+#include "train/recorded_step.h"
 #include "train/step.h"
 #include "train/trained.h"
 
@@ -28,10 +29,8 @@ class CapturedStep {
   Trained& run_;
   const TrainConfig& config_;
   datasets::Batch batch_;  // what the graph reads
-  Tensor stream_ids_;      // i64 [most_draws]
-  std::uint64_t draws_ = 0;
-  Tensor numbers_;  // f64 [4]: loss, correct, sum of the gradients' squares, mean ||A||_F
-  std::unique_ptr<Backend::Graph> step_, average_;  // average_: the moving average of the weights; null without
+  std::unique_ptr<RecordedStep> step_;       // its numbers: loss, correct, sum of the gradients' squares, mean ||A||_F
+  std::unique_ptr<Backend::Graph> average_;  // null without --ema
 };
 
 }  // namespace norma::train

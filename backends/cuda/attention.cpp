@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "backends/common/draws.h"
+#include "backends/cuda/attention_products.h"
 #include "backends/cuda/cuda_backend.h"
 #include "backends/cuda/kernels/attention.h"
 
@@ -162,10 +163,14 @@ bool CudaBackend::attention(const AttentionForward& a) {
     linear_attention(a, p);
     return true;
   }
-  const Index heads = Index{p.batches} * p.heads, blocks = blocks_of(p, forward_block_rows);
+  const bool tensor_cores = for_tensor_cores(a, a.q, {&a.q, &a.k, &a.v, &a.out});
+  const bool wgmma = tensor_cores && attention_products(*runtime_) == AttentionProducts::wgmma;
+  const Index heads = Index{p.batches} * p.heads, blocks = blocks_of(p, wgmma ? wgmma_block_rows : forward_block_rows);
   const Scratch partial = scratch<double>(a.stats ? heads * blocks * attention_stats : 0);
   if (a.stats) p.partial_stats = partial.as<double>(), p.stats = a.stats->as<double>();
-  if (for_tensor_cores(a, a.q, {&a.q, &a.k, &a.v, &a.out}))
+  if (wgmma)
+    attention_forward_wgmma(stream(), p);
+  else if (tensor_cores)
     attention_forward_bf16(stream(), p);
   else
     attention_forward_scalar(stream(), p, a.q.dtype);
@@ -192,13 +197,18 @@ bool CudaBackend::attention_backward(const AttentionBackward& a) {
     return true;
   }
   const bool tensor_cores = for_tensor_cores(a, a.q, {&a.q, &a.k, &a.v, &a.dout, &a.dq, &a.dk, &a.dv});
-  const bool resident = tensor_cores && attention_fits_resident(p, runtime_->block_shared_bytes());
-  const Index heads = Index{p.batches} * p.heads,
-              blocks = resident ? 1 : blocks_of(p, tensor_cores ? backward_block_rows_bf16 : backward_block_rows_scalar);
+  const bool wgmma = tensor_cores && attention_products(*runtime_) == AttentionProducts::wgmma;
+  const bool resident = tensor_cores && !wgmma && attention_fits_resident(p, runtime_->block_shared_bytes());
+  const Index block_rows = wgmma          ? wgmma_block_rows
+                           : tensor_cores ? backward_block_rows_bf16
+                                          : backward_block_rows_scalar;
+  const Index heads = Index{p.batches} * p.heads, blocks = resident ? 1 : blocks_of(p, block_rows);
   const Scratch rows = scratch<float>(resident ? 0 : 2 * heads * p.rows), partial = scratch<double>(a.stats ? heads * blocks * attention_stats : 0);
   p.row_delta = rows.as<float>(), p.row_factor = p.row_delta + heads * p.rows;
   if (a.stats) p.partial_stats = partial.as<double>(), p.stats = a.stats->as<double>();
-  if (resident)
+  if (wgmma)
+    attention_backward_wgmma(stream(), p);
+  else if (resident)
     attention_backward_resident(stream(), p);
   else if (tensor_cores)
     attention_backward_bf16(stream(), p);

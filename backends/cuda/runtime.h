@@ -17,6 +17,7 @@ class Runtime {
   virtual unsigned multiprocessors() const = 0;
   /// The most shared memory that a block may ask for.
   virtual std::size_t block_shared_bytes() const = 0;
+  virtual int compute_capability() const = 0;  // 10 major + minor
 
   // Device memory, at least 256-byte aligned; null when there is none left.
   virtual void* allocate(std::size_t bytes) = 0;

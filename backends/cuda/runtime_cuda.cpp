@@ -88,6 +88,7 @@ class DeviceRuntime : public Runtime {
     name_ = properties.name;
     multiprocessors_ = static_cast<unsigned>(properties.multiProcessorCount);
     block_shared_bytes_ = properties.sharedMemPerBlockOptin;
+    compute_capability_ = 10 * properties.major + properties.minor;
     here("cudaSetDevice");
     check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
     check_cuda(cudaStreamCreateWithFlags(&copies_, cudaStreamNonBlocking), "cudaStreamCreate");
@@ -104,6 +105,7 @@ class DeviceRuntime : public Runtime {
   }
   unsigned multiprocessors() const override { return multiprocessors_; }
   std::size_t block_shared_bytes() const override { return block_shared_bytes_; }
+  int compute_capability() const override { return compute_capability_; }
   void* allocate(std::size_t bytes) override {
     here("cudaSetDevice");
     void* block = nullptr;
@@ -177,6 +179,7 @@ class DeviceRuntime : public Runtime {
   std::string name_;
   unsigned multiprocessors_ = 0;
   std::size_t block_shared_bytes_ = 0;
+  int compute_capability_ = 0;
   cudaStream_t stream_ = nullptr, copies_ = nullptr;
 };
 

@@ -5,6 +5,7 @@
 
 #include "autograd/node.h"
 #include "autograd/ops.h"
+#include "backends/cuda/attention_products.h"
 #include "checks/scorings.h"
 
 using namespace norma;
@@ -109,25 +110,45 @@ const std::vector<Problem>& all_sizes() {
   return sizes;
 }
 
+/// The products of bf16 attention, as NORMA_CUDA_ATTENTION names them, that the device has.
+std::vector<std::string> products_here() {
+  const Problem small{1, 1, 8, 8, 8, 8, false, false, 0};
+  try {
+    cuda::set_attention_products("wgmma");
+    run(small, {}, DType::bf16, DType::bf16);
+  } catch (const Error& e) {
+    CHECK_THAT(e.what(), Catch::Contains("compute capability"));
+    return {"mma"};
+  }
+  return {"wgmma", "mma"};
+}
+
 }  // namespace
 
 TEST_CASE("bf16 attention equals the f64 result of the same numbers", "[cuda_attention]") {
+  const std::vector<std::string> all_products = products_here();
   for (const auto& [name, scoring] : scorings()) {
     if (scoring.kind == Scoring::Kind::relu) continue;  // a score that rounding moves over the kink has another slope
     for (const Problem& s : all_sizes()) {
-      const Run got = run(s, scoring, DType::bf16, DType::bf16), wanted = run(s, scoring, DType::bf16, DType::f64);
-      for (std::size_t i = 0; i < got.results.size(); ++i) {
-        INFO(name << ", " << s.rows << " x " << s.keys << " of " << s.width << ", result " << i);
-        CHECK(distance(got.results[i], wanted.results[i]) < 8e-3);
-      }
-      const Run silent = run(s, scoring, DType::bf16, DType::bf16, false);
-      if (!scoring.normalize && scoring.kind != Scoring::Kind::softmax) {
-        CHECK(silent.results == got.results);  // watching changes no bit
-      } else {
-        CHECK(distance(silent.results[0], got.results[0]) < 8e-3);
+      const Run wanted = run(s, scoring, DType::bf16, DType::f64);
+      for (const std::string& products : all_products) {
+        cuda::set_attention_products(products);
+        const Run got = run(s, scoring, DType::bf16, DType::bf16),
+                  silent = run(s, scoring, DType::bf16, DType::bf16, false);
+        INFO(name << ", " << products << ", " << s.rows << " x " << s.keys << " of " << s.width);
+        for (std::size_t i = 0; i < got.results.size(); ++i) {
+          INFO("result " << i);
+          CHECK(distance(got.results[i], wanted.results[i]) < 8e-3);
+        }
+        if (!scoring.normalize && scoring.kind != Scoring::Kind::softmax) {
+          CHECK(silent.results == got.results);  // watching changes no bit
+        } else {
+          CHECK(distance(silent.results[0], got.results[0]) < 8e-3);
+        }
       }
     }
   }
+  cuda::set_attention_products("mma");
 }
 
 TEST_CASE("statistics of the kernels equal those of the composition", "[cuda_attention]") {

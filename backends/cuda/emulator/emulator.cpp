@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "backends/cuda/emulator/warpgroup.h"
 #include "core/error.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -39,23 +40,33 @@ struct Fiber {
   std::unique_ptr<char[]> stack{new char[stack_bytes]};
   unsigned thread = 0;
   std::vector<std::vector<Copy>> copies;  // groups of asynchronous copies under way; the last is open
+  Products products;
 };
 
-struct Warp {
-  Slots slots[2];
+/// Threads that meet: what each brings is read until its next meeting, in two places by turns.
+struct Meeting {
   const char* what = nullptr;
   unsigned arrived = 0, turn = 0;
   std::vector<Fiber*> waiting;
+  void reset() { arrived = 0, waiting.clear(); }
+};
+struct Warp : Meeting {
+  Slots slots[2];
+};
+struct Warpgroup : Meeting {
+  std::array<ProductCall, 128> calls;
+  std::shared_ptr<Product> products[2];
 };
 
 class Block {
  public:
-  void run(const std::function<void()>& kernel, bool falling);
+  void run(const std::function<void()>& kernel, std::size_t shared_bytes, bool falling);
 
   void barrier() {
     Fiber* me = current_;
     if (++at_barrier_ == here_.threads) {
       at_barrier_ = 0;
+      async_proxy_.barrier();
       for (Fiber* f : waiting_) ready_.push_back(f);
       waiting_.clear();
       return;
@@ -65,27 +76,40 @@ class Block {
   }
 
   const Slots& exchange(const char* what, const void* mine, std::size_t bytes) {
-    Fiber* me = current_;
-    Warp& warp = warps_[me->thread / 32];
-    if (warp.arrived == 0) warp.what = what;
-    if (std::string_view(warp.what) != what)
-      fail("emulator: thread {} of block {} reaches {} where a lane of its warp reached {}", me->thread, place(), what,
-           warp.what);
-    Slots& slots = warp.slots[warp.turn % 2];  // the lanes still read the other when one is here again
-    if (bytes) std::memcpy(slots.bytes[me->thread % 32], mine, bytes);
-    if (++warp.arrived == 32) {
-      warp.arrived = 0;
-      ++warp.turn;
-      for (Fiber* f : warp.waiting) ready_.push_back(f);
-      warp.waiting.clear();
-    } else {
-      warp.waiting.push_back(me);
-      wait(me);
-    }
+    Warp& warp = warps_[current_->thread / 32];
+    Slots& slots = warp.slots[warp.turn % 2];
+    if (bytes) std::memcpy(slots.bytes[current_->thread % 32], mine, bytes);
+    meet(warp, 32, what, [] {});
     return slots;
   }
 
+  std::shared_ptr<Product> meet_warpgroup(const ProductCall& call) {
+    const unsigned number = current_->thread / 128;
+    if ((number + 1) * 128 > here_.threads)
+      fail("emulator: a product in warpgroup {} of a block of {} threads", number, here_.threads);
+    Warpgroup& group = warpgroups_[number];
+    std::shared_ptr<Product>& product = group.products[group.turn % 2];
+    group.calls[current_->thread % 128] = call;
+    meet(group, 128, call.a_in_registers ? "multiply_registers" : "multiply_shared", [&] {
+      product = product_of(group.calls);
+      under_way_.push_back(product);
+    });
+    return product;
+  }
+
   std::vector<std::vector<Copy>>& copies() { return current_->copies; }
+  Products& products() { return current_->products; }
+  AsyncProxy& async_proxy() { return async_proxy_; }
+
+  /// A copy to `shared` begins, and may arrive at once.
+  void begin_copy(const void* shared) {
+    if (under_way_.empty()) return;
+    std::erase_if(under_way_, [](const std::shared_ptr<Product>& p) { return !p->under_way(); });
+    for (const std::shared_ptr<Product>& p : under_way_)
+      if (p->reads(shared_address(shared)))
+        fail("emulator: thread {} copies to shared memory of a product before the whole warpgroup has waited for it",
+             current_->thread);
+  }
 
   Here here_;
 
@@ -93,6 +117,25 @@ class Block {
   static void enter();
   void fiber_body();
   void wait(Fiber* me) { switch_to(me->context, main_, me); }
+  /// Waits until `all` threads are at the meeting; the last one does `finish` before it goes on.
+  template <class Finish>
+  void meet(Meeting& meeting, unsigned all, const char* what, Finish finish) {
+    Fiber* me = current_;
+    if (meeting.arrived == 0) meeting.what = what;
+    if (std::string_view(meeting.what) != what)
+      fail("emulator: thread {} of block {} reaches {} where a lane of its warp{} reached {}", me->thread, place(),
+           what, all > 32 ? "group" : "", meeting.what);
+    if (++meeting.arrived == all) {
+      finish();
+      meeting.arrived = 0;
+      ++meeting.turn;
+      for (Fiber* f : meeting.waiting) ready_.push_back(f);
+      meeting.waiting.clear();
+    } else {
+      meeting.waiting.push_back(me);
+      wait(me);
+    }
+  }
   void resume(Fiber* f) {
     current_ = f;
     here_.thread = f->thread;
@@ -110,6 +153,9 @@ class Block {
   std::deque<Fiber*> ready_;
   std::vector<Fiber*> waiting_;
   std::vector<Warp> warps_;
+  std::vector<Warpgroup> warpgroups_;
+  AsyncProxy async_proxy_;
+  std::vector<std::shared_ptr<Product>> under_way_;
   Context main_;
   Fiber* current_ = nullptr;
   std::exception_ptr error_;
@@ -121,6 +167,7 @@ class Block {
 
 thread_local Block* running = nullptr;
 bool turned_order = false;
+Card played;
 
 void Block::switch_to(Context& from, Context& to, Fiber* leaving, [[maybe_unused]] Fiber* entering) {
 #if defined(__SANITIZE_ADDRESS__)
@@ -162,10 +209,12 @@ void Block::fiber_body() {
     while (!error_ && started_ < here_.threads) {
       const unsigned n = started_++;
       me->thread = here_.thread = falling_ ? here_.threads - 1 - n : n;
-      me->copies.clear();
+      me->copies.clear(), me->products.clear();
       try {
         (*kernel_)();
         if (!me->copies.empty()) fail("emulator: thread {} of block {} leaves with copies it did not wait for", me->thread, place());
+        if (!me->products.none())
+          fail("emulator: thread {} of block {} leaves with products it did not wait for", me->thread, place());
       } catch (...) {
         error_ = std::current_exception();
       }
@@ -176,13 +225,17 @@ void Block::fiber_body() {
   }
 }
 
-void Block::run(const std::function<void()>& kernel, bool falling) {
+void Block::run(const std::function<void()>& kernel, std::size_t shared_bytes, bool falling) {
   kernel_ = &kernel;
   falling_ = falling;
   started_ = finished_ = at_barrier_ = 0;
   error_ = nullptr;
   if (warps_.size() < here_.threads / 32) warps_.resize(here_.threads / 32);
-  for (Warp& warp : warps_) warp.arrived = 0, warp.waiting.clear();
+  if (warpgroups_.size() < here_.threads / 128) warpgroups_.resize(here_.threads / 128);
+  for (Warp& warp : warps_) warp.reset();
+  for (Warpgroup& group : warpgroups_) group.reset();
+  under_way_.clear();
+  async_proxy_.begin(here_.shared, shared_bytes, here_.threads);
   ready_.clear(), waiting_.clear();
   idle_.clear();
   for (auto& f : fibers_) idle_.push_back(f.get());
@@ -210,6 +263,8 @@ void Block::run(const std::function<void()>& kernel, bool falling) {
       const char* what = "";
       for (const Warp& warp : warps_)
         if (warp.arrived) at_exchange += warp.arrived, what = warp.what;
+      for (const Warpgroup& group : warpgroups_)
+        if (group.arrived) at_exchange += group.arrived, what = group.what;
       error_ = std::make_exception_ptr(Error(fmt::format(
           "emulator: block {} is stuck: {} threads wait at a barrier, {} at {}, {} have left; all of a block must reach a barrier, all "
           "of a warp an exchange",
@@ -230,11 +285,16 @@ Here& here() { return running->here_; }
 void block_barrier() { running->barrier(); }
 const Slots& exchange(const char* what, const void* mine, std::size_t bytes) { return running->exchange(what, mine, bytes); }
 void turn_order(bool turned) { turned_order = turned; }
+Card& card() { return played; }
+AsyncProxy& async_proxy() { return running->async_proxy(); }
+Products& products() { return running->products(); }
+std::shared_ptr<Product> meet(const ProductCall& call) { return running->meet_warpgroup(call); }
 
 void copy_async(void* shared, const void* global, bool present) {
   const auto address = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p); };
   if (address(shared) % 16 || (present && address(global) % 16))
     fail("emulator: copy_async to {:#x} from {:#x}: both must be multiples of 16", address(shared), address(global));
+  running->begin_copy(shared);
   auto& copies = running->copies();
   if (copies.empty()) copies.emplace_back();
   Copy copy{shared, {}};
@@ -252,6 +312,7 @@ void wait_copies(int pending) {
   auto& copies = running->copies();
   while (!copies.empty() && static_cast<int>(copies.size()) - 1 > pending) {
     for (const Copy& copy : copies.front()) std::memcpy(copy.to, copy.bytes.data(), 16);
+    running->async_proxy().written(here().thread);
     copies.erase(copies.begin());
   }
   if (copies.size() == 1 && copies[0].empty()) copies.clear();
@@ -305,7 +366,8 @@ void run_grid(std::array<unsigned, 3> grid, unsigned threads, std::size_t shared
     fail("emulator: a block of {} threads; it must be a multiple of 32 up to 1024", threads);
   if (grid[0] > 0x7fffffffu || grid[1] > 65535 || grid[2] > 65535)
     fail("emulator: a grid of ({}, {}, {}) blocks; the device allows (2147483647, 65535, 65535)", grid[0], grid[1], grid[2]);
-  if (shared > block_shared_bytes) fail("emulator: {} bytes of shared memory; a block has {} KiB (sm_90)", shared, block_shared_bytes >> 10);
+  if (shared > played.block_shared)
+    fail("emulator: {} bytes of shared memory; a block has {} KiB", shared, played.block_shared >> 10);
   static thread_local std::unique_ptr<Block> block;
   if (!block) block = std::make_unique<Block>();
   if (running) fail("emulator: a kernel starts a kernel");
@@ -324,7 +386,7 @@ void run_grid(std::array<unsigned, 3> grid, unsigned threads, std::size_t shared
         at.block = {x, y, z};
         std::memset(memory.get(), 0xff, shared);  // NaN in every floating type
         std::memset(memory.get() + shared, 0x5a, guard_bytes);
-        block->run(kernel, (number % 2 == 1) != turned_order);
+        block->run(kernel, shared, (number % 2 == 1) != turned_order);
         for (std::size_t i = 0; i < guard_bytes; ++i)
           if (memory.get()[shared + i] != 0x5a)
             fail("emulator: block ({}, {}, {}) wrote past its {} bytes of shared memory", x, y, z, shared);

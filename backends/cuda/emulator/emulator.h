@@ -22,8 +22,12 @@ Here& here();
 
 void block_barrier();
 
-/// The most shared memory of a block, as of compute capability 9.0.
-constexpr std::size_t block_shared_bytes = std::size_t{227} << 10;
+/// The card that the emulator plays, for kernels and runtimes alike.
+struct Card {
+  std::size_t block_shared = std::size_t{227} << 10;  // bytes that a block may ask for at most
+  int compute_capability = 90;                        // 10 major + minor
+};
+Card& card();
 
 constexpr std::size_t slot_bytes = 64;
 /// What the 32 lanes of a warp bring to an exchange: lane l's bytes at [l]. Valid until the lane's next exchange.

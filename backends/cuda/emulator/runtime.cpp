@@ -40,7 +40,8 @@ class EmulatedRuntime : public Runtime {
  public:
   void* stream() override { return &stream_; }
   unsigned multiprocessors() const override { return 4; }
-  std::size_t block_shared_bytes() const override { return emulator::block_shared_bytes; }
+  std::size_t block_shared_bytes() const override { return emulator::card().block_shared; }
+  int compute_capability() const override { return emulator::card().compute_capability; }
   void* allocate(std::size_t bytes) override {
     const std::size_t rounded = (bytes + 63) / 64 * 64;
     if (exact_blocks()) return std::malloc(std::max<std::size_t>(bytes, 1));

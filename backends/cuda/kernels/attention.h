@@ -63,9 +63,13 @@ void attention_backward_scalar(void* stream, const AttentionProblem& p, DType dt
 constexpr std::int32_t backward_block_rows_bf16 = 64;
 void attention_forward_bf16(void* stream, const AttentionProblem& p);
 void attention_backward_bf16(void* stream, const AttentionProblem& p);
-/// The same backward pass with a whole head in the shared memory of one block, so that scores are computed once; its statistics are of one
-/// block a head. Whether sizes allow it where a block may have `shared_bytes`: up to 256 rows and keys with widths up to 64, up to 128 keys
-/// with wider ones.
+/// The same on wgmma, for compute capability 9.0; partial_stats of blocks of wgmma_block_rows.
+constexpr std::int32_t wgmma_block_rows = 128;
+void attention_forward_wgmma(void* stream, const AttentionProblem& p);
+void attention_backward_wgmma(void* stream, const AttentionProblem& p);
+/// The backward pass with a whole head in the shared memory of one block, so that scores are computed once; its
+/// statistics are of one block a head. Whether sizes allow it where a block may have `shared_bytes`: up to 256 rows and
+/// keys with widths up to 64, up to 128 keys with wider ones.
 bool attention_fits_resident(const AttentionProblem& p, std::size_t shared_bytes);
 void attention_backward_resident(void* stream, const AttentionProblem& p);
 

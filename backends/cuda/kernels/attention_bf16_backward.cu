@@ -1,42 +1,39 @@
 // Attention backward in bf16 on tensor cores, scores computed again: one kernel owns rows (dQ), one owns keys (dK, dV), 16 a warp, so
 // that nothing is added by atomics. The keys' kernel works on S^T = K Q^T, so that its fragments of A^T and dS^T are the left
 // operands of dV = A^T dO and dK = dS^T Q as they stand. The rows' kernel also finds what the other needs of each row.
-#include "backends/cuda/kernels/attention_mma.h"
-#include "backends/cuda/kernels/attention_phi.h"
+#include "backends/cuda/kernels/attention_backward.h"
 
 namespace norma::cuda {
 namespace {
 
 constexpr int tile = mma_tile;
 
-/// The two stages of what streams past, and what stays.
+/// What stays, and the two stages of what streams past.
 template <int chunks>
 struct Tiles {
-  static constexpr int size = tile * mma_pitch<chunks>;
+  static constexpr int passing_rows = mma_passing(chunks), own_size = tile * mma_pitch(chunks), size = passing_rows * mma_pitch(chunks);
   bf16 *own[2], *passing[2];  // q and dout, k and v; or the other way round; passing: the first of two stages
-  RowState* rows;             // of the passing rows, two stages; the keys' kernel only
+  RowState* states;           // of the passing rows, two stages; the keys' kernel only
   NORMA_DEVICE explicit Tiles(char* space) {
     auto* at = reinterpret_cast<bf16*>(space);
-    own[0] = at, own[1] = at + size, passing[0] = at + 2 * size, passing[1] = at + 4 * size;
-    rows = reinterpret_cast<RowState*>(at + 6 * size);
+    own[0] = at, own[1] = at + own_size, passing[0] = at + 2 * own_size, passing[1] = passing[0] + 2 * size;
+    states = reinterpret_cast<RowState*>(passing[1] + 2 * size);
   }
-  static std::size_t bytes(bool with_rows) { return 6 * size * sizeof(bf16) + (with_rows ? 2 * tile * sizeof(RowState) : 0); }
 };
 
 template <int chunks, bool softmax, bool measure>
 NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
   const Head head(p, block_id().y);
-  constexpr Family family = softmax ? Family::softmax : Family::polynomials;
-  const int lane = static_cast<int>(thread_id()) % 32, warp = static_cast<int>(thread_id()) / 32;
-  const int first = static_cast<int>(block_id().x) * tile;
+  const int warp = static_cast<int>(thread_id()) / 32, first = static_cast<int>(block_id().x) * tile;
+  const int row = first + warp * 16 + static_cast<int>(thread_id()) % 32 / 4;  // of the thread's two, with 8 more
   const Tiles<chunks> tiles(shared_memory());
-  const int last = first + tile < p.rows ? first + tile - 1 : p.rows - 1;
-  const int count = (head.length(last) + tile - 1) / tile;
+  constexpr int passing = Tiles<chunks>::passing_rows;
+  const int count = (head.length_of_rows(first, tile) + passing - 1) / passing;
   const auto fetch = [&](int i) {
     if (i < count) {
       const int stage = i % 2 * Tiles<chunks>::size;
-      fetch_tile<chunks>(head.at<bf16>(p.k), p.k.row, i * tile, p.keys, p.d, tiles.passing[0] + stage);
-      fetch_tile<chunks>(head.at<bf16>(p.v), p.v.row, i * tile, p.keys, p.e, tiles.passing[1] + stage);
+      fetch_rows<chunks>(head.at<bf16>(p.k), p.k.row, i * passing, p.keys, p.d, tiles.passing[0] + stage, passing, mma_threads);
+      fetch_rows<chunks>(head.at<bf16>(p.v), p.v.row, i * passing, p.keys, p.e, tiles.passing[1] + stage, passing, mma_threads);
     }
     commit_copies();
   };
@@ -44,51 +41,30 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
   fetch_tile<chunks>(head.at<bf16>(p.dout), p.dout.row, first, p.rows, p.e, tiles.own[1]);
 
   RowState state[2];
-  NORMA_UNROLL
-  for (int half = 0; half < 2; ++half) {
-    const int row = first + warp * 16 + lane / 4 + 8 * half;
-    state[half].factor = head.row_factor(row);
-    state[half].delta = row_delta<softmax>(head, row);
-    if (softmax && row < p.rows) state[half].shift = *head.lse(row);
-  }
+  start_rows<softmax>(head, row, state);
   const bool masks = p.causal || head.mask || first + tile > p.rows;
-  const float keep_scale = p.drop ? p.keep_scale : 1;
   float dq[chunks * 2][4] = {}, sum[2] = {0, 0};
   float a2 = 0, s2 = 0;
   double a2_total = 0, s2_total = 0;
-  const bf16 *q = tiles.own[0] + warp * 16 * mma_pitch<chunks>, *dout = tiles.own[1] + warp * 16 * mma_pitch<chunks>;
+  const bf16 *q = tiles.own[0] + warp * 16 * mma_pitch(chunks), *dout = tiles.own[1] + warp * 16 * mma_pitch(chunks);
   for (int pass = !softmax && p.normalize ? 0 : 1; pass < 2; ++pass) {
     fetch(0);
     for (int i = 0; i < count; ++i) {
       fetch(i + 1);
       wait_copies<1>();
       block_barrier();
-      for (int step = 0; step < tile; step += mma_step) {
-        const int at = i % 2 * Tiles<chunks>::size + step * mma_pitch<chunks>;
+      for (int step = 0; step < passing; step += mma_step) {
+        const int at = i % 2 * Tiles<chunks>::size + step * mma_pitch(chunks);
         float s[mma_step / 8][4], da[mma_step / 8][4];
         multiply_rows<chunks>(q, tiles.passing[0] + at, p.d, s);
-        if (pass == 1) multiply_rows<chunks>(dout, tiles.passing[1] + at, p.e, da);
-        const auto row_at = [&](int c) { return first + warp * 16 + lane / 4 + c % 4 / 2 * 8; };
-        const auto column_at = [&](int c) { return i * tile + step + c / 4 * 8 + 2 * (lane % 4) + c % 2; };
-        std::uint32_t visible = 0xffffu, kept = 0xffffu;
-        if (masks || i * tile + tile > p.keys) visible = bits_of(16, [&](int c) { return head.visible(row_at(c), column_at(c)); });
-        if (p.drop && pass == 1) kept = bits_of(16, [&](int c) { return head.kept(row_at(c), column_at(c)); });
-        NORMA_UNROLL
-        for (int c = 0; c < mma_step / 2; ++c) {
-          const int n = c / 4, k = c % 4, half = k / 2;
-          const bool seen = visible >> c & 1;
-          const float score = s[n][k] * p.scale;
-          if (pass == 0) {
-            if (seen) sum[half] += phi_value<family>(p, score);
-            continue;
-          }
-          s[n][k] = 0;
-          if (!seen) continue;
-          const PairGradient g = differentiate<family>(p, state[half], score, da[n][k] * (kept >> c & 1 ? keep_scale : 0));
-          s[n][k] = g.ds;
-          if constexpr (measure) a2 = std::fma(g.da, g.da, a2), s2 = std::fma(g.ds, g.ds, s2);
+        const int start = i * passing + step;
+        if (pass == 0) {
+          sum_rows(head, row, start, masks, s, sum);
+          continue;
         }
-        if (pass == 1) add_weighted<chunks>(s, tiles.passing[0] + at, p.d, dq);
+        multiply_rows<chunks>(dout, tiles.passing[1] + at, p.e, da);
+        differentiate_rows<softmax, measure>(head, state, row, start, masks, s, da, a2, s2);
+        add_weighted<chunks>(s, tiles.passing[0] + at, p.d, dq);
       }
       if constexpr (measure) {
         a2_total += a2, s2_total += s2;
@@ -98,23 +74,11 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
     }
     wait_copies<0>();
     block_barrier();
-    if (pass == 0)
-      for (int half = 0; half < 2; ++half) {
-        const float total = reduce_lanes<4>(sum[half], Plus{});
-        state[half].factor = total != 0 ? 1 / total : 1;
-      }
+    if (pass == 0) divide_by_sums(sum, state);
   }
   NORMA_UNROLL
-  for (int half = 0; half < 2; ++half) {
-    const int row = first + warp * 16 + lane / 4 + 8 * half;
-    if (row >= p.rows) continue;
-    store_row(dq, half, p.scale, p.d, head.at<bf16>(p.dq) + row * p.dq.row);
-    if (lane % 4 == 0) {
-      const std::int64_t at = std::int64_t{block_id().y} * p.rows + row;
-      p.row_delta[at] = state[half].delta;
-      p.row_factor[at] = state[half].factor;
-    }
-  }
+  for (int half = 0; half < 2; ++half)
+    if (leave_row(head, state, row, half)) store_row(dq, half, p.scale, p.d, head.at<bf16>(p.dq) + (row + 8 * half) * p.dq.row);
   if constexpr (measure) {
     AttentionSums sums;
     sums.at(AttentionStat::grad_a2) = a2_total, sums.at(AttentionStat::grad_s2) = s2_total;
@@ -125,62 +89,38 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
 template <int chunks, bool softmax>
 NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) keys_kernel(AttentionProblem p) {
   const Head head(p, block_id().y);
-  constexpr Family family = softmax ? Family::softmax : Family::polynomials;
-  const int lane = static_cast<int>(thread_id()) % 32, warp = static_cast<int>(thread_id()) / 32;
-  const int first = static_cast<int>(block_id().x) * tile;
+  const int warp = static_cast<int>(thread_id()) / 32, first = static_cast<int>(block_id().x) * tile;
+  const int key = first + warp * 16 + static_cast<int>(thread_id()) % 32 / 4;  // of the thread's two, with 8 more
   const Tiles<chunks> tiles(shared_memory());
+  constexpr int passing = Tiles<chunks>::passing_rows;
   int begin = 0;  // tiles of rows before it see none of these keys
-  if (p.causal && first + p.rows - p.keys > 0) begin = (first + p.rows - p.keys) / tile;
-  const int end = (p.rows + tile - 1) / tile;
+  if (p.causal && first + p.rows - p.keys > 0) begin = (first + p.rows - p.keys) / passing;
+  const int end = (p.rows + passing - 1) / passing;
   const auto fetch = [&](int i) {
     if (i < end) {
-      const int stage = i % 2 * Tiles<chunks>::size, row = i * tile + static_cast<int>(thread_id());
-      fetch_tile<chunks>(head.at<bf16>(p.q), p.q.row, i * tile, p.rows, p.d, tiles.passing[0] + stage);
-      fetch_tile<chunks>(head.at<bf16>(p.dout), p.dout.row, i * tile, p.rows, p.e, tiles.passing[1] + stage);
-      if (thread_id() < tile) {
-        RowState state;
-        if (row < p.rows) {
-          const std::int64_t at = std::int64_t{block_id().y} * p.rows + row;
-          state = {softmax ? *head.lse(row) : 0, p.row_factor[at], p.row_delta[at]};
-        }
-        tiles.rows[i % 2 * tile + static_cast<int>(thread_id())] = state;
-      }
+      const int stage = i % 2 * Tiles<chunks>::size, thread = static_cast<int>(thread_id());
+      fetch_rows<chunks>(head.at<bf16>(p.q), p.q.row, i * passing, p.rows, p.d, tiles.passing[0] + stage, passing, mma_threads);
+      fetch_rows<chunks>(head.at<bf16>(p.dout), p.dout.row, i * passing, p.rows, p.e, tiles.passing[1] + stage, passing, mma_threads);
+      if (thread < passing) tiles.states[i % 2 * passing + thread] = left_row<softmax>(head, i * passing + thread);
     }
     commit_copies();
   };
   fetch_tile<chunks>(head.at<bf16>(p.k), p.k.row, first, p.keys, p.d, tiles.own[0]);
   fetch_tile<chunks>(head.at<bf16>(p.v), p.v.row, first, p.keys, p.e, tiles.own[1]);
   const bool masks = p.causal || head.mask || first + tile > p.keys;
-  const float keep_scale = p.drop ? p.keep_scale : 1;
   float dk[chunks * 2][4] = {}, dv[chunks * 2][4] = {};
-  const bf16 *k = tiles.own[0] + warp * 16 * mma_pitch<chunks>, *v = tiles.own[1] + warp * 16 * mma_pitch<chunks>;
+  const bf16 *k = tiles.own[0] + warp * 16 * mma_pitch(chunks), *v = tiles.own[1] + warp * 16 * mma_pitch(chunks);
   fetch(begin);
   for (int i = begin; i < end; ++i) {
     fetch(i + 1);
     wait_copies<1>();
     block_barrier();
-    for (int step = 0; step < tile; step += mma_step) {
-      const int at = i % 2 * Tiles<chunks>::size + step * mma_pitch<chunks>;
+    for (int step = 0; step < passing; step += mma_step) {
+      const int at = i % 2 * Tiles<chunks>::size + step * mma_pitch(chunks);
       float s[mma_step / 8][4], da[mma_step / 8][4];
       multiply_rows<chunks>(k, tiles.passing[0] + at, p.d, s);
       multiply_rows<chunks>(v, tiles.passing[1] + at, p.e, da);
-      const auto row_at = [&](int c) { return i * tile + step + c / 4 * 8 + 2 * (lane % 4) + c % 2; };
-      const auto column_at = [&](int c) { return first + warp * 16 + lane / 4 + c % 4 / 2 * 8; };
-      std::uint32_t visible = 0xffffu, kept = 0xffffu;
-      if (masks || i * tile + tile > p.rows)
-        visible = bits_of(16, [&](int c) { return column_at(c) < p.keys && head.visible(row_at(c), column_at(c)); });
-      if (p.drop) kept = bits_of(16, [&](int c) { return head.kept(row_at(c), column_at(c)); });
-      NORMA_UNROLL
-      for (int c = 0; c < mma_step / 2; ++c) {
-        const int n = c / 4, m = c % 4, place = step + n * 8 + 2 * (lane % 4) + m % 2;
-        float a = 0, ds = 0;
-        if (visible >> c & 1) {
-          const float keep = kept >> c & 1 ? keep_scale : 0;
-          const PairGradient g = differentiate<family>(p, tiles.rows[i % 2 * tile + place], s[n][m] * p.scale, da[n][m] * keep);
-          a = g.a * keep, ds = g.ds;
-        }
-        s[n][m] = a, da[n][m] = ds;
-      }
+      differentiate_keys<softmax>(head, tiles.states + i % 2 * passing + step, key, i * passing + step, masks, s, da);
       add_weighted<chunks>(s, tiles.passing[1] + at, p.e, dv);
       add_weighted<chunks>(da, tiles.passing[0] + at, p.d, dk);
     }
@@ -189,19 +129,19 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) keys_kernel(AttentionProblem p) {
   wait_copies<0>();
   NORMA_UNROLL
   for (int half = 0; half < 2; ++half) {
-    const int key = first + warp * 16 + lane / 4 + 8 * half;
-    if (key >= p.keys) continue;
-    store_row(dk, half, p.scale, p.d, head.at<bf16>(p.dk) + key * p.dk.row);
-    store_row(dv, half, 1, p.e, head.at<bf16>(p.dv) + key * p.dv.row);
+    const int to = key + 8 * half;
+    if (to >= p.keys) continue;
+    store_row(dk, half, p.scale, p.d, head.at<bf16>(p.dk) + to * p.dk.row);
+    store_row(dv, half, 1, p.e, head.at<bf16>(p.dv) + to * p.dv.row);
   }
 }
 
 template <int chunks, bool softmax>
 void run(void* stream, const AttentionProblem& p) {
   const unsigned heads = static_cast<unsigned>(p.batches * p.heads);
-  launch(stream, {static_cast<unsigned>((p.rows + tile - 1) / tile), heads}, mma_threads, Tiles<chunks>::bytes(false),
+  launch(stream, {static_cast<unsigned>((p.rows + tile - 1) / tile), heads}, mma_threads, backward_mma_bytes(chunks, 0),
          p.partial_stats ? rows_kernel<chunks, softmax, true> : rows_kernel<chunks, softmax, false>, p);
-  launch(stream, {static_cast<unsigned>((p.keys + tile - 1) / tile), heads}, mma_threads, Tiles<chunks>::bytes(true),
+  launch(stream, {static_cast<unsigned>((p.keys + tile - 1) / tile), heads}, mma_threads, backward_mma_bytes(chunks, sizeof(RowState)),
          keys_kernel<chunks, softmax>, p);
 }
 

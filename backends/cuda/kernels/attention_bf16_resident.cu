@@ -23,7 +23,7 @@ struct Groups {
 /// s[k] = x_key . y_row for the keys of group k in `x` and the 16 rows at `y`.
 template <int chunks, int owned>
 NORMA_DEVICE void multiply_groups(const Groups<owned>& groups, const bf16* x, const bf16* y, int width, Fragments<owned>& s) {
-  constexpr int pitch = mma_pitch<chunks>;
+  constexpr int pitch = mma_pitch(chunks);
   const int lane = static_cast<int>(thread_id()) % 32;
   NORMA_UNROLL
   for (int k = 0; k < owned; ++k)
@@ -60,7 +60,7 @@ NORMA_DEVICE void add_groups(const Groups<owned>& groups, const std::uint32_t (&
   for (int n = 0; n < chunks * 2; n += 2) {
     if (n * 8 >= width) break;
     std::uint32_t right[4];
-    load_matrices_transposed(right, y + (lane / 8 % 2 * 8 + lane % 8) * mma_pitch<chunks> + n * 8 + lane / 16 * 8);
+    load_matrices_transposed(right, y + (lane / 8 % 2 * 8 + lane % 8) * mma_pitch(chunks) + n * 8 + lane / 16 * 8);
     NORMA_UNROLL
     for (int k = 0; k < owned; ++k) {
       if (!groups.active[k]) continue;
@@ -88,7 +88,7 @@ NORMA_DEVICE void find_row_states(const Head& head, const ResidentPlan& plan, co
     if (!softmax && p.normalize) {
       for (int key = 0; key < p.keys; key += group) {
         float s[2][4];
-        multiply_rows<chunks>(q + first * mma_pitch<chunks>, k + key * mma_pitch<chunks>, p.d, s);
+        multiply_rows<chunks>(q + first * mma_pitch(chunks), k + key * mma_pitch(chunks), p.d, s);
         const std::uint32_t visible = bits_of(
             8, [&](int c) { return head.visible(first + lane / 4 + c % 4 / 2 * 8, key + c / 4 * 8 + 2 * (lane % 4) + c % 2); });
         NORMA_UNROLL
@@ -111,7 +111,7 @@ NORMA_DEVICE void find_row_states(const Head& head, const ResidentPlan& plan, co
 template <int chunks>
 NORMA_DEVICE void make_dq(const Head& head, const ResidentPlan& plan, int first, const bf16* ds, const bf16* k) {
   const AttentionProblem& p = head.p;
-  constexpr int pitch = mma_pitch<chunks>, fragments = ResidentPlan::unit_columns / 8;
+  constexpr int pitch = mma_pitch(chunks), fragments = ResidentPlan::unit_columns / 8;
   const int lane = static_cast<int>(thread_id()) % 32, warp = static_cast<int>(thread_id()) / 32;
   const int row_groups = ResidentPlan::row_groups(p.rows, first), units = row_groups * ResidentPlan::column_units(p.d);
   for (int unit = warp; unit < units; unit += plan.warps) {
@@ -141,7 +141,7 @@ NORMA_DEVICE void make_dq(const Head& head, const ResidentPlan& plan, int first,
 template <int chunks, int owned, bool softmax, bool measure>
 NORMA_KERNEL void NORMA_BOUNDS(ResidentPlan::most_warps * 32, 1) resident_kernel(AttentionProblem p, ResidentPlan plan) {
   constexpr Family family = softmax ? Family::softmax : Family::polynomials;
-  constexpr int pitch = mma_pitch<chunks>;
+  constexpr int pitch = mma_pitch(chunks);
   const Head head(p, block_id().x);
   const int lane = static_cast<int>(thread_id()) % 32, warp = static_cast<int>(thread_id()) / 32, threads = plan.warps * 32;
   bf16 *q = reinterpret_cast<bf16*>(shared_memory()), *dout = q + plan.dout_offset(), *k = q + plan.key_offset(), *v = q + plan.value_offset(),

@@ -1,13 +1,14 @@
 // Attention of degree 1 without its matrix: sums of outer products over rows, in pieces that meet in order, and products of rows with
 // such a sum. f32 arithmetic for f32 and bf16 elements.
 #include "backends/cuda/kernels/attention_phi.h"
+#include "backends/cuda/kernels/attention_shared.h"
 #include "backends/cuda/kernels/attention_tile.h"
 
 namespace norma::cuda {
 namespace {
 
 constexpr int threads = 256, lanes = 16;  // 16 x 16 threads
-constexpr int sum_tile = 32, product_tile = 64, own_rows = product_tile / lanes;
+constexpr int sum_tile = linear_sum_tile, product_tile = linear_product_tile, own_rows = product_tile / lanes;
 
 NORMA_DEVICE float weight(const Head& head, bool of_rows, int row) {
   if (of_rows) return head.row_factor(row);
@@ -103,7 +104,7 @@ constexpr std::int32_t narrow = 64;
 void linear_state(void* stream, const AttentionProblem& p, const LinearState& s, DType dtype) {
   const auto pieces = static_cast<unsigned>(s.pieces()), heads = static_cast<unsigned>(p.batches * p.heads);
   const bool small = s.m <= narrow && s.n <= narrow;
-  const std::size_t shared = std::size_t{2} * sum_tile * (small ? narrow : attention_max_width) * sizeof(float);
+  const std::size_t shared = linear_state_bytes(small ? narrow : attention_max_width);
   by_type(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     launch(stream, {pieces, heads}, threads, shared, small ? state_kernel<T, narrow / lanes> : state_kernel<T, attention_max_width / lanes>, p, s);
@@ -114,7 +115,7 @@ void linear_state(void* stream, const AttentionProblem& p, const LinearState& s,
 
 void linear_product(void* stream, const AttentionProblem& p, const LinearProduct& x, DType dtype) {
   const Extent grid{static_cast<unsigned>((x.count + product_tile - 1) / product_tile), static_cast<unsigned>(p.batches * p.heads)};
-  const std::size_t shared = static_cast<std::size_t>(product_tile * (x.m + 1) + x.m * x.n) * sizeof(float);
+  const std::size_t shared = linear_product_bytes(x.m, x.n);
   by_type(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     launch(stream, grid, threads, shared, x.n <= narrow ? product_kernel<T, narrow / lanes> : product_kernel<T, attention_max_width / lanes>, p, x);

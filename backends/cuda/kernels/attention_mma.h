@@ -2,15 +2,11 @@
 #pragma once
 
 #include "backends/cuda/kernels/attention_phi.h"
+#include "backends/cuda/kernels/attention_shared.h"
 
 namespace norma::cuda {
 
-constexpr int mma_tile = 64, mma_warps = 4, mma_threads = 32 * mma_warps;
-constexpr int mma_step = 32;  // columns of scores that the backward pass holds at a time
-
-/// Elements from row to row of a tile of 16 * chunks columns: 16 bytes more, so that 8 rows lie in different banks.
-template <int chunks>
-constexpr int mma_pitch = chunks * 16 + 8;
+constexpr int mma_warps = 4, mma_threads = 32 * mma_warps;
 
 /// Starts copying rows [first, first + count) of x into `to`, by a block of `threads`; zeros beyond the rows and the width.
 template <int chunks>
@@ -19,7 +15,7 @@ NORMA_DEVICE void fetch_rows(const bf16* x, std::int64_t x_row, int first, int r
   for (int i = static_cast<int>(thread_id()); i < count * pieces; i += threads) {
     const int row = i / pieces, column = i % pieces * 8;
     const bool present = first + row < rows && column < width;
-    copy_async(to + row * mma_pitch<chunks> + column, present ? x + (first + row) * x_row + column : x, present);
+    copy_async(to + row * mma_pitch(chunks) + column, present ? x + (first + row) * x_row + column : x, present);
   }
 }
 /// The same for rows [first, first + 64) and a block of mma_threads.
@@ -35,7 +31,7 @@ NORMA_DEVICE std::uint32_t pack_pair(float low, float high) {
 /// s[n] = the 16 x 8 fragment of a_i . b_j for the 16 rows at `a` and rows 8 n.. of the 8 * fragments at `b`.
 template <int chunks, int fragments>
 NORMA_DEVICE void multiply_rows(const bf16* a, const bf16* b, int width, float (&s)[fragments][4]) {
-  constexpr int pitch = mma_pitch<chunks>;
+  constexpr int pitch = mma_pitch(chunks);
   const int lane = static_cast<int>(thread_id()) % 32;
   NORMA_UNROLL
   for (int n = 0; n < fragments; ++n) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0;
@@ -66,7 +62,8 @@ NORMA_DEVICE void add_weighted(const float (&w)[mma_step / 8][4], const bf16* b,
     for (int n = 0; n < chunks * 2; n += 2) {
       if (n * 8 >= width) break;
       std::uint32_t right[4];
-      load_matrices_transposed(right, b + (j * 16 + lane / 8 % 2 * 8 + lane % 8) * mma_pitch<chunks> + n * 8 + lane / 16 * 8);
+      load_matrices_transposed(right,
+                               b + (j * 16 + lane / 8 % 2 * 8 + lane % 8) * mma_pitch(chunks) + n * 8 + lane / 16 * 8);
       mma_16x8x16(sums[n], left, right[0], right[1]);
       mma_16x8x16(sums[n + 1], left, right[2], right[3]);
     }

@@ -84,6 +84,10 @@ struct Head {
     const std::int32_t n = i + p.keys - p.rows + 1;
     return n < 0 ? 0 : n < p.keys ? n : p.keys;
   }
+  /// The same of the rows [first, first + count) together; 0 where they are past the last row.
+  NORMA_DEVICE std::int32_t length_of_rows(std::int32_t first, std::int32_t count) const {
+    return first >= p.rows ? 0 : length(first + count < p.rows ? first + count - 1 : p.rows - 1);
+  }
   NORMA_DEVICE bool visible(std::int32_t i, std::int32_t j) const {
     return i < p.rows && j < length(i) && (!mask || mask[j * p.mask_key] != 0);
   }

@@ -1,12 +1,13 @@
 // Attention backward without tensor cores, for f32 and bf16 elements, all arithmetic in f32, scores computed again: one kernel owns
 // rows (dQ), one owns keys (dK, dV), so that nothing is added by atomics. The first also finds what the second needs of each row: delta = dO . O of normalised rows, and the row's factor.
 #include "backends/cuda/kernels/attention_phi.h"
+#include "backends/cuda/kernels/attention_shared.h"
 #include "backends/cuda/kernels/attention_tile.h"
 
 namespace norma::cuda {
 namespace {
 
-constexpr int tile = 32, threads = 128, lanes = 16, own_rows = 4, own_columns = 2;
+constexpr int tile = scalar_backward_tile, threads = 128, lanes = 16, own_rows = 4, own_columns = 2;
 constexpr int out_columns = attention_max_width / lanes;
 static_assert(backward_block_rows_scalar == tile);
 
@@ -21,9 +22,6 @@ struct Tiles {
     g = w + tile * (tile + 1);
   }
 };
-std::size_t tile_bytes(const AttentionProblem& p) {
-  return sizeof(float) * static_cast<std::size_t>(2 * tile * (p.d + 1) + 2 * tile * (p.e + 1) + 2 * tile * (tile + 1));
-}
 
 template <class T, bool measure>
 NORMA_KERNEL void NORMA_BOUNDS(threads, 1) rows_kernel(AttentionProblem p) {
@@ -180,8 +178,8 @@ void attention_backward_scalar(void* stream, const AttentionProblem& p, DType dt
   const Extent keys{static_cast<unsigned>((p.keys + tile - 1) / tile), heads};
   const auto run = [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch(stream, rows, threads, tile_bytes(p), p.partial_stats ? rows_kernel<T, true> : rows_kernel<T, false>, p);
-    launch(stream, keys, threads, tile_bytes(p), keys_kernel<T>, p);
+    launch(stream, rows, threads, backward_scalar_bytes(p.d, p.e), p.partial_stats ? rows_kernel<T, true> : rows_kernel<T, false>, p);
+    launch(stream, keys, threads, backward_scalar_bytes(p.d, p.e), keys_kernel<T>, p);
   };
   dtype == DType::f32 ? run(TypeTag<float>{}) : run(TypeTag<bf16>{});
 }

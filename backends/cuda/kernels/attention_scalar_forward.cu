@@ -2,12 +2,13 @@
 // going over tiles of 64 keys through shared memory; scores never leave the chip. Softmax keeps a running maximum and sum by row; with statistics, normalised rows are first summed in a pass of
 // their own, so that every weight is known when it is measured.
 #include "backends/cuda/kernels/attention_phi.h"
+#include "backends/cuda/kernels/attention_shared.h"
 #include "backends/cuda/kernels/attention_tile.h"
 
 namespace norma::cuda {
 namespace {
 
-constexpr int tile = 64, threads = 256, lanes = 16, own = 4;  // a thread owns 4 rows x 4 columns, of 16 x 16 threads
+constexpr int tile = scalar_forward_tile, threads = 256, lanes = 16, own = 4;  // a thread owns 4 rows x 4 columns, of 16 x 16 threads
 constexpr int out_columns = attention_max_width / lanes;
 static_assert(forward_block_rows == tile);
 
@@ -17,7 +18,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) forward_kernel(AttentionProblem p) {
   const int first = static_cast<int>(block_id().x) * tile, t = static_cast<int>(thread_id()), ty = t / lanes, tx = t % lanes;
   const int d_pitch = p.d + 1;
   float* q = reinterpret_cast<float*>(shared_memory());
-  float *k = q + tile * d_pitch, *v = k + tile * d_pitch, *w = v + tile * p.e;  // w: weights, pitch tile + 1
+  float *k = q + tile * d_pitch, *v = k + tile * scalar_score_pitch(p.d), *w = k;  // w: weights, pitch tile + 1
   const bool normalised = p.normalize || p.phi == Phi::softmax, softmax = p.phi == Phi::softmax;
   load_rows<threads>(head.at<T>(p.q), p.q.row, first, p.rows, tile, p.d, q, d_pitch);
 
@@ -38,6 +39,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) forward_kernel(AttentionProblem p) {
       block_barrier();
       float s[own][own];
       multiply_tile<own, own, lanes>(q + ty * own * d_pitch, k, d_pitch, d_pitch, p.d, tx, s);
+      block_barrier();  // weights take the place of the keys
       PairSums pairs;
       NORMA_UNROLL
       for (int i = 0; i < own; ++i) {
@@ -116,11 +118,10 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) forward_kernel(AttentionProblem p) {
 }  // namespace
 
 void attention_forward_scalar(void* stream, const AttentionProblem& p, DType dtype) {
-  const std::size_t floats = 2 * tile * static_cast<std::size_t>(p.d + 1) + tile * static_cast<std::size_t>(p.e) + tile * (tile + 1);
   const Extent grid{static_cast<unsigned>((p.rows + tile - 1) / tile), static_cast<unsigned>(p.batches * p.heads)};
   const auto run = [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch(stream, grid, threads, floats * sizeof(float), p.partial_stats ? forward_kernel<T, true> : forward_kernel<T, false>, p);
+    launch(stream, grid, threads, forward_scalar_bytes(p.d, p.e), p.partial_stats ? forward_kernel<T, true> : forward_kernel<T, false>, p);
   };
   dtype == DType::f32 ? run(TypeTag<float>{}) : run(TypeTag<bf16>{});
 }

@@ -1,0 +1,121 @@
+// The backward pass of bf16 attention between its products, for every form on tensor cores whose tiles stream: rows'
+// kernels (dQ), which also find what the keys' kernels (dK, dV) need of each row. A warp owns 16 rows or keys, a thread
+// two of them, g and g + 8. For .cu files.
+#pragma once
+
+#include "backends/cuda/kernels/attention_mma.h"
+
+namespace norma::cuda {
+
+/// How the weights of the thread's rows, `row` and row + 8, are made; but for the sums that rows are divided by.
+template <bool softmax>
+NORMA_DEVICE void start_rows(const Head& head, int row, RowState (&state)[2]) {
+  NORMA_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    state[half].factor = head.row_factor(row + 8 * half);
+    state[half].delta = row_delta<softmax>(head, row + 8 * half);
+    if (softmax && row + 8 * half < head.p.rows) state[half].shift = *head.lse(row + 8 * half);
+  }
+}
+
+/// Which of the thread's pairs of rows `row`, row + 8 and 8 * fragments columns from `start` on are visible: bit 4 n +
+/// k for element k of fragment n. `masks`: more may hide them than the last key.
+template <int fragments>
+NORMA_DEVICE std::uint32_t visible_in_rows(const Head& head, int row, int start, bool masks) {
+  if (!masks && start + 8 * fragments <= head.p.keys) return 0xffffffffu;
+  const int column = start + 2 * (static_cast<int>(thread_id()) % 4);
+  return bits_of(4 * fragments, [&](int c) { return head.visible(row + c % 4 / 2 * 8, column + c / 4 * 8 + c % 2); });
+}
+
+/// Adds phi of a tile's scores to the sums of the thread's rows.
+template <int fragments>
+NORMA_DEVICE void sum_rows(const Head& head, int row, int start, bool masks, const float (&s)[fragments][4],
+                           float (&sum)[2]) {
+  const std::uint32_t visible = visible_in_rows<fragments>(head, row, start, masks);
+  NORMA_UNROLL
+  for (int c = 0; c < 4 * fragments; ++c)
+    if (visible >> c & 1) sum[c % 4 / 2] += phi_value<Family::polynomials>(head.p, s[c / 4][c % 4] * head.p.scale);
+}
+/// Rows are divided by their sums, which the four lanes of a row have in parts.
+NORMA_DEVICE void divide_by_sums(const float (&sum)[2], RowState (&state)[2]) {
+  for (int half = 0; half < 2; ++half) {
+    const float total = reduce_lanes<4>(sum[half], Plus{});
+    state[half].factor = total != 0 ? 1 / total : 1;
+  }
+}
+
+/// dS in place of a tile's scores, from dA = dO V^T; with `measure` the squares of dA after dropout and of dS go to a2,
+/// s2.
+template <bool softmax, bool measure, int fragments>
+NORMA_DEVICE void differentiate_rows(const Head& head, const RowState (&state)[2], int row, int start, bool masks,
+                                     float (&s)[fragments][4], const float (&da)[fragments][4], float& a2, float& s2) {
+  constexpr Family family = softmax ? Family::softmax : Family::polynomials;
+  const AttentionProblem& p = head.p;
+  const int column = start + 2 * (static_cast<int>(thread_id()) % 4);
+  const float keep_scale = p.drop ? p.keep_scale : 1;
+  const std::uint32_t visible = visible_in_rows<fragments>(head, row, start, masks);
+  std::uint32_t kept = 0xffffffffu;
+  if (p.drop)
+    kept = bits_of(4 * fragments, [&](int c) { return head.kept(row + c % 4 / 2 * 8, column + c / 4 * 8 + c % 2); });
+  NORMA_UNROLL
+  for (int c = 0; c < 4 * fragments; ++c) {
+    const int n = c / 4, k = c % 4, half = k / 2;
+    const float score = s[n][k] * p.scale;
+    s[n][k] = 0;
+    if (!(visible >> c & 1)) continue;
+    const PairGradient g = differentiate<family>(p, state[half], score, da[n][k] * (kept >> c & 1 ? keep_scale : 0));
+    s[n][k] = g.ds;
+    if constexpr (measure) a2 = std::fma(g.da, g.da, a2), s2 = std::fma(g.ds, g.ds, s2);
+  }
+}
+
+/// What the keys' kernel will need of the thread's row `half`, if it is one of the problem's, which it returns.
+NORMA_DEVICE bool leave_row(const Head& head, const RowState (&state)[2], int row, int half) {
+  const AttentionProblem& p = head.p;
+  if (row + 8 * half >= p.rows) return false;
+  if (thread_id() % 4 == 0) {
+    const std::int64_t at = (std::int64_t{head.b} * p.heads + head.h) * p.rows + row + 8 * half;
+    p.row_delta[at] = state[half].delta;
+    p.row_factor[at] = state[half].factor;
+  }
+  return true;
+}
+template <bool softmax>
+NORMA_DEVICE RowState left_row(const Head& head, int row) {
+  const AttentionProblem& p = head.p;
+  if (row >= p.rows) return {};
+  const std::int64_t at = (std::int64_t{head.b} * p.heads + head.h) * p.rows + row;
+  return {softmax ? *head.lse(row) : 0, p.row_factor[at], p.row_delta[at]};
+}
+
+/// A^T after dropout in place of scores S^T of the thread's keys, `key` and key + 8, and 8 * fragments rows from
+/// `start` on, and dS^T in place of dA^T. `states`: of the rows from `start` on. `masks`: more may hide pairs than the
+/// last row.
+template <bool softmax, int fragments>
+NORMA_DEVICE void differentiate_keys(const Head& head, const RowState* states, int key, int start, bool masks,
+                                     float (&s)[fragments][4], float (&da)[fragments][4]) {
+  constexpr Family family = softmax ? Family::softmax : Family::polynomials;
+  const AttentionProblem& p = head.p;
+  const int place = 2 * (static_cast<int>(thread_id()) % 4);
+  const float keep_scale = p.drop ? p.keep_scale : 1;
+  const auto row_at = [&](int c) { return start + place + c / 4 * 8 + c % 2; };
+  const auto key_at = [&](int c) { return key + c % 4 / 2 * 8; };
+  std::uint32_t visible = 0xffffffffu, kept = 0xffffffffu;
+  if (masks || start + 8 * fragments > p.rows)
+    visible = bits_of(4 * fragments, [&](int c) { return key_at(c) < p.keys && head.visible(row_at(c), key_at(c)); });
+  if (p.drop) kept = bits_of(4 * fragments, [&](int c) { return head.kept(row_at(c), key_at(c)); });
+  NORMA_UNROLL
+  for (int c = 0; c < 4 * fragments; ++c) {
+    const int n = c / 4, k = c % 4;
+    float a = 0, ds = 0;
+    if (visible >> c & 1) {
+      const float keep = kept >> c & 1 ? keep_scale : 0;
+      const PairGradient g =
+          differentiate<family>(p, states[place + n * 8 + k % 2], s[n][k] * p.scale, da[n][k] * keep);
+      a = g.a * keep, ds = g.ds;
+    }
+    s[n][k] = a, da[n][k] = ds;
+  }
+}
+
+}  // namespace norma::cuda

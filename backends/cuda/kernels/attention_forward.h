@@ -1,0 +1,110 @@
+// The forward pass of bf16 attention between its two products, for every form on tensor cores: what a thread knows of
+// its rows, and how the scores in its fragments become weights. A warp owns 16 rows; keys come in tiles of mma_tile.
+// For .cu files.
+#pragma once
+
+#include "backends/cuda/kernels/attention_phi.h"
+#include "backends/cuda/kernels/attention_shared.h"
+
+namespace norma::cuda {
+
+/// What a thread knows of its two rows, g and g + 8 of the warp's sixteen.
+struct ForwardRows {
+  int row[2];
+  float top[2], sum[2], factor[2];
+  float row_sum[2], a2[2], x1[2], x2[2];  // for the statistics
+
+  /// `first`: the warp's first row.
+  NORMA_DEVICE ForwardRows(const Head& head, int first) {
+    NORMA_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      row[half] = first + static_cast<int>(thread_id()) % 32 / 4 + 8 * half;
+      top[half] = -INFINITY, sum[half] = 0;
+      factor[half] = head.row_factor(row[half]);
+      row_sum[half] = a2[half] = x1[half] = x2[half] = 0;
+    }
+  }
+  /// The row is divided by its sum from here on.
+  NORMA_DEVICE void divide_by_sum(int half) { factor[half] = sum[half] != 0 ? 1 / sum[half] : 1; }
+};
+
+/// The scores of a tile, fragments of 16 x 8 by key, turned into unnormalised weights in place.
+template <bool softmax, bool measure>
+NORMA_DEVICE void weigh(const Head& head, ForwardRows& r, float (&s)[mma_tile / 8][4], int start, bool settled,
+                        bool last_pass, PairSums& pairs, float (&rescale)[2]) {
+  const AttentionProblem& p = head.p;
+  const int t = static_cast<int>(thread_id()) % 4;
+  const bool masks = p.causal || head.mask || start + mma_tile > p.keys || r.row[1] >= p.rows;
+  const bool normalised = softmax || p.normalize;
+  std::uint32_t seen[2] = {0xffffffffu, 0xffffffffu};  // bit c: column 8 (c / 2) + 2 t + c % 2
+  if (masks)
+    for (int half = 0; half < 2; ++half)
+      seen[half] =
+          bits_of(mma_tile / 4, [&](int c) { return head.visible(r.row[half], start + c / 2 * 8 + 2 * t + c % 2); });
+  NORMA_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    float shift = 0;
+    rescale[half] = 1;
+    if constexpr (softmax) {
+      shift = r.top[half];
+      if (!settled) {
+        float high = r.top[half];
+        NORMA_UNROLL
+        for (int c = 0; c < mma_tile / 4; ++c) {
+          const float x = s[c / 2][2 * half + c % 2] * p.scale;
+          if (seen[half] >> c & 1) high = Larger{}(x, high);
+        }
+        shift = reduce_lanes<4>(high, Larger{});
+        rescale[half] = r.top[half] == shift ? 1 : std::exp(r.top[half] - shift);
+        r.sum[half] *= rescale[half];
+        r.top[half] = shift;
+      }
+    }
+    float part = 0;
+    NORMA_UNROLL
+    for (int c = 0; c < mma_tile / 4; ++c) {
+      float& x = s[c / 2][2 * half + c % 2];
+      const float score = x * p.scale;
+      const bool visible = seen[half] >> c & 1;
+      const float f = !visible ? 0 : softmax ? std::exp(score - shift) : phi_value<Family::polynomials>(p, score);
+      part += f;
+      if constexpr (measure) {
+        if (last_pass && visible) {
+          const float a = f * r.factor[half],
+                      slope = softmax ? 0 : phi_slope<Family::polynomials>(p, score) * r.factor[half];
+          pairs.add(score, a, p.small, normalised);
+          r.row_sum[half] += a, r.a2[half] += a * a;
+          r.x1[half] += softmax ? a * a * a : slope * slope;
+          r.x2[half] += a * slope * slope;
+        }
+      }
+      x = f;
+    }
+    if (normalised && !settled) r.sum[half] += reduce_lanes<4>(part, Plus{});
+    if (p.drop && last_pass) {
+      const std::uint32_t kept =
+          bits_of(mma_tile / 4, [&](int c) { return head.kept(r.row[half], start + c / 2 * 8 + 2 * t + c % 2); });
+      NORMA_UNROLL
+      for (int c = 0; c < mma_tile / 4; ++c) s[c / 2][2 * half + c % 2] *= kept >> c & 1 ? p.keep_scale : 0;
+    }
+  }
+}
+
+/// What is left of the thread's row `half` when all tiles have passed: its statistics, the factor to store it with, its
+/// log-sum-exp. Whether the row is one of the problem's.
+template <bool softmax, bool measure>
+NORMA_DEVICE bool finish_row(const Head& head, ForwardRows& r, int half, bool two_passes, AttentionSums& sums) {
+  const AttentionProblem& p = head.p;
+  const bool leads = thread_id() % 4 == 0;
+  if constexpr (measure) {
+    const float r0 = reduce_lanes<4>(r.row_sum[half], Plus{}), r1 = reduce_lanes<4>(r.a2[half], Plus{});
+    const float r2 = reduce_lanes<4>(r.x1[half], Plus{}), r3 = reduce_lanes<4>(r.x2[half], Plus{});
+    if (leads && r.row[half] < p.rows) sums.row(p, r0, r1, r2, r3);
+  }
+  if (r.row[half] >= p.rows) return false;
+  if ((softmax || p.normalize) && !two_passes) r.divide_by_sum(half);
+  if (softmax && p.lse && leads) *head.lse(r.row[half]) = r.top[half] + std::log(r.sum[half]);
+  return true;
+}
+
+}  // namespace norma::cuda

@@ -1,0 +1,57 @@
+// Shared memory of attention kernels: how their blocks' tiles lie in it and how many bytes a block asks for. Index
+// arithmetic only, tested on the host. What a head needs that stays there whole is in attention_resident.h.
+#pragma once
+
+#include <cstddef>
+
+namespace norma::cuda {
+
+/// What a block may have on every card (compute capability 8.6, 8.9, 12.x; others give more). Only forms for which
+/// there is another one ask for more.
+constexpr std::size_t least_block_shared = std::size_t{99} << 10;
+
+// bf16 on tensor cores. The bucket of the width is 16 * chunks columns, chunks 4 or 8.
+constexpr int mma_tile = 64;  // rows or keys that a block owns
+constexpr int mma_step = 32;  // columns of scores that the backward pass holds at a time
+/// Elements from row to row of a tile: 16 bytes more than the columns, so that 8 rows lie in different banks.
+constexpr int mma_pitch(int chunks) { return chunks * 16 + 8; }
+/// Rows of a tile that streams past in the backward pass: with wide rows half as many, so that two stages of two
+/// tensors fit.
+constexpr int mma_passing(int chunks) { return chunks > 4 ? mma_step : mma_tile; }
+
+/// Q, and two stages of K and V.
+constexpr std::size_t forward_mma_bytes(int chunks) {
+  return std::size_t{2} * 5 * mma_tile * static_cast<std::size_t>(mma_pitch(chunks));
+}
+/// Two tensors that stay and two stages of two that stream, with `state_bytes` for each row that does.
+constexpr std::size_t backward_mma_bytes(int chunks, std::size_t state_bytes) {
+  const auto passing = static_cast<std::size_t>(mma_passing(chunks)),
+             pitch = static_cast<std::size_t>(mma_pitch(chunks));
+  return 2 * (2 * mma_tile + 4 * passing) * pitch + 2 * passing * state_bytes;
+}
+
+// Scalar kernels, f32 in shared memory; widths d and e. Odd pitches keep the banks apart.
+constexpr int scalar_forward_tile = 64, scalar_backward_tile = 32;
+/// Q; K, whose place the weights [64, 64 + 1] take when the scores are there; V.
+constexpr int scalar_score_pitch(int d) { return d < scalar_forward_tile ? scalar_forward_tile + 1 : d + 1; }
+constexpr std::size_t forward_scalar_bytes(int d, int e) {
+  return sizeof(float) * static_cast<std::size_t>(scalar_forward_tile * (d + 1 + scalar_score_pitch(d) + e));
+}
+/// Q, K; V, dO; A, dS [32, 32 + 1].
+constexpr std::size_t backward_scalar_bytes(int d, int e) {
+  return sizeof(float) *
+         static_cast<std::size_t>(2 * scalar_backward_tile * (d + 1 + e + 1 + scalar_backward_tile + 1));
+}
+
+// The linear form: rows of x [m] and y [n].
+constexpr int linear_sum_tile = 32, linear_product_tile = 64;
+/// A tile of x and one of y, of `width` columns each.
+constexpr std::size_t linear_state_bytes(int width) {
+  return sizeof(float) * static_cast<std::size_t>(2 * linear_sum_tile * width);
+}
+/// A tile of x and a state [m, n].
+constexpr std::size_t linear_product_bytes(int m, int n) {
+  return sizeof(float) * static_cast<std::size_t>(linear_product_tile * (m + 1) + m * n);
+}
+
+}  // namespace norma::cuda
