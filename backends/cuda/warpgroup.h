@@ -1,10 +1,12 @@
 // Products of a warpgroup, 4 consecutive warps from a multiple of 4 on: words beside those of device.h, for kernels of
 // compute capability 9.0 (wgmma; compiled for sm_90a) and, under the emulator, for the host. A product is asynchronous:
 //
-//   fence_products(d, a)    what the threads did with the registers is done; before the first product and after each
-//   other access to them multiply_...(d, ...)    any number of them; one behind the other into the same d needs no
-//   fence between commit_products()       closes a group wait_products<n>(d)     until at most n groups are under way:
-//   d holds the sums, and registers of A and shared memory are free again
+// - fence_products(d, a): what the threads did with the registers is done. Before the first product, and after each
+//   other access to them.
+// - multiply_...(d, ...): any number of them; one behind the other into the same d needs no fence between.
+// - commit_products() closes a group.
+// - wait_products<n>(d): until at most n groups are under way. Then d holds the sums, and registers of A and shared
+//   memory are free again.
 //
 // Shared memory that threads or copy_async wrote is read only behind this: each writer waits for its copies, then
 // fence_async_proxy(), then a barrier. All threads of the warpgroup reach each word, with the same descriptors. Source:

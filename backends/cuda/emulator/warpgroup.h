@@ -1,16 +1,13 @@
 // The emulator's products of warpgroups (backends/cuda/warpgroup.h). Descriptors are decoded and shared memory is read
 // through them. Beside what the rest of the emulator watches, it throws where
 // - lanes of a warpgroup bring different descriptors, or one that is not as matrix_descriptor.h says: unknown bits, a
-// base offset, a start
-//   that is not in the first row of its pattern, an operand that leaves its row of the pattern or the block's shared
-//   memory;
+//   base offset, a start that is not in the first row of its pattern, an operand that leaves its row of the pattern or
+//   the block's shared memory;
 // - shared memory that a product reads was written and not ordered before it: no fence_async_proxy by every thread
-// between its last copy
-//   and a barrier, or a write since that barrier; or it is written, or a copy to it begins, before the whole warpgroup
-//   has waited for the product;
+//   between its last copy and a barrier, or a write since that barrier; or it is written, or a copy to it begins,
+//   before the whole warpgroup has waited for the product;
 // - a product comes without fence_products since the thread began or waited; its registers are written before it was
-// waited for; a thread
-//   leaves with products under way.
+//   waited for; a thread leaves with products under way.
 // Until the wait the registers of D hold NaN. What it cannot see: registers of A written before the wait, and registers
 // written between fence_products and the product.
 #pragma once
