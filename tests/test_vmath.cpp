@@ -3,6 +3,7 @@
 #include <bit>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <cstring>
 #include <functional>
 #include <limits>
 #include <string>
@@ -133,6 +134,20 @@ TEST_CASE("gelu's derivative is exact to 2.5e-7, and in its tail to 1e-5 of itse
       const double off = std::fabs(y[i] - exact);
       if (!(off <= 2.5e-7)) FAIL(x[i] << " gives " << y[i] << " instead of " << exact);
       if (x[i] < -2 && x[i] > -12.5 && !(off <= 1e-5 * std::fabs(exact))) FAIL(x[i] << " gives " << y[i] << ", too far from " << exact);
+    }
+  });
+}
+
+TEST_CASE("gelu and its derivative: a number's bits do not depend on its neighbours", "[vmath]") {
+  each_isa([] {
+    const std::vector<float> x = samples(-9, 9);
+    std::vector<float> among(2 * x.size(), 7.0f);  // every other one is far from 0, where another form is taken
+    for (std::size_t i = 0; i < x.size(); ++i) among[2 * i] = x[i];
+    const std::vector<float> y = values_of(UnaryOp::gelu, x), y_among = values_of(UnaryOp::gelu, among);
+    const std::vector<float> slope = gelu_grad(x), slope_among = gelu_grad(among);
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      if (std::memcmp(&y[i], &y_among[2 * i], sizeof(float)) != 0) FAIL("gelu(" << x[i] << ")");
+      if (std::memcmp(&slope[i], &slope_among[2 * i], sizeof(float)) != 0) FAIL("gelu'(" << x[i] << ")");
     }
   });
 }
