@@ -39,17 +39,6 @@ struct TileProducts {
                    bool add);
 };
 
-/// While one lives, `multiply` may be called.
-class TileScope {
- public:
-  explicit TileScope(const TileProducts& products) : products_(products) { products_.enter(); }
-  ~TileScope() { products_.leave(); }
-  TileScope(const TileScope&) = delete;
-
- private:
-  const TileProducts& products_;
-};
-
 /// Null without AMX.
 NORMA_DECLARE_BF16_KERNELS(TileProducts* const, tile_products)
 

@@ -12,7 +12,8 @@ namespace {
 
 struct TilePlan {
   SliceCounts slices;
-  Int piece, rows, columns, ld, out_ld;  // of a block of scores; of its result
+  Int rows, columns, ld, out_ld;  // of a block of scores; of its result
+  Int piece;                      // of its columns, whose weights are packed and multiplied by V before the next ones
   Int k_words, v_words, q_words, p_words;
   Int score_size, out_size, inverse_size, sum_size, keep_size, mask_size, before_size;
   explicit TilePlan(const AttentionHeadForward<float>& h) : slices(h) {

@@ -14,6 +14,17 @@ template <class T> constexpr bool has_tiles = sizeof(T) == 4;
 template <class T> constexpr bool has_tiles = false;
 #endif
 
+/// While one lives, TileProducts::multiply may be called.
+class TileScope {
+ public:
+  explicit TileScope(const TileProducts& products) : products_(products) { products_.enter(); }
+  ~TileScope() { products_.leave(); }
+  TileScope(const TileScope&) = delete;
+
+ private:
+  const TileProducts& products_;
+};
+
 constexpr Int tile_lines = 32;                                                     // of a packed tile
 constexpr Int slot_size = static_cast<Int>(sizeof(Slots<float>) / sizeof(float));  // numbers of a group of row_slots rows
 
