@@ -12,21 +12,12 @@
 #include "backends/cuda/runtime.h"
 #include "backends/cuda/warpgroup.h"
 #include "core/backend.h"
-#include "core/random.h"
+#include "tests/cuda/bf16_attention.h"
 
 using namespace norma;
 using namespace norma::cuda;
 
 namespace {
-
-Runtime& runtime() {
-  static const std::unique_ptr<Runtime> one = make_runtime(0);
-  return *one;
-}
-
-float number(std::uint64_t stream, std::uint64_t i) {
-  return static_cast<float>(2 * uniform_from(RandomStream{7, stream}.word(i)) - 1);
-}
 
 /// Two nested coordinates ((a0, a1, a2), (b0, b1)) with their strides in elements, as the PTX ISA writes its examples.
 std::uint32_t example(std::uint32_t row, std::uint32_t column, const std::uint32_t (&rows)[3],
@@ -277,83 +268,6 @@ TEST_CASE("broken rules of a warpgroup's products are refused", "[cuda_emulator]
   CHECK_THAT(x.run(Fault::none, 96), Catch::Contains("a product in warpgroup 0 of a block of 96 threads"));
 }
 
-namespace {
-
-struct Case {
-  std::int32_t batches, heads, rows, keys, d, e;
-  bool causal, masked, drop, measured;
-};
-
-struct Results {
-  std::vector<std::vector<std::uint16_t>> bits;  // out, dq, dk, dv
-  std::vector<float> lse;
-  std::vector<double> stats, gradient_stats;
-};
-
-/// [B, H, rows, width], dense, 16-byte aligned, uniform in [-1, 1).
-struct HeadValues {
-  std::vector<bf16> values;
-  HeadTensor tensor;
-  HeadValues(const Case& c, std::int32_t rows, std::int32_t width, std::uint64_t stream)
-      : values(static_cast<std::size_t>(c.batches) * static_cast<std::size_t>(c.heads) *
-                   static_cast<std::size_t>(rows) * static_cast<std::size_t>(width) +
-               8) {
-    const std::size_t start = (16 - reinterpret_cast<std::uintptr_t>(values.data()) % 16) % 16 / sizeof(bf16);
-    for (std::size_t i = 0; i + 8 < values.size(); ++i) values[start + i] = bf16(number(stream, i));
-    tensor = {values.data() + start, std::int64_t{c.heads} * rows * width, std::int64_t{rows} * width, width};
-  }
-};
-
-/// Both passes; partial statistics are of blocks of `forward_rows` and `backward_rows`.
-Results run(const Case& c, AttentionProblem p, void (*forward)(void*, const AttentionProblem&),
-            std::int32_t forward_rows, void (*backward)(void*, const AttentionProblem&), std::int32_t backward_rows) {
-  p.batches = c.batches, p.heads = c.heads, p.rows = c.rows, p.keys = c.keys, p.d = c.d, p.e = c.e;
-  p.scale = 1 / std::sqrt(static_cast<float>(c.d)), p.causal = c.causal, p.small = 1e-3f;
-  const HeadValues q(c, c.rows, c.d, 1), k(c, c.keys, c.d, 2), v(c, c.keys, c.e, 3), out(c, c.rows, c.e, 4);
-  const HeadValues dout(c, c.rows, c.e, 8), dq(c, c.rows, c.d, 9), dk(c, c.keys, c.d, 9), dv(c, c.keys, c.e, 9);
-  p.q = q.tensor, p.k = k.tensor, p.v = v.tensor, p.out = out.tensor;
-  p.dout = dout.tensor, p.dq = dq.tensor, p.dk = dk.tensor, p.dv = dv.tensor;
-  std::vector<std::uint8_t> mask(static_cast<std::size_t>(c.batches * c.keys));
-  for (std::size_t i = 0; i < mask.size(); ++i) mask[i] = number(5, i) < 0.4f;
-  if (c.masked) p.key_mask = mask.data(), p.mask_batch = c.keys, p.mask_key = 1;
-  if (c.drop) p.drop = true, p.drop_below = std::uint64_t{1} << 62, p.keep_scale = 4.0f / 3, p.stream = {9, 2};
-  const auto heads = static_cast<std::size_t>(c.batches * c.heads), rows = heads * static_cast<std::size_t>(c.rows);
-  Results all;
-  all.lse.resize(rows);
-  p.lse = all.lse.data(), p.lse_batch = std::int64_t{c.heads} * c.rows, p.lse_head = c.rows, p.lse_row = 1;
-  std::vector<float> state(2 * rows);
-  p.row_delta = state.data(), p.row_factor = state.data() + rows;
-  const auto pass = [&](const auto& kernels, std::int32_t block, bool gradients, std::vector<double>& stats) {
-    const std::int32_t blocks = (c.rows + block - 1) / block;
-    std::vector<double> partial(heads * static_cast<std::size_t>(blocks * attention_stats));
-    stats.resize(heads * attention_stats);
-    if (c.measured) p.partial_stats = partial.data(), p.stats = stats.data();
-    kernels(runtime().stream(), p);
-    if (c.measured) merge_attention_stats(runtime().stream(), p, blocks, gradients);
-  };
-  pass(forward, forward_rows, false, all.stats);
-  pass(backward, backward_rows, true, all.gradient_stats);
-  for (const HeadValues* x : {&out, &dq, &dk, &dv}) {
-    all.bits.emplace_back();
-    for (const bf16& value : x->values) all.bits.back().push_back(value.bits);
-  }
-  return all;
-}
-
-AttentionProblem softmax() { return {}; }
-AttentionProblem cubic() {
-  AttentionProblem p;
-  p.phi = Phi::monomial, p.degree = 3, p.factor = 0.1f, p.row_scale = RowScale::inverse_sqrt_visible;
-  return p;
-}
-AttentionProblem normalised() {
-  AttentionProblem p;
-  p.phi = Phi::polynomial, p.degree = 2, p.coefficient[0] = 0.1f, p.coefficient[2] = 1, p.normalize = true;
-  return p;
-}
-
-}  // namespace
-
 TEST_CASE("emulated attention has the same bits on wgmma and on mma.sync", "[cuda_emulator][slow]") {
   // Blocks of which one warpgroup has no rows, few, and all; widths of each bucket and between; rows that see nothing.
   const std::vector<Case> cases = {
@@ -366,26 +280,15 @@ TEST_CASE("emulated attention has the same bits on wgmma and on mma.sync", "[cud
     for (const Case& c : cases) {
       INFO("phi " << static_cast<int>(scoring.phi) << ", " << c.rows << " x " << c.keys << " of " << c.d << " and "
                   << c.e);
-      const Results got = run(c, scoring, attention_forward_wgmma, wgmma_block_rows, attention_backward_wgmma,
-                              wgmma_block_rows),
-                    wanted = run(c, scoring, attention_forward_bf16, forward_block_rows, attention_backward_bf16,
-                                 backward_block_rows_bf16);
+      const Results got = run(c, scoring, {attention_forward_wgmma, wgmma_block_rows}, {attention_backward_wgmma, wgmma_block_rows}),
+                    wanted = run(c, scoring, streaming_forward, streaming_backward);
       for (std::size_t i = 0; i < 4; ++i) {
         INFO("result " << i);
         CHECK(got.bits[i] == wanted.bits[i]);
       }
       CHECK(got.lse == wanted.lse);
-      const auto compare = [](const std::vector<double>& x, const std::vector<double>& y, double tolerance) {
-        for (std::size_t i = 0; i < x.size(); ++i) {
-          INFO("statistic " << i % attention_stats);
-          if (std::isnan(y[i]))
-            CHECK(std::isnan(x[i]));
-          else
-            CHECK((x[i] == y[i] || x[i] == Approx(y[i]).epsilon(tolerance)));
-        }
-      };
-      compare(got.stats, wanted.stats, 1e-12);
-      compare(got.gradient_stats, wanted.gradient_stats, 1e-6);
+      check_statistics(got.stats, wanted.stats, 1e-12);
+      check_statistics(got.gradient_stats, wanted.gradient_stats, 1e-6);
     }
 }
 

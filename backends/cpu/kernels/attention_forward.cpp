@@ -60,7 +60,7 @@ void forward(const AttentionHeadForward<T>& h) {
   for (Int i = 0; i < plan.zero_size; ++i) zeros[i] = 0;
   prefetch_rows(h.v, h.v_row, smaller(h.keys, 128), h.e);
   prefetch_rows(h.q + h.row_begin * h.q_row, h.q_row, smaller(h.row_end - h.row_begin, 128), h.d);
-  const Int few = few_of<T>(h.keys), in_panels = h.keys - few;
+  const Int in_panels = h.keys - few_of<T>(h.keys);
   pack_transposed(h.k, h.k_row, in_panels, h.d, static_cast<T>(h.scale), zeros, k_panels, plan.k_step);
   pack_rows(h.v, h.v_row, h.keys, h.e, v_panels, plan.v_step);
   Sight<T> sight{h};

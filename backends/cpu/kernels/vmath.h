@@ -1,5 +1,5 @@
 // Elementary functions of a vector register. For float: own polynomials (minimax fits, relative error below half an ulp of the
-// result), branch-free, so that they run at the speed of the arithmetic units; for double: libm, lane by lane. gelu.h and vmath_double.h
+// result), branch-free but for gelu far from 0, so that they run at the speed of the arithmetic units; for double: libm, lane by lane. gelu.h and vmath_double.h
 // belong to it and are included at the end.
 //
 // Bounds in ulp, held against float64 over dense samples of the whole range and at the edges (tests/test_vmath.cpp):

@@ -79,11 +79,7 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
   NORMA_UNROLL
   for (int half = 0; half < 2; ++half)
     if (leave_row(head, state, row, half)) store_row(dq, half, p.scale, p.d, head.at<bf16>(p.dq) + (row + 8 * half) * p.dq.row);
-  if constexpr (measure) {
-    AttentionSums sums;
-    sums.at(AttentionStat::grad_a2) = a2_total, sums.at(AttentionStat::grad_s2) = s2_total;
-    write_block_stats(p, sums, reinterpret_cast<double*>(shared_memory()), block_id().y, block_id().x, grid_size().x);
-  }
+  if constexpr (measure) write_block_gradients(p, a2_total, s2_total, block_id().y, block_id().x, grid_size().x);
 }
 
 template <int chunks, bool softmax>

@@ -231,11 +231,7 @@ NORMA_KERNEL void NORMA_BOUNDS(ResidentPlan::most_warps * 32, 1) resident_kernel
       store_row(dk[g], half, p.scale, p.d, head.at<bf16>(p.dk) + key * p.dk.row);
       store_row(dv[g], half, 1, p.e, head.at<bf16>(p.dv) + key * p.dv.row);
     }
-  if constexpr (measure) {
-    AttentionSums sums;
-    sums.at(AttentionStat::grad_a2) = a2_total, sums.at(AttentionStat::grad_s2) = s2_total;
-    write_block_stats(p, sums, reinterpret_cast<double*>(shared_memory()), block_id().x, 0, 1);
-  }
+  if constexpr (measure) write_block_gradients(p, a2_total, s2_total, block_id().x, 0, 1);
 }
 
 template <int chunks, int owned, bool softmax>

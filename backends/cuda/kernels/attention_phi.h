@@ -190,4 +190,12 @@ NORMA_DEVICE void write_block_stats(const AttentionProblem& p, AttentionSums& mi
   p.partial_stats[(std::int64_t{head} * blocks + block) * attention_stats + t] = x;
 }
 
+/// The same of a backward pass, from the start of shared memory on: the sums of the squared gradients of weights and of scores.
+NORMA_DEVICE void write_block_gradients(const AttentionProblem& p, double a2, double s2, std::uint32_t head, std::uint32_t block,
+                                        std::uint32_t blocks) {
+  AttentionSums sums;
+  sums.at(AttentionStat::grad_a2) = a2, sums.at(AttentionStat::grad_s2) = s2;
+  write_block_stats(p, sums, reinterpret_cast<double*>(shared_memory()), head, block, blocks);
+}
+
 }  // namespace norma::cuda

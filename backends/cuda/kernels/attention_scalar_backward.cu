@@ -104,11 +104,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) rows_kernel(AttentionProblem p) {
       p.row_factor[at] = rows[i].factor;
     }
   }
-  if constexpr (measure) {
-    AttentionSums sums;
-    sums.at(AttentionStat::grad_a2) = a2, sums.at(AttentionStat::grad_s2) = s2;
-    write_block_stats(p, sums, reinterpret_cast<double*>(shared_memory()), block_id().y, block_id().x, grid_size().x);
-  }
+  if constexpr (measure) write_block_gradients(p, a2, s2, block_id().y, block_id().x, grid_size().x);
 }
 
 template <class T>
