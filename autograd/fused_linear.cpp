@@ -81,6 +81,23 @@ bool run_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const
   return on(g).linear_backward(args);
 }
 
+/// Both layers of an MLP in one call, x, w1 and w2 being the first of its inputs.
+bool run_mlp(std::span<const Tensor> in, const Tensor& b1, const Tensor& b2, const Tensor& residual, const Tensor& pre, const Tensor& y) {
+  const Tensor x = dense_rows(in[0]), w1 = dense_rows(in[1]), w2 = dense_rows(in[2]);
+  const Tensor first = b1 ? dense_rows(b1) : b1, second = b2 ? dense_rows(b2) : b2, r = residual ? dense_rows(residual) : residual;
+  const fused::OptionalView b1_view(first), b2_view(second), r_view(r), pre_view(pre);
+  return on(y).mlp({x.view(), w1.view(), w2.view(), y.view(), b1_view.get(), b2_view.get(), r_view.get(), pre_view.get()});
+}
+
+/// The gradients of its inputs, into grads and those of its biases.
+bool run_mlp_backward(const Tensor& dy, std::span<const Tensor> in, const Tensor& pre, std::span<const Tensor> grads, const Tensor& db1,
+                      const Tensor& db2) {
+  const Tensor g = dense_rows(dy), x = dense_rows(in[0]), w1 = dense_rows(in[1]), w2 = dense_rows(in[2]);
+  const fused::OptionalView dx_view(grads[0]), db1_view(db1), db2_view(db2);
+  return on(g).mlp_backward({g.view(), x.view(), pre.view(), w1.view(), w2.view(), grads[1].view(), grads[2].view(), dx_view.get(),
+                             db1_view.get(), db2_view.get()});
+}
+
 Tensor room_for(const Ctx& ctx, std::span<const Tensor> in, int place) {
   const Tensor& x = in[static_cast<std::size_t>(place)];
   return ctx.needs(place) ? empty(x.shape(), place_of(x)) : Tensor();
@@ -140,11 +157,13 @@ Tensor mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2
     return linear(gelu(linear(in[0], in[1], at(in, c1))), in[2], at(in, c2), at(in, r));
   };
   op.forward = [=](std::span<const Tensor> in, Tensors& extra) {
-    const Tensor hidden = empty(with_last(in[0], in[1].size(0)), place_of(in[0]));
-    const Tensor pre = wanted ? empty(hidden.shape(), place_of(hidden)) : Tensor();
+    const Tensor pre = wanted ? empty(with_last(in[0], in[1].size(0)), place_of(in[0])) : Tensor();
     const Tensor y = empty(output, place_of(in[0]));
-    if (!run_linear(in[0], in[1], at(in, c1), {}, hidden, true, pre)) return Tensor();
-    if (!run_linear(hidden, in[2], at(in, c2), at(in, r), y, false, {})) return Tensor();
+    if (!run_mlp(in, at(in, c1), at(in, c2), at(in, r), pre, y)) {
+      const Tensor hidden = empty(with_last(in[0], in[1].size(0)), place_of(in[0]));
+      if (!run_linear(in[0], in[1], at(in, c1), {}, hidden, true, pre)) return Tensor();
+      if (!run_linear(hidden, in[2], at(in, c2), at(in, r), y, false, {})) return Tensor();
+    }
     extra = {pre};
     return y;
   };
@@ -156,12 +175,13 @@ Tensor mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2
       if (c) grads[static_cast<std::size_t>(c)] = room_for(ctx, in, c);
     }
     const Tensor& pre = extra[0];
+    if (r) grads[static_cast<std::size_t>(r)] = g;
+    if (grads[1] && grads[2] && run_mlp_backward(g, in, pre, grads, at(grads, c1), at(grads, c2))) return grads;
     const bool first = grads[0] || grads[1] || at(grads, c1);
     const Tensor dh = first ? empty(pre.shape(), place_of(pre)) : Tensor();  // gradient of the pre-activation
     if ((first || grads[2] || at(grads, c2)) && !run_backward(g, {}, in[2], pre, dh, grads[2], at(grads, c2)))
       return {};
     if (first && !run_backward(dh, in[0], in[1], {}, grads[0], grads[1], at(grads, c1))) return {};
-    if (r) grads[static_cast<std::size_t>(r)] = g;
     return grads;
   };
   return norma::apply(op, places.inputs);

@@ -63,6 +63,20 @@ struct LinearBackward {
   const View* dbias = nullptr;
 };
 
+/// Y = gelu(X W1^T + b1) W2^T + b2 (+ residual) with X [..., in], W1 [hidden, in], W2 [out, hidden]. (a): x, y, residual, pre.
+struct Mlp {
+  View x, w1, w2, y;
+  const View *b1 = nullptr, *b2 = nullptr;  // [hidden], [out]
+  const View* residual = nullptr;           // shape of y, added last
+  const View* pre = nullptr;                // [..., hidden]: receives X W1^T + b1
+};
+/// Its gradients, each where its pointer is set. (a): dy, x, pre, dx.
+struct MlpBackward {
+  View dy, x, pre, w1, w2;
+  View dw1, dw2;
+  const View *dx = nullptr, *db1 = nullptr, *db2 = nullptr;
+};
+
 /// Attention over q[B, H, N, d], k[B, H, M, d], v[B, H, M, e] -> out[B, H, N, e], any strides with the last axis dense, so
 /// that a packed qkv[B, N, 3, H, d] and an output [B, N, H, e] are read and written in place. (a): all of these and their
 /// gradients; row_lse is not.
@@ -189,6 +203,8 @@ class Backend {
   virtual bool cross_entropy(const CrossEntropy&) { return false; }
   virtual bool linear(const Linear&) { return false; }
   virtual bool linear_backward(const LinearBackward&) { return false; }
+  virtual bool mlp(const Mlp&) { return false; }  // declined: two linears
+  virtual bool mlp_backward(const MlpBackward&) { return false; }
   virtual bool attention(const AttentionForward&) { return false; }
   virtual bool attention_backward(const AttentionBackward&) { return false; }
   virtual bool cut_images(const ImageCuts&) { return false; }

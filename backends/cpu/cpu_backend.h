@@ -1,5 +1,5 @@
 // The CPU backend. Each family of verbs has its file: memory.cpp, elementwise.cpp, reduce.cpp, index.cpp, window.cpp, random.cpp,
-// norm.cpp (softmax, layer norm, cross-entropy), linear.cpp (products), attention.cpp, parameters.cpp (gradient norm, AdamW).
+// norm.cpp (softmax, layer norm, cross-entropy), linear.cpp (products), mlp.cpp, attention.cpp, parameters.cpp (gradient norm, AdamW).
 #pragma once
 
 #include <memory>
@@ -35,6 +35,8 @@ class CpuBackend : public Backend {
   void matmul(const View& a, const View& b, const View& out) override;
   bool linear(const Linear& args) override;
   bool linear_backward(const LinearBackward& args) override;
+  bool mlp(const Mlp& args) override;
+  bool mlp_backward(const MlpBackward& args) override;
 
   void gather(const View& x, int axis, const View& index, const View& out) override;
   void scatter_add(const View& x, int axis, const View& index, const View& out) override;

@@ -7,6 +7,13 @@
 
 namespace norma::cpu {
 
+/// Rows that lie `row` elements apart.
+template <class T>
+struct Rows {
+  T* data = nullptr;
+  std::int64_t row = 0;
+};
+
 /// A in blocks of mr rows: element (i, k) of tile t lies at data[t * tile + i * row + k * col]. Where the table packs all operands, only
 /// data and tile count.
 template <class T>

@@ -1,5 +1,7 @@
 #include "backends/cpu/parallel.h"
 
+#include <sys/mman.h>
+
 #include <oneapi/tbb/blocked_range.h>
 #include <oneapi/tbb/global_control.h>
 #include <oneapi/tbb/info.h>
@@ -35,6 +37,8 @@ Pool& pool() {
   }();
   return *instance;
 }
+
+constexpr std::size_t huge_page = std::size_t{2} << 20;  // where pages are small, those of packed operands fill the table of translations
 
 struct Scratch {
   std::array<void*, 16> block{};
@@ -74,8 +78,9 @@ void* scratch(int slot, std::size_t bytes) {
   thread_local Scratch mine;
   if (mine.bytes[slot] < bytes) {
     std::free(mine.block[slot]);
-    const std::size_t rounded = (bytes + 4095) / 4096 * 4096;
-    mine.block[slot] = std::aligned_alloc(4096, rounded);
+    const std::size_t unit = bytes < huge_page / 2 ? 4096 : huge_page, rounded = (bytes + unit - 1) / unit * unit;
+    mine.block[slot] = std::aligned_alloc(unit, rounded);
+    if (unit == huge_page && mine.block[slot]) ::madvise(mine.block[slot], rounded, MADV_HUGEPAGE);  // only a hint
     if (!mine.block[slot]) {
       mine.bytes[slot] = 0;
       fail("out of memory: a CPU kernel needs {} bytes of scratch space", rounded);

@@ -78,24 +78,30 @@ NORMA_INLINE void gelu_grad_by_tail(F (&x)[n]) {
 }
 
 #if defined(__AVX512F__)
-/// a -> the polynomial of the piece that a lies in, for 0 <= a < gelu_pieces_end. A register looks up sixteen coefficients in a table of 32 by
-/// one instruction, so that this takes a third of the time of normal_tail.
+/// Where 0 <= a < gelu_pieces_end lies: in which piece (the low bits), and how far from its middle.
 template <int n>
-NORMA_INLINE void by_pieces(const float (&table)[gelu_piece_terms][gelu_piece_count], F (&a)[n]) {
-  F y[n], t[n];
-  I piece[n];  // in the low bits
+struct InPieces {
+  I piece[n];
+  F offset[n];
+  explicit NORMA_INLINE InPieces(const F (&a)[n]) {
+    each<n>([&](int i) {
+      const F shifted = fma(a[i], splat(1 / gelu_piece_width), splat(round_magic));
+      piece[i] = (I)shifted, offset[i] = fma(shifted - round_magic, splat(-gelu_piece_width), a[i]);
+    });
+  }
+};
+/// y = the polynomials of the pieces. A register looks up sixteen coefficients in a table of 32 by one instruction, so that this takes a third
+/// of the time of normal_tail.
+template <int n>
+NORMA_INLINE void by_pieces(const float (&table)[gelu_piece_terms][gelu_piece_count], const InPieces<n>& at, F (&y)[n]) {
   const auto coefficients = [&](int term, auto&& use) {
     const F low = load(table[term]), high = load(table[term] + lanes<float>);
-    each<n>([&](int i) { use(i, (F)_mm512_permutex2var_ps((__m512)low, (__m512i)piece[i], (__m512)high)); });
+    each<n>([&](int i) { use(i, (F)_mm512_permutex2var_ps((__m512)low, (__m512i)at.piece[i], (__m512)high)); });
   };
-  each<n>([&](int i) {
-    const F shifted = fma(a[i], splat(1 / gelu_piece_width), splat(round_magic));
-    piece[i] = (I)shifted, t[i] = fma(shifted - round_magic, splat(-gelu_piece_width), a[i]);
-  });
   coefficients(gelu_piece_terms - 1, [&](int i, F c) { y[i] = c; });
 #pragma GCC unroll 8
-  for (int term = gelu_piece_terms - 2; term >= 0; --term) coefficients(term, [&](int i, F c) { y[i] = fma(y[i], t[i], c); });
-  each<n>([&](int i) { a[i] = y[i]; });
+  for (int term = gelu_piece_terms - 2; term >= 0; --term)
+    coefficients(term, [&](int i, F c) { y[i] = fma(y[i], at.offset[i], c); });
 }
 
 /// y[i] = far(x[i]) in the lanes from gelu_pieces_end on. A lane's bits are the same whatever its neighbours are.
@@ -125,7 +131,7 @@ NORMA_INLINE void gelu(F (&x)[n]) {
 #if defined(__AVX512F__)
   F y[n];
   each<n>([&](int i) { y[i] = abs(x[i]); });
-  by_pieces(gelu_tail_pieces, y);
+  by_pieces(gelu_tail_pieces, InPieces<n>(y), y);
   each<n>([&](int i) { y[i] = x[i] * (x[i] < 0.0f ? y[i] : 1.0f - y[i]); });
   beyond_pieces(x, y, gelu_far);
   each<n>([&](int i) { x[i] = y[i]; });
@@ -145,7 +151,7 @@ NORMA_INLINE void gelu_grad(F (&x)[n]) {
 #if defined(__AVX512F__)
   F y[n];
   each<n>([&](int i) { y[i] = abs(x[i]); });
-  by_pieces(gelu_slope_pieces, y);
+  by_pieces(gelu_slope_pieces, InPieces<n>(y), y);
   each<n>([&](int i) { y[i] = x[i] < 0.0f ? y[i] : 1.0f - y[i]; });
   beyond_pieces(x, y, gelu_grad_far);
   each<n>([&](int i) { x[i] = y[i]; });
@@ -157,6 +163,27 @@ NORMA_INLINE F gelu_grad(F x) {
   F one[1] = {x};
   gelu_grad(one);
   return one[0];
+}
+
+/// slope[i] = GELU'(x[i]), then x[i] = GELU(x[i]); the same bits as one by one.
+template <int n>
+NORMA_INLINE void gelu_with_grad(F (&x)[n], F (&slope)[n]) {
+#if defined(__AVX512F__)
+  F y[n];
+  each<n>([&](int i) { y[i] = abs(x[i]); });
+  const InPieces<n> at(y);
+  by_pieces(gelu_slope_pieces, at, slope);
+  each<n>([&](int i) { slope[i] = x[i] < 0.0f ? slope[i] : 1.0f - slope[i]; });
+  by_pieces(gelu_tail_pieces, at, y);
+  each<n>([&](int i) { y[i] = x[i] * (x[i] < 0.0f ? y[i] : 1.0f - y[i]); });
+  beyond_pieces(x, slope, gelu_grad_far);
+  beyond_pieces(x, y, gelu_far);
+  each<n>([&](int i) { x[i] = y[i]; });
+#else
+  each<n>([&](int i) { slope[i] = x[i]; });
+  gelu_grad(slope);
+  gelu(x);
+#endif
 }
 
 }  // namespace norma::cpu::NORMA_ISA

@@ -11,7 +11,7 @@ Word* words(float* p) { return reinterpret_cast<Word*>(p); }
 const Word* words(const float* p) { return reinterpret_cast<const Word*>(p); }
 
 void pack_b(int64_t k, int64_t n, Matrix<const float> b, bool through_gelu, float* panels) {
-  const Source x{b.data, b.col, b.row};
+  const Source<float> x{b.data, b.col, b.row};
   const int64_t panel = steps_of(k) * step_words;
   if (through_gelu)
     pack<3, true>(n, k, x, ThroughGelu{}, words(panels), panel);
@@ -20,7 +20,7 @@ void pack_b(int64_t k, int64_t n, Matrix<const float> b, bool through_gelu, floa
 }
 
 void pack_a(int64_t m, int64_t k, Matrix<const float> a, float* tiles, float* row_sums) {
-  const Source x{a.data, a.row, a.col};
+  const Source<float> x{a.data, a.row, a.col};
   Word* out = words(tiles);
   for (int64_t i = 0; i < m; i += side, out += steps_of(k) * step_words) {
     pack_lines<3, false>(least(side, m - i), k, x.at(i, 0), AsTheyAre{}, out);

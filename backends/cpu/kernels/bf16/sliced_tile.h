@@ -17,9 +17,9 @@ struct Sums {
 
 /// to = A B (+ from unless null), A in `left` slices and B in `right`: three and three, or no more than two and one of the other. Up to 32
 /// rows and columns, of which `low` leaves out the rows from 16 on, and `narrow` the columns. Whole squares are read and written.
-template <int left, int right, bool low, bool narrow>
+template <int left, int right, bool low, bool narrow, class T = float>
 void tile(int64_t steps, const Word* a, const Word* b, Sums<const float> from, Sums<float> to, int64_t rows,
-          const Wanted<float, side>* wanted) {
+          const Wanted<T, side>* wanted) {
   static_assert((left == 3 && right == 3) || left + right <= 3);
   // The numbers of tiles are part of the instructions: 0..3 are sums, 4 and 5 rows of a slice of A, 6 and 7 columns of one of B.
   constexpr int line = tile_side * sizeof(Word);
@@ -98,6 +98,38 @@ int64_t piece_steps(int64_t steps) {
   constexpr int64_t most = 18 / (left + right);
   const int64_t pieces = steps <= most + 1 ? 1 : (steps + most - 1) / most;
   return (steps + pieces - 1) / pieces;
+}
+
+/// Packed lines in tiles of 32, `tile` words apart.
+struct Packed {
+  const Word* words;
+  int64_t tile;
+};
+
+/// to[m, n] = A B (+ to where `add`), written in whole squares of 16 by 16. Meanwhile the m by n elements of `soon` are asked for, unless
+/// there are none.
+template <int left, int right, class T = float>
+void product(int64_t m, int64_t n, int64_t steps, Packed a, Packed b, float* to, int64_t ld, bool add, Rows<const T> soon = {}) {
+  const int64_t most = piece_steps<left, right>(steps);
+  for (int64_t j = 0; j < n; j += side) {
+    int64_t from = 0;
+    do {
+      const int64_t count = least(most, steps - from);
+      const Word* columns = b.words + j / side * b.tile + from * right * slice_words;
+      const bool asks = soon.data && from + count >= steps;
+      for (int64_t i = 0; i < m; i += side) {
+        const Word* rows = a.words + i / side * a.tile + from * left * slice_words;
+        const Sums<float> result{to + i * ld + j, ld};
+        const Sums<const float> before{add || from > 0 ? result.data : nullptr, ld};
+        const bool low = m - i <= tile_side, narrow = n - j <= tile_side;
+        const auto f = low ? narrow ? tile<left, right, true, true, T> : tile<left, right, true, false, T>
+                           : narrow ? tile<left, right, false, true, T> : tile<left, right, false, false, T>;
+        const Wanted<T, side> wanted{asks ? soon.data + i * soon.row + j : nullptr, nullptr, soon.row, 0, true};
+        f(count, rows, columns, before, result, least(side, m - i), asks ? &wanted : nullptr);
+      }
+      from += count;
+    } while (from < steps);
+  }
 }
 
 }  // namespace

@@ -29,9 +29,13 @@ struct Pair {
   F lower, upper;  // elements i and 16 + i of k
 };
 
-/// The words of the first `slices` slices.
+/// The words of the first `slices` slices; a single one is x rounded to nearest even.
 template <int slices>
 NORMA_INLINE void slice(Pair x, U (&words)[slices]) {
+  if constexpr (slices == 1) {
+    words[0] = round_bits(x.lower) | (round_bits(x.upper) << 16);
+    return;
+  }
   constexpr std::uint32_t half = 0x8000u, high = 0xffff0000u;
 #pragma GCC unroll 3
   for (int s = 0; s < slices; ++s) {
@@ -71,12 +75,14 @@ NORMA_INLINE void slice_square(Get&& get, Word* out) {
   }
 }
 
-/// An operand: element (line, p) lies at data[line * across + p * along]; lines are rows of A or columns of B, p counts k.
+/// An operand: element (line, p) lies at data[line * across + p * along]; lines are rows of A or columns of B, p counts k. T is float, or
+/// Bf16Bits, of which one slice has all.
+template <class T>
 struct Source {
-  const float* data;
+  const T* data;
   int64_t across, along;
   bool near = false;  // in a near cache already: what is packed next need not be asked for
-  NORMA_INLINE Source at(int64_t line, int64_t p) const { return {data + line * across + p * along, across, along, near}; }
+  NORMA_INLINE Source<T> at(int64_t line, int64_t p) const { return {data + line * across + p * along, across, along, near}; }
 };
 
 /// What elements pass through before they are cut.
@@ -92,34 +98,33 @@ struct Times {
 };
 
 /// The first n elements, the others zero; n of any size.
-NORMA_INLINE F load_first(const float* p, int64_t n) {
-  const auto mask = n >= width ? 0xffffu : n > 0 ? (1u << n) - 1 : 0u;
-  return (F)_mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), p);
-}
+NORMA_INLINE __mmask16 first(int64_t n) { return static_cast<__mmask16>(n >= width ? 0xffffu : n > 0 ? (1u << n) - 1 : 0u); }
+NORMA_INLINE F load_first(const float* p, int64_t n) { return (F)_mm512_maskz_loadu_ps(first(n), p); }
+NORMA_INLINE F load_first(const Bf16Bits* p, int64_t n) { return widen((H)_mm256_maskz_loadu_epi16(first(n), p)); }
 
 /// A step of a tile: up to 32 lines by up to 32 elements of k, zero where there are none. Words of k lie along the lines of a square of A
 /// and across those of B.
-template <int slices, bool of_b, bool whole, class Map>
-NORMA_INLINE void pack_step(Source x, int64_t lines, int64_t depth, Map map, Word* out) {
-  const auto pair = [&](const float* lower, const float* upper, int64_t n_lower, int64_t n_upper) {
+template <int slices, bool of_b, bool whole, class T, class Map>
+NORMA_INLINE void pack_step(Source<T> x, int64_t lines, int64_t depth, Map map, Word* out) {
+  const auto pair = [&](const T* lower, const T* upper, int64_t n_lower, int64_t n_upper) {
     F both[2] = {whole ? load(lower) : load_first(lower, n_lower), whole ? load(upper) : load_first(upper, n_upper)};
     map(both);
     return Pair{both[0], both[1]};
   };
   for (int h = 0; h < 2; ++h, out += square) {
-    const Source from = x.at(h * tile_side, 0);
+    const Source<T> from = x.at(h * tile_side, 0);
     const int64_t left = lines - h * tile_side;
     if (x.along == 1)
       slice_square<slices, of_b>(
           [&](int i) {
-            const float* p = from.data + i * x.across;
+            const T* p = from.data + i * x.across;
             return pair(p, p + tile_side, i < left ? depth : 0, i < left ? depth - tile_side : 0);
           },
           out);
     else
       slice_square<slices, !of_b>(
           [&](int i) {
-            const float* p = from.data + i * x.along;
+            const T* p = from.data + i * x.along;
             return pair(p, p + tile_side * x.along, i < depth ? left : 0, i + tile_side < depth ? left : 0);
           },
           out);
@@ -127,7 +132,8 @@ NORMA_INLINE void pack_step(Source x, int64_t lines, int64_t depth, Map map, Wor
 }
 
 /// Asks for a step that is packed later.
-NORMA_INLINE void fetch(Source x) {
+template <class T>
+NORMA_INLINE void fetch(Source<T> x) {
   const int64_t stride = x.along == 1 ? x.across : x.along;
 #pragma GCC unroll 4
   for (int64_t i = 0; i < side; ++i) {
@@ -137,9 +143,10 @@ NORMA_INLINE void fetch(Source x) {
 }
 
 /// A copy of a step whose elements lie apart in both directions: [p][line].
+template <class T>
 struct Gathered {
-  alignas(64) float copy[step_k * side];
-  NORMA_INLINE Source operator()(Source x, int64_t lines, int64_t depth) {
+  alignas(64) T copy[step_k * side];
+  NORMA_INLINE Source<T> operator()(Source<T> x, int64_t lines, int64_t depth) {
     std::memset(copy, 0, sizeof copy);
     for (int64_t p = 0; p < depth; ++p)
       for (int64_t i = 0; i < lines; ++i) copy[p * side + i] = x.data[i * x.across + p * x.along];
@@ -148,14 +155,14 @@ struct Gathered {
 };
 
 /// All steps of one tile of up to 32 lines. What is packed next is asked for.
-template <int slices, bool of_b, class Map>
-void pack_lines(int64_t lines, int64_t k, Source x, Map map, Word* out) {
+template <int slices, bool of_b, class T, class Map>
+void pack_lines(int64_t lines, int64_t k, Source<T> x, Map map, Word* out) {
   for (int64_t p = 0; p < k; p += step_k, out += slices * slice_words) {
     const int64_t depth = least(step_k, k - p);
-    const Source here = x.at(0, p);
+    const Source<T> here = x.at(0, p);
     if (!x.near && (x.along == 1 || x.across == 1)) fetch(x.along == 1 ? here.at(side, 0) : here.at(0, step_k));
     if (x.along != 1 && x.across != 1) {
-      Gathered gathered;
+      Gathered<T> gathered;
       pack_step<slices, of_b, true>(gathered(here, lines, depth), side, step_k, map, out);
     } else if (lines == side && depth == step_k) {
       pack_step<slices, of_b, true>(here, side, step_k, map, out);
@@ -166,14 +173,14 @@ void pack_lines(int64_t lines, int64_t k, Source x, Map map, Word* out) {
 }
 
 /// All tiles of an operand, `tile` words apart.
-template <int slices, bool of_b, class Map>
-void pack(int64_t lines, int64_t k, Source x, Map map, Word* out, int64_t tile) {
+template <int slices, bool of_b, class T, class Map>
+void pack(int64_t lines, int64_t k, Source<T> x, Map map, Word* out, int64_t tile) {
   for (int64_t i = 0; i < lines; i += side, out += tile)
     pack_lines<slices, of_b>(least(side, lines - i), k, x.at(i, 0), map, out);
 }
 
 /// sums[i] += sum over k of line i: four interleaved sums, then their tree.
-NORMA_INLINE void add_lines(int64_t lines, int64_t k, Source x, float* sums) {
+NORMA_INLINE void add_lines(int64_t lines, int64_t k, Source<float> x, float* sums) {
   if (lines == side && x.across == 1) {
     F part[2][4] = {};
     const auto add = [&](int64_t p, int q) {
