@@ -180,8 +180,9 @@ bool run(const MlpBackward& a) {
   if (!t || !dense(dtype_of<T>, {&a.dy, &a.x, &a.pre, a.dx}) || !dense(DType::f32, {&a.w1, &a.w2, &a.dw1, a.db1, &a.dw2, a.db2})) return false;
   const Index rows = as_rows(a.x)->rows, in = a.w1.shape()[1], hidden = a.w1.shape()[0], out = a.w2.shape()[0];
   if (!worth_it<T>(rows, in, hidden, out)) return false;
-  const Index chunk = chunk_of(in, hidden, out, 96);
-  const MlpSizes sizes = fitted({192, in, hidden, out, chunk}, t->mlp_backward_work, t->packed(in + out) * chunk * 4);
+  constexpr bool bf16 = sizeof(T) == sizeof(Bf16Bits);
+  const Index chunk = chunk_of(in, hidden, out, bf16 ? 192 : 64);
+  const MlpSizes sizes = fitted({bf16 ? 288 : 192, in, hidden, out, chunk}, t->mlp_backward_work, t->packed(in + out) * chunk * 4);
   Word* w1 = scratch<Word>(slot_weights, t->packed(hidden) * round_up(in) + t->packed(out) * round_up(hidden));
   Word* w2 = pack(*t, hidden, in, matrix(a.w1), w1);
   pack(*t, out, hidden, matrix(a.w2), w2);
