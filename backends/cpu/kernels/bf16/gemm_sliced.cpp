@@ -58,9 +58,16 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, const float* panels,
           const Word* rows = words(a.data) + (i0 + i) / side * (steps * step_words) + from * step_words;
           const Sums<float> strip{sums + i * side, side}, result{to + i * ldc, ldc};
           const Sums<const float> before = from > 0 ? Sums<const float>{strip.data, side} : Sums<const float>{direct && accumulate ? result.data : nullptr, ldc};
-          const Wanted<float, side> wanted{to + i * ldc, other ? other + i * e->ld : nullptr, ldc, e ? e->ld : 0, true};
-          (height - i > tile_side ? tile<3, 3, false, false> : tile<3, 3, true, false>)(count, rows, panel + from * step_words, before, direct && last ? result : strip,
-                                                              least(side, height - i), last ? &wanted : nullptr);
+          const bool low = height - i <= tile_side;
+          if (last) {
+            Asking<float> asking({to + i * ldc, other ? other + i * e->ld : nullptr, ldc, e ? e->ld : 0, true}, least(side, height - i), count);
+            (low ? tile<3, 3, true, false, Asking<float>> : tile<3, 3, false, false, Asking<float>>)(count, rows, panel + from * step_words, before,
+                                                                                               direct ? result : strip, asking);
+          } else {
+            NothingAside nothing;
+            (low ? tile<3, 3, true, false, NothingAside> : tile<3, 3, false, false, NothingAside>)(count, rows, panel + from * step_words, before,
+                                                                                               strip, nothing);
+          }
         }
         from += count;
       } while (from < steps);

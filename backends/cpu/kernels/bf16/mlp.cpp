@@ -1,5 +1,6 @@
-// An MLP for a block of rows, on slices (slices.h). What lies between its layers comes and goes in strips of 96 rows by 32 columns, which stay
-// in the first-level cache until they are packed for the next product.
+// An MLP for a block of rows, on slices (slices.h). What lies between its layers comes in strips of 96 rows by 32 columns. While the tile
+// registers compute one strip, the vector registers take the one before through GELU and cut it for the next products: both kinds of units work
+// at once, and the strips never leave the first-level cache.
 #include "backends/cpu/mlp_kernels.h"
 
 #include "backends/cpu/kernels/bf16/sliced_tile.h"
@@ -41,16 +42,14 @@ struct Operand {
   int64_t tile;
   Operand(Work& work, int64_t lines, int64_t k) : tile(steps_of(k) * step_words<T>) { words = work.take<Word>(steps_of(lines) * tile); }
 
-  Packed from(int64_t line, int64_t k) const { return {place(line, k), tile}; }
+  Word* at(int64_t line, int64_t k) const { return words + line / side * tile + k / step_k * step_words<T>; }
+  Packed from(int64_t line, int64_t k) const { return {at(line, k), tile}; }
   Packed all() const { return {words, tile}; }
   /// Packs from there on.
   template <class From>
   void put(int64_t line, int64_t k, int64_t lines, int64_t depth, Source<From> x) const {
-    pack<slices_of<T>, !left>(lines, depth, x, AsTheyAre{}, place(line, k), tile);
+    pack<slices_of<T>, !left>(lines, depth, x, AsTheyAre{}, at(line, k), tile);
   }
-
- private:
-  Word* place(int64_t line, int64_t k) const { return words + line / side * tile + k / step_k * step_words<T>; }
 };
 template <class T> using Left = Operand<T, true>;
 template <class T> using Right = Operand<T, false>;
@@ -63,8 +62,8 @@ Packed weight(const Word* w, int64_t k, int64_t p, int64_t j) {
 }
 
 template <class T, class... Rest>
-void multiply(int64_t m, int64_t n, int64_t k, Packed a, Packed b, Rest... rest) {
-  product<slices_of<T>, slices_of<T>, T>(m, n, steps_of(k), a, b, rest...);
+void multiply(int64_t m, int64_t n, int64_t k, Packed a, Packed b, Rest&&... rest) {
+  product<slices_of<T>, slices_of<T>>(m, n, steps_of(k), a, b, rest...);
 }
 
 /// A pair of registers: 32 elements of a row, or the first n.
@@ -90,45 +89,117 @@ NORMA_INLINE void write_for_later(Bf16Bits* p, int64_t n, const F* x) {
   _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)round_side_by_side(x[0], x[1]));
 }
 
-/// body(rows, i) for rows three by three, so that the arithmetic units always find work, then one by one.
-template <class Body>
-NORMA_INLINE void by_rows(int64_t rows, Body&& body) {
-  int64_t i = 0;
-  for (; i + 3 <= rows; i += 3) body(std::integral_constant<int, 3>{}, i);
-  for (; i < rows; ++i) body(std::integral_constant<int, 1>{}, i);
+/// The slices of a pair, as one line of a square.
+template <class T>
+NORMA_INLINE void put_pair(F lower, F upper, Word* line) {
+  U cut[slices_of<T>];
+  slice<slices_of<T>>({lower, upper}, cut);
+#pragma GCC unroll 3
+  for (int s = 0; s < slices_of<T>; ++s) store_words(line + s * slice_words, cut[s]);
 }
 
-/// A strip of n <= 32 columns: x += bias, pre = x, x = gelu(x).
-template <class T>
-void activate(int64_t rows, int64_t n, const float* bias, Rows<T> pre, float* strip) {
-  F shift[2] = {};
-  if (bias) read(bias, n, shift);
-  by_rows(rows, [&](auto count, int64_t i) {
-    F x[2 * count];
-    each<2 * count>([&](int v) { x[v] = load(strip + i * side + v * width) + shift[v % 2]; });
-    if (pre.data) each<count>([&](int r) { write_for_later(pre.data + (i + r) * pre.row, n, x + 2 * r); });
-    gelu(x);
-    each<2 * count>([&](int v) { store(strip + i * side + v * width, x[v]); });
-  });
-}
+/// A strip whose sums are whole, taken further beside a product of tiles. A unit of work are two rows, 16 apart, since such rows share words.
+template <class Unit>
+class StripAside {
+ public:
+  explicit StripAside(const Unit& unit) : unit_(unit) {}
+  /// Begins a strip of so many rows, an even share of which is done in each of `turns` steps.
+  void begin(const typename Unit::Strip& strip, int64_t turns) {
+    unit_.strip = strip, next_ = 0, units_ = steps_of(strip.rows) * tile_side, share_ = (units_ + turns - 1) / turns;
+  }
+  NORMA_INLINE void step() { advance(least(units_, next_ + share_)); }
+  void finish() { advance(units_); }
+  Unit& unit() { return unit_; }
 
-/// A strip: gradient *= gelu'(pre), hidden = gelu(pre), sums += the columns' sums unless null.
+ private:
+  NORMA_INLINE void advance(int64_t stop) {
+    for (; next_ < stop; ++next_) unit_(next_ / tile_side * side + next_ % tile_side);
+  }
+  Unit unit_;
+  int64_t next_ = 0, units_ = 0, share_ = 0;
+};
+
+/// x += bias, pre = x, x = gelu(x), and that as left operand.
 template <class T>
-void differentiate(int64_t rows, int64_t n, Rows<const T> pre, float* gradient, float* hidden, float* sums) {
-  F total[2] = {};
-  by_rows(rows, [&](auto count, int64_t i) {
-    F x[2 * count], slope[2 * count];
-    each<count>([&](int r) { read(pre.data + (i + r) * pre.row, n, x + 2 * r); });
-    gelu_with_grad(x, slope);
-    each<2 * count>([&](int v) {
-      const int64_t at = i * side + v * width;
-      const F g = load(gradient + at) * slope[v];
-      store(gradient + at, g), store(hidden + at, x[v]);
-      total[v % 2] += g;
+struct Activate {
+  struct Strip {
+    int64_t rows, columns;
+    const float* sums;
+    const float* bias;  // null: none
+    Rows<T> pre;        // null: not wanted
+    Packed to;          // from its first line and element on
+  } strip{};
+
+  NORMA_INLINE void operator()(int64_t i) const {
+    const int64_t n = strip.columns;
+    F x[4] = {};
+    const auto row = [&](int r) { return i + r * tile_side; };
+    const auto there = [&](int r) { return row(r) < strip.rows; };
+    each<2>([&](int r) {
+      if (there(r)) read(strip.sums + row(r) * side, n, x + 2 * r);
     });
-  });
-  if (sums) each<2>([&](int v) { store(sums + v * width, load(sums + v * width) + total[v]); });
-}
+    if (strip.bias) {
+      F shift[2];
+      read(strip.bias, n, shift);
+      each<4>([&](int v) { x[v] += shift[v % 2]; });
+    }
+    if (strip.pre.data)
+      each<2>([&](int r) {
+        if (there(r)) write_for_later(strip.pre.data + row(r) * strip.pre.row, n, x + 2 * r);
+      });
+    gelu(x);
+    each<2>([&](int r) {
+      const F none{};
+      Word* line = const_cast<Word*>(strip.to.words) + i / side * strip.to.tile + r * square + i % side * tile_side;
+      there(r) ? put_pair<T>(x[2 * r], x[2 * r + 1], line) : put_pair<T>(none, none, line);
+    });
+  }
+};
+
+/// dpre = dhidden gelu'(pre), as both operands, and gelu(pre) as a right one.
+template <class T>
+struct Differentiate {
+  struct Strip {
+    int64_t rows, columns;
+    const float* sums;  // dhidden
+    Rows<const T> pre;
+    float* column_sums;                    // of dpre, added to; null: not wanted
+    Packed dpre;                           // null: not wanted
+    Word *dpre_of_dw, *hidden_of_dw;       // tiles of 32 columns
+  } strip{};
+
+  NORMA_INLINE void operator()(int64_t i) const {
+    const int64_t n = strip.columns;
+    F x[4] = {}, slope[4], g[4] = {};
+    each<2>([&](int r) {
+      const int64_t row = i + r * tile_side;
+      if (row >= strip.rows) return;
+      read(strip.pre.data + row * strip.pre.row, n, x + 2 * r);
+      read(strip.sums + row * side, n, g + 2 * r);
+    });
+    gelu_with_grad(x, slope);
+    each<4>([&](int v) { g[v] *= slope[v]; });
+    const int64_t line = i % side * tile_side;
+    if (strip.dpre.words)
+      each<2>([&](int r) {
+        put_pair<T>(g[2 * r], g[2 * r + 1], const_cast<Word*>(strip.dpre.words) + i / side * strip.dpre.tile + r * square + line);
+      });
+    const int64_t step = i / step_k * step_words<T>;
+    each<2>([&](int v) {
+      put_pair<T>(g[v], g[v + 2], strip.dpre_of_dw + step + v * square + line);
+      put_pair<T>(x[v], x[v + 2], strip.hidden_of_dw + step + v * square + line);
+      if (strip.column_sums) store(strip.column_sums + v * width, load(strip.column_sums + v * width) + (g[v] + g[v + 2]));
+    });
+  }
+};
+
+/// A strip aside, and what the next one reads asked for.
+template <class T>
+struct StripAndAsking {
+  StripAside<Differentiate<T>>& strip;
+  Asking<T> asking;
+  NORMA_INLINE void step() { strip.step(), asking.step(); }
+};
 
 /// sums[j] += the sum of x[., j] over the rows, for n columns.
 template <class T>
@@ -165,10 +236,10 @@ template <class T>
 struct MlpWork {
   Left<T> x, hidden;
   int64_t ld;
-  float *sums, *strip;
+  float *sums, *strips[2];
   MlpWork(const MlpSizes& s, Work& work)
       : x(work, s.rows, s.in), hidden(work, s.rows, s.chunk), ld(apart(s.out)), sums(work.take<float>(whole(s.rows) * ld)),
-        strip(work.take<float>(strip_rows * side)) {}
+        strips{work.take<float>(strip_rows * side), work.take<float>(strip_rows * side)} {}
 };
 
 template <class T>
@@ -176,22 +247,25 @@ void mlp(const MlpBlock<T>& b) {
   const MlpSizes& s = b.sizes;
   Work work(b.work);
   const MlpWork<T> w(s, work);
+  StripAside<Activate<T>> aside({});
   enter_tiles();
   w.x.put(0, 0, s.rows, s.in, Source<T>{b.x.data, b.x.row, 1});
   for (int64_t h0 = 0; h0 < s.hidden; h0 += s.chunk) {
     const int64_t chunk = least(s.chunk, s.hidden - h0);
+    int current = 0;
     for (int64_t h = h0; h < h0 + chunk; h += side) {
       const int64_t columns = least(side, s.hidden - h);
-      for (int64_t i = 0; i < s.rows; i += strip_rows) {
+      for (int64_t i = 0; i < s.rows; i += strip_rows, current = 1 - current) {
         const int64_t rows = least(strip_rows, s.rows - i);
-        multiply<T>(rows, columns, s.in, w.x.from(i, 0), weight<T>(b.w1, s.in, 0, h), w.strip, side, false);
-        activate<T>(rows, columns, b.b1 ? b.b1 + h : nullptr, {b.pre.data ? b.pre.data + i * b.pre.row + h : nullptr, b.pre.row}, w.strip);
-        w.hidden.put(i, h - h0, rows, columns, Source<float>{w.strip, side, 1, true});
+        float* sums = w.strips[current];
+        multiply<T>(rows, columns, s.in, w.x.from(i, 0), weight<T>(b.w1, s.in, 0, h), sums, side, false, aside);
+        aside.finish();
+        const Rows<T> pre{b.pre.data ? b.pre.data + i * b.pre.row + h : nullptr, b.pre.row};
+        aside.begin({rows, columns, sums, b.b1 ? b.b1 + h : nullptr, pre, w.hidden.from(i, h - h0)}, turns(strip_rows, side, steps_of(s.in)));
       }
     }
-    const bool last = h0 + chunk == s.hidden;
-    multiply<T>(s.rows, s.out, chunk, w.hidden.all(), weight<T>(b.w2, s.hidden, h0, 0), w.sums, w.ld, h0 > 0,
-                last ? b.residual : Rows<const T>{});
+    aside.finish();
+    multiply<T>(s.rows, s.out, chunk, w.hidden.all(), weight<T>(b.w2, s.hidden, h0, 0), w.sums, w.ld, h0 > 0);
   }
   leave_tiles();
   finish<T>(s.rows, s.out, w.sums, w.ld, b.b2, b.residual, b.y);
@@ -204,11 +278,11 @@ struct MlpBackwardWork {
   Left<T> dpre;                       // of a chunk, [rows, chunk], for dX
   Right<T> dpre_of_dw, hidden_of_dw;  // of a chunk, [rows, chunk], for dW1^T and dW2
   int64_t ld;
-  float *dx, *gradient, *hidden;  // the latter two: strips
+  float *dx, *strips[2];
   MlpBackwardWork(const MlpSizes& s, Work& work)
       : dy(work, s.rows, s.out), dyt(work, s.out, s.rows), xt(work, s.in, s.rows), dpre(work, s.rows, s.chunk),
         dpre_of_dw(work, s.chunk, s.rows), hidden_of_dw(work, s.chunk, s.rows), ld(apart(s.in)), dx(work.take<float>(whole(s.rows) * ld)),
-        gradient(work.take<float>(strip_rows * side)), hidden(work.take<float>(strip_rows * side)) {}
+        strips{work.take<float>(strip_rows * side), work.take<float>(strip_rows * side)} {}
 };
 
 template <class T>
@@ -221,20 +295,24 @@ void mlp_backward(const MlpBackwardBlock<T>& b) {
   w.dyt.put(0, 0, s.out, s.rows, Source<T>{b.dy.data, 1, b.dy.row, true});
   w.xt.put(0, 0, s.in, s.rows, Source<T>{b.x.data, 1, b.x.row});
   if (b.db2) add_columns<T>(s.rows, s.out, b.dy, b.db2);
+  StripAside<Differentiate<T>> aside({});
   for (int64_t h0 = 0; h0 < s.hidden; h0 += s.chunk) {
     const int64_t chunk = least(s.chunk, s.hidden - h0);
+    int current = 0;
     for (int64_t h = h0; h < h0 + chunk; h += side) {
       const int64_t columns = least(side, s.hidden - h), j = h - h0;
-      for (int64_t i = 0; i < s.rows; i += strip_rows) {
-        const int64_t rows = least(strip_rows, s.rows - i);
+      for (int64_t i = 0; i < s.rows; i += strip_rows, current = 1 - current) {
+        const int64_t rows = least(strip_rows, s.rows - i), all_turns = turns(rows, side, steps_of(s.out));
+        float* sums = w.strips[current];
         const Rows<const T> pre{b.pre.data + i * b.pre.row + h, b.pre.row};
-        multiply<T>(rows, columns, s.out, w.dy.from(i, 0), weight<T>(b.w2, s.out, 0, h), w.gradient, side, false, pre);
-        differentiate<T>(rows, columns, pre, w.gradient, w.hidden, b.db1 ? b.db1 + h : nullptr);
-        if (b.dx.data) w.dpre.put(i, j, rows, columns, Source<float>{w.gradient, side, 1, true});
-        w.dpre_of_dw.put(j, i, columns, rows, Source<float>{w.gradient, 1, side, true});
-        w.hidden_of_dw.put(j, i, columns, rows, Source<float>{w.hidden, 1, side, true});
+        StripAndAsking<T> both{aside, {{pre.data, nullptr, pre.row, 0, true}, rows, all_turns}};
+        multiply<T>(rows, columns, s.out, w.dy.from(i, 0), weight<T>(b.w2, s.out, 0, h), sums, side, false, both);
+        aside.finish();
+        aside.begin({rows, columns, sums, pre, b.db1 ? b.db1 + h : nullptr, b.dx.data ? w.dpre.from(i, j) : Packed{},
+                     w.dpre_of_dw.at(j, i), w.hidden_of_dw.at(j, i)}, turns(strip_rows, side, steps_of(s.out)));
       }
     }
+    aside.finish();
     if (b.dx.data) multiply<T>(s.rows, s.in, chunk, w.dpre.all(), weight<T>(b.w1, s.hidden, h0, 0), w.dx, w.ld, h0 > 0);
     multiply<T>(s.in, chunk, s.rows, w.xt.all(), w.dpre_of_dw.all(), b.dw1t.data + h0, b.dw1t.row, b.add);
     multiply<T>(s.out, chunk, s.rows, w.dyt.all(), w.hidden_of_dw.all(), b.dw2.data + h0, b.dw2.row, b.add);

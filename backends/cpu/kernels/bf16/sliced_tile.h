@@ -15,11 +15,25 @@ struct Sums {
   int64_t ld;
 };
 
+/// What a product does beside its tiles, a step of k at a time: nothing.
+struct NothingAside {
+  NORMA_INLINE void step() {}
+};
+/// Asks for rows that are read or written soon, an even share of them a step.
+template <class T>
+struct Asking {
+  Wanted<T, side> wanted;
+  int64_t rows, share, asked = 0;
+  Asking(const Wanted<T, side>& what, int64_t count, int64_t steps) : wanted(what), rows(count), share((count + steps - 1) / steps) {}
+  NORMA_INLINE void step() {
+    for (const int64_t stop = least(rows, asked + share); asked < stop; ++asked) wanted.turn(asked);
+  }
+};
+
 /// to = A B (+ from unless null), A in `left` slices and B in `right`: three and three, or no more than two and one of the other. Up to 32
 /// rows and columns, of which `low` leaves out the rows from 16 on, and `narrow` the columns. Whole squares are read and written.
-template <int left, int right, bool low, bool narrow, class T = float>
-void tile(int64_t steps, const Word* a, const Word* b, Sums<const float> from, Sums<float> to, int64_t rows,
-          const Wanted<T, side>* wanted) {
+template <int left, int right, bool low, bool narrow, class Aside>
+void tile(int64_t steps, const Word* a, const Word* b, Sums<const float> from, Sums<float> to, Aside& aside) {
   static_assert((left == 3 && right == 3) || left + right <= 3);
   // The numbers of tiles are part of the instructions: 0..3 are sums, 4 and 5 rows of a slice of A, 6 and 7 columns of one of B.
   constexpr int line = tile_side * sizeof(Word);
@@ -47,11 +61,8 @@ void tile(int64_t steps, const Word* a, const Word* b, Sums<const float> from, S
   if (!narrow) _tile_dpbf16ps(1, 4, 7);     \
   if (!low) _tile_dpbf16ps(2, 5, 6);        \
   if (!low && !narrow) _tile_dpbf16ps(3, 5, 7)
-  int64_t asked = 0;
-  const int64_t share = wanted ? (rows + steps - 1) / steps : 0;
   for (int64_t s = 0; s < steps; ++s, a += left * slice_words, b += right * slice_words) {
-    if (wanted)
-      for (const int64_t stop = least(rows, asked + share); asked < stop; ++asked) wanted->turn(asked);
+    aside.step();
     // Neighbours share an operand; columns are read again from the first-level cache, rows once, past it.
     if constexpr (left == 3) {
       NORMA_ROWS(2);
@@ -106,30 +117,35 @@ struct Packed {
   int64_t tile;
 };
 
-/// to[m, n] = A B (+ to where `add`), written in whole squares of 16 by 16. Meanwhile the m by n elements of `soon` are asked for, unless
-/// there are none.
-template <int left, int right, class T = float>
-void product(int64_t m, int64_t n, int64_t steps, Packed a, Packed b, float* to, int64_t ld, bool add, Rows<const T> soon = {}) {
+/// How often a product asks what is beside it.
+NORMA_INLINE int64_t turns(int64_t m, int64_t n, int64_t steps) { return (m + side - 1) / side * ((n + side - 1) / side) * steps; }
+
+/// to[m, n] = A B (+ to where `add`), written in whole squares of 16 by 16.
+template <int left, int right, class Aside>
+void product(int64_t m, int64_t n, int64_t steps, Packed a, Packed b, float* to, int64_t ld, bool add, Aside& aside) {
   const int64_t most = piece_steps<left, right>(steps);
   for (int64_t j = 0; j < n; j += side) {
     int64_t from = 0;
     do {
       const int64_t count = least(most, steps - from);
       const Word* columns = b.words + j / side * b.tile + from * right * slice_words;
-      const bool asks = soon.data && from + count >= steps;
       for (int64_t i = 0; i < m; i += side) {
         const Word* rows = a.words + i / side * a.tile + from * left * slice_words;
         const Sums<float> result{to + i * ld + j, ld};
         const Sums<const float> before{add || from > 0 ? result.data : nullptr, ld};
         const bool low = m - i <= tile_side, narrow = n - j <= tile_side;
-        const auto f = low ? narrow ? tile<left, right, true, true, T> : tile<left, right, true, false, T>
-                           : narrow ? tile<left, right, false, true, T> : tile<left, right, false, false, T>;
-        const Wanted<T, side> wanted{asks ? soon.data + i * soon.row + j : nullptr, nullptr, soon.row, 0, true};
-        f(count, rows, columns, before, result, least(side, m - i), asks ? &wanted : nullptr);
+        const auto f = low ? narrow ? tile<left, right, true, true, Aside> : tile<left, right, true, false, Aside>
+                           : narrow ? tile<left, right, false, true, Aside> : tile<left, right, false, false, Aside>;
+        f(count, rows, columns, before, result, aside);
       }
       from += count;
     } while (from < steps);
   }
+}
+template <int left, int right>
+void product(int64_t m, int64_t n, int64_t steps, Packed a, Packed b, float* to, int64_t ld, bool add) {
+  NothingAside nothing;
+  product<left, right>(m, n, steps, a, b, to, ld, add, nothing);
 }
 
 }  // namespace
