@@ -64,11 +64,17 @@ struct Plan {
   int64_t tasks() const { return rows * columns * slices; }
 };
 
-/// Rows of a block: some passes of a panel of B through the first-level cache; slices are quick to multiply, so that more rows have to share
-/// what a panel costs on its way from farther caches.
+/// Rows that a panel of B passes by: some passes of it through the first-level cache; slices are quick to multiply, so that more rows have to
+/// share what a panel costs on its way from farther caches.
 template <class T>
-int64_t block_rows(const GemmTable<T>& t, int64_t k) {
+int64_t rows_of_panel(const GemmTable<T>& t, int64_t k) {
   return t.sliced ? std::clamp<int64_t>(131072 / std::max<int64_t>(1, std::min<int64_t>(k, 384)), 96, 384) / 96 * 96 : 96 / t.mr * t.mr;
+}
+/// Rows of a block: fewer, where the second-level cache holds all of B, so that most are packed beside the products of those before.
+template <class T>
+int64_t block_rows(const GemmTable<T>& t, const Plan& plan, int64_t n, int64_t k) {
+  const bool near = !plan.share_b || n * t.packed(k) * static_cast<int64_t>(sizeof(T)) <= int64_t{1} << 20;
+  return t.packs_ahead() && near ? 96 : rows_of_panel(t, k);
 }
 
 template <class T>
@@ -90,7 +96,7 @@ Plan make_plan(const GemmTable<T>& t, int64_t m, int64_t n, int64_t k) {
     p.slices = std::clamp<int64_t>(ceil_div(want, p.rows * p.columns), 1, k / 256);
     return p;
   }
-  p.rows = ceil_div(m, block_rows(t, k));
+  p.rows = ceil_div(m, rows_of_panel(t, k));
   if (p.rows > 8) p.rows = ceil_div(p.rows, 8) * 8;  // even shares for 2, 4 and 8 threads
   // Every task packs its rows of A, so that slices want few and large ones.
   const int64_t enough = t.sliced ? std::clamp<int64_t>(4 * threads(), 8, 16) : 16;
@@ -197,56 +203,54 @@ class Run {
 
   void compute(const Region& r, T* c, int64_t ldc, bool accumulate, const Epilogue<T>* epilogue, T* row_sums) {
     if (r.i0 == r.i1 || r.j0 == r.j1) return;
-    Epilogue<T> here;
-    if (epilogue) here = shifted(*epilogue, r.i0, r.j0);
+    Epilogue<T> here_epilogue;
+    if (epilogue) here_epilogue = shifted(*epilogue, r.i0, r.j0);
     if (r.j0 > 0) row_sums = nullptr;
     if (row_sums) std::fill(row_sums + r.i0, row_sums + r.i1, T{0});
     if (provider_ == GemmProvider::openblas && library(r, c, ldc, accumulate, row_sums)) {
-      if (epilogue) t_.finish(r.i1 - r.i0, r.j1 - r.j0, c, ldc, c, ldc, false, &here);
+      if (epilogue) t_.finish(r.i1 - r.i0, r.j1 - r.j0, c, ldc, c, ldc, false, &here_epilogue);
       return;
     }
-    const int64_t n = r.j1 - r.j0, count = pieces(r.k1 - r.k0);
-    for (int64_t piece = 0; piece < count; ++piece) {
+    const int64_t n = r.j1 - r.j0, count = pieces(r.k1 - r.k0), blocks = ceil_div(r.i1 - r.i0, most_rows_);
+    // Where blocks pack the rows of the next one, these lie in two rooms in turn.
+    const int64_t room = t_.packed(std::min(r.k1 - r.k0, plan_.k_piece + t_.k_unit)) * ceil_div(most_rows_, t_.mr) * t_.mr;
+    T* rooms = t_.packs_ahead() ? scratch<T>(slot_a, std::max<int64_t>(1, 2 * room)) : nullptr;
+    const auto step = [&](int64_t s) {  // rows of A, pieces of k outside
+      Upcoming<T> x;
+      const int64_t piece = s / blocks, i = r.i0 + s % blocks * most_rows_;
       const int64_t k0 = r.k0 + cut(r.k1 - r.k0, t_.k_unit, count, piece);
-      const int64_t k = r.k0 + cut(r.k1 - r.k0, t_.k_unit, count, piece + 1) - k0;
-      const T* panels;
+      x.a = at(x_.a, i, k0), x.m = std::min(most_rows_, r.i1 - i), x.k = r.k0 + cut(r.k1 - r.k0, t_.k_unit, count, piece + 1) - k0;
+      x.tiles = rooms ? rooms + s % 2 * room : nullptr;
+      x.row_sums = row_sums ? row_sums + i : nullptr;
+      return x;
+    };
+    const T* panels = nullptr;
+    for (int64_t s = 0; s < count * blocks; ++s) {
+      const Upcoming<T> here = step(s);
+      const int64_t piece = s / blocks, i = s % blocks * most_rows_, k0 = cut(r.k1 - r.k0, t_.k_unit, count, piece) + r.k0;
       if (shared_) {
-        panels = shared_ + t_.packed(k0) * ceil_div(x_.n, t_.nr) * t_.nr + r.j0 * t_.packed(k);
-      } else {
-        T* mine = scratch<T>(slot_b, std::max<int64_t>(1, t_.packed(k)) * ceil_div(n, t_.nr) * t_.nr);
-        t_.pack_b(k, n, at(x_.b, k0, r.j0), x_.gelu_b, mine);
+        panels = shared_ + t_.packed(k0) * ceil_div(x_.n, t_.nr) * t_.nr + r.j0 * t_.packed(here.k);
+      } else if (i == 0) {
+        T* mine = scratch<T>(slot_b, std::max<int64_t>(1, t_.packed(here.k)) * ceil_div(n, t_.nr) * t_.nr);
+        t_.pack_b(here.k, n, at(x_.b, k0, r.j0), x_.gelu_b, mine);
         panels = mine;
       }
       const bool last = piece + 1 == count;
-      for (int64_t i = r.i0; i < r.i1; i += most_rows_) {
-        const int64_t m = std::min(most_rows_, r.i1 - i);
-        const Tiles<T> tiles = tiles_of(at(x_.a, i, k0), m, k, row_sums ? row_sums + i : nullptr);
-        Epilogue<T> rows;
-        if (epilogue && last) rows = shifted(here, i - r.i0, 0);
-        t_.block(m, n, k, tiles, panels, c + (i - r.i0) * ldc, ldc, accumulate || piece > 0,
-                 epilogue && last ? &rows : nullptr, after(r, i + m, k0, k));
-      }
+      Epilogue<T> rows;
+      if (epilogue && last) rows = shifted(here_epilogue, i, 0);
+      const Tiles<T> tiles = rooms && s > 0 ? packed_tiles(here) : tiles_of(here);
+      t_.block(here.m, n, here.k, tiles, panels, c + i * ldc, ldc, accumulate || piece > 0, epilogue && last ? &rows : nullptr,
+               s + 1 < count * blocks ? step(s + 1) : Upcoming<T>{});
     }
   }
 
-  /// The rows of A from i on that the next block reads.
-  Upcoming after(const Region& r, int64_t i, int64_t k0, int64_t k) const {
-    constexpr int64_t size = sizeof(T);
-    const int64_t m = std::min(most_rows_, r.i1 - i);
-    if (m <= 0) return {};
-    const Matrix<const T> a = at(x_.a, i, k0);
-    const auto* data = reinterpret_cast<const char*>(a.data);
-    if (a.col == 1) return {data, m, ceil_div(k * size, 64), a.row * size};
-    if (a.row == 1) return {data, k, ceil_div(m * size, 64), a.col * size};
-    return {};
-  }
-
+  Tiles<T> packed_tiles(const Upcoming<T>& x) const { return {x.tiles, t_.mr * t_.packed(x.k), 1, t_.mr}; }
   /// Rows of A are read where they lie if they are dense; otherwise they are packed.
-  Tiles<T> tiles_of(Matrix<const T> a, int64_t m, int64_t k, T* row_sums) {
-    if (a.col == 1 && !row_sums && !t_.sliced) return {a.data, t_.mr * a.row, a.row, 1};
-    T* tiles = scratch<T>(slot_a, std::max<int64_t>(1, t_.packed(k)) * ceil_div(m, t_.mr) * t_.mr);
-    t_.pack_a(m, k, a, tiles, row_sums);
-    return {tiles, t_.mr * t_.packed(k), 1, t_.mr};
+  Tiles<T> tiles_of(Upcoming<T> x) {
+    if (x.a.col == 1 && !x.row_sums && !t_.sliced) return {x.a.data, t_.mr * x.a.row, x.a.row, 1};
+    if (!x.tiles) x.tiles = scratch<T>(slot_a, std::max<int64_t>(1, t_.packed(x.k)) * ceil_div(x.m, t_.mr) * t_.mr);
+    t_.pack_a(x.m, x.k, x.a, x.tiles, x.row_sums);
+    return packed_tiles(x);
   }
 
   bool library(const Region& r, T* c, int64_t ldc, bool accumulate, T* row_sums) {
@@ -264,15 +268,15 @@ class Run {
     }
     if (row_sums)
       for (int64_t k0 = 0; k0 < k; k0 += plan_.k_piece)
-        tiles_of(at(a, 0, k0), m, std::min(plan_.k_piece, k - k0), row_sums + r.i0);
+        tiles_of({at(a, 0, k0), m, std::min(plan_.k_piece, k - k0), nullptr, row_sums + r.i0});
     return true;
   }
 
   const Product<T> x_;
   const GemmProvider provider_ = chosen_provider;
   const GemmTable<T>& t_ = table<T>(provider_, x_.m, x_.n, x_.k);
-  const int64_t most_rows_ = block_rows(t_, x_.k);
   const Plan plan_;
+  const int64_t most_rows_ = block_rows(t_, plan_, x_.n, x_.k);
   const bool parallel_;
   const T* shared_ = nullptr;
 };

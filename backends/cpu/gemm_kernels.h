@@ -22,10 +22,14 @@ struct Tiles {
   std::int64_t tile, row, col;
 };
 
-/// Memory that is read next: `runs` stretches of `lines` cache lines each, `stride` bytes apart. A block asks for it while it computes.
+/// The rows of A that come next, m by k of them. While a block computes, it asks for them, or, where there is room for their tiles, packs them as
+/// pack_a does.
+template <class T>
 struct Upcoming {
-  const char* data = nullptr;
-  std::int64_t runs = 0, lines = 0, stride = 0;
+  Matrix<const T> a{};
+  std::int64_t m = 0, k = 0;
+  T* tiles = nullptr;
+  T* row_sums = nullptr;
 };
 
 template <class T>
@@ -36,6 +40,8 @@ struct GemmTable {
   /// How k elements of a column of B, or of a row of A, are packed: as k, or as three halves of each (kernels/bf16/slices.h), padded with
   /// zeros to whole units. Then A is packed always.
   bool sliced;
+  /// Whether `block` packs what comes next.
+  bool packs_ahead() const { return sliced; }
   std::int64_t packed(std::int64_t k) const { return sliced ? (k + k_unit - 1) / k_unit * k_unit * 3 / 2 : k; }
 
   /// B[k, n] -> panels of nr columns, each packed(k) * nr elements, [k][nr] unless sliced, the last one padded with zeros; through gelu
@@ -45,7 +51,7 @@ struct GemmTable {
   void (*pack_a)(std::int64_t m, std::int64_t k, Matrix<const T> a, T* tiles, T* row_sums);
   /// C[m, n] = A B (+ C when accumulate), then the epilogue (null: none), whose pointers stand at element (0, 0) of C.
   void (*block)(std::int64_t m, std::int64_t n, std::int64_t k, Tiles<T> a, const T* panels, T* c, std::int64_t ldc,
-                bool accumulate, const Epilogue<T>* epilogue, const Upcoming& upcoming);
+                bool accumulate, const Epilogue<T>* epilogue, const Upcoming<T>& upcoming);
   /// The epilogue alone: c = epilogue(sum (+ c when accumulate)); `sum` may be c itself.
   void (*finish)(std::int64_t m, std::int64_t n, const T* sum, std::int64_t ld_sum, T* c, std::int64_t ldc,
                  bool accumulate, const Epilogue<T>* epilogue);

@@ -181,8 +181,8 @@ bool run(const MlpBackward& a) {
   const Index rows = as_rows(a.x)->rows, in = a.w1.shape()[1], hidden = a.w1.shape()[0], out = a.w2.shape()[0];
   if (!worth_it<T>(rows, in, hidden, out)) return false;
   constexpr bool bf16 = sizeof(T) == sizeof(Bf16Bits);
-  const Index chunk = chunk_of(in, hidden, out, bf16 ? 192 : 64);
-  const MlpSizes sizes = fitted({bf16 ? 288 : 192, in, hidden, out, chunk}, t->mlp_backward_work, t->packed(in + out) * chunk * 4);
+  const Index chunk = chunk_of(in, hidden, out, bf16 ? 128 : 96);
+  const MlpSizes sizes = fitted({192, in, hidden, out, chunk}, t->mlp_backward_work, t->packed(in + out) * chunk * 4);
   Word* w1 = scratch<Word>(slot_weights, t->packed(hidden) * round_up(in) + t->packed(out) * round_up(hidden));
   Word* w2 = pack(*t, hidden, in, matrix(a.w1), w1);
   pack(*t, out, hidden, matrix(a.w2), w2);

@@ -162,26 +162,33 @@ TileFunction<T> narrow_tile(int64_t width, std::integer_sequence<int, vectors...
 /// in the first-level cache. In every tile, its beginning and its end would each leave the arithmetic units waiting.
 constexpr int64_t strip_rows = 96 / tile_rows * tile_rows;
 
-/// Walks over what comes next, a few lines at a time.
+/// Asks for the rows of A that come next, a few lines at a time, where they are dense in one direction.
 class Prefetcher {
  public:
-  Prefetcher(const Upcoming& what, int64_t turns) : what_(what), share_((what.runs * what.lines + turns - 1) / turns) {}
+  template <class T>
+  Prefetcher(const Upcoming<T>& next, int64_t turns) : data_(reinterpret_cast<const char*>(next.a.data)) {
+    constexpr int64_t size = sizeof(T);
+    if (next.a.col == 1)
+      runs_ = next.m, lines_ = (next.k * size + 63) / 64, stride_ = next.a.row * size;
+    else if (next.a.row == 1)
+      runs_ = next.k, lines_ = (next.m * size + 63) / 64, stride_ = next.a.col * size;
+    share_ = (runs_ * lines_ + turns - 1) / turns;
+  }
   NORMA_INLINE void turn() {
-    for (int64_t i = share_; i > 0 && run_ < what_.runs; --i) {
-      __builtin_prefetch(what_.data + run_ * what_.stride + line_ * 64, 0, 2);
-      if (++line_ == what_.lines) line_ = 0, ++run_;
+    for (int64_t i = share_; i > 0 && run_ < runs_; --i) {
+      __builtin_prefetch(data_ + run_ * stride_ + line_ * 64, 0, 2);
+      if (++line_ == lines_) line_ = 0, ++run_;
     }
   }
 
  private:
-  const Upcoming what_;
-  const int64_t share_;
-  int64_t run_ = 0, line_ = 0;
+  const char* data_;
+  int64_t runs_ = 0, lines_ = 0, stride_ = 0, share_ = 0, run_ = 0, line_ = 0;
 };
 
 template <class T>
 void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, const T* panels, T* c, int64_t ldc, bool accumulate,
-           const Epilogue<T>* e, const Upcoming& upcoming) {
+           const Epilogue<T>* e, const Upcoming<T>& upcoming) {
   constexpr int nr = tile_columns<T>;
   Prefetcher next(upcoming, (m + tile_rows - 1) / tile_rows * ((n + nr - 1) / nr));
   alignas(64) T sums[strip_rows * nr];

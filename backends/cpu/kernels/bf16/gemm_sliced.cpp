@@ -28,6 +28,72 @@ void pack_a(int64_t m, int64_t k, Matrix<const float> a, float* tiles, float* ro
   }
 }
 
+/// Packs the rows of A that come next beside a product: a square at a time, asked for some turns before.
+class PackingAside {
+ public:
+  PackingAside(const Upcoming<float>& next, int64_t turns)
+      : next_(next), x_{next.a.data, next.a.row, next.a.col}, steps_(steps_of(next.k)), turns_(turns), ahead_(turns / 8) {
+    if (!next.tiles) return;
+    if (x_.along != 1 && x_.across != 1) {  // elements apart in both directions: not worth it
+      pack_a(next.m, next.k, next.a, next.tiles, next.row_sums);
+      return;
+    }
+    squares_ = steps_of(next.m) * steps_ * 2;
+  }
+  NORMA_INLINE void step() {
+    ++turn_;
+    while (asked_ < squares_ && asked_ * turns_ < (turn_ + ahead_) * squares_) ask(asked_++);
+    while (packed_ < squares_ && (packed_ * turns_ + ahead_ * squares_) < turn_ * squares_) pack_one(packed_++);
+  }
+  void finish() {
+    while (packed_ < squares_) pack_one(packed_++);
+    if (squares_ && next_.row_sums)
+      for (int64_t i = 0; i < next_.m; i += side) add_lines(least(side, next_.m - i), next_.k, x_.at(i, 0), next_.row_sums + i);
+  }
+
+ private:
+  struct Place {
+    int64_t line, p, lines, depth;
+  };
+  NORMA_INLINE Place place(int64_t s) const {
+    const int64_t line = s / (2 * steps_) * side + s % 2 * tile_side, p = s % (2 * steps_) / 2 * step_k;
+    return {line, p, next_.m - line, next_.k - p};
+  }
+  NORMA_INLINE void ask(int64_t s) const {
+    const Place at = place(s);
+    const Source<float> x = x_.at(at.line, at.p);
+    if (x.along == 1) {
+#pragma GCC unroll 4
+      for (int64_t i = 0; i < tile_side; ++i) {
+        __builtin_prefetch(x.data + i * x.across);
+        __builtin_prefetch(x.data + i * x.across + tile_side);
+      }
+    } else {
+#pragma GCC unroll 4
+      for (int64_t i = 0; i < step_k; ++i) __builtin_prefetch(x.data + i * x.along);
+    }
+  }
+  NORMA_INLINE void pack_one(int64_t s) const {
+    const Place at = place(s);
+    Word* out = words(next_.tiles) + s / (2 * steps_) * (steps_ * step_words) + s % (2 * steps_) / 2 * step_words + s % 2 * square;
+    const Source<float> x = x_.at(at.line, at.p);
+    if (at.lines >= tile_side && at.depth >= step_k)
+      pack_square<3, false, true>(x, tile_side, step_k, AsTheyAre{}, out);
+    else
+      pack_square<3, false, false>(x, at.lines, at.depth, AsTheyAre{}, out);
+  }
+
+  const Upcoming<float>& next_;
+  const Source<float> x_;
+  const int64_t steps_, turns_, ahead_;
+  int64_t squares_ = 0, turn_ = 0, asked_ = 0, packed_ = 0;
+};
+struct PackingAndAsking {
+  PackingAside& packing;
+  Asking<float> asking;
+  NORMA_INLINE void step() { packing.step(), asking.step(); }
+};
+
 constexpr int64_t strip_rows = 96;
 
 void finish(int64_t m, int64_t n, const float* sum, int64_t ld_sum, float* c, int64_t ldc, bool accumulate, const Epilogue<float>* e) {
@@ -38,9 +104,10 @@ void combine(int64_t count, int64_t size, const float* parts, int64_t step, floa
 }
 
 void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, const float* panels, float* c, int64_t ldc, bool accumulate,
-           const Epilogue<float>* e, const Upcoming&) {
+           const Epilogue<float>* e, const Upcoming<float>& upcoming) {
   const int64_t steps = steps_of(k), most = piece_steps<3, 3>(steps);
   alignas(64) float sums[strip_rows * side];
+  PackingAside packing(upcoming, turns(m, n, steps));
   enter_tiles();
   for (int64_t j = 0; j < n; j += side) {
     const Word* panel = words(panels) + j / side * (steps * step_words);
@@ -60,13 +127,12 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, const float* panels,
           const Sums<const float> before = from > 0 ? Sums<const float>{strip.data, side} : Sums<const float>{direct && accumulate ? result.data : nullptr, ldc};
           const bool low = height - i <= tile_side;
           if (last) {
-            Asking<float> asking({to + i * ldc, other ? other + i * e->ld : nullptr, ldc, e ? e->ld : 0, true}, least(side, height - i), count);
-            (low ? tile<3, 3, true, false, Asking<float>> : tile<3, 3, false, false, Asking<float>>)(count, rows, panel + from * step_words, before,
-                                                                                               direct ? result : strip, asking);
+            PackingAndAsking both{packing, {{to + i * ldc, other ? other + i * e->ld : nullptr, ldc, e ? e->ld : 0, true}, least(side, height - i), count}};
+            (low ? tile<3, 3, true, false, PackingAndAsking> : tile<3, 3, false, false, PackingAndAsking>)(
+                count, rows, panel + from * step_words, before, direct ? result : strip, both);
           } else {
-            NothingAside nothing;
-            (low ? tile<3, 3, true, false, NothingAside> : tile<3, 3, false, false, NothingAside>)(count, rows, panel + from * step_words, before,
-                                                                                               strip, nothing);
+            (low ? tile<3, 3, true, false, PackingAside> : tile<3, 3, false, false, PackingAside>)(count, rows, panel + from * step_words, before,
+                                                                                               strip, packing);
           }
         }
         from += count;
@@ -78,6 +144,7 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, const float* panels,
     }
   }
   leave_tiles();
+  packing.finish();
   if (e && e->pre) end_stream();
 }
 

@@ -102,33 +102,35 @@ NORMA_INLINE __mmask16 first(int64_t n) { return static_cast<__mmask16>(n >= wid
 NORMA_INLINE F load_first(const float* p, int64_t n) { return (F)_mm512_maskz_loadu_ps(first(n), p); }
 NORMA_INLINE F load_first(const Bf16Bits* p, int64_t n) { return widen((H)_mm256_maskz_loadu_epi16(first(n), p)); }
 
-/// A step of a tile: up to 32 lines by up to 32 elements of k, zero where there are none. Words of k lie along the lines of a square of A
-/// and across those of B.
+/// Half a step of a tile: up to 16 lines by up to 32 elements of k, zero where there are none. Words of k lie along the lines of a square of
+/// A and across those of B.
 template <int slices, bool of_b, bool whole, class T, class Map>
-NORMA_INLINE void pack_step(Source<T> x, int64_t lines, int64_t depth, Map map, Word* out) {
+NORMA_INLINE void pack_square(Source<T> x, int64_t lines, int64_t depth, Map map, Word* out) {
   const auto pair = [&](const T* lower, const T* upper, int64_t n_lower, int64_t n_upper) {
     F both[2] = {whole ? load(lower) : load_first(lower, n_lower), whole ? load(upper) : load_first(upper, n_upper)};
     map(both);
     return Pair{both[0], both[1]};
   };
-  for (int h = 0; h < 2; ++h, out += square) {
-    const Source<T> from = x.at(h * tile_side, 0);
-    const int64_t left = lines - h * tile_side;
-    if (x.along == 1)
-      slice_square<slices, of_b>(
-          [&](int i) {
-            const T* p = from.data + i * x.across;
-            return pair(p, p + tile_side, i < left ? depth : 0, i < left ? depth - tile_side : 0);
-          },
-          out);
-    else
-      slice_square<slices, !of_b>(
-          [&](int i) {
-            const T* p = from.data + i * x.along;
-            return pair(p, p + tile_side * x.along, i < depth ? left : 0, i + tile_side < depth ? left : 0);
-          },
-          out);
-  }
+  if (x.along == 1)
+    slice_square<slices, of_b>(
+        [&](int i) {
+          const T* p = x.data + i * x.across;
+          return pair(p, p + tile_side, i < lines ? depth : 0, i < lines ? depth - tile_side : 0);
+        },
+        out);
+  else
+    slice_square<slices, !of_b>(
+        [&](int i) {
+          const T* p = x.data + i * x.along;
+          return pair(p, p + tile_side * x.along, i < depth ? lines : 0, i + tile_side < depth ? lines : 0);
+        },
+        out);
+}
+/// A whole step.
+template <int slices, bool of_b, bool whole, class T, class Map>
+NORMA_INLINE void pack_step(Source<T> x, int64_t lines, int64_t depth, Map map, Word* out) {
+  for (int h = 0; h < 2; ++h)
+    pack_square<slices, of_b, whole>(x.at(h * tile_side, 0), lines - h * tile_side, depth, map, out + h * square);
 }
 
 /// Asks for a step that is packed later.
