@@ -60,6 +60,8 @@ struct Plan {
   int64_t rows = 1, columns = 1, slices = 1;
   bool share_b = true;
   int64_t k_piece = 1;  // k advances in pieces of at most this many
+  int64_t block_rows = 1;
+  bool packs_ahead = false;  // the rows of the next block, while one computes
 
   int64_t tasks() const { return rows * columns * slices; }
 };
@@ -70,13 +72,6 @@ template <class T>
 int64_t rows_of_panel(const GemmTable<T>& t, int64_t k) {
   return t.sliced ? std::clamp<int64_t>(131072 / std::max<int64_t>(1, std::min<int64_t>(k, 384)), 96, 384) / 96 * 96 : 96 / t.mr * t.mr;
 }
-/// Rows of a block: fewer, where the second-level cache holds all of B, so that most are packed beside the products of those before.
-template <class T>
-int64_t block_rows(const GemmTable<T>& t, const Plan& plan, int64_t n, int64_t k) {
-  const bool near = !plan.share_b || n * t.packed(k) * static_cast<int64_t>(sizeof(T)) <= int64_t{1} << 20;
-  return t.packs_ahead() && near ? 96 : rows_of_panel(t, k);
-}
-
 template <class T>
 Plan make_plan(const GemmTable<T>& t, int64_t m, int64_t n, int64_t k) {
   constexpr int64_t size = sizeof(T);
@@ -84,8 +79,10 @@ Plan make_plan(const GemmTable<T>& t, int64_t m, int64_t n, int64_t k) {
   // A panel of B stays in the first-level cache while rows pass by, if it is narrow enough for that; the sliced blocks walk through k
   // in pieces of their own.
   p.k_piece = t.sliced ? 384 : std::clamp<int64_t>(24 * 1024 / (t.nr * size), 256, 384);
+  p.block_rows = rows_of_panel(t, k);
   const int64_t work = m * n * k;
   if (work <= int64_t{1} << 17) return p;
+  const auto pack_ahead = [&] { p.packs_ahead = t.packs_ahead(), p.block_rows = t.packs_ahead() ? 96 : p.block_rows; };
   const int64_t most = std::max<int64_t>(1, work >> 18);  // a task is worth some microseconds
   if (k >= 1024 && m < 2048 && k >= 2 * std::max(m, n)) {
     p.share_b = false;
@@ -94,9 +91,11 @@ Plan make_plan(const GemmTable<T>& t, int64_t m, int64_t n, int64_t k) {
     p.columns = ceil_div(n, 384);
     const int64_t want = std::min<int64_t>(8, most);
     p.slices = std::clamp<int64_t>(ceil_div(want, p.rows * p.columns), 1, k / 256);
+    pack_ahead();
     return p;
   }
-  p.rows = ceil_div(m, rows_of_panel(t, k));
+  p.rows = ceil_div(m, p.block_rows);
+  if (n * t.packed(k) * size <= int64_t{1} << 20) pack_ahead();  // B stays in the second-level cache beside two blocks of rows
   if (p.rows > 8) p.rows = ceil_div(p.rows, 8) * 8;  // even shares for 2, 4 and 8 threads
   // Every task packs its rows of A, so that slices want few and large ones.
   const int64_t enough = t.sliced ? std::clamp<int64_t>(4 * threads(), 8, 16) : 16;
@@ -211,15 +210,15 @@ class Run {
       if (epilogue) t_.finish(r.i1 - r.i0, r.j1 - r.j0, c, ldc, c, ldc, false, &here_epilogue);
       return;
     }
-    const int64_t n = r.j1 - r.j0, count = pieces(r.k1 - r.k0), blocks = ceil_div(r.i1 - r.i0, most_rows_);
-    // Where blocks pack the rows of the next one, these lie in two rooms in turn.
-    const int64_t room = t_.packed(std::min(r.k1 - r.k0, plan_.k_piece + t_.k_unit)) * ceil_div(most_rows_, t_.mr) * t_.mr;
-    T* rooms = t_.packs_ahead() ? scratch<T>(slot_a, std::max<int64_t>(1, 2 * room)) : nullptr;
+    const int64_t n = r.j1 - r.j0, count = pieces(r.k1 - r.k0), blocks = ceil_div(r.i1 - r.i0, plan_.block_rows);
+    // Rows that are packed ahead lie in two rooms in turn.
+    const int64_t room = t_.packed(std::min(r.k1 - r.k0, plan_.k_piece + t_.k_unit)) * ceil_div(plan_.block_rows, t_.mr) * t_.mr;
+    T* rooms = plan_.packs_ahead ? scratch<T>(slot_a, std::max<int64_t>(1, 2 * room)) : nullptr;
     const auto step = [&](int64_t s) {  // rows of A, pieces of k outside
       Upcoming<T> x;
-      const int64_t piece = s / blocks, i = r.i0 + s % blocks * most_rows_;
+      const int64_t piece = s / blocks, i = r.i0 + s % blocks * plan_.block_rows;
       const int64_t k0 = r.k0 + cut(r.k1 - r.k0, t_.k_unit, count, piece);
-      x.a = at(x_.a, i, k0), x.m = std::min(most_rows_, r.i1 - i), x.k = r.k0 + cut(r.k1 - r.k0, t_.k_unit, count, piece + 1) - k0;
+      x.a = at(x_.a, i, k0), x.m = std::min(plan_.block_rows, r.i1 - i), x.k = r.k0 + cut(r.k1 - r.k0, t_.k_unit, count, piece + 1) - k0;
       x.tiles = rooms ? rooms + s % 2 * room : nullptr;
       x.row_sums = row_sums ? row_sums + i : nullptr;
       return x;
@@ -227,7 +226,7 @@ class Run {
     const T* panels = nullptr;
     for (int64_t s = 0; s < count * blocks; ++s) {
       const Upcoming<T> here = step(s);
-      const int64_t piece = s / blocks, i = s % blocks * most_rows_, k0 = cut(r.k1 - r.k0, t_.k_unit, count, piece) + r.k0;
+      const int64_t piece = s / blocks, i = s % blocks * plan_.block_rows, k0 = cut(r.k1 - r.k0, t_.k_unit, count, piece) + r.k0;
       if (shared_) {
         panels = shared_ + t_.packed(k0) * ceil_div(x_.n, t_.nr) * t_.nr + r.j0 * t_.packed(here.k);
       } else if (i == 0) {
@@ -276,7 +275,6 @@ class Run {
   const GemmProvider provider_ = chosen_provider;
   const GemmTable<T>& t_ = table<T>(provider_, x_.m, x_.n, x_.k);
   const Plan plan_;
-  const int64_t most_rows_ = block_rows(t_, plan_, x_.n, x_.k);
   const bool parallel_;
   const T* shared_ = nullptr;
 };
