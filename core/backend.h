@@ -63,14 +63,14 @@ struct LinearBackward {
   const View* dbias = nullptr;
 };
 
-/// Y = gelu(X W1^T + b1) W2^T + b2 (+ residual) with X [..., in], W1 [hidden, in], W2 [out, hidden]. (a): x, y, residual, pre.
+/// An MLP: Y = gelu(X W1^T + b1) W2^T + b2 (+ residual). (a): x, y, residual, pre.
 struct Mlp {
-  View x, w1, w2, y;
+  View x, w1, w2, y;                        // [..., in], [hidden, in], [out, hidden], [..., out]
   const View *b1 = nullptr, *b2 = nullptr;  // [hidden], [out]
   const View* residual = nullptr;           // shape of y, added last
   const View* pre = nullptr;                // [..., hidden]: receives X W1^T + b1
 };
-/// Its gradients, each where its pointer is set. (a): dy, x, pre, dx.
+/// The gradients of its weights, and those of X and its biases where their pointers are set. (a): dy, x, pre, dx.
 struct MlpBackward {
   View dy, x, pre, w1, w2;
   View dw1, dw2;

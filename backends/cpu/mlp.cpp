@@ -4,8 +4,8 @@
 
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/gemm.h"
-#include "backends/cpu/mlp_kernels.h"
 #include "backends/cpu/matrix_rows.h"
+#include "backends/cpu/mlp_kernels.h"
 #include "backends/cpu/parallel.h"
 #include "backends/cpu/vector_kernels.h"
 
@@ -40,10 +40,11 @@ Index chunk_of(Index in, Index hidden, Index out, Index most) {
 }
 
 /// Whether one pass is better than two layers: where these are wide, too few rows fit beside their weights; where they are narrow or few, tiles
-/// are not filled.
+/// are not filled; and each slice of rows has its own sums of the weights' gradients.
 template <class T>
 bool worth_it(Index rows, Index in, Index hidden, Index out) {
-  return rows >= 8 * unit && std::min({in, hidden, out}) >= unit && (in + out) * static_cast<Index>(sizeof(T)) <= 2048;
+  const bool fits = (in + out) * static_cast<Index>(sizeof(T)) <= 2048 && hidden <= 8 * std::max(in, out);
+  return fits && rows >= 8 * unit && std::min({in, hidden, out}) >= unit;
 }
 
 /// With as many rows as the cache holds beside the weights of a chunk.

@@ -35,20 +35,27 @@ int64_t whole(int64_t n) { return steps_of(n) * side; }
 /// Between rows of sums: an odd number of cache lines.
 int64_t apart(int64_t n) { return (n + 15) / 16 * 16 + ((n + 15) / 16 % 2 ? 0 : 16); }
 
-/// Packed lines, in tiles of 32, that come and go: known by line and element of k, both multiples of 32. Of A when `left`, else of B.
+/// Where lines are packed, in tiles of 32, `tile` words apart.
+struct Room {
+  Word* words = nullptr;
+  int64_t tile = 0;
+};
+
+/// Packed lines that come and go: known by line and element of k, both multiples of 32. Of A when `left`, else of B.
 template <class T, bool left>
 struct Operand {
   Word* words;
   int64_t tile;
   Operand(Work& work, int64_t lines, int64_t k) : tile(steps_of(k) * step_words<T>) { words = work.take<Word>(steps_of(lines) * tile); }
 
-  Word* at(int64_t line, int64_t k) const { return words + line / side * tile + k / step_k * step_words<T>; }
-  Packed from(int64_t line, int64_t k) const { return {at(line, k), tile}; }
+  /// What comes from there on: to be packed, or packed.
+  Room at(int64_t line, int64_t k) const { return {words + line / side * tile + k / step_k * step_words<T>, tile}; }
+  Packed from(int64_t line, int64_t k) const { return {at(line, k).words, tile}; }
   Packed all() const { return {words, tile}; }
   /// Packs from there on.
   template <class From>
   void put(int64_t line, int64_t k, int64_t lines, int64_t depth, Source<From> x) const {
-    pack<slices_of<T>, !left>(lines, depth, x, AsTheyAre{}, at(line, k), tile);
+    pack<slices_of<T>, !left>(lines, depth, x, AsTheyAre{}, at(line, k).words, tile);
   }
 };
 template <class T> using Left = Operand<T, true>;
@@ -109,7 +116,6 @@ class StripAside {
   }
   NORMA_INLINE void step() { advance(least(units_, next_ + share_)); }
   void finish() { advance(units_); }
-  Unit& unit() { return unit_; }
 
  private:
   NORMA_INLINE void advance(int64_t stop) {
@@ -127,7 +133,7 @@ struct Activate {
     const float* sums;
     const float* bias;  // null: none
     Rows<T> pre;        // null: not wanted
-    Packed to;          // from its first line and element on
+    Room to;            // from its first line and element on
   } strip{};
 
   NORMA_INLINE void operator()(int64_t i) const {
@@ -150,7 +156,7 @@ struct Activate {
     gelu(x);
     each<2>([&](int r) {
       const F none{};
-      Word* line = const_cast<Word*>(strip.to.words) + i / side * strip.to.tile + r * square + i % side * tile_side;
+      Word* line = strip.to.words + i / side * strip.to.tile + r * square + i % side * tile_side;
       there(r) ? put_pair<T>(x[2 * r], x[2 * r + 1], line) : put_pair<T>(none, none, line);
     });
   }
@@ -163,9 +169,9 @@ struct Differentiate {
     int64_t rows, columns;
     const float* sums;  // dhidden
     Rows<const T> pre;
-    float* column_sums;                    // of dpre, added to; null: not wanted
-    Packed dpre;                           // null: not wanted
-    Word *dpre_of_dw, *hidden_of_dw;       // tiles of 32 columns
+    float* column_sums;               // of dpre, added to; null: not wanted
+    Room dpre;                        // null: not wanted
+    Word *dpre_of_dw, *hidden_of_dw;  // tiles of 32 columns
   } strip{};
 
   NORMA_INLINE void operator()(int64_t i) const {
@@ -182,7 +188,7 @@ struct Differentiate {
     const int64_t line = i % side * tile_side;
     if (strip.dpre.words)
       each<2>([&](int r) {
-        put_pair<T>(g[2 * r], g[2 * r + 1], const_cast<Word*>(strip.dpre.words) + i / side * strip.dpre.tile + r * square + line);
+        put_pair<T>(g[2 * r], g[2 * r + 1], strip.dpre.words + i / side * strip.dpre.tile + r * square + line);
       });
     const int64_t step = i / step_k * step_words<T>;
     each<2>([&](int v) {
@@ -261,7 +267,7 @@ void mlp(const MlpBlock<T>& b) {
         multiply<T>(rows, columns, s.in, w.x.from(i, 0), weight<T>(b.w1, s.in, 0, h), sums, side, false, aside);
         aside.finish();
         const Rows<T> pre{b.pre.data ? b.pre.data + i * b.pre.row + h : nullptr, b.pre.row};
-        aside.begin({rows, columns, sums, b.b1 ? b.b1 + h : nullptr, pre, w.hidden.from(i, h - h0)}, turns(strip_rows, side, steps_of(s.in)));
+        aside.begin({rows, columns, sums, b.b1 ? b.b1 + h : nullptr, pre, w.hidden.at(i, h - h0)}, turns(strip_rows, side, steps_of(s.in)));
       }
     }
     aside.finish();
@@ -308,8 +314,8 @@ void mlp_backward(const MlpBackwardBlock<T>& b) {
         StripAndAsking<T> both{aside, {{pre.data, nullptr, pre.row, 0, true}, rows, all_turns}};
         multiply<T>(rows, columns, s.out, w.dy.from(i, 0), weight<T>(b.w2, s.out, 0, h), sums, side, false, both);
         aside.finish();
-        aside.begin({rows, columns, sums, pre, b.db1 ? b.db1 + h : nullptr, b.dx.data ? w.dpre.from(i, j) : Packed{},
-                     w.dpre_of_dw.at(j, i), w.hidden_of_dw.at(j, i)}, turns(strip_rows, side, steps_of(s.out)));
+        aside.begin({rows, columns, sums, pre, b.db1 ? b.db1 + h : nullptr, b.dx.data ? w.dpre.at(i, j) : Room{},
+                     w.dpre_of_dw.at(j, i).words, w.hidden_of_dw.at(j, i).words}, turns(strip_rows, side, steps_of(s.out)));
       }
     }
     aside.finish();
