@@ -81,6 +81,8 @@ int main(int argc, char** argv) {
       fmt::print("usage: norma_bench_mlp [flags]\n{}", o.help());
       return 0;
     }
+    for (const auto& [name, value] : {std::pair{"rows", s.rows}, {"width", s.width}, {"layers", s.layers}, {"threads", s.threads}, {"rounds", s.rounds}})
+      if (value < 1) fail("--{}: {} is not possible; give 1 or more", name, value);
     if (s.hidden == 0) s.hidden = 4 * s.width;
     cpu::set_threads(static_cast<int>(s.threads));
     if (s.dtype != "f32" && s.dtype != "bf16") fail("--dtype: \"{}\" is not possible; there are f32, bf16", s.dtype);

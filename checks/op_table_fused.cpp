@@ -104,6 +104,8 @@ void add_linears(OpCases& cases) {
       [](In x) { return mlp(x[0], x[1], {}, x[2], {}, x[0]); });
   add("mlp", "33x24x96", {real({33, 24}), real({96, 24}), real({96}), real({24, 96}), real({24}), real({33, 24})},
       residual, true);
+  add("mlp", "2x150x40x72", {real({2, 150, 40}), real({72, 40}), real({72}), real({33, 72}), real({33}), real({2, 150, 33})},
+      residual, true);
 }
 
 void add_losses(OpCases& cases) {
