@@ -72,6 +72,7 @@ template <class T>
 int64_t rows_of_panel(const GemmTable<T>& t, int64_t k) {
   return t.sliced ? std::clamp<int64_t>(131072 / std::max<int64_t>(1, std::min<int64_t>(k, 384)), 96, 384) / 96 * 96 : 96 / t.mr * t.mr;
 }
+
 template <class T>
 Plan make_plan(const GemmTable<T>& t, int64_t m, int64_t n, int64_t k) {
   constexpr int64_t size = sizeof(T);
