@@ -83,7 +83,9 @@ Plan make_plan(const GemmTable<T>& t, int64_t m, int64_t n, int64_t k) {
   p.block_rows = rows_of_panel(t, k);
   const int64_t work = m * n * k;
   if (work <= int64_t{1} << 17) return p;
-  const auto pack_ahead = [&] { p.packs_ahead = t.packs_ahead(), p.block_rows = t.packs_ahead() ? 96 : p.block_rows; };
+  const auto pack_ahead = [&] {
+    if (t.sliced) p.packs_ahead = true, p.block_rows = 96;
+  };
   const int64_t most = std::max<int64_t>(1, work >> 18);  // a task is worth some microseconds
   if (k >= 1024 && m < 2048 && k >= 2 * std::max(m, n)) {
     p.share_b = false;
@@ -215,11 +217,11 @@ class Run {
     // Rows that are packed ahead lie in two rooms in turn.
     const int64_t room = t_.packed(std::min(r.k1 - r.k0, plan_.k_piece + t_.k_unit)) * ceil_div(plan_.block_rows, t_.mr) * t_.mr;
     T* rooms = plan_.packs_ahead ? scratch<T>(slot_a, std::max<int64_t>(1, 2 * room)) : nullptr;
+    const auto k_begin = [&](int64_t piece) { return r.k0 + cut(r.k1 - r.k0, t_.k_unit, count, piece); };
     const auto step = [&](int64_t s) {  // rows of A, pieces of k outside
       Upcoming<T> x;
-      const int64_t piece = s / blocks, i = r.i0 + s % blocks * plan_.block_rows;
-      const int64_t k0 = r.k0 + cut(r.k1 - r.k0, t_.k_unit, count, piece);
-      x.a = at(x_.a, i, k0), x.m = std::min(plan_.block_rows, r.i1 - i), x.k = r.k0 + cut(r.k1 - r.k0, t_.k_unit, count, piece + 1) - k0;
+      const int64_t piece = s / blocks, i = r.i0 + s % blocks * plan_.block_rows, k0 = k_begin(piece);
+      x.a = at(x_.a, i, k0), x.m = std::min(plan_.block_rows, r.i1 - i), x.k = k_begin(piece + 1) - k0;
       x.tiles = rooms ? rooms + s % 2 * room : nullptr;
       x.row_sums = row_sums ? row_sums + i : nullptr;
       return x;
@@ -227,7 +229,7 @@ class Run {
     const T* panels = nullptr;
     for (int64_t s = 0; s < count * blocks; ++s) {
       const Upcoming<T> here = step(s);
-      const int64_t piece = s / blocks, i = s % blocks * plan_.block_rows, k0 = cut(r.k1 - r.k0, t_.k_unit, count, piece) + r.k0;
+      const int64_t piece = s / blocks, i = s % blocks * plan_.block_rows, k0 = k_begin(piece);
       if (shared_) {
         panels = shared_ + t_.packed(k0) * ceil_div(x_.n, t_.nr) * t_.nr + r.j0 * t_.packed(here.k);
       } else if (i == 0) {

@@ -40,8 +40,6 @@ struct GemmTable {
   /// How k elements of a column of B, or of a row of A, are packed: as k, or as three halves of each (kernels/bf16/slices.h), padded with
   /// zeros to whole units. Then A is packed always.
   bool sliced;
-  /// Whether `block` packs what comes next.
-  bool packs_ahead() const { return sliced; }
   std::int64_t packed(std::int64_t k) const { return sliced ? (k + k_unit - 1) / k_unit * k_unit * 3 / 2 : k; }
 
   /// B[k, n] -> panels of nr columns, each packed(k) * nr elements, [k][nr] unless sliced, the last one padded with zeros; through gelu

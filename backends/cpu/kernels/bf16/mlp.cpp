@@ -238,6 +238,16 @@ void finish(int64_t rows, int64_t n, const float* sums, int64_t ld, const float*
     }
 }
 
+/// body(first row, rows, first hidden element, elements, sums) for the strips of a chunk in turn; two rooms for sums, so that one strip is computed
+/// while the one before is taken further.
+template <class Body>
+void each_strip(const MlpSizes& s, int64_t h0, int64_t chunk, float* const (&strips)[2], Body&& body) {
+  int current = 0;
+  for (int64_t h = h0; h < h0 + chunk; h += side)
+    for (int64_t i = 0; i < s.rows; i += strip_rows, current = 1 - current)
+      body(i, least(strip_rows, s.rows - i), h, least(side, s.hidden - h), strips[current]);
+}
+
 template <class T>
 struct MlpWork {
   Left<T> x, hidden;
@@ -258,18 +268,12 @@ void mlp(const MlpBlock<T>& b) {
   w.x.put(0, 0, s.rows, s.in, Source<T>{b.x.data, b.x.row, 1});
   for (int64_t h0 = 0; h0 < s.hidden; h0 += s.chunk) {
     const int64_t chunk = least(s.chunk, s.hidden - h0);
-    int current = 0;
-    for (int64_t h = h0; h < h0 + chunk; h += side) {
-      const int64_t columns = least(side, s.hidden - h);
-      for (int64_t i = 0; i < s.rows; i += strip_rows, current = 1 - current) {
-        const int64_t rows = least(strip_rows, s.rows - i);
-        float* sums = w.strips[current];
-        multiply<T>(rows, columns, s.in, w.x.from(i, 0), weight<T>(b.w1, s.in, 0, h), sums, side, false, aside);
-        aside.finish();
-        const Rows<T> pre{b.pre.data ? b.pre.data + i * b.pre.row + h : nullptr, b.pre.row};
-        aside.begin({rows, columns, sums, b.b1 ? b.b1 + h : nullptr, pre, w.hidden.at(i, h - h0)}, turns(strip_rows, side, steps_of(s.in)));
-      }
-    }
+    each_strip(s, h0, chunk, w.strips, [&](int64_t i, int64_t rows, int64_t h, int64_t columns, float* sums) {
+      multiply<T>(rows, columns, s.in, w.x.from(i, 0), weight<T>(b.w1, s.in, 0, h), sums, side, false, aside);
+      aside.finish();
+      const Rows<T> pre{b.pre.data ? b.pre.data + i * b.pre.row + h : nullptr, b.pre.row};
+      aside.begin({rows, columns, sums, b.b1 ? b.b1 + h : nullptr, pre, w.hidden.at(i, h - h0)}, turns(strip_rows, side, steps_of(s.in)));
+    });
     aside.finish();
     multiply<T>(s.rows, s.out, chunk, w.hidden.all(), weight<T>(b.w2, s.hidden, h0, 0), w.sums, w.ld, h0 > 0);
   }
@@ -304,20 +308,16 @@ void mlp_backward(const MlpBackwardBlock<T>& b) {
   StripAside<Differentiate<T>> aside({});
   for (int64_t h0 = 0; h0 < s.hidden; h0 += s.chunk) {
     const int64_t chunk = least(s.chunk, s.hidden - h0);
-    int current = 0;
-    for (int64_t h = h0; h < h0 + chunk; h += side) {
-      const int64_t columns = least(side, s.hidden - h), j = h - h0;
-      for (int64_t i = 0; i < s.rows; i += strip_rows, current = 1 - current) {
-        const int64_t rows = least(strip_rows, s.rows - i), all_turns = turns(rows, side, steps_of(s.out));
-        float* sums = w.strips[current];
-        const Rows<const T> pre{b.pre.data + i * b.pre.row + h, b.pre.row};
-        StripAndAsking<T> both{aside, {{pre.data, nullptr, pre.row, 0, true}, rows, all_turns}};
-        multiply<T>(rows, columns, s.out, w.dy.from(i, 0), weight<T>(b.w2, s.out, 0, h), sums, side, false, both);
-        aside.finish();
-        aside.begin({rows, columns, sums, pre, b.db1 ? b.db1 + h : nullptr, b.dx.data ? w.dpre.at(i, j) : Room{},
-                     w.dpre_of_dw.at(j, i).words, w.hidden_of_dw.at(j, i).words}, turns(strip_rows, side, steps_of(s.out)));
-      }
-    }
+    each_strip(s, h0, chunk, w.strips, [&](int64_t i, int64_t rows, int64_t h, int64_t columns, float* sums) {
+      const int64_t j = h - h0;
+      const Rows<const T> pre{b.pre.data + i * b.pre.row + h, b.pre.row};
+      StripAndAsking<T> both{aside, {{pre.data, nullptr, pre.row, 0, true}, rows, turns(rows, side, steps_of(s.out))}};
+      multiply<T>(rows, columns, s.out, w.dy.from(i, 0), weight<T>(b.w2, s.out, 0, h), sums, side, false, both);
+      aside.finish();
+      aside.begin({rows, columns, sums, pre, b.db1 ? b.db1 + h : nullptr, b.dx.data ? w.dpre.at(i, j) : Room{}, w.dpre_of_dw.at(j, i).words,
+                   w.hidden_of_dw.at(j, i).words},
+                  turns(strip_rows, side, steps_of(s.out)));
+    });
     aside.finish();
     if (b.dx.data) multiply<T>(s.rows, s.in, chunk, w.dpre.all(), weight<T>(b.w1, s.hidden, h0, 0), w.dx, w.ld, h0 > 0);
     multiply<T>(s.in, chunk, s.rows, w.xt.all(), w.dpre_of_dw.all(), b.dw1t.data + h0, b.dw1t.row, b.add);
