@@ -4,6 +4,7 @@
 
 #include "backends/cpu/attention_kernels.h"
 #include "backends/cpu/kernels/attention_tiles.h"
+#include "backends/cpu/kernels/pieces.h"
 #include "backends/cpu/kernels/vmath.h"
 
 namespace norma::cpu::NORMA_ISA {
@@ -218,17 +219,6 @@ template <class T>
 NORMA_INLINE void clear(T* x, Int begin, Int end) {
   for (Int j = begin; j < end; j += lanes<T>) store(x + j, Vec<T>{});
 }
-
-/// Hands out pieces of scratch memory, each on a cache line of its own.
-struct Pieces {
-  char* at;
-  template <class P>
-  P* take(Int count) {
-    P* p = reinterpret_cast<P*>(at);
-    at += round_up(count * static_cast<Int>(sizeof(P)), 64);
-    return p;
-  }
-};
 
 }  // namespace
 }  // namespace norma::cpu::NORMA_ISA

@@ -4,6 +4,7 @@
 #include "backends/cpu/mlp_kernels.h"
 
 #include "backends/cpu/kernels/bf16/sliced_tile.h"
+#include "backends/cpu/kernels/pieces.h"
 
 namespace norma::cpu::NORMA_ISA {
 namespace {
@@ -13,23 +14,6 @@ constexpr int64_t strip_rows = 96;
 
 template <class T> constexpr int slices_of = sizeof(T) == sizeof(float) ? 3 : 1;
 template <class T> constexpr int64_t step_words = slices_of<T> * slice_words;
-
-/// Hands out the pieces of a block's work, each on a cache line of its own; counts them where there is no memory.
-class Work {
- public:
-  explicit Work(void* memory) : memory_(static_cast<char*>(memory)) {}
-  template <class P>
-  P* take(int64_t count) {
-    P* p = memory_ ? reinterpret_cast<P*>(memory_ + used_) : nullptr;
-    used_ += (count * static_cast<int64_t>(sizeof(P)) + 63) / 64 * 64;
-    return p;
-  }
-  int64_t used() const { return used_; }
-
- private:
-  char* memory_;
-  int64_t used_ = 0;
-};
 
 int64_t whole(int64_t n) { return steps_of(n) * side; }
 /// Between rows of sums: an odd number of cache lines.
@@ -46,7 +30,7 @@ template <class T, bool left>
 struct Operand {
   Word* words;
   int64_t tile;
-  Operand(Work& work, int64_t lines, int64_t k) : tile(steps_of(k) * step_words<T>) { words = work.take<Word>(steps_of(lines) * tile); }
+  Operand(Pieces& work, int64_t lines, int64_t k) : tile(steps_of(k) * step_words<T>) { words = work.take<Word>(steps_of(lines) * tile); }
 
   /// What comes from there on: to be packed, or packed.
   Room at(int64_t line, int64_t k) const { return {words + line / side * tile + k / step_k * step_words<T>, tile}; }
@@ -253,7 +237,7 @@ struct MlpWork {
   Left<T> x, hidden;
   int64_t ld;
   float *sums, *strips[2];
-  MlpWork(const MlpSizes& s, Work& work)
+  MlpWork(const MlpSizes& s, Pieces& work)
       : x(work, s.rows, s.in), hidden(work, s.rows, s.chunk), ld(apart(s.out)), sums(work.take<float>(whole(s.rows) * ld)),
         strips{work.take<float>(strip_rows * side), work.take<float>(strip_rows * side)} {}
 };
@@ -261,7 +245,7 @@ struct MlpWork {
 template <class T>
 void mlp(const MlpBlock<T>& b) {
   const MlpSizes& s = b.sizes;
-  Work work(b.work);
+  Pieces work(b.work);
   const MlpWork<T> w(s, work);
   StripAside<Activate<T>> aside({});
   enter_tiles();
@@ -289,7 +273,7 @@ struct MlpBackwardWork {
   Right<T> dpre_of_dw, hidden_of_dw;  // of a chunk, [rows, chunk], for dW1^T and dW2
   int64_t ld;
   float *dx, *strips[2];
-  MlpBackwardWork(const MlpSizes& s, Work& work)
+  MlpBackwardWork(const MlpSizes& s, Pieces& work)
       : dy(work, s.rows, s.out), dyt(work, s.out, s.rows), xt(work, s.in, s.rows), dpre(work, s.rows, s.chunk),
         dpre_of_dw(work, s.chunk, s.rows), hidden_of_dw(work, s.chunk, s.rows), ld(apart(s.in)), dx(work.take<float>(whole(s.rows) * ld)),
         strips{work.take<float>(strip_rows * side), work.take<float>(strip_rows * side)} {}
@@ -298,7 +282,7 @@ struct MlpBackwardWork {
 template <class T>
 void mlp_backward(const MlpBackwardBlock<T>& b) {
   const MlpSizes& s = b.sizes;
-  Work work(b.work);
+  Pieces work(b.work);
   const MlpBackwardWork<T> w(s, work);
   enter_tiles();
   w.dy.put(0, 0, s.rows, s.out, Source<T>{b.dy.data, b.dy.row, 1});
@@ -327,10 +311,10 @@ void mlp_backward(const MlpBackwardBlock<T>& b) {
   if (b.dx.data) finish<T>(s.rows, s.in, w.dx, w.ld, nullptr, {}, b.dx);
 }
 
-template <class Pieces>
+template <class Rooms>
 int64_t bytes(const MlpSizes& sizes) {
-  Work count(nullptr);
-  Pieces(sizes, count);
+  Pieces count(nullptr);
+  Rooms(sizes, count);
   return count.used();
 }
 
