@@ -30,7 +30,7 @@ bool dense_rows(const View& x) { return x.shape()[3] == 1 || x.layout.stride(3) 
 
 template <class T>
 T* head_of(const View& x, Index b, Index h) {
-  return x.as<T>() + b * x.layout.stride(0) + h * x.layout.stride(1);
+  return static_cast<T*>(x.data) + b * x.layout.stride(0) + h * x.layout.stride(1);
 }
 
 /// One head of a bf16 tensor as dense rows of floats in this task's scratch: what the f32 kernels read or write in its place.
@@ -82,19 +82,18 @@ bool covered(const Attention& a, std::initializer_list<const View*> tensors) {
   return a.dropout >= 0 && a.dropout < 1;
 }
 
-/// AMX's products, where they are and pay: packing an element of the scores costs as much as some 20 multiply-adds, less of what was bf16.
-template <class Head>
-const TileProducts* tiles_for(const Head& h) {
+/// AMX's products, where they are and pay: packing an element of the scores costs as much as some 20 multiply-adds of f32, less of bf16.
+const TileProducts* tiles_for(const Attention& a, const View& k, const View& v) {
   if (gemm_provider() != GemmProvider::own) return nullptr;
-  if (tiles_everywhere) return NORMA_BF16_KERNELS(tile_products);
-  const Index seen = h.causal ? h.keys / 2 : h.keys, width = h.d + h.e;
-  if (h.from_bf16 ? seen < 96 || width < 32 : seen < 192 || width < 64 || seen * width < 16384) return nullptr;
-  return NORMA_BF16_KERNELS(tile_products);
+  const Index keys = k.shape()[2], seen = a.causal ? keys / 2 : keys, width = k.shape()[3] + v.shape()[3];
+  const bool pays = k.dtype == DType::bf16 ? seen >= 16 && width >= 16 : seen >= 192 && width >= 64 && seen * width >= 16384;
+  return pays || tiles_everywhere ? NORMA_BF16_KERNELS(tile_products) : nullptr;
 }
 
 /// Everything that is the same for all heads.
 template <class T, class Head>
 void describe(const Attention& a, const View& q, const View& k, const View& v, Head& head) {
+  head.tiles = sizeof(T) == 4 ? tiles_for(a, k, v) : nullptr;
   head.q_row = q.layout.stride(2);
   head.k_row = k.layout.stride(2);
   head.v_row = v.layout.stride(2);
@@ -141,21 +140,32 @@ void describe(const Attention& a, const View& q, const View& k, const View& v, H
   head.stream = a.stream.stream;
   head.stats = nullptr;
   head.small = a.small;
-  head.from_bf16 = q.dtype == DType::bf16;
-  head.keys_in_blocks = head.keys > 512 && !head.normalize;
 }
 
 /// The parts that differ between heads.
-template <class T, class Head>
+template <class Stored, class Head>
 void choose(const Attention& a, const View& q, const View& k, const View& v, Index b, Index h, Head& head) {
-  head.q = head_of<T>(q, b, h);
-  head.k = head_of<T>(k, b, h);
-  head.v = head_of<T>(v, b, h);
+  head.q = head_of<Stored>(q, b, h);
+  head.k = head_of<Stored>(k, b, h);
+  head.v = head_of<Stored>(v, b, h);
   head.first_index = static_cast<std::uint64_t>((b * q.shape()[1] + h) * head.rows * head.keys);
   if (a.key_mask) {
     head.key_mask = a.key_mask->as<std::uint8_t>() + b * a.key_mask->layout.stride(0);
     head.key_mask_step = a.key_mask->layout.stride(1);
   }
+}
+
+/// What the head behind (b, h) reads of x.
+RowsAhead rows_ahead(const View& x, Index b, Index h) {
+  const auto size = static_cast<Index>(size_of(x.dtype));
+  if (++h == x.shape()[1]) h = 0, ++b;
+  if (b == x.shape()[0]) return {};
+  return {static_cast<const char*>(x.data) + size * (b * x.layout.stride(0) + h * x.layout.stride(1)), size * x.layout.stride(2),
+          x.shape()[2], (size * x.shape()[3] + 63) / 64};
+}
+template <class Head>
+void look_ahead(std::initializer_list<const View*> tensors, Index b, Index h, Head& head) {
+  for (const View* x : tensors) head.ahead[head.ahead_count++] = rows_ahead(*x, b, h);
 }
 
 /// The statistics of a head from those of its pieces, in their order.
@@ -174,9 +184,15 @@ void merge(const double* pieces, Index count, double* to) {
   }
 }
 
-/// One task on bf16 tensors: what it reads is widened, what it writes is rounded to nearest even.
+template <class Head>
+void run(const AttentionKernel<Head>& kernel, Head& head) {
+  head.work = scratch(work_slot, static_cast<std::size_t>(kernel.work(head)));
+  kernel.run(head);
+}
+
+/// One task on bf16 tensors without tiles: what it reads is widened, what it writes is rounded to nearest even.
 void run_widened(const AttentionForward& a, Index b, Index h, AttentionHeadForward<float>& head,
-                 std::int64_t (*work)(const AttentionHeadForward<float>&), void (*run)(const AttentionHeadForward<float>&)) {
+                 const AttentionKernel<AttentionHeadForward<float>>& kernel) {
   using Wide = WideHead;
   float* next = scratch<float>(wide_slot, Wide::size(a.q) + Wide::size(a.k) + Wide::size(a.v) + Wide::size(a.out));
   const Wide q(a.q, b, h, next), k(a.k, b, h, next), v(a.v, b, h, next), out(a.out, b, h, next);
@@ -186,13 +202,12 @@ void run_widened(const AttentionForward& a, Index b, Index h, AttentionHeadForwa
   head.k = k.read(), head.k_row = k.width();
   head.v = v.read(), head.v_row = v.width();
   head.out = out.room(), head.out_row = out.width();
-  head.work = scratch(work_slot, static_cast<std::size_t>(work(head)));
-  run(head);
+  run(kernel, head);
   out.write(head.row_begin, rows);
 }
 
 void run_widened(const AttentionBackward& a, Index b, Index h, AttentionHeadBackward<float>& head,
-                 std::int64_t (*work)(const AttentionHeadBackward<float>&), void (*run)(const AttentionHeadBackward<float>&)) {
+                 const AttentionKernel<AttentionHeadBackward<float>>& kernel) {
   using Wide = WideHead;
   float* next = scratch<float>(wide_slot, 2 * (Wide::size(a.q) + Wide::size(a.k) + Wide::size(a.v)) + 2 * Wide::size(a.dout));
   const Wide q(a.q, b, h, next), k(a.k, b, h, next), v(a.v, b, h, next), dout(a.dout, b, h, next);
@@ -209,51 +224,46 @@ void run_widened(const AttentionBackward& a, Index b, Index h, AttentionHeadBack
   head.dq = dq.room(), head.dq_row = dq.width();
   head.dk = dk.room(), head.dk_row = dk.width();
   head.dv = dv.room(), head.dv_row = dv.width();
-  head.work = scratch(work_slot, static_cast<std::size_t>(work(head)));
-  run(head);
+  run(kernel, head);
   for (const Wide* x : {&dq, &dk, &dv}) x->write();
 }
 
-template <class T>
-void forward(const AttentionForward& a, std::int64_t (*work)(const AttentionHeadForward<T>&),
-             void (*run)(const AttentionHeadForward<T>&)) {
-  AttentionHeadForward<T> all{};
+template <class T, class Stored>
+void forward(const AttentionForward& a, const AttentionKernel<AttentionHeadForward<T, Stored>>& kernel) {
+  AttentionHeadForward<T, Stored> all{};
   describe<T>(a, a.q, a.k, a.v, all);
-  if constexpr (sizeof(T) == 4) all.tiles = tiles_for(all);
   all.out_row = a.out.layout.stride(2);
   const Index heads = a.q.shape()[1], count = a.q.shape()[0] * heads;
   const Index pieces = pieces_of(all.rows, count);
   double* stats = !a.stats ? nullptr : pieces == 1 ? a.stats->as<double>()
                                                    : scratch<double>(stats_slot, count * pieces * attention_stats);
   parallel_tasks(count * pieces, [&](Index task) {
-    AttentionHeadForward<T> head = all;
+    AttentionHeadForward<T, Stored> head = all;
     const Index index = task / pieces, piece = task % pieces, b = index / heads, h = index % heads;
-    choose<T>(a, a.q, a.k, a.v, b, h, head);
+    choose<Stored>(a, a.q, a.k, a.v, b, h, head);
     head.row_begin = head.rows * piece / pieces;
     head.row_end = head.rows * (piece + 1) / pieces;
-    head.out = head_of<T>(a.out, b, h);
+    head.out = head_of<Stored>(a.out, b, h);
     if (a.row_lse) {
       head.lse = head_of<T>(*a.row_lse, b, h);
       head.lse_step = a.row_lse->layout.stride(2);
     }
     if (stats) head.stats = stats + task * attention_stats;
-    if constexpr (sizeof(T) == 4) {
-      if (a.q.dtype == DType::bf16) return run_widened(a, b, h, head, work, run);
+    if (head.tiles && pieces == 1) look_ahead({&a.q, &a.k, &a.v}, b, h, head);
+    if constexpr (std::is_same_v<Stored, float>) {
+      if (a.q.dtype == DType::bf16) return run_widened(a, b, h, head, kernel);
     }
-    head.work = scratch(work_slot, static_cast<std::size_t>(work(head)));
-    run(head);
+    run(kernel, head);
   });
   if (stats && pieces > 1)
     for (Index i = 0; i < count; ++i)
       merge(stats + i * pieces * attention_stats, pieces, a.stats->as<double>() + i * attention_stats);
 }
 
-template <class T>
-void backward(const AttentionBackward& a, std::int64_t (*work)(const AttentionHeadBackward<T>&),
-              void (*run)(const AttentionHeadBackward<T>&)) {
-  AttentionHeadBackward<T> all{};
+template <class T, class Stored>
+void backward(const AttentionBackward& a, const AttentionKernel<AttentionHeadBackward<T, Stored>>& kernel) {
+  AttentionHeadBackward<T, Stored> all{};
   describe<T>(a, a.q, a.k, a.v, all);
-  if constexpr (sizeof(T) == 4) all.tiles = tiles_for(all);
   all.dout_row = a.dout.layout.stride(2);
   all.dq_row = a.dq.layout.stride(2);
   all.dk_row = a.dk.layout.stride(2);
@@ -262,21 +272,22 @@ void backward(const AttentionBackward& a, std::int64_t (*work)(const AttentionHe
   if (all.phi == Phi::softmax) all.lse_step = a.row_lse.layout.stride(2);
   const Index heads = a.q.shape()[1];
   parallel_tasks(a.q.shape()[0] * heads, [&](Index task) {
-    AttentionHeadBackward<T> head = all;
+    AttentionHeadBackward<T, Stored> head = all;
     const Index b = task / heads, h = task % heads;
-    choose<T>(a, a.q, a.k, a.v, b, h, head);
-    head.dout = head_of<T>(a.dout, b, h);
-    if (all.normalize) head.out = head_of<T>(a.out, b, h);
+    choose<Stored>(a, a.q, a.k, a.v, b, h, head);
+    head.dout = head_of<Stored>(a.dout, b, h);
+    if (all.normalize) head.out = head_of<Stored>(a.out, b, h);
     if (all.phi == Phi::softmax) head.lse = head_of<T>(a.row_lse, b, h);
-    head.dq = head_of<T>(a.dq, b, h);
-    head.dk = head_of<T>(a.dk, b, h);
-    head.dv = head_of<T>(a.dv, b, h);
+    head.dq = head_of<Stored>(a.dq, b, h);
+    head.dk = head_of<Stored>(a.dk, b, h);
+    head.dv = head_of<Stored>(a.dv, b, h);
     if (a.stats) head.stats = a.stats->as<double>() + task * attention_stats;
-    if constexpr (sizeof(T) == 4) {
-      if (a.q.dtype == DType::bf16) return run_widened(a, b, h, head, work, run);
+    if (head.tiles) look_ahead({&a.q, &a.k, &a.v, &a.dout}, b, h, head);
+    if (head.tiles && head.normalize) look_ahead({&a.out}, b, h, head);
+    if constexpr (std::is_same_v<Stored, float>) {
+      if (a.q.dtype == DType::bf16) return run_widened(a, b, h, head, kernel);
     }
-    head.work = scratch(work_slot, static_cast<std::size_t>(work(head)));
-    run(head);
+    run(kernel, head);
   });
 }
 
@@ -294,10 +305,12 @@ bool CpuBackend::attention(const AttentionForward& a) {
     return true;
   }
   const AttentionForwardKernels& kernels = NORMA_KERNELS(attention_forward_kernels);
-  if (wide(a.q.dtype) == DType::f32)
-    forward<float>(a, kernels.work_f32, kernels.f32);
+  if (a.q.dtype == DType::f64)
+    forward(a, kernels.f64);
+  else if (a.q.dtype == DType::bf16 && tiles_for(a, a.k, a.v))
+    forward(a, kernels.bf16);
   else
-    forward<double>(a, kernels.work_f64, kernels.f64);
+    forward(a, kernels.f32);
   return true;
 }
 
@@ -312,10 +325,12 @@ bool CpuBackend::attention_backward(const AttentionBackward& a) {
   if (softmax && (!a.row_lse.data || a.row_lse.dtype != wide(a.q.dtype))) return false;
   if ((softmax || a.scoring.normalize) && (!a.out.data || a.out.dtype != a.q.dtype || !dense_rows(a.out))) return false;
   const AttentionBackwardKernels& kernels = NORMA_KERNELS(attention_backward_kernels);
-  if (wide(a.q.dtype) == DType::f32)
-    backward<float>(a, kernels.work_f32, kernels.f32);
+  if (a.q.dtype == DType::f64)
+    backward(a, kernels.f64);
+  else if (a.q.dtype == DType::bf16 && tiles_for(a, a.k, a.v))
+    backward(a, kernels.bf16);
   else
-    backward<double>(a, kernels.work_f64, kernels.f64);
+    backward(a, kernels.f32);
   return true;
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "backends/cpu/gemm_bf16.h"
 #include "backends/cpu/isa.h"
 
 namespace norma::cpu {
@@ -14,11 +15,15 @@ struct TileProducts;
 enum class Phi : std::int32_t { softmax, power1, power2, power3, power4, polynomial, sigmoid, relu };
 enum class RowScale : std::int32_t { constant, inverse_sqrt_visible, inverse_visible };
 
-/// Strides count elements from one row to the next; the last axis is dense.
+/// Rows that the next task reads, `lines` cache lines each, `row` bytes apart.
+struct RowsAhead {
+  const char* data;
+  std::int64_t row, rows, lines;
+};
+
+/// What is the same whatever the tensors lie in memory as: they are computed with in T.
 template <class T>
 struct AttentionHead {
-  const T *q, *k, *v;
-  std::int64_t q_row, k_row, v_row;
   std::int64_t rows, keys, d, e;
   double scale;  // S = scale q k^T
 
@@ -43,38 +48,47 @@ struct AttentionHead {
   void* work;     // scratch of work_bytes(head), 64-byte aligned
 
   const TileProducts* tiles;  // what multiplies, f32 only; null: the kernels' own products
-  bool from_bf16;             // q, k, v and dout were bf16
-  bool keys_in_blocks;        // forward with tiles: not all keys at once; only where nothing is carried along a row
+  RowsAhead ahead[5];         // to be asked for while this task computes, tiles only
+  int ahead_count;
 };
 
-template <class T>
+/// Stored is what the tensors hold: T, or bf16 where T is float. Strides count elements from one row to the next; the last axis is dense.
+template <class T, class Stored = T>
 struct AttentionHeadForward : AttentionHead<T> {
+  const Stored *q, *k, *v;
+  std::int64_t q_row, k_row, v_row;
   std::int64_t row_begin, row_end;  // the rows to compute
-  T* out;
+  Stored* out;
   std::int64_t out_row;
   T* lse;  // log-sum-exp by row (softmax), or null
   std::int64_t lse_step;
 };
 
-template <class T>
+template <class T, class Stored = T>
 struct AttentionHeadBackward : AttentionHead<T> {
-  const T *out, *dout, *lse;  // out and lse: only where rows are normalised
+  const Stored *q, *k, *v;
+  std::int64_t q_row, k_row, v_row;
+  const Stored *out, *dout;  // out and lse: only where rows are normalised
+  const T* lse;
   std::int64_t out_row, dout_row, lse_step;
-  T *dq, *dk, *dv;
+  Stored *dq, *dk, *dv;
   std::int64_t dq_row, dk_row, dv_row;
 };
 
+template <class Head>
+struct AttentionKernel {
+  std::int64_t (*work)(const Head&);  // bytes of scratch
+  void (*run)(const Head&);
+};
 struct AttentionForwardKernels {
-  std::int64_t (*work_f32)(const AttentionHeadForward<float>&);  // bytes of scratch
-  std::int64_t (*work_f64)(const AttentionHeadForward<double>&);
-  void (*f32)(const AttentionHeadForward<float>&);
-  void (*f64)(const AttentionHeadForward<double>&);
+  AttentionKernel<AttentionHeadForward<float>> f32;
+  AttentionKernel<AttentionHeadForward<double>> f64;
+  AttentionKernel<AttentionHeadForward<float, Bf16Bits>> bf16;  // for heads with `tiles`
 };
 struct AttentionBackwardKernels {
-  std::int64_t (*work_f32)(const AttentionHeadBackward<float>&);
-  std::int64_t (*work_f64)(const AttentionHeadBackward<double>&);
-  void (*f32)(const AttentionHeadBackward<float>&);
-  void (*f64)(const AttentionHeadBackward<double>&);
+  AttentionKernel<AttentionHeadBackward<float>> f32;
+  AttentionKernel<AttentionHeadBackward<double>> f64;
+  AttentionKernel<AttentionHeadBackward<float, Bf16Bits>> bf16;
 };
 NORMA_DECLARE_KERNELS(AttentionForwardKernels, attention_forward_kernels)
 NORMA_DECLARE_KERNELS(AttentionBackwardKernels, attention_backward_kernels)

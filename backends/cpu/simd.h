@@ -52,7 +52,7 @@ template <class T> NORMA_INLINE void store(T* p, Vec<T> v) { std::memcpy(p, &v, 
 template <class T> NORMA_INLINE Vec<T> splat(T x) { return x - Vec<T>{}; }  // x - 0 keeps every bit, -0 too
 
 /// Stores what is not read again soon past the caches, where p is aligned and the machine can; end_stream() before others read it.
-template <class T> NORMA_INLINE void stream(T* p, Vec<T> v) {
+template <class T, class V> NORMA_INLINE void stream(T* p, V v) {
 #if defined(__AVX2__)
   if (reinterpret_cast<std::uintptr_t>(p) % register_bytes == 0) {
 #if defined(__AVX512F__)
@@ -62,7 +62,7 @@ template <class T> NORMA_INLINE void stream(T* p, Vec<T> v) {
 #endif
   }
 #endif
-  store(p, v);
+  std::memcpy(p, &v, sizeof v);
 }
 NORMA_INLINE void end_stream() {
 #if defined(__AVX2__)

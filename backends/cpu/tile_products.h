@@ -1,9 +1,10 @@
 // Small matrix products by AMX on packed operands, for attention: a block of scores or weights is packed once and multiplied where it
-// is needed. Operands are f32 cut in slices of bf16 (kernels/bf16/slices.h). Included by files that are compiled once per instruction set.
+// is needed. Operands are f32 cut in slices of bf16 (kernels/bf16/slices.h), or bf16. Included by files that are compiled once per instruction set.
 #pragma once
 
 #include <cstdint>
 
+#include "backends/cpu/gemm_bf16.h"
 #include "backends/cpu/isa.h"
 
 namespace norma::cpu {
@@ -11,9 +12,14 @@ namespace norma::cpu {
 /// Element (line, p) of an operand lies at data[line * across + p * along], one of which is 1. Lines are rows of a left operand or
 /// columns of a right one; p counts what is summed over.
 struct TileSource {
-  const float* data;
+  const void* data;
+  bool bf16;  // what it points at: bf16, or f32
   std::int64_t across, along;
-  bool near = false;  // in a near cache already
+  bool near;  // in a near cache already
+  TileSource(const float* x, std::int64_t across_, std::int64_t along_, bool near_ = false)
+      : data(x), bf16(false), across(across_), along(along_), near(near_) {}
+  TileSource(const Bf16Bits* x, std::int64_t across_, std::int64_t along_, bool near_ = false)
+      : data(x), bf16(true), across(across_), along(along_), near(near_) {}
 };
 
 /// Packed: 32 lines take `tile` words. Slices: 3 have all of an f32, 2 have 16 bits of it, 1 has all of a bf16.
@@ -30,13 +36,16 @@ struct TileProducts {
   /// Around calls of multiply: sets the tile registers up, which takes as long as some tiles do, and gives them back.
   void (*enter)();
   void (*leave)();
-  /// `lines` by k elements, times factor, padded with zeros to whole tiles.
+  /// `lines` by k elements, times factor, padded with zeros to whole tiles. What was bf16 is multiplied by 1 or comes as columns whose
+  /// elements lie side by side: by a power of two into one slice, by any number into two.
   void (*pack_left)(std::int64_t lines, std::int64_t k, TileSource x, float factor, TileOperand to);
   void (*pack_right)(std::int64_t lines, std::int64_t k, TileSource x, float factor, TileOperand to);
   /// c[m, n] = left right, summed over the first k elements (+ c where `add`). Written in whole squares of 16 by 16. Slices: 3 and 3, or
   /// together no more than 3.
   void (*multiply)(std::int64_t m, std::int64_t n, std::int64_t k, TileOperand left, TileOperand right, float* c, std::int64_t ld,
                    bool add);
+  /// to[n] = factor * from, rounded to nearest even; from has room for whole registers.
+  void (*put_row)(const float* from, std::int64_t n, float factor, Bf16Bits* to);
 };
 
 /// Null without AMX.

@@ -131,13 +131,19 @@ void backward(const AttentionHeadBackward<T>& h) {
 template <class T>
 Int work_bytes(const AttentionHeadBackward<T>& h) {
   if constexpr (has_tiles<T>)
-    if (h.tiles) return TilePlan(h).bytes(h);
+    if (h.tiles) return TilePlan<T>(h).bytes(h);
   return Plan<T>(h).bytes();
 }
 
+#if defined(__AVX512F__)
+Int work_bytes_bf16(const AttentionHeadBackward<float, Bf16Bits>& h) { return TilePlan<Bf16Bits>(h).bytes(h); }
+constexpr auto bf16 = AttentionKernel<AttentionHeadBackward<float, Bf16Bits>>{work_bytes_bf16, backward_on_tiles<Bf16Bits>};
+#else
+constexpr auto bf16 = AttentionKernel<AttentionHeadBackward<float, Bf16Bits>>{nullptr, nullptr};
+#endif
+
 }  // namespace
 
-extern const AttentionBackwardKernels attention_backward_kernels{work_bytes<float>, work_bytes<double>, backward<float>,
-                                                                 backward<double>};
+extern const AttentionBackwardKernels attention_backward_kernels{{work_bytes<float>, backward<float>}, {work_bytes<double>, backward<double>}, bf16};
 
 }  // namespace norma::cpu::NORMA_ISA

@@ -9,18 +9,19 @@
 namespace norma::cpu::NORMA_ISA {
 namespace {
 
+template <class Stored>
 struct TilePlan {
-  SliceCounts slices;
+  SliceCounts<Stored> slices;
   Int columns, rows, ld, d_ld;  // of a block of scores, and of dK^T and dV^T; of dQ
   Int block_size, dq_size, dk_size, dv_size, panel_size, zero_size, keep_size, mask_size, before_size, row_size;
-  explicit TilePlan(const AttentionHeadBackward<float>& h) : slices(h) {
+  explicit TilePlan(const AttentionHeadBackward<float, Stored>& h) : slices(h.scale) {
     const bool whole = h.keys <= 320 || (h.normalize && h.phi != Phi::softmax);  // rows that are divided by their sum stay whole
     columns = whole ? h.keys : 256;
-    rows = smaller(round_up(h.rows, tile_lines), 96);
+    rows = smaller(round_up(h.rows, tile_lines), sizeof(Stored) == 2 ? 128 : 96);
     ld = round_up(columns, 16) + 16;  // an odd number of cache lines apart
     d_ld = round_up(h.d, 16);
     block_size = rows * ld;
-    dq_size = rows * d_ld;
+    dq_size = (columns < h.keys ? round_up(h.rows, tile_lines) : rows) * d_ld;  // sums over blocks of keys
     dk_size = round_up(h.d, tile_lines) * ld;
     dv_size = round_up(h.e, tile_lines) * ld;
     panel_size = round_up(larger(h.d, h.e), panel_width<float>) * columns;
@@ -30,7 +31,7 @@ struct TilePlan {
     before_size = h.key_mask ? round_up(h.keys + 1, 16) : 0;
     row_size = round_up(h.rows, 16) + 2 * row_slots;
   }
-  Int bytes(const AttentionHeadBackward<float>& h) const {
+  Int bytes(const AttentionHeadBackward<float, Stored>& h) const {
     const Int words = operand_words(columns, h.d, slices.scaled_k) + operand_words(columns, h.e, slices.given) +
                       operand_words(h.d, columns, slices.given) + operand_words(rows, h.d, slices.given) +
                       operand_words(rows, h.e, slices.given) + operand_words(h.d, rows, slices.given) +
@@ -42,15 +43,17 @@ struct TilePlan {
 };
 
 /// to[column][row] = x[row][column], through panels.
-inline void put_transposed(const float* x, Int ld, Int rows, Int columns, const float* zeros, float* panels, float* to, Int to_row) {
+template <class Stored>
+void put_transposed(const TileProducts& tiles, const float* x, Int ld, Int rows, Int columns, const float* zeros, float* panels, Stored* to, Int to_row) {
   constexpr Int W = panel_width<float>;
   pack_transposed(x, ld, rows, columns, 1.0f, zeros, panels, columns * W);
   for (Int j = 0; j < columns; ++j)
-    for (Int r = 0; r < rows; r += W) put_row(panels + r * columns + j * W, smaller(W, rows - r), 1, false, to + j * to_row + r);
+    for (Int r = 0; r < rows; r += W) put_row(tiles, panels + r * columns + j * W, smaller(W, rows - r), 1, to + j * to_row + r);
 }
 
-inline void backward_on_tiles(const AttentionHeadBackward<float>& h) {
-  const TilePlan plan(h);
+template <class Stored>
+void backward_on_tiles(const AttentionHeadBackward<float, Stored>& h) {
+  const TilePlan<Stored> plan(h);
   const TileProducts& tiles = *h.tiles;
   const TileScope configured(tiles);
   const int given = plan.slices.given, computed = plan.slices.computed;
@@ -85,7 +88,7 @@ inline void backward_on_tiles(const AttentionHeadBackward<float>& h) {
 
   for (Int j0 = 0; j0 < h.keys; j0 += plan.columns) {
     const Int columns = smaller(plan.columns, h.keys - j0);
-    const float *keys = h.k + j0 * h.k_row, *values = h.v + j0 * h.v_row;
+    const Stored *keys = h.k + j0 * h.k_row, *values = h.v + j0 * h.v_row;
     prefetch_rows(h.q, h.q_row, plan.rows, h.d);
     prefetch_rows(h.dout, h.dout_row, plan.rows, h.e);
     tiles.pack_right(columns, h.d, {keys, h.k_row, 1}, static_cast<float>(h.scale), k_scores);
@@ -98,7 +101,7 @@ inline void backward_on_tiles(const AttentionHeadBackward<float>& h) {
       const Int rows = smaller(plan.rows, h.rows - i0);
       const Int seen = larger(0, smaller(columns, sight.length(i0 + rows - 1) - j0));
       if (seen == 0 && j0 > 0) continue;
-      const float *q = h.q + i0 * h.q_row, *dout = h.dout + i0 * h.dout_row;
+      const Stored *q = h.q + i0 * h.q_row, *dout = h.dout + i0 * h.dout_row;
       tiles.pack_left(rows, h.d, {q, h.q_row, 1}, 1, q_scores);
       tiles.pack_left(rows, h.e, {dout, h.dout_row, 1}, 1, dout_da);
       tiles.multiply(rows, seen, h.d, q_scores, k_scores, p, plan.ld, false);
@@ -108,13 +111,16 @@ inline void backward_on_tiles(const AttentionHeadBackward<float>& h) {
         float lse[row_slots] = {};
         if (h.phi == Phi::softmax)
           for (int m = 0; m < count; ++m) lse[m] = h.lse[(i0 + i + m) * h.lse_step];
+        if (j0 == 0) fetch_ahead(h, i0 + i, row_slots);
         const Tile<float> both{p + i * plan.ld, g + i * plan.ld, plan.ld, i0 + i, count, j0, columns, round_up(seen, 16)};
         differentiate_tile(sight, both, lse, delta + i0 + i, keep, words, &sums);
       }
       const TileOperand ds = over(by_rows, seen);
       tiles.pack_left(rows, seen, {g, plan.ld, 1, true}, 1, ds);
-      tiles.multiply(rows, h.d, seen, ds, k_here, dq, plan.d_ld, false);
-      for (Int i = 0; i < rows; ++i) put_row(dq + i * plan.d_ld, h.d, 1, j0 > 0, h.dq + (i0 + i) * h.dq_row);
+      float* sum = columns < h.keys ? dq + i0 * plan.d_ld : dq;
+      tiles.multiply(rows, h.d, seen, ds, k_here, sum, plan.d_ld, j0 > 0);
+      if (j0 + columns >= sight.length(i0 + rows - 1))
+        for (Int i = 0; i < rows; ++i) put_row(tiles, sum + i * plan.d_ld, h.d, 1, h.dq + (i0 + i) * h.dq_row);
 
       tiles.pack_left(h.e, rows, {dout, 1, h.dout_row}, 1, over(dout_dv, rows));
       tiles.pack_right(seen, rows, {p, 1, plan.ld, true}, 1, over(by_keys, rows));
@@ -123,8 +129,8 @@ inline void backward_on_tiles(const AttentionHeadBackward<float>& h) {
       tiles.pack_right(seen, rows, {g, 1, plan.ld, true}, 1, over(by_keys, rows));
       tiles.multiply(h.d, seen, rows, over(q_dk, rows), over(by_keys, rows), dk, plan.ld, true);
     }
-    put_transposed(dk, plan.ld, h.d, columns, zeros, panels, h.dk + j0 * h.dk_row, h.dk_row);
-    put_transposed(dv, plan.ld, h.e, columns, zeros, panels, h.dv + j0 * h.dv_row, h.dv_row);
+    put_transposed(tiles, dk, plan.ld, h.d, columns, zeros, panels, h.dk + j0 * h.dk_row, h.dk_row);
+    put_transposed(tiles, dv, plan.ld, h.e, columns, zeros, panels, h.dv + j0 * h.dv_row, h.dv_row);
   }
   end_stream();
   if (h.stats) sums.write(h.stats);

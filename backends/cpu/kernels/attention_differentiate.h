@@ -90,13 +90,13 @@ void differentiate(const Sight<T>& sight, const Tile<T>& tile, const T* lse, con
 }
 
 /// delta[i] = sum over row i of out * dout, for all rows; delta has room for row_slots more.
-template <class T>
-void row_products(const AttentionHeadBackward<T>& h, T* delta) {
+template <class T, class Stored>
+void row_products(const AttentionHeadBackward<T, Stored>& h, T* delta) {
   constexpr int L = lanes<T>;
   for (Int first = 0; first < h.rows; first += row_slots) {
     Vec<T> lane[row_slots] = {};
     for (Int m = 0; m < smaller(row_slots, h.rows - first); ++m) {
-      const T *x = h.out + (first + m) * h.out_row, *y = h.dout + (first + m) * h.dout_row;
+      const Stored *x = h.out + (first + m) * h.out_row, *y = h.dout + (first + m) * h.dout_row;
       Vec<T> sum{};
       Int c = 0;
       for (; c + L <= h.e; c += L) sum = fma(load(x + c), load(y + c), sum);

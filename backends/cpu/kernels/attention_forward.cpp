@@ -114,13 +114,19 @@ void forward(const AttentionHeadForward<T>& h) {
 template <class T>
 Int work_bytes(const AttentionHeadForward<T>& h) {
   if constexpr (has_tiles<T>)
-    if (h.tiles) return TilePlan(h).bytes();
+    if (h.tiles) return TilePlan<T>(h).bytes();
   return Plan<T>(h).bytes();
 }
 
+#if defined(__AVX512F__)
+Int work_bytes_bf16(const AttentionHeadForward<float, Bf16Bits>& h) { return TilePlan<Bf16Bits>(h).bytes(); }
+constexpr auto bf16 = AttentionKernel<AttentionHeadForward<float, Bf16Bits>>{work_bytes_bf16, forward_on_tiles<Bf16Bits>};
+#else
+constexpr auto bf16 = AttentionKernel<AttentionHeadForward<float, Bf16Bits>>{nullptr, nullptr};
+#endif
+
 }  // namespace
 
-extern const AttentionForwardKernels attention_forward_kernels{work_bytes<float>, work_bytes<double>, forward<float>,
-                                                               forward<double>};
+extern const AttentionForwardKernels attention_forward_kernels{{work_bytes<float>, forward<float>}, {work_bytes<double>, forward<double>}, bf16};
 
 }  // namespace norma::cpu::NORMA_ISA

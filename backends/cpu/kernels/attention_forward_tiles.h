@@ -10,15 +10,20 @@
 namespace norma::cpu::NORMA_ISA {
 namespace {
 
+template <class Stored>
 struct TilePlan {
-  SliceCounts slices;
+  SliceCounts<Stored> slices;
   Int rows, columns, ld, out_ld;  // of a block of scores; of its result
   Int piece;                      // of its columns, whose weights are packed and multiplied by V before the next ones
   Int k_words, v_words, q_words, p_words;
   Int score_size, out_size, inverse_size, sum_size, keep_size, mask_size, before_size;
-  explicit TilePlan(const AttentionHeadForward<float>& h) : slices(h) {
-    rows = smaller(round_up(h.row_end - h.row_begin, tile_lines), h.keys_in_blocks ? 256 : 64);
-    columns = h.keys_in_blocks ? 256 : h.keys;
+  explicit TilePlan(const AttentionHeadForward<float, Stored>& h) : slices(h.scale) {
+    // Scores lie in the second-level cache, those of bf16, whose products are quicker, in the first.
+    constexpr bool two_bytes = sizeof(Stored) == 2;
+    const Int all = round_up(h.row_end - h.row_begin, tile_lines);
+    const bool blocks = !h.normalize && h.keys > (two_bytes ? 192 : 512);  // of keys: nothing is carried along a row
+    columns = !blocks ? h.keys : two_bytes ? 128 : 256;
+    rows = smaller(all, !two_bytes ? (blocks ? 256 : 64) : all <= 96 && columns <= 96 ? 96 : 32);
     ld = round_up(columns, 16) + 16;  // an odd number of cache lines apart
     out_ld = round_up(h.e, 16);
     k_words = operand_words(h.keys, h.d, slices.scaled_k);
@@ -40,8 +45,9 @@ struct TilePlan {
   }
 };
 
-inline void forward_on_tiles(const AttentionHeadForward<float>& h) {
-  const TilePlan plan(h);
+template <class Stored>
+void forward_on_tiles(const AttentionHeadForward<float, Stored>& h) {
+  const TilePlan<Stored> plan(h);
   const TileProducts& tiles = *h.tiles;
   const TileScope configured(tiles);
   Pieces pieces{static_cast<char*>(h.work)};
@@ -79,6 +85,7 @@ inline void forward_on_tiles(const AttentionHeadForward<float>& h) {
         Tile<float> tile{scores + i * plan.ld, plan.ld, i0 + i, static_cast<int>(smaller(row_slots, rows - i)), round_up(seen, 16)};
         if (!whole) tile.column = j0, tile.columns = plan.columns, tile.row_sums = row_sums + i;
         Slots<float> lse;
+        if (j0 == 0) fetch_ahead(h, i0 + i, row_slots);
         weigh_tile(sight, tile, inverse + i / row_slots * slot_size, lse.value, &stats);
         if (h.lse)
           for (int m = 0; m < tile.rows; ++m) h.lse[(i0 + i + m) * h.lse_step] = lse.value[m];
@@ -95,7 +102,7 @@ inline void forward_on_tiles(const AttentionHeadForward<float>& h) {
       for (Int i = 0; i < rows; ++i) stats.add_row_sum(row_sums[i]);
     for (Int i = 0; i < rows; ++i) {
       const float factor = h.normalize ? inverse[i / row_slots * slot_size + i % row_slots] : 1.0f;
-      put_row(out + i * plan.out_ld, h.e, factor, false, h.out + (i0 + i) * h.out_row);
+      put_row(tiles, out + i * plan.out_ld, h.e, factor, h.out + (i0 + i) * h.out_row);
     }
   }
   end_stream();

@@ -28,13 +28,16 @@ class TileScope {
 constexpr Int tile_lines = 32;                                                     // of a packed tile
 constexpr Int slot_size = static_cast<Int>(sizeof(Slots<float>) / sizeof(float));  // numbers of a group of row_slots rows
 
-/// Slices of operands (tile_products.h). What was bf16 needs one, and then what is computed gets two: 16 bits, far more than bf16 has.
+/// Slices of operands (tile_products.h). A bf16 is one, and what is computed from bf16 is rounded to bf16 where it is multiplied, the weights and
+/// the gradients of the scores; scores, statistics and sums are f32.
+template <class Stored>
 struct SliceCounts {
-  int given, computed, scaled_k;
-  explicit SliceCounts(const AttentionHead<float>& h) : given(h.from_bf16 ? 1 : 3), computed(h.from_bf16 ? 2 : 3) {
+  static constexpr int given = sizeof(Stored) == 2 ? 1 : 3, computed = given;
+  int scaled_k;
+  explicit SliceCounts(double scale) {
     int exponent;
-    const bool exact = __builtin_frexp(h.scale, &exponent) == 0.5;  // a power of two leaves a bf16 a bf16
-    scaled_k = exact ? given : computed;
+    const bool exact = __builtin_frexp(scale, &exponent) == 0.5;  // a power of two leaves a bf16 a bf16; else it gets 16 bits
+    scaled_k = exact || given == 3 ? given : 2;
   }
 };
 
@@ -45,17 +48,23 @@ inline Int operand_words(Int lines, Int depth, int slices) {
 /// The room of x for fewer elements of k than it was made for: its tiles are shorter then.
 inline TileOperand over(const TileOperand& x, Int depth) { return {x.words, TileProducts::words_of_tile(depth, x.slices), x.slices}; }
 
-/// to[n] = factor * from (+ to where `add`); from has room for whole registers.
-NORMA_INLINE void put_row(const float* from, Int n, float factor, bool add, float* to) {
+/// to[n] = factor * from; from has room for whole registers.
+NORMA_INLINE void put_row(const TileProducts&, const float* from, Int n, float factor, float* to) {
   constexpr int L = lanes<float>;
   Int j = 0;
-  for (; j + L <= n; j += L) {
-    const F x = load(from + j) * factor;
-    add ? store(to + j, load(to + j) + x) : stream(to + j, x);
-  }
-  if (const int rest = static_cast<int>(n - j)) {
-    const F x = load(from + j) * factor;
-    store_n(to + j, add ? load_n(to + j, rest) + x : x, rest);
+  for (; j + L <= n; j += L) stream(to + j, load(from + j) * factor);
+  if (j < n) store_n(to + j, load(from + j) * factor, static_cast<int>(n - j));
+}
+NORMA_INLINE void put_row(const TileProducts& tiles, const float* from, Int n, float factor, Bf16Bits* to) {
+  tiles.put_row(from, n, factor, to);
+}
+
+/// Asks for `count` rows of what the next task reads.
+inline void fetch_ahead(const AttentionHead<float>& h, Int first, Int count) {
+  for (int i = 0; i < h.ahead_count; ++i) {
+    const RowsAhead& x = h.ahead[i];
+    for (Int r = first; r < smaller(first + count, x.rows); ++r)
+      for (Int c = 0; c < x.lines; ++c) __builtin_prefetch(x.data + r * x.row + c * 64, 0, 2);
   }
 }
 

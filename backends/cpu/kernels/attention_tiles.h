@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "backends/cpu/simd.h"
+#include "backends/cpu/kernels/bf16/registers.h"
 
 namespace norma::cpu::NORMA_ISA {
 namespace {

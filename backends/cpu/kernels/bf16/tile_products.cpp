@@ -1,5 +1,6 @@
 #include "backends/cpu/tile_products.h"
 
+#include "backends/cpu/kernels/bf16/pairs.h"
 #include "backends/cpu/kernels/bf16/sliced_tile.h"
 
 namespace norma::cpu::NORMA_ISA {
@@ -9,17 +10,21 @@ namespace {
 static_assert(TileProducts::words_of_tile(step_k, 1) == slice_words);
 
 template <bool of_b>
+void pack_slices(int64_t lines, int64_t k, Source<float> x, float factor, TileOperand to) {
+  if (factor == 1) return pack<3, of_b>(lines, k, x, AsTheyAre{}, to.words, to.tile);
+  pack<3, of_b>(lines, k, x, Times{factor}, to.words, to.tile);
+}
+
+template <bool of_b>
 void pack_operand(int64_t lines, int64_t k, TileSource x, float factor, TileOperand to) {
-  const Source<float> from{x.data, x.across, x.along, x.near};
-  const auto with = [&](auto map) {
-    if (to.slices == 3) return pack<3, of_b>(lines, k, from, map, to.words, to.tile);
-    if (to.slices == 2) return pack<2, of_b>(lines, k, from, map, to.words, to.tile);
-    pack<1, of_b>(lines, k, from, map, to.words, to.tile);
-  };
-  if (factor == 1)
-    with(AsTheyAre{});
-  else
-    with(Times{factor});
+  const auto from = [&]<class T>(const T*) { return Source<T>{static_cast<const T*>(x.data), x.across, x.along, x.near}; };
+  const float* const floats = nullptr;
+  const Bf16Bits* const bits = nullptr;
+  if (to.slices == 3) return pack_slices<of_b>(lines, k, from(floats), factor, to);
+  if (to.slices == 2) return pack_scaled_pairs<2>(lines, k, from(bits), factor, to.words, to.tile);
+  if (factor != 1) return pack_scaled_pairs<1>(lines, k, from(bits), factor, to.words, to.tile);
+  if (x.bf16) return pack_pairs<of_b>(lines, k, from(bits), to.words, to.tile);
+  pack_pairs<of_b>(lines, k, from(floats), to.words, to.tile);
 }
 
 void multiply(int64_t m, int64_t n, int64_t k, TileOperand left, TileOperand right, float* c, int64_t ld, bool add) {
@@ -31,7 +36,14 @@ void multiply(int64_t m, int64_t n, int64_t k, TileOperand left, TileOperand rig
   product<1, 1>(m, n, steps, a, b, c, ld, add);
 }
 
-constexpr TileProducts products = {enter_tiles, leave_tiles, pack_operand<false>, pack_operand<true>, multiply};
+void put_row(const float* from, int64_t n, float factor, Bf16Bits* to) {
+  int64_t j = 0;
+  for (; j + 2 * width <= n; j += 2 * width)
+    stream(to + j, round_side_by_side(load(from + j) * factor, load(from + j + width) * factor));
+  for (; j < n; j += width) store_n(to + j, load(from + j) * factor, static_cast<int>(least(width, n - j)));
+}
+
+constexpr TileProducts products = {enter_tiles, leave_tiles, pack_operand<false>, pack_operand<true>, multiply, put_row};
 constexpr const TileProducts* products_or_null = &products;
 #else
 constexpr const TileProducts* products_or_null = nullptr;

@@ -3,6 +3,7 @@
 
 #include "backends/cpu/kernels/bf16/forms.h"
 #include "backends/cpu/kernels/bf16/tile_registers.h"
+#include "backends/cpu/kernels/bf16/turning.h"
 
 #if defined(__AMX_BF16__)
 namespace norma::cpu::NORMA_ISA {
@@ -57,40 +58,6 @@ void multiply_tiles(int64_t m, int64_t words, const Bf16Tiles& a, const Word* pa
       tile_block<false>(words / Tiles::unit, rows, a.row, a.col, panel, sums, ld_sums, accumulate);
     else
       tile_block<true>(words / Tiles::unit, rows, a.row, a.col, panel, sums, ld_sums, accumulate);
-  }
-}
-
-/// 32 elements of k by 8 columns -> 8 rows of 16 words, transposed in quarters of registers; adds the rows' sums, four to a row,
-/// to sums[2] unless null.
-NORMA_INLINE void transpose_columns(const Bf16Bits* in, int64_t ld, Word* out, F* sums) {
-  using V = __m512i;
-  const auto quarter = [&](int64_t p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + p * ld)); };
-  V x[8], y[8];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    x[i] = _mm512_inserti32x4(_mm512_castsi128_si512(quarter(i)), quarter(i + 8), 1);
-    x[i] = _mm512_inserti32x4(_mm512_inserti32x4(x[i], quarter(i + 16), 2), quarter(i + 24), 3);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {  // pairs of columns 0..3 in y[0..3], of 4..7 in y[4..7]
-    y[i] = _mm512_unpacklo_epi16(x[2 * i], x[2 * i + 1]);
-    y[i + 4] = _mm512_unpackhi_epi16(x[2 * i], x[2 * i + 1]);
-  }
-  if (sums) {
-    const U ones = U{} + 0x3f803f80u;
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) sums[i / 4] = dot_pairs(sums[i / 4], (U)y[i], ones);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    x[2 * i] = _mm512_unpacklo_epi32(y[2 * i], y[2 * i + 1]);
-    x[2 * i + 1] = _mm512_unpackhi_epi32(y[2 * i], y[2 * i + 1]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    const V first = x[i / 2 * 4 + i % 2], second = x[i / 2 * 4 + i % 2 + 2];
-    _mm512_storeu_si512(out + (2 * i) * tile_side, _mm512_unpacklo_epi64(first, second));
-    _mm512_storeu_si512(out + (2 * i + 1) * tile_side, _mm512_unpackhi_epi64(first, second));
   }
 }
 
