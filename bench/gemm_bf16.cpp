@@ -4,6 +4,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <exception>
@@ -47,7 +48,9 @@ struct Data {
   norma::bench::Pooled<T> x, y, pre;
   norma::bench::Pooled<float> w, bias;
   explicit Data(const Layer& l)
-      : x(filled<T>(l.rows * l.in)), y(filled<T>(l.rows * l.out)), pre(y), w(filled<float>(l.out * l.in)), bias(filled<float>(l.out)) {}
+      : x(filled<T>(l.rows * l.in)), y(filled<T>(l.rows * l.out)), pre(y), w(filled<float>(l.out * l.in)), bias(filled<float>(l.out)) {
+    for (float& f : w) f /= std::sqrt(static_cast<float>(l.in));
+  }
 };
 
 void run(Kind kind, const Layer& l, Data<Bf16Bits>& d) {
@@ -98,7 +101,7 @@ int main(int argc, char** argv) {
         fmt::print("{:<8} {:>16}", names[kind], fmt::format("{},{},{}", l.rows, l.out, l.in));
         const auto show = [&](double r) { fmt::print(" {:>8.1f} {:>5.1f} %", r, 100 * r / peak); };
         show(rate<float>(kind, l));
-        for (const Bf16Form form : {Bf16Form::widened, Bf16Form::pairs, Bf16Form::tiles}) {
+        for (const Bf16Form form : {Bf16Form::tiles}) {
           if (!has(form)) continue;
           const ForceBf16Form force(form);
           show(rate<Bf16Bits>(kind, l));

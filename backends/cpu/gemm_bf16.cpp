@@ -108,7 +108,9 @@ void gemm_bf16(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, Matrix
   parallel_tasks(rows * columns, [&](int64_t task) {
     const int64_t i0 = cut(m, t.mr, rows, task / columns), i1 = cut(m, t.mr, rows, task / columns + 1);
     const int64_t j0 = cut(n, t.nr, columns, task % columns), j1 = cut(n, t.nr, columns, task % columns + 1);
-    float* sums = scratch<float>(slot_panel, row_block * t.nr);
+    float* sums = scratch<float>(slot_panel, 2 * row_block * t.nr);
+    Bf16Strip before;  // its sums are whole, and go to c beside the next product
+    int current = 0;
     const Entered entered(t);
     for (int64_t i = i0; i < i1 && j0 < j1; i += most) {
       const int64_t height = std::min(most, i1 - i);
@@ -116,14 +118,17 @@ void gemm_bf16(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, Matrix
       const int64_t next = std::min(most, i1 - i - height);  // rows of the next block: a part of them during each panel
       for (int64_t j = j0; j < j1; j += t.nr) {
         fetch(a, i + height + next * (j - j0) / (j1 - j0), i + height + next * std::min(j - j0 + t.nr, j1 - j0) / (j1 - j0), k);
+        float* here = sums + current * row_block * t.nr;
         for (int64_t piece = 0; piece < pieces; ++piece) {
           const int64_t w0 = cut(all_words, t.unit, pieces, piece), w1 = cut(all_words, t.unit, pieces, piece + 1);
           t.multiply(height, w1 - w0, {tiles.data + w0 / t.unit * tiles.col, tiles.tile, tiles.row, tiles.col},
-                     panels + j / t.nr * step + w0 * t.nr, sums, t.nr, piece > 0);
+                     panels + j / t.nr * step + w0 * t.nr, here, t.nr, piece > 0, piece == 0 && before.m ? &before : nullptr);
         }
-        t.finish(height, std::min(t.nr, j1 - j), sums, t.nr, c + i * ldc + j, ldc, shifted(epilogue, i, j));
+        before = {height, std::min(t.nr, j1 - j), here, t.nr, c + i * ldc + j, ldc, shifted(epilogue, i, j)};
+        current = 1 - current;
       }
     }
+    t.finish(before);
   });
 }
 
@@ -158,7 +163,7 @@ void gemm_bf16_long(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, M
         const Bf16Tiles tiles = t.pack_columns(height, p1 - p0, {a.data + i + p0 * a.col, 1, a.col},
                                                words(slot_a, count * round_up(height, t.mr)), sums ? sums + i : nullptr);
         for (int64_t j = j0; j < j1; j += t.nr)
-          t.multiply(height, count, tiles, panels + (j - j0) * count, mine + i * ld + j, ld, piece > 0);
+          t.multiply(height, count, tiles, panels + (j - j0) * count, mine + i * ld + j, ld, piece > 0, nullptr);
       }
     }
   });

@@ -15,6 +15,16 @@ struct Bf16Tiles {
   std::int64_t tile, row, col;
 };
 
+/// Whole sums of some rows and of one panel's columns, on their way to c; the epilogue's pointers stand at element (0, 0) of both.
+struct Bf16Strip {
+  std::int64_t m = 0, n = 0;
+  const float* sums = nullptr;
+  std::int64_t ld_sums = 0;
+  Bf16Bits* c = nullptr;
+  std::int64_t ldc = 0;
+  Bf16Epilogue epilogue = {};
+};
+
 struct GemmBf16Table {
   std::int64_t mr, nr;
   std::int64_t depth;  // elements of k in a word: 1 or 2
@@ -33,11 +43,10 @@ struct GemmBf16Table {
   Bf16Tiles (*pack_columns)(std::int64_t m, std::int64_t k, Matrix<const Bf16Bits> a, Word* tiles, float* row_sums);
   /// sums[m, nr] = A panel (+ sums when accumulate). Where unit > 1, whole tiles of mr rows may be read and written.
   /// A comes by reference: loading its words at once just after storing them one by one would wait for all stores before.
+  /// Meanwhile c = epilogue(sums) for the strip before, if it is not null.
   void (*multiply)(std::int64_t m, std::int64_t words, const Bf16Tiles& a, const Word* panel, float* sums, std::int64_t ld_sums,
-                   bool accumulate);
-  /// c[m, n] = epilogue(sums), n <= nr; the epilogue's pointers stand at element (0, 0) of c.
-  void (*finish)(std::int64_t m, std::int64_t n, const float* sums, std::int64_t ld_sums, Bf16Bits* c, std::int64_t ldc,
-                 const Bf16Epilogue& epilogue);
+                   bool accumulate, const Bf16Strip* before);
+  void (*finish)(const Bf16Strip& strip);
 };
 /// What pack_columns may write behind the last tile.
 constexpr std::int64_t pack_slack = 16;

@@ -18,14 +18,18 @@ NORMA_INLINE void finish_group(int n, const float* sums, int64_t ld_sums, Bf16Bi
   F x[count];
   if (whole) {  // what the next panel's epilogue reads and writes of these rows
     for (int r = 0; r < R; ++r) {
-      __builtin_prefetch(c + r * ldc + V * width);
       if (e.gelu_pre) __builtin_prefetch(e.gelu_pre + offset + r * e.ld + V * width);
       if (e.residual) __builtin_prefetch(e.residual + offset + r * e.ld + V * width);
     }
   }
   each<count>([&](int i) { x[i] = load(sums + at(ld_sums, i)); });
   if (bias) each<count>([&](int i) { x[i] += get(bias + i % V * width); });
-  if (e.pre) each<count>([&](int i) { put(e.pre + offset + at(e.ld, i), x[i]); });
+  if (e.pre) {  // for the backward pass
+    if constexpr (whole && V == 2)
+      each<R>([&](int r) { stream(e.pre + offset + r * e.ld, round_side_by_side(x[2 * r], x[2 * r + 1])); });
+    else
+      each<count>([&](int i) { put(e.pre + offset + at(e.ld, i), x[i]); });
+  }
   if (e.gelu) gelu(x);
   if (e.gelu_pre) {
     F slope[count];
@@ -34,25 +38,36 @@ NORMA_INLINE void finish_group(int n, const float* sums, int64_t ld_sums, Bf16Bi
     each<count>([&](int i) { x[i] *= slope[i]; });
   }
   if (e.residual) each<count>([&](int i) { x[i] += get(e.residual + offset + at(e.ld, i)); });
-  each<count>([&](int i) { put(c + at(ldc, i), x[i]); });
+  if constexpr (whole && V == 2)
+    each<R>([&](int r) { store_words(c + r * ldc, round_side_by_side(x[2 * r], x[2 * r + 1])); });
+  else
+    each<count>([&](int i) { put(c + at(ldc, i), x[i]); });
+}
+
+/// Rows [begin, end) of a strip; `vectors` are those of a panel.
+template <int vectors>
+NORMA_INLINE void finish_rows(const Bf16Strip& s, int64_t begin, int64_t end) {
+  const Bf16Epilogue& e = s.epilogue;
+  int64_t i = begin;
+  if (s.n == vectors * width)
+    for (; i + 2 <= end; i += 2)
+      finish_group<2, vectors, true>(0, s.sums + i * s.ld_sums, s.ld_sums, s.c + i * s.ldc, s.ldc, e, i * e.ld, e.bias);
+  for (; i < end; ++i) {
+    for (int64_t j = 0; j < s.n; j += width) {
+      const float* bias = e.bias ? e.bias + j : nullptr;
+      const float* sums = s.sums + i * s.ld_sums + j;
+      Bf16Bits* c = s.c + i * s.ldc + j;
+      if (j + width <= s.n)
+        finish_group<1, 1, true>(0, sums, 0, c, 0, e, i * e.ld + j, bias);
+      else
+        finish_group<1, 1, false>(static_cast<int>(s.n - j), sums, 0, c, 0, e, i * e.ld + j, bias);
+    }
+  }
 }
 
 template <int vectors>
-void finish(int64_t m, int64_t n, const float* sums, int64_t ld_sums, Bf16Bits* c, int64_t ldc, const Bf16Epilogue& e) {
-  int64_t i = 0;
-  if (n == vectors * width)
-    for (; i + 2 <= m; i += 2)
-      finish_group<2, vectors, true>(0, sums + i * ld_sums, ld_sums, c + i * ldc, ldc, e, i * e.ld, e.bias);
-  for (; i < m; ++i) {
-    for (int64_t j = 0; j < n; j += width) {
-      const float* bias = e.bias ? e.bias + j : nullptr;
-      if (j + width <= n)
-        finish_group<1, 1, true>(0, sums + i * ld_sums + j, 0, c + i * ldc + j, 0, e, i * e.ld + j, bias);
-      else
-        finish_group<1, 1, false>(static_cast<int>(n - j), sums + i * ld_sums + j, 0, c + i * ldc + j, 0, e, i * e.ld + j,
-                                  bias);
-    }
-  }
+void finish(const Bf16Strip& s) {
+  finish_rows<vectors>(s, 0, s.m);
 }
 
 }  // namespace

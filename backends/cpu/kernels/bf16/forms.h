@@ -37,11 +37,11 @@ NORMA_INLINE int64_t words_of(int64_t k) {
   constexpr int64_t elements = Form::depth * Form::unit;
   return (k + elements - 1) / elements * Form::unit;
 }
-NORMA_INLINE U load_words(const Word* p) {
+NORMA_INLINE U load_words(const void* p) {
   U u;
   std::memcpy(&u, p, sizeof u);
   return u;
 }
-NORMA_INLINE void store_words(Word* p, U u) { std::memcpy(p, &u, sizeof u); }
+NORMA_INLINE void store_words(void* p, U u) { std::memcpy(p, &u, sizeof u); }
 
 }  // namespace norma::cpu::NORMA_ISA

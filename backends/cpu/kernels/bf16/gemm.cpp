@@ -48,7 +48,9 @@ TileFunction tile_of(int rows, std::integer_sequence<int, row_counts...>) {
 }
 
 template <class Form>
-void multiply(int64_t m, int64_t words, const Bf16Tiles& a, const Word* panel, float* sums, int64_t ld_sums, bool accumulate) {
+void multiply(int64_t m, int64_t words, const Bf16Tiles& a, const Word* panel, float* sums, int64_t ld_sums, bool accumulate,
+              const Bf16Strip* before) {
+  if (before) finish<Form::vectors>(*before);
   int64_t i = 0;
   const Word* from = a.data;
   for (; i + tile_rows <= m; i += tile_rows, from += a.tile)

@@ -1,7 +1,7 @@
 // Products of bf16 by AMX, whose instruction multiplies 16 rows of words by 16 words of a panel. A panel of pairs lies as the instruction wants its right operand; rows of pairs, as they lie in memory, are its left one.
 #pragma once
 
-#include "backends/cpu/kernels/bf16/forms.h"
+#include "backends/cpu/kernels/bf16/epilogue.h"
 #include "backends/cpu/kernels/bf16/tile_registers.h"
 #include "backends/cpu/kernels/bf16/turning.h"
 
@@ -13,10 +13,25 @@ namespace {
 struct Tiles : Pairs {
   static constexpr int unit = 16, rows = 32, vectors = 2;
 };
+/// The epilogue of the strip before, pairs of rows in each step of k.
+struct Finishing {
+  const Bf16Strip& strip;
+  int64_t share, next = 0;
+  Finishing(const Bf16Strip& s, int64_t steps) : strip(s), share((s.m + 2 * steps - 1) / (2 * steps) * 2) {}
+  NORMA_INLINE void step() {
+    const int64_t stop = least(strip.m, next + share);
+    if (next < stop) finish_rows<Tiles::vectors>(strip, next, stop);
+    next = stop;
+  }
+};
+struct NothingBefore {
+  NORMA_INLINE void step() {}
+};
+
 /// Up to 32 rows by one panel, or, where `half`, up to 16. Rows are read and written in sixteens.
-template <bool half>
-NORMA_INLINE void tile_block(int64_t steps, const Word* a, int64_t row, int64_t step, const Word* b, float* c, int64_t ldc,
-                             bool accumulate) {
+template <bool half, class Aside>
+void tile_block(int64_t steps, const Word* a, int64_t row, int64_t step, const Word* b, float* c, int64_t ldc,
+                bool accumulate, Aside& aside) {
   // The numbers of tiles are part of the instructions: 0..3 are sums, 4 and 5 lines of A, 6 and 7 columns of B.
   const int64_t a_bytes = row * sizeof(Word), c_bytes = ldc * sizeof(float);
   float* lower = c + tile_side * ldc;
@@ -33,6 +48,7 @@ NORMA_INLINE void tile_block(int64_t steps, const Word* a, int64_t row, int64_t 
   }
   constexpr int b_bytes = columns<Tiles> * sizeof(Word);
   for (int64_t s = 0; s < steps; ++s, a += step, b += Tiles::unit * columns<Tiles>) {
+    aside.step();
     _tile_loadd(4, a, a_bytes);
     _tile_loadd(6, b, b_bytes);
     _tile_dpbf16ps(0, 4, 6);
@@ -50,15 +66,26 @@ NORMA_INLINE void tile_block(int64_t steps, const Word* a, int64_t row, int64_t 
   _tile_stored(3, lower + tile_side, c_bytes);
 }
 
+template <class Aside>
 void multiply_tiles(int64_t m, int64_t words, const Bf16Tiles& a, const Word* panel, float* sums, int64_t ld_sums,
-                    bool accumulate) {
+                    bool accumulate, Aside& aside) {
   const Word* rows = a.data;
   for (int64_t i = 0; i < m; i += Tiles::rows, rows += a.tile, sums += Tiles::rows * ld_sums) {
     if (m - i > tile_side)
-      tile_block<false>(words / Tiles::unit, rows, a.row, a.col, panel, sums, ld_sums, accumulate);
+      tile_block<false>(words / Tiles::unit, rows, a.row, a.col, panel, sums, ld_sums, accumulate, aside);
     else
-      tile_block<true>(words / Tiles::unit, rows, a.row, a.col, panel, sums, ld_sums, accumulate);
+      tile_block<true>(words / Tiles::unit, rows, a.row, a.col, panel, sums, ld_sums, accumulate, aside);
   }
+}
+void multiply_tiles(int64_t m, int64_t words, const Bf16Tiles& a, const Word* panel, float* sums, int64_t ld_sums,
+                    bool accumulate, const Bf16Strip* before) {
+  if (!before) {
+    NothingBefore nothing;
+    return multiply_tiles(m, words, a, panel, sums, ld_sums, accumulate, nothing);
+  }
+  Finishing finishing(*before, (m + Tiles::rows - 1) / Tiles::rows * words / Tiles::unit);
+  multiply_tiles(m, words, a, panel, sums, ld_sums, accumulate, finishing);
+  if (finishing.next < before->m) finish_rows<Tiles::vectors>(*before, finishing.next, before->m);
 }
 
 /// A's tiles lie one behind the other, a step of k after the other, each as 32 rows of 16 words.
