@@ -104,8 +104,8 @@ void backward_on_tiles(const AttentionHeadBackward<float, Stored>& h) {
       const Stored *q = h.q + i0 * h.q_row, *dout = h.dout + i0 * h.dout_row;
       tiles.pack_left(rows, h.d, {q, h.q_row, 1}, 1, q_scores);
       tiles.pack_left(rows, h.e, {dout, h.dout_row, 1}, 1, dout_da);
-      tiles.multiply(rows, seen, h.d, q_scores, k_scores, p, plan.ld, false);
-      tiles.multiply(rows, seen, h.e, dout_da, v_da, g, plan.ld, false);
+      tiles.multiply(rows, seen, h.d, q_scores, k_scores, p, plan.ld, false, nullptr);
+      tiles.multiply(rows, seen, h.e, dout_da, v_da, g, plan.ld, false, nullptr);
       for (Int i = 0; i < rows; i += row_slots) {
         const int count = static_cast<int>(smaller(row_slots, rows - i));
         float lse[row_slots] = {};
@@ -118,16 +118,16 @@ void backward_on_tiles(const AttentionHeadBackward<float, Stored>& h) {
       const TileOperand ds = over(by_rows, seen);
       tiles.pack_left(rows, seen, {g, plan.ld, 1, true}, 1, ds);
       float* sum = columns < h.keys ? dq + i0 * plan.d_ld : dq;
-      tiles.multiply(rows, h.d, seen, ds, k_here, sum, plan.d_ld, j0 > 0);
+      tiles.multiply(rows, h.d, seen, ds, k_here, sum, plan.d_ld, j0 > 0, nullptr);
       if (j0 + columns >= sight.length(i0 + rows - 1))
         for (Int i = 0; i < rows; ++i) put_row(tiles, sum + i * plan.d_ld, h.d, 1, h.dq + (i0 + i) * h.dq_row);
 
       tiles.pack_left(h.e, rows, {dout, 1, h.dout_row}, 1, over(dout_dv, rows));
       tiles.pack_right(seen, rows, {p, 1, plan.ld, true}, 1, over(by_keys, rows));
-      tiles.multiply(h.e, seen, rows, over(dout_dv, rows), over(by_keys, rows), dv, plan.ld, true);
+      tiles.multiply(h.e, seen, rows, over(dout_dv, rows), over(by_keys, rows), dv, plan.ld, true, nullptr);
       tiles.pack_left(h.d, rows, {q, 1, h.q_row}, 1, over(q_dk, rows));
       tiles.pack_right(seen, rows, {g, 1, plan.ld, true}, 1, over(by_keys, rows));
-      tiles.multiply(h.d, seen, rows, over(q_dk, rows), over(by_keys, rows), dk, plan.ld, true);
+      tiles.multiply(h.d, seen, rows, over(q_dk, rows), over(by_keys, rows), dk, plan.ld, true, nullptr);
     }
     put_transposed(tiles, dk, plan.ld, h.d, columns, zeros, panels, h.dk + j0 * h.dk_row, h.dk_row);
     put_transposed(tiles, dv, plan.ld, h.e, columns, zeros, panels, h.dv + j0 * h.dv_row, h.dv_row);

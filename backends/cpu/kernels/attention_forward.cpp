@@ -114,13 +114,12 @@ void forward(const AttentionHeadForward<T>& h) {
 template <class T>
 Int work_bytes(const AttentionHeadForward<T>& h) {
   if constexpr (has_tiles<T>)
-    if (h.tiles) return TilePlan<T>(h).bytes();
+    if (h.tiles) return forward_on_tiles_bytes(h);
   return Plan<T>(h).bytes();
 }
 
 #if defined(__AVX512F__)
-Int work_bytes_bf16(const AttentionHeadForward<float, Bf16Bits>& h) { return TilePlan<Bf16Bits>(h).bytes(); }
-constexpr auto bf16 = AttentionKernel<AttentionHeadForward<float, Bf16Bits>>{work_bytes_bf16, forward_on_tiles<Bf16Bits>};
+constexpr auto bf16 = AttentionKernel<AttentionHeadForward<float, Bf16Bits>>{forward_on_tiles_bytes<Bf16Bits>, forward_on_tiles<Bf16Bits>};
 #else
 constexpr auto bf16 = AttentionKernel<AttentionHeadForward<float, Bf16Bits>>{nullptr, nullptr};
 #endif

@@ -1,6 +1,6 @@
-// Attention forward for one head with AMX's products (backends/cpu/tile_products.h): a block of rows against all keys, in the steps of
-// attention_forward.cpp; or, where rows are long and nothing is carried along them, more rows against blocks of keys, whose products with V
-// are added up.
+// Attention forward for one head with AMX's products (backends/cpu/tile_products.h), block by block of scores: rows against all keys, or, where
+// nothing is carried along a row, against some keys, whose products with V are added up. While the tile registers compute the scores of the next
+// block and the product of the weights of the one before with V, the vector registers turn the scores of this one into weights and pack them.
 #pragma once
 
 #include "backends/cpu/kernels/attention_on_tiles.h"
@@ -10,103 +10,195 @@
 namespace norma::cpu::NORMA_ISA {
 namespace {
 
+/// The sizes of blocks, and the scratch memory of one head. Pairs of rooms are for blocks, or blocks of rows, in turn.
 template <class Stored>
-struct TilePlan {
+struct ForwardRooms {
+  using Head = AttentionHeadForward<float, Stored>;
+  static constexpr bool two_bytes = sizeof(Stored) == 2;
   SliceCounts<Stored> slices;
-  Int rows, columns, ld, out_ld;  // of a block of scores; of its result
-  Int piece;                      // of its columns, whose weights are packed and multiplied by V before the next ones
-  Int k_words, v_words, q_words, p_words;
-  Int score_size, out_size, inverse_size, sum_size, keep_size, mask_size, before_size;
-  explicit TilePlan(const AttentionHeadForward<float, Stored>& h) : slices(h.scale) {
-    // Scores lie in the second-level cache, those of bf16, whose products are quicker, in the first.
-    constexpr bool two_bytes = sizeof(Stored) == 2;
+  Int rows, columns, ld, out_ld;
+  Int piece;    // of a block's columns, whose weights are packed and multiplied by V before the next ones
+  bool beside;  // whether a block is weighed beside the products of others: where two blocks are near, and vectors not much slower than tiles
+  TileOperand k, v, q[2], p[2];
+  float *scores[2], *inverse[2], *out, *row_sums, *keep;
+  std::uint32_t* words;
+  Bits<float>* mask;
+  std::int32_t* before;
+
+  ForwardRooms(const Head& h, Pieces& pieces) : slices(h.scale) {
     const Int all = round_up(h.row_end - h.row_begin, tile_lines);
-    const bool blocks = !h.normalize && h.keys > (two_bytes ? 192 : 512);  // of keys: nothing is carried along a row
-    columns = !blocks ? h.keys : two_bytes ? 128 : 256;
-    rows = smaller(all, !two_bytes ? (blocks ? 256 : 64) : all <= 96 && columns <= 96 ? 96 : 32);
+    const bool cut = !h.normalize && h.keys > (two_bytes ? 192 : 512);
+    columns = cut ? 128 : h.keys;
+    rows = smaller(all, two_bytes ? (all <= 96 && columns <= 96 ? 96 : 32) : cut ? 128 : 64);
     ld = round_up(columns, 16) + 16;  // an odd number of cache lines apart
     out_ld = round_up(h.e, 16);
-    k_words = operand_words(h.keys, h.d, slices.scaled_k);
-    v_words = operand_words(h.e, h.keys, slices.given);
-    q_words = operand_words(rows, h.d, slices.given);
     piece = smaller(columns, 512);
-    p_words = operand_words(rows, piece, slices.computed);
-    score_size = rows * ld;
-    out_size = rows * out_ld;
-    inverse_size = rows / row_slots * static_cast<Int>(sizeof(Slots<float>) / sizeof(float));
-    sum_size = round_up(rows, 16);
-    keep_size = h.drop ? round_up(columns, 16) + 128 : 0;
-    mask_size = h.key_mask ? round_up(h.keys, 16) : 0;
-    before_size = h.key_mask ? round_up(h.keys + 1, 16) : 0;
-  }
-  Int bytes() const {
-    return (k_words + v_words + q_words + p_words + score_size + out_size + inverse_size + sum_size + 2 * keep_size + mask_size +
-            before_size) * 4 + 12 * 64;
+    beside = two_bytes ? h.normalize && columns <= 320 : columns <= piece;
+    const auto operand = [&](Int lines, Int depth, int count) {
+      return TileOperand{pieces.take<std::uint32_t>(operand_words(lines, depth, count)), TileProducts::words_of_tile(depth, count), count};
+    };
+    k = operand(h.keys, h.d, slices.scaled_k);
+    v = operand(h.e, h.keys, slices.given);
+    for (int i = 0; i < (beside ? 2 : 1); ++i) {
+      q[i] = operand(rows, h.d, slices.given);
+      p[i] = operand(rows, piece, slices.computed);
+      scores[i] = pieces.take<float>(rows * ld);
+      inverse[i] = pieces.take<float>(rows / row_slots * slot_size);
+    }
+    out = pieces.take<float>(rows * out_ld);
+    row_sums = pieces.take<float>(round_up(rows, 16));
+    keep = pieces.take<float>(h.drop ? round_up(columns, 16) + 128 : 0);
+    words = pieces.take<std::uint32_t>(h.drop ? round_up(columns, 16) + 128 : 0);
+    mask = pieces.take<Bits<float>>(h.key_mask ? round_up(h.keys, 16) : 0);
+    before = pieces.take<std::int32_t>(h.key_mask ? round_up(h.keys + 1, 16) : 0);
   }
 };
 
 template <class Stored>
-void forward_on_tiles(const AttentionHeadForward<float, Stored>& h) {
-  const TilePlan<Stored> plan(h);
-  const TileProducts& tiles = *h.tiles;
-  const TileScope configured(tiles);
-  Pieces pieces{static_cast<char*>(h.work)};
-  const auto operand = [&](Int words, Int depth, int slices) {
-    return TileOperand{pieces.take<std::uint32_t>(words), TileProducts::words_of_tile(depth, slices), slices};
+class ForwardOnTiles {
+ public:
+  using Head = AttentionHeadForward<float, Stored>;
+  static constexpr bool two_bytes = sizeof(Stored) == 2;
+  explicit ForwardOnTiles(const Head& h) : h_(h), tiles_(*h.tiles), pieces_(h.work), rooms_(h, pieces_), sight_{h} {
+    sight_.set_masks(rooms_.mask, rooms_.before);
+  }
+
+  void run() {
+    const TileScope configured(tiles_);
+    prefetch_rows(h_.v, h_.v_row, smaller(h_.keys, 128), h_.e);
+    tiles_.pack_right(h_.keys, h_.d, {h_.k, h_.k_row, 1}, static_cast<float>(h_.scale), rooms_.k);
+    tiles_.pack_right(h_.e, h_.keys, {h_.v, 1, h_.v_row}, 1, rooms_.v);
+    rooms_.beside ? run_beside() : run_in_turn();
+    end_stream();
+    if (h_.stats) stats_.write(h_.stats, h_.normalize);
+  }
+
+ private:
+  /// Rows [i, i + rows) against the columns [j, j + seen) that one of them sees at least.
+  struct Block {
+    Int i = 0, rows = 0, j = 0, seen = 0;
+    bool last = false;  // of its rows
+    int room = 0, row_room = 0;
   };
-  const TileOperand k = operand(plan.k_words, h.d, plan.slices.scaled_k), v = operand(plan.v_words, h.keys, plan.slices.given);
-  const TileOperand q = operand(plan.q_words, h.d, plan.slices.given), p = operand(plan.p_words, plan.piece, plan.slices.computed);
-  float* scores = pieces.take<float>(plan.score_size);
-  float* out = pieces.take<float>(plan.out_size);
-  float* inverse = pieces.take<float>(plan.inverse_size);
-  float* row_sums = pieces.take<float>(plan.sum_size);
-  float* keep = pieces.take<float>(plan.keep_size);
-  std::uint32_t* words = pieces.take<std::uint32_t>(plan.keep_size);
-  Bits<float>* mask = pieces.take<Bits<float>>(plan.mask_size);
-  std::int32_t* before = pieces.take<std::int32_t>(plan.before_size);
+  Block block(Int i, Int j) const {
+    const Int rows = smaller(rooms_.rows, h_.row_end - i), length = sight_.length(i + rows - 1);
+    return {i, rows, j, smaller(rooms_.columns, length - j), j + rooms_.columns >= length};
+  }
+  Block after(const Block& b) const {
+    if (b.last && b.i + b.rows >= h_.row_end) return {};
+    Block next = b.last ? block(b.i + b.rows, 0) : block(b.i, b.j + rooms_.columns);
+    if (rooms_.beside) next.room = 1 - b.room, next.row_room = b.last ? 1 - b.row_room : b.row_room;
+    return next;
+  }
 
-  prefetch_rows(h.v, h.v_row, smaller(h.keys, 128), h.e);
-  tiles.pack_right(h.keys, h.d, {h.k, h.k_row, 1}, static_cast<float>(h.scale), k);
-  tiles.pack_right(h.e, h.keys, {h.v, 1, h.v_row}, 1, v);
-  Sight<float> sight{h};
-  sight.set_masks(mask, before);
-  const Weigh<float> weigh_tile = h.stats ? weigh_of<float, true>(h) : weigh_of<float, false>(h);
-  Statistics<float> stats;
-
-  const bool whole = plan.columns == h.keys;
-  for (Int i0 = h.row_begin; i0 < h.row_end; i0 += plan.rows) {
-    const Int rows = smaller(plan.rows, h.row_end - i0), length = sight.length(i0 + rows - 1);
-    tiles.pack_left(rows, h.d, {h.q + i0 * h.q_row, h.q_row, 1}, 1, q);
-    clear(row_sums, 0, plan.sum_size);
-    for (Int j0 = 0; j0 == 0 || j0 < length; j0 += plan.columns) {
-      const Int seen = smaller(plan.columns, length - j0);
-      tiles.multiply(rows, seen, h.d, q, {k.words + j0 / tile_lines * k.tile, k.tile, k.slices}, scores, plan.ld, false);
-      for (Int i = 0; i < rows; i += row_slots) {
-        Tile<float> tile{scores + i * plan.ld, plan.ld, i0 + i, static_cast<int>(smaller(row_slots, rows - i)), round_up(seen, 16)};
-        if (!whole) tile.column = j0, tile.columns = plan.columns, tile.row_sums = row_sums + i;
-        Slots<float> lse;
-        if (j0 == 0) fetch_ahead(h, i0 + i, row_slots);
-        weigh_tile(sight, tile, inverse + i / row_slots * slot_size, lse.value, &stats);
-        if (h.lse)
-          for (int m = 0; m < tile.rows; ++m) h.lse[(i0 + i + m) * h.lse_step] = lse.value[m];
-        if (h.drop) drop(sight, tile, keep, words);
-      }
-      for (Int c = 0; c == 0 || c < seen; c += plan.piece) {
-        const Int piece = smaller(plan.piece, seen - c);
-        tiles.pack_left(rows, piece, {scores + c, plan.ld, 1, true}, 1, over(p, piece));
-        // Of v's steps the first ones are behind.
-        tiles.multiply(rows, h.e, piece, over(p, piece), {v.words + TileProducts::words_of_tile(j0 + c, v.slices), v.tile, v.slices}, out, plan.out_ld, j0 + c > 0);
-      }
-    }
-    if (h.stats && !whole)
-      for (Int i = 0; i < rows; ++i) stats.add_row_sum(row_sums[i]);
-    for (Int i = 0; i < rows; ++i) {
-      const float factor = h.normalize ? inverse[i / row_slots * slot_size + i % row_slots] : 1.0f;
-      put_row(tiles, out + i * plan.out_ld, h.e, factor, h.out + (i0 + i) * h.out_row);
+  void run_in_turn() {
+    for (Block b = block(h_.row_begin, 0); b.rows; b = after(b)) {
+      score(b, nullptr);
+      for (Int r = 0; r < b.rows; r += row_slots) weigh_rows(b, r);
+      collect(b, nullptr);
     }
   }
-  end_stream();
-  if (h.stats) stats.write(h.stats, h.normalize);
+  void run_beside() {
+    Block before, now = block(h_.row_begin, 0), next;
+    score(now, nullptr);
+    for (; now.rows; before = now, now = next) {
+      next = after(now);
+      Weighing weighing{*this, now, turns_beside(before, next)};
+      const TileAside aside{[](void* w) { static_cast<Weighing*>(w)->step(); }, &weighing};
+      if (before.rows) collect(before, &aside);
+      if (next.rows) score(next, &aside);
+      weighing.finish();
+    }
+    collect(before, nullptr);
+  }
+  Int turns_beside(const Block& before, const Block& next) const {
+    return tile_turns<Stored>(before.rows, h_.e, before.seen) + tile_turns<Stored>(next.rows, next.seen, h_.d);
+  }
+
+  void score(const Block& b, const TileAside* aside) {
+    const TileOperand &q = rooms_.q[b.row_room], &k = rooms_.k;
+    if (b.j == 0) tiles_.pack_left(b.rows, h_.d, {h_.q + b.i * h_.q_row, h_.q_row, 1}, 1, q);
+    tiles_.multiply(b.rows, b.seen, h_.d, q, {k.words + b.j / tile_lines * k.tile, k.tile, k.slices}, rooms_.scores[b.room], rooms_.ld, false, aside);
+  }
+
+  /// A block's scores become weights, and those a packed operand: 32 rows after another, a few rows or a square at a time.
+  struct Weighing {
+    ForwardOnTiles& head;
+    const Block& b;
+    Int turns;
+    Int squares = (b.seen + tile_lines - 1) / tile_lines * 2, each = tile_lines / row_slots + squares;
+    Int units = (b.rows + tile_lines - 1) / tile_lines * each, turn = 0, next = 0;
+    void step() { ++turn, advance(units * turn / turns); }
+    void finish() { advance(units); }
+
+   private:
+    void advance(Int stop) {
+      for (; next < stop; ++next) {
+        const Int first = next / each * tile_lines, unit = next % each, square = unit - (each - squares);
+        square < 0 ? head.weigh_rows(b, first + unit * row_slots) : head.pack_weights(b, first + square % 2 * 16, square / 2 * tile_lines);
+      }
+    }
+  };
+
+  void weigh_rows(const Block& b, Int r) {
+    if (r >= b.rows) return;
+    if (b.j == 0) fetch_ahead(h_, b.i + r, row_slots);
+    const bool whole = rooms_.columns == h_.keys;
+    Tile<float> tile{rooms_.scores[b.room] + r * rooms_.ld, rooms_.ld, b.i + r, static_cast<int>(smaller(row_slots, b.rows - r)), round_up(b.seen, 16)};
+    if (!whole) {
+      tile.column = b.j, tile.columns = rooms_.columns, tile.row_sums = rooms_.row_sums + r;
+      if (b.j == 0)
+        for (Int i = 0; i < tile.rows; ++i) tile.row_sums[i] = 0;
+    }
+    Slots<float> lse;
+    weigh_(sight_, tile, rooms_.inverse[b.row_room] + r / row_slots * slot_size, lse.value, &stats_);
+    if (h_.lse)
+      for (int m = 0; m < tile.rows; ++m) h_.lse[(b.i + r + m) * h_.lse_step] = lse.value[m];
+    if (h_.drop) drop(sight_, tile, rooms_.keep, rooms_.words);
+    if (h_.stats && !whole && b.last)
+      for (int m = 0; m < tile.rows; ++m) stats_.add_row_sum(tile.row_sums[m]);
+  }
+  void pack_weights(const Block& b, Int r, Int c) {
+    if (r >= b.rows) return;
+    tiles_.pack_square(rooms_.scores[b.room] + r * rooms_.ld + c, rooms_.ld, smaller(16, b.rows - r), b.seen - c,
+                       square_of(over(rooms_.p[b.room], b.seen), r, c), SliceCounts<Stored>::computed);
+  }
+
+  /// out (+)= weights V; behind the last of its rows' blocks they are written.
+  void collect(const Block& b, const TileAside* aside) {
+    const TileOperand& v = rooms_.v;
+    for (Int c = 0; c == 0 || c < b.seen; c += rooms_.piece) {
+      const Int piece = smaller(rooms_.piece, b.seen - c);
+      const TileOperand p = over(rooms_.p[b.room], piece);
+      if (!rooms_.beside) tiles_.pack_left(b.rows, piece, {rooms_.scores[b.room] + c, rooms_.ld, 1, true}, 1, p);
+      // Of v's steps the first ones are behind.
+      tiles_.multiply(b.rows, h_.e, piece, p, {v.words + TileProducts::words_of_tile(b.j + c, v.slices), v.tile, v.slices}, rooms_.out, rooms_.out_ld, b.j + c > 0, aside);
+    }
+    if (!b.last) return;
+    for (Int i = 0; i < b.rows; ++i) {
+      const float factor = h_.normalize ? rooms_.inverse[b.row_room][i / row_slots * slot_size + i % row_slots] : 1.0f;
+      put_row(tiles_, rooms_.out + i * rooms_.out_ld, h_.e, factor, h_.out + (b.i + i) * h_.out_row);
+    }
+  }
+
+  const Head& h_;
+  const TileProducts& tiles_;
+  Pieces pieces_;
+  ForwardRooms<Stored> rooms_;
+  Sight<float> sight_;
+  Weigh<float> weigh_ = h_.stats ? weigh_of<float, true>(h_) : weigh_of<float, false>(h_);
+  Statistics<float> stats_;
+};
+
+template <class Stored>
+void forward_on_tiles(const AttentionHeadForward<float, Stored>& h) {
+  ForwardOnTiles<Stored>(h).run();
+}
+template <class Stored>
+Int forward_on_tiles_bytes(const AttentionHeadForward<float, Stored>& h) {
+  Pieces count(nullptr);
+  ForwardRooms<Stored>(h, count);
+  return count.used();
 }
 
 }  // namespace

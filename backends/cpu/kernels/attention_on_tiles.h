@@ -48,6 +48,17 @@ inline Int operand_words(Int lines, Int depth, int slices) {
 /// The room of x for fewer elements of k than it was made for: its tiles are shorter then.
 inline TileOperand over(const TileOperand& x, Int depth) { return {x.words, TileProducts::words_of_tile(depth, x.slices), x.slices}; }
 
+/// Where a packed operand has the square of 16 lines and 32 elements of k that begins at (line, k).
+inline std::uint32_t* square_of(const TileOperand& x, Int line, Int k) {
+  return x.words + line / tile_lines * x.tile + TileProducts::words_of_tile(k, x.slices) + line / 16 % 2 * TileProducts::square_words;
+}
+/// How often a product asks what is beside it.
+template <class Stored>
+Int tile_turns(Int m, Int n, Int k) {
+  const auto tiles = [](Int lines) { return (lines + tile_lines - 1) / tile_lines; };
+  return TileProducts::turns_of_step(SliceCounts<Stored>::given) * tiles(m) * tiles(n) * tiles(k);
+}
+
 /// to[n] = factor * from; from has room for whole registers.
 NORMA_INLINE void put_row(const TileProducts&, const float* from, Int n, float factor, float* to) {
   constexpr int L = lanes<float>;

@@ -35,6 +35,7 @@ struct Asking {
 template <int left, int right, bool low, bool narrow, class Aside>
 void tile(int64_t steps, const Word* a, const Word* b, Sums<const float> from, Sums<float> to, Aside& aside) {
   static_assert((left == 3 && right == 3) || left + right <= 3);
+  constexpr bool often = left == 3 && requires { Aside::often; };  // an aside that wants a turn after each product of two slices
   // The numbers of tiles are part of the instructions: 0..3 are sums, 4 and 5 rows of a slice of A, 6 and 7 columns of one of B.
   constexpr int line = tile_side * sizeof(Word);
   if (from.data) {
@@ -62,22 +63,28 @@ void tile(int64_t steps, const Word* a, const Word* b, Sums<const float> from, S
   if (!low) _tile_dpbf16ps(2, 5, 6);        \
   if (!low && !narrow) _tile_dpbf16ps(3, 5, 7)
   for (int64_t s = 0; s < steps; ++s, a += left * slice_words, b += right * slice_words) {
-    aside.step();
+    if constexpr (!often) aside.step();
     // Neighbours share an operand; columns are read again from the first-level cache, rows once, past it.
     if constexpr (left == 3) {
       NORMA_ROWS(2);
       NORMA_COLUMNS(0);
       NORMA_ADD();
+      if constexpr (often) aside.step();
       NORMA_ROWS(1);
       NORMA_ADD();
+      if constexpr (often) aside.step();
       NORMA_COLUMNS(1);
       NORMA_ADD();
+      if constexpr (often) aside.step();
       NORMA_ROWS(0);
       NORMA_ADD();
+      if constexpr (often) aside.step();
       NORMA_COLUMNS(2);
       NORMA_ADD();
+      if constexpr (often) aside.step();
       NORMA_COLUMNS(0);
       NORMA_ADD();
+      if constexpr (often) aside.step();
     } else {
       NORMA_ROWS(left - 1);
       NORMA_COLUMNS(right - 1);

@@ -7,7 +7,7 @@ namespace norma::cpu::NORMA_ISA {
 namespace {
 
 #if defined(__AMX_BF16__)
-static_assert(TileProducts::words_of_tile(step_k, 1) == slice_words);
+static_assert(TileProducts::words_of_tile(step_k, 1) == slice_words && TileProducts::square_words == square);
 
 template <bool of_b>
 void pack_slices(int64_t lines, int64_t k, Source<float> x, float factor, TileOperand to) {
@@ -27,13 +27,31 @@ void pack_operand(int64_t lines, int64_t k, TileSource x, float factor, TileOper
   pack_pairs<of_b>(lines, k, from(floats), to.words, to.tile);
 }
 
-void multiply(int64_t m, int64_t n, int64_t k, TileOperand left, TileOperand right, float* c, int64_t ld, bool add) {
+void pack_near_square(const float* x, int64_t row, int64_t rows, int64_t k, Word* words, int slices) {
+  const Source<float> from{x, row, 1, true};
+  if (slices == 1) return pair_along<false>(from, rows, k, words);
+  if (rows >= tile_side && k >= step_k)
+    pack_square<3, false, true>(from, tile_side, step_k, AsTheyAre{}, words);
+  else
+    pack_square<3, false, false>(from, rows, k, AsTheyAre{}, words);
+}
+
+struct Calling {
+  static constexpr bool often = true;
+  const TileAside& what;
+  NORMA_INLINE void step() { what.step(what.context); }
+};
+
+template <class Aside>
+void multiply_beside(int64_t m, int64_t n, int64_t k, TileOperand left, TileOperand right, float* c, int64_t ld, bool add, Aside aside) {
   const int64_t steps = steps_of(k);
   const Packed a{left.words, left.tile}, b{right.words, right.tile};
-  if (left.slices == 3) return product<3, 3>(m, n, steps, a, b, c, ld, add);
-  if (left.slices == 2) return product<2, 1>(m, n, steps, a, b, c, ld, add);
-  if (right.slices == 2) return product<1, 2>(m, n, steps, a, b, c, ld, add);
-  product<1, 1>(m, n, steps, a, b, c, ld, add);
+  if (left.slices == 3) return product<3, 3>(m, n, steps, a, b, c, ld, add, aside);
+  if (right.slices == 2) return product<1, 2>(m, n, steps, a, b, c, ld, add, aside);
+  product<1, 1>(m, n, steps, a, b, c, ld, add, aside);
+}
+void multiply(int64_t m, int64_t n, int64_t k, TileOperand left, TileOperand right, float* c, int64_t ld, bool add, const TileAside* aside) {
+  aside ? multiply_beside(m, n, k, left, right, c, ld, add, Calling{*aside}) : multiply_beside(m, n, k, left, right, c, ld, add, NothingAside{});
 }
 
 void put_row(const float* from, int64_t n, float factor, Bf16Bits* to) {
@@ -43,7 +61,7 @@ void put_row(const float* from, int64_t n, float factor, Bf16Bits* to) {
   for (; j < n; j += width) store_n(to + j, load(from + j) * factor, static_cast<int>(least(width, n - j)));
 }
 
-constexpr TileProducts products = {enter_tiles, leave_tiles, pack_operand<false>, pack_operand<true>, multiply, put_row};
+constexpr TileProducts products = {enter_tiles, leave_tiles, pack_operand<false>, pack_operand<true>, pack_near_square, multiply, put_row};
 constexpr const TileProducts* products_or_null = &products;
 #else
 constexpr const TileProducts* products_or_null = nullptr;
