@@ -17,7 +17,7 @@ namespace norma::cpu {
 namespace {
 
 constexpr int work_slot = 8, stats_slot = 9, wide_slot = 10;
-std::atomic<bool> tiles_everywhere{false};
+std::atomic<int> forced_tiles{-1};  // 1: everywhere, 0: nowhere
 
 /// Tasks of the forward pass for one head: long sequences with few heads get several, of 512 rows or so at least: each packs all keys.
 Index pieces_of(Index rows, Index heads) {
@@ -33,8 +33,8 @@ T* head_of(const View& x, Index b, Index h) {
   return static_cast<T*>(x.data) + b * x.layout.stride(0) + h * x.layout.stride(1);
 }
 
-/// One head of a bf16 tensor as dense rows of floats in this task's scratch: what the f32 kernels read or write in its place.
-/// Stored bf16 is a head's q, k, v and their like; scores and statistics are f32 all the way.
+/// One head of a bf16 tensor as dense rows of floats in this task's scratch: what the f32 kernels read or write in its place, where there are
+/// no tiles for bf16. Stored bf16 is a head's q, k, v and their like; scores and statistics are f32 all the way.
 class WideHead {
  public:
   WideHead(const View& x, Index b, Index h, float*& next)
@@ -82,12 +82,15 @@ bool covered(const Attention& a, std::initializer_list<const View*> tensors) {
   return a.dropout >= 0 && a.dropout < 1;
 }
 
-/// AMX's products, where they are and pay: packing an element of the scores costs as much as some 20 multiply-adds of f32, less of bf16.
+/// AMX's products, where they are and pay: packing an element of the scores costs as much as some 20 multiply-adds of f32, less of bf16, and short
+/// sums and few columns leave tiles half empty.
 const TileProducts* tiles_for(const Attention& a, const View& k, const View& v) {
   if (gemm_provider() != GemmProvider::own) return nullptr;
   const Index keys = k.shape()[2], seen = a.causal ? keys / 2 : keys, width = k.shape()[3] + v.shape()[3];
-  const bool pays = k.dtype == DType::bf16 ? seen >= 16 && width >= 16 : seen >= 192 && width >= 64 && seen * width >= 16384;
-  return pays || tiles_everywhere ? NORMA_BF16_KERNELS(tile_products) : nullptr;
+  const bool pays = k.dtype == DType::bf16 ? (width >= 64 ? seen >= 24 : width >= 32 && seen >= 96)
+                                           : seen >= 192 && width >= 64 && seen * width >= 16384;
+  const int forced = forced_tiles;
+  return (forced < 0 ? pays : forced == 1) ? NORMA_BF16_KERNELS(tile_products) : nullptr;
 }
 
 /// Everything that is the same for all heads.
@@ -293,8 +296,8 @@ void backward(const AttentionBackward& a, const AttentionKernel<AttentionHeadBac
 
 }  // namespace
 
-TilesEverywhere::TilesEverywhere() { tiles_everywhere = true; }
-TilesEverywhere::~TilesEverywhere() { tiles_everywhere = false; }
+ForceTiles::ForceTiles(bool everywhere) { forced_tiles = everywhere; }
+ForceTiles::~ForceTiles() { forced_tiles = -1; }
 
 bool CpuBackend::attention(const AttentionForward& a) {
   if (!covered(a, {&a.q, &a.k, &a.v, &a.out})) return false;

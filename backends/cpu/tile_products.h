@@ -49,8 +49,8 @@ struct TileProducts {
   /// elements lie side by side: by a power of two into one slice, by any number into two.
   void (*pack_left)(std::int64_t lines, std::int64_t k, TileSource x, float factor, TileOperand to);
   void (*pack_right)(std::int64_t lines, std::int64_t k, TileSource x, float factor, TileOperand to);
-  /// A square of a left operand: up to 16 rows of up to 32 floats in a near cache, `row` apart. For use beside a product: its arguments fit registers.
-  /// (Loading at once what was just stored piece by piece waits for all that is on its way, tiles too.)
+  /// A square of a left operand: up to 16 rows of up to 32 floats in a near cache, `row` apart. For use beside a product: its arguments fit
+  /// registers, since loading at once what was just stored piece by piece waits for all that is on its way, tiles too.
   void (*pack_square)(const float* x, std::int64_t row, std::int64_t rows, std::int64_t k, std::uint32_t* words, int slices);
   /// c[m, n] = left right, summed over the first k elements (+ c where `add`). Written in whole squares of 16 by 16. Slices: 3 and 3, or
   /// together no more than 3. `aside`: null for nothing.
@@ -63,12 +63,12 @@ struct TileProducts {
 /// Null without AMX.
 NORMA_DECLARE_BF16_KERNELS(TileProducts* const, tile_products)
 
-/// While one lives, attention multiplies on tiles at every size, also where it does not pay: for tests.
-class TilesEverywhere {
+/// While one lives, attention multiplies on tiles at every size, also where it does not pay, or at none: for tests.
+class ForceTiles {
  public:
-  TilesEverywhere();
-  ~TilesEverywhere();
-  TilesEverywhere(const TilesEverywhere&) = delete;
+  explicit ForceTiles(bool everywhere);
+  ~ForceTiles();
+  ForceTiles(const ForceTiles&) = delete;
 };
 
 }  // namespace norma::cpu

@@ -44,6 +44,23 @@ struct SomeVisible {
   NORMA_INLINE M both(M m) const { return m & mask; }
 };
 
+/// counts -= 1 where a < b is seen.
+template <class V, class M>
+NORMA_INLINE void count_below(V a, V b, const AllVisible&, M& counts) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == sizeof(F) && lanes<float> == sizeof(V) / sizeof(a[0])) {
+    const __m512i all = (__m512i)counts;
+    counts = (M)_mm512_mask_sub_epi32(all, _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ), all, _mm512_set1_epi32(1));
+    return;
+  }
+#endif
+  counts += a < b;
+}
+template <class V, class M>
+NORMA_INLINE void count_below(V a, V b, const SomeVisible<M>& visible, M& counts) {
+  counts += visible.both(a < b);
+}
+
 /// The columns one row sees: the first `length`, of those the ones `mask` allows.
 template <class T>
 struct Row {
@@ -127,6 +144,20 @@ struct Weight {
     }
     if constexpr (phi == Phi::sigmoid) return c / (exp(-(s + bias)) + T{1});
     if constexpr (phi == Phi::relu) return vmax(V{}, s) * c;  // in this order a NaN stays
+  }
+  /// Whether larger scores have larger weights, or smaller ones where c < 0.
+  static constexpr bool monotone = phi == Phi::power1 || phi == Phi::power3;
+  /// Of powers without the factor, that a row's sum of squares is multiplied by: factor_of_slope.
+  NORMA_INLINE V slope_over_factor(V s, V a, T c) const {
+    if constexpr (phi == Phi::power1) return splat(T{1});
+    if constexpr (phi == Phi::power2) return s;
+    if constexpr (phi == Phi::power3) return s * s;
+    if constexpr (phi == Phi::power4) return (s * s) * s;
+    return derivative(s, a, c);
+  }
+  NORMA_INLINE T factor_of_slope(T c) const {
+    constexpr int power = static_cast<int>(phi) - static_cast<int>(Phi::power1) + 1;
+    return power >= 1 && power <= 4 ? power * c : T{1};
   }
   /// `a` is value(s, c).
   NORMA_INLINE V derivative(V s, V a, T c) const {

@@ -32,9 +32,27 @@ void weigh(const Sight<T>& sight, const Tile<T>& tile, T*, T*, Statistics<T>* st
   Mask<T> negative{}, small_count{};
   V score_max, least, most;
   if constexpr (measure) score_max = stats->score_max, least = stats->least, most = stats->most;
+  // Over rows with the same factor:
+  T factor = 0;
+  V slopes_over_factor{}, from = splat(Statistics<T>::infinity), to = -from;  // of scores; lanes that have seen nothing stay infinite
+  const auto settle = [&] {
+    const T of_slope = weight.factor_of_slope(factor);
+    slopes = fma(slopes_over_factor, splat(of_slope * of_slope), slopes);
+    score_max = vmax(to, score_max);
+    if constexpr (Weight<T, phi>::monotone) {
+      const V a = weight.value(from, factor), b = weight.value(to, factor);
+      least = vmin(factor < 0 ? b : a, least);
+      most = vmax(factor < 0 ? a : b, most);
+    }
+    slopes_over_factor = V{}, from = splat(Statistics<T>::infinity), to = -from;
+  };
   for (int m = 0; m < tile.rows; ++m) {
     T* p = tile.p + m * tile.ld;
     const Row<T> row = sight.row(tile.first + m, tile.column, tile.columns);
+    if constexpr (measure) {
+      if (m > 0 && row.factor != factor) settle();
+      factor = row.factor;
+    }
     V row_sum{};
     for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
       const V s = load(p + j);
@@ -42,16 +60,20 @@ void weigh(const Sight<T>& sight, const Tile<T>& tile, T*, T*, Statistics<T>* st
       const V a = visible.keep(full);
       store(p + j, a);
       if constexpr (measure) {
-        const V seen = visible.keep(s), slope = visible.keep(weight.derivative(s, full, row.factor));
+        const V seen = visible.keep(s), slope = visible.keep(weight.slope_over_factor(s, full, row.factor));
         squares = fma(a, a, squares);
-        slopes = fma(slope, slope, slopes);
+        slopes_over_factor = fma(slope, slope, slopes_over_factor);
         score += seen;
         score2 = fma(seen, seen, score2);
-        score_max = vmax(visible.select(s, score_max), score_max);
-        least = vmin(visible.select(a, least), least);
-        most = vmax(visible.select(a, most), most);
-        negative += a < V{};
-        small_count += visible.both(abs(a) < small);
+        to = vmax(visible.select(s, to), to);
+        if constexpr (Weight<T, phi>::monotone) {
+          from = vmin(visible.select(s, from), from);
+        } else {
+          least = vmin(visible.select(a, least), least);
+          most = vmax(visible.select(a, most), most);
+        }
+        count_below(a, V{}, visible, negative);
+        count_below(abs(a), splat(small), visible, small_count);
         row_sum += a;
       }
     });
@@ -60,6 +82,7 @@ void weigh(const Sight<T>& sight, const Tile<T>& tile, T*, T*, Statistics<T>* st
       row_sums[m] = row_sum;
       if (tile.column == 0) stats->entries += static_cast<double>(sight.visible(tile.first + m));
       if (m + 1 == tile.rows || row.length > columns_between_widenings) {
+        settle();
         stats->squares.add(squares), stats->slopes.add(slopes), stats->score.add(score), stats->score2.add(score2);
         stats->negative.add_count(negative), stats->small.add_count(small_count);
         squares = slopes = score = score2 = V{};
@@ -161,9 +184,10 @@ void weigh_softmax(const Sight<T>& sight, const Tile<T>& tile, T* inverse, T* ls
       stats->row_score_max = Larger{}(stats->row_score_max, static_cast<double>(top.value[m]));
       const T* p = tile.p + m * tile.ld;
       const T limit = static_cast<T>(sight.head.small * total);
-      for_columns(row[m], [&](Int j, auto visible) __attribute__((always_inline)) {
-        small += visible.both(load(p + j) < limit);
-      });
+      if (low[m] < limit)
+        for_columns(row[m], [&](Int j, auto visible) __attribute__((always_inline)) {
+          count_below(load(p + j), splat(limit), visible, small);
+        });
       if (m + 1 == tile.rows || row[m].length > columns_between_widenings) {
         stats->small.add_count(small);
         small = Mask<T>{};

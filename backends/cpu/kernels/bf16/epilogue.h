@@ -18,6 +18,7 @@ NORMA_INLINE void finish_group(int n, const float* sums, int64_t ld_sums, Bf16Bi
   F x[count];
   if (whole) {  // what the next panel's epilogue reads and writes of these rows
     for (int r = 0; r < R; ++r) {
+      __builtin_prefetch(c + r * ldc + V * width);
       if (e.gelu_pre) __builtin_prefetch(e.gelu_pre + offset + r * e.ld + V * width);
       if (e.residual) __builtin_prefetch(e.residual + offset + r * e.ld + V * width);
     }
