@@ -88,7 +88,7 @@ const TileProducts* tiles_for(const Attention& a, const View& k, const View& v) 
   if (gemm_provider() != GemmProvider::own) return nullptr;
   const Index keys = k.shape()[2], seen = a.causal ? keys / 2 : keys, width = k.shape()[3] + v.shape()[3];
   const bool pays = k.dtype == DType::bf16 ? (width >= 64 ? seen >= 24 : width >= 32 && seen >= 96)
-                                           : seen >= 192 && width >= 64 && seen * width >= 16384;
+                                           : seen >= (a.causal ? 192 : 128) && width >= 64 && seen * width >= 16384;
   const int forced = forced_tiles;
   return (forced < 0 ? pays : forced == 1) ? NORMA_BF16_KERNELS(tile_products) : nullptr;
 }

@@ -13,7 +13,7 @@ namespace {
 struct Tiles : Pairs {
   static constexpr int unit = 16, rows = 32, vectors = 2;
 };
-/// The epilogue of the strip before, pairs of rows in each step of k.
+/// The epilogue of the strip before, pairs of rows in each of so many steps of k.
 struct Finishing {
   const Bf16Strip& strip;
   int64_t share, next = 0;
@@ -79,13 +79,15 @@ void multiply_tiles(int64_t m, int64_t words, const Bf16Tiles& a, const Word* pa
 }
 void multiply_tiles(int64_t m, int64_t words, const Bf16Tiles& a, const Word* panel, float* sums, int64_t ld_sums,
                     bool accumulate, const Bf16Strip* before) {
-  if (!before) {
+  const int64_t turns = (m + Tiles::rows - 1) / Tiles::rows * words / Tiles::unit;
+  if (before && turns > 0) {
+    Finishing finishing(*before, turns);
+    multiply_tiles(m, words, a, panel, sums, ld_sums, accumulate, finishing);
+  } else {
     NothingBefore nothing;
-    return multiply_tiles(m, words, a, panel, sums, ld_sums, accumulate, nothing);
+    if (before) finish<Tiles::vectors>(*before);
+    multiply_tiles(m, words, a, panel, sums, ld_sums, accumulate, nothing);
   }
-  Finishing finishing(*before, (m + Tiles::rows - 1) / Tiles::rows * words / Tiles::unit);
-  multiply_tiles(m, words, a, panel, sums, ld_sums, accumulate, finishing);
-  if (finishing.next < before->m) finish_rows<Tiles::vectors>(*before, finishing.next, before->m);
 }
 
 /// A's tiles lie one behind the other, a step of k after the other, each as 32 rows of 16 words.
