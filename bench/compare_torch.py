@@ -2,7 +2,8 @@
 """Norma beside PyTorch: training steps, products and attention alone, start-up, and the demo's training, alternating in one run.
 
     python3 -m venv .venv && .venv/bin/pip install torch
-    .venv/bin/python bench/compare_torch.py [--only steps gemm attention start demo] [--rows 1 3 8] [--rounds 3]
+    .venv/bin/python bench/compare_torch.py [--only steps gemm gemm-bf16 attention attention-bf16 start demo]
+                                             [--rows 1 3 8] [--rounds 3]
                                              [--threads 2] [--no-compile]
     python3 bench/compare_torch.py --device cuda [--only steps attention] [--rows 1 3 8] [--rounds 1] [--limit 240]
                                              [--programs FOLDER] [--results FILE]     on a machine with a GPU: bench/compare_cuda.py
@@ -97,11 +98,11 @@ def steps(a):
     return out
 
 
-def attention(a):
+def attention(a, dtype="f32"):
     out = ["| N, d | function | Norma ms forward + backward | GFLOP/s forward, backward | PyTorch ms forward + backward (its fastest form) | ratio |", "|---|---|---|---|---|---|"]
     for n, d in ATTENTION:
         heads, batch = 6, max(1, min(16, 4096 * 64 // (n * n) * 4))
-        shape = ["--n", n, "--d", d, "--heads", heads, "--batch", batch, "--threads", a.threads]
+        shape = ["--n", n, "--d", d, "--heads", heads, "--batch", batch, "--threads", a.threads, "--dtype", dtype]
         for label, ours_flag, forms in (("softmax", "softmax", ["softmax", "sdpa"]), ("x³/√N", X3, ["x3"])):
             theirs = {name: lambda name=name, more=more: torch("torch_attention.py", *shape, "--score", name.split(",")[0], *more)
                       for name, more in with_compile(a, forms).items()}
@@ -124,6 +125,18 @@ def gemm(a):
         row, rate, other = ours[0], median(ours, "own_gflops"), median(peer, "gflops")
         assert row["product"] == peer[0]["product"] and row["rows"] == peer[0]["rows"]
         out.append(f"| {row['rows']}, {row['out']}, {row['in']} | {row['product']} | {rate:.0f} | {100 * rate / median(ours, 'peak_gflops'):.0f} % | {median(ours, 'fma_gflops'):.0f} | {median(ours, 'openblas_gflops'):.0f} | {other:.0f} | {other / rate:.2f} |")
+    return out
+
+
+def gemm_bf16(a):
+    mine = [run([BUILD / "bench/norma_bench_gemm_bf16", a.threads, "--json"]) for _ in range(a.rounds)]
+    shapes = list(dict.fromkeys(f"{r['rows']},{r['out']},{r['in']}" for r in mine[0]["rows"]))
+    theirs = [torch("torch_gemm.py", "--threads", a.threads, "--dtype", "bf16", "--shapes", *shapes)["rows"] for _ in range(a.rounds)]
+    out = ["| rows, out, in | product | Norma GFLOP/s | share of the FMA peak | PyTorch | time, Norma to PyTorch |", "|---|---|---|---|---|---|"]
+    for ours, peer in zip(zip(*(m["rows"] for m in mine)), zip(*theirs)):
+        row, rate, other = ours[0], median(ours, "gflops"), median(peer, "gflops")
+        assert row["product"] == peer[0]["product"] and row["rows"] == peer[0]["rows"]
+        out.append(f"| {row['rows']}, {row['out']}, {row['in']} | {row['product']} | {rate:.0f} | {100 * rate / median(mine, 'peak_gflops'):.0f} % | {other:.0f} | {other / rate:.2f} |")
     return out
 
 
@@ -199,7 +212,8 @@ def write(part, lines):
         PAGE.write_text(head + begin + "\n" + "\n".join([*lines, ""]) + end + rest.split(end)[1])
 
 
-PARTS = {"steps": steps, "gemm": gemm, "attention": attention, "start": start, "demo": demo}
+PARTS = {"steps": steps, "gemm": gemm, "gemm-bf16": gemm_bf16, "attention": attention, "attention-bf16": lambda a: attention(a, "bf16"),
+         "start": start, "demo": demo}
 
 
 def main():

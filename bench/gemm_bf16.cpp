@@ -1,6 +1,6 @@
-// norma_bench_gemm_bf16 [THREADS]: products of mixed precision at the shapes of a transformer's training step, in all forms of packed
+// norma_bench_gemm_bf16 [THREADS] [--json]: products of mixed precision at the shapes of a transformer's training step, in all forms of packed
 // operands, beside the same products in f32 and as shares of the f32 peak. With AVX-512-BF16 the peak of pairs may be twice that, with
-// AMX that of tiles sixteen times.
+// AMX that of tiles sixteen times. --json: one object, with the form that is taken here only.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <exception>
+#include <string_view>
 
 #include "backends/cpu/gemm_bf16.h"
 #include "backends/cpu/isa.h"
@@ -92,8 +93,26 @@ double rate(Kind kind, const Layer& l) {
 
 int main(int argc, char** argv) {
   try {
-    if (argc > 1) set_threads(std::atoi(argv[1]));
+    bool json = false;
+    for (int i = 1; i < argc; ++i) {
+      if (const std::string_view flag = argv[i]; flag == "--json")
+        json = true;
+      else
+        set_threads(std::atoi(argv[i]));
+    }
     const double peak = norma::bench::fma_peak(threads());
+    if (json) {
+      fmt::print("{{\"form\": \"{}\", \"peak_gflops\": {:.1f}, \"rows\": [", name(bf16_form()), peak);
+      const char* between = "";
+      for (const Layer& l : layers)
+        for (const Kind kind : {forward, gelu, dx, dw}) {
+          fmt::print("{}{{\"product\": \"{}\", \"rows\": {}, \"out\": {}, \"in\": {}, \"gflops\": {:.1f}}}", between, names[kind], l.rows, l.out, l.in,
+                     rate<Bf16Bits>(kind, l));
+          between = ", ";
+        }
+      fmt::print("]}}\n");
+      return 0;
+    }
     fmt::print("{} threads, {}, f32 peak {:.0f} GFLOP/s; bf16 takes the {} form here\n{:<8} {:>16} {:>16} {:>16} {:>16} {:>16}\n", threads(),
                name(isa()), peak, name(bf16_form()), "", "rows, out, in", "f32", "bf16 widened", "bf16 pairs", "bf16 tiles");
     for (const Kind kind : {forward, gelu, dx, dw})
@@ -101,7 +120,7 @@ int main(int argc, char** argv) {
         fmt::print("{:<8} {:>16}", names[kind], fmt::format("{},{},{}", l.rows, l.out, l.in));
         const auto show = [&](double r) { fmt::print(" {:>8.1f} {:>5.1f} %", r, 100 * r / peak); };
         show(rate<float>(kind, l));
-        for (const Bf16Form form : {Bf16Form::tiles}) {
+        for (const Bf16Form form : {Bf16Form::widened, Bf16Form::pairs, Bf16Form::tiles}) {
           if (!has(form)) continue;
           const ForceBf16Form force(form);
           show(rate<Bf16Bits>(kind, l));

@@ -26,6 +26,7 @@ struct ForwardRooms {
   std::int32_t* before;
 
   ForwardRooms(const Head& h, Pieces& pieces) : slices(h.scale) {
+    // A block of f32 scores and what is packed of it share the second-level cache; one of bf16, whose products are quicker, lies in the first.
     const Int all = round_up(h.row_end - h.row_begin, tile_lines);
     const bool cut = !h.normalize && h.keys > (two_bytes ? 192 : 512);
     columns = cut ? 128 : h.keys;
@@ -58,7 +59,6 @@ template <class Stored>
 class ForwardOnTiles {
  public:
   using Head = AttentionHeadForward<float, Stored>;
-  static constexpr bool two_bytes = sizeof(Stored) == 2;
   explicit ForwardOnTiles(const Head& h) : h_(h), tiles_(*h.tiles), pieces_(h.work), rooms_(h, pieces_), sight_{h} {
     sight_.set_masks(rooms_.mask, rooms_.before);
   }
