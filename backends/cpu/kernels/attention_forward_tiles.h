@@ -26,11 +26,14 @@ struct ForwardRooms {
   std::int32_t* before;
 
   ForwardRooms(const Head& h, Pieces& pieces) : slices(h.scale) {
-    // A block of f32 scores and what is packed of it share the second-level cache; one of bf16, whose products are quicker, lies in the first.
+    // A block of f32 scores and what is packed of it share the second-level cache; one of bf16, whose products are quicker, lies in the first, unless
+    // the keys and values that pass by for each block come from further away.
+    const Int passing = 4 * (operand_words(h.keys, h.d, slices.scaled_k) + operand_words(h.e, h.keys, slices.given));
+    const Int few = passing > (Int{2} << 20) ? 128 : passing > (Int{5} << 18) ? 64 : 32;
     const Int all = round_up(h.row_end - h.row_begin, tile_lines);
     const bool cut = !h.normalize && h.keys > (two_bytes ? 192 : 512);
     columns = cut ? 128 : h.keys;
-    rows = smaller(all, two_bytes ? (all <= 96 && columns <= 96 ? 96 : 32) : cut ? 128 : 64);
+    rows = smaller(all, two_bytes ? (all <= 96 && columns <= 96 ? 96 : few) : cut ? 128 : 64);
     ld = round_up(columns, 16) + 16;  // an odd number of cache lines apart
     out_ld = round_up(h.e, 16);
     piece = smaller(columns, 512);
