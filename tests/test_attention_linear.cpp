@@ -1,6 +1,7 @@
 // Attention in linear form against the quadratic one over scorings, shapes and masks; its statistics; who chooses it.
 #include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
+#include "backends/cpu/tile_products.h"
 #include "checks/scorings.h"
 #include "models/vit.h"
 #include "tests/attention_problem.h"
@@ -151,7 +152,7 @@ TEST_CASE("linear attention: estimated statistics lie within their stated error"
   CHECK(outside <= heads / 8);
 }
 
-TEST_CASE("linear attention is chosen by sizes alone, and keys that a mask hides may hold anything", "[attention_linear]") {
+TEST_CASE("linear attention is chosen by sizes and dtype alone, and keys that a mask hides may hold anything", "[attention_linear]") {
   const Scoring line = power(1, 1, Scoring::Scale::inverse_keys);
   const auto same = [](const Results<float>& a, const Results<float>& b) { return a.out.memory == b.out.memory && a.dk.memory == b.dk.memory; };
   const auto by = [](Problem<float>& p, AttentionForm form, bool stats) {
@@ -164,6 +165,17 @@ TEST_CASE("linear attention is chosen by sizes alone, and keys that a mask hides
     CHECK(same(by(large, AttentionForm::automatic, stats), by(large, AttentionForm::linear, stats)));
     CHECK(same(by(dropped, AttentionForm::automatic, stats), by(dropped, AttentionForm::quadratic, stats)));
   }
+  // On bf16 the matrix is the quicker one up to some 200 keys where it is multiplied on tiles.
+  Problem<bf16> between({1, 1, 144, 144, 32, 32}, line);
+  const auto by_form = [&](AttentionForm form) {
+    between.form = form;
+    return by_kernels(between, false).out.memory;
+  };
+  const auto equal = [](const std::vector<bf16>& a, const std::vector<bf16>& b) { return std::memcmp(a.data(), b.data(), a.size() * sizeof(bf16)) == 0; };
+  const bool tiles = NORMA_BF16_KERNELS(tile_products) != nullptr;
+  CHECK(equal(by_form(AttentionForm::automatic), by_form(tiles ? AttentionForm::quadratic : AttentionForm::linear)));
+  if (tiles) CHECK_FALSE(equal(by_form(AttentionForm::quadratic), by_form(AttentionForm::linear)));  // without, all digits of a bf16 agree
+
   Problem<float> p({1, 2, 150, 150, 6, 6, true, true}, power(2, 1, Scoring::Scale::inverse_valid_keys));
   p.form = AttentionForm::linear;
   const Results<float> clean = by_kernels(p, false);

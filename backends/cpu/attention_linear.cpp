@@ -8,7 +8,9 @@
 
 #include "backends/cpu/attention_linear_kernels.h"
 #include "backends/cpu/bf16_rows.h"
+#include "backends/cpu/gemm.h"
 #include "backends/cpu/parallel.h"
+#include "backends/cpu/tile_products.h"
 
 namespace norma::cpu {
 namespace {
@@ -20,10 +22,12 @@ constexpr Index most_for_norm = 160;
 bool exact_norm(const Scoring& s, Index d) { return linear_features(s, d) <= most_for_norm; }
 
 /// Where forward and backward together were measured to take less time than the quadratic form (norma_bench_attention, AVX2, d 8
-/// to 128: docs/linear-attention.md), with the fit rounded up. Monomials of higher degree are products, which cost extra.
-bool linear_is_cheaper(const Scoring& s, Index features, Index rows, Index keys, bool causal) {
+/// to 128: docs/linear-attention.md), with the fit rounded up. Monomials of higher degree are products, which cost extra. Matrices of bf16 on AMX
+/// are so quick that the linear form, which is f32, pays from longer sequences on.
+bool linear_is_cheaper(const Scoring& s, Index features, Index rows, Index keys, bool causal, bool by_bf16) {
   const auto n = 2.0 * static_cast<double>(rows) * static_cast<double>(keys) / static_cast<double>(rows + keys);
   const auto size = static_cast<double>(features);
+  if (by_bf16) return n >= (s.degree() == 1 ? (causal ? 12 * size + 700 : 6 * size + 32) : causal ? 14.5 * size + 64 : 5 * size + 128);
   if (s.degree() == 1) return n >= (causal ? size + 256 : 1.5 * size + 64);
   return n >= (causal ? 3 * size + 320 : 1.5 * size + 192);
 }
@@ -320,7 +324,8 @@ bool linear_form(const Attention& a, const View& q, const View& k) {
   const Index features = linear_features(a.scoring, q.shape()[3]);
   if (a.form == AttentionForm::quadratic || features == 0 || a.dropout != 0) return false;
   if (a.form == AttentionForm::linear) return true;
-  return linear_is_cheaper(a.scoring, features, q.shape()[2], k.shape()[2], a.causal);
+  const bool by_bf16 = q.dtype == DType::bf16 && gemm_provider() == GemmProvider::own && NORMA_BF16_KERNELS(tile_products);
+  return linear_is_cheaper(a.scoring, features, q.shape()[2], k.shape()[2], a.causal, by_bf16);
 }
 
 void attention_linear(const AttentionForward& a) {
