@@ -1,6 +1,7 @@
-// Attention forward for one head with AMX's products (backends/cpu/tile_products.h), block by block of scores: rows against all keys, or, where
-// nothing is carried along a row, against some keys, whose products with V are added up. While the tile registers compute the scores of the next
-// block and the product of the weights of the one before with V, the vector registers turn the scores of this one into weights and pack them.
+// Attention forward for one head with AMX's products (backends/cpu/tile_products.h), block by block of scores: rows
+// against all keys, or, where nothing is carried along a row, against some keys, whose products with V are added up.
+// While the tile registers compute the scores of the next block and the product of the weights of the one before with
+// V, the vector registers turn the scores of this one into weights and pack them.
 #pragma once
 
 #include "backends/cpu/kernels/attention_on_tiles.h"
@@ -18,7 +19,8 @@ struct ForwardRooms {
   SliceCounts<Stored> slices;
   Int rows, columns, ld, out_ld;
   Int piece;    // of a block's columns, whose weights are packed and multiplied by V before the next ones
-  bool beside;  // whether a block is weighed beside the products of others: where two blocks are near, and vectors not much slower than tiles
+  bool beside;  // whether a block is weighed beside the products of others: where two blocks are near, and vectors not
+                // much slower than tiles
   TileOperand k, v, q[2], p[2];
   float *scores[2], *inverse[2], *out, *row_sums, *keep;
   std::uint32_t* words;
@@ -26,8 +28,8 @@ struct ForwardRooms {
   std::int32_t* before;
 
   ForwardRooms(const Head& h, Pieces& pieces) : slices(h.scale) {
-    // A block of f32 scores and what is packed of it share the second-level cache; one of bf16, whose products are quicker, lies in the first, unless
-    // the keys and values that pass by for each block come from further away.
+    // A block of f32 scores and what is packed of it share the second-level cache; one of bf16, whose products are
+    // quicker, lies in the first, unless the keys and values that pass by for each block come from further away.
     const Int passing = 4 * (operand_words(h.keys, h.d, slices.scaled_k) + operand_words(h.e, h.keys, slices.given));
     const Int few = passing > (Int{2} << 20) ? 128 : passing > (Int{5} << 18) ? 64 : 32;
     const Int all = round_up(h.row_end - h.row_begin, tile_lines);
@@ -39,7 +41,8 @@ struct ForwardRooms {
     piece = smaller(columns, 512);
     beside = two_bytes ? h.normalize && columns <= 320 : columns <= piece;
     const auto operand = [&](Int lines, Int depth, int count) {
-      return TileOperand{pieces.take<std::uint32_t>(operand_words(lines, depth, count)), TileProducts::words_of_tile(depth, count), count};
+      return TileOperand{pieces.take<std::uint32_t>(operand_words(lines, depth, count)),
+                         TileProducts::words_of_tile(depth, count), count};
     };
     k = operand(h.keys, h.d, slices.scaled_k);
     v = operand(h.e, h.keys, slices.given);
@@ -121,10 +124,12 @@ class ForwardOnTiles {
   void score(const Block& b, const TileAside* aside) {
     const TileOperand &q = rooms_.q[b.row_room], &k = rooms_.k;
     if (b.j == 0) tiles_.pack_left(b.rows, h_.d, {h_.q + b.i * h_.q_row, h_.q_row, 1}, 1, q);
-    tiles_.multiply(b.rows, b.seen, h_.d, q, {k.words + b.j / tile_lines * k.tile, k.tile, k.slices}, rooms_.scores[b.room], rooms_.ld, false, aside);
+    tiles_.multiply(b.rows, b.seen, h_.d, q, {k.words + b.j / tile_lines * k.tile, k.tile, k.slices},
+                    rooms_.scores[b.room], rooms_.ld, false, aside);
   }
 
-  /// A block's scores become weights, and those a packed operand: 32 rows after another, a few rows or a square at a time.
+  /// A block's scores become weights, and those a packed operand: 32 rows after another, a few rows or a square at a
+  /// time.
   struct Weighing {
     ForwardOnTiles& head;
     const Block& b;
@@ -138,7 +143,8 @@ class ForwardOnTiles {
     void advance(Int stop) {
       for (; next < stop; ++next) {
         const Int first = next / each * tile_lines, unit = next % each, square = unit - (each - squares);
-        square < 0 ? head.weigh_rows(b, first + unit * row_slots) : head.pack_weights(b, first + square % 2 * 16, square / 2 * tile_lines);
+        square < 0 ? head.weigh_rows(b, first + unit * row_slots)
+                   : head.pack_weights(b, first + square % 2 * 16, square / 2 * tile_lines);
       }
     }
   };
@@ -147,7 +153,8 @@ class ForwardOnTiles {
     if (r >= b.rows) return;
     if (b.j == 0) fetch_ahead(h_, b.i + r, row_slots);
     const bool whole = rooms_.columns == h_.keys;
-    Tile<float> tile{rooms_.scores[b.room] + r * rooms_.ld, rooms_.ld, b.i + r, static_cast<int>(smaller(row_slots, b.rows - r)), round_up(b.seen, 16)};
+    Tile<float> tile{rooms_.scores[b.room] + r * rooms_.ld, rooms_.ld, b.i + r,
+                     static_cast<int>(smaller(row_slots, b.rows - r)), round_up(b.seen, 16)};
     if (!whole) {
       tile.column = b.j, tile.columns = rooms_.columns, tile.row_sums = rooms_.row_sums + r;
       if (b.j == 0)
@@ -175,7 +182,9 @@ class ForwardOnTiles {
       const TileOperand p = over(rooms_.p[b.room], piece);
       if (!rooms_.beside) tiles_.pack_left(b.rows, piece, {rooms_.scores[b.room] + c, rooms_.ld, 1, true}, 1, p);
       // Of v's steps the first ones are behind.
-      tiles_.multiply(b.rows, h_.e, piece, p, {v.words + TileProducts::words_of_tile(b.j + c, v.slices), v.tile, v.slices}, rooms_.out, rooms_.out_ld, b.j + c > 0, aside);
+      tiles_.multiply(b.rows, h_.e, piece, p,
+                      {v.words + TileProducts::words_of_tile(b.j + c, v.slices), v.tile, v.slices}, rooms_.out,
+                      rooms_.out_ld, b.j + c > 0, aside);
     }
     if (!b.last) return;
     for (Int i = 0; i < b.rows; ++i) {

@@ -9,9 +9,11 @@ namespace {
 
 /// Whether this instruction set has a pass for heads that come with TileProducts.
 #if defined(__AVX512F__)
-template <class T> constexpr bool has_tiles = sizeof(T) == 4;
+template <class T>
+constexpr bool has_tiles = sizeof(T) == 4;
 #else
-template <class T> constexpr bool has_tiles = false;
+template <class T>
+constexpr bool has_tiles = false;
 #endif
 
 /// While one lives, TileProducts::multiply may be called.
@@ -25,18 +27,20 @@ class TileScope {
   const TileProducts& products_;
 };
 
-constexpr Int tile_lines = 32;                                                     // of a packed tile
-constexpr Int slot_size = static_cast<Int>(sizeof(Slots<float>) / sizeof(float));  // numbers of a group of row_slots rows
+constexpr Int tile_lines = 32;  // of a packed tile
+constexpr Int slot_size =
+    static_cast<Int>(sizeof(Slots<float>) / sizeof(float));  // numbers of a group of row_slots rows
 
-/// Slices of operands (tile_products.h). A bf16 is one, and what is computed from bf16 is rounded to bf16 where it is multiplied, the weights and
-/// the gradients of the scores; scores, statistics and sums are f32.
+/// Slices of operands (tile_products.h). A bf16 is one, and what is computed from bf16 is rounded to bf16 where it is
+/// multiplied, the weights and the gradients of the scores; scores, statistics and sums are f32.
 template <class Stored>
 struct SliceCounts {
   static constexpr int given = sizeof(Stored) == 2 ? 1 : 3, computed = given;
   int scaled_k;
   explicit SliceCounts(double scale) {
     int exponent;
-    const bool exact = __builtin_frexp(scale, &exponent) == 0.5;  // a power of two leaves a bf16 a bf16; else it gets 16 bits
+    const bool exact =
+        __builtin_frexp(scale, &exponent) == 0.5;  // a power of two leaves a bf16 a bf16; else it gets 16 bits
     scaled_k = exact || given == 3 ? given : 2;
   }
 };
@@ -46,11 +50,14 @@ inline Int operand_words(Int lines, Int depth, int slices) {
 }
 
 /// The room of x for fewer elements of k than it was made for: its tiles are shorter then.
-inline TileOperand over(const TileOperand& x, Int depth) { return {x.words, TileProducts::words_of_tile(depth, x.slices), x.slices}; }
+inline TileOperand over(const TileOperand& x, Int depth) {
+  return {x.words, TileProducts::words_of_tile(depth, x.slices), x.slices};
+}
 
 /// Where a packed operand has the square of 16 lines and 32 elements of k that begins at (line, k).
 inline std::uint32_t* square_of(const TileOperand& x, Int line, Int k) {
-  return x.words + line / tile_lines * x.tile + TileProducts::words_of_tile(k, x.slices) + line / 16 % 2 * TileProducts::square_words;
+  return x.words + line / tile_lines * x.tile + TileProducts::words_of_tile(k, x.slices) +
+         line / 16 % 2 * TileProducts::square_words;
 }
 /// How often a product asks what is beside it.
 template <class Stored>

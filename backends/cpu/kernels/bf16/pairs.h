@@ -1,5 +1,6 @@
-// Operands of products of bf16 in the squares of slices.h, where a word is two neighbours of k: what was bf16 is packed as it lies in memory, and two
-// registers of floats are rounded into one. Attention on bf16 multiplies these; operands of one product are packed alike.
+// Operands of products of bf16 in the squares of slices.h, where a word is two neighbours of k: what was bf16 is packed
+// as it lies in memory, and two registers of floats are rounded into one. Attention on bf16 multiplies these; operands
+// of one product are packed alike.
 #pragma once
 
 #include "backends/cpu/kernels/bf16/slices.h"
@@ -10,10 +11,14 @@ namespace norma::cpu::NORMA_ISA {
 namespace {
 
 /// The first n of 32 elements, n of any size.
-NORMA_INLINE __mmask32 first_elements(int64_t n) { return n >= step_k ? ~__mmask32{0} : n > 0 ? (__mmask32{1} << n) - 1 : __mmask32{0}; }
+NORMA_INLINE __mmask32 first_elements(int64_t n) {
+  return n >= step_k ? ~__mmask32{0} : n > 0 ? (__mmask32{1} << n) - 1 : __mmask32{0};
+}
 
 /// Words of one line, from elements side by side: the first `depth` of 32, the others zero.
-NORMA_INLINE U words_along(const Bf16Bits* p, int64_t depth) { return (U)_mm512_maskz_loadu_epi16(first_elements(depth), p); }
+NORMA_INLINE U words_along(const Bf16Bits* p, int64_t depth) {
+  return (U)_mm512_maskz_loadu_epi16(first_elements(depth), p);
+}
 NORMA_INLINE U words_along(const float* p, int64_t depth) {
   if (depth >= step_k) return round_side_by_side(load(p), load(p + tile_side));
   return round_side_by_side(load_first(p, depth), load_first(p + tile_side, depth - tile_side));
@@ -43,7 +48,8 @@ NORMA_INLINE void pair_along(Source<T> x, int64_t lines, int64_t depth, Word* ou
   alignas(64) Word rows[square];
   Word* to = of_b ? rows : out;
 #pragma GCC unroll 4
-  for (int i = 0; i < tile_side; ++i) store_words(to + i * tile_side, i < lines ? words_along(x.data + i * x.across, depth) : U{});
+  for (int i = 0; i < tile_side; ++i)
+    store_words(to + i * tile_side, i < lines ? words_along(x.data + i * x.across, depth) : U{});
   if (of_b) turn_words(rows, tile_side, out);
 }
 /// A square whose lines lie side by side.
@@ -59,12 +65,14 @@ NORMA_INLINE void pair_across(Source<T> x, int64_t lines, int64_t depth, Word* o
 #pragma GCC unroll 4
   for (int i = 0; i < tile_side; ++i) {
     const T* p = x.data + 2 * i * x.along;
-    store_words(to + i * tile_side, 2 * i < depth ? words_across(p, 2 * i + 1 < depth ? p + x.along : nullptr, lines) : U{});
+    store_words(to + i * tile_side,
+                2 * i < depth ? words_across(p, 2 * i + 1 < depth ? p + x.along : nullptr, lines) : U{});
   }
   if (!of_b) turn_words(rows, tile_side, out);
 }
 
-/// All tiles of an operand, `tile` words apart. Of a tile's last lines squares of which a product reads nothing are left out.
+/// All tiles of an operand, `tile` words apart. Of a tile's last lines squares of which a product reads nothing are
+/// left out.
 template <bool of_b, class T>
 void pack_pairs(int64_t lines, int64_t k, Source<T> x, Word* out, int64_t tile) {
   for (int64_t i = 0; i < lines; i += side, out += tile) {

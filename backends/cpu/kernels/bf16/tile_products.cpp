@@ -17,7 +17,9 @@ void pack_slices(int64_t lines, int64_t k, Source<float> x, float factor, TileOp
 
 template <bool of_b>
 void pack_operand(int64_t lines, int64_t k, TileSource x, float factor, TileOperand to) {
-  const auto from = [&]<class T>(const T*) { return Source<T>{static_cast<const T*>(x.data), x.across, x.along, x.near}; };
+  const auto from = [&]<class T>(const T*) {
+    return Source<T>{static_cast<const T*>(x.data), x.across, x.along, x.near};
+  };
   const float* const floats = nullptr;
   const Bf16Bits* const bits = nullptr;
   if (to.slices == 3) return pack_slices<of_b>(lines, k, from(floats), factor, to);
@@ -43,15 +45,18 @@ struct Calling {
 };
 
 template <class Aside>
-void multiply_beside(int64_t m, int64_t n, int64_t k, TileOperand left, TileOperand right, float* c, int64_t ld, bool add, Aside aside) {
+void multiply_beside(int64_t m, int64_t n, int64_t k, TileOperand left, TileOperand right, float* c, int64_t ld,
+                     bool add, Aside aside) {
   const int64_t steps = steps_of(k);
   const Packed a{left.words, left.tile}, b{right.words, right.tile};
   if (left.slices == 3) return product<3, 3>(m, n, steps, a, b, c, ld, add, aside);
   if (right.slices == 2) return product<1, 2>(m, n, steps, a, b, c, ld, add, aside);
   product<1, 1>(m, n, steps, a, b, c, ld, add, aside);
 }
-void multiply(int64_t m, int64_t n, int64_t k, TileOperand left, TileOperand right, float* c, int64_t ld, bool add, const TileAside* aside) {
-  aside ? multiply_beside(m, n, k, left, right, c, ld, add, Calling{*aside}) : multiply_beside(m, n, k, left, right, c, ld, add, NothingAside{});
+void multiply(int64_t m, int64_t n, int64_t k, TileOperand left, TileOperand right, float* c, int64_t ld, bool add,
+              const TileAside* aside) {
+  aside ? multiply_beside(m, n, k, left, right, c, ld, add, Calling{*aside})
+        : multiply_beside(m, n, k, left, right, c, ld, add, NothingAside{});
 }
 
 void put_row(const float* from, int64_t n, float factor, Bf16Bits* to) {
@@ -61,7 +66,8 @@ void put_row(const float* from, int64_t n, float factor, Bf16Bits* to) {
   for (; j < n; j += width) store_n(to + j, load(from + j) * factor, static_cast<int>(least(width, n - j)));
 }
 
-constexpr TileProducts products = {enter_tiles, leave_tiles, pack_operand<false>, pack_operand<true>, pack_near_square, multiply, put_row};
+constexpr TileProducts products = {enter_tiles, leave_tiles, pack_operand<false>, pack_operand<true>, pack_near_square,
+                                   multiply,    put_row};
 constexpr const TileProducts* products_or_null = &products;
 #else
 constexpr const TileProducts* products_or_null = nullptr;

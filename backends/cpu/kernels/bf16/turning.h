@@ -8,8 +8,8 @@
 namespace norma::cpu::NORMA_ISA {
 namespace {
 
-/// 32 elements of k by 8 columns -> 8 rows of 16 words, transposed in quarters of registers; adds the rows' sums, four to a row,
-/// to sums[2] unless null.
+/// 32 elements of k by 8 columns -> 8 rows of 16 words, transposed in quarters of registers; adds the rows' sums, four
+/// to a row, to sums[2] unless null.
 inline void transpose_columns(const Bf16Bits* in, int64_t ld, Word* out, F* sums) {
   using V = __m512i;
   const auto quarter = [&](int64_t p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + p * ld)); };
@@ -44,7 +44,9 @@ inline void transpose_columns(const Bf16Bits* in, int64_t ld, Word* out, F* sums
 
 /// 16 lines of 16 words -> word by word, transposed in quarters of registers.
 inline void turn_words(const Word* in, int64_t line, Word* out) {
-  const auto quarter = [&](int i, int c) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + i * line + 4 * c)); };
+  const auto quarter = [&](int i, int c) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + i * line + 4 * c));
+  };
 #pragma GCC unroll 4
   for (int c = 0; c < 4; ++c) {
     __m512i x[4];
