@@ -131,13 +131,12 @@ void backward(const AttentionHeadBackward<T>& h) {
 template <class T>
 Int work_bytes(const AttentionHeadBackward<T>& h) {
   if constexpr (has_tiles<T>)
-    if (h.tiles) return TilePlan<T>(h).bytes(h);
+    if (h.tiles) return backward_on_tiles_bytes(h);
   return Plan<T>(h).bytes();
 }
 
 #if defined(__AVX512F__)
-Int work_bytes_bf16(const AttentionHeadBackward<float, Bf16Bits>& h) { return TilePlan<Bf16Bits>(h).bytes(h); }
-constexpr auto bf16 = AttentionKernel<AttentionHeadBackward<float, Bf16Bits>>{work_bytes_bf16, backward_on_tiles<Bf16Bits>};
+constexpr auto bf16 = AttentionKernel<AttentionHeadBackward<float, Bf16Bits>>{backward_on_tiles_bytes<Bf16Bits>, backward_on_tiles<Bf16Bits>};
 #else
 constexpr auto bf16 = AttentionKernel<AttentionHeadBackward<float, Bf16Bits>>{nullptr, nullptr};
 #endif

@@ -40,10 +40,7 @@ struct ForwardRooms {
     out_ld = round_up(h.e, 16);
     piece = smaller(columns, 512);
     beside = two_bytes ? h.normalize && columns <= 320 : columns <= piece;
-    const auto operand = [&](Int lines, Int depth, int count) {
-      return TileOperand{pieces.take<std::uint32_t>(operand_words(lines, depth, count)),
-                         TileProducts::words_of_tile(depth, count), count};
-    };
+    const auto operand = [&](Int lines, Int depth, int count) { return take_operand(pieces, lines, depth, count); };
     k = operand(h.keys, h.d, slices.scaled_k);
     v = operand(h.e, h.keys, slices.given);
     for (int i = 0; i < (beside ? 2 : 1); ++i) {

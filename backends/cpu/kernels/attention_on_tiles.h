@@ -49,6 +49,11 @@ inline Int operand_words(Int lines, Int depth, int slices) {
   return (lines + tile_lines - 1) / tile_lines * TileProducts::words_of_tile(depth, slices);
 }
 
+inline TileOperand take_operand(Pieces& pieces, Int lines, Int depth, int slices) {
+  return {pieces.take<std::uint32_t>(operand_words(lines, depth, slices)), TileProducts::words_of_tile(depth, slices),
+          slices};
+}
+
 /// The room of x for fewer elements of k than it was made for: its tiles are shorter then.
 inline TileOperand over(const TileOperand& x, Int depth) {
   return {x.words, TileProducts::words_of_tile(depth, x.slices), x.slices};
