@@ -85,18 +85,16 @@ bool covered(const Attention& a, std::initializer_list<const View*> tensors) {
 /// AMX's products, where they are and pay: packing an element of the scores costs as much as some 20 multiply-adds of f32, less of bf16, and short
 /// sums and few columns leave tiles half empty.
 const TileProducts* tiles_for(const Attention& a, const View& k, const View& v) {
-  if (gemm_provider() != GemmProvider::own) return nullptr;
   const Index keys = k.shape()[2], seen = a.causal ? keys / 2 : keys, width = k.shape()[3] + v.shape()[3];
   const bool pays = k.dtype == DType::bf16 ? (width >= 64 ? seen >= 24 : width >= 32 && seen >= 96)
                                            : seen >= (a.causal ? 192 : 128) && width >= 64 && seen * width >= 16384;
   const int forced = forced_tiles;
-  return (forced < 0 ? pays : forced == 1) ? NORMA_BF16_KERNELS(tile_products) : nullptr;
+  return (forced < 0 ? pays : forced == 1) ? own_tiles() : nullptr;
 }
 
 /// Everything that is the same for all heads.
 template <class T, class Head>
 void describe(const Attention& a, const View& q, const View& k, const View& v, Head& head) {
-  head.tiles = sizeof(T) == 4 ? tiles_for(a, k, v) : nullptr;
   head.q_row = q.layout.stride(2);
   head.k_row = k.layout.stride(2);
   head.v_row = v.layout.stride(2);
@@ -232,9 +230,10 @@ void run_widened(const AttentionBackward& a, Index b, Index h, AttentionHeadBack
 }
 
 template <class T, class Stored>
-void forward(const AttentionForward& a, const AttentionKernel<AttentionHeadForward<T, Stored>>& kernel) {
+void forward(const AttentionForward& a, const AttentionKernel<AttentionHeadForward<T, Stored>>& kernel, const TileProducts* tiles) {
   AttentionHeadForward<T, Stored> all{};
   describe<T>(a, a.q, a.k, a.v, all);
+  all.tiles = tiles;
   all.out_row = a.out.layout.stride(2);
   const Index heads = a.q.shape()[1], count = a.q.shape()[0] * heads;
   const Index pieces = pieces_of(all.rows, count);
@@ -264,9 +263,10 @@ void forward(const AttentionForward& a, const AttentionKernel<AttentionHeadForwa
 }
 
 template <class T, class Stored>
-void backward(const AttentionBackward& a, const AttentionKernel<AttentionHeadBackward<T, Stored>>& kernel) {
+void backward(const AttentionBackward& a, const AttentionKernel<AttentionHeadBackward<T, Stored>>& kernel, const TileProducts* tiles) {
   AttentionHeadBackward<T, Stored> all{};
   describe<T>(a, a.q, a.k, a.v, all);
+  all.tiles = tiles;
   all.dout_row = a.dout.layout.stride(2);
   all.dq_row = a.dq.layout.stride(2);
   all.dk_row = a.dk.layout.stride(2);
@@ -296,6 +296,9 @@ void backward(const AttentionBackward& a, const AttentionKernel<AttentionHeadBac
 
 }  // namespace
 
+const TileProducts* own_tiles() {
+  return gemm_provider() == GemmProvider::own ? NORMA_BF16_KERNELS(tile_products) : nullptr;
+}
 ForceTiles::ForceTiles(bool everywhere) { forced_tiles = everywhere; }
 ForceTiles::~ForceTiles() { forced_tiles = -1; }
 
@@ -308,12 +311,13 @@ bool CpuBackend::attention(const AttentionForward& a) {
     return true;
   }
   const AttentionForwardKernels& kernels = NORMA_KERNELS(attention_forward_kernels);
+  const TileProducts* tiles = tiles_for(a, a.k, a.v);
   if (a.q.dtype == DType::f64)
-    forward(a, kernels.f64);
-  else if (a.q.dtype == DType::bf16 && tiles_for(a, a.k, a.v))
-    forward(a, kernels.bf16);
+    forward(a, kernels.f64, nullptr);
+  else if (a.q.dtype == DType::bf16 && tiles)
+    forward(a, kernels.bf16, tiles);
   else
-    forward(a, kernels.f32);
+    forward(a, kernels.f32, tiles);
   return true;
 }
 
@@ -328,12 +332,13 @@ bool CpuBackend::attention_backward(const AttentionBackward& a) {
   if (softmax && (!a.row_lse.data || a.row_lse.dtype != wide(a.q.dtype))) return false;
   if ((softmax || a.scoring.normalize) && (!a.out.data || a.out.dtype != a.q.dtype || !dense_rows(a.out))) return false;
   const AttentionBackwardKernels& kernels = NORMA_KERNELS(attention_backward_kernels);
+  const TileProducts* tiles = tiles_for(a, a.k, a.v);
   if (a.q.dtype == DType::f64)
-    backward(a, kernels.f64);
-  else if (a.q.dtype == DType::bf16 && tiles_for(a, a.k, a.v))
-    backward(a, kernels.bf16);
+    backward(a, kernels.f64, nullptr);
+  else if (a.q.dtype == DType::bf16 && tiles)
+    backward(a, kernels.bf16, tiles);
   else
-    backward(a, kernels.f32);
+    backward(a, kernels.f32, tiles);
   return true;
 }
 

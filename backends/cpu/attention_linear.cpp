@@ -8,7 +8,6 @@
 
 #include "backends/cpu/attention_linear_kernels.h"
 #include "backends/cpu/bf16_rows.h"
-#include "backends/cpu/gemm.h"
 #include "backends/cpu/parallel.h"
 #include "backends/cpu/tile_products.h"
 
@@ -324,7 +323,7 @@ bool linear_form(const Attention& a, const View& q, const View& k) {
   const Index features = linear_features(a.scoring, q.shape()[3]);
   if (a.form == AttentionForm::quadratic || features == 0 || a.dropout != 0) return false;
   if (a.form == AttentionForm::linear) return true;
-  const bool by_bf16 = q.dtype == DType::bf16 && gemm_provider() == GemmProvider::own && NORMA_BF16_KERNELS(tile_products);
+  const bool by_bf16 = q.dtype == DType::bf16 && own_tiles();
   return linear_is_cheaper(a.scoring, features, q.shape()[2], k.shape()[2], a.causal, by_bf16);
 }
 

@@ -58,7 +58,7 @@ struct TileProducts {
   void (*pack_square)(const float* x, std::int64_t row, std::int64_t rows, std::int64_t k, std::uint32_t* words,
                       int slices);
   /// c[m, n] = left right, summed over the first k elements (+ c where `add`). Written in whole squares of 16 by 16.
-  /// Slices: 3 and 3, or together no more than 3. `aside`: null for nothing.
+  /// Slices: 3 and 3, 1 and 1, or 1 and 2. `aside`: null for nothing.
   void (*multiply)(std::int64_t m, std::int64_t n, std::int64_t k, TileOperand left, TileOperand right, float* c,
                    std::int64_t ld, bool add, const TileAside* aside);
   /// to[n] = factor * from, rounded to nearest even; from has room for whole registers.
@@ -67,6 +67,8 @@ struct TileProducts {
 
 /// Null without AMX.
 NORMA_DECLARE_BF16_KERNELS(TileProducts* const, tile_products)
+/// Null too where products are asked of another provider (--gemm).
+const TileProducts* own_tiles();
 
 /// While one lives, attention multiplies on tiles at every size, also where it does not pay, or at none: for tests.
 class ForceTiles {

@@ -48,7 +48,7 @@ struct SomeVisible {
 template <class V, class M>
 NORMA_INLINE void count_below(V a, V b, const AllVisible&, M& counts) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(V) == sizeof(F) && lanes<float> == sizeof(V) / sizeof(a[0])) {
+  if constexpr (__is_same(V, F)) {
     const __m512i all = (__m512i)counts;
     counts = (M)_mm512_mask_sub_epi32(all, _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ), all, _mm512_set1_epi32(1));
     return;

@@ -15,10 +15,6 @@ struct Sums {
   int64_t ld;
 };
 
-/// What a product does beside its tiles, a step of k at a time: nothing.
-struct NothingAside {
-  NORMA_INLINE void step() {}
-};
 /// Asks for rows that are read or written soon, an even share of them a step.
 template <class T>
 struct Asking {
@@ -30,11 +26,11 @@ struct Asking {
   }
 };
 
-/// to = A B (+ from unless null), A in `left` slices and B in `right`: three and three, or no more than two and one of the other. Up to 32
+/// to = A B (+ from unless null), A in `left` slices and B in `right`: three and three, or one and no more than two. Up to 32
 /// rows and columns, of which `low` leaves out the rows from 16 on, and `narrow` the columns. Whole squares are read and written.
 template <int left, int right, bool low, bool narrow, class Aside>
 void tile(int64_t steps, const Word* a, const Word* b, Sums<const float> from, Sums<float> to, Aside& aside) {
-  static_assert((left == 3 && right == 3) || left + right <= 3);
+  static_assert((left == 3 && right == 3) || (left == 1 && right <= 2));
   constexpr bool often = left == 3 && requires { Aside::often; };  // an aside that wants a turn after each product of two slices
   // The numbers of tiles are part of the instructions: 0..3 are sums, 4 and 5 rows of a slice of A, 6 and 7 columns of one of B.
   constexpr int line = tile_side * sizeof(Word);
@@ -61,7 +57,8 @@ void tile(int64_t steps, const Word* a, const Word* b, Sums<const float> from, S
   _tile_dpbf16ps(0, 4, 6);                  \
   if (!narrow) _tile_dpbf16ps(1, 4, 7);     \
   if (!low) _tile_dpbf16ps(2, 5, 6);        \
-  if (!low && !narrow) _tile_dpbf16ps(3, 5, 7)
+  if (!low && !narrow) _tile_dpbf16ps(3, 5, 7); \
+  if constexpr (often) aside.step()
   for (int64_t s = 0; s < steps; ++s, a += left * slice_words, b += right * slice_words) {
     if constexpr (!often) aside.step();
     // Neighbours share an operand; columns are read again from the first-level cache, rows once, past it.
@@ -69,30 +66,20 @@ void tile(int64_t steps, const Word* a, const Word* b, Sums<const float> from, S
       NORMA_ROWS(2);
       NORMA_COLUMNS(0);
       NORMA_ADD();
-      if constexpr (often) aside.step();
       NORMA_ROWS(1);
       NORMA_ADD();
-      if constexpr (often) aside.step();
       NORMA_COLUMNS(1);
       NORMA_ADD();
-      if constexpr (often) aside.step();
       NORMA_ROWS(0);
       NORMA_ADD();
-      if constexpr (often) aside.step();
       NORMA_COLUMNS(2);
       NORMA_ADD();
-      if constexpr (often) aside.step();
       NORMA_COLUMNS(0);
       NORMA_ADD();
-      if constexpr (often) aside.step();
     } else {
-      NORMA_ROWS(left - 1);
+      NORMA_ROWS(0);
       NORMA_COLUMNS(right - 1);
       NORMA_ADD();
-      if constexpr (left == 2) {
-        NORMA_ROWS(0);
-        NORMA_ADD();
-      }
       if constexpr (right == 2) {
         NORMA_COLUMNS(0);
         NORMA_ADD();

@@ -15,18 +15,18 @@ void pack_slices(int64_t lines, int64_t k, Source<float> x, float factor, TileOp
   pack<3, of_b>(lines, k, x, Times{factor}, to.words, to.tile);
 }
 
+template <class T>
+Source<T> elements(const TileSource& x) {
+  return {static_cast<const T*>(x.data), x.across, x.along, x.near};
+}
+
 template <bool of_b>
 void pack_operand(int64_t lines, int64_t k, TileSource x, float factor, TileOperand to) {
-  const auto from = [&]<class T>(const T*) {
-    return Source<T>{static_cast<const T*>(x.data), x.across, x.along, x.near};
-  };
-  const float* const floats = nullptr;
-  const Bf16Bits* const bits = nullptr;
-  if (to.slices == 3) return pack_slices<of_b>(lines, k, from(floats), factor, to);
-  if (to.slices == 2) return pack_scaled_pairs<2>(lines, k, from(bits), factor, to.words, to.tile);
-  if (factor != 1) return pack_scaled_pairs<1>(lines, k, from(bits), factor, to.words, to.tile);
-  if (x.bf16) return pack_pairs<of_b>(lines, k, from(bits), to.words, to.tile);
-  pack_pairs<of_b>(lines, k, from(floats), to.words, to.tile);
+  if (to.slices == 3) return pack_slices<of_b>(lines, k, elements<float>(x), factor, to);
+  if (to.slices == 2) return pack_scaled_pairs<2>(lines, k, elements<Bf16Bits>(x), factor, to.words, to.tile);
+  if (factor != 1) return pack_scaled_pairs<1>(lines, k, elements<Bf16Bits>(x), factor, to.words, to.tile);
+  if (x.bf16) return pack_pairs<of_b>(lines, k, elements<Bf16Bits>(x), to.words, to.tile);
+  pack_pairs<of_b>(lines, k, elements<float>(x), to.words, to.tile);
 }
 
 void pack_near_square(const float* x, int64_t row, int64_t rows, int64_t k, Word* words, int slices) {

@@ -19,5 +19,10 @@ constexpr TileShapes tile_shapes;
 inline void enter_tiles() { _tile_loadconfig(&tile_shapes); }
 inline void leave_tiles() { _tile_release(); }
 
+/// What a product does beside its tiles, a step of k at a time: nothing.
+struct NothingAside {
+  NORMA_INLINE void step() {}
+};
+
 }  // namespace norma::cpu::NORMA_ISA
 #endif

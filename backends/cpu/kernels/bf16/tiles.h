@@ -24,9 +24,6 @@ struct Finishing {
     next = stop;
   }
 };
-struct NothingBefore {
-  NORMA_INLINE void step() {}
-};
 
 /// Up to 32 rows by one panel, or, where `half`, up to 16. Rows are read and written in sixteens.
 template <bool half, class Aside>
@@ -84,7 +81,7 @@ void multiply_tiles(int64_t m, int64_t words, const Bf16Tiles& a, const Word* pa
     Finishing finishing(*before, turns);
     multiply_tiles(m, words, a, panel, sums, ld_sums, accumulate, finishing);
   } else {
-    NothingBefore nothing;
+    NothingAside nothing;
     if (before) finish<Tiles::vectors>(*before);
     multiply_tiles(m, words, a, panel, sums, ld_sums, accumulate, nothing);
   }
