@@ -14,6 +14,8 @@ struct ProblemSizes {
   Index batch, heads, rows, keys, d, e;
   bool causal = false, masked = false;
   double dropout = 0;
+  double given_scale = 0;  // 0: 1 / sqrt(d)
+  double scale() const { return given_scale != 0 ? given_scale : 1 / std::sqrt(static_cast<double>(d)); }
 };
 
 /// x[batch, heads, tokens, width] somewhere in larger memory.
@@ -79,7 +81,7 @@ struct Problem {
   }
   void write(Attention& a, const View* stats) const {
     a.scoring = scoring;
-    a.scale = 1 / std::sqrt(static_cast<double>(size.d));
+    a.scale = size.scale();
     a.causal = size.causal;
     a.key_mask = size.masked ? &mask : nullptr;
     a.dropout = size.dropout;

@@ -51,7 +51,7 @@ Results<double> by_loops(const Problem<T>& p) {
   Results<double> r(z);
   contiguous_view(r.lse, {z.batch, z.heads, z.rows});
   contiguous_view(r.stats, {z.batch, z.heads, attention_stats});
-  const double scale = 1 / std::sqrt(static_cast<double>(z.d)), keep_scale = 1 / (1 - z.dropout);
+  const double scale = z.scale(), keep_scale = 1 / (1 - z.dropout);
   const bool softmax = scoring.kind == Scoring::Kind::softmax, normalized = softmax || scoring.normalize;
   const auto n = static_cast<std::size_t>(z.keys);
   for (auto* x : {&r.dq, &r.dk, &r.dv, &r.out}) std::fill(x->memory.begin(), x->memory.end(), 0.0);
@@ -279,6 +279,7 @@ TEST_CASE("fused attention on tiles of AMX, at every size", "[attention_cpu]") {
     for (const ProblemSizes& s : random_sizes(++stream, 8)) check<float>(name, s, scoring);
     check<float>(name, {1, 1, 197, 197, 64, 64, true, false, 0.1}, scoring);
     check<float>(name, {1, 1, 50, 600, 16, 8, false, true, 0.1}, scoring);
+    check<float>(name, {1, 1, 70, 90, 48, 32, false, false, 0, -0.3}, scoring);
   }
   for (const auto& [name, scoring] : {scorings()[0], scorings()[5], scorings()[10]}) {
     check<float>(name, {1, 1, 600, 523, 8, 8}, scoring);
@@ -293,7 +294,8 @@ TEST_CASE("fused attention on bf16: by tiles as by multiply-adds, but for the ro
   const int before = cpu::threads();
   for (const auto& [name, scoring] : scorings()) {
     std::vector<ProblemSizes> sizes = random_sizes(++stream, 4);
-    for (const ProblemSizes& s : {ProblemSizes{1, 3, 65, 65, 64, 64}, {1, 2, 130, 190, 32, 32, true, false, 0.2}, {1, 1, 300, 420, 24, 40, false, true}})
+    for (const ProblemSizes& s : {ProblemSizes{1, 3, 65, 65, 64, 64}, {1, 2, 130, 190, 32, 32, true, false, 0.2}, {1, 1, 300, 420, 24, 40, false, true},
+                                  {1, 1, 70, 90, 48, 32, false, false, 0, -0.3}})
       sizes.push_back(s);
     for (const ProblemSizes& s : sizes) {
       const Problem<bf16> p(s, scoring);
@@ -309,7 +311,7 @@ TEST_CASE("fused attention on bf16: by tiles as by multiply-adds, but for the ro
       CHECK(error(tiled.dq, plain.dq) <= 0x1p-7);
       CHECK(error(tiled.dk, plain.dk) <= 0x1p-7);
       CHECK(error(tiled.dv, plain.dv) <= 0x1p-7);
-      const auto different = statistics_differ(tiled.stats, plain.stats, 1e-4 * (1 + scoring.degree()), 0x1p-7);
+      const auto different = statistics_differ(tiled.stats, plain.stats, 1e-5 * (1 + scoring.degree()), 0x1p-7);
       if (different) FAIL_CHECK(*different);
       cpu::set_threads(3);
       const Results<bf16> again = with(true, false);

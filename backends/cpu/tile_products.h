@@ -23,7 +23,7 @@ struct TileSource {
       : data(x), bf16(true), across(across_), along(along_), near(near_) {}
 };
 
-/// Packed: 32 lines take `tile` words. Slices: 3 have all of an f32, 2 have 16 bits of it, 1 has all of a bf16.
+/// Packed: 32 lines take `tile` words. Slices: 3 have all of an f32, 1 has all of a bf16.
 struct TileOperand {
   std::uint32_t* words;
   std::int64_t tile;
@@ -48,8 +48,8 @@ struct TileProducts {
   /// Around calls of multiply: sets the tile registers up, which takes as long as some tiles do, and gives them back.
   void (*enter)();
   void (*leave)();
-  /// `lines` by k elements, times factor, padded with zeros to whole tiles. What was bf16 is multiplied by 1 or comes
-  /// as columns whose elements lie side by side: by a power of two into one slice, by any number into two.
+  /// `lines` by k elements, times factor, padded with zeros to whole tiles. What was bf16 is multiplied by 1, or by a
+  /// power of two where it comes as columns whose elements lie side by side.
   void (*pack_left)(std::int64_t lines, std::int64_t k, TileSource x, float factor, TileOperand to);
   void (*pack_right)(std::int64_t lines, std::int64_t k, TileSource x, float factor, TileOperand to);
   /// A square of a left operand: up to 16 rows of up to 32 floats in a near cache, `row` apart. For use beside a
@@ -58,7 +58,7 @@ struct TileProducts {
   void (*pack_square)(const float* x, std::int64_t row, std::int64_t rows, std::int64_t k, std::uint32_t* words,
                       int slices);
   /// c[m, n] = left right, summed over the first k elements (+ c where `add`). Written in whole squares of 16 by 16.
-  /// Slices: 3 and 3, 1 and 1, or 1 and 2. `aside`: null for nothing.
+  /// Both have as many slices. `aside`: null for nothing.
   void (*multiply)(std::int64_t m, std::int64_t n, std::int64_t k, TileOperand left, TileOperand right, float* c,
                    std::int64_t ld, bool add, const TileAside* aside);
   /// to[n] = factor * from, rounded to nearest even; from has room for whole registers.

@@ -13,7 +13,6 @@ namespace {
 /// The sizes of blocks, and the scratch memory of one head.
 template <class Stored>
 struct BackwardRooms {
-  SliceCounts<Stored> slices;
   Int columns, rows, ld, d_ld;  // of a block of scores, and of dK^T and dV^T; of dQ
   Int dk_size, dv_size;
   TileOperand k_scores, v_da, k_dq, q_scores, dout_da, q_dk, dout_dv;
@@ -23,20 +22,19 @@ struct BackwardRooms {
   Bits<float>* mask;
   std::int32_t* before;
 
-  BackwardRooms(const AttentionHeadBackward<float, Stored>& h, Pieces& pieces) : slices(h.scale) {
+  BackwardRooms(const AttentionHeadBackward<float, Stored>& h, Pieces& pieces) {
     // Rows that are divided by their sum stay whole.
     const bool whole = h.keys <= 320 || (h.normalize && h.phi != Phi::softmax);
     columns = whole ? h.keys : 256;
     rows = smaller(round_up(h.rows, tile_lines), sizeof(Stored) == 2 ? 128 : 96);
     ld = round_up(columns, 16) + 16;  // an odd number of cache lines apart
     d_ld = round_up(h.d, 16);
-    const int given = slices.given, computed = slices.computed;
-    const auto operand = [&](Int lines, Int depth, int count) { return take_operand(pieces, lines, depth, count); };
-    k_scores = operand(columns, h.d, slices.scaled_k), v_da = operand(columns, h.e, given);
-    k_dq = operand(h.d, columns, given);
-    q_scores = operand(rows, h.d, given), dout_da = operand(rows, h.e, given);
-    q_dk = operand(h.d, rows, given), dout_dv = operand(h.e, rows, given);
-    by_rows = operand(rows, columns, computed), by_keys = operand(columns, rows, computed);
+    const auto operand = [&](Int lines, Int depth) { return take_operand(pieces, lines, depth, slice_count<Stored>); };
+    k_scores = operand(columns, h.d), v_da = operand(columns, h.e);
+    k_dq = operand(h.d, columns);
+    q_scores = operand(rows, h.d), dout_da = operand(rows, h.e);
+    q_dk = operand(h.d, rows), dout_dv = operand(h.e, rows);
+    by_rows = operand(rows, columns), by_keys = operand(columns, rows);
     p = pieces.take<float>(rows * ld), g = pieces.take<float>(rows * ld);
     dq = pieces.take<float>((columns < h.keys ? round_up(h.rows, tile_lines) : rows) *
                             d_ld);  // sums over blocks of keys
@@ -69,6 +67,7 @@ void backward_on_tiles(const AttentionHeadBackward<float, Stored>& h) {
   const BackwardRooms<Stored> r(h, pieces);
   const TileProducts& tiles = *h.tiles;
   const TileScope configured(tiles);
+  const SplitScale<Stored> scale(h.scale);
   clear(r.zeros, 0, round_up(r.columns, 16));
   Sight<float> sight{h};
   sight.set_masks(r.mask, r.before);
@@ -82,7 +81,7 @@ void backward_on_tiles(const AttentionHeadBackward<float, Stored>& h) {
     const Stored *keys = h.k + j0 * h.k_row, *values = h.v + j0 * h.v_row;
     prefetch_rows(h.q, h.q_row, r.rows, h.d);
     prefetch_rows(h.dout, h.dout_row, r.rows, h.e);
-    tiles.pack_right(columns, h.d, {keys, h.k_row, 1}, static_cast<float>(h.scale), r.k_scores);
+    tiles.pack_right(columns, h.d, {keys, h.k_row, 1}, scale.of_k, r.k_scores);
     tiles.pack_right(columns, h.e, {values, h.v_row, 1}, 1, r.v_da);
     const TileOperand k_here = over(r.k_dq, columns);
     tiles.pack_right(h.d, columns, {keys, 1, h.k_row}, 1, k_here);
@@ -103,7 +102,9 @@ void backward_on_tiles(const AttentionHeadBackward<float, Stored>& h) {
         if (h.phi == Phi::softmax)
           for (int m = 0; m < count; ++m) lse[m] = h.lse[(i0 + i + m) * h.lse_step];
         if (j0 == 0) fetch_ahead(h, i0 + i, row_slots);
-        const Tile<float> both{r.p + i * r.ld, r.g + i * r.ld, r.ld, i0 + i, count, j0, columns, round_up(seen, 16)};
+        scale.finish(h.phi, r.p + i * r.ld, r.ld, count, round_up(seen, 16));
+        const Tile<float> both{r.p + i * r.ld,   r.g + i * r.ld,     r.ld, i0 + i, count, j0, columns,
+                               round_up(seen, 16), scale.left_to(h.phi)};
         differentiate_tile(sight, both, lse, r.delta + i0 + i, r.keep, r.words, &sums);
       }
       const TileOperand ds = over(r.by_rows, seen);

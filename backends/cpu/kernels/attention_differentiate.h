@@ -16,6 +16,7 @@ struct Tile {
   int rows;
   Int column, columns;
   Int clear_to;
+  T scale = 1;  // softmax: of the scores, before anything else
 };
 
 /// The statistics of one head.
@@ -56,9 +57,10 @@ void differentiate(const Sight<T>& sight, const Tile<T>& tile, const T* lse, con
       }
     };
     if constexpr (phi == Phi::softmax) {
-      const T shift = lse[m], d = delta[m];
+      const V scale_first = splat(tile.scale), shift = splat(-lse[m]);
+      const T d = delta[m];
       for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
-        const V a = exp_fast(load(p + j) - shift), da = load(g + j);
+        const V a = exp_fast(fma(load(p + j), scale_first, shift)), da = load(g + j);
         finish(j, visible, a, da, a * (da - d));
       });
     } else if constexpr (normalize) {

@@ -16,7 +16,7 @@ template <class Stored>
 struct ForwardRooms {
   using Head = AttentionHeadForward<float, Stored>;
   static constexpr bool two_bytes = sizeof(Stored) == 2;
-  SliceCounts<Stored> slices;
+  static constexpr int slices = slice_count<Stored>;
   Int rows, columns, ld, out_ld;
   Int piece;    // of a block's columns, whose weights are packed and multiplied by V before the next ones
   bool beside;  // whether a block is weighed beside the products of others: where two blocks are near, and vectors not
@@ -27,10 +27,10 @@ struct ForwardRooms {
   Bits<float>* mask;
   std::int32_t* before;
 
-  ForwardRooms(const Head& h, Pieces& pieces) : slices(h.scale) {
+  ForwardRooms(const Head& h, Pieces& pieces) {
     // A block of f32 scores and what is packed of it share the second-level cache; one of bf16, whose products are
     // quicker, lies in the first, unless the keys and values that pass by for each block come from further away.
-    const Int passing = 4 * (operand_words(h.keys, h.d, slices.scaled_k) + operand_words(h.e, h.keys, slices.given));
+    const Int passing = 4 * (operand_words(h.keys, h.d, slices) + operand_words(h.e, h.keys, slices));
     const Int few = passing > (Int{2} << 20) ? 128 : passing > (Int{5} << 18) ? 64 : 32;
     const Int all = round_up(h.row_end - h.row_begin, tile_lines);
     const bool cut = !h.normalize && h.keys > (two_bytes ? 192 : 512);
@@ -40,12 +40,12 @@ struct ForwardRooms {
     out_ld = round_up(h.e, 16);
     piece = smaller(columns, 512);
     beside = two_bytes ? h.normalize && columns <= 320 : columns <= piece;
-    const auto operand = [&](Int lines, Int depth, int count) { return take_operand(pieces, lines, depth, count); };
-    k = operand(h.keys, h.d, slices.scaled_k);
-    v = operand(h.e, h.keys, slices.given);
+    const auto operand = [&](Int lines, Int depth) { return take_operand(pieces, lines, depth, slices); };
+    k = operand(h.keys, h.d);
+    v = operand(h.e, h.keys);
     for (int i = 0; i < (beside ? 2 : 1); ++i) {
-      q[i] = operand(rows, h.d, slices.given);
-      p[i] = operand(rows, piece, slices.computed);
+      q[i] = operand(rows, h.d);
+      p[i] = operand(rows, piece);
       scores[i] = pieces.take<float>(rows * ld);
       inverse[i] = pieces.take<float>(rows / row_slots * slot_size);
     }
@@ -69,7 +69,7 @@ class ForwardOnTiles {
   void run() {
     const TileScope configured(tiles_);
     prefetch_rows(h_.v, h_.v_row, smaller(h_.keys, 128), h_.e);
-    tiles_.pack_right(h_.keys, h_.d, {h_.k, h_.k_row, 1}, static_cast<float>(h_.scale), rooms_.k);
+    tiles_.pack_right(h_.keys, h_.d, {h_.k, h_.k_row, 1}, scale_.of_k, rooms_.k);
     tiles_.pack_right(h_.e, h_.keys, {h_.v, 1, h_.v_row}, 1, rooms_.v);
     rooms_.beside ? run_beside() : run_in_turn();
     end_stream();
@@ -150,8 +150,11 @@ class ForwardOnTiles {
     if (r >= b.rows) return;
     if (b.j == 0) fetch_ahead(h_, b.i + r, row_slots);
     const bool whole = rooms_.columns == h_.keys;
-    Tile<float> tile{rooms_.scores[b.room] + r * rooms_.ld, rooms_.ld, b.i + r,
-                     static_cast<int>(smaller(row_slots, b.rows - r)), round_up(b.seen, 16)};
+    const int rows = static_cast<int>(smaller(row_slots, b.rows - r));
+    float* scores = rooms_.scores[b.room] + r * rooms_.ld;
+    const Int columns = round_up(b.seen, 16);
+    scale_.finish(h_.phi, scores, rooms_.ld, rows, columns);
+    Tile<float> tile{scores, rooms_.ld, b.i + r, rows, columns, scale_.left_to(h_.phi)};
     if (!whole) {
       tile.column = b.j, tile.columns = rooms_.columns, tile.row_sums = rooms_.row_sums + r;
       if (b.j == 0)
@@ -168,7 +171,7 @@ class ForwardOnTiles {
   void pack_weights(const Block& b, Int r, Int c) {
     if (r >= b.rows) return;
     tiles_.pack_square(rooms_.scores[b.room] + r * rooms_.ld + c, rooms_.ld, smaller(16, b.rows - r), b.seen - c,
-                       square_of(over(rooms_.p[b.room], b.seen), r, c), SliceCounts<Stored>::computed);
+                       square_of(over(rooms_.p[b.room], b.seen), r, c), slice_count<Stored>);
   }
 
   /// out (+)= weights V; behind the last of its rows' blocks they are written.
@@ -195,6 +198,7 @@ class ForwardOnTiles {
   Pieces pieces_;
   ForwardRooms<Stored> rooms_;
   Sight<float> sight_;
+  const SplitScale<Stored> scale_{h_.scale};
   Weigh<float> weigh_ = h_.stats ? weigh_of<float, true>(h_) : weigh_of<float, false>(h_);
   Statistics<float> stats_;
 };

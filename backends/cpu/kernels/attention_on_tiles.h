@@ -34,14 +34,26 @@ constexpr Int slot_size =
 /// Slices of operands (tile_products.h). A bf16 is one, and what is computed from bf16 is rounded to bf16 where it is
 /// multiplied, the weights and the gradients of the scores; scores, statistics and sums are f32.
 template <class Stored>
-struct SliceCounts {
-  static constexpr int given = sizeof(Stored) == 2 ? 1 : 3, computed = given;
-  int scaled_k;
-  explicit SliceCounts(double scale) {
+constexpr int slice_count = sizeof(Stored) == 2 ? 1 : 3;
+
+/// The scale of the scores: what K is multiplied by where it is packed, and what the scores are. A bf16 stays one under
+/// powers of two only.
+template <class Stored>
+struct SplitScale {
+  float of_k, of_scores = 1;
+  explicit SplitScale(double scale) : of_k(static_cast<float>(scale)) {
+    if (sizeof(Stored) > 2 || scale == 0) return;
     int exponent;
-    const bool exact =
-        __builtin_frexp(scale, &exponent) == 0.5;  // a power of two leaves a bf16 a bf16; else it gets 16 bits
-    scaled_k = exact || given == 3 ? given : 2;
+    of_scores = static_cast<float>(2 * __builtin_frexp(__builtin_fabs(scale), &exponent));
+    of_k = static_cast<float>(__builtin_copysign(__builtin_ldexp(1, exponent - 1), scale));
+  }
+  /// Softmax takes it as it reads the scores, for nothing; for the others it is done before, over whole registers.
+  NORMA_INLINE float left_to(Phi phi) const { return phi == Phi::softmax ? of_scores : 1; }
+  NORMA_INLINE void finish(Phi phi, float* scores, Int ld, int rows, Int columns) const {
+    if (phi == Phi::softmax || of_scores == 1) return;
+    const Vec<float> factor = splat(of_scores);
+    for (int m = 0; m < rows; ++m)
+      for (Int j = 0; j < columns; j += lanes<float>) store(scores + m * ld + j, load(scores + m * ld + j) * factor);
   }
 };
 
@@ -68,7 +80,7 @@ inline std::uint32_t* square_of(const TileOperand& x, Int line, Int k) {
 template <class Stored>
 Int tile_turns(Int m, Int n, Int k) {
   const auto tiles = [](Int lines) { return (lines + tile_lines - 1) / tile_lines; };
-  return TileProducts::turns_of_step(SliceCounts<Stored>::given) * tiles(m) * tiles(n) * tiles(k);
+  return TileProducts::turns_of_step(slice_count<Stored>) * tiles(m) * tiles(n) * tiles(k);
 }
 
 /// to[n] = factor * from; from has room for whole registers.

@@ -16,6 +16,7 @@ struct Tile {
   Int first;  // global number of the first row
   int rows;
   Int clear_to;  // columns beyond the visible ones that must be zero
+  T scale = 1;   // softmax: of the scores, before anything else
   // Element-wise kinds without row normalisation may see a part of the columns at a time:
   Int column = 0, columns = Int{1} << 60;
   T* row_sums = nullptr;  // then the sums of the rows are added here
@@ -121,20 +122,21 @@ void weigh_softmax(const Sight<T>& sight, const Tile<T>& tile, T* inverse, T* ls
   }
   Slots<T> top, sum;
   combine_each(lane, top.value, Larger{});
+  for (T& most : top.value) most *= tile.scale;
 
   V sums[row_slots] = {}, squares[row_slots] = {}, cubes[row_slots] = {}, logs[row_slots] = {}, least[row_slots] = {};
   V score{}, score2{};
   for (int m = 0; m < tile.rows; ++m) {
     T* p = tile.p + m * tile.ld;
-    const T shift = top.value[m];
+    const V scale = splat(tile.scale), shift = splat(-top.value[m]);
     V row_sum{}, square{}, cube{}, log_sum{}, low = splat(infinity);
     for_columns(row[m], [&](Int j, auto visible) __attribute__((always_inline)) {
-      const V s = load(p + j), y = s - shift;
+      const V s = load(p + j), y = fma(s, scale, shift);
       const V e = visible.keep(exp_fast(y));
       store(p + j, e);
       row_sum += e;
       if constexpr (measure) {
-        const V seen = visible.keep(s), e2 = e * e;
+        const V seen = visible.keep(s * scale), e2 = e * e;
         square += e2;
         cube = fma(e2, e, cube);
         log_sum = fma(e, visible.keep(y), log_sum);

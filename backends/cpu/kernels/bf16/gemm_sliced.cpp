@@ -105,7 +105,7 @@ void combine(int64_t count, int64_t size, const float* parts, int64_t step, floa
 
 void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, const float* panels, float* c, int64_t ldc, bool accumulate,
            const Epilogue<float>* e, const Upcoming<float>& upcoming) {
-  const int64_t steps = steps_of(k), most = piece_steps<3, 3>(steps);
+  const int64_t steps = steps_of(k), most = piece_steps<3>(steps);
   alignas(64) float sums[strip_rows * side];
   PackingAside packing(upcoming, turns(m, n, steps));
   enter_tiles();
@@ -128,10 +128,10 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, const float* panels,
           const bool low = height - i <= tile_side;
           if (last) {
             PackingAndAsking both{packing, {{to + i * ldc, other ? other + i * e->ld : nullptr, ldc, e ? e->ld : 0, true}, least(side, height - i), count}};
-            (low ? tile<3, 3, true, false, PackingAndAsking> : tile<3, 3, false, false, PackingAndAsking>)(
+            (low ? tile<3, true, false, PackingAndAsking> : tile<3, false, false, PackingAndAsking>)(
                 count, rows, panel + from * step_words, before, direct ? result : strip, both);
           } else {
-            (low ? tile<3, 3, true, false, PackingAside> : tile<3, 3, false, false, PackingAside>)(count, rows, panel + from * step_words, before,
+            (low ? tile<3, true, false, PackingAside> : tile<3, false, false, PackingAside>)(count, rows, panel + from * step_words, before,
                                                                                                strip, packing);
           }
         }

@@ -54,7 +54,7 @@ Packed weight(const Word* w, int64_t k, int64_t p, int64_t j) {
 
 template <class T, class... Rest>
 void multiply(int64_t m, int64_t n, int64_t k, Packed a, Packed b, Rest&&... rest) {
-  product<slices_of<T>, slices_of<T>>(m, n, steps_of(k), a, b, rest...);
+  product<slices_of<T>>(m, n, steps_of(k), a, b, rest...);
 }
 
 /// A pair of registers: 32 elements of a row, or the first n.

@@ -89,26 +89,20 @@ void pack_pairs(int64_t lines, int64_t k, Source<T> x, Word* out, int64_t tile) 
   }
 }
 
-/// Columns of bf16 that lie along k, times factor: a power of two leaves one slice, else two have 16 bits of a product.
-template <int slices>
-void pack_scaled_pairs(int64_t lines, int64_t k, Source<Bf16Bits> x, float factor, Word* out, int64_t tile) {
+/// Columns of bf16 that lie along k, times a power of two.
+inline void pack_scaled_pairs(int64_t lines, int64_t k, Source<Bf16Bits> x, float factor, Word* out, int64_t tile) {
   constexpr std::uint32_t high = 0xffff0000u;
   for (int64_t i = 0; i < lines; i += side, out += tile) {
     Word* to = out;
-    for (int64_t p = 0; p < k; p += step_k, to += slices * slice_words)
+    for (int64_t p = 0; p < k; p += step_k, to += slice_words)
       for (int64_t h = 0; h < least(side, lines - i); h += tile_side) {
-        alignas(64) Word rows[slices][square];
+        alignas(64) Word rows[square];
         for (int64_t r = 0; r < tile_side; ++r) {
           const U words = i + h + r < lines ? words_along(x.at(i + h + r, p).data, k - p) : U{};
-          const Pair scaled{(F)(words << 16) * factor, (F)(words & high) * factor};
-          U all[slices];
-          if constexpr (slices == 1)
-            all[0] = (U)scaled.lower >> 16 | ((U)scaled.upper & high);
-          else
-            slice(scaled, all);
-          for (int s = 0; s < slices; ++s) store_words(rows[s] + r * tile_side, all[s]);
+          const F lower = (F)(words << 16) * factor, upper = (F)(words & high) * factor;
+          store_words(rows + r * tile_side, (U)lower >> 16 | ((U)upper & high));
         }
-        for (int s = 0; s < slices; ++s) turn_words(rows[s], tile_side, to + s * slice_words + h / tile_side * square);
+        turn_words(rows, tile_side, to + h / tile_side * square);
       }
   }
 }

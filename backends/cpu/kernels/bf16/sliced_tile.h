@@ -26,12 +26,12 @@ struct Asking {
   }
 };
 
-/// to = A B (+ from unless null), A in `left` slices and B in `right`: three and three, or one and no more than two. Up to 32
+/// to = A B (+ from unless null), both in so many slices, three or one. Up to 32
 /// rows and columns, of which `low` leaves out the rows from 16 on, and `narrow` the columns. Whole squares are read and written.
-template <int left, int right, bool low, bool narrow, class Aside>
+template <int slices, bool low, bool narrow, class Aside>
 void tile(int64_t steps, const Word* a, const Word* b, Sums<const float> from, Sums<float> to, Aside& aside) {
-  static_assert((left == 3 && right == 3) || (left == 1 && right <= 2));
-  constexpr bool often = left == 3 && requires { Aside::often; };  // an aside that wants a turn after each product of two slices
+  static_assert(slices == 3 || slices == 1);
+  constexpr bool often = slices == 3 && requires { Aside::often; };  // an aside that wants a turn after each product of two slices
   // The numbers of tiles are part of the instructions: 0..3 are sums, 4 and 5 rows of a slice of A, 6 and 7 columns of one of B.
   constexpr int line = tile_side * sizeof(Word);
   if (from.data) {
@@ -59,10 +59,10 @@ void tile(int64_t steps, const Word* a, const Word* b, Sums<const float> from, S
   if (!low) _tile_dpbf16ps(2, 5, 6);        \
   if (!low && !narrow) _tile_dpbf16ps(3, 5, 7); \
   if constexpr (often) aside.step()
-  for (int64_t s = 0; s < steps; ++s, a += left * slice_words, b += right * slice_words) {
+  for (int64_t s = 0; s < steps; ++s, a += slices * slice_words, b += slices * slice_words) {
     if constexpr (!often) aside.step();
     // Neighbours share an operand; columns are read again from the first-level cache, rows once, past it.
-    if constexpr (left == 3) {
+    if constexpr (slices == 3) {
       NORMA_ROWS(2);
       NORMA_COLUMNS(0);
       NORMA_ADD();
@@ -78,12 +78,8 @@ void tile(int64_t steps, const Word* a, const Word* b, Sums<const float> from, S
       NORMA_ADD();
     } else {
       NORMA_ROWS(0);
-      NORMA_COLUMNS(right - 1);
+      NORMA_COLUMNS(0);
       NORMA_ADD();
-      if constexpr (right == 2) {
-        NORMA_COLUMNS(0);
-        NORMA_ADD();
-      }
     }
   }
 #undef NORMA_ROWS
@@ -98,9 +94,9 @@ void tile(int64_t steps, const Word* a, const Word* b, Sums<const float> from, S
 }
 
 /// So many steps are computed at a time that what passes of A and B stays in the first-level cache.
-template <int left, int right>
+template <int slices>
 int64_t piece_steps(int64_t steps) {
-  constexpr int64_t most = 18 / (left + right);
+  constexpr int64_t most = 9 / slices;
   const int64_t pieces = steps <= most + 1 ? 1 : (steps + most - 1) / most;
   return (steps + pieces - 1) / pieces;
 }
@@ -115,31 +111,31 @@ struct Packed {
 NORMA_INLINE int64_t turns(int64_t m, int64_t n, int64_t steps) { return (m + side - 1) / side * ((n + side - 1) / side) * steps; }
 
 /// to[m, n] = A B (+ to where `add`), written in whole squares of 16 by 16.
-template <int left, int right, class Aside>
+template <int slices, class Aside>
 void product(int64_t m, int64_t n, int64_t steps, Packed a, Packed b, float* to, int64_t ld, bool add, Aside& aside) {
-  const int64_t most = piece_steps<left, right>(steps);
+  const int64_t most = piece_steps<slices>(steps);
   for (int64_t j = 0; j < n; j += side) {
     int64_t from = 0;
     do {
       const int64_t count = least(most, steps - from);
-      const Word* columns = b.words + j / side * b.tile + from * right * slice_words;
+      const Word* columns = b.words + j / side * b.tile + from * slices * slice_words;
       for (int64_t i = 0; i < m; i += side) {
-        const Word* rows = a.words + i / side * a.tile + from * left * slice_words;
+        const Word* rows = a.words + i / side * a.tile + from * slices * slice_words;
         const Sums<float> result{to + i * ld + j, ld};
         const Sums<const float> before{add || from > 0 ? result.data : nullptr, ld};
         const bool low = m - i <= tile_side, narrow = n - j <= tile_side;
-        const auto f = low ? narrow ? tile<left, right, true, true, Aside> : tile<left, right, true, false, Aside>
-                           : narrow ? tile<left, right, false, true, Aside> : tile<left, right, false, false, Aside>;
+        const auto f = low ? narrow ? tile<slices, true, true, Aside> : tile<slices, true, false, Aside>
+                           : narrow ? tile<slices, false, true, Aside> : tile<slices, false, false, Aside>;
         f(count, rows, columns, before, result, aside);
       }
       from += count;
     } while (from < steps);
   }
 }
-template <int left, int right>
+template <int slices>
 void product(int64_t m, int64_t n, int64_t steps, Packed a, Packed b, float* to, int64_t ld, bool add) {
   NothingAside nothing;
-  product<left, right>(m, n, steps, a, b, to, ld, add, nothing);
+  product<slices>(m, n, steps, a, b, to, ld, add, nothing);
 }
 
 }  // namespace

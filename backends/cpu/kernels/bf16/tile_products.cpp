@@ -23,8 +23,7 @@ Source<T> elements(const TileSource& x) {
 template <bool of_b>
 void pack_operand(int64_t lines, int64_t k, TileSource x, float factor, TileOperand to) {
   if (to.slices == 3) return pack_slices<of_b>(lines, k, elements<float>(x), factor, to);
-  if (to.slices == 2) return pack_scaled_pairs<2>(lines, k, elements<Bf16Bits>(x), factor, to.words, to.tile);
-  if (factor != 1) return pack_scaled_pairs<1>(lines, k, elements<Bf16Bits>(x), factor, to.words, to.tile);
+  if (factor != 1) return pack_scaled_pairs(lines, k, elements<Bf16Bits>(x), factor, to.words, to.tile);
   if (x.bf16) return pack_pairs<of_b>(lines, k, elements<Bf16Bits>(x), to.words, to.tile);
   pack_pairs<of_b>(lines, k, elements<float>(x), to.words, to.tile);
 }
@@ -49,9 +48,7 @@ void multiply_beside(int64_t m, int64_t n, int64_t k, TileOperand left, TileOper
                      bool add, Aside aside) {
   const int64_t steps = steps_of(k);
   const Packed a{left.words, left.tile}, b{right.words, right.tile};
-  if (left.slices == 3) return product<3, 3>(m, n, steps, a, b, c, ld, add, aside);
-  if (right.slices == 2) return product<1, 2>(m, n, steps, a, b, c, ld, add, aside);
-  product<1, 1>(m, n, steps, a, b, c, ld, add, aside);
+  left.slices == 3 ? product<3>(m, n, steps, a, b, c, ld, add, aside) : product<1>(m, n, steps, a, b, c, ld, add, aside);
 }
 void multiply(int64_t m, int64_t n, int64_t k, TileOperand left, TileOperand right, float* c, int64_t ld, bool add,
               const TileAside* aside) {
