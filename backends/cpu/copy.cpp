@@ -6,6 +6,7 @@
 
 #include "backends/common/convert.h"
 #include "backends/common/loops.h"
+#include "backends/cpu/bf16_rows.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/parallel.h"
 #include "backends/cpu/vector_kernels.h"
@@ -102,9 +103,9 @@ template <class From, class To>
 bool cast_row(Index n, const From* from, To* to) {
   const CopyTable& table = NORMA_KERNELS(copy_kernels);
   if constexpr (std::is_same_v<From, float> && std::is_same_v<To, bf16>) {
-    table.f32_to_bf16(n, from, reinterpret_cast<std::uint16_t*>(to));
+    narrow_rows(1, n, from, to, n);
   } else if constexpr (std::is_same_v<From, bf16> && std::is_same_v<To, float>) {
-    table.bf16_to_f32(n, reinterpret_cast<const std::uint16_t*>(from), to);
+    widen_rows(1, n, from, n, to);
   } else if constexpr (std::is_same_v<From, std::uint8_t> && std::is_same_v<To, float>) {
     table.u8_to_f32(n, from, to);
   } else if constexpr (std::is_same_v<From, float> && std::is_same_v<To, double>) {

@@ -1,5 +1,5 @@
 // Softmax, layer norm and cross-entropy over the last axis: blocks of rows through the kernels of kernels/norm.cpp. Declines (returns
-// false) for operands whose rows are not dense or not evenly spaced. bf16 is in norm_bf16.cpp.
+// false) for operands whose rows are not dense or not evenly spaced. Softmax of bf16 is in norm_bf16.cpp.
 #include <algorithm>
 
 #include "backends/cpu/cpu_backend.h"
@@ -32,6 +32,17 @@ bool visit_wide(DType dtype, F&& f) {
     return false;
   }
   return true;
+}
+
+/// The same for activations: f(TypeTag<what is computed in>{}, TypeTag<what they are stored as>{}); bf16 as its bits.
+template <class F>
+bool visit_activations(DType dtype, F&& f) {
+  if (dtype == DType::bf16) return f(TypeTag<float>{}, TypeTag<std::uint16_t>{}), true;
+  return visit_wide(dtype, [&](auto tag) { f(tag, tag); });
+}
+template <class Stored>
+Stored* activations(const View* v) {
+  return v ? static_cast<Stored*>(v->data) : nullptr;
 }
 
 }  // namespace
@@ -72,19 +83,19 @@ bool CpuBackend::layer_norm(const LayerNorm& args) {
   if (!from || !to || !is(args.x.dtype, {&args.y}) || !is(wide, {args.weight, args.bias, args.mean, args.rstd}) ||
       !dense({args.weight, args.bias, args.mean, args.rstd}))
     return false;
-  if (args.x.dtype == DType::bf16) return layer_norm_bf16(args, *from, *to), true;
-  return visit_wide(args.x.dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
+  return visit_activations(args.x.dtype, [&](auto computed, auto stored) {
+    using T = typename decltype(computed)::type;
+    using Stored = typename decltype(stored)::type;
     parallel_for(from->count, rows_per_task(from->n), [&](Index begin, Index end) {
-      NormRows<T> part{};
+      NormRows<T, Stored> part{};
       part.rows = end - begin, part.n = from->n;
-      part.x = args.x.as<T>() + begin * from->step, part.x_row = from->step;
-      part.y = args.y.as<T>() + begin * to->step, part.y_row = to->step;
+      part.x = activations<Stored>(&args.x) + begin * from->step, part.x_row = from->step;
+      part.y = activations<Stored>(&args.y) + begin * to->step, part.y_row = to->step;
       part.weight = data<T>(args.weight), part.bias = data<T>(args.bias);
       part.mean = args.mean ? args.mean->as<T>() + begin : nullptr;
       part.rstd = args.rstd ? args.rstd->as<T>() + begin : nullptr;
       part.eps = args.eps, part.rms = args.rms;
-      NORMA_KERNELS(norm_kernels).of<T>().layer_norm(part);
+      NORMA_BF16_KERNELS(layer_norm_kernels).of<T, Stored>().forward(part);
     });
   });
 }
@@ -97,20 +108,20 @@ bool CpuBackend::layer_norm_backward(const LayerNormBackward& args) {
       !is(args.x.dtype, {&args.dy, dx, args.add}) || !is(wide, {args.weight, args.mean, args.rstd, args.dweight, args.dbias}) ||
       !dense({args.weight, args.mean, args.rstd, args.dweight, args.dbias}))
     return false;
-  if (args.x.dtype == DType::bf16) return layer_norm_backward_bf16(args, *from, *gradient, *add, *to), true;
-  return visit_wide(args.x.dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    NormRows<T> all{};
+  return visit_activations(args.x.dtype, [&](auto computed, auto stored) {
+    using T = typename decltype(computed)::type;
+    using Stored = typename decltype(stored)::type;
+    NormRows<T, Stored> all{};
     all.n = from->n;
-    all.x = args.x.as<T>(), all.x_row = from->step;
-    all.dy = args.dy.as<T>(), all.dy_row = gradient->step;
-    all.add = data<T>(args.add), all.add_row = add->step;
-    all.dx = data<T>(dx), all.dx_row = to->step;
+    all.x = activations<Stored>(&args.x), all.x_row = from->step;
+    all.dy = activations<Stored>(&args.dy), all.dy_row = gradient->step;
+    all.add = activations<Stored>(args.add), all.add_row = add->step;
+    all.dx = activations<Stored>(dx), all.dx_row = to->step;
     all.weight = data<T>(args.weight);
     all.mean = data<T>(args.mean), all.rstd = data<T>(args.rstd);
     all.rms = args.rms;
     sum_over_blocks<T>(args, from->count, from->n, [&](Index first, Index count, T* dweight, T* dbias) {
-      NormRows<T> part = all;
+      NormRows<T, Stored> part = all;
       part.rows = count;
       part.x += first * part.x_row, part.dy += first * part.dy_row;
       if (part.add) part.add += first * part.add_row;
@@ -118,7 +129,7 @@ bool CpuBackend::layer_norm_backward(const LayerNormBackward& args) {
       if (part.mean) part.mean += first;
       part.rstd += first;
       part.dweight = dweight, part.dbias = dbias;
-      NORMA_KERNELS(norm_kernels).of<T>().layer_norm_backward(part);
+      NORMA_BF16_KERNELS(layer_norm_kernels).of<T, Stored>().backward(part);
     });
   });
 }

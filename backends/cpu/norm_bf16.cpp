@@ -49,49 +49,4 @@ void softmax_backward_bf16(const View& y, const Rows& value, const View& dy, con
   });
 }
 
-void layer_norm_bf16(const LayerNorm& args, const Rows& from, const Rows& to) {
-  const Index n = from.n;
-  NormRows<float> all{};
-  all.n = n, all.x_row = all.y_row = n;
-  all.weight = data<float>(args.weight), all.bias = data<float>(args.bias);
-  all.eps = args.eps, all.rms = args.rms;
-  parallel_for(from.count, rows_per_task(n), [&](Index begin, Index end) {
-    pieces(begin, end, n, 1, [&](Index i, Index count, float* wide) {
-      widen_rows(count, n, row(args.x, from, i), from.step, wide);
-      NormRows<float> part = all;
-      part.rows = count;
-      part.x = part.y = wide;
-      part.mean = args.mean ? args.mean->as<float>() + i : nullptr;
-      part.rstd = args.rstd ? args.rstd->as<float>() + i : nullptr;
-      NORMA_KERNELS(norm_kernels).f32.layer_norm(part);
-      narrow_rows(count, n, wide, row_out(args.y, to, i), to.step);
-    });
-  });
-}
-
-void layer_norm_backward_bf16(const LayerNormBackward& args, const Rows& from, const Rows& gradient, const Rows& add, const Rows& to) {
-  const Index n = from.n;
-  const bool wanted = args.dx.data != nullptr;
-  NormRows<float> all{};
-  all.n = n, all.x_row = all.dy_row = all.add_row = all.dx_row = n;
-  all.weight = data<float>(args.weight), all.rms = args.rms;
-  sum_over_blocks<float>(args, from.count, n, [&](Index first, Index rows, float* dweight, float* dbias) {
-    pieces(first, first + rows, n, args.add ? 3 : 2, [&](Index i, Index count, float* wide) {
-      float *dy = wide + count * n, *residual = dy + count * n;
-      if (args.add) widen_rows(count, n, row(*args.add, add, i), add.step, residual);
-      widen_rows(count, n, row(args.x, from, i), from.step, wide);
-      widen_rows(count, n, row(args.dy, gradient, i), gradient.step, dy);
-      NormRows<float> part = all;
-      part.rows = count;
-      part.add = args.add ? residual : nullptr;
-      part.x = wide, part.dy = dy, part.dx = wanted ? dy : nullptr;  // an element of dx is written once those it needs are read
-      part.mean = args.mean ? args.mean->as<float>() + i : nullptr;
-      part.rstd = args.rstd->as<float>() + i;
-      part.dweight = dweight, part.dbias = dbias;
-      NORMA_KERNELS(norm_kernels).f32.layer_norm_backward(part);
-      if (wanted) narrow_rows(count, n, dy, row_out(args.dx, to, i), to.step);
-    });
-  });
-}
-
 }  // namespace norma::cpu

@@ -73,10 +73,18 @@ NORMA_INLINE void end_stream() {
 /// The first n elements; the rest are `rest`. 0 <= n < lanes.
 template <class T> NORMA_INLINE Vec<T> load_n(const T* p, int n, T rest = 0) {
   Vec<T> v = splat(rest);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return (Vec<T>)_mm512_mask_loadu_ps((__m512)v, static_cast<__mmask16>((1u << n) - 1), p);
+#endif
   std::memcpy(&v, p, static_cast<std::size_t>(n) * sizeof(T));
   return v;
 }
-template <class T> NORMA_INLINE void store_n(T* p, Vec<T> v, int n) { std::memcpy(p, &v, static_cast<std::size_t>(n) * sizeof(T)); }
+template <class T> NORMA_INLINE void store_n(T* p, Vec<T> v, int n) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), (__m512)v);
+#endif
+  std::memcpy(p, &v, static_cast<std::size_t>(n) * sizeof(T));
+}
 
 /// a * b + c, rounded once.
 NORMA_INLINE F fma(F a, F b, F c) {
@@ -116,15 +124,23 @@ NORMA_INLINE F sqrt(F x) {
 #endif
 }
 
-/// Sum, maximum, minimum over the lanes, always by the same tree.
-template <class V> NORMA_INLINE Scalar<V> sum_lanes(V v) {
-  constexpr int n = lanes<Scalar<V>>;
-  Scalar<V> x[n];
-  std::memcpy(x, &v, sizeof v);
-  for (int w = n / 2; w > 0; w /= 2)
-    for (int i = 0; i < w; ++i) x[i] += x[i + w];
-  return x[0];
+/// The upper half added to the lower one, until a single element is left.
+template <class S, int bytes>
+NORMA_INLINE S sum_of_halves(const void* x) {
+  if constexpr (bytes == sizeof(S)) {
+    S s;
+    std::memcpy(&s, x, sizeof s);
+    return s;
+  } else {
+    typedef S Half __attribute__((vector_size(bytes / 2)));
+    Half half[2];
+    std::memcpy(half, x, bytes);
+    half[0] += half[1];
+    return sum_of_halves<S, bytes / 2>(half);
+  }
 }
+/// Sum, maximum, minimum over the lanes, always by the same tree.
+template <class V> NORMA_INLINE Scalar<V> sum_lanes(V v) { return sum_of_halves<Scalar<V>, register_bytes>(&v); }
 template <class V> NORMA_INLINE Scalar<V> max_lanes(V v) {
   Scalar<V> m = v[0];
   for (int i = 1; i < lanes<Scalar<V>>; ++i) m = v[i] > m ? v[i] : m;

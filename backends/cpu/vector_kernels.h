@@ -25,10 +25,11 @@ struct ElementwiseTable {
   void (*gelu_backward)(std::int64_t n, const T* x, const T* dy, T* dx);
 };
 
-/// Casts of n elements, and transposes of 4- and 8-byte elements: out[c out_row + r] = in[r in_row + c].
+/// Casts of rows of n elements, the floats dense, or of n elements; and transposes of 4- and 8-byte elements:
+/// out[c out_row + r] = in[r in_row + c].
 struct CopyTable {
-  void (*f32_to_bf16)(std::int64_t n, const float* in, std::uint16_t* out);
-  void (*bf16_to_f32)(std::int64_t n, const std::uint16_t* in, float* out);
+  void (*f32_to_bf16)(std::int64_t rows, std::int64_t n, const float* in, std::uint16_t* out, std::int64_t out_row);
+  void (*bf16_to_f32)(std::int64_t rows, std::int64_t n, const std::uint16_t* in, std::int64_t in_row, float* out);
   void (*u8_to_f32)(std::int64_t n, const std::uint8_t* in, float* out);
   void (*f32_to_f64)(std::int64_t n, const float* in, double* out);
   void (*f64_to_f32)(std::int64_t n, const double* in, float* out);
@@ -52,12 +53,13 @@ struct ReduceTable {
   void (*min_rows)(std::int64_t rows, std::int64_t n, const T* x, std::int64_t row, T* best);
 };
 
-/// Rows of n elements; row i of an operand starts at its pointer + i * its row step.
-template <class T>
+/// Rows of n elements; row i of an operand starts at its pointer + i * its row step. Stored is what activations are: T, or bf16
+/// where T is float.
+template <class T, class Stored>
 struct NormRows {
   std::int64_t rows, n;
-  const T *x, *dy, *add;  // add: null, or added to dx
-  T *y, *dx;
+  const Stored *x, *dy, *add;  // add: null, or added to dx
+  Stored *y, *dx;
   std::int64_t x_row, dy_row, add_row, y_row, dx_row;
   const T *weight, *bias;  // null: 1, 0
   T *mean, *rstd;          // [rows], dense; read by the backward pass
@@ -98,10 +100,28 @@ struct NormTable {
   void (*softmax)(std::int64_t rows, std::int64_t n, const T* x, std::int64_t x_row, T* y, std::int64_t y_row, bool log);
   void (*softmax_backward)(std::int64_t rows, std::int64_t n, const T* y, std::int64_t y_row, const T* dy,
                            std::int64_t dy_row, T* dx, std::int64_t dx_row, bool log);
-  void (*layer_norm)(const NormRows<T>& args);
-  void (*layer_norm_backward)(const NormRows<T>& args);
   void (*cross_entropy)(const CrossEntropyRows<T>& args);
   void (*adamw)(const AdamWArgs<T>& args);
+};
+
+template <class T, class Stored = T>
+struct LayerNormTable {
+  void (*forward)(const NormRows<T, Stored>& args);
+  void (*backward)(const NormRows<T, Stored>& args);
+};
+struct LayerNormKernels {
+  LayerNormTable<float> f32;
+  LayerNormTable<double> f64;
+  LayerNormTable<float, std::uint16_t> bf16;
+  template <class T, class Stored>
+  const LayerNormTable<T, Stored>& of() const {
+    if constexpr (sizeof(Stored) == 2)
+      return bf16;
+    else if constexpr (sizeof(T) == 4)
+      return f32;
+    else
+      return f64;
+  }
 };
 
 struct RandomTable {
@@ -132,6 +152,7 @@ NORMA_DECLARE_KERNELS(ElementwiseKernels, elementwise_kernels)
 NORMA_DECLARE_KERNELS(CopyTable, copy_kernels)
 NORMA_DECLARE_KERNELS(ReduceKernels, reduce_kernels)
 NORMA_DECLARE_KERNELS(NormKernels, norm_kernels)
+NORMA_DECLARE_BF16_KERNELS(LayerNormKernels, layer_norm_kernels)
 NORMA_DECLARE_KERNELS(RandomTable, random_kernels)
 
 }  // namespace norma::cpu

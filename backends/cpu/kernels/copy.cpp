@@ -1,5 +1,5 @@
-// Casts of dense rows and transposes of element blocks. Plain loops, which the compiler turns into vector code.
-#include "backends/cpu/simd.h"
+// Casts of dense rows and transposes of element blocks.
+#include "backends/cpu/kernels/strips.h"
 #include "backends/cpu/vector_kernels.h"
 
 namespace norma::cpu::NORMA_ISA {
@@ -11,21 +11,16 @@ void cast(std::int64_t n, const From* in, To* out) {
 }
 
 /// Round to nearest even; a NaN keeps its upper bits and stays one.
-void f32_to_bf16(std::int64_t n, const float* in, std::uint16_t* out) {
-  for (std::int64_t i = 0; i < n; ++i) {
-    std::uint32_t bits;
-    std::memcpy(&bits, in + i, sizeof bits);
-    const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    const std::uint32_t nan = (bits >> 16) | 0x40u;
-    out[i] = static_cast<std::uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
-  }
+void f32_to_bf16(std::int64_t rows, std::int64_t n, const float* in, std::uint16_t* out, std::int64_t out_row) {
+  if (out_row == n) n *= rows, rows = 1;
+  for (; rows > 0; --rows, in += n, out += out_row)
+    strips<float>(n, [&](auto strip, std::int64_t i, int) __attribute__((always_inline)) { strip.put(out + i, strip.get(in + i)); });
 }
 
-void bf16_to_f32(std::int64_t n, const std::uint16_t* in, float* out) {
-  for (std::int64_t i = 0; i < n; ++i) {
-    const std::uint32_t bits = static_cast<std::uint32_t>(in[i]) << 16;
-    std::memcpy(out + i, &bits, sizeof bits);
-  }
+void bf16_to_f32(std::int64_t rows, std::int64_t n, const std::uint16_t* in, std::int64_t in_row, float* out) {
+  if (in_row == n) n *= rows, rows = 1;
+  for (; rows > 0; --rows, in += in_row, out += n)
+    strips<float>(n, [&](auto strip, std::int64_t i, int) __attribute__((always_inline)) { strip.put(out + i, strip.get(in + i)); });
 }
 
 /// Blocks of 16 x 16: their lines of both sides stay in the first cache.

@@ -1,5 +1,5 @@
-// Rows through softmax, layer norm, cross-entropy and their derivatives, and AdamW. A row is read from memory once; the later
-// passes find it in the first cache.
+// Rows through softmax, cross-entropy and their derivatives, and AdamW. A row is read from memory once; the later passes find it
+// in the first cache.
 #include "backends/cpu/kernels/strips.h"
 #include "backends/cpu/kernels/vmath.h"
 #include "backends/cpu/vector_kernels.h"
@@ -60,93 +60,6 @@ void softmax_backward(std::int64_t rows, std::int64_t n, const T* y, std::int64_
       const T total = sum.total();
       strips<T>(n, NORMA_STRIP { strip.put(dx + i, strip.get(y + i) * (strip.get(dy + i) - total)); });
     }
-  }
-}
-
-/// y = x scale + shift, then weight and bias.
-template <class T>
-NORMA_INLINE void affine(const NormRows<T>& a, const T* x, T* y, T center, T scale, T shift) {
-  const Vec<T> by = splat(scale), add = splat(shift);
-  strips<T>(a.n, NORMA_STRIP {
-    Vec<T> v = fma(strip.get(x + i) - center, by, add);
-    if (a.weight && a.bias) {
-      v = fma(v, strip.get(a.weight + i), strip.get(a.bias + i));
-    } else if (a.weight) {
-      v = v * strip.get(a.weight + i);
-    } else if (a.bias) {
-      v = v + strip.get(a.bias + i);
-    }
-    strip.put(y + i, v);
-  });
-}
-
-/// The mean is found in two steps, center + rest, and the variance around the center: with |mean| >> std a float mean alone would
-/// be off by more than the result may be.
-template <class T>
-void layer_norm(const NormRows<T>& a) {
-  const T n = static_cast<T>(a.n);
-  for (std::int64_t r = 0; r < a.rows; ++r) {
-    const T* x = a.x + r * a.x_row;
-    T center = 0, rest = 0;
-    Sums<T> sum, squares;
-    if (!a.rms) {
-      strips<T>(a.n, NORMA_STRIP { sum.chain[chain] += strip.get(x + i); });
-      center = sum.total() / n;
-      sum = {};
-      strips<T>(a.n, NORMA_STRIP {
-        const Vec<T> d = strip.get(x + i, center) - center;
-        sum.chain[chain] += d;
-        squares.chain[chain] = fma(d, d, squares.chain[chain]);
-      });
-      rest = sum.total() / n;
-    } else {
-      strips<T>(a.n, NORMA_STRIP {
-        const Vec<T> v = strip.get(x + i);
-        squares.chain[chain] = fma(v, v, squares.chain[chain]);
-      });
-    }
-    const T spread = squares.total() / n - rest * rest;
-    const T variance = spread < 0 ? T(0) : spread;
-    const T rstd = static_cast<T>(1 / __builtin_sqrt(static_cast<double>(variance) + a.eps));
-    if (a.mean) a.mean[r] = center + rest;
-    if (a.rstd) a.rstd[r] = rstd;
-    affine(a, x, a.y + r * a.y_row, center, rstd, -rest * rstd);
-  }
-}
-
-/// With g = dy weight and h = (x - mean) rstd: dx = rstd (g - mean(g) - h mean(g h)) (+ add); rms has no mean(g).
-template <class T>
-void layer_norm_backward(const NormRows<T>& a) {
-  const T n = static_cast<T>(a.n);
-  for (std::int64_t r = 0; r < a.rows; ++r) {
-    const T *x = a.x + r * a.x_row, *dy = a.dy + r * a.dy_row;
-    const T center = a.rms ? T(0) : a.mean[r], rstd = a.rstd[r];
-    Sums<T> sum_g, sum_gd, sum_d;
-    strips<T>(a.n, NORMA_STRIP {
-      const Vec<T> d = strip.get(x + i, center) - center;
-      Vec<T> g = strip.get(dy + i);
-      if (a.weight) g = g * strip.get(a.weight + i);
-      sum_d.chain[chain] += d;
-      sum_g.chain[chain] += g;
-      sum_gd.chain[chain] = fma(g, d, sum_gd.chain[chain]);
-    });
-    // The saved mean is rounded; `rest` is what it lacks.
-    const T rest = a.rms ? T(0) : sum_d.total() / n;
-    const T mean_g = a.rms ? T(0) : sum_g.total() / n;
-    const T mean_gh = rstd * (sum_gd.total() - rest * sum_g.total()) / n;
-    const Vec<T> scale = splat(rstd), shift = splat(-rest * rstd), factor = splat(-mean_gh);
-    T* dx = a.dx + r * a.dx_row;
-    const T* add = a.add ? a.add + r * a.add_row : nullptr;
-    strips<T>(a.n, NORMA_STRIP {
-      const Vec<T> h = fma(strip.get(x + i) - center, scale, shift);
-      const Vec<T> d = strip.get(dy + i);
-      if (a.dweight) strip.put(a.dweight + i, fma(d, h, strip.get(a.dweight + i)));
-      if (a.dbias) strip.put(a.dbias + i, d + strip.get(a.dbias + i));
-      const Vec<T> g = a.weight ? d * strip.get(a.weight + i) : d;
-      if (!a.dx) return;
-      const Vec<T> own = fma(factor, h, g - mean_g) * rstd;
-      strip.put(dx + i, add ? strip.get(add + i) + own : own);
-    });
   }
 }
 
@@ -214,8 +127,7 @@ void adamw(const AdamWArgs<T>& a) {
 }
 
 template <class T>
-constexpr NormTable<T> table = {softmax<T>,       softmax_backward<T>, layer_norm<T>, layer_norm_backward<T>,
-                                cross_entropy<T>, adamw<T>};
+constexpr NormTable<T> table = {softmax<T>, softmax_backward<T>, cross_entropy<T>, adamw<T>};
 
 }  // namespace
 

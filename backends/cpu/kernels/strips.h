@@ -1,12 +1,16 @@
 // Loops over a row in registers, the last one partly filled.
 #pragma once
 
+#include "backends/cpu/kernels/bf16/registers.h"
 #include "backends/cpu/simd.h"
 
 namespace norma::cpu::NORMA_ISA {
 
-/// How a strip is read and written: whole registers, or the first `count` elements with `rest` behind them.
+/// How a strip is read and written: whole registers, or the first `count` elements with `rest` behind them. bf16 is widened and
+/// rounded on the way.
 struct Whole {
+  NORMA_INLINE F get(const std::uint16_t* p, float /*rest*/ = 0) const { return load(p); }
+  NORMA_INLINE void put(std::uint16_t* p, F v) const { store(p, v); }
   template <class T>
   NORMA_INLINE Vec<T> get(const T* p, T /*rest*/ = 0) const {
     return load(p);
@@ -18,6 +22,11 @@ struct Whole {
 };
 struct Part {
   int count;
+  NORMA_INLINE F get(const std::uint16_t* p, float rest = 0) const {
+    const F v = load_n(p, count);
+    return load_n(reinterpret_cast<const float*>(&v), count, rest);
+  }
+  NORMA_INLINE void put(std::uint16_t* p, F v) const { store_n(p, v, count); }
   template <class T>
   NORMA_INLINE Vec<T> get(const T* p, T rest = 0) const {
     return load_n(p, count, rest);
