@@ -305,11 +305,7 @@ ForceTiles::~ForceTiles() { forced_tiles = -1; }
 bool CpuBackend::attention(const AttentionForward& a) {
   if (!covered(a, {&a.q, &a.k, &a.v, &a.out})) return false;
   if (a.row_lse && a.row_lse->dtype != wide(a.q.dtype)) return false;
-  if (linear_form(a, a.q, a.k)) {
-    if (a.stats) sample_statistics(*this, a);
-    attention_linear(a);
-    return true;
-  }
+  if (linear_form(a, a.q, a.k)) return attention_linear(a), true;
   const AttentionForwardKernels& kernels = NORMA_KERNELS(attention_forward_kernels);
   const TileProducts* tiles = tiles_for(a, a.k, a.v);
   if (a.q.dtype == DType::f64)
@@ -323,11 +319,7 @@ bool CpuBackend::attention(const AttentionForward& a) {
 
 bool CpuBackend::attention_backward(const AttentionBackward& a) {
   if (!covered(a, {&a.q, &a.k, &a.v, &a.dout, &a.dq, &a.dk, &a.dv})) return false;
-  if (linear_form(a, a.q, a.k)) {
-    if (a.stats) sample_statistics(*this, a);
-    attention_linear_backward(a);
-    return true;
-  }
+  if (linear_form(a, a.q, a.k)) return attention_linear_backward(a), true;
   const bool softmax = a.scoring.kind == Scoring::Kind::softmax;
   if (softmax && (!a.row_lse.data || a.row_lse.dtype != wide(a.q.dtype))) return false;
   if ((softmax || a.scoring.normalize) && (!a.out.data || a.out.dtype != a.q.dtype || !dense_rows(a.out))) return false;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backends/cpu/attention_linear_kernels.h"
+#include "backends/cpu/attention_sampled.h"
 #include "backends/cpu/bf16_rows.h"
 #include "backends/cpu/parallel.h"
 #include "backends/cpu/tile_products.h"
@@ -89,7 +90,7 @@ class Call {
     LinearHead<T>& h = all;
     h.q_row = q.layout.stride(2), h.k_row = k.layout.stride(2), h.v_row = v.layout.stride(2);
     h.rows = q.shape()[2], h.keys = k.shape()[2], h.d = q.shape()[3], h.e = v.shape()[3];
-    h.scale = a.scale, h.degree = a.scoring.degree(), h.causal = a.causal;
+    h.scale = a.scale, h.degree = a.scoring.degree(), h.causal = a.causal, h.small = a.small;
     for (int p = 0; p <= Scoring::max_degree; ++p) h.coefficient[p] = a.scoring.coefficient[static_cast<std::size_t>(p)];
     h.features = linear_features(a.scoring, h.d);
     T* weights = scratch<T>(weight_slot, h.features);
@@ -174,6 +175,17 @@ class Call {
     return h;
   }
 
+  /// How many (row, column) pairs of the head are visible.
+  double visible_pairs(const LinearHead<T>& h) const {
+    if (!h.causal) return static_cast<double>(h.rows) * static_cast<double>(h.before ? h.before[h.keys] : h.keys);
+    double pairs = 0;
+    for (Index i = 0; i < h.rows; ++i) {
+      const Index length = std::clamp<Index>(i + h.keys - h.rows + 1, 0, h.keys);
+      pairs += static_cast<double>(h.before ? h.before[length] : length);
+    }
+    return pairs;
+  }
+
  private:
   void count_keys() {
     const View& mask = *a_.key_mask;
@@ -222,15 +234,33 @@ void forward(const AttentionForward& a, const LinearKernels<T>& kernels) {
   }
   if (!a.stats) return;
   const bool norm = exact_norm(a.scoring, call.all.d);
-  const Index work = kernels.work_bytes(call.all, 1 + (norm ? call.all.features : 0));
+  const Index work = std::max(kernels.work_bytes(call.all, 1 + (norm ? call.all.features : 0)), kernels.sample_bytes(call.all));
+  const RowSample sample(call.all.rows);
   parallel_tasks(call.heads, [&](Index i) {
     LinearHead<T> h = call.head(i);
     h.work = scratch(work_slot, static_cast<std::size_t>(work));
-    const LinearSums sums = kernels.measure(h, norm);
     double* to = a.stats->as<double>() + i * attention_stats;
+    SampledSums sampled;
+    kernels.sample(h, sample.rows(), sampled);
+    sample.estimate(sampled, call.visible_pairs(h), to);
+    const LinearSums sums = kernels.measure(h, norm);
     const auto set = [&](AttentionStat s, double value) { to[static_cast<int>(s)] = value; };
     set(AttentionStat::row_sum, sums.row_sum), set(AttentionStat::row_sum2, sums.row_sum2);
     if (norm) set(AttentionStat::fro2, sums.fro2), set(AttentionStat::fro2_error, 0);
+  });
+}
+
+/// The statistics of the gradients, from q, k, v and dout.
+template <class T>
+void measure_gradients(const AttentionBackward& a, const Call<T>& call, const LinearKernels<T>& kernels) {
+  const Index work = kernels.sample_bytes(call.all);
+  const RowSample sample(call.all.rows);
+  parallel_tasks(call.heads, [&](Index i) {
+    LinearHead<T> h = call.bound(i);
+    h.work = scratch(work_slot, static_cast<std::size_t>(work));
+    SampledSums sampled;
+    kernels.sample_gradients(h, sample.rows(), sampled);
+    sample.estimate_gradients(sampled, a.stats->as<double>() + i * attention_stats);
   });
 }
 
@@ -243,6 +273,7 @@ void backward(const AttentionBackward& a, const LinearKernels<T>& kernels) {
     h.dout = head_of<T>(a.dout, b, n);
     h.dq = head_of<T>(a.dq, b, n), h.dk = head_of<T>(a.dk, b, n), h.dv = head_of<T>(a.dv, b, n);
   };
+  if (a.stats) measure_gradients(a, call, kernels);
   if (call.pieces == 1) {
     parallel_tasks(call.heads, [&](Index i) {
       LinearHead<T> h = call.bound(i);

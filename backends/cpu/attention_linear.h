@@ -10,13 +10,9 @@ namespace norma::cpu {
 /// on the scoring, the sizes, the dropout, and whether matrices of bf16 are multiplied as such.
 bool linear_form(const Attention& a, const View& q, const View& k);
 
-/// The layouts that CpuBackend::attention accepts. Statistics that the monomials give exactly are written over those in
-/// a.stats, which the caller has estimated.
+/// The layouts that CpuBackend::attention accepts. Statistics that the monomials do not give exactly are estimated
+/// (attention_sampled.h).
 void attention_linear(const AttentionForward& a);
 void attention_linear_backward(const AttentionBackward& a);
-
-/// Estimates of the statistics from sampled rows, through the quadratic kernels of `backend`.
-void sample_statistics(Backend& backend, const AttentionForward& a);
-void sample_statistics(Backend& backend, const AttentionBackward& a);
 
 }  // namespace norma::cpu

@@ -27,6 +27,7 @@ struct LinearHead {
   std::int64_t key_mask_step;
   const std::int32_t* before;        // with a key mask: before[j] visible keys in [0, j)
 
+  double small;                      // threshold of |a|, for `sample`
   std::int64_t begin, end;           // the piece to work on: keys, or rows where the kernel says so
   const T* dout;                     // backward only
   std::int64_t out_row, dout_row, dq_row, dk_row, dv_row;
@@ -37,6 +38,19 @@ struct LinearHead {
 /// Statistics that the monomials give exactly.
 struct LinearSums {
   double fro2, row_sum, row_sum2;  // fro2 only with `norm`
+};
+
+/// Rows of A that are computed to estimate the statistics of all, in groups that stand for an even share of the rows each.
+struct SampledRows {
+  static constexpr std::int64_t groups = 8, most = 48;
+  std::int64_t count = 0;
+  std::int64_t row[most];
+};
+/// A number for each of them; sums and extremes are over what it sees.
+struct SampledSums {
+  using Each = double[SampledRows::most];
+  Each fro2, jac2, score_sum, score_sum2, negative, small, min, max, score_max;  // `sample`
+  Each grad_a2, grad_s2;                                                          // `sample_gradients`
 };
 
 template <class T>
@@ -53,6 +67,10 @@ struct LinearKernels {
   void (*backward_causal_rows)(const LinearHead<T>&, T* s);       // the same for dq, and what dk and dv get within chunks
   void (*backward_causal_keys)(const LinearHead<T>&, T* u);       // adds what rows of later chunks give; u: all later rows, overwritten
   LinearSums (*measure)(const LinearHead<T>&, bool norm);         // the whole head
+  /// Scratch of sample_bytes(head).
+  void (*sample)(const LinearHead<T>&, const SampledRows&, SampledSums&);
+  void (*sample_gradients)(const LinearHead<T>&, const SampledRows&, SampledSums&);
+  std::int64_t (*sample_bytes)(const LinearHead<T>&);
 };
 struct AttentionLinearKernels {
   LinearKernels<float> f32;

@@ -2,6 +2,7 @@
 // and dv from U; with a causal mask a forward sweep carries S and a backward sweep U, and what lies within a chunk comes from its
 // matrices of scores.
 #include "backends/cpu/kernels/attention_linear_forward.h"
+#include "backends/cpu/kernels/attention_linear_sampled.h"
 
 namespace norma::cpu::NORMA_ISA {
 namespace {
@@ -133,13 +134,14 @@ Int state_size(const LinearHead<T>& h) {
 template <class T>
 Int work_bytes(const LinearHead<T>& h, Int columns) {
   const Blocks<T> b(h, nullptr, columns);
-  return columns ? Wide<T>(b, columns, nullptr).bytes : b.bytes();
+  return columns ? Measured<T>(b, columns, nullptr).bytes : b.bytes();
 }
 
 template <class T>
 constexpr LinearKernels<T> kernels{state_size<T>,     work_bytes<T>,     sum_keys<T>,      sum_rows<T>,
                                    forward_rows<T>,   forward_causal<T>, backward_rows<T>, backward_keys<T>,
-                                   backward_causal_rows<T>, backward_causal_keys<T>, measure<T>};
+                                   backward_causal_rows<T>, backward_causal_keys<T>, measure<T>,
+                                   sample<T>, sample_gradients<T>, sample_bytes<T>};
 
 }  // namespace
 

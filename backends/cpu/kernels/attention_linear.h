@@ -20,13 +20,31 @@ Int state_of(const LinearHead<T>& h, Int columns) {
   return round_up(columns, panel_width<T>) * h.features;
 }
 
+/// What the rows of a head see.
 template <class T>
-class Blocks {
+struct RowsOfHead {
+  const LinearHead<T>& head;
+  bool hidden(Int j) const { return head.key_mask && !head.key_mask[j * head.key_mask_step]; }
+  /// Columns that row i sees where no key mask hides any.
+  Int length(Int i) const {
+    return head.causal ? larger(0, smaller(head.keys, i + head.keys - head.rows + 1)) : head.keys;
+  }
+  Int visible(Int i) const { return head.key_mask ? head.before[length(i)] : length(i); }
+  /// Of the weights of row i.
+  T factor_of(Int i) const {
+    if (head.row_scale == RowScale::constant) return static_cast<T>(head.factor);
+    const double n = static_cast<double>(larger(1, visible(i)));
+    return static_cast<T>(head.factor / (head.row_scale == RowScale::inverse_visible ? n : __builtin_sqrt(n)));
+  }
+};
+
+template <class T>
+class Blocks : public RowsOfHead<T> {
   using V = Vec<T>;
   static constexpr int L = lanes<T>, W = panel_width<T>;
 
  public:
-  const LinearHead<T>& head;
+  using RowsOfHead<T>::head, RowsOfHead<T>::hidden, RowsOfHead<T>::factor_of;
   const Int rows, width, features, x_row, v_row, f_row, s_row;  // strides of the copies, of monomials, of scores
   T *q, *k, *v, *g;   // a block each, rows hidden by the key mask zero; g = c dout
   T *f, *df;          // monomials of a block and their gradients
@@ -37,7 +55,7 @@ class Blocks {
 
   /// `columns`: of states wider than v, or 0.
   Blocks(const LinearHead<T>& h, char* base, Int columns)
-      : head(h), rows(block_rows(h)), width(larger(h.d, h.e)), features(h.features), x_row(round_up(h.d, L) + slack<T>),
+      : RowsOfHead<T>{h}, rows(block_rows(h)), width(larger(h.d, h.e)), features(h.features), x_row(round_up(h.d, L) + slack<T>),
         v_row(round_up(h.e, L) + slack<T>), f_row(round_up(h.features, L) + 2 * slack<T>), s_row(round_up(rows, W) + L),
         space_{base}, monomials_(h, space_) {
     q = space_.take<T>(rows * x_row), k = space_.take<T>(rows * x_row);
@@ -65,35 +83,38 @@ class Blocks {
     copy(head.dout, head.dout_row, first, n, head.e, false, factors, g, v_row);
   }
   void load_factors(Int first, Int n) {
-    for (Int i = 0; i < n; ++i) factors[i] = factor(first + i);
+    for (Int i = 0; i < n; ++i) factors[i] = factor_of(first + i);
   }
-  bool hidden(Int j) const { return head.key_mask && !head.key_mask[j * head.key_mask_step]; }
-  /// Columns that row i sees where no key mask hides any.
-  Int length(Int i) const {
-    return head.causal ? larger(0, smaller(head.keys, i + head.keys - head.rows + 1)) : head.keys;
-  }
-  Int visible(Int i) const { return head.key_mask ? head.before[length(i)] : length(i); }
 
   /// f = F(x) of n rows; `weighted`: times w, for the side that is summed into a state.
   void lift(const T* x, Int n, bool weighted) {
     for (Int r = 0; r < n; ++r) {
       T* to = f + r * f_row;
       monomials_.values(x + r * x_row, to);
-      if (!weighted) continue;
+    }
+    if (weighted) weigh(n);
+  }
+  /// f *= w, for n rows.
+  void weigh(Int n) {
+    for (Int r = 0; r < n; ++r) {
+      T* to = f + r * f_row;
       Int j = 0;
       for (; j + L <= features; j += L) store(to + j, load(to + j) * load(head.weights + j));
       for (; j < features; ++j) to[j] *= head.weights[j];
     }
   }
-  /// state[features, columns] += f^T y over n rows.
-  void accumulate(Int n, const T* y, Int y_row, Int columns, T* state) {
+  /// state[features, columns] += f^T y over n rows. `upper`: at least where columns are not below the diagonal.
+  void accumulate(Int n, const T* y, Int y_row, Int columns, T* state, bool upper = false) {
     pack_rows(y, y_row, n, columns, panels_, rows * W);
     const Tiling tiling(features);
     for (Int t = 0; t < tiling.count; ++t) {
       const Int at = tiling.begin(t);
-      for (Int c = 0, p = 0; c < columns; c += W, ++p)
-        tile<T, true>(tiling.rows(t), vectors(columns - c), n, f + at, f_row, panels_ + p * rows * W,
-                      {state + (p * features + at) * W, W, true, nullptr, 0});
+      for (Int c = 0, p = 0; c < columns; c += W, ++p) {
+        const Int left = upper && at > c ? (at - c) / L : 0;  // registers that are left out
+        if (left >= vectors(columns - c)) continue;
+        tile<T, true>(tiling.rows(t), static_cast<int>(vectors(columns - c) - left), n, f + at, f_row, panels_ + p * rows * W + left * L,
+                      {state + (p * features + at) * W + left * L, W, true, nullptr, 0});
+      }
     }
   }
   /// to[n, columns] (+)= factor f state.
@@ -141,17 +162,21 @@ class Blocks {
   static int vectors(Int columns) { return static_cast<int>((smaller(W, columns) + L - 1) / L); }
 
  private:
-  T factor(Int i) const {
-    if (head.row_scale == RowScale::constant) return static_cast<T>(head.factor);
-    const double n = static_cast<double>(larger(1, visible(i)));
-    return static_cast<T>(head.factor / (head.row_scale == RowScale::inverse_visible ? n : __builtin_sqrt(n)));
-  }
   void copy(const T* from, Int from_row, Int first, Int n, Int columns, bool keys, const T* factor, T* to, Int to_row) const {
     for (Int r = 0; r < n; ++r, to += to_row) {
-      const bool zero = keys && hidden(first + r);
       const T* x = from + (first + r) * from_row;
-      for (Int c = 0; c < columns; ++c) to[c] = zero ? 0 : factor ? x[c] * factor[r] : x[c];
-      for (Int c = columns; c < to_row; ++c) to[c] = 0;
+      const bool zero = keys && hidden(first + r);
+      for (Int c = columns / L * L; c < to_row; c += L) store(to + c, V{});  // rows are whole registers
+      if (zero) {
+        for (Int c = 0; c < columns; c += L) store(to + c, V{});
+      } else if (factor) {
+        const V by = splat(factor[r]);
+        Int c = 0;
+        for (; c + L <= columns; c += L) store(to + c, load(x + c) * by);
+        if (c < columns) store(to + c, load_n(x + c, static_cast<int>(columns - c)) * by);
+      } else {
+        __builtin_memcpy(to, x, static_cast<std::size_t>(columns) * sizeof(T));
+      }
     }
   }
 

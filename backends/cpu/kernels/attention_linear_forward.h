@@ -84,60 +84,93 @@ void forward_causal(const LinearHead<T>& h, T* state) {
   }
 }
 
-/// What `measure` needs beside the blocks.
+/// What `measure` needs beside the blocks. Of symmetric states only what is not below the diagonal counts.
 template <class T>
-struct Wide {
-  Int row, bytes;
-  T *state, *value, *seen;  // of all keys; of a block of keys; what a block of rows reads
-  Wide(const Blocks<T>& b, Int columns, char* base) : row(round_up(columns, panel_width<T>)) {
+struct Measured {
+  Int row, size, bytes;
+  T *sum;              // of the keys' weighted monomials
+  T *keys, *rows;      // states: of the keys' weighted monomials by themselves; of the rows' times c^2, all or those of a chunk
+  T *value;            // of a block
+  Measured(const Blocks<T>& b, Int columns, char* base) : row(round_up(columns, panel_width<T>)), size(state_of(b.head, columns)) {
     Space space{base, b.bytes()};
-    state = space.take<T>(state_of(b.head, columns));
+    sum = space.take<T>(round_up(b.features, lanes<T>));
+    keys = space.take<T>(size), rows = space.take<T>(size);
     value = space.take<T>(b.rows * row);
-    seen = space.take<T>(b.rows * row);
     bytes = space.used;
   }
 };
 
-/// Statistics: the state of the "values" [1 | F(k)], which rows read as [sum of the row / c | F(k)^T A / c].
+/// The sum of x[i], or of x[i] y[i].
+template <class T, class... Y>
+double sum_of_products(Int n, const T* x, const Y*... y) {
+  constexpr int L = lanes<T>;
+  Vec<T> sum{};
+  Int i = 0;
+  for (; i + L <= n; i += L) sum += (load(x + i) * ... * load(y + i));
+  if (i < n) sum += (load_n(x + i, static_cast<int>(n - i)) * ... * load_n(y + i, static_cast<int>(n - i)));
+  return static_cast<double>(sum_lanes(sum));
+}
+
+/// trace(X Y) of two symmetric states.
+template <class T>
+double trace_of_product(Int features, const T* x, const T* y) {
+  constexpr Int W = panel_width<T>;
+  double diagonal = 0, above = 0;
+  for (Int s = 0; s < features; ++s)
+    for (Int c = s / W * W; c < features; c += W) {
+      const Int from = larger(c, s), at = (c * features + s * W) + from - c, count = smaller(c + W, features) - from;
+      const Int first = from == s ? 1 : 0;
+      if (first) diagonal += static_cast<double>(x[at]) * static_cast<double>(y[at]);
+      above += sum_of_products(count - first, x + at + first, y + at + first);
+    }
+  return diagonal + 2 * above;
+}
+
+/// Statistics: rows sum up to c F(q)^T s with s = sum of w F(k), and their squares to c^2 F(q)^T G F(q) with G = sum of (w F(k)) (w F(k))^T, so
+/// that ||A||_F^2 = trace(G sum of c^2 F(q) F(q)^T).
 template <class T>
 LinearSums measure(const LinearHead<T>& h, bool norm) {
+  constexpr int L = lanes<T>;
   const Int columns = norm ? h.features : 0;
   Blocks<T> b(h, static_cast<char*>(h.work), columns + 1);
-  const Wide<T> room(b, columns + 1, static_cast<char*>(h.work));
-  const Int wide = room.row;
-  T *state = room.state, *value = room.value, *seen = room.seen;
+  const Measured<T> m(b, columns + 1, static_cast<char*>(h.work));
   LinearSums sums{};
-  __builtin_memset(state, 0, static_cast<std::size_t>(state_of(h, columns + 1)) * sizeof(T));
-  auto add_block = [&](Int j, Int n) {
+  const auto clear_state = [&](T* state) { __builtin_memset(state, 0, static_cast<std::size_t>(m.size) * sizeof(T)); };
+  clear(m.sum, 0, round_up(h.features, L)), clear_state(m.keys), clear_state(m.rows);
+  const auto add_block = [&](Int j, Int n) {
     b.load_k(j, n);
-    b.lift(b.k, n, false);
-    for (Int r = 0; r < n; ++r) {
-      value[r * wide] = b.hidden(j + r) ? 0 : 1;
-      for (Int c = 0; c < columns; ++c) value[r * wide + 1 + c] = value[r * wide] * b.f[r * b.f_row + c];
-    }
     b.lift(b.k, n, true);
-    b.accumulate(n, value, wide, columns + 1, state);
+    for (Int r = 0; r < n; ++r) {
+      T* f = b.f + r * b.f_row;
+      if (b.hidden(j + r)) clear(f, 0, round_up(h.features, L));  // a constant has a monomial without factors
+      for (Int t = 0; t < h.features; t += L) store(m.sum + t, load(m.sum + t) + load(f + t));
+    }
+    if (norm) b.accumulate(n, b.f, b.f_row, columns, m.keys, true);
   };
-  auto read_block = [&](Int i, Int n, Int chunk_begin, const Chunk<T>* chunk) {
+  const auto read_block = [&](Int i, Int n, Int chunk_begin, const Chunk<T>* chunk) {
     b.load_q(i, n), b.load_factors(i, n);
     b.lift(b.q, n, false);
-    b.read(n, state, columns + 1, seen, wide, false, nullptr);
     if (chunk) score(b, chunk_begin, smaller(b.rows, h.keys - chunk_begin), *chunk, false);
     for (Int r = 0; r < n; ++r) {
-      const double c = b.factors[r];
-      double row = seen[r * wide], squares = 0;
-      for (Int t = 0; t < columns; ++t)
-        squares += static_cast<double>(seen[r * wide + 1 + t]) * static_cast<double>(b.f[r * b.f_row + t] * h.weights[t]);
-      for (Int j = chunk_begin; chunk && j < b.length(i + r); ++j) {
-        const double a = b.hidden(j) ? 0 : static_cast<double>(b.scores[r * b.s_row + j - chunk_begin]);
-        row += a, squares += a * a;
+      const T c = b.factors[r], *f = b.f + r * b.f_row;
+      double row = sum_of_products(h.features, m.sum, f), squares = 0;
+      if (chunk) {  // what it sees of its own chunk
+        T* own = b.scores + r * b.s_row;
+        const Int length = b.length(i + r) - chunk_begin;
+        for (Int j = 0; h.key_mask && j < length; ++j)
+          if (b.hidden(chunk_begin + j)) own[j] = 0;
+        row += sum_of_products(length, own), squares = sum_of_products(length, own, own);
       }
-      sums.row_sum += c * row, sums.row_sum2 += c * c * row * row, sums.fro2 += c * c * squares;
+      const double factor = c;
+      sums.row_sum += factor * row, sums.row_sum2 += factor * factor * row * row, sums.fro2 += factor * factor * squares;
+      for (Int t = 0; t < columns; t += L) store(m.value + r * m.row + t, load(f + t) * (c * c));
     }
+    if (norm) b.accumulate(n, m.value, m.row, columns, m.rows, true);
   };
   if (!h.causal) {
     for (Int j = 0; j < h.keys; j += b.rows) add_block(j, smaller(b.rows, h.keys - j));
     for (Int i = 0; i < h.rows; i += b.rows) read_block(i, smaller(b.rows, h.rows - i), 0, nullptr);
+    if (norm) sums.fro2 += trace_of_product(columns, m.keys, m.rows);
     return sums;
   }
   for (Int j = 0; j < h.keys; j += b.rows) {
@@ -146,6 +179,7 @@ LinearSums measure(const LinearHead<T>& h, bool norm) {
     if (chunk.count > 0) {
       b.load_k(j, keys);
       read_block(chunk.first, chunk.count, j, &chunk);
+      if (norm) sums.fro2 += trace_of_product(columns, m.keys, m.rows), clear_state(m.rows);
     }
     add_block(j, keys);
   }
