@@ -71,12 +71,12 @@ void differentiate(const Sight<T>& sight, const Tile<T>& tile, const T* lse, con
       const T total = sum_lanes(sum), inverse = total != 0 ? 1 / total : 1, d = delta[m];
       for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
         const V s = load(p + j), da = load(g + j), f = weight.value(s, T{1});
-        finish(j, visible, f * inverse, da, weight.derivative(s, f, T{1}) * inverse * (da - d));
+        finish(j, visible, f * inverse, da, weight.derivative(s, T{1}) * inverse * (da - d));
       });
     } else {
       for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
         const V s = load(p + j), da = load(g + j), a = weight.value(s, row.factor);
-        finish(j, visible, a, da, da * weight.derivative(s, a, row.factor));
+        finish(j, visible, a, da, da * weight.derivative(s, row.factor));
       });
     }
     if (h.drop) multiply_by(keep, row.length, p);

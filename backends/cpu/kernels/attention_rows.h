@@ -142,25 +142,32 @@ struct Weight {
       for (int p = degree - 1; p >= 0; --p) y = fma(y, s, splat(coefficient[p]));
       return y * c;
     }
-    if constexpr (phi == Phi::sigmoid) return c / (exp(-(s + bias)) + T{1});
+    if constexpr (phi == Phi::sigmoid) {
+      const Logistic x(s + bias);
+      return (s + bias < V{} ? x.e * x.r : x.r) * c;
+    }
     if constexpr (phi == Phi::relu) return vmax(V{}, s) * c;  // in this order a NaN stays
   }
+  /// 1 / (1 + exp(-t)) is r, or e r where t < 0, and its derivative e r^2: no difference of like numbers, no overflow.
+  struct Logistic {
+    V e, r;
+    NORMA_INLINE explicit Logistic(V t) : e(exp_fast(-abs(t))), r(T{1} / (e + T{1})) {}
+  };
   /// Whether larger scores have larger weights, or smaller ones where c < 0.
   static constexpr bool monotone = phi == Phi::power1 || phi == Phi::power3;
   /// Of powers without the factor, that a row's sum of squares is multiplied by: factor_of_slope.
-  NORMA_INLINE V slope_over_factor(V s, V a, T c) const {
+  NORMA_INLINE V slope_over_factor(V s, T c) const {
     if constexpr (phi == Phi::power1) return splat(T{1});
     if constexpr (phi == Phi::power2) return s;
     if constexpr (phi == Phi::power3) return s * s;
     if constexpr (phi == Phi::power4) return (s * s) * s;
-    return derivative(s, a, c);
+    return derivative(s, c);
   }
   NORMA_INLINE T factor_of_slope(T c) const {
     constexpr int power = static_cast<int>(phi) - static_cast<int>(Phi::power1) + 1;
     return power >= 1 && power <= 4 ? power * c : T{1};
   }
-  /// `a` is value(s, c).
-  NORMA_INLINE V derivative(V s, V a, T c) const {
+  NORMA_INLINE V derivative(V s, T c) const {
     if constexpr (phi == Phi::power1) return splat(c);
     if constexpr (phi == Phi::power2) return s * (2 * c);
     if constexpr (phi == Phi::power3) return (s * s) * (3 * c);
@@ -171,7 +178,10 @@ struct Weight {
       for (int p = degree - 1; p >= 1; --p) y = fma(y, s, splat(slope[p]));
       return y * c;
     }
-    if constexpr (phi == Phi::sigmoid) return a / (exp(s + bias) + T{1});
+    if constexpr (phi == Phi::sigmoid) {
+      const Logistic x(s + bias);  // the one of `value`
+      return x.e * x.r * (x.r * c);
+    }
     if constexpr (phi == Phi::relu) return (V)((Mask<T>)splat(c) & (s > V{}));
   }
 };

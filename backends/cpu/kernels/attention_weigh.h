@@ -61,7 +61,7 @@ void weigh(const Sight<T>& sight, const Tile<T>& tile, T*, T*, Statistics<T>* st
       const V a = visible.keep(full);
       store(p + j, a);
       if constexpr (measure) {
-        const V seen = visible.keep(s), slope = visible.keep(weight.slope_over_factor(s, full, row.factor));
+        const V seen = visible.keep(s), slope = visible.keep(weight.slope_over_factor(s, row.factor));
         squares = fma(a, a, squares);
         slopes_over_factor = fma(slope, slope, slopes_over_factor);
         score += seen;
@@ -215,7 +215,7 @@ void weigh_normalized(const Sight<T>& sight, const Tile<T>& tile, T* inverse, T*
       store(p + j, f);
       row_sum += f;
       if constexpr (measure) {
-        const V seen = visible.keep(s), slope = visible.keep(weight.derivative(s, full, T{1}));
+        const V seen = visible.keep(s), slope = visible.keep(weight.derivative(s, T{1}));
         squares = fma(f, f, squares);
         slopes = fma(slope, slope, slopes);
         slopes_f = fma(slope * slope, f, slopes_f);
