@@ -36,9 +36,9 @@ template <class T>
 struct Statistics {
   using V = Vec<T>;
   static constexpr T infinity = static_cast<T>(__builtin_inf());
-  WideSum<T> squares, slopes, score, score2, negative, small;
+  WideSum<T> squares, slopes, score, score2, negative, small, entropies;
   V score_max = splat(-infinity), least = splat(infinity), most = splat(-infinity);
-  double row_squares = 0, row_slopes = 0, row_sum = 0, row_sum2 = 0, entropy = 0, small_count = 0, entries = 0;
+  double row_squares = 0, row_slopes = 0, row_sum = 0, row_sum2 = 0, entropy = 0, entries = 0;
   double row_least = __builtin_inf(), row_most = -__builtin_inf(), row_score_max = -__builtin_inf();
 
   void add_row_sum(double sum) { row_sum += sum, row_sum2 += sum * sum; }
@@ -56,8 +56,8 @@ struct Statistics {
     set(AttentionStat::min, -max(-row_least, -static_cast<double>(min_lanes(least))));
     set(AttentionStat::max, max(row_most, static_cast<double>(max_lanes(most))));
     set(AttentionStat::negative, negative.total());
-    set(AttentionStat::small, small.total() + small_count);
-    set(AttentionStat::entropy, has_entropy ? entropy : __builtin_nan(""));
+    set(AttentionStat::small, small.total());
+    set(AttentionStat::entropy, has_entropy ? entropy + entropies.total() : __builtin_nan(""));
     set(AttentionStat::entries, entries);
     set(AttentionStat::grad_a2, 0);
     set(AttentionStat::grad_s2, 0);

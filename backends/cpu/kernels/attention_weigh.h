@@ -204,24 +204,29 @@ template <class T, Phi phi, bool measure>
 void weigh_normalized(const Sight<T>& sight, const Tile<T>& tile, T* inverse, T*, Statistics<T>* stats) {
   using V = Vec<T>;
   const Weight<T, phi> weight(sight.head);
+  const V small = splat(static_cast<T>(sight.head.small));
   V lane[row_slots] = {};
   T sum[row_slots];
+  V score{}, score2{}, entropy{};
+  Mask<T> negative{}, small_count{};
+  V score_max, least, most;
+  if constexpr (measure) score_max = stats->score_max, least = stats->least, most = stats->most;
   for (int m = 0; m < tile.rows; ++m) {
     const Row<T> row = sight.row(tile.first + m, 0, sight.head.keys);
     T* p = tile.p + m * tile.ld;
     V row_sum{}, squares{}, slopes{}, slopes_f{};
     for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
-      const V s = load(p + j), full = weight.value(s, T{1}), f = visible.keep(full);
+      const V s = load(p + j), f = visible.keep(weight.value(s, T{1}));
       store(p + j, f);
       row_sum += f;
       if constexpr (measure) {
-        const V seen = visible.keep(s), slope = visible.keep(weight.derivative(s, T{1}));
+        const V seen = visible.keep(s), slope = visible.keep(weight.derivative(s, T{1})), slope2 = slope * slope;
         squares = fma(f, f, squares);
-        slopes = fma(slope, slope, slopes);
-        slopes_f = fma(slope * slope, f, slopes_f);
-        stats->score.add(seen);
-        stats->score2.add(seen * seen);
-        stats->score_max = vmax(stats->score_max, visible.select(s, stats->score_max));
+        slopes += slope2;
+        slopes_f = fma(slope2, f, slopes_f);
+        score += seen;
+        score2 = fma(seen, seen, score2);
+        score_max = vmax(visible.select(s, score_max), score_max);
       }
     });
     clear(p, round_up(row.length, lanes<T>), tile.clear_to);
@@ -235,19 +240,24 @@ void weigh_normalized(const Sight<T>& sight, const Tile<T>& tile, T* inverse, T*
       stats->row_sum += total * inv;
       stats->row_sum2 += total * inv * total * inv;
       stats->entries += static_cast<double>(sight.visible(tile.first + m));
-      const T factor = static_cast<T>(inv), small = static_cast<T>(sight.head.small);
-      WideSum<T> entropy;
+      const V factor = splat(static_cast<T>(inv));
       for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
         const V a = load(p + j) * factor;
-        stats->least = vmin(stats->least, visible.select(a, stats->least));
-        stats->most = vmax(stats->most, visible.select(a, stats->most));
-        stats->negative.add_count(a < V{});
-        stats->small.add_count(visible.both(abs(a) < small));
-        entropy.add(a == V{} ? V{} : a * log(a));
+        least = vmin(visible.select(a, least), least);
+        most = vmax(visible.select(a, most), most);
+        count_below(a, V{}, visible, negative);
+        count_below(abs(a), small, visible, small_count);
+        entropy -= a == V{} ? V{} : a * log(a);
       });
-      stats->entropy -= entropy.total();
+      if (m + 1 == tile.rows || row.length > columns_between_widenings) {
+        stats->score.add(score), stats->score2.add(score2), stats->entropies.add(entropy);
+        stats->negative.add_count(negative), stats->small.add_count(small_count);
+        score = score2 = entropy = V{};
+        negative = small_count = Mask<T>{};
+      }
     }
   }
+  if constexpr (measure) stats->score_max = score_max, stats->least = least, stats->most = most;
   combine_each(lane, sum, Plus{});
   for (int m = 0; m < tile.rows; ++m) inverse[m] = sum[m] != 0 ? 1 / sum[m] : 1;
 }
