@@ -28,9 +28,27 @@ void pack_a(int64_t m, int64_t k, Matrix<const float> a, float* tiles, float* ro
   }
 }
 
+/// Asks for the panel of B that comes next, where B does not stay in the second-level cache: its tiles would be loaded from farther
+/// away than the loads on their way can hide.
+class NextPanel {
+ public:
+  void begin(const Word* panel, int64_t words, int64_t turns) {
+    next_ = panel, end_ = panel + words, share_ = (words + turns * line - 1) / (turns * line) * line;
+  }
+  NORMA_INLINE void step() {
+    for (const Word* stop = next_ + least(share_, end_ - next_); next_ < stop; next_ += line) __builtin_prefetch(next_, 0, 2);
+  }
+
+ private:
+  static constexpr int64_t line = 64 / sizeof(Word);
+  const Word *next_ = nullptr, *end_ = nullptr;
+  int64_t share_ = 0;
+};
+
 /// Packs the rows of A that come next beside a product: a square at a time, asked for some turns before.
 class PackingAside {
  public:
+  NextPanel panel;
   PackingAside(const Upcoming<float>& next, int64_t turns)
       : next_(next), x_{next.a.data, next.a.row, next.a.col}, steps_(steps_of(next.k)), turns_(turns), ahead_(turns / 8) {
     if (!next.tiles) return;
@@ -41,6 +59,7 @@ class PackingAside {
     squares_ = steps_of(next.m) * steps_ * 2;
   }
   NORMA_INLINE void step() {
+    panel.step();
     ++turn_;
     while (asked_ < squares_ && asked_ * turns_ < (turn_ + ahead_) * squares_) ask(asked_++);
     while (packed_ < squares_ && (packed_ * turns_ + ahead_ * squares_) < turn_ * squares_) pack_one(packed_++);
@@ -108,9 +127,12 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, const float* panels,
   const int64_t steps = steps_of(k), most = piece_steps<3>(steps);
   alignas(64) float sums[strip_rows * side];
   PackingAside packing(upcoming, turns(m, n, steps));
+  const int64_t panel_words = steps * step_words;
+  const bool far = (n + side - 1) / side * panel_words * static_cast<int64_t>(sizeof(Word)) > int64_t{1} << 20;
   enter_tiles();
   for (int64_t j = 0; j < n; j += side) {
-    const Word* panel = words(panels) + j / side * (steps * step_words);
+    const Word* panel = words(panels) + j / side * panel_words;
+    if (far && j + side < n) packing.panel.begin(panel + panel_words, panel_words, turns(m, side, steps));
     for (int64_t i0 = 0; i0 < m; i0 += strip_rows) {
       const int64_t height = least(strip_rows, m - i0), width = least(side, n - j);
       const bool direct = !e && width == side && height % side == 0;  // else the sums wait for what is done with them
