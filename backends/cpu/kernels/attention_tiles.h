@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "backends/cpu/kernels/bf16/registers.h"
+#include "backends/cpu/kernels/combine.h"
 
 namespace norma::cpu::NORMA_ISA {
 namespace {
@@ -172,18 +173,6 @@ void pack_rows(const T* x, Int row, Int rows, Int cols, T* panels, Int step) {
     }
   }
 }
-
-// Lanes are moved by the compiler's own shuffles: they work within 16-byte pieces here, which is cheap on every processor.
-typedef float Piece __attribute__((vector_size(16)));
-#if defined(__AVX512F__)
-#define NORMA_IN_PIECES(x, y, a, b, c, d)                                                                                 \
-  __builtin_shufflevector(x, y, a, b, c, d, (a) + 4, (b) + 4, (c) + 4, (d) + 4, (a) + 8, (b) + 8, (c) + 8, (d) + 8,        \
-                          (a) + 12, (b) + 12, (c) + 12, (d) + 12)
-#elif defined(__AVX2__)
-#define NORMA_IN_PIECES(x, y, a, b, c, d) __builtin_shufflevector(x, y, a, b, c, d, (a) + 4, (b) + 4, (c) + 4, (d) + 4)
-#else
-#define NORMA_IN_PIECES(x, y, a, b, c, d) __builtin_shufflevector(x, y, a, b, c, d)
-#endif
 
 /// A register made of the 16-byte pieces at `column` of the rows r, r + 4, r + 8, ...
 NORMA_INLINE F gather_pieces(const float* const* rows, int r, Int column) {

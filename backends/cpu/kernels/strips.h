@@ -56,7 +56,8 @@ NORMA_INLINE void strips(std::int64_t n, Body&& body) {
 template <class T>
 struct Sums {
   Vec<T> chain[chains] = {};
-  NORMA_INLINE T total() const { return sum_lanes((chain[0] + chain[1]) + (chain[2] + chain[3])); }
+  NORMA_INLINE Vec<T> lanes() const { return (chain[0] + chain[1]) + (chain[2] + chain[3]); }
+  NORMA_INLINE T total() const { return sum_lanes(lanes()); }
 };
 
 }  // namespace norma::cpu::NORMA_ISA

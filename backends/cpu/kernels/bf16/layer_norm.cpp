@@ -1,5 +1,6 @@
 // Rows through layer norm and RMS norm, and their derivatives. A row is read from memory once; the later passes find it in the
 // first cache. Activations may be bf16: they are widened as they are read, rounded as they are written, and all between is f32.
+#include "backends/cpu/kernels/combine.h"
 #include "backends/cpu/kernels/strips.h"
 #include "backends/cpu/kernels/vmath.h"
 #include "backends/cpu/vector_kernels.h"
@@ -26,37 +27,58 @@ NORMA_INLINE void affine(const NormRows<T, Stored>& a, const Stored* x, Stored* 
   });
 }
 
+/// A sum for each of some rows: body(sum of a row, its number).
+template <class T, class Body>
+NORMA_INLINE void sum_each(int count, T* sums, Body body) {
+  Vec<T> lane[row_slots] = {};
+  for (int m = 0; m < count; ++m) {
+    Sums<T> sum;
+    body(sum, m);
+    lane[m] = sum.lanes();
+  }
+  combine_each(lane, sums, Plus{});
+}
+
 /// The mean is found in two steps, center + rest, and the variance around the center: with |mean| >> std a float mean alone would
-/// be off by more than the result may be.
+/// be off by more than the result may be. Eight rows go side by side, so that none waits for its own sums.
 template <class T, class Stored>
 void layer_norm(const NormRows<T, Stored>& a) {
   const T n = static_cast<T>(a.n);
-  for (std::int64_t r = 0; r < a.rows; ++r) {
-    const Stored* x = a.x + r * a.x_row;
-    T center = 0, rest = 0;
-    Sums<T> sum, squares;
+  for (std::int64_t r = 0; r < a.rows; r += row_slots) {
+    const int count = static_cast<int>(a.rows - r < row_slots ? a.rows - r : row_slots);
+    const auto row = [&](int m) { return a.x + (r + m) * a.x_row; };
+    T center[row_slots] = {}, rest[row_slots] = {}, squares[row_slots], rstd[row_slots];
     if (!a.rms) {
-      strips<T>(a.n, NORMA_STRIP { sum.chain[chain] += strip.get(x + i); });
-      center = sum.total() / n;
-      sum = {};
-      strips<T>(a.n, NORMA_STRIP {
-        const Vec<T> d = strip.get(x + i, center) - center;
-        sum.chain[chain] += d;
-        squares.chain[chain] = fma(d, d, squares.chain[chain]);
+      sum_each(count, center, [&](Sums<T>& sum, int m) { strips<T>(a.n, NORMA_STRIP { sum.chain[chain] += strip.get(row(m) + i); }); });
+      for (T& c : center) c /= n;
+      Vec<T> lane[row_slots] = {};
+      sum_each(count, squares, [&](Sums<T>& square, int m) {
+        const T c = center[m];
+        Sums<T> sum;
+        strips<T>(a.n, NORMA_STRIP {
+          const Vec<T> d = strip.get(row(m) + i, c) - c;
+          sum.chain[chain] += d;
+          square.chain[chain] = fma(d, d, square.chain[chain]);
+        });
+        lane[m] = sum.lanes();
       });
-      rest = sum.total() / n;
+      combine_each(lane, rest, Plus{});
+      for (T& x : rest) x /= n;
     } else {
-      strips<T>(a.n, NORMA_STRIP {
-        const Vec<T> v = strip.get(x + i);
-        squares.chain[chain] = fma(v, v, squares.chain[chain]);
+      sum_each(count, squares, [&](Sums<T>& square, int m) {
+        strips<T>(a.n, NORMA_STRIP {
+          const Vec<T> v = strip.get(row(m) + i);
+          square.chain[chain] = fma(v, v, square.chain[chain]);
+        });
       });
     }
-    const T spread = squares.total() / n - rest * rest;
-    const T variance = spread < 0 ? T(0) : spread;
-    const T rstd = static_cast<T>(1 / __builtin_sqrt(static_cast<double>(variance) + a.eps));
-    if (a.mean) a.mean[r] = center + rest;
-    if (a.rstd) a.rstd[r] = rstd;
-    affine(a, x, a.y + r * a.y_row, center, rstd, -rest * rstd);
+    for (int m = 0; m < count; ++m) {
+      const T spread = squares[m] / n - rest[m] * rest[m], variance = spread < 0 ? T(0) : spread;
+      rstd[m] = static_cast<T>(1 / __builtin_sqrt(static_cast<double>(variance) + a.eps));
+      if (a.mean) a.mean[r + m] = center[m] + rest[m];
+      if (a.rstd) a.rstd[r + m] = rstd[m];
+    }
+    for (int m = 0; m < count; ++m) affine(a, row(m), a.y + (r + m) * a.y_row, center[m], rstd[m], -rest[m] * rstd[m]);
   }
 }
 
@@ -64,34 +86,45 @@ void layer_norm(const NormRows<T, Stored>& a) {
 template <class T, class Stored>
 void layer_norm_backward(const NormRows<T, Stored>& a) {
   const T n = static_cast<T>(a.n);
-  for (std::int64_t r = 0; r < a.rows; ++r) {
+  for (std::int64_t r = 0; r < a.rows; r += row_slots) {
+    const int count = static_cast<int>(a.rows - r < row_slots ? a.rows - r : row_slots);
     const Stored *x = a.x + r * a.x_row, *dy = a.dy + r * a.dy_row;
-    const T center = a.rms ? T(0) : a.mean[r], rstd = a.rstd[r];
-    Sums<T> sum_g, sum_gd, sum_d;
-    strips<T>(a.n, NORMA_STRIP {
-      const Vec<T> d = strip.get(x + i, center) - center;
-      Vec<T> g = strip.get(dy + i);
-      if (a.weight) g = g * strip.get(a.weight + i);
-      sum_d.chain[chain] += d;
-      sum_g.chain[chain] += g;
-      sum_gd.chain[chain] = fma(g, d, sum_gd.chain[chain]);
+    T center[row_slots] = {}, sum_d[row_slots], sum_g[row_slots], sum_gd[row_slots];
+    Vec<T> lane_g[row_slots] = {}, lane_gd[row_slots] = {};
+    for (int m = 0; m < count && !a.rms; ++m) center[m] = a.mean[r + m];
+    sum_each(count, sum_d, [&](Sums<T>& ds, int m) {
+      const T c = center[m];
+      Sums<T> gs, gds;
+      strips<T>(a.n, NORMA_STRIP {
+        const Vec<T> d = strip.get(x + m * a.x_row + i, c) - c;
+        Vec<T> g = strip.get(dy + m * a.dy_row + i);
+        if (a.weight) g = g * strip.get(a.weight + i);
+        ds.chain[chain] += d;
+        gs.chain[chain] += g;
+        gds.chain[chain] = fma(g, d, gds.chain[chain]);
+      });
+      lane_g[m] = gs.lanes(), lane_gd[m] = gds.lanes();
     });
-    // The saved mean is rounded; `rest` is what it lacks.
-    const T rest = a.rms ? T(0) : sum_d.total() / n;
-    const T mean_g = a.rms ? T(0) : sum_g.total() / n;
-    const T mean_gh = rstd * (sum_gd.total() - rest * sum_g.total()) / n;
-    const Vec<T> scale = splat(rstd), shift = splat(-rest * rstd), factor = splat(-mean_gh);
-    Stored* dx = a.dx + r * a.dx_row;
-    const Stored* add = a.add ? a.add + r * a.add_row : nullptr;
+    combine_each(lane_g, sum_g, Plus{}), combine_each(lane_gd, sum_gd, Plus{});
+    T shift[row_slots], factor[row_slots], mean_g[row_slots];
+    const T* rstd = a.rstd + r;
+    for (int m = 0; m < count; ++m) {
+      const T rest = a.rms ? T(0) : sum_d[m] / n;  // what the saved mean, which is rounded, lacks
+      mean_g[m] = a.rms ? T(0) : sum_g[m] / n;
+      shift[m] = -rest * rstd[m], factor[m] = -(rstd[m] * (sum_gd[m] - rest * sum_g[m]) / n);
+    }
     strips<T>(a.n, NORMA_STRIP {
-      const Vec<T> h = fma(strip.get(x + i) - center, scale, shift);
-      const Vec<T> d = strip.get(dy + i);
-      if (a.dweight) strip.put(a.dweight + i, fma(d, h, strip.get(a.dweight + i)));
-      if (a.dbias) strip.put(a.dbias + i, d + strip.get(a.dbias + i));
-      const Vec<T> g = a.weight ? d * strip.get(a.weight + i) : d;
-      if (!a.dx) return;
-      const Vec<T> own = fma(factor, h, g - mean_g) * rstd;
-      strip.put(dx + i, add ? strip.get(add + i) + own : own);
+      Vec<T> dweight{}, dbias{};
+      for (int m = 0; m < count; ++m) {
+        const Vec<T> h = fma(strip.get(x + m * a.x_row + i) - center[m], splat(rstd[m]), splat(shift[m]));
+        const Vec<T> d = strip.get(dy + m * a.dy_row + i), g = a.weight ? d * strip.get(a.weight + i) : d;
+        dweight = fma(d, h, dweight), dbias += d;
+        if (!a.dx) continue;
+        const Vec<T> own = fma(splat(factor[m]), h, g - mean_g[m]) * rstd[m];
+        strip.put(a.dx + (r + m) * a.dx_row + i, a.add ? strip.get(a.add + (r + m) * a.add_row + i) + own : own);
+      }
+      if (a.dweight) strip.put(a.dweight + i, strip.get(a.dweight + i) + dweight);
+      if (a.dbias) strip.put(a.dbias + i, strip.get(a.dbias + i) + dbias);
     });
   }
 }
