@@ -92,15 +92,15 @@ struct InPieces {
 };
 /// y = the polynomials of the pieces. A register looks up sixteen coefficients in a table of 32 by one instruction, so that this takes a third
 /// of the time of normal_tail.
-template <int n>
+template <int terms, int n>
 NORMA_INLINE void by_pieces(const float (&table)[gelu_piece_terms][gelu_piece_count], const InPieces<n>& at, F (&y)[n]) {
   const auto coefficients = [&](int term, auto&& use) {
     const F low = load(table[term]), high = load(table[term] + lanes<float>);
     each<n>([&](int i) { use(i, (F)_mm512_permutex2var_ps((__m512)low, (__m512i)at.piece[i], (__m512)high)); });
   };
-  coefficients(gelu_piece_terms - 1, [&](int i, F c) { y[i] = c; });
+  coefficients(terms - 1, [&](int i, F c) { y[i] = c; });
 #pragma GCC unroll 8
-  for (int term = gelu_piece_terms - 2; term >= 0; --term)
+  for (int term = terms - 2; term >= 0; --term)
     coefficients(term, [&](int i, F c) { y[i] = fma(y[i], at.offset[i], c); });
 }
 
@@ -125,13 +125,17 @@ NORMA_INLINE void beyond_pieces(const F (&x)[n], F (&y)[n], Far far) {
 }
 #endif
 
+/// What follows takes so many terms of the pieces' polynomials: all of them, or as many as results need that are rounded to bf16, where
+/// the others would add less than a fifth of that rounding.
+constexpr int all_gelu_terms = gelu_piece_terms, gelu_terms_for_bf16 = 4;
+
 /// x[i] = GELU(x[i]) = x Phi(x).
-template <int n>
+template <int terms = all_gelu_terms, int n>
 NORMA_INLINE void gelu(F (&x)[n]) {
 #if defined(__AVX512F__)
   F y[n];
   each<n>([&](int i) { y[i] = abs(x[i]); });
-  by_pieces(gelu_tail_pieces, InPieces<n>(y), y);
+  by_pieces<terms>(gelu_tail_pieces, InPieces<n>(y), y);
   each<n>([&](int i) { y[i] = x[i] * (x[i] < 0.0f ? y[i] : 1.0f - y[i]); });
   beyond_pieces(x, y, gelu_far);
   each<n>([&](int i) { x[i] = y[i]; });
@@ -146,12 +150,12 @@ NORMA_INLINE F gelu(F x) {
 }
 
 /// x[i] = GELU'(x[i]) = Phi(x) + x phi(x).
-template <int n>
+template <int terms = all_gelu_terms, int n>
 NORMA_INLINE void gelu_grad(F (&x)[n]) {
 #if defined(__AVX512F__)
   F y[n];
   each<n>([&](int i) { y[i] = abs(x[i]); });
-  by_pieces(gelu_slope_pieces, InPieces<n>(y), y);
+  by_pieces<terms>(gelu_slope_pieces, InPieces<n>(y), y);
   each<n>([&](int i) { y[i] = x[i] < 0.0f ? y[i] : 1.0f - y[i]; });
   beyond_pieces(x, y, gelu_grad_far);
   each<n>([&](int i) { x[i] = y[i]; });
@@ -166,15 +170,15 @@ NORMA_INLINE F gelu_grad(F x) {
 }
 
 /// slope[i] = GELU'(x[i]), then x[i] = GELU(x[i]); the same bits as one by one.
-template <int n>
+template <int terms = all_gelu_terms, int n>
 NORMA_INLINE void gelu_with_grad(F (&x)[n], F (&slope)[n]) {
 #if defined(__AVX512F__)
   F y[n];
   each<n>([&](int i) { y[i] = abs(x[i]); });
   const InPieces<n> at(y);
-  by_pieces(gelu_slope_pieces, at, slope);
+  by_pieces<terms>(gelu_slope_pieces, at, slope);
   each<n>([&](int i) { slope[i] = x[i] < 0.0f ? slope[i] : 1.0f - slope[i]; });
-  by_pieces(gelu_tail_pieces, at, y);
+  by_pieces<terms>(gelu_tail_pieces, at, y);
   each<n>([&](int i) { y[i] = x[i] * (x[i] < 0.0f ? y[i] : 1.0f - y[i]); });
   beyond_pieces(x, slope, gelu_grad_far);
   beyond_pieces(x, y, gelu_far);

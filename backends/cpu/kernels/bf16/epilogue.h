@@ -31,11 +31,11 @@ NORMA_INLINE void finish_group(int n, const float* sums, int64_t ld_sums, Bf16Bi
     else
       each<count>([&](int i) { put(e.pre + offset + at(e.ld, i), x[i]); });
   }
-  if (e.gelu) gelu(x);
+  if (e.gelu) gelu<gelu_terms_for_bf16>(x);
   if (e.gelu_pre) {
     F slope[count];
     each<count>([&](int i) { slope[i] = get(e.gelu_pre + offset + at(e.ld, i)); });
-    gelu_grad(slope);
+    gelu_grad<gelu_terms_for_bf16>(slope);
     each<count>([&](int i) { x[i] *= slope[i]; });
   }
   if (e.residual) each<count>([&](int i) { x[i] += get(e.residual + offset + at(e.ld, i)); });

@@ -13,6 +13,7 @@ namespace {
 constexpr int64_t strip_rows = 96;
 
 template <class T> constexpr int slices_of = sizeof(T) == sizeof(float) ? 3 : 1;
+template <class T> constexpr int gelu_terms = sizeof(T) == sizeof(float) ? all_gelu_terms : gelu_terms_for_bf16;
 template <class T> constexpr int64_t step_words = slices_of<T> * slice_words;
 
 int64_t whole(int64_t n) { return steps_of(n) * side; }
@@ -137,7 +138,7 @@ struct Activate {
       each<2>([&](int r) {
         if (there(r)) write_for_later(strip.pre.data + row(r) * strip.pre.row, n, x + 2 * r);
       });
-    gelu(x);
+    gelu<gelu_terms<T>>(x);
     each<2>([&](int r) {
       const F none{};
       Word* line = strip.to.words + i / side * strip.to.tile + r * square + i % side * tile_side;
@@ -167,7 +168,7 @@ struct Differentiate {
       read(strip.pre.data + row * strip.pre.row, n, x + 2 * r);
       read(strip.sums + row * side, n, g + 2 * r);
     });
-    gelu_with_grad(x, slope);
+    gelu_with_grad<gelu_terms<T>>(x, slope);
     each<4>([&](int v) { g[v] *= slope[v]; });
     const int64_t line = i % side * tile_side;
     if (strip.dpre.words)

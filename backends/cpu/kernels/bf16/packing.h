@@ -29,7 +29,7 @@ NORMA_INLINE void pack_dense_rows(int64_t k, int64_t n, Matrix<const T> b, Word*
         const int64_t row = p + i % depth, column = j + i / depth * width;
         x[i] = row < k ? load_most(b.data + row * b.row + column, n - column) : F{};
       });
-      if (through_gelu) gelu(x);
+      if (through_gelu) gelu<gelu_terms_for_bf16>(x);
       each<Form::vectors>([&](int v) {
         U bits[depth];
         each<depth>([&](int d) { bits[d] = rounded ? (U)x[v * depth + d] >> 16 : round_bits(x[v * depth + d]); });
