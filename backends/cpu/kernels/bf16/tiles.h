@@ -25,8 +25,9 @@ struct Finishing {
   }
 };
 
-/// Up to 32 rows by one panel, or, where `half`, up to 16. Rows are read and written in sixteens.
-template <bool half, class Aside>
+/// Up to 32 rows by one panel, or, where `half`, up to 16. Rows are read and written in sixteens; `past`: A past the first-level cache, where
+/// both operands do not fit, so that the panel stays.
+template <bool half, bool past, class Aside>
 void tile_block(int64_t steps, const Word* a, int64_t row, int64_t step, const Word* b, float* c, int64_t ldc,
                 bool accumulate, Aside& aside) {
   // The numbers of tiles are part of the instructions: 0..3 are sums, 4 and 5 lines of A, 6 and 7 columns of B.
@@ -46,13 +47,19 @@ void tile_block(int64_t steps, const Word* a, int64_t row, int64_t step, const W
   constexpr int b_bytes = columns<Tiles> * sizeof(Word);
   for (int64_t s = 0; s < steps; ++s, a += step, b += Tiles::unit * columns<Tiles>) {
     aside.step();
-    _tile_loadd(4, a, a_bytes);
+    if (past)
+      _tile_stream_loadd(4, a, a_bytes);
+    else
+      _tile_loadd(4, a, a_bytes);
     _tile_loadd(6, b, b_bytes);
     _tile_dpbf16ps(0, 4, 6);
     _tile_loadd(7, b + tile_side, b_bytes);
     _tile_dpbf16ps(1, 4, 7);
     if (half) continue;
-    _tile_loadd(5, a + tile_side * row, a_bytes);
+    if (past)
+      _tile_stream_loadd(5, a + tile_side * row, a_bytes);
+    else
+      _tile_loadd(5, a + tile_side * row, a_bytes);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
@@ -67,11 +74,13 @@ template <class Aside>
 void multiply_tiles(int64_t m, int64_t words, const Bf16Tiles& a, const Word* panel, float* sums, int64_t ld_sums,
                     bool accumulate, Aside& aside) {
   const Word* rows = a.data;
+  const int64_t steps = words / Tiles::unit;
+  const bool past = steps > 8;
   for (int64_t i = 0; i < m; i += Tiles::rows, rows += a.tile, sums += Tiles::rows * ld_sums) {
-    if (m - i > tile_side)
-      tile_block<false>(words / Tiles::unit, rows, a.row, a.col, panel, sums, ld_sums, accumulate, aside);
-    else
-      tile_block<true>(words / Tiles::unit, rows, a.row, a.col, panel, sums, ld_sums, accumulate, aside);
+    const bool half = m - i <= tile_side;
+    const auto block = half ? past ? tile_block<true, true, Aside> : tile_block<true, false, Aside>
+                            : past ? tile_block<false, true, Aside> : tile_block<false, false, Aside>;
+    block(steps, rows, a.row, a.col, panel, sums, ld_sums, accumulate, aside);
   }
 }
 void multiply_tiles(int64_t m, int64_t words, const Bf16Tiles& a, const Word* panel, float* sums, int64_t ld_sums,
