@@ -47,7 +47,8 @@ void RowSample::estimate(const SampledSums& sums, double pairs, double* stats) c
   constexpr auto groups = static_cast<double>(SampledRows::groups);
   const double mean = total(sums.fro2) / groups;
   double spread = 0;
-  for (std::int64_t g = 0; g < SampledRows::groups; ++g) spread += std::pow(of_group(g, sums.fro2) - mean, 2) / (groups - 1);
+  for (std::int64_t g = 0; g < SampledRows::groups; ++g)
+    spread += std::pow(of_group(g, sums.fro2) - mean, 2) / (groups - 1);
   const double left = 1 - static_cast<double>(rows_.count) / static_cast<double>(all_);
   stat(stats, fro2_error) = std::sqrt(groups * spread * left);
 }

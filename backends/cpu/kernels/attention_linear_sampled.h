@@ -1,5 +1,5 @@
-// Statistics of some rows of the matrix that the linear form does not have. Sampled rows are columns here: the products K Q^T and V dO^T
-// read keys and values where they lie, and a register holds one key's scores with as many rows.
+// Statistics of some rows of the matrix that the linear form does not have. Sampled rows are columns here: the products
+// K Q^T and V dO^T read keys and values where they lie, and a register holds one key's scores with as many rows.
 #pragma once
 
 #include "backends/cpu/kernels/attention_linear.h"
@@ -37,7 +37,7 @@ class Sampler : public RowsOfHead<T> {
 
   void weights(SampledSums& to) {
     gather(head.q, head.q_row, head.d, static_cast<T>(head.scale), q_panels_);
-    each_block([&](Int j, Int keys, Int v) {
+    each_block(false, [&](Int j, Int keys, Int v) {
       V fro2{}, jac2{}, sum{}, sum2{}, least = splat(infinity), most_a = splat(-infinity), most_s = splat(-infinity);
       Mask<T> negative{}, small_count{};
       const V small = splat(static_cast<T>(head.small));
@@ -55,16 +55,16 @@ class Sampler : public RowsOfHead<T> {
       });
       add(fro2, v, to.fro2), add(jac2, v, to.jac2), add(sum, v, to.score_sum), add(sum2, v, to.score_sum2);
       add(-__builtin_convertvector(negative, V), v, to.negative), add(-__builtin_convertvector(small_count, V), v, to.small);
-      extreme(least, v, to.min, [](double x, double y) { return x < y ? x : y; });
-      extreme(most_a, v, to.max, [](double x, double y) { return x > y ? x : y; });
-      extreme(most_s, v, to.score_max, [](double x, double y) { return x > y ? x : y; });
-    }, false);
+      update(least, v, to.min, [](double x, double y) { return x < y ? x : y; });
+      update(most_a, v, to.max, [](double x, double y) { return x > y ? x : y; });
+      update(most_s, v, to.score_max, [](double x, double y) { return x > y ? x : y; });
+    });
   }
 
   void gradients(SampledSums& to) {
     gather(head.q, head.q_row, head.d, static_cast<T>(head.scale), q_panels_);
     gather(head.dout, head.dout_row, head.e, T{1}, g_panels_);
-    each_block([&](Int j, Int keys, Int v) {
+    each_block(true, [&](Int j, Int keys, Int v) {
       V a2{}, s2{};
       each_key(j, keys, v, [&](Int at, auto visible) __attribute__((always_inline)) {
         V a, slope;
@@ -73,7 +73,7 @@ class Sampler : public RowsOfHead<T> {
         a2 = fma(da, da, a2), s2 = fma(ds, ds, s2);
       });
       add(a2, v, to.grad_a2), add(s2, v, to.grad_s2);
-    }, true);
+    });
   }
 
  private:
@@ -91,9 +91,9 @@ class Sampler : public RowsOfHead<T> {
       multiply_rows<T, false>(tiling.rows(t), rows_.count, width, x + r * row, row, {panels, width * W}, to + r * ld, ld, true, false, nullptr);
     }
   }
-  /// body(first key, keys, first row of a register), the scores of the block computed.
+  /// body(first key, keys, first row of a register), the scores of the block computed, and the gradients of its weights.
   template <class Body>
-  void each_block(Body body, bool with_gradients) {
+  void each_block(bool with_gradients, Body body) {
     for (Int j = 0; j < longest_; j += block) {
       const Int keys = smaller(block, longest_ - j);
       multiply(head.k + j * head.k_row, head.k_row, keys, head.d, q_panels_, scores_);
@@ -124,9 +124,10 @@ class Sampler : public RowsOfHead<T> {
     }
     if (head.degree == 0) slope = V{};
   }
-  void add(V x, Int v, double* to) const { extreme(x, v, to, [](double sum, double y) { return sum + y; }); }
+  void add(V x, Int v, double* to) const { update(x, v, to, [](double sum, double y) { return sum + y; }); }
+  /// to[row] = op(to[row], x) for the rows of a register.
   template <class Op>
-  void extreme(V x, Int v, double* to, Op op) const {
+  void update(V x, Int v, double* to, Op op) const {
     for (int i = 0; i < smaller(L, rows_.count - v); ++i) to[v + i] = op(to[v + i], static_cast<double>(x[i]));
   }
 

@@ -1,5 +1,5 @@
-// What the lanes of each of eight registers combine to: sums and extremes of eight rows at a time, which take a fraction of eight
-// reductions one by one.
+// What the lanes of each of eight registers combine to: sums and extremes of eight rows at a time, which take a
+// fraction of eight reductions one by one.
 #pragma once
 
 #include "backends/cpu/simd.h"
@@ -9,11 +9,12 @@ namespace {
 
 constexpr int row_slots = 8;  // rows of a tile, rounded up for reductions
 
-// Lanes are moved by the compiler's own shuffles: they work within 16-byte pieces here, which is cheap on every processor.
+// Lanes are moved by the compiler's own shuffles: they work within 16-byte pieces here, which is cheap on every
+// processor.
 typedef float Piece __attribute__((vector_size(16)));
 #if defined(__AVX512F__)
-#define NORMA_IN_PIECES(x, y, a, b, c, d)                                                                                 \
-  __builtin_shufflevector(x, y, a, b, c, d, (a) + 4, (b) + 4, (c) + 4, (d) + 4, (a) + 8, (b) + 8, (c) + 8, (d) + 8,        \
+#define NORMA_IN_PIECES(x, y, a, b, c, d)                                                                           \
+  __builtin_shufflevector(x, y, a, b, c, d, (a) + 4, (b) + 4, (c) + 4, (d) + 4, (a) + 8, (b) + 8, (c) + 8, (d) + 8, \
                           (a) + 12, (b) + 12, (c) + 12, (d) + 12)
 #elif defined(__AVX2__)
 #define NORMA_IN_PIECES(x, y, a, b, c, d) __builtin_shufflevector(x, y, a, b, c, d, (a) + 4, (b) + 4, (c) + 4, (d) + 4)
@@ -49,9 +50,24 @@ NORMA_INLINE void combine_each(const D* x, double* out, Op op) {
     out[r] = y[0];
   }
 }
-struct Plus { template <class V> NORMA_INLINE V operator()(V a, V b) const { return a + b; } };
-struct Larger { template <class V> NORMA_INLINE V operator()(V a, V b) const { return a > b ? a : b; } };
-struct Smaller { template <class V> NORMA_INLINE V operator()(V a, V b) const { return a < b ? a : b; } };
+struct Plus {
+  template <class V>
+  NORMA_INLINE V operator()(V a, V b) const {
+    return a + b;
+  }
+};
+struct Larger {
+  template <class V>
+  NORMA_INLINE V operator()(V a, V b) const {
+    return a > b ? a : b;
+  }
+};
+struct Smaller {
+  template <class V>
+  NORMA_INLINE V operator()(V a, V b) const {
+    return a < b ? a : b;
+  }
+};
 
 }  // namespace
 }  // namespace norma::cpu::NORMA_ISA
