@@ -17,7 +17,7 @@ namespace {
 constexpr Isa all[] = {Isa::amx, Isa::avx512bf16, Isa::avx512, Isa::avx2, Isa::base};  // the best first
 
 /// Linux keeps room for the registers of tiles only in processes that asked for them, once, for all their threads.
-bool tiles_permitted() {
+[[maybe_unused]] bool tiles_permitted() {
 #if defined(__linux__) && defined(__x86_64__)
   constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
   static const bool granted = syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
