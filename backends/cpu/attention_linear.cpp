@@ -181,17 +181,6 @@ class Call {
     return h;
   }
 
-  /// How many (row, column) pairs of the head are visible.
-  double visible_pairs(const LinearHead<T>& h) const {
-    if (!h.causal) return static_cast<double>(h.rows) * static_cast<double>(h.before ? h.before[h.keys] : h.keys);
-    double pairs = 0;
-    for (Index i = 0; i < h.rows; ++i) {
-      const Index length = std::clamp<Index>(i + h.keys - h.rows + 1, 0, h.keys);
-      pairs += static_cast<double>(h.before ? h.before[length] : length);
-    }
-    return pairs;
-  }
-
  private:
   void count_keys() {
     const View& mask = *a_.key_mask;
@@ -248,8 +237,8 @@ void forward(const AttentionForward& a, const LinearKernels<T>& kernels) {
     double* to = a.stats->as<double>() + i * attention_stats;
     SampledSums sampled;
     kernels.sample(h, sample.rows(), sampled);
-    sample.estimate(sampled, call.visible_pairs(h), to);
     const LinearSums sums = kernels.measure(h, norm);
+    sample.estimate(sampled, sums.entries, to);
     const auto set = [&](AttentionStat s, double value) { to[static_cast<int>(s)] = value; };
     set(AttentionStat::row_sum, sums.row_sum), set(AttentionStat::row_sum2, sums.row_sum2);
     if (norm) set(AttentionStat::fro2, sums.fro2), set(AttentionStat::fro2_error, 0);

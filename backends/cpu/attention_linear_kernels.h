@@ -38,6 +38,7 @@ struct LinearHead {
 /// Statistics that the monomials give exactly.
 struct LinearSums {
   double fro2, row_sum, row_sum2;  // fro2 only with `norm`
+  double entries;                  // visible (row, column) pairs
 };
 
 /// Rows of A that are computed to estimate the statistics of all, in groups that stand for an even share of the rows each.

@@ -20,6 +20,30 @@ Int state_of(const LinearHead<T>& h, Int columns) {
   return round_up(columns, panel_width<T>) * h.features;
 }
 
+/// The polynomial of a head's scores, without the factor of a row, and its derivative.
+template <class T>
+class Polynomial {
+  using V = Vec<T>;
+
+ public:
+  explicit Polynomial(const LinearHead<T>& h) : degree_(h.degree) {
+    for (int p = 0; p <= degree_; ++p) c_[p] = static_cast<T>(h.coefficient[p]), slope_[p] = static_cast<T>(p * h.coefficient[p]);
+  }
+  NORMA_INLINE V value(V x) const { return sum(c_, 0, x); }
+  NORMA_INLINE V slope(V x) const { return sum(slope_, 1, x); }
+
+ private:
+  /// Horner's rule, down to c[last].
+  NORMA_INLINE V sum(const T* c, int last, V x) const {
+    V y = splat(c[degree_]);
+    for (int p = degree_ - 1; p >= last; --p) y = fma(y, x, splat(c[p]));
+    return y;
+  }
+
+  const int degree_;
+  T c_[9], slope_[9];
+};
+
 /// What the rows of a head see.
 template <class T>
 struct RowsOfHead {
@@ -202,8 +226,7 @@ void score(Blocks<T>& b, Int begin, Int keys, const Chunk<T>& chunk, bool slopes
   using V = Vec<T>;
   constexpr int L = lanes<T>;
   const LinearHead<T>& h = b.head;
-  T c[9], c1[9];
-  for (int p = 0; p <= h.degree; ++p) c[p] = static_cast<T>(h.coefficient[p]), c1[p] = static_cast<T>(p * h.coefficient[p]);
+  const Polynomial<T> polynomial(h);
   const Panels<T> panels = b.lift_transposed(b.k, b.x_row, keys, h.d, static_cast<T>(h.scale));
   const Tiling tiling(chunk.count);
   for (Int t = 0; t < tiling.count; ++t) {
@@ -217,13 +240,8 @@ void score(Blocks<T>& b, Int begin, Int keys, const Chunk<T>& chunk, bool slopes
       for (Int j = 0; j < round_up(seen, L); j += L) {
         const Mask<T> m = own - j >= L ? ~Mask<T>{} : first_lanes(T{}, larger(0, own - j));
         const V x = load(s + j);
-        V y = splat(c[h.degree]), slope = splat(c1[h.degree]);
-        for (int p = h.degree - 1; p >= 0; --p) {
-          y = fma(y, x, splat(c[p]));
-          if (slopes && p > 0) slope = fma(slope, x, splat(c1[p]));
-        }
-        store(s + j, SomeVisible<Mask<T>>{m}.keep(y));
-        if (slopes) store(d + j, SomeVisible<Mask<T>>{m}.keep(slope));
+        store(s + j, SomeVisible<Mask<T>>{m}.keep(polynomial.value(x)));
+        if (slopes) store(d + j, SomeVisible<Mask<T>>{m}.keep(polynomial.slope(x)));
       }
       clear(s, round_up(seen, L), b.s_row), clear(d, round_up(seen, L), b.s_row);
     }

@@ -162,6 +162,7 @@ LinearSums measure(const LinearHead<T>& h, bool norm) {
         row += sum_of_products(length, own), squares = sum_of_products(length, own, own);
       }
       const double factor = c;
+      sums.entries += static_cast<double>(b.visible(i + r));
       sums.row_sum += factor * row, sums.row_sum2 += factor * factor * row * row, sums.fro2 += factor * factor * squares;
       for (Int t = 0; t < columns; t += L) store(m.value + r * m.row + t, load(f + t) * (c * c));
     }

@@ -17,7 +17,7 @@ class Sampler : public RowsOfHead<T> {
   using RowsOfHead<T>::head, RowsOfHead<T>::hidden;
 
  public:
-  Sampler(const LinearHead<T>& h, const SampledRows& rows, char* base) : RowsOfHead<T>{h}, rows_(rows), space_{base} {
+  Sampler(const LinearHead<T>& h, const SampledRows& rows, char* base) : RowsOfHead<T>{h}, rows_(rows), polynomial_(h), space_{base} {
     const Int width = larger(h.d, h.e);
     gathered_ = space_.take<T>(most * round_up(width, L));
     zeros_ = space_.take<T>(round_up(width, L));
@@ -31,7 +31,6 @@ class Sampler : public RowsOfHead<T> {
       factor_[i] = there ? this->factor_of(rows.row[i]) : 0;
       longest_ = larger(longest_, static_cast<Int>(length_[i]));
     }
-    for (int p = 0; p <= h.degree; ++p) c_[p] = static_cast<T>(h.coefficient[p]), slope_[p] = static_cast<T>(p * h.coefficient[p]);
   }
   Int bytes() const { return space_.used; }
 
@@ -43,10 +42,7 @@ class Sampler : public RowsOfHead<T> {
       const V small = splat(static_cast<T>(head.small));
       each_key(j, keys, v, [&](Int at, auto visible) __attribute__((always_inline)) {
         const V s = load(scores_ + at), c = load(factor_ + v);
-        V a, slope;
-        polynomial(s, a, slope);
-        a = visible.keep(a * c), slope = visible.keep(slope * c);
-        const V seen = visible.keep(s);
+        const V a = visible.keep(polynomial_.value(s) * c), slope = visible.keep(polynomial_.slope(s) * c), seen = visible.keep(s);
         fro2 = fma(a, a, fro2), jac2 = fma(slope, slope, jac2);
         sum += seen, sum2 = fma(seen, seen, sum2);
         negative += visible.both(a < V{}), small_count += visible.both(abs(a) < small);
@@ -67,9 +63,8 @@ class Sampler : public RowsOfHead<T> {
     each_block(true, [&](Int j, Int keys, Int v) {
       V a2{}, s2{};
       each_key(j, keys, v, [&](Int at, auto visible) __attribute__((always_inline)) {
-        V a, slope;
-        polynomial(load(scores_ + at), a, slope);
-        const V da = visible.keep(load(gradients_ + at)), ds = da * visible.keep(slope * load(factor_ + v));
+        const V da = visible.keep(load(gradients_ + at)), slope = polynomial_.slope(load(scores_ + at)) * load(factor_ + v);
+        const V ds = da * visible.keep(slope);
         a2 = fma(da, da, a2), s2 = fma(ds, ds, s2);
       });
       add(a2, v, to.grad_a2), add(s2, v, to.grad_s2);
@@ -116,14 +111,6 @@ class Sampler : public RowsOfHead<T> {
         body(i * ld + v, SomeVisible<Mask<T>>{length > static_cast<Bits<T>>(j + i)});
     }
   }
-  NORMA_INLINE void polynomial(V x, V& value, V& slope) const {
-    value = splat(c_[head.degree]), slope = splat(slope_[head.degree]);
-    for (int p = head.degree - 1; p >= 0; --p) {
-      value = fma(value, x, splat(c_[p]));
-      if (p > 0) slope = fma(slope, x, splat(slope_[p]));
-    }
-    if (head.degree == 0) slope = V{};
-  }
   void add(V x, Int v, double* to) const { update(x, v, to, [](double sum, double y) { return sum + y; }); }
   /// to[row] = op(to[row], x) for the rows of a register.
   template <class Op>
@@ -132,12 +119,12 @@ class Sampler : public RowsOfHead<T> {
   }
 
   const SampledRows& rows_;
+  const Polynomial<T> polynomial_;
   Space space_;
   T *gathered_, *zeros_, *q_panels_, *g_panels_, *scores_, *gradients_;
   Int longest_ = 0;
   alignas(64) Bits<T> length_[ld];
   alignas(64) T factor_[ld];
-  T c_[9], slope_[9];
 };
 
 template <class T>
