@@ -7,6 +7,9 @@
 #include <oneapi/tbb/info.h>
 #include <oneapi/tbb/parallel_for.h>
 #include <oneapi/tbb/task_arena.h>
+#ifdef NORMA_THREAD_SANITIZER
+#include <sanitizer/tsan_interface.h>
+#endif
 
 #include <array>
 #include <cstdlib>
@@ -40,6 +43,33 @@ Pool& pool() {
 
 constexpr std::size_t huge_page = std::size_t{2} << 20;  // where pages are small, those of packed operands fill the table of translations
 
+#ifdef NORMA_THREAD_SANITIZER
+void release(char& mark) { __tsan_release(&mark); }
+void acquire(char& mark) { __tsan_acquire(&mark); }
+#else
+void release(char&) {}
+void acquire(char&) {}
+#endif
+
+/// Tells ThreadSanitizer, for which oneTBB is not compiled, what a loop over tasks orders: each begins after what its caller has done, and
+/// the caller goes on after all have ended. Tasks have no order among themselves, so that it sees where two touch the same memory.
+class LoopOrder {
+ public:
+  LoopOrder() { release(begun_); }
+  ~LoopOrder() { acquire(ended_); }
+  class Task {
+   public:
+    explicit Task(LoopOrder& loop) : loop_(loop) { acquire(loop_.begun_); }
+    ~Task() { release(loop_.ended_); }
+
+   private:
+    LoopOrder& loop_;
+  };
+
+ private:
+  char begun_ = 0, ended_ = 0;
+};
+
 struct Scratch {
   std::array<void*, 16> block{};
   std::array<std::size_t, 16> bytes{};
@@ -64,10 +94,12 @@ void detail::run_tasks(std::int64_t count, void (*body)(void*, std::int64_t), vo
     for (std::int64_t i = 0; i < count; ++i) body(context, i);
     return;
   }
+  LoopOrder order;
   p.arena->execute([&] {
     tbb::parallel_for(
         tbb::blocked_range<std::int64_t>(0, count, 1),
         [&](const auto& range) {
+          const LoopOrder::Task task(order);
           for (std::int64_t i = range.begin(); i != range.end(); ++i) body(context, i);
         },
         tbb::simple_partitioner{});
