@@ -4,7 +4,7 @@
     python3 -m venv .venv && .venv/bin/pip install torch
     .venv/bin/python bench/compare_torch.py [--only steps gemm gemm-bf16 attention attention-bf16 start demo]
                                              [--rows 1 3 8] [--rounds 3]
-                                             [--threads 2] [--no-compile]
+                                             [--threads 2] [--no-compile] [--cpu avx2]
     python3 bench/compare_torch.py --device cuda [--only steps attention] [--rows 1 3 8] [--rounds 1] [--limit 240]
                                              [--programs FOLDER] [--results FILE]     on a machine with a GPU: bench/compare_cuda.py
     python3 bench/compare_torch.py --merge FILE                                       its results into docs/performance.md
@@ -13,7 +13,7 @@ Every measurement is a fresh process; Norma's and PyTorch's take turns. PyTorch 
 cores (a short OpenMP spin, a heap that is never given back, all its instruction sets) and the faster of eager, its fused attention and
 torch.compile counts. Medians over the rounds: of each process's median step, and of its best time for attention
 alone. Writes the tables into docs/performance.md between the marker
-lines of each part, and prints them.
+lines of each part, and prints them. --cpu keeps both to an instruction set that this processor surpasses.
 """
 import argparse
 import json
@@ -33,6 +33,10 @@ HERE = pathlib.Path(__file__).resolve().parent
 BUILD = HERE.parent / "build/release"
 PAGE = HERE.parent / "docs/performance.md"
 TORCH_ENV = {"GOMP_SPINCOUNT": "2000", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_ARENA_MAX": "1"}
+LIMITED = {  # both programs without the instructions that other processors lack
+    "avx2": {"NORMA_CPU": "avx2", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+    "avx512": {"NORMA_CPU": "avx512", "ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "MKL_ENABLE_INSTRUCTIONS": "AVX512"},
+}
 X3 = "x^3/sqrt(N)"
 GOAL = 0.85  # test accuracy of the demo
 STEPS = [  # label, Norma's flags, PyTorch's model and flags, PyTorch's attention forms
@@ -227,8 +231,13 @@ def main():
     p.add_argument("--merge", type=pathlib.Path, help="cuda: write the tables of such a file into docs/performance.md, and stop")
     p.add_argument("--limit", type=float, default=240, help="cuda: seconds after which one program is given up")
     p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--cpu", choices=LIMITED, help="keep both programs to this instruction set (with --only steps or gemm)")
     p.add_argument("--no-compile", action="store_true", help="leave torch.compile out (it is slow to start)")
     a = p.parse_args()
+    if a.cpu:
+        if a.device != "cpu" or not set(a.only) <= {"steps", "gemm"}:
+            p.error("--cpu goes with --device cpu and --only steps or gemm")
+        os.environ.update(LIMITED[a.cpu])
     if a.device == "cuda" or a.merge:
         if a.only != list(PARTS) and not set(a.only) <= {"steps", "attention"}:
             p.error("--device cuda measures steps and attention")
@@ -243,9 +252,11 @@ def main():
         command = f"bench/compare_torch.py --only {part} --rounds {a.rounds} --threads {a.threads}{' --no-compile' if a.no_compile else ''}"
         if part == "steps" and a.rows:
             command += " --rows " + " ".join(map(str, a.rows))
+        if a.cpu:
+            command += f" --cpu {a.cpu}"
         table = [f"`{command}`: {cpu} ({isa}), {os.cpu_count()} cores, PyTorch {version}.", "", *lines]
         print("\n".join(["", *table, ""]))
-        write(part, table)
+        write(f"{part}-{a.cpu}" if a.cpu else part, table)
 
 
 if __name__ == "__main__":
