@@ -289,7 +289,7 @@ TEST_CASE("fused attention on tiles of AMX, at every size", "[attention_cpu]") {
   }
 }
 
-TEST_CASE("fused attention on bf16: by tiles as by multiply-adds, but for the rounding of weights", "[attention_cpu]") {
+TEST_CASE("fused attention on bf16: by tiles or pairs as by multiply-adds, but for the rounding of weights", "[attention_cpu]") {
   std::uint64_t stream = 600;
   const int before = cpu::threads();
   for (const auto& [name, scoring] : scorings()) {

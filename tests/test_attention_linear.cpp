@@ -165,14 +165,14 @@ TEST_CASE("linear attention is chosen by sizes and dtype alone, and keys that a 
     CHECK(same(by(large, AttentionForm::automatic, stats), by(large, AttentionForm::linear, stats)));
     CHECK(same(by(dropped, AttentionForm::automatic, stats), by(dropped, AttentionForm::quadratic, stats)));
   }
-  // On bf16 the matrix is the quicker one up to some 200 keys where it is multiplied on tiles.
-  Problem<bf16> between({1, 1, 144, 144, 32, 32}, line);
+  // On bf16 the matrix is the quicker one up to more keys where it is multiplied on tiles or by pairs.
+  Problem<bf16> between({1, 1, 350, 350, 32, 32, true}, line);
   const auto by_form = [&](AttentionForm form) {
     between.form = form;
     return by_kernels(between, false).out.memory;
   };
   const auto equal = [](const std::vector<bf16>& a, const std::vector<bf16>& b) { return std::memcmp(a.data(), b.data(), a.size() * sizeof(bf16)) == 0; };
-  const bool tiles = NORMA_BF16_KERNELS(tile_products) != nullptr;
+  const bool tiles = cpu::own_tiles(true) != nullptr;
   CHECK(equal(by_form(AttentionForm::automatic), by_form(tiles ? AttentionForm::quadratic : AttentionForm::linear)));
   if (tiles) CHECK_FALSE(equal(by_form(AttentionForm::quadratic), by_form(AttentionForm::linear)));  // without, all digits of a bf16 agree
 

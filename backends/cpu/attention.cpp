@@ -89,7 +89,7 @@ const TileProducts* tiles_for(const Attention& a, const View& k, const View& v) 
   const bool pays = k.dtype == DType::bf16 ? (width >= 64 ? seen >= 24 : width >= 32 && seen >= 96)
                                            : seen >= (a.causal ? 192 : 128) && width >= 64 && seen * width >= 16384;
   const int forced = forced_tiles;
-  return (forced < 0 ? pays : forced == 1) ? own_tiles() : nullptr;
+  return (forced < 0 ? pays : forced == 1) ? own_tiles(k.dtype == DType::bf16) : nullptr;
 }
 
 /// Everything that is the same for all heads.
@@ -296,8 +296,10 @@ void backward(const AttentionBackward& a, const AttentionKernel<AttentionHeadBac
 
 }  // namespace
 
-const TileProducts* own_tiles() {
-  return gemm_provider() == GemmProvider::own ? NORMA_BF16_KERNELS(tile_products) : nullptr;
+const TileProducts* own_tiles(bool bf16) {
+  const TileProducts* products = gemm_provider() == GemmProvider::own ? NORMA_BF16_KERNELS(tile_products) : nullptr;
+  if (!products || products->amx) return products;
+  return bf16 && (forced_tiles == 1 || bf16_form() == Bf16Form::pairs) ? products : nullptr;
 }
 ForceTiles::ForceTiles(bool everywhere) { forced_tiles = everywhere; }
 ForceTiles::~ForceTiles() { forced_tiles = -1; }

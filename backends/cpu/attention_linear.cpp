@@ -22,16 +22,18 @@ constexpr Index most_for_norm = 160;
 bool exact_norm(const Scoring& s, Index d) { return linear_features(s, d) <= most_for_norm; }
 
 /// What multiplies the matrices of the quadratic form.
-enum class Matrices { by_multiply_adds, f32_on_tiles, bf16_on_tiles };
+enum class Matrices { by_multiply_adds, f32_on_tiles, bf16_on_tiles, bf16_by_pairs };
 
-/// Where forward and backward together were measured to take less time than the quadratic form (norma_bench_attention, AVX2 and AMX, d 8
-/// to 128: docs/linear-attention.md), with the fit rounded up. Monomials of higher degree are products, which cost extra. Matrices on AMX's tiles are
-/// quicker, those of bf16 by far, so that the linear form, which is f32 by multiply-adds, pays from longer sequences on.
+/// Where forward and backward together were measured to take less time than the quadratic form (norma_bench_attention, AVX2, AVX-512-BF16 and AMX,
+/// d 8 to 128: docs/linear-attention.md), with the fit rounded up. Monomials of higher degree are products, which cost extra. Matrices on AMX's tiles
+/// are quicker, those of bf16 by far, and so are bf16 by pairs, so that the linear form, which is f32 by multiply-adds, pays from longer sequences on.
 bool linear_is_cheaper(const Scoring& s, Index features, Index rows, Index keys, bool causal, Matrices matrices) {
   const auto n = 2.0 * static_cast<double>(rows) * static_cast<double>(keys) / static_cast<double>(rows + keys);
   const auto size = static_cast<double>(features);
   if (matrices == Matrices::bf16_on_tiles)
     return n >= (s.degree() == 1 ? (causal ? 12 * size + 700 : 6 * size + 32) : causal ? 14.5 * size + 64 : 5 * size + 128);
+  if (matrices == Matrices::bf16_by_pairs)
+    return n >= (s.degree() == 1 ? (causal ? 4.8 * size + 265 : 1.9 * size + 32) : causal ? 4.6 * size + 500 : 2.4 * size + 180);
   if (matrices == Matrices::f32_on_tiles && causal)
     return n >= (s.degree() == 1 ? std::max(260.0, 4.2 * size) : std::max(3 * size + 480, 5.5 * size - 800));
   if (s.degree() == 1) return n >= (causal ? size + 256 : 1.5 * size + 64);
@@ -349,9 +351,12 @@ bool linear_form(const Attention& a, const View& q, const View& k) {
   const Index features = linear_features(a.scoring, q.shape()[3]);
   if (a.form == AttentionForm::quadratic || features == 0 || a.dropout != 0) return false;
   if (a.form == AttentionForm::linear) return true;
-  const Matrices matrices = !own_tiles() || q.dtype == DType::f64 ? Matrices::by_multiply_adds
-                            : q.dtype == DType::bf16              ? Matrices::bf16_on_tiles
-                                                                  : Matrices::f32_on_tiles;
+  const bool bf16 = q.dtype == DType::bf16;
+  const TileProducts* products = q.dtype == DType::f64 ? nullptr : own_tiles(bf16);
+  const Matrices matrices = !products        ? Matrices::by_multiply_adds
+                            : !products->amx ? Matrices::bf16_by_pairs
+                            : bf16           ? Matrices::bf16_on_tiles
+                                             : Matrices::f32_on_tiles;
   return linear_is_cheaper(a.scoring, features, q.shape()[2], k.shape()[2], a.causal, matrices);
 }
 

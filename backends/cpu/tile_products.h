@@ -1,6 +1,6 @@
-// Small matrix products by AMX on packed operands, for attention: a block of scores or weights is packed once and
-// multiplied where it is needed. Operands are f32 cut in slices of bf16 (kernels/bf16/slices.h), or bf16. Included by
-// files that are compiled once per instruction set.
+// Small matrix products on packed operands, for attention: a block of scores or weights is packed once and multiplied
+// where it is needed. By AMX's tiles operands are f32 cut in slices of bf16 (kernels/bf16/slices.h), or bf16; by dot
+// products of pairs (AVX-512-BF16) they are bf16. Included by files that are compiled once per instruction set.
 #pragma once
 
 #include <cstdint>
@@ -45,6 +45,9 @@ struct TileProducts {
   /// products.
   static constexpr std::int64_t turns_of_step(int slices) { return slices == 3 ? 6 : 1; }
 
+  /// Whether these are AMX's: a part of the core beside which its vectors are free for something else, and which
+  /// multiplies three slices too. Else operands have one slice, and there is nothing aside.
+  bool amx;
   /// Around calls of multiply: sets the tile registers up, which takes as long as some tiles do, and gives them back.
   void (*enter)();
   void (*leave)();
@@ -65,10 +68,11 @@ struct TileProducts {
   void (*put_row)(const float* from, std::int64_t n, float factor, Bf16Bits* to);
 };
 
-/// Null without AMX.
+/// Null without AVX-512-BF16.
 NORMA_DECLARE_BF16_KERNELS(TileProducts* const, tile_products)
-/// Null too where products are asked of another provider (--gemm).
-const TileProducts* own_tiles();
+/// Those for attention on tensors of bf16, or of f32. Null too where multiply-adds are quicker (gemm_bf16.h: bf16_form), and
+/// where products are asked of another provider (--gemm).
+const TileProducts* own_tiles(bool bf16);
 
 /// While one lives, attention multiplies on tiles at every size, also where it does not pay, or at none: for tests.
 class ForceTiles {

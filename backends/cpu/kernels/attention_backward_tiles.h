@@ -26,7 +26,9 @@ struct BackwardRooms {
     // Rows that are divided by their sum stay whole.
     const bool whole = h.keys <= 320 || (h.normalize && h.phi != Phi::softmax);
     columns = whole ? h.keys : 256;
-    rows = smaller(round_up(h.rows, tile_lines), sizeof(Stored) == 2 ? 128 : 96);
+    // Under a causal mask a block computes all that its last row sees: without AMX that costs more than small blocks do.
+    const Int most = sizeof(Stored) == 4 ? 96 : h.causal && !h.tiles->amx ? tile_lines : 128;
+    rows = smaller(round_up(h.rows, tile_lines), most);
     ld = round_up(columns, 16) + 16;  // an odd number of cache lines apart
     d_ld = round_up(h.d, 16);
     const auto operand = [&](Int lines, Int depth) { return take_operand(pieces, lines, depth, slice_count<Stored>); };

@@ -35,11 +35,12 @@ struct ForwardRooms {
     const Int all = round_up(h.row_end - h.row_begin, tile_lines);
     const bool cut = !h.normalize && h.keys > (two_bytes ? 192 : 512);
     columns = cut ? 128 : h.keys;
-    rows = smaller(all, two_bytes ? (all <= 96 && columns <= 96 ? 96 : few) : cut ? 128 : 64);
+    const bool at_once = all <= 96 && columns <= 96 && (h.tiles->amx || !h.causal);
+    rows = smaller(all, two_bytes ? (at_once ? 96 : few) : cut ? 128 : 64);
     ld = round_up(columns, 16) + 16;  // an odd number of cache lines apart
     out_ld = round_up(h.e, 16);
     piece = smaller(columns, 512);
-    beside = two_bytes ? h.normalize && columns <= 320 : columns <= piece;
+    beside = h.tiles->amx && (two_bytes ? h.normalize && columns <= 320 : columns <= piece);
     const auto operand = [&](Int lines, Int depth) { return take_operand(pieces, lines, depth, slices); };
     k = operand(h.keys, h.d);
     v = operand(h.e, h.keys);

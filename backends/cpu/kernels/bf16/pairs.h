@@ -6,7 +6,7 @@
 #include "backends/cpu/kernels/bf16/slices.h"
 #include "backends/cpu/kernels/bf16/turning.h"
 
-#if defined(__AMX_BF16__)
+#if defined(__AVX512BF16__)
 namespace norma::cpu::NORMA_ISA {
 namespace {
 

@@ -101,12 +101,6 @@ int64_t piece_steps(int64_t steps) {
   return (steps + pieces - 1) / pieces;
 }
 
-/// Packed lines in tiles of 32, `tile` words apart.
-struct Packed {
-  const Word* words;
-  int64_t tile;
-};
-
 /// How often a product asks what is beside it.
 NORMA_INLINE int64_t turns(int64_t m, int64_t n, int64_t steps) { return (m + side - 1) / side * ((n + side - 1) / side) * steps; }
 

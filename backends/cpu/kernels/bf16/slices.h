@@ -16,7 +16,7 @@
 #include "backends/cpu/kernels/bf16/tile_registers.h"
 #include "backends/cpu/kernels/vmath.h"
 
-#if defined(__AMX_BF16__)
+#if defined(__AVX512BF16__)
 namespace norma::cpu::NORMA_ISA {
 namespace {
 
@@ -24,6 +24,12 @@ constexpr int64_t step_k = 32, side = 32;      // elements of k in a step; lines
 constexpr int square = tile_side * tile_side;  // words of one tile register
 constexpr int64_t slice_words = 2 * square;    // a slice of a step: two squares, [row of A or word of k][word of k or column of B]
 NORMA_INLINE int64_t steps_of(int64_t k) { return (k + step_k - 1) / step_k; }
+
+/// Packed lines in tiles of 32, `tile` words apart.
+struct Packed {
+  const Word* words;
+  int64_t tile;
+};
 
 struct Pair {
   F lower, upper;  // elements i and 16 + i of k

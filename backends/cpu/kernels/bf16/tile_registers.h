@@ -3,10 +3,16 @@
 
 #include "backends/cpu/simd.h"
 
-#if defined(__AMX_BF16__)
 namespace norma::cpu::NORMA_ISA {
 
 constexpr int tile_side = 16;
+
+/// What a product does beside its tiles, a step of k at a time: nothing.
+struct NothingAside {
+  NORMA_INLINE void step() {}
+};
+
+#if defined(__AMX_BF16__)
 
 /// What ldtilecfg reads: all eight tiles are whole. Constant, since the compiler knows only of its first eight bytes that they
 /// are read.
@@ -18,11 +24,6 @@ struct alignas(64) TileShapes {
 constexpr TileShapes tile_shapes;
 inline void enter_tiles() { _tile_loadconfig(&tile_shapes); }
 inline void leave_tiles() { _tile_release(); }
-
-/// What a product does beside its tiles, a step of k at a time: nothing.
-struct NothingAside {
-  NORMA_INLINE void step() {}
-};
+#endif
 
 }  // namespace norma::cpu::NORMA_ISA
-#endif

@@ -4,7 +4,7 @@
 #include "backends/cpu/kernels/bf16/forms.h"
 #include "backends/cpu/kernels/bf16/tile_registers.h"
 
-#if defined(__AMX_BF16__)
+#if defined(__AVX512BF16__)
 namespace norma::cpu::NORMA_ISA {
 namespace {
 
