@@ -119,7 +119,7 @@ template <class T>
 Epilogue<T> shifted(const Epilogue<T>& e, int64_t i, int64_t j) {
   const int64_t offset = i * e.ld + j;
   const auto move = [](auto* p, int64_t by) { return p ? p + by : p; };
-  return {move(e.bias, j), move(e.pre, offset), e.gelu, move(e.gelu_pre, offset), move(e.residual, offset), e.ld};
+  return {move(e.bias, j), move(e.pre, offset), e.gelu, move(e.gelu_pre, offset), move(e.residual, offset), e.ld, move(e.gelu_of_pre, i * e.ld_of_gelu + j), e.ld_of_gelu};
 }
 
 template <class T>

@@ -13,8 +13,8 @@ struct Matrix {
   std::int64_t row, col;
 };
 
-/// What happens to a finished element c = sum_k a b, in this order: c += bias[j]; pre = c; c = gelu(c); c *= gelu'(gelu_pre);
-/// c += residual. Absent where null. pre, gelu_pre and residual are row-major with the leading dimension ld.
+/// What happens to a finished element c = sum_k a b, in this order: c += bias[j]; pre = c; c = gelu(c); c *= gelu'(gelu_pre), and
+/// gelu_of_pre = gelu(gelu_pre); c += residual. Absent where null. pre, gelu_pre and residual are row-major with the leading dimension ld.
 template <class T>
 struct Epilogue {
   const T* bias = nullptr;
@@ -23,6 +23,8 @@ struct Epilogue {
   const T* gelu_pre = nullptr;
   const T* residual = nullptr;
   std::int64_t ld = 0;
+  T* gelu_of_pre = nullptr;  // beside gelu_pre only, by multiply-adds only
+  std::int64_t ld_of_gelu = 0;
 };
 
 /// C[m, n] = A[m, k] B[k, n] (+ C when accumulate), then the epilogue. C row-major with leading dimension ldc. The order

@@ -55,6 +55,8 @@ struct GemmTable {
                  bool accumulate, const Epilogue<T>* epilogue);
   /// out[i] = parts[0][i] + parts[1][i] + ..., in this order; part p starts at parts + p * step; `out` may be parts.
   void (*combine)(std::int64_t count, std::int64_t size, const T* parts, std::int64_t step, T* out);
+  /// sums[j] += the sum of x[., j] over m rows that lie `row` apart, one after the other.
+  void (*add_rows)(std::int64_t m, std::int64_t n, const T* x, std::int64_t row, T* sums);
 };
 
 struct GemmKernels {

@@ -4,25 +4,17 @@
 
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/gemm.h"
-#include "backends/cpu/matrix_rows.h"
+#include "backends/cpu/mlp_fma.h"
 #include "backends/cpu/mlp_kernels.h"
-#include "backends/cpu/parallel.h"
-#include "backends/cpu/vector_kernels.h"
+#include "backends/cpu/mlp_rows.h"
 
 namespace norma::cpu {
 namespace {
 
-// Of scratch(): the first two belong to the caller while its tasks run, the others to each task.
-enum Slot { slot_weights, slot_sums, slot_work, slot_columns };
-
 constexpr Index unit = 32;
-constexpr Index cache = 1400 * 1024;    // bytes of the second-level cache that a block may fill
-constexpr Index sums_bytes = 16 << 20;  // that all slices' sums may take
+constexpr Index cache = 1400 * 1024;  // bytes of the second-level cache that a block may fill
 
-Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
-Index round_up(Index a) { return ceil_div(a, unit) * unit; }
-/// Piece `i` of `count` of [0, size), cut at multiples of 32.
-Index cut(Index size, Index count, Index i) { return std::min(size, ceil_div(size, unit) * i / count * unit); }
+Index round_up(Index a) { return cpu::round_up(a, unit); }
 
 template <class T>
 const MlpTable<T>* table() {
@@ -65,90 +57,6 @@ Word* pack(const MlpTable<T>& t, Index k, Index n, Matrix<const float> weight, W
 }
 
 template <class T>
-constexpr DType dtype_of = sizeof(T) == sizeof(float) ? DType::f32 : DType::bf16;
-bool dense(DType dtype, std::initializer_list<const View*> views) {
-  return std::all_of(views.begin(), views.end(), [&](const View* x) { return !x || (x->dtype == dtype && as_dense_rows(*x)); });
-}
-template <class T>
-Rows<T> rows_of(const View* x, Index row) {
-  if (!x) return {};
-  const MatrixRows r = *as_dense_rows(*x);
-  return {static_cast<T*>(x->data) + row * r.row, r.row};
-}
-Matrix<const float> matrix(const View& x) { return {x.as<float>(), as_dense_rows(x)->row, 1}; }
-Matrix<const float> transposed(const View& x) { return {x.as<float>(), 1, as_dense_rows(x)->row}; }
-float* vector(const View* x) { return x ? x->as<float>() : nullptr; }
-
-/// Sums over rows of weights' gradients [lines, columns] and their biases', one after the other: a slice of rows has its own, and all are added
-/// up in order.
-class Sums {
- public:
-  struct Place {
-    Index offset, row;
-  };
-  Place matrix(Index lines, Index columns) {
-    const Index ld = round_up(columns) + unit / 2;  // an odd number of cache lines
-    return {grow(round_up(lines) * ld), ld};
-  }
-  Index vector(Index n) { return grow(round_up(n)); }
-
-  /// As many slices as rows and memory allow; these alone decide the order of sums.
-  void allocate(Index rows) {
-    const Index bytes = size_ * static_cast<Index>(sizeof(float));
-    slices_ = std::clamp<Index>(std::min(rows / 256, std::max<Index>(4, sums_bytes / bytes)), 1, 8);
-    data_ = scratch<float>(slot_sums, slices_ * size_);
-  }
-  Index slices() const { return slices_; }
-  float* at(Index slice, Index offset) const { return data_ + slice * size_ + offset; }
-  void clear(Index slice, Index offset, Index n) const { std::fill_n(at(slice, offset), round_up(n), 0.0f); }
-
-  void give(Place from, Index lines, Index columns, const View& to) const {
-    const Rows<float> rows = rows_of<float>(&to, 0);
-    parallel_for(lines, std::max<Index>(1, 16384 / columns), [&](Index begin, Index end) {
-      for (Index i = begin; i < end; ++i) combine(columns, from.offset + i * from.row, rows.data + i * rows.row);
-    });
-  }
-  /// The transpose.
-  void give_transposed(Place from, Index lines, Index columns, const View& to) const {
-    const Rows<float> rows = rows_of<float>(&to, 0);
-    const auto transpose = NORMA_KERNELS(copy_kernels).transpose32;
-    const auto bits = [](float* p) { return reinterpret_cast<std::uint32_t*>(p); };
-    parallel_for(columns, 2 * unit, [&](Index begin, Index end) {
-      const Index n = end - begin;
-      float* some = scratch<float>(slot_columns, lines * n);
-      for (Index i = 0; i < lines; ++i) combine(n, from.offset + i * from.row + begin, some + i * n);
-      transpose(lines, n, bits(some), n, bits(rows.data + begin * rows.row), rows.row);
-    });
-  }
-  void give(Index from, Index n, const View* to) const {
-    if (to) combine(n, from, to->as<float>());
-  }
-
- private:
-  Index grow(Index count) {
-    const Index offset = size_;
-    size_ += count;
-    return offset;
-  }
-  void combine(Index n, Index offset, float* to) const { NORMA_KERNELS(gemm_kernels).f32.combine(slices_, n, data_ + offset, size_, to); }
-
-  Index size_ = 0, slices_ = 1;
-  float* data_ = nullptr;
-};
-
-/// body(slice, from, count, first): the blocks of at most `most` rows of each slice in turn, slices side by side.
-template <class Body>
-void each_block(const Sums& sums, Index rows, Index most, Body&& body) {
-  parallel_tasks(sums.slices(), [&](Index slice) {
-    const Index begin = cut(rows, sums.slices(), slice), count = cut(rows, sums.slices(), slice + 1) - begin, blocks = ceil_div(count, most);
-    for (Index i = 0; i < blocks; ++i) {
-      const Index from = cut(count, blocks, i);
-      body(slice, begin + from, cut(count, blocks, i + 1) - from, i == 0);
-    }
-  });
-}
-
-template <class T>
 bool run(const Mlp& a) {
   const MlpTable<T>* t = table<T>();
   if (!t || !dense(dtype_of<T>, {&a.x, &a.y, a.residual, a.pre}) || !dense(DType::f32, {&a.w1, &a.w2, a.b1, a.b2})) return false;
@@ -159,10 +67,9 @@ bool run(const Mlp& a) {
   Word* w1 = scratch<Word>(slot_weights, t->packed(in) * round_up(hidden) + t->packed(hidden) * round_up(out));
   Word* w2 = pack(*t, in, hidden, transposed(a.w1), w1);
   pack(*t, hidden, out, transposed(a.w2), w2);
-  Index blocks = ceil_div(rows, sizes.rows);
-  if (blocks > 8) blocks = ceil_div(blocks, 8) * 8;  // even shares for 2, 4 and 8 threads
+  const Index blocks = even_blocks(rows, sizes.rows);
   parallel_tasks(blocks, [&](Index i) {
-    const Index from = cut(rows, blocks, i), count = cut(rows, blocks, i + 1) - from;
+    const Index from = cut(rows, unit, blocks, i), count = cut(rows, unit, blocks, i + 1) - from;
     if (count == 0) return;
     MlpBlock<T> b{};
     b.sizes = sizes, b.sizes.rows = count;
@@ -187,11 +94,11 @@ bool run(const MlpBackward& a) {
   Word* w1 = scratch<Word>(slot_weights, t->packed(hidden) * round_up(in) + t->packed(out) * round_up(hidden));
   Word* w2 = pack(*t, hidden, in, matrix(a.w1), w1);
   pack(*t, out, hidden, matrix(a.w2), w2);
-  Sums sums;
-  const Sums::Place dw1 = sums.matrix(in, hidden), dw2 = sums.matrix(out, hidden);
+  MlpSums sums;
+  const MlpSums::Place dw1 = sums.matrix(in, hidden), dw2 = sums.matrix(out, hidden);
   const Index db1 = sums.vector(hidden), db2 = sums.vector(out);
   sums.allocate(rows);
-  each_block(sums, rows, sizes.rows, [&](Index slice, Index from, Index count, bool first) {
+  each_block(sums, rows, sizes.rows, unit, [&](Index slice, Index from, Index count, bool first) {
     if (first) sums.clear(slice, db1, hidden), sums.clear(slice, db2, out);
     MlpBackwardBlock<T> b{};
     b.sizes = sizes, b.sizes.rows = count;
@@ -209,9 +116,17 @@ bool run(const MlpBackward& a) {
   return true;
 }
 
+/// On tiles where they are, else by multiply-adds.
+template <class Args>
+bool at_once(const Args& args, DType dtype) {
+  if (dtype == DType::bf16) return run<Bf16Bits>(args);
+  if (table<float>()) return run<float>(args);
+  return gemm_provider() != GemmProvider::openblas && mlp_by_multiply_adds(args);
+}
+
 }  // namespace
 
-bool CpuBackend::mlp(const Mlp& args) { return args.y.dtype == DType::bf16 ? run<Bf16Bits>(args) : run<float>(args); }
-bool CpuBackend::mlp_backward(const MlpBackward& args) { return args.dy.dtype == DType::bf16 ? run<Bf16Bits>(args) : run<float>(args); }
+bool CpuBackend::mlp(const Mlp& args) { return at_once(args, args.y.dtype); }
+bool CpuBackend::mlp_backward(const MlpBackward& args) { return at_once(args, args.dy.dtype); }
 
 }  // namespace norma::cpu

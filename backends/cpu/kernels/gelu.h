@@ -111,7 +111,10 @@ NORMA_INLINE void beyond_pieces(const F (&x)[n], F (&y)[n], Far far) {
   each<n - 1>([&](int i) { any |= abs(x[i + 1]) >= gelu_pieces_end; });
   if (_mm512_test_epi32_mask((__m512i)any, (__m512i)any) == 0) [[likely]]
     return;
-  for (int i = 0; i < n; ++i) y[i] = abs(x[i]) >= gelu_pieces_end ? far(x[i]) : y[i];
+  for (int i = 0; i < n; ++i) {
+    const I away = abs(x[i]) >= gelu_pieces_end;
+    if (_mm512_test_epi32_mask((__m512i)away, (__m512i)away) != 0) y[i] = away ? far(x[i]) : y[i];
+  }
 }
 [[gnu::noinline]] inline F gelu_far(F x) {
   F one[1] = {x};

@@ -18,16 +18,21 @@ constexpr int tile_columns = tile_vectors* lanes<T>;
 
 /// One vector of finished sums: n elements of it when `partial`.
 template <class T, bool partial>
-NORMA_INLINE void finish_vector(Vec<T> x, T* c, bool accumulate, const Epilogue<T>* e, int64_t offset, int64_t j,
+NORMA_INLINE void finish_vector(Vec<T> x, T* c, bool accumulate, const Epilogue<T>* e, int64_t i, int64_t j,
                                 int n) {
   const auto get = [n](const T* p) { return partial ? load_n(p, n) : load(p); };
   const auto put = [n](T* p, Vec<T> v) { partial ? store_n(p, v, n) : store(p, v); };
   if (accumulate) x += get(c);
   if (e) {
+    const int64_t offset = i * e->ld + j;
     if (e->bias) x += get(e->bias + j);
     if (e->pre) put(e->pre + offset, x);
     if (e->gelu) x = gelu(x);
-    if (e->gelu_pre) x *= gelu_grad(get(e->gelu_pre + offset));
+    if (e->gelu_pre) {
+      const Vec<T> pre = get(e->gelu_pre + offset);
+      x *= gelu_grad(pre);
+      if (e->gelu_of_pre) put(e->gelu_of_pre + i * e->ld_of_gelu + j, gelu(pre));
+    }
     if (e->residual) x += get(e->residual + offset);
   }
   put(c, x);
@@ -36,21 +41,26 @@ NORMA_INLINE void finish_vector(Vec<T> x, T* c, bool accumulate, const Epilogue<
 /// R rows of V vectors of finished sums, side by side.
 template <class T, int R, int V>
 NORMA_INLINE void finish_group(const T* sum, int64_t ld_sum, T* c, int64_t ldc, bool accumulate, const Epilogue<T>* e,
-                               int64_t offset, int64_t j) {
+                               int64_t row, int64_t j) {
   constexpr int w = lanes<T>, count = R * V;
   const auto at = [](int64_t ld, int i) { return i / V * ld + i % V * w; };
   Vec<T> x[count];
   each<count>([&](int i) { x[i] = load(sum + at(ld_sum, i)); });
   if (accumulate) each<count>([&](int i) { x[i] += load(c + at(ldc, i)); });
   if (e) {
-    const int64_t ld = e->ld;
+    const int64_t ld = e->ld, offset = row * ld + j;
     if (e->bias) each<count>([&](int i) { x[i] += load(e->bias + j + i % V * w); });
     if (e->pre) each<count>([&](int i) { stream(e->pre + offset + at(ld, i), x[i]); });  // for the backward pass
     if (e->gelu) gelu(x);
     if (e->gelu_pre) {
-      Vec<T> slope[count];
-      each<count>([&](int i) { slope[i] = load(e->gelu_pre + offset + at(ld, i)); });
-      gelu_grad(slope);
+      Vec<T> pre[count], slope[count];
+      each<count>([&](int i) { pre[i] = slope[i] = load(e->gelu_pre + offset + at(ld, i)); });
+      if (e->gelu_of_pre) {
+        gelu_with_grad(pre, slope);
+        each<count>([&](int i) { store(e->gelu_of_pre + row * e->ld_of_gelu + j + at(e->ld_of_gelu, i), pre[i]); });
+      } else {
+        gelu_grad(slope);
+      }
       each<count>([&](int i) { x[i] *= slope[i]; });
     }
     if (e->residual) each<count>([&](int i) { x[i] += load(e->residual + offset + at(ld, i)); });
@@ -66,9 +76,8 @@ template <class T>
 void finish(int64_t m, int64_t n, const T* sum, int64_t ld_sum, T* c, int64_t ldc, bool accumulate,
             const Epilogue<T>* e) {
   constexpr int w = lanes<T>, V = tile_vectors;
-  const int64_t ld = e ? e->ld : 0;
   const auto group = [&](auto rows, auto vectors, int64_t i, int64_t j) {
-    finish_group<T, rows(), vectors()>(sum + i * ld_sum + j, ld_sum, c + i * ldc + j, ldc, accumulate, e, i * ld + j, j);
+    finish_group<T, rows(), vectors()>(sum + i * ld_sum + j, ld_sum, c + i * ldc + j, ldc, accumulate, e, i, j);
   };
   for (int64_t i = 0; i < m;) {
     if (n == 2 * w && i + 3 <= m) {
@@ -84,9 +93,9 @@ void finish(int64_t m, int64_t n, const T* sum, int64_t ld_sum, T* c, int64_t ld
     for (const int64_t stop = i + 1 + pair; i < stop; ++i) {
       const T* from = sum + i * ld_sum;
       for (j = grouped; j + w <= n; j += w)
-        finish_vector<T, false>(load(from + j), c + i * ldc + j, accumulate, e, i * ld + j, j, w);
+        finish_vector<T, false>(load(from + j), c + i * ldc + j, accumulate, e, i, j, w);
       if (const int rest = static_cast<int>(n - j))
-        finish_vector<T, true>(load_n(from + j, rest), c + i * ldc + j, accumulate, e, i * ld + j, j, rest);
+        finish_vector<T, true>(load_n(from + j, rest), c + i * ldc + j, accumulate, e, i, j, rest);
     }
   }
 }
@@ -128,6 +137,7 @@ void tile(int64_t k, const T* a, int64_t row, int64_t col, const T* b, int64_t n
         T* p = c + i * ldc + v * w;
         if (accumulate) sum[i][v] += load(p);
         if (e && e->bias) sum[i][v] += load(e->bias + v * w);
+        if (e && e->pre) stream(e->pre + i * e->ld + v * w, sum[i][v]);  // for the backward pass
         if (e && e->residual) sum[i][v] += load(e->residual + i * e->ld + v * w);
         store(p, sum[i][v]);
       }
@@ -193,6 +203,8 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, const T* panels, T* c, i
   Prefetcher next(upcoming, (m + tile_rows - 1) / tile_rows * ((n + nr - 1) / nr));
   alignas(64) T sums[strip_rows * nr];
   const bool apart = e && (e->pre || e->gelu || e->gelu_pre);
+  // What goes to memory goes tile by tile: all of a strip at once would wait for it.
+  const bool pre_first = apart && e->pre && !accumulate;
   for (int64_t i0 = 0; i0 < m; i0 += strip_rows)
     for (int64_t j = 0; j < n; j += nr) {
       const T* panel = panels + j * k;  // stays in the first-level cache while the rows of A pass by
@@ -207,14 +219,16 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, const T* panels, T* c, i
         if (e) here = at(*e, i, j);
         T* to = c + i * ldc + j;
         const Wanted<T, tile_columns<T>> wanted{to, here.gelu_pre ? here.gelu_pre : here.residual, ldc, here.ld, apart};
+        const Epilogue<T> early{here.bias, here.pre, false, nullptr, nullptr, here.ld};
         next.turn();
         if (apart)
-          f(k, from, a.row, a.col, panel, padded, sums + (i - i0) * nr, nr, false, nullptr, wanted);
+          f(k, from, a.row, a.col, panel, pre_first ? width : padded, sums + (i - i0) * nr, nr, false, pre_first ? &early : nullptr, wanted);
         else
           f(k, from, a.row, a.col, panel, width, to, ldc, accumulate, e ? &here : nullptr, wanted);
       }
       if (!apart) continue;
-      const Epilogue<T> here = at(*e, i0, j);
+      Epilogue<T> here = at(*e, i0, j);
+      if (pre_first) here.bias = nullptr, here.pre = nullptr;
       finish<T>(end - i0, width, sums, nr, c + i0 * ldc + j, ldc, accumulate, &here);
     }
   if (apart && e->pre) end_stream();
@@ -271,7 +285,7 @@ void pack_b(int64_t k, int64_t n, Matrix<const T> b, bool through_gelu, T* panel
 
 /// sums[i] += sum over k of a packed tile's row i: four interleaved sums, then their tree.
 template <class T>
-void add_rows(int64_t k, const T* packed, int64_t rows, T* sums) {
+void add_lines(int64_t k, const T* packed, int64_t rows, T* sums) {
   constexpr int mr = tile_rows;
   T part[4][mr] = {};
   int64_t p = 0;
@@ -296,7 +310,7 @@ template <class T>
 void pack_a(int64_t m, int64_t k, Matrix<const T> a, T* tiles, T* row_sums) {
   constexpr int mr = tile_rows;
   const auto sum = [&](int64_t i) {
-    if (row_sums) add_rows<T>(k, tiles + i * k, least(mr, m - i), row_sums + i);
+    if (row_sums) add_lines<T>(k, tiles + i * k, least(mr, m - i), row_sums + i);
   };
   int64_t i = 0;
   if (a.row == 1) {
@@ -332,8 +346,22 @@ void combine(int64_t count, int64_t size, const T* parts, int64_t step, T* out) 
 }
 
 template <class T>
+void add_rows(int64_t m, int64_t n, const T* x, int64_t row, T* sums) {
+  constexpr int w = lanes<T>;
+  int64_t j = 0;
+  for (; j + 4 * w <= n; j += 4 * w) {
+    Vec<T> total[4];
+    each<4>([&](int v) { total[v] = load(sums + j + v * w); });
+    for (int64_t i = 0; i < m; ++i) each<4>([&](int v) { total[v] += load(x + i * row + j + v * w); });
+    each<4>([&](int v) { store(sums + j + v * w, total[v]); });
+  }
+  for (; j < n; ++j)
+    for (int64_t i = 0; i < m; ++i) sums[j] += x[i * row + j];
+}
+
+template <class T>
 constexpr GemmTable<T> make_table() {
-  return {tile_rows, tile_columns<T>, 16, false, pack_b<T>, pack_a<T>, block<T>, finish<T>, combine<T>};
+  return {tile_rows, tile_columns<T>, 16, false, pack_b<T>, pack_a<T>, block<T>, finish<T>, combine<T>, add_rows<T>};
 }
 
 }  // namespace

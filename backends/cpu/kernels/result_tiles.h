@@ -16,7 +16,9 @@ Epilogue<T> at(const Epilogue<T>& e, std::int64_t i, std::int64_t j) {
           e.gelu,
           e.gelu_pre ? e.gelu_pre + offset : nullptr,
           e.residual ? e.residual + offset : nullptr,
-          e.ld};
+          e.ld,
+          e.gelu_of_pre ? e.gelu_of_pre + i * e.ld_of_gelu + j : nullptr,
+          e.ld_of_gelu};
 }
 
 /// The rows that are read or written when a tile's sums are finished: asked for one by one while these are computed. All at once they would

@@ -48,5 +48,9 @@ template <int n>
 NORMA_INLINE void gelu_grad(D (&x)[n]) {
   each<n>([&](int i) { x[i] = gelu_grad(x[i]); });
 }
+template <int n>
+NORMA_INLINE void gelu_with_grad(D (&x)[n], D (&slope)[n]) {
+  each<n>([&](int i) { slope[i] = gelu_grad(x[i]), x[i] = gelu(x[i]); });
+}
 
 }  // namespace norma::cpu::NORMA_ISA

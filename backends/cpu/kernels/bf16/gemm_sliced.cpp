@@ -121,6 +121,7 @@ void finish(int64_t m, int64_t n, const float* sum, int64_t ld_sum, float* c, in
 void combine(int64_t count, int64_t size, const float* parts, int64_t step, float* out) {
   avx512::gemm_kernels.f32.combine(count, size, parts, step, out);
 }
+void add_rows(int64_t m, int64_t n, const float* x, int64_t row, float* sums) { avx512::gemm_kernels.f32.add_rows(m, n, x, row, sums); }
 
 void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, const float* panels, float* c, int64_t ldc, bool accumulate,
            const Epilogue<float>* e, const Upcoming<float>& upcoming) {
@@ -170,7 +171,7 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, const float* panels,
   if (e && e->pre) end_stream();
 }
 
-constexpr GemmTable<float> table = {side, side, step_k, true, pack_b, pack_a, block, finish, combine};
+constexpr GemmTable<float> table = {side, side, step_k, true, pack_b, pack_a, block, finish, combine, add_rows};
 constexpr const GemmTable<float>* table_or_null = &table;
 #else
 constexpr const GemmTable<float>* table_or_null = nullptr;

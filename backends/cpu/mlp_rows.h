@@ -1,0 +1,115 @@
+// What the passes over an MLP at once share, on tiles (mlp.cpp) and by multiply-adds (mlp_fma.cpp): operands as dense rows, rows in
+// blocks and slices, and sums over rows.
+#pragma once
+
+#include <algorithm>
+
+#include "backends/cpu/gemm_kernels.h"
+#include "backends/cpu/matrix_rows.h"
+#include "backends/cpu/parallel.h"
+#include "backends/cpu/vector_kernels.h"
+#include "core/backend.h"
+
+namespace norma::cpu {
+
+// Of scratch(): the first two belong to the caller while its tasks run, the others to each task.
+enum MlpSlot { slot_weights, slot_sums, slot_work, slot_columns };
+
+inline Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
+inline Index round_up(Index a, Index unit) { return ceil_div(a, unit) * unit; }
+/// Piece `i` of `count` of [0, size), cut at multiples of `unit`.
+inline Index cut(Index size, Index unit, Index count, Index i) { return std::min(size, ceil_div(size, unit) * i / count * unit); }
+
+template <class T>
+constexpr DType dtype_of = sizeof(T) == sizeof(float) ? DType::f32 : DType::bf16;
+inline bool dense(DType dtype, std::initializer_list<const View*> views) {
+  return std::all_of(views.begin(), views.end(), [&](const View* x) { return !x || (x->dtype == dtype && as_dense_rows(*x)); });
+}
+template <class T>
+Rows<T> rows_of(const View* x, Index row) {
+  if (!x) return {};
+  const MatrixRows r = *as_dense_rows(*x);
+  return {static_cast<T*>(x->data) + row * r.row, r.row};
+}
+inline Matrix<const float> matrix(const View& x) { return {x.as<float>(), as_dense_rows(x)->row, 1}; }
+inline Matrix<const float> transposed(const View& x) { return {x.as<float>(), 1, as_dense_rows(x)->row}; }
+inline float* vector(const View* x) { return x ? x->as<float>() : nullptr; }
+
+/// Sums over rows of weights' gradients [lines, columns] and their biases', one after the other: a slice of rows has its own, and all are added
+/// up in order.
+class MlpSums {
+ public:
+  struct Place {
+    Index offset, row;
+  };
+  Place matrix(Index lines, Index columns) {
+    const Index ld = round_up(columns, whole) + whole / 2;  // an odd number of cache lines
+    return {grow(round_up(lines, whole) * ld), ld};
+  }
+  Index vector(Index n) { return grow(round_up(n, whole)); }
+
+  /// As many slices as rows and memory allow; these alone decide the order of sums.
+  void allocate(Index rows) {
+    const Index bytes = size_ * static_cast<Index>(sizeof(float));
+    slices_ = std::clamp<Index>(std::min(rows / 256, std::max<Index>(4, most / bytes)), 1, 8);
+    data_ = scratch<float>(slot_sums, slices_ * size_);
+  }
+  Index slices() const { return slices_; }
+  float* at(Index slice, Index offset) const { return data_ + slice * size_ + offset; }
+  void clear(Index slice, Index offset, Index n) const { std::fill_n(at(slice, offset), round_up(n, whole), 0.0f); }
+
+  void give(Place from, Index lines, Index columns, const View& to) const {
+    const Rows<float> rows = rows_of<float>(&to, 0);
+    parallel_for(lines, std::max<Index>(1, 16384 / columns), [&](Index begin, Index end) {
+      for (Index i = begin; i < end; ++i) combine(columns, from.offset + i * from.row, rows.data + i * rows.row);
+    });
+  }
+  /// The transpose.
+  void give_transposed(Place from, Index lines, Index columns, const View& to) const {
+    const Rows<float> rows = rows_of<float>(&to, 0);
+    const auto transpose = NORMA_KERNELS(copy_kernels).transpose32;
+    const auto bits = [](float* p) { return reinterpret_cast<std::uint32_t*>(p); };
+    parallel_for(columns, 2 * whole, [&](Index begin, Index end) {
+      const Index n = end - begin;
+      float* some = scratch<float>(slot_columns, lines * n);
+      for (Index i = 0; i < lines; ++i) combine(n, from.offset + i * from.row + begin, some + i * n);
+      transpose(lines, n, bits(some), n, bits(rows.data + begin * rows.row), rows.row);
+    });
+  }
+  void give(Index from, Index n, const View* to) const {
+    if (to) combine(n, from, to->as<float>());
+  }
+
+ private:
+  static constexpr Index whole = 32;          // tiles are written whole
+  static constexpr Index most = 16 << 20;  // bytes that all slices may take
+  Index grow(Index count) {
+    const Index offset = size_;
+    size_ += count;
+    return offset;
+  }
+  void combine(Index n, Index offset, float* to) const { NORMA_KERNELS(gemm_kernels).f32.combine(slices_, n, data_ + offset, size_, to); }
+
+  Index size_ = 0, slices_ = 1;
+  float* data_ = nullptr;
+};
+
+/// body(slice, from, count, first): the blocks of at most `most` rows of each slice in turn, slices side by side; cut at multiples of `unit`.
+template <class Body>
+void each_block(const MlpSums& sums, Index rows, Index most, Index unit, Body&& body) {
+  parallel_tasks(sums.slices(), [&](Index slice) {
+    const Index begin = cut(rows, unit, sums.slices(), slice), count = cut(rows, unit, sums.slices(), slice + 1) - begin, blocks = ceil_div(count, most);
+    for (Index i = 0; i < blocks; ++i) {
+      const Index from = cut(count, unit, blocks, i);
+      body(slice, begin + from, cut(count, unit, blocks, i + 1) - from, i == 0);
+    }
+  });
+}
+
+/// As many blocks of at most `most` rows as are even shares for 2, 4 and 8 threads, where they are many.
+inline Index even_blocks(Index rows, Index most) {
+  const Index blocks = ceil_div(rows, most);
+  return blocks > 8 ? round_up(blocks, 8) : blocks;
+}
+
+}  // namespace norma::cpu
