@@ -17,17 +17,18 @@ NORMA_INLINE void finish_group(int n, const float* sums, int64_t ld_sums, Bf16Bi
   const auto put = [n](Bf16Bits* p, F v) { whole ? store(p, v) : store_n(p, v, n); };
   F x[count];
   if (whole) {  // what the next panel's epilogue reads and writes of these rows
-    for (int r = 0; r < R; ++r) {
-      __builtin_prefetch(c + r * ldc + V * width);
-      if (e.gelu_pre) __builtin_prefetch(e.gelu_pre + offset + r * e.ld + V * width);
-      if (e.residual) __builtin_prefetch(e.residual + offset + r * e.ld + V * width);
-    }
+    for (int r = 0; r < R; ++r)
+      for (int j = V * width; j < 2 * V * width; j += 32) {
+        __builtin_prefetch(c + r * ldc + j);
+        if (e.gelu_pre) __builtin_prefetch(e.gelu_pre + offset + r * e.ld + j);
+        if (e.residual) __builtin_prefetch(e.residual + offset + r * e.ld + j);
+      }
   }
   each<count>([&](int i) { x[i] = load(sums + at(ld_sums, i)); });
   if (bias) each<count>([&](int i) { x[i] += get(bias + i % V * width); });
   if (e.pre) {  // for the backward pass
-    if constexpr (whole && V == 2)
-      each<R>([&](int r) { stream(e.pre + offset + r * e.ld, round_side_by_side(x[2 * r], x[2 * r + 1])); });
+    if constexpr (whole && V % 2 == 0)
+      each<count / 2>([&](int i) { stream(e.pre + offset + at(e.ld, 2 * i), round_side_by_side(x[2 * i], x[2 * i + 1])); });
     else
       each<count>([&](int i) { put(e.pre + offset + at(e.ld, i), x[i]); });
   }
@@ -39,8 +40,8 @@ NORMA_INLINE void finish_group(int n, const float* sums, int64_t ld_sums, Bf16Bi
     each<count>([&](int i) { x[i] *= slope[i]; });
   }
   if (e.residual) each<count>([&](int i) { x[i] += get(e.residual + offset + at(e.ld, i)); });
-  if constexpr (whole && V == 2)
-    each<R>([&](int r) { store_words(c + r * ldc, round_side_by_side(x[2 * r], x[2 * r + 1])); });
+  if constexpr (whole && V % 2 == 0)
+    each<count / 2>([&](int i) { store_words(c + at(ldc, 2 * i), round_side_by_side(x[2 * i], x[2 * i + 1])); });
   else
     each<count>([&](int i) { put(c + at(ldc, i), x[i]); });
 }
@@ -50,9 +51,10 @@ template <int vectors>
 NORMA_INLINE void finish_rows(const Bf16Strip& s, int64_t begin, int64_t end) {
   const Bf16Epilogue& e = s.epilogue;
   int64_t i = begin;
+  constexpr int rows = vectors > 3 ? 1 : 2;  // side by side: as many as leave registers for a GELU
   if (s.n == vectors * width)
-    for (; i + 2 <= end; i += 2)
-      finish_group<2, vectors, true>(0, s.sums + i * s.ld_sums, s.ld_sums, s.c + i * s.ldc, s.ldc, e, i * e.ld, e.bias);
+    for (; i + rows <= end; i += rows)
+      finish_group<rows, vectors, true>(0, s.sums + i * s.ld_sums, s.ld_sums, s.c + i * s.ldc, s.ldc, e, i * e.ld, e.bias);
   for (; i < end; ++i) {
     for (int64_t j = 0; j < s.n; j += width) {
       const float* bias = e.bias ? e.bias + j : nullptr;

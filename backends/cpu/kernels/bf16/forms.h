@@ -21,9 +21,9 @@ struct Widened {
   static NORMA_INLINE U round(const F (&x)[1]) { return round_bits(x[0]) << 16; }
   static NORMA_INLINE F add(F sum, U a, U b) { return fma((F)a, (F)b, sum); }
 };
-/// A word is two elements of k.
+/// A word is two elements of k. With 32 registers a panel is as wide as two cache lines of results.
 struct Pairs {
-  static constexpr int depth = 2, unit = 1, rows = tile_rows, vectors = tile_vectors;
+  static constexpr int depth = 2, unit = 1, rows = register_count == 32 ? 6 : tile_rows, vectors = register_count == 32 ? 4 : tile_vectors;
   static NORMA_INLINE U join(const U (&bits)[2]) { return bits[0] | (bits[1] << 16); }
   static NORMA_INLINE U round(const F (&x)[2]) { return round_side_by_side(x[0], x[1]); }
   static NORMA_INLINE F add(F sum, U a, U b) { return dot_pairs(sum, a, b); }

@@ -12,21 +12,22 @@ namespace {
 /// MR rows by one panel.
 template <class Form, int MR>
 void tile(int64_t words, const Word* a, int64_t row, int64_t col, const Word* b, float* c, int64_t ldc, bool accumulate) {
-  F sum[MR][tile_vectors];
+  constexpr int V = Form::vectors;
+  F sum[MR][V];
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 16
-    for (int v = 0; v < tile_vectors; ++v) sum[i][v] = F{};
+    for (int v = 0; v < V; ++v) sum[i][v] = F{};
 #pragma GCC unroll 4
   for (; words > 0; --words) {
-    U x[tile_vectors];
+    U x[V];
 #pragma GCC unroll 16
-    for (int v = 0; v < tile_vectors; ++v) x[v] = load_words(b + v * width);
+    for (int v = 0; v < V; ++v) x[v] = load_words(b + v * width);
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) {
       const U y = U{} + a[i * row];
 #pragma GCC unroll 16
-      for (int v = 0; v < tile_vectors; ++v) sum[i][v] = Form::add(sum[i][v], y, x[v]);
+      for (int v = 0; v < V; ++v) sum[i][v] = Form::add(sum[i][v], y, x[v]);
     }
     a += col;
     b += columns<Form>;
@@ -34,7 +35,7 @@ void tile(int64_t words, const Word* a, int64_t row, int64_t col, const Word* b,
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 16
-    for (int v = 0; v < tile_vectors; ++v) {
+    for (int v = 0; v < V; ++v) {
       float* p = c + i * ldc + v * width;
       store(p, accumulate ? sum[i][v] + load(p) : sum[i][v]);
     }
@@ -50,13 +51,14 @@ TileFunction tile_of(int rows, std::integer_sequence<int, row_counts...>) {
 template <class Form>
 void multiply(int64_t m, int64_t words, const Bf16Tiles& a, const Word* panel, float* sums, int64_t ld_sums, bool accumulate,
               const Bf16Strip* before) {
+  constexpr int rows = Form::rows;
   if (before) finish<Form::vectors>(*before);
   int64_t i = 0;
   const Word* from = a.data;
-  for (; i + tile_rows <= m; i += tile_rows, from += a.tile)
-    tile<Form, tile_rows>(words, from, a.row, a.col, panel, sums + i * ld_sums, ld_sums, accumulate);
+  for (; i + rows <= m; i += rows, from += a.tile)
+    tile<Form, rows>(words, from, a.row, a.col, panel, sums + i * ld_sums, ld_sums, accumulate);
   if (i < m)
-    tile_of<Form>(static_cast<int>(m - i), std::make_integer_sequence<int, tile_rows>{})(
+    tile_of<Form>(static_cast<int>(m - i), std::make_integer_sequence<int, rows>{})(
         words, from, a.row, a.col, panel, sums + i * ld_sums, ld_sums, accumulate);
 }
 
