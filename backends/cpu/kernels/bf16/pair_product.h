@@ -2,6 +2,7 @@
 #pragma once
 
 #include "backends/cpu/kernels/bf16/pairs.h"
+#include "backends/cpu/kernels/combine.h"
 
 #if defined(__AVX512BF16__)
 namespace norma::cpu::NORMA_ISA {
@@ -64,12 +65,40 @@ NORMA_INLINE PairTile pair_tile_of(int rows, int64_t vectors) {
   return vectors == 3 ? pair_tile_of<3>(rows, counts) : vectors == 2 ? pair_tile_of<2>(rows, counts) : pair_tile_of<1>(rows, counts);
 }
 
+/// One column, by dot products of rows along k: a register of columns would be almost empty. `column`: its word of each word of k.
+inline void pair_column(int64_t m, int64_t words, Packed a, const Word* column, float* to, int64_t ld, bool add) {
+  static_assert(pair_rows == row_slots);
+  constexpr int64_t most = 1024;  // words at a time
+  alignas(64) Word along[most];
+  for (int64_t from = 0; from < words; from += most, add = true) {
+    const int64_t steps = (least(most, words - from) + tile_side - 1) / tile_side;
+    for (int64_t w = 0; w < steps * tile_side; ++w) along[w] = column[(from + w) / tile_side * slice_words + w % tile_side * tile_side];
+    for (int64_t i = 0; i < m; i += pair_rows) {
+      const Word* rows = square_at(a, i) + i % tile_side * tile_side + from / tile_side * slice_words;
+      F sum[pair_rows] = {};
+      for (int64_t s = 0; s < steps; ++s) {
+        const U y = load_words(along + s * tile_side);
+        each<pair_rows>([&](int r) { sum[r] = dot_pairs(sum[r], load_words(rows + s * slice_words + r * tile_side), y); });
+      }
+      float total[pair_rows];
+      combine_each(sum, total, Plus{});
+      for (int64_t r = 0; r < least(pair_rows, m - i); ++r) {
+        float* p = to + (i + r) * ld;
+        F x{};
+        x[0] = total[r];
+        store(p, add ? x + load(p) : x);
+      }
+    }
+  }
+}
+
 /// to[m, n] = A B (+ to where `add`), over the first k elements, written in whole registers.
 inline void pair_product(int64_t m, int64_t n, int64_t k, Packed a, Packed b, float* to, int64_t ld, bool add) {
   constexpr int64_t most = 256 / 2;  // words: so many of some columns stay in the first-level cache while rows pass by
   const int64_t words = (k + 1) / 2;
   for (int64_t j = 0; j < n;) {
-    const int64_t left = (n - j + width - 1) / width, vectors = left == 4 ? 2 : least(left, pair_vectors);
+    if (n - j == 1) return pair_column(m, words, a, square_at(b, j) + j % tile_side, to + j, ld, add);
+    const int64_t left = (n - j - (n % width == 1) + width - 1) / width, vectors = left == 4 ? 2 : least(left, pair_vectors);
     const PairTile whole = pair_tile_of(pair_rows, vectors);
     int64_t from = 0;
     do {
