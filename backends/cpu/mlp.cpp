@@ -1,5 +1,5 @@
 // An MLP in one pass over blocks of rows, whose hidden activations stay in the second-level cache: of all that is wide only the
-// pre-activation goes to memory, for the backward pass. The arithmetic is in kernels/bf16/mlp.cpp.
+// pre-activation goes to memory, for the backward pass. On AMX's tiles, whose arithmetic is in kernels/bf16/mlp.cpp; mlp_fma.cpp is for multiply-adds.
 #include <algorithm>
 
 #include "backends/cpu/cpu_backend.h"
