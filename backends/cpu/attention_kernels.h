@@ -47,7 +47,7 @@ struct AttentionHead {
   double small;   // threshold of |a|
   void* work;     // scratch of work_bytes(head), 64-byte aligned
 
-  const TileProducts* tiles;  // what multiplies, f32 only; null: the kernels' own products
+  const TileProducts* tiles;  // what multiplies, where T is float; null: the kernels' own products
   RowsAhead ahead[5];         // to be asked for while this task computes, tiles only
   int ahead_count;
 };

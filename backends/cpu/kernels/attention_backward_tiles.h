@@ -1,4 +1,4 @@
-// Attention backward for one head with AMX's products (backends/cpu/tile_products.h), in the steps of
+// Attention backward for one head by products of packed operands (backends/cpu/tile_products.h), in the steps of
 // attention_backward.cpp. dK and dV come as dK^T = Q^T dS and dV^T = dO^T A, so that of all operands that are packed
 // for every block only Q and dO are transposed.
 #pragma once

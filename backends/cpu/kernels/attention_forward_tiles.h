@@ -1,6 +1,6 @@
-// Attention forward for one head with AMX's products (backends/cpu/tile_products.h), block by block of scores: rows
+// Attention forward for one head by products of packed operands (backends/cpu/tile_products.h), block by block of scores: rows
 // against all keys, or, where nothing is carried along a row, against some keys, whose products with V are added up.
-// While the tile registers compute the scores of the next block and the product of the weights of the one before with
+// Under AMX, while the tile registers compute the scores of the next block and the product of the weights of the one before with
 // V, the vector registers turn the scores of this one into weights and pack them.
 #pragma once
 

@@ -1,4 +1,4 @@
-// What the forward and the backward pass of attention with AMX's products share.
+// What the forward and the backward pass of attention by products of packed operands (tile_products.h) share.
 #pragma once
 
 #include "backends/cpu/kernels/attention_rows.h"
