@@ -226,23 +226,30 @@ class Run {
       x.row_sums = row_sums ? row_sums + i : nullptr;
       return x;
     };
+    // Columns of B that are read where they lie: whole panels of dense rows, of gradients of weights.
+    const bool lies_well = !shared_ && !epilogue && !x_.gelu_b && x_.b.col == 1 && t_.reads_in_place(x_.b.row);
+    const int64_t in_place = lies_well ? n / t_.nr * t_.nr : 0, packed = n - in_place;
     const T* panels = nullptr;
     for (int64_t s = 0; s < count * blocks; ++s) {
       const Upcoming<T> here = step(s);
       const int64_t piece = s / blocks, i = s % blocks * plan_.block_rows, k0 = k_begin(piece);
       if (shared_) {
         panels = shared_ + t_.packed(k0) * ceil_div(x_.n, t_.nr) * t_.nr + r.j0 * t_.packed(here.k);
-      } else if (i == 0) {
-        T* mine = scratch<T>(slot_b, std::max<int64_t>(1, t_.packed(here.k)) * ceil_div(n, t_.nr) * t_.nr);
-        t_.pack_b(here.k, n, at(x_.b, k0, r.j0), x_.gelu_b, mine);
+      } else if (i == 0 && packed > 0) {
+        T* mine = scratch<T>(slot_b, std::max<int64_t>(1, t_.packed(here.k)) * ceil_div(packed, t_.nr) * t_.nr);
+        t_.pack_b(here.k, packed, at(x_.b, k0, r.j0 + in_place), x_.gelu_b, mine);
         panels = mine;
       }
+      const Upcoming<T> next = s + 1 < count * blocks ? step(s + 1) : Upcoming<T>{};
       const bool last = piece + 1 == count;
       Epilogue<T> rows;
       if (epilogue && last) rows = shifted(here_epilogue, i, 0);
       const Tiles<T> tiles = rooms && s > 0 ? packed_tiles(here) : tiles_of(here);
-      t_.block(here.m, n, here.k, tiles, panels, c + i * ldc, ldc, accumulate || piece > 0, epilogue && last ? &rows : nullptr,
-               s + 1 < count * blocks ? step(s + 1) : Upcoming<T>{});
+      const auto multiply = [&](int64_t j, int64_t columns, Panels<T> b, const Upcoming<T>& upcoming) {
+        t_.block(here.m, columns, here.k, tiles, b, c + i * ldc + j, ldc, accumulate || piece > 0, epilogue && last ? &rows : nullptr, upcoming);
+      };
+      if (in_place > 0) multiply(0, in_place, {at(x_.b, k0, r.j0).data, t_.nr, x_.b.row, i == 0}, packed > 0 ? Upcoming<T>{} : next);
+      if (packed > 0) multiply(in_place, packed, t_.packed_panels(panels, here.k), next);
     }
   }
 

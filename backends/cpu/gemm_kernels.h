@@ -22,6 +22,14 @@ struct Tiles {
   std::int64_t tile, row, col;
 };
 
+/// B in panels of nr columns: element (k, j) of panel p lies at data[p * panel + k * row + j]. Where the table is sliced, only data counts.
+template <class T>
+struct Panels {
+  const T* data;
+  std::int64_t panel, row;
+  bool far = false;  // not in a near cache: a panel is asked for while the one before it is multiplied
+};
+
 /// The rows of A that come next, m by k of them. While a block computes, it asks for them, or, where there is room for their tiles, packs them as
 /// pack_a does.
 template <class T>
@@ -42,13 +50,18 @@ struct GemmTable {
   bool sliced;
   std::int64_t packed(std::int64_t k) const { return sliced ? (k + k_unit - 1) / k_unit * k_unit * 3 / 2 : k; }
 
+  /// Whether rows of B may be read as panels where they lie, `row` apart: not where they meet in few sets of the caches.
+  bool reads_in_place(std::int64_t row) const { return !sliced && row * static_cast<std::int64_t>(sizeof(T)) % 4096 != 0; }
+  Panels<T> packed_panels(const T* data, std::int64_t k) const { return {data, packed(k) * nr, nr}; }
+
   /// B[k, n] -> panels of nr columns, each packed(k) * nr elements, [k][nr] unless sliced, the last one padded with zeros; through gelu
   /// when asked.
   void (*pack_b)(std::int64_t k, std::int64_t n, Matrix<const T> b, bool gelu, T* panels);
   /// A[m, k] -> tiles of mr rows, each packed(k) * mr elements, [k][mr] unless sliced; adds the sums of the rows to row_sums[m] unless null.
   void (*pack_a)(std::int64_t m, std::int64_t k, Matrix<const T> a, T* tiles, T* row_sums);
-  /// C[m, n] = A B (+ C when accumulate), then the epilogue (null: none), whose pointers stand at element (0, 0) of C.
-  void (*block)(std::int64_t m, std::int64_t n, std::int64_t k, Tiles<T> a, const T* panels, T* c, std::int64_t ldc,
+  /// C[m, n] = A B (+ C when accumulate), then the epilogue (null: none), whose pointers stand at element (0, 0) of C. All columns of
+  /// the last panel are read, those beyond n too.
+  void (*block)(std::int64_t m, std::int64_t n, std::int64_t k, Tiles<T> a, Panels<T> b, T* c, std::int64_t ldc,
                 bool accumulate, const Epilogue<T>* epilogue, const Upcoming<T>& upcoming);
   /// The epilogue alone: c = epilogue(sum (+ c when accumulate)); `sum` may be c itself.
   void (*finish)(std::int64_t m, std::int64_t n, const T* sum, std::int64_t ld_sum, T* c, std::int64_t ldc,

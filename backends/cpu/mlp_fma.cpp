@@ -49,7 +49,10 @@ class Weight {
     return to + size();
   }
   /// From element p of k, the first of a piece, and column j, the first of a panel.
-  const float* at(Index p, Index j) const { return panels_ + p * n_ + j * std::min(piece_, k_ - p); }
+  Panels<float> at(Index p, Index j) const {
+    const Index depth = std::min(piece_, k_ - p);
+    return t_.packed_panels(panels_ + p * n_ + j * depth, depth);
+  }
 
  private:
   const Table& t_;
@@ -121,8 +124,8 @@ bool mlp_by_multiply_adds(const MlpBackward& a) {
       slope.gelu_pre = pre.data + h, slope.ld = pre.row, slope.gelu_of_pre = hidden, slope.ld_of_gelu = ld;
       t.block(count, width, w.out, by_rows(t, dy.data, dy.row), w2.at(0, h), dpre, ld, false, &slope, {});
       if (a.dx) t.block(count, w.in, width, by_rows(t, dpre, ld), w1.at(h, 0), dx.data, dx.row, h > 0, nullptr, {});
-      t.block(width, w.in, count, by_columns(t, dpre, ld), x_panels, sums.at(slice, dw1.offset) + h * dw1.row, dw1.row, !start, nullptr, {});
-      t.block(width, w.out, count, by_columns(t, hidden, ld), dy_panels, sums.at(slice, dw2t.offset) + h * dw2t.row, dw2t.row, !start, nullptr, {});
+      t.block(width, w.in, count, by_columns(t, dpre, ld), t.packed_panels(x_panels, count), sums.at(slice, dw1.offset) + h * dw1.row, dw1.row, !start, nullptr, {});
+      t.block(width, w.out, count, by_columns(t, hidden, ld), t.packed_panels(dy_panels, count), sums.at(slice, dw2t.offset) + h * dw2t.row, dw2t.row, !start, nullptr, {});
       if (a.db1) t.add_rows(count, width, dpre, ld, sums.at(slice, db1) + h);
     }
   });

@@ -102,7 +102,7 @@ void finish(int64_t m, int64_t n, const T* sum, int64_t ld_sum, T* c, int64_t ld
 
 /// One micro-tile of MR rows and n <= NV registers of columns, of a panel of tile_columns.
 template <class T, int MR, int NV = tile_vectors>
-void tile(int64_t k, const T* a, int64_t row, int64_t col, const T* b, int64_t n, T* c, int64_t ldc, bool accumulate,
+void tile(int64_t k, const T* a, int64_t row, int64_t col, const T* b, int64_t b_row, int64_t n, T* c, int64_t ldc, bool accumulate,
           const Epilogue<T>* e, const Wanted<T, tile_columns<T>>& wanted) {
   constexpr int w = lanes<T>;
   Vec<T> sum[MR][NV];
@@ -126,7 +126,7 @@ void tile(int64_t k, const T* a, int64_t row, int64_t col, const T* b, int64_t n
         for (int v = 0; v < NV; ++v) sum[i][v] = fma(y, x[v], sum[i][v]);
       }
       a += col;
-      b += tile_columns<T>;
+      b += b_row;
     }
   }
   if (n == NV * w) {
@@ -152,7 +152,7 @@ void tile(int64_t k, const T* a, int64_t row, int64_t col, const T* b, int64_t n
 }
 
 template <class T>
-using TileFunction = void (*)(int64_t, const T*, int64_t, int64_t, const T*, int64_t, T*, int64_t, bool,
+using TileFunction = void (*)(int64_t, const T*, int64_t, int64_t, const T*, int64_t, int64_t, T*, int64_t, bool,
                               const Epilogue<T>*, const Wanted<T, tile_columns<T>>&);
 
 template <class T, int... row_counts>
@@ -172,9 +172,16 @@ TileFunction<T> narrow_tile(int64_t width, std::integer_sequence<int, vectors...
 /// in the first-level cache. In every tile, its beginning and its end would each leave the arithmetic units waiting.
 constexpr int64_t strip_rows = 96 / tile_rows * tile_rows;
 
-/// Asks for the rows of A that come next, a few lines at a time, where they are dense in one direction.
+/// Asks for what comes next, a few lines at a time.
 class Prefetcher {
  public:
+  Prefetcher() = default;
+  /// Rows of a panel.
+  template <class T>
+  Prefetcher(const T* panel, int64_t rows, int64_t row, int64_t turns)
+      : data_(reinterpret_cast<const char*>(panel)), runs_(rows), lines_(tile_columns<T> * static_cast<int64_t>(sizeof(T)) / 64),
+        stride_(row * static_cast<int64_t>(sizeof(T))), share_((runs_ * lines_ + turns - 1) / turns) {}
+  /// Rows of A, where they are dense in one direction.
   template <class T>
   Prefetcher(const Upcoming<T>& next, int64_t turns) : data_(reinterpret_cast<const char*>(next.a.data)) {
     constexpr int64_t size = sizeof(T);
@@ -192,12 +199,12 @@ class Prefetcher {
   }
 
  private:
-  const char* data_;
+  const char* data_ = nullptr;
   int64_t runs_ = 0, lines_ = 0, stride_ = 0, share_ = 0, run_ = 0, line_ = 0;
 };
 
 template <class T>
-void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, const T* panels, T* c, int64_t ldc, bool accumulate,
+void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, Panels<T> b, T* c, int64_t ldc, bool accumulate,
            const Epilogue<T>* e, const Upcoming<T>& upcoming) {
   constexpr int nr = tile_columns<T>;
   Prefetcher next(upcoming, (m + tile_rows - 1) / tile_rows * ((n + nr - 1) / nr));
@@ -207,9 +214,11 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, const T* panels, T* c, i
   const bool pre_first = apart && e->pre && !accumulate;
   for (int64_t i0 = 0; i0 < m; i0 += strip_rows)
     for (int64_t j = 0; j < n; j += nr) {
-      const T* panel = panels + j * k;  // stays in the first-level cache while the rows of A pass by
+      const T* panel = b.data + j / nr * b.panel;  // stays in the first-level cache while the rows of A pass by
       const int64_t end = least(m, i0 + strip_rows), width = least(nr, n - j);
       const int64_t padded = (width + lanes<T> - 1) / lanes<T> * lanes<T>;
+      Prefetcher next_panel;
+      if (b.far && i0 == 0 && j + nr < n) next_panel = Prefetcher(panel + b.panel, k, b.row, (end + tile_rows - 1) / tile_rows);
       const TileFunction<T> whole = narrow_tile<T>(width, std::make_integer_sequence<int, tile_vectors>{});
       for (int64_t i = i0; i < end; i += tile_rows) {
         const int rows = static_cast<int>(least(tile_rows, end - i));
@@ -220,11 +229,11 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, const T* panels, T* c, i
         T* to = c + i * ldc + j;
         const Wanted<T, tile_columns<T>> wanted{to, here.gelu_pre ? here.gelu_pre : here.residual, ldc, here.ld, apart};
         const Epilogue<T> early{here.bias, here.pre, false, nullptr, nullptr, here.ld};
-        next.turn();
+        next.turn(), next_panel.turn();
         if (apart)
-          f(k, from, a.row, a.col, panel, pre_first ? width : padded, sums + (i - i0) * nr, nr, false, pre_first ? &early : nullptr, wanted);
+          f(k, from, a.row, a.col, panel, b.row, pre_first ? width : padded, sums + (i - i0) * nr, nr, false, pre_first ? &early : nullptr, wanted);
         else
-          f(k, from, a.row, a.col, panel, width, to, ldc, accumulate, e ? &here : nullptr, wanted);
+          f(k, from, a.row, a.col, panel, b.row, width, to, ldc, accumulate, e ? &here : nullptr, wanted);
       }
       if (!apart) continue;
       Epilogue<T> here = at(*e, i0, j);

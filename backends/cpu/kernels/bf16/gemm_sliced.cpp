@@ -123,7 +123,7 @@ void combine(int64_t count, int64_t size, const float* parts, int64_t step, floa
 }
 void add_rows(int64_t m, int64_t n, const float* x, int64_t row, float* sums) { avx512::gemm_kernels.f32.add_rows(m, n, x, row, sums); }
 
-void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, const float* panels, float* c, int64_t ldc, bool accumulate,
+void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, Panels<float> b, float* c, int64_t ldc, bool accumulate,
            const Epilogue<float>* e, const Upcoming<float>& upcoming) {
   const int64_t steps = steps_of(k), most = piece_steps<3>(steps);
   alignas(64) float sums[strip_rows * side];
@@ -132,7 +132,7 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, const float* panels,
   const bool far = (n + side - 1) / side * panel_words * static_cast<int64_t>(sizeof(Word)) > int64_t{1} << 20;
   enter_tiles();
   for (int64_t j = 0; j < n; j += side) {
-    const Word* panel = words(panels) + j / side * panel_words;
+    const Word* panel = words(b.data) + j / side * panel_words;
     if (far && j + side < n) packing.panel.begin(panel + panel_words, panel_words, turns(m, side, steps));
     for (int64_t i0 = 0; i0 < m; i0 += strip_rows) {
       const int64_t height = least(strip_rows, m - i0), width = least(side, n - j);
