@@ -50,8 +50,12 @@ struct GemmTable {
   bool sliced;
   std::int64_t packed(std::int64_t k) const { return sliced ? (k + k_unit - 1) / k_unit * k_unit * 3 / 2 : k; }
 
-  /// Whether rows of B may be read as panels where they lie, `row` apart: not where they meet in few sets of the caches.
-  bool reads_in_place(std::int64_t row) const { return !sliced && row * static_cast<std::int64_t>(sizeof(T)) % 4096 != 0; }
+  /// Whether rows of B are better read as panels where they lie, `row` apart, than packed: not where they meet in few sets of the caches,
+  /// nor where panels are so narrow that packed ones stay in the first-level cache.
+  bool reads_in_place(std::int64_t row) const {
+    constexpr std::int64_t size = sizeof(T);
+    return !sliced && nr * size >= 192 && row * size % 4096 != 0;
+  }
   Panels<T> packed_panels(const T* data, std::int64_t k) const { return {data, packed(k) * nr, nr}; }
 
   /// B[k, n] -> panels of nr columns, each packed(k) * nr elements, [k][nr] unless sliced, the last one padded with zeros; through gelu
