@@ -113,10 +113,11 @@ bool mlp_by_multiply_adds(const MlpBackward& a) {
     if (start) sums.clear(slice, db1, w.hidden), sums.clear(slice, db2, w.out);
     const Rows<const float> dy = rows_of<const float>(&a.dy, from), x = rows_of<const float>(&a.x, from), pre = rows_of<const float>(&a.pre, from);
     const Rows<float> dx = rows_of<float>(a.dx, from);
-    float* x_panels = scratch<float>(slot_work, panels(w.in) + panels(w.out) + 2 * longest_block * ld);
-    float *dy_panels = x_panels + panels(w.in), *dpre = dy_panels + panels(w.out), *hidden = dpre + longest_block * ld;
-    t.pack_b(count, w.in, {x.data, x.row, 1}, false, x_panels);
-    t.pack_b(count, w.out, {dy.data, dy.row, 1}, false, dy_panels);
+    float* packed_x = scratch<float>(slot_work, panels(w.in) + panels(w.out) + 2 * longest_block * ld);
+    float *packed_dy = packed_x + panels(w.in), *dpre = packed_dy + panels(w.out), *hidden = dpre + longest_block * ld;
+    t.pack_b(count, w.in, {x.data, x.row, 1}, false, packed_x);
+    t.pack_b(count, w.out, {dy.data, dy.row, 1}, false, packed_dy);
+    const Panels<float> x_panels = t.packed_panels(packed_x, count), dy_panels = t.packed_panels(packed_dy, count);
     if (a.db2) t.add_rows(count, w.out, dy.data, dy.row, sums.at(slice, db2));
     for (Index h = 0; h < w.hidden; h += chunk) {
       const Index width = std::min(chunk, w.hidden - h);
@@ -124,8 +125,8 @@ bool mlp_by_multiply_adds(const MlpBackward& a) {
       slope.gelu_pre = pre.data + h, slope.ld = pre.row, slope.gelu_of_pre = hidden, slope.ld_of_gelu = ld;
       t.block(count, width, w.out, by_rows(t, dy.data, dy.row), w2.at(0, h), dpre, ld, false, &slope, {});
       if (a.dx) t.block(count, w.in, width, by_rows(t, dpre, ld), w1.at(h, 0), dx.data, dx.row, h > 0, nullptr, {});
-      t.block(width, w.in, count, by_columns(t, dpre, ld), t.packed_panels(x_panels, count), sums.at(slice, dw1.offset) + h * dw1.row, dw1.row, !start, nullptr, {});
-      t.block(width, w.out, count, by_columns(t, hidden, ld), t.packed_panels(dy_panels, count), sums.at(slice, dw2t.offset) + h * dw2t.row, dw2t.row, !start, nullptr, {});
+      t.block(width, w.in, count, by_columns(t, dpre, ld), x_panels, sums.at(slice, dw1.offset) + h * dw1.row, dw1.row, !start, nullptr, {});
+      t.block(width, w.out, count, by_columns(t, hidden, ld), dy_panels, sums.at(slice, dw2t.offset) + h * dw2t.row, dw2t.row, !start, nullptr, {});
       if (a.db1) t.add_rows(count, width, dpre, ld, sums.at(slice, db1) + h);
     }
   });

@@ -172,23 +172,17 @@ TileFunction<T> narrow_tile(int64_t width, std::integer_sequence<int, vectors...
 /// in the first-level cache. In every tile, its beginning and its end would each leave the arithmetic units waiting.
 constexpr int64_t strip_rows = 96 / tile_rows * tile_rows;
 
-/// Asks for what comes next, a few lines at a time.
+/// Asks for what is read next, a few lines at a time: x[rows, columns], where it is dense in one direction.
 class Prefetcher {
  public:
   Prefetcher() = default;
-  /// Rows of a panel.
   template <class T>
-  Prefetcher(const T* panel, int64_t rows, int64_t row, int64_t turns)
-      : data_(reinterpret_cast<const char*>(panel)), runs_(rows), lines_(tile_columns<T> * static_cast<int64_t>(sizeof(T)) / 64),
-        stride_(row * static_cast<int64_t>(sizeof(T))), share_((runs_ * lines_ + turns - 1) / turns) {}
-  /// Rows of A, where they are dense in one direction.
-  template <class T>
-  Prefetcher(const Upcoming<T>& next, int64_t turns) : data_(reinterpret_cast<const char*>(next.a.data)) {
+  Prefetcher(Matrix<const T> x, int64_t rows, int64_t columns, int64_t turns) : data_(reinterpret_cast<const char*>(x.data)) {
     constexpr int64_t size = sizeof(T);
-    if (next.a.col == 1)
-      runs_ = next.m, lines_ = (next.k * size + 63) / 64, stride_ = next.a.row * size;
-    else if (next.a.row == 1)
-      runs_ = next.k, lines_ = (next.m * size + 63) / 64, stride_ = next.a.col * size;
+    if (x.col == 1)
+      runs_ = rows, lines_ = (columns * size + 63) / 64, stride_ = x.row * size;
+    else if (x.row == 1)
+      runs_ = columns, lines_ = (rows * size + 63) / 64, stride_ = x.col * size;
     share_ = (runs_ * lines_ + turns - 1) / turns;
   }
   NORMA_INLINE void turn() {
@@ -207,7 +201,7 @@ template <class T>
 void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, Panels<T> b, T* c, int64_t ldc, bool accumulate,
            const Epilogue<T>* e, const Upcoming<T>& upcoming) {
   constexpr int nr = tile_columns<T>;
-  Prefetcher next(upcoming, (m + tile_rows - 1) / tile_rows * ((n + nr - 1) / nr));
+  Prefetcher next(upcoming.a, upcoming.m, upcoming.k, (m + tile_rows - 1) / tile_rows * ((n + nr - 1) / nr));
   alignas(64) T sums[strip_rows * nr];
   const bool apart = e && (e->pre || e->gelu || e->gelu_pre);
   // What goes to memory goes tile by tile: all of a strip at once would wait for it.
@@ -218,7 +212,7 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, Panels<T> b, T* c, int64
       const int64_t end = least(m, i0 + strip_rows), width = least(nr, n - j);
       const int64_t padded = (width + lanes<T> - 1) / lanes<T> * lanes<T>;
       Prefetcher next_panel;
-      if (b.far && i0 == 0 && j + nr < n) next_panel = Prefetcher(panel + b.panel, k, b.row, (end + tile_rows - 1) / tile_rows);
+      if (b.far && i0 == 0 && j + nr < n) next_panel = Prefetcher(Matrix<const T>{panel + b.panel, b.row, 1}, k, nr, (end + tile_rows - 1) / tile_rows);
       const TileFunction<T> whole = narrow_tile<T>(width, std::make_integer_sequence<int, tile_vectors>{});
       for (int64_t i = i0; i < end; i += tile_rows) {
         const int rows = static_cast<int>(least(tile_rows, end - i));
