@@ -15,6 +15,7 @@ struct TrainConfig {
   std::string data = "fashion-mnist", data_dir;
   Index batch = 64, pad = 2;
   bool flip = true;
+  Index rand_augment = 0, rand_magnitude = 9;
 
   Index epochs = 10, steps = 0;
   std::string optimizer = "adamw", schedule = "cosine";
@@ -56,6 +57,8 @@ struct TrainConfig {
     v("batch", batch, "images a step");
     v("pad", pad, "augment: pad by so many pixels and cut a random window; 0: off");
     v("flip", flip, "augment: mirror half of the images");
+    v("rand_augment", rand_augment, "augment: RandAugment, so many of its 14 edits on each image; 0: off");
+    v("rand_magnitude", rand_magnitude, "strength of RandAugment's edits, 0 to 30");
     v.group("Optimization");
     v("epochs", epochs, "passes over the training images");
     v("steps", steps, "stop after so many steps (the schedule still spans all epochs); 0: no limit");

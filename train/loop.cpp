@@ -60,7 +60,7 @@ datasets::LoaderConfig loader_config(const TrainConfig& c, const models::ViTConf
   l.seed = static_cast<std::uint64_t>(c.seed);
   l.shuffle = l.drop_last = training;
   l.image = model.image;
-  if (training) l.augment = {c.pad, c.flip};
+  if (training) l.augment = {c.pad, c.flip, {c.rand_augment, c.rand_magnitude}};
   l.place = {parameter_dtype(c), parse_device(c.device)};
   return l;
 }
