@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
+#include <array>
 #include <fstream>
 
 #include "tests/program.h"
@@ -113,6 +114,17 @@ TEST_CASE("config files: unknown keys, wrong types, comments, and who wins", "[p
   CHECK(config["width"] == 96);  // file over preset
   CHECK(config["heads"] == 6);   // preset over default
   CHECK(config["lr"] == 0.5);    // flag
+}
+
+TEST_CASE("channels and classes that the images do not have are refused before there is a folder", "[program]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("channels");
+  for (const auto& [flag, value, text] : {std::array{"--channels", "3", "norma: --channels: 3 given, but the images of fashion-mnist have 1; leave it out\n"},
+                                          {"--classes", "9", "norma: --classes: 9 given, but fashion-mnist has 10; leave it out\n"}}) {
+    const Finished f = run_norma(with(tiny_run(data, runs / "a"), {flag, value}));
+    CHECK(f.code == 2);
+    CHECK_THAT(f.err, Equals(text));
+    CHECK(!std::filesystem::exists(runs / "a"));
+  }
 }
 
 TEST_CASE("every recipe is a run that could begin", "[program]") {

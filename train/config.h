@@ -1,6 +1,7 @@
 // All that says what a training run is. config.json of a run folder holds exactly these fields.
 #pragma once
 
+#include "datasets/dataset.h"
 #include "models/vit.h"
 #include "train/optimizer.h"
 #include "train/options.h"
@@ -97,6 +98,8 @@ struct TrainConfig {
 void apply_preset(TrainConfig& config);
 /// The model that config describes, once the data set's sizes are known. Throws UsageError naming field and value.
 models::ViTConfig vit_config(const TrainConfig& config, Index image, Index channels, Index classes);
+/// The model that trains on these images. Throws UsageError too where it has other channels than they, or fewer classes.
+models::ViTConfig vit_config(const TrainConfig& config, const datasets::ImageSet& set);
 
 /// Of weights, gradients and images: f32 where dtype is bf16, which is that of the activations alone.
 DType parameter_dtype(const TrainConfig& config);
