@@ -170,7 +170,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
                                   std::isfinite(loss_value) ? "gradient" : "loss", state.skipped_in_a_row, give_up_after));
     if (log) {
       Json row = {{"step", state.step}, {"epoch", static_cast<double>(state.step) / static_cast<double>(per_epoch)},
-                  {"loss", loss_value}, {"accuracy", accuracy}, {"lr", lr}, {"grad_norm", update.gradient_norm}, {"skipped", state.skipped}};
+                  {"loss", loss_value}, {"accuracy", std::isfinite(loss_value) ? accuracy : std::nan("")}, {"lr", lr}, {"grad_norm", update.gradient_norm}, {"skipped", state.skipped}};
       if (!config.penalty.empty()) row["fro"] = result.fro;
       row["attention"] = attention_json(probe);
       row["parameters"] = parameters->after_step();
