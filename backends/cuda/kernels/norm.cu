@@ -23,7 +23,7 @@ NORMA_KERNEL void norm_kernel(NormRows r) {
   C sum = 0, squares = 0;
   for (std::int64_t j = team.lane; j < r.n; j += team.size) {
     const C d = convert<C>(x[j]) - rough;
-    sum += d, squares += d * d;
+    sum += d, squares = std::fma(d, d, squares);
   }
   squares = team.reduce(squares, Plus{}) / n;
   if (!r.rms) rest = team.reduce(sum, Plus{}) / n;
@@ -36,10 +36,8 @@ NORMA_KERNEL void norm_kernel(NormRows r) {
   const W *weight = static_cast<const W*>(r.weight), *bias = static_cast<const W*>(r.bias);
   T* y = static_cast<T*>(r.y) + team.row * r.y_row;
   for (std::int64_t j = team.lane; j < r.n; j += team.size) {
-    C v = (convert<C>(x[j]) - rough - rest) * rstd;
-    if (weight) v *= convert<C>(weight[j]);
-    if (bias) v += convert<C>(bias[j]);
-    y[j] = convert<T>(v);
+    const C v = (convert<C>(x[j]) - rough - rest) * rstd, scale = weight ? convert<C>(weight[j]) : C(1);
+    y[j] = convert<T>(bias ? std::fma(v, scale, convert<C>(bias[j])) : v * scale);
   }
 }
 
@@ -56,7 +54,7 @@ NORMA_KERNEL void norm_backward_kernel(NormRows r) {
   C sum = 0, product = 0;
   for (std::int64_t j = team.lane; j < r.n; j += team.size) {
     const C g = gradient(j);
-    sum += g, product += g * ((convert<C>(x[j]) - mean) * rstd);
+    sum += g, product = std::fma(g, (convert<C>(x[j]) - mean) * rstd, product);
   }
   sum = r.rms ? C(0) : team.reduce(sum, Plus{}) / n;
   product = team.reduce(product, Plus{}) / n;
@@ -64,8 +62,8 @@ NORMA_KERNEL void norm_backward_kernel(NormRows r) {
   T* dx = static_cast<T*>(r.y) + team.row * r.y_row;
   const T* add = r.add ? static_cast<const T*>(r.add) + team.row * r.add_row : nullptr;
   for (std::int64_t j = team.lane; j < r.n; j += team.size) {
-    const C normal = (convert<C>(x[j]) - mean) * rstd, own = rstd * (gradient(j) - sum - normal * product);
-    dx[j] = convert<T>(add ? convert<C>(add[j]) + own : own);
+    const C normal = (convert<C>(x[j]) - mean) * rstd, own = std::fma(-normal, product, gradient(j) - sum);
+    dx[j] = convert<T>(add ? std::fma(rstd, own, convert<C>(add[j])) : rstd * own);
   }
 }
 
@@ -80,7 +78,7 @@ NORMA_KERNEL void norm_sums_kernel(NormRows r) {
   for (std::int64_t i = first; i < last; ++i) {
     const C g = convert<C>(static_cast<const T*>(r.dy)[i * r.dy_row + j]);
     const C mean = r.rms ? C(0) : static_cast<const C*>(r.mean)[i];
-    dweight += g * ((convert<C>(static_cast<const T*>(r.x)[i * r.x_row + j]) - mean) * static_cast<const C*>(r.rstd)[i]);
+    dweight = std::fma(g, (convert<C>(static_cast<const T*>(r.x)[i * r.x_row + j]) - mean) * static_cast<const C*>(r.rstd)[i], dweight);
     dbias += g;
   }
   C* partial = static_cast<C*>(r.partial) + 2 * block * r.n;

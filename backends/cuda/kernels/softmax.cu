@@ -43,12 +43,12 @@ NORMA_KERNEL void softmax_backward_kernel(SoftmaxRows r) {
   T* dx = static_cast<T*>(r.out) + team.row * r.out_row;
   C sum = 0;
   for (std::int64_t j = team.lane; j < r.n; j += team.size)
-    sum += r.log ? convert<C>(dy[j]) : convert<C>(dy[j]) * convert<C>(y[j]);
+    sum = r.log ? sum + convert<C>(dy[j]) : std::fma(convert<C>(dy[j]), convert<C>(y[j]), sum);
   sum = team.reduce(sum, Plus{});
   if (!team.active) return;
   for (std::int64_t j = team.lane; j < r.n; j += team.size) {
     const C g = convert<C>(dy[j]), v = convert<C>(y[j]);
-    dx[j] = convert<T>(r.log ? g - std::exp(v) * sum : v * (g - sum));
+    dx[j] = convert<T>(r.log ? std::fma(-std::exp(v), sum, g) : v * (g - sum));
   }
 }
 
@@ -68,7 +68,7 @@ NORMA_KERNEL void cross_entropy_kernel(CrossEntropyRows r) {
   for (std::int64_t j = team.lane; j < r.n; j += team.size) {
     const C t = target(j);
     weight += t;
-    if (t != 0) loss += t * (log_sum - (convert<C>(z[j]) - s.top));
+    if (t != 0) loss = std::fma(t, log_sum - (convert<C>(z[j]) - s.top), loss);
   }
   loss = team.reduce(loss, Plus{});
   weight = r.soft ? team.reduce(weight, Plus{}) : C(1);
@@ -78,7 +78,7 @@ NORMA_KERNEL void cross_entropy_kernel(CrossEntropyRows r) {
   T* d = static_cast<T*>(r.dlogits) + team.row * r.dlogits_row;
   const C factor = weight / s.sum;
   for (std::int64_t j = team.lane; j < r.n; j += team.size)
-    d[j] = convert<T>(std::exp(convert<C>(z[j]) - s.top) * factor - target(j));
+    d[j] = convert<T>(std::fma(std::exp(convert<C>(z[j]) - s.top), factor, -target(j)));
 }
 
 template <class F>
