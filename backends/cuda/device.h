@@ -41,6 +41,9 @@ constexpr unsigned warp_size = 32;
 
 /// Throws Error when `code` is not cudaSuccess; runtime_cuda.cpp.
 void check_cuda(int code, const char* what);
+/// Raises what `kernel` may be launched with on the current device to `bytes` of shared memory. Never lowers it: a graph may
+/// hold a launch with more.
+void allow_shared(const void* kernel, std::size_t bytes);
 
 NORMA_DEVICE unsigned thread_id() { return threadIdx.x; }
 NORMA_DEVICE unsigned block_threads() { return blockDim.x; }
@@ -119,10 +122,7 @@ NORMA_DEVICE void wait_copies() {
 template <class... Params, class... Args>
 void launch(Stream stream, Extent grid, unsigned threads, std::size_t shared, void (*kernel)(Params...), Args... args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-  if (shared > 48 * 1024)
-    check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(shared)),
-               "cudaFuncSetAttribute(shared memory of a kernel)");
+  if (shared > 48 * 1024) allow_shared(reinterpret_cast<const void*>(kernel), shared);
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(grid.x, grid.y, grid.z);
   config.blockDim = dim3(threads);
