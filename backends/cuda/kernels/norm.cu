@@ -86,19 +86,30 @@ NORMA_KERNEL void norm_sums_kernel(NormRows r) {
   partial[r.n + j] = dbias;
 }
 
+constexpr unsigned join_columns = 32, join_groups = 8;
+
+/// Second stage: a block has a few columns, so that narrow rows make blocks enough; a thread adds every join_groups-th partial sum of its
+/// column, and what the groups have is added in their order.
 template <class T, class W>
 NORMA_KERNEL void norm_join_kernel(NormRows r) {
   using C = Compute<T, false>;
-  const std::int64_t j = std::int64_t{block_id().x} * row_threads + thread_id();
-  if (j >= r.n) return;
-  double dweight = 0, dbias = 0;
-  for (std::int64_t block = 0; block < norm_blocks(r.rows); ++block) {
+  const unsigned column = thread_id() % join_columns, group = thread_id() / join_columns;
+  const std::int64_t j = std::int64_t{block_id().x} * join_columns + column;
+  double* space = reinterpret_cast<double*>(shared_memory()) + column;  // [group, dweight and dbias, column]
+  double sums[2] = {0, 0};
+  for (std::int64_t block = group; block < norm_blocks(r.rows) && j < r.n; block += join_groups) {
     const C* partial = static_cast<const C*>(r.partial) + 2 * block * r.n;
-    dweight += partial[j];
-    dbias += partial[r.n + j];
+    sums[0] += partial[j];
+    sums[1] += partial[r.n + j];
   }
-  if (r.dweight) static_cast<W*>(r.dweight)[j] = convert<W>(dweight);
-  if (r.dbias) static_cast<W*>(r.dbias)[j] = convert<W>(dbias);
+  NORMA_UNROLL
+  for (unsigned which = 0; which < 2; ++which) space[(2 * group + which) * join_columns] = sums[which];
+  block_barrier();
+  W* to = static_cast<W*>(group == 0 ? r.dweight : r.dbias);
+  if (group > 1 || j >= r.n || !to) return;
+  double sum = 0;
+  for (unsigned g = 0; g < join_groups; ++g) sum += space[(2 * g + group) * join_columns];
+  to[j] = convert<W>(sum);
 }
 
 template <class F>
@@ -126,7 +137,8 @@ void layer_norm_backward_rows(void* stream, const NormRows& r) {
     if (!r.dweight && !r.dbias) return;
     const unsigned columns = static_cast<unsigned>((r.n + row_threads - 1) / row_threads);
     launch(stream, {columns, static_cast<unsigned>(norm_blocks(r.rows))}, row_threads, 0, norm_sums_kernel<T>, r);
-    launch(stream, {columns}, row_threads, 0, norm_join_kernel<T, W>, r);
+    launch(stream, {static_cast<unsigned>((r.n + join_columns - 1) / join_columns)}, join_columns * join_groups,
+           2 * join_columns * join_groups * sizeof(double), norm_join_kernel<T, W>, r);
   });
 }
 
