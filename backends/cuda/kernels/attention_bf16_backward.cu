@@ -22,7 +22,7 @@ struct Tiles {
 };
 
 template <int chunks, bool softmax, bool measure>
-NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
+NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) rows_kernel(AttentionProblem p) {
   const Head head(p, block_id().y);
   const int warp = static_cast<int>(thread_id()) / 32, first = static_cast<int>(block_id().x) * tile;
   const int row = first + warp * 16 + static_cast<int>(thread_id()) % 32 / 4;  // of the thread's two, with 8 more
@@ -42,7 +42,6 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
 
   RowState state[2];
   start_rows<softmax>(head, row, state);
-  const bool masks = p.causal || head.mask || first + tile > p.rows;
   float dq[chunks * 2][4] = {}, sum[2] = {0, 0};
   float a2 = 0, s2 = 0;
   double a2_total = 0, s2_total = 0;
@@ -59,11 +58,11 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
         multiply_rows<chunks>(q, tiles.passing[0] + at, p.d, s);
         const int start = i * passing + step;
         if (pass == 0) {
-          sum_rows(head, row, start, masks, s, sum);
+          sum_rows(head, row, start, s, sum);
           continue;
         }
         multiply_rows<chunks>(dout, tiles.passing[1] + at, p.e, da);
-        differentiate_rows<softmax, measure>(head, state, row, start, masks, s, da, a2, s2);
+        differentiate_rows<softmax, measure>(head, state, row, start, s, da, a2, s2);
         add_weighted<chunks>(s, tiles.passing[0] + at, p.d, dq);
       }
       if constexpr (measure) {
@@ -83,7 +82,7 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
 }
 
 template <int chunks, bool softmax>
-NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) keys_kernel(AttentionProblem p) {
+NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) keys_kernel(AttentionProblem p) {
   const Head head(p, block_id().y);
   const int warp = static_cast<int>(thread_id()) / 32, first = static_cast<int>(block_id().x) * tile;
   const int key = first + warp * 16 + static_cast<int>(thread_id()) % 32 / 4;  // of the thread's two, with 8 more
@@ -103,7 +102,6 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) keys_kernel(AttentionProblem p) {
   };
   fetch_tile<chunks>(head.at<bf16>(p.k), p.k.row, first, p.keys, p.d, tiles.own[0]);
   fetch_tile<chunks>(head.at<bf16>(p.v), p.v.row, first, p.keys, p.e, tiles.own[1]);
-  const bool masks = p.causal || head.mask || first + tile > p.keys;
   float dk[chunks * 2][4] = {}, dv[chunks * 2][4] = {};
   const bf16 *k = tiles.own[0] + warp * 16 * mma_pitch(chunks), *v = tiles.own[1] + warp * 16 * mma_pitch(chunks);
   fetch(begin);
@@ -116,7 +114,7 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) keys_kernel(AttentionProblem p) {
       float s[mma_step / 8][4], da[mma_step / 8][4];
       multiply_rows<chunks>(k, tiles.passing[0] + at, p.d, s);
       multiply_rows<chunks>(v, tiles.passing[1] + at, p.e, da);
-      differentiate_keys<softmax>(head, tiles.states + i % 2 * passing + step, key, i * passing + step, masks, s, da);
+      differentiate_keys<softmax>(head, tiles.states + i % 2 * passing + step, key, i * passing + step, s, da);
       add_weighted<chunks>(s, tiles.passing[1] + at, p.e, dv);
       add_weighted<chunks>(da, tiles.passing[0] + at, p.d, dk);
     }

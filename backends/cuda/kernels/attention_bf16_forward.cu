@@ -11,7 +11,7 @@ static_assert(forward_block_rows == 16 * mma_warps);
 constexpr int tile = mma_tile, threads = mma_threads;
 
 template <int chunks, bool softmax, bool measure>
-NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 ? 2 : 3) forward_kernel(AttentionProblem p) {
+NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 || measure ? 2 : 3) forward_kernel(AttentionProblem p) {
   constexpr int pitch = mma_pitch(chunks);
   const Head head(p, block_id().y);
   const int lane = static_cast<int>(thread_id()) % 32, warp = static_cast<int>(thread_id()) / 32;
