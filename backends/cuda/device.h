@@ -77,6 +77,12 @@ NORMA_DEVICE T reduce_lanes(T x, Op op) {
 
 NORMA_DEVICE std::uint32_t multiply_high(std::uint32_t a, std::uint32_t b) { return __umulhi(a, b); }
 NORMA_DEVICE void atomic_min(unsigned long long* at, unsigned long long x) { atomicMin(at, x); }
+/// 2^x by the one instruction that exp is made around: two units of the last place; 0 below the smallest normal number.
+NORMA_DEVICE float quick_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 
 /// D += A B for 16x16 A and 16x8 B of bf16, 16x8 D of float, spread over the warp as PTX's mma.m16n8k16 says: with
 /// g = lane / 4, t = lane % 4: a[0] = A[g][2t, 2t + 1], a[1] = A[g + 8][..], a[2] = A[g][2t + 8, ..], a[3] = A[g + 8][2t + 8, ..];
@@ -168,6 +174,7 @@ inline std::uint32_t multiply_high(std::uint32_t a, std::uint32_t b) {
   return static_cast<std::uint32_t>(std::uint64_t{a} * b >> 32);
 }
 inline void atomic_min(unsigned long long* at, unsigned long long x) { *at = x < *at ? x : *at; }
+inline float quick_exp2(float x) { return std::exp2(x); }
 
 inline void mma_16x8x16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
   emulator::mma_16x8x16(d, a, b0, b1);

@@ -14,7 +14,7 @@ NORMA_DEVICE void start_rows(const Head& head, int row, RowState (&state)[2]) {
   for (int half = 0; half < 2; ++half) {
     state[half].factor = head.row_factor(row + 8 * half);
     state[half].delta = row_delta<softmax>(head, row + 8 * half);
-    if (softmax && row + 8 * half < head.p.rows) state[half].shift = *head.lse(row + 8 * half);
+    if (softmax && row + 8 * half < head.p.rows) state[half].shift = *head.lse(row + 8 * half) * log2_e;
   }
 }
 
@@ -88,7 +88,7 @@ NORMA_DEVICE RowState left_row(const Head& head, int row) {
   const AttentionProblem& p = head.p;
   if (row >= p.rows) return {};
   const std::int64_t at = (std::int64_t{head.b} * p.heads + head.h) * p.rows + row;
-  return {softmax ? *head.lse(row) : 0, p.row_factor[at], p.row_delta[at]};
+  return {softmax ? *head.lse(row) * log2_e : 0, p.row_factor[at], p.row_delta[at]};
 }
 
 /// A^T after dropout in place of scores S^T of the thread's keys, `key` and key + 8, and 8 * fragments rows from

@@ -83,7 +83,7 @@ NORMA_DEVICE void find_row_states(const Head& head, const ResidentPlan& plan, co
       const int row = first + lane / 4 + 8 * half;
       state[half].factor = head.row_factor(row);
       state[half].delta = row_delta<softmax>(head, row);
-      if (softmax && row < p.rows) state[half].shift = *head.lse(row);
+      if (softmax && row < p.rows) state[half].shift = *head.lse(row) * log2_e;
     }
     if (!softmax && p.normalize) {
       for (int key = 0; key < p.keys; key += group) {

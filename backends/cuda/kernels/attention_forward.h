@@ -60,6 +60,7 @@ NORMA_DEVICE void weigh(const Head& head, ForwardRows& r, float (&s)[mma_tile / 
       }
     }
     float part = 0;
+    const float shift2 = shift * log2_e;
     const auto weigh_all = [&](auto chosen) {
       constexpr Family family = decltype(chosen)::value;
       NORMA_UNROLL
@@ -67,7 +68,7 @@ NORMA_DEVICE void weigh(const Head& head, ForwardRows& r, float (&s)[mma_tile / 
         float& x = s[c / 2][2 * half + c % 2];
         const float score = x * p.scale;
         const bool visible = seen[half] >> c & 1;
-        float f = softmax ? std::exp(std::fma(x, p.scale, -shift)) : phi_value<family>(p, score);
+        float f = softmax ? quick_exp2(std::fma(x, p.scale * log2_e, -shift2)) : phi_value<family>(p, score);
         if (!visible) f = 0;
         part += f;
         if constexpr (measure) {

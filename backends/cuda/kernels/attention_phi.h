@@ -63,6 +63,10 @@ NORMA_DEVICE float phi_slope(const AttentionProblem& p, float s) {
   return y;
 }
 
+/// exp(x) = 2^(x log2_e). Where softmax is all that code is compiled for, exponents and shifts are of 2, and log2_e goes into factors
+/// that are there anyway: what rounding that costs is lost in weights of bf16.
+constexpr float log2_e = 1.44269504f;
+
 /// A row as the backward pass sees it: a = exp(s - shift) or factor * phi(s); delta of normalised rows.
 struct RowState {
   float shift = 0, factor = 1, delta = 0;
@@ -77,7 +81,7 @@ template <Family family>
 NORMA_DEVICE PairGradient differentiate(const AttentionProblem& p, const RowState& r, float x, float y, float keep) {
   const float da = y * keep, rest = std::fma(y, keep, -r.delta);
   if (is_softmax<family>(p)) {
-    const float a = std::exp(std::fma(x, p.scale, -r.shift));
+    const float a = family == Family::softmax ? quick_exp2(std::fma(x, p.scale * log2_e, -r.shift)) : std::exp(std::fma(x, p.scale, -r.shift));
     return {a, da, a * rest};
   }
   const float s = x * p.scale;
