@@ -8,6 +8,7 @@
 #include "backends/cuda/kernels/attention.h"
 #include "backends/cuda/kernels/attention_phi.h"
 #include "backends/cuda/kernels/attention_shared.h"
+#include "backends/cuda/runtime.h"
 #include "nn/scoring.h"
 
 using namespace norma;
@@ -87,6 +88,24 @@ TEST_CASE("what all rows of a tile see is what each of them sees", "[cuda_emulat
         p.key_mask = mask, p.mask_key = 1;
         CHECK(Head(p, 0).seen_by_all(0, 0) == 0);
       }
+}
+
+TEST_CASE("visible keys are counted up to each key", "[cuda_emulator]") {
+  const std::unique_ptr<Runtime> runtime = make_runtime(0);
+  for (const std::int32_t keys : {1, 31, 256, 257, 700}) {
+    std::vector<std::uint8_t> mask(static_cast<std::size_t>(2 * 3 * keys));
+    for (std::size_t i = 0; i < mask.size(); ++i) mask[i] = uniform_from(RandomStream{3, 5}.word(i)) < 0.4f;
+    AttentionProblem p;
+    p.batches = 3, p.keys = keys, p.key_mask = mask.data(), p.mask_batch = 2 * keys, p.mask_key = 2;
+    std::vector<std::int32_t> got(static_cast<std::size_t>(3 * (keys + 1)), -1), wanted;
+    count_visible_keys(runtime->stream(), p, got.data());
+    for (std::int32_t b = 0; b < 3; ++b) {
+      wanted.push_back(0);
+      for (std::int32_t j = 0; j < keys; ++j)
+        wanted.push_back(wanted.back() + mask[static_cast<std::size_t>(2 * (b * keys + j))]);
+    }
+    CHECK(got == wanted);
+  }
 }
 
 TEST_CASE("dropout asks for the words of its weights, one by one and in pairs", "[cuda_emulator]") {
