@@ -29,6 +29,7 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) rows_kernel(Atte
   const Tiles<chunks> tiles(shared_memory());
   constexpr int passing = Tiles<chunks>::passing_rows;
   const int count = (head.length_of_rows(first, tile) + passing - 1) / passing;
+  const int my_end = head.length_of_rows(first + warp * 16, 16);  // of what the warp's rows see; 0 past the last row
   const auto fetch = [&](int i) {
     if (i < count) {
       const int stage = i % 2 * Tiles<chunks>::size;
@@ -53,10 +54,10 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) rows_kernel(Atte
       wait_copies<1>();
       block_barrier();
       for (int step = 0; step < passing; step += mma_step) {
-        const int at = i % 2 * Tiles<chunks>::size + step * mma_pitch(chunks);
+        const int at = i % 2 * Tiles<chunks>::size + step * mma_pitch(chunks), start = i * passing + step;
+        if (start >= my_end) break;
         float s[mma_step / 8][4], da[mma_step / 8][4];
         multiply_rows<chunks>(q, tiles.passing[0] + at, p.d, s);
-        const int start = i * passing + step;
         if (pass == 0) {
           sum_rows(head, row, start, s, sum);
           continue;
@@ -110,11 +111,12 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) keys_kernel(Atte
     wait_copies<1>();
     block_barrier();
     for (int step = 0; step < passing; step += mma_step) {
-      const int at = i % 2 * Tiles<chunks>::size + step * mma_pitch(chunks);
+      const int at = i % 2 * Tiles<chunks>::size + step * mma_pitch(chunks), start = i * passing + step;
+      if (head.length_of_rows(start, mma_step) <= first + warp * 16) continue;  // they see none of the warp's keys
       float s[mma_step / 8][4], da[mma_step / 8][4];
       multiply_rows<chunks>(k, tiles.passing[0] + at, p.d, s);
       multiply_rows<chunks>(v, tiles.passing[1] + at, p.e, da);
-      differentiate_keys<softmax>(head, tiles.states + i % 2 * passing + step, key, i * passing + step, s, da);
+      differentiate_keys<softmax>(head, tiles.states + i % 2 * passing + step, key, start, s, da);
       add_weighted<chunks>(s, tiles.passing[1] + at, p.e, dv);
       add_weighted<chunks>(da, tiles.passing[0] + at, p.d, dk);
     }
