@@ -9,6 +9,7 @@ namespace {
 
 static_assert(forward_block_rows == 16 * mma_warps);
 constexpr int tile = mma_tile, threads = mma_threads;
+constexpr int tail = 16;  // so many keys of a tile are taken alone where the rows see no more: images of 8 x 8 patches make 65
 
 template <int chunks, bool softmax, bool measure>
 NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 || measure ? 2 : 3) forward_kernel(AttentionProblem p) {
@@ -33,6 +34,49 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 || measure ? 2 : 3) forward_k
     }
     commit_copies();
   };
+  const auto take = [&](auto of_keys, int i, int pass) {  // the first so many keys of tile i
+    constexpr int count = decltype(of_keys)::value;
+    float s[count / 8][4] = {};
+    const bf16* keys = k + i % 2 * tile * pitch + (lane / 16 * 8 + lane % 8) * pitch + lane / 8 % 2 * 8;
+    NORMA_UNROLL
+    for (int c = 0; c < chunks; ++c) {
+      if (c * 16 >= p.d) break;
+      NORMA_UNROLL
+      for (int n = 0; n < count / 8; n += 2) {
+        std::uint32_t b[4];
+        load_matrices(b, keys + n * 8 * pitch + c * 16);
+        mma_16x8x16(s[n], q_fragment[c], b[0], b[1]);
+        mma_16x8x16(s[n + 1], q_fragment[c], b[2], b[3]);
+      }
+    }
+    PairSums pairs;
+    float rescale[2];
+    weigh<softmax, measure>(head, r, s, i * tile, two_passes && pass == 1, pass == 1, pairs, rescale);
+    if constexpr (measure) sums.pairs(pairs);
+    if (pass == 1) {
+      if constexpr (softmax) {
+        NORMA_UNROLL
+        for (int n = 0; n < chunks * 2; ++n) {
+          out[n][0] *= rescale[0], out[n][1] *= rescale[0];
+          out[n][2] *= rescale[1], out[n][3] *= rescale[1];
+        }
+      }
+      const bf16* values = v + i % 2 * tile * pitch + (lane / 8 % 2 * 8 + lane % 8) * pitch + lane / 16 * 8;
+      NORMA_UNROLL
+      for (int j = 0; j < count / 16; ++j) {
+        const std::uint32_t a[4] = {pack_pair(s[2 * j][0], s[2 * j][1]), pack_pair(s[2 * j][2], s[2 * j][3]),
+                                    pack_pair(s[2 * j + 1][0], s[2 * j + 1][1]), pack_pair(s[2 * j + 1][2], s[2 * j + 1][3])};
+        NORMA_UNROLL
+        for (int n = 0; n < chunks * 2; n += 2) {
+          if (n * 8 >= p.e) break;
+          std::uint32_t b[4];
+          load_matrices_transposed(b, values + j * 16 * pitch + n * 8);
+          mma_16x8x16(out[n], a, b[0], b[1]);
+          mma_16x8x16(out[n + 1], a, b[2], b[3]);
+        }
+      }
+    }
+  };
   fetch_tile<chunks>(head.at<bf16>(p.q), p.q.row, first, p.rows, p.d, q);
   for (int pass = two_passes ? 0 : 1; pass < 2; ++pass) {
     fetch(0, pass == 1);
@@ -45,47 +89,10 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 || measure ? 2 : 3) forward_k
         for (int c = 0; c < chunks; ++c)
           load_matrices(q_fragment[c], q + (warp * 16 + lane % 16) * pitch + c * 16 + lane / 16 * 8);
       }
-      if (i * tile < my_end) {
-        float s[tile / 8][4] = {};
-        const bf16* keys = k + i % 2 * tile * pitch + (lane / 16 * 8 + lane % 8) * pitch + lane / 8 % 2 * 8;
-        NORMA_UNROLL
-        for (int c = 0; c < chunks; ++c) {
-          if (c * 16 >= p.d) break;
-          NORMA_UNROLL
-          for (int n = 0; n < tile / 8; n += 2) {
-            std::uint32_t b[4];
-            load_matrices(b, keys + n * 8 * pitch + c * 16);
-            mma_16x8x16(s[n], q_fragment[c], b[0], b[1]);
-            mma_16x8x16(s[n + 1], q_fragment[c], b[2], b[3]);
-          }
-        }
-        PairSums pairs;
-        float rescale[2];
-        weigh<softmax, measure>(head, r, s, i * tile, two_passes && pass == 1, pass == 1, pairs, rescale);
-        if constexpr (measure) sums.pairs(pairs);
-        if (pass == 1) {
-          if constexpr (softmax) {
-            NORMA_UNROLL
-            for (int n = 0; n < chunks * 2; ++n) {
-              out[n][0] *= rescale[0], out[n][1] *= rescale[0];
-              out[n][2] *= rescale[1], out[n][3] *= rescale[1];
-            }
-          }
-          const bf16* values = v + i % 2 * tile * pitch + (lane / 8 % 2 * 8 + lane % 8) * pitch + lane / 16 * 8;
-          NORMA_UNROLL
-          for (int j = 0; j < tile / 16; ++j) {
-            const std::uint32_t a[4] = {pack_pair(s[2 * j][0], s[2 * j][1]), pack_pair(s[2 * j][2], s[2 * j][3]),
-                                        pack_pair(s[2 * j + 1][0], s[2 * j + 1][1]), pack_pair(s[2 * j + 1][2], s[2 * j + 1][3])};
-            NORMA_UNROLL
-            for (int n = 0; n < chunks * 2; n += 2) {
-              if (n * 8 >= p.e) break;
-              std::uint32_t b[4];
-              load_matrices_transposed(b, values + j * 16 * pitch + n * 8);
-              mma_16x8x16(out[n], a, b[0], b[1]);
-              mma_16x8x16(out[n + 1], a, b[2], b[3]);
-            }
-          }
-        }
+      if (i * tile + tail >= my_end) {
+        if (i * tile < my_end) take(std::integral_constant<int, tail>{}, i, pass);
+      } else {
+        take(std::integral_constant<int, tile>{}, i, pass);
       }
       block_barrier();
     }

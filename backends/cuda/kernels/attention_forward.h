@@ -1,5 +1,5 @@
 // The forward pass of bf16 attention between its two products, for every form on tensor cores: what a thread knows of
-// its rows, and how the scores in its fragments become weights. A warp owns 16 rows; keys come in tiles of mma_tile.
+// its rows, and how the scores in its fragments become weights. A warp owns 16 rows; keys come in tiles.
 // For .cu files.
 #pragma once
 
@@ -29,17 +29,18 @@ struct ForwardRows {
 };
 
 /// The scores of a tile, fragments of 16 x 8 by key, turned into unnormalised weights in place.
-template <bool softmax, bool measure>
-NORMA_DEVICE void weigh(const Head& head, ForwardRows& r, float (&s)[mma_tile / 8][4], int start, bool settled,
-                        bool last_pass, PairSums& pairs, float (&rescale)[2]) {
+template <bool softmax, bool measure, int fragments>
+NORMA_DEVICE void weigh(const Head& head, ForwardRows& r, float (&s)[fragments][4], int start, bool settled, bool last_pass,
+                        PairSums& pairs, float (&rescale)[2]) {
+  constexpr int count = 2 * fragments;  // a row's that a thread has
   const AttentionProblem& p = head.p;
   const int t = static_cast<int>(thread_id()) % 4;
   const auto column_at = [&](int c) { return start + c / 2 * 8 + 2 * t + c % 2; };
   const bool normalised = softmax || p.normalize;
   std::uint32_t seen[2] = {0xffffffffu, 0xffffffffu};  // bit c: column_at(c)
-  if (start + mma_tile > head.seen_by_all(r.row[0], r.row[1]))
+  if (start + 8 * fragments > head.seen_by_all(r.row[0], r.row[1]))
     for (int half = 0; half < 2; ++half)
-      seen[half] = bits_of(mma_tile / 4, [&](int c) { return head.visible(r.row[half], column_at(c)); });
+      seen[half] = bits_of(count, [&](int c) { return head.visible(r.row[half], column_at(c)); });
   NORMA_UNROLL
   for (int half = 0; half < 2; ++half) {
     float shift = 0;
@@ -49,7 +50,7 @@ NORMA_DEVICE void weigh(const Head& head, ForwardRows& r, float (&s)[mma_tile / 
       if (!settled) {
         float high = r.top[half];
         NORMA_UNROLL
-        for (int c = 0; c < mma_tile / 4; ++c) {
+        for (int c = 0; c < count; ++c) {
           const float x = s[c / 2][2 * half + c % 2] * p.scale;
           if (seen[half] >> c & 1) high = Larger{}(x, high);
         }
@@ -64,7 +65,7 @@ NORMA_DEVICE void weigh(const Head& head, ForwardRows& r, float (&s)[mma_tile / 
     const auto weigh_all = [&](auto chosen) {
       constexpr Family family = decltype(chosen)::value;
       NORMA_UNROLL
-      for (int c = 0; c < mma_tile / 4; ++c) {
+      for (int c = 0; c < count; ++c) {
         float& x = s[c / 2][2 * half + c % 2];
         const float score = x * p.scale;
         const bool visible = seen[half] >> c & 1;
@@ -90,9 +91,9 @@ NORMA_DEVICE void weigh(const Head& head, ForwardRows& r, float (&s)[mma_tile / 
       with_family<softmax>(p, weigh_all);
     if (normalised && !settled) r.sum[half] += reduce_lanes<4>(part, Plus{});
     if (p.drop && last_pass) {
-      const std::uint32_t kept = kept_bits<true>(head, mma_tile / 4, [&](int) { return r.row[half]; }, column_at);
+      const std::uint32_t kept = kept_bits<true>(head, count, [&](int) { return r.row[half]; }, column_at);
       NORMA_UNROLL
-      for (int c = 0; c < mma_tile / 4; ++c) s[c / 2][2 * half + c % 2] *= kept >> c & 1 ? p.keep_scale : 0;
+      for (int c = 0; c < count; ++c) s[c / 2][2 * half + c % 2] *= kept >> c & 1 ? p.keep_scale : 0;
     }
   }
 }
