@@ -72,8 +72,8 @@ int compare_verb(const Args& args) {
       fro.push_back({{"first", s.first}, {"largest", s.largest}, {"last", s.last}});
     }
     all.push_back({{"run", path}, {"attention", r.config.value("attention", "?")}, {"test_accuracy", test ? number(*test, "test_accuracy") : NAN},
-                   {"test_loss", test ? number(*test, "test_loss") : NAN}, {"seconds", number(r.summary, "seconds")}, {"fro", fro}});
-    page.push_back({r.name, r.config, r.summary, r.rows, r.note, train::read_records(path, inspect::page_bytes / runs.size()), 0});
+                   {"test_loss", test ? number(*test, "test_loss") : NAN}, {"seconds", number(r.summary, "seconds")}, {"ending", r.status.ending}, {"fro", fro}});
+    page.push_back({r.name, r.config, r.summary, r.rows, r.note, train::read_records(path, inspect::page_bytes / runs.size()), r.status.ending, 0});
   }
   const std::string text = inspect::make_page("Norma: " + std::to_string(runs.size()) + " runs compared", page);
   train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));
@@ -93,7 +93,7 @@ int compare_verb(const Args& args) {
   fmt::print("{} {:>9} {:>10} {:>9}\n", names("run", "attention"), "test acc.", "test loss", "seconds");
   for (const Json& r : all)
     fmt::print("{} {:>9} {:>10} {:>9}\n", names(r["run"], r["attention"]), shown(number(r, "test_accuracy") * 100, "{:.2f} %"), shown(number(r, "test_loss")),
-               shown(number(r, "seconds"), "{:.0f}"));
+               std::isnan(number(r, "seconds")) && r["ending"] != "" ? r["ending"].get<std::string>() : shown(number(r, "seconds"), "{:.0f}"));
   fmt::print("\n||A||_F by block (mean over heads and batch): first step > largest > last step\n{}", names("run", "attention"));
   for (std::size_t l = 0; l < layers; ++l) fmt::print(" {:>22}", fmt::format("block {}", l + 1));
   fmt::print("\n");

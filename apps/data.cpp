@@ -12,7 +12,9 @@ namespace {
 constexpr const char* usage = R"(usage: norma data [flags]                          what is known, installed, and where it is looked for
        norma data get NAME --from FOLDER|URL       copy or download, check the SHA-256, put in place
 
-URL is an http:// address of a folder that holds the files under their usual names.
+URL is an http:// address of a folder that holds the files under their usual names. Data sets are looked for in --data-dir, in the folder
+that the environment variable NORMA_DATA names, in ~/.cache/norma, and in /usr/share/datasets; the first of these that is set is where
+a new one is put.
 )";
 
 /// The first place that holds every file of the set, or an empty path.

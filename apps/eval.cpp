@@ -1,4 +1,5 @@
 // norma eval: loss and accuracy of a run's newest checkpoint on the test images.
+#include "apps/progress.h"
 #include "apps/run_model.h"
 #include "train/loop.h"
 
@@ -31,8 +32,11 @@ int eval_verb(const Args& args) {
   if (log_format != "text" && log_format != "json") throw UsageError(fmt::format("--log-format: \"{}\" is unknown; there are text, json", log_format));
   if (threads < 0) throw UsageError(fmt::format("--threads: {} must be 0 or more", threads));
   const RunModel run = load_run_model(runs[0], threads, data_dir);
-  const train::Evaluation test =
-      train::evaluate(*run.model, run.data.test, train::loader_config(run.config, run.model->config(), false));
+  ProgressLine line;
+  const std::optional<train::Evaluation> found =
+      train::evaluate(*run.model, run.data.test, train::loader_config(run.config, run.model->config(), false), stop_on_signal(), line.watcher());
+  if (!found) return interrupted;
+  const train::Evaluation& test = *found;
   print_result({{"run", runs[0]}, {"step", run.step}, {"test_accuracy", test.accuracy}, {"test_loss", test.loss}}, log_format == "json");
   return ok;
 }

@@ -4,6 +4,7 @@
 #include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
 #include "core/backend.h"
+#include "datasets/rand_augment.h"
 #include "train/constraint.h"
 
 namespace norma::apps {
@@ -52,6 +53,9 @@ std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, 
   positive("record-images", static_cast<double>(c.record_images), false);
   positive("record-limit-mib", static_cast<double>(c.record_limit_mib), false);
   positive("pad", static_cast<double>(c.pad), true);
+  for (auto [flag, value, most] : {std::tuple{"rand-augment", c.rand_augment, datasets::RandAugment::most_operations},
+                                   {"rand-magnitude", c.rand_magnitude, datasets::RandAugment::most_magnitude}})
+    if (value < 0 || value > most) throw UsageError(fmt::format("--{}: {} must be in 0..{}", flag, value, most));
   positive("lr", c.lr, true);
   positive("clip", c.clip, true);
   positive("weight-decay", c.weight_decay, true);

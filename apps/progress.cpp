@@ -51,6 +51,25 @@ void ProgressLine::show(const train::Progress& p) {
   }
 }
 
+void ProgressLine::testing(Index done, Index images) {
+  const auto now = std::chrono::steady_clock::now();
+  if (done == 0) tested_ = now;
+  if (terminal_ && done == images && open_) {
+    fmt::print(stderr, "\r\033[K");
+    open_ = false;
+  }
+  if (now - tested_ < std::chrono::milliseconds(terminal_ ? 500 : 10'000) || done == images) return;
+  tested_ = now;
+  fmt::print(stderr, "{}testing: {} of {} images{}", terminal_ ? "\r\033[K" : "", done, images, terminal_ ? "" : "\n");
+  std::fflush(stderr);
+  open_ = terminal_;
+}
+
+train::Watcher ProgressLine::watcher() {
+  return {[this](const train::Progress& p) { show(p); }, [this](const std::string& text) { message(text); },
+          [this](Index done, Index images) { testing(done, images); }};
+}
+
 void ProgressLine::message(const std::string& text) {
   fmt::print(stderr, "{}{}\n", open_ ? "\n" : "", text);
   open_ = false;

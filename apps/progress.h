@@ -2,12 +2,13 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 
 #include "train/loop.h"
 
 namespace norma::apps {
 
-/// From now on the first SIGINT or SIGTERM sets the flag, which asks the loop to end after its step; the second ends the process at
+/// From now on the first SIGINT or SIGTERM sets the flag, which asks the loop to end after its step, an evaluation at once; the second ends the process at
 /// once with the exit code of an interruption.
 const std::atomic<bool>& stop_on_signal();
 
@@ -17,10 +18,13 @@ class ProgressLine {
   ProgressLine();
   void show(const train::Progress& p);
   void message(const std::string& text);
+  void testing(Index done, Index images);
+  train::Watcher watcher();  // that shows all here; not for longer than this lives
 
  private:
   bool terminal_, open_ = false;
   double shown_ = -1e9;
+  std::chrono::steady_clock::time_point tested_;  // when an evaluation began, or was last shown
 };
 
 }  // namespace norma::apps

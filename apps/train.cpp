@@ -25,9 +25,7 @@ int train_verb(const Args& args) {
   prepare(flags->config);
 
   ProgressLine line;
-  const train::Outcome outcome =
-      train::train(flags->config, flags->resume, stop_on_signal(),
-                   {[&](const train::Progress& p) { line.show(p); }, [&](const std::string& m) { line.message(m); }});
+  const train::Outcome outcome = train::train(flags->config, flags->resume, stop_on_signal(), line.watcher());
   if (outcome.ending == train::Ending::interrupted) {
     line.message(fmt::format("interrupted; a checkpoint is in {}, go on with --resume", flags->config.out));
     return interrupted;

@@ -62,7 +62,7 @@ int twin_verb(const Args& args) {
 
   ProgressLine line;
   const train::TwinOutcome outcome =
-      train::train_twin(flags->config, other, stop_on_signal(), {[&](const train::Progress& p) { line.show(p); }, [&](const std::string& m) { line.message(m); }});
+      train::train_twin(flags->config, other, stop_on_signal(), line.watcher());
   const std::string& attention = flags->config.attention;
   if (!outcome.steps.empty() && !flags->json) {
     fmt::print("distance of {} from {}, as a share of its norm\n", other, attention);

@@ -33,7 +33,7 @@ WatchedRuns::WatchedRuns(const std::vector<std::string>& folders) {
 void WatchedRuns::read(std::size_t i) {
   inspect::PageRun& run = runs_[i];
   train::RunRecord head = train::read_run_head(sources_[i].folder);
-  run.name = std::move(head.name), run.config = std::move(head.config), run.summary = std::move(head.summary);
+  run.name = std::move(head.name), run.config = std::move(head.config), run.summary = std::move(head.summary), run.ending = std::move(head.status.ending);
   train::MetricsTail::News news = sources_[i].metrics.read();
   if (news.anew) {
     run.rows.clear();

@@ -127,13 +127,14 @@ struct CrossEntropy {  // loss[row] = -sum_c t_c log softmax(logits)_c; targets:
 };
 
 /// A batch of images from a set in the device's memory, augmented and normalised. The window of h x w that shows row `down` and column
-/// `right` of an example in its corner, zeros where it reaches beyond, perhaps mirrored left to right, stands in the middle of H x W
-/// zeros; then each byte of channel c becomes values[c, byte], rounded to out's dtype.
+/// `right` of an example in its corner, zeros where it reaches beyond, perhaps mirrored left to right, is edited and stands in the middle
+/// of H x W zeros; then each byte of channel c becomes values[c, byte], rounded to out's dtype.
 struct ImageCuts {
   View set;     // u8 [count, C, h, w]
   View cuts;    // i64 [B, 4]: example, down, right, mirror (0 or 1)
+  View edits;   // i32 [B, n, 8]: each an ImageEdit (core/image_edit.h), carried out in turn; n may be 0
   View values;  // f32 [C, 256]
-  View out;     // floating [B, C, H, W]; all four contiguous
+  View out;     // floating [B, C, H, W]; all five contiguous
 };
 
 /// One AdamW update (Loshchilov and Hutter, arXiv 1711.05101, in PyTorch's order of operations) of all parameters of a step. With

@@ -156,19 +156,27 @@ std::vector<std::uint8_t> centred(const ImageSet& set, Index side) {
 
 ImageData load_images(const std::string& name, const fs::path& data_dir) {
   const KnownSet& known = known_set(name);
+  if (std::error_code ignored; !data_dir.empty() && !fs::is_directory(data_dir, ignored))
+    fail("data set \"{}\": --data-dir {}: there is no such folder", name, data_dir.string());
   const fs::path folder = folder_of(known, data_dir);
   std::vector<fs::path> paths;
   for (const KnownFile& file : known.files) paths.push_back(find_file(folder, file));
 
-  const auto read = [&](bool train) {
+  const auto files = [&](bool train) {
     const auto middle = paths.end() - 1;
-    ImageSet set = known.gzip
-                       ? read_idx_pair(known, paths[train ? 0 : 2], paths[train ? 1 : 3])
-                       : read_cifar_files(known, train ? std::vector(paths.begin(), middle) : std::vector{*middle});
-    set.name = known.name;
-    set.classes = static_cast<Index>(known.class_names.size());
-    set.class_names = known.class_names;
-    return set;
+    return known.gzip ? read_idx_pair(known, paths[train ? 0 : 2], paths[train ? 1 : 3])
+                      : read_cifar_files(known, train ? std::vector(paths.begin(), middle) : std::vector{*middle});
+  };
+  const auto read = [&](bool train) {
+    try {
+      ImageSet set = files(train);
+      set.name = known.name;
+      set.classes = static_cast<Index>(known.class_names.size());
+      set.class_names = known.class_names;
+      return set;
+    } catch (const Error& e) {
+      fail("data set \"{}\" in {}: {}", name, folder.string(), e.what());
+    }
   };
   ImageData data;
   auto test = std::async(std::launch::async, read, false);

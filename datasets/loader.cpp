@@ -8,29 +8,19 @@
 #include <deque>
 #include <mutex>
 #include <numeric>
+#include <span>
 #include <thread>
 #include <tuple>
 
 #include "core/backend.h"
-#include "core/random.h"
 #include "datasets/batch_feed.h"
+#include "datasets/draws.h"
 
 namespace norma::datasets {
 
 namespace {
 
-enum Purpose : std::uint64_t {
-  order_draws = 0x6f72646572,
-  augment_draws = 0x61756775
-};  // separate the streams of one epoch
-
 constexpr std::size_t queue_length = 3;  // batches ahead
-
-/// Maps 64 random bits to [0, n); the bias is below n / 2^64.
-Index below(std::uint32_t high, std::uint32_t low, Index n) {
-  const std::uint64_t bits = std::uint64_t{high} << 32 | low;
-  return static_cast<Index>((static_cast<unsigned __int128>(bits) * static_cast<std::uint64_t>(n)) >> 64);
-}
 
 /// Where an augmented image is cut from the padded one.
 struct Cut {
@@ -75,6 +65,8 @@ struct Loader::Impl {
   Tensor set_there, values_there;                  // ImageCuts's set and values where the set is resident
   std::unique_ptr<BatchFeed> feed;                 // where batches are sent ahead
 
+  std::vector<std::uint8_t> window, beside;  // one image being augmented; of the worker alone
+
   // Next batch to hand out; only the caller's thread touches these.
   std::uint64_t epoch = 0;
   Index index = 0;
@@ -93,6 +85,7 @@ struct Loader::Impl {
   Impl(const ImageSet& s, const LoaderConfig& c) : set(s), config(c) {
     if (c.batch < 1) fail("loader: batch {} must be at least 1", c.batch);
     if (c.augment.pad < 0) fail("loader: padding {} must not be negative", c.augment.pad);
+    check(c.augment.rand);
     if (!is_floating(c.place.dtype)) fail("loader: images need a floating dtype, not {}", c.place.dtype);
     if (c.image != 0 && (c.image < s.height || c.image < s.width)) {
       fail("loader: image size {} is smaller than the {}x{} images of {}; larger ones are centred, none is cut",
@@ -100,6 +93,8 @@ struct Loader::Impl {
     }
     side_h = c.image != 0 ? c.image : s.height;
     side_w = c.image != 0 ? c.image : s.width;
+    window.resize(static_cast<std::size_t>(s.channels * s.height * s.width));
+    beside.resize(window.size());
     per_epoch = c.drop_last ? s.count / c.batch : (s.count + c.batch - 1) / c.batch;
     if (per_epoch == 0) {
       fail("loader: {} examples of {} do not fill a batch of {}; take a smaller batch or keep the last one", s.count,
@@ -115,7 +110,7 @@ struct Loader::Impl {
     if (c.place.device.kind == Device::Kind::cuda) {
       const Tensor values = from_host(normalised.data(), {set.channels, 256}, {DType::f32, c.place.device});
       if (s.pixels.size() <= c.resident_bytes) reside(values);
-      if (!set_there) feed = BatchFeed::make(set, std::min(c.batch, s.count), values, side_h, side_w, c.place, queue_length);
+      if (!set_there) feed = BatchFeed::make(set, std::min(c.batch, s.count), c.augment.rand.operations, values, side_h, side_w, c.place, queue_length);
       for (std::size_t i = 0; feed && i < queue_length; ++i) used.emplace_back().slot = static_cast<int>(i);
     }
     worker = std::thread([this] { work(); });
@@ -124,7 +119,8 @@ struct Loader::Impl {
   void reside(const Tensor& values) {
     const Tensor none = empty({0, 4}, {DType::i64, config.place.device}), out = empty({0, set.channels, side_h, side_w}, config.place);
     const Tensor images = from_host(set.pixels.data(), {set.count, set.channels, set.height, set.width}, {DType::u8, config.place.device});
-    if (!backend(config.place.device).cut_images({images.view(), none.view(), values.view(), out.view()})) return;
+    const View unedited{nullptr, Layout({0, config.augment.rand.operations, ImageEdit::words}), DType::i32};
+    if (!backend(config.place.device).cut_images({images.view(), none.view(), unedited, values.view(), out.view()})) return;
     set_there = images, values_there = values;
   }
 
@@ -179,7 +175,7 @@ struct Loader::Impl {
     }
   }
 
-  void prepare(Prepared& batch, const std::vector<Index>& order, std::uint64_t at_epoch, Index at_index) const {
+  void prepare(Prepared& batch, const std::vector<Index>& order, std::uint64_t at_epoch, Index at_index) {
     const Index begin = at_index * config.batch, size = std::min(config.batch, set.count - begin);
     const Index image = set.channels * side_h * side_w;
     batch.examples.assign(order.begin() + begin, order.begin() + begin + size);
@@ -187,33 +183,40 @@ struct Loader::Impl {
     const bool cut_there = set_there || feed;
     if (!cut_there) batch.pixels.resize(static_cast<std::size_t>(size * image));
     batch.cuts.clear();
+    batch.edits.clear();
     for (Index n = 0; n < size; ++n) {
       const Index example = batch.examples[static_cast<std::size_t>(n)];
       const Cut cut = draw_cut(config.augment, config.seed, at_epoch, example);
+      const std::size_t first = batch.edits.size();
+      for (Index k = 0; k < config.augment.rand.operations; ++k)
+        batch.edits.push_back(draw_edit(config.augment.rand, config.seed, at_epoch, example, k, set.height, set.width));
       batch.labels[static_cast<std::size_t>(n)] = set.labels[static_cast<std::size_t>(example)];
       if (cut_there)
         batch.cuts.insert(batch.cuts.end(), {feed ? n : example, cut.down, cut.right, cut.mirror});
       else
-        place(example, cut, batch.pixels.data() + n * image);
+        place(example, cut, std::span(batch.edits).subspan(first), batch.pixels.data() + n * image);
     }
   }
 
-  /// Cuts, mirrors, normalises and centres one image. What no pixel covers is black (0), as in the files.
-  void place(Index example, const Cut& cut, float* out) const {
+  /// Cuts, mirrors, edits, normalises and centres one image. What no pixel covers is black (0), as in the files.
+  void place(Index example, const Cut& cut, std::span<const ImageEdit> edits, float* out) {
     const Index h = set.height, w = set.width, top = (side_h - h) / 2, left = (side_w - w) / 2;
-    for (Index c = 0; c < set.channels; ++c, out += side_h * side_w) {
-      const auto& table = normalised[static_cast<std::size_t>(c)];
+    std::fill(window.begin(), window.end(), std::uint8_t{0});
+    for (Index c = 0; c < set.channels; ++c) {  // the window's row y shows the original's row y + down; columns alike, then mirrored
       const std::uint8_t* plane = set.pixels.data() + (example * set.channels + c) * h * w;
-      std::fill_n(out, side_h * side_w, table[0]);
-      // The window's row y shows the original's row y + down; columns alike, then mirrored.
-      // + right.
       for (Index y = std::max<Index>(0, -cut.down); y < std::min(h, h - cut.down); ++y) {
         const std::uint8_t* row = plane + (y + cut.down) * w;
-        float* line = out + (top + y) * side_w + left;
-        for (Index x = std::max<Index>(0, -cut.right); x < std::min(w, w - cut.right); ++x) {
-          line[cut.mirror ? w - 1 - x : x] = table[row[x + cut.right]];
-        }
+        std::uint8_t* line = window.data() + (c * h + y) * w;
+        for (Index x = std::max<Index>(0, -cut.right); x < std::min(w, w - cut.right); ++x) line[cut.mirror ? w - 1 - x : x] = row[x + cut.right];
       }
+    }
+    for (const ImageEdit& edit : edits) apply(edit, set.channels, h, w, window.data(), beside.data());
+    const std::uint8_t* from = window.data();
+    for (Index c = 0; c < set.channels; ++c, out += side_h * side_w) {
+      const auto& table = normalised[static_cast<std::size_t>(c)];
+      std::fill_n(out, side_h * side_w, table[0]);
+      for (Index y = 0; y < h; ++y)
+        for (Index x = 0; x < w; ++x) out[(top + y) * side_w + left + x] = table[*from++];
     }
   }
 
@@ -241,7 +244,8 @@ struct Loader::Impl {
     const Shape shape{size, set.channels, side_h, side_w};
     if (set_there) {
       const Tensor cuts = from_host(batch.cuts.data(), {size, 4}, {DType::i64, config.place.device}), out = empty(shape, config.place);
-      backend(config.place.device).cut_images({set_there.view(), cuts.view(), values_there.view(), out.view()});
+      const Tensor edits = from_host(batch.edits.data(), {size, config.augment.rand.operations, ImageEdit::words}, {DType::i32, config.place.device});
+      backend(config.place.device).cut_images({set_there.view(), cuts.view(), edits.view(), values_there.view(), out.view()});
       return out;
     }
     const std::vector<float>& pixels = batch.pixels;

@@ -6,12 +6,14 @@
 #include <memory>
 
 #include "datasets/dataset.h"
+#include "datasets/rand_augment.h"
 
 namespace norma::datasets {
 
 struct Augment {
-  Index pad = 0;       // pad by this on every side with zeros, then cut a random window of the original size
-  bool flip = false;   // mirror left-right with probability 1/2
+  Index pad = 0;          // pad by this on every side with zeros, then cut a random window of the original size
+  bool flip = false;      // mirror left-right with probability 1/2
+  RandAugment rand = {};  // edits of what was cut and mirrored
 };
 struct LoaderConfig {
   Index batch = 64;

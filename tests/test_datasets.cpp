@@ -52,6 +52,12 @@ std::string error_of(F&& f) {
   return "no error";
 }
 
+/// What is wrong with the files of a set in `folder`; the message begins with both.
+std::string error_of_set(const char* name, const fs::path& data_dir, const fs::path& folder) {
+  const std::string message = error_of([&] { load_images(name, data_dir); }), begin = fmt::format("data set \"{}\" in {}: ", name, folder.string());
+  return message.starts_with(begin) ? message.substr(begin.size()) : message;
+}
+
 void write(const fs::path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
 
 void write_gz(const fs::path& path, const std::string& bytes) {
@@ -158,14 +164,14 @@ TEST_CASE("datasets: CIFAR-10's binary version", "[datasets]") {
   CHECK(data.test.class_names.at(6) == "frog");
 
   write(dir.path / "cifar-10-batches-bin" / "data_batch_1.bin", cifar_records(2) + "x");
-  CHECK(error_of([&] { load_images("cifar-10", dir.path); }) ==
+  CHECK(error_of_set("cifar-10", dir.path, dir.path / "cifar-10-batches-bin") ==
         "data_batch_1.bin: size is not a multiple of 3073 (remainder 1)");
   write(dir.path / "cifar-10-batches-bin" / "data_batch_1.bin", "");
-  CHECK(error_of([&] { load_images("cifar-10", dir.path); }) == "data_batch_1.bin: is empty");
+  CHECK(error_of_set("cifar-10", dir.path, dir.path / "cifar-10-batches-bin") == "data_batch_1.bin: is empty");
   std::string records = cifar_records(20);
   records[17 * 3073] = 10;
   write(dir.path / "cifar-10-batches-bin" / "data_batch_1.bin", records);
-  CHECK(error_of([&] { load_images("cifar-10", dir.path); }) ==
+  CHECK(error_of_set("cifar-10", dir.path, dir.path / "cifar-10-batches-bin") ==
         "data_batch_1.bin: record 17: label 10 is outside 0..9");
   fs::remove(dir.path / "cifar-10-batches-bin" / "data_batch_3.bin");
   CHECK_THAT(error_of([&] { load_images("cifar-10", dir.path); }),
@@ -189,6 +195,9 @@ TEST_CASE("datasets: where a set is looked for", "[datasets]") {
   CHECK(locations("cifar-10", dir.path / "u") == expected);
   CHECK(home_of(known_set("cifar-10"), dir.path / "u") == dir.path / "u" / "cifar-10");
   CHECK(home_of(known_set("cifar-10")) == dir.path / "d" / "cifar-10");
+  CHECK(error_of([&] { load_images("cifar-10", dir.path / "u"); }) ==
+        fmt::format("data set \"cifar-10\": --data-dir {}: there is no such folder", (dir.path / "u").string()));
+  fs::create_directories(dir.path / "u");
   CHECK_THAT(error_of([&] { load_images("cifar-10", dir.path / "u"); }),
              Catch::StartsWith("data set \"cifar-10\" not found; looked in " + expected[0].string() + ", " +
                                expected[1].string()) &&
@@ -207,7 +216,7 @@ TEST_CASE("datasets: damaged IDX files are named with what is wrong", "[datasets
   const TempDir dir;
   const fs::path folder = dir.path / "fashion-mnist";
   write_fashion(folder);
-  const auto load = [&] { return error_of([&] { load_images("fashion-mnist", dir.path); }); };
+  const auto load = [&] { return error_of_set("fashion-mnist", dir.path, folder); };
   const fs::path images = folder / "train-images-idx3-ubyte.gz", labels = folder / "train-labels-idx1-ubyte.gz";
   REQUIRE(load() == "no error");
 
@@ -271,8 +280,7 @@ TEST_CASE("datasets: damaged IDX files are named with what is wrong", "[datasets
   }
   SECTION("sizes of the splits differ") {
     write(folder / "t10k-images-idx3-ubyte", idx_images(5, 3, 3));
-    CHECK(load() ==
-          "data set \"fashion-mnist\" in " + folder.string() + ": training images are 2x3 but test images are 3x3");
+    CHECK(load() == "training images are 2x3 but test images are 3x3");
   }
   SECTION("missing") {
     fs::remove(labels);

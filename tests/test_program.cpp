@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
+#include <array>
 #include <fstream>
 
 #include "tests/program.h"
@@ -50,6 +51,8 @@ TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]"
       {{"train", "--batch", "2.5"}, 2, "norma: --batch: \"2.5\" is not a whole number; images a step\n"},
       {{"train", "--batch", "0"}, 2, "norma: --batch: 0 must be more than 0\n"},
       {{"train", "--dropout", "1.5"}, 2, "norma: --dropout: 1.5 must be in [0, 1)\n"},
+      {{"train", "--rand-augment", "9"}, 2, "norma: --rand-augment: 9 must be in 0..8\n"},
+      {{"train", "--rand-magnitude", "-1"}, 2, "norma: --rand-magnitude: -1 must be in 0..30\n"},
       {{"train", "--threads", "0"}, 2, "norma: --threads: 0 is not a number of threads; give 1 or more, or leave it out for all cores\n"},
       {{"train", "vit", "--cpu", "avx3"}, 2, "norma: --cpu: unknown instruction set \"avx3\"; there are base, avx2, avx512, avx512bf16, amx\n"},
       {{"train", "--optimizer", "adam"}, 2, "norma: --optimizer: \"adam\" is unknown; there are adamw, sgd\n"},
@@ -111,6 +114,30 @@ TEST_CASE("config files: unknown keys, wrong types, comments, and who wins", "[p
   CHECK(config["width"] == 96);  // file over preset
   CHECK(config["heads"] == 6);   // preset over default
   CHECK(config["lr"] == 0.5);    // flag
+}
+
+TEST_CASE("channels and classes that the images do not have are refused before there is a folder", "[program]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("channels");
+  for (const auto& [flag, value, text] : {std::array{"--channels", "3", "norma: --channels: 3 given, but the images of fashion-mnist have 1; leave it out\n"},
+                                          {"--classes", "9", "norma: --classes: 9 given, but fashion-mnist has 10; leave it out\n"}}) {
+    const Finished f = run_norma(with(tiny_run(data, runs / "a"), {flag, value}));
+    CHECK(f.code == 2);
+    CHECK_THAT(f.err, Equals(text));
+    CHECK(!std::filesystem::exists(runs / "a"));
+  }
+}
+
+TEST_CASE("every recipe is a run that could begin", "[program]") {
+  int recipes = 0;
+  for (const auto& file : std::filesystem::directory_iterator(std::filesystem::path(NORMA_SOURCE_DIR) / "recipes")) {
+    const Finished f = run_norma({"train", "vit", "--config", file.path().string(), "--print-config"});
+    CAPTURE(file.path().string(), f.err);
+    CHECK(f.code == 0);
+    const Finished info = run_norma({"info", "vit", "--config", file.path().string()});
+    CHECK(info.code == 0);
+    ++recipes;
+  }
+  CHECK(recipes > 0);
 }
 
 TEST_CASE("info counts the parameters of the paper's models", "[program]") {

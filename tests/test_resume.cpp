@@ -8,6 +8,7 @@
 #include <csignal>
 
 #include "tests/program.h"
+#include "train/loop.h"
 
 using namespace norma;
 using namespace norma::test;
@@ -84,6 +85,47 @@ TEST_CASE("Ctrl-C finishes the step, writes a checkpoint and exits with 130; res
   CHECK_THAT(f.err, Contains("interrupted; a checkpoint is in"));
   REQUIRE(run_norma(with(run_args(data, runs / "cut", "softmax"), {"--resume"})).code == 0);
   CHECK((bits(runs / "cut") == bits(runs / "calm")));
+}
+
+TEST_CASE("stopped within an evaluation, a run makes it again and ends with the same bits; its seconds are those of all sessions", "[resume]") {
+  train::TrainConfig config;
+  config.data_dir = tiny_data(232, 600).string();  // three batches to test
+  config.width = 16, config.depth = 1, config.heads = 2, config.patch = 7, config.batch = 16, config.epochs = 4, config.log_every = 3;
+  const auto runs = fresh_folder("evaluation");
+  const auto train = [&](const char* name, bool resume, int stop_at) {  // at that call of `testing`, three and one an evaluation; 0: never
+    std::atomic<bool> stop{false};
+    train::Watcher watcher;
+    watcher.testing = [&](Index, Index images) {
+      CHECK(images == 600);
+      if (--stop_at == 0) stop = true;
+    };
+    config.out = (runs / name).string();
+    return train::train(config, resume, stop, watcher);
+  };
+  CHECK(train("calm", false, 0).ending == train::Ending::finished);
+  double seconds = 0;
+  const auto stopped = [&](bool resume, int stop_at) {
+    CHECK(train("cut", resume, stop_at).ending == train::Ending::interrupted);
+    const train::RunStatus status = train::read_status(runs / "cut");
+    CHECK(status.ending == "interrupted");
+    CHECK(status.seconds >= seconds);  // as much where it was stopped again before it trained
+    CHECK(status.seconds > 0);
+    seconds = status.seconds;
+    CHECK(!std::filesystem::exists(runs / "cut" / "summary.json"));
+  };
+  stopped(false, 2);   // the first epoch's
+  stopped(true, 3);    // again
+  const double first = seconds;
+  stopped(true, 10);   // first and second whole, the third's second batch
+  CHECK(seconds > first);
+  stopped(true, 6);    // the fourth's, the last
+  CHECK(train("cut", true, 0).ending == train::Ending::finished);
+  CHECK((bits(runs / "cut") == bits(runs / "calm")));
+  CHECK(train::read_status(runs / "cut").ending == "finished");
+  const double whole = train::read_run(runs / "cut").summary["seconds"];
+  CHECK(whole >= seconds);
+  CHECK(train("cut", true, 0).ending == train::Ending::finished);  // nothing left to train
+  CHECK(train::read_run(runs / "cut").summary["seconds"] == whole);
 }
 
 TEST_CASE("--steps stops early and a later resume goes on to the same bits", "[resume]") {

@@ -44,6 +44,13 @@ models::ViTConfig vit_config(const TrainConfig& c, Index image, Index channels, 
   return m;
 }
 
+models::ViTConfig vit_config(const TrainConfig& c, const datasets::ImageSet& set) {
+  const models::ViTConfig m = vit_config(c, set.height, set.channels, set.classes);
+  if (m.channels != set.channels) throw UsageError(fmt::format("--channels: {} given, but the images of {} have {}; leave it out", m.channels, set.name, set.channels));
+  if (m.classes < set.classes) throw UsageError(fmt::format("--classes: {} given, but {} has {}; leave it out", m.classes, set.name, set.classes));
+  return m;
+}
+
 DType parameter_dtype(const TrainConfig& c) {
   const DType dtype = parse_dtype(c.dtype);
   return dtype == DType::bf16 ? DType::f32 : dtype;

@@ -1,6 +1,7 @@
 // All that says what a training run is. config.json of a run folder holds exactly these fields.
 #pragma once
 
+#include "datasets/dataset.h"
 #include "models/vit.h"
 #include "train/optimizer.h"
 #include "train/options.h"
@@ -15,6 +16,7 @@ struct TrainConfig {
   std::string data = "fashion-mnist", data_dir;
   Index batch = 64, pad = 2;
   bool flip = true;
+  Index rand_augment = 0, rand_magnitude = 9;
 
   Index epochs = 10, steps = 0;
   std::string optimizer = "adamw", schedule = "cosine";
@@ -56,6 +58,8 @@ struct TrainConfig {
     v("batch", batch, "images a step");
     v("pad", pad, "augment: pad by so many pixels and cut a random window; 0: off");
     v("flip", flip, "augment: mirror half of the images");
+    v("rand_augment", rand_augment, "augment: RandAugment, so many of its 14 edits on each image; 0: off");
+    v("rand_magnitude", rand_magnitude, "strength of RandAugment's edits, 0 to 30");
     v.group("Optimization");
     v("epochs", epochs, "passes over the training images");
     v("steps", steps, "stop after so many steps (the schedule still spans all epochs); 0: no limit");
@@ -94,6 +98,8 @@ struct TrainConfig {
 void apply_preset(TrainConfig& config);
 /// The model that config describes, once the data set's sizes are known. Throws UsageError naming field and value.
 models::ViTConfig vit_config(const TrainConfig& config, Index image, Index channels, Index classes);
+/// The model that trains on these images. Throws UsageError too where it has other channels than they, or fewer classes.
+models::ViTConfig vit_config(const TrainConfig& config, const datasets::ImageSet& set);
 
 /// Of weights, gradients and images: f32 where dtype is bf16, which is that of the activations alone.
 DType parameter_dtype(const TrainConfig& config);

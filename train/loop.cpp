@@ -60,28 +60,32 @@ datasets::LoaderConfig loader_config(const TrainConfig& c, const models::ViTConf
   l.seed = static_cast<std::uint64_t>(c.seed);
   l.shuffle = l.drop_last = training;
   l.image = model.image;
-  if (training) l.augment = {c.pad, c.flip};
+  if (training) l.augment = {c.pad, c.flip, {c.rand_augment, c.rand_magnitude}};
   l.place = {parameter_dtype(c), parse_device(c.device)};
   return l;
 }
 
-Evaluation evaluate(const models::ViT& model, const datasets::ImageSet& set, datasets::LoaderConfig config) {
+std::optional<Evaluation> evaluate(const models::ViT& model, const datasets::ImageSet& set, datasets::LoaderConfig config, const std::atomic<bool>& stop,
+                                   const Watcher& watcher) {
   NoGrad off;
   datasets::Loader loader(set, config);
   double loss = 0;
   Index correct = 0;
   for (Index i = 0; i < loader.batches_per_epoch(); ++i) {
+    watcher.testing(i * config.batch, set.count);
+    if (stop) return std::nullopt;
     datasets::Batch batch = loader.next();
     Tensor logits = model(batch.images);
     loss += cross_entropy(logits, batch.labels).item() * static_cast<double>(batch.labels.numel());
     correct += static_cast<Index>(count_correct(logits, batch.labels).item());
   }
-  return {loss / static_cast<double>(set.count), static_cast<double>(correct) / static_cast<double>(set.count)};
+  watcher.testing(set.count, set.count);
+  return Evaluation{loss / static_cast<double>(set.count), static_cast<double>(correct) / static_cast<double>(set.count)};
 }
 
 Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& stop, const Watcher& watcher) {
   const datasets::ImageData data = datasets::load_images(config.data, config.data_dir);
-  const models::ViTConfig shape = vit_config(config, data.train.height, data.train.channels, data.train.classes);
+  const models::ViTConfig shape = vit_config(config, data.train);
   const auto loader_settings = loader_config(config, shape, true);
   Trained run(config, shape, loader_settings.place);
   RunState& state = run.state;
@@ -97,22 +101,43 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   const auto identify_data = [&] {  // for checkpoints; not at once, since it takes as long as some steps
     if (state.data_hash.empty()) state.data_hash = datasets::hash_of(data.train);
   };
+  const auto start = std::chrono::steady_clock::now();
+  double seconds_before = 0;  // of earlier sessions
+  const auto stand = [&](const char* ending) { folder.write_status(state.step, ending, seconds_before + seconds_since(start)); };
   const auto save = [&] {
     identify_data();
     folder.save(state, run.tensors());
+    stand("");
   };
   if (resume) identify_data();
   start_or_resume(run, folder, config, resume, watcher);
+  if (state.step > 0) seconds_before = read_status(folder.path()).seconds;
+  stand("");
   if (recorder) watcher.message(recorder->announcement());
   loader.seek(static_cast<std::uint64_t>(state.step / per_epoch), state.step % per_epoch);
 
   const auto captured = CapturedStep::make(run, config, data.train);
 
   Outcome outcome;
-  const auto start = std::chrono::steady_clock::now();
+  const auto test = [&] {  // whether it came to its end
+    const auto found = evaluate(run.model, data.test, loader_config(config, shape, false), stop, watcher);
+    if (found)
+      outcome.test = *found;
+    else
+      outcome.ending = Ending::interrupted;
+    return found.has_value();
+  };
+  const auto test_epoch = [&] {
+    if (state.step % per_epoch != 0 || state.tested == state.step || !test()) return;
+    folder.log({{"step", state.step}, {"epoch", static_cast<double>(state.step / per_epoch)},
+                {"test_loss", outcome.test.loss}, {"test_accuracy", outcome.test.accuracy}});
+    state.tested = state.step;
+  };
+  const auto begun = std::chrono::steady_clock::now();
   const Index first = state.step;
   double shown_loss = 0, shown_accuracy = 0;
-  while (state.step < last) {
+  test_epoch();  // of a run that was stopped within it
+  while (state.step < last && outcome.ending == Ending::finished) {
     if (stop) {
       outcome.ending = Ending::interrupted;
       break;
@@ -156,7 +181,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     const double weight = state.step == first + 1 ? 1 : 0.05;
     shown_loss += weight * (loss_value - shown_loss);
     shown_accuracy += weight * (accuracy - shown_accuracy);
-    const double seconds = seconds_since(start), done = static_cast<double>(state.step - first);
+    const double seconds = seconds_since(begun), done = static_cast<double>(state.step - first);
     watcher.progress({state.step, last, (state.step - 1) / per_epoch + 1, config.epochs, shown_loss, shown_accuracy,
                       done * static_cast<double>(config.batch) / seconds, seconds,
                       seconds / done * static_cast<double>(last - state.step)});
@@ -164,23 +189,20 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
       outcome.ending = Ending::diverged;
       break;
     }
-    if (state.step % per_epoch == 0) {
-      const Evaluation test = evaluate(run.model, data.test, loader_config(config, shape, false));
-      folder.log({{"step", state.step}, {"epoch", static_cast<double>(state.step / per_epoch)},
-                  {"test_loss", test.loss}, {"test_accuracy", test.accuracy}});
-      outcome.test = test;
-    }
+    test_epoch();
     if (config.checkpoint_every && state.step % config.checkpoint_every == 0) save();
   }
   save();
   if (recorder && outcome.ending != Ending::interrupted) recorder->record(state.step);
-  outcome.seconds = seconds_since(start);
-  if (outcome.ending != Ending::finished) return outcome;
-
   // The last epoch's evaluation is this one, unless the averaged weights take over or the run was complete before.
-  if (run.ema) nn::assign(run.model, run.ema->values());
-  if (run.ema || state.step == first || state.step % per_epoch != 0)
-    outcome.test = evaluate(run.model, data.test, loader_config(config, shape, false));
+  if (outcome.ending == Ending::finished) {
+    if (run.ema) nn::assign(run.model, run.ema->values());
+    if (run.ema || state.step == first || state.step % per_epoch != 0) test();
+  }
+  outcome.seconds = seconds_before + (state.step > first ? seconds_since(start) : 0);
+  constexpr const char* endings[] = {"finished", "interrupted", "diverged"};
+  folder.write_status(state.step, endings[static_cast<int>(outcome.ending)], outcome.seconds);
+  if (outcome.ending != Ending::finished) return outcome;
   folder.write_summary({{"steps", state.step}, {"test_loss", outcome.test.loss}, {"test_accuracy", outcome.test.accuracy},
                         {"skipped", state.skipped}, {"parameters", nn::parameter_count(run.model)}, {"seconds", outcome.seconds},
                         {"tokens", shape.tokens()}});

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <functional>
+#include <optional>
 
 #include "datasets/loader.h"
 #include "train/config.h"
@@ -18,6 +19,7 @@ struct Progress {
 struct Watcher {
   std::function<void(const Progress&)> progress = [](const Progress&) {};
   std::function<void(const std::string&)> message = [](const std::string&) {};
+  std::function<void(Index, Index)> testing = [](Index, Index) {};  // images done and all, within an evaluation
 };
 
 constexpr Index give_up_after = 10;  // steps in a row without a finite loss and gradient
@@ -32,11 +34,12 @@ struct Outcome {
   std::filesystem::path bundle;  // of an anomaly that ended the run (diverged): train/anomaly_bundle.h
 };
 
-/// Mean loss and accuracy over a whole set.
-Evaluation evaluate(const models::ViT& model, const datasets::ImageSet& set, datasets::LoaderConfig loader);
+/// Mean loss and accuracy over a whole set; nothing where `stop` was set meanwhile.
+std::optional<Evaluation> evaluate(const models::ViT& model, const datasets::ImageSet& set, datasets::LoaderConfig loader, const std::atomic<bool>& stop,
+                                   const Watcher& watcher = {});
 
-/// Trains as `config` says into its run folder. `stop` (set by a signal) ends after the current step, with a checkpoint. `resume`
-/// goes on from the newest checkpoint, to the bit; throws when it was made with another configuration or data set.
+/// Trains as `config` says into its run folder. `stop` (set by a signal) ends after the current step, or within an evaluation, which is then
+/// made again, with a checkpoint. `resume` goes on from the newest checkpoint, to the bit; throws when it was made with another configuration or data set.
 Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& stop, const Watcher& watcher);
 
 /// The loader both training and evaluation use.

@@ -31,7 +31,7 @@ std::span<const std::byte> bytes_of(const std::string& text) { return std::as_by
 
 Json to_json(const RunState& s) {
   return {{"step", s.step},       {"skipped", s.skipped},     {"skipped_in_a_row", s.skipped_in_a_row},
-          {"metrics_bytes", s.metrics_bytes}, {"config", s.config}, {"data_hash", s.data_hash}};
+          {"metrics_bytes", s.metrics_bytes}, {"tested", s.tested}, {"config", s.config}, {"data_hash", s.data_hash}};
 }
 
 RunState state_from(const Json& j, const std::string& where) {
@@ -43,7 +43,8 @@ RunState state_from(const Json& j, const std::string& where) {
     if (!j.contains(key) || !j[key].is_string()) fail("{}: state has no text \"{}\"", where, key);
     return j[key].get<std::string>();
   };
-  return {whole("step"), whole("skipped"), whole("skipped_in_a_row"), whole("metrics_bytes"), text("config"), text("data_hash")};
+  const Index step = whole("step"), tested = j.contains("tested") ? whole("tested") : step;  // checkpoints before it was kept: all was tested
+  return {step, whole("skipped"), whole("skipped_in_a_row"), whole("metrics_bytes"), tested, text("config"), text("data_hash")};
 }
 
 }  // namespace
@@ -76,6 +77,10 @@ void RunFolder::write_config(const Json& config) const {
 
 void RunFolder::write_summary(const Json& summary) const {
   write_file_atomically(path_ / "summary.json", bytes_of(summary.dump(2) + "\n"));
+}
+
+void RunFolder::write_status(Index step, const std::string& ending, double seconds) const {
+  write_file_atomically(path_ / "status.json", bytes_of(Json{{"step", step}, {"ending", ending}, {"seconds", seconds}}.dump(2) + "\n"));
 }
 
 void RunFolder::start_events() {

@@ -1,5 +1,5 @@
-// A run folder: config.json, metrics.jsonl (one object a line), the same as a TensorBoard event file, checkpoints, summary.json. What
-// a run was, and all that is needed to continue it to the bit.
+// A run folder: config.json, metrics.jsonl (one object a line), the same as a TensorBoard event file, checkpoints, status.json,
+// summary.json. What a run was, and all that is needed to continue it to the bit.
 #pragma once
 
 #include <cstdio>
@@ -21,6 +21,7 @@ struct RunState {
   Index step = 0;
   Index skipped = 0, skipped_in_a_row = 0;  // steps whose loss or gradient was not finite
   Index metrics_bytes = 0;                  // length of metrics.jsonl: lines after it belong to a future that did not happen
+  Index tested = 0;                         // step of the last epoch's evaluation in metrics.jsonl
   std::string config;                       // config.json's text
   std::string data_hash;                    // of the data set
 };
@@ -47,6 +48,9 @@ class RunFolder {
   /// Appends one line to metrics.jsonl, and its numbers to the event file. Throws when the disk is full.
   void log(const Json& row);
   void write_summary(const Json& summary) const;
+  /// How it stands with the run (status.json): its ending, empty while it goes on, and the seconds that all its sessions trained. Not in the
+  /// checkpoints, which are the same to the byte however often a run was stopped.
+  void write_status(Index step, const std::string& ending, double seconds) const;
 
   /// Writes checkpoint-STEP.safetensors atomically and keeps the last two. state.metrics_bytes is filled in.
   void save(RunState state, const nn::Named& tensors);

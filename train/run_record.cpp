@@ -46,6 +46,8 @@ constexpr Expected of_summary[] = {{"steps", is_whole, "a whole number"},       
                                    {"test_accuracy", is_measure, "a number"}, {"test_loss", is_measure, "a number"},
                                    {"seconds", is_number, "a number"}};
 
+constexpr Expected of_status[] = {{"ending", is_text, "a text"}, {"seconds", is_number, "a number"}};
+
 constexpr const char* other_version = "was the run made by another version of norma?";
 
 void check_one(const Json& value, const std::string& key, bool right, const char* what, const std::string& where) {
@@ -124,7 +126,16 @@ RunRecord read_run_head(const fs::path& path) {
     run.summary = read("summary.json");
     check(run.summary, of_summary, true, (path / "summary.json").string());
   }
+  run.status = read_status(path);
   return run;
+}
+
+RunStatus read_status(const fs::path& path) {
+  const fs::path file = path / "status.json";
+  if (!fs::exists(file)) return {};
+  const Json status = parse_json(read_text(file), file.string(), {});
+  check(status, of_status, true, file.string());
+  return {status["ending"], status["seconds"]};
 }
 
 RunRecord read_run(const fs::path& path) {

@@ -10,9 +10,16 @@
 
 namespace norma::train {
 
+/// How it stands with a run.
+struct RunStatus {
+  std::string ending;  // interrupted, diverged or finished; empty: it goes on, or was killed
+  double seconds = 0;  // that all its sessions trained, to the last checkpoint while it goes on
+};
+
 struct RunRecord {
   std::string name;      // of the folder
   Json config, summary;  // summary: null when the run has not ended
+  RunStatus status;
   std::vector<Json> rows;
   std::string note;      // what was left out: a last line that is cut short (being written)
 };
@@ -23,6 +30,9 @@ RunRecord read_run(const std::filesystem::path& path);
 
 /// The same without rows and note: a run that has made no step yet has this already.
 RunRecord read_run_head(const std::filesystem::path& path);
+
+/// Of status.json; as at the beginning of a run where there is none.
+RunStatus read_status(const std::filesystem::path& path);
 
 /// One line of metrics.jsonl, checked; `where` begins the text of an error.
 Json parse_row(std::string_view line, const std::string& where);

@@ -79,7 +79,7 @@ TrainConfig with_attention(TrainConfig config, const std::string& attention) {
 TwinOutcome train_twin(const TrainConfig& config, const std::string& other, const std::atomic<bool>& stop, const Watcher& watcher) {
   const datasets::ImageData data = datasets::load_images(config.data, config.data_dir);
   const TrainConfig configs[2] = {config, with_attention(config, other)};
-  auto shape_of = [&](const TrainConfig& c) { return vit_config(c, data.train.height, data.train.channels, data.train.classes); };
+  auto shape_of = [&](const TrainConfig& c) { return vit_config(c, data.train); };
   const models::ViTConfig shapes[2] = {shape_of(configs[0]), shape_of(configs[1])};
   const auto settings = loader_config(config, shapes[0], true);
   Trained left(configs[0], shapes[0], settings.place), right(configs[1], shapes[1], settings.place);
@@ -136,7 +136,14 @@ TwinOutcome train_twin(const TrainConfig& config, const std::string& other, cons
                       2 * done * static_cast<double>(config.batch) / seconds, seconds, seconds / done * static_cast<double>(last - step - 1)});
   }
   if (outcome.ending == Ending::finished)
-    for (int i : {0, 1}) outcome.test[i] = evaluate(sides[i]->model, data.test, loader_config(config, shapes[0], false));
+    for (int i : {0, 1}) {
+      const auto test = evaluate(sides[i]->model, data.test, loader_config(config, shapes[0], false), stop, watcher);
+      if (!test) {
+        outcome.ending = Ending::interrupted;
+        break;
+      }
+      outcome.test[i] = *test;
+    }
   return outcome;
 }
 

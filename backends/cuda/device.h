@@ -77,6 +77,7 @@ NORMA_DEVICE T reduce_lanes(T x, Op op) {
 
 NORMA_DEVICE std::uint32_t multiply_high(std::uint32_t a, std::uint32_t b) { return __umulhi(a, b); }
 NORMA_DEVICE void atomic_min(unsigned long long* at, unsigned long long x) { atomicMin(at, x); }
+NORMA_DEVICE void atomic_add(std::uint32_t* at, std::uint32_t x) { atomicAdd(at, x); }  // of whole numbers: the sum has no order
 /// 2^x by the one instruction that exp is made around: two units of the last place; 0 below the smallest normal number.
 NORMA_DEVICE float quick_exp2(float x) {
   float y;
@@ -174,6 +175,7 @@ inline std::uint32_t multiply_high(std::uint32_t a, std::uint32_t b) {
   return static_cast<std::uint32_t>(std::uint64_t{a} * b >> 32);
 }
 inline void atomic_min(unsigned long long* at, unsigned long long x) { *at = x < *at ? x : *at; }
+inline void atomic_add(std::uint32_t* at, std::uint32_t x) { *at += x; }
 inline float quick_exp2(float x) { return std::exp2(x); }
 
 inline void mma_16x8x16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {

@@ -182,7 +182,7 @@ function build() {
     const end = r.summary || last(r.test) || {}, t = last(r.train) || {};
     return [r.name, r.config.attention, drawable(end.test_accuracy) ? (100 * end.test_accuracy).toFixed(2) + " %" : "–", number(end.test_loss),
             number(mean(r.train.slice(-5).map(x => x.loss))), String(r.summary ? r.summary.steps : t.step === undefined ? "–" : t.step + 1), String(t.skipped ?? 0),
-            r.summary ? (r.summary.seconds / 60).toFixed(1) : "not ended"];
+            r.summary ? (r.summary.seconds / 60).toFixed(1) : r.ending || "not ended"];
   }));
 
   const learning = section("Learning", "Training loss and accuracy are of the batch of that step, the curves smoothed and the tables not; test loss and accuracy are over all test images after each epoch.");

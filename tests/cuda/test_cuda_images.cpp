@@ -25,11 +25,11 @@ ImageSet noise(Index count, Index channels, Index height, Index width) {
 
 TEST_CASE("batches cut on the device have the host's bits, order and labels", "[cuda_images]") {
   const Device device{Device::Kind::cuda, 0};
-  for (const ImageSet& set : {noise(23, 3, 8, 8), noise(23, 1, 5, 9)})
+  for (const ImageSet& set : {noise(23, 3, 8, 8), noise(23, 1, 5, 9), noise(23, 2, 19, 17)})
     for (const DType dtype : {DType::f32, DType::f64, DType::bf16})
-      for (const Index image : {Index{0}, Index{13}})
-        for (const Augment& augment : {Augment{}, Augment{2, true}, Augment{11, false}}) {
-          CAPTURE(set.channels, name(dtype), image, augment.pad);
+      for (const Index image : {Index{0}, Index{21}})
+        for (const Augment& augment : {Augment{}, Augment{2, true}, Augment{11, false}, Augment{2, true, {3, 9}}, Augment{0, false, {1, 30}}}) {
+          CAPTURE(set.channels, name(dtype), image, augment.pad, augment.rand.operations);
           LoaderConfig config{.batch = 5, .seed = 3, .drop_last = false, .image = image, .augment = augment, .place = {dtype, {}}};
           Loader host(set, config);
           config.place.device = device;
@@ -57,7 +57,7 @@ TEST_CASE("batches cut on the device have the host's bits, order and labels", "[
 
 TEST_CASE("batches sent ahead follow a seek, and stay what they were", "[cuda_images]") {
   const ImageSet set = noise(23, 3, 8, 8);
-  LoaderConfig config{.batch = 4, .seed = 3, .augment = {2, true}};
+  LoaderConfig config{.batch = 4, .seed = 3, .augment = {2, true, {2, 9}}};
   Loader host(set, config);
   config.place.device = {Device::Kind::cuda, 0}, config.resident_bytes = 0;
   Loader sent(set, config), other(set, config);  // two feeds at once

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <deque>
 #include <mutex>
+#include <type_traits>
 #include <vector>
 
 #include "backends/cuda/emulator/emulator.h"
@@ -106,40 +107,36 @@ class EmulatedRuntime : public Runtime {
   std::size_t sent_ = 0;
 };
 
-template <class T>
-double element(const Gemm::Operand& x, Index batch, Index row, Index column) {
+template <class Sum, class T>
+Sum element(const Gemm::Operand& x, Index batch, Index row, Index column) {
   const Index at = batch * x.batch_stride + (x.transposed ? row + column * x.pitch : row * x.pitch + column);
-  return static_cast<double>(static_cast<const T*>(x.data)[at]);
+  return static_cast<Sum>(static_cast<const T*>(x.data)[at]);
 }
 
-template <class T>
-double value_at(const void* data, Index at) {
-  return static_cast<double>(static_cast<const T*>(data)[at]);
-}
-
+/// Sums in f32, as the device's, one after the other: of a thousand terms farther from the exact sum than its are.
 template <class T, class Out>
 void multiply_all(const Gemm& g) {
-  std::vector<double> row(static_cast<std::size_t>(g.n));
+  using Sum = std::conditional_t<std::is_same_v<T, double>, double, float>;
+  const auto value = [](const void* data, Index at) { return static_cast<Sum>(static_cast<const Out*>(data)[at]); };
+  std::vector<Sum> row(static_cast<std::size_t>(g.n));
   for (Index batch = 0; batch < g.batch; ++batch)
     for (Index i = 0; i < g.m; ++i) {
       row.assign(row.size(), 0);
       for (Index k = 0; k < g.k; ++k) {
-        const double x = element<T>(g.a, batch, i, k);
-        for (Index j = 0; j < g.n; ++j) row[static_cast<std::size_t>(j)] += x * element<T>(g.b, batch, k, j);
+        const Sum x = element<Sum, T>(g.a, batch, i, k);
+        for (Index j = 0; j < g.n; ++j) row[static_cast<std::size_t>(j)] += x * element<Sum, T>(g.b, batch, k, j);
       }
       if (g.bias)
-        for (Index j = 0; j < g.n; ++j) row[static_cast<std::size_t>(j)] += value_at<Out>(g.bias, j);
+        for (Index j = 0; j < g.n; ++j) row[static_cast<std::size_t>(j)] += value(g.bias, j);
       if (g.addend)
-        for (Index j = 0; j < g.n; ++j) row[static_cast<std::size_t>(j)] += value_at<Out>(g.addend, i * g.addend_pitch + j);
+        for (Index j = 0; j < g.n; ++j) row[static_cast<std::size_t>(j)] += value(g.addend, i * g.addend_pitch + j);
       if (g.row_sums) {
-        double sum = 0;
-        for (Index k = 0; k < g.k; ++k) sum += element<T>(g.a, batch, i, k);
-        static_cast<Out*>(g.row_sums)[i] = Out(static_cast<float>(sum));
+        Sum sum = 0;
+        for (Index k = 0; k < g.k; ++k) sum += element<Sum, T>(g.a, batch, i, k);
+        static_cast<Out*>(g.row_sums)[i] = static_cast<Out>(sum);
       }
       Out* to = static_cast<Out*>(g.c) + batch * g.c_batch_stride + i * g.c_pitch;
-      for (Index j = 0; j < g.n; ++j) to[j] = Out(static_cast<float>(row[static_cast<std::size_t>(j)]));
-      if constexpr (std::is_same_v<Out, double>)
-        for (Index j = 0; j < g.n; ++j) to[j] = row[static_cast<std::size_t>(j)];
+      for (Index j = 0; j < g.n; ++j) to[j] = static_cast<Out>(row[static_cast<std::size_t>(j)]);
     }
 }
 
