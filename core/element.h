@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 namespace norma {
 
@@ -12,11 +13,18 @@ using Index = std::int64_t;
 
 enum class DType : std::uint8_t { f32, f64, bf16, i64, i32, u8, boolean };
 
-/// bfloat16 as storage: the upper half of a float, rounded to nearest even. Arithmetic happens in float.
+/// bfloat16 as storage: the upper half of a float, rounded to nearest even. Arithmetic happens in float. A device rounds by
+/// one instruction, to the same bits, but for those of a NaN.
 struct bf16 {
   std::uint16_t bits = 0;
   bf16() = default;
   explicit constexpr bf16(float value) {
+#if defined(__CUDA_ARCH__)
+    if (!std::is_constant_evaluated()) {
+      asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+      return;
+    }
+#endif
     auto u = std::bit_cast<std::uint32_t>(value);
     bits = (u & 0x7fffffffu) > 0x7f800000u ? static_cast<std::uint16_t>((u >> 16) | 0x40u)
                                            : static_cast<std::uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);

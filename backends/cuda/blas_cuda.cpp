@@ -59,7 +59,9 @@ class CuBlas : public Blas {
     workspace_ = runtime_.allocate(workspace_bytes);
     if (!workspace_) fail("out of memory: no room for the workspace of cuBLAS ({})", runtime_.text());
     check(library().cublasSetWorkspace_(handle_, workspace_, workspace_bytes), "cublasSetWorkspace");
-    check(library().cublasSetMathMode_(handle_, CUBLAS_DEFAULT_MATH), "cublasSetMathMode");  // no TF32
+    // No TF32, and parts of a sum over k meet in f32 whatever is stored in the end.
+    const auto mode = static_cast<cublasMath_t>(CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION);
+    check(library().cublasSetMathMode_(handle_, mode), "cublasSetMathMode");
     lt_ = make_lt_blas(runtime_, workspace_, workspace_bytes);
   }
   ~CuBlas() override {

@@ -41,6 +41,9 @@ constexpr unsigned warp_size = 32;
 
 /// Throws Error when `code` is not cudaSuccess; runtime_cuda.cpp.
 void check_cuda(int code, const char* what);
+/// Raises what `kernel` may be launched with on the current device to `bytes` of shared memory. Never lowers it: a graph may
+/// hold a launch with more.
+void allow_shared(const void* kernel, std::size_t bytes);
 
 NORMA_DEVICE unsigned thread_id() { return threadIdx.x; }
 NORMA_DEVICE unsigned block_threads() { return blockDim.x; }
@@ -75,6 +78,12 @@ NORMA_DEVICE T reduce_lanes(T x, Op op) {
 NORMA_DEVICE std::uint32_t multiply_high(std::uint32_t a, std::uint32_t b) { return __umulhi(a, b); }
 NORMA_DEVICE void atomic_min(unsigned long long* at, unsigned long long x) { atomicMin(at, x); }
 NORMA_DEVICE void atomic_add(std::uint32_t* at, std::uint32_t x) { atomicAdd(at, x); }  // of whole numbers: the sum has no order
+/// 2^x by the one instruction that exp is made around: two units of the last place; 0 below the smallest normal number.
+NORMA_DEVICE float quick_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 
 /// D += A B for 16x16 A and 16x8 B of bf16, 16x8 D of float, spread over the warp as PTX's mma.m16n8k16 says: with
 /// g = lane / 4, t = lane % 4: a[0] = A[g][2t, 2t + 1], a[1] = A[g + 8][..], a[2] = A[g][2t + 8, ..], a[3] = A[g + 8][2t + 8, ..];
@@ -120,10 +129,7 @@ NORMA_DEVICE void wait_copies() {
 template <class... Params, class... Args>
 void launch(Stream stream, Extent grid, unsigned threads, std::size_t shared, void (*kernel)(Params...), Args... args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-  if (shared > 48 * 1024)
-    check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(shared)),
-               "cudaFuncSetAttribute(shared memory of a kernel)");
+  if (shared > 48 * 1024) allow_shared(reinterpret_cast<const void*>(kernel), shared);
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(grid.x, grid.y, grid.z);
   config.blockDim = dim3(threads);
@@ -170,6 +176,7 @@ inline std::uint32_t multiply_high(std::uint32_t a, std::uint32_t b) {
 }
 inline void atomic_min(unsigned long long* at, unsigned long long x) { *at = x < *at ? x : *at; }
 inline void atomic_add(std::uint32_t* at, std::uint32_t x) { *at += x; }
+inline float quick_exp2(float x) { return std::exp2(x); }
 
 inline void mma_16x8x16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
   emulator::mma_16x8x16(d, a, b0, b1);

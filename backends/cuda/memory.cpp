@@ -80,15 +80,17 @@ std::unique_ptr<Backend::Graph> CudaBackend::capture(const std::function<void()>
   refuse_in_capture("capture");
   const int arena = pool_.open_arena();
   capturing_ = true;
-  runtime_->begin_capture();
-  std::unique_ptr<Graph> graph;
+  bool recording = false;
   const auto end = [&] {
     capturing_ = false;
     pool_.close_arena();
-    graph = runtime_->end_capture();
+    return std::exchange(recording, false) ? runtime_->end_capture() : nullptr;
   };
   try {
+    runtime_->begin_capture();
+    recording = true;
     step();
+    return std::make_unique<PooledGraph>(end(), pool_, arena);
   } catch (...) {
     try {
       end();
@@ -97,8 +99,6 @@ std::unique_ptr<Backend::Graph> CudaBackend::capture(const std::function<void()>
     pool_.dissolve_arena(arena);
     throw;
   }
-  end();
-  return std::make_unique<PooledGraph>(std::move(graph), pool_, arena);
 }
 
 }  // namespace norma::cuda

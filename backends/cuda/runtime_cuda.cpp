@@ -1,12 +1,16 @@
 // Runtime on a device: the CUDA runtime API, every call checked.
 #include <cuda_runtime.h>
 
+#include <map>
+#include <mutex>
+
 #include "backends/cuda/runtime.h"
 
 namespace norma::cuda {
 
-/// Throws Error when `code` is not cudaSuccess. Also called by kernels/*.cu, through device.h.
+// Declared in device.h, for kernels/*.cu.
 void check_cuda(int code, const char* what);
+void allow_shared(const void* kernel, std::size_t bytes);
 void check_cuda(int code, const char* what) {
   const auto error = static_cast<cudaError_t>(code);
   if (error == cudaSuccess) return;
@@ -37,13 +41,25 @@ void check_cuda(int code, const char* what) {
   fail("cuda: {}: {} ({}){}", what, cudaGetErrorString(error), cudaGetErrorName(error), hint);
 }
 
+void allow_shared(const void* kernel, std::size_t bytes) {
+  static std::mutex mutex;
+  static std::map<std::pair<int, const void*>, std::size_t> allowed;
+  int device = 0;
+  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+  const std::lock_guard lock(mutex);
+  std::size_t& most = allowed[{device, kernel}];
+  if (bytes <= most) return;
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+             "cudaFuncSetAttribute(shared memory of a kernel)");
+  most = bytes;
+}
+
 namespace {
 
 class DeviceGraph : public Backend::Graph {
  public:
-  DeviceGraph(int device, cudaStream_t stream, cudaGraph_t graph) : device_(device), stream_(stream), graph_(graph) {
-    check_cuda(cudaGraphInstantiate(&executable_, graph_, 0), "cudaGraphInstantiate");
-  }
+  DeviceGraph(int device, cudaStream_t stream, cudaGraph_t graph) : device_(device), stream_(stream), graph_(graph) {}
+  void instantiate() { check_cuda(cudaGraphInstantiate(&executable_, graph_, 0), "cudaGraphInstantiate"); }
   ~DeviceGraph() override {
     cudaSetDevice(device_);
     cudaStreamSynchronize(stream_);  // a replay may still run
@@ -119,6 +135,7 @@ class DeviceRuntime : public Runtime {
   }
   void free(void* block) override { check_cuda(cudaFree(block), "cudaFree"); }
   std::size_t free_bytes() override {
+    here("cudaSetDevice");
     std::size_t free = 0, total = 0;
     check_cuda(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
     return free;
@@ -126,6 +143,7 @@ class DeviceRuntime : public Runtime {
   std::string text() const override { return fmt::format("cuda:{}, {}", device_, name_); }
 
   void* allocate_pinned(std::size_t bytes) override {
+    here("cudaSetDevice");
     void* block = nullptr;
     check_cuda(cudaMallocHost(&block, bytes), "cudaMallocHost");
     return block;
@@ -162,12 +180,16 @@ class DeviceRuntime : public Runtime {
 
   /// Relaxed, so that the pool may ask for memory meanwhile.
   void begin_capture() override {
+    here("cudaSetDevice");
     check_cuda(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
   }
   std::unique_ptr<Backend::Graph> end_capture() override {
+    here("cudaSetDevice");
     cudaGraph_t graph = nullptr;
     check_cuda(cudaStreamEndCapture(stream_, &graph), "cudaStreamEndCapture");
-    return std::make_unique<DeviceGraph>(device_, stream_, graph);
+    auto whole = std::make_unique<DeviceGraph>(device_, stream_, graph);  // frees the graph also where the next line throws
+    whole->instantiate();
+    return whole;
   }
 
  private:

@@ -71,7 +71,7 @@ inline Results run(const Case& c, AttentionProblem p, const Kernels& forward, co
   std::vector<std::uint8_t> mask(static_cast<std::size_t>(c.batches * c.keys));
   for (std::size_t i = 0; i < mask.size(); ++i) mask[i] = number(5, i) < 0.4f;
   if (c.masked) p.key_mask = mask.data(), p.mask_batch = c.keys, p.mask_key = 1;
-  if (c.drop) p.drop = true, p.drop_below = std::uint64_t{1} << 62, p.keep_scale = 4.0f / 3, p.stream = {9, 2};
+  if (c.drop) p.drop = true, p.drop_below = std::uint64_t{1} << 30, p.keep_scale = 4.0f / 3, p.stream = {9, 2};
   const auto heads = static_cast<std::size_t>(c.batches * c.heads), rows = heads * static_cast<std::size_t>(c.rows);
   Results all;
   all.lse.resize(rows);

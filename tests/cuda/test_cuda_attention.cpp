@@ -103,6 +103,7 @@ const std::vector<Problem>& all_sizes() {
   static const std::vector<Problem> sizes = {{1, 2, 70, 70, 32, 32, false, false, 0},  {2, 1, 65, 130, 16, 24, false, true, 0.2},
                                            {1, 1, 100, 100, 64, 64, true, false, 0}, {1, 1, 33, 90, 128, 72, true, true, 0.1},
                                            {1, 1, 90, 40, 8, 8, true, false, 0},
+                                           {1, 1, 150, 150, 32, 32, true, false, 0.1},  // tiles below, on and above the diagonal
                                            // more groups of keys than warps; then beyond shared memory by rows, keys and width
                                            {1, 1, 130, 197, 64, 32, true, true, 0.1}, {1, 1, 270, 50, 128, 72, false, true, 0.1},
                                            {1, 1, 70, 270, 32, 40, true, false, 0.2}, {1, 1, 20, 140, 128, 128, false, false, 0}};

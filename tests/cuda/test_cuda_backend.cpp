@@ -2,6 +2,7 @@
 #include <array>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <limits>
 
 #include "autograd/graph.h"
 #include "models/vit.h"
@@ -121,6 +122,53 @@ TEST_CASE("linear layers equal the f64 result of the same numbers, whoever adds 
           CHECK(std::sqrt(difference / length) < (activations == DType::f32 ? 2e-6 : 6e-3));
         }
       }
+}
+
+TEST_CASE("gradients of a norm's weights are sums over many rows", "[cuda_backend]") {
+  for (const Index rows : {Index{300}, Index{700}, Index{8300}}) {  // several partial sums a group, some groups with one more; larger blocks
+    const Index width = rows > 1000 ? 3 : 40;
+    std::vector<double> v(static_cast<std::size_t>(rows * width));
+    for (std::size_t i = 0; i < v.size(); ++i) v[i] = 2.0 * uniform_from(RandomStream{3, 1}.word(i)) - 1;
+    const auto gradients = [&](DType dtype, Device where) {
+      const Place place{dtype, where};
+      const Tensor x = from_values(v, {rows, width}, place), w = full({width}, 1.5, place).track(), b = zeros({width}, place).track();
+      return grad(sum(square(layer_norm(x, w, b, 1e-5))), Tensors{w, b});
+    };
+    const Tensors got = gradients(DType::f32, device), wanted = gradients(DType::f64, {});
+    for (std::size_t i = 0; i < 2; ++i)
+      for (Index j = 0; j < width; ++j) {
+        INFO(rows << " rows, gradient " << i << ", column " << j);
+        CHECK(got[i].values()[static_cast<std::size_t>(j)] ==
+              Approx(wanted[i].values()[static_cast<std::size_t>(j)]).epsilon(1e-5).margin(1e-5 * static_cast<double>(rows)));
+      }
+  }
+}
+
+TEST_CASE("cross-entropy of many classes: logits in any order, at the ends of the range, without a class", "[cuda_backend]") {
+  constexpr Index classes = 3000;  // a block a row
+  const double infinity = std::numeric_limits<double>::infinity();
+  const auto same = [](double a, double b) { return std::isnan(b) ? std::isnan(a) : a == b || a == Approx(b).epsilon(1e-5).margin(1e-6); };
+  for (int kind = 0; kind < 6; ++kind)
+    for (const double smoothing : {0.0, 0.1}) {
+      std::vector<double> v(classes);
+      for (std::size_t i = 0; i < v.size(); ++i) {
+        const double noise = 20.0 * uniform_from(RandomStream{3, 1}.word(i)) - 10, place = static_cast<double>(i) / classes;
+        const double logits[] = {noise, 80 * place, -80 * place, i % 2 ? -infinity : noise, 1.5e38 * (2 * place - 1), -infinity};
+        v[i] = logits[kind];
+      }
+      const auto loss_and_gradient = [&](DType dtype, Device where) {
+        const Tensor z = from_values(v, {1, classes}, {dtype, where}).track();
+        const Tensor loss = cross_entropy(z, from_values({1500}, {1}, {DType::i64, where}), smoothing);
+        std::vector<double> all = grad(loss, Tensors{z})[0].values();
+        all.push_back(loss.item());
+        return all;
+      };
+      const std::vector<double> got = loss_and_gradient(DType::f32, device), wanted = loss_and_gradient(DType::f64, {});
+      INFO("logits " << kind << ", smoothing " << smoothing << ", loss " << got.back() << " and " << wanted.back());
+      std::size_t different = 0;
+      for (std::size_t i = 0; i < got.size(); ++i) different += !same(got[i], wanted[i]);
+      CHECK(different == 0);
+    }
 }
 
 TEST_CASE("random numbers have the CPU's bits", "[cuda_backend]") {

@@ -11,10 +11,11 @@ using namespace norma::cuda;
 
 namespace {
 
-Stream stream() {
+Runtime& runtime_of_tests() {
   static const std::unique_ptr<Runtime> runtime = make_runtime(0);
-  return runtime->stream();
+  return *runtime;
 }
+Stream stream() { return runtime_of_tests().stream(); }
 
 void sum_kernel(const float* x, float* out) {
   const RowTeam<true> team(1);
@@ -147,6 +148,31 @@ TEST_CASE("what stands beside a product is added within it, or the product is de
   g.batch = 1, g.dtype = g.out_dtype = DType::f64;
   CHECK_FALSE(blas->multiply_with(g));
   CHECK(c[0] == -1);
+}
+
+TEST_CASE("a capture that fails leaves the backend usable, and its blocks to everyone", "[cuda_emulator]") {
+  using Capture = emulator::Card::Capture;
+  const Place place{DType::f32, {Device::Kind::cuda, 0}};
+  Backend& cuda = backend(place.device);
+  constexpr Index large = Index{3} << 20;  // a block of its own
+  for (const auto& [fault, text] : {std::pair{Capture::fails_to_begin, "emulator: the capture does not begin"},
+                                    {Capture::fails_to_end, "emulator: the capture does not end in a graph"}}) {
+    bool ran = false;
+    emulator::card().capture = fault;
+    CHECK_THROWS_WITH(cuda.capture([&] { empty({large}, place), ran = true; }), text);
+    emulator::card() = {};
+    CHECK(ran == (fault == Capture::fails_to_end));
+    const std::size_t held = cuda.memory().reserved;
+    if (ran && !runtime_of_tests().exact_blocks()) {
+      empty({large}, place);
+      CHECK(cuda.memory().reserved == held);
+    }
+    const Tensor total = zeros({}, place), one = ones({}, place);
+    const auto graph = cuda.capture([&] { copy_into(total, one); });
+    CHECK(total.item() == 0);
+    graph->replay();
+    CHECK(total.item() == 1);
+  }
 }
 
 TEST_CASE("Divider divides", "[cuda_emulator]") {

@@ -8,6 +8,7 @@
 #include "backends/cuda/kernels/attention.h"
 #include "backends/cuda/kernels/attention_phi.h"
 #include "backends/cuda/kernels/attention_shared.h"
+#include "backends/cuda/runtime.h"
 #include "nn/scoring.h"
 
 using namespace norma;
@@ -63,6 +64,67 @@ TEST_CASE("what a block asks for is there on every card", "[cuda_emulator]") {
       REQUIRE(linear_product_bytes(d, e) <= least_block_shared);
     }
   CHECK(linear_state_bytes(attention_max_width) <= least_block_shared);
+}
+
+TEST_CASE("what all rows of a tile see is what each of them sees", "[cuda_emulator]") {
+  const std::uint8_t mask[20] = {};
+  for (const bool causal : {false, true})
+    for (const std::int32_t rows : {1, 7, 12})
+      for (const std::int32_t keys : {1, 5, 12, 20}) {
+        AttentionProblem p;
+        p.batches = p.heads = 1, p.rows = rows, p.keys = keys, p.causal = causal;
+        const Head head(p, 0);
+        for (std::int32_t first = 0; first < rows + 2; ++first)
+          for (std::int32_t last = first; last < rows + 2; ++last) {
+            std::int32_t seen = 0;
+            const auto all_see = [&](std::int32_t column) {
+              for (std::int32_t i = first; i <= last; ++i)
+                if (!head.visible(i, column)) return false;
+              return true;
+            };
+            while (all_see(seen)) ++seen;
+            CHECK(head.seen_by_all(first, last) == seen);
+          }
+        p.key_mask = mask, p.mask_key = 1;
+        CHECK(Head(p, 0).seen_by_all(0, 0) == 0);
+      }
+}
+
+TEST_CASE("visible keys are counted up to each key", "[cuda_emulator]") {
+  const std::unique_ptr<Runtime> runtime = make_runtime(0);
+  for (const std::int32_t keys : {1, 31, 256, 257, 700}) {
+    std::vector<std::uint8_t> mask(static_cast<std::size_t>(2 * 3 * keys));
+    for (std::size_t i = 0; i < mask.size(); ++i) mask[i] = uniform_from(RandomStream{3, 5}.word(i)) < 0.4f;
+    AttentionProblem p;
+    p.batches = 3, p.keys = keys, p.key_mask = mask.data(), p.mask_batch = 2 * keys, p.mask_key = 2;
+    std::vector<std::int32_t> got(static_cast<std::size_t>(3 * (keys + 1)), -1), wanted;
+    count_visible_keys(runtime->stream(), p, got.data());
+    for (std::int32_t b = 0; b < 3; ++b) {
+      wanted.push_back(0);
+      for (std::int32_t j = 0; j < keys; ++j)
+        wanted.push_back(wanted.back() + mask[static_cast<std::size_t>(2 * (b * keys + j))]);
+    }
+    CHECK(got == wanted);
+  }
+}
+
+TEST_CASE("dropout asks for the words of its weights, one by one and in pairs", "[cuda_emulator]") {
+  const std::uint64_t replayed = 11;
+  for (const std::uint64_t* number : {static_cast<const std::uint64_t*>(nullptr), &replayed})
+    for (const std::int32_t keys : {9, 10, 12}) {
+      AttentionProblem p;
+      p.batches = 2, p.heads = 3, p.rows = 7, p.keys = keys, p.drop_below = std::uint64_t{1} << 31, p.stream = {5, 3, number};
+      const Head head(p, 4);
+      const auto kept = [&](std::int32_t i, std::int32_t j) {
+        const auto index = static_cast<std::uint64_t>((4 * p.rows + i) * keys + j);
+        return RandomStream{5, number ? replayed : 3}.word(index) >= p.drop_below;
+      };
+      for (std::int32_t i = 0; i < p.rows; ++i)
+        for (std::int32_t j = 0; j < keys; ++j) {
+          CHECK(head.kept(i, j) == kept(i, j));
+          CHECK(head.kept_pair(p.stream.now(), i, j) == (kept(i, j) ? 1u : 0u) + (kept(i, j + 1) ? 2u : 0u));
+        }
+    }
 }
 
 TEST_CASE("attention has the same bits on cards that give a block 227 and 99 KiB", "[cuda_emulator]") {

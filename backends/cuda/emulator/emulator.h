@@ -26,6 +26,7 @@ void block_barrier();
 struct Card {
   std::size_t block_shared = std::size_t{227} << 10;  // bytes that a block may ask for at most
   int compute_capability = 90;                        // 10 major + minor
+  enum class Capture { works, fails_to_begin, fails_to_end } capture = Capture::works;
 };
 Card& card();
 

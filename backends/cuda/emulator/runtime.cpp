@@ -83,10 +83,16 @@ class EmulatedRuntime : public Runtime {
     for (; sent_ - pending_.size() < static_cast<EmulatedEvent&>(event).copies; pending_.pop_front())
       std::memcpy(pending_.front().to, pending_.front().from, pending_.front().bytes);
   }
-  void begin_capture() override { stream_.captured = true; }
+  void begin_capture() override {
+    if (emulator::card().capture == emulator::Card::Capture::fails_to_begin) fail("emulator: the capture does not begin");
+    stream_.captured = true;
+  }
   std::unique_ptr<Backend::Graph> end_capture() override {
+    if (!stream_.captured) fail("emulator: the end of a capture that has not begun");
     stream_.captured = false;
-    return std::make_unique<EmulatedGraph>(std::exchange(stream_.recorded, {}));
+    auto work = std::exchange(stream_.recorded, {});
+    if (emulator::card().capture == emulator::Card::Capture::fails_to_end) fail("emulator: the capture does not end in a graph");
+    return std::make_unique<EmulatedGraph>(std::move(work));
   }
 
  private:

@@ -14,24 +14,23 @@ NORMA_DEVICE void start_rows(const Head& head, int row, RowState (&state)[2]) {
   for (int half = 0; half < 2; ++half) {
     state[half].factor = head.row_factor(row + 8 * half);
     state[half].delta = row_delta<softmax>(head, row + 8 * half);
-    if (softmax && row + 8 * half < head.p.rows) state[half].shift = *head.lse(row + 8 * half);
+    if (softmax && row + 8 * half < head.p.rows) state[half].shift = *head.lse(row + 8 * half) * log2_e;
   }
 }
 
 /// Which of the thread's pairs of rows `row`, row + 8 and 8 * fragments columns from `start` on are visible: bit 4 n +
-/// k for element k of fragment n. `masks`: more may hide them than the last key.
+/// k for element k of fragment n.
 template <int fragments>
-NORMA_DEVICE std::uint32_t visible_in_rows(const Head& head, int row, int start, bool masks) {
-  if (!masks && start + 8 * fragments <= head.p.keys) return 0xffffffffu;
+NORMA_DEVICE std::uint32_t visible_in_rows(const Head& head, int row, int start) {
+  if (start + 8 * fragments <= head.seen_by_all(row, row + 8)) return 0xffffffffu;
   const int column = start + 2 * (static_cast<int>(thread_id()) % 4);
   return bits_of(4 * fragments, [&](int c) { return head.visible(row + c % 4 / 2 * 8, column + c / 4 * 8 + c % 2); });
 }
 
 /// Adds phi of a tile's scores to the sums of the thread's rows.
 template <int fragments>
-NORMA_DEVICE void sum_rows(const Head& head, int row, int start, bool masks, const float (&s)[fragments][4],
-                           float (&sum)[2]) {
-  const std::uint32_t visible = visible_in_rows<fragments>(head, row, start, masks);
+NORMA_DEVICE void sum_rows(const Head& head, int row, int start, const float (&s)[fragments][4], float (&sum)[2]) {
+  const std::uint32_t visible = visible_in_rows<fragments>(head, row, start);
   NORMA_UNROLL
   for (int c = 0; c < 4 * fragments; ++c)
     if (visible >> c & 1) sum[c % 4 / 2] += phi_value<Family::polynomials>(head.p, s[c / 4][c % 4] * head.p.scale);
@@ -47,26 +46,30 @@ NORMA_DEVICE void divide_by_sums(const float (&sum)[2], RowState (&state)[2]) {
 /// dS in place of a tile's scores, from dA = dO V^T; with `measure` the squares of dA after dropout and of dS go to a2,
 /// s2.
 template <bool softmax, bool measure, int fragments>
-NORMA_DEVICE void differentiate_rows(const Head& head, const RowState (&state)[2], int row, int start, bool masks,
+NORMA_DEVICE void differentiate_rows(const Head& head, const RowState (&state)[2], int row, int start,
                                      float (&s)[fragments][4], const float (&da)[fragments][4], float& a2, float& s2) {
-  constexpr Family family = softmax ? Family::softmax : Family::polynomials;
   const AttentionProblem& p = head.p;
   const int column = start + 2 * (static_cast<int>(thread_id()) % 4);
   const float keep_scale = p.drop ? p.keep_scale : 1;
-  const std::uint32_t visible = visible_in_rows<fragments>(head, row, start, masks);
+  const std::uint32_t visible = visible_in_rows<fragments>(head, row, start);
   std::uint32_t kept = 0xffffffffu;
   if (p.drop)
-    kept = bits_of(4 * fragments, [&](int c) { return head.kept(row + c % 4 / 2 * 8, column + c / 4 * 8 + c % 2); });
-  NORMA_UNROLL
-  for (int c = 0; c < 4 * fragments; ++c) {
-    const int n = c / 4, k = c % 4, half = k / 2;
-    const float score = s[n][k] * p.scale;
-    s[n][k] = 0;
-    if (!(visible >> c & 1)) continue;
-    const PairGradient g = differentiate<family>(p, state[half], score, da[n][k] * (kept >> c & 1 ? keep_scale : 0));
-    s[n][k] = g.ds;
-    if constexpr (measure) a2 = std::fma(g.da, g.da, a2), s2 = std::fma(g.ds, g.ds, s2);
-  }
+    kept = kept_bits<true>(
+        head, 4 * fragments, [&](int c) { return row + c % 4 / 2 * 8; }, [&](int c) { return column + c / 4 * 8 + c % 2; });
+  with_family<softmax>(p, [&](auto chosen) {
+    NORMA_UNROLL
+    for (int c = 0; c < 4 * fragments; ++c) {
+      const int n = c / 4, k = c % 4;
+      const bool seen = visible >> c & 1;
+      const PairGradient g =
+          differentiate<decltype(chosen)::value>(p, state[k / 2], s[n][k], da[n][k], kept >> c & 1 ? keep_scale : 0);
+      s[n][k] = seen ? g.ds : 0;
+      if constexpr (measure) {
+        const float own = seen ? g.da : 0;
+        a2 = std::fma(own, own, a2), s2 = std::fma(s[n][k], s[n][k], s2);
+      }
+    }
+  });
 }
 
 /// What the keys' kernel will need of the thread's row `half`, if it is one of the problem's, which it returns.
@@ -85,37 +88,34 @@ NORMA_DEVICE RowState left_row(const Head& head, int row) {
   const AttentionProblem& p = head.p;
   if (row >= p.rows) return {};
   const std::int64_t at = (std::int64_t{head.b} * p.heads + head.h) * p.rows + row;
-  return {softmax ? *head.lse(row) : 0, p.row_factor[at], p.row_delta[at]};
+  return {softmax ? *head.lse(row) * log2_e : 0, p.row_factor[at], p.row_delta[at]};
 }
 
 /// A^T after dropout in place of scores S^T of the thread's keys, `key` and key + 8, and 8 * fragments rows from
-/// `start` on, and dS^T in place of dA^T. `states`: of the rows from `start` on. `masks`: more may hide pairs than the
-/// last row.
+/// `start` on, and dS^T in place of dA^T. `states`: of the rows from `start` on.
 template <bool softmax, int fragments>
-NORMA_DEVICE void differentiate_keys(const Head& head, const RowState* states, int key, int start, bool masks,
+NORMA_DEVICE void differentiate_keys(const Head& head, const RowState* states, int key, int start,
                                      float (&s)[fragments][4], float (&da)[fragments][4]) {
-  constexpr Family family = softmax ? Family::softmax : Family::polynomials;
   const AttentionProblem& p = head.p;
   const int place = 2 * (static_cast<int>(thread_id()) % 4);
   const float keep_scale = p.drop ? p.keep_scale : 1;
   const auto row_at = [&](int c) { return start + place + c / 4 * 8 + c % 2; };
   const auto key_at = [&](int c) { return key + c % 4 / 2 * 8; };
   std::uint32_t visible = 0xffffffffu, kept = 0xffffffffu;
-  if (masks || start + 8 * fragments > p.rows)
+  if (key + 8 >= head.seen_by_all(start, start + 8 * fragments - 1))
     visible = bits_of(4 * fragments, [&](int c) { return key_at(c) < p.keys && head.visible(row_at(c), key_at(c)); });
-  if (p.drop) kept = bits_of(4 * fragments, [&](int c) { return head.kept(row_at(c), key_at(c)); });
-  NORMA_UNROLL
-  for (int c = 0; c < 4 * fragments; ++c) {
-    const int n = c / 4, k = c % 4;
-    float a = 0, ds = 0;
-    if (visible >> c & 1) {
+  if (p.drop) kept = kept_bits<false>(head, 4 * fragments, row_at, key_at);
+  with_family<softmax>(p, [&](auto chosen) {
+    NORMA_UNROLL
+    for (int c = 0; c < 4 * fragments; ++c) {
+      const int n = c / 4, k = c % 4;
+      const bool seen = visible >> c & 1;
       const float keep = kept >> c & 1 ? keep_scale : 0;
       const PairGradient g =
-          differentiate<family>(p, states[place + n * 8 + k % 2], s[n][k] * p.scale, da[n][k] * keep);
-      a = g.a * keep, ds = g.ds;
+          differentiate<decltype(chosen)::value>(p, states[place + n * 8 + k % 2], s[n][k], da[n][k], keep);
+      s[n][k] = seen ? g.a * keep : 0, da[n][k] = seen ? g.ds : 0;
     }
-    s[n][k] = a, da[n][k] = ds;
-  }
+  });
 }
 
 }  // namespace norma::cuda

@@ -22,13 +22,14 @@ struct Tiles {
 };
 
 template <int chunks, bool softmax, bool measure>
-NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
+NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) rows_kernel(AttentionProblem p) {
   const Head head(p, block_id().y);
   const int warp = static_cast<int>(thread_id()) / 32, first = static_cast<int>(block_id().x) * tile;
   const int row = first + warp * 16 + static_cast<int>(thread_id()) % 32 / 4;  // of the thread's two, with 8 more
   const Tiles<chunks> tiles(shared_memory());
   constexpr int passing = Tiles<chunks>::passing_rows;
   const int count = (head.length_of_rows(first, tile) + passing - 1) / passing;
+  const int my_end = head.length_of_rows(first + warp * 16, 16);  // of what the warp's rows see; 0 past the last row
   const auto fetch = [&](int i) {
     if (i < count) {
       const int stage = i % 2 * Tiles<chunks>::size;
@@ -42,7 +43,6 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
 
   RowState state[2];
   start_rows<softmax>(head, row, state);
-  const bool masks = p.causal || head.mask || first + tile > p.rows;
   float dq[chunks * 2][4] = {}, sum[2] = {0, 0};
   float a2 = 0, s2 = 0;
   double a2_total = 0, s2_total = 0;
@@ -54,16 +54,16 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
       wait_copies<1>();
       block_barrier();
       for (int step = 0; step < passing; step += mma_step) {
-        const int at = i % 2 * Tiles<chunks>::size + step * mma_pitch(chunks);
+        const int at = i % 2 * Tiles<chunks>::size + step * mma_pitch(chunks), start = i * passing + step;
+        if (start >= my_end) break;
         float s[mma_step / 8][4], da[mma_step / 8][4];
         multiply_rows<chunks>(q, tiles.passing[0] + at, p.d, s);
-        const int start = i * passing + step;
         if (pass == 0) {
-          sum_rows(head, row, start, masks, s, sum);
+          sum_rows(head, row, start, s, sum);
           continue;
         }
         multiply_rows<chunks>(dout, tiles.passing[1] + at, p.e, da);
-        differentiate_rows<softmax, measure>(head, state, row, start, masks, s, da, a2, s2);
+        differentiate_rows<softmax, measure>(head, state, row, start, s, da, a2, s2);
         add_weighted<chunks>(s, tiles.passing[0] + at, p.d, dq);
       }
       if constexpr (measure) {
@@ -83,7 +83,7 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) rows_kernel(AttentionProblem p) {
 }
 
 template <int chunks, bool softmax>
-NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) keys_kernel(AttentionProblem p) {
+NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) keys_kernel(AttentionProblem p) {
   const Head head(p, block_id().y);
   const int warp = static_cast<int>(thread_id()) / 32, first = static_cast<int>(block_id().x) * tile;
   const int key = first + warp * 16 + static_cast<int>(thread_id()) % 32 / 4;  // of the thread's two, with 8 more
@@ -103,7 +103,6 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) keys_kernel(AttentionProblem p) {
   };
   fetch_tile<chunks>(head.at<bf16>(p.k), p.k.row, first, p.keys, p.d, tiles.own[0]);
   fetch_tile<chunks>(head.at<bf16>(p.v), p.v.row, first, p.keys, p.e, tiles.own[1]);
-  const bool masks = p.causal || head.mask || first + tile > p.keys;
   float dk[chunks * 2][4] = {}, dv[chunks * 2][4] = {};
   const bf16 *k = tiles.own[0] + warp * 16 * mma_pitch(chunks), *v = tiles.own[1] + warp * 16 * mma_pitch(chunks);
   fetch(begin);
@@ -112,11 +111,12 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, 2) keys_kernel(AttentionProblem p) {
     wait_copies<1>();
     block_barrier();
     for (int step = 0; step < passing; step += mma_step) {
-      const int at = i % 2 * Tiles<chunks>::size + step * mma_pitch(chunks);
+      const int at = i % 2 * Tiles<chunks>::size + step * mma_pitch(chunks), start = i * passing + step;
+      if (head.length_of_rows(start, mma_step) <= first + warp * 16) continue;  // they see none of the warp's keys
       float s[mma_step / 8][4], da[mma_step / 8][4];
       multiply_rows<chunks>(k, tiles.passing[0] + at, p.d, s);
       multiply_rows<chunks>(v, tiles.passing[1] + at, p.e, da);
-      differentiate_keys<softmax>(head, tiles.states + i % 2 * passing + step, key, i * passing + step, masks, s, da);
+      differentiate_keys<softmax>(head, tiles.states + i % 2 * passing + step, key, start, s, da);
       add_weighted<chunks>(s, tiles.passing[1] + at, p.e, dv);
       add_weighted<chunks>(da, tiles.passing[0] + at, p.d, dk);
     }

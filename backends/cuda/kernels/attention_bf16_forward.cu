@@ -9,9 +9,10 @@ namespace {
 
 static_assert(forward_block_rows == 16 * mma_warps);
 constexpr int tile = mma_tile, threads = mma_threads;
+constexpr int tail = 16;  // so many keys of a tile are taken alone where the rows see no more: images of 8 x 8 patches make 65
 
 template <int chunks, bool softmax, bool measure>
-NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 ? 2 : 3) forward_kernel(AttentionProblem p) {
+NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 || measure ? 2 : 3) forward_kernel(AttentionProblem p) {
   constexpr int pitch = mma_pitch(chunks);
   const Head head(p, block_id().y);
   const int lane = static_cast<int>(thread_id()) % 32, warp = static_cast<int>(thread_id()) / 32;
@@ -20,7 +21,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 ? 2 : 3) forward_kernel(Atten
   bf16 *k = q + tile * pitch, *v = k + 2 * tile * pitch;  // two stages each
   const bool two_passes = measure && (softmax || p.normalize);
   const int last = first + tile < p.rows ? first + tile - 1 : p.rows - 1, end = head.length(last);
-  const int tiles = (end + tile - 1) / tile;
+  const int tiles = (end + tile - 1) / tile, my_end = head.length_of_rows(first + warp * 16, 16);  // the warp's; 0 past the rows
 
   ForwardRows r(head, first + warp * 16);
   float out[chunks * 2][4] = {};
@@ -32,6 +33,49 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 ? 2 : 3) forward_kernel(Atten
       if (values) fetch_tile<chunks>(head.at<bf16>(p.v), p.v.row, i * tile, p.keys, p.e, v + i % 2 * tile * pitch);
     }
     commit_copies();
+  };
+  const auto take = [&](auto of_keys, int i, int pass) {  // the first so many keys of tile i
+    constexpr int count = decltype(of_keys)::value;
+    float s[count / 8][4] = {};
+    const bf16* keys = k + i % 2 * tile * pitch + (lane / 16 * 8 + lane % 8) * pitch + lane / 8 % 2 * 8;
+    NORMA_UNROLL
+    for (int c = 0; c < chunks; ++c) {
+      if (c * 16 >= p.d) break;
+      NORMA_UNROLL
+      for (int n = 0; n < count / 8; n += 2) {
+        std::uint32_t b[4];
+        load_matrices(b, keys + n * 8 * pitch + c * 16);
+        mma_16x8x16(s[n], q_fragment[c], b[0], b[1]);
+        mma_16x8x16(s[n + 1], q_fragment[c], b[2], b[3]);
+      }
+    }
+    PairSums pairs;
+    float rescale[2];
+    weigh<softmax, measure>(head, r, s, i * tile, two_passes && pass == 1, pass == 1, pairs, rescale);
+    if constexpr (measure) sums.pairs(pairs);
+    if (pass == 1) {
+      if constexpr (softmax) {
+        NORMA_UNROLL
+        for (int n = 0; n < chunks * 2; ++n) {
+          out[n][0] *= rescale[0], out[n][1] *= rescale[0];
+          out[n][2] *= rescale[1], out[n][3] *= rescale[1];
+        }
+      }
+      const bf16* values = v + i % 2 * tile * pitch + (lane / 8 % 2 * 8 + lane % 8) * pitch + lane / 16 * 8;
+      NORMA_UNROLL
+      for (int j = 0; j < count / 16; ++j) {
+        const std::uint32_t a[4] = {pack_pair(s[2 * j][0], s[2 * j][1]), pack_pair(s[2 * j][2], s[2 * j][3]),
+                                    pack_pair(s[2 * j + 1][0], s[2 * j + 1][1]), pack_pair(s[2 * j + 1][2], s[2 * j + 1][3])};
+        NORMA_UNROLL
+        for (int n = 0; n < chunks * 2; n += 2) {
+          if (n * 8 >= p.e) break;
+          std::uint32_t b[4];
+          load_matrices_transposed(b, values + j * 16 * pitch + n * 8);
+          mma_16x8x16(out[n], a, b[0], b[1]);
+          mma_16x8x16(out[n + 1], a, b[2], b[3]);
+        }
+      }
+    }
   };
   fetch_tile<chunks>(head.at<bf16>(p.q), p.q.row, first, p.rows, p.d, q);
   for (int pass = two_passes ? 0 : 1; pass < 2; ++pass) {
@@ -45,45 +89,10 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 ? 2 : 3) forward_kernel(Atten
         for (int c = 0; c < chunks; ++c)
           load_matrices(q_fragment[c], q + (warp * 16 + lane % 16) * pitch + c * 16 + lane / 16 * 8);
       }
-      float s[tile / 8][4] = {};
-      const bf16* keys = k + i % 2 * tile * pitch + (lane / 16 * 8 + lane % 8) * pitch + lane / 8 % 2 * 8;
-      NORMA_UNROLL
-      for (int c = 0; c < chunks; ++c) {
-        if (c * 16 >= p.d) break;
-        NORMA_UNROLL
-        for (int n = 0; n < tile / 8; n += 2) {
-          std::uint32_t b[4];
-          load_matrices(b, keys + n * 8 * pitch + c * 16);
-          mma_16x8x16(s[n], q_fragment[c], b[0], b[1]);
-          mma_16x8x16(s[n + 1], q_fragment[c], b[2], b[3]);
-        }
-      }
-      PairSums pairs;
-      float rescale[2];
-      weigh<softmax, measure>(head, r, s, i * tile, two_passes && pass == 1, pass == 1, pairs, rescale);
-      if constexpr (measure) sums.pairs(pairs);
-      if (pass == 1) {
-        if constexpr (softmax) {
-          NORMA_UNROLL
-          for (int n = 0; n < chunks * 2; ++n) {
-            out[n][0] *= rescale[0], out[n][1] *= rescale[0];
-            out[n][2] *= rescale[1], out[n][3] *= rescale[1];
-          }
-        }
-        const bf16* values = v + i % 2 * tile * pitch + (lane / 8 % 2 * 8 + lane % 8) * pitch + lane / 16 * 8;
-        NORMA_UNROLL
-        for (int j = 0; j < tile / 16; ++j) {
-          const std::uint32_t a[4] = {pack_pair(s[2 * j][0], s[2 * j][1]), pack_pair(s[2 * j][2], s[2 * j][3]),
-                                      pack_pair(s[2 * j + 1][0], s[2 * j + 1][1]), pack_pair(s[2 * j + 1][2], s[2 * j + 1][3])};
-          NORMA_UNROLL
-          for (int n = 0; n < chunks * 2; n += 2) {
-            if (n * 8 >= p.e) break;
-            std::uint32_t b[4];
-            load_matrices_transposed(b, values + j * 16 * pitch + n * 8);
-            mma_16x8x16(out[n], a, b[0], b[1]);
-            mma_16x8x16(out[n + 1], a, b[2], b[3]);
-          }
-        }
+      if (i * tile + tail >= my_end) {
+        if (i * tile < my_end) take(std::integral_constant<int, tail>{}, i, pass);
+      } else {
+        take(std::integral_constant<int, tile>{}, i, pass);
       }
       block_barrier();
     }

@@ -83,7 +83,7 @@ NORMA_DEVICE void find_row_states(const Head& head, const ResidentPlan& plan, co
       const int row = first + lane / 4 + 8 * half;
       state[half].factor = head.row_factor(row);
       state[half].delta = row_delta<softmax>(head, row);
-      if (softmax && row < p.rows) state[half].shift = *head.lse(row);
+      if (softmax && row < p.rows) state[half].shift = *head.lse(row) * log2_e;
     }
     if (!softmax && p.normalize) {
       for (int key = 0; key < p.keys; key += group) {
@@ -140,7 +140,6 @@ NORMA_DEVICE void make_dq(const Head& head, const ResidentPlan& plan, int first,
 
 template <int chunks, int owned, bool softmax, bool measure>
 NORMA_KERNEL void NORMA_BOUNDS(ResidentPlan::most_warps * 32, 1) resident_kernel(AttentionProblem p, ResidentPlan plan) {
-  constexpr Family family = softmax ? Family::softmax : Family::polynomials;
   constexpr int pitch = mma_pitch(chunks);
   const Head head(p, block_id().x);
   const int lane = static_cast<int>(thread_id()) % 32, warp = static_cast<int>(thread_id()) / 32, threads = plan.warps * 32;
@@ -191,21 +190,23 @@ NORMA_KERNEL void NORMA_BOUNDS(ResidentPlan::most_warps * 32, 1) resident_kernel
         const auto row_at = [&](int c) { return row + c / 4 * 8 + 2 * (lane % 4) + c % 2; };
         const auto column_at = [&](int c) { return key + lane / 4 + c % 4 / 2 * 8; };
         std::uint32_t visible = 0xffu, kept = 0xffu;
-        if (p.causal || head.mask || row + group > p.rows || key + group > p.keys)
+        if (key + group > head.seen_by_all(row, row + group - 1))
           visible = bits_of(8, [&](int c) { return head.visible(row_at(c), column_at(c)); });
-        if (p.drop) kept = bits_of(8, [&](int c) { return head.kept(row_at(c), column_at(c)); });
-        NORMA_UNROLL
-        for (int c = 0; c < 8; ++c) {
-          float &x = s[g][c / 4][c % 4], &y = da[g][c / 4][c % 4];
-          float a = 0, slope = 0;
-          if (visible >> c & 1) {
+        if (p.drop) kept = kept_bits<false>(head, 8, row_at, column_at);
+        with_family<softmax>(p, [&](auto chosen) {
+          NORMA_UNROLL
+          for (int c = 0; c < 8; ++c) {
+            float &x = s[g][c / 4][c % 4], &y = da[g][c / 4][c % 4];
+            const bool seen = visible >> c & 1;
             const float keep = kept >> c & 1 ? keep_scale : 0;
-            const PairGradient pair = differentiate<family>(p, states[row_at(c)], x * p.scale, y * keep);
-            a = pair.a * keep, slope = pair.ds;
-            if constexpr (measure) a2 = std::fma(pair.da, pair.da, a2), s2 = std::fma(slope, slope, s2);
+            const PairGradient pair = differentiate<decltype(chosen)::value>(p, states[row_at(c)], x, y, keep);
+            x = seen ? pair.a * keep : 0, y = seen ? pair.ds : 0;
+            if constexpr (measure) {
+              const float own = seen ? pair.da : 0;
+              a2 = std::fma(own, own, a2), s2 = std::fma(y, y, s2);
+            }
           }
-          x = a, y = slope;
-        }
+        });
         pack_left(s[g], weights[g]);
         pack_left(da[g], slopes[g]);
         NORMA_UNROLL

@@ -1,5 +1,5 @@
 // The forward pass of bf16 attention between its two products, for every form on tensor cores: what a thread knows of
-// its rows, and how the scores in its fragments become weights. A warp owns 16 rows; keys come in tiles of mma_tile.
+// its rows, and how the scores in its fragments become weights. A warp owns 16 rows; keys come in tiles.
 // For .cu files.
 #pragma once
 
@@ -29,18 +29,18 @@ struct ForwardRows {
 };
 
 /// The scores of a tile, fragments of 16 x 8 by key, turned into unnormalised weights in place.
-template <bool softmax, bool measure>
-NORMA_DEVICE void weigh(const Head& head, ForwardRows& r, float (&s)[mma_tile / 8][4], int start, bool settled,
-                        bool last_pass, PairSums& pairs, float (&rescale)[2]) {
+template <bool softmax, bool measure, int fragments>
+NORMA_DEVICE void weigh(const Head& head, ForwardRows& r, float (&s)[fragments][4], int start, bool settled, bool last_pass,
+                        PairSums& pairs, float (&rescale)[2]) {
+  constexpr int count = 2 * fragments;  // a row's that a thread has
   const AttentionProblem& p = head.p;
   const int t = static_cast<int>(thread_id()) % 4;
-  const bool masks = p.causal || head.mask || start + mma_tile > p.keys || r.row[1] >= p.rows;
+  const auto column_at = [&](int c) { return start + c / 2 * 8 + 2 * t + c % 2; };
   const bool normalised = softmax || p.normalize;
-  std::uint32_t seen[2] = {0xffffffffu, 0xffffffffu};  // bit c: column 8 (c / 2) + 2 t + c % 2
-  if (masks)
+  std::uint32_t seen[2] = {0xffffffffu, 0xffffffffu};  // bit c: column_at(c)
+  if (start + 8 * fragments > head.seen_by_all(r.row[0], r.row[1]))
     for (int half = 0; half < 2; ++half)
-      seen[half] =
-          bits_of(mma_tile / 4, [&](int c) { return head.visible(r.row[half], start + c / 2 * 8 + 2 * t + c % 2); });
+      seen[half] = bits_of(count, [&](int c) { return head.visible(r.row[half], column_at(c)); });
   NORMA_UNROLL
   for (int half = 0; half < 2; ++half) {
     float shift = 0;
@@ -50,7 +50,7 @@ NORMA_DEVICE void weigh(const Head& head, ForwardRows& r, float (&s)[mma_tile / 
       if (!settled) {
         float high = r.top[half];
         NORMA_UNROLL
-        for (int c = 0; c < mma_tile / 4; ++c) {
+        for (int c = 0; c < count; ++c) {
           const float x = s[c / 2][2 * half + c % 2] * p.scale;
           if (seen[half] >> c & 1) high = Larger{}(x, high);
         }
@@ -61,31 +61,39 @@ NORMA_DEVICE void weigh(const Head& head, ForwardRows& r, float (&s)[mma_tile / 
       }
     }
     float part = 0;
-    NORMA_UNROLL
-    for (int c = 0; c < mma_tile / 4; ++c) {
-      float& x = s[c / 2][2 * half + c % 2];
-      const float score = x * p.scale;
-      const bool visible = seen[half] >> c & 1;
-      const float f = !visible ? 0 : softmax ? std::exp(score - shift) : phi_value<Family::polynomials>(p, score);
-      part += f;
-      if constexpr (measure) {
-        if (last_pass && visible) {
-          const float a = f * r.factor[half],
-                      slope = softmax ? 0 : phi_slope<Family::polynomials>(p, score) * r.factor[half];
-          pairs.add(score, a, p.small, normalised);
-          r.row_sum[half] += a, r.a2[half] += a * a;
-          r.x1[half] += softmax ? a * a * a : slope * slope;
-          r.x2[half] += a * slope * slope;
+    const float shift2 = shift * log2_e;
+    const auto weigh_all = [&](auto chosen) {
+      constexpr Family family = decltype(chosen)::value;
+      NORMA_UNROLL
+      for (int c = 0; c < count; ++c) {
+        float& x = s[c / 2][2 * half + c % 2];
+        const float score = x * p.scale;
+        const bool visible = seen[half] >> c & 1;
+        float f = softmax ? quick_exp2(std::fma(x, p.scale * log2_e, -shift2)) : phi_value<family>(p, score);
+        if (!visible) f = 0;
+        part += f;
+        if constexpr (measure) {
+          if (last_pass && visible) {
+            const float a = f * r.factor[half], slope = softmax ? 0 : phi_slope<family>(p, score) * r.factor[half];
+            const float a2 = a * a, slope2 = slope * slope;
+            pairs.add(score, a, p.small, normalised);
+            r.row_sum[half] += a, r.a2[half] += a2;
+            r.x1[half] = softmax ? std::fma(a2, a, r.x1[half]) : r.x1[half] + slope2;
+            r.x2[half] = std::fma(a, slope2, r.x2[half]);
+          }
         }
+        x = f;
       }
-      x = f;
-    }
+    };
+    if constexpr (measure)  // two copies of the loop would not fit into registers
+      weigh_all(std::integral_constant<Family, Family::polynomials>{});
+    else
+      with_family<softmax>(p, weigh_all);
     if (normalised && !settled) r.sum[half] += reduce_lanes<4>(part, Plus{});
     if (p.drop && last_pass) {
-      const std::uint32_t kept =
-          bits_of(mma_tile / 4, [&](int c) { return head.kept(r.row[half], start + c / 2 * 8 + 2 * t + c % 2); });
+      const std::uint32_t kept = kept_bits<true>(head, count, [&](int) { return r.row[half]; }, column_at);
       NORMA_UNROLL
-      for (int c = 0; c < mma_tile / 4; ++c) s[c / 2][2 * half + c % 2] *= kept >> c & 1 ? p.keep_scale : 0;
+      for (int c = 0; c < count; ++c) s[c / 2][2 * half + c % 2] *= kept >> c & 1 ? p.keep_scale : 0;
     }
   }
 }

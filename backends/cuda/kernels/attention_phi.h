@@ -7,8 +7,25 @@
 
 namespace norma::cuda {
 
-/// Which attention functions a kernel is compiled for: fewer make shorter code.
-enum class Family { softmax, polynomials, all };
+/// Which attention functions code is compiled for: fewer make it shorter. Polynomials are powers (Phi::monomial), of which
+/// cubes are the one that matters most, or series.
+enum class Family { softmax, cubes, powers, series, polynomials, all };
+/// f(integral_constant of a family with no branch left in it), for what surrounds an unrolled loop.
+template <bool softmax, class F>
+NORMA_DEVICE void with_family(const AttentionProblem& p, F&& f) {
+  if constexpr (softmax)
+    f(std::integral_constant<Family, Family::softmax>{});
+  else if (p.phi == Phi::monomial && p.degree == 3)
+    f(std::integral_constant<Family, Family::cubes>{});
+  else if (p.phi == Phi::monomial)
+    f(std::integral_constant<Family, Family::powers>{});
+  else
+    f(std::integral_constant<Family, Family::series>{});
+}
+template <Family family>
+NORMA_DEVICE bool is_power(const AttentionProblem& p) {
+  return family == Family::cubes || family == Family::powers || (family != Family::series && p.phi == Phi::monomial);
+}
 template <Family family>
 NORMA_DEVICE bool is_softmax(const AttentionProblem& p) {
   return family == Family::softmax || (family == Family::all && p.phi == Phi::softmax);
@@ -18,10 +35,10 @@ NORMA_DEVICE bool is_softmax(const AttentionProblem& p) {
 template <Family family>
 NORMA_DEVICE float phi_value(const AttentionProblem& p, float s) {
   if constexpr (family == Family::softmax) return 0;
-  const float s2 = s * s;
-  if (p.phi == Phi::monomial) {
-    const float low = p.degree % 2 ? s : s2;  // s, s^2, s s^2, s^2 s^2
-    return p.degree > 2 ? low * s2 : low;
+  if (is_power<family>(p)) {
+    const std::int32_t degree = family == Family::cubes ? 3 : p.degree;
+    const float s2 = s * s, low = degree % 2 ? s : s2;  // s, s^2, s s^2, s^2 s^2
+    return degree > 2 ? low * s2 : low;
   }
   if (family == Family::all && p.phi == Phi::sigmoid) return 1 / (1 + std::exp(-(s + p.bias)));
   if (family == Family::all && p.phi == Phi::relu) return s < 0 ? 0 : s;  // NaN stays
@@ -33,9 +50,10 @@ NORMA_DEVICE float phi_value(const AttentionProblem& p, float s) {
 template <Family family>
 NORMA_DEVICE float phi_slope(const AttentionProblem& p, float s) {
   if constexpr (family == Family::softmax) return 0;
-  if (p.phi == Phi::monomial) {
-    const float low = p.degree % 2 ? 1 : s;  // 1, s, s^2, s s^2
-    return static_cast<float>(p.degree) * (p.degree > 2 ? low * (s * s) : low);
+  if (is_power<family>(p)) {
+    const std::int32_t degree = family == Family::cubes ? 3 : p.degree;
+    const float low = degree % 2 ? 1 : s;  // 1, s, s^2, s s^2
+    return static_cast<float>(degree) * (degree > 2 ? low * (s * s) : low);
   }
   if (family == Family::all && p.phi == Phi::sigmoid) return 1 / (1 + std::exp(-(s + p.bias))) / (1 + std::exp(s + p.bias));
   if (family == Family::all && p.phi == Phi::relu) return s > 0 ? 1 : 0;
@@ -44,6 +62,10 @@ NORMA_DEVICE float phi_slope(const AttentionProblem& p, float s) {
   for (int i = p.degree; i >= 1; --i) y = std::fma(y, s, static_cast<float>(i) * p.coefficient[i]);
   return y;
 }
+
+/// exp(x) = 2^(x log2_e). Where softmax is all that code is compiled for, exponents and shifts are of 2, and log2_e goes into factors
+/// that are there anyway: what rounding that costs is lost in weights of bf16.
+constexpr float log2_e = 1.44269504f;
 
 /// A row as the backward pass sees it: a = exp(s - shift) or factor * phi(s); delta of normalised rows.
 struct RowState {
@@ -54,13 +76,16 @@ struct RowState {
 struct PairGradient {
   float a, da, ds;
 };
+/// x: the product of the row and the key; y: of dO and the value; keep: what dropout multiplies the weight by.
 template <Family family>
-NORMA_DEVICE PairGradient differentiate(const AttentionProblem& p, const RowState& r, float s, float da) {
+NORMA_DEVICE PairGradient differentiate(const AttentionProblem& p, const RowState& r, float x, float y, float keep) {
+  const float da = y * keep, rest = std::fma(y, keep, -r.delta);
   if (is_softmax<family>(p)) {
-    const float a = std::exp(s - r.shift);
-    return {a, da, a * (da - r.delta)};
+    const float a = family == Family::softmax ? quick_exp2(std::fma(x, p.scale * log2_e, -r.shift)) : std::exp(std::fma(x, p.scale, -r.shift));
+    return {a, da, a * rest};
   }
-  return {phi_value<family>(p, s) * r.factor, da, (da - r.delta) * (phi_slope<family>(p, s) * r.factor)};
+  const float s = x * p.scale;
+  return {phi_value<family>(p, s) * r.factor, da, rest * (phi_slope<family>(p, s) * r.factor)};
 }
 
 /// One (batch, head) and what its rows see.
@@ -91,6 +116,10 @@ struct Head {
   NORMA_DEVICE bool visible(std::int32_t i, std::int32_t j) const {
     return i < p.rows && j < length(i) && (!mask || mask[j * p.mask_key] != 0);
   }
+  /// Rows first to last see all columns below this one; 0 where that takes a look at each pair.
+  NORMA_DEVICE std::int32_t seen_by_all(std::int32_t first, std::int32_t last) const {
+    return mask || last >= p.rows ? 0 : length(first);  // later rows see more
+  }
   NORMA_DEVICE std::int32_t visible_count(std::int32_t i) const {
     const std::int32_t n = length(i);
     if (!mask) return n;
@@ -107,12 +136,30 @@ struct Head {
     return p.factor / (p.row_scale == RowScale::inverse_visible ? count : std::sqrt(count));
   }
   /// Whether dropout leaves weight (i, j); keep: what it is then multiplied by, or 0.
-  NORMA_DEVICE bool kept(std::int32_t i, std::int32_t j) const {
-    const auto index = static_cast<std::uint64_t>(((std::int64_t{b} * p.heads + h) * p.rows + i) * p.keys + j);
-    return keeps(p.stream.now().word(index), p.drop_below);
+  NORMA_DEVICE bool kept(const RandomStream& stream, std::int32_t i, std::int32_t j) const {
+    const std::uint64_t at = word_of(i, j);
+    return keeps(word(stream.block(at / 4), at % 4), p.drop_below);
+  }
+  NORMA_DEVICE bool kept(std::int32_t i, std::int32_t j) const { return kept(p.stream.now(), i, j); }
+  /// Bit 0: the same of (i, j); bit 1: of (i, j + 1), whose word is of the same block as a rule.
+  NORMA_DEVICE std::uint32_t kept_pair(const RandomStream& stream, std::int32_t i, std::int32_t j) const {
+    const std::uint64_t at = word_of(i, j);
+    const Philox block = stream.block(at / 4);
+    const std::uint32_t second = at % 4 == 3 ? stream.block(at / 4 + 1)[0] : word(block, at % 4 + 1);
+    return (keeps(word(block, at % 4), p.drop_below) ? 1u : 0u) | (keeps(second, p.drop_below) ? 2u : 0u);
   }
   NORMA_DEVICE float keep(std::int32_t i, std::int32_t j) const { return kept(i, j) ? p.keep_scale : 0; }
   NORMA_DEVICE float* lse(std::int32_t i) const { return p.lse + b * p.lse_batch + h * p.lse_head + i * p.lse_row; }
+
+ private:
+  NORMA_DEVICE std::uint64_t word_of(std::int32_t i, std::int32_t j) const {
+    return static_cast<std::uint64_t>(((std::int64_t{b} * p.heads + h) * p.rows + i) * p.keys + j);
+  }
+  /// Chosen, not indexed: an index would put the block into local memory.
+  NORMA_DEVICE static std::uint32_t word(const Philox& block, std::uint64_t k) {
+    const std::uint32_t low = k % 2 ? block[1] : block[0], high = k % 2 ? block[3] : block[2];
+    return k / 2 ? high : low;
+  }
 };
 
 /// What a thread sees in a few pairs, in the arithmetic of the kernel, before it goes into doubles.
@@ -125,7 +172,7 @@ struct PairSums {
     score += s, score2 = std::fma(s, s, score2);
     score_max = Larger{}(s, score_max), low = Smaller{}(a, low), high = Larger{}(a, high);
     negative += a < 0, small += std::fabs(a) < threshold, entries += 1;
-    if (has_entropy && a > 0) entropy -= a * std::log(a);
+    if (has_entropy && a > 0) entropy = std::fma(-a, std::log(a), entropy);
   }
 };
 
@@ -164,6 +211,18 @@ NORMA_DEVICE std::uint32_t bits_of(int count, Test test) {
   std::uint32_t bits = 0;
   NORMA_ROLLED
   for (int c = 0; c < count; ++c) bits |= (test(c) ? 1u : 0u) << c;
+  return bits;
+}
+
+/// Bit c of the result: whether dropout leaves weight (row_at(c), column_at(c)); the stream's number is read once for them all.
+/// Of each pair c, c + 1, c even, the second stands right of the first where `in_pairs`.
+template <bool in_pairs, class Row, class Column>
+NORMA_DEVICE std::uint32_t kept_bits(const Head& head, int count, Row row_at, Column column_at) {
+  const RandomStream stream = head.p.stream.now();
+  if constexpr (!in_pairs) return bits_of(count, [&](int c) { return head.kept(stream, row_at(c), column_at(c)); });
+  std::uint32_t bits = 0;
+  NORMA_ROLLED
+  for (int c = 0; c < count; c += 2) bits |= head.kept_pair(stream, row_at(c), column_at(c)) << c;
   return bits;
 }
 

@@ -70,8 +70,8 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) rows_kernel(AttentionProblem p) {
           }
           float ds = 0;
           if (seen) {
-            const float kept = p.drop ? da[i][j] * head.keep(row, column) : da[i][j];
-            const PairGradient g = differentiate<Family::all>(p, rows[i], s[i][j] * p.scale, kept);
+            const float keep = p.drop ? head.keep(row, column) : 1;
+            const PairGradient g = differentiate<Family::all>(p, rows[i], s[i][j], da[i][j], keep);
             ds = g.ds;
             if constexpr (measure) a2 += static_cast<double>(g.da) * g.da, s2 += static_cast<double>(g.ds) * g.ds;
           }
@@ -140,7 +140,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) keys_kernel(AttentionProblem p) {
         float a = 0, ds = 0;
         if (head.visible(row, column)) {
           const float keep = p.drop ? head.keep(row, column) : 1;
-          const PairGradient g = differentiate<Family::all>(p, state, s[i][j] * p.scale, da[i][j] * keep);
+          const PairGradient g = differentiate<Family::all>(p, state, s[i][j], da[i][j], keep);
           a = g.a * keep, ds = g.ds * p.scale;
         }
         tiles.w[(ty * own_rows + i) * (tile + 1) + tx + lanes * j] = a;

@@ -75,7 +75,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) forward_kernel(AttentionProblem p) {
           if constexpr (measure) {
             if (seen[j]) {
               pairs.add(s[i][j], a, p.small, normalised);
-              row_sum[i] += a, a2[i] += a * a;
+              row_sum[i] += a, a2[i] = std::fma(a, a, a2[i]);
               const float slope = softmax ? 0 : phi_slope<Family::all>(p, s[i][j]) * factor[i];
               x1[i] += softmax ? a * a * a : slope * slope;
               x2[i] += a * slope * slope;

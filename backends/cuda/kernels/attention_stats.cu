@@ -17,15 +17,28 @@ NORMA_KERNEL void merge_kernel(AttentionProblem p, std::int32_t blocks, bool gra
   p.stats[std::int64_t{block_id().x} * attention_stats + s] = x;
 }
 
+constexpr unsigned count_threads = 256, count_warps = count_threads / warp_size;
+
+/// A block counts the keys of one example, as many at a time as it has threads.
 NORMA_KERNEL void count_kernel(AttentionProblem p, std::int32_t* seen_before) {
-  const std::int32_t b = static_cast<std::int32_t>(block_id().x * block_threads() + thread_id());
-  if (b >= p.batches) return;
-  std::int32_t* to = seen_before + std::int64_t{b} * (p.keys + 1);
-  std::int32_t count = 0;
-  to[0] = 0;
-  for (std::int32_t j = 0; j < p.keys; ++j) {
-    count += p.key_mask[b * p.mask_batch + j * p.mask_key] != 0;
-    to[j + 1] = count;
+  const unsigned lane = thread_id() % warp_size, warp = thread_id() / warp_size;
+  const std::uint8_t* mask = p.key_mask + block_id().x * p.mask_batch;
+  std::int32_t* to = seen_before + std::int64_t{block_id().x} * (p.keys + 1);
+  std::int32_t* warps = reinterpret_cast<std::int32_t*>(shared_memory());  // what each has seen
+  if (thread_id() == 0) to[0] = 0;
+  std::int32_t before = 0;
+  for (std::int32_t first = 0; first < p.keys; first += static_cast<std::int32_t>(count_threads)) {
+    const std::int32_t j = first + static_cast<std::int32_t>(thread_id());
+    const unsigned seen = ballot(j < p.keys && mask[j * p.mask_key] != 0);
+    if (lane == 0) warps[warp] = static_cast<std::int32_t>(count_bits(seen));
+    block_barrier();
+    std::int32_t count = before + static_cast<std::int32_t>(count_bits(seen << (warp_size - 1 - lane)));  // with the thread's own
+    for (unsigned w = 0; w < count_warps; ++w) {
+      if (w < warp) count += warps[w];
+      before += warps[w];
+    }
+    if (j < p.keys) to[j + 1] = count;
+    block_barrier();
   }
 }
 
@@ -36,7 +49,7 @@ void merge_attention_stats(void* stream, const AttentionProblem& p, std::int32_t
 }
 
 void count_visible_keys(void* stream, const AttentionProblem& p, std::int32_t* seen_before) {
-  launch(stream, {static_cast<unsigned>((p.batches + 31) / 32)}, 32, 0, count_kernel, p, seen_before);
+  launch(stream, {static_cast<unsigned>(p.batches)}, count_threads, count_warps * sizeof(std::int32_t), count_kernel, p, seen_before);
 }
 
 }  // namespace norma::cuda

@@ -31,7 +31,6 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) rows_kernel(AttentionProblem p) {
 
   RowState state[2];
   start_rows<softmax>(head, row, state);
-  const bool masks = p.causal || head.mask || mine + group_rows > p.rows;
   float dq[layout.panels()][layout.panel_columns() / 8][4] = {}, sum[2] = {0, 0};
   float a2 = 0, s2 = 0;
   double a2_total = 0, s2_total = 0;
@@ -50,9 +49,9 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) rows_kernel(AttentionProblem p) {
         commit_products();
         wait_products<0>(s, da);
         if (pass == 0) {
-          sum_rows(head, row, i * tile, masks, s, sum);
+          sum_rows(head, row, i * tile, s, sum);
         } else {
-          differentiate_rows<softmax, measure>(head, state, row, i * tile, masks, s, da, a2, s2);
+          differentiate_rows<softmax, measure>(head, state, row, i * tile, s, da, a2, s2);
           std::uint32_t slopes[tile / 16][4];
           pack_left(s, slopes);
           fence_products(dq, slopes);
@@ -101,7 +100,6 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) keys_kernel(AttentionProblem p) {
   };
   memory.fetch_own(0, head.at<bf16>(p.k), p.k.row, first, p.keys, p.d);
   memory.fetch_own(1, head.at<bf16>(p.v), p.v.row, first, p.keys, p.e);
-  const bool masks = p.causal || head.mask || mine + group_rows > p.keys;
   constexpr int fragments = layout.panel_columns() / 8;
   float dk[layout.panels()][fragments][4] = {}, dv[layout.panels()][fragments][4] = {};
   fetch(begin);
@@ -117,7 +115,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) keys_kernel(AttentionProblem p) {
       memory.multiply_rows(1, i, da);
       commit_products();
       wait_products<0>(s, da);
-      differentiate_keys<softmax>(head, states + i % 2 * tile, key, i * tile, masks, s, da);
+      differentiate_keys<softmax>(head, states + i % 2 * tile, key, i * tile, s, da);
       std::uint32_t weights[tile / 16][4], slopes[tile / 16][4];
       pack_left(s, weights);
       pack_left(da, slopes);

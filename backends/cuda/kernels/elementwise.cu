@@ -32,6 +32,18 @@ NORMA_KERNEL void fill_kernel(Elements<1> e, double value) {
 template <class T>
 constexpr bool is_floating_element = std::is_same_v<T, bf16> || std::is_floating_point_v<T>;
 
+/// A word applied to an element. GELU is in double in functors.h; here in the arithmetic of the elements, as in all other kernels.
+template <class Op, class T>
+NORMA_DEVICE T apply_word(Op op, T x, double parameter) {
+  using C = Compute<T, false>;
+  if constexpr (std::is_same_v<Op, Unary<UnaryOp::gelu>> && is_floating_element<T>)
+    return convert<T>(gelu(convert<C>(x)));
+  else if constexpr (std::is_same_v<Op, Unary<UnaryOp::gelu_tanh>> && is_floating_element<T>)
+    return convert<T>(gelu_tanh(convert<C>(x)));
+  else
+    return apply_unary(op, x, parameter);
+}
+
 template <class T>
 NORMA_KERNEL void unary_kernel(Elements<2> e, UnaryOp op, double parameter) {
   const Cursor<2> c(e);
@@ -40,7 +52,7 @@ NORMA_KERNEL void unary_kernel(Elements<2> e, UnaryOp op, double parameter) {
   with_unary(op, [&](auto f) {
     if constexpr (decltype(f)::integers || is_floating_element<T>) {
       NORMA_UNROLL
-      for (unsigned k = 0; k < unit; ++k) x[k] = apply_unary(f, x[k], parameter);
+      for (unsigned k = 0; k < unit; ++k) x[k] = apply_word(f, x[k], parameter);
       c.store(1, x);
     }
   });

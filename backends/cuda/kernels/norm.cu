@@ -23,7 +23,7 @@ NORMA_KERNEL void norm_kernel(NormRows r) {
   C sum = 0, squares = 0;
   for (std::int64_t j = team.lane; j < r.n; j += team.size) {
     const C d = convert<C>(x[j]) - rough;
-    sum += d, squares += d * d;
+    sum += d, squares = std::fma(d, d, squares);
   }
   squares = team.reduce(squares, Plus{}) / n;
   if (!r.rms) rest = team.reduce(sum, Plus{}) / n;
@@ -36,10 +36,8 @@ NORMA_KERNEL void norm_kernel(NormRows r) {
   const W *weight = static_cast<const W*>(r.weight), *bias = static_cast<const W*>(r.bias);
   T* y = static_cast<T*>(r.y) + team.row * r.y_row;
   for (std::int64_t j = team.lane; j < r.n; j += team.size) {
-    C v = (convert<C>(x[j]) - rough - rest) * rstd;
-    if (weight) v *= convert<C>(weight[j]);
-    if (bias) v += convert<C>(bias[j]);
-    y[j] = convert<T>(v);
+    const C v = (convert<C>(x[j]) - rough - rest) * rstd, scale = weight ? convert<C>(weight[j]) : C(1);
+    y[j] = convert<T>(bias ? std::fma(v, scale, convert<C>(bias[j])) : v * scale);
   }
 }
 
@@ -56,7 +54,7 @@ NORMA_KERNEL void norm_backward_kernel(NormRows r) {
   C sum = 0, product = 0;
   for (std::int64_t j = team.lane; j < r.n; j += team.size) {
     const C g = gradient(j);
-    sum += g, product += g * ((convert<C>(x[j]) - mean) * rstd);
+    sum += g, product = std::fma(g, (convert<C>(x[j]) - mean) * rstd, product);
   }
   sum = r.rms ? C(0) : team.reduce(sum, Plus{}) / n;
   product = team.reduce(product, Plus{}) / n;
@@ -64,8 +62,8 @@ NORMA_KERNEL void norm_backward_kernel(NormRows r) {
   T* dx = static_cast<T*>(r.y) + team.row * r.y_row;
   const T* add = r.add ? static_cast<const T*>(r.add) + team.row * r.add_row : nullptr;
   for (std::int64_t j = team.lane; j < r.n; j += team.size) {
-    const C normal = (convert<C>(x[j]) - mean) * rstd, own = rstd * (gradient(j) - sum - normal * product);
-    dx[j] = convert<T>(add ? convert<C>(add[j]) + own : own);
+    const C normal = (convert<C>(x[j]) - mean) * rstd, own = std::fma(-normal, product, gradient(j) - sum);
+    dx[j] = convert<T>(add ? std::fma(rstd, own, convert<C>(add[j])) : rstd * own);
   }
 }
 
@@ -80,7 +78,7 @@ NORMA_KERNEL void norm_sums_kernel(NormRows r) {
   for (std::int64_t i = first; i < last; ++i) {
     const C g = convert<C>(static_cast<const T*>(r.dy)[i * r.dy_row + j]);
     const C mean = r.rms ? C(0) : static_cast<const C*>(r.mean)[i];
-    dweight += g * ((convert<C>(static_cast<const T*>(r.x)[i * r.x_row + j]) - mean) * static_cast<const C*>(r.rstd)[i]);
+    dweight = std::fma(g, (convert<C>(static_cast<const T*>(r.x)[i * r.x_row + j]) - mean) * static_cast<const C*>(r.rstd)[i], dweight);
     dbias += g;
   }
   C* partial = static_cast<C*>(r.partial) + 2 * block * r.n;
@@ -88,19 +86,30 @@ NORMA_KERNEL void norm_sums_kernel(NormRows r) {
   partial[r.n + j] = dbias;
 }
 
+constexpr unsigned join_columns = 32, join_groups = 8;
+
+/// Second stage: a block has a few columns, so that narrow rows make blocks enough; a thread adds every join_groups-th partial sum of its
+/// column, and what the groups have is added in their order.
 template <class T, class W>
 NORMA_KERNEL void norm_join_kernel(NormRows r) {
   using C = Compute<T, false>;
-  const std::int64_t j = std::int64_t{block_id().x} * row_threads + thread_id();
-  if (j >= r.n) return;
-  double dweight = 0, dbias = 0;
-  for (std::int64_t block = 0; block < norm_blocks(r.rows); ++block) {
+  const unsigned column = thread_id() % join_columns, group = thread_id() / join_columns;
+  const std::int64_t j = std::int64_t{block_id().x} * join_columns + column;
+  double* space = reinterpret_cast<double*>(shared_memory()) + column;  // [group, dweight and dbias, column]
+  double sums[2] = {0, 0};
+  for (std::int64_t block = group; block < norm_blocks(r.rows) && j < r.n; block += join_groups) {
     const C* partial = static_cast<const C*>(r.partial) + 2 * block * r.n;
-    dweight += partial[j];
-    dbias += partial[r.n + j];
+    sums[0] += partial[j];
+    sums[1] += partial[r.n + j];
   }
-  if (r.dweight) static_cast<W*>(r.dweight)[j] = convert<W>(dweight);
-  if (r.dbias) static_cast<W*>(r.dbias)[j] = convert<W>(dbias);
+  NORMA_UNROLL
+  for (unsigned which = 0; which < 2; ++which) space[(2 * group + which) * join_columns] = sums[which];
+  block_barrier();
+  W* to = static_cast<W*>(group == 0 ? r.dweight : r.dbias);
+  if (group > 1 || j >= r.n || !to) return;
+  double sum = 0;
+  for (unsigned g = 0; g < join_groups; ++g) sum += space[(2 * g + group) * join_columns];
+  to[j] = convert<W>(sum);
 }
 
 template <class F>
@@ -128,7 +137,8 @@ void layer_norm_backward_rows(void* stream, const NormRows& r) {
     if (!r.dweight && !r.dbias) return;
     const unsigned columns = static_cast<unsigned>((r.n + row_threads - 1) / row_threads);
     launch(stream, {columns, static_cast<unsigned>(norm_blocks(r.rows))}, row_threads, 0, norm_sums_kernel<T>, r);
-    launch(stream, {columns}, row_threads, 0, norm_join_kernel<T, W>, r);
+    launch(stream, {static_cast<unsigned>((r.n + join_columns - 1) / join_columns)}, join_columns * join_groups,
+           2 * join_columns * join_groups * sizeof(double), norm_join_kernel<T, W>, r);
   });
 }
 

@@ -28,7 +28,7 @@ NORMA_KERNEL void squares_kernel(const SquaresTable table, double* partial) {
   double sum = 0;
   for (std::int64_t i = begin + thread_id(); i < end; i += threads) {
     const double value = convert<double>(x[i]);
-    sum += value * value;
+    sum = std::fma(value, value, sum);
   }
   sum = join_block(sum, reinterpret_cast<double*>(shared_memory()), Plus{});
   if (thread_id() == 0) partial[block_id().x] = sum;

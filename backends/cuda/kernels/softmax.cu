@@ -1,4 +1,6 @@
 // Softmax and cross-entropy over rows.
+#include <limits>
+
 #include "backends/cuda/kernels/norm.h"
 #include "backends/cuda/kernels/rows.h"
 
@@ -9,14 +11,18 @@ template <class C>
 struct RowSums {
   C top, sum;  // the row's maximum, sum of exp(x - top)
 };
+/// Both from one reading of the row: a thread's sum is of exp(x - its own maximum so far), which starts at the lowest number, so that -inf
+/// counts for nothing.
 template <class T, class C, class Team>
 NORMA_DEVICE RowSums<C> sums_of(const Team& team, const T* x, std::int64_t n) {
-  C top = static_cast<C>(-INFINITY);
-  for (std::int64_t j = team.lane; j < n; j += Team::size) top = Larger{}(convert<C>(x[j]), top);
-  top = team.reduce(top, Larger{});
-  C sum = 0;
-  for (std::int64_t j = team.lane; j < n; j += Team::size) sum += std::exp(convert<C>(x[j]) - top);
-  return {top, team.reduce(sum, Plus{})};
+  C mine = std::numeric_limits<C>::lowest(), sum = 0;
+  for (std::int64_t j = team.lane; j < n; j += Team::size) {
+    const C value = convert<C>(x[j]), above = value - mine, factor = std::exp(-std::fabs(above));
+    sum = above > 0 ? std::fma(sum, factor, C(1)) : sum + factor;
+    mine = Larger{}(value, mine);
+  }
+  const C top = team.reduce(mine, Larger{});
+  return {top, team.reduce(sum * std::exp(mine - top), Plus{})};  // NaN where the top is +inf
 }
 
 template <class T, bool wide>
@@ -43,16 +49,17 @@ NORMA_KERNEL void softmax_backward_kernel(SoftmaxRows r) {
   T* dx = static_cast<T*>(r.out) + team.row * r.out_row;
   C sum = 0;
   for (std::int64_t j = team.lane; j < r.n; j += team.size)
-    sum += r.log ? convert<C>(dy[j]) : convert<C>(dy[j]) * convert<C>(y[j]);
+    sum = r.log ? sum + convert<C>(dy[j]) : std::fma(convert<C>(dy[j]), convert<C>(y[j]), sum);
   sum = team.reduce(sum, Plus{});
   if (!team.active) return;
   for (std::int64_t j = team.lane; j < r.n; j += team.size) {
     const C g = convert<C>(dy[j]), v = convert<C>(y[j]);
-    dx[j] = convert<T>(r.log ? g - std::exp(v) * sum : v * (g - sum));
+    dx[j] = convert<T>(r.log ? std::fma(-std::exp(v), sum, g) : v * (g - sum));
   }
 }
 
-/// loss = sum_c t_c (lse - z_c) and, where asked for, dlogits = softmax * sum t - t, from one load of the row into cache.
+/// loss = sum_c t_c (lse - z_c) and, where asked for, dlogits = softmax * sum t - t. Of rows that are one class alone, the loss is read
+/// from that class's logit.
 template <class T, bool wide>
 NORMA_KERNEL void cross_entropy_kernel(CrossEntropyRows r) {
   using C = Compute<T, false>;
@@ -65,10 +72,12 @@ NORMA_KERNEL void cross_entropy_kernel(CrossEntropyRows r) {
   const C log_sum = std::log(s.sum);
   const auto target = [&](std::int64_t j) { return rest * (soft ? convert<C>(soft[j]) : j == chosen ? C(1) : C(0)) + smooth; };
   C loss = 0, weight = 0;
-  for (std::int64_t j = team.lane; j < r.n; j += team.size) {
+  const bool one_class = !soft && smooth == 0;
+  if (one_class && team.lane == 0 && chosen >= 0 && chosen < r.n) loss = log_sum - (convert<C>(z[chosen]) - s.top);
+  for (std::int64_t j = team.lane; j < r.n && !one_class; j += team.size) {
     const C t = target(j);
     weight += t;
-    if (t != 0) loss += t * (log_sum - (convert<C>(z[j]) - s.top));
+    if (t != 0) loss = std::fma(t, log_sum - (convert<C>(z[j]) - s.top), loss);
   }
   loss = team.reduce(loss, Plus{});
   weight = r.soft ? team.reduce(weight, Plus{}) : C(1);
@@ -78,7 +87,7 @@ NORMA_KERNEL void cross_entropy_kernel(CrossEntropyRows r) {
   T* d = static_cast<T*>(r.dlogits) + team.row * r.dlogits_row;
   const C factor = weight / s.sum;
   for (std::int64_t j = team.lane; j < r.n; j += team.size)
-    d[j] = convert<T>(std::exp(convert<C>(z[j]) - s.top) * factor - target(j));
+    d[j] = convert<T>(std::fma(std::exp(convert<C>(z[j]) - s.top), factor, -target(j)));
 }
 
 template <class F>
