@@ -136,7 +136,10 @@ TwinOutcome train_twin(const TrainConfig& config, const std::string& other, cons
                       2 * done * static_cast<double>(config.batch) / seconds, seconds, seconds / done * static_cast<double>(last - step - 1)});
   }
   if (outcome.ending == Ending::finished)
-    for (int i : {0, 1}) outcome.test[i] = evaluate(sides[i]->model, data.test, loader_config(config, shapes[0], false));
+    for (int i : {0, 1}) {
+      if (sides[i]->ema) nn::assign(sides[i]->model, sides[i]->ema->values());
+      outcome.test[i] = evaluate(sides[i]->model, data.test, loader_config(config, shapes[0], false));
+    }
   return outcome;
 }
 
