@@ -1,7 +1,7 @@
 // norma bench: measurements of this machine.
 #include "bench/gemm.h"
 
-#include "apps/verbs.h"
+#include "apps/model_flags.h"
 #include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
 
@@ -45,7 +45,7 @@ int bench_verb(const Args& args) {
     throw UsageError(words.empty() ? "bench: name what is to be measured: gemm" : fmt::format("bench: there is gemm, not \"{}\"", words[0] == "gemm" ? words[1] : words[0]));
   if (flags.log_format != "text" && flags.log_format != "json")
     throw UsageError(fmt::format("--log-format: \"{}\" is neither text nor json", flags.log_format));
-  if (flags.threads < 0) throw UsageError(fmt::format("--threads: {} must be 0 or more", flags.threads));
+  check_threads(flags.threads);
   try {
     if (!flags.cpu.empty()) cpu::set_isa(flags.cpu);
   } catch (const Error& e) {

@@ -52,11 +52,12 @@ int compare_verb(const Args& args) {
   const Args runs = options.read_flags(args);
   options.apply();
   if (help) {
-    fmt::print("usage: norma compare RUN RUN... [flags]\n\nA table of the runs, and a page with their curves: accuracy, loss, and the norms of every layer's\n"
+    fmt::print("usage: norma compare RUN... [flags]\n\nA table of one or more runs, and a page with their curves: accuracy, loss, and the norms of every layer's\n"
                "attention matrix over training. The page is one file and needs no network.\n{}", options.help());
     return ok;
   }
   if (runs.empty()) throw UsageError("compare: name the run folders, as in norma compare runs/a runs/b");
+  if (html.empty()) throw UsageError("--html: is empty; name a file, or leave it out for compare.html");
 
   std::vector<inspect::PageRun> page;
   Json all = Json::array();
@@ -75,11 +76,13 @@ int compare_verb(const Args& args) {
                    {"test_loss", test ? number(*test, "test_loss") : NAN}, {"seconds", number(r.summary, "seconds")}, {"ending", r.status.ending}, {"fro", fro}});
     page.push_back({r.name, r.config, r.summary, r.rows, r.note, train::read_records(path, inspect::page_bytes / runs.size()), r.status.ending, 0});
   }
-  const std::string text = inspect::make_page("Norma: " + std::to_string(runs.size()) + " runs compared", page);
-  train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));
-
+  const auto write_page = [&] {  // last: where it cannot be written the table is there
+    const std::string text = inspect::make_page(fmt::format("Norma: {} run{} compared", runs.size(), runs.size() == 1 ? "" : "s"), page);
+    train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));
+  };
   if (log_format == "json") {
     fmt::print("{}\n", Json{{"runs", all}, {"html", html}}.dump());
+    write_page();
     return ok;
   }
   std::size_t run_width = 20, attention_width = 18;  // of the first two columns
@@ -103,6 +106,7 @@ int compare_verb(const Args& args) {
       fmt::print(" {:>22}", fmt::format("{} > {} > {}", shown(number(s, "first"), "{:.3g}"), shown(number(s, "largest"), "{:.3g}"), shown(number(s, "last"), "{:.3g}")));
     fmt::print("\n");
   }
+  write_page();
   fmt::print("\npage: {}\n", html);
   return ok;
 }

@@ -30,7 +30,7 @@ int eval_verb(const Args& args) {
   }
   if (runs.size() != 1) throw UsageError("eval: name one run folder, as in norma eval runs/a");
   if (log_format != "text" && log_format != "json") throw UsageError(fmt::format("--log-format: \"{}\" is unknown; there are text, json", log_format));
-  if (threads < 0) throw UsageError(fmt::format("--threads: {} must be 0 or more", threads));
+  check_threads(threads);
   const RunModel run = load_run_model(runs[0], threads, data_dir);
   ProgressLine line;
   const std::optional<train::Evaluation> found =

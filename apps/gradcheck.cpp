@@ -26,15 +26,22 @@ Check check_case(const checks::OpCase& c) {
   return out;
 }
 
+/// Where flags say nothing: small, since each parameter costs four forward passes, with two heads and two blocks as the smallest that have all paths.
+train::TrainConfig small_model() {
+  train::TrainConfig c;
+  c.preset.clear();
+  c.image = 8, c.channels = 1, c.classes = 3, c.width = 8, c.depth = 2, c.heads = 2;
+  return c;
+}
+
 /// A model of the given sizes in f64, by its parameters: the loss of three random images.
-Check check_model(const train::TrainConfig& config) {
-  train::TrainConfig c = config;
-  c.image = c.image ? c.image : 8;
-  c.width = std::min<Index>(c.width, 8);
-  c.depth = std::min<Index>(c.depth, 2);
-  c.heads = c.width % c.heads == 0 ? std::min<Index>(c.heads, 2) : 1;
+Check check_model(const train::TrainConfig& c) {
+  constexpr Index most_parameters = 50000;
   const models::ViTConfig shape = vit_config(c, 8, 1, 3);
   models::ViT model(shape, static_cast<std::uint64_t>(c.seed), {DType::f64});
+  if (const Index count = nn::parameter_count(model); count > most_parameters)
+    throw UsageError(fmt::format("gradcheck: this model has {} parameters, and each costs four forward passes; at most {} are checked: give a smaller --width, "
+                                 "--depth or --image (8, 2 and 8 if left out)", count, most_parameters));
   Tensor images = empty({3, shape.channels, shape.image, shape.image}, {DType::f64});
   backend({}).random(RandomKind::normal, {static_cast<std::uint64_t>(c.seed), 1}, 0, images.view());
   Tensor labels = from_values({0, static_cast<double>(1 % shape.classes), static_cast<double>(2 % shape.classes)}, {3}, {DType::i64});
@@ -56,9 +63,14 @@ int gradcheck_verb(const Args& args) {
   auto flags = read_model_flags(args, R"(usage: norma gradcheck OP... [flags]    derivatives of ops, first and second order (norma gradcheck all)
        norma gradcheck --model vit [flags]  derivatives of a small model with any --attention
 
-Every entry of the Jacobian is compared with a five-point finite difference in float64.
-)", {"Model", "seed", "threads", "device"});
+Every entry of the Jacobian is compared with a five-point finite difference in float64, on the CPU.
+)", {"Model", "seed", "threads"}, small_model());
   if (!flags) return ok;
+  for (std::string name : flags->given) {
+    if (flags->words.empty() || name == "threads") continue;
+    std::replace(name.begin(), name.end(), '_', '-');
+    throw UsageError(fmt::format("gradcheck: --{} is for a model and \"{}\" is an op; check one of them at a time", name, flags->words[0]));
+  }
   prepare(flags->config);
   std::vector<Check> checks;
   std::vector<std::string> names;

@@ -4,15 +4,17 @@
 namespace norma::apps {
 
 int info_verb(const Args& args) {
+  train::TrainConfig imagenet;
+  imagenet.image = 224, imagenet.patch = 16, imagenet.channels = 3, imagenet.classes = 1000;
   auto flags = read_model_flags(args, R"(usage: norma info vit [flags]
 
-Parameters, floating-point operations of a training step, and memory of a model. Without --image, --channels and
---classes it is measured at 224 pixels, 3 channels, 1000 classes and patch 16, the sizes of ImageNet.
-)", {"Model", "batch", "dtype"});
+Parameters, floating-point operations of a training step, and memory of a model. No data set is read: what is not given is as for
+ImageNet, 224 pixels, 3 channels and 1000 classes, also where a flag or a file says 0; patches are of 16 pixels, and not of 4 as in
+norma train.
+)", {"Model", "batch", "dtype"}, imagenet);
   if (!flags) return ok;
   if (!flags->words.empty()) throw UsageError(fmt::format("info: unexpected \"{}\"; see norma info --help", flags->words[0]));
-  auto& c = flags->config;
-  if (!c.image && !c.channels && !c.classes && c.patch == train::TrainConfig{}.patch) c.patch = 16;
+  const train::TrainConfig& c = flags->config;
   const models::ViTConfig shape = vit_config(c, 224, 3, 1000);
   models::ViT model(shape, 0);
   const Index parameters = nn::parameter_count(model);

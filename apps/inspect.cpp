@@ -37,6 +37,9 @@ int inspect_verb(const Args& given) {
     return ok;
   }
   if (runs.size() != 1) throw UsageError("inspect: name one run folder, as in norma inspect runs/a");
+  if (html.empty()) throw UsageError("--html: is empty; name a file, or leave it out for inspect.html");
+  if (options.given("image") && image.empty()) throw UsageError("--image: is empty; name a PGM or PPM file, or leave it out for a test image");
+  check_threads(threads);
   const bool json = log_format == "json";
   const RunModel run = load_run_model(runs[0], threads, data_dir);
   const models::ViTConfig& shape = run.model->config();
@@ -74,9 +77,6 @@ int inspect_verb(const Args& given) {
   page.summary = fmt::format("{} after step {}; the model says: {}.", nn::to_string(shape.attention), run.step, answer);
   page.side = shape.image, page.channels = shape.channels, page.pixels = centred(one, shape.image), page.patch = shape.patch;
   page.class_token = shape.pool == models::ViTConfig::Pool::cls;
-  const std::string text = inspect::make_heads_page(page);
-  train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));
-
   nlohmann::ordered_json heads = nlohmann::ordered_json::array();
   const double root = std::sqrt(static_cast<double>(shape.tokens()));
   if (!json) {
@@ -97,8 +97,9 @@ int inspect_verb(const Args& given) {
   if (json)
     fmt::print("{}\n", nlohmann::ordered_json{{"run", runs[0]}, {"image", what}, {"answer", test.class_names[best]}, {"share", share[best]},
                                               {"heads", heads}, {"html", html}}.dump());
-  else
-    fmt::print("\npage: {}\n", html);
+  const std::string text = inspect::make_heads_page(page);
+  train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));  // last: where it cannot be written the table is there
+  if (!json) fmt::print("\npage: {}\n", html);
   return ok;
 }
 

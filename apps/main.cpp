@@ -16,7 +16,7 @@ struct Verb {
 constexpr Verb verbs[] = {
     {"train", train_verb, "train a Vision Transformer with softmax or another attention function"},
     {"eval", eval_verb, "accuracy of a run on the test images"},
-    {"compare", compare_verb, "table and page of two or more runs side by side"},
+    {"compare", compare_verb, "table and page of one or more runs side by side"},
     {"inspect", inspect_verb, "the attention matrix of every head on one image, as a table and a page"},
     {"report", report_verb, "one page of all that one or more runs recorded"},
     {"watch", watch_verb, "the same page, live in the browser while the runs go on"},
@@ -39,7 +39,7 @@ void print_help() {
 }
 
 int run(const Args& args) {
-  if (args.empty() || args[0] == "--help" || args[0] == "help") {
+  if (args.empty() || args[0] == "--help" || args[0] == "-h" || args[0] == "help") {
     print_help();
     return args.empty() ? usage_error : ok;
   }
@@ -85,7 +85,7 @@ int main(int argc, char** argv) {
   } catch (const norma::Error& e) {
     fmt::print(stderr, "norma: {}\n", e.what());
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "norma: out of memory; a smaller --batch, --width or --depth needs less (norma info tells how much)\n");
+    fmt::print(stderr, "norma: out of memory; a smaller --batch, --image, --width or --depth, or a larger --patch, needs less\n");
   } catch (const std::exception& e) {
     fmt::print(stderr, "norma: {}\n", e.what());
   }

@@ -1,5 +1,7 @@
 #include "apps/model_flags.h"
 
+#include <limits>
+
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
@@ -9,17 +11,58 @@
 
 namespace norma::apps {
 
-std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, const std::vector<std::string>& only) {
-  ModelFlags flags;
+namespace {
+
+/// What is wrong with any model and any data set, told by its flag before anything is read or allocated. With sizes within these bounds no count
+/// of elements overflows: what is too large for this machine is told by the allocation, with its bytes.
+void check_ranges(const train::TrainConfig& c) {
+  constexpr Index any = std::numeric_limits<Index>::max();
+  struct Whole {
+    const char* flag;
+    Index value, least, most;
+  };
+  for (const auto& [flag, value, least, most] : std::initializer_list<Whole>{
+           {"image", c.image, 0, 16384},   {"patch", c.patch, 1, 16384},      {"channels", c.channels, 0, 4096},    {"classes", c.classes, 0, 1 << 24},
+           {"width", c.width, 1, 1 << 16}, {"depth", c.depth, 1, 1000},       {"heads", c.heads, 1, 1 << 16},       {"mlp-ratio", c.mlp_ratio, 1, 256},
+           {"batch", c.batch, 1, 1000000}, {"epochs", c.epochs, 1, 1000000},  {"steps", c.steps, 0, any},           {"pad", c.pad, 0, any},
+           {"seed", c.seed, 0, any},       {"log-every", c.log_every, 1, any}, {"checkpoint-every", c.checkpoint_every, 0, any},
+           {"record-every", c.record_every, 1, any}, {"record-images", c.record_images, 1, any}, {"record-limit-mib", c.record_limit_mib, 1, any},
+           {"rand-augment", c.rand_augment, 0, datasets::RandAugment::most_operations},
+           {"rand-magnitude", c.rand_magnitude, 0, datasets::RandAugment::most_magnitude}})
+    if (value < least || value > most)
+      throw UsageError(fmt::format("--{}: {} must be {}", flag, value, most < any ? fmt::format("in {}..{}", least, most) : least ? "more than 0" : "0 or more"));
+  for (auto [flag, value] : {std::pair{"lr", c.lr}, {"min-lr", c.min_lr}, {"warmup-epochs", c.warmup_epochs}, {"weight-decay", c.weight_decay},
+                             {"clip", c.clip}, {"init-std", c.init_std}})
+    if (value < 0) throw UsageError(fmt::format("--{}: {} must be 0 or more", flag, value));
+  for (auto [flag, p] : {std::pair{"drop-path", c.drop_path}, {"dropout", c.dropout}, {"label-smoothing", c.label_smoothing}, {"ema", c.ema},
+                         {"momentum", c.momentum}})
+    if (p < 0 || p >= 1) throw UsageError(fmt::format("--{}: {} must be in [0, 1)", flag, p));
+  check_threads(c.threads);
+  if (c.schedule == "cosine" && c.min_lr > c.lr)
+    throw UsageError(fmt::format("--min-lr: {} is above --lr {}, where the cosine begins; give at most that", c.min_lr, c.lr));
+}
+
+}  // namespace
+
+void check_threads(Index threads) {
+  // A pool starts a thread when there is a task for it; where the system has no more to give, oneTBB ends the process.
+  constexpr Index most = 1024;
+  if (threads < 0 || threads > most) throw UsageError(fmt::format("--threads: {} must be in 0..{}; 0 is all cores", threads, most));
+}
+
+std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, const std::vector<std::string>& only,
+                                           const train::TrainConfig& defaults, const std::function<void(train::Options&)>& own) {
+  ModelFlags flags{.config = defaults, .words = {}, .given = {}};
   bool help = false, print_config = false;
   std::string config_file, log_format = "text";
   train::Options options;
   // A config file holds the fields of TrainConfig only; the flags below are of the command line.
+  if (own) own(options);
   flags.config.fields(options);
-  if (!only.empty()) options.only(only);
   options.group("General");
+  options("resume", flags.resume, "go on from the newest checkpoint in --out, to the bit");
+  if (!only.empty()) options.only(only);
   options("config", config_file, "JSON file with any of these fields (comments allowed); flags win over it");
-  if (only.empty()) options("resume", flags.resume, "go on from the newest checkpoint in --out, to the bit");
   options("log_format", log_format, "text, or json: one object on stdout");
   options("print_config", print_config, "print the configuration that would be used, and stop");
   options("help", help, "print this, and stop");
@@ -28,41 +71,24 @@ std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, 
   if (!words) return std::nullopt;
   flags.words = std::move(*words);
   if (auto file = options.given("config")) options.read_json(std::filesystem::path(*file));
-  if (auto preset = options.given("preset")) flags.config.preset = *preset;
   if (!flags.words.empty() && flags.words[0] == "vit") flags.words.erase(flags.words.begin());
-  try {
-    apply_preset(flags.config);
-  } catch (const UsageError&) {
-    throw;
-  } catch (const Error& e) {
-    throw UsageError(e.what());
+  if (auto preset = options.given("preset")) {
+    flags.config.preset = *preset;
+    try {
+      apply_preset(flags.config);
+    } catch (const Error& e) {
+      throw UsageError(e.what());
+    }
   }
   options.apply();
+  train::Options table;
+  flags.config.fields(table);
+  const nlohmann::ordered_json fields = table.to_json();
+  for (const auto& [name, value] : fields.items())
+    if (options.given(name)) flags.given.push_back(name);
 
-  auto positive = [](const char* flag, double value, bool zero_allowed) {
-    if (value < 0 || (value == 0 && !zero_allowed))
-      throw UsageError(fmt::format("--{}: {} must be {}", flag, value, zero_allowed ? "0 or more" : "more than 0"));
-  };
   const auto& c = flags.config;
-  positive("batch", static_cast<double>(c.batch), false);
-  positive("epochs", static_cast<double>(c.epochs), false);
-  positive("steps", static_cast<double>(c.steps), true);
-  positive("log-every", static_cast<double>(c.log_every), false);
-  positive("checkpoint-every", static_cast<double>(c.checkpoint_every), true);
-  positive("record-every", static_cast<double>(c.record_every), false);
-  positive("record-images", static_cast<double>(c.record_images), false);
-  positive("record-limit-mib", static_cast<double>(c.record_limit_mib), false);
-  positive("pad", static_cast<double>(c.pad), true);
-  for (auto [flag, value, most] : {std::tuple{"rand-augment", c.rand_augment, datasets::RandAugment::most_operations},
-                                   {"rand-magnitude", c.rand_magnitude, datasets::RandAugment::most_magnitude}})
-    if (value < 0 || value > most) throw UsageError(fmt::format("--{}: {} must be in 0..{}", flag, value, most));
-  positive("lr", c.lr, true);
-  positive("clip", c.clip, true);
-  positive("weight-decay", c.weight_decay, true);
-  for (auto [flag, p] : {std::pair{"drop-path", c.drop_path}, {"dropout", c.dropout}, {"label-smoothing", c.label_smoothing}, {"ema", c.ema}})
-    if (p < 0 || p >= 1) throw UsageError(fmt::format("--{}: {} must be in [0, 1)", flag, p));
-  if (auto given = options.given("threads"); given && c.threads < 1)
-    throw UsageError(fmt::format("--threads: {} is not a number of threads; give 1 or more, or leave it out for all cores", *given));
+  check_ranges(c);
   train::parse_fro("penalty", c.penalty), train::parse_fro("clamp", c.clamp);
   if (c.optimizer != "adamw" && c.optimizer != "sgd") throw UsageError(fmt::format("--optimizer: \"{}\" is unknown; there are adamw, sgd", c.optimizer));
   if (c.schedule != "cosine" && c.schedule != "constant") throw UsageError(fmt::format("--schedule: \"{}\" is unknown; there are cosine, constant", c.schedule));
@@ -74,9 +100,7 @@ std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, 
   flags.json = log_format == "json";
 
   if (print_config) {
-    train::Options fields;
-    flags.config.fields(fields);
-    fmt::print("{}\n", fields.to_json().dump(2));
+    fmt::print("{}\n", fields.dump(2));
     return std::nullopt;
   }
   return flags;

@@ -14,12 +14,18 @@ struct ModelFlags {
   bool json = false;     // --log-format json
   bool resume = false;   // --resume
   Args words;            // what is not a flag
+  Args given;            // names of the fields of TrainConfig that flags or --config set
 };
 
 /// Reads arguments into flags. Returns nothing when --help or --print-config answered already. `usage` is the verb's own help text,
 /// printed above the table of flags. A first word "vit" names the model. `only`: the groups and names of TrainConfig's fields that mean
-/// something to the verb (empty: all, and --resume); the other flags are refused.
-std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, const std::vector<std::string>& only = {});
+/// something to the verb (empty: all, and --resume); the other flags are refused. `defaults`: where the verb's are not those of training.
+/// `own`: adds the verb's own flags, named in `only` too.
+std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, const std::vector<std::string>& only = {},
+                                           const train::TrainConfig& defaults = {}, const std::function<void(train::Options&)>& own = {});
+
+/// Throws UsageError where so many threads could not be started, or are fewer than 0, which stands for all cores.
+void check_threads(Index threads);
 
 /// Sets threads, GEMM provider and instruction set and checks the device, before the first tensor is made.
 void prepare(const train::TrainConfig& config);

@@ -25,7 +25,7 @@ Exit codes: 0 the same report as in training, 1 another one or none, 2 wrong usa
   }
   if (words.size() != 1) throw UsageError("replay: name one bundle, as in norma replay runs/a/anomaly-000000012.json");
   if (log_format != "text" && log_format != "json") throw UsageError(fmt::format("--log-format: \"{}\" is unknown; there are text, json", log_format));
-  if (threads < 0) throw UsageError(fmt::format("--threads: {} must be 0 or more", threads));
+  check_threads(threads);
 
   train::Bundle bundle = train::read_bundle(words[0]);
   bundle.config.threads = threads;

@@ -304,8 +304,8 @@ int theory_verb(const Args& args) {
   if (flags.dtype != "f32" && flags.dtype != "f64") throw UsageError(fmt::format("--dtype: \"{}\" is not possible; there are f32, f64", flags.dtype));
   if (flags.log_format != "text" && flags.log_format != "json")
     throw UsageError(fmt::format("--log-format: \"{}\" is unknown; there are text, json", flags.log_format));
-  if (options.given("threads") && flags.threads < 1)
-    throw UsageError(fmt::format("--threads: {} is not a number of threads; give 1 or more, or leave it out for all cores", flags.threads));
+  if (flags.seed < 0) throw UsageError(fmt::format("--seed: {} must be 0 or more", flags.seed));
+  check_threads(flags.threads);
   const bool json = flags.log_format == "json";
   if (!words.empty()) return run_theory(words[0], flags, json);
 

@@ -25,6 +25,9 @@ int train_verb(const Args& args) {
   prepare(flags->config);
 
   ProgressLine line;
+  if (const auto& c = flags->config; c.warmup_epochs > static_cast<double>(c.epochs))  // a recipe that is tried for less than its time
+    line.message(fmt::format("--warmup-epochs {} is longer than the run, --epochs {}: the learning rate rises to the end and stays below --lr",
+                             c.warmup_epochs, c.epochs));
   const train::Outcome outcome = train::train(flags->config, flags->resume, stop_on_signal(), line.watcher());
   if (outcome.ending == train::Ending::interrupted) {
     line.message(fmt::format("interrupted; a checkpoint is in {}, go on with --resume", flags->config.out));

@@ -12,7 +12,8 @@ constexpr const char* usage = R"(usage: norma twin vit --other FUNCTION [flags]
 
 Trains two models in lock-step that differ in their attention function alone (--attention, and --other, which is
 x^3/sqrt(N) if left out): same initial weights, same batches, same dropout. Logs, and shows at the end, how far their block
-outputs, gradients and weights are apart: the distance ||b - a|| as a share of ||a||. All flags of norma train hold for both.
+outputs, gradients and weights are apart: the distance ||b - a|| as a share of ||a||. The flags below hold for both; what is of
+one run, --resume, checkpoints, --anomaly and --record, is not here: train each side by itself with norma train.
 )";
 
 /// At most `count` of the logged steps, evenly spaced, the first and the last among them.
@@ -41,23 +42,17 @@ void print_table(const char* what, const std::vector<train::TwinStep>& steps, tr
 }  // namespace
 
 int twin_verb(const Args& args) {
-  Args rest;
+  if (args.empty()) throw UsageError("twin: name the model, as in norma twin vit --data fashion-mnist --out runs/twin; see norma twin --help");
   std::string other = "x^3/sqrt(N)";
-  for (std::size_t i = 0; i < args.size(); ++i) {
-    if (args[i].starts_with("--other=")) {
-      other = args[i].substr(8);
-    } else if (args[i] == "--other") {
-      if (++i == args.size()) throw UsageError("--other: needs an attention function, as in --other \"x^3/sqrt(N)\"");
-      other = args[i];
-    } else {
-      rest.push_back(args[i]);
-    }
-  }
-  auto flags = read_model_flags(rest, usage);
+  auto flags = read_model_flags(args, usage,
+                                {"other", "Model", "Data", "Optimization", "out", "seed", "threads", "device", "dtype", "gemm", "cpu", "log_every"}, {},
+                                [&](train::Options& options) {
+                                  options.group("Twins");
+                                  options("other", other, "the other attention function");
+                                });
   if (!flags) return ok;
   if (!flags->words.empty()) throw UsageError(fmt::format("twin: unexpected \"{}\"; see norma twin --help", flags->words[0]));
-  for (const auto& [flag, given] : {std::pair{"--resume", flags->resume}, {"--anomaly", flags->config.anomaly}})
-    if (given) throw UsageError(fmt::format("{}: twins do not have it; train each side by itself with norma train", flag));
+  flags->config.anomaly = false, flags->config.record.clear();  // a config file may hold them
   prepare(flags->config);
 
   ProgressLine line;

@@ -97,7 +97,7 @@ struct Loader::Impl {
     beside.resize(window.size());
     per_epoch = c.drop_last ? s.count / c.batch : (s.count + c.batch - 1) / c.batch;
     if (per_epoch == 0) {
-      fail("loader: {} examples of {} do not fill a batch of {}; take a smaller batch or keep the last one", s.count,
+      fail("loader: {} examples of {} do not fill a batch of {}; give a smaller --batch", s.count,
            s.name, c.batch);
     }
     for (Index ch = 0; ch < s.channels; ++ch) {

@@ -14,6 +14,7 @@ using namespace norma;
 using namespace norma::test;
 using Catch::Matchers::Contains;
 using Catch::Matchers::Equals;
+using Catch::Matchers::StartsWith;
 
 namespace {
 
@@ -228,6 +229,15 @@ TEST_CASE("a replay tells when it sees something else, and what is wrong with a 
   f = run_norma({"replay", bundle.string()});
   CHECK(f.code == 1);
   CHECK_THAT(f.err, Equals("norma: " + bundle.string() + ": format is \"other\", expected \"norma-anomaly-1\"; is it a bundle of this program?\n"));
+  for (const std::string file : {"{}", "[]"}) {
+    write(file);
+    f = run_norma({"replay", bundle.string()});
+    CHECK(f.code == 1);
+    CHECK_THAT(f.err, Equals("norma: " + bundle.string() + ": is not a bundle, the anomaly-STEP.json that norma train --anomaly leaves in the run's folder\n"));
+  }
+  const auto script = runs / "t.sh";
+  std::ofstream(script) << "echo";
+  CHECK_THAT(run_norma({"replay", script.string()}).err, StartsWith("norma: " + script.string() + ": "));
   write(whole);
   std::filesystem::resize_file(out / "anomaly-000000000.safetensors", 1000);
   f = run_norma({"replay", bundle.string()});

@@ -474,5 +474,5 @@ TEST_CASE("datasets: a loader refuses what it cannot do", "[datasets]") {
   CHECK(make(2, 0, -1, DType::f32) == "loader: padding -1 must not be negative");
   CHECK(make(2, 0, 0, DType::i64) == "loader: images need a floating dtype, not i64");
   CHECK(make(4, 0, 0, DType::f32) ==
-        "loader: 3 examples of counting do not fill a batch of 4; take a smaller batch or keep the last one");
+        "loader: 3 examples of counting do not fill a batch of 4; give a smaller --batch");
 }

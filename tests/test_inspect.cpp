@@ -78,6 +78,10 @@ TEST_CASE("inspect shows every head of a run", "[inspect]") {
   CHECK_THAT(contents(html), Contains("blocks.1.attn") && !Contains("/*DATA*/null") && !Contains("/*STYLE*/"));
 
   CHECK(run_norma({"inspect", out.string(), "--data-dir", data.string(), "--html", html, "--image", file_with("shoe.pgm", "P5 2 2 255\nabcd")}).code == 0);
+  const Finished lost = run_norma({"inspect", out.string(), "--data-dir", data.string(), "--html", (out / "absent" / "inspect.html").string()});
+  CHECK(lost.code == 1);
+  CHECK_THAT(lost.out, Contains("blocks.1.attn") && !Contains("page:"));
+  CHECK_THAT(lost.err, Contains("inspect.html: cannot be created"));
   const Finished beyond = run_norma({"inspect", out.string(), "--data-dir", data.string(), "--index", "20"});
   CHECK(beyond.code == 2);
   CHECK_THAT(beyond.err, Equals("norma: --index: there is no test image 20; they go from 0 to 19\n"));

@@ -39,7 +39,11 @@ TEST_CASE("help answers on every level", "[program]") {
     CHECK(f.code == 0);
     CHECK_THAT(f.out, Contains(std::string("usage: norma ") + verb));
     CHECK(f.err.empty());
+    const Finished brief = run_norma({verb, "-h"});
+    CHECK(brief.code == 0);
+    CHECK(brief.out == f.out);
   }
+  CHECK(run_norma({"-h"}).out == run_norma({"--help"}).out);
 }
 
 TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]") {
@@ -49,29 +53,56 @@ TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]"
       {{"train", "--lr"}, 2, "norma: --lr needs a value: peak learning rate\n"},
       {{"train", "--lr", "fast"}, 2, "norma: --lr: \"fast\" is not a number; peak learning rate\n"},
       {{"train", "--batch", "2.5"}, 2, "norma: --batch: \"2.5\" is not a whole number; images a step\n"},
-      {{"train", "--batch", "0"}, 2, "norma: --batch: 0 must be more than 0\n"},
+      {{"train", "--batch", "0"}, 2, "norma: --batch: 0 must be in 1..1000000\n"},
       {{"train", "--dropout", "1.5"}, 2, "norma: --dropout: 1.5 must be in [0, 1)\n"},
       {{"train", "--rand-augment", "9"}, 2, "norma: --rand-augment: 9 must be in 0..8\n"},
       {{"train", "--rand-magnitude", "-1"}, 2, "norma: --rand-magnitude: -1 must be in 0..30\n"},
-      {{"train", "--threads", "0"}, 2, "norma: --threads: 0 is not a number of threads; give 1 or more, or leave it out for all cores\n"},
+      {{"train", "--momentum", "1"}, 2, "norma: --momentum: 1 must be in [0, 1)\n"},
+      {{"train", "--init-std", "-0.1"}, 2, "norma: --init-std: -0.1 must be 0 or more\n"},
+      {{"train", "--seed", "-1"}, 2, "norma: --seed: -1 must be 0 or more\n"},
+      {{"train", "--log-every", "0"}, 2, "norma: --log-every: 0 must be more than 0\n"},
+      {{"train", "--min-lr", "-1"}, 2, "norma: --min-lr: -1 must be 0 or more\n"},
+      {{"train", "--min-lr", "0.1"}, 2, "norma: --min-lr: 0.1 is above --lr 0.001, where the cosine begins; give at most that\n"},
+      {{"train", "--warmup-epochs", "-1"}, 2, "norma: --warmup-epochs: -1 must be 0 or more\n"},
+      {{"train", "--epochs", "1000001"}, 2, "norma: --epochs: 1000001 must be in 1..1000000\n"},
+      {{"info", "vit", "--image", "1000000"}, 2, "norma: --image: 1000000 must be in 0..16384\n"},
+      {{"info", "vit", "--patch", "0"}, 2, "norma: --patch: 0 must be in 1..16384\n"},
+      {{"info", "vit", "--mlp-ratio", "1000"}, 2, "norma: --mlp-ratio: 1000 must be in 1..256\n"},
+      {{"train", "--threads", "-1"}, 2, "norma: --threads: -1 must be in 0..1024; 0 is all cores\n"},
+      {{"train", "--threads", "1025"}, 2, "norma: --threads: 1025 must be in 0..1024; 0 is all cores\n"},
+      {{"eval", "runs/a", "--threads", "1025"}, 2, "norma: --threads: 1025 must be in 0..1024; 0 is all cores\n"},
+      {{"inspect", "runs/a", "--threads", "1025"}, 2, "norma: --threads: 1025 must be in 0..1024; 0 is all cores\n"},
+      {{"replay", "runs/a", "--threads", "1025"}, 2, "norma: --threads: 1025 must be in 0..1024; 0 is all cores\n"},
+      {{"theory", "--threads", "1025"}, 2, "norma: --threads: 1025 must be in 0..1024; 0 is all cores\n"},
       {{"train", "vit", "--cpu", "avx3"}, 2, "norma: --cpu: unknown instruction set \"avx3\"; there are base, avx2, avx512, avx512bf16, amx\n"},
       {{"train", "--optimizer", "adam"}, 2, "norma: --optimizer: \"adam\" is unknown; there are adamw, sgd\n"},
       {{"train", "--dtype", "f16"}, 2, "norma: --dtype: \"f16\" is not possible; there are f32, f64, bf16\n"},
       {{"train", "--device", "tpu"}, 2, "norma: device \"tpu\" is unknown; there are cpu, cuda, cuda:INDEX, reference\n"},
       {{"train", "vit", "again"}, 2, "norma: train: unexpected \"again\"; see norma train --help\n"},
       {{"train"}, 2, "norma: train: name the model, as in norma train vit --data fashion-mnist --out runs/a; see norma train --help\n"},
+      {{"twin"}, 2, "norma: twin: name the model, as in norma twin vit --data fashion-mnist --out runs/twin; see norma twin --help\n"},
       {{"info", "--lr", "1"}, 2, "norma: --lr means nothing here; see --help\n"},
-      {{"gradcheck", "softmax", "--resume"}, 2, "norma: unknown flag --resume; see --help\n"},
+      {{"gradcheck", "softmax", "--resume"}, 2, "norma: --resume means nothing here; see --help\n"},
       {{"eval", "runs/a", "--log-format", "xml"}, 2, "norma: --log-format: \"xml\" is unknown; there are text, json\n"},
       {{"compare"}, 2, "norma: compare: name the run folders, as in norma compare runs/a runs/b\n"},
+      {{"compare", "runs/a", "--html", ""}, 2, "norma: --html: is empty; name a file, or leave it out for compare.html\n"},
+      {{"inspect", "runs/a", "--html", ""}, 2, "norma: --html: is empty; name a file, or leave it out for inspect.html\n"},
+      {{"inspect", "runs/a", "--image", ""}, 2, "norma: --image: is empty; name a PGM or PPM file, or leave it out for a test image\n"},
       {{"eval"}, 2, "norma: eval: name one run folder, as in norma eval runs/a\n"},
       {{"eval", "no-such-run"}, 1, "norma: run folder no-such-run: there is no such folder\n"},
       {{"bench"}, 2, "norma: bench: name what is to be measured: gemm\n"},
       {{"bench", "conv"}, 2, "norma: bench: there is gemm, not \"conv\"\n"},
       {{"bench", "gemm", "--cpu", "avx3"}, 2, "norma: --cpu: unknown instruction set \"avx3\"; there are base, avx2, avx512, avx512bf16, amx\n"},
-      {{"bench", "gemm", "--threads", "-1"}, 2, "norma: --threads: -1 must be 0 or more\n"},
+      {{"bench", "gemm", "--threads", "-1"}, 2, "norma: --threads: -1 must be in 0..1024; 0 is all cores\n"},
       {{"bench", "gemm", "--filter", "5 5 5"}, 2, "norma: --filter: no product's line contains \"5 5 5\"\n"},
       {{"gradcheck", "sofmax"}, 2, "norma: gradcheck: unknown op \"sofmax\" (did you mean \"softmax\"?)\n"},
+      {{"gradcheck", "--model", "vit", "log1p"}, 2, "norma: gradcheck: --model is for a model and \"log1p\" is an op; check one of them at a time\n"},
+      {{"gradcheck", "log1p", "--mlp-ratio", "2"}, 2, "norma: gradcheck: --mlp-ratio is for a model and \"log1p\" is an op; check one of them at a time\n"},
+      {{"gradcheck", "--device", "cpu"}, 2, "norma: --device means nothing here; see --help\n"},
+      {{"gradcheck", "--width", "9"}, 2, "norma: vit: width 9 is not a multiple of heads 2\n"},
+      {{"gradcheck", "--model", "vit", "--width", "256"}, 2,
+       "norma: gradcheck: this model has 1586691 parameters, and each costs four forward passes; at most 50000 are checked: give a smaller --width, --depth or "
+       "--image (8, 2 and 8 if left out)\n"},
       {{"data", "fetch"}, 2, "norma: data: unknown word \"fetch\" (did you mean \"get\"?); see norma data --help\n"},
       {{"train", "--config", "absent.json"}, 2, "norma: absent.json: cannot be read; is the path right?\n"},
   };
@@ -150,6 +181,44 @@ TEST_CASE("info counts the parameters of the paper's models", "[program]") {
   CHECK(parameters({"--preset", "tiny"}) == 5717416);
   CHECK(parameters({"--preset", "small"}) == 22050664);
   CHECK(parameters({"--preset", "tiny", "--image", "64", "--patch", "4", "--classes", "200"}) == 5436296);
+  CHECK(parameters({"--image", "224"}) == 5717416);  // what is left out does not depend on what is given
+  CHECK(parameters({"--channels", "3", "--classes", "0"}) == 5717416);
+  CHECK_THAT(run_norma({"info", "--help"}).out, Contains("[224]") && Contains("[16]") && Contains("[1000]"));
+}
+
+TEST_CASE("gradcheck takes the model's sizes as they are given", "[program]") {
+  const auto checked = [](const std::vector<std::string>& more) {
+    const Finished f = run_norma(with({"gradcheck", "--model", "vit"}, more));
+    CAPTURE(f.err);
+    CHECK(f.code == 0);
+    return f.out;
+  };
+  CHECK_THAT(checked({}), StartsWith("vit 8/2/2 with softmax "));
+  CHECK_THAT(checked({"--width", "12", "--depth", "1", "--heads", "3", "--attention", "x^3/sqrt(N)"}), StartsWith("vit 12/1/3 with x^3/sqrt(N) "));
+  CHECK_THAT(run_norma({"gradcheck", "--help"}).out, Contains("width of the token vectors [8]") && Contains("number of blocks [2]"));
+}
+
+TEST_CASE("as many threads as are allowed can be started", "[program]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("most-threads");
+  const Finished f = run_norma(with(tiny_run(data, runs / "a"), {"--threads", "1024"}));
+  CAPTURE(f.err);
+  CHECK(f.code == 0);
+  CHECK(run_norma({"eval", (runs / "a").string(), "--data-dir", data.string(), "--threads", "1024"}).code == 0);
+}
+
+TEST_CASE("a warm-up longer than the run is told", "[program]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("warm-up");
+  const Finished f = run_norma(with(tiny_run(data, runs / "a"), {"--warmup-epochs", "3"}));
+  CHECK(f.code == 0);
+  CHECK_THAT(f.err, StartsWith("--warmup-epochs 3 is longer than the run, --epochs 1: the learning rate rises to the end and stays below --lr\n"));
+}
+
+TEST_CASE("padding beyond the data set's images is refused", "[program]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("pad");
+  const Finished f = run_norma(with(tiny_run(data, runs / "a"), {"--pad", "29"}));
+  CHECK(f.code == 2);
+  CHECK_THAT(f.err, Equals("norma: --pad: 29 must be in 0..28, the side of the data set's images: a window further off holds nothing of them\n"));
+  CHECK(run_norma(with(tiny_run(data, runs / "a"), {"--pad", "28"})).code == 0);
 }
 
 TEST_CASE("the instruction set is chosen by a flag or by the environment", "[program]") {
@@ -193,6 +262,14 @@ TEST_CASE("train, eval and compare on a tiny data set", "[program]") {
   CHECK_THAT(html, StartsWith("<!doctype html>") && Contains("x^3/sqrt(N)"));
   CHECK(html.find("http://") == html.find("http://www.w3.org/2000/svg"));  // nothing is loaded from elsewhere
   CHECK(html.find("https://") == std::string::npos);
+
+  const Finished lost = run_norma({"compare", (runs / "a").string(), "--html", (runs / "absent" / "page.html").string()});
+  CHECK(lost.code == 1);
+  CHECK_THAT(lost.out, Contains("block 1") && !Contains("page:"));
+  CHECK_THAT(lost.err, Contains("page.html: cannot be created"));
+  const Finished file = run_norma({"compare", (runs / "a" / "config.json").string()});
+  CHECK(file.code == 1);
+  CHECK_THAT(file.err, Equals(fmt::format("norma: run folder {0}/config.json: is a file; name the run's folder, as in {0}\n", (runs / "a").string())));
 
   const Finished again = run_norma(tiny_run(data, runs / "a"));
   CHECK(again.code == 1);

@@ -169,7 +169,7 @@ TEST_CASE("run folders that are none, and those of another version, are told apa
   write(config, good_config.substr(0, 40));
   CHECK_THAT(message(), Contains(config.string() + ": JSON error at byte 40"));
   write(config, "[1]");
-  CHECK_THAT(message(), Equals(fmt::format("norma: {}: \"the whole\" is [1], it must be an object", config.string()) + version));
+  CHECK_THAT(message(), Equals(fmt::format("norma: {}: holds [1], it must hold an object", config.string()) + version));
   write(config, replaced(good_config, "\"heads\"", "\"head_count\""));
   CHECK_THAT(message(), Equals(fmt::format("norma: {}: there is no \"heads\"", config.string()) + version));
   write(config, replaced(good_config, "\"lr\": 0.001", "\"lr\": \"0.001\""));

@@ -142,7 +142,16 @@ TEST_CASE("resuming refuses another configuration and another data set, and says
   REQUIRE(run_norma(with(run_args(data, runs / "a", "softmax"), {"--steps", "6"})).code == 0);
   Finished f = run_norma(with(run_args(data, runs / "a", "softmax"), {"--resume", "--lr", "0.5"}));
   CHECK(f.code == 2);
-  CHECK_THAT(f.err, Contains("another configuration") && Contains("lr: 0.001 before, 0.5 now"));
+  CHECK_THAT(f.err, Contains("another configuration:\n  lr: 0.001 before, 0.5 now\n"
+                             "to go on as it began, leave these flags out and give --config " + (runs / "a" / "config.json").string() + "\n"));
+  f = run_norma({"train", "vit", "--config", (runs / "a" / "config.json").string(), "--steps", "8", "--resume"});
+  CAPTURE(f.err);
+  CHECK(f.code == 0);
+  CHECK_THAT(f.err, Contains("resumed from step 6"));
+  std::filesystem::resize_file(runs / "a" / "metrics.jsonl", 10);
+  f = run_norma(with(run_args(data, runs / "a", "softmax"), {"--resume"}));
+  CHECK(f.code == 1);
+  CHECK_THAT(f.err, Contains("the file was cut: put it back whole, or begin anew with another --out"));
   const auto other = tiny_data(240, 20);
   f = run_norma(with(run_args(other, runs / "a", "softmax"), {"--resume"}));
   CHECK(f.code == 2);

@@ -17,7 +17,7 @@ namespace {
 
 std::vector<std::string> sizes(const std::filesystem::path& data) {
   return {"--data-dir", data.string(), "--width", "16", "--depth", "2", "--heads", "2", "--patch", "7", "--batch", "16", "--epochs", "2",
-          "--dropout", "0.1", "--log-every", "4"};
+          "--dropout", "0.1", "--ema", "0.9", "--log-every", "4"};
 }
 
 std::vector<Json> rows_of(const std::filesystem::path& run) {
@@ -26,6 +26,14 @@ std::vector<Json> rows_of(const std::filesystem::path& run) {
   for (std::string line; std::getline(in, line);)
     if (Json row = Json::parse(line); !row.contains("test_loss")) rows.push_back(std::move(row));  // steps only, not evaluations
   return rows;
+}
+
+/// Of a printed result.
+std::string value_of(const std::string& out, const std::string& key) {
+  const std::size_t line = out.find("\n" + key + " ");
+  REQUIRE(line != std::string::npos);
+  const std::size_t value = out.find_first_not_of(' ', line + 1 + key.size());
+  return out.substr(value, out.find('\n', value) - value);
 }
 
 nn::Named weights_of(const std::filesystem::path& run) {
@@ -67,7 +75,9 @@ TEST_CASE("each twin is the run it would be alone", "[twin]") {
   const char* functions[] = {"softmax", "x^3/sqrt(N)"};
   for (int i : {0, 1}) {
     const auto run = runs / std::to_string(i);
-    REQUIRE(run_norma(with({"train", "vit", "--attention", functions[i], "--out", run.string()}, sizes(data))).code == 0);
+    const Finished alone = run_norma(with({"train", "vit", "--attention", functions[i], "--out", run.string()}, sizes(data)));
+    REQUIRE(alone.code == 0);
+    CHECK_THAT(f.out, Contains((i == 0 ? "\n" : "\nother_") + fmt::format("{:<{}} {}\n", "test_loss", i == 0 ? 22 : 16, value_of(alone.out, "test_loss"))));
     sides[i] = weights_of(run);
     CHECK(rows_of(run)[1]["loss"] == rows_of(runs / "t")[1]["twin_loss"][i]);
     CHECK(rows_of(run)[1]["grad_norm"] == rows_of(runs / "t")[1]["twin_grad_norm"][i]);
@@ -89,8 +99,27 @@ TEST_CASE("wrong use of twins is told", "[twin]") {
   const auto data = tiny_data(64, 20), out = fresh_folder("twin-wrong") / "t";
   auto run = [&](const std::vector<std::string>& more) { return run_norma(with(with({"twin", "vit", "--out", out.string()}, sizes(data)), more)); };
   CHECK_THAT(run({"--other", "softmaxx"}).err, Contains("softmaxx") && Contains("softmax"));
-  CHECK_THAT(run({"--other"}).err, Contains("--other: needs an attention function"));
-  CHECK_THAT(run({"--resume"}).err, Contains("--resume: twins do not have it"));
-  CHECK(run({"--resume"}).code == 2);
-  CHECK_THAT(run({"--othr", "x^3"}).err, Contains("--othr"));
+  CHECK(run({"--other"}).err == "norma: --other needs a value: the other attention function\n");
+  const std::vector<std::vector<std::string>> of_one_run = {{"--resume"}, {"--anomaly"}, {"--record", "blocks.0.attn"}, {"--record-every", "1"},
+                                                            {"--checkpoint-every", "1"}};
+  for (const auto& flag : of_one_run) {
+    const Finished f = run(flag);
+    CHECK(f.code == 2);
+    CHECK(f.err == "norma: " + flag[0] + " means nothing here; see --help\n");
+  }
+  CHECK(run({"--othr", "x^3"}).err == "norma: unknown flag --othr (did you mean --other?)\n");
+  const std::string help = run_norma({"twin", "--help"}).out, flags = help.substr(help.find("Twins:"));
+  CHECK_THAT(flags, Contains("--other TEXT") && Contains("--attention TEXT") && !Contains("--resume") && !Contains("--anomaly") && !Contains("--record"));
+}
+
+TEST_CASE("what reads a run says that a twin's folder is none", "[twin]") {
+  const auto data = tiny_data(64, 20), out = fresh_folder("twin-read") / "t";
+  REQUIRE(run_norma(with({"twin", "vit", "--out", out.string()}, sizes(data))).code == 0);
+  for (const char* verb : {"report", "compare", "eval", "inspect", "theory", "watch"}) {
+    const Finished f = run_norma({verb, out.string()});
+    CAPTURE(verb);
+    CHECK(f.code == 1);
+    CHECK(f.err == fmt::format("norma: run folder {0}: is of norma twin, whose log has two runs in every line; read {0}/metrics.jsonl, or train each side by itself with "
+                               "norma train\n", out.string()));
+  }
 }

@@ -56,7 +56,7 @@ std::string read_text(const fs::path& path) {
 
 fs::path json_of(const fs::path& path) {
   if (!fs::exists(path)) fail("{}: there is no such bundle or run folder", path.string());
-  if (!fs::is_directory(path)) return fs::path(path).replace_extension(".json");
+  if (!fs::is_directory(path)) return path.extension() == ".safetensors" ? fs::path(path).replace_extension(".json") : path;
   fs::path newest;
   for (const auto& entry : fs::directory_iterator(path)) {
     const std::string name = entry.path().filename().string();
@@ -126,7 +126,9 @@ Bundle read_bundle(const fs::path& path) {
   const fs::path file = json_of(path);
   const std::string name = file.string();
   const Json j = parse_json(read_text(file), name);
-  const std::string format = as_string(member(j, "format", name), name + ": \"format\"");
+  if (!j.is_object() || !j.contains("format"))
+    fail("{}: is not a bundle, the anomaly-STEP.json that norma train --anomaly leaves in the run's folder", name);
+  const std::string format = as_string(j["format"], name + ": \"format\"");
   if (format != format_name) fail("{}: format is \"{}\", expected \"{}\"; is it a bundle of this program?", name, format, format_name);
   Bundle b;
   b.step = as_int(member(j, "step", name), name + ": \"step\"", 0);

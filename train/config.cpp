@@ -18,6 +18,8 @@ models::ViTConfig vit_config(const TrainConfig& c, Index image, Index channels, 
   if (c.pool != "cls" && c.pool != "mean") throw UsageError(fmt::format("pool \"{}\" is unknown; there are cls, mean", c.pool));
   if (c.positions != "learned" && c.positions != "sincos")
     throw UsageError(fmt::format("positions \"{}\" is unknown; there are learned, sincos", c.positions));
+  if (image && c.pad > image)
+    throw UsageError(fmt::format("--pad: {} must be in 0..{}, the side of the data set's images: a window further off holds nothing of them", c.pad, image));
   models::ViTConfig m;
   m.image = c.image ? c.image : image;
   m.patch = c.patch;

@@ -86,7 +86,7 @@ const Options::Row* Options::switched_off(std::string_view name) const {
 std::vector<std::string> Options::read_flags(const std::vector<std::string>& args) {
   std::vector<std::string> rest;
   for (std::size_t i = 0; i < args.size(); ++i) {
-    const std::string& a = args[i];
+    const std::string a = args[i] == "-h" ? "--help" : args[i];
     if (!a.starts_with("--")) {
       rest.push_back(a);
       continue;

@@ -35,7 +35,7 @@ class Options {
   void operator()(const char* name, double& field, const char* help) { add(name, &field, help); }
   void operator()(const char* name, bool& field, const char* help) { add(name, &field, help); }
 
-  /// Sorts arguments into flags ("--name value", "--name=value", "--flag") and the rest, which it returns. Nothing is set yet.
+  /// Sorts arguments into flags ("--name value", "--name=value", "--flag", -h for --help) and the rest, which it returns. Nothing is set yet.
   std::vector<std::string> read_flags(const std::vector<std::string>& args);
   /// Reads a JSON object (// comments allowed); `from` names it in errors. Nothing is set yet.
   void read_json(const std::filesystem::path& file);

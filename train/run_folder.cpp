@@ -141,7 +141,7 @@ void RunFolder::rewind_metrics(const RunState& state) {
   std::error_code error;
   const auto size = fs::file_size(file, error);
   if (error || static_cast<Index>(size) < state.metrics_bytes)
-    fail("{}: has {} bytes, the checkpoint of step {} was made when it had {}; the file was cut", file.string(),
+    fail("{}: has {} bytes, the checkpoint of step {} was made when it had {}; the file was cut: put it back whole, or begin anew with another --out", file.string(),
          error ? 0 : size, state.step, state.metrics_bytes);
   fs::resize_file(file, static_cast<std::uintmax_t>(state.metrics_bytes), error);
   if (error) fail("{}: cannot be cut to {} bytes ({})", file.string(), state.metrics_bytes, error.message());

@@ -50,16 +50,19 @@ constexpr Expected of_status[] = {{"ending", is_text, "a text"}, {"seconds", is_
 
 constexpr const char* other_version = "was the run made by another version of norma?";
 
+std::string shown(const Json& value) {
+  std::string text = value.dump();
+  if (text.size() > 60) text.replace(57, std::string::npos, "...");
+  return text;
+}
+
 void check_one(const Json& value, const std::string& key, bool right, const char* what, const std::string& where) {
-  if (right) return;
-  std::string shown = value.dump();
-  if (shown.size() > 60) shown = shown.substr(0, 57) + "...";
-  fail("{}: \"{}\" is {}, it must be {}; {}", where, key, shown, what, other_version);
+  if (!right) fail("{}: \"{}\" is {}, it must be {}; {}", where, key, shown(value), what, other_version);
 }
 
 template <std::size_t n>
 void check(const Json& object, const Expected (&table)[n], bool all, const std::string& where) {
-  check_one(object, "the whole", object.is_object(), "an object", where);
+  if (!object.is_object()) fail("{}: holds {}, it must hold an object; {}", where, shown(object), other_version);
   for (const Expected& e : table) {
     if (!all && !object.contains(e.key)) continue;
     if (!object.contains(e.key)) fail("{}: there is no \"{}\"; {}", where, e.key, other_version);
@@ -113,6 +116,8 @@ std::vector<Json> read_metrics(const fs::path& file, std::string& note) {
 }
 
 RunRecord read_run_head(const fs::path& path) {
+  if (fs::exists(path) && !fs::is_directory(path))
+    fail("run folder {}: is a file; name the run's folder, as in {}", path.string(), path.has_parent_path() ? path.parent_path().string() : ".");
   if (!fs::is_directory(path)) fail("run folder {}: there is no such folder", path.string());
   if (fs::is_empty(path)) fail("run folder {}: is empty; has norma train --out written there?", path.string());
   if (!fs::exists(path / "config.json")) fail("run folder {}: holds no config.json; is it a run?", path.string());
@@ -121,6 +126,9 @@ RunRecord read_run_head(const fs::path& path) {
   const fs::path whole = fs::absolute(path).lexically_normal();  // so that "." has a name too
   run.name = (whole.has_filename() ? whole : whole.parent_path()).filename().string();
   run.config = read("config.json");
+  if (run.config.is_object() && run.config.contains("other"))
+    fail("run folder {}: is of norma twin, whose log has two runs in every line; read {}, or train each side by itself with norma train", path.string(),
+         (path / "metrics.jsonl").string());
   check(run.config, of_config, true, (path / "config.json").string());
   if (fs::exists(path / "summary.json")) {
     run.summary = read("summary.json");

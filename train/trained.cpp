@@ -22,7 +22,7 @@ std::string config_text(const TrainConfig& config) {
   return o.to_json().dump();
 }
 
-void check_same(const std::string& before, const std::string& now) {
+void check_same(const std::string& before, const std::string& now, const std::string& folder) {
   if (before == now) return;
   const Json a = Json::parse(before), b = Json::parse(now);
   const Json defaults = Json::parse(config_text({}));  // a field that a checkpoint of an earlier version lacks
@@ -30,7 +30,9 @@ void check_same(const std::string& before, const std::string& now) {
   for (auto& [key, value] : b.items())
     if (a.contains(key) ? a[key] != value : value != defaults[key])
       differences += fmt::format("\n  {}: {} before, {} now", key, a.contains(key) ? a[key].dump() : "absent", value.dump());
-  if (!differences.empty()) throw UsageError(fmt::format("--resume: the checkpoint was made with another configuration:{}", differences));
+  if (!differences.empty())
+    throw UsageError(fmt::format("--resume: the checkpoint was made with another configuration:{}\n"
+                                 "to go on as it began, leave these flags out and give --config {}/config.json", differences, folder));
 }
 
 }  // namespace
@@ -40,7 +42,8 @@ Trained::Trained(const TrainConfig& config, const models::ViTConfig& shape, Plac
       optimizer(Optimizer::make(
           {.kind = config.optimizer, .lr = config.lr, .weight_decay = config.weight_decay, .momentum = config.momentum}, model)),
       ema(config.ema > 0 ? std::make_unique<Ema>(model, config.ema) : nullptr),
-      state{.config = config_text(config), .data_hash = {}} {}
+      state{.config = config_text(config), .data_hash = {}},
+      folder_(config.out) {}
 
 Trained::Update Trained::update(double loss, double lr, double clip) {
   optimizer->prepare(lr);
@@ -78,7 +81,7 @@ nn::Named Trained::tensors() {
 }
 
 void Trained::restore(const RunState& saved, const nn::Named& tensors) {
-  check_same(saved.config, state.config);
+  check_same(saved.config, state.config, folder_);
   if (saved.data_hash != state.data_hash)
     throw UsageError(fmt::format("--resume: the checkpoint was made with data set {:.12}, this one is {:.12}", saved.data_hash,
                                  state.data_hash));

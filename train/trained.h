@@ -34,6 +34,9 @@ struct Trained {
   std::unique_ptr<Optimizer> optimizer;
   std::unique_ptr<Ema> ema;  // null without --ema
   RunState state;
+
+ private:
+  std::string folder_;  // config.out, for messages
 };
 
 }  // namespace norma::train

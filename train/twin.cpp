@@ -137,6 +137,7 @@ TwinOutcome train_twin(const TrainConfig& config, const std::string& other, cons
   }
   if (outcome.ending == Ending::finished)
     for (int i : {0, 1}) {
+      if (sides[i]->ema) nn::assign(sides[i]->model, sides[i]->ema->values());
       const auto test = evaluate(sides[i]->model, data.test, loader_config(config, shapes[0], false), stop, watcher);
       if (!test) {
         outcome.ending = Ending::interrupted;
