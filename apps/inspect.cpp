@@ -72,7 +72,8 @@ int inspect_verb(const Args& given) {
     const std::string layer = place.substr(0, place.rfind('.'));
     page.layers.push_back({layer, stats, select(matrices.at(layer + ".weights").at(0), 0, 0)});
   }
-  const std::string answer = fmt::format("{} ({:.1f} %)", test.class_names[best], share[best] * 100);
+  const std::string answer =
+      std::isfinite(share[best]) ? fmt::format("{} ({:.1f} %)", test.class_names[best], share[best] * 100) : "nothing, its outputs are not finite";
   page.title = fmt::format("{}: {}", runs[0], what);
   page.summary = fmt::format("{} after step {}; the model says: {}.", nn::to_string(shape.attention), run.step, answer);
   page.side = shape.image, page.channels = shape.channels, page.pixels = centred(one, shape.image), page.patch = shape.patch;

@@ -29,6 +29,7 @@ void start_or_resume(Trained& run, RunFolder& folder, const TrainConfig& config,
     return;
   }
   if (resume) {  // stopped before its first checkpoint: from the start
+    if (std::filesystem::exists(folder.path() / "config.json")) read_run_head(folder.path());  // throws where it is no training run's
     watcher.message(fmt::format("no checkpoint in {}: starting from step 0", config.out));
     std::filesystem::remove(folder.path() / "metrics.jsonl");
   }
