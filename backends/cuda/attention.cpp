@@ -100,11 +100,14 @@ Index counts_of(const AttentionProblem& p) {
 /// Only where it is asked for: when it is the faster one has not been measured.
 bool linear_form(const Attention& a) {
   return a.form == AttentionForm::linear && a.scoring.kind == Scoring::Kind::polynomial && a.scoring.degree() == 1 &&
-         !a.scoring.normalize && !a.causal && a.dropout == 0;
+         !a.scoring.normalize && a.dropout == 0;
 }
 /// phi(s) = shift + slope q.k, the rest of it in the rows' factors.
 float slope_of(const AttentionProblem& p) { return p.scale * (p.phi == Phi::monomial ? 1 : p.coefficient[1]); }
 float shift_of(const AttentionProblem& p) { return p.phi == Phi::monomial ? 0 : p.coefficient[0]; }
+
+/// Floats of the states of all heads, or of their pieces.
+Index state_floats(const AttentionProblem& p, int states) { return Index{p.batches} * p.heads * states * (p.d + 1) * p.e; }
 
 /// A dense tensor of x's shape at `data`.
 View dense_at(void* data, const View& x) { return {data, Layout(x.shape()), x.dtype}; }
@@ -112,8 +115,10 @@ View dense_at(void* data, const View& x) { return {data, Layout(x.shape()), x.dt
 }  // namespace
 
 void CudaBackend::sum_state(const AttentionProblem& p, LinearState s, DType dtype) {
-  const Scratch partial = scratch<float>(s.pieces() > 1 ? Index{p.batches} * p.heads * s.pieces() * (s.m + 1) * s.n : 0);
-  s.partial = partial.as<float>();
+  const int pieces = linear_pieces(p, s.of_rows).pieces();
+  const bool apart = pieces > linear_states(p);
+  const Scratch parts = scratch<float>(apart ? state_floats(p, pieces) : 0);
+  s.parts = apart ? parts.as<float>() : s.state;
   linear_state(stream(), p, s, dtype);
 }
 
@@ -124,9 +129,10 @@ void CudaBackend::linear_attention(const AttentionForward& a, const AttentionPro
     watched.form = AttentionForm::quadratic, watched.out = dense_at(unused.as<void>(), a.out);
     attention(watched);
   }
-  const Scratch state = scratch<float>(Index{p.batches} * p.heads * (p.d + 1) * p.e);
-  sum_state(p, {p.k, p.v, p.keys, p.d, p.e, false, state.as<float>()}, a.q.dtype);
-  linear_product(stream(), p, {p.q, p.out, p.rows, p.d, p.e, true, false, state.as<float>(), slope_of(p), shift_of(p)}, a.q.dtype);
+  const Scratch scratch_state = scratch<float>(state_floats(p, linear_states(p)));
+  float* state = scratch_state.as<float>();
+  sum_state(p, {p.k, p.v, p.d, p.e, false, state}, a.q.dtype);
+  linear_product(stream(), p, {p.q, p.k, p.v, p.out, p.d, p.e, true, false, state, slope_of(p), shift_of(p)}, a.q.dtype);
 }
 
 void CudaBackend::linear_attention_backward(const AttentionBackward& a, const AttentionProblem& p) {
@@ -139,14 +145,14 @@ void CudaBackend::linear_attention_backward(const AttentionBackward& a, const At
     watched.dq = dense_at(dq.as<void>(), a.q), watched.dk = dense_at(dk.as<void>(), a.k), watched.dv = dense_at(dv.as<void>(), a.v);
     attention_backward(watched);
   }
-  const Index size = Index{p.batches} * p.heads * (p.d + 1) * p.e;
-  const Scratch of_keys = scratch<float>(size), of_rows = scratch<float>(size);
-  sum_state(p, {p.k, p.v, p.keys, p.d, p.e, false, of_keys.as<float>()}, dtype);
-  sum_state(p, {p.q, p.dout, p.rows, p.d, p.e, true, of_rows.as<float>()}, dtype);
+  const Scratch scratch_state = scratch<float>(state_floats(p, linear_states(p)));  // of keys, then of rows
+  float* state = scratch_state.as<float>();
   const float slope = slope_of(p), shift = shift_of(p);
-  linear_product(stream(), p, {p.dout, p.dq, p.rows, p.e, p.d, true, true, of_keys.as<float>(), slope}, dtype);
-  linear_product(stream(), p, {p.v, p.dk, p.keys, p.e, p.d, false, true, of_rows.as<float>(), slope}, dtype);
-  linear_product(stream(), p, {p.k, p.dv, p.keys, p.d, p.e, false, false, of_rows.as<float>(), slope, shift}, dtype);
+  sum_state(p, {p.k, p.v, p.d, p.e, false, state}, dtype);
+  linear_product(stream(), p, {p.dout, p.v, p.k, p.dq, p.e, p.d, true, true, state, slope}, dtype);
+  sum_state(p, {p.q, p.dout, p.d, p.e, true, state}, dtype);
+  linear_product(stream(), p, {p.v, p.dout, p.q, p.dk, p.e, p.d, false, true, state, slope}, dtype);
+  linear_product(stream(), p, {p.k, p.q, p.dout, p.dv, p.d, p.e, false, false, state, slope, shift}, dtype);
 }
 
 bool CudaBackend::attention(const AttentionForward& a) {

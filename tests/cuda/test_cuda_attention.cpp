@@ -164,27 +164,69 @@ TEST_CASE("statistics of the kernels equal those of the composition", "[cuda_att
 }
 
 TEST_CASE("the linear form of degree 1 equals the f64 result of the matrix, in one piece and in several", "[cuda_attention]") {
-  // Widths on both sides of the kernels' two sizes; keys and rows of several pieces.
+  // Widths on both sides of the kernels' two sizes; keys and rows of several pieces. Causal: fewer rows than a chunk, whole chunks and rests, of
+  // 64 rows and (wide) of 128, more chunks than are joined at once, keys before the first row, rows before the first key, both by more than a chunk.
   const std::vector<Problem> sizes = {{1, 2, 70, 70, 32, 32, false, false, 0}, {2, 1, 9, 1100, 16, 24, false, true, 0},
                                       {1, 1, 1030, 20, 128, 72, false, true, 0}, {1, 2, 33, 40, 65, 128, false, false, 0},
-                                      {2, 2, 1, 1, 1, 3, false, false, 0}};
+                                      {2, 2, 1, 1, 1, 3, false, false, 0},   {2, 2, 1, 1, 1, 3, true, false, 0},
+                                      {2, 1, 20, 20, 8, 8, true, true, 0},   {1, 1, 128, 128, 64, 64, true, false, 0},
+                                      {2, 2, 100, 100, 3, 5, true, true, 0}, {1, 1, 580, 580, 5, 7, true, true, 0},
+                                      {1, 1, 70, 210, 16, 24, true, true, 0}, {1, 1, 210, 70, 24, 16, true, true, 0},
+                                      {1, 1, 260, 260, 128, 72, true, true, 0}, {1, 1, 1, 200, 65, 128, true, false, 0},
+                                      {1, 1, 290, 140, 40, 66, true, false, 0}};
   for (const std::vector<double>& coefficients : {std::vector<double>{0, -0.7}, {0.4, 0.7}})
     for (const Scoring::Scale scale : {Scoring::Scale::inverse_sqrt_keys, Scoring::Scale::inverse_valid_keys}) {
       Scoring scoring;
       scoring.kind = Scoring::Kind::polynomial, scoring.scale = scale;
       scoring.coefficient[0] = coefficients[0], scoring.coefficient[1] = coefficients[1];
       for (const Problem& s : sizes) {
+        if (s.causal && (scale == Scoring::Scale::inverse_valid_keys) != (coefficients[0] != 0)) continue;  // each, but not each with each
         const Run wanted = run(s, scoring, DType::bf16, DType::f64);
         for (const DType dtype : {DType::f32, DType::bf16}) {
           const Run linear = run(s, scoring, DType::bf16, dtype, true, AttentionForm::linear), quadratic = run(s, scoring, DType::bf16, dtype);
           INFO(coefficients[0] << " + " << coefficients[1] << " x, scale " << static_cast<int>(scale) << ", " << s.rows << " x " << s.keys << " of "
-                               << s.width << ", " << name(dtype));
+                               << s.width << " and " << s.value_width << (s.causal ? ", causal, " : ", ") << name(dtype));
           for (std::size_t i = 0; i < wanted.results.size(); ++i) CHECK(distance(linear.results[i], wanted.results[i]) < (dtype == DType::f32 ? 2e-6 : 8e-3));
           for (std::size_t i = 0; i < linear.stats.size(); ++i)
             CHECK((linear.stats[i] == quadratic.stats[i] || (std::isnan(linear.stats[i]) && std::isnan(quadratic.stats[i]))));
           if (s.keys > 1) CHECK(linear.results != quadratic.results);  // another order of sums: it was taken
-          CHECK(run(s, scoring, DType::bf16, dtype, false, AttentionForm::linear).results == linear.results);  // watching changes no bit
+          const Run silent = run(s, scoring, DType::bf16, dtype, false, AttentionForm::linear);
+          CHECK((silent.results == linear.results));  // watching changes no bit; in brackets, since thousands of numbers take Catch minutes to print
         }
       }
     }
+}
+
+TEST_CASE("causal rows in linear form see nothing of later keys, and nothing at all before the first key", "[cuda_attention]") {
+  // Packed as models lay them out: q, k and v are slices of one tensor [B, N, 3, H, d].
+  const Index batch = 2, heads = 2, rows = 150, width = 16;
+  AttentionOptions o;
+  o.scoring.kind = Scoring::Kind::polynomial, o.scoring.coefficient[0] = 0.3, o.scoring.coefficient[1] = 1, o.causal = true;
+  const Shape shape{batch, rows, 3, heads, width};
+  const std::vector<double> numbers = draw(shape, 1, DType::f32).values();
+  const auto result = [&](AttentionForm form, Index from, double factor) {  // with the keys and values from `from` on changed
+    std::vector<double> changed = numbers;
+    for (Index b = 0; b < batch; ++b)
+      for (Index i = from; i < rows; ++i)
+        for (Index c = heads * width; c < 3 * heads * width; ++c) changed[static_cast<std::size_t>((b * rows + i) * 3 * heads * width + c)] *= factor;
+    const Tensor all = permute(from_values(changed, shape, {DType::f32, device}), {2, 0, 3, 1, 4});
+    const auto part = [&](Index which) { return select(all, 0, which); };
+    o.form = form;
+    return attention(part(0), part(1), part(2), o).values();
+  };
+  const std::vector<double> wanted = result(AttentionForm::quadratic, rows, 1), got = result(AttentionForm::linear, rows, 1);
+  CHECK(distance(got, wanted) < 2e-6);
+  for (const Index from : {1, 63, 64, 100, 128}) {  // borders of chunks among them
+    const std::vector<double> other = result(AttentionForm::linear, from, -3);
+    Index first_changed = rows;
+    for (std::size_t i = 0; i < got.size(); ++i)
+      if (other[i] != got[i]) first_changed = std::min(first_changed, static_cast<Index>(i) / width % rows);
+    CHECK(first_changed == from);
+  }
+  const Run blind = run({1, 1, 200, 60, 16, 16, true, false, 0}, o.scoring, DType::f32, DType::f32, false, AttentionForm::linear);
+  for (std::size_t i = 0; i < 140 * 16; ++i) {  // rows 0 to 139 stand before the first key
+    REQUIRE(blind.results[0][i] == 0);
+    REQUIRE(blind.results[1][i] == 0);
+  }
+  CHECK(blind.results[0][140 * 16] != 0);
 }

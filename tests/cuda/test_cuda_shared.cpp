@@ -27,6 +27,7 @@ struct Case {
   DType dtype;
   AttentionForm form;
   Index rows, keys, width, value_width;
+  bool causal = false;
 };
 
 /// The output and the gradients of q, k and v.
@@ -39,7 +40,7 @@ std::vector<std::vector<double>> results(const Case& c) {
   };
   const Tensor q = draw(c.rows, c.width, 1), k = draw(c.keys, c.width, 2), v = draw(c.keys, c.value_width, 3);
   AttentionOptions o;
-  o.scoring = nn::parse_scoring(c.scoring), o.form = c.form;
+  o.scoring = nn::parse_scoring(c.scoring), o.form = c.form, o.causal = c.causal;
   const Tensor out = attention(q, k, v, o);
   std::vector<std::vector<double>> all{out.values()};
   for (const Tensor& g : grad(out, Tensors{q, k, v}, draw(c.rows, c.value_width, 4).detach()))
@@ -61,7 +62,7 @@ TEST_CASE("what a block asks for is there on every card", "[cuda_emulator]") {
       INFO("widths " << d << " and " << e);
       REQUIRE(forward_scalar_bytes(d, e) <= least_block_shared);
       REQUIRE(backward_scalar_bytes(d, e) <= least_block_shared);
-      REQUIRE(linear_product_bytes(d, e) <= least_block_shared);
+      for (const bool causal : {false, true}) REQUIRE(linear_product_bytes(d, e, causal) <= least_block_shared);
     }
   CHECK(linear_state_bytes(attention_max_width) <= least_block_shared);
 }
@@ -127,6 +128,62 @@ TEST_CASE("dropout asks for the words of its weights, one by one and in pairs", 
     }
 }
 
+TEST_CASE("the linear form cuts a head so that a row meets every key that it sees once", "[cuda_emulator]") {
+  constexpr int tile = linear_product_tile;
+  const std::vector<std::pair<int, int>> sizes = {{1, 1},   {64, 64},  {65, 65},  {300, 300}, {1, 300},
+                                                  {300, 1}, {70, 333}, {333, 70}, {600, 513}};
+  for (const int width : {64, 65})
+    for (const bool causal : {false, true})
+      for (const auto& [rows, keys] : sizes) {
+        INFO("width " << width << ", " << rows << " rows, " << keys << " keys, causal " << causal);
+        AttentionProblem p;
+        p.batches = p.heads = 1, p.rows = rows, p.keys = keys, p.d = width, p.e = 64, p.causal = causal;
+        const Head head(p, 0);
+        // From the side of the rows, which see what is before, and from that of the keys.
+        for (const bool of_rows : {true, false}) {
+          const int count = of_rows ? rows : keys, others = of_rows ? keys : rows, chunk = linear_chunk(p.d, p.e);
+          std::vector<int> owners(static_cast<std::size_t>(count)), met(static_cast<std::size_t>(count * others));
+          const LinearCut own = linear_cut(p, of_rows, tile), other = linear_cut(p, !of_rows, tile),
+                          pieces = linear_pieces(p, !of_rows);
+          const auto meet = [&](int r, int begin, int end) {
+            for (int o = begin; o < end; ++o) ++met[static_cast<std::size_t>(r * others + o)];
+          };
+          for (int t = 0; t < own.pieces(); ++t) {
+            REQUIRE(own.end(t) - own.begin(t) <= tile);
+            for (int r = own.begin(t); r < own.end(t); ++r) {
+              ++owners[static_cast<std::size_t>(r)];
+              for (int piece = 0; piece < pieces.pieces(); ++piece)
+                if (!causal || (of_rows ? piece < t * tile / chunk : piece > t * tile / chunk))
+                  meet(r, pieces.begin(piece), pieces.end(piece));
+              if (!causal) continue;
+              const LinearTiles near = linear_tiles(t, chunk, !of_rows);
+              for (int n = near.begin; n < near.end; ++n)
+                for (int o = other.begin(n); o < other.end(n); ++o) {
+                  const int from = o + other.before, to = r + own.before;
+                  if (of_rows ? from <= to : from >= to) meet(r, o, o + 1);
+                }
+            }
+          }
+          CHECK(owners == std::vector<int>(static_cast<std::size_t>(count), 1));
+          bool right = true;
+          for (int r = 0; r < count; ++r)
+            for (int o = 0; o < others; ++o)
+              right = right && met[static_cast<std::size_t>(r * others + o)] ==
+                                   (of_rows ? head.visible(r, o) : head.visible(o, r));
+          CHECK(right);
+          CHECK(pieces.pieces() == (causal ? linear_states(p) : (others + linear_piece - 1) / linear_piece));
+        }
+      }
+}
+
+TEST_CASE("the states of a causal head take little more than v in f32", "[cuda_emulator]") {
+  AttentionProblem p;
+  p.causal = true, p.rows = p.keys = 1 << 14;
+  for (p.d = 1; p.d <= attention_max_width; ++p.d)
+    for (p.e = 1; p.e <= attention_max_width; ++p.e)
+      REQUIRE(std::int64_t{linear_states(p)} * (p.d + 1) * p.e <= std::int64_t{p.keys} * p.e * 65 / 64);
+}
+
 TEST_CASE("attention has the same bits on cards that give a block 227 and 99 KiB", "[cuda_emulator]") {
   const std::vector<Case> cases = {
       {"softmax", DType::bf16, AttentionForm::quadratic, 70, 100, 128, 128},
@@ -134,7 +191,8 @@ TEST_CASE("attention has the same bits on cards that give a block 227 and 99 KiB
       {"x^2/sum(x^2)", DType::bf16, AttentionForm::quadratic, 90, 120, 72, 128},
       {"softmax", DType::f32, AttentionForm::quadratic, 40, 70, 128, 128},
       {"x^3/sqrt(N)", DType::bf16, AttentionForm::quadratic, 40, 70, 127, 125},
-      {"x/N", DType::f32, AttentionForm::linear, 40, 70, 128, 128}};
+      {"x/N", DType::f32, AttentionForm::linear, 40, 70, 128, 128},
+      {"x/N", DType::f32, AttentionForm::linear, 140, 170, 128, 128, true}};
   for (const Case& c : cases) {
     INFO(c.scoring << ", " << name(c.dtype) << ", " << c.rows << " x " << c.keys << " of " << c.width << " and "
                    << c.value_width);

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 
+#include "backends/cuda/kernels/attention_shared.h"
 #include "core/element.h"
 #include "core/random.h"
 #include "core/scoring.h"
@@ -73,23 +74,33 @@ void attention_backward_wgmma(void* stream, const AttentionProblem& p);
 bool attention_fits_resident(const AttentionProblem& p, std::size_t shared_bytes);
 void attention_backward_resident(void* stream, const AttentionProblem& p);
 
-/// Linear form: polynomials of degree 1 without causal mask or dropout, whose matrix need not be formed (docs/linear-attention.md). Rows r
-/// count by weight(r): that of row r (its scale) with `of_rows`, else whether key r is seen.
-/// state [B H, m + 1, n] = sum of weight(r) x_r y_r^T, and below it sum of weight(r) y_r.
-constexpr std::int32_t linear_piece = 512;  // rows that a block sums
+/// Linear form: polynomials of degree 1 without dropout, whose matrix need not be formed (docs/linear-attention.md). Rows or keys of a head
+/// ("rows" below) are summed in pieces; under a causal mask these are chunks, and each has a state of its own. Rows count by
+/// weight(r): that of row r (its scale) with `of_rows`, else whether key r is seen.
+constexpr LinearCut linear_cut(const AttentionProblem& p, bool of_rows, int size) {
+  return linear_cut(of_rows ? p.rows : p.keys, of_rows ? p.keys : p.rows, p.causal, size);
+}
+constexpr LinearCut linear_pieces(const AttentionProblem& p, bool of_rows) {
+  return linear_cut(p, of_rows, p.causal ? linear_chunk(p.d, p.e) : linear_piece);
+}
+/// States of a head: one, or one a chunk.
+constexpr int linear_states(const AttentionProblem& p) { return p.causal ? linear_pieces(p, true).pieces() : 1; }
+
+/// state [B H, states, m + 1, n] = sum of weight(r) x_r y_r^T, and below it sum of weight(r) y_r: over all r; under a causal mask over
+/// those of the chunks before the state's own, of rows over those of the chunks after it.
 struct LinearState {
   HeadTensor x, y;
-  std::int32_t count = 0, m = 0, n = 0;  // rows; widths of x and y, up to attention_max_width
+  std::int32_t m = 0, n = 0;  // widths of x and y, up to attention_max_width
   bool of_rows = false;
   float* state = nullptr;
-  float* partial = nullptr;  // with more than one piece: [B H, pieces, m + 1, n]
-  std::int32_t pieces() const { return (count + linear_piece - 1) / linear_piece; }
+  float* parts = nullptr;  // [B H, pieces, m + 1, n]: of each piece alone; `state` itself where there are as many states
 };
 void linear_state(void* stream, const AttentionProblem& p, const LinearState& s, DType dtype);
-/// out_r = weight(r) (slope x_r state + shift total), x m wide and out n; `transposed`: the state is [n, m], and there is no shift.
+/// out_r = weight(r) (slope x_r state + shift total), x m wide and out n; `transposed`: the state is [n, m], and there is no shift. Under a
+/// causal mask also what r sees in its own chunk: the sum over the others o of weight(r) (slope x_r . y_o + shift) weight(o) z_o.
 struct LinearProduct {
-  HeadTensor x, out;
-  std::int32_t count = 0, m = 0, n = 0;
+  HeadTensor x, y, z, out;
+  std::int32_t m = 0, n = 0;
   bool of_rows = false, transposed = false;
   const float* state = nullptr;
   float slope = 0, shift = 0;

@@ -44,14 +44,46 @@ constexpr std::size_t backward_scalar_bytes(int d, int e) {
 }
 
 // The linear form: rows of x [m] and y [n].
-constexpr int linear_sum_tile = 32, linear_product_tile = 64;
+constexpr int linear_sum_tile = 32, linear_product_tile = 64, linear_piece = 512;
+/// Places between two states of a causal head. A state is (m + 1) n floats, so that a head's states take what its y
+/// takes in f32, and 1/64 more at most. Longer chunks would take less memory, and more products within each chunk.
+constexpr int linear_chunk(int m, int n) { return m <= 64 && n <= 64 ? 64 : 128; }
+
+/// The rows or the keys of a head, cut into pieces of `size` places, row or key r at place before + r. With a causal
+/// mask rows and keys end at the same place, so that a row sees the keys up to its own.
+struct LinearCut {
+  int count, before, size;
+  constexpr int pieces() const { return (before + count + size - 1) / size; }
+  constexpr int begin(int piece) const { return piece * size > before ? piece * size - before : 0; }
+  /// At most begin(piece) where none lie in the piece.
+  constexpr int end(int piece) const {
+    return (piece + 1) * size < before + count ? (piece + 1) * size - before : count;
+  }
+};
+constexpr LinearCut linear_cut(int count, int others, bool causal, int size) {
+  return {count, causal && others > count ? others - count : 0, size};
+}
+
+/// Of the tiles of others, [begin, end) that a tile meets one by one: those of its own chunk up to itself, or with
+/// `after` from itself on. What lies beyond the chunk is in its state.
+struct LinearTiles {
+  int begin, end;
+};
+constexpr LinearTiles linear_tiles(int tile, int chunk, bool after) {
+  const int each = chunk / linear_product_tile, first = tile / each * each;
+  return after ? LinearTiles{tile, first + each} : LinearTiles{first, tile + 1};
+}
+
 /// A tile of x and one of y, of `width` columns each.
 constexpr std::size_t linear_state_bytes(int width) {
   return sizeof(float) * static_cast<std::size_t>(2 * linear_sum_tile * width);
 }
-/// A tile of x and a state [m, n].
-constexpr std::size_t linear_product_bytes(int m, int n) {
-  return sizeof(float) * static_cast<std::size_t>(linear_product_tile * (m + 1) + m * n);
+/// A tile of x and a state [m, n]; in whose place come, with a causal mask, a tile of the others' x, whose own place
+/// their scores take as in the scalar forward kernel, and one of their y.
+constexpr std::size_t linear_product_bytes(int m, int n, bool causal) {
+  const int state = m * n, others = causal ? linear_product_tile * (scalar_score_pitch(m) + n) : 0;
+  return sizeof(float) * static_cast<std::size_t>(linear_product_tile * (m + 1) + (others > state ? others : state));
 }
+static_assert(linear_product_tile == scalar_forward_tile);
 
 }  // namespace norma::cuda
