@@ -51,10 +51,11 @@ const line = (r, points, more) => ({name: r.label, short: r.name, color: r.color
 const over = (r, rows, get, more) => line(r, rows.map(x => [x.epoch, get(x)]), more);
 const smooth = points => { let v; return points.filter(p => drawable(p[1])).map(([x, y]) => [x, v = v === undefined ? y : v + 0.3 * (y - v)]); };
 const smoothed = (r, get) => { const exact = r.train.map(x => [x.epoch, get(x)]); return line(r, smooth(exact), {exact}); };
+const times = (v, factor) => drawable(v) ? v * factor : null;  // not 0 where there is no number
 // A run stopped within an epoch is evaluated where it stopped: that number is in its summary.
 const tests = (r, key, factor) => {
-  const points = r.test.map(x => [x.epoch, x[key] * factor]), end = last(r.train);
-  if (r.summary && end && (!points.length || r.summary.steps > last(r.test).step)) points.push([end.epoch, r.summary[key] * factor]);
+  const points = r.test.map(x => [x.epoch, times(x[key], factor)]), end = last(r.train);
+  if (r.summary && end && (!points.length || r.summary.steps > last(r.test).step)) points.push([end.epoch, times(r.summary[key], factor)]);
   return line(r, points, {dots: true});
 };
 
@@ -187,7 +188,7 @@ function build() {
 
   const learning = section("Learning", "Training loss and accuracy are of the batch of that step, the curves smoothed and the tables not; test loss and accuracy are over all test images after each epoch.");
   curves(learning, "Training loss", () => runs.map(r => smoothed(r, x => x.loss)));
-  curves(learning, "Training accuracy, %", () => runs.map(r => smoothed(r, x => 100 * x.accuracy)));
+  curves(learning, "Training accuracy, %", () => runs.map(r => smoothed(r, x => times(x.accuracy, 100))));
   curves(learning, "Test loss", () => runs.map(r => tests(r, "test_loss", 1)), {start: 0});
   curves(learning, "Test accuracy, %", () => runs.map(r => tests(r, "test_accuracy", 100)), {start: 0});
   curves(learning, "Gradient norm, all parameters", () => runs.map(r => over(r, r.train, x => x.grad_norm)), {log: true});
