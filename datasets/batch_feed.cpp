@@ -1,6 +1,8 @@
 #include "datasets/batch_feed.h"
 
+#include <algorithm>
 #include <cstring>
+#include <span>
 
 namespace norma::datasets {
 namespace {
@@ -38,9 +40,11 @@ void BatchFeed::send(const Prepared& batch) {
   auto* to = static_cast<char*>(feed_->fill(batch.slot));
   for (std::size_t n = 0; n < batch.examples.size(); ++n)
     std::memcpy(to + n * image_bytes_, set_.pixels.data() + static_cast<std::size_t>(batch.examples[n]) * image_bytes_, image_bytes_);
-  std::memcpy(to + cuts_at_, batch.cuts.data(), batch.cuts.size() * sizeof(std::int64_t));
-  std::memcpy(to + edits_at_, batch.edits.data(), batch.edits.size() * sizeof(ImageEdit));
-  std::memcpy(to + labels_at_, batch.labels.data(), batch.labels.size() * sizeof(std::int64_t));
+  const auto put = [&](std::size_t at, const auto& all) {
+    const auto bytes = std::as_bytes(std::span(all));
+    std::copy(bytes.begin(), bytes.end(), reinterpret_cast<std::byte*>(to + at));
+  };
+  put(cuts_at_, batch.cuts), put(edits_at_, batch.edits), put(labels_at_, batch.labels);
   feed_->send(batch.slot);
 }
 
