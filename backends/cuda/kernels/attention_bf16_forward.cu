@@ -61,20 +61,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 || measure ? 2 : 3) forward_k
           out[n][2] *= rescale[1], out[n][3] *= rescale[1];
         }
       }
-      const bf16* values = v + i % 2 * tile * pitch + (lane / 8 % 2 * 8 + lane % 8) * pitch + lane / 16 * 8;
-      NORMA_UNROLL
-      for (int j = 0; j < count / 16; ++j) {
-        const std::uint32_t a[4] = {pack_pair(s[2 * j][0], s[2 * j][1]), pack_pair(s[2 * j][2], s[2 * j][3]),
-                                    pack_pair(s[2 * j + 1][0], s[2 * j + 1][1]), pack_pair(s[2 * j + 1][2], s[2 * j + 1][3])};
-        NORMA_UNROLL
-        for (int n = 0; n < chunks * 2; n += 2) {
-          if (n * 8 >= p.e) break;
-          std::uint32_t b[4];
-          load_matrices_transposed(b, values + j * 16 * pitch + n * 8);
-          mma_16x8x16(out[n], a, b[0], b[1]);
-          mma_16x8x16(out[n + 1], a, b[2], b[3]);
-        }
-      }
+      add_weighted<chunks>(s, v + i % 2 * tile * pitch, p.e, out);
     }
   };
   fetch_tile<chunks>(head.at<bf16>(p.q), p.q.row, first, p.rows, p.d, q);

@@ -50,12 +50,12 @@ NORMA_DEVICE void multiply_rows(const bf16* a, const bf16* b, int width, float (
   }
 }
 
-/// sums += w b for fragments w, 16 x mma_step, rounded to bf16, and the mma_step rows at `b`.
-template <int chunks>
-NORMA_DEVICE void add_weighted(const float (&w)[mma_step / 8][4], const bf16* b, int width, float (&sums)[chunks * 2][4]) {
+/// sums += w b for fragments w, 16 x 8 * fragments, rounded to bf16, and the 8 * fragments rows at `b`.
+template <int chunks, int fragments>
+NORMA_DEVICE void add_weighted(const float (&w)[fragments][4], const bf16* b, int width, float (&sums)[chunks * 2][4]) {
   const int lane = static_cast<int>(thread_id()) % 32;
   NORMA_UNROLL
-  for (int j = 0; j < mma_step / 16; ++j) {
+  for (int j = 0; j < fragments / 2; ++j) {
     const std::uint32_t left[4] = {pack_pair(w[2 * j][0], w[2 * j][1]), pack_pair(w[2 * j][2], w[2 * j][3]),
                                    pack_pair(w[2 * j + 1][0], w[2 * j + 1][1]), pack_pair(w[2 * j + 1][2], w[2 * j + 1][3])};
     NORMA_UNROLL
