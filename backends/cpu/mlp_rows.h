@@ -48,10 +48,10 @@ class MlpSums {
   }
   Index vector(Index n) { return grow(round_up(n, whole)); }
 
-  /// As many slices as rows and memory allow; these alone decide the order of sums.
+  /// As many slices as rows and memory allow, even shares for 2, 4 and 8 threads; these alone decide the order of sums.
   void allocate(Index rows) {
     const Index bytes = size_ * static_cast<Index>(sizeof(float));
-    slices_ = std::clamp<Index>(std::min(rows / 256, std::max<Index>(4, most / bytes)), 1, 8);
+    slices_ = rows < 768 ? 2 : rows < 1536 || most < 8 * bytes ? 4 : 8;
     data_ = scratch<float>(slot_sums, slices_ * size_);
   }
   Index slices() const { return slices_; }
@@ -106,10 +106,10 @@ void each_block(const MlpSums& sums, Index rows, Index most, Index unit, Body&& 
   });
 }
 
-/// As many blocks of at most `most` rows as are even shares for 2, 4 and 8 threads, where they are many.
+/// As many blocks of at most `most` rows as are even shares for 2 threads, and for 4 and 8 where they are many.
 inline Index even_blocks(Index rows, Index most) {
   const Index blocks = ceil_div(rows, most);
-  return blocks > 8 ? round_up(blocks, 8) : blocks;
+  return round_up(blocks, blocks > 8 ? 8 : 2);
 }
 
 }  // namespace norma::cpu

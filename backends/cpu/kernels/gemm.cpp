@@ -249,22 +249,32 @@ NORMA_INLINE void transpose_square(const T* in, int64_t in_row, T* out, int64_t 
   for (int i = 0; i < w; ++i) store(out + i * out_row, x[i]);
 }
 
-/// Packs columns [j, j + n) of one panel, n <= nr.
+/// Packs columns [j, j + n) of one panel, n <= nr. Weights come from memory, each line whole but in an order that no prefetcher follows: what is
+/// packed next is asked for in the order in which it lies there, into the second-level cache.
 template <class T>
 void pack_panel(int64_t k, int64_t n, Matrix<const T> b, T* out) {
   constexpr int w = lanes<T>, nr = tile_columns<T>;
   if (b.col == 1 && n == nr) {
+    constexpr int64_t ahead = 48;
     for (int64_t p = 0; p < k; ++p)
 #pragma GCC unroll 16
-      for (int v = 0; v < tile_vectors; ++v) store(out + p * nr + v * w, load(b.data + p * b.row + v * w));
+      for (int v = 0; v < tile_vectors; ++v) {
+        const T* from = b.data + p * b.row + v * w;
+        __builtin_prefetch(from + ahead * b.row, 0, 2);
+        store(out + p * nr + v * w, load(from));
+      }
     return;
   }
-  int64_t p = 0;
-  if (b.row == 1 && n == nr)
-    for (; p + w <= k; p += w)
-      for (int v = 0; v < tile_vectors; ++v)
-        transpose_square(b.data + p + v * w * b.col, b.col, out + p * nr + v * w, nr);
-  for (; p < k; ++p) {
+  const int64_t whole = b.row == 1 && n == nr ? k / w * w : 0;
+  for (int v = 0; v < tile_vectors && whole > 0; ++v) {
+    const T* from = b.data + v * w * b.col;
+    Prefetcher next(Matrix<const T>{from + w * b.col, 1, b.col}, whole, w, whole / w);
+    for (int64_t p = 0; p < whole; p += w) {
+      next.turn();
+      transpose_square(from + p, b.col, out + p * nr + v * w, nr);
+    }
+  }
+  for (int64_t p = whole; p < k; ++p) {
     for (int64_t j = 0; j < n; ++j) out[p * nr + j] = b.data[p * b.row + j * b.col];
     for (int64_t j = n; j < nr; ++j) out[p * nr + j] = 0;
   }
