@@ -5,6 +5,7 @@
 #include "autograd/anomaly.h"
 #include "autograd/graph.h"
 #include "autograd/grad.h"
+#include "autograd/ops.h"
 
 namespace norma {
 namespace {
@@ -159,7 +160,9 @@ Tensor apply(const Fused& op, std::span<const Tensor> inputs) {
   Vjp first_order = [vjp = op.vjp, general, extra = std::move(extra), count](const Ctx& c, const Tensor& g) {
     Tensors in;
     for (int i = 0; i < count; ++i) in.push_back(c.saved(i));
-    Tensors out = vjp(c, in, c.saved(count).detach(), extra, g);
+    const Tensor result = c.saved(count).detach();
+    Tensors out = vjp(c, in, result, extra, g);
+    if (out.empty() && !g.is_contiguous()) out = vjp(c, in, result, extra, contiguous(g));  // a mean's gradient is one row for many
     return out.empty() ? general(c, g) : out;
   };
   return record(std::move(y), inputs, {op.name, keep_inputs(count) | keep_output, std::move(general), std::move(first_order)});

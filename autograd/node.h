@@ -60,7 +60,8 @@ struct Fused {
   std::function<Tensor(std::span<const Tensor>)> composite;
   /// Fills the output, or returns an empty Tensor to decline. `extra` receives statistics that only `vjp` may use.
   std::function<Tensor(std::span<const Tensor>, Tensors& extra)> forward;
-  /// First order, from the inputs, the output and the extras; an empty vector declines and the composition is used.
+  /// First order, from the inputs, the output and the extras; an empty vector declines. One that declines a gradient that is not contiguous is
+  /// asked again with a contiguous copy; then the composition is used.
   std::function<Tensors(const Ctx&, std::span<const Tensor> inputs, const Tensor& y, const Tensors& extra, const Tensor& g)> vjp;
 };
 Tensor apply(const Fused& op, std::span<const Tensor> inputs);

@@ -234,6 +234,26 @@ TEST_CASE("a norm adds its gradient to what a residual branch has brought, with 
   }
 }
 
+TEST_CASE("a fused rule that declines a strided gradient is asked again with a dense one", "[autograd]") {
+  int compositions = 0;
+  std::vector<bool> contiguous_asked;
+  Fused op;
+  op.name = "twice";
+  op.composite = [&](std::span<const Tensor> in) { return ++compositions, in[0] * 2; };
+  op.forward = [](std::span<const Tensor> in, Tensors&) { return in[0] * 2; };
+  op.vjp = [&](const Ctx&, std::span<const Tensor>, const Tensor&, const Tensors&, const Tensor& g) -> Tensors {
+    contiguous_asked.push_back(g.is_contiguous());
+    if (!g.is_contiguous()) return {};
+    return {g * 2};
+  };
+  const Tensor x = ramp({4, 3}, 0, 1).track();
+  const Tensor pooled = mean(apply(op, {x}), {0});  // its gradient is one row for all four
+  backward(sum(pooled));
+  CHECK(contiguous_asked == std::vector<bool>{false, true});
+  CHECK(compositions == 0);
+  CHECK(largest_difference(x.grad(), full({4, 3}, 0.5, f64)) == 0);
+}
+
 TEST_CASE("hooks see the complete gradient", "[autograd]") {
   Tensor x = leaf({1, 2}, {2});
   const Tensor h = square(x);
