@@ -13,7 +13,7 @@ namespace {
 thread_local bool recording = true;
 thread_local bool fusing = true;
 std::atomic<std::uint64_t> next_number{1};
-std::atomic<std::int64_t> alive{0};
+std::atomic<std::int64_t> alive{0}, declined{0};
 
 // Teardown is iterative: a dying node hands its inputs to the list of the outermost dying node, so that a chain of a million
 // ops needs no deep stack.
@@ -56,6 +56,7 @@ void Node::release() {
 }
 
 std::int64_t live_nodes() { return alive; }
+std::int64_t declined_fusions() { return declined; }
 
 bool grad_enabled() { return recording; }
 GradMode::GradMode(bool on) : old_(recording) { recording = on; }
@@ -137,7 +138,7 @@ Tensor apply(const Fused& op, std::span<const Tensor> inputs) {
     NoGrad off;
     y = op.forward(inputs, extra);
   }
-  if (!y) return op.composite(inputs);
+  if (!y) return ++declined, op.composite(inputs);
 
   const int count = static_cast<int>(inputs.size());
   // Differentiates the composition, run again on the saved inputs: right to any order, and recorded where gradients are on.
@@ -163,7 +164,7 @@ Tensor apply(const Fused& op, std::span<const Tensor> inputs) {
     const Tensor result = c.saved(count).detach();
     Tensors out = vjp(c, in, result, extra, g);
     if (out.empty() && !g.is_contiguous()) out = vjp(c, in, result, extra, contiguous(g));  // a mean's gradient is one row for many
-    return out.empty() ? general(c, g) : out;
+    return out.empty() ? (++declined, general(c, g)) : out;
   };
   return record(std::move(y), inputs, {op.name, keep_inputs(count) | keep_output, std::move(general), std::move(first_order)});
 }

@@ -95,5 +95,7 @@ void on_gradient(const Tensor& x, std::function<void(const Tensor& g)> hook);
 
 /// Nodes alive on all threads: a leak test reads it.
 std::int64_t live_nodes();
+/// How often kernels declined a fused op, forwards or backwards, so that its composition ran: a step of a model of ours should not.
+std::int64_t declined_fusions();
 
 }  // namespace norma

@@ -39,3 +39,35 @@ TEST_CASE("after its second step, training asks the system for no memory", "[tra
     CHECK(backend({}).memory().in_use == before.in_use);
   }
 }
+
+TEST_CASE("no fused op of a training step falls back to its composition", "[train_step]") {
+  for (const char* attention : {"softmax", "x^3/sqrt(N)", "x^2/sum(x^2)", "x^3/8 - 0.1*x", "sigmoid", "relu/N"})
+    for (const char* variant : {"cls", "mean", "dropout", "drop path", "linear form", "clamped", "one image", "soft labels"})
+      for (const DType dtype : {DType::f32, DType::bf16}) {
+        const std::string is = variant;
+        models::ViTConfig config;
+        config.image = 16, config.patch = 4, config.classes = 5, config.width = 32, config.depth = 2, config.heads = 2;
+        config.attention = nn::parse_scoring(attention);
+        if (is == "linear form" && linear_features(config.attention, 16) == 0) continue;
+        CAPTURE(attention, variant, name(dtype));
+        config.pool = is == "mean" ? models::ViTConfig::Pool::mean : models::ViTConfig::Pool::cls;
+        config.dropout = is == "dropout" ? 0.2 : 0, config.drop_path = is == "drop path" ? 0.3 : 0, config.clamp_fro = is == "clamped" ? 1 : 0;
+        if (is == "linear form") config.form = AttentionForm::linear;
+        if (dtype == DType::bf16) config.activations = dtype;
+        models::ViT model(config, 1);
+        const Index batch = is == "one image" ? 1 : 3;
+        const Tensor images = empty({batch, 3, 16, 16});
+        backend({}).random(RandomKind::normal, {7, 0}, 0, images.view());
+        const Tensor labels = is == "soft labels" ? full({batch, 5}, 0.2) : zeros({batch}, {DType::i64});
+        for (const bool watched : {false, true}) {
+          const std::int64_t before = declined_fusions();
+          inspect::Probe probe(model);
+          if (watched) probe.attention("blocks.*.attn.stats");
+          const nn::Training training;
+          const RandomScope random(1, 0);
+          backward(cross_entropy(model(images), labels));
+          // a clamp needs all of A: docs/diverged.md
+          CHECK((declined_fusions() - before) == (is == "clamped" ? config.depth : 0));
+        }
+      }
+}
