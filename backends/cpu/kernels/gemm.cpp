@@ -4,6 +4,7 @@
 
 #include "backends/cpu/gemm_kernels.h"
 #include "backends/cpu/kernels/micro_tile.h"
+#include "backends/cpu/kernels/prefetcher.h"
 #include "backends/cpu/kernels/result_tiles.h"
 #include "backends/cpu/kernels/vmath.h"
 #include "backends/cpu/simd.h"
@@ -171,31 +172,6 @@ TileFunction<T> narrow_tile(int64_t width, std::integer_sequence<int, vectors...
 /// An epilogue with a gelu takes longer than some products: it is computed for a strip of C at once, nr columns wide, whose sums wait
 /// in the first-level cache. In every tile, its beginning and its end would each leave the arithmetic units waiting.
 constexpr int64_t strip_rows = 96 / tile_rows * tile_rows;
-
-/// Asks for what is read next, a few lines at a time: x[rows, columns], where it is dense in one direction.
-class Prefetcher {
- public:
-  Prefetcher() = default;
-  template <class T>
-  Prefetcher(Matrix<const T> x, int64_t rows, int64_t columns, int64_t turns) : data_(reinterpret_cast<const char*>(x.data)) {
-    constexpr int64_t size = sizeof(T);
-    if (x.col == 1)
-      runs_ = rows, lines_ = (columns * size + 63) / 64, stride_ = x.row * size;
-    else if (x.row == 1)
-      runs_ = columns, lines_ = (rows * size + 63) / 64, stride_ = x.col * size;
-    share_ = (runs_ * lines_ + turns - 1) / turns;
-  }
-  NORMA_INLINE void turn() {
-    for (int64_t i = share_; i > 0 && run_ < runs_; --i) {
-      __builtin_prefetch(data_ + run_ * stride_ + line_ * 64, 0, 2);
-      if (++line_ == lines_) line_ = 0, ++run_;
-    }
-  }
-
- private:
-  const char* data_ = nullptr;
-  int64_t runs_ = 0, lines_ = 0, stride_ = 0, share_ = 0, run_ = 0, line_ = 0;
-};
 
 template <class T>
 void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, Panels<T> b, T* c, int64_t ldc, bool accumulate,

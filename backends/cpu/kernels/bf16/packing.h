@@ -2,6 +2,7 @@
 #pragma once
 
 #include "backends/cpu/kernels/bf16/forms.h"
+#include "backends/cpu/kernels/prefetcher.h"
 #include "backends/cpu/kernels/vmath.h"
 
 namespace norma::cpu::NORMA_ISA {
@@ -39,12 +40,14 @@ NORMA_INLINE void pack_dense_rows(int64_t k, int64_t n, Matrix<const T> b, Word*
   }
 }
 
-/// One panel of B whose columns are dense: W^T, in squares of words.
+/// One panel of B whose columns are dense: W^T, in squares of words. The columns that come next are asked for in their order.
 template <class Form>
 NORMA_INLINE void pack_panel_columns(int64_t k, int64_t n, Matrix<const float> b, Word* out) {
   const int64_t words = words_of<Form>(k);
-  for (int64_t w = 0; w < words; w += width)
-    for (int64_t j = 0; j < columns<Form>; j += width) {
+  for (int64_t j = 0; j < columns<Form>; j += width) {
+    Prefetcher next(Matrix<const float>{b.data + (j + width) * b.col, 1, b.col}, k, width, (words + width - 1) / width);
+    for (int64_t w = 0; w < words; w += width) {
+      next.turn();
       U square[width];
 #pragma GCC unroll 16
       for (int64_t r = 0; r < width; ++r) {
@@ -57,6 +60,7 @@ NORMA_INLINE void pack_panel_columns(int64_t k, int64_t n, Matrix<const float> b
       transpose(square);
       for (int64_t r = 0; r < least(width, words - w); ++r) store_words(out + (w + r) * columns<Form> + j, square[r]);
     }
+  }
 }
 
 template <class Form>
