@@ -39,6 +39,7 @@ LIMITED = {  # both programs without the instructions that other processors lack
 }
 X3 = "x^3/sqrt(N)"
 GOAL = 0.85  # test accuracy of the demo
+SHORT = ["--steps", "40", "--batch"]  # steps that take milliseconds
 STEPS = [  # label, Norma's flags, PyTorch's model and flags, PyTorch's attention forms
     ("ViT-T/4 batch 64, softmax", [], ["vit-tiny"], ["softmax", "sdpa"]),
     ("the same, measuring every head", ["--stats"], ["vit-tiny"], ["softmax", "sdpa"]),
@@ -50,6 +51,10 @@ STEPS = [  # label, Norma's flags, PyTorch's model and flags, PyTorch's attentio
     ("decoder 6/6/384, N = 256, batch 8, softmax", ["--model", "decoder"], ["decoder"], ["softmax", "sdpa"]),
     ("the same, dropout 0.2", ["--model", "decoder", "--dropout", "0.2"], ["decoder", "--dropout", "0.2"], ["softmax", "sdpa"]),
     ("decoder, x³/√N, dropout 0.2", ["--model", "decoder", "--dropout", "0.2", "--attention", X3], ["decoder", "--dropout", "0.2"], ["x3"]),
+    ("ViT-T/4 batch 4, softmax", SHORT + ["4"], ["vit-tiny"] + SHORT + ["4"], ["softmax", "sdpa"]),
+    ("ViT-T/4 batch 4, softmax, bf16", ["--dtype", "bf16"] + SHORT + ["4"], ["vit-tiny", "--dtype", "bf16"] + SHORT + ["4"], ["softmax"]),
+    ("ViT-T/4 batch 1, softmax", SHORT + ["1"], ["vit-tiny"] + SHORT + ["1"], ["softmax", "sdpa"]),
+    ("ViT-T/4 batch 1, softmax, bf16", ["--dtype", "bf16"] + SHORT + ["1"], ["vit-tiny", "--dtype", "bf16"] + SHORT + ["1"], ["softmax"]),
 ]
 ATTENTION = [(n, d) for d in (32, 64, 128) for n in (64, 256, 1024, 4096)]
 
@@ -90,7 +95,7 @@ def steps(a):
     for number, (label, flags, model, forms) in enumerate(STEPS, 1):
         if a.rows and number not in a.rows:
             continue
-        theirs = {name: lambda name=name, more=more: torch("torch_step.py", *model, "--threads", a.threads, "--steps", 5, "--score", name.split(",")[0], *more)
+        theirs = {name: lambda name=name, more=more: torch("torch_step.py", "--steps", 5, *model, "--threads", a.threads, "--score", name.split(",")[0], *more)
                   for name, more in with_compile(a, forms).items()}
         mine, all_forms = alternate(a, lambda: run([BUILD / "bench/norma_bench_step", "--json", "--threads", a.threads, *flags]), theirs)
         best = min(all_forms, key=lambda n: median(all_forms[n], "median_ms"))

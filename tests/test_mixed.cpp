@@ -105,7 +105,7 @@ TEST_CASE("statistics of attention in bf16 are those of f32 to bf16's precision"
   }
 }
 
-TEST_CASE("training in bf16 follows training in f32", "[mixed]") {
+TEST_CASE("training in bf16 follows training in f32", "[mixed][slow]") {
   for (const char* attention : {"softmax", "x^3/sqrt(N)"}) {
     CAPTURE(attention);
     const std::vector<double> wide = losses(attention, false, 60), narrow = losses(attention, true, 60);
@@ -119,7 +119,7 @@ TEST_CASE("training in bf16 follows training in f32", "[mixed]") {
   }
 }
 
-TEST_CASE("a step in bf16 holds about half of the memory, and asks the system for none once it is warm", "[mixed]") {
+TEST_CASE("a step in bf16 holds about half of the memory, and asks the system for none once it is warm", "[mixed][slow]") {
   std::vector<std::size_t> peak;
   for (const bool bf16 : {false, true}) {
     models::ViTConfig c = config("softmax", bf16);

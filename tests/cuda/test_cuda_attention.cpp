@@ -163,17 +163,10 @@ TEST_CASE("statistics of the kernels equal those of the composition", "[cuda_att
   }
 }
 
-TEST_CASE("the linear form of degree 1 equals the f64 result of the matrix, in one piece and in several", "[cuda_attention]") {
-  // Widths on both sides of the kernels' two sizes; keys and rows of several pieces. Causal: fewer rows than a chunk, whole chunks and rests, of
-  // 64 rows and (wide) of 128, more chunks than are joined at once, keys before the first row, rows before the first key, both by more than a chunk.
-  const std::vector<Problem> sizes = {{1, 2, 70, 70, 32, 32, false, false, 0}, {2, 1, 9, 1100, 16, 24, false, true, 0},
-                                      {1, 1, 1030, 20, 128, 72, false, true, 0}, {1, 2, 33, 40, 65, 128, false, false, 0},
-                                      {2, 2, 1, 1, 1, 3, false, false, 0},   {2, 2, 1, 1, 1, 3, true, false, 0},
-                                      {2, 1, 20, 20, 8, 8, true, true, 0},   {1, 1, 128, 128, 64, 64, true, false, 0},
-                                      {2, 2, 100, 100, 3, 5, true, true, 0}, {1, 1, 580, 580, 5, 7, true, true, 0},
-                                      {1, 1, 70, 210, 16, 24, true, true, 0}, {1, 1, 210, 70, 24, 16, true, true, 0},
-                                      {1, 1, 260, 260, 128, 72, true, true, 0}, {1, 1, 1, 200, 65, 128, true, false, 0},
-                                      {1, 1, 290, 140, 40, 66, true, false, 0}};
+namespace {
+
+/// The linear form of degree 1 against the f64 result of the matrix, and its statistics against the quadratic form's.
+void check_linear_form(const std::vector<Problem>& sizes) {
   for (const std::vector<double>& coefficients : {std::vector<double>{0, -0.7}, {0.4, 0.7}})
     for (const Scoring::Scale scale : {Scoring::Scale::inverse_sqrt_keys, Scoring::Scale::inverse_valid_keys}) {
       Scoring scoring;
@@ -195,6 +188,21 @@ TEST_CASE("the linear form of degree 1 equals the f64 result of the matrix, in o
         }
       }
     }
+}
+
+}  // namespace
+
+// Widths on both sides of the kernels' two sizes; keys and rows of several pieces. Causal: fewer rows than a chunk, whole chunks and rests, of
+// 64 rows and (wide) of 128, more chunks than are joined at once, keys before the first row, rows before the first key, both by more than a chunk.
+TEST_CASE("the linear form of degree 1 equals the f64 result of the matrix", "[cuda_attention]") {
+  check_linear_form({{1, 2, 70, 70, 32, 32, false, false, 0}, {1, 2, 33, 40, 65, 128, false, false, 0}, {2, 2, 1, 1, 1, 3, false, false, 0},
+                     {2, 2, 1, 1, 1, 3, true, false, 0}, {2, 1, 20, 20, 8, 8, true, true, 0}, {1, 1, 128, 128, 64, 64, true, false, 0},
+                     {2, 2, 100, 100, 3, 5, true, true, 0}, {1, 1, 70, 210, 16, 24, true, true, 0}, {1, 1, 210, 70, 24, 16, true, true, 0},
+                     {1, 1, 1, 200, 65, 128, true, false, 0}});
+}
+TEST_CASE("the linear form of degree 1 in several pieces equals the f64 result of the matrix", "[cuda_attention][slow]") {
+  check_linear_form({{2, 1, 9, 1100, 16, 24, false, true, 0}, {1, 1, 1030, 20, 128, 72, false, true, 0}, {1, 1, 580, 580, 5, 7, true, true, 0},
+                     {1, 1, 260, 260, 128, 72, true, true, 0}, {1, 1, 290, 140, 40, 66, true, false, 0}});
 }
 
 TEST_CASE("causal rows in linear form see nothing of later keys, and nothing at all before the first key", "[cuda_attention]") {
