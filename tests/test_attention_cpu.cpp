@@ -217,12 +217,18 @@ TEST_CASE("fused attention at the sizes models use", "[attention_cpu]") {
   }
 }
 
-TEST_CASE("fused attention over sequences that are cut into blocks", "[attention_cpu]") {
+/// Of long sequences: heads are cut into pieces, those into blocks, or both.
+const ProblemSizes in_pieces[] = {{1, 1, 600, 523, 8, 8}, {1, 1, 523, 600, 7, 9, true, true, 0.1}, {1, 1, 600, 530, 16, 3, true}};
+const ProblemSizes in_blocks[] = {{2, 8, 40, 523, 8, 8}, {1, 8, 350, 400, 7, 9, true, true, 0.1}};
+const ProblemSizes in_both[] = {{1, 4, 150, 1400, 6, 8, true}, {1, 5, 30, 1400, 8, 8, false, true}};
+
+TEST_CASE("fused attention over sequences that are cut into pieces and blocks", "[attention_cpu]") {
   for (const auto& [name, scoring] : {scorings()[0], scorings()[5], scorings()[10]}) {
-    check<float>(name, {1, 1, 600, 523, 8, 8}, scoring);
-    check<float>(name, {1, 1, 523, 600, 7, 9, true, true, 0.1}, scoring);
-    check<float>(name, {1, 1, 600, 530, 16, 3, true}, scoring);
+    for (const ProblemSizes& s : in_pieces) check<float>(name, s, scoring);
+    for (const ProblemSizes& s : in_blocks) check<float>(name, s, scoring);
+    for (const ProblemSizes& s : in_both) check<float>(name, s, scoring);
     check<double>(name, {1, 1, 300, 600, 5, 6, true, false, 0.2}, scoring);
+    check<double>(name, {1, 4, 30, 1400, 5, 6, true, false, 0.2}, scoring);
   }
 }
 
@@ -282,9 +288,9 @@ TEST_CASE("fused attention on tiles of AMX, at every size", "[attention_cpu]") {
     check<float>(name, {1, 1, 70, 90, 48, 32, false, false, 0, -0.3}, scoring);
   }
   for (const auto& [name, scoring] : {scorings()[0], scorings()[5], scorings()[10]}) {
-    check<float>(name, {1, 1, 600, 523, 8, 8}, scoring);
-    check<float>(name, {1, 1, 523, 600, 7, 9, true, true, 0.1}, scoring);
-    check<float>(name, {1, 1, 600, 530, 16, 3, true}, scoring);
+    for (const ProblemSizes& s : in_pieces) check<float>(name, s, scoring);
+    for (const ProblemSizes& s : in_blocks) check<float>(name, s, scoring);
+    for (const ProblemSizes& s : in_both) check<float>(name, s, scoring);
     check<float>(name, {1, 1, 330, 520, 128, 96, true}, scoring);
   }
 }
@@ -295,7 +301,7 @@ TEST_CASE("fused attention on bf16: by tiles or pairs as by multiply-adds, but f
   for (const auto& [name, scoring] : scorings()) {
     std::vector<ProblemSizes> sizes = random_sizes(++stream, 4);
     for (const ProblemSizes& s : {ProblemSizes{1, 3, 65, 65, 64, 64}, {1, 2, 130, 190, 32, 32, true, false, 0.2}, {1, 1, 300, 420, 24, 40, false, true},
-                                  {1, 1, 70, 90, 48, 32, false, false, 0, -0.3}})
+                                  {1, 1, 70, 90, 48, 32, false, false, 0, -0.3}, {2, 8, 40, 420, 32, 24}, {1, 4, 12, 1400, 24, 40, true}})
       sizes.push_back(s);
     for (const ProblemSizes& s : sizes) {
       const Problem<bf16> p(s, scoring);

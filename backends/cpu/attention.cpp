@@ -9,19 +9,25 @@
 #include "backends/cpu/attention_linear.h"
 #include "backends/cpu/bf16_rows.h"
 #include "backends/cpu/cpu_backend.h"
-#include "backends/cpu/gemm.h"
+#include "backends/cpu/gemm_kernels.h"
 #include "backends/cpu/parallel.h"
 #include "backends/cpu/tile_products.h"
 
 namespace norma::cpu {
 namespace {
 
-constexpr int work_slot = 8, stats_slot = 9, wide_slot = 10;
+constexpr int work_slot = 8, stats_slot = 9, wide_slot = 10, part_slot = 11;
 std::atomic<int> forced_tiles{-1};  // 1: everywhere, 0: nowhere
 
-/// Tasks of the forward pass for one head: long sequences with few heads get several, of 512 rows or so at least: each packs all keys.
-Index pieces_of(Index rows, Index heads) {
-  return std::clamp<Index>((16 + heads - 1) / std::max<Index>(1, heads), 1, std::max<Index>(1, (rows + 511) / 512));
+/// Into how many pieces the rows of a head, or its keys in the backward pass, are cut: one each where heads are many. A piece of rows packs all
+/// keys, a piece of keys has dQ's sums for itself, so that pieces are long unless heads are very few.
+Index pieces_of(Index size, Index heads) {
+  const Index least = heads < 8 ? 128 : 512;
+  return std::clamp<Index>((16 + heads - 1) / std::max<Index>(1, heads), 1, std::max<Index>(1, size / least));
+}
+/// Of keys: sums of dQ take up to 16 MiB, or twice what dQ takes.
+Index pieces_of_keys(Index keys, Index heads, Index dq_bytes) {
+  return std::min(pieces_of(keys, heads), std::max<Index>(2, (Index{16} << 20) / std::max<Index>(1, dq_bytes)));
 }
 
 DType wide(DType d) { return d == DType::bf16 ? DType::f32 : d; }
@@ -226,7 +232,8 @@ void run_widened(const AttentionBackward& a, Index b, Index h, AttentionHeadBack
   head.dk = dk.room(), head.dk_row = dk.width();
   head.dv = dv.room(), head.dv_row = dv.width();
   run(kernel, head);
-  for (const Wide* x : {&dq, &dk, &dv}) x->write();
+  if (!head.dq_part) dq.write();
+  for (const Wide* x : {&dk, &dv}) x->write(head.key_begin, head.key_end - head.key_begin);
 }
 
 template <class T, class Stored>
@@ -262,6 +269,28 @@ void forward(const AttentionForward& a, const AttentionKernel<AttentionHeadForwa
       merge(stats + i * pieces * attention_stats, pieces, a.stats->as<double>() + i * attention_stats);
 }
 
+/// dq = the sum of its pieces in their order: parts[head][piece][rows, d].
+template <class T>
+void add_parts(const View& dq, Index pieces, const T* parts) {
+  const GemmKernels& kernels = NORMA_KERNELS(gemm_kernels);
+  const Index heads = dq.shape()[1], rows = dq.shape()[2], d = dq.shape()[3];
+  parallel_for(dq.shape()[0] * heads * rows, std::max<Index>(1, 16384 / (d * pieces)), [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) {
+      const Index head = i / rows, row = i % rows, to = row * dq.layout.stride(2);
+      const T* from = parts + (head * pieces * rows + row) * d;
+      if constexpr (std::is_same_v<T, double>) {
+        kernels.f64.combine(pieces, d, from, rows * d, head_of<T>(dq, head / heads, head % heads) + to);
+      } else if (dq.dtype == DType::f32) {
+        kernels.f32.combine(pieces, d, from, rows * d, head_of<T>(dq, head / heads, head % heads) + to);
+      } else {
+        T* sums = scratch<T>(wide_slot, d);
+        kernels.f32.combine(pieces, d, from, rows * d, sums);
+        narrow_rows(1, d, sums, head_of<bf16>(dq, head / heads, head % heads) + to, d);
+      }
+    }
+  });
+}
+
 template <class T, class Stored>
 void backward(const AttentionBackward& a, const AttentionKernel<AttentionHeadBackward<T, Stored>>& kernel, const TileProducts* tiles) {
   AttentionHeadBackward<T, Stored> all{};
@@ -273,25 +302,40 @@ void backward(const AttentionBackward& a, const AttentionKernel<AttentionHeadBac
   all.dv_row = a.dv.layout.stride(2);
   if (all.normalize) all.out_row = a.out.layout.stride(2);
   if (all.phi == Phi::softmax) all.lse_step = a.row_lse.layout.stride(2);
-  const Index heads = a.q.shape()[1];
-  parallel_tasks(a.q.shape()[0] * heads, [&](Index task) {
+  const Index heads = a.q.shape()[1], count = a.q.shape()[0] * heads, part = all.rows * all.d;
+  const bool whole_rows = all.normalize && all.phi != Phi::softmax;
+  const Index pieces = whole_rows ? 1 : pieces_of_keys(all.keys, count, count * part * static_cast<Index>(sizeof(T)));
+  T* parts = pieces > 1 ? scratch<T>(part_slot, count * pieces * part) : nullptr;
+  double* stats = !a.stats ? nullptr : pieces == 1 ? a.stats->as<double>() : scratch<double>(stats_slot, count * pieces * attention_stats);
+  parallel_tasks(count * pieces, [&](Index task) {
     AttentionHeadBackward<T, Stored> head = all;
-    const Index b = task / heads, h = task % heads;
+    const Index index = task / pieces, piece = task % pieces, b = index / heads, h = index % heads;
     choose<Stored>(a, a.q, a.k, a.v, b, h, head);
+    head.key_begin = head.keys * piece / pieces;
+    head.key_end = head.keys * (piece + 1) / pieces;
+    if (parts) head.dq_part = parts + task * part;
     head.dout = head_of<Stored>(a.dout, b, h);
     if (all.normalize) head.out = head_of<Stored>(a.out, b, h);
     if (all.phi == Phi::softmax) head.lse = head_of<T>(a.row_lse, b, h);
     head.dq = head_of<Stored>(a.dq, b, h);
     head.dk = head_of<Stored>(a.dk, b, h);
     head.dv = head_of<Stored>(a.dv, b, h);
-    if (a.stats) head.stats = a.stats->as<double>() + task * attention_stats;
-    if (head.tiles) look_ahead({&a.q, &a.k, &a.v, &a.dout}, b, h, head);
-    if (head.tiles && head.normalize) look_ahead({&a.out}, b, h, head);
+    if (stats) head.stats = stats + task * attention_stats;
+    if (head.tiles && pieces == 1) look_ahead({&a.q, &a.k, &a.v, &a.dout}, b, h, head);
+    if (head.tiles && pieces == 1 && head.normalize) look_ahead({&a.out}, b, h, head);
     if constexpr (std::is_same_v<Stored, float>) {
       if (a.q.dtype == DType::bf16) return run_widened(a, b, h, head, kernel);
     }
     run(kernel, head);
   });
+  if (!parts) return;
+  add_parts(a.dq, pieces, parts);
+  if (stats)
+    for (Index i = 0; i < count; ++i)
+      for (const AttentionStat s : {AttentionStat::grad_a2, AttentionStat::grad_s2}) {
+        double& sum = a.stats->as<double>()[i * attention_stats + static_cast<Index>(s)] = 0;
+        for (Index piece = 0; piece < pieces; ++piece) sum += stats[(i * pieces + piece) * attention_stats + static_cast<Index>(s)];
+      }
 }
 
 }  // namespace

@@ -73,6 +73,8 @@ struct AttentionHeadBackward : AttentionHead<T> {
   std::int64_t out_row, dout_row, lse_step;
   Stored *dq, *dk, *dv;
   std::int64_t dq_row, dk_row, dv_row;
+  std::int64_t key_begin, key_end;  // the keys whose dk and dv to compute; all, where rows are divided by their sum but for softmax
+  T* dq_part;                       // what these keys give to dq, dense [rows, d]; null: they are all, and dq gets it
 };
 
 template <class Head>

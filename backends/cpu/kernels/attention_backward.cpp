@@ -16,8 +16,9 @@ struct Plan {
   Int kt_size, vt_size, k_size, q_size, o_size, block_size, zero_size, keep_size, mask_size, before_size, row_size;
   explicit Plan(const AttentionHeadBackward<T>& h) {
     // Two blocks of scores and the panels share the second-level cache. Rows that are divided by their sum stay whole.
-    const bool whole = h.keys <= 320 || (h.normalize && h.phi != Phi::softmax);
-    columns = whole ? h.keys : 256;
+    const Int keys = h.key_end - h.key_begin;
+    const bool whole = keys <= 320 || (h.normalize && h.phi != Phi::softmax);
+    columns = whole ? keys : 256;
     ld = round_up(columns, lanes<T>) + lanes<T>;  // an odd number of registers apart: rows do not share cache sets
     const Int fitting = 131072 / (ld * static_cast<Int>(sizeof(T)));
     rows = smaller(h.rows, larger(tile_rows, smaller(96, fitting / tile_rows * tile_rows)));
@@ -71,8 +72,10 @@ void backward(const AttentionHeadBackward<T>& h) {
   const Differentiate<T> differentiate_tile = h.stats ? differentiate_of<T, true>(h) : differentiate_of<T, false>(h);
   Gradients<T> sums;
   if (h.normalize) row_products(h, delta);
-  for (Int j0 = 0; j0 < h.keys; j0 += plan.columns) {
-    const Int columns = smaller(plan.columns, h.keys - j0);
+  T* const dq = h.dq_part ? h.dq_part : h.dq;
+  const Int dq_row = h.dq_part ? h.d : h.dq_row;
+  for (Int j0 = h.key_begin; j0 < h.key_end; j0 += plan.columns) {
+    const Int columns = smaller(plan.columns, h.key_end - j0);
     prefetch_rows(h.v + j0 * h.v_row, h.v_row, smaller(columns, 128), h.e);
     prefetch_rows(h.q, h.q_row, plan.rows, h.d);
     prefetch_rows(h.dout, h.dout_row, plan.rows, h.e);
@@ -86,7 +89,7 @@ void backward(const AttentionHeadBackward<T>& h) {
     for (Int i0 = 0; i0 < h.rows; i0 += plan.rows) {
       const Int rows = smaller(plan.rows, h.rows - i0);
       const Int seen_by_block = smaller(columns, sight.length(i0 + rows - 1) - j0);
-      if (seen_by_block <= 0 && j0 > 0) continue;  // the last row sees every key, so dk and dv get started
+      if (seen_by_block <= 0 && j0 > h.key_begin) continue;  // the last row sees every key, so dk and dv get started
       pack_rows(h.q + i0 * h.q_row, h.q_row, rows, h.d, q_panels, plan.q_step);
       pack_rows(h.dout + i0 * h.dout_row, h.dout_row, rows, h.e, o_panels, plan.o_step);
       const Tiling row_tiles(rows);
@@ -109,7 +112,7 @@ void backward(const AttentionHeadBackward<T>& h) {
         // A tile of keys that starts at the last visible column reaches past it, into the padding of the block.
         const Tile<T> both{p, g, plan.ld, i, mr, j0, columns, smaller(plan.ld, round_up(seen + tile_rows, L))};
         differentiate_tile(sight, both, lse, delta + i, keep, words, &sums);
-        multiply_rows<T, false>(mr, h.d, seen, g, plan.ld, {k_panels, plan.k_step}, h.dq + i * h.dq_row, h.dq_row, false, j0 > 0,
+        multiply_rows<T, false>(mr, h.d, seen, g, plan.ld, {k_panels, plan.k_step}, dq + i * dq_row, dq_row, false, j0 > h.key_begin,
                                 nullptr);
       }
       for (Int t = 0; t < key_tiles.count; ++t) {

@@ -24,8 +24,9 @@ struct BackwardRooms {
 
   BackwardRooms(const AttentionHeadBackward<float, Stored>& h, Pieces& pieces) {
     // Rows that are divided by their sum stay whole.
-    const bool whole = h.keys <= 320 || (h.normalize && h.phi != Phi::softmax);
-    columns = whole ? h.keys : 256;
+    const Int keys = h.key_end - h.key_begin;
+    const bool whole = keys <= 320 || (h.normalize && h.phi != Phi::softmax);
+    columns = whole ? keys : 256;
     // Under a causal mask a block computes all that its last row sees: without AMX that costs more than small blocks do.
     const Int most = sizeof(Stored) == 4 ? 96 : h.causal && !h.tiles->amx ? tile_lines : 128;
     rows = smaller(round_up(h.rows, tile_lines), most);
@@ -38,7 +39,7 @@ struct BackwardRooms {
     q_dk = operand(h.d, rows), dout_dv = operand(h.e, rows);
     by_rows = operand(rows, columns), by_keys = operand(columns, rows);
     p = pieces.take<float>(rows * ld), g = pieces.take<float>(rows * ld);
-    dq = pieces.take<float>((columns < h.keys ? round_up(h.rows, tile_lines) : rows) *
+    dq = pieces.take<float>((columns < keys ? round_up(h.rows, tile_lines) : rows) *
                             d_ld);  // sums over blocks of keys
     dk_size = round_up(h.d, tile_lines) * ld, dv_size = round_up(h.e, tile_lines) * ld;
     dk = pieces.take<float>(dk_size), dv = pieces.take<float>(dv_size);
@@ -78,8 +79,8 @@ void backward_on_tiles(const AttentionHeadBackward<float, Stored>& h) {
   Gradients<float> sums;
   if (h.normalize) row_products(h, r.delta);
 
-  for (Int j0 = 0; j0 < h.keys; j0 += r.columns) {
-    const Int columns = smaller(r.columns, h.keys - j0);
+  for (Int j0 = h.key_begin; j0 < h.key_end; j0 += r.columns) {
+    const Int columns = smaller(r.columns, h.key_end - j0);
     const Stored *keys = h.k + j0 * h.k_row, *values = h.v + j0 * h.v_row;
     prefetch_rows(h.q, h.q_row, r.rows, h.d);
     prefetch_rows(h.dout, h.dout_row, r.rows, h.e);
@@ -92,7 +93,7 @@ void backward_on_tiles(const AttentionHeadBackward<float, Stored>& h) {
     for (Int i0 = 0; i0 < h.rows; i0 += r.rows) {
       const Int rows = smaller(r.rows, h.rows - i0);
       const Int seen = larger(0, smaller(columns, sight.length(i0 + rows - 1) - j0));
-      if (seen == 0 && j0 > 0) continue;
+      if (seen == 0 && j0 > h.key_begin) continue;
       const Stored *q = h.q + i0 * h.q_row, *dout = h.dout + i0 * h.dout_row;
       tiles.pack_left(rows, h.d, {q, h.q_row, 1}, 1, r.q_scores);
       tiles.pack_left(rows, h.e, {dout, h.dout_row, 1}, 1, r.dout_da);
@@ -103,7 +104,7 @@ void backward_on_tiles(const AttentionHeadBackward<float, Stored>& h) {
         float lse[row_slots] = {};
         if (h.phi == Phi::softmax)
           for (int m = 0; m < count; ++m) lse[m] = h.lse[(i0 + i + m) * h.lse_step];
-        if (j0 == 0) fetch_ahead(h, i0 + i, row_slots);
+        if (j0 == h.key_begin) fetch_ahead(h, i0 + i, row_slots);
         scale.finish(h.phi, r.p + i * r.ld, r.ld, count, round_up(seen, 16));
         const Tile<float> both{r.p + i * r.ld,   r.g + i * r.ld,     r.ld, i0 + i, count, j0, columns,
                                round_up(seen, 16), scale.left_to(h.phi)};
@@ -111,10 +112,15 @@ void backward_on_tiles(const AttentionHeadBackward<float, Stored>& h) {
       }
       const TileOperand ds = over(r.by_rows, seen);
       tiles.pack_left(rows, seen, {r.g, r.ld, 1, true}, 1, ds);
-      float* sum = columns < h.keys ? r.dq + i0 * r.d_ld : r.dq;
-      tiles.multiply(rows, h.d, seen, ds, k_here, sum, r.d_ld, j0 > 0, nullptr);
-      if (j0 + columns >= sight.length(i0 + rows - 1))
-        for (Int i = 0; i < rows; ++i) put_row(tiles, sum + i * r.d_ld, h.d, 1, h.dq + (i0 + i) * h.dq_row);
+      float* sum = columns < h.key_end - h.key_begin ? r.dq + i0 * r.d_ld : r.dq;
+      tiles.multiply(rows, h.d, seen, ds, k_here, sum, r.d_ld, j0 > h.key_begin, nullptr);
+      if (j0 + columns >= smaller(h.key_end, sight.length(i0 + rows - 1)))
+        for (Int i = 0; i < rows; ++i) {
+          if (h.dq_part)
+            put_row(tiles, sum + i * r.d_ld, h.d, 1, h.dq_part + (i0 + i) * h.d);
+          else
+            put_row(tiles, sum + i * r.d_ld, h.d, 1, h.dq + (i0 + i) * h.dq_row);
+        }
 
       tiles.pack_left(h.e, rows, {dout, 1, h.dout_row}, 1, over(r.dout_dv, rows));
       tiles.pack_right(seen, rows, {r.p, 1, r.ld, true}, 1, over(r.by_keys, rows));
