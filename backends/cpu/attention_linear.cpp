@@ -40,8 +40,13 @@ bool linear_is_cheaper(const Scoring& s, Index features, Index rows, Index keys,
   return n >= (causal ? 3 * size + 320 : 1.5 * size + 192);
 }
 
-/// Heads with their pieces are at least so many tasks, where sequences are long enough.
+/// Heads with their pieces are at least so many tasks, where sequences are long enough; and where heads are very few, some in any case: under a
+/// causal mask each piece sums what is before it a second time.
 constexpr Index wanted_tasks = 16, keys_per_piece = 2048, piece_step = 128;
+Index pieces_of(Index keys, Index heads, bool causal) {
+  const auto pieces = [&](Index tasks, Index least) { return std::min((tasks + heads - 1) / heads, keys / least); };
+  return std::clamp<Index>(std::max(pieces(wanted_tasks, keys_per_piece), pieces(causal ? 2 : 4, 512)), 1, wanted_tasks);
+}
 
 /// The weight of each monomial, in the order of kernels/monomials.h: coefficient, scale^p, and p! / prod(multiplicities!). Grown
 /// degree by degree: one more factor x_i, which then occurs `run` times, multiplies the last by p / run.
@@ -116,7 +121,7 @@ class Call {
     }
     if (a.key_mask) count_keys();
     heads = q.shape()[0] * q.shape()[1];
-    pieces = std::clamp<Index>(std::min((wanted_tasks + heads - 1) / heads, h.keys / keys_per_piece), 1, wanted_tasks);
+    pieces = pieces_of(h.keys, heads, h.causal);
     state_size = kernels.state_size(h);
     work_size = kernels.work_bytes(h, 0);
   }
