@@ -97,6 +97,16 @@ Plan make_plan(const GemmTable<T>& t, int64_t m, int64_t n, int64_t k) {
     pack_ahead();
     return p;
   }
+  // Few rows use what is packed but a few times: each task packs its own columns of B, or all of a narrow one, where other cores would have to
+  // fetch it from one another.
+  if (!t.sliced && m <= 512 && m * k * size <= int64_t{1} << 20) {
+    const int64_t panels = ceil_div(n, t.nr);
+    p.share_b = false;
+    p.columns = panels < 4 ? 1 : std::min(panels, most);
+    if (m >= 256 && panels < 16 && n % (2 * t.nr) != 0) p.rows = 2;  // uneven shares are halved
+    while (p.tasks() < std::min<int64_t>(threads(), most) && m >= 4 * t.mr * p.rows) p.rows *= 2;
+    return p;
+  }
   p.rows = ceil_div(m, p.block_rows);
   if (n * t.packed(k) * size <= int64_t{1} << 20) pack_ahead();  // B stays in the second-level cache beside two blocks of rows
   if (p.rows > 8) p.rows = ceil_div(p.rows, 8) * 8;  // even shares for 2, 4 and 8 threads
