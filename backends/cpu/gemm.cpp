@@ -1,7 +1,8 @@
 // Blocking of matrix products: which part of C a task computes, and in which pieces it walks through k. The pieces follow from the
 // sizes alone, so that the bits of the result do not depend on the number of threads. The arithmetic is in kernels/gemm.cpp.
 //
-// Two ways to cut the work:
+// Three ways to cut the work:
+//   few:   few rows; every task packs its own columns of B (few_rows.h).
 //   wide:  tasks are blocks of C; B is packed once, in parallel, and read by all. Y = X W^T and dX = dY W.
 //   long:  k is much longer than C is large (dW = dY^T X): k is cut in slices too, every task packs what it reads, and
 //          the slices' sums are added up in order.
@@ -10,6 +11,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "backends/cpu/few_rows.h"
 #include "backends/cpu/gemm_blas.h"
 #include "backends/cpu/gemm_kernels.h"
 #include "backends/cpu/parallel.h"
@@ -97,14 +99,9 @@ Plan make_plan(const GemmTable<T>& t, int64_t m, int64_t n, int64_t k) {
     pack_ahead();
     return p;
   }
-  // Few rows use what is packed but a few times: each task packs its own columns of B, or all of a narrow one, where other cores would have to
-  // fetch it from one another.
-  if (!t.sliced && m <= 512 && m * k * size <= int64_t{1} << 20) {
-    const int64_t panels = ceil_div(n, t.nr);
-    p.share_b = false;
-    p.columns = panels < 4 ? 1 : std::min(panels, most);
-    if (m >= 256 && panels < 16 && n % (2 * t.nr) != 0) p.rows = 2;  // uneven shares are halved
-    while (p.tasks() < std::min<int64_t>(threads(), most) && m >= 4 * t.mr * p.rows) p.rows *= 2;
+  if (!t.sliced && few_rows(m, k, size)) {
+    const FewRows few(m, n, k, t.mr, t.nr);
+    p.share_b = false, p.rows = few.rows, p.columns = few.columns;
     return p;
   }
   p.rows = ceil_div(m, p.block_rows);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "backends/cpu/few_rows.h"
 #include "backends/cpu/gemm_bf16_kernels.h"
 #include "backends/cpu/gemm_kernels.h"
 #include "backends/cpu/parallel.h"
@@ -93,14 +94,19 @@ void gemm_bf16(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, Matrix
   if (m == 0 || n == 0) return;
   const GemmBf16Table& t = table();
   const int64_t all_words = words_of(t, k), step = all_words * t.nr;
-  const Word* panels = packed_b(t, n, k, [&](int64_t j0, int64_t j1, Word* to, int64_t panel_step) {
-    t.pack_weight(k, j1 - j0, {b.data + j0 * b.col, b.row, b.col}, to, panel_step);
-  });
+  const auto pack = [&](int64_t j0, int64_t j1, Word* to) { t.pack_weight(k, j1 - j0, {b.data + j0 * b.col, b.row, b.col}, to, step); };
+  const bool few = t.unit == 1 && few_rows(m, k, sizeof(Bf16Bits));  // on tiles it was not measured
+  const Word* shared = few ? nullptr : packed_b(t, n, k, [&](int64_t j0, int64_t j1, Word* to, int64_t) { pack(j0, j1, to); });
 
   int64_t rows = ceil_div(m, row_block), columns = 1;
-  if (rows > 8) rows = ceil_div(rows, 8) * 8;  // even shares for 2, 4 and 8 threads
-  if (m * n * k > small)
-    while (rows * columns < 16 && n >= 2 * t.nr * columns) columns *= 2;
+  if (few) {
+    const FewRows pieces_of_c(m, n, k, t.mr, t.nr);
+    rows = pieces_of_c.rows, columns = pieces_of_c.columns;
+  } else {
+    if (rows > 8) rows = ceil_div(rows, 8) * 8;  // even shares for 2, 4 and 8 threads
+    if (m * n * k > small)
+      while (rows * columns < 16 && n >= 2 * t.nr * columns) columns *= 2;
+  }
   const int64_t pieces = std::max<int64_t>(1, ceil_div(all_words, piece_words(t)));
   // A block of A passes by all panels from the second cache.
   const int64_t most = std::clamp<int64_t>(48 * 1024 / std::max<int64_t>(1, all_words) / t.mr * t.mr, t.mr,
@@ -108,11 +114,15 @@ void gemm_bf16(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, Matrix
   parallel_tasks(rows * columns, [&](int64_t task) {
     const int64_t i0 = cut(m, t.mr, rows, task / columns), i1 = cut(m, t.mr, rows, task / columns + 1);
     const int64_t j0 = cut(n, t.nr, columns, task % columns), j1 = cut(n, t.nr, columns, task % columns + 1);
+    if (i0 == i1 || j0 == j1) return;
+    Word* mine = few ? words(slot_b, ceil_div(j1 - j0, t.nr) * step) : nullptr;
+    if (few) pack(j0, j1, mine);
+    const Word* panels = few ? mine : shared + j0 / t.nr * step;
     float* sums = scratch<float>(slot_panel, 2 * row_block * t.nr);
     Bf16Strip before;  // its sums are whole, and go to c beside the next product
     int current = 0;
     const Entered entered(t);
-    for (int64_t i = i0; i < i1 && j0 < j1; i += most) {
+    for (int64_t i = i0; i < i1; i += most) {
       const int64_t height = std::min(most, i1 - i);
       const Bf16Tiles tiles = tiles_of(t, {a.data + i * a.row, a.row, a.col}, height, k);
       const int64_t next = std::min(most, i1 - i - height);  // rows of the next block: a part of them during each panel
@@ -122,7 +132,7 @@ void gemm_bf16(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, Matrix
         for (int64_t piece = 0; piece < pieces; ++piece) {
           const int64_t w0 = cut(all_words, t.unit, pieces, piece), w1 = cut(all_words, t.unit, pieces, piece + 1);
           t.multiply(height, w1 - w0, {tiles.data + w0 / t.unit * tiles.col, tiles.tile, tiles.row, tiles.col},
-                     panels + j / t.nr * step + w0 * t.nr, here, t.nr, piece > 0, piece == 0 && before.m ? &before : nullptr);
+                     panels + (j - j0) / t.nr * step + w0 * t.nr, here, t.nr, piece > 0, piece == 0 && before.m ? &before : nullptr);
         }
         before = {height, std::min(t.nr, j1 - j), here, t.nr, c + i * ldc + j, ldc, shifted(epilogue, i, j)};
         current = 1 - current;
