@@ -1,10 +1,12 @@
 #include "bench/peak.h"
 
+#include <sched.h>
 #include <time.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <thread>
 
 #include "backends/cpu/parallel.h"
 #include "backends/cpu/peak_kernels.h"
@@ -36,6 +38,39 @@ double fma_peak(int threads, double (*clock)()) {
   }
   cpu::set_threads(before);
   return not_finite ? 0 : best * 1e-9;
+}
+
+double core_round_trip() {
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) < 2) return 0;
+  int cores[2], found = 0;
+  for (int i = 0; found < 2; ++i)
+    if (CPU_ISSET(i, &allowed)) cores[found++] = i;
+  const auto stay = [](int core) {
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(core, &one);
+    sched_setaffinity(0, sizeof one, &one);  // of the calling thread
+  };
+  constexpr int runs = 50, turns = 200;
+  alignas(64) std::atomic<int> word{0};
+  double best = 0;
+  const auto play = [&](int core, int first) {  // writes every other number, and waits for those between
+    stay(core);
+    for (int run = 0; run < runs; ++run) {
+      const double start = seconds();
+      for (int i = 2 * turns * run + first; i < 2 * turns * (run + 1); i += 2) {
+        while (word.load(std::memory_order_acquire) != i) {
+        }
+        word.store(i + 1, std::memory_order_release);
+      }
+      const double each = 1e9 * (seconds() - start) / turns;
+      if (first == 0 && (best == 0 || each < best)) best = each;
+    }
+  };
+  std::thread one(play, cores[0], 0), other(play, cores[1], 1);  // threads of their own: the callers' and the pool's go where they like
+  one.join(), other.join();
+  return best;
 }
 
 }  // namespace norma::bench

@@ -11,4 +11,8 @@ double processor_seconds();
 /// GFLOP/s of `threads` threads of the CPU backend's pool, best of several runs. Leaves the pool at its former size.
 double fma_peak(int threads, double (*clock)() = seconds);
 
+/// Nanoseconds that a word takes from one core to another and back, best of some thousand times; 0 where there is one core. On a virtual machine it
+/// changes as its cores are moved between dies, and with it the time of everything that goes from core to core.
+double core_round_trip();
+
 }  // namespace norma::bench

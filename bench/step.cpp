@@ -203,6 +203,7 @@ int main(int argc, char** argv) {
       getrusage(RUSAGE_SELF, &use);
       const double rate = flops / r.median_ms / 1e6;
       const double mib = s.on_cpu() ? static_cast<double>(use.ru_maxrss) / 1024 : static_cast<double>(there.memory().peak) / (1 << 20);
+      const double apart = s.on_cpu() ? bench::core_round_trip() : 0;
       if (!s.on_cpu()) {
         if (s.json)
           fmt::print("{{\"device\": \"{}\", \"replayed\": {}, \"median_ms\": {:.4f}, \"min_ms\": {:.4f}, \"gflops\": {:.1f}, \"peak_gflops\": {:.1f}, \"peak_mib\": {:.0f}}}\n",
@@ -215,13 +216,14 @@ int main(int argc, char** argv) {
       if (s.json)
         fmt::print(
             "{{\"threads\": {}, \"median_ms\": {:.2f}, \"min_ms\": {:.2f}, \"gflops\": {:.1f}, \"peak_gflops\": "
-            "{:.1f}, \"peak_mib\": {:.0f}, \"page_faults\": {}}}\n",
-            t, r.median_ms, r.min_ms, rate, peak, mib, faults);
+            "{:.1f}, \"peak_mib\": {:.0f}, \"page_faults\": {}, \"core_round_trip_ns\": {:.0f}}}\n",
+            t, r.median_ms, r.min_ms, rate, peak, mib, faults, apart);
       else
         fmt::print(
             "{} thread{}: {:.0f} ms median, {:.0f} ms best, {:.0f} GFLOP/s = {:.0f} % of the measured {:.0f}, {:.0f} "
-            "MiB resident at most, {} page faults in {} steps\n",
-            t, t == 1 ? " " : "s", r.median_ms, r.min_ms, rate, 100 * rate / peak, peak, mib, faults, s.steps);
+            "MiB resident at most, {} page faults in {} steps{}\n",
+            t, t == 1 ? " " : "s", r.median_ms, r.min_ms, rate, 100 * rate / peak, peak, mib, faults, s.steps,
+            apart > 0 ? fmt::format(", cores {:.0f} ns apart", apart) : "");
     }
   } catch (const std::exception& e) {
     fmt::print(stderr, "norma_bench_step: {}\n", e.what());
