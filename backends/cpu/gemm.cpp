@@ -2,7 +2,8 @@
 // sizes alone, so that the bits of the result do not depend on the number of threads. The arithmetic is in kernels/gemm.cpp.
 //
 // Three ways to cut the work:
-//   few:   few rows; every task packs its own columns of B (few_rows.h).
+//   few:   few rows; every task packs its own columns of B (few_rows.h). Gradients of weights from few rows: it packs its own rows of A, and reads
+//          B where it lies.
 //   wide:  tasks are blocks of C; B is packed once, in parallel, and read by all. Y = X W^T and dX = dY W.
 //   long:  k is much longer than C is large (dW = dY^T X): k is cut in slices too, every task packs what it reads, and
 //          the slices' sums are added up in order.
@@ -68,6 +69,17 @@ struct Plan {
   int64_t tasks() const { return rows * columns * slices; }
 };
 
+/// Whether rows of A are packed, not read where they lie.
+template <class T>
+bool packs_a(const GemmTable<T>& t, const Product<T>& x) {
+  return x.a.col != 1 || x.row_sums || t.sliced;
+}
+/// Whether whole panels of B are read where they lie, once no task shares what is packed: dense rows, of gradients of weights.
+template <class T>
+bool reads_b_in_place(const GemmTable<T>& t, const Product<T>& x) {
+  return !x.epilogue && !x.gelu_b && x.b.col == 1 && t.reads_in_place(x.b.row);
+}
+
 /// Rows that a panel of B passes by: some passes of it through the first-level cache; slices are quick to multiply, so that more rows have to
 /// share what a panel costs on its way from farther caches.
 template <class T>
@@ -76,8 +88,9 @@ int64_t rows_of_panel(const GemmTable<T>& t, int64_t k) {
 }
 
 template <class T>
-Plan make_plan(const GemmTable<T>& t, int64_t m, int64_t n, int64_t k) {
+Plan make_plan(const GemmTable<T>& t, const Product<T>& x) {
   constexpr int64_t size = sizeof(T);
+  const int64_t m = x.m, n = x.n, k = x.k;
   Plan p;
   // A panel of B stays in the first-level cache while rows pass by, if it is narrow enough for that; the sliced blocks walk through k
   // in pieces of their own.
@@ -99,9 +112,14 @@ Plan make_plan(const GemmTable<T>& t, int64_t m, int64_t n, int64_t k) {
     pack_ahead();
     return p;
   }
-  if (!t.sliced && few_rows(m, k, size)) {
+  if (!packs_a(t, x) && few_rows(m, k, size)) {
     const FewRows few(m, n, k, t.mr, t.nr);
     p.share_b = false, p.rows = few.rows, p.columns = few.columns;
+    return p;
+  }
+  if (packs_a(t, x) && reads_b_in_place(t, x) && n >= t.nr && k * n * size <= int64_t{1} << 20) {  // the gradient of a weight
+    p.share_b = false;
+    p.rows = std::clamp<int64_t>(m / (2 * t.mr) / 2 * 2, 1, std::min<int64_t>(n < 4 * t.nr ? threads() : 8, most));
     return p;
   }
   p.rows = ceil_div(m, p.block_rows);
@@ -138,7 +156,7 @@ template <class T>
 class Run {
  public:
   Run(const Product<T>& product, bool parallel)
-      : x_(product), plan_(make_plan(t_, x_.m, x_.n, x_.k)), parallel_(parallel) {}
+      : x_(product), plan_(make_plan(t_, x_)), parallel_(parallel) {}
 
   void operator()() {
     if (x_.m == 0 || x_.n == 0) return;
@@ -233,9 +251,7 @@ class Run {
       x.row_sums = row_sums ? row_sums + i : nullptr;
       return x;
     };
-    // Columns of B that are read where they lie: whole panels of dense rows, of gradients of weights.
-    const bool lies_well = !shared_ && !epilogue && !x_.gelu_b && x_.b.col == 1 && t_.reads_in_place(x_.b.row);
-    const int64_t in_place = lies_well ? n / t_.nr * t_.nr : 0, packed = n - in_place;
+    const int64_t in_place = !shared_ && reads_b_in_place(t_, x_) ? n / t_.nr * t_.nr : 0, packed = n - in_place;  // columns of B
     const T* panels = nullptr;
     for (int64_t s = 0; s < count * blocks; ++s) {
       const Upcoming<T> here = step(s);
