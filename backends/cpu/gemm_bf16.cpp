@@ -75,14 +75,14 @@ void fetch(Matrix<const Bf16Bits> a, int64_t from, int64_t to, int64_t k) {
     for (int64_t p = 0; p < k; p += 32) __builtin_prefetch(a.data + i * a.row + p);
 }
 
-/// All of B in panels, packed in parallel.
+/// All of B in panels `step` words apart, packed in parallel by pack(j0, j1, to).
 template <class Pack>
-const Word* packed_b(const GemmBf16Table& t, int64_t n, int64_t k, Pack&& pack) {
-  const int64_t panels = ceil_div(n, t.nr), step = words_of(t, k) * t.nr;
+const Word* packed_b(const GemmBf16Table& t, int64_t n, int64_t step, Pack&& pack) {
+  const int64_t panels = ceil_div(n, t.nr);
   Word* all = words(slot_shared_b, panels * step);
   const int64_t group = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, step));
   parallel_for(panels, group, [&](int64_t from, int64_t to) {
-    pack(from * t.nr, std::min(n, to * t.nr), all + from * step, step);
+    pack(from * t.nr, std::min(n, to * t.nr), all + from * step);
   });
   return all;
 }
@@ -96,7 +96,7 @@ void gemm_bf16(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, Matrix
   const int64_t all_words = words_of(t, k), step = all_words * t.nr;
   const auto pack = [&](int64_t j0, int64_t j1, Word* to) { t.pack_weight(k, j1 - j0, {b.data + j0 * b.col, b.row, b.col}, to, step); };
   const bool few = t.unit == 1 && few_rows(m, k, sizeof(Bf16Bits));  // on tiles it was not measured
-  const Word* shared = few ? nullptr : packed_b(t, n, k, [&](int64_t j0, int64_t j1, Word* to, int64_t) { pack(j0, j1, to); });
+  const Word* shared = few ? nullptr : packed_b(t, n, step, pack);
 
   int64_t rows = ceil_div(m, row_block), columns = 1;
   if (few) {
