@@ -275,7 +275,9 @@ std::vector<Setting> random_settings(int count) {
 
 template <class F>
 void for_each_problem(DType dtype, F f, const std::vector<Setting>& settings = fixed_settings) {
-  for (const auto& [name, scoring] : scorings()) {
+  auto functions = scorings();
+  functions.emplace_back("-x^2/N", power(2, -1, Scoring::Scale::inverse_keys));
+  for (const auto& [name, scoring] : functions) {
     for (std::size_t i = 0; i < settings.size(); ++i) {
       const std::string wrong = f(settings[i], problem(settings[i], scoring, dtype));
       if (!wrong.empty()) FAIL_CHECK(name << ", setting " << i << ", " << norma::name(dtype) << ": " << wrong);
@@ -327,6 +329,39 @@ TEST_CASE("statistics of the kernels are those of the matrices they use, over ra
           return difference(got, wanted, rtol, attention_stats);
         },
         random_settings(40));
+  }
+}
+
+TEST_CASE("statistics of rows with negative weights, or that are divided by next to nothing", "[attention_stats]") {
+  Scoring even = power(2, 1, Scoring::Scale::one), signs = power(2, -1, Scoring::Scale::one);
+  signs.coefficient[0] = 0.9, even.normalize = signs.normalize = true;
+  const Setting s{1, 2, 9, 41, 8, false, false, 0};
+  const auto at = [](std::vector<double>& stats, std::size_t h, AttentionStat stat) -> double& { return stats[h * attention_stats + static_cast<std::size_t>(stat)]; };
+  // Squares of scores of 1e-16 are hardly numbers of f32, and their squares are none.
+  for (const auto& [scoring, size] : {std::pair{signs, 2.0}, {even, 1.0}, {even, 1e-10}, {even, 1e-12}, {even, 1e-16}}) {
+    Problem p = problem(s, scoring, DType::f32);
+    p.q = (p.q.detach() * size).track();
+    std::vector<double> got = run(p).stats.values();
+    const Materialised matrices = materialised(p);
+    std::vector<double> wanted = by_loops(s, p, &matrices);
+    for (std::size_t h = 0; h < 2; ++h) {
+      CHECK((at(wanted, h, AttentionStat::negative) > 0) == (size == 2));
+      for (AttentionStat cancels : {AttentionStat::jac2, AttentionStat::grad_s2}) {
+        const double value = at(wanted, h, cancels);
+        CHECK(std::abs(at(got, h, cancels) - value) <= 1e-5 * value);
+        at(wanted, h, cancels) = at(got, h, cancels);
+      }
+    }
+    CAPTURE(size);
+    CHECK(difference(got, wanted, 1e-6, attention_stats) == "");
+  }
+  Problem p = problem(s, even, DType::f32);
+  p.q = (p.q.detach() * 0.0).track();
+  std::vector<double> got = run(p).stats.values();
+  for (std::size_t h = 0; h < 2; ++h) {
+    for (AttentionStat none : {AttentionStat::fro2, AttentionStat::jac2, AttentionStat::entropy, AttentionStat::min, AttentionStat::max, AttentionStat::negative})
+      CHECK(at(got, h, none) == 0);
+    CHECK(at(got, h, AttentionStat::small) == 9 * 41);
   }
 }
 

@@ -152,18 +152,20 @@ struct Weight {
     NORMA_INLINE explicit Logistic(V t) : e(exp_fast(-abs(t))), r(T{1} / (e + T{1})) {}
   };
   /// Whether larger scores have larger weights, or smaller ones where c < 0.
-  static constexpr bool monotone = phi == Phi::power1 || phi == Phi::power3;
-  /// Of powers without the factor, that a row's sum of squares is multiplied by: factor_of_slope.
+  static constexpr bool monotone = phi == Phi::power1 || phi == Phi::power3 || phi == Phi::sigmoid || phi == Phi::relu;
+  /// Whether no weight is negative unless c < 0.
+  static constexpr bool one_sign = phi == Phi::power2 || phi == Phi::power4 || phi == Phi::sigmoid || phi == Phi::relu;
+  /// Of powers and the sigmoid without the factor, that a row's sum of squares is multiplied by: factor_of_slope.
   NORMA_INLINE V slope_over_factor(V s, T c) const {
     if constexpr (phi == Phi::power1) return splat(T{1});
     if constexpr (phi == Phi::power2) return s;
     if constexpr (phi == Phi::power3) return s * s;
     if constexpr (phi == Phi::power4) return (s * s) * s;
-    return derivative(s, c);
+    return derivative(s, phi == Phi::sigmoid ? T{1} : c);
   }
   NORMA_INLINE T factor_of_slope(T c) const {
     constexpr int power = static_cast<int>(phi) - static_cast<int>(Phi::power1) + 1;
-    return power >= 1 && power <= 4 ? power * c : T{1};
+    return power >= 1 && power <= 4 ? power * c : phi == Phi::sigmoid ? c : T{1};
   }
   NORMA_INLINE V derivative(V s, T c) const {
     if constexpr (phi == Phi::power1) return splat(c);
@@ -178,7 +180,7 @@ struct Weight {
     }
     if constexpr (phi == Phi::sigmoid) {
       const Logistic x(s + bias);  // the one of `value`
-      return x.e * x.r * (x.r * c);
+      return (x.e * x.r) * x.r * c;
     }
     if constexpr (phi == Phi::relu) return (V)((Mask<T>)splat(c) & (s > V{}));
   }

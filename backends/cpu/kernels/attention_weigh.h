@@ -3,24 +3,10 @@
 #pragma once
 
 #include "backends/cpu/kernels/attention_dropout.h"
-#include "backends/cpu/kernels/attention_sums.h"
+#include "backends/cpu/kernels/attention_weigh_normalized.h"
 
 namespace norma::cpu::NORMA_ISA {
 namespace {
-
-/// A tile of rows of scores, turned into weights in place.
-template <class T>
-struct Tile {
-  T* p;
-  Int ld;
-  Int first;  // global number of the first row
-  int rows;
-  Int clear_to;  // columns beyond the visible ones that must be zero
-  T scale = 1;   // softmax: of the scores, before anything else
-  // Element-wise kinds without row normalisation may see a part of the columns at a time:
-  Int column = 0, columns = Int{1} << 60;
-  T* row_sums = nullptr;  // then the sums of the rows are added here
-};
 
 /// Element-wise kinds without row normalisation: nothing is carried along a row, so the statistics are summed per tile.
 template <class T, Phi phi, bool measure>
@@ -42,8 +28,9 @@ void weigh(const Sight<T>& sight, const Tile<T>& tile, T*, T*, Statistics<T>* st
     score_max = vmax(to, score_max);
     if constexpr (Weight<T, phi>::monotone) {
       const V a = weight.value(from, factor), b = weight.value(to, factor);
-      least = vmin(factor < 0 ? b : a, least);
-      most = vmax(factor < 0 ? a : b, most);
+      const Mask<T> any = from <= to;
+      least = any ? vmin(factor < 0 ? b : a, least) : least;
+      most = any ? vmax(factor < 0 ? a : b, most) : most;
     }
     slopes_over_factor = V{}, from = splat(Statistics<T>::infinity), to = -from;
   };
@@ -73,11 +60,13 @@ void weigh(const Sight<T>& sight, const Tile<T>& tile, T*, T*, Statistics<T>* st
           least = vmin(visible.select(a, least), least);
           most = vmax(visible.select(a, most), most);
         }
-        count_below(a, V{}, visible, negative);
+        if constexpr (!Weight<T, phi>::one_sign) count_below(a, V{}, visible, negative);
         count_below(abs(a), splat(small), visible, small_count);
         row_sum += a;
       }
     });
+    if (measure && Weight<T, phi>::one_sign && row.factor < 0)
+      for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) { count_below(load(p + j), V{}, visible, negative); });
     clear(p, round_up(row.length, lanes<T>), tile.clear_to);
     if constexpr (measure) {
       row_sums[m] = row_sum;
@@ -197,69 +186,6 @@ void weigh_softmax(const Sight<T>& sight, const Tile<T>& tile, T* inverse, T* ls
     }
     stats->small.add_count(small);
   }
-}
-
-/// Element-wise kinds whose rows are divided by their sum: leaves f(s) and gives 1 / sum per row, 1 where the sum is 0.
-template <class T, Phi phi, bool measure>
-void weigh_normalized(const Sight<T>& sight, const Tile<T>& tile, T* inverse, T*, Statistics<T>* stats) {
-  using V = Vec<T>;
-  const Weight<T, phi> weight(sight.head);
-  const V small = splat(static_cast<T>(sight.head.small));
-  V lane[row_slots] = {};
-  T sum[row_slots];
-  V score{}, score2{}, entropy{};
-  Mask<T> negative{}, small_count{};
-  V score_max, least, most;
-  if constexpr (measure) score_max = stats->score_max, least = stats->least, most = stats->most;
-  for (int m = 0; m < tile.rows; ++m) {
-    const Row<T> row = sight.row(tile.first + m, 0, sight.head.keys);
-    T* p = tile.p + m * tile.ld;
-    V row_sum{}, squares{}, slopes{}, slopes_f{};
-    for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
-      const V s = load(p + j), f = visible.keep(weight.value(s, T{1}));
-      store(p + j, f);
-      row_sum += f;
-      if constexpr (measure) {
-        const V seen = visible.keep(s), slope = visible.keep(weight.derivative(s, T{1})), slope2 = slope * slope;
-        squares = fma(f, f, squares);
-        slopes += slope2;
-        slopes_f = fma(slope2, f, slopes_f);
-        score += seen;
-        score2 = fma(seen, seen, score2);
-        score_max = vmax(visible.select(s, score_max), score_max);
-      }
-    });
-    clear(p, round_up(row.length, lanes<T>), tile.clear_to);
-    lane[m] = row_sum;
-    if constexpr (measure) {
-      const double total = sum_lanes(row_sum), inv = total != 0 ? 1 / total : 1;
-      // d a_i / d s_k = f'_k / F (delta_ik - a_i): squared norm = sum_k (f'_k / F)^2 (1 - 2 a_k + sum a^2)
-      const double a2 = sum_lanes(squares) * inv * inv, slope2 = sum_lanes(slopes) * inv * inv;
-      stats->row_squares += a2;
-      stats->row_slopes += slope2 * (1 + a2) - 2 * sum_lanes(slopes_f) * inv * inv * inv;
-      stats->row_sum += total * inv;
-      stats->row_sum2 += total * inv * total * inv;
-      stats->entries += static_cast<double>(sight.visible(tile.first + m));
-      const V factor = splat(static_cast<T>(inv));
-      for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
-        const V a = load(p + j) * factor;
-        least = vmin(visible.select(a, least), least);
-        most = vmax(visible.select(a, most), most);
-        count_below(a, V{}, visible, negative);
-        count_below(abs(a), small, visible, small_count);
-        entropy -= a == V{} ? V{} : a * log(a);
-      });
-      if (m + 1 == tile.rows || row.length > columns_between_widenings) {
-        stats->score.add(score), stats->score2.add(score2), stats->entropies.add(entropy);
-        stats->negative.add_count(negative), stats->small.add_count(small_count);
-        score = score2 = entropy = V{};
-        negative = small_count = Mask<T>{};
-      }
-    }
-  }
-  if constexpr (measure) stats->score_max = score_max, stats->least = least, stats->most = most;
-  combine_each(lane, sum, Plus{});
-  for (int m = 0; m < tile.rows; ++m) inverse[m] = sum[m] != 0 ? 1 / sum[m] : 1;
 }
 
 /// Turns a tile of scores into weights; 1 / sum and the log-sum-exp per row where the kind has them.

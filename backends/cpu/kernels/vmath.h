@@ -65,23 +65,59 @@ NORMA_INLINE F exp_fast(F x) {
   return (F)(((U)exp_reduced<false>(r) + ((U)t << 23)) & ~(U)zero);
 }
 
-NORMA_INLINE F log(F x) {
+/// log x, of a normal x > 0 times 2^-lost.
+NORMA_INLINE F log_scaled(F x, I lost) {
   constexpr float c[] = {3.333331347e-01f,  -2.500000894e-01f, 2.000209093e-01f,  -1.666800082e-01f, 1.422004104e-01f,
                          -1.240580156e-01f, 1.188514456e-01f,  -1.167328432e-01f, 6.749992073e-02f};
   constexpr std::int32_t sqrt_half = 0x3f3504f3;
-  const I tiny = x < 1.17549435e-38f;
-  const F normal = tiny ? x * 8388608.0f : x;
-  const I bits = (I)((U)normal - (std::uint32_t)sqrt_half);  // m in [sqrt(1/2), sqrt(2))
-  const I exponent = (bits >> 23) - (tiny & 23);
+  const I bits = (I)((U)x - (std::uint32_t)sqrt_half);  // m in [sqrt(1/2), sqrt(2))
+  const I exponent = (bits >> 23) - lost;
   const F f = (F)((bits & 0x7fffff) + sqrt_half) - 1.0f;
   const F e = __builtin_convertvector(exponent, F);
   const F f2 = f * f;
-  F y = fma(f * f2, poly(f, c), fma(e, splat(ln2_low), f2 * -0.5f));
-  y = fma(e, splat(ln2_high), f + y);
+  const F y = fma(f * f2, poly(f, c), fma(e, splat(ln2_low), f2 * -0.5f));
+  return fma(e, splat(ln2_high), f + y);
+}
+NORMA_INLINE F log(F x) {
+  const I tiny = x < 1.17549435e-38f;
+  F y = log_scaled(tiny ? x * 8388608.0f : x, tiny & 23);
   const F infinity = splat(__builtin_inff());
   y = x == 0.0f ? -infinity : y;
   y = x == infinity ? x : y;
   return x >= 0.0f ? y : splat(__builtin_nanf(""));
+}
+
+#if defined(__AVX512F__)
+/// By 32 pieces of the mantissa: 1 / c and log c, with c near the middle of each.
+struct LogPieces {
+  alignas(64) float reciprocal[32], log[32];
+  constexpr LogPieces() : reciprocal(), log() {
+    for (int i = 0; i < 32; ++i) {
+      reciprocal[i] = static_cast<float>(64.0 / (65 + 2 * i));
+      // -log r = -2 artanh t
+      const double r = reciprocal[i], t = (r - 1) / (r + 1);
+      double sum = 0, power = t;
+      for (int n = 1; n < 60; n += 2, power *= t * t) sum += power / n;
+      log[i] = static_cast<float>(-2 * sum);
+    }
+  }
+};
+constexpr LogPieces log_pieces;
+#endif
+/// log x of a normal x > 0, for sums of logarithms: by the pieces to 1e-7, or log x / 2^24, absolute, which is many ulps near 1.
+NORMA_INLINE F log_normal(F x) {
+#if defined(__AVX512F__)
+  constexpr float ln2 = 6.93147182e-01f;
+  const __m512i piece = _mm512_srli_epi32((__m512i)x, 18);       // its low five bits
+  const auto look_up = [piece](const float* table) {
+    return (F)_mm512_permutex2var_ps((__m512)load(table), piece, (__m512)load(table + lanes<float>));
+  };
+  const F mantissa = (F)_mm512_getmant_ps((__m512)x, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src), exponent = (F)_mm512_getexp_ps((__m512)x);
+  const F r = fma(mantissa, look_up(log_pieces.reciprocal), splat(-1.0f));
+  return fma(exponent, splat(ln2), fma(fma(fma(r, splat(1.0f / 3), splat(-0.5f)), r, splat(1.0f)), r, look_up(log_pieces.log)));
+#else
+  return log_scaled(x, I{});
+#endif
 }
 
 // Where the last half ulp would be lost in floats, the rest is computed in doubles and rounded once.

@@ -16,6 +16,7 @@ NORMA_INLINE D abs(D x) { return (D)((L)x & 0x7fffffffffffffff); }
 NORMA_INLINE D exp(D x) { return map_lanes(x, [](double v) { return __builtin_exp(v); }); }
 NORMA_INLINE D exp_fast(D x) { return exp(x); }
 NORMA_INLINE D log(D x) { return map_lanes(x, [](double v) { return __builtin_log(v); }); }
+NORMA_INLINE D log_normal(D x) { return log(x); }
 NORMA_INLINE D tanh(D x) { return map_lanes(x, [](double v) { return __builtin_tanh(v); }); }
 NORMA_INLINE D erf(D x) { return map_lanes(x, [](double v) { return __builtin_erf(v); }); }
 NORMA_INLINE D sin(D x) { return map_lanes(x, [](double v) { return __builtin_sin(v); }); }

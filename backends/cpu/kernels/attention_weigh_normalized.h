@@ -1,0 +1,127 @@
+// From scores to weights where an element-wise function is divided by its sum over the row; part of attention_weigh.h.
+#pragma once
+
+#include "backends/cpu/kernels/attention_weigh_tile.h"
+
+namespace norma::cpu::NORMA_ISA {
+namespace {
+
+/// What only the weights a = f / F tell of a row: entropy, of those above 0, and how many are small; where some are negative or F is no ordinary
+/// number also all that would else follow from f, with the sum of a^2 as result.
+template <bool ordinary, class T>
+NORMA_INLINE double measure_weights(const Row<T>& row, const T* p, T inverse, T threshold, Vec<T>& entropy, Mask<T>& small, Statistics<T>* stats) {
+  using V = Vec<T>;
+  const V below = splat(threshold);
+  if constexpr (ordinary) {
+    const V tiny = splat(static_cast<T>(1e-37));  // lost in any weight that counts; of 0 it makes a normal number
+    for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
+      const V a = fma(load(p + j), splat(inverse), tiny);  // columns that are not visible hold 0
+      count_below(a, below, visible, small);
+      entropy = fma(a, log_normal(a), entropy);
+    });
+    return 0;
+  } else {
+    V least = stats->least, most = stats->most, squares{};
+    Mask<T> negative{};
+    for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
+      const V a = load(p + j) * inverse;
+      squares = fma(a, a, squares);
+      least = vmin(visible.select(a, least), least);
+      most = vmax(visible.select(a, most), most);
+      count_below(a, V{}, visible, negative);
+      count_below(abs(a), below, visible, small);
+      entropy = fma(a, log(a > V{} ? a : splat(T{1})), entropy);
+    });
+    stats->least = least, stats->most = most;
+    stats->negative.add_count(negative);
+    return sum_lanes(squares);
+  }
+}
+
+/// Element-wise kinds whose rows are divided by their sum F: leaves f(s) and gives 1 / F per row, 1 where F is 0.
+template <class T, Phi phi, bool measure>
+void weigh_normalized(const Sight<T>& sight, const Tile<T>& tile, T* inverse, T*, Statistics<T>* stats) {
+  using V = Vec<T>;
+  constexpr bool square = phi == Phi::power2;  // f = s^2 and f'^2 = 4 f: the sums of s^2 and of slopes are sums of f and f^2
+  constexpr T infinity = Statistics<T>::infinity;
+  const Weight<T, phi> weight(sight.head);
+  V sums[row_slots] = {}, squares[row_slots] = {}, slopes[row_slots] = {}, slopes_f[row_slots] = {}, least[row_slots] = {}, most[row_slots] = {};
+  Row<T> row[row_slots];
+  V score{}, score2{}, score_max;
+  if constexpr (measure) score_max = stats->score_max;
+  for (int m = 0; m < tile.rows; ++m) {
+    row[m] = sight.row(tile.first + m, 0, sight.head.keys);
+    T* p = tile.p + m * tile.ld;
+    V row_sum{}, f2{}, slope2{}, slope2_f{}, low = splat(infinity), high = -low;
+    for_columns(row[m], [&](Int j, auto visible) __attribute__((always_inline)) {
+      const V s = load(p + j), f = visible.keep(weight.value(s, T{1}));
+      store(p + j, f);
+      row_sum += f;
+      if constexpr (measure) {
+        const V seen = visible.keep(s);
+        f2 = fma(f, f, f2);
+        low = vmin(visible.select(f, low), low);
+        high = vmax(visible.select(f, high), high);
+        score += seen;
+        score_max = vmax(visible.select(s, score_max), score_max);
+        if constexpr (!square) {
+          const V slope = visible.keep(weight.slope_over_factor(s, T{1})), squared = slope * slope;
+          score2 = fma(seen, seen, score2);
+          slope2 += squared;
+          slope2_f = fma(squared, f, slope2_f);
+        }
+      }
+    });
+    clear(p, round_up(row[m].length, lanes<T>), tile.clear_to);
+    sums[m] = row_sum;
+    if constexpr (measure) {
+      squares[m] = f2, slopes[m] = slope2, slopes_f[m] = slope2_f, least[m] = low, most[m] = high;
+      if constexpr (square) score2 += row_sum;
+      if (m + 1 == tile.rows || row[m].length > columns_between_widenings) {
+        stats->score.add(score), stats->score2.add(score2);
+        score = score2 = V{};
+      }
+    }
+  }
+  Slots<T> sum;
+  combine_each(sums, sum.value, Plus{});
+  for (int m = 0; m < tile.rows; ++m) inverse[m] = sum.value[m] != 0 ? 1 / sum.value[m] : 1;
+  if constexpr (measure) {
+    stats->score_max = score_max;
+    T f2[row_slots], slope2[row_slots], slope2_f[row_slots], low[row_slots], high[row_slots];
+    combine_each(squares, f2, Plus{});
+    combine_each(least, low, Smaller{});
+    combine_each(most, high, Larger{});
+    if constexpr (!square) combine_each(slopes, slope2, Plus{}), combine_each(slopes_f, slope2_f, Plus{});
+    const double of_slope = weight.factor_of_slope(T{1});
+    const T threshold = static_cast<T>(sight.head.small);
+    V entropy{};
+    Mask<T> small{};
+    for (int m = 0; m < tile.rows; ++m) {
+      const double total = sum.value[m], inv = inverse[m], one = total * inv;
+      double a2 = f2[m] * inv * inv;
+      const T* p = tile.p + m * tile.ld;
+      if (low[m] >= 0 && total > 1e-15 && total < 1e15) {
+        stats->row_least = Smaller{}(stats->row_least, low[m] * inv);
+        stats->row_most = Larger{}(stats->row_most, high[m] * inv);
+        measure_weights<true>(row[m], p, inverse[m], threshold, entropy, small, stats);
+      } else {
+        a2 = measure_weights<false>(row[m], p, inverse[m], threshold, entropy, small, stats);
+      }
+      // d a_i / d s_k = f'_k / F (delta_ik - a_i): squared norm = sum_k (f'_k / F)^2 (1 - 2 a_k + sum a^2)
+      const double own = square ? total * (1 - a2) : slope2[m] * (1 + a2) - 2 * slope2_f[m] * inv, d = of_slope * inv;
+      stats->row_squares += a2;
+      stats->row_slopes += d * d * own;
+      stats->row_sum += one;
+      stats->row_sum2 += one * one;
+      stats->entries += static_cast<double>(sight.visible(tile.first + m));
+      if (m + 1 == tile.rows || row[m].length > columns_between_widenings) {
+        stats->entropies.add(-entropy), stats->small.add_count(small);
+        entropy = V{}, small = Mask<T>{};
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace norma::cpu::NORMA_ISA
