@@ -94,13 +94,55 @@ void pack_rows(int64_t m, int64_t k, Matrix<const Bf16Bits> a, Word* rows) {
   }
 }
 
+#if defined(__AVX512F__)
+constexpr int64_t wide = 3 * width;  // columns: eight tiles of six
+
+/// Six words from word `first` of low and high on; `most`: whatever follows may be overwritten.
+template <int first>
+NORMA_INLINE void store_six(Word* to, U low, U high, bool most) {
+  const __m256i six = _mm512_castsi512_si256(_mm512_alignr_epi32((__m512i)high, (__m512i)low, first));
+  most ? _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), six) : _mm256_mask_storeu_epi32(to, 0x3f, six);
+}
+/// `wide` columns of A, row by row in the order of memory, to eight tiles; the sums of the columns are added to row_sums unless null.
+template <class Form>
+NORMA_INLINE void pack_wide_columns(int64_t k, const Bf16Bits* in, int64_t row, Word* tiles, int64_t tile, float* row_sums) {
+  constexpr int64_t ahead = 16;  // rows
+  F sums[3] = {};
+  for (int64_t p = 0; p < k; p += 2, in += 2 * row, tiles += Form::rows) {
+    each<4>([&](int i) { __builtin_prefetch(in + (ahead + i / 2) * row + i % 2 * (wide - 1)); });
+    U w[3];
+    each<3>([&](int v) {
+      const Bf16Bits* x = in + v * width;
+      const U bits[2] = {(U)load(x) >> 16, p + 1 < k ? (U)load(x + row) >> 16 : U{}};
+      w[v] = Form::join(bits);
+      sums[v] = dot_pairs(sums[v], w[v], U{} + 0x3f803f80u);  // with ones
+    });
+    const bool most = p + 2 < k;
+    store_six<0>(tiles, w[0], w[1], most);
+    store_six<6>(tiles + tile, w[0], w[1], most);
+    store_six<12>(tiles + 2 * tile, w[0], w[1], most);
+    store_six<2>(tiles + 3 * tile, w[1], w[2], most);
+    store_six<8>(tiles + 4 * tile, w[1], w[2], most);
+    store_six<14>(tiles + 5 * tile, w[1], w[2], most);
+    store_six<4>(tiles + 6 * tile, w[2], w[2], most);
+    store_six<10>(tiles + 7 * tile, w[2], w[2], most);
+  }
+  if (row_sums) each<3>([&](int v) { store(row_sums + v * width, load(row_sums + v * width) + sums[v]); });
+}
+#endif
+
 /// Whole registers are written where only Form::rows words are wanted: the next line overwrites the rest.
 template <class Form>
 Bf16Tiles pack_columns(int64_t m, int64_t k, Matrix<const Bf16Bits> a, Word* tiles, float* row_sums) {
   constexpr int rows = Form::rows;
   static_assert(width <= 16 && rows <= 16);
   const int64_t words = words_of<Form>(k);
-  for (int64_t i = 0; i < m; i += rows) {
+  int64_t i = 0;
+#if defined(__AVX512F__)
+  if constexpr (Form::depth == 2 && rows == 6)
+    for (; i + wide <= m; i += wide) pack_wide_columns<Form>(k, a.data + i, a.col, tiles + i * words, rows * words, row_sums ? row_sums + i : nullptr);
+#endif
+  for (; i < m; i += rows) {
     Word* out = tiles + i * words;
     const Bf16Bits* in = a.data + i;
     constexpr int registers = (rows + width - 1) / width;
