@@ -1,4 +1,6 @@
 // Fused ops other than attention.
+#include <algorithm>
+
 #include "checks/op_case.h"
 
 namespace norma::checks {
@@ -16,7 +18,7 @@ void add_rows(OpCases& cases) {
                        .run = [f, axis](In x) { return f(x[0], axis); },
                        .fused = axis == -1 && in.shape.numel() > 0,
                        .large = large,
-                       .condition = large ? 64.0 : 16.0});
+                       .condition = large ? std::max(64.0, static_cast<double>(in.shape[in.shape.rank() - 1]) / 4) : 16.0});  // sums along a row
     };
     add("", real({2, 3}, -2, 2), -1);
     add("axis 0", real({3, 2}, -2, 2), 0);
@@ -26,6 +28,7 @@ void add_rows(OpCases& cases) {
     add("no column", real({3, 0}), -1);
     add("spread of 1000", real({4, 9}, -500, 500), -1, true);
     add("37x101", real({37, 101}, -4, 4), -1, true);
+    add("3x1500", real({3, 1500}, -4, 4), -1, true);
   }
   const auto norm = [&](const char* op, const char* variant, std::vector<Input> in, std::function<Tensor(In)> f,
                         bool large = false) {
@@ -45,6 +48,7 @@ void add_rows(OpCases& cases) {
   norm("layer_norm", "plain", {real({2, 2, 3})}, [](In x) { return layer_norm(x[0], {}, {}); });
   norm("layer_norm", "1-d", {real({5}), real({5}), real({5})}, full_norm);
   norm("layer_norm", "19x67", {real({19, 67}), real({67}), real({67})}, full_norm, true);
+  norm("layer_norm", "3x1500", {real({3, 1500}), real({1500}), real({1500})}, full_norm, true);
   norm("layer_norm", "130x64", {real({130, 64}, 0, 3), real({64}), real({64})}, full_norm, true);
   cases.push_back(
       {.op = "layer_norm", .variant = "no row", .inputs = {real({0, 3}), real({3}), real({3})}, .run = full_norm});
@@ -60,6 +64,7 @@ void add_rows(OpCases& cases) {
   norm("rms_norm", "", {real({2, 4}), real({4})}, full_rms);
   norm("rms_norm", "no weight", {real({2, 3})}, [](In x) { return rms_norm(x[0], {}); });
   norm("rms_norm", "19x67", {real({19, 67}), real({67})}, full_rms, true);
+  norm("rms_norm", "3x1500", {real({3, 1500}), real({1500})}, full_rms, true);
 }
 
 void add_linears(OpCases& cases) {
@@ -128,6 +133,7 @@ void add_losses(OpCases& cases) {
   add("soft, differentiated", real({2, 3}), real({2, 3}, 0, 1), 0.1);
   add("spread of 1000", real({4, 10}, -500, 500), index({4}, 10), 0, true);
   add("70x33", real({70, 33}, -5, 5), index({70}, 33), 0.1, true);
+  add("3x1500", real({3, 1500}, -5, 5), index({3}, 1500), 0.1, true);
   add("soft 70x33", real({70, 33}, -5, 5), constant(real({70, 33}, 0, 1)), 0.1, true);
   cases.push_back(
       {.op = "mse_loss", .inputs = {real({2, 3}), real({2, 3})}, .run = [](In x) { return mse_loss(x[0], x[1]); }});

@@ -62,6 +62,23 @@ NORMA_DEVICE void part_range(const Reduction& r, std::uint32_t part, std::uint32
   end = begin + size < r.reduced.size ? begin + size : r.reduced.size;
 }
 
+/// f over the reduced elements first, first + step, ... below end, in this order; a thread waits for several at once.
+template <class F, class T>
+NORMA_DEVICE typename F::State take_each(const Reduction& r, const F& f, const T* x, std::uint32_t first, std::uint32_t end, std::uint32_t step) {
+  constexpr std::uint32_t at_once = 8;
+  typename F::State mine = f.nothing();
+  std::uint32_t i = first;
+  for (; i < end && end - i > (at_once - 1) * step; i += at_once * step) {
+    T some[at_once];
+    NORMA_UNROLL
+    for (std::uint32_t k = 0; k < at_once; ++k) some[k] = x[r.reduced.offset(i + k * step)];
+    NORMA_UNROLL
+    for (std::uint32_t k = 0; k < at_once; ++k) mine = f.take(mine, some[k], i + k * step);
+  }
+  for (; i < end; i += step) mine = f.take(mine, x[r.reduced.offset(i)], i);
+  return mine;
+}
+
 template <class F, class T>
 NORMA_KERNEL void reduce_by_block(Reduction r, F f) {
   using State = typename F::State;
@@ -70,8 +87,7 @@ NORMA_KERNEL void reduce_by_block(Reduction r, F f) {
   std::int64_t at[2];
   r.kept.offsets(o, at);
   const T* x = static_cast<const T*>(r.x) + at[0];
-  State mine = f.nothing();
-  for (std::uint32_t i = begin + thread_id(); i < end; i += block_size) mine = f.take(mine, x[r.reduced.offset(i)], i);
+  const State mine = take_each(r, f, x, begin + thread_id(), end, block_size);
   const State all =
       join_block(mine, reinterpret_cast<State*>(shared_memory()), [&](const State& a, const State& b) { return f.join(a, b); });
   if (thread_id() != 0) return;
@@ -91,8 +107,7 @@ NORMA_KERNEL void reduce_by_thread(Reduction r, F f) {
   std::int64_t at[2];
   r.kept.offsets(o, at);
   const T* x = static_cast<const T*>(r.x) + at[0];
-  State mine = f.nothing();
-  for (std::uint32_t i = begin; i < end; ++i) mine = f.take(mine, x[r.reduced.offset(i)], i);
+  const State mine = take_each(r, f, x, begin, end, 1);
   if (r.parts == 1)
     write(r, f, o, mine);
   else
