@@ -97,7 +97,7 @@ int compare_verb(const Args& args) {
   for (const Json& r : all)
     fmt::print("{} {:>9} {:>10} {:>9}\n", names(r["run"], r["attention"]), shown(number(r, "test_accuracy") * 100, "{:.2f} %"), shown(number(r, "test_loss")),
                std::isnan(number(r, "seconds")) && r["ending"] != "" ? r["ending"].get<std::string>() : shown(number(r, "seconds"), "{:.0f}"));
-  fmt::print("\n||A||_F by block (mean over heads and batch): first step > largest > last step\n{}", names("run", "attention"));
+  fmt::print("\n||A||_F by block (mean over heads and batch): first step > largest > last logged step\n{}", names("run", "attention"));
   for (std::size_t l = 0; l < layers; ++l) fmt::print(" {:>22}", fmt::format("block {}", l + 1));
   fmt::print("\n");
   for (const Json& r : all) {

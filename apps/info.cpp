@@ -1,5 +1,6 @@
 // norma info: what a model costs, without training it.
 #include "apps/model_flags.h"
+#include "backends/common/host_memory.h"
 
 namespace norma::apps {
 
@@ -13,11 +14,10 @@ ImageNet, 224 pixels, 3 channels and 1000 classes, also where a flag or a file s
 norma train.
 )", {"Model", "batch", "dtype"}, imagenet);
   if (!flags) return ok;
-  if (!flags->words.empty()) throw UsageError(fmt::format("info: unexpected \"{}\"; see norma info --help", flags->words[0]));
+  if (!flags->words.empty()) throw UsageError(fmt::format("info: unexpected \"{}\"; the one model is vit, see norma info --help", flags->words[0]));
   const train::TrainConfig& c = flags->config;
   const models::ViTConfig shape = vit_config(c, 224, 3, 1000);
-  models::ViT model(shape, 0);
-  const Index parameters = nn::parameter_count(model);
+  const Index parameters = models::parameter_count(shape);
   const double bytes = c.dtype == "f64" ? 8 : 4, stored = c.dtype == "bf16" ? 2 : bytes;  // of a weight, of an activation
   // What the fused step keeps for the backward pass, in numbers per token and block: block input, attention output, input of the MLP
   // branch, two normalised inputs (width each), qkv (3 width) and the pre-activation (mlp_ratio width).
@@ -30,11 +30,12 @@ norma train.
       {"training_state_bytes", static_cast<Index>(static_cast<double>(parameters) * bytes * 4)},
       {"activation_bytes", static_cast<Index>(kept * stored)}};
   if (!flags->json) {
-    const auto readable = [&](const char* name, double unit, const std::string& text) { out[name] = fmt::format("{:.1f} {}", out[name].get<double>() / unit, text); };
-    readable("flops", 1e9, fmt::format("GFLOP a training step of batch {}", c.batch));
-    readable("parameter_bytes", 1 << 20, "MiB");
-    readable("training_state_bytes", 1 << 20, "MiB: parameters, gradients, and the two moments of AdamW");
-    readable("activation_bytes", 1 << 20, "MiB kept for the backward pass");
+    const auto bytes_with = [&](const char* name, const char* what) { out[name] = human_bytes(out[name].get<double>()) + what; };
+    const double flops = out["flops"].get<double>();
+    out["flops"] = fmt::format("{:.1f} {} a training step of batch {}", flops / (flops < 1e13 ? 1e9 : 1e12), flops < 1e13 ? "GFLOP" : "TFLOP", c.batch);
+    bytes_with("parameter_bytes", "");
+    bytes_with("training_state_bytes", ": parameters, gradients, and the two moments of AdamW");
+    bytes_with("activation_bytes", " kept for the backward pass");
   }
   print_result(out, flags->json);
   return ok;

@@ -19,13 +19,13 @@ network) with every head's attention matrix and, for any patch, where it looks.
 }  // namespace
 
 int inspect_verb(const Args& given) {
-  std::string image, html = "inspect.html", data_dir, log_format = "text";
+  std::string image, html, data_dir, log_format = "text";
   Index index = 0, threads = 0;
   bool help = false;
   train::Options options;
   options("index", index, "which test image, from 0");
   options("image", image, "a picture of your own instead: binary PGM or PPM; it is fitted to the model's size");
-  options("html", html, "where to write the page");
+  options("html", html, "where to write the page; left out: in the run folder, inspect-INDEX.html or inspect-NAME.html");
   options("data_dir", data_dir, "folder to look for data sets in first");
   options("threads", threads, "CPU threads; 0: all cores");
   options("log_format", log_format, "text, or json: one object on stdout");
@@ -37,8 +37,13 @@ int inspect_verb(const Args& given) {
     return ok;
   }
   if (runs.size() != 1) throw UsageError("inspect: name one run folder, as in norma inspect runs/a");
-  if (html.empty()) throw UsageError("--html: is empty; name a file, or leave it out for inspect.html");
+  if (options.given("html") && html.empty()) throw UsageError("--html: is empty; name a file, or leave it out for one in the run folder");
+  if (html.empty()) {
+    const std::string name = image.empty() ? std::to_string(index) : std::filesystem::path(image).stem().string();
+    html = (std::filesystem::path(runs[0]) / fmt::format("inspect-{}.html", name)).string();
+  }
   if (options.given("image") && image.empty()) throw UsageError("--image: is empty; name a PGM or PPM file, or leave it out for a test image");
+  if (!image.empty() && options.given("index")) throw UsageError("inspect: --image and --index are two ways to name one image; give one of them");
   check_threads(threads);
   const bool json = log_format == "json";
   const RunModel run = load_run_model(runs[0], threads, data_dir);

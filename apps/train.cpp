@@ -1,6 +1,7 @@
 // norma train: one training run into a run folder.
 #include "apps/model_flags.h"
 #include "apps/progress.h"
+#include "backends/common/host_memory.h"
 #include "train/loop.h"
 
 namespace norma::apps {
@@ -15,14 +16,27 @@ Ctrl-C finishes the step and writes a checkpoint; --resume goes on from there, t
 Exit codes: 0 done, 1 failure, 2 wrong usage, 3 diverged, 130 interrupted.
 )";
 
+/// Throws where this machine has less memory than weights, gradients and optimizer alone will take, before a minute is spent on filling it.
+void check_memory(train::TrainConfig c) {
+  if (parse_device(c.device).kind == Device::Kind::cuda) return;  // its memory is another, and is filled at once
+  c.pad = 0;  // the data set is not known yet; with images of one patch there are hardly fewer parameters
+  const Index parameters = models::parameter_count(vit_config(c, c.patch, 3, 10));
+  const int copies = 2 + (c.optimizer == "adamw" ? 2 : c.momentum > 0 ? 1 : 0) + (c.ema > 0 ? 1 : 0);
+  const double need = static_cast<double>(parameters) * copies * (c.dtype == "f64" ? 8 : 4), free = static_cast<double>(available_host_memory());
+  if (need > free)
+    fail("out of memory: {:.3g} parameters, their gradients and {} need {}, {} free; a smaller --width or --depth needs less", static_cast<double>(parameters),
+         "the state of " + c.optimizer, human_bytes(need), human_bytes(free));
+}
+
 }  // namespace
 
 int train_verb(const Args& args) {
   if (args.empty()) throw UsageError("train: name the model, as in norma train vit --data fashion-mnist --out runs/a; see norma train --help");
   auto flags = read_model_flags(args, usage);
   if (!flags) return ok;
-  if (!flags->words.empty()) throw UsageError(fmt::format("train: unexpected \"{}\"; see norma train --help", flags->words[0]));
+  if (!flags->words.empty()) throw UsageError(fmt::format("train: unexpected \"{}\"; the one model is vit, see norma train --help", flags->words[0]));
   prepare(flags->config);
+  check_memory(flags->config);
 
   ProgressLine line;
   if (const auto& c = flags->config; c.warmup_epochs > static_cast<double>(c.epochs))  // a recipe that is tried for less than its time

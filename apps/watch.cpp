@@ -1,5 +1,8 @@
 // norma watch: the page of `norma report`, live while the runs go on.
+#include <chrono>
 #include <csignal>
+#include <filesystem>
+#include <thread>
 
 #include "apps/live_server.h"
 #include "apps/verbs.h"
@@ -34,6 +37,17 @@ class EndSignals {
   sigset_t set_;
 };
 
+/// A run that was just started, as in `norma train ... & norma watch ...`, makes its folder some moments later; and its config.json after that.
+void wait_for(const std::vector<std::string>& folders) {
+  using namespace std::chrono;
+  const auto end = steady_clock::now() + seconds(3);
+  for (const std::string& f : folders)
+    for (bool told = false; !std::filesystem::exists(std::filesystem::path(f) / "config.json") && steady_clock::now() < end; told = true) {
+      if (!told) fmt::print(stderr, "waiting for {} to begin\n", f);
+      std::this_thread::sleep_for(milliseconds(50));
+    }
+}
+
 }  // namespace
 
 int watch_verb(const Args& args) {
@@ -55,6 +69,7 @@ int watch_verb(const Args& args) {
     throw UsageError(fmt::format("--log-format: \"{}\" is not possible; there are text, json", log_format));
   if (port != 0 && (port < 1024 || port > 65535)) throw UsageError(fmt::format("--port: {} must be 0 or in [1024, 65535]", port));
 
+  wait_for(folders);
   WatchedRuns runs(folders);
   const EndSignals signals;
   const LiveServer server(port, {[&](const std::string& nonce) { return runs.page(nonce); },

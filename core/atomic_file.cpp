@@ -68,7 +68,13 @@ void AtomicFile::commit() {
   const int closed = close(fd_);
   fd_ = -1;
   if (closed != 0 && errno != EINTR) fail_with(errno, "close: ");
-  if (rename(temporary_.c_str(), path_.c_str()) != 0) fail_with(errno, "rename: ");
+  if (rename(temporary_.c_str(), path_.c_str()) != 0) {
+    if (errno == EISDIR) {
+      discard();
+      fail("{}: is a folder; name a file", path_.string());
+    }
+    fail_with(errno, "rename: ");
+  }
   temporary_.clear();
   // The new name lies in the folder, which has to reach the disk as well. Some file systems cannot sync a folder:
   // EINVAL.

@@ -77,6 +77,8 @@ ViTBlock::ViTBlock(const ViTConfig& config, double drop_path, nn::Init& init)
       mlp(config.width, config.mlp_ratio * config.width, init, config.init_std),
       drop(drop_path) {}
 
+/// attn is O = A V with A = phi(Q K^T / sqrt(d)) in every head, and phi is config.attention: nn::SelfAttention calls attention_packed
+/// (autograd/attention.cpp), whose meaning op by op is autograd/attention_weights.cpp.
 Tensor ViTBlock::operator()(const Tensor& x) const {
   const nn::Inside here(*this);
   if (drop.active()) {
@@ -140,6 +142,12 @@ Tensor ViT::operator()(const Tensor& images) const {
   const Tensor x = features(images);                                                    // [B, T, C]
   const Tensor logits = head_(config_.pool == ViTConfig::Pool::cls ? select(x, 1, 0) : mean(x, {1}));  // [B, classes]
   return cast(logits, head_.weight.dtype());  // losses are taken in the parameters' dtype
+}
+
+Index parameter_count(const ViTConfig& config) {
+  const nn::ShapesOnly counting;
+  ViT model(config, 0);
+  return nn::parameter_count(model);
 }
 
 double training_flops(const ViTConfig& config, Index batch) {

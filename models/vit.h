@@ -23,7 +23,7 @@ struct ViTConfig {
   Index patches() const { return (image / patch) * (image / patch); }
   Index tokens() const { return patches() + (pool == Pool::cls ? 1 : 0); }
 };
-/// "tiny", "small" or "base" (section 4.1 of the paper); throws listing them.
+/// "tiny", "small" or "base": the sizes of DeiT-Ti, DeiT-S (arXiv 2012.12877, table 1) and ViT-Base (arXiv 2010.11929, table 1); throws listing them.
 ViTConfig vit_preset(std::string_view name);
 /// Throws naming the field: sizes that do not divide, zero sizes.
 void check(const ViTConfig& config);
@@ -67,5 +67,7 @@ class ViT : public nn::Module {
 /// Floating-point operations of one training step on `batch` images (forward + backward, a multiply-add is two): matrix products
 /// only, 3 L tokens (24 C^2 + 4 N C) plus patch embedding and head.
 double training_flops(const ViTConfig& config, Index batch);
+/// Numbers that the model learns; none of them is stored for this.
+Index parameter_count(const ViTConfig& config);
 
 }  // namespace norma::models

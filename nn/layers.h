@@ -11,8 +11,8 @@ namespace norma::nn {
 class Init {
  public:
   explicit Init(std::uint64_t seed, Place place = {}) : seed_(seed), place_(place) {}
-  Tensor zeros(const Shape& s) { return norma::zeros(s, place_).track(); }
-  Tensor ones(const Shape& s) { return norma::ones(s, place_).track(); }
+  Tensor zeros(const Shape& s) { return constant(s, 0); }
+  Tensor ones(const Shape& s) { return constant(s, 1); }
   /// Normal with this deviation, cut at two deviations (timm's trunc_normal_ with a = -2 std).
   Tensor trunc_normal(const Shape& s, double std);
   Tensor normal(const Shape& s, double std);
@@ -20,8 +20,17 @@ class Init {
   Place place() const { return place_; }
 
  private:
+  Tensor constant(const Shape& s, double value);
   std::uint64_t seed_, next_ = 0;
   Place place_;
+};
+
+/// While alive, all that Init gives on this thread has its shape but shares one element: a model of any size, to be counted.
+class ShapesOnly {
+ public:
+  ShapesOnly();
+  ~ShapesOnly();
+  ShapesOnly(const ShapesOnly&) = delete;
 };
 
 class Linear : public Module {  // [..., in] -> [..., out]

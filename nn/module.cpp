@@ -2,6 +2,7 @@
 #include "nn/module.h"
 
 #include <map>
+#include <set>
 
 #include "nn/tap.h"
 
@@ -95,30 +96,48 @@ void zero_grad(Module& m) {
   for_each_parameter(m, [](const std::string&, Tensor& p) { p.set_grad({}); });
 }
 
+namespace {
+
+/// Some of the names that do not fit, and how many there are.
+class Misfits {
+ public:
+  void add(const std::string& name) {
+    if (++count_ <= shown) text_ += (count_ > 1 ? ", " : "") + name;
+  }
+  /// Adds "title: a, b, c and 28 more" to a message.
+  void tell(std::string_view title, std::string& message) const {
+    if (count_ == 0) return;
+    message += fmt::format("{}{}: {}", message.empty() ? "" : "; ", title, text_);
+    if (count_ > shown) message += fmt::format(" and {} more", count_ - shown);
+  }
+
+ private:
+  static constexpr std::size_t shown = 3;
+  std::string text_;
+  std::size_t count_ = 0;
+};
+
+}  // namespace
+
 void assign(const Named& targets, const Named& values, std::string_view what) {
   std::map<std::string, Tensor> source;
-  std::string missing, unexpected, misshapen, twice;
-  auto list = [](std::string& names, const std::string& entry) { names += (names.empty() ? "" : ", ") + entry; };
+  Misfits missing, unexpected, misshapen, twice;
   for (const auto& [name, value] : values)
-    if (!source.emplace(name, value).second) list(twice, name);
-  std::map<std::string, Shape> known;
+    if (!source.emplace(name, value).second) twice.add(name);
+  std::set<std::string> known;
   for (const auto& [name, target] : targets) {
-    known.emplace(name, target.shape());
+    known.insert(name);
     const auto found = source.find(name);
-    if (found == source.end()) {
-      list(missing, name);
-    } else if (found->second.shape() != target.shape()) {
-      list(misshapen, fmt::format("{} {} instead of {}", name, found->second.shape(), target.shape()));
-    }
+    if (found == source.end())
+      missing.add(name);
+    else if (found->second.shape() != target.shape())
+      misshapen.add(fmt::format("{} {} instead of {}", name, found->second.shape(), target.shape()));
   }
   for (const auto& [name, value] : values)
-    if (!known.contains(name)) list(unexpected, name);
+    if (!known.contains(name)) unexpected.add(name);
 
   std::string wrong;
-  auto part = [&](std::string_view title, const std::string& names) {
-    if (!names.empty()) wrong += fmt::format("{}{}: {}", wrong.empty() ? "" : "; ", title, names);
-  };
-  part("missing", missing), part("unexpected", unexpected), part("wrong shape", misshapen), part("given twice", twice);
+  missing.tell("missing", wrong), unexpected.tell("unexpected", wrong), misshapen.tell("wrong shape", wrong), twice.tell("given twice", wrong);
   if (!wrong.empty()) fail("{}: the values do not fit: {}", what, wrong);
   for (const auto& [name, target] : targets) copy_into(target.detach(), source.at(name).detach());
 }

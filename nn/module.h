@@ -60,7 +60,7 @@ void track(Module& m, bool on = true);
 void zero_grad(Module& m);  // drops the gradients
 /// f(name, tap) at every place that can be watched: "blocks.3.attn.weights".
 void for_each_tap(Module& m, const std::function<void(const std::string&, Tap&)>& f);
-/// Copies values by name. Throws one message that lists all missing, unexpected and wrongly shaped names; then nothing
+/// Copies values by name. Throws one message that tells missing, unexpected and wrongly shaped names, three of each; then nothing
 /// was written. `what` names the targets in that message.
 void assign(const Named& targets, const Named& values, std::string_view what);
 void assign(Module& m, const Named& values);

@@ -45,9 +45,10 @@ TEST_CASE("json: what is not strict JSON is refused with its place", "[json]") {
   CHECK(parse_error("\xef\xbb\xbf{}") == "config.json: begins with a byte order mark; save it as plain UTF-8");
   CHECK(parse_error(std::string_view("{}\0{", 4)) == "config.json: NUL byte at byte 2");
   CHECK_THAT(parse_error("{\"a\": 1,}"),
-             Catch::StartsWith("config.json: JSON error at byte 8: syntax error while parsing"));
-  CHECK_THAT(parse_error(""), Catch::StartsWith("config.json: JSON error at byte 0: "));
-  CHECK_THAT(parse_error("{} {}"), Catch::StartsWith("config.json: JSON error at byte 3: "));
+             Catch::StartsWith("config.json: JSON error at byte 8 (line 1, column 9): syntax error while parsing"));
+  CHECK_THAT(parse_error(""), Catch::StartsWith("config.json: JSON error at byte 0 (line 1, column 1): "));
+  CHECK_THAT(parse_error("{} {}"), Catch::StartsWith("config.json: JSON error at byte 3 (line 1, column 4): "));
+  CHECK_THAT(parse_error("{\n \"a\": 1,\n \"b\": x}"), Catch::StartsWith("config.json: JSON error at byte 17 (line 3, column 7): "));
   CHECK_THAT(parse_error("[1e999]"), Catch::Contains("number overflow"));
   CHECK_THAT(parse_error("[01]"), Catch::StartsWith("config.json: JSON error at byte 2"));
   CHECK_THAT(parse_error("[NaN]"), Catch::StartsWith("config.json: JSON error at byte 1"));

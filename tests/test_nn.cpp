@@ -45,6 +45,17 @@ TEST_CASE("ViT parameter counts are the paper's", "[nn]") {
   CHECK(count(tiny_imagenet) == 5436296);
 }
 
+TEST_CASE("a model is counted without storage", "[nn]") {
+  models::ViTConfig huge;  // 51 TB of f32
+  huge.width = 65536, huge.depth = 250, huge.heads = 64, huge.classes = 1000;
+  CHECK(models::parameter_count(huge) > Index{12} * 250 * 65536 * 65536);
+  models::ViTConfig small;
+  small.width = 64, small.depth = 2, small.heads = 2;
+  models::ViT model(small, 0);
+  CHECK(models::parameter_count(small) == nn::parameter_count(model));
+  CHECK(nn::parameters(model)[0].second.is_contiguous());  // counting is over
+}
+
 TEST_CASE("ViT weights have timm's names", "[nn]") {
   models::ViT model(small_vit(), 1);
   std::vector<std::string> names;
@@ -258,6 +269,9 @@ TEST_CASE("parameters are assigned by name, all or none", "[nn]") {
   CHECK_THROWS_WITH(
       nn::assign(a, {{"weight", zeros({3, 3})}, {"gain", zeros({3})}}),
       "model: the values do not fit: missing: bias; unexpected: gain; wrong shape: weight [3, 3] instead of [3, 2]");
+  const Tensor one = zeros({1});
+  CHECK_THROWS_WITH(nn::assign(a, {{"weight", a.weight}, {"bias", a.bias}, {"c", one}, {"d", one}, {"e", one}, {"f", one}, {"g", one}}),
+                    "model: the values do not fit: unexpected: c, d, e and 2 more");
   CHECK_THROWS_WITH(nn::assign(a, {{"weight", zeros({3, 2})}, {"weight", zeros({3, 2})}, {"bias", zeros({3})}}),
                     "model: the values do not fit: given twice: weight");
   CHECK(a.weight.values() == before);

@@ -78,7 +78,7 @@ TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]"
       {{"train", "--optimizer", "adam"}, 2, "norma: --optimizer: \"adam\" is unknown; there are adamw, sgd\n"},
       {{"train", "--dtype", "f16"}, 2, "norma: --dtype: \"f16\" is not possible; there are f32, f64, bf16\n"},
       {{"train", "--device", "tpu"}, 2, "norma: device \"tpu\" is unknown; there are cpu, cuda, cuda:INDEX, reference\n"},
-      {{"train", "vit", "again"}, 2, "norma: train: unexpected \"again\"; see norma train --help\n"},
+      {{"train", "vit", "again"}, 2, "norma: train: unexpected \"again\"; the one model is vit, see norma train --help\n"},
       {{"train"}, 2, "norma: train: name the model, as in norma train vit --data fashion-mnist --out runs/a; see norma train --help\n"},
       {{"twin"}, 2, "norma: twin: name the model, as in norma twin vit --data fashion-mnist --out runs/twin; see norma twin --help\n"},
       {{"info", "--lr", "1"}, 2, "norma: --lr means nothing here; see --help\n"},
@@ -86,7 +86,7 @@ TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]"
       {{"eval", "runs/a", "--log-format", "xml"}, 2, "norma: --log-format: \"xml\" is unknown; there are text, json\n"},
       {{"compare"}, 2, "norma: compare: name the run folders, as in norma compare runs/a runs/b\n"},
       {{"compare", "runs/a", "--html", ""}, 2, "norma: --html: is empty; name a file, or leave it out for compare.html\n"},
-      {{"inspect", "runs/a", "--html", ""}, 2, "norma: --html: is empty; name a file, or leave it out for inspect.html\n"},
+      {{"inspect", "runs/a", "--html", ""}, 2, "norma: --html: is empty; name a file, or leave it out for one in the run folder\n"},
       {{"inspect", "runs/a", "--image", ""}, 2, "norma: --image: is empty; name a PGM or PPM file, or leave it out for a test image\n"},
       {{"eval"}, 2, "norma: eval: name one run folder, as in norma eval runs/a\n"},
       {{"eval", "no-such-run"}, 1, "norma: run folder no-such-run: there is no such folder\n"},
@@ -104,6 +104,11 @@ TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]"
        "norma: gradcheck: this model has 1586691 parameters, and each costs four forward passes; at most 50000 are checked: give a smaller --width, --depth or "
        "--image (8, 2 and 8 if left out)\n"},
       {{"data", "fetch"}, 2, "norma: data: unknown word \"fetch\" (did you mean \"get\"?); see norma data --help\n"},
+      {{"train", "--width", "99999999999999999999"}, 2, "norma: --width: 99999999999999999999 is beyond what a number holds here\n"},
+      {{"train", "--lr", "1e999"}, 2, "norma: --lr: 1e999 is beyond what a number holds here\n"},
+      {{"train", "gpt"}, 2, "norma: train: unexpected \"gpt\"; the one model is vit, see norma train --help\n"},
+      {{"inspect", "runs/a", "--image", "a.pgm", "--index", "3"}, 2, "norma: inspect: --image and --index are two ways to name one image; give one of them\n"},
+      {{"train", "--config", "/tmp"}, 2, "norma: /tmp: is a folder; name a file\n"},
       {{"train", "--config", "absent.json"}, 2, "norma: absent.json: cannot be read; is the path right?\n"},
   };
   for (const Wrong& w : table) {
@@ -274,6 +279,13 @@ TEST_CASE("train, eval and compare on a tiny data set", "[program]") {
   const Finished again = run_norma(tiny_run(data, runs / "a"));
   CHECK(again.code == 1);
   CHECK_THAT(again.err, Contains("already holds a run; go on with --resume, or choose another with --out"));
+
+  // What ended before its first step leaves nothing that a new run would lose; a folder that is not of a run is not written over.
+  std::filesystem::create_directories(runs / "none");
+  std::ofstream(runs / "none" / "config.json") << "{}";
+  CHECK(run_norma(tiny_run(data, runs / "none")).code == 1);
+  std::ofstream(runs / "none" / "status.json") << R"({"step": 0, "ending": "", "seconds": 0})";
+  CHECK(run_norma(tiny_run(data, runs / "none")).code == 0);
 
   auto resumed = tiny_run(data, runs / "a");
   resumed.push_back("--resume");

@@ -157,7 +157,7 @@ TEST_CASE("safetensors: lengths", "[safetensors]") {
 TEST_CASE("safetensors: the header has to be strict JSON", "[safetensors]") {
   CHECK(parse_error(raw("{\"w\":\"aaaaaaaaaa\xff\"}", 0)) == "m: header: invalid UTF-8 at byte 16");
   CHECK_THAT(parse_error(raw("{\"w\" 3}", 0)),
-             Catch::StartsWith("m: header: JSON error at byte 5: syntax error while parsing"));
+             Catch::StartsWith("m: header: JSON error at byte 5 (line 1, column 6): syntax error while parsing"));
   CHECK(parse_error(raw("[]", 0)) == "m: header: must begin with {");
   CHECK(parse_error(raw(" {}", 0)) == "m: header: must begin with {");
   CHECK(parse_error(raw(std::string_view("{}\0", 3), 0)) == "m: header: NUL byte at byte 2");
@@ -357,6 +357,6 @@ TEST_CASE("safetensors: any bytes, atomically", "[safetensors]") {
   CHECK(dir.count() == 1);
   fs::create_directory(dir.path / "d");
   CHECK_THAT(error_of([&] { write_file_atomically(dir.path / "d", bytes_of("x")); }),
-             Catch::StartsWith((dir.path / "d").string() + ": need 1 bytes, 1 written, rename: is a directory ("));
+             Catch::StartsWith((dir.path / "d").string() + ": is a folder; name a file"));
   CHECK(dir.count() == 2);
 }

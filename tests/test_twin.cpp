@@ -108,6 +108,9 @@ TEST_CASE("wrong use of twins is told", "[twin]") {
     CHECK(f.err == "norma: " + flag[0] + " means nothing here; see --help\n");
   }
   CHECK(run({"--othr", "x^3"}).err == "norma: unknown flag --othr (did you mean --other?)\n");
+  std::filesystem::create_directories(out);
+  std::ofstream(out / "config.json") << "{}";
+  CHECK_THAT(run({}).err, Contains("already holds a run; choose another with --out") && !Contains("--resume"));
   const std::string help = run_norma({"twin", "--help"}).out, flags = help.substr(help.find("Twins:"));
   CHECK_THAT(flags, Contains("--other TEXT") && Contains("--attention TEXT") && !Contains("--resume") && !Contains("--anomaly") && !Contains("--record"));
 }

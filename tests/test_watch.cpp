@@ -338,10 +338,10 @@ TEST_CASE("watch: run folders that cannot be shown, and wrong usage", "[watch]")
   check({{"watch", "x", "--port", "80"}, 2, "norma: --port: 80 must be 0 or in [1024, 65535]\n"});
   check({{"watch", "x", "--port", "65536"}, 2, "norma: --port: 65536 must be 0 or in [1024, 65535]\n"});
   check({{"watch", "x", "--log-format", "xml"}, 2, "norma: --log-format: \"xml\" is not possible; there are text, json\n"});
-  check({{"watch", "no-such-run"}, 1, "norma: run folder no-such-run: there is no such folder\n"});
-  check({{"watch", here.string()}, 1, fmt::format("norma: run folder {}: is empty; has norma train --out written there?\n", here.string())});
+  check({{"watch", "no-such-run"}, 1, "waiting for no-such-run to begin\nnorma: run folder no-such-run: there is no such folder\n"});
+  check({{"watch", here.string()}, 1, fmt::format("waiting for {0} to begin\nnorma: run folder {0}: is empty; has norma train --out written there?\n", here.string())});
   write(here / "notes.txt", "x");
-  check({{"watch", here.string()}, 1, fmt::format("norma: run folder {}: holds no config.json; is it a run?\n", here.string())});
+  check({{"watch", here.string()}, 1, fmt::format("waiting for {0} to begin\nnorma: run folder {0}: holds no config.json; is it a run?\n", here.string())});
   write(here / "config.json", replaced(good_config, "\"heads\"", "\"head_count\""));
   check({{"watch", here.string()}, 1,
          fmt::format("norma: {}: there is no \"heads\"; was the run made by another version of norma?\n", (here / "config.json").string())});

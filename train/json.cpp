@@ -63,7 +63,11 @@ class Checker : public nlohmann::json_sax<Json> {
     const std::size_t id = why.find("] "), colon = why.find(": ");
     why = why.substr(colon != std::string::npos ? colon + 2 : id != std::string::npos ? id + 2 : 0);
     if (why.size() > 200) why = why.substr(0, 200) + "...";
-    fail("{}: JSON error at byte {}: {}", name_, position == 0 ? 0 : std::min(position - 1, text_.size()), why);
+    const std::size_t at = position == 0 ? 0 : std::min(position - 1, text_.size());
+    const std::string_view before = std::string_view(text_).substr(0, at);
+    const auto line = 1 + std::count(before.begin(), before.end(), '\n');
+    const std::size_t column = at - (before.rfind('\n') + 1);  // npos + 1 is 0
+    fail("{}: JSON error at byte {} (line {}, column {}): {}", name_, at, line, column + 1, why);
   }
 
  private:

@@ -98,7 +98,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
 
   std::optional<FlightRecorder> recorder;
   if (!config.record.empty()) recorder.emplace(run.model, config, data.test, loader_config(config, shape, false), last);
-  RunFolder folder(config.out, resume);
+  RunFolder folder(config.out, resume ? RunFolder::Held::resume : RunFolder::Held::refuse);
   const auto identify_data = [&] {  // for checkpoints; not at once, since it takes as long as some steps
     if (state.data_hash.empty()) state.data_hash = datasets::hash_of(data.train);
   };

@@ -23,9 +23,11 @@ std::string spelled(std::string name, char from, char to) {
   return name;
 }
 
+/// Throws where `text` is a number that T cannot hold.
 template <class T>
-bool parse_number(const std::string& text, T& value) {
+bool parse_number(const std::string& text, T& value, const std::string& where) {
   auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error == std::errc::result_out_of_range) usage("{}: {} is beyond what a number holds here", where, text);
   return error == std::errc{} && end == text.data() + text.size();
 }
 
@@ -113,6 +115,7 @@ std::vector<std::string> Options::read_flags(const std::vector<std::string>& arg
 }
 
 void Options::read_json(const std::filesystem::path& file) {
+  if (std::filesystem::is_directory(file)) usage("{}: is a folder; name a file", file.string());
   std::ifstream in(file);
   if (!in) usage("{}: cannot be read; is the path right?", file.string());
   std::stringstream text;
@@ -159,9 +162,9 @@ void Options::set(const Row& row, const std::string& text, const std::string& wh
           *field = text == "true";
           return true;
         } else if constexpr (std::is_same_v<T, double>) {
-          return parse_number(text, *field) && std::isfinite(*field);
+          return parse_number(text, *field, where) && std::isfinite(*field);
         } else {
-          return parse_number(text, *field);
+          return parse_number(text, *field, where);
         }
       },
       row.field);

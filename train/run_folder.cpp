@@ -27,6 +27,14 @@ std::vector<fs::path> checkpoints(const fs::path& run) {  // oldest first
   return found;
 }
 
+/// Whether something would be lost. What a run leaves that ended before its first step (too large for the memory, say) may be written over.
+bool holds_run(const fs::path& run) {
+  std::error_code error;
+  const fs::path metrics = run / "metrics.jsonl";
+  if (!fs::exists(run / "status.json")) return fs::exists(run / "config.json") || fs::exists(metrics);
+  return !checkpoints(run).empty() || fs::exists(run / "summary.json") || (fs::exists(metrics) && fs::file_size(metrics, error) > 0);
+}
+
 std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text.data(), text.size())); }
 
 Json to_json(const RunState& s) {
@@ -60,15 +68,15 @@ FolderLock::~FolderLock() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-RunFolder::RunFolder(const fs::path& path, bool resume) : path_(path) {
+RunFolder::RunFolder(const fs::path& path, Held held) : path_(path) {
   std::error_code error;
   fs::create_directories(path, error);
   if (error) fail("run folder {}: cannot be made ({}); choose another with --out", path.string(), error.message());
   if (::access(path.c_str(), W_OK) != 0)
     fail("run folder {}: cannot be written ({}); choose another with --out", path.string(), std::strerror(errno));
   lock_ = std::make_unique<FolderLock>(path);
-  if (!resume && (fs::exists(path / "config.json") || fs::exists(path / "metrics.jsonl")))
-    fail("run folder {}: already holds a run; go on with --resume, or choose another with --out", path.string());
+  if (held != Held::resume && holds_run(path))
+    fail("run folder {}: already holds a run; {}choose another with --out", path.string(), held == Held::refuse ? "go on with --resume, or " : "");
 }
 
 void RunFolder::write_config(const Json& config) const {

@@ -40,8 +40,10 @@ class FolderLock {
 
 class RunFolder {
  public:
-  /// Makes the folder and holds it. Throws when it cannot be written, is being trained into, or already holds a run and `resume` is off.
-  RunFolder(const std::filesystem::path& path, bool resume);
+  enum class Held { refuse, refuse_for_good, resume };  // what to do where it already holds a run; of some, none can be resumed
+  /// Makes the folder and holds it. Throws when it cannot be written, is being trained into, or already holds a run that is not to be resumed:
+  /// a checkpoint, or a line of metrics.
+  RunFolder(const std::filesystem::path& path, Held held);
   const std::filesystem::path& path() const { return path_; }
 
   void write_config(const Json& config) const;

@@ -103,7 +103,12 @@ void check_row(const Json& row, const std::string& where) {
 }  // namespace
 
 Json parse_row(std::string_view line, const std::string& where) {
-  Json row = parse_json(line, where, {});
+  Json row;
+  try {
+    row = parse_json(line, where, {});
+  } catch (const Error& e) {
+    fail("{}; take the line out, or go on with norma train --resume, which cuts the file back to its checkpoint", e.what());
+  }
   check_row(row, where);
   return row;
 }

@@ -89,7 +89,7 @@ TwinOutcome train_twin(const TrainConfig& config, const std::string& other, cons
   const Index last = config.steps ? std::min(config.steps, total) : total;
   const ScheduleConfig schedule = schedule_of(config, per_epoch);
 
-  RunFolder folder(config.out, false);
+  RunFolder folder(config.out, RunFolder::Held::refuse_for_good);
   Options fields;
   TrainConfig copy = config;
   copy.fields(fields);

@@ -38,7 +38,7 @@ inline std::uint64_t available_host_memory() {
 constexpr std::size_t checked_reservation = std::size_t{1} << 30;
 
 [[noreturn]] inline void fail_out_of_host_memory(std::size_t need) {
-  fail("out of memory: need {}, {} free (host)", human_bytes(static_cast<double>(need)),
+  fail("out of memory: need {}, {} free (host); a smaller batch, image or model needs less", human_bytes(static_cast<double>(need)),
        human_bytes(static_cast<double>(available_host_memory())));
 }
 

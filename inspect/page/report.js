@@ -179,7 +179,7 @@ function build() {
   shows = [];
   main.replaceChildren();
   show(who);
-  cells(plain("Where they stand"), ["run", "attention", "test accuracy", "test loss", "train loss", "steps", "skipped", "minutes"], () => runs.map(r => {
+  cells(plain("Where they stand"), ["run", "attention", "test accuracy", "test loss", "train loss, last 5 logged", "steps", "skipped", "minutes"], () => runs.map(r => {
     const end = r.summary || last(r.test) || {}, t = last(r.train) || {};
     return [r.name, r.config.attention, drawable(end.test_accuracy) ? (100 * end.test_accuracy).toFixed(2) + " %" : "–", number(end.test_loss),
             number(mean(r.train.slice(-5).map(x => x.loss))), String(r.summary ? r.summary.steps : t.step === undefined ? "–" : t.step + 1), String(t.skipped ?? 0),
