@@ -98,12 +98,17 @@ int compare_verb(const Args& args) {
     fmt::print("{} {:>9} {:>10} {:>9}\n", names(r["run"], r["attention"]), shown(number(r, "test_accuracy") * 100, "{:.2f} %"), shown(number(r, "test_loss")),
                std::isnan(number(r, "seconds")) && r["ending"] != "" ? r["ending"].get<std::string>() : shown(number(r, "seconds"), "{:.0f}"));
   fmt::print("\n||A||_F by block (mean over heads and batch): first step > largest > last logged step\n{}", names("run", "attention"));
-  for (std::size_t l = 0; l < layers; ++l) fmt::print(" {:>22}", fmt::format("block {}", l + 1));
+  const auto norms = [](const Json& s) {
+    return fmt::format("{} > {} > {}", shown(number(s, "first"), "{:.3g}"), shown(number(s, "largest"), "{:.3g}"), shown(number(s, "last"), "{:.3g}"));
+  };
+  std::size_t column = 22;
+  for (const Json& r : all)
+    for (const Json& s : r["fro"]) column = std::max(column, norms(s).size() + 1);
+  for (std::size_t l = 0; l < layers; ++l) fmt::print(" {:>{}}", fmt::format("block {}", l + 1), column);
   fmt::print("\n");
   for (const Json& r : all) {
     fmt::print("{}", names(r["run"], r["attention"]));
-    for (const Json& s : r["fro"])
-      fmt::print(" {:>22}", fmt::format("{} > {} > {}", shown(number(s, "first"), "{:.3g}"), shown(number(s, "largest"), "{:.3g}"), shown(number(s, "last"), "{:.3g}")));
+    for (const Json& s : r["fro"]) fmt::print(" {:>{}}", norms(s), column);
     fmt::print("\n");
   }
   write_page();

@@ -69,7 +69,8 @@ void print_result(const nlohmann::ordered_json& result, bool json) {
     fmt::print("{}\n", result.dump());
     return;
   }
-  for (auto& [key, value] : result.items()) fmt::print("{:<22} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+  for (auto& [key, value] : result.items())
+    fmt::print("{:<22} {}\n", key, value.is_string() ? value.get<std::string>() : value.is_number_float() ? fmt::format("{:.6g}", value.get<double>()) : value.dump());
 }
 
 }  // namespace norma::apps
