@@ -132,6 +132,7 @@ TEST_CASE("--steps stops early and a later resume goes on to the same bits", "[r
   const auto data = tiny_data(232, 20), runs = fresh_folder("steps");
   REQUIRE(run_norma(run_args(data, runs / "calm", "softmax")).code == 0);
   REQUIRE(run_norma(with(run_args(data, runs / "parts", "softmax"), {"--steps", "17"})).code == 0);
+  CHECK_THAT(contents(runs / "parts" / "metrics.jsonl"), Contains("{\"step\":16,"));  // where it stands, though only each third is logged
   REQUIRE(run_norma(with(run_args(data, runs / "parts", "softmax"), {"--steps", "40", "--resume"})).code == 0);
   REQUIRE(run_norma(with(run_args(data, runs / "parts", "softmax"), {"--resume"})).code == 0);
   CHECK((bits(runs / "parts") == bits(runs / "calm")));

@@ -137,6 +137,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   const auto begun = std::chrono::steady_clock::now();
   const Index first = state.step;
   double shown_loss = 0, shown_accuracy = 0;
+  std::optional<Json> last_row;  // of the step that --steps ends with, where it is not one to be logged
   test_epoch();  // of a run that was stopped within it
   while (state.step < last && outcome.ending == Ending::finished) {
     if (stop) {
@@ -145,15 +146,15 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     }
     if (recorder) recorder->before_step(state.step);
     datasets::Batch batch = loader.next();
-    const bool log = state.step % config.log_every == 0 || state.step + 1 == total;
+    const bool log = state.step % config.log_every == 0 || state.step + 1 == total, measured = log || state.step + 1 == last;
     inspect::Probe probe(run.model);
-    if (log) probe.attention("blocks.*.attn.stats");
+    if (measured) probe.attention("blocks.*.attn.stats");
 
     const double lr = learning_rate(schedule, state.step);
     StepResult result;
     Trained::Update update;
     std::optional<ParameterWatch> parameters;
-    if (captured && !log && state.step > first) {
+    if (captured && !measured && state.step > first) {
       std::tie(result, update) = captured->take(batch, state.step, lr);
     } else {
       result = forward_backward(run.model, batch, config, state.step);
@@ -162,20 +163,23 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
         outcome.ending = Ending::diverged;
         break;
       }
-      if (log) parameters.emplace(run.model);
+      if (measured) parameters.emplace(run.model);
       update = run.update(result.loss, lr, config.clip);
     }
     const double loss_value = result.loss, accuracy = result.accuracy;
     if (!update.taken)
       watcher.message(fmt::format("step {}: the {} is not finite; step skipped ({} of {})", state.step,
                                   std::isfinite(loss_value) ? "gradient" : "loss", state.skipped_in_a_row, give_up_after));
-    if (log) {
+    if (measured) {
       Json row = {{"step", state.step}, {"epoch", static_cast<double>(state.step) / static_cast<double>(per_epoch)},
                   {"loss", loss_value}, {"accuracy", std::isfinite(loss_value) ? accuracy : std::nan("")}, {"lr", lr}, {"grad_norm", update.gradient_norm}, {"skipped", state.skipped}};
       if (!config.penalty.empty()) row["fro"] = result.fro;
       row["attention"] = attention_json(probe);
       row["parameters"] = parameters->after_step();
-      folder.log(row);
+      if (log)
+        folder.log(row);
+      else
+        last_row = std::move(row);
     }
     ++state.step;
 
@@ -194,6 +198,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     if (config.checkpoint_every && state.step % config.checkpoint_every == 0) save();
   }
   save();
+  if (last_row) folder.log(*last_row);  // behind the checkpoint, so that --resume takes it back: a run has the same lines however it was cut
   if (recorder && outcome.ending != Ending::interrupted) recorder->record(state.step);
   // The last epoch's evaluation is this one, unless the averaged weights take over or the run was complete before.
   if (outcome.ending == Ending::finished) {
