@@ -41,10 +41,10 @@ def run(command, limit, **variables):
     """The JSON objects that a command prints, with `variables` in its environment; none, and why on stderr, where it fails or takes longer
     than `limit` seconds."""
     command = [str(c) for c in command]
-    packed = pathlib.Path(command[0]).resolve().parent.parent / "lib"  # of scripts/gpu pack; not for PyTorch, which brings its own
+    packed = pathlib.Path(command[0]).resolve().parent.parent / "lib"  # of scripts/gpu pack, which names cuBLAS too; not for PyTorch, which brings its own
     env = {**os.environ, **variables}
     if command[0] != sys.executable and packed.is_dir():
-        env["LD_LIBRARY_PATH"] = f"{packed}:{os.environ.get('LD_LIBRARY_PATH', '')}"
+        env["LD_LIBRARY_PATH"] = f"{os.environ.get('NORMA_GPU_LIBRARIES', packed)}:{os.environ.get('LD_LIBRARY_PATH', '')}"
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=env)
     except subprocess.TimeoutExpired:

@@ -22,11 +22,11 @@ void CapturedStep::record(const datasets::Batch& batch) {
   if (run_.ema) average_ = backend(run_.optimizer->device()).capture([&] { run_.ema->update(run_.model); });
 }
 
-std::pair<StepResult, Trained::Update> CapturedStep::take(const datasets::Batch& batch, Index step, double lr) {
+std::pair<StepResult, Trained::Update> CapturedStep::take(const datasets::Batch& batch, Index step, double lr, const std::function<void()>& meanwhile) {
   if (!step_) record(batch);
   copy_into(batch_.images, batch.images);
   copy_into(batch_.labels, batch.labels);
-  const std::vector<double> numbers = step_->replay(step, lr);
+  const std::vector<double> numbers = step_->replay(step, lr, meanwhile);
   StepResult result;
   result.loss = numbers[0], result.accuracy = numbers[1] / static_cast<double>(batch.labels.numel()), result.fro = numbers[3];
   const Trained::Update update = run_.finish(result.loss, numbers[2]);

@@ -3,6 +3,7 @@
 // where the step was taken.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <utility>
 
@@ -19,8 +20,8 @@ class CapturedStep {
   static std::unique_ptr<CapturedStep> make(Trained& run, const TrainConfig& config, const datasets::ImageSet& set);
 
   /// The bits of forward_backward and Trained::update. The first call records; the device must have run a step before, so that nothing is
-  /// loaded meanwhile. All batches have one shape.
-  std::pair<StepResult, Trained::Update> take(const datasets::Batch& batch, Index step, double lr);
+  /// loaded meanwhile. All batches have one shape. `meanwhile`, the next batch's making, runs while the device works.
+  std::pair<StepResult, Trained::Update> take(const datasets::Batch& batch, Index step, double lr, const std::function<void()>& meanwhile = {});
 
  private:
   CapturedStep(Trained& run, const TrainConfig& config) : run_(run), config_(config) {}

@@ -137,6 +137,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   const auto begun = std::chrono::steady_clock::now();
   const Index first = state.step;
   double shown_loss = 0, shown_accuracy = 0;
+  std::optional<datasets::Batch> ahead;  // made while a captured step ran
   std::optional<Json> last_row;  // of the step that --steps ends with, where it is not one to be logged
   test_epoch();  // of a run that was stopped within it
   while (state.step < last && outcome.ending == Ending::finished) {
@@ -145,7 +146,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
       break;
     }
     if (recorder) recorder->before_step(state.step);
-    datasets::Batch batch = loader.next();
+    const datasets::Batch batch = ahead ? std::move(*std::exchange(ahead, std::nullopt)) : loader.next();
     const bool log = state.step % config.log_every == 0 || state.step + 1 == total, measured = log || state.step + 1 == last;
     inspect::Probe probe(run.model);
     if (measured) probe.attention("blocks.*.attn.stats");
@@ -155,7 +156,9 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     Trained::Update update;
     std::optional<ParameterWatch> parameters;
     if (captured && !measured && state.step > first) {
-      std::tie(result, update) = captured->take(batch, state.step, lr);
+      std::tie(result, update) = captured->take(batch, state.step, lr, [&] {
+        if (state.step + 1 < last) ahead = loader.next();
+      });
     } else {
       result = forward_backward(run.model, batch, config, state.step);
       if (result.anomaly) {  // the step is not taken: the checkpoint and the bundle hold the state before it

@@ -29,7 +29,8 @@ class RecordedStep {
 
   /// Does step `number` with learning rate `rate` and waits for it: the numbers, in the order of the tensors. Its
   /// random streams are those of RandomScope(seed, number). Optimizer::advance, where the step counts, is the caller's.
-  std::vector<double> replay(Index number, double rate);
+  /// `meanwhile` runs here while the device works.
+  std::vector<double> replay(Index number, double rate, const std::function<void()>& meanwhile = {});
 
  private:
   RecordedStep(nn::Module& model, Optimizer& optimizer);

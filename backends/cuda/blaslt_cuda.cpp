@@ -3,7 +3,9 @@
 #include <cublasLt.h>
 #include <dlfcn.h>
 
+#include <cstdlib>
 #include <map>
+#include <string_view>
 #include <tuple>
 
 namespace norma::cuda {
@@ -89,8 +91,8 @@ Key key_of(const Gemm& g) {
 
 class CuBlasLt : public LtBlas {
  public:
-  CuBlasLt(Runtime& runtime, void* workspace, std::size_t workspace_bytes)
-      : runtime_(runtime), workspace_(workspace), workspace_bytes_(workspace_bytes) {
+  CuBlasLt(Runtime& runtime, void* workspace, std::size_t workspace_bytes, bool gradients)
+      : runtime_(runtime), workspace_(workspace), workspace_bytes_(workspace_bytes), gradients_(gradients) {
     runtime_.stream();  // makes its device the current one
     check(library().cublasLtCreate_(&handle_), "cublasLtCreate");
   }
@@ -100,7 +102,7 @@ class CuBlasLt : public LtBlas {
   }
 
   bool multiply(const Gemm& g) override {
-    if (g.batch != 1 || g.dtype == DType::f64) return false;
+    if (g.batch != 1 || g.dtype == DType::f64 || (g.row_sums && !gradients_)) return false;
     auto* stream = static_cast<cudaStream_t>(runtime_.stream());
     auto& slot = plans_[key_of(g)];
     if (!slot) slot = make_plan(g);
@@ -108,9 +110,14 @@ class CuBlasLt : public LtBlas {
     if (!plan.found) return false;
     plan.point(g);
     const float one = 1, beta = g.addend ? 1 : 0;
-    check(library().cublasLtMatmul_(handle_, plan.product, &one, g.b.data, plan.left, g.a.data, plan.right, &beta, g.addend ? g.addend : g.c,
-                                    plan.addend, g.c, plan.out, &plan.algorithm, workspace_, workspace_bytes_, stream),
-          "cublasLtMatmul");
+    const cublasStatus_t status =
+        library().cublasLtMatmul_(handle_, plan.product, &one, g.b.data, plan.left, g.a.data, plan.right, &beta, g.addend ? g.addend : g.c, plan.addend,
+                                  g.c, plan.out, &plan.algorithm, workspace_, workspace_bytes_, stream);
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) {  // before anything is launched, whatever was named
+      slot->found = false;
+      return false;
+    }
+    check(status, "cublasLtMatmul");
     return true;
   }
 
@@ -167,6 +174,7 @@ class CuBlasLt : public LtBlas {
   Runtime& runtime_;
   void* workspace_;
   std::size_t workspace_bytes_;
+  bool gradients_;  // sums the gradients of biases too
   cublasLtHandle_t handle_ = nullptr;
   std::map<Key, std::unique_ptr<Plan>> plans_;
 };
@@ -174,8 +182,11 @@ class CuBlasLt : public LtBlas {
 }  // namespace
 
 std::unique_ptr<LtBlas> make_lt_blas(Runtime& runtime, void* workspace, std::size_t workspace_bytes) {
-  if (!library().opened) return nullptr;
-  return std::make_unique<CuBlasLt>(runtime, workspace, workspace_bytes);
+  const char* set = std::getenv("NORMA_CUDA_LT");
+  const std::string_view word = set ? set : "all";
+  if (word != "all" && word != "forward" && word != "off") fail("NORMA_CUDA_LT: \"{}\" is unknown; there are all, forward, off", word);
+  if (word == "off" || !library().opened) return nullptr;
+  return std::make_unique<CuBlasLt>(runtime, workspace, workspace_bytes, word == "all");
 }
 
 }  // namespace norma::cuda

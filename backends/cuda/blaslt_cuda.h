@@ -12,7 +12,8 @@ class LtBlas {
   virtual bool multiply(const Gemm& gemm) = 0;
 };
 
-/// `workspace` is one that products of the same stream share. Null where there is no libcublasLt, or it lacks what is needed.
+/// `workspace` is one that products of the same stream share. Null where there is no libcublasLt, or it lacks what is needed, or the environment
+/// variable NORMA_CUDA_LT is "off"; where it is "forward", gradients of biases are left to others. Throws at another word than those and "all".
 std::unique_ptr<LtBlas> make_lt_blas(Runtime& runtime, void* workspace, std::size_t workspace_bytes);
 
 }  // namespace norma::cuda

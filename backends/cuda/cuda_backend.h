@@ -102,8 +102,14 @@ class CudaBackend : public Backend {
     void* buffer = nullptr;  // pinned
     std::unique_ptr<Runtime::Event> sent;
   };
-  std::array<Staging, 2> staging_;
-  std::size_t next_staging_ = 0;
+  template <std::size_t n>
+  struct StagingRing {
+    std::array<Staging, n> slots;
+    std::size_t used = 0;
+    Staging& next() { return slots[used++ % n]; }
+  };
+  StagingRing<2> staging_;
+  StagingRing<8> small_staging_;
   bool capturing_ = false;
 };
 

@@ -41,6 +41,8 @@ constexpr unsigned warp_size = 32;
 
 /// Throws Error when `code` is not cudaSuccess; runtime_cuda.cpp.
 void check_cuda(int code, const char* what);
+/// The same, naming the kernel.
+void check_launch(int code, const void* kernel);
 /// Raises what `kernel` may be launched with on the current device to `bytes` of shared memory. Never lowers it: a graph may
 /// hold a launch with more.
 void allow_shared(const void* kernel, std::size_t bytes);
@@ -135,7 +137,7 @@ void launch(Stream stream, Extent grid, unsigned threads, std::size_t shared, vo
   config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared;
   config.stream = static_cast<cudaStream_t>(stream);
-  check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...), "kernel launch");
+  check_launch(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...), reinterpret_cast<const void*>(kernel));
 }
 
 #else

@@ -7,7 +7,7 @@
 namespace norma::cuda {
 namespace {
 
-constexpr std::size_t staging_bytes = std::size_t{4} << 20;
+constexpr std::size_t staging_bytes = std::size_t{4} << 20, small_staging_bytes = std::size_t{64} << 10;
 
 /// A graph and the arena its blocks come from.
 class PooledGraph : public Backend::Graph {
@@ -29,11 +29,13 @@ class PooledGraph : public Backend::Graph {
 }  // namespace
 
 CudaBackend::CudaBackend(int index) : runtime_(make_runtime(index)), pool_(*runtime_), blas_(make_blas(*runtime_)) {
-  for (Staging& s : staging_) s = {runtime_->allocate_pinned(staging_bytes), runtime_->make_event()};
+  for (Staging& s : staging_.slots) s = {runtime_->allocate_pinned(staging_bytes), runtime_->make_event()};
+  for (Staging& s : small_staging_.slots) s = {runtime_->allocate_pinned(small_staging_bytes), runtime_->make_event()};
 }
 
 CudaBackend::~CudaBackend() {
-  for (Staging& s : staging_) runtime_->free_pinned(s.buffer);
+  for (Staging& s : staging_.slots) runtime_->free_pinned(s.buffer);
+  for (Staging& s : small_staging_.slots) runtime_->free_pinned(s.buffer);
 }
 
 void* CudaBackend::allocate(std::size_t bytes) { return pool_.allocate(bytes); }
@@ -46,17 +48,17 @@ void CudaBackend::refuse_in_capture(const char* what) const {
     fail("capture: {} waits for the device, which a captured step cannot; leave it out of the step", what);
 }
 
-/// Piece by piece through two pinned buffers: one is filled while the other is on its way.
+/// Piece by piece through two pinned buffers: one is filled while the other is on its way. What is small, a step's labels and rates, has
+/// more of them, so that the host does not wait for work of the device that stands before an earlier one's copy.
 void CudaBackend::upload(void* device, const void* host, std::size_t bytes) {
   refuse_in_capture("upload");
   for (std::size_t at = 0; at < bytes; at += staging_bytes) {
     const std::size_t n = std::min(staging_bytes, bytes - at);
-    Staging& s = staging_[next_staging_];
+    Staging& s = n <= small_staging_bytes ? small_staging_.next() : staging_.next();
     runtime_->wait(*s.sent);
     std::memcpy(s.buffer, static_cast<const char*>(host) + at, n);
     runtime_->copy_to_device(static_cast<char*>(device) + at, s.buffer, n);
     runtime_->record(*s.sent, Runtime::Lane::work);
-    next_staging_ = 1 - next_staging_;
   }
 }
 
@@ -64,7 +66,7 @@ void CudaBackend::download(void* host, const void* device, std::size_t bytes) {
   refuse_in_capture("download");
   for (std::size_t at = 0; at < bytes; at += staging_bytes) {
     const std::size_t n = std::min(staging_bytes, bytes - at);
-    void* buffer = staging_[0].buffer;
+    void* buffer = staging_.slots[0].buffer;
     runtime_->copy_to_host(buffer, static_cast<const char*>(device) + at, n);
     runtime_->synchronize();
     std::memcpy(static_cast<char*>(host) + at, buffer, n);
@@ -78,6 +80,7 @@ void CudaBackend::synchronize() {
 
 std::unique_ptr<Backend::Graph> CudaBackend::capture(const std::function<void()>& step) {
   refuse_in_capture("capture");
+  pool_.trim();  // a graph needs blocks of its own, and meanwhile nothing can be given back
   const int arena = pool_.open_arena();
   capturing_ = true;
   bool recording = false;

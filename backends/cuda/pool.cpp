@@ -88,7 +88,7 @@ void Pool::dissolve_arena(int arena) {
 std::byte* Pool::obtain(std::size_t bytes, std::size_t need) {
   void* block = runtime_.allocate(bytes);
   if (!block && arena_ == 0) {  // a captured stream cannot be waited for, so nothing can be given back meanwhile
-    trim();
+    trim_locked();
     block = runtime_.allocate(bytes);
   }
   if (!block)
@@ -111,8 +111,11 @@ std::byte* Pool::cut(std::size_t bytes, std::size_t need) {
   return block;
 }
 
-/// Gives large free blocks that belong to no graph back to the system.
 void Pool::trim() {
+  const std::lock_guard lock(mutex_);
+  trim_locked();
+}
+void Pool::trim_locked() {
   runtime_.synchronize();
   for (auto& list : free_[0])
     std::erase_if(list, [&](std::byte* block) {

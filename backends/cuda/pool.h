@@ -29,6 +29,8 @@ class Pool {
   void close_arena();
   /// The graph of this arena is gone: its blocks serve everyone.
   void dissolve_arena(int arena);
+  /// Waits for the device, and gives large free blocks that belong to no graph back to the system.
+  void trim();
 
  private:
   struct Owned {
@@ -40,7 +42,7 @@ class Pool {
 
   std::byte* obtain(std::size_t bytes, std::size_t need);
   std::byte* cut(std::size_t bytes, std::size_t need);
-  void trim();
+  void trim_locked();
 
   Runtime& runtime_;
   mutable std::mutex mutex_;

@@ -10,6 +10,7 @@ namespace norma::cuda {
 
 // Declared in device.h, for kernels/*.cu.
 void check_cuda(int code, const char* what);
+void check_launch(int code, const void* kernel);
 void allow_shared(const void* kernel, std::size_t bytes);
 void check_cuda(int code, const char* what) {
   const auto error = static_cast<cudaError_t>(code);
@@ -27,6 +28,12 @@ void check_cuda(int code, const char* what) {
       hint = "; build for this GPU with -DNORMA_CUDA_ARCHITECTURES";
       break;
     case cudaErrorIllegalAddress:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorHardwareStackError:
+    case cudaErrorLaunchTimeout:
     case cudaErrorLaunchFailure:
       hint = "; an earlier kernel failed, and the device is lost to this process: run under compute-sanitizer, or with "
              "CUDA_LAUNCH_BLOCKING=1, to see which";
@@ -39,6 +46,13 @@ void check_cuda(int code, const char* what) {
       break;
   }
   fail("cuda: {}: {} ({}){}", what, cudaGetErrorString(error), cudaGetErrorName(error), hint);
+}
+
+void check_launch(int code, const void* kernel) {
+  if (code == cudaSuccess) return;
+  const char* name = nullptr;
+  const bool named = cudaFuncGetName(&name, kernel) == cudaSuccess && name;
+  check_cuda(code, fmt::format("launch of kernel {}", named ? name : "").c_str());
 }
 
 void allow_shared(const void* kernel, std::size_t bytes) {
@@ -133,7 +147,10 @@ class DeviceRuntime : public Runtime {
     check_cuda(error, "cudaMalloc");
     return block;
   }
-  void free(void* block) override { check_cuda(cudaFree(block), "cudaFree"); }
+  void free(void* block) override {
+    here("cudaSetDevice");
+    check_cuda(cudaFree(block), "cudaFree");
+  }
   std::size_t free_bytes() override {
     here("cudaSetDevice");
     std::size_t free = 0, total = 0;
@@ -150,12 +167,17 @@ class DeviceRuntime : public Runtime {
   }
   void free_pinned(void* block) override { cudaFreeHost(block); }
   void copy_to_device(void* device, const void* pinned, std::size_t bytes) override {
+    here("cudaSetDevice");
     check_cuda(cudaMemcpyAsync(device, pinned, bytes, cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync to the device");
   }
   void copy_to_host(void* pinned, const void* device, std::size_t bytes) override {
+    here("cudaSetDevice");
     check_cuda(cudaMemcpyAsync(pinned, device, bytes, cudaMemcpyDeviceToHost, stream_), "cudaMemcpyAsync to the host");
   }
-  void synchronize() override { check_cuda(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
+  void synchronize() override {
+    here("cudaSetDevice");
+    check_cuda(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+  }
 
   void send_to_device(void* device, const void* pinned, std::size_t bytes) override {
     here("cudaSetDevice");  // of the thread that calls

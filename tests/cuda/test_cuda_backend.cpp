@@ -16,6 +16,48 @@ namespace {
 const Device device{Device::Kind::cuda, 0};
 Backend& cuda() { return backend(device); }
 
+/// A linear layer and an MLP, values and gradients, against f64 of the same numbers; `tolerance` is that of f32.
+void check_linear_layers(const std::vector<std::array<Index, 4>>& sizes, double tolerance) {
+  for (const auto& [rows, in, hidden, out] : sizes)
+    for (const DType activations : {DType::f32, DType::bf16})
+      for (const bool with_bias : {true, false}) {
+        CAPTURE(rows, in, hidden, out, name(activations), with_bias);
+        const auto run = [&](bool wide) {
+          const auto draw = [&](const Shape& shape, std::uint64_t id, DType dtype) {
+            Tensor x = empty(shape, {DType::f32, device});
+            cuda().random(RandomKind::normal, {11, id}, 0, x.view());
+            x = cast(x, dtype);
+            return (wide ? cast(x, DType::f64) : x).detach().track();
+          };
+          const auto parameter = [&](const Shape& shape, std::uint64_t id) {  // weights are rounded on the way in
+            const Tensor x = draw(shape, id, activations);
+            return wide ? x : cast(x, DType::f32).detach().track();
+          };
+          Tensors inputs{draw({rows, in}, 1, activations), parameter({hidden, in}, 2), parameter({hidden}, 3), parameter({out, hidden}, 4), parameter({out}, 5),
+                         draw({rows, out}, 6, activations), draw({rows, hidden}, 7, activations)};
+          const Tensor b1 = with_bias ? inputs[2] : Tensor(), b2 = with_bias ? inputs[4] : Tensor();
+          const Tensor one = linear(inputs[0], inputs[1], b1, inputs[6]), two = mlp(inputs[0], inputs[1], b1, inputs[3], b2, inputs[5]);
+          Tensors wanted{inputs[0], inputs[1], inputs[3], inputs[5], inputs[6]};
+          if (with_bias) wanted.push_back(inputs[2]), wanted.push_back(inputs[4]);
+          Tensors found{one, two};
+          const Tensor loss = sum(cast(one, DType::f64) * cast(draw(one.shape(), 8, activations), DType::f64)) +
+                              sum(cast(two, DType::f64) * cast(draw(two.shape(), 9, activations), DType::f64));
+          for (const Tensor& g : grad(loss, wanted)) found.push_back(g);
+          std::vector<std::vector<double>> values;
+          for (const Tensor& t : found) values.push_back(t.values());
+          return values;
+        };
+        const auto found = run(false), exact = run(true);
+        for (std::size_t i = 0; i < found.size(); ++i) {
+          double difference = 0, length = 1e-300;
+          for (std::size_t j = 0; j < found[i].size(); ++j)
+            difference += std::pow(found[i][j] - exact[i][j], 2), length += exact[i][j] * exact[i][j];
+          CAPTURE(i);
+          CHECK(std::sqrt(difference / length) < (activations == DType::f32 ? tolerance : 6e-3));
+        }
+      }
+}
+
 struct Trainee {
   models::ViT model;
   std::unique_ptr<train::Optimizer> optimizer;
@@ -84,44 +126,11 @@ TEST_CASE("copies larger than a pinned buffer arrive whole", "[cuda_backend]") {
 
 TEST_CASE("linear layers equal the f64 result of the same numbers, whoever adds bias and residual and sums the bias's gradient", "[cuda_backend]") {
   // Within the product where sizes and addresses are multiples of 16 bytes, else by kernels of our own.
-  for (const auto& [rows, in, hidden, out] : std::vector<std::array<Index, 4>>{{40, 32, 64, 24}, {7, 13, 21, 5}, {1, 16, 8, 32}, {33, 64, 40, 7}})
-    for (const DType activations : {DType::f32, DType::bf16})
-      for (const bool with_bias : {true, false}) {
-        CAPTURE(rows, in, hidden, out, name(activations), with_bias);
-        const auto run = [&](bool wide) {
-          const auto draw = [&](const Shape& shape, std::uint64_t id, DType dtype) {
-            Tensor x = empty(shape, {DType::f32, device});
-            cuda().random(RandomKind::normal, {11, id}, 0, x.view());
-            x = cast(x, dtype);
-            return (wide ? cast(x, DType::f64) : x).detach().track();
-          };
-          const auto parameter = [&](const Shape& shape, std::uint64_t id) {  // weights are rounded on the way in
-            const Tensor x = draw(shape, id, activations);
-            return wide ? x : cast(x, DType::f32).detach().track();
-          };
-          Tensors inputs{draw({rows, in}, 1, activations), parameter({hidden, in}, 2), parameter({hidden}, 3), parameter({out, hidden}, 4), parameter({out}, 5),
-                         draw({rows, out}, 6, activations), draw({rows, hidden}, 7, activations)};
-          const Tensor b1 = with_bias ? inputs[2] : Tensor(), b2 = with_bias ? inputs[4] : Tensor();
-          const Tensor one = linear(inputs[0], inputs[1], b1, inputs[6]), two = mlp(inputs[0], inputs[1], b1, inputs[3], b2, inputs[5]);
-          Tensors wanted{inputs[0], inputs[1], inputs[3], inputs[5], inputs[6]};
-          if (with_bias) wanted.push_back(inputs[2]), wanted.push_back(inputs[4]);
-          Tensors found{one, two};
-          const Tensor loss = sum(cast(one, DType::f64) * cast(draw(one.shape(), 8, activations), DType::f64)) +
-                              sum(cast(two, DType::f64) * cast(draw(two.shape(), 9, activations), DType::f64));
-          for (const Tensor& g : grad(loss, wanted)) found.push_back(g);
-          std::vector<std::vector<double>> values;
-          for (const Tensor& t : found) values.push_back(t.values());
-          return values;
-        };
-        const auto found = run(false), exact = run(true);
-        for (std::size_t i = 0; i < found.size(); ++i) {
-          double difference = 0, length = 1e-300;
-          for (std::size_t j = 0; j < found[i].size(); ++j)
-            difference += std::pow(found[i][j] - exact[i][j], 2), length += exact[i][j] * exact[i][j];
-          CAPTURE(i);
-          CHECK(std::sqrt(difference / length) < (activations == DType::f32 ? 2e-6 : 6e-3));
-        }
-      }
+  check_linear_layers({{40, 32, 64, 24}, {7, 13, 21, 5}, {1, 16, 8, 32}, {33, 64, 40, 7}}, 2e-6);
+}
+
+TEST_CASE("linear layers at sizes for which the libraries have other algorithms", "[cuda_large]") {  // on a device only
+  check_linear_layers({{4160, 192, 768, 192}, {12608, 768, 3072, 768}}, 2e-5);  // sums over 12,608 rows
 }
 
 TEST_CASE("gradients of a norm's weights are sums over many rows", "[cuda_backend]") {
