@@ -133,6 +133,22 @@ TEST_CASE("linear layers at sizes for which the libraries have other algorithms"
   check_linear_layers({{4160, 192, 768, 192}, {12608, 768, 3072, 768}}, 2e-5);  // sums over 12,608 rows
 }
 
+TEST_CASE("rows are added at thousands of places, many times each or hardly ever", "[cuda_backend]") {
+  constexpr Index n = 3000, width = 5;  // several rounds of a block's list
+  for (const Index rows : {Index{20}, Index{5000}}) {
+    std::vector<double> x(static_cast<std::size_t>(n * width)), places(static_cast<std::size_t>(n)), wanted(static_cast<std::size_t>(rows * width), 0.25);
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(uniform_from(RandomStream{3, 1}.word(i)));
+    for (std::size_t i = 0; i < places.size(); ++i) {
+      places[i] = static_cast<double>(RandomStream{3, 2}.word(i) % static_cast<std::uint32_t>(rows));
+      for (std::size_t j = 0; j < width; ++j) wanted[static_cast<std::size_t>(places[i]) * width + j] += x[i * width + j];
+    }
+    const Tensor out = full({rows, width}, 0.25, {DType::f32, device});
+    cuda().index_add(from_values(x, {n, width}, {DType::f32, device}).view(), 0, from_values(places, {n}, {DType::i64, device}).view(), out.view());
+    const std::vector<double> found = out.values();
+    for (std::size_t i = 0; i < found.size(); ++i) CHECK(found[i] == Approx(wanted[i]).epsilon(1e-6));
+  }
+}
+
 TEST_CASE("gradients of a norm's weights are sums over many rows", "[cuda_backend]") {
   for (const Index rows : {Index{300}, Index{700}, Index{8300}}) {  // several partial sums a group, some groups with one more; larger blocks
     const Index width = rows > 1000 ? 3 : 40;

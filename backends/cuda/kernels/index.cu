@@ -37,14 +37,19 @@ NORMA_KERNEL void scatter_add_kernel(ScatterAdd s) {
   out = convert<T>(sum);
 }
 
-/// The block lists, in order, the indices that name its rows; each thread adds one column of them.
+constexpr unsigned listing_threads = 128, listed_at_once = 8;  // index_add: threads of a block, indices of each that are looked at together
+struct Listing {
+  std::int32_t position[listing_threads * listed_at_once], row[listing_threads * listed_at_once];  // of the hits, in order
+  unsigned counts[listed_at_once][listing_threads / warp_size];
+};
+
+/// The block lists, in order, the indices that name its rows; each thread adds one column of them. Most blocks of a large vocabulary find none
+/// in most rounds, and then go on at once.
 template <class T>
 NORMA_KERNEL void index_add_kernel(IndexAdd s) {
   using A = Accumulator<T>;
-  constexpr unsigned threads = 128;
-  auto* hit = reinterpret_cast<std::int32_t*>(shared_memory());  // positions of the hits, then their rows
-  std::int32_t* row = hit + threads;
-  auto* warp_hits = reinterpret_cast<unsigned*>(row + threads);
+  constexpr unsigned threads = listing_threads, warps = threads / warp_size;
+  auto& listing = *reinterpret_cast<Listing*>(shared_memory());
   const unsigned t = thread_id(), warp = t / warp_size;
   const std::int64_t first_row = std::int64_t{block_id().x} * row_group;
   const std::uint32_t line = block_id().y * threads + t;
@@ -54,26 +59,40 @@ NORMA_KERNEL void index_add_kernel(IndexAdd s) {
   const T* x = static_cast<const T*>(s.x) + at[0];
   T* out = static_cast<T*>(s.out) + at[1];
   A sum[row_group] = {};
-  for (std::int64_t start = 0; start < s.n; start += threads) {
-    const std::int64_t j = start + t;
-    const std::int64_t target = j < s.n ? s.index[j * s.index_stride] - first_row : -1;
-    const bool hits = target >= 0 && target < row_group;
-    const unsigned bits = ballot(hits);
-    if (t % warp_size == 0) warp_hits[warp] = count_bits(bits);
-    block_barrier();
-    unsigned before = count_bits(bits & ((1u << t % warp_size) - 1u)), total = 0;
-    for (unsigned w = 0; w < threads / warp_size; ++w) {
-      if (w < warp) before += warp_hits[w];
-      total += warp_hits[w];
+  for (std::int64_t start = 0; start < s.n; start += threads * listed_at_once) {
+    std::int64_t target[listed_at_once];
+    unsigned bits[listed_at_once];
+    NORMA_UNROLL
+    for (unsigned k = 0; k < listed_at_once; ++k) {
+      const std::int64_t j = start + k * threads + t;
+      target[k] = j < s.n ? s.index[j * s.index_stride] - first_row : -1;
     }
-    if (hits) hit[before] = static_cast<std::int32_t>(t), row[before] = static_cast<std::int32_t>(target);
+    NORMA_UNROLL
+    for (unsigned k = 0; k < listed_at_once; ++k) {
+      bits[k] = ballot(target[k] >= 0 && target[k] < row_group);
+      if (t % warp_size == 0) listing.counts[k][warp] = count_bits(bits[k]);
+    }
     block_barrier();
-    if (mine)
-      for (unsigned i = 0; i < total; ++i) {
-        const A v = convert<A>(x[(start + hit[i]) * s.x_stride]);
-        NORMA_UNROLL
-        for (unsigned r = 0; r < row_group; ++r) sum[r] += static_cast<unsigned>(row[i]) == r ? v : A{0};
+    unsigned total = 0, before[listed_at_once];
+    NORMA_UNROLL
+    for (unsigned k = 0; k < listed_at_once; ++k)
+      for (unsigned w = 0; w < warps; ++w) {
+        if (w == warp) before[k] = total + count_bits(bits[k] & ((1u << t % warp_size) - 1u));
+        total += listing.counts[k][w];
       }
+    if (total > 0) {  // for the whole block
+      NORMA_UNROLL
+      for (unsigned k = 0; k < listed_at_once; ++k)
+        if (bits[k] >> t % warp_size & 1u)
+          listing.position[before[k]] = static_cast<std::int32_t>(k * threads + t), listing.row[before[k]] = static_cast<std::int32_t>(target[k]);
+      block_barrier();
+      if (mine)
+        for (unsigned i = 0; i < total; ++i) {
+          const A v = convert<A>(x[(start + listing.position[i]) * s.x_stride]);
+          NORMA_UNROLL
+          for (unsigned r = 0; r < row_group; ++r) sum[r] += static_cast<unsigned>(listing.row[i]) == r ? v : A{0};
+        }
+    }
     block_barrier();
   }
   if (!mine) return;
@@ -144,10 +163,9 @@ void scatter_add_elements(void* stream, const ScatterAdd& s) {
 }
 
 void index_add_rows(void* stream, const IndexAdd& s) {
-  const Extent grid{static_cast<unsigned>((s.rows + row_group - 1) / row_group), (s.lines.size + 127) / 128};
+  const Extent grid{static_cast<unsigned>((s.rows + row_group - 1) / row_group), (s.lines.size + listing_threads - 1) / listing_threads};
   visit_dtype(s.dtype, [&](auto tag) {
-    launch(stream, grid, 128, 2 * 128 * sizeof(std::int32_t) + 4 * sizeof(unsigned),
-           index_add_kernel<typename decltype(tag)::type>, s);
+    launch(stream, grid, listing_threads, sizeof(Listing), index_add_kernel<typename decltype(tag)::type>, s);
   });
 }
 
