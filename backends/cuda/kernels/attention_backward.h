@@ -31,9 +31,17 @@ NORMA_DEVICE std::uint32_t visible_in_rows(const Head& head, int row, int start)
 template <int fragments>
 NORMA_DEVICE void sum_rows(const Head& head, int row, int start, const float (&s)[fragments][4], float (&sum)[2]) {
   const std::uint32_t visible = visible_in_rows<fragments>(head, row, start);
+  constexpr int n = pairs_at_once;
   NORMA_UNROLL
-  for (int c = 0; c < 4 * fragments; ++c)
-    if (visible >> c & 1) sum[c % 4 / 2] += phi_value<Family::polynomials>(head.p, s[c / 4][c % 4] * head.p.scale);
+  for (int first = 0; first < 4 * fragments; first += n) {
+    float score[n], value[n], unused[n];
+    NORMA_UNROLL
+    for (int c = 0; c < n; ++c) score[c] = s[(first + c) / 4][c % 4] * head.p.scale;
+    evaluate<Family::polynomials, false>(head.p, score, value, unused);
+    NORMA_UNROLL
+    for (int c = 0; c < n; ++c)
+      if (visible >> (first + c) & 1) sum[c % 4 / 2] += value[c];
+  }
 }
 /// Rows are divided by their sums, which the four lanes of a row have in parts.
 NORMA_DEVICE void divide_by_sums(const float (&sum)[2], RowState (&state)[2]) {
@@ -57,18 +65,17 @@ NORMA_DEVICE void differentiate_rows(const Head& head, const RowState (&state)[2
     kept = kept_bits<true>(
         head, 4 * fragments, [&](int c) { return row + c % 4 / 2 * 8; }, [&](int c) { return column + c / 4 * 8 + c % 2; });
   with_family<softmax>(p, [&](auto chosen) {
-    NORMA_UNROLL
-    for (int c = 0; c < 4 * fragments; ++c) {
-      const int n = c / 4, k = c % 4;
-      const bool seen = visible >> c & 1;
-      const PairGradient g =
-          differentiate<decltype(chosen)::value>(p, state[k / 2], s[n][k], da[n][k], kept >> c & 1 ? keep_scale : 0);
-      s[n][k] = seen ? g.ds : 0;
-      if constexpr (measure) {
-        const float own = seen ? g.da : 0;
-        a2 = std::fma(own, own, a2), s2 = std::fma(s[n][k], s[n][k], s2);
-      }
-    }
+    each_gradient<decltype(chosen)::value>(
+        p, s, da, [&](int c) -> const RowState& { return state[c % 4 / 2]; }, [&](int c) { return kept >> c & 1 ? keep_scale : 0; },
+        [&](int c, const PairGradient& g) {
+          const bool seen = visible >> c & 1;
+          float& ds = s[c / 4][c % 4];
+          ds = seen ? g.ds : 0;
+          if constexpr (measure) {
+            const float own = seen ? g.da : 0;
+            a2 = std::fma(own, own, a2), s2 = std::fma(ds, ds, s2);
+          }
+        });
   });
 }
 
@@ -105,16 +112,14 @@ NORMA_DEVICE void differentiate_keys(const Head& head, const RowState* states, i
   if (key + 8 >= head.seen_by_all(start, start + 8 * fragments - 1))
     visible = bits_of(4 * fragments, [&](int c) { return key_at(c) < p.keys && head.visible(row_at(c), key_at(c)); });
   if (p.drop) kept = kept_bits<false>(head, 4 * fragments, row_at, key_at);
+  const auto keep_of = [&](int c) { return kept >> c & 1 ? keep_scale : 0; };
   with_family<softmax>(p, [&](auto chosen) {
-    NORMA_UNROLL
-    for (int c = 0; c < 4 * fragments; ++c) {
-      const int n = c / 4, k = c % 4;
-      const bool seen = visible >> c & 1;
-      const float keep = kept >> c & 1 ? keep_scale : 0;
-      const PairGradient g =
-          differentiate<decltype(chosen)::value>(p, states[place + n * 8 + k % 2], s[n][k], da[n][k], keep);
-      s[n][k] = seen ? g.a * keep : 0, da[n][k] = seen ? g.ds : 0;
-    }
+    each_gradient<decltype(chosen)::value>(
+        p, s, da, [&](int c) -> const RowState& { return states[place + c / 4 * 8 + c % 2]; }, keep_of,
+        [&](int c, const PairGradient& g) {
+          const bool seen = visible >> c & 1;
+          s[c / 4][c % 4] = seen ? g.a * keep_of(c) : 0, da[c / 4][c % 4] = seen ? g.ds : 0;
+        });
   });
 }
 

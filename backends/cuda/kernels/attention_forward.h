@@ -64,29 +64,36 @@ NORMA_DEVICE void weigh(const Head& head, ForwardRows& r, float (&s)[fragments][
     const float shift2 = shift * log2_e;
     const auto weigh_all = [&](auto chosen) {
       constexpr Family family = decltype(chosen)::value;
+      constexpr int at_once = count < pairs_at_once ? count : pairs_at_once;
       NORMA_UNROLL
-      for (int c = 0; c < count; ++c) {
-        float& x = s[c / 2][2 * half + c % 2];
-        const float score = x * p.scale;
-        const bool visible = seen[half] >> c & 1;
-        float f = softmax ? quick_exp2(std::fma(x, p.scale * log2_e, -shift2)) : phi_value<family>(p, score);
-        if (!visible) f = 0;
-        part += f;
-        if constexpr (measure) {
-          if (last_pass && visible) {
-            const float a = f * r.factor[half], slope = softmax ? 0 : phi_slope<family>(p, score) * r.factor[half];
-            const float a2 = a * a, slope2 = slope * slope;
-            pairs.add(score, a, p.small, normalised);
-            r.row_sum[half] += a, r.a2[half] += a2;
-            r.x1[half] = softmax ? std::fma(a2, a, r.x1[half]) : r.x1[half] + slope2;
-            r.x2[half] = std::fma(a, slope2, r.x2[half]);
+      for (int first = 0; first < count; first += at_once) {
+        float score[at_once], value[at_once], steep[at_once];
+        NORMA_UNROLL
+        for (int c = 0; c < at_once; ++c) score[c] = s[(first + c) / 2][2 * half + c % 2] * p.scale;
+        evaluate<family, measure>(p, score, value, steep);
+        NORMA_UNROLL
+        for (int c = 0; c < at_once; ++c) {
+          float& x = s[(first + c) / 2][2 * half + c % 2];
+          const bool visible = seen[half] >> (first + c) & 1;
+          float f = softmax ? quick_exp2(std::fma(x, p.scale * log2_e, -shift2)) : value[c];
+          if (!visible) f = 0;
+          part += f;
+          if constexpr (measure) {
+            if (last_pass && visible) {
+              const float a = f * r.factor[half], slope = softmax ? 0 : steep[c] * r.factor[half];
+              const float a2 = a * a, slope2 = slope * slope;
+              pairs.add(score[c], a, p.small, normalised);
+              r.row_sum[half] += a, r.a2[half] += a2;
+              r.x1[half] = softmax ? std::fma(a2, a, r.x1[half]) : r.x1[half] + slope2;
+              r.x2[half] = std::fma(a, slope2, r.x2[half]);
+            }
           }
+          x = f;
         }
-        x = f;
       }
     };
     if constexpr (measure)  // two copies of the loop would not fit into registers
-      weigh_all(std::integral_constant<Family, Family::polynomials>{});
+      weigh_all(std::integral_constant<Family, softmax ? Family::softmax : Family::polynomials>{});
     else
       with_family<softmax>(p, weigh_all);
     if (normalised && !settled) r.sum[half] += reduce_lanes<4>(part, Plus{});
