@@ -30,18 +30,7 @@ NORMA_DEVICE std::uint32_t visible_in_rows(const Head& head, int row, int start)
 /// Adds phi of a tile's scores to the sums of the thread's rows.
 template <int fragments>
 NORMA_DEVICE void sum_rows(const Head& head, int row, int start, const float (&s)[fragments][4], float (&sum)[2]) {
-  const std::uint32_t visible = visible_in_rows<fragments>(head, row, start);
-  constexpr int n = pairs_at_once;
-  NORMA_UNROLL
-  for (int first = 0; first < 4 * fragments; first += n) {
-    float score[n], value[n], unused[n];
-    NORMA_UNROLL
-    for (int c = 0; c < n; ++c) score[c] = s[(first + c) / 4][c % 4] * head.p.scale;
-    evaluate<Family::polynomials, false>(head.p, score, value, unused);
-    NORMA_UNROLL
-    for (int c = 0; c < n; ++c)
-      if (visible >> (first + c) & 1) sum[c % 4 / 2] += value[c];
-  }
+  add_to_sums(head.p, s, visible_in_rows<fragments>(head, row, start), sum);
 }
 /// Rows are divided by their sums, which the four lanes of a row have in parts.
 NORMA_DEVICE void divide_by_sums(const float (&sum)[2], RowState (&state)[2]) {

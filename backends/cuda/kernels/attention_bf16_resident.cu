@@ -91,9 +91,7 @@ NORMA_DEVICE void find_row_states(const Head& head, const ResidentPlan& plan, co
         multiply_rows<chunks>(q + first * mma_pitch(chunks), k + key * mma_pitch(chunks), p.d, s);
         const std::uint32_t visible = bits_of(
             8, [&](int c) { return head.visible(first + lane / 4 + c % 4 / 2 * 8, key + c / 4 * 8 + 2 * (lane % 4) + c % 2); });
-        NORMA_UNROLL
-        for (int c = 0; c < 8; ++c)
-          if (visible >> c & 1) sum[c % 4 / 2] += phi_value<Family::polynomials>(p, s[c / 4][c % 4] * p.scale);
+        add_to_sums(p, s, visible, sum);
       }
       NORMA_UNROLL
       for (int half = 0; half < 2; ++half) {
@@ -193,19 +191,18 @@ NORMA_KERNEL void NORMA_BOUNDS(ResidentPlan::most_warps * 32, 1) resident_kernel
         if (key + group > head.seen_by_all(row, row + group - 1))
           visible = bits_of(8, [&](int c) { return head.visible(row_at(c), column_at(c)); });
         if (p.drop) kept = kept_bits<false>(head, 8, row_at, column_at);
+        const auto keep_of = [&](int c) { return kept >> c & 1 ? keep_scale : 0; };
         with_family<softmax>(p, [&](auto chosen) {
-          NORMA_UNROLL
-          for (int c = 0; c < 8; ++c) {
-            float &x = s[g][c / 4][c % 4], &y = da[g][c / 4][c % 4];
-            const bool seen = visible >> c & 1;
-            const float keep = kept >> c & 1 ? keep_scale : 0;
-            const PairGradient pair = differentiate<decltype(chosen)::value>(p, states[row_at(c)], x, y, keep);
-            x = seen ? pair.a * keep : 0, y = seen ? pair.ds : 0;
-            if constexpr (measure) {
-              const float own = seen ? pair.da : 0;
-              a2 = std::fma(own, own, a2), s2 = std::fma(y, y, s2);
-            }
-          }
+          each_gradient<decltype(chosen)::value>(
+              p, s[g], da[g], [&](int c) -> const RowState& { return states[row_at(c)]; }, keep_of, [&](int c, const PairGradient& pair) {
+                float &x = s[g][c / 4][c % 4], &y = da[g][c / 4][c % 4];
+                const bool seen = visible >> c & 1;
+                x = seen ? pair.a * keep_of(c) : 0, y = seen ? pair.ds : 0;
+                if constexpr (measure) {
+                  const float own = seen ? pair.da : 0;
+                  a2 = std::fma(own, own, a2), s2 = std::fma(y, y, s2);
+                }
+              });
         });
         pack_left(s[g], weights[g]);
         pack_left(da[g], slopes[g]);

@@ -81,15 +81,24 @@ NORMA_DEVICE void evaluate(const AttentionProblem& p, const float (&s)[n], float
     }
   }
 }
-template <Family family>
-NORMA_DEVICE float phi_value(const AttentionProblem& p, float s) {
-  const float at[1] = {s};
-  float value[1], slope[1];
-  evaluate<family, false>(p, at, value, slope);
-  return value[0];
-}
 /// So many pairs are taken together: enough for their sums to overlap, few enough to stay in registers.
 constexpr int pairs_at_once = 8;
+
+/// Adds phi of a tile's products of rows and keys to the sums of the thread's two rows. Bit 4 n + k of `visible`: element k of fragment n.
+template <int fragments>
+NORMA_DEVICE void add_to_sums(const AttentionProblem& p, const float (&x)[fragments][4], std::uint32_t visible, float (&sum)[2]) {
+  constexpr int n = pairs_at_once;
+  NORMA_UNROLL
+  for (int first = 0; first < 4 * fragments; first += n) {
+    float s[n], value[n], unused[n];
+    NORMA_UNROLL
+    for (int c = 0; c < n; ++c) s[c] = x[(first + c) / 4][c % 4] * p.scale;
+    evaluate<Family::polynomials, false>(p, s, value, unused);
+    NORMA_UNROLL
+    for (int c = 0; c < n; ++c)
+      if (visible >> (first + c) & 1) sum[c % 4 / 2] += value[c];
+  }
+}
 
 /// exp(x) = 2^(x log2_e). Where softmax is all that code is compiled for, exponents and shifts are of 2, and log2_e goes into factors
 /// that are there anyway: what rounding that costs is lost in weights of bf16.
@@ -145,13 +154,6 @@ NORMA_DEVICE void each_gradient(const AttentionProblem& p, const float (&s)[frag
     NORMA_UNROLL
     for (int c = 0; c < n; ++c) use(first + c, g[c]);
   }
-}
-template <Family family>
-NORMA_DEVICE PairGradient differentiate(const AttentionProblem& p, const RowState& r, float x, float y, float keep) {
-  const float product[1] = {x}, da[1] = {y};
-  PairGradient g[1];
-  differentiate<family>(p, product, da, [&](int) -> const RowState& { return r; }, [&](int) { return keep; }, g);
-  return g[0];
 }
 
 /// What a thread sees in a few pairs, in the arithmetic of the kernel, before it goes into doubles.
