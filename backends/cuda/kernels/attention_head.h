@@ -90,6 +90,48 @@ NORMA_DEVICE std::uint32_t bits_of(int count, Test test) {
   return bits;
 }
 
+// What a thread knows of its pairs in a tile of fragments, which are those of two rows, g and g + 8, or of two keys: bit 16 half + c stands
+// for the pair with column, or row, start + c / 2 * 8 + 2 (lane % 4) + c % 2.
+constexpr std::uint32_t all_pairs = 0xffffffffu;
+
+/// Of element c = 4 n + k of the fragments.
+NORMA_DEVICE bool has_pair(std::uint32_t pairs, int c) { return pairs >> (c % 4 / 2 * 16 + c / 4 * 2 + c % 2) & 1; }
+
+/// Of one row or key: what lies below `end`.
+NORMA_DEVICE std::uint32_t places_below(std::int32_t start, std::int32_t end) {
+  const std::int32_t n = end - start - 2 * static_cast<std::int32_t>(thread_id() % 4);
+  if (n <= 0) return 0;
+  const std::int32_t count = n / 8 * 2 + (n % 8 < 2 ? n % 8 : 2);
+  return count < 16 ? (1u << count) - 1 : 0xffffu;
+}
+/// Whether rows `row` and row + 8 see columns from `start` on.
+template <int fragments>
+NORMA_DEVICE std::uint32_t pairs_of_rows(const Head& head, std::int32_t row, std::int32_t start) {
+  const std::int32_t first = start + 2 * static_cast<std::int32_t>(thread_id() % 4);
+  std::uint32_t pairs = 0;
+  NORMA_ROLLED
+  for (int half = 0; half < 2; ++half) {
+    const std::int32_t i = row + 8 * half;
+    const std::uint32_t own = head.mask ? bits_of(2 * fragments, [&](int c) { return head.visible(i, first + c / 2 * 8 + c % 2); })
+                                        : places_below(start, head.length_of_rows(i, 1));
+    pairs |= own << 16 * half;
+  }
+  return pairs;
+}
+/// Whether rows from `start` on see keys `key` and key + 8.
+NORMA_DEVICE std::uint32_t pairs_of_keys(const Head& head, std::int32_t key, std::int32_t start) {
+  const AttentionProblem& p = head.p;
+  std::uint32_t pairs = 0;
+  NORMA_ROLLED
+  for (int half = 0; half < 2; ++half) {
+    const std::int32_t j = key + 8 * half;
+    if (j >= p.keys || (head.mask && head.mask[j * p.mask_key] == 0)) continue;
+    const std::uint32_t hidden = p.causal ? places_below(start, j + p.rows - p.keys) : 0;
+    pairs |= (places_below(start, p.rows) & ~hidden) << 16 * half;
+  }
+  return pairs;
+}
+
 /// Bit c of the result: whether dropout leaves weight (row_at(c), column_at(c)); the stream's number is read once for them all.
 /// Of each pair c, c + 1, c even, the second stands right of the first where `in_pairs`.
 template <bool in_pairs, class Row, class Column>

@@ -20,6 +20,11 @@ NORMA_DEVICE void with_family(const AttentionProblem& p, F&& f) {
   else
     f(std::integral_constant<Family, Family::series>{});
 }
+/// The same with f(family, whether `plain`): a copy of its own for pairs that are all visible and kept, which asks of none.
+template <bool softmax, class F>
+NORMA_DEVICE void with_family(const AttentionProblem& p, bool plain, F&& f) {
+  with_family<softmax>(p, [&](auto family) { plain ? f(family, std::true_type{}) : f(family, std::false_type{}); });
+}
 template <Family family>
 NORMA_DEVICE bool is_power(const AttentionProblem& p) {
   return family == Family::cubes || family == Family::powers || (family != Family::series && p.phi == Phi::monomial);
@@ -84,9 +89,9 @@ NORMA_DEVICE void evaluate(const AttentionProblem& p, const float (&s)[n], float
 /// So many pairs are taken together: enough for their sums to overlap, few enough to stay in registers.
 constexpr int pairs_at_once = 8;
 
-/// Adds phi of a tile's products of rows and keys to the sums of the thread's two rows. Bit 4 n + k of `visible`: element k of fragment n.
+/// Adds phi of a tile's products of rows and keys to the sums of the thread's two rows.
 template <int fragments>
-NORMA_DEVICE void add_to_sums(const AttentionProblem& p, const float (&x)[fragments][4], std::uint32_t visible, float (&sum)[2]) {
+NORMA_DEVICE void add_to_sums(const AttentionProblem& p, const float (&x)[fragments][4], std::uint32_t seen, float (&sum)[2]) {
   constexpr int n = pairs_at_once;
   NORMA_UNROLL
   for (int first = 0; first < 4 * fragments; first += n) {
@@ -96,7 +101,7 @@ NORMA_DEVICE void add_to_sums(const AttentionProblem& p, const float (&x)[fragme
     evaluate<Family::polynomials, false>(p, s, value, unused);
     NORMA_UNROLL
     for (int c = 0; c < n; ++c)
-      if (visible >> (first + c) & 1) sum[c % 4 / 2] += value[c];
+      if (has_pair(seen, first + c)) sum[c % 4 / 2] += value[c];
   }
 }
 
