@@ -18,22 +18,16 @@ NORMA_DEVICE void start_rows(const Head& head, int row, RowState (&state)[2]) {
   }
 }
 
-/// Which of the thread's pairs of rows `row`, row + 8 and 8 * fragments columns from `start` on are visible: bit 4 n +
-/// k for element k of fragment n.
+/// Whether all rows of the warp, the thread's are `row` and row + 8, see all of 8 * fragments columns from `start` on.
 template <int fragments>
-NORMA_DEVICE std::uint32_t visible_in_rows(const Head& head, int row, int start) {
-  if (start + 8 * fragments <= head.seen_by_all(row, row + 8)) return 0xffffffffu;
-  const int column = start + 2 * (static_cast<int>(thread_id()) % 4);
-  return bits_of(4 * fragments, [&](int c) { return head.visible(row + c % 4 / 2 * 8, column + c / 4 * 8 + c % 2); });
+NORMA_DEVICE bool rows_see_all(const Head& head, int row, int start) {
+  return ballot(start + 8 * fragments <= head.seen_by_all(row, row + 8)) == 0xffffffffu;
 }
 
 /// Adds phi of a tile's scores to the sums of the thread's rows.
 template <int fragments>
 NORMA_DEVICE void sum_rows(const Head& head, int row, int start, const float (&s)[fragments][4], float (&sum)[2]) {
-  const std::uint32_t visible = visible_in_rows<fragments>(head, row, start);
-  NORMA_UNROLL
-  for (int c = 0; c < 4 * fragments; ++c)
-    if (visible >> c & 1) sum[c % 4 / 2] += phi_value<Family::polynomials>(head.p, s[c / 4][c % 4] * head.p.scale);
+  add_to_sums(head.p, s, rows_see_all<fragments>(head, row, start) ? all_pairs : pairs_of_rows<fragments>(head, row, start), sum);
 }
 /// Rows are divided by their sums, which the four lanes of a row have in parts.
 NORMA_DEVICE void divide_by_sums(const float (&sum)[2], RowState (&state)[2]) {
@@ -51,24 +45,26 @@ NORMA_DEVICE void differentiate_rows(const Head& head, const RowState (&state)[2
   const AttentionProblem& p = head.p;
   const int column = start + 2 * (static_cast<int>(thread_id()) % 4);
   const float keep_scale = p.drop ? p.keep_scale : 1;
-  const std::uint32_t visible = visible_in_rows<fragments>(head, row, start);
+  const bool all_seen = rows_see_all<fragments>(head, row, start);
+  const std::uint32_t seen = all_seen ? all_pairs : pairs_of_rows<fragments>(head, row, start);
   std::uint32_t kept = 0xffffffffu;
   if (p.drop)
     kept = kept_bits<true>(
         head, 4 * fragments, [&](int c) { return row + c % 4 / 2 * 8; }, [&](int c) { return column + c / 4 * 8 + c % 2; });
-  with_family<softmax>(p, [&](auto chosen) {
-    NORMA_UNROLL
-    for (int c = 0; c < 4 * fragments; ++c) {
-      const int n = c / 4, k = c % 4;
-      const bool seen = visible >> c & 1;
-      const PairGradient g =
-          differentiate<decltype(chosen)::value>(p, state[k / 2], s[n][k], da[n][k], kept >> c & 1 ? keep_scale : 0);
-      s[n][k] = seen ? g.ds : 0;
-      if constexpr (measure) {
-        const float own = seen ? g.da : 0;
-        a2 = std::fma(own, own, a2), s2 = std::fma(s[n][k], s[n][k], s2);
-      }
-    }
+  with_family<softmax>(p, all_seen && !p.drop, [&](auto chosen, auto is_plain) {
+    constexpr bool plain = decltype(is_plain)::value;
+    each_gradient<decltype(chosen)::value>(
+        p, s, da, [&](int c) -> const RowState& { return state[c % 4 / 2]; },
+        [&](int c) { return plain ? 1 : kept >> c & 1 ? keep_scale : 0; },
+        [&](int c, const PairGradient& g) {
+          const bool visible = plain || has_pair(seen, c);
+          float& ds = s[c / 4][c % 4];
+          ds = visible ? g.ds : 0;
+          if constexpr (measure) {
+            const float own = visible ? g.da : 0;
+            a2 = std::fma(own, own, a2), s2 = std::fma(ds, ds, s2);
+          }
+        });
   });
 }
 
@@ -101,20 +97,19 @@ NORMA_DEVICE void differentiate_keys(const Head& head, const RowState* states, i
   const float keep_scale = p.drop ? p.keep_scale : 1;
   const auto row_at = [&](int c) { return start + place + c / 4 * 8 + c % 2; };
   const auto key_at = [&](int c) { return key + c % 4 / 2 * 8; };
-  std::uint32_t visible = 0xffffffffu, kept = 0xffffffffu;
-  if (key + 8 >= head.seen_by_all(start, start + 8 * fragments - 1))
-    visible = bits_of(4 * fragments, [&](int c) { return key_at(c) < p.keys && head.visible(row_at(c), key_at(c)); });
+  std::uint32_t kept = 0xffffffffu;
+  const bool all_seen = ballot(key + 8 < head.seen_by_all(start, start + 8 * fragments - 1)) == 0xffffffffu;
+  const std::uint32_t seen = all_seen ? all_pairs : pairs_of_keys(head, key, start);
   if (p.drop) kept = kept_bits<false>(head, 4 * fragments, row_at, key_at);
-  with_family<softmax>(p, [&](auto chosen) {
-    NORMA_UNROLL
-    for (int c = 0; c < 4 * fragments; ++c) {
-      const int n = c / 4, k = c % 4;
-      const bool seen = visible >> c & 1;
-      const float keep = kept >> c & 1 ? keep_scale : 0;
-      const PairGradient g =
-          differentiate<decltype(chosen)::value>(p, states[place + n * 8 + k % 2], s[n][k], da[n][k], keep);
-      s[n][k] = seen ? g.a * keep : 0, da[n][k] = seen ? g.ds : 0;
-    }
+  with_family<softmax>(p, all_seen && !p.drop, [&](auto chosen, auto is_plain) {
+    constexpr bool plain = decltype(is_plain)::value;
+    const auto keep_of = [&](int c) { return plain ? 1 : kept >> c & 1 ? keep_scale : 0; };
+    each_gradient<decltype(chosen)::value>(
+        p, s, da, [&](int c) -> const RowState& { return states[place + c / 4 * 8 + c % 2]; }, keep_of,
+        [&](int c, const PairGradient& g) {
+          const bool visible = plain || has_pair(seen, c);
+          s[c / 4][c % 4] = visible ? g.a * keep_of(c) : 0, da[c / 4][c % 4] = visible ? g.ds : 0;
+        });
   });
 }
 

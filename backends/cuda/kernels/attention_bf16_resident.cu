@@ -89,11 +89,7 @@ NORMA_DEVICE void find_row_states(const Head& head, const ResidentPlan& plan, co
       for (int key = 0; key < p.keys; key += group) {
         float s[2][4];
         multiply_rows<chunks>(q + first * mma_pitch(chunks), k + key * mma_pitch(chunks), p.d, s);
-        const std::uint32_t visible = bits_of(
-            8, [&](int c) { return head.visible(first + lane / 4 + c % 4 / 2 * 8, key + c / 4 * 8 + 2 * (lane % 4) + c % 2); });
-        NORMA_UNROLL
-        for (int c = 0; c < 8; ++c)
-          if (visible >> c & 1) sum[c % 4 / 2] += phi_value<Family::polynomials>(p, s[c / 4][c % 4] * p.scale);
+        add_to_sums(p, s, pairs_of_rows<2>(head, first + lane / 4, key), sum);
       }
       NORMA_UNROLL
       for (int half = 0; half < 2; ++half) {
@@ -189,23 +185,23 @@ NORMA_KERNEL void NORMA_BOUNDS(ResidentPlan::most_warps * 32, 1) resident_kernel
         const int key = groups.key[g];
         const auto row_at = [&](int c) { return row + c / 4 * 8 + 2 * (lane % 4) + c % 2; };
         const auto column_at = [&](int c) { return key + lane / 4 + c % 4 / 2 * 8; };
-        std::uint32_t visible = 0xffu, kept = 0xffu;
-        if (key + group > head.seen_by_all(row, row + group - 1))
-          visible = bits_of(8, [&](int c) { return head.visible(row_at(c), column_at(c)); });
+        const bool all_seen = key + group <= head.seen_by_all(row, row + group - 1);
+        const std::uint32_t seen = all_seen ? all_pairs : pairs_of_keys(head, key + lane / 4, row);
+        std::uint32_t kept = 0xffu;
         if (p.drop) kept = kept_bits<false>(head, 8, row_at, column_at);
-        with_family<softmax>(p, [&](auto chosen) {
-          NORMA_UNROLL
-          for (int c = 0; c < 8; ++c) {
-            float &x = s[g][c / 4][c % 4], &y = da[g][c / 4][c % 4];
-            const bool seen = visible >> c & 1;
-            const float keep = kept >> c & 1 ? keep_scale : 0;
-            const PairGradient pair = differentiate<decltype(chosen)::value>(p, states[row_at(c)], x, y, keep);
-            x = seen ? pair.a * keep : 0, y = seen ? pair.ds : 0;
-            if constexpr (measure) {
-              const float own = seen ? pair.da : 0;
-              a2 = std::fma(own, own, a2), s2 = std::fma(y, y, s2);
-            }
-          }
+        with_family<softmax>(p, all_seen && !p.drop, [&](auto chosen, auto is_plain) {
+          constexpr bool plain = decltype(is_plain)::value;
+          const auto keep_of = [&](int c) { return plain ? 1 : kept >> c & 1 ? keep_scale : 0; };
+          each_gradient<decltype(chosen)::value>(
+              p, s[g], da[g], [&](int c) -> const RowState& { return states[row_at(c)]; }, keep_of, [&](int c, const PairGradient& pair) {
+                float &x = s[g][c / 4][c % 4], &y = da[g][c / 4][c % 4];
+                const bool visible = plain || has_pair(seen, c);
+                x = visible ? pair.a * keep_of(c) : 0, y = visible ? pair.ds : 0;
+                if constexpr (measure) {
+                  const float own = visible ? pair.da : 0;
+                  a2 = std::fma(own, own, a2), s2 = std::fma(y, y, s2);
+                }
+              });
         });
         pack_left(s[g], weights[g]);
         pack_left(da[g], slopes[g]);

@@ -37,10 +37,9 @@ NORMA_DEVICE void weigh(const Head& head, ForwardRows& r, float (&s)[fragments][
   const int t = static_cast<int>(thread_id()) % 4;
   const auto column_at = [&](int c) { return start + c / 2 * 8 + 2 * t + c % 2; };
   const bool normalised = softmax || p.normalize;
-  std::uint32_t seen[2] = {0xffffffffu, 0xffffffffu};  // bit c: column_at(c)
-  if (start + 8 * fragments > head.seen_by_all(r.row[0], r.row[1]))
-    for (int half = 0; half < 2; ++half)
-      seen[half] = bits_of(count, [&](int c) { return head.visible(r.row[half], column_at(c)); });
+  const bool all_seen = ballot(start + 8 * fragments <= head.seen_by_all(r.row[0], r.row[1])) == 0xffffffffu;
+  const std::uint32_t seen = all_seen ? all_pairs : pairs_of_rows<fragments>(head, r.row[0], start);
+  const auto hidden = [&](int half, int c) { return (seen >> (16 * half + c) & 1) == 0; };
   NORMA_UNROLL
   for (int half = 0; half < 2; ++half) {
     float shift = 0;
@@ -48,48 +47,70 @@ NORMA_DEVICE void weigh(const Head& head, ForwardRows& r, float (&s)[fragments][
     if constexpr (softmax) {
       shift = r.top[half];
       if (!settled) {
+        const auto higher = [](float a, float b) { return std::fmax(a, b); };  // a NaN reaches the weights by itself
         float high = r.top[half];
-        NORMA_UNROLL
-        for (int c = 0; c < count; ++c) {
-          const float x = s[c / 2][2 * half + c % 2] * p.scale;
-          if (seen[half] >> c & 1) high = Larger{}(x, high);
+        if (all_seen && p.scale > 0) {
+          float x = s[0][2 * half];
+          NORMA_UNROLL
+          for (int c = 1; c < count; ++c) x = higher(x, s[c / 2][2 * half + c % 2]);
+          high = higher(high, x * p.scale);
+        } else {
+          NORMA_UNROLL
+          for (int c = 0; c < count; ++c)
+            if (!hidden(half, c)) high = higher(high, s[c / 2][2 * half + c % 2] * p.scale);
         }
-        shift = reduce_lanes<4>(high, Larger{});
+        shift = reduce_lanes<4>(high, higher);
         rescale[half] = r.top[half] == shift ? 1 : std::exp(r.top[half] - shift);
         r.sum[half] *= rescale[half];
         r.top[half] = shift;
       }
     }
-    float part = 0;
     const float shift2 = shift * log2_e;
     const auto weigh_all = [&](auto chosen) {
       constexpr Family family = decltype(chosen)::value;
+      constexpr int at_once = count < pairs_at_once ? count : pairs_at_once;
       NORMA_UNROLL
-      for (int c = 0; c < count; ++c) {
-        float& x = s[c / 2][2 * half + c % 2];
-        const float score = x * p.scale;
-        const bool visible = seen[half] >> c & 1;
-        float f = softmax ? quick_exp2(std::fma(x, p.scale * log2_e, -shift2)) : phi_value<family>(p, score);
-        if (!visible) f = 0;
-        part += f;
-        if constexpr (measure) {
-          if (last_pass && visible) {
-            const float a = f * r.factor[half], slope = softmax ? 0 : phi_slope<family>(p, score) * r.factor[half];
-            const float a2 = a * a, slope2 = slope * slope;
-            pairs.add(score, a, p.small, normalised);
-            r.row_sum[half] += a, r.a2[half] += a2;
-            r.x1[half] = softmax ? std::fma(a2, a, r.x1[half]) : r.x1[half] + slope2;
-            r.x2[half] = std::fma(a, slope2, r.x2[half]);
+      for (int first = 0; first < count; first += at_once) {
+        float score[at_once], value[at_once], steep[at_once];
+        NORMA_UNROLL
+        for (int c = 0; c < at_once; ++c) score[c] = s[(first + c) / 2][2 * half + c % 2] * p.scale;
+        evaluate<family, measure>(p, score, value, steep);
+        NORMA_UNROLL
+        for (int c = 0; c < at_once; ++c) {
+          float& x = s[(first + c) / 2][2 * half + c % 2];
+          const float f = softmax ? quick_exp2(std::fma(x, p.scale * log2_e, -shift2)) : value[c];
+          if constexpr (measure) {
+            if (last_pass && !hidden(half, first + c)) {
+              const float a = f * r.factor[half], slope = softmax ? 0 : steep[c] * r.factor[half];
+              const float a2 = a * a, slope2 = slope * slope;
+              pairs.add(score[c], a, p.small, normalised);
+              r.row_sum[half] += a, r.a2[half] += a2;
+              r.x1[half] = softmax ? std::fma(a2, a, r.x1[half]) : r.x1[half] + slope2;
+              r.x2[half] = std::fma(a, slope2, r.x2[half]);
+            }
           }
+          x = f;
         }
-        x = f;
       }
     };
     if constexpr (measure)  // two copies of the loop would not fit into registers
-      weigh_all(std::integral_constant<Family, Family::polynomials>{});
+      weigh_all(std::integral_constant<Family, softmax ? Family::softmax : Family::polynomials>{});
     else
       with_family<softmax>(p, weigh_all);
-    if (normalised && !settled) r.sum[half] += reduce_lanes<4>(part, Plus{});
+  }
+  NORMA_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    if (!all_seen) {
+      NORMA_UNROLL
+      for (int c = 0; c < count; ++c)
+        if (hidden(half, c)) s[c / 2][2 * half + c % 2] = 0;
+    }
+    if (normalised && !settled) {
+      float part = 0;
+      NORMA_UNROLL
+      for (int c = 0; c < count; ++c) part += s[c / 2][2 * half + c % 2];
+      r.sum[half] += reduce_lanes<4>(part, Plus{});
+    }
     if (p.drop && last_pass) {
       const std::uint32_t kept = kept_bits<true>(head, count, [&](int) { return r.row[half]; }, column_at);
       NORMA_UNROLL

@@ -1,9 +1,7 @@
-// What attention kernels share: the attention function and its slope, which pairs are visible, dropout, statistics. For .cu files.
+// What attention kernels share: the attention function and its slope, the gradient of a pair, statistics. For .cu files.
 #pragma once
 
-#include "backends/common/draws.h"
-#include "backends/cuda/device.h"
-#include "backends/cuda/kernels/attention.h"
+#include "backends/cuda/kernels/attention_head.h"
 
 namespace norma::cuda {
 
@@ -22,45 +20,89 @@ NORMA_DEVICE void with_family(const AttentionProblem& p, F&& f) {
   else
     f(std::integral_constant<Family, Family::series>{});
 }
+/// The same with f(family, whether `plain`): a copy of its own for pairs that are all visible and kept, which asks of none.
+template <bool softmax, class F>
+NORMA_DEVICE void with_family(const AttentionProblem& p, bool plain, F&& f) {
+  with_family<softmax>(p, [&](auto family) { plain ? f(family, std::true_type{}) : f(family, std::false_type{}); });
+}
 template <Family family>
 NORMA_DEVICE bool is_power(const AttentionProblem& p) {
   return family == Family::cubes || family == Family::powers || (family != Family::series && p.phi == Phi::monomial);
+}
+template <Family family>
+NORMA_DEVICE bool is_series(const AttentionProblem& p) {
+  return family == Family::series || (!is_power<family>(p) && (family == Family::polynomials || p.phi == Phi::polynomial));
 }
 template <Family family>
 NORMA_DEVICE bool is_softmax(const AttentionProblem& p) {
   return family == Family::softmax || (family == Family::all && p.phi == Phi::softmax);
 }
 
-/// phi(s) without row factors; softmax is the caller's.
+/// phi(s) of the functions that are no series, without row factors.
 template <Family family>
-NORMA_DEVICE float phi_value(const AttentionProblem& p, float s) {
-  if constexpr (family == Family::softmax) return 0;
-  if (is_power<family>(p)) {
+NORMA_DEVICE float plain_value(const AttentionProblem& p, float s) {
+  if (family != Family::all || is_power<family>(p)) {
     const std::int32_t degree = family == Family::cubes ? 3 : p.degree;
     const float s2 = s * s, low = degree % 2 ? s : s2;  // s, s^2, s s^2, s^2 s^2
     return degree > 2 ? low * s2 : low;
   }
-  if (family == Family::all && p.phi == Phi::sigmoid) return 1 / (1 + std::exp(-(s + p.bias)));
-  if (family == Family::all && p.phi == Phi::relu) return s < 0 ? 0 : s;  // NaN stays
-  float y = p.coefficient[p.degree];
-  NORMA_ROLLED
-  for (int i = p.degree - 1; i >= 0; --i) y = std::fma(y, s, p.coefficient[i]);
-  return y;
+  if (p.phi == Phi::sigmoid) return 1 / (1 + std::exp(-(s + p.bias)));
+  return s < 0 ? 0 : s;  // relu; NaN stays
 }
 template <Family family>
-NORMA_DEVICE float phi_slope(const AttentionProblem& p, float s) {
-  if constexpr (family == Family::softmax) return 0;
-  if (is_power<family>(p)) {
+NORMA_DEVICE float plain_slope(const AttentionProblem& p, float s) {
+  if (family != Family::all || is_power<family>(p)) {
     const std::int32_t degree = family == Family::cubes ? 3 : p.degree;
     const float low = degree % 2 ? 1 : s;  // 1, s, s^2, s s^2
     return static_cast<float>(degree) * (degree > 2 ? low * (s * s) : low);
   }
-  if (family == Family::all && p.phi == Phi::sigmoid) return 1 / (1 + std::exp(-(s + p.bias))) / (1 + std::exp(s + p.bias));
-  if (family == Family::all && p.phi == Phi::relu) return s > 0 ? 1 : 0;
-  float y = 0;
+  if (p.phi == Phi::sigmoid) return 1 / (1 + std::exp(-(s + p.bias))) / (1 + std::exp(s + p.bias));
+  return s > 0 ? 1 : 0;
+}
+
+/// phi without row factors at n scores and, with `slopes`, its derivative; softmax is the caller's. A series is summed for all of
+/// them together, so that each coefficient is read once and no sum waits for itself.
+template <Family family, bool slopes, int n>
+NORMA_DEVICE void evaluate(const AttentionProblem& p, const float (&s)[n], float (&value)[n], float (&slope)[n]) {
+  if constexpr (family == Family::softmax) return;
+  if (!is_series<family>(p)) {
+    NORMA_UNROLL
+    for (int c = 0; c < n; ++c) {
+      value[c] = plain_value<family>(p, s[c]);
+      if constexpr (slopes) slope[c] = plain_slope<family>(p, s[c]);
+    }
+    return;
+  }
+  const float highest = p.coefficient[p.degree];
+  NORMA_UNROLL
+  for (int c = 0; c < n; ++c) value[c] = highest, slope[c] = 0;
   NORMA_ROLLED
-  for (int i = p.degree; i >= 1; --i) y = std::fma(y, s, static_cast<float>(i) * p.coefficient[i]);
-  return y;
+  for (int i = p.degree; i >= 1; --i) {
+    const float next = p.coefficient[i - 1], steep = static_cast<float>(i) * p.coefficient[i];
+    NORMA_UNROLL
+    for (int c = 0; c < n; ++c) {
+      if constexpr (slopes) slope[c] = std::fma(slope[c], s[c], steep);
+      value[c] = std::fma(value[c], s[c], next);
+    }
+  }
+}
+/// So many pairs are taken together: enough for their sums to overlap, few enough to stay in registers.
+constexpr int pairs_at_once = 8;
+
+/// Adds phi of a tile's products of rows and keys to the sums of the thread's two rows.
+template <int fragments>
+NORMA_DEVICE void add_to_sums(const AttentionProblem& p, const float (&x)[fragments][4], std::uint32_t seen, float (&sum)[2]) {
+  constexpr int n = pairs_at_once;
+  NORMA_UNROLL
+  for (int first = 0; first < 4 * fragments; first += n) {
+    float s[n], value[n], unused[n];
+    NORMA_UNROLL
+    for (int c = 0; c < n; ++c) s[c] = x[(first + c) / 4][c % 4] * p.scale;
+    evaluate<Family::polynomials, false>(p, s, value, unused);
+    NORMA_UNROLL
+    for (int c = 0; c < n; ++c)
+      if (has_pair(seen, first + c)) sum[c % 4 / 2] += value[c];
+  }
 }
 
 /// exp(x) = 2^(x log2_e). Where softmax is all that code is compiled for, exponents and shifts are of 2, and log2_e goes into factors
@@ -76,91 +118,48 @@ struct RowState {
 struct PairGradient {
   float a, da, ds;
 };
-/// x: the product of the row and the key; y: of dO and the value; keep: what dropout multiplies the weight by.
-template <Family family>
-NORMA_DEVICE PairGradient differentiate(const AttentionProblem& p, const RowState& r, float x, float y, float keep) {
-  const float da = y * keep, rest = std::fma(y, keep, -r.delta);
-  if (is_softmax<family>(p)) {
-    const float a = family == Family::softmax ? quick_exp2(std::fma(x, p.scale * log2_e, -r.shift)) : std::exp(std::fma(x, p.scale, -r.shift));
-    return {a, da, a * rest};
+/// x: the products of rows and keys; y: of dO and the values; state_of(c): the row of pair c; keep_of(c): what dropout multiplies its
+/// weight by.
+template <Family family, int n, class State, class Keep>
+NORMA_DEVICE void differentiate(const AttentionProblem& p, const float (&x)[n], const float (&y)[n], State state_of, Keep keep_of,
+                                PairGradient (&g)[n]) {
+  float s[n], value[n] = {}, slope[n] = {};
+  const bool softmax = is_softmax<family>(p);
+  NORMA_UNROLL
+  for (int c = 0; c < n; ++c) s[c] = x[c] * p.scale;
+  if (!softmax) evaluate<family, true>(p, s, value, slope);
+  NORMA_UNROLL
+  for (int c = 0; c < n; ++c) {
+    const RowState& r = state_of(c);
+    const float keep = keep_of(c), rest = std::fma(y[c], keep, -r.delta);
+    g[c].da = y[c] * keep;
+    if (softmax) {
+      g[c].a = family == Family::softmax ? quick_exp2(std::fma(x[c], p.scale * log2_e, -r.shift)) : std::exp(std::fma(x[c], p.scale, -r.shift));
+      g[c].ds = g[c].a * rest;
+    } else {
+      g[c].a = value[c] * r.factor;
+      g[c].ds = rest * (slope[c] * r.factor);
+    }
   }
-  const float s = x * p.scale;
-  return {phi_value<family>(p, s) * r.factor, da, rest * (phi_slope<family>(p, s) * r.factor)};
 }
 
-/// One (batch, head) and what its rows see.
-struct Head {
-  const AttentionProblem& p;
-  std::int32_t b, h;
-  const std::uint8_t* mask;
-
-  NORMA_DEVICE Head(const AttentionProblem& problem, std::uint32_t index) : p(problem) {
-    b = static_cast<std::int32_t>(index) / p.heads;
-    h = static_cast<std::int32_t>(index) % p.heads;
-    mask = p.key_mask ? p.key_mask + b * p.mask_batch : nullptr;
+/// use(c, its gradient) for each pair c = 4 n + k of a tile's fragments: x in s, y in da.
+template <Family family, int fragments, class State, class Keep, class Use>
+NORMA_DEVICE void each_gradient(const AttentionProblem& p, const float (&s)[fragments][4], const float (&da)[fragments][4], State state_of,
+                                Keep keep_of, Use use) {
+  constexpr int n = pairs_at_once;
+  NORMA_UNROLL
+  for (int first = 0; first < 4 * fragments; first += n) {
+    float x[n], y[n];
+    PairGradient g[n];
+    NORMA_UNROLL
+    for (int c = 0; c < n; ++c) x[c] = s[(first + c) / 4][c % 4], y[c] = da[(first + c) / 4][c % 4];
+    differentiate<family>(
+        p, x, y, [&](int c) -> const RowState& { return state_of(first + c); }, [&](int c) { return keep_of(first + c); }, g);
+    NORMA_UNROLL
+    for (int c = 0; c < n; ++c) use(first + c, g[c]);
   }
-  template <class T>
-  NORMA_DEVICE T* at(const HeadTensor& x) const {
-    return static_cast<T*>(x.data) + b * x.batch + h * x.head;
-  }
-  /// How many columns row i sees when no key mask hides any.
-  NORMA_DEVICE std::int32_t length(std::int32_t i) const {
-    if (!p.causal) return p.keys;
-    const std::int32_t n = i + p.keys - p.rows + 1;
-    return n < 0 ? 0 : n < p.keys ? n : p.keys;
-  }
-  /// The same of the rows [first, first + count) together; 0 where they are past the last row.
-  NORMA_DEVICE std::int32_t length_of_rows(std::int32_t first, std::int32_t count) const {
-    return first >= p.rows ? 0 : length(first + count < p.rows ? first + count - 1 : p.rows - 1);
-  }
-  NORMA_DEVICE bool visible(std::int32_t i, std::int32_t j) const {
-    return i < p.rows && j < length(i) && (!mask || mask[j * p.mask_key] != 0);
-  }
-  /// Rows first to last see all columns below this one; 0 where that takes a look at each pair.
-  NORMA_DEVICE std::int32_t seen_by_all(std::int32_t first, std::int32_t last) const {
-    return mask || last >= p.rows ? 0 : length(first);  // later rows see more
-  }
-  NORMA_DEVICE std::int32_t visible_count(std::int32_t i) const {
-    const std::int32_t n = length(i);
-    if (!mask) return n;
-    if (p.seen_before) return p.seen_before[std::int64_t{b} * (p.keys + 1) + n];
-    std::int32_t count = 0;
-    for (std::int32_t j = 0; j < n; ++j) count += mask[j * p.mask_key] != 0;
-    return count;
-  }
-  /// What phi is multiplied by in row i.
-  NORMA_DEVICE float row_factor(std::int32_t i) const {
-    if (p.row_scale == RowScale::constant || i >= p.rows) return p.factor;
-    const std::int32_t n = visible_count(i);
-    const float count = static_cast<float>(n > 1 ? n : 1);
-    return p.factor / (p.row_scale == RowScale::inverse_visible ? count : std::sqrt(count));
-  }
-  /// Whether dropout leaves weight (i, j); keep: what it is then multiplied by, or 0.
-  NORMA_DEVICE bool kept(const RandomStream& stream, std::int32_t i, std::int32_t j) const {
-    const std::uint64_t at = word_of(i, j);
-    return keeps(word(stream.block(at / 4), at % 4), p.drop_below);
-  }
-  NORMA_DEVICE bool kept(std::int32_t i, std::int32_t j) const { return kept(p.stream.now(), i, j); }
-  /// Bit 0: the same of (i, j); bit 1: of (i, j + 1), whose word is of the same block as a rule.
-  NORMA_DEVICE std::uint32_t kept_pair(const RandomStream& stream, std::int32_t i, std::int32_t j) const {
-    const std::uint64_t at = word_of(i, j);
-    const Philox block = stream.block(at / 4);
-    const std::uint32_t second = at % 4 == 3 ? stream.block(at / 4 + 1)[0] : word(block, at % 4 + 1);
-    return (keeps(word(block, at % 4), p.drop_below) ? 1u : 0u) | (keeps(second, p.drop_below) ? 2u : 0u);
-  }
-  NORMA_DEVICE float keep(std::int32_t i, std::int32_t j) const { return kept(i, j) ? p.keep_scale : 0; }
-  NORMA_DEVICE float* lse(std::int32_t i) const { return p.lse + b * p.lse_batch + h * p.lse_head + i * p.lse_row; }
-
- private:
-  NORMA_DEVICE std::uint64_t word_of(std::int32_t i, std::int32_t j) const {
-    return static_cast<std::uint64_t>(((std::int64_t{b} * p.heads + h) * p.rows + i) * p.keys + j);
-  }
-  /// Chosen, not indexed: an index would put the block into local memory.
-  NORMA_DEVICE static std::uint32_t word(const Philox& block, std::uint64_t k) {
-    const std::uint32_t low = k % 2 ? block[1] : block[0], high = k % 2 ? block[3] : block[2];
-    return k / 2 ? high : low;
-  }
-};
+}
 
 /// What a thread sees in a few pairs, in the arithmetic of the kernel, before it goes into doubles.
 struct PairSums {
@@ -204,27 +203,6 @@ struct AttentionSums {
     at(AttentionStat::jac2) += p.phi == Phi::softmax ? a2 - 2 * x1 + a2 * a2 : p.normalize ? x1 * (1 + a2) - 2 * x2 : x1;
   }
 };
-
-/// Bit c of the result: test(c), for c < count up to 32. One copy of the test.
-template <class Test>
-NORMA_DEVICE std::uint32_t bits_of(int count, Test test) {
-  std::uint32_t bits = 0;
-  NORMA_ROLLED
-  for (int c = 0; c < count; ++c) bits |= (test(c) ? 1u : 0u) << c;
-  return bits;
-}
-
-/// Bit c of the result: whether dropout leaves weight (row_at(c), column_at(c)); the stream's number is read once for them all.
-/// Of each pair c, c + 1, c even, the second stands right of the first where `in_pairs`.
-template <bool in_pairs, class Row, class Column>
-NORMA_DEVICE std::uint32_t kept_bits(const Head& head, int count, Row row_at, Column column_at) {
-  const RandomStream stream = head.p.stream.now();
-  if constexpr (!in_pairs) return bits_of(count, [&](int c) { return head.kept(stream, row_at(c), column_at(c)); });
-  std::uint32_t bits = 0;
-  NORMA_ROLLED
-  for (int c = 0; c < count; c += 2) bits |= head.kept_pair(stream, row_at(c), column_at(c)) << c;
-  return bits;
-}
 
 NORMA_DEVICE double merge_stat(int s, double a, double b) {
   if (s == static_cast<int>(AttentionStat::min)) return Smaller{}(a, b);

@@ -60,21 +60,26 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) rows_kernel(AttentionProblem p) {
       NORMA_UNROLL
       for (int i = 0; i < own_rows; ++i) {
         const int row = first + ty * own_rows + i;
+        const auto seen = [&](int j) { return head.visible(row, start + tx + lanes * j); };
+        if (pass == 0) {
+          float score[own_columns], value[own_columns], unused[own_columns];
+          NORMA_UNROLL
+          for (int j = 0; j < own_columns; ++j) score[j] = s[i][j] * p.scale;
+          evaluate<Family::all, false>(p, score, value, unused);
+          NORMA_UNROLL
+          for (int j = 0; j < own_columns; ++j)
+            if (seen(j)) sum[i] += value[j];
+          continue;
+        }
+        PairGradient g[own_columns];
+        differentiate<Family::all>(
+            p, s[i], da[i], [&](int) -> const RowState& { return rows[i]; },
+            [&](int j) { return p.drop && seen(j) ? head.keep(row, start + tx + lanes * j) : 1; }, g);
         NORMA_UNROLL
         for (int j = 0; j < own_columns; ++j) {
-          const int column = start + tx + lanes * j;
-          const bool seen = head.visible(row, column);
-          if (pass == 0) {
-            if (seen) sum[i] += phi_value<Family::all>(p, s[i][j] * p.scale);
-            continue;
-          }
-          float ds = 0;
-          if (seen) {
-            const float keep = p.drop ? head.keep(row, column) : 1;
-            const PairGradient g = differentiate<Family::all>(p, rows[i], s[i][j], da[i][j], keep);
-            ds = g.ds;
-            if constexpr (measure) a2 += static_cast<double>(g.da) * g.da, s2 += static_cast<double>(g.ds) * g.ds;
-          }
+          const float ds = seen(j) ? g[j].ds : 0;
+          if constexpr (measure)
+            if (seen(j)) a2 += static_cast<double>(g[j].da) * g[j].da, s2 += static_cast<double>(ds) * ds;
           tiles.g[(ty * own_rows + i) * (tile + 1) + tx + lanes * j] = ds * p.scale;
         }
       }
@@ -134,17 +139,22 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) keys_kernel(AttentionProblem p) {
         const std::int64_t at = std::int64_t{block_id().y} * p.rows + row;
         state = {p.phi == Phi::softmax ? *head.lse(row) : 0, p.row_factor[at], p.row_delta[at]};
       }
+      float keep[own_columns];
+      bool seen[own_columns];
       NORMA_UNROLL
       for (int j = 0; j < own_columns; ++j) {
         const int column = first + tx + lanes * j;
-        float a = 0, ds = 0;
-        if (head.visible(row, column)) {
-          const float keep = p.drop ? head.keep(row, column) : 1;
-          const PairGradient g = differentiate<Family::all>(p, state, s[i][j], da[i][j], keep);
-          a = g.a * keep, ds = g.ds * p.scale;
-        }
-        tiles.w[(ty * own_rows + i) * (tile + 1) + tx + lanes * j] = a;
-        tiles.g[(ty * own_rows + i) * (tile + 1) + tx + lanes * j] = ds;
+        seen[j] = head.visible(row, column);
+        keep[j] = p.drop && seen[j] ? head.keep(row, column) : 1;
+      }
+      PairGradient g[own_columns];
+      differentiate<Family::all>(
+          p, s[i], da[i], [&](int) -> const RowState& { return state; }, [&](int j) { return keep[j]; }, g);
+      NORMA_UNROLL
+      for (int j = 0; j < own_columns; ++j) {
+        const int at = (ty * own_rows + i) * (tile + 1) + tx + lanes * j;
+        tiles.w[at] = seen[j] ? g[j].a * keep[j] : 0;
+        tiles.g[at] = seen[j] ? g[j].ds * p.scale : 0;
       }
     }
     block_barrier();

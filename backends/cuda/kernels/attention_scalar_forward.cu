@@ -65,10 +65,11 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) forward_kernel(AttentionProblem p) {
           }
           shift = new_top;
         }
-        float part = 0;
+        float part = 0, value[own] = {}, steep[own] = {};
+        if (!softmax) evaluate<Family::all, measure>(p, s[i], value, steep);
         NORMA_UNROLL
         for (int j = 0; j < own; ++j) {
-          const float f = !seen[j] ? 0 : softmax ? std::exp(s[i][j] - shift) : phi_value<Family::all>(p, s[i][j]);
+          const float f = !seen[j] ? 0 : softmax ? std::exp(s[i][j] - shift) : value[j];
           part += f;
           if (pass == 0) continue;
           const float a = f * factor[i];
@@ -76,7 +77,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) forward_kernel(AttentionProblem p) {
             if (seen[j]) {
               pairs.add(s[i][j], a, p.small, normalised);
               row_sum[i] += a, a2[i] = std::fma(a, a, a2[i]);
-              const float slope = softmax ? 0 : phi_slope<Family::all>(p, s[i][j]) * factor[i];
+              const float slope = softmax ? 0 : steep[j] * factor[i];
               x1[i] += softmax ? a * a * a : slope * slope;
               x2[i] += a * slope * slope;
             }

@@ -1,0 +1,147 @@
+// One head as attention kernels see it: where its tensors lie, which pairs are visible, which ones dropout leaves. For .cu files.
+#pragma once
+
+#include "backends/common/draws.h"
+#include "backends/cuda/device.h"
+#include "backends/cuda/kernels/attention.h"
+
+namespace norma::cuda {
+
+/// One (batch, head) and what its rows see.
+struct Head {
+  const AttentionProblem& p;
+  std::int32_t b, h;
+  const std::uint8_t* mask;
+
+  NORMA_DEVICE Head(const AttentionProblem& problem, std::uint32_t index) : p(problem) {
+    b = static_cast<std::int32_t>(index) / p.heads;
+    h = static_cast<std::int32_t>(index) % p.heads;
+    mask = p.key_mask ? p.key_mask + b * p.mask_batch : nullptr;
+  }
+  template <class T>
+  NORMA_DEVICE T* at(const HeadTensor& x) const {
+    return static_cast<T*>(x.data) + b * x.batch + h * x.head;
+  }
+  /// How many columns row i sees when no key mask hides any.
+  NORMA_DEVICE std::int32_t length(std::int32_t i) const {
+    if (!p.causal) return p.keys;
+    const std::int32_t n = i + p.keys - p.rows + 1;
+    return n < 0 ? 0 : n < p.keys ? n : p.keys;
+  }
+  /// The same of the rows [first, first + count) together; 0 where they are past the last row.
+  NORMA_DEVICE std::int32_t length_of_rows(std::int32_t first, std::int32_t count) const {
+    return first >= p.rows ? 0 : length(first + count < p.rows ? first + count - 1 : p.rows - 1);
+  }
+  NORMA_DEVICE bool visible(std::int32_t i, std::int32_t j) const {
+    return i < p.rows && j < length(i) && (!mask || mask[j * p.mask_key] != 0);
+  }
+  /// Rows first to last see all columns below this one; 0 where that takes a look at each pair.
+  NORMA_DEVICE std::int32_t seen_by_all(std::int32_t first, std::int32_t last) const {
+    return mask || last >= p.rows ? 0 : length(first);  // later rows see more
+  }
+  NORMA_DEVICE std::int32_t visible_count(std::int32_t i) const {
+    const std::int32_t n = length(i);
+    if (!mask) return n;
+    if (p.seen_before) return p.seen_before[std::int64_t{b} * (p.keys + 1) + n];
+    std::int32_t count = 0;
+    for (std::int32_t j = 0; j < n; ++j) count += mask[j * p.mask_key] != 0;
+    return count;
+  }
+  /// What phi is multiplied by in row i.
+  NORMA_DEVICE float row_factor(std::int32_t i) const {
+    if (p.row_scale == RowScale::constant || i >= p.rows) return p.factor;
+    const std::int32_t n = visible_count(i);
+    const float count = static_cast<float>(n > 1 ? n : 1);
+    return p.factor / (p.row_scale == RowScale::inverse_visible ? count : std::sqrt(count));
+  }
+  /// Whether dropout leaves weight (i, j); keep: what it is then multiplied by, or 0.
+  NORMA_DEVICE bool kept(const RandomStream& stream, std::int32_t i, std::int32_t j) const {
+    const std::uint64_t at = word_of(i, j);
+    return keeps(word(stream.block(at / 4), at % 4), p.drop_below);
+  }
+  NORMA_DEVICE bool kept(std::int32_t i, std::int32_t j) const { return kept(p.stream.now(), i, j); }
+  /// Bit 0: the same of (i, j); bit 1: of (i, j + 1), whose word is of the same block as a rule.
+  NORMA_DEVICE std::uint32_t kept_pair(const RandomStream& stream, std::int32_t i, std::int32_t j) const {
+    const std::uint64_t at = word_of(i, j);
+    const Philox block = stream.block(at / 4);
+    const std::uint32_t second = at % 4 == 3 ? stream.block(at / 4 + 1)[0] : word(block, at % 4 + 1);
+    return (keeps(word(block, at % 4), p.drop_below) ? 1u : 0u) | (keeps(second, p.drop_below) ? 2u : 0u);
+  }
+  NORMA_DEVICE float keep(std::int32_t i, std::int32_t j) const { return kept(i, j) ? p.keep_scale : 0; }
+  NORMA_DEVICE float* lse(std::int32_t i) const { return p.lse + b * p.lse_batch + h * p.lse_head + i * p.lse_row; }
+
+ private:
+  NORMA_DEVICE std::uint64_t word_of(std::int32_t i, std::int32_t j) const {
+    return static_cast<std::uint64_t>(((std::int64_t{b} * p.heads + h) * p.rows + i) * p.keys + j);
+  }
+  /// Chosen, not indexed: an index would put the block into local memory.
+  NORMA_DEVICE static std::uint32_t word(const Philox& block, std::uint64_t k) {
+    const std::uint32_t low = k % 2 ? block[1] : block[0], high = k % 2 ? block[3] : block[2];
+    return k / 2 ? high : low;
+  }
+};
+
+/// Bit c of the result: test(c), for c < count up to 32. One copy of the test.
+template <class Test>
+NORMA_DEVICE std::uint32_t bits_of(int count, Test test) {
+  std::uint32_t bits = 0;
+  NORMA_ROLLED
+  for (int c = 0; c < count; ++c) bits |= (test(c) ? 1u : 0u) << c;
+  return bits;
+}
+
+// What a thread knows of its pairs in a tile of fragments, which are those of two rows, g and g + 8, or of two keys: bit 16 half + c stands
+// for the pair with column, or row, start + c / 2 * 8 + 2 (lane % 4) + c % 2.
+constexpr std::uint32_t all_pairs = 0xffffffffu;
+
+/// Of element c = 4 n + k of the fragments.
+NORMA_DEVICE bool has_pair(std::uint32_t pairs, int c) { return pairs >> (c % 4 / 2 * 16 + c / 4 * 2 + c % 2) & 1; }
+
+/// Of one row or key: what lies below `end`.
+NORMA_DEVICE std::uint32_t places_below(std::int32_t start, std::int32_t end) {
+  const std::int32_t n = end - start - 2 * static_cast<std::int32_t>(thread_id() % 4);
+  if (n <= 0) return 0;
+  const std::int32_t count = n / 8 * 2 + (n % 8 < 2 ? n % 8 : 2);
+  return count < 16 ? (1u << count) - 1 : 0xffffu;
+}
+/// Whether rows `row` and row + 8 see columns from `start` on.
+template <int fragments>
+NORMA_DEVICE std::uint32_t pairs_of_rows(const Head& head, std::int32_t row, std::int32_t start) {
+  const std::int32_t first = start + 2 * static_cast<std::int32_t>(thread_id() % 4);
+  std::uint32_t pairs = 0;
+  NORMA_ROLLED
+  for (int half = 0; half < 2; ++half) {
+    const std::int32_t i = row + 8 * half;
+    const std::uint32_t own = head.mask ? bits_of(2 * fragments, [&](int c) { return head.visible(i, first + c / 2 * 8 + c % 2); })
+                                        : places_below(start, head.length_of_rows(i, 1));
+    pairs |= own << 16 * half;
+  }
+  return pairs;
+}
+/// Whether rows from `start` on see keys `key` and key + 8.
+NORMA_DEVICE std::uint32_t pairs_of_keys(const Head& head, std::int32_t key, std::int32_t start) {
+  const AttentionProblem& p = head.p;
+  std::uint32_t pairs = 0;
+  NORMA_ROLLED
+  for (int half = 0; half < 2; ++half) {
+    const std::int32_t j = key + 8 * half;
+    if (j >= p.keys || (head.mask && head.mask[j * p.mask_key] == 0)) continue;
+    const std::uint32_t hidden = p.causal ? places_below(start, j + p.rows - p.keys) : 0;
+    pairs |= (places_below(start, p.rows) & ~hidden) << 16 * half;
+  }
+  return pairs;
+}
+
+/// Bit c of the result: whether dropout leaves weight (row_at(c), column_at(c)); the stream's number is read once for them all.
+/// Of each pair c, c + 1, c even, the second stands right of the first where `in_pairs`.
+template <bool in_pairs, class Row, class Column>
+NORMA_DEVICE std::uint32_t kept_bits(const Head& head, int count, Row row_at, Column column_at) {
+  const RandomStream stream = head.p.stream.now();
+  if constexpr (!in_pairs) return bits_of(count, [&](int c) { return head.kept(stream, row_at(c), column_at(c)); });
+  std::uint32_t bits = 0;
+  NORMA_ROLLED
+  for (int c = 0; c < count; c += 2) bits |= head.kept_pair(stream, row_at(c), column_at(c)) << c;
+  return bits;
+}
+
+}  // namespace norma::cuda
