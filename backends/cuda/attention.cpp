@@ -202,7 +202,7 @@ bool CudaBackend::attention_backward(const AttentionBackward& a) {
     linear_attention_backward(a, p);
     return true;
   }
-  const bool tensor_cores = for_tensor_cores(a, a.q, {&a.q, &a.k, &a.v, &a.dout, &a.dq, &a.dk, &a.dv});
+  const bool tensor_cores = for_tensor_cores(a, a.q, {&a.q, &a.k, &a.v, needs_out ? &a.out : &a.dout, &a.dout, &a.dq, &a.dk, &a.dv});
   const bool wgmma = tensor_cores && attention_products(*runtime_) == AttentionProducts::wgmma;
   const bool resident = tensor_cores && !wgmma && attention_fits_resident(p, runtime_->block_shared_bytes());
   const Index block_rows = wgmma          ? wgmma_block_rows

@@ -113,4 +113,26 @@ NORMA_DEVICE void differentiate_keys(const Head& head, const RowState* states, i
   });
 }
 
+/// The states of rows that pass a keys' kernel, two stages of `count` in shared memory. Those of a tile come from memory while the tile before is
+/// computed: a thread asks for its row's, and puts it in place before the barrier that ends that tile.
+template <bool softmax, int count>
+class PassingStates {
+ public:
+  NORMA_DEVICE PassingStates(const Head& head, RowState* space, int end) : head_(head), space_(space), end_(end) {}
+  NORMA_DEVICE void ask(int tile) {
+    if (mine(tile)) next_ = left_row<softmax>(head_, tile * count + static_cast<int>(thread_id()));
+  }
+  NORMA_DEVICE void put(int tile) {
+    if (mine(tile)) space_[tile % 2 * count + static_cast<int>(thread_id())] = next_;
+  }
+  NORMA_DEVICE const RowState* of(int tile) const { return space_ + tile % 2 * count; }
+
+ private:
+  NORMA_DEVICE bool mine(int tile) const { return tile < end_ && static_cast<int>(thread_id()) < count; }
+  const Head& head_;
+  RowState* space_;
+  int end_;
+  RowState next_{};
+};
+
 }  // namespace norma::cuda

@@ -33,13 +33,13 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) rows_kernel(Atte
   const auto fetch = [&](int i) {
     if (i < count) {
       const int stage = i % 2 * Tiles<chunks>::size;
-      fetch_rows<chunks>(head.at<bf16>(p.k), p.k.row, i * passing, p.keys, p.d, tiles.passing[0] + stage, passing, mma_threads);
-      fetch_rows<chunks>(head.at<bf16>(p.v), p.v.row, i * passing, p.keys, p.e, tiles.passing[1] + stage, passing, mma_threads);
+      fetch_rows<chunks, passing>(head.at<bf16>(p.k), p.k.row, i * passing, p.keys, p.d, tiles.passing[0] + stage);
+      fetch_rows<chunks, passing>(head.at<bf16>(p.v), p.v.row, i * passing, p.keys, p.e, tiles.passing[1] + stage);
     }
     commit_copies();
   };
-  fetch_tile<chunks>(head.at<bf16>(p.q), p.q.row, first, p.rows, p.d, tiles.own[0]);
-  fetch_tile<chunks>(head.at<bf16>(p.dout), p.dout.row, first, p.rows, p.e, tiles.own[1]);
+  fetch_rows<chunks, tile>(head.at<bf16>(p.q), p.q.row, first, p.rows, p.d, tiles.own[0]);
+  fetch_rows<chunks, tile>(head.at<bf16>(p.dout), p.dout.row, first, p.rows, p.e, tiles.own[1]);
 
   RowState state[2];
   start_rows<softmax>(head, row, state);
@@ -57,14 +57,14 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) rows_kernel(Atte
         const int at = i % 2 * Tiles<chunks>::size + step * mma_pitch(chunks), start = i * passing + step;
         if (start >= my_end) break;
         float s[mma_step / 8][4], da[mma_step / 8][4];
-        multiply_rows<chunks>(q, tiles.passing[0] + at, p.d, s);
+        multiply_rows<chunks>(q, tiles.passing[0] + at, s);
         if (pass == 0) {
           sum_rows(head, row, start, s, sum);
           continue;
         }
-        multiply_rows<chunks>(dout, tiles.passing[1] + at, p.e, da);
+        multiply_rows<chunks>(dout, tiles.passing[1] + at, da);
         differentiate_rows<softmax, measure>(head, state, row, start, s, da, a2, s2);
-        add_weighted<chunks>(s, tiles.passing[0] + at, p.d, dq);
+        add_weighted<chunks>(s, tiles.passing[0] + at, dq);
       }
       if constexpr (measure) {
         a2_total += a2, s2_total += s2;
@@ -92,20 +92,22 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) keys_kernel(Atte
   int begin = 0;  // tiles of rows before it see none of these keys
   if (p.causal && first + p.rows - p.keys > 0) begin = (first + p.rows - p.keys) / passing;
   const int end = (p.rows + passing - 1) / passing;
+  PassingStates<softmax, passing> states(head, tiles.states, end);
   const auto fetch = [&](int i) {
     if (i < end) {
-      const int stage = i % 2 * Tiles<chunks>::size, thread = static_cast<int>(thread_id());
-      fetch_rows<chunks>(head.at<bf16>(p.q), p.q.row, i * passing, p.rows, p.d, tiles.passing[0] + stage, passing, mma_threads);
-      fetch_rows<chunks>(head.at<bf16>(p.dout), p.dout.row, i * passing, p.rows, p.e, tiles.passing[1] + stage, passing, mma_threads);
-      if (thread < passing) tiles.states[i % 2 * passing + thread] = left_row<softmax>(head, i * passing + thread);
+      const int stage = i % 2 * Tiles<chunks>::size;
+      fetch_rows<chunks, passing>(head.at<bf16>(p.q), p.q.row, i * passing, p.rows, p.d, tiles.passing[0] + stage);
+      fetch_rows<chunks, passing>(head.at<bf16>(p.dout), p.dout.row, i * passing, p.rows, p.e, tiles.passing[1] + stage);
+      states.ask(i);
     }
     commit_copies();
   };
-  fetch_tile<chunks>(head.at<bf16>(p.k), p.k.row, first, p.keys, p.d, tiles.own[0]);
-  fetch_tile<chunks>(head.at<bf16>(p.v), p.v.row, first, p.keys, p.e, tiles.own[1]);
+  fetch_rows<chunks, tile>(head.at<bf16>(p.k), p.k.row, first, p.keys, p.d, tiles.own[0]);
+  fetch_rows<chunks, tile>(head.at<bf16>(p.v), p.v.row, first, p.keys, p.e, tiles.own[1]);
   float dk[chunks * 2][4] = {}, dv[chunks * 2][4] = {};
   const bf16 *k = tiles.own[0] + warp * 16 * mma_pitch(chunks), *v = tiles.own[1] + warp * 16 * mma_pitch(chunks);
   fetch(begin);
+  states.put(begin);
   for (int i = begin; i < end; ++i) {
     fetch(i + 1);
     wait_copies<1>();
@@ -114,12 +116,13 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) keys_kernel(Atte
       const int at = i % 2 * Tiles<chunks>::size + step * mma_pitch(chunks), start = i * passing + step;
       if (head.length_of_rows(start, mma_step) <= first + warp * 16) continue;  // they see none of the warp's keys
       float s[mma_step / 8][4], da[mma_step / 8][4];
-      multiply_rows<chunks>(k, tiles.passing[0] + at, p.d, s);
-      multiply_rows<chunks>(v, tiles.passing[1] + at, p.e, da);
-      differentiate_keys<softmax>(head, tiles.states + i % 2 * passing + step, key, start, s, da);
-      add_weighted<chunks>(s, tiles.passing[1] + at, p.e, dv);
-      add_weighted<chunks>(da, tiles.passing[0] + at, p.d, dk);
+      multiply_rows<chunks>(k, tiles.passing[0] + at, s);
+      multiply_rows<chunks>(v, tiles.passing[1] + at, da);
+      differentiate_keys<softmax>(head, states.of(i) + step, key, start, s, da);
+      add_weighted<chunks>(s, tiles.passing[1] + at, dv);
+      add_weighted<chunks>(da, tiles.passing[0] + at, dk);
     }
+    states.put(i + 1);
     block_barrier();
   }
   wait_copies<0>();
@@ -144,9 +147,10 @@ void run(void* stream, const AttentionProblem& p) {
 }  // namespace
 
 void attention_backward_bf16(void* stream, const AttentionProblem& p) {
-  const bool narrow = p.d <= 64 && p.e <= 64;
-  if (p.phi == Phi::softmax) return narrow ? run<4, true>(stream, p) : run<8, true>(stream, p);
-  narrow ? run<4, false>(stream, p) : run<8, false>(stream, p);
+  with_width(p, [&](auto chunks) {
+    constexpr int of_width = decltype(chunks)::value;
+    p.phi == Phi::softmax ? run<of_width, true>(stream, p) : run<of_width, false>(stream, p);
+  });
 }
 
 }  // namespace norma::cuda

@@ -29,8 +29,8 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 || measure ? 2 : 3) forward_k
   AttentionSums sums;
   const auto fetch = [&](int i, bool values) {
     if (i < tiles) {
-      fetch_tile<chunks>(head.at<bf16>(p.k), p.k.row, i * tile, p.keys, p.d, k + i % 2 * tile * pitch);
-      if (values) fetch_tile<chunks>(head.at<bf16>(p.v), p.v.row, i * tile, p.keys, p.e, v + i % 2 * tile * pitch);
+      fetch_rows<chunks, tile>(head.at<bf16>(p.k), p.k.row, i * tile, p.keys, p.d, k + i % 2 * tile * pitch);
+      if (values) fetch_rows<chunks, tile>(head.at<bf16>(p.v), p.v.row, i * tile, p.keys, p.e, v + i % 2 * tile * pitch);
     }
     commit_copies();
   };
@@ -40,7 +40,6 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 || measure ? 2 : 3) forward_k
     const bf16* keys = k + i % 2 * tile * pitch + (lane / 16 * 8 + lane % 8) * pitch + lane / 8 % 2 * 8;
     NORMA_UNROLL
     for (int c = 0; c < chunks; ++c) {
-      if (c * 16 >= p.d) break;
       NORMA_UNROLL
       for (int n = 0; n < count / 8; n += 2) {
         std::uint32_t b[4];
@@ -61,10 +60,10 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 || measure ? 2 : 3) forward_k
           out[n][2] *= rescale[1], out[n][3] *= rescale[1];
         }
       }
-      add_weighted<chunks>(s, v + i % 2 * tile * pitch, p.e, out);
+      add_weighted<chunks>(s, v + i % 2 * tile * pitch, out);
     }
   };
-  fetch_tile<chunks>(head.at<bf16>(p.q), p.q.row, first, p.rows, p.d, q);
+  fetch_rows<chunks, tile>(head.at<bf16>(p.q), p.q.row, first, p.rows, p.d, q);
   for (int pass = two_passes ? 0 : 1; pass < 2; ++pass) {
     fetch(0, pass == 1);
     for (int i = 0; i < tiles; ++i) {
@@ -106,9 +105,10 @@ void run(void* stream, const AttentionProblem& p) {
 }  // namespace
 
 void attention_forward_bf16(void* stream, const AttentionProblem& p) {
-  const bool narrow = p.d <= 64 && p.e <= 64;
-  if (p.phi == Phi::softmax) return narrow ? run<4, true>(stream, p) : run<8, true>(stream, p);
-  narrow ? run<4, false>(stream, p) : run<8, false>(stream, p);
+  with_width(p, [&](auto chunks) {
+    constexpr int of_width = decltype(chunks)::value;
+    p.phi == Phi::softmax ? run<of_width, true>(stream, p) : run<of_width, false>(stream, p);
+  });
 }
 
 }  // namespace norma::cuda

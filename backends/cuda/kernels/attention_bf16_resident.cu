@@ -10,6 +10,13 @@ namespace {
 
 constexpr int group = ResidentPlan::group, tile = ResidentPlan::tile, ds_pitch = ResidentPlan::ds_pitch;
 
+/// Starts copying rows [first, first + count) of x, by `threads`.
+template <int chunks>
+NORMA_DEVICE void fetch(const bf16* x, std::int64_t x_row, int first, int rows, int width, bf16* to, int count, int threads) {
+  RowCopies<chunks> mine(x, x_row, first, rows, width, to, static_cast<unsigned>(threads));
+  while (mine.row() < count) mine.next();
+}
+
 /// Fragments of 16 keys by 16 rows for each group of keys that a warp owns.
 template <int owned>
 using Fragments = float[owned][2][4];
@@ -22,7 +29,7 @@ struct Groups {
 
 /// s[k] = x_key . y_row for the keys of group k in `x` and the 16 rows at `y`.
 template <int chunks, int owned>
-NORMA_DEVICE void multiply_groups(const Groups<owned>& groups, const bf16* x, const bf16* y, int width, Fragments<owned>& s) {
+NORMA_DEVICE void multiply_groups(const Groups<owned>& groups, const bf16* x, const bf16* y, Fragments<owned>& s) {
   constexpr int pitch = mma_pitch(chunks);
   const int lane = static_cast<int>(thread_id()) % 32;
   NORMA_UNROLL
@@ -31,12 +38,11 @@ NORMA_DEVICE void multiply_groups(const Groups<owned>& groups, const bf16* x, co
     for (int n = 0; n < 2; ++n) s[k][n][0] = s[k][n][1] = s[k][n][2] = s[k][n][3] = 0;
   NORMA_UNROLL
   for (int c = 0; c < chunks; ++c) {
-    if (c * 16 >= width) break;
     std::uint32_t right[4];
     load_matrices(right, y + (lane / 16 * 8 + lane % 8) * pitch + c * 16 + lane / 8 % 2 * 8);
     NORMA_UNROLL
     for (int k = 0; k < owned; ++k) {
-      if (!groups.active[k]) continue;
+      if (owned > 1 && !groups.active[k]) continue;
       std::uint32_t left[4];
       load_matrices(left, x + (groups.key[k] + lane % 16) * pitch + c * 16 + lane / 16 * 8);
       mma_16x8x16(s[k][0], left, right[0], right[1]);
@@ -53,17 +59,16 @@ NORMA_DEVICE void pack_left(const float (&w)[2][4], std::uint32_t (&left)[4]) {
 
 /// sums[k] += left[k] y for the 16 rows at `y`.
 template <int chunks, int owned>
-NORMA_DEVICE void add_groups(const Groups<owned>& groups, const std::uint32_t (&left)[owned][4], const bf16* y, int width,
+NORMA_DEVICE void add_groups(const Groups<owned>& groups, const std::uint32_t (&left)[owned][4], const bf16* y,
                              float (&sums)[owned][chunks * 2][4]) {
   const int lane = static_cast<int>(thread_id()) % 32;
   NORMA_UNROLL
   for (int n = 0; n < chunks * 2; n += 2) {
-    if (n * 8 >= width) break;
     std::uint32_t right[4];
     load_matrices_transposed(right, y + (lane / 8 % 2 * 8 + lane % 8) * mma_pitch(chunks) + n * 8 + lane / 16 * 8);
     NORMA_UNROLL
     for (int k = 0; k < owned; ++k) {
-      if (!groups.active[k]) continue;
+      if (owned > 1 && !groups.active[k]) continue;
       mma_16x8x16(sums[k][n], left[k], right[0], right[1]);
       mma_16x8x16(sums[k][n + 1], left[k], right[2], right[3]);
     }
@@ -88,7 +93,7 @@ NORMA_DEVICE void find_row_states(const Head& head, const ResidentPlan& plan, co
     if (!softmax && p.normalize) {
       for (int key = 0; key < p.keys; key += group) {
         float s[2][4];
-        multiply_rows<chunks>(q + first * mma_pitch(chunks), k + key * mma_pitch(chunks), p.d, s);
+        multiply_rows<chunks>(q + first * mma_pitch(chunks), k + key * mma_pitch(chunks), s);
         add_to_sums(p, s, pairs_of_rows<2>(head, first + lane / 4, key), sum);
       }
       NORMA_UNROLL
@@ -119,7 +124,6 @@ NORMA_DEVICE void make_dq(const Head& head, const ResidentPlan& plan, int first,
       load_matrices_transposed(left, ds + (key + lane / 16 * 8 + lane % 8) * ds_pitch + row - first + lane / 8 % 2 * 8);
       NORMA_UNROLL
       for (int n = 0; n < fragments; n += 2) {
-        if (column + n * 8 >= p.d) break;
         std::uint32_t right[4];
         load_matrices_transposed(right, k + (key + lane / 8 % 2 * 8 + lane % 8) * pitch + column + n * 8 + lane / 16 * 8);
         mma_16x8x16(sums[n], left, right[0], right[1]);
@@ -145,11 +149,11 @@ NORMA_KERNEL void NORMA_BOUNDS(ResidentPlan::most_warps * 32, 1) resident_kernel
 
   // The first tile of rows with all keys, then the rest, which comes while that tile is computed.
   const int early = plan.rows < tile ? plan.rows : tile;
-  fetch_rows<chunks>(head.at<bf16>(p.k), p.k.row, 0, p.keys, p.d, k, plan.keys, threads);
-  fetch_rows<chunks>(head.at<bf16>(p.v), p.v.row, 0, p.keys, p.e, v, plan.keys, threads);
+  fetch<chunks>(head.at<bf16>(p.k), p.k.row, 0, p.keys, p.d, k, plan.keys, threads);
+  fetch<chunks>(head.at<bf16>(p.v), p.v.row, 0, p.keys, p.e, v, plan.keys, threads);
   for (int first = 0, count = early; first < plan.rows; first += count, count = plan.rows - early) {
-    fetch_rows<chunks>(head.at<bf16>(p.q), p.q.row, first, p.rows, p.d, q + first * pitch, count, threads);
-    fetch_rows<chunks>(head.at<bf16>(p.dout), p.dout.row, first, p.rows, p.e, dout + first * pitch, count, threads);
+    fetch<chunks>(head.at<bf16>(p.q), p.q.row, first, p.rows, p.d, q + first * pitch, count, threads);
+    fetch<chunks>(head.at<bf16>(p.dout), p.dout.row, first, p.rows, p.e, dout + first * pitch, count, threads);
     commit_copies();
   }
   if (plan.rows > early && (softmax || !p.normalize)) {
@@ -175,13 +179,14 @@ NORMA_KERNEL void NORMA_BOUNDS(ResidentPlan::most_warps * 32, 1) resident_kernel
       const int row = first + step, end = head.length(row + group < p.rows ? row + group - 1 : p.rows - 1);
       NORMA_UNROLL
       for (int g = 0; g < owned; ++g) groups.active[g] = groups.key[g] < end;
+      if (owned == 1 && !groups.active[0]) continue;
       Fragments<owned> s, da;
-      multiply_groups<chunks, owned>(groups, k, q + row * pitch, p.d, s);
-      multiply_groups<chunks, owned>(groups, v, dout + row * pitch, p.e, da);
+      multiply_groups<chunks, owned>(groups, k, q + row * pitch, s);
+      multiply_groups<chunks, owned>(groups, v, dout + row * pitch, da);
       std::uint32_t weights[owned][4], slopes[owned][4];
       NORMA_UNROLL
       for (int g = 0; g < owned; ++g) {
-        if (!groups.active[g]) continue;
+        if (owned > 1 && !groups.active[g]) continue;
         const int key = groups.key[g];
         const auto row_at = [&](int c) { return row + c / 4 * 8 + 2 * (lane % 4) + c % 2; };
         const auto column_at = [&](int c) { return key + lane / 4 + c % 4 / 2 * 8; };
@@ -209,8 +214,8 @@ NORMA_KERNEL void NORMA_BOUNDS(ResidentPlan::most_warps * 32, 1) resident_kernel
         for (int i = 0; i < 4; ++i)
           *reinterpret_cast<std::uint32_t*>(ds + (key + lane / 4 + i % 2 * 8) * ds_pitch + step + i / 2 * 8 + 2 * (lane % 4)) = slopes[g][i];
       }
-      add_groups<chunks, owned>(groups, weights, dout + row * pitch, p.e, dv);
-      add_groups<chunks, owned>(groups, slopes, q + row * pitch, p.d, dk);
+      add_groups<chunks, owned>(groups, weights, dout + row * pitch, dv);
+      add_groups<chunks, owned>(groups, slopes, q + row * pitch, dk);
     }
     if constexpr (measure) {
       a2_total += a2, s2_total += s2;
@@ -239,7 +244,8 @@ void run(void* stream, const AttentionProblem& p, const ResidentPlan& plan) {
 template <bool softmax>
 void run(void* stream, const AttentionProblem& p, const ResidentPlan& plan) {
   if (plan.chunks > 4) return run<8, 1, softmax>(stream, p, plan);
-  plan.owned > 1 ? run<4, 2, softmax>(stream, p, plan) : run<4, 1, softmax>(stream, p, plan);
+  if (plan.chunks > 2) return plan.owned > 1 ? run<4, 2, softmax>(stream, p, plan) : run<4, 1, softmax>(stream, p, plan);
+  plan.owned > 1 ? run<2, 2, softmax>(stream, p, plan) : run<2, 1, softmax>(stream, p, plan);
 }
 
 }  // namespace

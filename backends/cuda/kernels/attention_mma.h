@@ -8,20 +8,49 @@ namespace norma::cuda {
 
 constexpr int mma_warps = 4, mma_threads = 32 * mma_warps;
 
-/// Starts copying rows [first, first + count) of x into `to`, by a block of `threads`; zeros beyond the rows and the width.
-template <int chunks>
-NORMA_DEVICE void fetch_rows(const bf16* x, std::int64_t x_row, int first, int rows, int width, bf16* to, int count, int threads) {
-  constexpr int pieces = chunks * 2;
-  for (int i = static_cast<int>(thread_id()); i < count * pieces; i += threads) {
-    const int row = i / pieces, column = i % pieces * 8;
-    const bool present = first + row < rows && column < width;
-    copy_async(to + row * mma_pitch(chunks) + column, present ? x + (first + row) * x_row + column : x, present);
+/// f(chunks), with the bucket of the problem's widths as a constant.
+template <class F>
+void with_width(const AttentionProblem& p, F f) {
+  switch (mma_chunks(p.d, p.e)) {
+    case 2: return f(std::integral_constant<int, 2>{});
+    case 4: return f(std::integral_constant<int, 4>{});
+    default: return f(std::integral_constant<int, 8>{});
   }
 }
-/// The same for rows [first, first + 64) and a block of mma_threads.
+
+/// A thread's part of copying rows [first, ...) of x to a tile: 16 bytes of every so many rows, always in the same columns. Zeros beyond
+/// the rows and the width.
 template <int chunks>
-NORMA_DEVICE void fetch_tile(const bf16* x, std::int64_t x_row, int first, int rows, int width, bf16* to) {
-  fetch_rows<chunks>(x, x_row, first, rows, width, to, mma_tile, mma_threads);
+class RowCopies {
+ public:
+  static constexpr unsigned pieces = chunks * 2;  // of a row
+  /// By `threads`, a multiple of `pieces`.
+  NORMA_DEVICE RowCopies(const bf16* x, std::int64_t x_row, int first, int rows, int width, bf16* to, unsigned threads) : x_(x) {
+    const int row = static_cast<int>(thread_id() / pieces), column = static_cast<int>(thread_id() % pieces * 8);
+    step_ = static_cast<int>(threads / pieces), row_ = row, x_step_ = step_ * x_row;
+    present_ = column < width ? rows - first : 0;
+    from_ = x + (first + row) * x_row + column, to_ = to + row * mma_pitch(chunks) + column;
+  }
+  NORMA_DEVICE int row() const { return row_; }
+  NORMA_DEVICE void next() {
+    copy_async(to_, row_ < present_ ? from_ : x_, row_ < present_);
+    row_ += step_, from_ += x_step_, to_ += step_ * mma_pitch(chunks);
+  }
+
+ private:
+  const bf16 *x_, *from_;
+  bf16* to_;
+  std::int64_t x_step_;
+  int step_, row_, present_;  // rows of the tile that x has
+};
+/// Starts copying `count` rows, by a block of `threads`.
+template <int chunks, int count, int threads = mma_threads>
+NORMA_DEVICE void fetch_rows(const bf16* x, std::int64_t x_row, int first, int rows, int width, bf16* to) {
+  constexpr int copies = count * chunks * 2 / threads;
+  static_assert(copies * threads == count * chunks * 2);
+  RowCopies<chunks> mine(x, x_row, first, rows, width, to, threads);
+  NORMA_UNROLL
+  for (int i = 0; i < copies; ++i) mine.next();
 }
 
 NORMA_DEVICE std::uint32_t pack_pair(float low, float high) {
@@ -30,14 +59,13 @@ NORMA_DEVICE std::uint32_t pack_pair(float low, float high) {
 
 /// s[n] = the 16 x 8 fragment of a_i . b_j for the 16 rows at `a` and rows 8 n.. of the 8 * fragments at `b`.
 template <int chunks, int fragments>
-NORMA_DEVICE void multiply_rows(const bf16* a, const bf16* b, int width, float (&s)[fragments][4]) {
+NORMA_DEVICE void multiply_rows(const bf16* a, const bf16* b, float (&s)[fragments][4]) {
   constexpr int pitch = mma_pitch(chunks);
   const int lane = static_cast<int>(thread_id()) % 32;
   NORMA_UNROLL
   for (int n = 0; n < fragments; ++n) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0;
   NORMA_UNROLL
   for (int c = 0; c < chunks; ++c) {
-    if (c * 16 >= width) break;
     std::uint32_t left[4];
     load_matrices(left, a + lane % 16 * pitch + c * 16 + lane / 16 * 8);
     NORMA_UNROLL
@@ -52,7 +80,7 @@ NORMA_DEVICE void multiply_rows(const bf16* a, const bf16* b, int width, float (
 
 /// sums += w b for fragments w, 16 x 8 * fragments, rounded to bf16, and the 8 * fragments rows at `b`.
 template <int chunks, int fragments>
-NORMA_DEVICE void add_weighted(const float (&w)[fragments][4], const bf16* b, int width, float (&sums)[chunks * 2][4]) {
+NORMA_DEVICE void add_weighted(const float (&w)[fragments][4], const bf16* b, float (&sums)[chunks * 2][4]) {
   const int lane = static_cast<int>(thread_id()) % 32;
   NORMA_UNROLL
   for (int j = 0; j < fragments / 2; ++j) {
@@ -60,7 +88,6 @@ NORMA_DEVICE void add_weighted(const float (&w)[fragments][4], const bf16* b, in
                                    pack_pair(w[2 * j + 1][0], w[2 * j + 1][1]), pack_pair(w[2 * j + 1][2], w[2 * j + 1][3])};
     NORMA_UNROLL
     for (int n = 0; n < chunks * 2; n += 2) {
-      if (n * 8 >= width) break;
       std::uint32_t right[4];
       load_matrices_transposed(right,
                                b + (j * 16 + lane / 8 % 2 * 8 + lane % 8) * mma_pitch(chunks) + n * 8 + lane / 16 * 8);
@@ -87,7 +114,11 @@ NORMA_DEVICE float row_delta(const Head& head, int row) {
   float delta = 0;
   if ((softmax || p.normalize) && row < p.rows) {
     const bf16 *out = head.at<bf16>(p.out) + row * p.out.row, *dout = head.at<bf16>(p.dout) + row * p.dout.row;
-    for (int c = static_cast<int>(thread_id()) % 4; c < p.e; c += 4) delta = std::fma(convert<float>(dout[c]), convert<float>(out[c]), delta);
+    for (int c = static_cast<int>(thread_id()) % 4 * 8; c < p.e; c += 32) {  // widths are multiples of 8, rows of 16 bytes
+      const Pack<bf16, 8> x = load_pack<8>(out + c), y = load_pack<8>(dout + c);
+      NORMA_UNROLL
+      for (int i = 0; i < 8; ++i) delta = std::fma(convert<float>(y.v[i]), convert<float>(x.v[i]), delta);
+    }
   }
   return reduce_lanes<4>(delta, Plus{});
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "backends/common/functors.h"
+#include "backends/cuda/kernels/attention_shared.h"
 
 namespace norma::cuda {
 
@@ -17,7 +18,7 @@ struct ResidentPlan {
   static constexpr std::int32_t most_rows = 256, most_keys = 256, most_warps = 8;
 
   std::int32_t rows = 0, keys = 0;  // in shared memory: multiples of 16, zeros beyond the problem's
-  std::int32_t chunks = 4;          // the width's bucket in units of 16: 4 or 8
+  std::int32_t chunks = 4;          // the width's bucket in units of 16: 2, 4 or 8
   std::int32_t owned = 1;           // groups of keys a warp
   std::int32_t warps = 0;
 
@@ -50,7 +51,7 @@ inline ResidentPlan resident_plan(std::int32_t rows, std::int32_t keys, std::int
   ResidentPlan plan;
   const auto padded = [](std::int32_t n) { return (n + ResidentPlan::group - 1) / ResidentPlan::group * ResidentPlan::group; };
   plan.rows = padded(rows), plan.keys = padded(keys);
-  plan.chunks = d <= 64 && e <= 64 ? 4 : 8;
+  plan.chunks = mma_chunks(d, e);
   const std::int32_t groups = plan.keys / ResidentPlan::group;
   plan.owned = groups > ResidentPlan::most_warps ? 2 : 1;
   if (rows > ResidentPlan::most_rows || keys > ResidentPlan::most_keys) return plan;

@@ -10,7 +10,11 @@ namespace norma::cuda {
 /// there is another one ask for more.
 constexpr std::size_t least_block_shared = std::size_t{99} << 10;
 
-// bf16 on tensor cores. The bucket of the width is 16 * chunks columns, chunks 4 or 8.
+// bf16 on tensor cores. The bucket of the widths is 16 * chunks columns, zeros beyond them.
+constexpr int mma_chunks(int d, int e) {
+  const int width = d > e ? d : e;
+  return width <= 32 ? 2 : width <= 64 ? 4 : 8;
+}
 constexpr int mma_tile = 64;  // rows or keys that a block owns
 constexpr int mma_step = 32;  // columns of scores that the backward pass holds at a time
 /// Elements from row to row of a tile: 16 bytes more than the columns, so that 8 rows lie in different banks.

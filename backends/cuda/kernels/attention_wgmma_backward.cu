@@ -82,19 +82,18 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) keys_kernel(AttentionProblem p) {
   constexpr int tile = layout.passing;
   const Head head(p, block_id().y);
   const WgmmaMemory<chunks> memory(layout);
-  RowState* const states = reinterpret_cast<RowState*>(memory.space + layout.state_offset());
   const int warp = static_cast<int>(thread_id()) / 32, first = static_cast<int>(block_id().x) * block_rows;
   const int mine = first + warp / 4 * group_rows;                              // the warpgroup's
   const int key = first + warp * 16 + static_cast<int>(thread_id()) % 32 / 4;  // of the thread's two, with 8 more
   // The first tile of rows that see keys from `from` on.
   const auto seen_from = [&](int from) { return p.causal && from + p.rows - p.keys > 0 ? (from + p.rows - p.keys) / tile : 0; };
   const int end = (p.rows + tile - 1) / tile, begin = seen_from(first), my_begin = mine < p.keys ? seen_from(mine) : end;
+  PassingStates<softmax, tile> states(head, reinterpret_cast<RowState*>(memory.space + layout.state_offset()), end);
   const auto fetch = [&](int i) {
     if (i < end) {
       memory.fetch_passing(0, head.at<bf16>(p.q), p.q.row, i, p.rows, p.d);
       memory.fetch_passing(1, head.at<bf16>(p.dout), p.dout.row, i, p.rows, p.e);
-      const int thread = static_cast<int>(thread_id());
-      if (thread < tile) states[i % 2 * tile + thread] = left_row<softmax>(head, i * tile + thread);
+      states.ask(i);
     }
     commit_copies();
   };
@@ -103,6 +102,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) keys_kernel(AttentionProblem p) {
   constexpr int fragments = layout.panel_columns() / 8;
   float dk[layout.panels()][fragments][4] = {}, dv[layout.panels()][fragments][4] = {};
   fetch(begin);
+  states.put(begin);
   for (int i = begin; i < end; ++i) {
     fetch(i + 1);
     wait_copies<1>();
@@ -115,7 +115,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) keys_kernel(AttentionProblem p) {
       memory.multiply_rows(1, i, da);
       commit_products();
       wait_products<0>(s, da);
-      differentiate_keys<softmax>(head, states + i % 2 * tile, key, i * tile, s, da);
+      differentiate_keys<softmax>(head, states.of(i), key, i * tile, s, da);
       std::uint32_t weights[tile / 16][4], slopes[tile / 16][4];
       pack_left(s, weights);
       pack_left(da, slopes);
@@ -125,6 +125,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) keys_kernel(AttentionProblem p) {
       commit_products();
       wait_products<0>(dv, dk, weights, slopes);
     }
+    states.put(i + 1);
     block_barrier();
   }
   wait_copies<0>();
@@ -146,16 +147,13 @@ void run(void* stream, const AttentionProblem& p) {
          p.partial_stats ? rows_kernel<chunks, softmax, true> : rows_kernel<chunks, softmax, false>, p);
   launch(stream, grid(p.keys), threads, WgmmaTiles::backward_keys(chunks).bytes(sizeof(RowState)), keys_kernel<chunks, softmax>, p);
 }
-template <bool softmax>
-void run(void* stream, const AttentionProblem& p) {
-  const std::int32_t width = p.d > p.e ? p.d : p.e;
-  width <= 32 ? run<2, softmax>(stream, p) : width <= 64 ? run<4, softmax>(stream, p) : run<8, softmax>(stream, p);
-}
-
 }  // namespace
 
 void attention_backward_wgmma(void* stream, const AttentionProblem& p) {
-  p.phi == Phi::softmax ? run<true>(stream, p) : run<false>(stream, p);
+  with_width(p, [&](auto chunks) {
+    constexpr int of_width = decltype(chunks)::value;
+    p.phi == Phi::softmax ? run<of_width, true>(stream, p) : run<of_width, false>(stream, p);
+  });
 }
 
 }  // namespace norma::cuda

@@ -85,16 +85,13 @@ void run(void* stream, const AttentionProblem& p) {
   launch(stream, grid, threads, WgmmaTiles::forward(chunks).bytes(0),
          p.partial_stats ? forward_kernel<chunks, softmax, true> : forward_kernel<chunks, softmax, false>, p);
 }
-template <bool softmax>
-void run(void* stream, const AttentionProblem& p) {
-  const std::int32_t width = p.d > p.e ? p.d : p.e;
-  width <= 32 ? run<2, softmax>(stream, p) : width <= 64 ? run<4, softmax>(stream, p) : run<8, softmax>(stream, p);
-}
-
 }  // namespace
 
 void attention_forward_wgmma(void* stream, const AttentionProblem& p) {
-  p.phi == Phi::softmax ? run<true>(stream, p) : run<false>(stream, p);
+  with_width(p, [&](auto chunks) {
+    constexpr int of_width = decltype(chunks)::value;
+    p.phi == Phi::softmax ? run<of_width, true>(stream, p) : run<of_width, false>(stream, p);
+  });
 }
 
 }  // namespace norma::cuda

@@ -29,15 +29,20 @@ struct WgmmaMemory {
   }
   NORMA_DEVICE std::uint32_t stage(int i) const { return static_cast<std::uint32_t>(i % 2 * layout.stage_bytes()); }
 
-  /// Starts copying rows [first, first + count) of x to `to`; zeros beyond the rows and the width.
+  /// Starts copying rows [first, first + count) of x to `to`; zeros beyond the rows and the width. A thread copies 16 bytes of every so many rows,
+  /// always in the same columns, and at the same place of the swizzle.
   NORMA_DEVICE void fetch(const bf16* x, std::int64_t x_row, int first, int rows, int width, char* to,
                           int count) const {
-    constexpr int pieces = chunks * 2;
-    for (int i = static_cast<int>(thread_id()); i < count * pieces; i += WgmmaTiles::threads) {
-      const int row = i / pieces, piece = i % pieces, column = piece * 8;
-      const bool present = first + row < rows && column < width;
-      const bf16* from = present ? x + (first + row) * x_row + column : x;
-      copy_async(to + layout.piece_offset(row, piece, count), from, present);
+    constexpr unsigned pieces = chunks * 2, step = WgmmaTiles::threads / pieces;
+    static_assert(step % 8 == 0);
+    const int row = static_cast<int>(thread_id() / pieces), piece = static_cast<int>(thread_id() % pieces);
+    const int present = piece * 8 < width ? rows - first : 0;
+    const bf16* from = x + (first + row) * x_row + piece * 8;
+    char* place = to + layout.piece_offset(row, piece, count);
+    NORMA_UNROLL
+    for (int i = 0; i < count; i += static_cast<int>(step)) {
+      copy_async(place, row + i < present ? from : x, row + i < present);
+      from += step * x_row, place += static_cast<int>(step) * layout.row_bytes();
     }
   }
   NORMA_DEVICE void fetch_own(int which, const bf16* x, std::int64_t x_row, int first, int rows, int width) const {
