@@ -104,18 +104,28 @@ NORMA_DEVICE std::uint32_t places_below(std::int32_t start, std::int32_t end) {
   const std::int32_t count = n / 8 * 2 + (n % 8 < 2 ? n % 8 : 2);
   return count < 16 ? (1u << count) - 1 : 0xffffu;
 }
-/// Whether rows `row` and row + 8 see columns from `start` on.
+/// The same out of a bit for each column from `start` on.
+NORMA_DEVICE std::uint32_t own_places(std::uint64_t bits) {
+  bits = bits >> 2 * (thread_id() % 4) & 0x0303030303030303u;
+  bits = (bits | bits >> 6) & 0x000f000f000f000fu;
+  bits = (bits | bits >> 12) & 0x000000ff000000ffu;
+  return static_cast<std::uint32_t>(bits | bits >> 24);
+}
+/// Which of `count` keys, up to 64, from `start` on the key mask shows; the warp reads it together.
+template <int count>
+NORMA_DEVICE std::uint64_t shown_keys(const Head& head, std::int32_t start) {
+  const std::int32_t lane = static_cast<std::int32_t>(thread_id() % warp_size);
+  const auto shown = [&](std::int32_t j) { return j < head.p.keys && head.mask[j * head.p.mask_key] != 0; };
+  const std::uint64_t low = ballot(shown(start + lane));
+  return count > 32 ? std::uint64_t{ballot(shown(start + 32 + lane))} << 32 | low : low;
+}
+/// Whether rows `row` and row + 8 see columns from `start` on. The lanes of a warp call it together.
 template <int fragments>
 NORMA_DEVICE std::uint32_t pairs_of_rows(const Head& head, std::int32_t row, std::int32_t start) {
-  const std::int32_t first = start + 2 * static_cast<std::int32_t>(thread_id() % 4);
+  const std::uint32_t shown = head.mask ? own_places(shown_keys<8 * fragments>(head, start)) : 0xffffu;
   std::uint32_t pairs = 0;
   NORMA_ROLLED
-  for (int half = 0; half < 2; ++half) {
-    const std::int32_t i = row + 8 * half;
-    const std::uint32_t own = head.mask ? bits_of(2 * fragments, [&](int c) { return head.visible(i, first + c / 2 * 8 + c % 2); })
-                                        : places_below(start, head.length_of_rows(i, 1));
-    pairs |= own << 16 * half;
-  }
+  for (int half = 0; half < 2; ++half) pairs |= (places_below(start, head.length_of_rows(row + 8 * half, 1)) & shown) << 16 * half;
   return pairs;
 }
 /// Whether rows from `start` on see keys `key` and key + 8.
