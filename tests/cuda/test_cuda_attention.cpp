@@ -191,6 +191,22 @@ TEST_CASE("a key that is not a number reaches the rows that see it, and no other
   cuda::set_attention_products("mma");
 }
 
+TEST_CASE("a negative scale turns the queries round", "[cuda_attention]") {
+  const Shape shape{1, 1, 150, 16};
+  for (const std::string& products : products_here())
+    for (const bool causal : {false, true}) {
+      cuda::set_attention_products(products);
+      AttentionOptions o;
+      o.causal = causal;
+      const Tensor q = draw(shape, 1, DType::bf16), k = draw(shape, 2, DType::bf16), v = draw(shape, 3, DType::bf16);
+      o.scale = 0.7;
+      const std::vector<double> wanted = attention(q, k, v, o).values();
+      o.scale = -0.7;
+      CHECK((attention(-q, k, v, o).values() == wanted));
+    }
+  cuda::set_attention_products("mma");
+}
+
 namespace {
 
 /// The linear form of degree 1 against the f64 result of the matrix, and its statistics against the quadratic form's.
