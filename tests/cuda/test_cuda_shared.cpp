@@ -1,9 +1,11 @@
 // Shared memory of attention kernels: what every card gives is enough for one form of each, and results do not depend
 // on which card it is.
 #include <catch2/catch.hpp>
+#include <cmath>
 
 #include "autograd/node.h"
 #include "autograd/ops.h"
+#include "backends/cuda/attention_products.h"
 #include "backends/cuda/emulator/emulator.h"
 #include "backends/cuda/kernels/attention.h"
 #include "backends/cuda/kernels/attention_phi.h"
@@ -28,23 +30,36 @@ struct Case {
   AttentionForm form;
   Index rows, keys, width, value_width;
   bool causal = false;
+  Index batch = 1, heads = 1;
+  bool masked = false;
+  double dropout = 0;
 };
 
-/// The output and the gradients of q, k and v.
+/// The output, the gradients of q, k and v, and of several heads the statistics.
 std::vector<std::vector<double>> results(const Case& c) {
   const Place place{c.dtype, {Device::Kind::cuda, 0}};
   const auto draw = [&](Index rows, Index width, std::uint64_t stream) {
-    std::vector<double> v(static_cast<std::size_t>(rows * width));
+    std::vector<double> v(static_cast<std::size_t>(c.batch * c.heads * rows * width));
     for (std::size_t i = 0; i < v.size(); ++i) v[i] = 2.0 * uniform_from(RandomStream{3, stream}.word(i)) - 1;
-    return from_values(v, {1, 1, rows, width}, place).track();
+    return from_values(v, {c.batch, c.heads, rows, width}, place).track();
   };
   const Tensor q = draw(c.rows, c.width, 1), k = draw(c.keys, c.width, 2), v = draw(c.keys, c.value_width, 3);
   AttentionOptions o;
-  o.scoring = nn::parse_scoring(c.scoring), o.form = c.form, o.causal = c.causal;
+  o.scoring = nn::parse_scoring(c.scoring), o.form = c.form, o.causal = c.causal, o.dropout = c.dropout, o.stream = {9, 2};
+  if (c.heads > 1) o.stats = full({c.batch, c.heads, attention_stats}, 123, {DType::f64, place.device});
+  if (c.masked) {
+    std::vector<double> seen(static_cast<std::size_t>(c.batch * c.keys));
+    for (std::size_t i = 0; i < seen.size(); ++i) seen[i] = uniform_from(RandomStream{5, 5}.word(i)) < 0.7;
+    o.key_mask = from_values(seen, {c.batch, c.keys}, {DType::boolean, place.device});
+  }
   const Tensor out = attention(q, k, v, o);
   std::vector<std::vector<double>> all{out.values()};
   for (const Tensor& g : grad(out, Tensors{q, k, v}, draw(c.rows, c.value_width, 4).detach()))
     all.push_back(g.values());
+  if (o.stats) {
+    all.push_back(o.stats.values());
+    for (double& x : all.back()) x = std::isnan(x) ? -1 : x;  // entropies of what is not normalised
+  }
   return all;
 }
 
@@ -261,4 +276,26 @@ TEST_CASE("attention has the same bits on cards that give a block 227 and 99 KiB
   }
   const SmallCard none(std::size_t{16} << 10);
   CHECK_THROWS_WITH(results(cases[0]), Catch::Contains("shared memory; a block has 16 KiB"));
+}
+
+TEST_CASE("attention has the same bits where a launch takes all heads of the batch and those of a few examples", "[cuda_emulator]") {
+  const std::vector<Case> cases = {
+      {"softmax", DType::bf16, AttentionForm::quadratic, 20, 30, 16, 24, true, 5, 3, true, 0.2},  // resident
+      {"x^2/sum(x^2)", DType::bf16, AttentionForm::quadratic, 20, 140, 128, 128, false, 5, 3, true, 0.2},
+      {"x^3/sqrt(N)", DType::bf16, AttentionForm::quadratic, 20, 30, 15, 13, false, 5, 3, true, 0.2},
+      {"softmax", DType::f32, AttentionForm::quadratic, 20, 30, 16, 24, false, 5, 3, true, 0.2},
+      {"x/N", DType::f32, AttentionForm::linear, 20, 30, 16, 24, false, 5, 3, true},
+      {"x/N", DType::f32, AttentionForm::linear, 140, 140, 16, 24, true, 5, 3}};
+  struct Whole {  // afterwards
+    ~Whole() { emulator::card() = {}, set_attention_products("mma"); }
+  } whole;
+  for (const char* products : {"mma", "wgmma"})
+    for (const Case& c : cases) {
+      set_attention_products(products);
+      INFO(products << ", " << c.scoring << ", " << name(c.dtype));
+      emulator::card() = {};
+      const auto wanted = results(c);
+      emulator::card().grid_y = 7;  // two examples at a time
+      CHECK((results(c) == wanted));
+    }
 }

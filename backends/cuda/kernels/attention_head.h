@@ -76,7 +76,7 @@ struct Head {
 
  private:
   NORMA_DEVICE std::uint64_t word_of(std::int32_t i, std::int32_t j) const {
-    return static_cast<std::uint64_t>(((std::int64_t{b} * p.heads + h) * p.rows + i) * p.keys + j);
+    return static_cast<std::uint64_t>((((std::int64_t{p.first_batch} + b) * p.heads + h) * p.rows + i) * p.keys + j);
   }
   /// Chosen, not indexed: an index would put the block into local memory.
   NORMA_DEVICE static std::uint32_t word(const Philox& block, std::uint64_t k) {
