@@ -10,7 +10,7 @@
 namespace norma::cuda {
 namespace {
 
-constexpr Index most_heads = 65535;  // of a grid's second axis
+constexpr Index most_heads = 65535;  // of an example: a grid's second axis
 
 bool dense_rows(const View& x) { return x.shape()[3] == 1 || x.layout.stride(3) == 1; }
 
@@ -20,7 +20,7 @@ bool covered(const Attention& a, const View& q, const View& v, std::initializer_
     if (x->numel() == 0 || !dense_rows(*x) || x->dtype != q.dtype || x->shape()[2] > (1 << 24)) return false;
   if (q.dtype != DType::f32 && q.dtype != DType::bf16) return false;
   if (q.shape()[3] > attention_max_width || v.shape()[3] > attention_max_width) return false;
-  if (q.shape()[0] * q.shape()[1] > most_heads) return false;
+  if (q.shape()[0] > (1 << 24) || q.shape()[1] > most_heads) return false;
   if (a.stats && (a.stats->dtype != DType::f64 || !a.stats->layout.contiguous())) return false;
   if (a.key_mask && a.key_mask->dtype != DType::boolean) return false;
   if (a.scoring.normalize && a.scoring.kind != Scoring::Kind::polynomial) return false;
@@ -97,6 +97,24 @@ Index counts_of(const AttentionProblem& p) {
   return p.key_mask && p.row_scale != RowScale::constant ? Index{p.batches} * (p.keys + 1) : 0;
 }
 
+/// Examples [first, first + count) of the batch as a problem of their own.
+AttentionProblem slice(AttentionProblem p, std::int32_t first, std::int32_t count, DType dtype) {
+  for (HeadTensor* x : {&p.q, &p.k, &p.v, &p.out, &p.dout, &p.dq, &p.dk, &p.dv})
+    if (x->data) x->data = static_cast<char*>(x->data) + first * x->batch * static_cast<Index>(size_of(dtype));
+  if (p.key_mask) p.key_mask += first * p.mask_batch;
+  if (p.seen_before) p.seen_before += Index{first} * (p.keys + 1);
+  if (p.lse) p.lse += first * p.lse_batch;
+  if (p.stats) p.stats += Index{first} * p.heads * attention_stats;
+  p.batches = count, p.first_batch = first;
+  return p;
+}
+/// f of one slice of the batch after another, each of as many heads as a grid's second axis takes.
+template <class F>
+void for_slices(const Runtime& runtime, const AttentionProblem& p, DType dtype, F f) {
+  const std::int32_t each = static_cast<std::int32_t>(runtime.grid_y()) / p.heads;
+  for (std::int32_t first = 0; first < p.batches; first += each) f(slice(p, first, std::min(each, p.batches - first), dtype));
+}
+
 /// Only where it is asked for: when it is the faster one has not been measured.
 bool linear_form(const Attention& a) {
   return a.form == AttentionForm::linear && a.scoring.kind == Scoring::Kind::polynomial && a.scoring.degree() == 1 &&
@@ -129,10 +147,12 @@ void CudaBackend::linear_attention(const AttentionForward& a, const AttentionPro
     watched.form = AttentionForm::quadratic, watched.out = dense_at(unused.as<void>(), a.out);
     attention(watched);
   }
-  const Scratch scratch_state = scratch<float>(state_floats(p, linear_states(p)));
-  float* state = scratch_state.as<float>();
-  sum_state(p, {p.k, p.v, p.d, p.e, false, state}, a.q.dtype);
-  linear_product(stream(), p, {p.q, p.k, p.v, p.out, p.d, p.e, true, false, state, slope_of(p), shift_of(p)}, a.q.dtype);
+  for_slices(*runtime_, p, a.q.dtype, [&](const AttentionProblem& x) {
+    const Scratch scratch_state = scratch<float>(state_floats(x, linear_states(x)));
+    float* state = scratch_state.as<float>();
+    sum_state(x, {x.k, x.v, x.d, x.e, false, state}, a.q.dtype);
+    linear_product(stream(), x, {x.q, x.k, x.v, x.out, x.d, x.e, true, false, state, slope_of(x), shift_of(x)}, a.q.dtype);
+  });
 }
 
 void CudaBackend::linear_attention_backward(const AttentionBackward& a, const AttentionProblem& p) {
@@ -145,14 +165,16 @@ void CudaBackend::linear_attention_backward(const AttentionBackward& a, const At
     watched.dq = dense_at(dq.as<void>(), a.q), watched.dk = dense_at(dk.as<void>(), a.k), watched.dv = dense_at(dv.as<void>(), a.v);
     attention_backward(watched);
   }
-  const Scratch scratch_state = scratch<float>(state_floats(p, linear_states(p)));  // of keys, then of rows
-  float* state = scratch_state.as<float>();
-  const float slope = slope_of(p), shift = shift_of(p);
-  sum_state(p, {p.k, p.v, p.d, p.e, false, state}, dtype);
-  linear_product(stream(), p, {p.dout, p.v, p.k, p.dq, p.e, p.d, true, true, state, slope}, dtype);
-  sum_state(p, {p.q, p.dout, p.d, p.e, true, state}, dtype);
-  linear_product(stream(), p, {p.v, p.dout, p.q, p.dk, p.e, p.d, false, true, state, slope}, dtype);
-  linear_product(stream(), p, {p.k, p.q, p.dout, p.dv, p.d, p.e, false, false, state, slope, shift}, dtype);
+  for_slices(*runtime_, p, dtype, [&](const AttentionProblem& x) {
+    const Scratch scratch_state = scratch<float>(state_floats(x, linear_states(x)));  // of keys, then of rows
+    float* state = scratch_state.as<float>();
+    const float slope = slope_of(x), shift = shift_of(x);
+    sum_state(x, {x.k, x.v, x.d, x.e, false, state}, dtype);
+    linear_product(stream(), x, {x.dout, x.v, x.k, x.dq, x.e, x.d, true, true, state, slope}, dtype);
+    sum_state(x, {x.q, x.dout, x.d, x.e, true, state}, dtype);
+    linear_product(stream(), x, {x.v, x.dout, x.q, x.dk, x.e, x.d, false, true, state, slope}, dtype);
+    linear_product(stream(), x, {x.k, x.q, x.dout, x.dv, x.d, x.e, false, false, state, slope, shift}, dtype);
+  });
 }
 
 bool CudaBackend::attention(const AttentionForward& a) {
@@ -171,16 +193,19 @@ bool CudaBackend::attention(const AttentionForward& a) {
   }
   const bool tensor_cores = for_tensor_cores(a, a.q, {&a.q, &a.k, &a.v, &a.out});
   const bool wgmma = tensor_cores && attention_products(*runtime_) == AttentionProducts::wgmma;
-  const Index heads = Index{p.batches} * p.heads, blocks = blocks_of(p, wgmma ? wgmma_block_rows : forward_block_rows);
-  const Scratch partial = scratch<double>(a.stats ? heads * blocks * attention_stats : 0);
-  if (a.stats) p.partial_stats = partial.as<double>(), p.stats = a.stats->as<double>();
-  if (wgmma)
-    attention_forward_wgmma(stream(), p);
-  else if (tensor_cores)
-    attention_forward_bf16(stream(), p);
-  else
-    attention_forward_scalar(stream(), p, a.q.dtype);
-  if (a.stats) merge_attention_stats(stream(), p, static_cast<std::int32_t>(blocks), false);
+  const Index blocks = blocks_of(p, wgmma ? wgmma_block_rows : forward_block_rows);
+  if (a.stats) p.stats = a.stats->as<double>();
+  for_slices(*runtime_, p, a.q.dtype, [&](AttentionProblem x) {
+    const Scratch partial = scratch<double>(a.stats ? Index{x.batches} * x.heads * blocks * attention_stats : 0);
+    if (a.stats) x.partial_stats = partial.as<double>();
+    if (wgmma)
+      attention_forward_wgmma(stream(), x);
+    else if (tensor_cores)
+      attention_forward_bf16(stream(), x);
+    else
+      attention_forward_scalar(stream(), x, a.q.dtype);
+    if (a.stats) merge_attention_stats(stream(), x, static_cast<std::int32_t>(blocks), false);
+  });
   return true;
 }
 
@@ -208,19 +233,23 @@ bool CudaBackend::attention_backward(const AttentionBackward& a) {
   const Index block_rows = wgmma          ? wgmma_block_rows
                            : tensor_cores ? backward_block_rows_bf16
                                           : backward_block_rows_scalar;
-  const Index heads = Index{p.batches} * p.heads, blocks = resident ? 1 : blocks_of(p, block_rows);
-  const Scratch rows = scratch<float>(resident ? 0 : 2 * heads * p.rows), partial = scratch<double>(a.stats ? heads * blocks * attention_stats : 0);
-  p.row_delta = rows.as<float>(), p.row_factor = p.row_delta + heads * p.rows;
-  if (a.stats) p.partial_stats = partial.as<double>(), p.stats = a.stats->as<double>();
-  if (wgmma)
-    attention_backward_wgmma(stream(), p);
-  else if (resident)
-    attention_backward_resident(stream(), p);
-  else if (tensor_cores)
-    attention_backward_bf16(stream(), p);
-  else
-    attention_backward_scalar(stream(), p, a.q.dtype);
-  if (a.stats) merge_attention_stats(stream(), p, static_cast<std::int32_t>(blocks), true);
+  const Index blocks = resident ? 1 : blocks_of(p, block_rows);
+  if (a.stats) p.stats = a.stats->as<double>();
+  for_slices(*runtime_, p, a.q.dtype, [&](AttentionProblem x) {
+    const Index heads = Index{x.batches} * x.heads;
+    const Scratch rows = scratch<float>(resident ? 0 : 2 * heads * x.rows), partial = scratch<double>(a.stats ? heads * blocks * attention_stats : 0);
+    x.row_delta = rows.as<float>(), x.row_factor = x.row_delta + heads * x.rows;
+    if (a.stats) x.partial_stats = partial.as<double>();
+    if (wgmma)
+      attention_backward_wgmma(stream(), x);
+    else if (resident)
+      attention_backward_resident(stream(), x);
+    else if (tensor_cores)
+      attention_backward_bf16(stream(), x);
+    else
+      attention_backward_scalar(stream(), x, a.q.dtype);
+    if (a.stats) merge_attention_stats(stream(), x, static_cast<std::int32_t>(blocks), true);
+  });
   return true;
 }
 

@@ -65,6 +65,11 @@ template <class T>
 NORMA_DEVICE T exchange_xor(T x, unsigned mask) {
   return __shfl_xor_sync(0xffffffffu, x, mask);
 }
+/// The value of lane `lane`.
+template <class T>
+NORMA_DEVICE T exchange_from(T x, unsigned lane) {
+  return __shfl_sync(0xffffffffu, x, static_cast<int>(lane));
+}
 NORMA_DEVICE unsigned ballot(bool x) { return __ballot_sync(0xffffffffu, x); }
 NORMA_DEVICE unsigned count_bits(unsigned x) { return __popc(x); }
 
@@ -153,6 +158,10 @@ inline void warp_barrier() { emulator::exchange("warp_barrier", nullptr, 0); }
 template <class T>
 T exchange_xor(T x, unsigned mask) {
   return emulator::exchange_as<T>("exchange_xor", x)[emulator::here().thread % warp_size ^ mask];
+}
+template <class T>
+T exchange_from(T x, unsigned lane) {
+  return emulator::exchange_as<T>("exchange_from", x)[lane];
 }
 inline unsigned ballot(bool x) {
   const std::array<bool, warp_size> all = emulator::exchange_as<bool>("ballot", x);

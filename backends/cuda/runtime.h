@@ -15,6 +15,8 @@ class Runtime {
   /// The stream that all work of a backend goes to, in order.
   virtual void* stream() = 0;
   virtual unsigned multiprocessors() const = 0;
+  /// The most blocks along a grid's second axis.
+  virtual unsigned grid_y() const { return 65535; }
   /// The most shared memory that a block may ask for.
   virtual std::size_t block_shared_bytes() const = 0;
   virtual int compute_capability() const = 0;  // 10 major + minor

@@ -163,6 +163,50 @@ TEST_CASE("statistics of the kernels equal those of the composition", "[cuda_att
   }
 }
 
+// Whole tiles that all rows see, the last keys of a row, tiles on the diagonal and masked ones.
+TEST_CASE("a key that is not a number reaches the rows that see it, and no other row", "[cuda_attention]") {
+  const Index rows = 150, width = 16, bad_key = 20;
+  const std::vector<std::string> all_products = products_here();
+  for (const auto& [name, scoring] : scorings())
+    for (const DType dtype : {DType::bf16, DType::f32})
+      for (const std::string& products : all_products)
+        for (const int form : {0, 1, 2}) {  // all see all, causal, masked
+          AttentionOptions o = options_for({1, 1, rows, rows, width, width, form == 1, form == 2, 0}, scoring);
+          o.stats = {};
+          std::vector<double> mask(static_cast<std::size_t>(rows), 1);
+          if (form == 2) mask = o.key_mask.values();
+          std::vector<double> keys = draw({1, 1, rows, width}, 2, dtype).values();
+          keys[static_cast<std::size_t>(bad_key * width + 3)] = std::nan("");
+          cuda::set_attention_products(products);
+          const std::vector<double> out = attention(draw({1, 1, rows, width}, 1, dtype), from_values(keys, {1, 1, rows, width}, {dtype, device}),
+                                                    draw({1, 1, rows, width}, 3, dtype), o).values();
+          Index wrong = 0;
+          for (Index i = 0; i < rows; ++i) {
+            const bool sees = mask[static_cast<std::size_t>(bad_key)] != 0 && (form != 1 || i >= bad_key);
+            for (Index c = 0; c < width; ++c) wrong += std::isnan(out[static_cast<std::size_t>(i * width + c)]) != sees;
+          }
+          INFO(name << ", " << products << ", form " << form);
+          CHECK(wrong == 0);
+        }
+  cuda::set_attention_products("mma");
+}
+
+TEST_CASE("a negative scale turns the queries round", "[cuda_attention]") {
+  const Shape shape{1, 1, 150, 16};
+  for (const std::string& products : products_here())
+    for (const bool causal : {false, true}) {
+      cuda::set_attention_products(products);
+      AttentionOptions o;
+      o.causal = causal;
+      const Tensor q = draw(shape, 1, DType::bf16), k = draw(shape, 2, DType::bf16), v = draw(shape, 3, DType::bf16);
+      o.scale = 0.7;
+      const std::vector<double> wanted = attention(q, k, v, o).values();
+      o.scale = -0.7;
+      CHECK((attention(-q, k, v, o).values() == wanted));
+    }
+  cuda::set_attention_products("mma");
+}
+
 namespace {
 
 /// The linear form of degree 1 against the f64 result of the matrix, and its statistics against the quadratic form's.

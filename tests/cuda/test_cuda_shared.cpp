@@ -1,9 +1,11 @@
 // Shared memory of attention kernels: what every card gives is enough for one form of each, and results do not depend
 // on which card it is.
 #include <catch2/catch.hpp>
+#include <cmath>
 
 #include "autograd/node.h"
 #include "autograd/ops.h"
+#include "backends/cuda/attention_products.h"
 #include "backends/cuda/emulator/emulator.h"
 #include "backends/cuda/kernels/attention.h"
 #include "backends/cuda/kernels/attention_phi.h"
@@ -28,23 +30,36 @@ struct Case {
   AttentionForm form;
   Index rows, keys, width, value_width;
   bool causal = false;
+  Index batch = 1, heads = 1;
+  bool masked = false;
+  double dropout = 0;
 };
 
-/// The output and the gradients of q, k and v.
+/// The output, the gradients of q, k and v, and of several heads the statistics.
 std::vector<std::vector<double>> results(const Case& c) {
   const Place place{c.dtype, {Device::Kind::cuda, 0}};
   const auto draw = [&](Index rows, Index width, std::uint64_t stream) {
-    std::vector<double> v(static_cast<std::size_t>(rows * width));
+    std::vector<double> v(static_cast<std::size_t>(c.batch * c.heads * rows * width));
     for (std::size_t i = 0; i < v.size(); ++i) v[i] = 2.0 * uniform_from(RandomStream{3, stream}.word(i)) - 1;
-    return from_values(v, {1, 1, rows, width}, place).track();
+    return from_values(v, {c.batch, c.heads, rows, width}, place).track();
   };
   const Tensor q = draw(c.rows, c.width, 1), k = draw(c.keys, c.width, 2), v = draw(c.keys, c.value_width, 3);
   AttentionOptions o;
-  o.scoring = nn::parse_scoring(c.scoring), o.form = c.form, o.causal = c.causal;
+  o.scoring = nn::parse_scoring(c.scoring), o.form = c.form, o.causal = c.causal, o.dropout = c.dropout, o.stream = {9, 2};
+  if (c.heads > 1) o.stats = full({c.batch, c.heads, attention_stats}, 123, {DType::f64, place.device});
+  if (c.masked) {
+    std::vector<double> seen(static_cast<std::size_t>(c.batch * c.keys));
+    for (std::size_t i = 0; i < seen.size(); ++i) seen[i] = uniform_from(RandomStream{5, 5}.word(i)) < 0.7;
+    o.key_mask = from_values(seen, {c.batch, c.keys}, {DType::boolean, place.device});
+  }
   const Tensor out = attention(q, k, v, o);
   std::vector<std::vector<double>> all{out.values()};
   for (const Tensor& g : grad(out, Tensors{q, k, v}, draw(c.rows, c.value_width, 4).detach()))
     all.push_back(g.values());
+  if (o.stats) {
+    all.push_back(o.stats.values());
+    for (double& x : all.back()) x = std::isnan(x) ? -1 : x;  // entropies of what is not normalised
+  }
   return all;
 }
 
@@ -109,12 +124,12 @@ TEST_CASE("visible keys are counted up to each key", "[cuda_emulator]") {
   }
 }
 
-TEST_CASE("dropout asks for the words of its weights, one by one and in pairs", "[cuda_emulator]") {
+TEST_CASE("dropout asks for the words of its weights, one by one and in runs", "[cuda_emulator]") {
   const std::uint64_t replayed = 11;
   for (const std::uint64_t* number : {static_cast<const std::uint64_t*>(nullptr), &replayed})
     for (const std::int32_t keys : {9, 10, 12}) {
       AttentionProblem p;
-      p.batches = 2, p.heads = 3, p.rows = 7, p.keys = keys, p.drop_below = std::uint64_t{1} << 31, p.stream = {5, 3, number};
+      p.batches = 2, p.heads = 3, p.rows = 7, p.keys = keys, p.drop_below = std::uint64_t{1} << 31, p.keep_scale = 2, p.stream = {5, 3, number};
       const Head head(p, 4);
       const auto kept = [&](std::int32_t i, std::int32_t j) {
         const auto index = static_cast<std::uint64_t>((4 * p.rows + i) * keys + j);
@@ -122,10 +137,69 @@ TEST_CASE("dropout asks for the words of its weights, one by one and in pairs", 
       };
       for (std::int32_t i = 0; i < p.rows; ++i)
         for (std::int32_t j = 0; j < keys; ++j) {
-          CHECK(head.kept(i, j) == kept(i, j));
-          CHECK(head.kept_pair(p.stream.now(), i, j) == (kept(i, j) ? 1u : 0u) + (kept(i, j + 1) ? 2u : 0u));
+          CHECK(head.keep(i, j) == (kept(i, j) ? 2.0f : 0.0f));
+          for (const std::uint32_t count : {1u, 4u, 16u}) {
+            std::uint32_t wanted = 0;
+            for (std::uint32_t c = 0; c < count; ++c) wanted |= (kept(i, j + static_cast<std::int32_t>(c)) ? 1u : 0u) << c;
+            CHECK(head.kept_run(p.stream.now(), i, j, count) == wanted);
+          }
         }
     }
+}
+
+namespace {
+
+/// What each lane of a warp knows of its pairs: seen from the rows at `own` and from the keys there, then kept.
+template <int fragments>
+NORMA_KERNEL void know_pairs(AttentionProblem p, std::int32_t own, std::int32_t start, std::uint32_t* to) {
+  const Head head(p, 1);
+  const std::int32_t mine = own + static_cast<std::int32_t>(thread_id()) / 4;
+  to += 4 * thread_id();
+  to[0] = pairs_of_rows<fragments>(head, mine, start);
+  to[1] = pairs_of_keys(head, mine, start);
+  to[2] = kept_of_rows<fragments>(head, mine, start);
+  to[3] = kept_of_keys<fragments>(head, mine, start);
+}
+
+template <int fragments>
+void check_pairs(Runtime& runtime, const AttentionProblem& p, std::int32_t own, std::int32_t start) {
+  std::vector<std::uint32_t> known(4 * warp_size);
+  launch(runtime.stream(), {1}, warp_size, 0, know_pairs<fragments>, p, own, start, known.data());
+  const Head head(p, 1);
+  int wrong = 0;
+  for (int lane = 0; lane < 32; ++lane)
+    for (int c = 0; c < 4 * fragments; ++c) {
+      const std::int32_t at = own + lane / 4 + c % 4 / 2 * 8, across = start + c / 4 * 8 + 2 * (lane % 4) + c % 2;
+      const std::uint32_t* all = known.data() + 4 * lane;
+      wrong += has_pair(all[0], c) != head.visible(at, across);
+      wrong += has_pair(all[1], c) != (at < p.keys && head.visible(across, at));
+      wrong += has_pair(all[2], c) != (head.keep(at, across) != 0);
+      wrong += has_pair(all[3], c) != (head.keep(across, at) != 0);
+    }
+  INFO(fragments << " fragments, " << own << " by " << start << ", " << p.rows << " x " << p.keys);
+  CHECK(wrong == 0);
+}
+
+}  // namespace
+
+TEST_CASE("lanes know of their pairs what each pair says of itself", "[cuda_emulator]") {
+  const std::unique_ptr<Runtime> runtime = make_runtime(0);
+  std::vector<std::uint8_t> mask(300);
+  for (std::size_t i = 0; i < mask.size(); ++i) mask[i] = uniform_from(RandomStream{3, 5}.word(i)) < 0.6f;
+  for (const auto& [rows, keys] : std::vector<std::pair<int, int>>{{100, 100}, {70, 93}, {93, 70}, {50, 130}})
+    for (const bool causal : {false, true})
+      for (const bool masked : {false, true}) {
+        AttentionProblem p;
+        p.batches = 1, p.heads = 2, p.rows = rows, p.keys = keys, p.causal = causal, p.keep_scale = 2;
+        p.drop_below = std::uint64_t{1} << 31, p.stream = {5, 3};
+        if (masked) p.key_mask = mask.data(), p.mask_key = 2;
+        for (const int own : {0, 48, 64, 80})
+          for (const int start : {0, 32, 64, 96}) {
+            check_pairs<2>(*runtime, p, own, start);
+            check_pairs<4>(*runtime, p, own, start);
+            check_pairs<8>(*runtime, p, own, start);
+          }
+      }
 }
 
 TEST_CASE("the linear form cuts a head so that a row meets every key that it sees once", "[cuda_emulator]") {
@@ -202,4 +276,26 @@ TEST_CASE("attention has the same bits on cards that give a block 227 and 99 KiB
   }
   const SmallCard none(std::size_t{16} << 10);
   CHECK_THROWS_WITH(results(cases[0]), Catch::Contains("shared memory; a block has 16 KiB"));
+}
+
+TEST_CASE("attention has the same bits where a launch takes all heads of the batch and those of a few examples", "[cuda_emulator]") {
+  const std::vector<Case> cases = {
+      {"softmax", DType::bf16, AttentionForm::quadratic, 20, 30, 16, 24, true, 5, 3, true, 0.2},  // resident
+      {"x^2/sum(x^2)", DType::bf16, AttentionForm::quadratic, 20, 140, 128, 128, false, 5, 3, true, 0.2},
+      {"x^3/sqrt(N)", DType::bf16, AttentionForm::quadratic, 20, 30, 15, 13, false, 5, 3, true, 0.2},
+      {"softmax", DType::f32, AttentionForm::quadratic, 20, 30, 16, 24, false, 5, 3, true, 0.2},
+      {"x/N", DType::f32, AttentionForm::linear, 20, 30, 16, 24, false, 5, 3, true},
+      {"x/N", DType::f32, AttentionForm::linear, 140, 140, 16, 24, true, 5, 3}};
+  struct Whole {  // afterwards
+    ~Whole() { emulator::card() = {}, set_attention_products("mma"); }
+  } whole;
+  for (const char* products : {"mma", "wgmma"})
+    for (const Case& c : cases) {
+      set_attention_products(products);
+      INFO(products << ", " << c.scoring << ", " << name(c.dtype));
+      emulator::card() = {};
+      const auto wanted = results(c);
+      emulator::card().grid_y = 7;  // two examples at a time
+      CHECK((results(c) == wanted));
+    }
 }

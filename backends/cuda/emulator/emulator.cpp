@@ -364,8 +364,8 @@ void load_matrices(std::uint32_t (&r)[4], const void* row, bool transposed) {
 void run_grid(std::array<unsigned, 3> grid, unsigned threads, std::size_t shared, const std::function<void()>& kernel) {
   if (threads == 0 || threads % 32 || threads > 1024)
     fail("emulator: a block of {} threads; it must be a multiple of 32 up to 1024", threads);
-  if (grid[0] > 0x7fffffffu || grid[1] > 65535 || grid[2] > 65535)
-    fail("emulator: a grid of ({}, {}, {}) blocks; the device allows (2147483647, 65535, 65535)", grid[0], grid[1], grid[2]);
+  if (grid[0] > 0x7fffffffu || grid[1] > played.grid_y || grid[2] > 65535)
+    fail("emulator: a grid of ({}, {}, {}) blocks; the device allows (2147483647, {}, 65535)", grid[0], grid[1], grid[2], played.grid_y);
   if (shared > played.block_shared)
     fail("emulator: {} bytes of shared memory; a block has {} KiB", shared, played.block_shared >> 10);
   static thread_local std::unique_ptr<Block> block;

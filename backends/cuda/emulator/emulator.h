@@ -25,6 +25,7 @@ void block_barrier();
 /// The card that the emulator plays, for kernels and runtimes alike.
 struct Card {
   std::size_t block_shared = std::size_t{227} << 10;  // bytes that a block may ask for at most
+  unsigned grid_y = 65535;                            // blocks along a grid's second axis
   int compute_capability = 90;                        // 10 major + minor
   enum class Capture { works, fails_to_begin, fails_to_end } capture = Capture::works;
 };

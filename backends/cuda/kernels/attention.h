@@ -22,6 +22,7 @@ struct HeadTensor {
 struct AttentionProblem {
   HeadTensor q, k, v, out, dout, dq, dk, dv;
   std::int32_t batches = 0, heads = 0, rows = 0, keys = 0, d = 0, e = 0;
+  std::int32_t first_batch = 0;  // where these examples begin in the batch, for the words of dropout
   float scale = 1;
 
   Phi phi = Phi::softmax;

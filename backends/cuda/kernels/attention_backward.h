@@ -43,19 +43,15 @@ template <bool softmax, bool measure, int fragments>
 NORMA_DEVICE void differentiate_rows(const Head& head, const RowState (&state)[2], int row, int start,
                                      float (&s)[fragments][4], const float (&da)[fragments][4], float& a2, float& s2) {
   const AttentionProblem& p = head.p;
-  const int column = start + 2 * (static_cast<int>(thread_id()) % 4);
   const float keep_scale = p.drop ? p.keep_scale : 1;
   const bool all_seen = rows_see_all<fragments>(head, row, start);
   const std::uint32_t seen = all_seen ? all_pairs : pairs_of_rows<fragments>(head, row, start);
-  std::uint32_t kept = 0xffffffffu;
-  if (p.drop)
-    kept = kept_bits<true>(
-        head, 4 * fragments, [&](int c) { return row + c % 4 / 2 * 8; }, [&](int c) { return column + c / 4 * 8 + c % 2; });
+  const std::uint32_t kept = p.drop ? kept_of_rows<fragments>(head, row, start) : all_pairs;
   with_family<softmax>(p, all_seen && !p.drop, [&](auto chosen, auto is_plain) {
     constexpr bool plain = decltype(is_plain)::value;
     each_gradient<decltype(chosen)::value>(
         p, s, da, [&](int c) -> const RowState& { return state[c % 4 / 2]; },
-        [&](int c) { return plain ? 1 : kept >> c & 1 ? keep_scale : 0; },
+        [&](int c) { return plain ? 1 : has_pair(kept, c) ? keep_scale : 0; },
         [&](int c, const PairGradient& g) {
           const bool visible = plain || has_pair(seen, c);
           float& ds = s[c / 4][c % 4];
@@ -95,15 +91,12 @@ NORMA_DEVICE void differentiate_keys(const Head& head, const RowState* states, i
   const AttentionProblem& p = head.p;
   const int place = 2 * (static_cast<int>(thread_id()) % 4);
   const float keep_scale = p.drop ? p.keep_scale : 1;
-  const auto row_at = [&](int c) { return start + place + c / 4 * 8 + c % 2; };
-  const auto key_at = [&](int c) { return key + c % 4 / 2 * 8; };
-  std::uint32_t kept = 0xffffffffu;
   const bool all_seen = ballot(key + 8 < head.seen_by_all(start, start + 8 * fragments - 1)) == 0xffffffffu;
   const std::uint32_t seen = all_seen ? all_pairs : pairs_of_keys(head, key, start);
-  if (p.drop) kept = kept_bits<false>(head, 4 * fragments, row_at, key_at);
+  const std::uint32_t kept = p.drop ? kept_of_keys<fragments>(head, key, start) : all_pairs;
   with_family<softmax>(p, all_seen && !p.drop, [&](auto chosen, auto is_plain) {
     constexpr bool plain = decltype(is_plain)::value;
-    const auto keep_of = [&](int c) { return plain ? 1 : kept >> c & 1 ? keep_scale : 0; };
+    const auto keep_of = [&](int c) { return plain ? 1 : has_pair(kept, c) ? keep_scale : 0; };
     each_gradient<decltype(chosen)::value>(
         p, s, da, [&](int c) -> const RowState& { return states[place + c / 4 * 8 + c % 2]; }, keep_of,
         [&](int c, const PairGradient& g) {

@@ -189,14 +189,12 @@ NORMA_KERNEL void NORMA_BOUNDS(ResidentPlan::most_warps * 32, 1) resident_kernel
         if (owned > 1 && !groups.active[g]) continue;
         const int key = groups.key[g];
         const auto row_at = [&](int c) { return row + c / 4 * 8 + 2 * (lane % 4) + c % 2; };
-        const auto column_at = [&](int c) { return key + lane / 4 + c % 4 / 2 * 8; };
         const bool all_seen = key + group <= head.seen_by_all(row, row + group - 1);
         const std::uint32_t seen = all_seen ? all_pairs : pairs_of_keys(head, key + lane / 4, row);
-        std::uint32_t kept = 0xffu;
-        if (p.drop) kept = kept_bits<false>(head, 8, row_at, column_at);
+        const std::uint32_t kept = p.drop ? kept_of_keys<2>(head, key + lane / 4, row) : all_pairs;
         with_family<softmax>(p, all_seen && !p.drop, [&](auto chosen, auto is_plain) {
           constexpr bool plain = decltype(is_plain)::value;
-          const auto keep_of = [&](int c) { return plain ? 1 : kept >> c & 1 ? keep_scale : 0; };
+          const auto keep_of = [&](int c) { return plain ? 1 : has_pair(kept, c) ? keep_scale : 0; };
           each_gradient<decltype(chosen)::value>(
               p, s[g], da[g], [&](int c) -> const RowState& { return states[row_at(c)]; }, keep_of, [&](int c, const PairGradient& pair) {
                 float &x = s[g][c / 4][c % 4], &y = da[g][c / 4][c % 4];

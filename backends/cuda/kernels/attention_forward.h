@@ -34,8 +34,6 @@ NORMA_DEVICE void weigh(const Head& head, ForwardRows& r, float (&s)[fragments][
                         PairSums& pairs, float (&rescale)[2]) {
   constexpr int count = 2 * fragments;  // a row's that a thread has
   const AttentionProblem& p = head.p;
-  const int t = static_cast<int>(thread_id()) % 4;
-  const auto column_at = [&](int c) { return start + c / 2 * 8 + 2 * t + c % 2; };
   const bool normalised = softmax || p.normalize;
   const bool all_seen = ballot(start + 8 * fragments <= head.seen_by_all(r.row[0], r.row[1])) == 0xffffffffu;
   const std::uint32_t seen = all_seen ? all_pairs : pairs_of_rows<fragments>(head, r.row[0], start);
@@ -111,11 +109,11 @@ NORMA_DEVICE void weigh(const Head& head, ForwardRows& r, float (&s)[fragments][
       for (int c = 0; c < count; ++c) part += s[c / 2][2 * half + c % 2];
       r.sum[half] += reduce_lanes<4>(part, Plus{});
     }
-    if (p.drop && last_pass) {
-      const std::uint32_t kept = kept_bits<true>(head, count, [&](int) { return r.row[half]; }, column_at);
-      NORMA_UNROLL
-      for (int c = 0; c < count; ++c) s[c / 2][2 * half + c % 2] *= kept >> c & 1 ? p.keep_scale : 0;
-    }
+  }
+  if (p.drop && last_pass) {
+    const std::uint32_t kept = kept_of_rows<fragments>(head, r.row[0], start);
+    NORMA_UNROLL
+    for (int c = 0; c < 4 * fragments; ++c) s[c / 4][c % 4] *= has_pair(kept, c) ? p.keep_scale : 0;
   }
 }
 

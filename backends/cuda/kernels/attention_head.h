@@ -54,25 +54,29 @@ struct Head {
     const float count = static_cast<float>(n > 1 ? n : 1);
     return p.factor / (p.row_scale == RowScale::inverse_visible ? count : std::sqrt(count));
   }
-  /// Whether dropout leaves weight (i, j); keep: what it is then multiplied by, or 0.
-  NORMA_DEVICE bool kept(const RandomStream& stream, std::int32_t i, std::int32_t j) const {
+  /// What dropout multiplies weight (i, j) by.
+  NORMA_DEVICE float keep(std::int32_t i, std::int32_t j) const {
     const std::uint64_t at = word_of(i, j);
-    return keeps(word(stream.block(at / 4), at % 4), p.drop_below);
+    return keeps(word(p.stream.now().block(at / 4), at % 4), p.drop_below) ? p.keep_scale : 0;
   }
-  NORMA_DEVICE bool kept(std::int32_t i, std::int32_t j) const { return kept(p.stream.now(), i, j); }
-  /// Bit 0: the same of (i, j); bit 1: of (i, j + 1), whose word is of the same block as a rule.
-  NORMA_DEVICE std::uint32_t kept_pair(const RandomStream& stream, std::int32_t i, std::int32_t j) const {
+  /// Bit c: whether dropout leaves weight (i, j + c), for c < count up to 28.
+  NORMA_DEVICE std::uint32_t kept_run(const RandomStream& stream, std::int32_t i, std::int32_t j, std::uint32_t count) const {
     const std::uint64_t at = word_of(i, j);
-    const Philox block = stream.block(at / 4);
-    const std::uint32_t second = at % 4 == 3 ? stream.block(at / 4 + 1)[0] : word(block, at % 4 + 1);
-    return (keeps(word(block, at % 4), p.drop_below) ? 1u : 0u) | (keeps(second, p.drop_below) ? 2u : 0u);
+    const std::uint32_t before = static_cast<std::uint32_t>(at % 4);  // of the first block's words
+    std::uint32_t kept = 0;
+    NORMA_ROLLED
+    for (std::uint32_t c = 0; c < before + count; c += 4) {
+      const Philox block = stream.block(at / 4 + c / 4);
+      NORMA_UNROLL
+      for (std::uint32_t k = 0; k < 4; ++k) kept |= (keeps(block[k], p.drop_below) ? 1u << k : 0u) << c;
+    }
+    return kept >> before & ((1u << count) - 1);
   }
-  NORMA_DEVICE float keep(std::int32_t i, std::int32_t j) const { return kept(i, j) ? p.keep_scale : 0; }
   NORMA_DEVICE float* lse(std::int32_t i) const { return p.lse + b * p.lse_batch + h * p.lse_head + i * p.lse_row; }
 
  private:
   NORMA_DEVICE std::uint64_t word_of(std::int32_t i, std::int32_t j) const {
-    return static_cast<std::uint64_t>(((std::int64_t{b} * p.heads + h) * p.rows + i) * p.keys + j);
+    return static_cast<std::uint64_t>((((std::int64_t{p.first_batch} + b) * p.heads + h) * p.rows + i) * p.keys + j);
   }
   /// Chosen, not indexed: an index would put the block into local memory.
   NORMA_DEVICE static std::uint32_t word(const Philox& block, std::uint64_t k) {
@@ -80,15 +84,6 @@ struct Head {
     return k / 2 ? high : low;
   }
 };
-
-/// Bit c of the result: test(c), for c < count up to 32. One copy of the test.
-template <class Test>
-NORMA_DEVICE std::uint32_t bits_of(int count, Test test) {
-  std::uint32_t bits = 0;
-  NORMA_ROLLED
-  for (int c = 0; c < count; ++c) bits |= (test(c) ? 1u : 0u) << c;
-  return bits;
-}
 
 // What a thread knows of its pairs in a tile of fragments, which are those of two rows, g and g + 8, or of two keys: bit 16 half + c stands
 // for the pair with column, or row, start + c / 2 * 8 + 2 (lane % 4) + c % 2.
@@ -104,18 +99,28 @@ NORMA_DEVICE std::uint32_t places_below(std::int32_t start, std::int32_t end) {
   const std::int32_t count = n / 8 * 2 + (n % 8 < 2 ? n % 8 : 2);
   return count < 16 ? (1u << count) - 1 : 0xffffu;
 }
-/// Whether rows `row` and row + 8 see columns from `start` on.
+/// The same out of a bit for each column from `start` on.
+NORMA_DEVICE std::uint32_t own_places(std::uint64_t bits) {
+  bits = bits >> 2 * (thread_id() % 4) & 0x0303030303030303u;
+  bits = (bits | bits >> 6) & 0x000f000f000f000fu;
+  bits = (bits | bits >> 12) & 0x000000ff000000ffu;
+  return static_cast<std::uint32_t>(bits | bits >> 24);
+}
+/// Which of `count` keys, up to 64, from `start` on the key mask shows; the warp reads it together.
+template <int count>
+NORMA_DEVICE std::uint64_t shown_keys(const Head& head, std::int32_t start) {
+  const std::int32_t lane = static_cast<std::int32_t>(thread_id() % warp_size);
+  const auto shown = [&](std::int32_t j) { return j < head.p.keys && head.mask[j * head.p.mask_key] != 0; };
+  const std::uint64_t low = ballot(shown(start + lane));
+  return count > 32 ? std::uint64_t{ballot(shown(start + 32 + lane))} << 32 | low : low;
+}
+/// Whether rows `row` and row + 8 see columns from `start` on. The lanes of a warp call it together.
 template <int fragments>
 NORMA_DEVICE std::uint32_t pairs_of_rows(const Head& head, std::int32_t row, std::int32_t start) {
-  const std::int32_t first = start + 2 * static_cast<std::int32_t>(thread_id() % 4);
+  const std::uint32_t shown = head.mask ? own_places(shown_keys<8 * fragments>(head, start)) : 0xffffu;
   std::uint32_t pairs = 0;
   NORMA_ROLLED
-  for (int half = 0; half < 2; ++half) {
-    const std::int32_t i = row + 8 * half;
-    const std::uint32_t own = head.mask ? bits_of(2 * fragments, [&](int c) { return head.visible(i, first + c / 2 * 8 + c % 2); })
-                                        : places_below(start, head.length_of_rows(i, 1));
-    pairs |= own << 16 * half;
-  }
+  for (int half = 0; half < 2; ++half) pairs |= (places_below(start, head.length_of_rows(row + 8 * half, 1)) & shown) << 16 * half;
   return pairs;
 }
 /// Whether rows from `start` on see keys `key` and key + 8.
@@ -132,16 +137,45 @@ NORMA_DEVICE std::uint32_t pairs_of_keys(const Head& head, std::int32_t key, std
   return pairs;
 }
 
-/// Bit c of the result: whether dropout leaves weight (row_at(c), column_at(c)); the stream's number is read once for them all.
-/// Of each pair c, c + 1, c even, the second stands right of the first where `in_pairs`.
-template <bool in_pairs, class Row, class Column>
-NORMA_DEVICE std::uint32_t kept_bits(const Head& head, int count, Row row_at, Column column_at) {
+/// Whether dropout leaves them: rows `row` and row + 8, columns from `start` on. Of a row's words each of its four lanes draws a quarter.
+template <int fragments>
+NORMA_DEVICE std::uint32_t kept_of_rows(const Head& head, std::int32_t row, std::int32_t start) {
+  constexpr int own = 2 * fragments;
+  using Bits = std::conditional_t<(fragments > 4), std::uint64_t, std::uint32_t>;
   const RandomStream stream = head.p.stream.now();
-  if constexpr (!in_pairs) return bits_of(count, [&](int c) { return head.kept(stream, row_at(c), column_at(c)); });
-  std::uint32_t bits = 0;
+  const int first = own * static_cast<int>(thread_id() % 4);
+  std::uint32_t pairs = 0;
   NORMA_ROLLED
-  for (int c = 0; c < count; c += 2) bits |= head.kept_pair(stream, row_at(c), column_at(c)) << c;
-  return bits;
+  for (int half = 0; half < 2; ++half) {
+    Bits bits = Bits{head.kept_run(stream, row + 8 * half, start + first, own)} << first;
+    bits |= exchange_xor(bits, 1);
+    bits |= exchange_xor(bits, 2);
+    pairs |= own_places(bits) << 16 * half;
+  }
+  return pairs;
+}
+/// The same of keys `key` and key + 8, rows from `start` on: a lane draws a row's words for all of the warp's sixteen keys, of which each
+/// thread then takes its two; half of them where there are 16 rows.
+template <int fragments>
+NORMA_DEVICE std::uint32_t kept_of_keys(const Head& head, std::int32_t key, std::int32_t start) {
+  constexpr int rows = fragments < 4 ? 16 : 32, own = rows / 2;
+  static_assert(8 * fragments % rows == 0);
+  const RandomStream stream = head.p.stream.now();
+  const int lane = static_cast<int>(thread_id() % warp_size), g = lane / 4, first = lane / rows * own;
+  std::uint32_t pairs = 0;
+  NORMA_ROLLED
+  for (int from = 0; from < fragments; from += rows / 8) {
+    std::uint32_t bits = head.kept_run(stream, start + 8 * from + lane % rows, key - g + first, own) << first;
+    if (rows < 32) bits |= exchange_xor(bits, rows);
+    bits |= exchange_xor(bits, 1) << 16;  // in even lanes: with the next row's
+    NORMA_UNROLL
+    for (int n = 0; n < rows / 8; ++n) {
+      std::uint32_t x = exchange_from(bits, static_cast<unsigned>(8 * n + 2 * (lane % 4))) >> g & 0x01010101u;  // key g, g + 8; next row's
+      x = (x | x >> 15) & 0x0303u;
+      pairs |= ((x | x << 8) & 0x00030003u) << 2 * (from + n);
+    }
+  }
+  return pairs;
 }
 
 }  // namespace norma::cuda
