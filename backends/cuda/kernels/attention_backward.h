@@ -18,12 +18,6 @@ NORMA_DEVICE void start_rows(const Head& head, int row, RowState (&state)[2]) {
   }
 }
 
-/// Whether all rows of the warp, the thread's are `row` and row + 8, see all of 8 * fragments columns from `start` on.
-template <int fragments>
-NORMA_DEVICE bool rows_see_all(const Head& head, int row, int start) {
-  return ballot(start + 8 * fragments <= head.seen_by_all(row, row + 8)) == 0xffffffffu;
-}
-
 /// Adds phi of a tile's scores to the sums of the thread's rows.
 template <int fragments>
 NORMA_DEVICE void sum_rows(const Head& head, int row, int start, const float (&s)[fragments][4], float (&sum)[2]) {

@@ -35,7 +35,7 @@ NORMA_DEVICE void weigh(const Head& head, ForwardRows& r, float (&s)[fragments][
   constexpr int count = 2 * fragments;  // a row's that a thread has
   const AttentionProblem& p = head.p;
   const bool normalised = softmax || p.normalize;
-  const bool all_seen = ballot(start + 8 * fragments <= head.seen_by_all(r.row[0], r.row[1])) == 0xffffffffu;
+  const bool all_seen = rows_see_all<fragments>(head, r.row[0], start);
   const std::uint32_t seen = all_seen ? all_pairs : pairs_of_rows<fragments>(head, r.row[0], start);
   const auto hidden = [&](int half, int c) { return (seen >> (16 * half + c) & 1) == 0; };
   NORMA_UNROLL

@@ -114,6 +114,11 @@ NORMA_DEVICE std::uint64_t shown_keys(const Head& head, std::int32_t start) {
   const std::uint64_t low = ballot(shown(start + lane));
   return count > 32 ? std::uint64_t{ballot(shown(start + 32 + lane))} << 32 | low : low;
 }
+/// Whether all rows of the warp, the thread's are `row` and row + 8, see all of 8 * fragments columns from `start` on.
+template <int fragments>
+NORMA_DEVICE bool rows_see_all(const Head& head, int row, int start) {
+  return ballot(start + 8 * fragments <= head.seen_by_all(row, row + 8)) == 0xffffffffu;
+}
 /// Whether rows `row` and row + 8 see columns from `start` on. The lanes of a warp call it together.
 template <int fragments>
 NORMA_DEVICE std::uint32_t pairs_of_rows(const Head& head, std::int32_t row, std::int32_t start) {
@@ -137,7 +142,8 @@ NORMA_DEVICE std::uint32_t pairs_of_keys(const Head& head, std::int32_t key, std
   return pairs;
 }
 
-/// Whether dropout leaves them: rows `row` and row + 8, columns from `start` on. Of a row's words each of its four lanes draws a quarter.
+/// Whether dropout leaves the pairs of rows `row` and row + 8 with columns from `start` on. Each of a row's four lanes draws a quarter of its
+/// words.
 template <int fragments>
 NORMA_DEVICE std::uint32_t kept_of_rows(const Head& head, std::int32_t row, std::int32_t start) {
   constexpr int own = 2 * fragments;
