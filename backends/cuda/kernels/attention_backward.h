@@ -7,17 +7,6 @@
 
 namespace norma::cuda {
 
-/// How the weights of the thread's rows, `row` and row + 8, are made; but for the sums that rows are divided by.
-template <bool softmax>
-NORMA_DEVICE void start_rows(const Head& head, int row, RowState (&state)[2]) {
-  NORMA_UNROLL
-  for (int half = 0; half < 2; ++half) {
-    state[half].factor = head.row_factor(row + 8 * half);
-    state[half].delta = row_delta<softmax>(head, row + 8 * half);
-    if (softmax && row + 8 * half < head.p.rows) state[half].shift = *head.lse(row + 8 * half) * log2_e;
-  }
-}
-
 /// Adds phi of a tile's scores to the sums of the thread's rows.
 template <int fragments>
 NORMA_DEVICE void sum_rows(const Head& head, int row, int start, const float (&s)[fragments][4], float (&sum)[2]) {
@@ -69,12 +58,13 @@ NORMA_DEVICE bool leave_row(const Head& head, const RowState (&state)[2], int ro
   }
   return true;
 }
+/// What leave_row left of a row; in place of its shift the log-sum-exp, so that nothing waits for the loads.
 template <bool softmax>
 NORMA_DEVICE RowState left_row(const Head& head, int row) {
   const AttentionProblem& p = head.p;
   if (row >= p.rows) return {};
   const std::int64_t at = (std::int64_t{head.b} * p.heads + head.h) * p.rows + row;
-  return {softmax ? *head.lse(row) * log2_e : 0, p.row_factor[at], p.row_delta[at]};
+  return {softmax ? *head.lse(row) : 0, p.row_factor[at], p.row_delta[at]};
 }
 
 /// A^T after dropout in place of scores S^T of the thread's keys, `key` and key + 8, and 8 * fragments rows from
@@ -110,7 +100,7 @@ class PassingStates {
     if (mine(tile)) next_ = left_row<softmax>(head_, tile * count + static_cast<int>(thread_id()));
   }
   NORMA_DEVICE void put(int tile) {
-    if (mine(tile)) space_[tile % 2 * count + static_cast<int>(thread_id())] = next_;
+    if (mine(tile)) space_[tile % 2 * count + static_cast<int>(thread_id())] = {next_.shift * log2_e, next_.factor, next_.delta};
   }
   NORMA_DEVICE const RowState* of(int tile) const { return space_ + tile % 2 * count; }
 

@@ -83,13 +83,7 @@ NORMA_DEVICE void find_row_states(const Head& head, const ResidentPlan& plan, co
   for (int first = warp * group; first < plan.rows; first += plan.warps * group) {
     RowState state[2];
     float sum[2] = {0, 0};
-    NORMA_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const int row = first + lane / 4 + 8 * half;
-      state[half].factor = head.row_factor(row);
-      state[half].delta = row_delta<softmax>(head, row);
-      if (softmax && row < p.rows) state[half].shift = *head.lse(row) * log2_e;
-    }
+    start_rows<softmax>(head, first + lane / 4, state);
     if (!softmax && p.normalize) {
       for (int key = 0; key < p.keys; key += group) {
         float s[2][4];

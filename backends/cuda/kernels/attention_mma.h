@@ -107,20 +107,35 @@ NORMA_DEVICE void store_row(const float (&sums)[fragments][4], int half, float f
       *reinterpret_cast<std::uint32_t*>(row + n * 8 + 2 * t) = pack_pair(sums[n][2 * half] * factor, sums[n][2 * half + 1] * factor);
 }
 
-/// dO_i . O_i for rows whose weights sum to 1, else 0. The four lanes of a fragment's row call it together.
+/// How the weights of the thread's rows, `row` and row + 8, are made; but for the sums that rows are divided by. delta is dO_i . O_i for rows
+/// whose weights sum to 1, else 0: the four lanes of a row call this together, and both rows are on their way before either is summed.
 template <bool softmax>
-NORMA_DEVICE float row_delta(const Head& head, int row) {
+NORMA_DEVICE void start_rows(const Head& head, int row, RowState (&state)[2]) {
   const AttentionProblem& p = head.p;
-  float delta = 0;
-  if ((softmax || p.normalize) && row < p.rows) {
-    const bf16 *out = head.at<bf16>(p.out) + row * p.out.row, *dout = head.at<bf16>(p.dout) + row * p.dout.row;
+  float delta[2] = {0, 0};
+  if (softmax || p.normalize) {
+    const bf16 *out[2], *dout[2];
+    NORMA_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const int at = row + 8 * half < p.rows ? row + 8 * half : p.rows - 1;  // one that is there; left out below
+      out[half] = head.at<bf16>(p.out) + at * p.out.row, dout[half] = head.at<bf16>(p.dout) + at * p.dout.row;
+    }
+    NORMA_ROLLED
     for (int c = static_cast<int>(thread_id()) % 4 * 8; c < p.e; c += 32) {  // widths are multiples of 8, rows of 16 bytes
-      const Pack<bf16, 8> x = load_pack<8>(out + c), y = load_pack<8>(dout + c);
+      const Pack<bf16, 8> x[2] = {load_pack<8>(out[0] + c), load_pack<8>(out[1] + c)};
+      const Pack<bf16, 8> y[2] = {load_pack<8>(dout[0] + c), load_pack<8>(dout[1] + c)};
       NORMA_UNROLL
-      for (int i = 0; i < 8; ++i) delta = std::fma(convert<float>(y.v[i]), convert<float>(x.v[i]), delta);
+      for (int half = 0; half < 2; ++half) NORMA_UNROLL
+      for (int i = 0; i < 8; ++i) delta[half] = std::fma(convert<float>(y[half].v[i]), convert<float>(x[half].v[i]), delta[half]);
     }
   }
-  return reduce_lanes<4>(delta, Plus{});
+  NORMA_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    const bool there = row + 8 * half < p.rows;
+    state[half].factor = head.row_factor(row + 8 * half);
+    state[half].delta = reduce_lanes<4>(there ? delta[half] : 0, Plus{});
+    if (softmax && there) state[half].shift = *head.lse(row + 8 * half) * log2_e;
+  }
 }
 
 }  // namespace norma::cuda
