@@ -14,7 +14,7 @@ ImageNet, 224 pixels, 3 channels and 1000 classes, also where a flag or a file s
 norma train.
 )", {"Model", "batch", "dtype"}, imagenet);
   if (!flags) return ok;
-  if (!flags->words.empty()) throw UsageError(fmt::format("info: unexpected \"{}\"; the one model is vit, see norma info --help", flags->words[0]));
+  refuse_words(*flags, "info");
   const train::TrainConfig& c = flags->config;
   const models::ViTConfig shape = vit_config(c, 224, 3, 1000);
   const Index parameters = models::parameter_count(shape);

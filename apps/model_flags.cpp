@@ -106,6 +106,10 @@ std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, 
   return flags;
 }
 
+void refuse_words(const ModelFlags& flags, const char* verb) {
+  if (!flags.words.empty()) throw UsageError(fmt::format("{0}: unexpected \"{1}\"; the one model is vit, see norma {0} --help", verb, flags.words[0]));
+}
+
 void prepare(const train::TrainConfig& config) {
   if (config.threads) cpu::set_threads(static_cast<int>(config.threads));
   using enum cpu::GemmProvider;

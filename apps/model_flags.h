@@ -24,6 +24,9 @@ struct ModelFlags {
 std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, const std::vector<std::string>& only = {},
                                            const train::TrainConfig& defaults = {}, const std::function<void(train::Options&)>& own = {});
 
+/// Throws UsageError where words are left: these verbs know of the model's name alone.
+void refuse_words(const ModelFlags& flags, const char* verb);
+
 /// Throws UsageError where so many threads could not be started, or are fewer than 0, which stands for all cores.
 void check_threads(Index threads);
 

@@ -34,7 +34,7 @@ int train_verb(const Args& args) {
   if (args.empty()) throw UsageError("train: name the model, as in norma train vit --data fashion-mnist --out runs/a; see norma train --help");
   auto flags = read_model_flags(args, usage);
   if (!flags) return ok;
-  if (!flags->words.empty()) throw UsageError(fmt::format("train: unexpected \"{}\"; the one model is vit, see norma train --help", flags->words[0]));
+  refuse_words(*flags, "train");
   prepare(flags->config);
   check_memory(flags->config);
 

@@ -51,7 +51,7 @@ int twin_verb(const Args& args) {
                                   options("other", other, "the other attention function");
                                 });
   if (!flags) return ok;
-  if (!flags->words.empty()) throw UsageError(fmt::format("twin: unexpected \"{}\"; the one model is vit, see norma twin --help", flags->words[0]));
+  refuse_words(*flags, "twin");
   flags->config.anomaly = false, flags->config.record.clear();  // a config file may hold them
   prepare(flags->config);
 

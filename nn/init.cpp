@@ -77,8 +77,8 @@ RandomStream next_stream(std::uint64_t seed, std::uint64_t& next) {
 
 }  // namespace
 
-ShapesOnly::ShapesOnly() { shapes_only = true; }
-ShapesOnly::~ShapesOnly() { shapes_only = false; }
+ShapesOnly::ShapesOnly() : old_(shapes_only) { shapes_only = true; }
+ShapesOnly::~ShapesOnly() { shapes_only = old_; }
 
 Tensor Init::constant(const Shape& s, double value) { return same_everywhere(s, value, place_); }
 

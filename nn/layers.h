@@ -31,6 +31,9 @@ class ShapesOnly {
   ShapesOnly();
   ~ShapesOnly();
   ShapesOnly(const ShapesOnly&) = delete;
+
+ private:
+  bool old_;
 };
 
 class Linear : public Module {  // [..., in] -> [..., out]

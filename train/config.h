@@ -85,7 +85,7 @@ struct TrainConfig {
     v("cpu", cpu, "instruction set of the CPU kernels: base, avx2, avx512, avx512bf16, amx; empty: the best there is. It decides the bits of a result");
     v("anomaly", anomaly, "check what every operation produces; stop at the first value that is not finite, tell where, save it for norma replay");
     v("checkpoint_every", checkpoint_every, "steps between checkpoints; 0: only at the end");
-    v("log_every", log_every, "steps between lines of metrics.jsonl");
+    v("log_every", log_every, "steps between lines of metrics.jsonl; the last step has one too");
     v.group("Flight recorder");
     v("record", record, "layers whose attention matrices are kept while training, e.g. \"blocks.{1,6,11}.attn\"; norma report shows them; empty: off");
     v("record_every", record_every, "steps between records");

@@ -13,7 +13,7 @@ constexpr int group = ResidentPlan::group, tile = ResidentPlan::tile, ds_pitch =
 /// Starts copying rows [first, first + count) of x, by `threads`.
 template <int chunks>
 NORMA_DEVICE void fetch(const bf16* x, std::int64_t x_row, int first, int rows, int width, bf16* to, int count, int threads) {
-  RowCopies<chunks> mine(x, x_row, first, rows, width, to, static_cast<unsigned>(threads));
+  RowCopies<chunks> mine = row_copies<chunks>(x, x_row, first, rows, width, to, threads);
   while (mine.row() < count) mine.next();
 }
 

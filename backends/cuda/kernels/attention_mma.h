@@ -24,31 +24,40 @@ template <int chunks>
 class RowCopies {
  public:
   static constexpr unsigned pieces = chunks * 2;  // of a row
-  /// By `threads`, a multiple of `pieces`.
-  NORMA_DEVICE RowCopies(const bf16* x, std::int64_t x_row, int first, int rows, int width, bf16* to, unsigned threads) : x_(x) {
-    const int row = static_cast<int>(thread_id() / pieces), column = static_cast<int>(thread_id() % pieces * 8);
-    step_ = static_cast<int>(threads / pieces), row_ = row, x_step_ = step_ * x_row;
-    present_ = column < width ? rows - first : 0;
-    from_ = x + (first + row) * x_row + column, to_ = to + row * mma_pitch(chunks) + column;
+  /// By `threads`, a multiple of `pieces`. place(row, piece): where those 16 bytes go; rows lie row_bytes apart, as far as one thread's do.
+  template <class Place>
+  NORMA_DEVICE RowCopies(const bf16* x, std::int64_t x_row, int first, int rows, int width, unsigned threads, int row_bytes, Place place)
+      : x_(x), row_(static_cast<int>(thread_id() / pieces)), step_(static_cast<int>(threads / pieces)) {
+    const int piece = static_cast<int>(thread_id() % pieces);
+    present_ = piece * 8 < width ? rows - first : 0;
+    from_ = x + (first + row_) * x_row + piece * 8, x_step_ = step_ * x_row;
+    to_ = place(row_, piece), to_step_ = step_ * row_bytes;
   }
   NORMA_DEVICE int row() const { return row_; }
   NORMA_DEVICE void next() {
     copy_async(to_, row_ < present_ ? from_ : x_, row_ < present_);
-    row_ += step_, from_ += x_step_, to_ += step_ * mma_pitch(chunks);
+    row_ += step_, from_ += x_step_, to_ += to_step_;
   }
 
  private:
   const bf16 *x_, *from_;
-  bf16* to_;
+  char* to_;
   std::int64_t x_step_;
-  int step_, row_, present_;  // rows of the tile that x has
+  int row_, step_, to_step_, present_;  // present: rows of the tile that x has
 };
+/// To a tile of mma_pitch.
+template <int chunks>
+NORMA_DEVICE RowCopies<chunks> row_copies(const bf16* x, std::int64_t x_row, int first, int rows, int width, bf16* to, int threads) {
+  constexpr int row_bytes = mma_pitch(chunks) * static_cast<int>(sizeof(bf16));
+  return {x, x_row, first, rows, width, static_cast<unsigned>(threads), row_bytes,
+          [to](int row, int piece) { return reinterpret_cast<char*>(to) + row * row_bytes + piece * 16; }};
+}
 /// Starts copying `count` rows, by a block of `threads`.
 template <int chunks, int count, int threads = mma_threads>
 NORMA_DEVICE void fetch_rows(const bf16* x, std::int64_t x_row, int first, int rows, int width, bf16* to) {
   constexpr int copies = count * chunks * 2 / threads;
   static_assert(copies * threads == count * chunks * 2);
-  RowCopies<chunks> mine(x, x_row, first, rows, width, to, threads);
+  RowCopies<chunks> mine = row_copies<chunks>(x, x_row, first, rows, width, to, threads);
   NORMA_UNROLL
   for (int i = 0; i < copies; ++i) mine.next();
 }

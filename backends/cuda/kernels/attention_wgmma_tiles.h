@@ -29,21 +29,16 @@ struct WgmmaMemory {
   }
   NORMA_DEVICE std::uint32_t stage(int i) const { return static_cast<std::uint32_t>(i % 2 * layout.stage_bytes()); }
 
-  /// Starts copying rows [first, first + count) of x to `to`; zeros beyond the rows and the width. A thread copies 16 bytes of every so many rows,
-  /// always in the same columns, and at the same place of the swizzle.
+  /// Starts copying rows [first, first + count) of x to `to`; zeros beyond the rows and the width. A thread's rows are at the same place of the
+  /// swizzle.
   NORMA_DEVICE void fetch(const bf16* x, std::int64_t x_row, int first, int rows, int width, char* to,
                           int count) const {
-    constexpr unsigned pieces = chunks * 2, step = WgmmaTiles::threads / pieces;
+    constexpr int step = WgmmaTiles::threads / static_cast<int>(RowCopies<chunks>::pieces);
     static_assert(step % 8 == 0);
-    const int row = static_cast<int>(thread_id() / pieces), piece = static_cast<int>(thread_id() % pieces);
-    const int present = piece * 8 < width ? rows - first : 0;
-    const bf16* from = x + (first + row) * x_row + piece * 8;
-    char* place = to + layout.piece_offset(row, piece, count);
+    RowCopies<chunks> mine(x, x_row, first, rows, width, WgmmaTiles::threads, layout.row_bytes(),
+                           [&](int row, int piece) { return to + layout.piece_offset(row, piece, count); });
     NORMA_UNROLL
-    for (int i = 0; i < count; i += static_cast<int>(step)) {
-      copy_async(place, row + i < present ? from : x, row + i < present);
-      from += step * x_row, place += static_cast<int>(step) * layout.row_bytes();
-    }
+    for (int i = 0; i < count; i += step) mine.next();
   }
   NORMA_DEVICE void fetch_own(int which, const bf16* x, std::int64_t x_row, int first, int rows, int width) const {
     fetch(x, x_row, first, rows, width, space + layout.own_offset(which), WgmmaTiles::block_rows);
