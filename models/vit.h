@@ -22,6 +22,7 @@ struct ViTConfig {
   std::optional<DType> activations;  // bf16: mixed precision, with parameters of f32; empty: as the parameters
   Index patches() const { return (image / patch) * (image / patch); }
   Index tokens() const { return patches() + (pool == Pool::cls ? 1 : 0); }
+  Index tokens_read() const { return pool == Pool::cls ? 1 : tokens(); }  // by the head
 };
 /// "tiny", "small" or "base": the sizes of DeiT-Ti, DeiT-S (arXiv 2012.12877, table 1) and ViT-Base (arXiv 2010.11929, table 1); throws listing them.
 ViTConfig vit_preset(std::string_view name);
@@ -31,7 +32,8 @@ void check(const ViTConfig& config);
 class ViTBlock : public nn::Module {
  public:
   ViTBlock(const ViTConfig& config, double drop_path, nn::Init& init);
-  Tensor operator()(const Tensor& x) const;  // [B, T, C] -> [B, T, C]
+  /// [B, T, C] -> [B, T, C], or the first `read` tokens of it, [B, read, C], without the work for the others.
+  Tensor operator()(const Tensor& x, Index read = nn::all_tokens) const;
   void visit(nn::Visitor& v) override {
     v("norm1", norm1), v("attn", attn), v("norm2", norm2), v("mlp", mlp), v("out", out);
   }
@@ -48,11 +50,12 @@ class ViT : public nn::Module {
   /// Images [B, channels, image, image] -> logits [B, classes].
   Tensor operator()(const Tensor& images) const;
   /// After the last norm: [B, T, C].
-  Tensor features(const Tensor& images) const;
+  Tensor features(const Tensor& images) const { return features(images, nn::all_tokens); }
   void visit(nn::Visitor& v) override;
   const ViTConfig& config() const { return config_; }
 
  private:
+  Tensor features(const Tensor& images, Index read) const;  // of the first `read` tokens
   ViTConfig config_;
   struct PatchEmbed : nn::Module {
     void visit(nn::Visitor& v) override { v("proj.weight", weight), v("proj.bias", bias); }
@@ -65,7 +68,7 @@ class ViT : public nn::Module {
 };
 
 /// Floating-point operations of one training step on `batch` images (forward + backward, a multiply-add is two): matrix products
-/// only, 3 L tokens (24 C^2 + 4 N C) plus patch embedding and head.
+/// only, 3 L tokens (24 C^2 + 4 N C) plus patch embedding and head, less what the last block leaves out with Pool::cls.
 double training_flops(const ViTConfig& config, Index batch);
 /// Numbers that the model learns; none of them is stored for this.
 Index parameter_count(const ViTConfig& config);

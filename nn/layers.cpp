@@ -62,7 +62,7 @@ Tensor weighted_sum(const Tensor& a, const Tensor& packed, const AttentionOption
 
 }  // namespace
 
-Tensor SelfAttention::operator()(const Tensor& x, const Tensor& residual, const Tensor& key_mask) const {
+Tensor SelfAttention::operator()(const Tensor& x, const Tensor& residual, const Tensor& key_mask, Index read) const {
   const Inside here(*this);
   AttentionOptions options;
   options.scoring = config.scoring, options.causal = config.causal, options.key_mask = key_mask;
@@ -85,7 +85,7 @@ Tensor SelfAttention::operator()(const Tensor& x, const Tensor& residual, const 
     }
   }
   if (options.stats) stats(options.stats, x.size(1));
-  return proj(out, residual);
+  return proj(first_tokens(out, read), residual);
 }
 
 }  // namespace norma::nn

@@ -1,6 +1,8 @@
 // The layers of transformers. Shapes: B batch, T tokens, C width, H heads, d = C/H.
 #pragma once
 
+#include <limits>
+
 #include "nn/module.h"
 #include "nn/scoring.h"
 #include "nn/tap.h"
@@ -125,13 +127,18 @@ struct AttentionConfig {
   double std = 0.02;
 };
 
+constexpr Index all_tokens = std::numeric_limits<Index>::max();
+/// The first `count` tokens of x [B, T, C], or x itself where it has no more.
+inline Tensor first_tokens(const Tensor& x, Index count) { return count < x.size(1) ? slice(x, 1, 0, count) : x; }
+
 /// Multi-head self-attention with any scoring: [B, T, C] -> [B, T, C].
 class SelfAttention : public Module {
  public:
   SelfAttention() = default;
   SelfAttention(const AttentionConfig& config, Init& init);
-  /// key_mask: bool [B, T], or empty. residual is added in the output projection's pass where given.
-  Tensor operator()(const Tensor& x, const Tensor& residual = {}, const Tensor& key_mask = {}) const;
+  /// key_mask: bool [B, T], or empty. residual is added in the output projection's pass where given. Only the first `read` tokens
+  /// are projected, [B, min(read, T), C], which is the residual's shape too; statistics and taps are those of all T.
+  Tensor operator()(const Tensor& x, const Tensor& residual = {}, const Tensor& key_mask = {}, Index read = all_tokens) const;
   void visit(Visitor& v) override {
     v("qkv", qkv), v("proj", proj), v("packed", packed_tap), v("scores", scores), v("weights", weights), v("stats", stats);
   }

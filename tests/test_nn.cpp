@@ -132,6 +132,37 @@ TEST_CASE("patch embedding is the convolution", "[nn]") {
   CHECK(largest_difference(model.features(images), expected) < 1e-12);
 }
 
+TEST_CASE("of the last block only what the head reads is computed, with the values and gradients of all of it", "[nn]") {
+  const std::string scoring = GENERATE("softmax", "x^3/sqrt(N)");
+  models::ViTConfig config = small_vit(scoring);
+  config.dropout = 0.2, config.drop_path = GENERATE(0.0, 0.5);
+  models::ViT model(config, 5, {DType::f64});
+  const nn::Named weights = nn::parameters(model);
+  for (std::size_t i = 0; i < weights.size(); ++i)  // a mean of logits that biases do not decide
+    copy_into(weights[i].second, noise(weights[i].second.shape(), DType::f64, i + 1) * 0.3);
+  const Tensor images = noise({6, 3, 8, 8});
+  const Tensor head = weights[weights.size() - 2].second, bias = weights.back().second;
+  REQUIRE(weights.back().first == "head.bias");
+
+  auto run = [&](auto logits) {
+    const nn::Training training;
+    const RandomScope draws(3, 0);
+    const Tensor y = logits();
+    backward(sum(y * y));
+    Tensors found = {y.detach()};
+    for (const auto& [name, weight] : weights) found.push_back(weight.grad());
+    nn::zero_grad(model);
+    return found;
+  };
+  const Tensors read = run([&] { return model(images); });
+  const Tensors all = run([&] { return linear(select(model.features(images), 1, 0), head, bias); });
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    INFO((i ? weights[i - 1].first : "logits"));
+    CHECK(largest_difference(read[i], all[i]) <= 1e-12 * (1 + max(abs(all[i])).item()));
+    CHECK(max(abs(all[i])).item() > 0);
+  }
+}
+
 TEST_CASE("sin-cos positions do not learn", "[nn]") {
   models::ViTConfig config = small_vit();
   config.positions = models::ViTConfig::Positions::sincos;
@@ -321,7 +352,9 @@ TEST_CASE("ViT configurations are checked", "[nn]") {
 TEST_CASE("training FLOPs of ViT-Tiny", "[nn]") {
   models::ViTConfig config = models::vit_preset("tiny");
   config.image = 32, config.patch = 4, config.classes = 10;
-  // 12 blocks of 65 tokens: 3 * 12 * 65 * (24 * 192^2 + 4 * 65 * 192); embedding 2 * (2 * 64 * 48 * 192); head 3 * 2 *
-  // 192 * 10.
-  CHECK(models::training_flops(config, 2) == 2.0 * (2340.0 * (884736 + 49920) + 2359296 + 11520));
+  // 12 blocks of 65 tokens: 3 * 12 * 65 * (24 * 192^2 + 4 * 65 * 192), of which the last block's projection and MLP leave
+  // out 64 tokens: 3 * 64 * 18 * 192^2; embedding 2 * (2 * 64 * 48 * 192); head 3 * 2 * 192 * 10.
+  CHECK(models::training_flops(config, 2) == 2.0 * (2340.0 * (884736 + 49920) - 192.0 * 663552 + 2359296 + 11520));
+  config.pool = models::ViTConfig::Pool::mean;
+  CHECK(models::training_flops(config, 2) == 2.0 * (2304.0 * (884736 + 49152) + 2359296 + 11520));
 }

@@ -68,7 +68,7 @@ TEST_CASE("values and gradients at named places", "[probe]") {
     REQUIRE(records.size() == 2);
     CHECK(records[0].shape() == Shape{});
     CHECK(records[0].dtype() == DType::f64);
-    CHECK(records[1].shape() == Shape{3, 5, 16});
+    CHECK(records[1].shape() == Shape{3, place == "blocks.1.out" ? 1 : 5, 16});  // of the last block the class token is read
     CHECK_FALSE(records[1].tracked());
     CHECK(records[0].item() == about(root_of_squares(records[1])));
   }
