@@ -55,6 +55,10 @@ STEPS = [  # label, Norma's flags, PyTorch's model and flags, PyTorch's attentio
     ("ViT-T/4 batch 4, softmax, bf16", ["--dtype", "bf16"] + SHORT + ["4"], ["vit-tiny", "--dtype", "bf16"] + SHORT + ["4"], ["softmax"]),
     ("ViT-T/4 batch 1, softmax", SHORT + ["1"], ["vit-tiny"] + SHORT + ["1"], ["softmax", "sdpa"]),
     ("ViT-T/4 batch 1, softmax, bf16", ["--dtype", "bf16"] + SHORT + ["1"], ["vit-tiny", "--dtype", "bf16"] + SHORT + ["1"], ["softmax"]),
+    ("ViT-T/4 batch 64, softmax, PyTorch's last block rewritten for the class token alone", [], ["vit-tiny", "--class-only"], ["softmax", "sdpa"]),
+    ("the same, bf16", ["--dtype", "bf16"], ["vit-tiny", "--class-only", "--dtype", "bf16"], ["softmax"]),
+    ("ViT-T/4 batch 64, softmax, bf16, measuring every head", ["--dtype", "bf16", "--stats"], ["vit-tiny", "--dtype", "bf16"], ["softmax"]),
+    ("ViT-T/4 batch 64, x³/√N, bf16, measuring every head", ["--dtype", "bf16", "--attention", X3, "--stats"], ["vit-tiny", "--dtype", "bf16"], ["x3"]),
 ]
 ATTENTION = [(n, d) for d in (32, 64, 128) for n in (64, 256, 1024, 4096)]
 
