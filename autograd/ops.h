@@ -2,18 +2,34 @@
 // as NumPy does, take strided views, and throw Error with the op's name and the values. Names are NumPy's and PyTorch's.
 #pragma once
 
+#include <concepts>
 #include <initializer_list>
 #include <optional>
 #include <span>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "autograd/grad.h"
 #include "core/backend.h"
 
 namespace norma {
 
-using Axes = std::initializer_list<int>;  // empty: all axes
+/// The axes of a reduction: one, several in braces, or none for all. Negative ones count from the end.
+class Axes {
+ public:
+  Axes() = default;
+  template <std::integral I>
+    requires(!std::same_as<I, bool>)
+  Axes(I axis) : axes_{static_cast<int>(axis)} {}
+  Axes(std::initializer_list<int> axes) : axes_(axes) {}
+  auto begin() const { return axes_.begin(); }
+  auto end() const { return axes_.end(); }
+  bool empty() const { return axes_.empty(); }
+
+ private:
+  std::vector<int> axes_;
+};
 
 // ---- element-wise (ops_elementwise.cpp) -----------------------------------------------------------------------------
 Tensor neg(const Tensor& x);
@@ -70,12 +86,12 @@ inline Tensor operator/(const Tensor& a, double b) { return mul(a, scalar_like(1
 inline Tensor operator/(double a, const Tensor& b) { return div(scalar_like(a, b), b); }
 
 // ---- reductions (ops_reduce.cpp) ------------------------------------------------------------------------------------
-Tensor sum(const Tensor& x, Axes axes = {}, bool keep_dims = false);
-Tensor mean(const Tensor& x, Axes axes = {}, bool keep_dims = false);
-Tensor max(const Tensor& x, Axes axes = {}, bool keep_dims = false);  // ties share the gradient
-Tensor min(const Tensor& x, Axes axes = {}, bool keep_dims = false);
-Tensor var(const Tensor& x, Axes axes = {}, bool keep_dims = false, int correction = 1);
-Tensor norm(const Tensor& x, Axes axes = {}, bool keep_dims = false);  // Euclidean
+Tensor sum(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);
+Tensor mean(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);
+Tensor max(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // ties share the gradient
+Tensor min(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);
+Tensor var(const Tensor& x, const Axes& axes = {}, bool keep_dims = false, int correction = 1);
+Tensor norm(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // Euclidean
 Tensor logsumexp(const Tensor& x, int axis, bool keep_dims = false);
 Tensor argmax(const Tensor& x, int axis, bool keep_dims = false);  // i64, not differentiable
 Tensor argmin(const Tensor& x, int axis, bool keep_dims = false);

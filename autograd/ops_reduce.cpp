@@ -13,9 +13,9 @@ struct Reduced {
   Shape kept, dropped;
   Index count = 1;  // elements that make one output
 
-  Reduced(std::string_view op, const Tensor& x, Axes list) {
+  Reduced(std::string_view op, const Tensor& x, const Axes& list) {
     check_present(op, x);
-    if (list.size() == 0) axes = (1u << x.rank()) - 1;
+    if (list.empty()) axes = (1u << x.rank()) - 1;
     for (const int given : list) {
       const unsigned bit = 1u << normalize_axis(op, given, x.shape());
       if (axes & bit) fail("{}: axis {} is given twice", op, given);
@@ -36,7 +36,7 @@ struct Reduced {
 
 Tensor with_shape(const Tensor& fresh, const Shape& shape) { return fresh.with_layout(Layout(shape)); }
 
-Tensor extremum(ReduceOp op, const Tensor& x, Axes axes, bool keep_dims) {
+Tensor extremum(ReduceOp op, const Tensor& x, const Axes& axes, bool keep_dims) {
   const Reduced r(name(op), x, axes);
   return record(with_shape(call(op, x, r.axes), r.shape(keep_dims)), {x},
                 {name(op).data(), keep0 | keep_output, [r](const Ctx& c, const Tensor& g) -> Tensors {
@@ -47,13 +47,13 @@ Tensor extremum(ReduceOp op, const Tensor& x, Axes axes, bool keep_dims) {
 }
 
 Tensor position(ReduceOp op, const Tensor& x, int axis, bool keep_dims) {
-  const Reduced r(name(op), x, {axis});
+  const Reduced r(name(op), x, axis);
   return with_shape(call(op, x, r.axes), r.shape(keep_dims));
 }
 
 }  // namespace
 
-Tensor sum(const Tensor& x, Axes axes, bool keep_dims) {
+Tensor sum(const Tensor& x, const Axes& axes, bool keep_dims) {
   const Reduced r("sum", x, axes);
   return record(with_shape(call(ReduceOp::sum, x, r.axes), r.shape(keep_dims)), {x},
                 {"sum", keep_nothing, [kept = r.kept, shape = x.shape()](const Ctx&, const Tensor& g) -> Tensors {
@@ -61,21 +61,21 @@ Tensor sum(const Tensor& x, Axes axes, bool keep_dims) {
                  }});
 }
 
-Tensor mean(const Tensor& x, Axes axes, bool keep_dims) {
+Tensor mean(const Tensor& x, const Axes& axes, bool keep_dims) {
   check_floating("mean", x);
   return sum(x, axes, keep_dims) * (1.0 / static_cast<double>(Reduced("mean", x, axes).count));
 }
 
-Tensor max(const Tensor& x, Axes axes, bool keep_dims) { return extremum(ReduceOp::max, x, axes, keep_dims); }
-Tensor min(const Tensor& x, Axes axes, bool keep_dims) { return extremum(ReduceOp::min, x, axes, keep_dims); }
+Tensor max(const Tensor& x, const Axes& axes, bool keep_dims) { return extremum(ReduceOp::max, x, axes, keep_dims); }
+Tensor min(const Tensor& x, const Axes& axes, bool keep_dims) { return extremum(ReduceOp::min, x, axes, keep_dims); }
 
-Tensor var(const Tensor& x, Axes axes, bool keep_dims, int correction) {
+Tensor var(const Tensor& x, const Axes& axes, bool keep_dims, int correction) {
   check_floating("var", x);
   const auto freedom = static_cast<double>(std::max<Index>(0, Reduced("var", x, axes).count - correction));
   return sum(square(x - mean(x, axes, true)), axes, keep_dims) * (1 / freedom);
 }
 
-Tensor norm(const Tensor& x, Axes axes, bool keep_dims) {
+Tensor norm(const Tensor& x, const Axes& axes, bool keep_dims) {
   check_floating("norm", x);
   const Reduced r("norm", x, axes);
   Tensor y;

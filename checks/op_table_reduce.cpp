@@ -5,7 +5,7 @@ namespace norma::checks {
 
 namespace {
 
-using Reduction = Tensor (*)(const Tensor&, Axes, bool);
+using Reduction = Tensor (*)(const Tensor&, const Axes&, bool);
 
 /// Every choice of axes that goes another way through the kernels. `input` makes the values for a shape.
 template <class MakeInput>

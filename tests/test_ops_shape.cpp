@@ -184,6 +184,16 @@ TEST_CASE("what shape ops refuse", "[ops_shape]") {
   CHECK(message([&] { sum(x, {0, -2}); }) == "sum: axis -2 is given twice");
 }
 
+TEST_CASE("axes are one, several or all, and may be kept", "[ops_shape]") {
+  const Tensor x = counted({2, 3, 4});
+  CHECK(sum(x, -1).values() == sum(x, {2}).values());
+  CHECK(sum(x, Index{0}).shape() == Shape{3, 4});
+  CHECK(sum(x, 1, true).shape() == Shape{2, 1, 4});
+  const Axes axes = x.rank() == 3 ? Axes{0, 2} : Axes{};  // lives on when its braces are gone
+  CHECK(sum(x, axes).shape() == Shape{3});
+  CHECK(sum(x).shape() == Shape{});
+}
+
 TEST_CASE("integers and bools flow through without a graph", "[ops_shape]") {
   const Tensor x = counted({2, 3}).track();
   const Tensor positive = greater(x, scalar_like(2, x));
