@@ -9,17 +9,21 @@ namespace norma {
 Tensor::Tensor(std::shared_ptr<Storage> storage, const Layout& layout, DType dtype)
     : impl_(std::make_shared<Impl>(Impl{std::move(storage), layout, dtype, false, nullptr, nullptr})) {}
 
+void Tensor::none() {
+  fail("tensor: the handle is empty; it was never set, was moved from, or is the gradient of a leaf that backward() has not reached");
+}
+
 Index Tensor::size(int axis) const { return shape()[normalize_axis("size", axis, shape())]; }
 
 View Tensor::view() const {
-  View v{static_cast<char*>(impl_->storage->data()) + impl_->layout.offset * static_cast<Index>(size_of(impl_->dtype)),
-         impl_->layout, impl_->dtype};
+  const Impl& t = some();
+  View v{static_cast<char*>(t.storage->data()) + t.layout.offset * static_cast<Index>(size_of(t.dtype)), t.layout, t.dtype};
   v.layout.offset = 0;
   return v;
 }
 
-Tensor Tensor::with_layout(const Layout& layout) const { return Tensor(impl_->storage, layout, impl_->dtype); }
-Tensor Tensor::detach() const { return with_layout(impl_->layout); }
+Tensor Tensor::with_layout(const Layout& layout) const { return Tensor(storage(), layout, dtype()); }
+Tensor Tensor::detach() const { return with_layout(layout()); }
 
 std::vector<double> Tensor::values() const {
   const Index n = numel();
@@ -47,18 +51,19 @@ void* Tensor::host_data(DType expected) const {
 }
 
 Tensor& Tensor::track(bool on) {
-  if (on && !is_floating(dtype())) fail("track: a tensor of {} has no gradient; cast it to f32 or f64", dtype());
-  if (impl_->node && !impl_->leaf) fail("track: this tensor was computed from others; detach() it first");
-  impl_->leaf = on;
-  if (!on) impl_->node = nullptr;
+  Impl& t = some();
+  if (on && !is_floating(t.dtype)) fail("track: a tensor of {} has no gradient; cast it to f32 or f64", t.dtype);
+  if (t.node && !t.leaf) fail("track: this tensor was computed from others; detach() it first");
+  t.leaf = on;
+  if (!on) t.node = nullptr;
   return *this;
 }
 
-Tensor Tensor::grad() const { return wrap(impl_->grad); }
+Tensor Tensor::grad() const { return wrap(some().grad); }
 
 void Tensor::set_grad(const Tensor& grad) const {
   if (grad && grad.shape() != shape()) fail("set_grad: gradient {} for a tensor of shape {}", grad.shape(), shape());
-  impl_->grad = grad.impl();
+  some().grad = grad.impl();
 }
 
 Tensor empty(const Shape& shape, Place place) {

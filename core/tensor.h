@@ -26,19 +26,20 @@ struct View {
 
 class Tensor {
  public:
-  Tensor() = default;  // no tensor: tests false
+  Tensor() = default;  // no tensor: tests false, and has nothing else to tell; what asks throws
   Tensor(std::shared_ptr<Storage> storage, const Layout& layout, DType dtype);
 
+  /// Whether there is a tensor, not what it holds: if (equal(a, b)) asks nothing.
   explicit operator bool() const { return impl_ != nullptr; }
-  const Shape& shape() const { return impl_->layout.shape; }
+  const Shape& shape() const { return some().layout.shape; }
   int rank() const { return shape().rank(); }
   Index size(int axis) const;  // checked; negative axes count from the end
   Index numel() const { return shape().numel(); }
-  DType dtype() const { return impl_->dtype; }
-  Device device() const { return impl_->storage->device(); }
-  const Layout& layout() const { return impl_->layout; }
+  DType dtype() const { return some().dtype; }
+  Device device() const { return some().storage->device(); }
+  const Layout& layout() const { return some().layout; }
   bool is_contiguous() const { return layout().contiguous(); }
-  const std::shared_ptr<Storage>& storage() const { return impl_->storage; }
+  const std::shared_ptr<Storage>& storage() const { return some().storage; }
   View view() const;
   /// A handle on the same storage with another layout, outside the graph.
   Tensor with_layout(const Layout& layout) const;
@@ -57,7 +58,7 @@ class Tensor {
   Tensor& track(bool on = true);
   /// Takes part in a graph: a tracked leaf, or computed from one.
   bool tracked() const { return impl_ && (impl_->leaf || impl_->node); }
-  bool is_leaf() const { return impl_->leaf; }
+  bool is_leaf() const { return some().leaf; }
   Tensor grad() const;  // empty until backward() has reached this leaf
   void set_grad(const Tensor& grad) const;
 
@@ -73,6 +74,11 @@ class Tensor {
   static Tensor wrap(std::shared_ptr<Impl> impl) { Tensor t; t.impl_ = std::move(impl); return t; }
 
  private:
+  Impl& some() const {
+    if (!impl_) none();
+    return *impl_;
+  }
+  [[noreturn]] static void none();
   void* host_data(DType expected) const;
   std::shared_ptr<Impl> impl_;
 };

@@ -163,6 +163,20 @@ TEST_CASE("misuse is told", "[autograd]") {
     CHECK(message([&] { arange(3).track(); }) == "track: a tensor of i64 has no gradient; cast it to f32 or f64");
     CHECK(message([&] { sin(x).track(); }) == "track: this tensor was computed from others; detach() it first");
   }
+  SECTION("a handle on nothing") {
+    const std::string expected =
+        "tensor: the handle is empty; it was never set, was moved from, or is the gradient of a leaf that backward() has not reached";
+    CHECK(message([&] { x.grad().values(); }) == expected);
+    CHECK(message([&] { grad(sum(x), Tensor()); }) == expected);
+    CHECK(message([] { fill(Tensor(), 1); }) == expected);
+    Tensor moved = ones({2});
+    const Tensor there = std::move(moved);
+    CHECK(message([&] { moved.shape(); }) == expected);
+    CHECK(message([&] { moved.track(false); }) == expected);
+    CHECK(message([&] { moved.set_grad(there); }) == expected);
+    CHECK(message([&] { moved.data<float>(); }) == expected);
+    CHECK(message([&] { on_gradient(moved, [](const Tensor&) {}); }) == expected);
+  }
   SECTION("a hook without a graph") {
     CHECK(message([&] { on_gradient(ones({2}), [](const Tensor&) {}); }) ==
           "on_gradient: the tensor [2] takes part in no graph; track() a leaf it is computed from");
