@@ -83,7 +83,7 @@ Tensor cumsum(const Tensor& x, int axis);
 Tensor sum_to(const Tensor& x, const Shape& shape);  // the inverse of broadcasting
 
 // ---- shape (ops_shape.cpp): views where strides allow, no copies ----------------------------------------------------
-Tensor reshape(const Tensor& x, const Shape& shape);  // one size may be -1: pass it through reshape_to
+Tensor reshape(const Tensor& x, const Shape& shape);
 Tensor reshape(const Tensor& x, std::initializer_list<Index> sizes);  // one size may be -1
 Tensor flatten(const Tensor& x, int first = 0, int last = -1);
 Tensor permute(const Tensor& x, std::initializer_list<int> axes);

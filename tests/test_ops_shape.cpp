@@ -163,6 +163,9 @@ TEST_CASE("what shape ops refuse", "[ops_shape]") {
   CHECK(message([&] { reshape(x, {4, -1}); }) == "reshape: 6 elements cannot become [4, -1]");
   CHECK(message([&] { reshape(x, {-1, -1}); }) == "reshape: only one size may be -1, got [-1, -1]");
   CHECK(message([&] { reshape(zeros({0, 3}), {0, -1}); }) == "reshape: -1 has no meaning beside a size of 0, got [0, -1]");
+  CHECK(message([&] { reshape(x, {-1, -2}); }) == "reshape: a size is negative, got [-1, -2]");
+  CHECK(message([&] { reshape(x, {-1, Index{1} << 32, Index{1} << 32}); }) ==
+        "shape: the number of elements of [4294967296, 4294967296] overflows the 63-bit size limit");
   CHECK(message([&] { flatten(x, 1, 0); }) == "flatten: the first axis 1 comes after the last 0 in [2, 3]");
   CHECK(message([&] { permute(x, {0, 0}); }) == "permute: axis 0 is given twice for [2, 3]");
   CHECK(message([&] { permute(x, {0}); }) == "permute: 1 axes are given for [2, 3]");
