@@ -119,8 +119,12 @@ void copy_into(const Tensor& target, const Tensor& source) {
   if (broadcast("copy_into", target.shape(), source.shape()) != target.shape())
     fail("copy_into: source {} does not fit into target {}", source.shape(), target.shape());
   if (source.device() == target.device()) {
-    Tensor wide = source.with_layout(expand(source.layout(), target.shape()));
-    backend(target.device()).copy(wide.view(), target.view());
+    Tensor from = source;
+    if (source.storage() == target.storage()) {  // they may overlap: what is read must not be written before
+      from = empty(source.shape(), place_of(source));
+      backend(source.device()).copy(source.view(), from.view());
+    }
+    backend(target.device()).copy(from.with_layout(expand(from.layout(), target.shape())).view(), target.view());
   } else {
     // Through host memory: both ends are made dense first.
     Tensor dense = empty(source.shape(), place_of(source));

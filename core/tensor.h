@@ -100,9 +100,10 @@ Tensor from_values(const std::vector<double>& values, const Shape& shape, Place 
 /// Copies `bytes` of host memory laid out row-major.
 Tensor from_host(const void* data, const Shape& shape, Place place = {});
 
-/// In-place writes, each refused on a tensor that takes part in a recorded graph or whose elements overlap.
-/// They bump the storage's version.
-void copy_into(const Tensor& target, const Tensor& source);  // broadcasts and casts
+/// In-place writes, each refused on a tensor that was computed in a recorded graph or whose elements overlap. A leaf may be written; a
+/// derivative that saved its old values then throws, since writes bump the storage's version. They are not recorded: no gradient
+/// flows from the target to the source.
+void copy_into(const Tensor& target, const Tensor& source);  // broadcasts and casts; both may lie in the same storage
 void fill(const Tensor& target, double value);
 
 }  // namespace norma

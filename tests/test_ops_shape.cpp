@@ -59,6 +59,16 @@ TEST_CASE("slices follow Python", "[ops_shape]") {
   check(slice(slice(x, 0, 1, 6), 0, 4, -100, -2), {3}, {5, 3, 1});  // of a view that starts late
 }
 
+TEST_CASE("a copy within one storage reads before it writes", "[ops_shape]") {
+  const Tensor x = counted({6}), m = counted({2, 2}), r = counted({6});
+  copy_into(slice(x, 0, 1, 6), slice(x, 0, 0, 5));
+  CHECK(x.values() == Values{0, 0, 1, 2, 3, 4});
+  copy_into(m, transpose(m));
+  CHECK(m.values() == Values{0, 2, 1, 3});
+  copy_into(r, flip(r, 0));
+  CHECK(r.values() == Values{5, 4, 3, 2, 1, 0});
+}
+
 TEST_CASE("a slice sends its gradient back to where it was taken", "[ops_shape]") {
   const auto gradient = [](Index start, Index stop, Index step) {
     const Tensor x = counted({6}).track();
