@@ -14,7 +14,7 @@ struct GradOptions {
   bool retain_graph = false;  // keep the graph for another sweep (implied by create_graph)
 };
 
-/// d<y, seed>/dx for each x. y must have one element unless a seed of its shape is given. An x that y does not depend on
+/// d<y, seed>/dx for each x. y must have one element unless a seed of its shape and dtype is given. An x that y does not depend on
 /// gets zeros. Throws when the graph was freed by an earlier sweep, or a saved tensor was changed in place.
 Tensors grad(const Tensor& y, std::span<const Tensor> xs, const Tensor& seed = {}, GradOptions options = {});
 Tensor grad(const Tensor& y, const Tensor& x, GradOptions options = {});

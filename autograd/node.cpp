@@ -70,7 +70,7 @@ std::shared_ptr<Node> node_of(const Tensor& t) {
   if (!impl.node && impl.leaf) {
     impl.node = std::make_shared<Node>();
     impl.node->leaf = t.impl();
-    impl.node->shape = t.shape();
+    impl.node->shape = t.shape(), impl.node->place = place_of(t);
   }
   return impl.node;
 }
@@ -83,7 +83,9 @@ bool Ctx::needs(int input) const {
 Tensor Ctx::saved(int i) const {
   if (node_.released)
     fail("backward: the graph of {} was already freed by an earlier backward(); pass retain_graph", node_.name);
-  const Saved& s = node_.saved.at(static_cast<std::size_t>(i));
+  if (i < 0 || static_cast<std::size_t>(i) >= node_.saved.size())
+    fail("backward: saved({}) was asked for, but {} keeps {} tensors", i, node_.name, node_.saved.size());
+  const Saved& s = node_.saved[static_cast<std::size_t>(i)];
   if (s.tensor && s.tensor.storage()->version() != s.version)
     fail("backward: {} saved a tensor of shape {} at version {}, but it is now at version {}; it was changed in place", node_.name,
          s.tensor.shape(), s.version, s.tensor.storage()->version());
@@ -104,7 +106,7 @@ Tensor record(Tensor y, std::span<const Tensor> inputs, Rule rule) {
   for (const Tensor& t : inputs) from.push_back(node_of(t));
   auto n = std::make_shared<Node>();
   n->name = rule.name;
-  n->shape = y.shape();
+  n->shape = y.shape(), n->place = place_of(y);
   n->vjp = std::move(rule.vjp);
   n->fused = std::move(rule.fused);
   n->inputs = std::move(from);

@@ -63,6 +63,8 @@ Tensor Tensor::grad() const { return wrap(some().grad); }
 
 void Tensor::set_grad(const Tensor& grad) const {
   if (grad && grad.shape() != shape()) fail("set_grad: gradient {} for a tensor of shape {}", grad.shape(), shape());
+  if (grad && place_of(grad) != place_of(*this))
+    fail("set_grad: gradient of {} on {} for a tensor of {} on {}", grad.dtype(), name(grad.device()), dtype(), name(device()));
   some().grad = grad.impl();
 }
 

@@ -60,7 +60,7 @@ class Tensor {
   bool tracked() const { return impl_ && (impl_->leaf || impl_->node); }
   bool is_leaf() const { return some().leaf; }
   Tensor grad() const;  // empty until backward() has reached this leaf
-  void set_grad(const Tensor& grad) const;
+  void set_grad(const Tensor& grad) const;  // of the same shape, dtype and device; or empty
 
   struct Impl {
     std::shared_ptr<Storage> storage;
@@ -89,6 +89,7 @@ using Tensors = std::vector<Tensor>;
 struct Place {
   DType dtype = DType::f32;
   Device device = {};
+  bool operator==(const Place&) const = default;
 };
 inline Place place_of(const Tensor& t) { return {t.dtype(), t.device()}; }
 Tensor empty(const Shape& shape, Place place = {});  // contents undefined

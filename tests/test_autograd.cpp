@@ -118,6 +118,8 @@ TEST_CASE("misuse is told", "[autograd]") {
     CHECK(message([&] { grad(sin(x), x); }) == "grad: output has shape [3]; pass a seed or reduce to a scalar");
     CHECK(message([&] { grad(sin(x), Tensors{x}, ones({2}, f64)); }) ==
           "grad: seed of shape [2] for an output of shape [3]");
+    CHECK(message([&] { grad(reshape(x, {3, 1}), Tensors{x}, ones({3, 1})); }) ==
+          "grad: seed of f32 on cpu for an output of f64 on cpu; convert with cast() and to()");
   }
   SECTION("nothing to differentiate") {
     const Tensor constant = ones({}, f64);
@@ -162,6 +164,17 @@ TEST_CASE("misuse is told", "[autograd]") {
   SECTION("tracking what has no gradient") {
     CHECK(message([&] { arange(3).track(); }) == "track: a tensor of i64 has no gradient; cast it to f32 or f64");
     CHECK(message([&] { sin(x).track(); }) == "track: this tensor was computed from others; detach() it first");
+  }
+  SECTION("gradients of another kind than what they belong to") {
+    CHECK(message([&] { x.set_grad(ones({3})); }) == "set_grad: gradient of f32 on cpu for a tensor of f64 on cpu");
+    const auto rule = [&](Vjp vjp) { return sum(record(ones({3}, f64), {x, x}, {"mine", keep_nothing, std::move(vjp)})); };
+    const Tensor other = rule([](const Ctx&, const Tensor& g) -> Tensors { return {g, cast(g, DType::f32)}; });
+    CHECK(message([&] { backward(other); }) ==
+          "backward: mine returned a gradient of f32 on cpu for its input 1, expected f64 on cpu");
+    const Tensor few = rule([](const Ctx&, const Tensor& g) -> Tensors { return {g}; });
+    CHECK(message([&] { backward(few); }) == "backward: mine has 2 inputs, but its rule returned 1 gradients");
+    const Tensor unkept = rule([](const Ctx& c, const Tensor& g) -> Tensors { return {g * c.saved(0), {}}; });
+    CHECK(message([&] { backward(unkept); }) == "backward: saved(0) was asked for, but mine keeps 0 tensors");
   }
   SECTION("a handle on nothing") {
     const std::string expected =
