@@ -3,8 +3,8 @@
 #include <map>
 
 #include "autograd/anomaly.h"
+#include "autograd/dispatch.h"
 #include "autograd/graph.h"
-#include "autograd/ops.h"
 
 namespace norma {
 namespace {
@@ -90,6 +90,12 @@ void sweep(const Tensor& y, const Tensor& seed, const NodeSet& wanted, bool crea
   }
 }
 
+/// g in memory that nothing else reads or writes: another leaf may have the same gradient, and either is scaled in place.
+Tensor of_its_own(const Tensor& g) {
+  const bool shared = g.impl().use_count() > 1 || g.storage().use_count() > 1;
+  return shared || !g.is_contiguous() ? copy_of(g) : g.detach();
+}
+
 Tensor check_seed(const char* op, const Tensor& y, const Tensor& seed) {
   if (!y.tracked()) fail("{}: the result takes part in no graph; track() the leaves before computing it", op);
   if (seed) {
@@ -147,8 +153,7 @@ void backward(const Tensor& loss, GradOptions options) {
           auto impl = n.leaf.lock();
           if (!impl) return;
           Tensor leaf = Tensor::wrap(impl);
-          // A gradient kept for later must not share memory with what other steps may write.
-          leaf.set_grad(leaf.grad() ? add(leaf.grad(), g) : options.create_graph ? g : contiguous(g.detach()));
+          leaf.set_grad(leaf.grad() ? add(leaf.grad(), g) : options.create_graph ? g : of_its_own(g));
         });
 }
 

@@ -105,6 +105,13 @@ TEST_CASE("gradients accumulate in leaves, and only there", "[autograd]") {
   CHECK(x.grad().values() == std::vector<double>{4, 8});
 }
 
+TEST_CASE("leaves with the same gradient do not share its memory", "[autograd]") {
+  Tensor a = leaf({1, 2}, {2}), b = leaf({3, 4}, {2}), c = leaf({5, 6}, {1, 2});
+  backward(sum(square(a + b + reshape(c, {2}))));
+  for (const Tensor& x : {a, b, c}) copy_into(x.grad(), x.grad() * 0.5);
+  for (const Tensor& x : {a, b, c}) CHECK(x.grad().values() == std::vector<double>{9, 12});
+}
+
 TEST_CASE("misuse is told", "[autograd]") {
   Tensor x = leaf({1, 2, 3}, {3});
   SECTION("backward twice") {
