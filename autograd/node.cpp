@@ -1,6 +1,7 @@
 #include "autograd/node.h"
 
 #include <atomic>
+#include <utility>
 
 #include "autograd/anomaly.h"
 #include "autograd/graph.h"
@@ -61,8 +62,8 @@ std::int64_t declined_fusions() { return declined; }
 bool grad_enabled() { return recording; }
 GradMode::GradMode(bool on) : old_(recording) { recording = on; }
 GradMode::~GradMode() { recording = old_; }
-NoFusion::NoFusion() { fusing = false; }
-NoFusion::~NoFusion() { fusing = true; }
+NoFusion::NoFusion() : before_(std::exchange(fusing, false)) {}
+NoFusion::~NoFusion() { fusing = before_; }
 
 std::shared_ptr<Node> node_of(const Tensor& t) {
   if (!t) return nullptr;

@@ -73,6 +73,9 @@ class NoFusion {
   NoFusion();
   ~NoFusion();
   NoFusion(const NoFusion&) = delete;
+
+ private:
+  bool before_;
 };
 
 bool grad_enabled();

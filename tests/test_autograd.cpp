@@ -288,6 +288,14 @@ TEST_CASE("a fused rule that declines a strided gradient is asked again with a d
   CHECK(largest_difference(x.grad(), full({4, 3}, 0.5, f64)) == 0);
 }
 
+TEST_CASE("compositions run until the outermost NoFusion ends", "[autograd]") {
+  const Tensor x = leaf({1, 2}, {2});
+  const auto name = [&] { return message([&] { const Tensor y = sum(softmax(x)); fill(x.detach(), 3); backward(y); }); };
+  const NoFusion outer;
+  { const NoFusion inner; }
+  CHECK(name().find("softmax saved") == std::string::npos);
+}
+
 TEST_CASE("hooks see the complete gradient", "[autograd]") {
   Tensor x = leaf({1, 2}, {2});
   const Tensor h = square(x);
