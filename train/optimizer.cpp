@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <numbers>
+#include <set>
 #include <vector>
 
 #include "core/suggest.h"
@@ -164,10 +165,12 @@ double learning_rate(const ScheduleConfig& config, Index step) {
 
 Tensor gradient_squares(nn::Module& model) {
   std::map<std::string, View> gradients;  // in the order of their names
+  std::set<const void*> seen;             // tied weights have one gradient
   Device device;
   nn::for_each_parameter(model, [&](const std::string& name, Tensor& p) {
     device = p.device();
-    if (const Tensor g = p.grad()) gradients[name] = g.view();
+    const Tensor g = p.grad();
+    if (g && seen.insert(p.impl().get()).second) gradients[name] = g.view();
   });
   std::vector<View> views;
   for (const auto& [name, view] : gradients) views.push_back(view);
