@@ -54,7 +54,7 @@ Tensor equal(const Tensor& a, const Tensor& b);
 Tensor not_equal(const Tensor& a, const Tensor& b);
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
 
-Tensor scalar_like(double value, const Tensor& x);  // 0-d, x's dtype and device
+Tensor scalar_like(double value, const Tensor& x);  // 0-d, x's dtype and device; throws where that dtype cannot hold it
 inline Tensor operator+(const Tensor& a, const Tensor& b) { return add(a, b); }
 inline Tensor operator-(const Tensor& a, const Tensor& b) { return sub(a, b); }
 inline Tensor operator*(const Tensor& a, const Tensor& b) { return mul(a, b); }
