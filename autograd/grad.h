@@ -1,4 +1,5 @@
-// Derivatives: grad() is the primitive, backward() is grad() into the leaves' .grad().
+// Derivatives: grad() is the primitive, backward() is grad() into the leaves' .grad(). Threads may share leaves, each with a graph of
+// its own, and call grad(); backward() writes into the leaves, so one thread at a time.
 #pragma once
 
 #include <functional>
@@ -10,7 +11,9 @@
 namespace norma {
 
 struct GradOptions {
-  bool create_graph = false;  // record the derivative too, so that it can be differentiated again
+  /// Record the derivative too, so that it can be differentiated again. backward() then leaves gradients that hold their leaf, and the
+  /// leaf them: neither is freed until set_grad({}). grad() has no such circle.
+  bool create_graph = false;
   bool retain_graph = false;  // keep the graph for another sweep (implied by create_graph)
 };
 

@@ -1,6 +1,7 @@
 #include "autograd/node.h"
 
 #include <atomic>
+#include <mutex>
 #include <utility>
 
 #include "autograd/anomaly.h"
@@ -68,7 +69,10 @@ NoFusion::~NoFusion() { fusing = before_; }
 std::shared_ptr<Node> node_of(const Tensor& t) {
   if (!t) return nullptr;
   auto& impl = *t.impl();
-  if (!impl.node && impl.leaf) {
+  if (!impl.leaf) return impl.node;
+  static std::mutex making;  // threads that share a model meet its weights at the same time
+  const std::lock_guard lock(making);
+  if (!impl.node) {
     impl.node = std::make_shared<Node>();
     impl.node->leaf = t.impl();
     impl.node->shape = t.shape(), impl.node->place = place_of(t);

@@ -1,7 +1,9 @@
 // The engine: derivatives of high order, misuse with its messages, memory, hooks, checkpointing, and the checkers
 // themselves.
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <thread>
 
 #include "autograd/ops.h"
 
@@ -286,6 +288,28 @@ TEST_CASE("a fused rule that declines a strided gradient is asked again with a d
   CHECK(contiguous_asked == std::vector<bool>{false, true});
   CHECK(compositions == 0);
   CHECK(largest_difference(x.grad(), full({4, 3}, 0.5, f64)) == 0);
+}
+
+TEST_CASE("threads that share leaves have their gradients", "[autograd]") {
+  constexpr int count = 20000;
+  Tensors leaves;
+  for (int i = 0; i < count; ++i) leaves.push_back(leaf({3}, {1}));
+  std::atomic<int> at[2] = {0, 0}, wrong{0};
+  const auto work = [&](int me) {
+    for (int i = 0; i < count; ++i) {
+      at[me] = i + 1;
+      while (at[1 - me] <= i) std::this_thread::yield();  // both meet the leaf for the first time
+      try {
+        wrong += grad(sum(square(leaves[static_cast<std::size_t>(i)])), leaves[static_cast<std::size_t>(i)]).item() != 6;
+      } catch (const Error&) {
+        ++wrong;
+      }
+    }
+  };
+  std::thread other(work, 1);
+  work(0);
+  other.join();
+  CHECK(wrong == 0);
 }
 
 TEST_CASE("compositions run until the outermost NoFusion ends", "[autograd]") {
