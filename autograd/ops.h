@@ -97,11 +97,14 @@ Tensor slice(const Tensor& x, int axis, Index start, Index stop, Index step = 1)
 Tensor select(const Tensor& x, int axis, Index index);  // drops the axis
 Tensor cat(std::span<const Tensor> xs, int axis);
 Tensor stack(std::span<const Tensor> xs, int axis);
+inline Tensor cat(std::initializer_list<Tensor> xs, int axis) { return cat(std::span(xs.begin(), xs.size()), axis); }
+inline Tensor stack(std::initializer_list<Tensor> xs, int axis) { return stack(std::span(xs.begin(), xs.size()), axis); }
 Tensors split(const Tensor& x, Index size, int axis);  // the last part may be smaller
 Tensor pad(const Tensor& x, int axis, Index before, Index after, double value = 0);
 Tensor flip(const Tensor& x, int axis);
 Tensor roll(const Tensor& x, int axis, Index shift);
-Tensor contiguous(const Tensor& x);
+Tensor contiguous(const Tensor& x);  // x itself where it is
+Tensor clone(const Tensor& x);       // contiguous, in memory of its own
 Tensor cast(const Tensor& x, DType dtype);  // gradient is cast back
 Tensor to(const Tensor& x, Device device);
 using Sizes = std::initializer_list<std::pair<const char*, Index>>;

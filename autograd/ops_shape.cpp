@@ -192,6 +192,11 @@ Tensor contiguous(const Tensor& x) {
                 {"contiguous", keep_nothing, [](const Ctx&, const Tensor& g) -> Tensors { return {g}; }});
 }
 
+Tensor clone(const Tensor& x) {
+  check_present("clone", x);
+  return record(copy_of(x), {x}, {"clone", keep_nothing, [](const Ctx&, const Tensor& g) -> Tensors { return {g}; }});
+}
+
 Tensor cast(const Tensor& x, DType dtype) {
   check_present("cast", x);
   if (x.dtype() == dtype) return x;

@@ -112,6 +112,26 @@ TEST_CASE("cat, stack and split", "[ops_shape]") {
   CHECK(split(counted({0, 2}), 3, 0).size() == 1);
 }
 
+TEST_CASE("a clone has memory of its own and is differentiated through", "[ops_shape]") {
+  const Tensor x = counted({2, 2}).track();
+  for (const Tensor& from : {x, transpose(x)}) {
+    const Tensor y = clone(from);
+    CHECK(y.storage() != x.storage());
+    CHECK(y.is_contiguous());
+    CHECK(y.values() == from.values());
+    check(grad(sum(y * y), x), {2, 2}, {0, 2, 4, 6});
+  }
+}
+
+TEST_CASE("lists of tensors may be written in place", "[ops_shape]") {
+  const Tensor a = counted({2}).track(), b = counted({2}).track();
+  check(cat({a, b}, 0), {4}, {0, 1, 0, 1});
+  check(stack({a, b}, 1), {2, 2}, {0, 0, 1, 1});
+  const Tensors g = grad(sum(a * b), {a, b}, {}, {.retain_graph = false});
+  check(g[0], {2}, {0, 1});
+  check(grad(sum(checkpoint([](std::span<const Tensor> in) { return in[0] * in[1]; }, {a, b})), b), {2}, {0, 1});
+}
+
 TEST_CASE("more than 32 tensors join, and each receives its gradient", "[ops_shape]") {
   Tensors xs;
   for (int i = 0; i < 40; ++i) xs.push_back(full({2}, i, {DType::f64}).track());

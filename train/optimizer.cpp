@@ -11,12 +11,6 @@
 namespace norma::train {
 namespace {
 
-Tensor clone(const Tensor& t) {
-  Tensor copy = empty(t.shape(), place_of(t));
-  copy_into(copy, t.detach());
-  return copy;
-}
-
 void check(const OptimizerConfig& c) {
   auto range = [](const char* field, double value, bool inside, const char* expected) {
     if (!inside) fail("optimizer: {} is {}, must be {}", field, value, expected);
@@ -189,7 +183,7 @@ Tensor gradient_scale(const Tensor& squares, const Tensor& loss, double clip) {
 
 Ema::Ema(nn::Module& model, double decay) : decay_(decay) {
   if (!(decay >= 0 && decay < 1)) fail("ema: decay is {}, must be in [0, 1)", decay);
-  for (const auto& [name, parameter] : nn::parameters(model)) values_.emplace_back(name, clone(parameter));
+  for (const auto& [name, parameter] : nn::parameters(model)) values_.emplace_back(name, clone(parameter.detach()));
 }
 
 void Ema::update(nn::Module& model) {
