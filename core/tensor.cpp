@@ -43,6 +43,34 @@ double Tensor::item() const {
   return values()[0];
 }
 
+namespace {
+
+/// The elements from `at` on that lie in `axis` and those after it. `form`: of one element.
+void write(std::string& out, const std::vector<double>& values, const Shape& shape, int axis, Index at, const char* form) {
+  if (axis == shape.rank()) {
+    out += fmt::format(fmt::runtime(form), values[static_cast<std::size_t>(at)]);
+    return;
+  }
+  Index step = 1;
+  for (int inner = axis + 1; inner < shape.rank(); ++inner) step *= shape[inner];
+  out += '[';
+  for (Index i = 0; i < shape[axis]; ++i) {
+    if (i > 0) out += ", ";
+    if (i == 3 && shape[axis] > 8) out += "..., ", i = shape[axis] - 3;
+    write(out, values, shape, axis + 1, at + i * step, form);
+  }
+  out += ']';
+}
+
+}  // namespace
+
+std::string Tensor::text() const {
+  if (!impl_) return "an empty Tensor handle";
+  std::string out = fmt::format("{} {} ", dtype(), shape());
+  write(out, values(), shape(), 0, 0, is_floating(dtype()) ? "{:.6g}" : "{:.0f}");
+  return out;
+}
+
 void* Tensor::host_data(DType expected) const {
   if (dtype() != expected) fail("data: the tensor is {}, {} was asked for", dtype(), expected);
   if (!is_contiguous()) fail("data: the tensor of shape {} is not contiguous; call contiguous() first", shape());

@@ -50,6 +50,8 @@ class Tensor {
   double item() const;
   /// All elements in row-major order, as double.
   std::vector<double> values() const;
+  /// "f32 [2, 3] [[1, 2, 3], [4, 5, 6]]"; of an axis longer than 8 the first and last three. fmt prints it too.
+  std::string text() const;
   /// Pointer to the first element of a contiguous host tensor; throws on another dtype, layout or device.
   template <class T>
   T* data() const { return static_cast<T*>(host_data(dtype_of<T>())); }
@@ -108,3 +110,9 @@ void copy_into(const Tensor& target, const Tensor& source);  // broadcasts and c
 void fill(const Tensor& target, double value);
 
 }  // namespace norma
+
+template <>
+struct fmt::formatter<norma::Tensor> {
+  constexpr auto parse(fmt::format_parse_context& ctx) { return ctx.begin(); }
+  auto format(const norma::Tensor& t, fmt::format_context& ctx) const { return fmt::format_to(ctx.out(), "{}", t.text()); }
+};

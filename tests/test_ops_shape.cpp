@@ -43,6 +43,15 @@ TEST_CASE("views share memory, and only a reshape that strides cannot express co
   CHECK(shares(reshape(permute(x, {1, 2, 0}), {12, 2})));
 }
 
+TEST_CASE("tensors as text", "[ops_shape]") {
+  CHECK(fmt::format("{}", counted({2, 3}) * 0.5) == "f64 [2, 3] [[0, 0.5, 1], [1.5, 2, 2.5]]");
+  CHECK(transpose(reshape(arange(4), {2, 2})).text() == "i64 [2, 2] [[0, 2], [1, 3]]");
+  CHECK((arange(9) + 1e9).text() == "i64 [9] [1000000000, 1000000001, 1000000002, ..., 1000000006, 1000000007, 1000000008]");
+  CHECK(full({}, 3).text() == "f32 [] 3");
+  CHECK(zeros({2, 0}).text() == "f32 [2, 0] [[], []]");
+  CHECK(Tensor().text() == "an empty Tensor handle");
+}
+
 TEST_CASE("slices follow Python", "[ops_shape]") {
   const Tensor x = counted({6});
   check(slice(x, 0, 1, 4), {3}, {1, 2, 3});
