@@ -1,5 +1,5 @@
 // What has parameters. Only visit() is virtual: names, counting, saving, loading, freezing, device moves and taps
-// follow from that one line per layer. Modules are plain values.
+// follow from that one line per layer. Modules are plain values of handles: a copy shares its parameters.
 #pragma once
 
 #include <functional>
