@@ -6,11 +6,11 @@ namespace norma {
 
 namespace {
 
-/// Where the random draws of a run of f began.
+/// Where the random draws of a run of f began, and how many there were.
 struct Draws {
   std::uint64_t first = RandomScope::drawn();
   RandomStream stream = peek();  // the draw there: tells one scope from another
-  bool any = false;
+  std::uint64_t count = 0;
 
   static RandomStream peek() {
     if (!RandomScope::active()) return {};
@@ -26,12 +26,19 @@ class Replay {
  public:
   explicit Replay(const Draws& draws) : resume_(RandomScope::drawn()) {
     RandomScope::rewind(draws.first);
-    if (draws.any && !(Draws::peek() == draws.stream)) {
+    if (draws.count && !(Draws::peek() == draws.stream)) {
       RandomScope::rewind(resume_);
       fail("checkpoint: the function drew random numbers in another RandomScope; keep that scope until backward()");
     }
   }
   ~Replay() { RandomScope::rewind(resume_); }
+  /// For when f has run.
+  static void check(const Draws& draws) {
+    const std::uint64_t now = RandomScope::drawn() - draws.first;
+    if (now != draws.count)
+      fail("checkpoint: the function drew {} random numbers and {} when it ran again; keep what decides it (Training) until backward()",
+           draws.count, now);
+  }
   Replay(const Replay&) = delete;
 
  private:
@@ -85,7 +92,7 @@ Slots asked(const Ctx& c, const Tensors& xs) {
   return slots;
 }
 
-Tensors vjp(const Function& f, const Tensors& xs, const Ctx& c, const Tensor& g) {
+Tensors vjp(const Function& f, const Tensors& xs, const Draws& draws, const Ctx& c, const Tensor& g) {
   Tensors result(xs.size());
   Slots rest = asked(c, xs);
   while (!rest.empty()) {
@@ -95,7 +102,9 @@ Tensors vjp(const Function& f, const Tensors& xs, const Ctx& c, const Tensor& g)
       const bool together = !grad_enabled() || (xs[i].dtype() == first.dtype() && xs[i].device() == first.device());
       (together ? now : later).push_back(i);
     }
+    const Replay replay(draws);
     const Tensors found = grad_enabled() ? checkpointed_gradients(f, xs, now, g) : gradients(f, xs, now, g);
+    Replay::check(draws);
     for (std::size_t k = 0; k < now.size(); ++k) result[now[k]] = found[k];
     rest = later;
   }
@@ -114,7 +123,7 @@ Tensor checkpoint(const Function& f, std::span<const Tensor> inputs) {
     NoGrad off;
     y = f(inputs).detach();
   }
-  draws.any = RandomScope::drawn() != draws.first;
+  draws.count = RandomScope::drawn() - draws.first;
   Tensors xs(inputs.begin(), inputs.end());
   std::vector<std::uint32_t> versions;
   for (const Tensor& x : xs) versions.push_back(x ? x.storage()->version() : 0);
@@ -124,8 +133,7 @@ Tensor checkpoint(const Function& f, std::span<const Tensor> inputs) {
                                   fail("checkpoint: input {} of shape {} was changed in place since", i, xs[i].shape());
                                 }
                               }
-                              const Replay replay(draws);
-                              return vjp(f, xs, c, g);
+                              return vjp(f, xs, draws, c, g);
                             }});
 }
 

@@ -3,8 +3,8 @@
 #include <map>
 
 #include "autograd/anomaly.h"
+#include "autograd/dispatch.h"
 #include "autograd/graph.h"
-#include "autograd/ops.h"
 
 namespace norma {
 namespace {
@@ -27,9 +27,12 @@ NodeSet nodes_between(Node* root, const NodeSet& targets) {
   return wanted;
 }
 
-void check_gradient(const Node& n, std::size_t i, const Tensor& g, const Shape& expected) {
-  if (g.shape() != expected)
-    fail("backward: {} returned a gradient of shape {} for its input {}, expected {}", n.name, g.shape(), i, expected);
+void check_gradient(const Node& n, std::size_t i, const Tensor& g, const Node& input) {
+  if (g.shape() != input.shape)
+    fail("backward: {} returned a gradient of shape {} for its input {}, expected {}", n.name, g.shape(), i, input.shape);
+  if (place_of(g) != input.place)
+    fail("backward: {} returned a gradient of {} on {} for its input {}, expected {} on {}", n.name, g.dtype(), name(g.device()), i,
+         input.place.dtype, name(input.place.device));
 }
 
 /// Sweeps from y in order of falling creation number. finished(node, gradient) sees each node's complete gradient.
@@ -66,12 +69,14 @@ void sweep(const Tensor& y, const Tensor& seed, const NodeSet& wanted, bool crea
     const AnomalyPlace place(AnomalyScope::active() ? AnomalyHooks::place_of(n) : nullptr);
     Tensors gradients = fused ? n.fused(ctx, now.gradient) : n.vjp(ctx, now.gradient);
     if (AnomalyScope::active()) AnomalyHooks::went_back(n, now.gradient, gradients);
+    if (gradients.size() != n.inputs.size())
+      fail("backward: {} has {} inputs, but its rule returned {} gradients", n.name, n.inputs.size(), gradients.size());
     now.gradient = {};
     if (!retain) n.released = true, n.release();
     for (std::size_t i = 0; i < gradients.size(); ++i) {
       const auto& input = n.inputs[i];
       if (!input || !gradients[i] || !wanted.count(input.get())) continue;
-      check_gradient(n, i, gradients[i], input->shape);
+      check_gradient(n, i, gradients[i], *input);
       auto& slot = pending[input->number];
       slot.node = input;
       if (!slot.gradient || ctx.took(i)) {
@@ -85,10 +90,19 @@ void sweep(const Tensor& y, const Tensor& seed, const NodeSet& wanted, bool crea
   }
 }
 
+/// g in memory that nothing else reads or writes: another leaf may have the same gradient, and either is scaled in place.
+Tensor of_its_own(const Tensor& g) {
+  const bool shared = g.impl().use_count() > 1 || g.storage().use_count() > 1;
+  return shared || !g.is_contiguous() ? copy_of(g) : g.detach();
+}
+
 Tensor check_seed(const char* op, const Tensor& y, const Tensor& seed) {
   if (!y.tracked()) fail("{}: the result takes part in no graph; track() the leaves before computing it", op);
   if (seed) {
     if (seed.shape() != y.shape()) fail("{}: seed of shape {} for an output of shape {}", op, seed.shape(), y.shape());
+    if (place_of(seed) != place_of(y))
+      fail("{}: seed of {} on {} for an output of {} on {}; convert with cast() and to()", op, seed.dtype(), name(seed.device()), y.dtype(),
+           name(y.device()));
     return seed;
   }
   if (y.numel() != 1) fail("{}: output has shape {}; pass a seed or reduce to a scalar", op, y.shape());
@@ -139,8 +153,7 @@ void backward(const Tensor& loss, GradOptions options) {
           auto impl = n.leaf.lock();
           if (!impl) return;
           Tensor leaf = Tensor::wrap(impl);
-          // A gradient kept for later must not share memory with what other steps may write.
-          leaf.set_grad(leaf.grad() ? add(leaf.grad(), g) : options.create_graph ? g : contiguous(g.detach()));
+          leaf.set_grad(leaf.grad() ? add(leaf.grad(), g) : options.create_graph ? g : of_its_own(g));
         });
 }
 

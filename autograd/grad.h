@@ -1,7 +1,9 @@
-// Derivatives: grad() is the primitive, backward() is grad() into the leaves' .grad().
+// Derivatives: grad() is the primitive, backward() is grad() into the leaves' .grad(). Threads may share leaves, each with a graph of
+// its own, and call grad(); backward() writes into the leaves, so one thread at a time.
 #pragma once
 
 #include <functional>
+#include <initializer_list>
 #include <span>
 
 #include "autograd/node.h"
@@ -10,13 +12,18 @@
 namespace norma {
 
 struct GradOptions {
-  bool create_graph = false;  // record the derivative too, so that it can be differentiated again
+  /// Record the derivative too, so that it can be differentiated again. backward() then leaves gradients that hold their leaf, and the
+  /// leaf them: neither is freed until set_grad({}). grad() has no such circle.
+  bool create_graph = false;
   bool retain_graph = false;  // keep the graph for another sweep (implied by create_graph)
 };
 
-/// d<y, seed>/dx for each x. y must have one element unless a seed of its shape is given. An x that y does not depend on
+/// d<y, seed>/dx for each x. y must have one element unless a seed of its shape and dtype is given. An x that y does not depend on
 /// gets zeros. Throws when the graph was freed by an earlier sweep, or a saved tensor was changed in place.
 Tensors grad(const Tensor& y, std::span<const Tensor> xs, const Tensor& seed = {}, GradOptions options = {});
+inline Tensors grad(const Tensor& y, std::initializer_list<Tensor> xs, const Tensor& seed = {}, GradOptions options = {}) {
+  return grad(y, std::span(xs.begin(), xs.size()), seed, options);
+}
 Tensor grad(const Tensor& y, const Tensor& x, GradOptions options = {});
 
 /// Adds d loss / d leaf into .grad() of every tracked leaf that loss depends on.
@@ -27,6 +34,9 @@ using Function = std::function<Tensor(std::span<const Tensor>)>;
 /// Activation checkpointing: computes f without keeping its intermediates and runs it again for the derivative. `inputs` are
 /// all tensors through which gradients flow, parameters included. Random draws of the second run equal the first's.
 Tensor checkpoint(const Function& f, std::span<const Tensor> inputs);
+inline Tensor checkpoint(const Function& f, std::initializer_list<Tensor> inputs) {
+  return checkpoint(f, std::span(inputs.begin(), inputs.size()));
+}
 
 /// Draws inside a training step: the k-th is of stream_id(step, k), k counting from 0.
 class RandomScope {

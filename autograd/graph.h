@@ -26,6 +26,7 @@ struct Node : std::enable_shared_from_this<Node> {
   std::vector<std::function<void(const Tensor&)>> hooks;
   std::weak_ptr<Tensor::Impl> leaf;  // set for leaves: where backward() accumulates
   Shape shape;
+  Place place;
   bool released = false;
 
   void release();

@@ -1,6 +1,8 @@
 #include "autograd/node.h"
 
 #include <atomic>
+#include <mutex>
+#include <utility>
 
 #include "autograd/anomaly.h"
 #include "autograd/graph.h"
@@ -61,16 +63,19 @@ std::int64_t declined_fusions() { return declined; }
 bool grad_enabled() { return recording; }
 GradMode::GradMode(bool on) : old_(recording) { recording = on; }
 GradMode::~GradMode() { recording = old_; }
-NoFusion::NoFusion() { fusing = false; }
-NoFusion::~NoFusion() { fusing = true; }
+NoFusion::NoFusion() : before_(std::exchange(fusing, false)) {}
+NoFusion::~NoFusion() { fusing = before_; }
 
 std::shared_ptr<Node> node_of(const Tensor& t) {
   if (!t) return nullptr;
   auto& impl = *t.impl();
-  if (!impl.node && impl.leaf) {
+  if (!impl.leaf) return impl.node;
+  static std::mutex making;  // threads that share a model meet its weights at the same time
+  const std::lock_guard lock(making);
+  if (!impl.node) {
     impl.node = std::make_shared<Node>();
     impl.node->leaf = t.impl();
-    impl.node->shape = t.shape();
+    impl.node->shape = t.shape(), impl.node->place = place_of(t);
   }
   return impl.node;
 }
@@ -83,7 +88,9 @@ bool Ctx::needs(int input) const {
 Tensor Ctx::saved(int i) const {
   if (node_.released)
     fail("backward: the graph of {} was already freed by an earlier backward(); pass retain_graph", node_.name);
-  const Saved& s = node_.saved.at(static_cast<std::size_t>(i));
+  if (i < 0 || static_cast<std::size_t>(i) >= node_.saved.size())
+    fail("backward: saved({}) was asked for, but {} keeps {} tensors", i, node_.name, node_.saved.size());
+  const Saved& s = node_.saved[static_cast<std::size_t>(i)];
   if (s.tensor && s.tensor.storage()->version() != s.version)
     fail("backward: {} saved a tensor of shape {} at version {}, but it is now at version {}; it was changed in place", node_.name,
          s.tensor.shape(), s.version, s.tensor.storage()->version());
@@ -104,7 +111,7 @@ Tensor record(Tensor y, std::span<const Tensor> inputs, Rule rule) {
   for (const Tensor& t : inputs) from.push_back(node_of(t));
   auto n = std::make_shared<Node>();
   n->name = rule.name;
-  n->shape = y.shape();
+  n->shape = y.shape(), n->place = place_of(y);
   n->vjp = std::move(rule.vjp);
   n->fused = std::move(rule.fused);
   n->inputs = std::move(from);

@@ -34,7 +34,7 @@ class Ctx {
   mutable unsigned taken_ = 0;
 };
 
-/// The vector-Jacobian product: gradient of the output in, gradients of the inputs out (an empty Tensor: none).
+/// The vector-Jacobian product: gradient of the output in, one gradient for each input out (an empty Tensor: none), of its shape and dtype.
 using Vjp = std::function<Tensors(const Ctx&, const Tensor& g)>;
 
 /// Which tensors a rule keeps: bits for inputs 0..7, and the output.
@@ -73,6 +73,9 @@ class NoFusion {
   NoFusion();
   ~NoFusion();
   NoFusion(const NoFusion&) = delete;
+
+ private:
+  bool before_;
 };
 
 bool grad_enabled();

@@ -70,7 +70,7 @@ Tensor equal(const Tensor& a, const Tensor& b);
 Tensor not_equal(const Tensor& a, const Tensor& b);
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
 
-Tensor scalar_like(double value, const Tensor& x);  // 0-d, x's dtype and device
+Tensor scalar_like(double value, const Tensor& x);  // 0-d, x's dtype and device; throws where that dtype cannot hold it
 inline Tensor operator+(const Tensor& a, const Tensor& b) { return add(a, b); }
 inline Tensor operator-(const Tensor& a, const Tensor& b) { return sub(a, b); }
 inline Tensor operator*(const Tensor& a, const Tensor& b) { return mul(a, b); }
@@ -99,7 +99,7 @@ Tensor cumsum(const Tensor& x, int axis);
 Tensor sum_to(const Tensor& x, const Shape& shape);  // the inverse of broadcasting
 
 // ---- shape (ops_shape.cpp): views where strides allow, no copies ----------------------------------------------------
-Tensor reshape(const Tensor& x, const Shape& shape);  // one size may be -1: pass it through reshape_to
+Tensor reshape(const Tensor& x, const Shape& shape);
 Tensor reshape(const Tensor& x, std::initializer_list<Index> sizes);  // one size may be -1
 Tensor flatten(const Tensor& x, int first = 0, int last = -1);
 Tensor permute(const Tensor& x, std::initializer_list<int> axes);
@@ -113,11 +113,14 @@ Tensor slice(const Tensor& x, int axis, Index start, Index stop, Index step = 1)
 Tensor select(const Tensor& x, int axis, Index index);  // drops the axis
 Tensor cat(std::span<const Tensor> xs, int axis);
 Tensor stack(std::span<const Tensor> xs, int axis);
+inline Tensor cat(std::initializer_list<Tensor> xs, int axis) { return cat(std::span(xs.begin(), xs.size()), axis); }
+inline Tensor stack(std::initializer_list<Tensor> xs, int axis) { return stack(std::span(xs.begin(), xs.size()), axis); }
 Tensors split(const Tensor& x, Index size, int axis);  // the last part may be smaller
 Tensor pad(const Tensor& x, int axis, Index before, Index after, double value = 0);
 Tensor flip(const Tensor& x, int axis);
 Tensor roll(const Tensor& x, int axis, Index shift);
-Tensor contiguous(const Tensor& x);
+Tensor contiguous(const Tensor& x);  // x itself where it is
+Tensor clone(const Tensor& x);       // contiguous, in memory of its own
 Tensor cast(const Tensor& x, DType dtype);  // gradient is cast back
 Tensor to(const Tensor& x, Device device);
 using Sizes = std::initializer_list<std::pair<const char*, Index>>;

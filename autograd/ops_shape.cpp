@@ -69,11 +69,13 @@ Tensor reshape(const Tensor& x, std::initializer_list<Index> sizes) {
   if (open == 0) return reshape(x, Shape(given));
   check_present("reshape", x);
   if (open > 1) fail("reshape: only one size may be -1, got {}", text(given));
-  Index known = 1;
+  Shape rest;
   for (const Index n : sizes) {
     if (n == 0) fail("reshape: -1 has no meaning beside a size of 0, got {}", text(given));
-    if (n != -1) known *= n;
+    if (n < -1) fail("reshape: a size is negative, got {}", text(given));
+    if (n != -1) rest.append(n);
   }
+  const Index known = rest.numel();
   if (x.numel() % known != 0) fail("reshape: {} elements cannot become {}", x.numel(), text(given));
   Shape shape;
   for (const Index n : sizes) shape.append(n == -1 ? x.numel() / known : n);
@@ -188,6 +190,11 @@ Tensor contiguous(const Tensor& x) {
   if (x.is_contiguous()) return x;
   return record(copy_of(x), {x},
                 {"contiguous", keep_nothing, [](const Ctx&, const Tensor& g) -> Tensors { return {g}; }});
+}
+
+Tensor clone(const Tensor& x) {
+  check_present("clone", x);
+  return record(copy_of(x), {x}, {"clone", keep_nothing, [](const Ctx&, const Tensor& g) -> Tensors { return {g}; }});
 }
 
 Tensor cast(const Tensor& x, DType dtype) {

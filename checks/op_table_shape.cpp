@@ -161,6 +161,7 @@ void add_shapes(OpCases& cases, ErrorCases& errors) {
   add("roll", "", {2, 5}, [](const Tensor& x) { return roll(x, 1, 2); });
   add("roll", "backwards, far", {5, 2}, [](const Tensor& x) { return roll(x, 0, -7); });
   add("contiguous", "", {2, 3}, [](const Tensor& x) { return contiguous(transpose(x)); });
+  add("clone", "", {2, 3}, [](const Tensor& x) { return clone(transpose(x)); });
   add("cast", "f64", {2, 3}, [](const Tensor& x) { return cast(x, DType::f64); });
   add("cast", "back", {2, 3}, [](const Tensor& x) {
     const Tensor wide = cast(x, DType::f64);

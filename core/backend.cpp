@@ -48,9 +48,10 @@ Backend& backend(Device device) {
   if (!slot) {
     auto factory = r.factories.find(device.kind);
     if (factory == r.factories.end()) {
+      if (r.factories.empty()) fail("device {}: no backend is known yet; call register_backends() first (backends/register_all.h)", name(device));
       std::string there;
       for (auto& [kind, f] : r.factories) there += (there.empty() ? "" : ", ") + name(Device{kind, 0});
-      fail("device {}: this build has no such backend; it has: {}{}", name(device), there.empty() ? "none" : there,
+      fail("device {}: this build has no such backend; it has: {}{}", name(device), there,
            device.kind == Device::Kind::cuda ? "; one with a CUDA toolkit has it: docs/gpu.md" : "");
     }
     slot = factory->second(device.index);

@@ -9,17 +9,21 @@ namespace norma {
 Tensor::Tensor(std::shared_ptr<Storage> storage, const Layout& layout, DType dtype)
     : impl_(std::make_shared<Impl>(Impl{std::move(storage), layout, dtype, false, nullptr, nullptr})) {}
 
+void Tensor::none() {
+  fail("tensor: the handle is empty; it was never set, was moved from, or is the gradient of a leaf that backward() has not reached");
+}
+
 Index Tensor::size(int axis) const { return shape()[normalize_axis("size", axis, shape())]; }
 
 View Tensor::view() const {
-  View v{static_cast<char*>(impl_->storage->data()) + impl_->layout.offset * static_cast<Index>(size_of(impl_->dtype)),
-         impl_->layout, impl_->dtype};
+  const Impl& t = some();
+  View v{static_cast<char*>(t.storage->data()) + t.layout.offset * static_cast<Index>(size_of(t.dtype)), t.layout, t.dtype};
   v.layout.offset = 0;
   return v;
 }
 
-Tensor Tensor::with_layout(const Layout& layout) const { return Tensor(impl_->storage, layout, impl_->dtype); }
-Tensor Tensor::detach() const { return with_layout(impl_->layout); }
+Tensor Tensor::with_layout(const Layout& layout) const { return Tensor(storage(), layout, dtype()); }
+Tensor Tensor::detach() const { return with_layout(layout()); }
 
 std::vector<double> Tensor::values() const {
   const Index n = numel();
@@ -39,6 +43,34 @@ double Tensor::item() const {
   return values()[0];
 }
 
+namespace {
+
+/// The elements from `at` on that lie in `axis` and those after it. `form`: of one element.
+void write(std::string& out, const std::vector<double>& values, const Shape& shape, int axis, Index at, const char* form) {
+  if (axis == shape.rank()) {
+    out += fmt::format(fmt::runtime(form), values[static_cast<std::size_t>(at)]);
+    return;
+  }
+  Index step = 1;
+  for (int inner = axis + 1; inner < shape.rank(); ++inner) step *= shape[inner];
+  out += '[';
+  for (Index i = 0; i < shape[axis]; ++i) {
+    if (i > 0) out += ", ";
+    if (i == 3 && shape[axis] > 8) out += "..., ", i = shape[axis] - 3;
+    write(out, values, shape, axis + 1, at + i * step, form);
+  }
+  out += ']';
+}
+
+}  // namespace
+
+std::string Tensor::text() const {
+  if (!impl_) return "an empty Tensor handle";
+  std::string out = fmt::format("{} {} ", dtype(), shape());
+  write(out, values(), shape(), 0, 0, is_floating(dtype()) ? "{:.6g}" : "{:.0f}");
+  return out;
+}
+
 void* Tensor::host_data(DType expected) const {
   if (dtype() != expected) fail("data: the tensor is {}, {} was asked for", dtype(), expected);
   if (!is_contiguous()) fail("data: the tensor of shape {} is not contiguous; call contiguous() first", shape());
@@ -47,18 +79,21 @@ void* Tensor::host_data(DType expected) const {
 }
 
 Tensor& Tensor::track(bool on) {
-  if (on && !is_floating(dtype())) fail("track: a tensor of {} has no gradient; cast it to f32 or f64", dtype());
-  if (impl_->node && !impl_->leaf) fail("track: this tensor was computed from others; detach() it first");
-  impl_->leaf = on;
-  if (!on) impl_->node = nullptr;
+  Impl& t = some();
+  if (on && !is_floating(t.dtype)) fail("track: a tensor of {} has no gradient; cast it to f32 or f64", t.dtype);
+  if (t.node && !t.leaf) fail("track: this tensor was computed from others; detach() it first");
+  t.leaf = on;
+  if (!on) t.node = nullptr;
   return *this;
 }
 
-Tensor Tensor::grad() const { return wrap(impl_->grad); }
+Tensor Tensor::grad() const { return wrap(some().grad); }
 
 void Tensor::set_grad(const Tensor& grad) const {
   if (grad && grad.shape() != shape()) fail("set_grad: gradient {} for a tensor of shape {}", grad.shape(), shape());
-  impl_->grad = grad.impl();
+  if (grad && place_of(grad) != place_of(*this))
+    fail("set_grad: gradient of {} on {} for a tensor of {} on {}", grad.dtype(), name(grad.device()), dtype(), name(device()));
+  some().grad = grad.impl();
 }
 
 Tensor empty(const Shape& shape, Place place) {
@@ -114,8 +149,12 @@ void copy_into(const Tensor& target, const Tensor& source) {
   if (broadcast("copy_into", target.shape(), source.shape()) != target.shape())
     fail("copy_into: source {} does not fit into target {}", source.shape(), target.shape());
   if (source.device() == target.device()) {
-    Tensor wide = source.with_layout(expand(source.layout(), target.shape()));
-    backend(target.device()).copy(wide.view(), target.view());
+    Tensor from = source;
+    if (source.storage() == target.storage()) {  // they may overlap: what is read must not be written before
+      from = empty(source.shape(), place_of(source));
+      backend(source.device()).copy(source.view(), from.view());
+    }
+    backend(target.device()).copy(from.with_layout(expand(from.layout(), target.shape())).view(), target.view());
   } else {
     // Through host memory: both ends are made dense first.
     Tensor dense = empty(source.shape(), place_of(source));

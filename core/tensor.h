@@ -26,19 +26,20 @@ struct View {
 
 class Tensor {
  public:
-  Tensor() = default;  // no tensor: tests false
+  Tensor() = default;  // no tensor: tests false, and has nothing else to tell; what asks throws
   Tensor(std::shared_ptr<Storage> storage, const Layout& layout, DType dtype);
 
+  /// Whether there is a tensor, not what it holds: if (equal(a, b)) asks nothing.
   explicit operator bool() const { return impl_ != nullptr; }
-  const Shape& shape() const { return impl_->layout.shape; }
+  const Shape& shape() const { return some().layout.shape; }
   int rank() const { return shape().rank(); }
   Index size(int axis) const;  // checked; negative axes count from the end
   Index numel() const { return shape().numel(); }
-  DType dtype() const { return impl_->dtype; }
-  Device device() const { return impl_->storage->device(); }
-  const Layout& layout() const { return impl_->layout; }
+  DType dtype() const { return some().dtype; }
+  Device device() const { return some().storage->device(); }
+  const Layout& layout() const { return some().layout; }
   bool is_contiguous() const { return layout().contiguous(); }
-  const std::shared_ptr<Storage>& storage() const { return impl_->storage; }
+  const std::shared_ptr<Storage>& storage() const { return some().storage; }
   View view() const;
   /// A handle on the same storage with another layout, outside the graph.
   Tensor with_layout(const Layout& layout) const;
@@ -49,6 +50,8 @@ class Tensor {
   double item() const;
   /// All elements in row-major order, as double.
   std::vector<double> values() const;
+  /// "f32 [2, 3] [[1, 2, 3], [4, 5, 6]]"; of an axis longer than 8 the first and last three. fmt prints it too.
+  std::string text() const;
   /// Pointer to the first element of a contiguous host tensor; throws on another dtype, layout or device.
   template <class T>
   T* data() const { return static_cast<T*>(host_data(dtype_of<T>())); }
@@ -57,9 +60,9 @@ class Tensor {
   Tensor& track(bool on = true);
   /// Takes part in a graph: a tracked leaf, or computed from one.
   bool tracked() const { return impl_ && (impl_->leaf || impl_->node); }
-  bool is_leaf() const { return impl_->leaf; }
+  bool is_leaf() const { return some().leaf; }
   Tensor grad() const;  // empty until backward() has reached this leaf
-  void set_grad(const Tensor& grad) const;
+  void set_grad(const Tensor& grad) const;  // of the same shape, dtype and device; or empty
 
   struct Impl {
     std::shared_ptr<Storage> storage;
@@ -73,6 +76,11 @@ class Tensor {
   static Tensor wrap(std::shared_ptr<Impl> impl) { Tensor t; t.impl_ = std::move(impl); return t; }
 
  private:
+  Impl& some() const {
+    if (!impl_) none();
+    return *impl_;
+  }
+  [[noreturn]] static void none();
   void* host_data(DType expected) const;
   std::shared_ptr<Impl> impl_;
 };
@@ -83,6 +91,7 @@ using Tensors = std::vector<Tensor>;
 struct Place {
   DType dtype = DType::f32;
   Device device = {};
+  bool operator==(const Place&) const = default;
 };
 inline Place place_of(const Tensor& t) { return {t.dtype(), t.device()}; }
 Tensor empty(const Shape& shape, Place place = {});  // contents undefined
@@ -94,9 +103,16 @@ Tensor from_values(const std::vector<double>& values, const Shape& shape, Place 
 /// Copies `bytes` of host memory laid out row-major.
 Tensor from_host(const void* data, const Shape& shape, Place place = {});
 
-/// In-place writes, each refused on a tensor that takes part in a recorded graph or whose elements overlap.
-/// They bump the storage's version.
-void copy_into(const Tensor& target, const Tensor& source);  // broadcasts and casts
+/// In-place writes, each refused on a tensor that was computed in a recorded graph or whose elements overlap. A leaf may be written; a
+/// derivative that saved its old values then throws, since writes bump the storage's version. They are not recorded: no gradient
+/// flows from the target to the source.
+void copy_into(const Tensor& target, const Tensor& source);  // broadcasts and casts; both may lie in the same storage
 void fill(const Tensor& target, double value);
 
 }  // namespace norma
+
+template <>
+struct fmt::formatter<norma::Tensor> {
+  constexpr auto parse(fmt::format_parse_context& ctx) { return ctx.begin(); }
+  auto format(const norma::Tensor& t, fmt::format_context& ctx) const { return fmt::format_to(ctx.out(), "{}", t.text()); }
+};

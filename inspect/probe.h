@@ -4,7 +4,8 @@
 //   probe.attention("blocks.*.attn.stats");
 //   probe.value("blocks.*.out", frobenius());
 //   backward(loss(model(x)));
-//   for (auto& [place, record] : probe.take()) ...
+//   for (auto& [place, heads] : probe.take_attention()) ...   // heads.fro[h]
+//   for (auto& [place, norms] : probe.take_values()) ...      // norms[call].item()
 #pragma once
 
 #include <functional>

@@ -64,6 +64,7 @@ Tensor weighted_sum(const Tensor& a, const Tensor& packed, const AttentionOption
 
 Tensor SelfAttention::operator()(const Tensor& x, const Tensor& residual, const Tensor& key_mask, Index read) const {
   const Inside here(*this);
+  if (!x || x.rank() != 3) fail("attention: x must be [B, T, {}], got {}", config.width, x ? x.shape().text() : "an empty Tensor handle");
   AttentionOptions options;
   options.scoring = config.scoring, options.causal = config.causal, options.key_mask = key_mask;
   options.clamp_fro = config.clamp_fro, options.form = config.form;

@@ -71,21 +71,35 @@ Named parameters(Module& m) {
 
 Index parameter_count(Module& m) {
   Index count = 0;
-  for_each_parameter(m, [&](const std::string&, Tensor& p) { count += p.numel(); });
+  std::set<const void*> seen;
+  for_each_parameter(m, [&](const std::string&, Tensor& p) {
+    if (seen.insert(p.impl().get()).second) count += p.numel();
+  });
   return count;
 }
 
-void to(Module& m, Device device) {
+namespace {
+
+/// Replaces each parameter by moved(it), one that stands at several places by the same tensor everywhere.
+template <class Moved>
+void replace(Module& m, Moved moved) {
+  std::map<std::shared_ptr<Tensor::Impl>, Tensor> done;
   for_each_parameter(m, [&](const std::string&, Tensor& p) {
-    if (p.device() != device) p = norma::to(p.detach(), device).track(p.is_leaf());
+    Tensor& now = done[p.impl()];
+    if (!now) now = moved(p);
+    p = now;
   });
+}
+
+}  // namespace
+
+void to(Module& m, Device device) {
+  replace(m, [&](const Tensor& p) { return p.device() == device ? p : norma::to(p.detach(), device).track(p.is_leaf()); });
 }
 
 void to(Module& m, DType dtype) {
   if (!is_floating(dtype)) fail("to: parameters cannot be {}; f32 or f64", dtype);
-  for_each_parameter(m, [&](const std::string&, Tensor& p) {
-    if (p.dtype() != dtype) p = cast(p.detach(), dtype).track(p.is_leaf());
-  });
+  replace(m, [&](const Tensor& p) { return p.dtype() == dtype ? p : cast(p.detach(), dtype).track(p.is_leaf()); });
 }
 
 void track(Module& m, bool on) {

@@ -1,5 +1,5 @@
 // What has parameters. Only visit() is virtual: names, counting, saving, loading, freezing, device moves and taps
-// follow from that one line per layer. Modules are plain values.
+// follow from that one line per layer. Modules are plain values of handles: a copy shares its parameters.
 #pragma once
 
 #include <functional>
@@ -48,12 +48,14 @@ class Module {
   Module& operator=(Module&&) = default;
 };
 
-/// Dotted names in visiting order: "blocks.3.attn.qkv.weight".
+/// Dotted names in visiting order: "blocks.3.attn.qkv.weight". One tensor at two places (tied weights) has both names.
 using Named = std::vector<std::pair<std::string, Tensor>>;
 Named parameters(Module& m);
-Index parameter_count(Module& m);
+Index parameter_count(Module& m);  // tied weights once
 /// f(name, tensor) may replace the tensor: casts, device moves, loading.
 void for_each_parameter(Module& m, const std::function<void(const std::string&, Tensor&)>& f);
+/// Puts other tensors in the parameters' places, where they differ; tied weights stay tied. An optimizer that was made before goes on
+/// with the old ones: make it afterwards.
 void to(Module& m, Device device);
 void to(Module& m, DType dtype);
 void track(Module& m, bool on = true);

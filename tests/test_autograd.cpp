@@ -1,7 +1,9 @@
 // The engine: derivatives of high order, misuse with its messages, memory, hooks, checkpointing, and the checkers
 // themselves.
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <thread>
 
 #include "autograd/ops.h"
 
@@ -105,6 +107,13 @@ TEST_CASE("gradients accumulate in leaves, and only there", "[autograd]") {
   CHECK(x.grad().values() == std::vector<double>{4, 8});
 }
 
+TEST_CASE("leaves with the same gradient do not share its memory", "[autograd]") {
+  Tensor a = leaf({1, 2}, {2}), b = leaf({3, 4}, {2}), c = leaf({5, 6}, {1, 2});
+  backward(sum(square(a + b + reshape(c, {2}))));
+  for (const Tensor& x : {a, b, c}) copy_into(x.grad(), x.grad() * 0.5);
+  for (const Tensor& x : {a, b, c}) CHECK(x.grad().values() == std::vector<double>{9, 12});
+}
+
 TEST_CASE("misuse is told", "[autograd]") {
   Tensor x = leaf({1, 2, 3}, {3});
   SECTION("backward twice") {
@@ -118,6 +127,8 @@ TEST_CASE("misuse is told", "[autograd]") {
     CHECK(message([&] { grad(sin(x), x); }) == "grad: output has shape [3]; pass a seed or reduce to a scalar");
     CHECK(message([&] { grad(sin(x), Tensors{x}, ones({2}, f64)); }) ==
           "grad: seed of shape [2] for an output of shape [3]");
+    CHECK(message([&] { grad(reshape(x, {3, 1}), Tensors{x}, ones({3, 1})); }) ==
+          "grad: seed of f32 on cpu for an output of f64 on cpu; convert with cast() and to()");
   }
   SECTION("nothing to differentiate") {
     const Tensor constant = ones({}, f64);
@@ -162,6 +173,31 @@ TEST_CASE("misuse is told", "[autograd]") {
   SECTION("tracking what has no gradient") {
     CHECK(message([&] { arange(3).track(); }) == "track: a tensor of i64 has no gradient; cast it to f32 or f64");
     CHECK(message([&] { sin(x).track(); }) == "track: this tensor was computed from others; detach() it first");
+  }
+  SECTION("gradients of another kind than what they belong to") {
+    CHECK(message([&] { x.set_grad(ones({3})); }) == "set_grad: gradient of f32 on cpu for a tensor of f64 on cpu");
+    const auto rule = [&](Vjp vjp) { return sum(record(ones({3}, f64), {x, x}, {"mine", keep_nothing, std::move(vjp)})); };
+    const Tensor other = rule([](const Ctx&, const Tensor& g) -> Tensors { return {g, cast(g, DType::f32)}; });
+    CHECK(message([&] { backward(other); }) ==
+          "backward: mine returned a gradient of f32 on cpu for its input 1, expected f64 on cpu");
+    const Tensor few = rule([](const Ctx&, const Tensor& g) -> Tensors { return {g}; });
+    CHECK(message([&] { backward(few); }) == "backward: mine has 2 inputs, but its rule returned 1 gradients");
+    const Tensor unkept = rule([](const Ctx& c, const Tensor& g) -> Tensors { return {g * c.saved(0), {}}; });
+    CHECK(message([&] { backward(unkept); }) == "backward: saved(0) was asked for, but mine keeps 0 tensors");
+  }
+  SECTION("a handle on nothing") {
+    const std::string expected =
+        "tensor: the handle is empty; it was never set, was moved from, or is the gradient of a leaf that backward() has not reached";
+    CHECK(message([&] { x.grad().values(); }) == expected);
+    CHECK(message([&] { grad(sum(x), Tensor()); }) == expected);
+    CHECK(message([] { fill(Tensor(), 1); }) == expected);
+    Tensor moved = ones({2});
+    const Tensor there = std::move(moved);
+    CHECK(message([&] { moved.shape(); }) == expected);
+    CHECK(message([&] { moved.track(false); }) == expected);
+    CHECK(message([&] { moved.set_grad(there); }) == expected);
+    CHECK(message([&] { moved.data<float>(); }) == expected);
+    CHECK(message([&] { on_gradient(moved, [](const Tensor&) {}); }) == expected);
   }
   SECTION("a hook without a graph") {
     CHECK(message([&] { on_gradient(ones({2}), [](const Tensor&) {}); }) ==
@@ -252,6 +288,36 @@ TEST_CASE("a fused rule that declines a strided gradient is asked again with a d
   CHECK(contiguous_asked == std::vector<bool>{false, true});
   CHECK(compositions == 0);
   CHECK(largest_difference(x.grad(), full({4, 3}, 0.5, f64)) == 0);
+}
+
+TEST_CASE("threads that share leaves have their gradients", "[autograd]") {
+  constexpr int count = 20000;
+  Tensors leaves;
+  for (int i = 0; i < count; ++i) leaves.push_back(leaf({3}, {1}));
+  std::atomic<int> at[2] = {0, 0}, wrong{0};
+  const auto work = [&](int me) {
+    for (int i = 0; i < count; ++i) {
+      at[me] = i + 1;
+      while (at[1 - me] <= i) std::this_thread::yield();  // both meet the leaf for the first time
+      try {
+        wrong += grad(sum(square(leaves[static_cast<std::size_t>(i)])), leaves[static_cast<std::size_t>(i)]).item() != 6;
+      } catch (const Error&) {
+        ++wrong;
+      }
+    }
+  };
+  std::thread other(work, 1);
+  work(0);
+  other.join();
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("compositions run until the outermost NoFusion ends", "[autograd]") {
+  const Tensor x = leaf({1, 2}, {2});
+  const auto name = [&] { return message([&] { const Tensor y = sum(softmax(x)); fill(x.detach(), 3); backward(y); }); };
+  const NoFusion outer;
+  { const NoFusion inner; }
+  CHECK(name().find("softmax saved") == std::string::npos);
 }
 
 TEST_CASE("hooks see the complete gradient", "[autograd]") {

@@ -157,6 +157,16 @@ TEST_CASE("the second run draws what the first drew, and later draws are undistu
   CHECK(a == std::vector<std::uint64_t>{5, 5, 5});
 }
 
+TEST_CASE("inputs of two dtypes see the same draws", "[checkpoint]") {
+  const Tensor x = wave({8}, 0).track(), w = cast(wave({8}, 1), DType::f32).track();
+  const Function noisy = [](std::span<const Tensor> in) { return dropout(in[0] * cast(in[1], DType::f64), 0.5, RandomScope::next()); };
+  const auto run = [&](Runner runner) {
+    const RandomScope scope(5, 17);
+    return grad(sum(square(runner(noisy, Tensors{x, w}))), Tensors{x, w}, {}, {.create_graph = true});
+  };
+  check_close(run(checkpoint), run(plain), 1e-6);
+}
+
 TEST_CASE("a checkpoint detects another random scope, changed inputs and a freed graph", "[checkpoint]") {
   Tensor x = wave({4}, 0).track();
   const Function noisy = [](std::span<const Tensor> in) { return dropout(in[0], 0.5, RandomScope::next()); };
@@ -169,6 +179,13 @@ TEST_CASE("a checkpoint detects another random scope, changed inputs and a freed
   CHECK(message([&] { grad(y, x); }) ==
         "checkpoint: the function drew random numbers in another RandomScope; keep that scope until backward()");
   CHECK(RandomScope::drawn() == 0);
+
+  bool training = true;
+  y = sum(checkpoint([&](std::span<const Tensor> in) { return training ? noisy(in) : in[0]; }, Tensors{x}));
+  training = false;
+  CHECK(message([&] { grad(y, x); }) ==
+        "checkpoint: the function drew 1 random numbers and 0 when it ran again; keep what decides it (Training) until backward()");
+  CHECK(RandomScope::drawn() == 1);
 
   const Function smooth = [](std::span<const Tensor> in) { return sin(in[0]); };
   y = sum(checkpoint(smooth, Tensors{x}));

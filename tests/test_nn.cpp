@@ -276,6 +276,15 @@ TEST_CASE("watching the matrix changes no bit, and gradients reach it", "[nn]") 
   }
 }
 
+TEST_CASE("attention says what shape it reads", "[nn]") {
+  nn::Init init(1);
+  nn::AttentionConfig config;
+  config.width = 4, config.heads = 2;
+  const nn::SelfAttention attention(config, init);
+  CHECK_THROWS_WITH(attention(ones({2, 4})), "attention: x must be [B, T, 4], got [2, 4]");
+  CHECK_THROWS_WITH(attention(Tensor()), "attention: x must be [B, T, 4], got an empty Tensor handle");
+}
+
 TEST_CASE("MLP with a watched hidden layer is the same function", "[nn]") {
   nn::Init init(2, {DType::f64});
   nn::MLP layer(6, 10, init, 0.5);

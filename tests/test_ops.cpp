@@ -332,6 +332,23 @@ TEST_CASE("an empty handle is refused, with the op's name", "[ops]") {
   });
 }
 
+TEST_CASE("a scalar that a tensor of integers cannot hold is refused", "[ops]") {
+  const auto text = [](DType dtype, double value) -> std::string {
+    try {
+      return fmt::format("{}", (zeros({1}, {dtype, tested}) + value).item());
+    } catch (const Error& e) {
+      return e.what();
+    }
+  };
+  CHECK(text(DType::u8, 255) == "255");
+  CHECK(text(DType::i32, -0x1p31) == "-2147483648");
+  CHECK(text(DType::boolean, 1) == "1");
+  CHECK(text(DType::u8, -1) == "scalar_like: -1 does not fit into u8, the dtype of x; convert with cast()");
+  CHECK(text(DType::i32, 0x1p31) == "scalar_like: 2147483648 does not fit into i32, the dtype of x; convert with cast()");
+  CHECK(text(DType::i64, INFINITY) == "scalar_like: inf does not fit into i64, the dtype of x; convert with cast()");
+  CHECK(text(DType::boolean, 2) == "scalar_like: 2 does not fit into bool, the dtype of x; convert with cast()");
+}
+
 TEST_CASE("ties share the gradient", "[ops]") {
   Tensor x = from_values({1, 2, 2}, {3}, {DType::f64}), y = from_values({1, 3, 0}, {3}, {DType::f64});
   x.track(), y.track();

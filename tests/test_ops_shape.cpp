@@ -43,6 +43,15 @@ TEST_CASE("views share memory, and only a reshape that strides cannot express co
   CHECK(shares(reshape(permute(x, {1, 2, 0}), {12, 2})));
 }
 
+TEST_CASE("tensors as text", "[ops_shape]") {
+  CHECK(fmt::format("{}", counted({2, 3}) * 0.5) == "f64 [2, 3] [[0, 0.5, 1], [1.5, 2, 2.5]]");
+  CHECK(transpose(reshape(arange(4), {2, 2})).text() == "i64 [2, 2] [[0, 2], [1, 3]]");
+  CHECK((arange(9) + 1e9).text() == "i64 [9] [1000000000, 1000000001, 1000000002, ..., 1000000006, 1000000007, 1000000008]");
+  CHECK(full({}, 3).text() == "f32 [] 3");
+  CHECK(zeros({2, 0}).text() == "f32 [2, 0] [[], []]");
+  CHECK(Tensor().text() == "an empty Tensor handle");
+}
+
 TEST_CASE("slices follow Python", "[ops_shape]") {
   const Tensor x = counted({6});
   check(slice(x, 0, 1, 4), {3}, {1, 2, 3});
@@ -57,6 +66,16 @@ TEST_CASE("slices follow Python", "[ops_shape]") {
   check(slice(counted({2, 3}), -1, 1, 3), {2, 2}, {1, 2, 4, 5});
   check(select(counted({2, 3}), 1, -1), {2}, {2, 5});
   check(slice(slice(x, 0, 1, 6), 0, 4, -100, -2), {3}, {5, 3, 1});  // of a view that starts late
+}
+
+TEST_CASE("a copy within one storage reads before it writes", "[ops_shape]") {
+  const Tensor x = counted({6}), m = counted({2, 2}), r = counted({6});
+  copy_into(slice(x, 0, 1, 6), slice(x, 0, 0, 5));
+  CHECK(x.values() == Values{0, 0, 1, 2, 3, 4});
+  copy_into(m, transpose(m));
+  CHECK(m.values() == Values{0, 2, 1, 3});
+  copy_into(r, flip(r, 0));
+  CHECK(r.values() == Values{5, 4, 3, 2, 1, 0});
 }
 
 TEST_CASE("a slice sends its gradient back to where it was taken", "[ops_shape]") {
@@ -100,6 +119,26 @@ TEST_CASE("cat, stack and split", "[ops_shape]") {
   check(parts[1], {2}, {2, 3});
   check(parts[2], {1}, {4});
   CHECK(split(counted({0, 2}), 3, 0).size() == 1);
+}
+
+TEST_CASE("a clone has memory of its own and is differentiated through", "[ops_shape]") {
+  const Tensor x = counted({2, 2}).track();
+  for (const Tensor& from : {x, transpose(x)}) {
+    const Tensor y = clone(from);
+    CHECK(y.storage() != x.storage());
+    CHECK(y.is_contiguous());
+    CHECK(y.values() == from.values());
+    check(grad(sum(y * y), x), {2, 2}, {0, 2, 4, 6});
+  }
+}
+
+TEST_CASE("lists of tensors may be written in place", "[ops_shape]") {
+  const Tensor a = counted({2}).track(), b = counted({2}).track();
+  check(cat({a, b}, 0), {4}, {0, 1, 0, 1});
+  check(stack({a, b}, 1), {2, 2}, {0, 0, 1, 1});
+  const Tensors g = grad(sum(a * b), {a, b}, {}, {.retain_graph = false});
+  check(g[0], {2}, {0, 1});
+  check(grad(sum(checkpoint([](std::span<const Tensor> in) { return in[0] * in[1]; }, {a, b})), b), {2}, {0, 1});
 }
 
 TEST_CASE("more than 32 tensors join, and each receives its gradient", "[ops_shape]") {
@@ -163,6 +202,9 @@ TEST_CASE("what shape ops refuse", "[ops_shape]") {
   CHECK(message([&] { reshape(x, {4, -1}); }) == "reshape: 6 elements cannot become [4, -1]");
   CHECK(message([&] { reshape(x, {-1, -1}); }) == "reshape: only one size may be -1, got [-1, -1]");
   CHECK(message([&] { reshape(zeros({0, 3}), {0, -1}); }) == "reshape: -1 has no meaning beside a size of 0, got [0, -1]");
+  CHECK(message([&] { reshape(x, {-1, -2}); }) == "reshape: a size is negative, got [-1, -2]");
+  CHECK(message([&] { reshape(x, {-1, Index{1} << 32, Index{1} << 32}); }) ==
+        "shape: the number of elements of [4294967296, 4294967296] overflows the 63-bit size limit");
   CHECK(message([&] { flatten(x, 1, 0); }) == "flatten: the first axis 1 comes after the last 0 in [2, 3]");
   CHECK(message([&] { permute(x, {0, 0}); }) == "permute: axis 0 is given twice for [2, 3]");
   CHECK(message([&] { permute(x, {0}); }) == "permute: 1 axes are given for [2, 3]");

@@ -189,6 +189,32 @@ TEST_CASE("the norm of all gradients", "[optimizer]") {
   CHECK_FALSE(std::isfinite(gradient_norm(toy)));
 }
 
+TEST_CASE("tied weights are one parameter", "[optimizer]") {
+  class Tied : public nn::Module {
+   public:
+    Tied() : weight(nn::Init(1, {DType::f64}).normal({3, 4}, 1)), again(weight) {}
+    void visit(nn::Visitor& v) override { v("weight", weight), v("again", again); }
+    Tensor weight, again;
+  } tied;
+  CHECK(nn::parameter_count(tied) == 12);
+  nn::to(tied, DType::f32);
+  nn::to(tied, DType::f64);
+  CHECK(tied.weight.impl() == tied.again.impl());
+  backward(norma::sum(square(square(tied.weight))) * 0.125 + norma::sum(square(square(tied.again))) * 0.125);
+  double sum = 0;
+  for (double x : tied.weight.values()) sum += std::pow(x, 6);
+  CHECK(gradient_norm(tied) == about(std::sqrt(sum)));
+  for (const OptimizerConfig& config : {adamw_config, sgd_config}) {
+    const std::vector<double> start = tied.weight.values();
+    const auto optimizer = Optimizer::make(config, tied);
+    if (!tied.weight.grad()) backward(norma::sum(square(square(tied.again))) * 0.25);
+    optimizer->step(0.01);
+    const bool adam = config.kind == "adamw";
+    if (adam) check_against(start, tied.again, 1, 1e-12, adamw(0.01, 0.1, 1));
+    else check_against(start, tied.again, 1, 1e-12, sgd(0.01, 0.1, 1));
+  }
+}
+
 TEST_CASE("what gradients are multiplied by: clipping, and NaN where a step must not be taken", "[optimizer]") {
   const double inf = std::numeric_limits<double>::infinity(), nan = std::nan("");
   const auto scale = [](double squares, double loss, double clip) {

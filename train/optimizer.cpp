@@ -3,18 +3,13 @@
 
 #include <cmath>
 #include <numbers>
+#include <set>
 #include <vector>
 
 #include "core/suggest.h"
 
 namespace norma::train {
 namespace {
-
-Tensor clone(const Tensor& t) {
-  Tensor copy = empty(t.shape(), place_of(t));
-  copy_into(copy, t.detach());
-  return copy;
-}
 
 void check(const OptimizerConfig& c) {
   auto range = [](const char* field, double value, bool inside, const char* expected) {
@@ -164,10 +159,12 @@ double learning_rate(const ScheduleConfig& config, Index step) {
 
 Tensor gradient_squares(nn::Module& model) {
   std::map<std::string, View> gradients;  // in the order of their names
+  std::set<const void*> seen;             // tied weights have one gradient
   Device device;
   nn::for_each_parameter(model, [&](const std::string& name, Tensor& p) {
     device = p.device();
-    if (const Tensor g = p.grad()) gradients[name] = g.view();
+    const Tensor g = p.grad();
+    if (g && seen.insert(p.impl().get()).second) gradients[name] = g.view();
   });
   std::vector<View> views;
   for (const auto& [name, view] : gradients) views.push_back(view);
@@ -186,7 +183,7 @@ Tensor gradient_scale(const Tensor& squares, const Tensor& loss, double clip) {
 
 Ema::Ema(nn::Module& model, double decay) : decay_(decay) {
   if (!(decay >= 0 && decay < 1)) fail("ema: decay is {}, must be in [0, 1)", decay);
-  for (const auto& [name, parameter] : nn::parameters(model)) values_.emplace_back(name, clone(parameter));
+  for (const auto& [name, parameter] : nn::parameters(model)) values_.emplace_back(name, clone(parameter.detach()));
 }
 
 void Ema::update(nn::Module& model) {

@@ -1,5 +1,6 @@
 // A program of somebody else, built against an installed Norma: second derivatives through polynomial attention.
 #include <cstdio>
+#include <string_view>
 
 #include "autograd/ops.h"
 #include "backends/register_all.h"
@@ -7,6 +8,12 @@
 
 int main() {
   using namespace norma;
+  try {
+    zeros({1});
+    return 2;
+  } catch (const Error& e) {  // says what is missing
+    if (std::string_view(e.what()).find("call register_backends() first") == std::string_view::npos) return 3;
+  }
   register_backends();
   Tensor q = full({1, 1, 2, 2}, 0.5, {DType::f64}).track();
   AttentionOptions options;
