@@ -61,7 +61,7 @@ bool run_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const
   const Tensor b = bias ? dense_rows(bias) : bias, r = residual ? dense_rows(residual) : residual;
   const fused::OptionalView bias_view(b), residual_view(r), pre_view(pre);
   const Tensor rows = dense_rows(x), w = dense_rows(weight);
-  Linear args{rows.view(), w.view(), y.view()};
+  LinearForward args{rows.view(), w.view(), y.view()};
   args.bias = bias_view.get(), args.residual = residual_view.get(), args.pre = pre_view.get(), args.gelu = gelu;
   return on(y).linear(args);
 }

@@ -85,7 +85,7 @@ Tensor row_norm(const char* name, const Tensor& x, const Tensor& weight, const T
                  rstd = wanted ? empty(rows, statistics) : Tensor();
     const fused::OptionalView w(weight_at ? in[weight_at] : Tensor()), b(bias_at ? in[bias_at] : Tensor());
     const fused::OptionalView mean_view(mean), rstd_view(rstd);
-    LayerNorm args{in[0].view(), y.view()};
+    LayerNormForward args{in[0].view(), y.view()};
     args.weight = w.get(), args.bias = b.get();
     args.mean = mean_view.get(), args.rstd = rstd_view.get();
     args.eps = eps, args.rms = rms;

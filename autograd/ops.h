@@ -84,6 +84,14 @@ inline Tensor operator*(const Tensor& a, double b) { return mul(a, scalar_like(b
 inline Tensor operator*(double a, const Tensor& b) { return mul(scalar_like(a, b), b); }
 inline Tensor operator/(const Tensor& a, double b) { return mul(a, scalar_like(1 / b, a)); }
 inline Tensor operator/(double a, const Tensor& b) { return div(scalar_like(a, b), b); }
+inline Tensor maximum(const Tensor& a, double b) { return maximum(a, scalar_like(b, a)); }
+inline Tensor minimum(const Tensor& a, double b) { return minimum(a, scalar_like(b, a)); }
+inline Tensor less(const Tensor& a, double b) { return less(a, scalar_like(b, a)); }
+inline Tensor less_equal(const Tensor& a, double b) { return less_equal(a, scalar_like(b, a)); }
+inline Tensor greater(const Tensor& a, double b) { return greater(a, scalar_like(b, a)); }
+inline Tensor greater_equal(const Tensor& a, double b) { return greater_equal(a, scalar_like(b, a)); }
+inline Tensor equal(const Tensor& a, double b) { return equal(a, scalar_like(b, a)); }
+inline Tensor not_equal(const Tensor& a, double b) { return not_equal(a, scalar_like(b, a)); }
 
 // ---- reductions (ops_reduce.cpp) ------------------------------------------------------------------------------------
 Tensor sum(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);
@@ -157,13 +165,13 @@ Tensor mse_loss(const Tensor& x, const Tensor& target);
 Tensor dropout(const Tensor& x, double p, RandomStream stream);
 
 struct AttentionOptions {
-  Scoring scoring;
+  Scoring scoring = {};
   double scale = 0;  // 0: 1/sqrt(d)
   bool causal = false;
-  Tensor key_mask;   // bool [B, M], or empty
+  Tensor key_mask = {};  // bool [B, M], or empty
   double dropout = 0;
-  RandomStream stream;
-  Tensor stats;      // f64 [B, H, attention_stats], or empty; the forward and the backward pass write into it
+  RandomStream stream = {};
+  Tensor stats = {};  // f64 [B, H, attention_stats], or empty; the forward and the backward pass write into it
   /// Above 0: per batch and head A is multiplied by min(1, clamp_fro / ||A||_F), after the masks and before dropout,
   /// differentiably. The slow path: the matrix is formed, forward and backward.
   double clamp_fro = 0;

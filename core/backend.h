@@ -44,7 +44,7 @@ struct Window {
 enum class RandomKind : std::uint8_t { uniform, normal, keep };  // keep: 1/(1-p) with probability 1-p, else 0
 
 /// What follows a matrix product Y[m, n] = X[m, k] W[n, k]^T + bias[n]. (a): x, y, residual, pre.
-struct Linear {
+struct LinearForward {
   View x, weight, y;             // [..., k], [n, k], [..., n]; x's and y's leading axes collapse to rows
   const View* bias = nullptr;    // [n]
   const View* residual = nullptr;  // shape of y, added last
@@ -105,7 +105,7 @@ struct AttentionBackward : Attention {
 };
 
 /// y = (x - mean) * rstd * weight + bias over the last axis; rms: y = x * rstd * weight. (a): x, y, dy, dx.
-struct LayerNorm {
+struct LayerNormForward {
   View x, y;
   const View *weight = nullptr, *bias = nullptr;
   const View *mean = nullptr, *rstd = nullptr;  // [rows]: received by forward, read by backward (rms: no mean)
@@ -199,10 +199,10 @@ class Backend {
   virtual bool softmax(const View& /*x*/, const View& /*y*/, bool /*log*/) { return false; }  // over the last axis
   virtual bool softmax_backward(const View& /*y*/, const View& /*dy*/, const View& /*dx*/, bool /*log*/) { return false; }
   virtual bool gelu_backward(const View& /*x*/, const View& /*dy*/, const View& /*dx*/) { return false; }
-  virtual bool layer_norm(const LayerNorm&) { return false; }
+  virtual bool layer_norm(const LayerNormForward&) { return false; }
   virtual bool layer_norm_backward(const LayerNormBackward&) { return false; }
   virtual bool cross_entropy(const CrossEntropy&) { return false; }
-  virtual bool linear(const Linear&) { return false; }
+  virtual bool linear(const LinearForward&) { return false; }
   virtual bool linear_backward(const LinearBackward&) { return false; }
   virtual bool mlp(const Mlp&) { return false; }  // declined: two linears
   virtual bool mlp_backward(const MlpBackward&) { return false; }

@@ -8,6 +8,18 @@ namespace norma::nn {
 Linear::Linear(Index in, Index out, Init& init, bool with_bias, double std)
     : weight(init.trunc_normal({out, in}, std)), bias(with_bias ? init.zeros({out}) : Tensor{}) {}
 
+namespace {
+
+double probability(const char* layer, double p) {
+  if (!(p >= 0 && p < 1)) fail("{}: the probability is {}, must be in [0, 1)", layer, p);
+  return p;
+}
+
+}  // namespace
+
+Dropout::Dropout(double chance) : p(probability("dropout", chance)) {}
+DropPath::DropPath(double chance) : p(probability("drop_path", chance)) {}
+
 Tensor Dropout::operator()(const Tensor& x) const {
   const Inside here(*this);
   return p > 0 && Training::active() ? dropout(x, p, RandomScope::next()) : x;

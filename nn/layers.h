@@ -91,7 +91,7 @@ class Embedding : public Module {  // i64 [...] -> [..., C]
 
 class Dropout : public Module {  // active inside Training
  public:
-  explicit Dropout(double probability = 0) : p(probability) {}
+  explicit Dropout(double chance = 0);  // throws outside [0, 1)
   Tensor operator()(const Tensor& x) const;
   void visit(Visitor&) override {}
   double p;
@@ -99,7 +99,7 @@ class Dropout : public Module {  // active inside Training
 
 class DropPath : public Module {  // drops whole examples of a residual branch [B, ...]
  public:
-  explicit DropPath(double probability = 0) : p(probability) {}
+  explicit DropPath(double chance = 0);  // throws outside [0, 1)
   bool active() const { return p > 0 && Training::active(); }
   Tensor operator()(const Tensor& x) const;
   void visit(Visitor&) override {}
@@ -119,7 +119,7 @@ class MLP : public Module {  // C -> hidden -> C with GELU
 
 struct AttentionConfig {
   Index width = 0, heads = 1;
-  Scoring scoring;
+  Scoring scoring = {};
   bool causal = false;
   double dropout = 0;  // of the weights
   double clamp_fro = 0;  // above 0: the largest ||A||_F of a head, see AttentionOptions::clamp_fro; forms the matrix

@@ -130,7 +130,7 @@ TEST_CASE("verbs decline what they do not cover", "[cpu_norms]") {
   const Tensor half = tensor(draw(12, 1), {3, 4}, DType::bf16);
   CHECK_FALSE(cpu_backend().softmax(half.view(), y.view(), false));
   CHECK_FALSE(cpu_backend().gelu_backward(half.view(), y.view(), half.view()));
-  LayerNorm norm;
+  LayerNormForward norm;
   norm.x = turned.view(), norm.y = y.view();
   CHECK_FALSE(cpu_backend().layer_norm(norm));
   const Tensor weight = ones({4}, {DType::bf16});
@@ -172,7 +172,7 @@ TEST_CASE("layer norm and RMS norm, forward and backward", "[cpu_norms]") {
           }
           const View w_view = weight.view(), b_view = bias.view(), m_view = mean.view(), r_view = rstd.view();
           const View dw_view = dweight.view(), db_view = dbias.view();
-          LayerNorm forward{x.view(), y.view()};
+          LayerNormForward forward{x.view(), y.view()};
           if (affine) forward.weight = &w_view, forward.bias = rms ? nullptr : &b_view;
           forward.mean = rms ? nullptr : &m_view, forward.rstd = &r_view, forward.rms = rms;
           REQUIRE(cpu_backend().layer_norm(forward));
@@ -209,7 +209,7 @@ TEST_CASE("layer norm far from zero: mean / std = 3000", "[cpu_norms]") {
   const Tensor dy = tensor(draw(rows * n, 2), {rows, n}, DType::f32);
   const Tensor y = empty({rows, n}, place), dx = empty({rows, n}, place), mean = empty({rows}, place), rstd = empty({rows}, place);
   const View m_view = mean.view(), r_view = rstd.view();
-  LayerNorm forward{x.view(), y.view()};
+  LayerNormForward forward{x.view(), y.view()};
   forward.mean = &m_view, forward.rstd = &r_view;
   REQUIRE(cpu_backend().layer_norm(forward));
   LayerNormBackward backward{x.view(), dy.view(), dx.view()};
@@ -236,7 +236,7 @@ TEST_CASE("layer norm of one element, and of equal ones, is the bias", "[cpu_nor
     const Tensor x = full({2, n}, 5, {DType::f32, device}), y = empty({2, n}, {DType::f32, device});
     const Tensor bias = full({n}, 0.25, {DType::f32, device});
     const View b_view = bias.view();
-    LayerNorm forward{x.view(), y.view()};
+    LayerNormForward forward{x.view(), y.view()};
     forward.bias = &b_view;
     REQUIRE(cpu_backend().layer_norm(forward));
     for (const double v : y.values()) CHECK(v == 0.25);

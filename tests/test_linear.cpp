@@ -144,7 +144,7 @@ TEST_CASE("linear and its gradients against plain loops", "[linear]") {
         INFO(lead.text() << " " << name(d) << " gelu " << with_gelu);
         const Tensor y = empty(shaped(n), {d}), pre = empty(shaped(n), {d});
         const View pre_view = pre.view();
-        Linear args{x.view(), w.view(), y.view()};
+        LinearForward args{x.view(), w.view(), y.view()};
         args.bias = &bias_view;
         args.residual = &residual_view;
         if (with_gelu) args.pre = &pre_view;

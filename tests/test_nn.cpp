@@ -177,6 +177,8 @@ TEST_CASE("sin-cos positions do not learn", "[nn]") {
 }
 
 TEST_CASE("dropout and drop path draw only in training, and the same for the same step", "[nn]") {
+  CHECK_THROWS_WITH(nn::Dropout(-0.1), "dropout: the probability is -0.1, must be in [0, 1)");
+  CHECK_THROWS_WITH(nn::DropPath(1), "drop_path: the probability is 1, must be in [0, 1)");
   models::ViTConfig config = small_vit();
   config.drop_path = 0.5, config.dropout = 0.3, config.depth = 3;
   const models::ViT model(config, 1, {DType::f64});

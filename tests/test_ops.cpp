@@ -401,3 +401,16 @@ TEST_CASE("every op has a line in the table", "[ops]") {
     CHECK(lines.count(word) == 1);
   }
 }
+
+TEST_CASE("numbers beside tensors", "[ops]") {
+  const Tensor x = from_values({-1, 0, 2}, {3}).track();
+  CHECK(maximum(x, 0.5).values() == std::vector<double>{0.5, 0.5, 2});
+  CHECK(minimum(x, 0.5).values() == std::vector<double>{-1, 0, 0.5});
+  CHECK(less(x, 0).values() == std::vector<double>{1, 0, 0});
+  CHECK(less_equal(x, 0).values() == std::vector<double>{1, 1, 0});
+  CHECK(greater(x, 0).values() == std::vector<double>{0, 0, 1});
+  CHECK(greater_equal(x, 0).values() == std::vector<double>{0, 1, 1});
+  CHECK(equal(x, 2).values() == std::vector<double>{0, 0, 1});
+  CHECK(not_equal(x, 2).values() == std::vector<double>{1, 1, 0});
+  CHECK(grad(sum(maximum(x, 0.5)), x).values() == std::vector<double>{0, 0, 1});
+}

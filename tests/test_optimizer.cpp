@@ -173,6 +173,8 @@ TEST_CASE("learning rates: warm-up, then cosine or constant", "[optimizer]") {
   CHECK_THROWS_WITH(learning_rate(unknown, 5),
                     "schedule: unknown kind \"cosin\" (did you mean \"cosine\"?); there are cosine and constant");
   CHECK(learning_rate({.min_lr = 0.5, .warmup_steps = 5, .total_steps = 5}, 5) == 0.5);
+  CHECK_THROWS_WITH(learning_rate({.lr = 0.1}, 0), "schedule: total_steps is 0; the cosine needs the number of steps");
+  CHECK(learning_rate({.kind = "constant", .lr = 0.1}, 9) == 0.1);
 }
 
 TEST_CASE("the norm of all gradients", "[optimizer]") {

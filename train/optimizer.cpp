@@ -147,6 +147,8 @@ double learning_rate(const ScheduleConfig& config, Index step) {
     fail("schedule: unknown kind \"{}\"{}; there are cosine and constant", config.kind,
          did_you_mean(config.kind, kinds));
   }
+  if (config.kind == "cosine" && config.total_steps < 1)
+    fail("schedule: total_steps is {}; the cosine needs the number of steps", config.total_steps);
   if (step < config.warmup_steps)
     return config.warmup_lr +
            (config.lr - config.warmup_lr) * static_cast<double>(step) / static_cast<double>(config.warmup_steps);

@@ -44,7 +44,7 @@ bool decays(const std::string& name, const Tensor& parameter);
 struct ScheduleConfig {
   std::string kind = "cosine";  // cosine | constant
   double lr = 1e-3, min_lr = 1e-6, warmup_lr = 1e-6;
-  Index warmup_steps = 0, total_steps = 1;
+  Index warmup_steps = 0, total_steps = 0;  // cosine: min_lr from total_steps on; to be given
 };
 double learning_rate(const ScheduleConfig& config, Index step);
 

@@ -33,7 +33,7 @@ class CpuBackend : public Backend {
   void cumsum(const View& x, int axis, const View& out) override;
 
   void matmul(const View& a, const View& b, const View& out) override;
-  bool linear(const Linear& args) override;
+  bool linear(const LinearForward& args) override;
   bool linear_backward(const LinearBackward& args) override;
   bool mlp(const Mlp& args) override;
   bool mlp_backward(const MlpBackward& args) override;
@@ -51,7 +51,7 @@ class CpuBackend : public Backend {
   bool softmax(const View& x, const View& y, bool log) override;
   bool softmax_backward(const View& y, const View& dy, const View& dx, bool log) override;
   bool gelu_backward(const View& x, const View& dy, const View& dx) override;
-  bool layer_norm(const LayerNorm& args) override;
+  bool layer_norm(const LayerNormForward& args) override;
   bool layer_norm_backward(const LayerNormBackward& args) override;
   bool cross_entropy(const CrossEntropy& args) override;
   bool attention(const AttentionForward& args) override;

@@ -182,7 +182,7 @@ Matrix<const T> transposed(const View& x, const MatrixRows& r) {
 }
 
 template <class T>
-bool run_linear(const Linear& args) {
+bool run_linear(const LinearForward& args) {
   const auto x = as_rows(args.x), w = as_rows(args.weight), y = as_dense_rows(args.y);
   if (!x || !w || !y || !dense_vector(args.bias)) return false;
   Epilogue<T> e;
@@ -262,7 +262,7 @@ void CpuBackend::matmul(const View& a, const View& b, const View& out) {
   });
 }
 
-bool CpuBackend::linear(const Linear& args) {
+bool CpuBackend::linear(const LinearForward& args) {
   if (args.y.dtype == DType::bf16) return linear_bf16(args);
   if (args.y.dtype == DType::f32) return run_linear<float>(args);
   return args.y.dtype == DType::f64 && run_linear<double>(args);

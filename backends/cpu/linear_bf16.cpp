@@ -40,7 +40,7 @@ void sum_rows(const View& x, const MatrixRows& r, float* sums) {
 
 }  // namespace
 
-bool linear_bf16(const Linear& args) {
+bool linear_bf16(const LinearForward& args) {
   if (!covered({&args.x, &args.y, args.residual, args.pre}, {&args.weight, args.bias})) return false;
   const MatrixRows x = *as_rows(args.x), w = *as_rows(args.weight), y = *as_rows(args.y);
   Bf16Epilogue e;

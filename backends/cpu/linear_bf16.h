@@ -5,7 +5,7 @@
 
 namespace norma::cpu {
 
-bool linear_bf16(const Linear& args);
+bool linear_bf16(const LinearForward& args);
 bool linear_backward_bf16(const LinearBackward& args);
 
 }  // namespace norma::cpu

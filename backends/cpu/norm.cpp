@@ -77,7 +77,7 @@ bool CpuBackend::softmax_backward(const View& y, const View& dy, const View& dx,
   });
 }
 
-bool CpuBackend::layer_norm(const LayerNorm& args) {
+bool CpuBackend::layer_norm(const LayerNormForward& args) {
   const auto from = rows_of(args.x), to = rows_of(args.y);
   const DType wide = args.x.dtype == DType::bf16 ? DType::f32 : args.x.dtype;
   if (!from || !to || !is(args.x.dtype, {&args.y}) || !is(wide, {args.weight, args.bias, args.mean, args.rstd}) ||

@@ -39,7 +39,7 @@ class CudaBackend : public Backend {
   void cumsum(const View& x, int axis, const View& out) override;
 
   void matmul(const View& a, const View& b, const View& out) override;
-  bool linear(const Linear& args) override;
+  bool linear(const LinearForward& args) override;
   bool linear_backward(const LinearBackward& args) override;
 
   void gather(const View& x, int axis, const View& index, const View& out) override;
@@ -55,7 +55,7 @@ class CudaBackend : public Backend {
   bool softmax(const View& x, const View& y, bool log) override;
   bool softmax_backward(const View& y, const View& dy, const View& dx, bool log) override;
   bool gelu_backward(const View& x, const View& dy, const View& dx) override;
-  bool layer_norm(const LayerNorm& args) override;
+  bool layer_norm(const LayerNormForward& args) override;
   bool layer_norm_backward(const LayerNormBackward& args) override;
   bool cross_entropy(const CrossEntropy& args) override;
   bool attention(const AttentionForward& args) override;

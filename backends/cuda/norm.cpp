@@ -46,7 +46,7 @@ bool CudaBackend::softmax_backward(const View& y, const View& dy, const View& dx
   return true;
 }
 
-bool CudaBackend::layer_norm(const LayerNorm& args) {
+bool CudaBackend::layer_norm(const LayerNormForward& args) {
   const auto from = dense_rows_of(args.x), to = dense_rows_of(args.y);
   const DType weights = wide(args.x.dtype);
   if (!from || !to || !is_floating(args.x.dtype) || args.y.dtype != args.x.dtype || args.x.numel() == 0 ||

@@ -169,7 +169,7 @@ void CudaBackend::matmul(const View& a, const View& b, const View& out) {
   multiply_integers(stream(), p);
 }
 
-bool CudaBackend::linear(const Linear& args) {
+bool CudaBackend::linear(const LinearForward& args) {
   const DType dtype = args.y.dtype;
   if (!floating_matrix(args.x) || !floating_matrix(args.y) || args.x.dtype != dtype || args.y.numel() == 0 ||
       args.x.numel() == 0 || !weight_fits(&args.weight, dtype) || !weight_fits(args.bias, dtype) || !dense_vector(args.bias))
