@@ -66,7 +66,7 @@ std::optional<Args> read_words(train::Options& options, const Args& args, std::s
 
 void print_result(const nlohmann::ordered_json& result, bool json) {
   if (json) {
-    fmt::print("{}\n", result.dump());
+    fmt::print("{}\n", result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
     return;
   }
   for (auto& [key, value] : result.items())

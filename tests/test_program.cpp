@@ -58,6 +58,7 @@ TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]"
       {{"train", "--rand-augment", "9"}, 2, "norma: --rand-augment: 9 must be in 0..8\n"},
       {{"train", "--rand-magnitude", "-1"}, 2, "norma: --rand-magnitude: -1 must be in 0..30\n"},
       {{"train", "--momentum", "1"}, 2, "norma: --momentum: 1 must be in [0, 1)\n"},
+      {{"train", "--out", "caf\xe9"}, 2, "norma: --out: the text is not UTF-8 (byte 3)\n"},
       {{"train", "--init-std", "-0.1"}, 2, "norma: --init-std: -0.1 must be 0 or more\n"},
       {{"train", "--seed", "-1"}, 2, "norma: --seed: -1 must be 0 or more\n"},
       {{"train", "--log-every", "0"}, 2, "norma: --log-every: 0 must be more than 0\n"},
