@@ -14,6 +14,11 @@ RunModel load_run_model(const std::filesystem::path& run, Index threads, const s
   out.config.threads = threads;
   out.config.cpu.clear();  // another machine may have trained it
   if (!data_dir.empty()) out.config.data_dir = data_dir;
+  try {
+    check_ranges(out.config);
+  } catch (const UsageError& e) {
+    fail("{}: {}", (run / "config.json").string(), e.what());
+  }
   prepare(out.config);
 
   out.data = datasets::load_images(out.config.data, out.config.data_dir);

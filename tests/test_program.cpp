@@ -307,6 +307,19 @@ TEST_CASE("train, eval and compare on a tiny data set", "[program]") {
 }
 
 TEST_CASE("a run name that looks like script stays text in the page", "[program]") {
+TEST_CASE("a run's config.json out of range is refused before any memory is taken", "[program]") {
+  const auto data = tiny_data(64, 20), out = fresh_folder("ranges") / "run";
+  REQUIRE(run_norma(tiny_run(data, out)).code == 0);
+  auto config = nlohmann::json::parse(contents(out / "config.json"));
+  config["depth"] = 1000000000;
+  std::ofstream(out / "config.json") << config;
+  for (const char* verb : {"eval", "inspect"}) {
+    const Finished f = run_norma({verb, out.string()});
+    CHECK(f.code == 1);
+    CHECK_THAT(f.err, Equals(fmt::format("norma: {}/config.json: --depth: 1000000000 must be in 1..1000\n", out.string())));
+  }
+}
+
   const auto data = tiny_data(64, 20), runs = fresh_folder("names");
   const auto bad = runs / "<script>alert(1)<";
   REQUIRE(run_norma(tiny_run(data, bad)).code == 0);
