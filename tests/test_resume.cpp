@@ -9,6 +9,8 @@
 
 #include "tests/program.h"
 #include "train/loop.h"
+#include "train/run_folder.h"
+#include "train/safetensors.h"
 
 using namespace norma;
 using namespace norma::test;
@@ -178,4 +180,11 @@ TEST_CASE("a damaged checkpoint is noticed, and the one before it is used", "[re
   REQUIRE(f.code == 0);
   CHECK_THAT(f.err, Contains("trying the checkpoint before it") && Contains("resumed from step 10"));
   CHECK((bits(runs / "a") == bits(runs / "calm")));
+}
+
+TEST_CASE("a checkpoint whose step no run can have is refused", "[resume]") {
+  const auto run = fresh_folder("state");
+  const std::string state = R"({"step": 9223372036854775808, "skipped": 0, "skipped_in_a_row": 0, "metrics_bytes": 0, "config": "", "data_hash": ""})";
+  train::write_safetensors(run / "checkpoint-000000001.safetensors", {{}, {{"format", "norma-run-1"}, {"state", state}}});
+  CHECK_THROWS_WITH(train::RunFolder::load(run, [](const std::string&) {}), Contains("state has no whole number \"step\""));
 }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 
 #include "train/json.h"
 
@@ -44,7 +45,8 @@ Json to_json(const RunState& s) {
 
 RunState state_from(const Json& j, const std::string& where) {
   auto whole = [&](const char* key) {
-    if (!j.contains(key) || !j[key].is_number_unsigned()) fail("{}: state has no whole number \"{}\"", where, key);
+    if (!j.contains(key) || !j[key].is_number_unsigned() || j[key].get<std::uint64_t>() > std::numeric_limits<Index>::max())
+      fail("{}: state has no whole number \"{}\"", where, key);
     return static_cast<Index>(j[key].get<std::uint64_t>());
   };
   auto text = [&](const char* key) {
