@@ -1,8 +1,13 @@
 // The `norma` program: finds the verb, and turns errors into one line on stderr and an exit code.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <new>
 
 #include "apps/verbs.h"
 #include "backends/register_all.h"
+#include "core/atomic_file.h"
 #include "core/suggest.h"
 
 namespace norma::apps {
@@ -36,6 +41,18 @@ void print_help() {
              "  norma train vit --data fashion-mnist --width 64 --depth 3 --heads 2 --epochs 1 --out runs/a\n"
              "  norma train vit --data fashion-mnist --width 64 --depth 3 --heads 2 --epochs 1 --out runs/b --attention \"x^3/sqrt(N)\"\n"
              "  norma compare runs/a runs/b\n");
+}
+
+/// Where the caller has closed stdin, stdout or stderr, a file opened later would get its number, and what is printed would go into that file.
+void open_standard_streams() {
+  for (int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (::fcntl(fd, F_GETFD) < 0 && ::open("/dev/null", O_RDWR) < 0) return;
+}
+
+/// Results that could not be written are a failure: a full disk, say.
+void flush_results() {
+  errno = 0;
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) fail("stdout: cannot be written ({})", error_text(errno ? errno : EIO));
 }
 
 int run(const Args& args) {
@@ -78,17 +95,20 @@ void print_result(const nlohmann::ordered_json& result, bool json) {
 int main(int argc, char** argv) {
   using namespace norma::apps;
   try {
+    open_standard_streams();
     norma::register_backends();
-    return norma::apps::run(Args(argv + 1, argv + argc));
+    const int code = norma::apps::run(Args(argv + 1, argv + argc));
+    flush_results();
+    return code;
   } catch (const UsageError& e) {
-    fmt::print(stderr, "norma: {}\n", e.what());
+    tell("norma: {}\n", e.what());
     return usage_error;
   } catch (const norma::Error& e) {
-    fmt::print(stderr, "norma: {}\n", e.what());
+    tell("norma: {}\n", e.what());
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "norma: out of memory; a smaller --batch, --image, --width or --depth, or a larger --patch, needs less\n");
+    tell("norma: out of memory; a smaller --batch, --image, --width or --depth, or a larger --patch, needs less\n");
   } catch (const std::exception& e) {
-    fmt::print(stderr, "norma: {}\n", e.what());
+    tell("norma: {}\n", e.what());
   }
   return failure;
 }

@@ -27,7 +27,7 @@ RunModel load_run_model(const std::filesystem::path& run, Index threads, const s
   out.model = std::make_unique<models::ViT>(shape, static_cast<std::uint64_t>(out.config.seed), train::loader_config(out.config, shape, false).place);
   if (initial) return out;
 
-  auto found = train::RunFolder::load(run, [](const std::string& m) { fmt::print(stderr, "{}\n", m); });
+  auto found = train::RunFolder::load(run, [](const std::string& m) { tell("{}\n", m); });
   if (!found) fail("run folder {}: holds no checkpoint", run.string());
   out.step = found->first.step;
   const std::string prefix = out.config.ema > 0 ? "ema/" : "model/";
