@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
 #include <new>
 
 #include "apps/verbs.h"
@@ -96,6 +97,7 @@ int main(int argc, char** argv) {
   using namespace norma::apps;
   try {
     open_standard_streams();
+    std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow (ulimit -f) is an error of its write, as a full disk is
     norma::register_backends();
     const int code = norma::apps::run(Args(argv + 1, argv + argc));
     flush_results();
