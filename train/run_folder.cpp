@@ -36,6 +36,16 @@ bool holds_run(const fs::path& run) {
   return !checkpoints(run).empty() || fs::exists(run / "summary.json") || (fs::exists(metrics) && fs::file_size(metrics, error) > 0);
 }
 
+/// Removes what writers of these files left that were killed; nobody else writes them while the folder is held.
+void remove_unfinished(const fs::path& run) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(run, error)) {
+    const std::string name = entry.path().filename().string();
+    const bool own = name.starts_with(".checkpoint-") || name.starts_with(".config.json.") || name.starts_with(".status.json.") || name.starts_with(".summary.json.");
+    if (own && name.ends_with(".tmp")) fs::remove(entry.path(), error);
+  }
+}
+
 std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text.data(), text.size())); }
 
 Json to_json(const RunState& s) {
@@ -82,6 +92,7 @@ RunFolder::RunFolder(const fs::path& path, Held held) : path_(path) {
 }
 
 void RunFolder::write_config(const Json& config) const {
+  remove_unfinished(path);
   write_file_atomically(path_ / "config.json", bytes_of(config.dump(2) + "\n"));
 }
 

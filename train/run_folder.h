@@ -42,7 +42,7 @@ class RunFolder {
  public:
   enum class Held { refuse, refuse_for_good, resume };  // what to do where it already holds a run; of some, none can be resumed
   /// Makes the folder and holds it. Throws when it cannot be written, is being trained into, or already holds a run that is not to be resumed:
-  /// a checkpoint, or a line of metrics.
+  /// a checkpoint, or a line of metrics. Files that a killed process left half-written are removed.
   RunFolder(const std::filesystem::path& path, Held held);
   const std::filesystem::path& path() const { return path_; }
 
