@@ -49,8 +49,10 @@ void remove_unfinished(const fs::path& run) {
 std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text.data(), text.size())); }
 
 Json to_json(const RunState& s) {
-  return {{"step", s.step},       {"skipped", s.skipped},     {"skipped_in_a_row", s.skipped_in_a_row},
-          {"metrics_bytes", s.metrics_bytes}, {"tested", s.tested}, {"config", s.config}, {"data_hash", s.data_hash}};
+  Json j = {{"step", s.step},       {"skipped", s.skipped},     {"skipped_in_a_row", s.skipped_in_a_row},
+            {"metrics_bytes", s.metrics_bytes}, {"tested", s.tested}, {"config", s.config}, {"data_hash", s.data_hash}};
+  if (!s.last_row.empty()) j["last_row"] = s.last_row;
+  return j;
 }
 
 RunState state_from(const Json& j, const std::string& where) {
@@ -64,7 +66,8 @@ RunState state_from(const Json& j, const std::string& where) {
     return j[key].get<std::string>();
   };
   const Index step = whole("step"), tested = j.contains("tested") ? whole("tested") : step;  // checkpoints before it was kept: all was tested
-  return {step, whole("skipped"), whole("skipped_in_a_row"), whole("metrics_bytes"), tested, text("config"), text("data_hash")};
+  return {step, whole("skipped"), whole("skipped_in_a_row"), whole("metrics_bytes"), tested, text("config"), text("data_hash"),
+          j.contains("last_row") ? text("last_row") : ""};
 }
 
 }  // namespace
@@ -89,10 +92,10 @@ RunFolder::RunFolder(const fs::path& path, Held held) : path_(path) {
   lock_ = std::make_unique<FolderLock>(path);
   if (held != Held::resume && holds_run(path))
     fail("run folder {}: already holds a run; {}choose another with --out", path.string(), held == Held::refuse ? "go on with --resume, or " : "");
+  remove_unfinished(path);
 }
 
 void RunFolder::write_config(const Json& config) const {
-  remove_unfinished(path);
   write_file_atomically(path_ / "config.json", bytes_of(config.dump(2) + "\n"));
 }
 
