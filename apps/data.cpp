@@ -84,9 +84,9 @@ int data_verb(const Args& args) {
   if (from.empty()) throw UsageError(fmt::format("data get {}: say where from: --from FOLDER or --from http://...; {}", set.name, set.get));
   const bool terminal = isatty(STDERR_FILENO);
   const auto folder = datasets::fetch(set, from, data_dir, [&](const std::string& file, std::uint64_t done, std::uint64_t total) {
-    if (terminal && total) fmt::print(stderr, "\r\033[K{} {:.0f} %", file, 100.0 * static_cast<double>(done) / static_cast<double>(total));
+    if (terminal && total) tell("\r\033[K{} {:.0f} %", file, 100.0 * static_cast<double>(done) / static_cast<double>(total));
   });
-  if (terminal) fmt::print(stderr, "\r\033[K");
+  if (terminal) tell("\r\033[K");
   print_result({{"data", set.name}, {"folder", folder.string()}}, log_format == "json");
   return ok;
 }

@@ -71,7 +71,7 @@ int inspect_verb(const Args& given) {
   const std::vector<double> share = softmax((*run.model)(batch.images)).values();
   const auto best = static_cast<std::size_t>(std::max_element(share.begin(), share.end()) - share.begin());
 
-  fmt::print(stderr, "{}\n", probe.take_formed());
+  tell("{}\n", probe.take_formed());
   std::map<std::string, Tensors> matrices = probe.take_values();
   for (auto& [place, stats] : probe.take_attention()) {
     const std::string layer = place.substr(0, place.rfind('.'));

@@ -1,8 +1,14 @@
 // The `norma` program: finds the verb, and turns errors into one line on stderr and an exit code.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
 #include <new>
 
 #include "apps/verbs.h"
 #include "backends/register_all.h"
+#include "core/atomic_file.h"
 #include "core/suggest.h"
 
 namespace norma::apps {
@@ -38,6 +44,18 @@ void print_help() {
              "  norma compare runs/a runs/b\n");
 }
 
+/// Where the caller has closed stdin, stdout or stderr, a file opened later would get its number, and what is printed would go into that file.
+void open_standard_streams() {
+  for (int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (::fcntl(fd, F_GETFD) < 0 && ::open("/dev/null", O_RDWR) < 0) return;
+}
+
+/// Results that could not be written are a failure: a full disk, say.
+void flush_results() {
+  errno = 0;
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) fail("stdout: cannot be written ({})", error_text(errno ? errno : EIO));
+}
+
 int run(const Args& args) {
   if (args.empty() || args[0] == "--help" || args[0] == "-h" || args[0] == "help") {
     print_help();
@@ -66,7 +84,7 @@ std::optional<Args> read_words(train::Options& options, const Args& args, std::s
 
 void print_result(const nlohmann::ordered_json& result, bool json) {
   if (json) {
-    fmt::print("{}\n", result.dump());
+    fmt::print("{}\n", result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
     return;
   }
   for (auto& [key, value] : result.items())
@@ -78,17 +96,21 @@ void print_result(const nlohmann::ordered_json& result, bool json) {
 int main(int argc, char** argv) {
   using namespace norma::apps;
   try {
+    open_standard_streams();
+    std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow (ulimit -f) is an error of its write, as a full disk is
     norma::register_backends();
-    return norma::apps::run(Args(argv + 1, argv + argc));
+    const int code = norma::apps::run(Args(argv + 1, argv + argc));
+    flush_results();
+    return code;
   } catch (const UsageError& e) {
-    fmt::print(stderr, "norma: {}\n", e.what());
+    tell("norma: {}\n", e.what());
     return usage_error;
   } catch (const norma::Error& e) {
-    fmt::print(stderr, "norma: {}\n", e.what());
+    tell("norma: {}\n", e.what());
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "norma: out of memory; a smaller --batch, --image, --width or --depth, or a larger --patch, needs less\n");
+    tell("norma: out of memory; a smaller --batch, --image, --width or --depth, or a larger --patch, needs less\n");
   } catch (const std::exception& e) {
-    fmt::print(stderr, "norma: {}\n", e.what());
+    tell("norma: {}\n", e.what());
   }
   return failure;
 }

@@ -11,10 +11,6 @@
 
 namespace norma::apps {
 
-namespace {
-
-/// What is wrong with any model and any data set, told by its flag before anything is read or allocated. With sizes within these bounds no count
-/// of elements overflows: what is too large for this machine is told by the allocation, with its bytes.
 void check_ranges(const train::TrainConfig& c) {
   constexpr Index any = std::numeric_limits<Index>::max();
   struct Whole {
@@ -38,11 +34,7 @@ void check_ranges(const train::TrainConfig& c) {
                          {"momentum", c.momentum}})
     if (p < 0 || p >= 1) throw UsageError(fmt::format("--{}: {} must be in [0, 1)", flag, p));
   check_threads(c.threads);
-  if (c.schedule == "cosine" && c.min_lr > c.lr)
-    throw UsageError(fmt::format("--min-lr: {} is above --lr {}, where the cosine begins; give at most that", c.min_lr, c.lr));
 }
-
-}  // namespace
 
 void check_threads(Index threads) {
   // A pool starts a thread when there is a task for it; where the system has no more to give, oneTBB ends the process.
@@ -89,6 +81,8 @@ std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, 
 
   const auto& c = flags.config;
   check_ranges(c);
+  if (c.schedule == "cosine" && c.min_lr > c.lr)
+    throw UsageError(fmt::format("--min-lr: {} is above --lr {}, where the cosine begins; give at most that", c.min_lr, c.lr));
   train::parse_fro("penalty", c.penalty), train::parse_fro("clamp", c.clamp);
   if (c.optimizer != "adamw" && c.optimizer != "sgd") throw UsageError(fmt::format("--optimizer: \"{}\" is unknown; there are adamw, sgd", c.optimizer));
   if (c.schedule != "cosine" && c.schedule != "constant") throw UsageError(fmt::format("--schedule: \"{}\" is unknown; there are cosine, constant", c.schedule));

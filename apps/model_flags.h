@@ -27,6 +27,10 @@ std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, 
 /// Throws UsageError where words are left: these verbs know of the model's name alone.
 void refuse_words(const ModelFlags& flags, const char* verb);
 
+/// What is wrong with any model and any data set, told by its flag in a UsageError before anything is read or allocated. With sizes within these
+/// bounds no count of elements overflows: what is too large for this machine is told by the allocation, with its bytes.
+void check_ranges(const train::TrainConfig& config);
+
 /// Throws UsageError where so many threads could not be started, or are fewer than 0, which stands for all cores.
 void check_threads(Index threads);
 

@@ -27,6 +27,7 @@ const std::atomic<bool>& stop_on_signal() {
   action.sa_handler = on_signal;
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
   return stop;
 }
 
@@ -39,13 +40,13 @@ void ProgressLine::show(const train::Progress& p) {
   const std::string text = fmt::format("epoch {}/{}  step {}/{}  loss {:.4f}  accuracy {:.1f} %  {:.0f} images/s  {} left", p.epoch, p.epochs,
                                        p.step, p.steps, p.loss, p.accuracy * 100, p.images_per_second, duration(p.seconds_left));
   if (!terminal_) {
-    fmt::print(stderr, "{}\n", text);
+    tell("{}\n", text);
   } else {
     constexpr int width = 20;
     const int done = static_cast<int>(width * p.step / std::max<Index>(p.steps, 1));
     std::string bar;
     for (int i = 0; i < width; ++i) bar += i < done ? "█" : "░";
-    fmt::print(stderr, "\r\033[K{} {}{}", bar, text, end ? "\n" : "");
+    tell("\r\033[K{} {}{}", bar, text, end ? "\n" : "");
     std::fflush(stderr);
     open_ = !end;
   }
@@ -55,12 +56,12 @@ void ProgressLine::testing(Index done, Index images) {
   const auto now = std::chrono::steady_clock::now();
   if (done == 0) tested_ = now;
   if (terminal_ && done == images && open_) {
-    fmt::print(stderr, "\r\033[K");
+    tell("\r\033[K");
     open_ = false;
   }
   if (now - tested_ < std::chrono::milliseconds(terminal_ ? 500 : 10'000) || done == images) return;
   tested_ = now;
-  fmt::print(stderr, "{}testing: {} of {} images{}", terminal_ ? "\r\033[K" : "", done, images, terminal_ ? "" : "\n");
+  tell("{}testing: {} of {} images{}", terminal_ ? "\r\033[K" : "", done, images, terminal_ ? "" : "\n");
   std::fflush(stderr);
   open_ = terminal_;
 }
@@ -71,7 +72,7 @@ train::Watcher ProgressLine::watcher() {
 }
 
 void ProgressLine::message(const std::string& text) {
-  fmt::print(stderr, "{}{}\n", open_ ? "\n" : "", text);
+  tell("{}{}\n", open_ ? "\n" : "", text);
   open_ = false;
 }
 

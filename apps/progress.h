@@ -9,7 +9,7 @@
 namespace norma::apps {
 
 /// From now on the first SIGINT or SIGTERM sets the flag, which asks the loop to end after its step, an evaluation at once; the second ends the process at
-/// once with the exit code of an interruption.
+/// once with the exit code of an interruption. SIGPIPE is ignored: whoever read the progress may go away, the run goes on.
 const std::atomic<bool>& stop_on_signal();
 
 /// On a terminal one line that is drawn again; elsewhere a plain line now and then. All on stderr.

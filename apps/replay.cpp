@@ -38,10 +38,10 @@ Exit codes: 0 the same report as in training, 1 another one or none, 2 wrong usa
     fmt::print("{}", train::report_text(report));
   }
   if (same) {
-    fmt::print(stderr, "reproduced: the report is that of the training run\n");
+    tell("reproduced: the report is that of the training run\n");
     return ok;
   }
-  fmt::print(stderr, "norma: replay: {}; the training run reported:\n{}",
+  tell("norma: replay: {}; the training run reported:\n{}",
              report.is_null() ? "all values of the step were finite" : "the report differs", train::report_text(bundle.report));
   return failure;
 }

@@ -31,12 +31,12 @@ int report_verb(const Args& args) {
   for (const std::string& path : runs) {
     train::RunRecord r = train::read_run(path);
     if (!r.note.empty()) {
-      fmt::print(stderr, "{}\n", r.note);
+      tell("{}\n", r.note);
       notes.push_back(r.note);
     }
     inspect::Recording recording = train::read_records(path, inspect::page_bytes / runs.size());
     for (const std::string& note : recording.notes) {
-      fmt::print(stderr, "{}\n", note);
+      tell("{}\n", note);
       notes.push_back(note);
     }
     page.push_back({r.name, std::move(r.config), std::move(r.summary), std::move(r.rows), std::move(r.note), std::move(recording), std::move(r.status.ending), 0});

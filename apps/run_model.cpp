@@ -14,6 +14,11 @@ RunModel load_run_model(const std::filesystem::path& run, Index threads, const s
   out.config.threads = threads;
   out.config.cpu.clear();  // another machine may have trained it
   if (!data_dir.empty()) out.config.data_dir = data_dir;
+  try {
+    check_ranges(out.config);
+  } catch (const UsageError& e) {
+    fail("{}: {}", (run / "config.json").string(), e.what());
+  }
   prepare(out.config);
 
   out.data = datasets::load_images(out.config.data, out.config.data_dir);
@@ -22,7 +27,7 @@ RunModel load_run_model(const std::filesystem::path& run, Index threads, const s
   out.model = std::make_unique<models::ViT>(shape, static_cast<std::uint64_t>(out.config.seed), train::loader_config(out.config, shape, false).place);
   if (initial) return out;
 
-  auto found = train::RunFolder::load(run, [](const std::string& m) { fmt::print(stderr, "{}\n", m); });
+  auto found = train::RunFolder::load(run, [](const std::string& m) { tell("{}\n", m); });
   if (!found) fail("run folder {}: holds no checkpoint", run.string());
   out.step = found->first.step;
   const std::string prefix = out.config.ema > 0 ? "ema/" : "model/";

@@ -118,7 +118,7 @@ Json json_of(const std::optional<inspect::PowerLaw>& law) {
 
 /// On stderr: the table's numbers are then a little small.
 void tell_unconverged(Index count, Index of, const std::string& where) {
-  if (count > 0) fmt::print(stderr, "spectral norm: {} of {} matrices had not settled ({}); theirs are lower bounds\n", count, of, where);
+  if (count > 0) tell("spectral norm: {} of {} matrices had not settled ({}); theirs are lower bounds\n", count, of, where);
 }
 
 /// One attention function over all N: prints its table, returns its JSON.

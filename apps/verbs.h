@@ -1,6 +1,7 @@
 // The verbs of the `norma` program: one file each. A verb gets the arguments after its name and returns the exit code.
 #pragma once
 
+#include <cstdio>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -31,6 +32,13 @@ int bench_verb(const Args& args);
 
 /// Reads flags for `options`, sets nothing yet, and returns the other words; none where --help was asked for, which is printed then.
 std::optional<Args> read_words(train::Options& options, const Args& args, std::string_view usage);
+
+/// Prints on stderr. Where that is full or closed nothing is told, which is no reason for a run to end.
+template <class... A>
+void tell(fmt::format_string<A...> text, A&&... args) {
+  const std::string told = fmt::format(text, std::forward<A>(args)...);
+  std::fwrite(told.data(), 1, told.size(), stderr);
+}
 
 /// Prints a result on stdout: as one JSON object when `json` is set, else as "key  value" lines.
 void print_result(const nlohmann::ordered_json& result, bool json);

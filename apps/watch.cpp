@@ -43,7 +43,7 @@ void wait_for(const std::vector<std::string>& folders) {
   const auto end = steady_clock::now() + seconds(3);
   for (const std::string& f : folders)
     for (bool told = false; !std::filesystem::exists(std::filesystem::path(f) / "config.json") && steady_clock::now() < end; told = true) {
-      if (!told) fmt::print(stderr, "waiting for {} to begin\n", f);
+      if (!told) tell("waiting for {} to begin\n", f);
       std::this_thread::sleep_for(milliseconds(50));
     }
 }
@@ -79,7 +79,7 @@ int watch_verb(const Args& args) {
   else
     fmt::print("page: {}\n", server.url());
   std::fflush(stdout);
-  if (log_format == "text") fmt::print(stderr, "Ctrl-C ends it\n");
+  if (log_format == "text") tell("Ctrl-C ends it\n");
   signals.wait();
   return ok;
 }

@@ -22,6 +22,11 @@ std::string error_text(int error) {
 }
 
 AtomicFile::AtomicFile(const std::filesystem::path& path, std::uint64_t need) : path_(path), need_(need) {
+  // Renaming would put a file in the place of a device.
+  std::error_code ignored;
+  const auto there = std::filesystem::status(path, ignored);
+  if (std::filesystem::exists(there) && !std::filesystem::is_regular_file(there) && !std::filesystem::is_directory(there))
+    fail("{}: is a device or a pipe; name a file", path.string());
   static std::atomic<unsigned> counter{0};
   do {
     temporary_ = path.parent_path() / fmt::format(".{}.{}-{}.tmp", path.filename().string(), getpid(), counter++);

@@ -30,7 +30,6 @@ Program::Program(const std::vector<std::string>& args, const std::string& workin
     const int in = ::open("/dev/null", O_RDONLY);
     ::dup2(in, 0), ::dup2(out, 1), ::dup2(err, 2);
     if (largest_file) {
-      ::signal(SIGXFSZ, SIG_IGN);  // inherited: write() then returns the error
       const rlimit limit{largest_file, largest_file};
       ::setrlimit(RLIMIT_FSIZE, &limit);
     }

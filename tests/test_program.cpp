@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include <array>
+#include <cstdlib>
 #include <fstream>
 
 #include "tests/program.h"
@@ -57,6 +58,7 @@ TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]"
       {{"train", "--dropout", "1.5"}, 2, "norma: --dropout: 1.5 must be in [0, 1)\n"},
       {{"train", "--rand-augment", "9"}, 2, "norma: --rand-augment: 9 must be in 0..8\n"},
       {{"train", "--rand-magnitude", "-1"}, 2, "norma: --rand-magnitude: -1 must be in 0..30\n"},
+      {{"train", "--out", "caf\xe9"}, 2, "norma: --out: the text is not UTF-8 (byte 3)\n"},
       {{"train", "--momentum", "1"}, 2, "norma: --momentum: 1 must be in [0, 1)\n"},
       {{"train", "--init-std", "-0.1"}, 2, "norma: --init-std: -0.1 must be 0 or more\n"},
       {{"train", "--seed", "-1"}, 2, "norma: --seed: -1 must be 0 or more\n"},
@@ -305,6 +307,19 @@ TEST_CASE("train, eval and compare on a tiny data set", "[program]") {
   CHECK(run_norma(resumed).code == 0);
 }
 
+TEST_CASE("a run's config.json out of range is refused before any memory is taken", "[program]") {
+  const auto data = tiny_data(64, 20), out = fresh_folder("ranges") / "run";
+  REQUIRE(run_norma(tiny_run(data, out)).code == 0);
+  auto config = nlohmann::json::parse(contents(out / "config.json"));
+  config["depth"] = 1000000000;
+  std::ofstream(out / "config.json") << config;
+  for (const char* verb : {"eval", "inspect"}) {
+    const Finished f = run_norma({verb, out.string()});
+    CHECK(f.code == 1);
+    CHECK_THAT(f.err, Equals(fmt::format("norma: {}/config.json: --depth: 1000000000 must be in 1..1000\n", out.string())));
+  }
+}
+
 TEST_CASE("a run name that looks like script stays text in the page", "[program]") {
   const auto data = tiny_data(64, 20), runs = fresh_folder("names");
   const auto bad = runs / "<script>alert(1)<";
@@ -355,4 +370,29 @@ TEST_CASE("a disk that is full is an error with the file, and leaves nothing hal
   CHECK_THAT(f.err, Contains("norma: ") && Contains((out / "checkpoint").string()) && Contains("file too large"));
   for (const auto& entry : std::filesystem::recursive_directory_iterator(out))
     CHECK_THAT(entry.path().filename().string(), !Contains("tmp") && !Contains("safetensors"));
+}
+
+TEST_CASE("closed or full standard streams: a run goes on without them, a result that cannot be written is a failure", "[program]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("streams");
+  const auto shell = [](const std::vector<std::string>& args, const std::string& redirections) {
+    std::string line = NORMA_PROGRAM;
+    for (const std::string& a : args) line += " '" + a + "'";
+    return WEXITSTATUS(std::system((line + " " + redirections).c_str()));
+  };
+  CHECK(shell({"trian"}, ">/dev/null 2>/dev/full") == 2);
+  CHECK(shell({"--version"}, ">/dev/full 2>/dev/null") == 1);
+  CHECK(shell(tiny_run(data, runs / "whole"), ">/dev/null 2>/dev/null") == 0);
+  CHECK(shell(tiny_run(data, runs / "full"), ">/dev/null 2>/dev/full") == 0);
+  CHECK(shell(tiny_run(data, runs / "closed"), "<&- >&- 2>&-") == 0);
+  CHECK(shell(tiny_run(data, runs / "pipe"), "2>&1 >/dev/null | true") == 0);
+  const auto event_bytes = [&](const char* run) {
+    for (const auto& entry : std::filesystem::directory_iterator(runs / run))
+      if (entry.path().filename().string().starts_with("events.")) return entry.file_size();
+    return std::uintmax_t{0};
+  };
+  for (const char* run : {"full", "closed", "pipe"}) {
+    INFO(run);
+    CHECK(std::filesystem::exists(runs / run / "summary.json"));
+    CHECK(event_bytes(run) == event_bytes("whole"));  // nothing that was told is in it
+  }
 }

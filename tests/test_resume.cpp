@@ -6,9 +6,12 @@
 
 #include <chrono>
 #include <csignal>
+#include <fstream>
 
 #include "tests/program.h"
 #include "train/loop.h"
+#include "train/run_folder.h"
+#include "train/safetensors.h"
 
 using namespace norma;
 using namespace norma::test;
@@ -138,6 +141,29 @@ TEST_CASE("--steps stops early and a later resume goes on to the same bits", "[r
   CHECK((bits(runs / "parts") == bits(runs / "calm")));
 }
 
+TEST_CASE("a run that ended between two lines keeps its last one, also where it was killed before that line was written", "[resume]") {
+  const auto data = tiny_data(232, 20), runs = fresh_folder("last-line");
+  const auto args = with(run_args(data, runs / "a", "softmax"), {"--steps", "12"});  // logged are 0, 3, 6, 9, and 11 as the last
+  REQUIRE(run_norma(args).code == 0);
+  const std::string log = contents(runs / "a" / "metrics.jsonl");
+  REQUIRE_THAT(log, Contains("\"step\":11,"));
+  SECTION("complete") {}
+  SECTION("killed behind the checkpoint") { std::filesystem::resize_file(runs / "a" / "metrics.jsonl", log.rfind("{\"step\":11,")); }
+  REQUIRE(run_norma(with(args, {"--resume"})).code == 0);
+  CHECK(contents(runs / "a" / "metrics.jsonl") == log);
+}
+
+TEST_CASE("what a killed process left half-written is removed; what others write is not", "[resume]") {
+  const auto data = tiny_data(232, 20), runs = fresh_folder("unfinished");
+  const auto args = with(run_args(data, runs / "a", "softmax"), {"--steps", "2", "--resume"});
+  std::filesystem::create_directories(runs / "a");
+  for (const char* name : {".checkpoint-000000005.safetensors.1-2.tmp", ".status.json.1-3.tmp", ".report.html.1-0.tmp"}) std::ofstream(runs / "a" / name) << "half";
+  REQUIRE(run_norma(args).code == 0);
+  CHECK(!std::filesystem::exists(runs / "a" / ".checkpoint-000000005.safetensors.1-2.tmp"));
+  CHECK(!std::filesystem::exists(runs / "a" / ".status.json.1-3.tmp"));
+  CHECK(std::filesystem::exists(runs / "a" / ".report.html.1-0.tmp"));
+}
+
 TEST_CASE("resuming refuses another configuration and another data set, and says what differs", "[resume]") {
   const auto data = tiny_data(232, 20), runs = fresh_folder("other");
   REQUIRE(run_norma(with(run_args(data, runs / "a", "softmax"), {"--steps", "6"})).code == 0);
@@ -178,4 +204,11 @@ TEST_CASE("a damaged checkpoint is noticed, and the one before it is used", "[re
   REQUIRE(f.code == 0);
   CHECK_THAT(f.err, Contains("trying the checkpoint before it") && Contains("resumed from step 10"));
   CHECK((bits(runs / "a") == bits(runs / "calm")));
+}
+
+TEST_CASE("a checkpoint whose step no run can have is refused", "[resume]") {
+  const auto run = fresh_folder("state");
+  const std::string state = R"({"step": 9223372036854775808, "skipped": 0, "skipped_in_a_row": 0, "metrics_bytes": 0, "config": "", "data_hash": ""})";
+  train::write_safetensors(run / "checkpoint-000000001.safetensors", {{}, {{"format", "norma-run-1"}, {"state", state}}});
+  CHECK_THROWS_WITH(train::RunFolder::load(run, [](const std::string&) {}), Contains("state has no whole number \"step\""));
 }

@@ -1,6 +1,7 @@
 // safetensors: what is written comes back; every malformed file is refused with its exact text; every flipped bit and
 // every truncation of our files is noticed; a failed write leaves the old file.
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <catch2/catch.hpp>
 #include <csignal>
@@ -358,5 +359,8 @@ TEST_CASE("safetensors: any bytes, atomically", "[safetensors]") {
   fs::create_directory(dir.path / "d");
   CHECK_THAT(error_of([&] { write_file_atomically(dir.path / "d", bytes_of("x")); }),
              Catch::StartsWith((dir.path / "d").string() + ": is a folder; name a file"));
-  CHECK(dir.count() == 2);
+  REQUIRE(mkfifo((dir.path / "pipe").c_str(), 0600) == 0);
+  CHECK(error_of([&] { write_file_atomically(dir.path / "pipe", bytes_of("x")); }) == (dir.path / "pipe").string() + ": is a device or a pipe; name a file");
+  CHECK(fs::is_fifo(dir.path / "pipe"));
+  CHECK(dir.count() == 3);
 }

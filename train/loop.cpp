@@ -138,7 +138,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   const Index first = state.step;
   double shown_loss = 0, shown_accuracy = 0;
   std::optional<datasets::Batch> ahead;  // made while a captured step ran
-  std::optional<Json> last_row;  // of the step that --steps ends with, where it is not one to be logged
+  if (state.step < last) state.last_row.clear();  // the run goes on behind it
   test_epoch();  // of a run that was stopped within it
   while (state.step < last && outcome.ending == Ending::finished) {
     if (stop) {
@@ -182,7 +182,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
       if (log)
         folder.log(row);
       else
-        last_row = std::move(row);
+        state.last_row = row.dump();  // of the step that --steps ends with
     }
     ++state.step;
 
@@ -201,7 +201,8 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     if (config.checkpoint_every && state.step % config.checkpoint_every == 0) save();
   }
   save();
-  if (last_row) folder.log(*last_row);  // behind the checkpoint, so that --resume takes it back: a run has the same lines however it was cut
+  // Behind the checkpoint, so that --resume takes it back, and in it, so that a run which ends there has it: the same lines however it was cut.
+  if (!state.last_row.empty()) folder.log(parse_row(state.last_row, "last_row of the checkpoint"));
   if (recorder && outcome.ending != Ending::interrupted) recorder->record(state.step);
   // The last epoch's evaluation is this one, unless the averaged weights take over or the run was complete before.
   if (outcome.ending == Ending::finished) {

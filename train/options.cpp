@@ -155,6 +155,8 @@ void Options::set(const Row& row, const std::string& text, const std::string& wh
       [&](auto* field) {
         using T = std::remove_pointer_t<decltype(field)>;
         if constexpr (std::is_same_v<T, std::string>) {
+          // It is written to config.json and into checkpoints.
+          if (const std::size_t bad = invalid_utf8(text); bad != text.npos) usage("{}: the text is not UTF-8 (byte {})", where, bad);
           *field = text;
           return true;
         } else if constexpr (std::is_same_v<T, bool>) {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 
 #include "train/json.h"
 
@@ -35,16 +36,29 @@ bool holds_run(const fs::path& run) {
   return !checkpoints(run).empty() || fs::exists(run / "summary.json") || (fs::exists(metrics) && fs::file_size(metrics, error) > 0);
 }
 
+/// Removes what writers of these files left that were killed; nobody else writes them while the folder is held.
+void remove_unfinished(const fs::path& run) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(run, error)) {
+    const std::string name = entry.path().filename().string();
+    const bool own = name.starts_with(".checkpoint-") || name.starts_with(".config.json.") || name.starts_with(".status.json.") || name.starts_with(".summary.json.");
+    if (own && name.ends_with(".tmp")) fs::remove(entry.path(), error);
+  }
+}
+
 std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text.data(), text.size())); }
 
 Json to_json(const RunState& s) {
-  return {{"step", s.step},       {"skipped", s.skipped},     {"skipped_in_a_row", s.skipped_in_a_row},
-          {"metrics_bytes", s.metrics_bytes}, {"tested", s.tested}, {"config", s.config}, {"data_hash", s.data_hash}};
+  Json j = {{"step", s.step},       {"skipped", s.skipped},     {"skipped_in_a_row", s.skipped_in_a_row},
+            {"metrics_bytes", s.metrics_bytes}, {"tested", s.tested}, {"config", s.config}, {"data_hash", s.data_hash}};
+  if (!s.last_row.empty()) j["last_row"] = s.last_row;
+  return j;
 }
 
 RunState state_from(const Json& j, const std::string& where) {
   auto whole = [&](const char* key) {
-    if (!j.contains(key) || !j[key].is_number_unsigned()) fail("{}: state has no whole number \"{}\"", where, key);
+    if (!j.contains(key) || !j[key].is_number_unsigned() || j[key].get<std::uint64_t>() > std::numeric_limits<Index>::max())
+      fail("{}: state has no whole number \"{}\"", where, key);
     return static_cast<Index>(j[key].get<std::uint64_t>());
   };
   auto text = [&](const char* key) {
@@ -52,7 +66,8 @@ RunState state_from(const Json& j, const std::string& where) {
     return j[key].get<std::string>();
   };
   const Index step = whole("step"), tested = j.contains("tested") ? whole("tested") : step;  // checkpoints before it was kept: all was tested
-  return {step, whole("skipped"), whole("skipped_in_a_row"), whole("metrics_bytes"), tested, text("config"), text("data_hash")};
+  return {step, whole("skipped"), whole("skipped_in_a_row"), whole("metrics_bytes"), tested, text("config"), text("data_hash"),
+          j.contains("last_row") ? text("last_row") : ""};
 }
 
 }  // namespace
@@ -77,6 +92,7 @@ RunFolder::RunFolder(const fs::path& path, Held held) : path_(path) {
   lock_ = std::make_unique<FolderLock>(path);
   if (held != Held::resume && holds_run(path))
     fail("run folder {}: already holds a run; {}choose another with --out", path.string(), held == Held::refuse ? "go on with --resume, or " : "");
+  remove_unfinished(path);
 }
 
 void RunFolder::write_config(const Json& config) const {

@@ -24,6 +24,7 @@ struct RunState {
   Index tested = 0;                         // step of the last epoch's evaluation in metrics.jsonl
   std::string config;                       // config.json's text
   std::string data_hash;                    // of the data set
+  std::string last_row;                     // the line of metrics.jsonl that only a run has which ends here; empty: none
 };
 
 /// A folder held for writing. The system lets go of it when the process ends, however it ends.
@@ -42,7 +43,7 @@ class RunFolder {
  public:
   enum class Held { refuse, refuse_for_good, resume };  // what to do where it already holds a run; of some, none can be resumed
   /// Makes the folder and holds it. Throws when it cannot be written, is being trained into, or already holds a run that is not to be resumed:
-  /// a checkpoint, or a line of metrics.
+  /// a checkpoint, or a line of metrics. Files that a killed process left half-written are removed.
   RunFolder(const std::filesystem::path& path, Held held);
   const std::filesystem::path& path() const { return path_; }
 

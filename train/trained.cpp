@@ -42,7 +42,7 @@ Trained::Trained(const TrainConfig& config, const models::ViTConfig& shape, Plac
       optimizer(Optimizer::make(
           {.kind = config.optimizer, .lr = config.lr, .weight_decay = config.weight_decay, .momentum = config.momentum}, model)),
       ema(config.ema > 0 ? std::make_unique<Ema>(model, config.ema) : nullptr),
-      state{.config = config_text(config), .data_hash = {}},
+      state{.config = config_text(config), .data_hash = {}, .last_row = {}},
       folder_(config.out) {}
 
 Trained::Update Trained::update(double loss, double lr, double clip) {
