@@ -21,7 +21,9 @@ norma train.
   const double bytes = c.dtype == "f64" ? 8 : 4, stored = c.dtype == "bf16" ? 2 : bytes;  // of a weight, of an activation
   // What the fused step keeps for the backward pass, in numbers per token and block: block input, attention output, input of the MLP
   // branch, two normalised inputs (width each), qkv (3 width) and the pre-activation (mlp_ratio width).
-  const double kept = static_cast<double>(c.batch * shape.tokens() * shape.depth * shape.width * (5 + 3 + shape.mlp_ratio));
+  // The last block keeps what lies behind its attention only for the tokens that the head reads.
+  const Index behind = 2 + shape.mlp_ratio, unread = shape.tokens() - shape.tokens_read();
+  const double kept = static_cast<double>(c.batch * shape.width * (shape.tokens() * shape.depth * (6 + behind) - unread * behind));
   nlohmann::ordered_json out = {{"model", "vit"}, {"preset", c.preset}, {"attention", nn::to_string(shape.attention)},
       {"image", shape.image}, {"patch", shape.patch}, {"channels", shape.channels}, {"classes", shape.classes},
       {"width", shape.width}, {"depth", shape.depth}, {"heads", shape.heads}, {"tokens", shape.tokens()},

@@ -39,8 +39,8 @@ void print_help() {
   fmt::print("norma: train transformers, and see inside their attention\n\nusage: norma VERB [arguments]\n\n");
   for (const Verb& v : verbs) fmt::print("  {:<10} {}\n", v.name, v.help);
   fmt::print("\n`norma VERB --help` tells more. A first try:\n\n"
-             "  norma train vit --data fashion-mnist --width 64 --depth 3 --heads 2 --epochs 1 --out runs/a\n"
-             "  norma train vit --data fashion-mnist --width 64 --depth 3 --heads 2 --epochs 1 --out runs/b --attention \"x^3/sqrt(N)\"\n"
+             "  norma train vit --data fashion-mnist --width 64 --depth 3 --heads 2 --init-std 0 --epochs 1 --out runs/a\n"
+             "  norma train vit --data fashion-mnist --width 64 --depth 3 --heads 2 --init-std 0 --epochs 1 --out runs/b --attention \"x^3/sqrt(N)\"\n"
              "  norma compare runs/a runs/b\n");
 }
 

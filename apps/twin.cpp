@@ -12,8 +12,9 @@ constexpr const char* usage = R"(usage: norma twin vit --other FUNCTION [flags]
 
 Trains two models in lock-step that differ in their attention function alone (--attention, and --other, which is
 x^3/sqrt(N) if left out): same initial weights, same batches, same dropout. Logs, and shows at the end, how far their block
-outputs, gradients and weights are apart: the distance ||b - a|| as a share of ||a||. The flags below hold for both; what is of
-one run, --resume, checkpoints, --anomaly and --record, is not here: train each side by itself with norma train.
+outputs, gradients and weights are apart: the distance ||b - a|| as a share of ||a||. The last block's output is what the head
+reads: with --pool cls the class token alone. The flags below hold for both; what is of one run, --resume, checkpoints, --anomaly
+and --record, is not here: train each side by itself with norma train.
 )";
 
 /// At most `count` of the logged steps, evenly spaced, the first and the last among them.

@@ -19,7 +19,7 @@ using Gaps = std::vector<std::pair<std::string, Gap>>;
 struct TwinStep {
   Index step = 0;
   double loss[2] = {}, accuracy[2] = {}, gradient_norm[2] = {};
-  Gaps outputs;    // "blocks.*.out", on this step's batch
+  Gaps outputs;    // "blocks.*.out", on this step's batch; the last block's is of the tokens that the head reads
   Gaps gradients;  // of the step, before clipping
   Gaps weights;    // after the step
 };
