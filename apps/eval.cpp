@@ -35,7 +35,7 @@ int eval_verb(const Args& args) {
   ProgressLine line;
   const std::optional<train::Evaluation> found =
       train::evaluate(*run.model, run.data.test, train::loader_config(run.config, run.model->config(), false), stop_on_signal(), line.watcher());
-  if (!found) return interrupted;
+  if (!found) return interrupted();
   const train::Evaluation& test = *found;
   print_result({{"run", runs[0]}, {"step", run.step}, {"test_accuracy", test.accuracy}, {"test_loss", test.loss}}, log_format == "json");
   return ok;

@@ -10,9 +10,11 @@ namespace norma::apps {
 namespace {
 
 std::atomic<bool> stop{false};
+std::atomic<int> stopped_by{SIGINT};
 
-void on_signal(int) {
-  if (stop.exchange(true)) _exit(interrupted);
+void on_signal(int signal) {
+  if (stop.exchange(true)) _exit(interrupted());
+  stopped_by = signal;
 }
 
 std::string duration(double seconds) {
@@ -30,6 +32,8 @@ const std::atomic<bool>& stop_on_signal() {
   std::signal(SIGPIPE, SIG_IGN);
   return stop;
 }
+
+int interrupted() { return 128 + stopped_by; }
 
 ProgressLine::ProgressLine() : terminal_(isatty(STDERR_FILENO) != 0) {}
 

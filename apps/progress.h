@@ -11,6 +11,8 @@ namespace norma::apps {
 /// From now on the first SIGINT or SIGTERM sets the flag, which asks the loop to end after its step, an evaluation at once; the second ends the process at
 /// once with the exit code of an interruption. SIGPIPE is ignored: whoever read the progress may go away, the run goes on.
 const std::atomic<bool>& stop_on_signal();
+/// The exit code of what a signal ended, as shells give it: 130 for SIGINT (Ctrl-C), 143 for SIGTERM.
+int interrupted();
 
 /// On a terminal one line that is drawn again; elsewhere a plain line now and then. All on stderr.
 class ProgressLine {

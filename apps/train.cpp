@@ -13,7 +13,7 @@ Trains a Vision Transformer and writes a run folder: config.json, metrics.jsonl 
 layer and head the Frobenius norm of the attention matrix, of its Jacobian and of its gradients), checkpoints, summary.json;
 with --record also the attention matrices themselves.
 Ctrl-C finishes the step and writes a checkpoint; --resume goes on from there, to the bit.
-Exit codes: 0 done, 1 failure, 2 wrong usage, 3 diverged, 130 interrupted.
+Exit codes: 0 done, 1 failure, 2 wrong usage, 3 diverged, 130 interrupted (143 by SIGTERM).
 )";
 
 /// Throws where this machine has less memory than weights, gradients and optimizer alone will take, before a minute is spent on filling it.
@@ -45,7 +45,7 @@ int train_verb(const Args& args) {
   const train::Outcome outcome = train::train(flags->config, flags->resume, stop_on_signal(), line.watcher());
   if (outcome.ending == train::Ending::interrupted) {
     line.message(fmt::format("interrupted; a checkpoint is in {}, go on with --resume", flags->config.out));
-    return interrupted;
+    return interrupted();
   }
   if (!outcome.bundle.empty()) {
     line.message(fmt::format("stopped before this step; look again with: norma replay {}", outcome.bundle.string()));

@@ -69,7 +69,7 @@ int twin_verb(const Args& args) {
   }
   if (outcome.ending == train::Ending::interrupted) {
     line.message("interrupted; the log holds the steps so far");
-    return interrupted;
+    return interrupted();
   }
   if (outcome.ending == train::Ending::diverged) {
     line.message("diverged: no finite step in a row of 10 on one side");

@@ -14,7 +14,7 @@ namespace norma::apps {
 using Args = std::vector<std::string>;
 using train::UsageError;
 
-enum Exit { ok = 0, failure = 1, usage_error = 2, diverged = 3, interrupted = 130 };
+enum Exit { ok = 0, failure = 1, usage_error = 2, diverged = 3 };  // and progress.h: interrupted()
 
 int train_verb(const Args& args);
 int eval_verb(const Args& args);

@@ -76,18 +76,21 @@ TEST_CASE("killed at random moments and resumed, a run ends with the bits of one
   }
 }
 
-TEST_CASE("Ctrl-C finishes the step, writes a checkpoint and exits with 130; resuming completes the run", "[resume]") {
+TEST_CASE("a signal finishes the step, writes a checkpoint and exits with 128 and its number; resuming completes the run", "[resume]") {
   const auto data = tiny_data(232, 20), runs = fresh_folder("interrupt");
   REQUIRE(run_norma(run_args(data, runs / "calm", "softmax")).code == 0);
-  Program p(with(run_args(data, runs / "cut", "softmax"), {"--checkpoint-every", "0"}));
-  while (!std::filesystem::exists(runs / "cut" / "metrics.jsonl")) ::usleep(100);
-  p.signal(SIGINT);
-  const Finished f = p.wait();
-  CAPTURE(f.err);
-  REQUIRE(f.code == 130);
-  CHECK_THAT(f.err, Contains("interrupted; a checkpoint is in"));
-  REQUIRE(run_norma(with(run_args(data, runs / "cut", "softmax"), {"--resume"})).code == 0);
-  CHECK((bits(runs / "cut") == bits(runs / "calm")));
+  for (const auto& [signal, code] : {std::pair{SIGINT, 130}, {SIGTERM, 143}}) {  // Ctrl-C, and what ends a service
+    const auto cut = runs / std::to_string(code);
+    Program p(with(run_args(data, cut, "softmax"), {"--checkpoint-every", "0"}));
+    while (!std::filesystem::exists(cut / "metrics.jsonl")) ::usleep(100);
+    p.signal(signal);
+    const Finished f = p.wait();
+    CAPTURE(f.err);
+    REQUIRE(f.code == code);
+    CHECK_THAT(f.err, Contains("interrupted; a checkpoint is in"));
+    REQUIRE(run_norma(with(run_args(data, cut, "softmax"), {"--resume"})).code == 0);
+    CHECK((bits(cut) == bits(runs / "calm")));
+  }
 }
 
 TEST_CASE("stopped within an evaluation, a run makes it again and ends with the same bits; its seconds are those of all sessions", "[resume]") {
