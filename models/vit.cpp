@@ -132,7 +132,7 @@ Tensor ViT::features(const Tensor& images, Index read) const {
   }
   if (cls_token_) {
     const Tensor cls = expand(cast(cls_token_, dtype), {x.size(0), 1, config_.width});
-    x = cat(std::vector<Tensor>{cls, x}, 1);  // [B, T, C]
+    x = cat({cls, x}, 1);  // [B, T, C]
   }
   x = x + cast(pos_embed_, dtype);                     // [B, T, C]
   for (const ViTBlock& block : blocks_) x = block(x, &block == &blocks_.back() ? read : nn::all_tokens);  // [B, T, C]
