@@ -42,8 +42,7 @@ Check check_model(const train::TrainConfig& c) {
   if (const Index count = nn::parameter_count(model); count > most_parameters)
     throw UsageError(fmt::format("gradcheck: this model has {} parameters, and each costs four forward passes; at most {} are checked: give a smaller --width, "
                                  "--depth or --image (8, 2 and 8 if left out)", count, most_parameters));
-  Tensor images = empty({3, shape.channels, shape.image, shape.image}, {DType::f64});
-  backend({}).random(RandomKind::normal, {static_cast<std::uint64_t>(c.seed), 1}, 0, images.view());
+  const Tensor images = randn({3, shape.channels, shape.image, shape.image}, {static_cast<std::uint64_t>(c.seed), 1}, {DType::f64});
   Tensor labels = from_values({0, static_cast<double>(1 % shape.classes), static_cast<double>(2 % shape.classes)}, {3}, {DType::i64});
   nn::Named named = nn::parameters(model);
   Tensors inputs;

@@ -127,6 +127,8 @@ Tensors split(const Tensor& x, Index size, int axis);  // the last part may be s
 Tensor pad(const Tensor& x, int axis, Index before, Index after, double value = 0);
 Tensor flip(const Tensor& x, int axis);
 Tensor roll(const Tensor& x, int axis, Index shift);
+Tensor tril(const Tensor& x, Index diagonal = 0);  // of the last two axes: zero right of the diagonal; 1 is the one above the main, -1 below
+Tensor triu(const Tensor& x, Index diagonal = 0);  // zero left of it
 Tensor contiguous(const Tensor& x);  // x itself where it is
 Tensor clone(const Tensor& x);       // contiguous, in memory of its own
 Tensor cast(const Tensor& x, DType dtype);  // gradient is cast back
@@ -147,6 +149,7 @@ Tensor gather(const Tensor& x, int axis, const Tensor& index);
 Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor& source);
 Tensor index_select(const Tensor& x, int axis, const Tensor& index);
 Tensor embedding(const Tensor& table, const Tensor& index);  // [V, C], [...] -> [..., C]
+Tensor one_hot(const Tensor& index, Index classes, DType dtype = DType::f32);  // [...] -> [..., classes]
 
 // ---- fused (fused_*.cpp): each owns its composition -------------------------------------------------------------------
 Tensor softmax(const Tensor& x, int axis = -1);

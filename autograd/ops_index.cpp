@@ -99,4 +99,11 @@ Tensor embedding(const Tensor& table, const Tensor& index) {
   return reshape(index_select_unchecked(table, 0, reshape(index, Shape{index.numel()})), shape);
 }
 
+Tensor one_hot(const Tensor& index, Index classes, DType dtype) {
+  check_present("one_hot", index);
+  check_dtype("one_hot", "the index", index, DType::i64);
+  check_indices("one_hot", index, classes, fmt::format("{} classes", classes));
+  return cast(equal(unsqueeze(index, -1), arange(classes, place_of(index))), dtype);
+}
+
 }  // namespace norma

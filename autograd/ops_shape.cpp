@@ -185,6 +185,20 @@ Tensor flip(const Tensor& x, int axis) {
                 {"flip", keep_nothing, [a](const Ctx&, const Tensor& g) -> Tensors { return {flip(g, a)}; }});
 }
 
+namespace {
+Tensor triangle(std::string_view op, const Tensor& x, Index diagonal, bool lower) {
+  check_present(op, x);
+  if (x.rank() < 2) fail("{}: {} has no last two axes", op, x.shape());
+  const Place place{DType::i64, x.device()};
+  const Tensor rows = unsqueeze(arange(x.size(-2), place), 1), columns = arange(x.size(-1), place);
+  const Tensor offset = columns - rows, at = full({}, static_cast<double>(diagonal), place);
+  return where(lower ? less_equal(offset, at) : greater_equal(offset, at), x, scalar_like(0, x));
+}
+}  // namespace
+
+Tensor tril(const Tensor& x, Index diagonal) { return triangle("tril", x, diagonal, true); }
+Tensor triu(const Tensor& x, Index diagonal) { return triangle("triu", x, diagonal, false); }
+
 Tensor contiguous(const Tensor& x) {
   check_present("contiguous", x);
   if (x.is_contiguous()) return x;

@@ -22,9 +22,7 @@ struct Setup {
 /// Normal numbers of the given deviation.
 Tensor numbers(const Shape& shape, DType dtype, double deviation = 1) {
   static std::uint64_t stream = 0;
-  const Tensor x = empty(shape, {DType::f32, {}});
-  backend({}).random(RandomKind::normal, {7, ++stream}, 0, x.view());
-  return cast(x * deviation, dtype);
+  return cast(randn(shape, {7, ++stream}) * deviation, dtype);
 }
 
 struct Layer {

@@ -64,8 +64,7 @@ Workload vit(const Setup& s) {
   const Index batch = s.batch ? s.batch : 64;
   const Place place{DType::f32, s.place()};
   auto model = std::make_shared<models::ViT>(c, 1, place);
-  const Tensor images = empty({batch, 3, s.image, s.image}, place), labels = numbers({batch}, s.classes, place.device);
-  backend(place.device).random(RandomKind::normal, {7, 0}, 0, images.view());
+  const Tensor images = randn({batch, 3, s.image, s.image}, {7}, place), labels = numbers({batch}, s.classes, place.device);
   return {model, [=] { return cross_entropy((*model)(images), labels); }, models::training_flops(c, batch),
           fmt::format("ViT {}/{}/{}, {}x{} patch {}, batch {}", c.width, c.depth, c.heads, s.image, s.image, s.patch, batch)};
 }

@@ -20,6 +20,8 @@ void add_indexing(OpCases& cases, ErrorCases& errors) {
   add("embedding", "", {real({5, 3}), index({2, 4}, 5)}, [](In x) { return embedding(x[0], x[1]); });
   add("embedding", "0-d index", {real({5, 3}), index({}, 5)}, [](In x) { return embedding(x[0], x[1]); });
   add("embedding", "no token", {real({5, 3}), index({2, 0}, 5)}, [](In x) { return embedding(x[0], x[1]); });
+  for (const auto& [variant, shape] : {std::pair<const char*, Shape>{"", {2, 3}}, {"0-d", {}}, {"nothing", {0}}})
+    cases.push_back({.op = "one_hot", .variant = variant, .inputs = {index(shape, 4)}, .run = [](In x) { return one_hot(x[0], 4); }, .order = 0});
   cases.push_back({.op = "embedding",
                    .variant = "70x33",
                    .inputs = {real({70, 33}), index({4, 50}, 70)},
@@ -37,6 +39,8 @@ void add_indexing(OpCases& cases, ErrorCases& errors) {
         embedding(ones({5, 2}), at({1, 7}, {2}));
       },
       "embedding: index 7 at position [1] is outside the table of 5 rows");
+  message(
+      "one_hot", [=] { one_hot(at({0, 3}, {2}), 3); }, "one_hot: index 3 at position [1] is outside 3 classes");
   message(
       "embedding", [=] { embedding(ones({5}), at({1}, {1})); }, "embedding: the table must be [rows, width], got [5]");
   message(

@@ -160,6 +160,10 @@ void add_shapes(OpCases& cases, ErrorCases& errors) {
   add("flip", "", {2, 3}, [](const Tensor& x) { return flip(x, 1); });
   add("roll", "", {2, 5}, [](const Tensor& x) { return roll(x, 1, 2); });
   add("roll", "backwards, far", {5, 2}, [](const Tensor& x) { return roll(x, 0, -7); });
+  add("tril", "", {2, 3, 4}, [](const Tensor& x) { return tril(x); });
+  add("tril", "one up", {4, 3}, [](const Tensor& x) { return tril(x, 1); });
+  add("triu", "one down", {3, 4}, [](const Tensor& x) { return triu(x, -1); });
+  add("triu", "beyond", {3, 2}, [](const Tensor& x) { return triu(x, 2); });
   add("contiguous", "", {2, 3}, [](const Tensor& x) { return contiguous(transpose(x)); });
   add("clone", "", {2, 3}, [](const Tensor& x) { return clone(transpose(x)); });
   add("cast", "f64", {2, 3}, [](const Tensor& x) { return cast(x, DType::f64); });

@@ -11,7 +11,7 @@ function(norma_embed target file symbol)
     string(APPEND literals "R\"NORMA(${part})NORMA\"\n")
     math(EXPR at "${at} + 8000")
   endwhile()
-  file(GENERATE OUTPUT ${CMAKE_BINARY_DIR}/embed/${symbol}.cpp
+  file(GENERATE OUTPUT ${PROJECT_BINARY_DIR}/embed/${symbol}.cpp
        CONTENT "namespace norma::inspect {\nextern const char ${symbol}[];\nconst char ${symbol}[] =\n${literals};\n}\n")
-  target_sources(${target} PRIVATE ${CMAKE_BINARY_DIR}/embed/${symbol}.cpp)
+  target_sources(${target} PRIVATE ${PROJECT_BINARY_DIR}/embed/${symbol}.cpp)
 endfunction()

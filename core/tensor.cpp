@@ -71,11 +71,29 @@ std::string Tensor::text() const {
   return out;
 }
 
-void* Tensor::host_data(DType expected) const {
-  if (dtype() != expected) fail("data: the tensor is {}, {} was asked for", dtype(), expected);
-  if (!is_contiguous()) fail("data: the tensor of shape {} is not contiguous; call contiguous() first", shape());
-  if (device().kind == Device::Kind::cuda) fail("data: the tensor is on {}; move it with to() first", name(device()));
+void* Tensor::host_data(const char* what, DType expected) const {
+  if (dtype() != expected) fail("{}: the tensor is {}, {} was asked for", what, dtype(), expected);
+  if (!is_contiguous()) fail("{}: the tensor of shape {} is not contiguous; call contiguous() first", what, shape());
+  if (device().kind == Device::Kind::cuda) fail("{}: the tensor is on {}; move it with to() first", what, name(device()));
   return view().data;
+}
+
+namespace {
+
+void check_writable(const char* op, const Tensor& target) {
+  if (!target.is_leaf() && target.tracked())
+    fail("{}: the target was computed in a recorded graph; detach() it, or compute a new tensor", op);
+  if (target.layout().overlapping())
+    fail("{}: the target {} is expanded, several indices share an element; make it contiguous() first", op, target.shape());
+}
+
+}  // namespace
+
+void* Tensor::writable_host_data(DType expected) const {
+  void* data = host_data("mutable_data", expected);
+  check_writable("mutable_data", *this);
+  storage()->bump();
+  return data;
 }
 
 Tensor& Tensor::track(bool on) {
@@ -127,22 +145,23 @@ Tensor from_values(const std::vector<double>& values, const Shape& shape, Place 
   return t;
 }
 
+namespace {
+Tensor drawn(std::string_view op, RandomKind kind, const Shape& shape, RandomStream stream, Place place) {
+  if (!is_floating(place.dtype)) fail("{}: {} is no floating dtype", op, name(place.dtype));
+  Tensor t = empty(shape, place);
+  backend(place.device).random(kind, stream, 0, t.view());
+  return t;
+}
+}  // namespace
+
+Tensor rand(const Shape& shape, RandomStream stream, Place place) { return drawn("rand", RandomKind::uniform, shape, stream, place); }
+Tensor randn(const Shape& shape, RandomStream stream, Place place) { return drawn("randn", RandomKind::normal, shape, stream, place); }
+
 Tensor from_host(const void* data, const Shape& shape, Place place) {
   Tensor t = empty(shape, place);
   backend(place.device).upload(t.view().data, data, t.storage()->bytes());
   return t;
 }
-
-namespace {
-
-void check_writable(const char* op, const Tensor& target) {
-  if (!target.is_leaf() && target.tracked())
-    fail("{}: the target was computed in a recorded graph; detach() it, or compute a new tensor", op);
-  if (target.layout().overlapping())
-    fail("{}: the target {} is expanded, several indices share an element; make it contiguous() first", op, target.shape());
-}
-
-}  // namespace
 
 void copy_into(const Tensor& target, const Tensor& source) {
   check_writable("copy_into", target);

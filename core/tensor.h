@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/layout.h"
+#include "core/random.h"
 #include "core/storage.h"
 
 namespace norma {
@@ -54,7 +55,10 @@ class Tensor {
   std::string text() const;
   /// Pointer to the first element of a contiguous host tensor; throws on another dtype, layout or device.
   template <class T>
-  T* data() const { return static_cast<T*>(host_data(dtype_of<T>())); }
+  const T* data() const { return static_cast<const T*>(host_data("data", dtype_of<T>())); }
+  /// The same for writing, which counts as a write in place (copy_into): refused where that is.
+  template <class T>
+  T* mutable_data() const { return static_cast<T*>(writable_host_data(dtype_of<T>())); }
 
   /// Makes this a leaf whose gradient backward() accumulates into grad(). Throws on integers and on computed tensors.
   Tensor& track(bool on = true);
@@ -81,7 +85,8 @@ class Tensor {
     return *impl_;
   }
   [[noreturn]] static void none();
-  void* host_data(DType expected) const;
+  void* host_data(const char* what, DType expected) const;
+  void* writable_host_data(DType expected) const;
   std::shared_ptr<Impl> impl_;
 };
 
@@ -100,6 +105,10 @@ inline Tensor zeros(const Shape& shape, Place place = {}) { return full(shape, 0
 inline Tensor ones(const Shape& shape, Place place = {}) { return full(shape, 1, place); }
 Tensor arange(Index count, Place place = {DType::i64});
 Tensor from_values(const std::vector<double>& values, const Shape& shape, Place place = {});
+/// Uniform in [0, 1), and standard normal: element i is a function of (seed, stream, i) alone, the same
+/// on every device (randn's to rounding). Floating dtypes; in bf16 a uniform number may round to 1.
+Tensor rand(const Shape& shape, RandomStream stream, Place place = {});
+Tensor randn(const Shape& shape, RandomStream stream, Place place = {});
 /// Copies `bytes` of host memory laid out row-major.
 Tensor from_host(const void* data, const Shape& shape, Place place = {});
 

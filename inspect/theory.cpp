@@ -123,11 +123,9 @@ TheoryPoint measure_theory(const TheoryConfig& config, Index tokens) {
   Index unconverged = 0;
   for (Index sample = 0; sample < config.samples; ++sample) {
     const auto normal = [&](std::uint64_t which) {
-      Tensor x = empty({1, 1, tokens, config.width}, config.place);
       const std::uint64_t stream =
           stream_id(static_cast<std::uint64_t>(tokens), static_cast<std::uint64_t>(sample), which);
-      backend(x.device()).random(RandomKind::normal, {config.seed, stream}, 0, x.view());
-      return x;
+      return randn({1, 1, tokens, config.width}, {config.seed, stream}, config.place);
     };
     const Tensor q = normal(1), k = normal(2);
     AttentionOptions options;

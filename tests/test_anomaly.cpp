@@ -120,8 +120,7 @@ TEST_CASE("masks and statistics use infinities of their own, which are no anomal
   AttentionOptions options;
   options.causal = true;
   options.stats = zeros({1, 1, attention_stats}, {DType::f64});
-  Tensor scores = empty({1, 1, 4, 4}, {DType::f64});
-  backend({}).random(RandomKind::normal, {3, 1}, 0, scores.view());
+  Tensor scores = randn({1, 1, 4, 4}, {3, 1}, {DType::f64});
   scores.track();
   const AnomalyScope anomalies;
   backward(sum(square(attention_weights(scores, options))));

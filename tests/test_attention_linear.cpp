@@ -219,8 +219,7 @@ TEST_CASE("--attention-form: what it accepts, and a ViT computes the same in eit
   };
   models::ViTConfig linear = train::vit_config(c, 16, 1, 3), quadratic = linear;
   quadratic.form = AttentionForm::quadratic;
-  Tensor images = empty({2, 1, 16, 16});
-  backend({}).random(RandomKind::normal, {5, 1}, 0, images.view());
+  const Tensor images = randn({2, 1, 16, 16}, {5, 1});
   const std::vector<double> a = models::ViT(linear, 1)(images).values(), b = models::ViT(quadratic, 1)(images).values();
   CHECK(a != b);  // other roundings
   for (std::size_t i = 0; i < a.size(); ++i) CHECK(a[i] == Approx(b[i]).margin(1e-5));

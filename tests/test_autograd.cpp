@@ -151,6 +151,12 @@ TEST_CASE("misuse is told", "[autograd]") {
         message([&] { backward(y); }) ==
         "backward: exp saved a tensor of shape [3] at version 0, but it is now at version 1; it was changed in place");
   }
+  SECTION("a leaf written to through its memory after it was saved") {
+    const Tensor y = sum(square(x));
+    x.mutable_data<double>()[1] = 7;
+    CHECK_THAT(message([&] { backward(y); }), Catch::Contains("square saved a tensor of shape [3] at version 0, but it is now at version 1"));
+    CHECK(x.values()[1] == 7);
+  }
   SECTION("a fused op's input changed after it was saved") {
     const Tensor y = sum(square(softmax(x)));
     fill(x.detach(), 7);
@@ -164,6 +170,13 @@ TEST_CASE("misuse is told", "[autograd]") {
           "fill: the target was computed in a recorded graph; detach() it, or compute a new tensor");
     CHECK(message([&] { copy_into(y, x); }) ==
           "copy_into: the target was computed in a recorded graph; detach() it, or compute a new tensor");
+  }
+  SECTION("the memory of a computed tensor") {
+    const Tensor y = sin(x);
+    CHECK(message([&] { y.mutable_data<double>(); }) ==
+          "mutable_data: the target was computed in a recorded graph; detach() it, or compute a new tensor");
+    CHECK(message([&] { x.mutable_data<float>(); }) == "mutable_data: the tensor is f64, f32 was asked for");
+    CHECK(y.data<double>()[0] == y.values()[0]);
   }
   SECTION("in place on an expanded tensor") {
     CHECK(message([&] {

@@ -27,8 +27,7 @@ models::ViTConfig small(const std::string& attention, double clamp) {
 }
 
 struct Batch {
-  Tensor images = empty({2, 1, 4, 4}, {DType::f64}), labels = from_values({0, 2}, {2}, {DType::i64});
-  Batch() { backend({}).random(RandomKind::normal, {5, 1}, 0, images.view()); }
+  Tensor images = randn({2, 1, 4, 4}, {5, 1}, {DType::f64}), labels = from_values({0, 2}, {2}, {DType::i64});
 };
 
 /// The loss with a penalty as a function of all parameters of `model`.
@@ -98,8 +97,7 @@ TEST_CASE("penalty and clamp have right second derivatives", "[constraint]") {
     for (const double clamp : {0.0, 0.1}) {
       AttentionOptions options;
       options.scoring = nn::parse_scoring(attention), options.clamp_fro = clamp;
-      Tensor scores = empty({1, 2, 3, 3}, {DType::f64});
-      backend({}).random(RandomKind::normal, {6, 2}, 0, scores.view());
+      Tensor scores = randn({1, 2, 3, 3}, {6, 2}, {DType::f64});
       scores.track();
       const Function f = [&](std::span<const Tensor> x) {
         const Tensor a = attention_weights(x[0], options);
@@ -119,8 +117,7 @@ TEST_CASE("a clamped matrix lies in the ball, its direction as it was; a matrix 
         AttentionOptions free, clamped;
         free.scoring = clamped.scoring = nn::parse_scoring(attention);
         const double c = clamped.clamp_fro = 2.3;
-        Tensor scores = empty({3, 2, 9, 9}, {dtype});
-        backend({}).random(RandomKind::normal, {7, 3}, 0, scores.view());
+        Tensor scores = randn({3, 2, 9, 9}, {7, 3}, {dtype});
         scores = scores * spread;
         const Tensor a = attention_weights(scores, free), b = attention_weights(scores, clamped);
         const std::vector<double> before = norm(cast(a, DType::f64), {-2, -1}).values(), after = norm(cast(b, DType::f64), {-2, -1}).values();
@@ -140,8 +137,7 @@ TEST_CASE("statistics of clamped attention are those of the matrix that is used"
   AttentionOptions options;
   options.clamp_fro = 0.7;
   options.stats = zeros({2, 2, attention_stats}, {DType::f64});
-  Tensor qkv = empty({2, 5, 3, 2, 4}, {DType::f64});
-  backend({}).random(RandomKind::normal, {8, 1}, 0, qkv.view());
+  Tensor qkv = randn({2, 5, 3, 2, 4}, {8, 1}, {DType::f64});
   attention_packed(qkv, options);
   const auto stat = [&](AttentionStat which) { return select(options.stats, 2, static_cast<Index>(which)).values(); };
   for (const double fro2 : stat(AttentionStat::fro2)) CHECK(fro2 == Approx(0.49).epsilon(1e-12));  // softmax of 5 rows: ||A||_F >= 1

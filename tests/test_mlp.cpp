@@ -34,9 +34,7 @@ struct Widths {
 };
 
 Tensor numbers(const Shape& shape, DType dtype, double deviation, std::uint64_t stream) {
-  const Tensor x = empty(shape, {DType::f32, {}});
-  backend({}).random(RandomKind::normal, {3, stream}, 0, x.view());
-  return cast(x * deviation, dtype);
+  return cast(randn(shape, {3, stream}) * deviation, dtype);
 }
 
 /// x in rows with a gap behind each, of `gap` elements that are 7.

@@ -59,6 +59,13 @@ TEST_CASE("normal draws have the moments of N(0, 1)", "[random]") {
   CHECK(std::abs(m4 - 3) < s * std::sqrt(96));
 }
 
+TEST_CASE("rand and randn give a stream's numbers, and name what they cannot", "[random]") {
+  CHECK(rand({4, 5}, {3, 9}, {DType::f64}).values() == draw(cpu_device, RandomKind::uniform, {3, 9}, 0, 20, DType::f64));
+  CHECK(randn({3}, {3, 9}).values() == draw(cpu_device, RandomKind::normal, {3, 9}, 0, 3));
+  CHECK(randn({2, 0}, {3}).shape() == Shape{2, 0});
+  CHECK_THROWS_WITH(rand({2}, {1}, {DType::i64}), "rand: i64 is no floating dtype");
+}
+
 TEST_CASE("keep drops the share p and scales the rest", "[random]") {
   const Index n = 100000;
   const double p = 0.3;

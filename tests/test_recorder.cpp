@@ -184,7 +184,7 @@ TEST_CASE("a cut, foreign or different record is a note in the report, not its e
 TEST_CASE("numbers that are not finite can be recorded and shown", "[recorder]") {
   const fs::path run = short_run("recorder-nan");
   Tensor a = full({4, 2, 17, 17}, 0.5);
-  a.data<float>()[0] = NAN;
+  a.mutable_data<float>()[0] = NAN;
   train::write_record(run, 13, train::read_records(run, inspect::page_bytes).images, {{"blocks.0.attn", a}});
   REQUIRE(run_norma({"report", run.string()}).code == 0);
   const Json layer = recording_in(run / "report.html")["records"][3]["layers"]["blocks.0.attn"];

@@ -1,4 +1,5 @@
-# ctest `consumer`: installs BUILD into a fresh prefix, builds SOURCE against it, runs it.
+# ctest `consumer`: installs BUILD into a fresh prefix, builds SOURCE against it, runs it; then takes NORMA, the sources, as a part of
+# SOURCE: all is configured, and the program compiled, but the library is not built again.
 file(REMOVE_RECURSE ${WORK})
 function(run)
   execute_process(COMMAND ${ARGN} RESULT_VARIABLE code OUTPUT_VARIABLE text ERROR_VARIABLE text)
@@ -10,3 +11,11 @@ run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${WORK}/prefix)
 run(${CMAKE_COMMAND} -S ${SOURCE} -B ${WORK}/build -G Ninja -DCMAKE_PREFIX_PATH=${WORK}/prefix -DCMAKE_BUILD_TYPE=Release)
 run(${CMAKE_COMMAND} --build ${WORK}/build)
 run(${WORK}/build/consumer)
+
+run(${CMAKE_COMMAND} -S ${SOURCE} -B ${WORK}/part -G Ninja -DNORMA_SOURCE=${NORMA} -DCMAKE_BUILD_TYPE=Release -DCMAKE_EXPORT_COMPILE_COMMANDS=ON)
+run(${CMAKE_COMMAND} --build ${WORK}/part --target CMakeFiles/consumer.dir/main.cpp.o)
+file(READ ${WORK}/part/compile_commands.json commands)
+string(REGEX MATCH "[^\n]*-c [^\n]*consumer/main.cpp" command "${commands}")
+if(NOT command MATCHES "-I" OR command MATCHES "-W")
+  message(FATAL_ERROR "a program that takes the sources as a part must get their headers, and none of their warnings:\n${command}")
+endif()
