@@ -30,7 +30,8 @@ class ViT(nn.Module):  # 64/3/2, patch 4, mean pooling
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 10)
         for name, p in self.named_parameters():
             if p.dim() > 1:
-                nn.init.trunc_normal_(p, std=std, a=-2 * std, b=2 * std)
+                of = 0.02 if name == "pos" else std  # positions do not follow the width: models/vit.cpp
+                nn.init.trunc_normal_(p, std=of, a=-2 * of, b=2 * of)
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
 
