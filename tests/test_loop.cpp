@@ -157,6 +157,13 @@ TEST_CASE("a run is what its settings say, step by step, to the bit", "[loop]") 
   CHECK(outcome.test.accuracy == made.last.accuracy);
   CHECK(std::abs(made.last.loss - made.after_epoch.back().loss) > 1e-4 * made.last.loss);  // the average is another model
 
+  const Json summary = train::read_run(out).summary;
+  CHECK((summary["steps"] == epochs * per_epoch && summary["skipped"] == 0));
+  CHECK((summary["test_loss"] == outcome.test.loss && summary["test_accuracy"] == outcome.test.accuracy));
+  Index numbers = 0;
+  for (const auto& [name, p] : made.weights) numbers += p.numel();
+  CHECK(summary["parameters"] == numbers);
+
   const auto saved = train::RunFolder::load(out, [](const std::string& m) { FAIL(m); });
   REQUIRE(saved);
   same(train::without_prefix("model/", saved->second), made.weights);

@@ -41,6 +41,7 @@ TEST_CASE("ViT parameter counts are the paper's", "[nn]") {
   CHECK(count(models::vit_preset("tiny")) == 5717416);
   CHECK(count(models::vit_preset("small")) == 22050664);
   CHECK(count(models::vit_preset("base")) == 86567656);
+  for (const auto& [name, heads] : {std::pair{"tiny", 3}, {"small", 6}, {"base", 12}}) CHECK(models::vit_preset(name).heads == heads);  // of width 64
   models::ViTConfig tiny_imagenet = models::vit_preset("tiny");
   tiny_imagenet.image = 64, tiny_imagenet.patch = 4, tiny_imagenet.classes = 200;
   CHECK(count(tiny_imagenet) == 5436296);

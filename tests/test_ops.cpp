@@ -281,7 +281,7 @@ TEST_CASE("fused ops equal their compositions", "[ops][device]") {
   });
 }
 
-TEST_CASE("fused ops: the gradient of one input alone is that of all together", "[ops][device]") {
+TEST_CASE("fused ops: the gradient of one input alone is that of all together", "[ops]") {
   for_each_case([](const OpCase& c) -> std::string {
     if (!c.fused) return {};
     const Result all = run(c, make_all(c, {DType::f32, tested}));
