@@ -126,7 +126,7 @@ TEST_CASE("a run is what its settings say, step by step, to the bit", "[loop]") 
 
   std::ifstream in(out / "metrics.jsonl");
   std::size_t step = 0, epoch = 0;
-  double shown = made.loss[0];
+  double shown = made.loss[0], shown_accuracy = made.accuracy[0];
   for (std::string line; std::getline(in, line);) {
     const Json row = Json::parse(line);
     CAPTURE(line.substr(0, 100));
@@ -147,8 +147,9 @@ TEST_CASE("a run is what its settings say, step by step, to the bit", "[loop]") 
     CHECK(row["accuracy"].get<double>() == made.accuracy[step]);
     CHECK(row["grad_norm"].get<double>() == made.norm[step]);
     CHECK(row["lr"].get<double>() == Approx(made.rates[step]).epsilon(1e-14));
-    if (step > 0) shown += 0.05 * (made.loss[step] - shown);
+    if (step > 0) shown += 0.05 * (made.loss[step] - shown), shown_accuracy += 0.05 * (made.accuracy[step] - shown_accuracy);
     CHECK(told.at(step).loss == Approx(shown).epsilon(1e-14));
+    CHECK(told[step].accuracy == Approx(shown_accuracy).epsilon(1e-14));
     CHECK((told[step].step == static_cast<Index>(step + 1) && told[step].epoch == static_cast<Index>(step / per_epoch + 1)));
     ++step;
   }
@@ -157,7 +158,8 @@ TEST_CASE("a run is what its settings say, step by step, to the bit", "[loop]") 
   CHECK(outcome.test.accuracy == made.last.accuracy);
   CHECK(std::abs(made.last.loss - made.after_epoch.back().loss) > 1e-4 * made.last.loss);  // the average is another model
 
-  const Json summary = train::read_run(out).summary;
+  const Json status = Json::parse(contents(out / "status.json")), summary = train::read_run(out).summary;
+  CHECK((status["step"] == epochs * per_epoch && status["ending"] == "finished"));
   CHECK((summary["steps"] == epochs * per_epoch && summary["skipped"] == 0));
   CHECK((summary["test_loss"] == outcome.test.loss && summary["test_accuracy"] == outcome.test.accuracy));
   Index numbers = 0;

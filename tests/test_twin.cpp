@@ -175,6 +175,14 @@ TEST_CASE("the gaps of a step are those of its outputs, gradients and weights, e
   check(twin.steps[0].outputs, outputs[0], outputs[1], 2);
   check(twin.steps[0].gradients, gradients[0], gradients[1], 7);
   CHECK(twin.steps[0].gradients[3].second.distance > 0.01);
+
+  const Json row = rows_of(config.out).at(0);  // the same under its names
+  const train::TwinStep& step = twin.steps[0];
+  for (std::size_t i : {0, 1}) CHECK((row["twin_loss"][i] == step.loss[i] && row["twin_accuracy"][i] == step.accuracy[i] && row["twin_grad_norm"][i] == step.gradient_norm[i]));
+  for (const auto& [name, gaps] : {std::pair{"outputs", &step.outputs}, {"gradients", &step.gradients}, {"weights", &step.weights}}) {
+    REQUIRE(row[name].size() == gaps->size());
+    for (const auto& [place, gap] : *gaps) CHECK((row[name][place]["distance"] == gap.distance && row[name][place]["cosine"] == gap.cosine));
+  }
 }
 
 TEST_CASE("twins end where one of them diverges, and where they are stopped", "[twin]") {
