@@ -6,8 +6,9 @@
 #include <fstream>
 #include <limits>
 
-#include "nn/layers.h"
+#include "models/vit.h"
 #include "tests/program.h"
+#include "train/anomaly_bundle.h"
 #include "train/safetensors.h"
 
 using namespace norma;
@@ -252,4 +253,23 @@ TEST_CASE("a replay tells when it sees something else, and what is wrong with a 
   CHECK(f.code == 2);
   CHECK_THAT(f.err, Equals("norma: replay: name one bundle, as in norma replay runs/a/anomaly-000000012.json\n"));
   CHECK_THAT(run_norma({"replay", "--help"}).out, Contains("usage: norma replay"));
+}
+
+TEST_CASE("a report holds what was seen of each tensor, and its name", "[anomaly]") {
+  models::ViTConfig shape;
+  shape.image = 4, shape.patch = 2, shape.channels = 1, shape.classes = 2, shape.width = 4, shape.depth = 1, shape.heads = 1;
+  models::ViT model(shape, 1);
+  const datasets::Batch batch{zeros({1, 1, 4, 4}), zeros({1}, {DType::i64}), {7}};
+  const Tensor kept = from_values({-4, 1, 2, INFINITY}, {2, 2});
+  const Anomaly seen{"mul", true, 12, &static_cast<const nn::Module&>(model), summarize("output", kept),
+                     {summarize("input 0", batch.images), summarize("input 1", nn::parameters(model).back().second)}};
+  const train::Json report = train::report_of(seen, model, batch, 5);
+  CHECK((report["step"] == 5 && report["op"] == "mul" && report["direction"] == "backward" && report["number"] == 12 && report["place"] == "model"));
+  const train::Json& out = report["output"];
+  CHECK((out["role"] == "output" && out["name"] == "" && out["shape"] == train::Json{2, 2} && out["dtype"] == "f32"));
+  CHECK((out["min"] == -4 && out["max"] == 2 && out["elements"] == 4 && out["non_finite"] == 1));
+  CHECK(out["mean"].get<double>() == Approx(-1.0 / 3));
+  CHECK(out["rms"].get<double>() == Approx(std::sqrt(7.0)));
+  REQUIRE(report["inputs"].size() == 2);
+  CHECK((report["inputs"][0]["name"] == "images" && report["inputs"][1]["name"] == "head.bias" && report["inputs"][1]["role"] == "input 1"));
 }

@@ -406,3 +406,25 @@ TEST_CASE("the checkers find wrong derivatives", "[autograd]") {
   const NoFusion plain;
   CHECK(gradcheck(cubed(3, true), inputs).ok);
 }
+
+TEST_CASE("derivatives at corners and where a formula has a pole", "[autograd]") {
+  using Values = std::vector<double>;
+  const Tensor x = leaf({0, 0, 3, 4}, {2, 2});
+  const Tensor direction = grad(sum(norm(x, {1})), x, {.create_graph = true});
+  CHECK(largest_difference(direction, leaf({0, 0, 0.6, 0.8}, {2, 2})) < 1e-15);  // 0 at the origin, which has no direction
+  for (const double v : grad(sum(direction), x).values()) CHECK(std::isfinite(v));
+
+  const Tensor z = leaf({0, 0, 0, 2}, {4});
+  CHECK(grad(sum(pow(z, 0)), z).values() == Values{0, 0, 0, 0});
+  CHECK(grad(sum(pow(z, 1)), z).values() == Values{1, 1, 1, 1});
+  CHECK(grad(sum(pow(z, 2)), z).values() == Values{0, 0, 0, 4});
+  const Tensor exponent = leaf({0, 1, 2, 3}, {4}), power = pow(z, exponent);
+  CHECK(power.values() == Values{1, 0, 0, 8});
+  const Tensors both = grad(sum(power), Tensors{z, exponent});
+  CHECK(both[0].values() == Values{0, 1, 0, 12});
+  CHECK((both[1].values() == Values{0, 0, 0, 8 * std::log(2.0)}));
+
+  const double inf = INFINITY;
+  const Tensor rows = leaf({-inf, -inf, -inf, 0, 1000, 1000, inf, 0}, {4, 2});
+  CHECK(logsumexp(rows, 1).values() == Values{-inf, 0, 1000 + std::log(2.0), inf});
+}

@@ -1,5 +1,4 @@
-// Readers, messages for damaged files, and the loader's promises, on tiny files made here; the installed Fashion-MNIST
-// where it is.
+// Readers, and messages for damaged files, on tiny files made here; the installed Fashion-MNIST where it is.
 #include <zlib.h>
 
 #include <algorithm>
@@ -7,15 +6,11 @@
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
-#include <map>
-#include <numeric>
-#include <set>
 
 #include "core/error.h"
 #include "datasets/catalog.h"
 #include "datasets/dataset.h"
 #include "datasets/formats.h"
-#include "datasets/loader.h"
 
 namespace fs = std::filesystem;
 using namespace norma;
@@ -107,20 +102,6 @@ void write_cifar(const fs::path& dir) {
   write(dir / "test_batch.bin", cifar_records(3));
 }
 
-/// A set of `count` images h x w whose pixel values say which image and where; mean 0, std 1/255: normalised = the
-/// byte.
-ImageSet counting_set(Index count, Index channels, Index h, Index w) {
-  ImageSet set{"counting", count, channels, h, w, 10, {}, {}, {}, {}, {}};
-  for (Index n = 0; n < count; ++n) {
-    for (Index i = 0; i < channels * h * w; ++i)
-      set.pixels.push_back(static_cast<std::uint8_t>(1 + (n * 37 + i) % 250));
-    set.labels.push_back(static_cast<std::uint8_t>(n % 10));
-  }
-  set.mean.assign(static_cast<std::size_t>(channels), 0.0f);
-  set.std.assign(static_cast<std::size_t>(channels), 1.0f / 255);
-  return set;
-}
-
 }  // namespace
 
 TEST_CASE("datasets: IDX, gzip and plain, with statistics over the training split", "[datasets]") {
@@ -162,6 +143,12 @@ TEST_CASE("datasets: CIFAR-10's binary version", "[datasets]") {
   CHECK(data.train.mean.at(1) == Approx(44.5 / 255));
   CHECK(data.train.std.at(2) == Approx(std::sqrt(8.25) / 255).epsilon(1e-4));
   CHECK(data.test.class_names.at(6) == "frog");
+
+  write(dir.path / "cifar-10-batches-bin" / "test_batch.bin", cifar_records(600));  // more than are read at a time
+  const ImageSet many = load_images("cifar-10", dir.path).test;
+  REQUIRE((many.count == 600 && many.pixels.size() == 600 * 3072));
+  for (std::size_t n = 0; n < 600; ++n)
+    if (many.labels[n] != n % 10 || many.pixels[n * 3072 + 1023] != n % 256 || many.pixels[n * 3072 + 1024] != (40 + n) % 256) FAIL("record " << n);
 
   write(dir.path / "cifar-10-batches-bin" / "data_batch_1.bin", cifar_records(2) + "x");
   CHECK(error_of_set("cifar-10", dir.path, dir.path / "cifar-10-batches-bin") ==
@@ -314,165 +301,10 @@ TEST_CASE("datasets: the installed Fashion-MNIST", "[datasets]") {
   }
 }
 
-TEST_CASE("datasets: the order of an epoch is a permutation and a function of (seed, epoch)", "[datasets]") {
-  const std::vector<Index> a = epoch_order(1000, 1, 0, true);
-  CHECK(a == epoch_order(1000, 1, 0, true));
-  CHECK(a != epoch_order(1000, 1, 1, true));
-  CHECK(a != epoch_order(1000, 2, 0, true));
-  std::vector<Index> sorted = a, straight(1000);
-  std::sort(sorted.begin(), sorted.end());
-  std::iota(straight.begin(), straight.end(), Index{0});
-  CHECK(sorted == straight);
-  CHECK(epoch_order(1000, 1, 5, false) == straight);
-  CHECK(epoch_order(0, 1, 0, true).empty());
-  CHECK(epoch_order(1, 1, 0, true) == std::vector<Index>{0});
-  // Uniform: all 24 orders of 4 about equally often (chi-square, 23 degrees of freedom; 99.9 % lie below 49.7).
-  std::map<std::vector<Index>, int> seen;
-  for (std::uint64_t e = 0; e < 24'000; ++e) ++seen[epoch_order(4, 7, e, true)];
-  CHECK(seen.size() == 24);
-  double chi2 = 0;
-  for (const auto& [order, n] : seen) chi2 += (n - 1000.0) * (n - 1000.0) / 1000.0;
-  CHECK(chi2 < 49.7);
-}
-
-TEST_CASE("datasets: the loader hands out the epoch's order, whole or with a shorter last batch", "[datasets]") {
-  const ImageSet set = counting_set(10, 1, 2, 2);
-  for (const bool drop : {true, false}) {
-    LoaderConfig config;
-    config.batch = 4;
-    config.seed = 3;
-    config.drop_last = drop;
-    Loader loader(set, config);
-    CHECK(loader.batches_per_epoch() == (drop ? 2 : 3));
-    for (std::uint64_t epoch = 0; epoch < 3; ++epoch) {
-      const std::vector<Index> order = epoch_order(10, 3, epoch, true);
-      for (Index i = 0; i < loader.batches_per_epoch(); ++i) {
-        CHECK(loader.epoch() == epoch);
-        CHECK(loader.index() == i);
-        const Batch batch = loader.next();
-        const Index size = i == 2 ? 2 : 4;
-        CHECK(batch.images.shape() == Shape{size, 1, 2, 2});
-        CHECK(batch.labels.dtype() == DType::i64);
-        CHECK(batch.examples == std::vector<Index>(order.begin() + 4 * i, order.begin() + 4 * i + size));
-        const std::vector<double> pixels = batch.images.values(), labels = batch.labels.values();
-        for (Index n = 0; n < size; ++n) {
-          const Index example = batch.examples[static_cast<std::size_t>(n)];
-          CHECK(labels[static_cast<std::size_t>(n)] == set.labels[static_cast<std::size_t>(example)]);
-          for (Index p = 0; p < 4; ++p) {
-            CHECK(pixels[static_cast<std::size_t>(4 * n + p)] ==
-                  Approx(set.pixels[static_cast<std::size_t>(4 * example + p)]));
-          }
-        }
-      }
-    }
-  }
-}
-
-TEST_CASE("datasets: seeking anywhere gives the same batches as reading up to there", "[datasets]") {
-  const ImageSet set = counting_set(50, 3, 6, 6);
-  LoaderConfig config;
-  config.batch = 8;
-  config.seed = 11;
-  config.augment = {2, true};
-  std::vector<std::vector<double>> pixels;
-  Loader straight(set, config);
-  for (int i = 0; i < 18; ++i) pixels.push_back(straight.next().images.values());
-  CHECK(pixels[0] != pixels[6]);
-  Loader jumping(set, config);
-  for (const int i : {17, 0, 5, 6, 6, 12, 1, 16}) {
-    jumping.seek(static_cast<std::uint64_t>(i / 6), i % 6);
-    CHECK(jumping.next().images.values() == pixels[static_cast<std::size_t>(i)]);
-    if (i < 17) CHECK(jumping.next().images.values() == pixels[static_cast<std::size_t>(i + 1)]);
-  }
-  jumping.seek(0, 6);
-  CHECK(jumping.epoch() == 1);
-  CHECK(jumping.index() == 0);
-  CHECK(jumping.next().images.values() == pixels[6]);
-  CHECK(error_of([&] { jumping.seek(0, 7); }) == "loader: batch 7 is outside 0..6 of an epoch");
-  CHECK(error_of([&] { jumping.seek(0, -1); }) == "loader: batch -1 is outside 0..6 of an epoch");
-}
-
-TEST_CASE("datasets: an augmented image is the original moved by at most the padding, perhaps mirrored", "[datasets]") {
-  constexpr Index h = 5, w = 6, pad = 2;
-  const ImageSet set = counting_set(40, 2, h, w);
-  LoaderConfig config;
-  config.batch = 1;
-  config.shuffle = false;
-  config.augment = {pad, true};
-  Loader loader(set, config);
-  std::set<std::tuple<Index, Index, bool>> seen;
-  for (int i = 0; i < 400; ++i) {
-    const Batch batch = loader.next();
-    const std::vector<double> got = batch.images.values();
-    int matches = 0;
-    for (Index down = -pad; down <= pad; ++down) {
-      for (Index right = -pad; right <= pad; ++right) {
-        for (const bool mirror : {false, true}) {
-          bool same = true;
-          for (Index c = 0; c < 2; ++c) {
-            for (Index y = 0; y < h; ++y) {
-              for (Index x = 0; x < w; ++x) {
-                const Index sy = y + down, sx = (mirror ? w - 1 - x : x) + right;
-                const bool inside = sy >= 0 && sy < h && sx >= 0 && sx < w;
-                const double want =
-                    inside ? set.pixels[static_cast<std::size_t>(((batch.examples[0] * 2 + c) * h + sy) * w + sx)] : 0;
-                same = same && got[static_cast<std::size_t>((c * h + y) * w + x)] == Approx(want).margin(1e-6);
-              }
-            }
-          }
-          if (same) {
-            ++matches;
-            seen.insert({down, right, mirror});
-          }
-        }
-      }
-    }
-    CHECK(matches == 1);
-  }
-  CHECK(seen.size() == 50);  // all of them occur
-}
-
-TEST_CASE("datasets: a smaller image is centred on black, in every dtype", "[datasets]") {
-  ImageSet set = counting_set(3, 1, 2, 2);
-  set.mean = {0.5f};
-  set.std = {0.25f};
-  for (const DType d : {DType::f32, DType::f64, DType::bf16}) {
-    LoaderConfig config;
-    config.batch = 1;
-    config.shuffle = false;
-    config.image = 4;
-    config.place = {d};
-    Loader loader(set, config);
-    const Batch batch = loader.next();
-    CHECK(batch.images.dtype() == d);
-    CHECK(batch.images.shape() == Shape{1, 1, 4, 4});
-    const std::vector<double> got = batch.images.values();
-    const double tolerance = d == DType::bf16 ? 1e-2 : 1e-6;
-    for (int i = 0; i < 16; ++i) {
-      const int y = i / 4 - 1, x = i % 4 - 1;
-      const bool inside = y >= 0 && y < 2 && x >= 0 && x < 2;
-      const double byte = inside ? set.pixels[static_cast<std::size_t>(2 * y + x)] : 0;
-      CHECK(got[static_cast<std::size_t>(i)] == Approx((byte / 255 - 0.5) / 0.25).margin(tolerance));
-    }
-  }
-}
-
-TEST_CASE("datasets: a loader refuses what it cannot do", "[datasets]") {
-  const ImageSet set = counting_set(3, 1, 4, 4);
-  const auto make = [&](Index batch, Index image, Index pad, DType dtype) {
-    LoaderConfig config;
-    config.batch = batch;
-    config.image = image;
-    config.augment.pad = pad;
-    config.place = {dtype};
-    return error_of([&] { Loader loader(set, config); });
-  };
-  CHECK(make(2, 0, 0, DType::f32) == "no error");
-  CHECK(make(0, 0, 0, DType::f32) == "loader: batch 0 must be at least 1");
-  CHECK(make(2, 3, 0, DType::f32) ==
-        "loader: image size 3 is smaller than the 4x4 images of counting; larger ones are centred, none is cut");
-  CHECK(make(2, 0, -1, DType::f32) == "loader: padding -1 must not be negative");
-  CHECK(make(2, 0, 0, DType::i64) == "loader: images need a floating dtype, not i64");
-  CHECK(make(4, 0, 0, DType::f32) ==
-        "loader: 3 examples of counting do not fill a batch of 4; give a smaller --batch");
+TEST_CASE("datasets: a channel without differences has deviation 1", "[datasets]") {
+  const TempDir dir;
+  write_fashion(dir.path / "fashion-mnist", 1, 1);
+  write(dir.path / "fashion-mnist" / "train-images-idx3-ubyte.gz", idx_images(1, 1, 1));
+  write(dir.path / "fashion-mnist" / "t10k-images-idx3-ubyte", idx_images(1, 1, 1));
+  CHECK(load_images("fashion-mnist", dir.path).train.std == std::vector<float>{1});
 }

@@ -2,11 +2,13 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
+#include <cmath>
 #include <map>
 #include <sstream>
 
 #include "tests/program.h"
 #include "train/safetensors.h"
+#include "train/trained.h"
 
 using namespace norma;
 using namespace norma::test;
@@ -107,4 +109,28 @@ TEST_CASE("a finite step in between starts the count again; a skipped step alone
   REQUIRE(run_norma([&] { auto a = args_of(data, cut, flags("24")); a.push_back("--resume"); return a; }()).code == 0);
   CHECK((tensors_of(cut, 24) == tensors_of(out, 24)));
   CHECK(contents(cut / "metrics.jsonl") == contents(out / "metrics.jsonl"));
+}
+
+TEST_CASE("a step that is taken ends a row of skipped ones, and the average follows steps that are taken alone", "[diverged]") {
+  train::TrainConfig config;
+  config.width = 8, config.depth = 1, config.heads = 2, config.patch = 14, config.ema = 0.5, config.optimizer = "sgd", config.weight_decay = config.momentum = 0;
+  train::Trained run(config, train::vit_config(config, 28, 1, 10), {DType::f32});
+  const Tensor bias = nn::parameters(run.model).back().second;
+  const auto update = [&](double loss) {
+    bias.set_grad(ones({10}));
+    return run.update(loss, 0.5, 0).taken;
+  };
+  for (Index i = 1; i <= 9; ++i) {
+    CHECK(!update(NAN));
+    CHECK(run.state.skipped_in_a_row == i);
+  }
+  const auto average = [&] { return run.ema->values().back().second.values()[0]; };
+  CHECK((bias.values()[0] == 0 && average() == 0));
+  CHECK(update(1));
+  CHECK((run.state.skipped_in_a_row == 0 && run.state.skipped == 9));
+  CHECK((bias.values()[0] == -0.5 && average() == -0.25));
+  CHECK(!update(INFINITY));
+  CHECK((run.state.skipped_in_a_row == 1 && run.state.skipped == 10));
+  CHECK((bias.values()[0] == -0.5 && average() == -0.25));
+  CHECK(run.optimizer->state().back().second.item() == 1);  // steps that were taken
 }

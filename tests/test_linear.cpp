@@ -220,3 +220,31 @@ TEST_CASE("linear: the same bits with any number of threads", "[linear][threads]
   }
   cpu::set_threads(before);
 }
+
+TEST_CASE("linear: a residual whose rows lie further apart than those of the result", "[linear]") {
+  for (const DType d : {DType::f32, DType::f64, DType::bf16}) {
+    CAPTURE(name(d));
+    const Tensor x = noise({300, 24}, d, 1), w = noise({20, 24}, d == DType::bf16 ? DType::f32 : d, 2), wide = noise({300, 3, 20}, d, 3);
+    const Tensor residual = wide.with_layout(squeeze(slice(wide.layout(), 1, 1, 1, 1), 1)), y = empty({300, 20}, {d});
+    const View residual_view = residual.view();
+    LinearForward args{x.view(), w.view(), y.view()};
+    args.residual = &residual_view;
+    REQUIRE(device().linear(args));
+    std::vector<double> expected = slow(x.values(), turned(w).values(), 1, 300, 20, 24);
+    const std::vector<double> r = residual.values();
+    for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += r[i];
+    CHECK(worst_difference(y.values(), expected) <= tolerance(d, 24));
+  }
+}
+
+TEST_CASE("linear: the gradient of a bias alone, over many rows of bf16", "[linear]") {
+  const Tensor dy = noise({700, 20}, DType::bf16, 4), db = full({20}, -1);
+  const View db_view = db.view();
+  LinearBackward args{dy.view()};
+  args.dbias = &db_view;
+  REQUIRE(device().linear_backward(args));
+  std::vector<double> expected(20);
+  const std::vector<double> g = dy.values();
+  for (std::size_t i = 0; i < g.size(); ++i) expected[i % 20] += g[i];
+  CHECK(worst_difference(db.values(), expected) <= 1e-4);
+}

@@ -1,4 +1,5 @@
 // Modules, layers and the ViT: names, counts, initial values, dropout, taps, moves, and messages.
+#include <array>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <set>
@@ -40,6 +41,7 @@ TEST_CASE("ViT parameter counts are the paper's", "[nn]") {
   CHECK(count(models::vit_preset("tiny")) == 5717416);
   CHECK(count(models::vit_preset("small")) == 22050664);
   CHECK(count(models::vit_preset("base")) == 86567656);
+  for (const auto& [name, heads] : {std::pair{"tiny", 3}, {"small", 6}, {"base", 12}}) CHECK(models::vit_preset(name).heads == heads);  // of width 64
   models::ViTConfig tiny_imagenet = models::vit_preset("tiny");
   tiny_imagenet.image = 64, tiny_imagenet.patch = 4, tiny_imagenet.classes = 200;
   CHECK(count(tiny_imagenet) == 5436296);
@@ -105,6 +107,7 @@ TEST_CASE("initial values follow their distribution and their seed", "[nn]") {
 
   const Tensor uniform = init.xavier_uniform({30, 60});
   for (double x : uniform.values()) REQUIRE(std::abs(x) < std::sqrt(6.0 / 90));
+  CHECK(max(abs(uniform)).item() > 0.99 * std::sqrt(6.0 / 90));
   CHECK_THROWS_WITH(init.xavier_uniform({3}), "xavier_uniform: shape [3] is not [out, in]");
 
   nn::Init again(3), other(4), wide(3, {DType::f64});
@@ -174,6 +177,8 @@ TEST_CASE("sin-cos positions do not learn", "[nn]") {
   CHECK(last[0] == Approx(std::sin(1.0)));
   CHECK(last[4] == Approx(std::cos(1.0)));
   CHECK(last[8 + 1] == Approx(std::sin(std::pow(10000.0, -0.25))));
+  const double* right = positions.data() + 2 * 16;  // patch (0, 1): a column further, no row
+  CHECK((right[0] == last[0] && right[4] == last[4] && right[8] == 0 && right[12] == 1));
 }
 
 TEST_CASE("dropout and drop path draw only in training, and the same for the same step", "[nn]") {
@@ -326,6 +331,11 @@ TEST_CASE("models move between types, freeze and forget gradients", "[nn]") {
   for (const auto& [name, value] : nn::parameters(model)) CHECK((value.dtype() == DType::f64 && value.is_leaf()));
   CHECK(nn::parameters(model)[2].second.values() == before);
   CHECK_THROWS_WITH(nn::to(model, DType::i64), "to: parameters cannot be i64; f32 or f64");
+  models::ViTConfig fixed = small_vit();
+  fixed.positions = models::ViTConfig::Positions::sincos;
+  models::ViT other(fixed, 1);
+  nn::to(other, DType::f64);
+  for (const auto& [name, value] : nn::parameters(other)) CHECK(value.is_leaf() == (name != "pos_embed"));  // what does not learn still does not
 
   backward(sum(model(noise({1, 3, 8, 8}))));
   CHECK(nn::parameters(model)[0].second.grad());
@@ -368,4 +378,102 @@ TEST_CASE("training FLOPs of ViT-Tiny", "[nn]") {
   CHECK(models::training_flops(config, 2) == 2.0 * (2340.0 * (884736 + 49920) - 192.0 * 663552 + 2359296 + 11520));
   config.pool = models::ViTConfig::Pool::mean;
   CHECK(models::training_flops(config, 2) == 2.0 * (2304.0 * (884736 + 49152) + 2359296 + 11520));
+}
+
+TEST_CASE("every matrix of a ViT begins with the deviation that is asked for", "[nn]") {
+  models::ViTConfig config = small_vit();
+  config.init_std = 0.25;
+  models::ViT model(config, 3);
+  for (const auto& [name, value] : nn::parameters(model)) {
+    CAPTURE(name);
+    const double largest = max(abs(value.detach())).item();
+    if (name == "cls_token" || name == "pos_embed") CHECK((largest > 0.02 && largest <= 0.04));
+    else if (value.rank() > 1) CHECK((largest > 0.4 && largest <= 0.5));  // cut at two deviations
+    else CHECK(largest == (name.ends_with("weight") ? 1 : 0));
+  }
+}
+
+TEST_CASE("drop path: both branches of a block fall out by themselves, more often from block to block", "[nn]") {
+  models::ViTConfig config = small_vit();
+  config.depth = 3, config.drop_path = 0.4;
+  models::ViT model(config, 1, {DType::f64});
+  for (auto& [name, p] : nn::parameters(model)) {  // branches that are constant: 1 of attention, 10 of the MLP
+    if (name.ends_with("attn.proj.weight") || name.ends_with("fc2.weight")) fill(p.detach(), 0);
+    if (name.ends_with("attn.proj.bias")) fill(p.detach(), 1);
+    if (name.ends_with("fc2.bias")) fill(p.detach(), 10);
+  }
+  std::vector<Tensor> outs;
+  nn::for_each_tap(model, [&](const std::string& name, nn::Tap& tap) {
+    if (name.ends_with(".out")) tap.on_value([&](const Tensor& x) { outs.push_back(select(select(x.detach(), 1, 0), 1, 0)); });
+  });
+  const nn::Training training;
+  const RandomScope draws(1, 1);
+  const Index images = 400;
+  model(noise({images, 3, 8, 8}));
+  REQUIRE(outs.size() == 3);
+  for (std::size_t block = 1; block < 3; ++block) {
+    const double p = 0.2 * static_cast<double>(block);
+    const std::vector<double> added = (outs[block] - outs[block - 1]).values();
+    std::array<int, 4> seen{};
+    for (const double a : added) {
+      const double branches = a * (1 - p);
+      for (std::size_t i = 0; i < 4; ++i) seen[i] += std::abs(branches - std::array{0.0, 1.0, 10.0, 11.0}[i]) < 1e-9;
+    }
+    CAPTURE(block, seen[0], seen[1], seen[2], seen[3]);
+    CHECK(seen[0] + seen[1] + seen[2] + seen[3] == images);
+    const double shares[] = {p * p, (1 - p) * p, p * (1 - p), (1 - p) * (1 - p)};
+    for (std::size_t i = 0; i < 4; ++i) CHECK(std::abs(seen[i] - images * shares[i]) < 4 * std::sqrt(images * shares[i] * (1 - shares[i])));
+  }
+}
+
+TEST_CASE("a head that reads the mean reads it of all tokens", "[nn]") {
+  models::ViTConfig config = small_vit();
+  config.pool = models::ViTConfig::Pool::mean, config.init_std = 0.3;
+  models::ViT model(config, 4, {DType::f64});
+  const nn::Named weights = nn::parameters(model);
+  REQUIRE(weights.back().first == "head.bias");
+  const Tensor images = noise({3, 3, 8, 8});
+  const Tensor expected = linear(mean(model.features(images), {1}), weights[weights.size() - 2].second, weights.back().second);
+  CHECK(largest_difference(model(images), expected) < 1e-13);
+}
+
+TEST_CASE("attention through the watched matrix is that of the kernel, also with masks and dropout", "[nn]") {
+  for (const char* text : {"softmax", "x^3/sqrt(n)"})
+    for (const bool causal : {false, true})
+      for (const bool masked : {false, true}) {
+        CAPTURE(text, causal, masked);
+        nn::Init init(2, {DType::f64});
+        const Scoring scoring = nn::parse_scoring(text);
+        nn::SelfAttention layer({.width = 8, .heads = 2, .scoring = scoring, .causal = causal, .dropout = 0.4, .std = 0.5}, init);
+        const Tensor x = noise({2, 6, 8}).track();
+        const Tensor mask = masked ? from_values({1, 1, 0, 1, 1, 0, 1, 0, 1, 1, 1, 1}, {2, 6}, {DType::boolean}) : Tensor{};
+        const auto run = [&] {
+          const nn::Training training;
+          const RandomScope draws(3, 4);
+          const Tensor y = layer(x, {}, mask);
+          return Tensors{y.detach(), grad(sum(square(y)), x)};
+        };
+        const Tensors kernel = run();
+        const int id = layer.weights.on_gradient([](const Tensor&) {});
+        const Tensors matrix = run();
+        layer.weights.remove(id);
+        for (std::size_t i = 0; i < 2; ++i) CHECK(largest_difference(kernel[i], matrix[i]) <= 1e-13 * std::max(1.0, max(abs(matrix[i])).item()));
+      }
+}
+
+TEST_CASE("small layers are their ops, with their settings", "[nn]") {
+  nn::Init init(5, {DType::f64});
+  const Tensor x = noise({3, 4}) * 0.1;
+  const nn::LayerNorm layer(4, init, 0.5);
+  CHECK(layer(x).values() == layer_norm(x, layer.weight, layer.bias, 0.5).values());
+  const nn::RMSNorm rms(4, init, 0.5);
+  CHECK(rms(x).values() == rms_norm(x, rms.weight, 0.5).values());
+  CHECK(layer(x).values() != nn::LayerNorm(4, init)(x).values());
+  const nn::Embedding table(6, 4, init);
+  CHECK(table(from_values({5, 0}, {2}, {DType::i64})).values() == stack({select(table.weight, 0, 5), select(table.weight, 0, 0)}, 0).values());
+  const nn::Dropout drop(0.5);
+  const RandomScope draws(1, 1);
+  CHECK(drop(x).values() == x.values());
+  const nn::Training training;
+  CHECK(drop(x).values() == dropout(x, 0.5, {1, stream_id(1, 0)}).values());
 }

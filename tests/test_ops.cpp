@@ -281,6 +281,22 @@ TEST_CASE("fused ops equal their compositions", "[ops][device]") {
   });
 }
 
+TEST_CASE("fused ops: the gradient of one input alone is that of all together", "[ops]") {
+  for_each_case([](const OpCase& c) -> std::string {
+    if (!c.fused) return {};
+    const Result all = run(c, make_all(c, {DType::f32, tested}));
+    for (std::size_t i = 0, at = 0; i < c.inputs.size(); ++i) {
+      if (c.inputs[i].constant || c.order == 0) continue;
+      Tensors inputs = make_all(c, {DType::f32, tested});
+      inputs[i].track();
+      const Tensor y = c.run(inputs);
+      const std::string text = difference(grad(y, Tensors{inputs[i]}, cotangent(y))[0], all.gradients[at++], 2 * c.condition * eps_of(DType::f32));
+      if (!text.empty()) return fmt::format("input {}: {}", i, text);
+    }
+    return {};
+  });
+}
+
 TEST_CASE("the f32 kernels of fused ops do not decline", "[ops][device]") {
   for_each_case([](const OpCase& c) -> std::string {
     if (!c.fused) return {};

@@ -254,3 +254,18 @@ TEST_CASE("the moving average of weights", "[optimizer]") {
   stranger = nn::LayerNorm(2, init);
   CHECK_THROWS_AS(ema.update(stranger), Error);
 }
+
+TEST_CASE("an update changes what graphs have saved, and reads gradients in any layout", "[optimizer]") {
+  for (const OptimizerConfig& config : {adamw_config, sgd_config}) {
+    CAPTURE(config.kind);
+    Toy toy, other;
+    const auto first = Optimizer::make(config, toy), second = Optimizer::make(config, other);
+    const Tensor y = norma::sum(square(toy.weight));
+    const Tensor g = nn::Init(3, {DType::f64}).normal({4, 3}, 1).detach();
+    toy.weight.set_grad(transpose(g));
+    other.weight.set_grad(contiguous(transpose(g)));
+    first->step(0.1), second->step(0.1);
+    CHECK(toy.weight.values() == other.weight.values());
+    CHECK_THROWS_WITH(backward(y), Catch::Contains("it was changed in place"));
+  }
+}

@@ -114,9 +114,19 @@ TEST_CASE("a norm that the linear form estimates says its error", "[probe]") {
     nn::SelfAttention layer({.width = 40, .heads = 2, .scoring = nn::parse_scoring("x^2/sqrt(N)"), .form = form, .std = 0.2}, init);
     Probe probe(layer);
     probe.attention("*");
+    std::vector<double> stats;  // [4, 2, statistics]
+    layer.stats.on_value([&](const Tensor& x) { stats = x.values(); });
     NoGrad forward_only;
     layer(init.normal({4, 400, 40}, 1));
     found.push_back(probe.take_attention().at(0).second);
+    for (std::size_t h = 0; h < 2; ++h) {
+      double squares = 0;  // of a norm's error: that of its square over twice the norm
+      for (std::size_t b = 0; b < 4; ++b) {
+        const double* at = stats.data() + (b * 2 + h) * attention_stats;
+        squares += std::pow(at[static_cast<int>(AttentionStat::fro2_error)] / (2 * std::sqrt(at[static_cast<int>(AttentionStat::fro2)])), 2);
+      }
+      CHECK(found.back().fro_error[h] == about(std::sqrt(squares) / 4));
+    }
   }
   for (std::size_t h = 0; h < 2; ++h) {  // x^2 of width 20 has 210 monomials: ||A||_F is sampled
     CHECK(found[0].fro_error[h] > 0);

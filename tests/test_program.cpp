@@ -159,6 +159,11 @@ TEST_CASE("config files: unknown keys, wrong types, comments, and who wins", "[p
   CHECK(config["width"] == 96);  // file over preset
   CHECK(config["heads"] == 6);   // preset over default
   CHECK(config["lr"] == 0.5);    // flag
+  f = run_norma({"train", "--no-flip", "--no-graph", "--graph", "--lr", "0.5", "--lr=0.25", "--print-config"});
+  REQUIRE(f.code == 0);
+  const auto flags = nlohmann::json::parse(f.out);
+  CHECK((flags["flip"] == false && flags["graph"] == true && flags["lr"] == 0.25));  // the last word counts
+  CHECK(run_norma({"train", "--no-flip=1"}).err == "norma: --no-flip takes no value\n");
 }
 
 TEST_CASE("channels and classes that the images do not have are refused before there is a folder", "[program]") {

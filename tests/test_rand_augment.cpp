@@ -130,6 +130,9 @@ TEST_CASE("all edits of RandAugment are drawn equally often, in both directions,
   CHECK(drawn.count(key({ImageEdit::brightness, {std::int32_t(std::lround(0.73 * unit))}})));
   CHECK(drawn.count(key({ImageEdit::warp, {unit, std::int32_t(std::lround(0.09 * unit)), 0, 0, unit, 0}})));
   CHECK(drawn.count(key({ImageEdit::warp, {unit, 0, 0, 0, unit, std::int32_t(std::lround(0.3 * 150 / 331 * 32 * unit))}})));
+  CHECK(drawn.count(key({ImageEdit::warp, {unit, 0, std::int32_t(std::lround(0.3 * 150 / 331 * 24 * unit)), 0, unit, 0}})));
+  const auto cosine = std::int32_t(std::lround(std::cos(std::acos(-1) / 20) * unit)), sine = std::int32_t(std::lround(std::sin(std::acos(-1) / 20) * unit));
+  for (const std::int32_t s : {sine, -sine}) CHECK(drawn.count(key({ImageEdit::warp, {cosine, s, 0, -s, cosine, 0}})));  // by 9 of 30 degrees
   CHECK(drawn.count(key({ImageEdit::posterize, {0xfe}})));
   CHECK(drawn.count(key({ImageEdit::solarize, {179}})));
   Pixels image = noise(3 * 32 * 24);

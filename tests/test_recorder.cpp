@@ -8,6 +8,7 @@
 #include <map>
 
 #include "autograd/ops.h"
+#include "inspect/base64.h"
 #include "inspect/probe.h"
 #include "tests/program.h"
 #include "train/loop.h"
@@ -74,7 +75,10 @@ TEST_CASE("recording changes no bit of training, and says what it will take", "[
 
 TEST_CASE("a record holds the attention weights of the composition, to the bit", "[recorder]") {
   const auto data = tiny_data(232, 20);
+  const bool class_token = GENERATE(true, false);
+  const Index tokens = class_token ? 17 : 16;
   train::TrainConfig config;
+  config.pool = class_token ? "cls" : "mean";
   config.data_dir = data.string(), config.width = 16, config.depth = 2, config.heads = 2, config.patch = 7;
   config.record = "blocks.{1,6,11}.attn", config.record_images = 3, config.out = fresh_folder("recorder-weights").string();
   const datasets::ImageSet test = datasets::load_images("fashion-mnist", data).test;
@@ -96,13 +100,13 @@ TEST_CASE("a record holds the attention weights of the composition, to the bit",
   REQUIRE(r.records[0].layers.size() == 1);
   CHECK(r.records[0].layers[0].place == "blocks.1.attn");
   REQUIRE(r.records[0].layers[0].a.size() == a.size());
-  CHECK(a.size() == 3 * 2 * 17 * 17);
+  CHECK(static_cast<Index>(a.size()) == 3 * 2 * tokens * tokens);
   double largest_difference = 0;
   for (std::size_t i = 0; i < a.size(); ++i) largest_difference = std::max(largest_difference, std::abs(a[i] - static_cast<double>(r.records[0].layers[0].a[i])));
   CHECK(largest_difference == 0);
   CHECK((r.images.pixels == datasets::centred(datasets::slice(test, 0, 3), 28)));
   CHECK(r.images.labels.size() == 3);
-  CHECK((r.images.class_token && r.images.patch == 7 && r.images.tokens() == 17));
+  CHECK((r.images.class_token == class_token && r.images.patch == 7 && r.images.tokens() == tokens));
 }
 
 TEST_CASE("killed and resumed, a run has each record once, with the bits of a run left alone", "[recorder]") {
@@ -222,4 +226,20 @@ TEST_CASE("a disk that is full while a record is written: an error that names th
   CHECK_THAT(f.err, Contains((run / "record" / "step-000000000.safetensors").string()));
   CHECK(train::recorded_steps(run).empty());
   CHECK(fs::is_empty(run / "record"));
+}
+
+TEST_CASE("a page holds each matrix with its signs: roots of what is left of its largest number", "[recorder]") {
+  inspect::Recording r;
+  r.images = {1, 1, 2, 1, {1, 2, 3, 4}, {"bag"}, false};
+  std::vector<float> a(16, 0.0f);
+  a[0] = -0.5f, a[1] = 0.25f, a[5] = -0.125f;
+  r.records = {{3, {{"blocks.0.attn", 1, a}}}};
+  const Json page = inspect::page_data(r);
+  CHECK((page["class_token"] == false && page["labels"][0] == "bag" && page["records"][0]["step"] == 3));
+  const Json layer = page["records"][0]["layers"]["blocks.0.attn"];
+  CHECK((layer["min"][0] == -0.5 && layer["max"][0] == 0.25 && layer["largest"][0] == 0.5));
+  CHECK(layer["fro"][0].get<double>() == Approx(std::sqrt(0.25 + 0.0625 + 0.015625)));
+  std::vector<std::int16_t> bits(16, 0);
+  bits[0] = -32767, bits[1] = 23170, bits[5] = -16384;  // 32767 times the roots of 1, 1/2 and 1/4
+  CHECK(layer["a"] == inspect::base64(bits.data(), 32));
 }

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "autograd/grad.h"
+#include "inspect/probe.h"
 #include "models/vit.h"
 #include "tests/program.h"
 #include "tests/written_run.h"
@@ -58,6 +59,32 @@ TEST_CASE("norms of parameters are those of the step that was made", "[report]")
   }
 }
 
+TEST_CASE("a line of the log holds each statistic under its own name, and the error of norms that are estimated", "[report]") {
+  for (const auto& [text, form] : {std::pair{"softmax", AttentionForm::quadratic}, {"x^2/sqrt(N)", AttentionForm::quadratic}, {"x^2/sqrt(N)", AttentionForm::linear}}) {
+    CAPTURE(text, nn::name(form));
+    nn::Init init(2, {DType::f64});
+    nn::SelfAttention layer({.width = 40, .heads = 2, .scoring = nn::parse_scoring(text), .form = form, .std = 0.2}, init);
+    inspect::Probe logged(layer), kept(layer);
+    logged.attention("*"), kept.attention("*");
+    backward(sum(square(layer(init.normal({2, 150, 40}, 1)))));
+    const Json row = train::attention_json(logged)[0];
+    const auto [place, s] = kept.take_attention().at(0);
+    CHECK(row["place"] == place);
+    std::map<std::string, std::vector<double>> expected = {
+        {"fro", s.fro}, {"jacobian", s.jacobian}, {"grad_a", s.grad_a}, {"grad_s", s.grad_s}, {"score_mean", s.score_mean}, {"score_rms", s.score_rms},
+        {"score_max", s.score_max}, {"row_sum", s.row_sum}, {"row_sum_std", s.row_sum_std}, {"min", s.min}, {"max", s.max},
+        {"negative_share", s.negative_share}, {"small_share", s.small_share}};
+    if (text == std::string("softmax")) expected["entropy"] = s.entropy;
+    if (form == AttentionForm::linear) expected["fro_error"] = s.fro_error;
+    CHECK(row.size() == expected.size() + 1);
+    for (const auto& [field, heads] : expected) {
+      CAPTURE(field);
+      REQUIRE(row.contains(field));
+      CHECK(row[field].get<std::vector<double>>() == heads);
+    }
+  }
+}
+
 TEST_CASE("what is logged changes no bit of the weights", "[report]") {
   const auto data = tiny_data(64, 20), runs = fresh_folder("report-bits");
   auto weights = [&](const char* every) {
@@ -93,6 +120,7 @@ TEST_CASE("a report of a run goes into its folder and holds all that was recorde
   CHECK(run["note"] == "");
   CHECK(run["rows"].size() == 6);  // steps 0, 2, 4, 6, 7 and the evaluation
   CHECK(run["parameters"].size() == 32);
+  CHECK((run["summary"]["steps"] == 8 && run["summary"]["tokens"] == 5));
   std::ifstream metrics(runs / "a" / "metrics.jsonl");
   std::string line;
   REQUIRE(std::getline(metrics, line));

@@ -12,6 +12,7 @@
 #include "train/loop.h"
 #include "train/run_folder.h"
 #include "train/safetensors.h"
+#include "train/trained.h"
 
 using namespace norma;
 using namespace norma::test;
@@ -214,4 +215,30 @@ TEST_CASE("a checkpoint whose step no run can have is refused", "[resume]") {
   const std::string state = R"({"step": 9223372036854775808, "skipped": 0, "skipped_in_a_row": 0, "metrics_bytes": 0, "config": "", "data_hash": ""})";
   train::write_safetensors(run / "checkpoint-000000001.safetensors", {{}, {{"format", "norma-run-1"}, {"state", state}}});
   CHECK_THROWS_WITH(train::RunFolder::load(run, [](const std::string&) {}), Contains("state has no whole number \"step\""));
+}
+
+TEST_CASE("a checkpoint of an earlier version goes on where what it lacks is at its default; threads may differ", "[resume]") {
+  train::TrainConfig config;
+  config.width = 8, config.depth = 1, config.heads = 2, config.patch = 14, config.clip = 2;
+  const models::ViTConfig shape = train::vit_config(config, 28, 1, 10);
+  train::Trained run(config, shape, {DType::f32});
+  const auto without = [&](const char* field) {
+    train::RunState state = run.state;
+    train::Json fields = train::Json::parse(state.config);
+    REQUIRE(fields.erase(field) == 1);
+    state.config = fields.dump();
+    return state;
+  };
+  CHECK_NOTHROW(run.restore(without("penalty"), run.tensors()));
+  CHECK_THROWS_WITH(run.restore(without("clip"), run.tensors()), Contains("another configuration:\n  clip: absent before, 2.0 now\n"));
+  config.threads = 3;
+  CHECK_NOTHROW(train::Trained(config, shape, {DType::f32}).restore(run.state, run.tensors()));
+
+  const auto folder = fresh_folder("earlier");  // evaluations were not counted: all were made
+  const std::string state = R"({"step": 7, "skipped": 2, "skipped_in_a_row": 1, "metrics_bytes": 3, "config": "c", "data_hash": "h"})";
+  train::write_safetensors(folder / "checkpoint-000000007.safetensors", {{}, {{"format", "norma-run-1"}, {"state", state}}});
+  const auto found = train::RunFolder::load(folder, [](const std::string& m) { FAIL(m); });
+  REQUIRE(found);
+  const train::RunState& s = found->first;
+  CHECK((s.step == 7 && s.skipped == 2 && s.skipped_in_a_row == 1 && s.metrics_bytes == 3 && s.tested == 7 && s.config == "c" && s.data_hash == "h" && s.last_row.empty()));
 }

@@ -166,6 +166,9 @@ TEST_CASE("spectral: too few iterations are told, and a head does not depend on 
   CHECK_FALSE(cut.converged[0]);
   CHECK(cut.iterations[0] == 2);
   CHECK(cut.residual[0] > 1e-6);
+  AttentionOptions larger = with("x");
+  larger.scale = 100;  // instead of 1/8
+  CHECK(spectral(q, k, larger, nullptr, {.max_iterations = 2}).residual[0] == Approx(cut.residual[0]).epsilon(1e-9));
   const Spectral together = spectral(q, k, with("x"));
   const Spectral alone = spectral(slice(q, 1, 1, 2), slice(k, 1, 1, 2), with("x"));
   CHECK(alone.norm[0] == together.norm[1]);

@@ -290,3 +290,26 @@ TEST_CASE("norma theory RUN: every layer and head, trained and as it started", "
   CHECK(none.code == 1);
   CHECK_THAT(none.err, Contains("holds no checkpoint"));
 }
+
+TEST_CASE("expectations at other sizes of the scores, with a bias, of rows that sum to one", "[theory]") {
+  CHECK(*expectation({}, 1000, 0.5).fro == Approx(std::exp(0.125)));  // e^(v/2), v = rms^2
+  CHECK(*expectation({}, 1000, 0.5).jacobian == Approx(std::exp(0.125)));
+  CHECK(*expectation({}, 1000, 0.5, 8).fro == Approx(std::pow(1 - 0.5 / 8, -2)));
+  Scoring even;
+  even.kind = Scoring::Kind::polynomial, even.coefficient[0] = even.coefficient[2] = 1, even.normalize = true;
+  CHECK(*expectation(even, 100, 2).fro == Approx(std::sqrt(57.0) / 5));  // E (1 + s^2)^2 = 1 + 2 4 + 3 16, E (1 + s^2) = 5
+  Scoring sigmoid;
+  sigmoid.kind = Scoring::Kind::sigmoid, sigmoid.bias = 0.3, sigmoid.bias_minus_log_keys = true;
+  const double a = 1 / (1 + 8 * std::exp(-0.3));  // at rms 0
+  CHECK(*expectation(sigmoid, 8, 1e-9).fro == Approx(8 * a));
+  CHECK(*expectation(sigmoid, 8, 1e-9).jacobian == Approx(8 * a * (1 - a)));
+}
+
+TEST_CASE("the error of a mean of two samples is half of their distance", "[theory]") {
+  TheoryConfig c = config_of("x^2", 8);
+  c.samples = 1;
+  const double first = measure_theory(c, 16).fro.mean;
+  c.samples = 2;
+  const TheoryPoint both = measure_theory(c, 16);
+  CHECK(both.fro.error == Approx(std::abs(both.fro.mean - first)).epsilon(1e-9));  // the mean lies in the middle
+}

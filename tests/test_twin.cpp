@@ -1,6 +1,8 @@
 // Twins: what they say of their gap against the weights of the two runs taken one by one.
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <fstream>
+#include <map>
 
 #include "autograd/ops.h"
 #include "tests/program.h"
@@ -125,4 +127,76 @@ TEST_CASE("what reads a run says that a twin's folder is none", "[twin]") {
     CHECK(f.err == fmt::format("norma: run folder {0}: is of norma twin, whose log has two runs in every line; read {0}/metrics.jsonl, or train each side by itself with "
                                "norma train\n", out.string()));
   }
+}
+
+TEST_CASE("the gaps of a step are those of its outputs, gradients and weights, element by element", "[twin]") {
+  train::TrainConfig config;
+  config.data_dir = tiny_data(64, 20).string(), config.out = (fresh_folder("twin-gaps") / "t").string();
+  config.width = 16, config.depth = 2, config.heads = 2, config.patch = 7, config.batch = 16, config.epochs = 1, config.steps = 1;
+  config.attention = "softmax", config.dropout = 0.1, config.init_std = 0.2, config.seed = 4;
+  const std::atomic<bool> stop{false};
+  const train::TwinOutcome twin = train::train_twin(config, "x^3/sqrt(N)", stop, {});
+  REQUIRE(twin.steps.size() == 1);
+  CHECK(twin.steps[0].step == 0);
+
+  using Values = std::map<std::string, std::vector<double>>;
+  Values outputs[2], gradients[2];  // by place, by block
+  const datasets::ImageData data = datasets::load_images("fashion-mnist", config.data_dir);
+  for (int side : {0, 1}) {
+    train::TrainConfig c = config;
+    if (side) c.attention = "x^3/sqrt(N)";
+    const models::ViTConfig shape = train::vit_config(c, data.train);
+    models::ViT model(shape, 4);
+    nn::for_each_tap(model, [&](const std::string& name, nn::Tap& tap) {
+      if (name.ends_with(".out")) tap.on_value([&, name](const Tensor& x) { outputs[side][name] = x.values(); });
+    });
+    datasets::Loader loader(data.train, train::loader_config(c, shape, true));
+    const datasets::Batch batch = loader.next();
+    const nn::Training training;
+    const RandomScope random(4, 0);
+    backward(cross_entropy(model(batch.images), batch.labels));
+    for (const auto& [name, p] : nn::parameters(model)) {
+      auto& part = gradients[side][name.starts_with("blocks.") ? name.substr(0, 8) : name.substr(0, name.find('.'))];
+      for (const double g : p.grad().values()) part.push_back(g);
+    }
+  }
+  const auto check = [](const train::Gaps& gaps, Values& left, Values& right, std::size_t count) {
+    REQUIRE(gaps.size() == count);
+    for (const auto& [place, gap] : gaps) {
+      CAPTURE(place);
+      const std::vector<double>&a = left.at(place), &b = right.at(place);
+      REQUIRE((a.size() == b.size() && !a.empty()));
+      double aa = 0, bb = 0, ab = 0, difference = 0;
+      for (std::size_t i = 0; i < a.size(); ++i) aa += a[i] * a[i], bb += b[i] * b[i], ab += a[i] * b[i], difference += (b[i] - a[i]) * (b[i] - a[i]);
+      CHECK(gap.distance == Approx(std::sqrt(difference / aa)).epsilon(1e-5).margin(1e-9));
+      CHECK(gap.cosine == Approx(ab / std::sqrt(aa * bb)).epsilon(1e-5));
+    }
+  };
+  check(twin.steps[0].outputs, outputs[0], outputs[1], 2);
+  check(twin.steps[0].gradients, gradients[0], gradients[1], 7);
+  CHECK(twin.steps[0].gradients[3].second.distance > 0.01);
+
+  const Json row = rows_of(config.out).at(0);  // the same under its names
+  const train::TwinStep& step = twin.steps[0];
+  for (std::size_t i : {0, 1}) CHECK((row["twin_loss"][i] == step.loss[i] && row["twin_accuracy"][i] == step.accuracy[i] && row["twin_grad_norm"][i] == step.gradient_norm[i]));
+  for (const auto& [name, gaps] : {std::pair{"outputs", &step.outputs}, {"gradients", &step.gradients}, {"weights", &step.weights}}) {
+    REQUIRE(row[name].size() == gaps->size());
+    for (const auto& [place, gap] : *gaps) CHECK((row[name][place]["distance"] == gap.distance && row[name][place]["cosine"] == gap.cosine));
+  }
+}
+
+TEST_CASE("twins end where one of them diverges, and where they are stopped", "[twin]") {
+  train::TrainConfig config;
+  config.data_dir = tiny_data(232, 20).string(), config.out = (fresh_folder("twin-ends") / "diverged").string();
+  config.width = 8, config.depth = 1, config.heads = 2, config.patch = 14, config.batch = 16, config.epochs = 2, config.log_every = 1;
+  config.attention = "softmax", config.init_std = 1e4;
+  std::atomic<bool> stop{false};
+  const train::TwinOutcome diverged = train::train_twin(config, "x^8", stop, {});
+  CHECK(diverged.ending == train::Ending::diverged);
+  CHECK(diverged.steps.size() == train::give_up_after);  // of 28
+  CHECK(!std::isfinite(diverged.steps.back().loss[1]));
+
+  stop = true, config.out = (fresh_folder("twin-ends") / "stopped").string();
+  const train::TwinOutcome stopped = train::train_twin(config, "x", stop, {});
+  CHECK((stopped.ending == train::Ending::interrupted && stopped.steps.empty()));
 }
