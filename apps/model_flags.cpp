@@ -49,6 +49,7 @@ void check_fields(const train::TrainConfig& c) {
     if (std::find(choice.known.begin(), choice.known.end(), choice.value) == choice.known.end())
       throw UsageError(fmt::format("{}: \"{}\" is unknown; there are {}", c.named(choice.field), choice.value, fmt::join(choice.known, ", ")));
   check_threads(c.threads, c.named("threads"));
+  if (c.out.empty()) throw UsageError(fmt::format("{}: is empty; name a folder", c.named("out")));
 }
 
 void check_threads(Index threads, const std::string& where) {

@@ -30,6 +30,7 @@ int report_verb(const Args& args) {
   options.apply();
   if (runs.empty()) throw UsageError("report: name the run folders, as in norma report runs/a runs/b");
   const bool json = wants_json(log_format);
+  if (options.given("html") && html.empty()) throw UsageError("--html: is empty; name a file, or leave it out for report.html");
 
   std::vector<inspect::PageRun> page;
   nlohmann::ordered_json notes = nlohmann::ordered_json::array();

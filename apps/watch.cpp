@@ -42,7 +42,7 @@ void wait_for(const std::vector<std::string>& folders) {
   using namespace std::chrono;
   const auto end = steady_clock::now() + seconds(3);
   for (const std::string& f : folders)
-    for (bool told = false; !std::filesystem::exists(std::filesystem::path(f) / "config.json") && steady_clock::now() < end; told = true) {
+    for (bool told = false; !std::filesystem::exists(std::filesystem::path(f) / "config.json") && !std::filesystem::is_regular_file(f) && steady_clock::now() < end; told = true) {
       if (!told) tell("waiting for {} to begin\n", f);
       std::this_thread::sleep_for(milliseconds(50));
     }

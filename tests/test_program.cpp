@@ -87,6 +87,8 @@ TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]"
       {{"gradcheck", "softmax", "--resume"}, 2, "norma: --resume means nothing here; see --help\n"},
       {{"eval", "runs/a", "--log-format", "xml"}, 2, "norma: --log-format: \"xml\" is unknown; there are text, json\n"},
       {{"compare"}, 2, "norma: compare: name the run folders, as in norma compare runs/a runs/b\n"},
+      {{"train", "vit", "--out", ""}, 2, "norma: --out: is empty; name a folder\n"},
+      {{"report", "runs/a", "--html", ""}, 2, "norma: --html: is empty; name a file, or leave it out for report.html\n"},
       {{"compare", "runs/a", "--html", ""}, 2, "norma: --html: is empty; name a file, or leave it out for compare.html\n"},
       {{"inspect", "runs/a", "--html", ""}, 2, "norma: --html: is empty; name a file, or leave it out for one in the run folder\n"},
       {{"inspect", "runs/a", "--image", ""}, 2, "norma: --image: is empty; name a PGM or PPM file, or leave it out for a test image\n"},
