@@ -12,8 +12,7 @@ constexpr const char* usage = R"(usage: norma bench gemm [flags]
 
 Matrix products at the shapes of a transformer's training step, by the own kernels and by OpenBLAS, in GFLOP/s and as shares of the
 peak of fused multiply-adds that the same process has measured before. Best of several runs each, in f32. With AMX the own kernels
-cut each f32 into three bf16, with the error of f32 arithmetic, and may go beyond that peak; FMA is what they reach without (--gemm fma).
-
+cut each f32 into three bf16, with the error of f32 arithmetic, and may go beyond that peak; FMA is what they reach without (norma train --gemm fma).
 )";
 
 struct Flags {
@@ -43,8 +42,7 @@ int bench_verb(const Args& args) {
   options.apply();
   if (words != Args{"gemm"})
     throw UsageError(words.empty() ? "bench: name what is to be measured: gemm" : fmt::format("bench: there is gemm, not \"{}\"", words[0] == "gemm" ? words[1] : words[0]));
-  if (flags.log_format != "text" && flags.log_format != "json")
-    throw UsageError(fmt::format("--log-format: \"{}\" is neither text nor json", flags.log_format));
+  const bool json = wants_json(flags.log_format);
   check_threads(flags.threads);
   try {
     if (!flags.cpu.empty()) cpu::set_isa(flags.cpu);
@@ -52,7 +50,6 @@ int bench_verb(const Args& args) {
     throw UsageError(e.what());
   }
 
-  const bool json = flags.log_format == "json";
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   const int threads = flags.threads ? static_cast<int>(flags.threads) : cpu::threads();
   bool first = true;

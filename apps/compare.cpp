@@ -10,6 +10,12 @@
 namespace norma::apps {
 namespace {
 
+constexpr const char* usage = R"(usage: norma compare RUN... [flags]
+
+A table of one or more runs, and a page with their curves: accuracy, loss, and the norms of every layer's attention matrix over
+training. The page is one file and needs no network.
+)";
+
 using train::Json;
 
 double number(const Json& row, const char* key) { return row.is_object() && row.contains(key) && row[key].is_number() ? row[key].get<double>() : NAN; }
@@ -49,14 +55,12 @@ int compare_verb(const Args& args) {
   options("html", html, "where to write the page");
   options("log_format", log_format, "text, or json: one object on stdout");
   options("help", help, "print this, and stop");
-  const Args runs = options.read_flags(args);
+  const std::optional<Args> found = read_words(options, args, usage);
+  if (!found) return ok;
+  const Args& runs = *found;
   options.apply();
-  if (help) {
-    fmt::print("usage: norma compare RUN... [flags]\n\nA table of one or more runs, and a page with their curves: accuracy, loss, and the norms of every layer's\n"
-               "attention matrix over training. The page is one file and needs no network.\n{}", options.help());
-    return ok;
-  }
   if (runs.empty()) throw UsageError("compare: name the run folders, as in norma compare runs/a runs/b");
+  const bool json = wants_json(log_format);
   if (html.empty()) throw UsageError("--html: is empty; name a file, or leave it out for compare.html");
 
   std::vector<inspect::PageRun> page;
@@ -80,7 +84,7 @@ int compare_verb(const Args& args) {
     const std::string text = inspect::make_page(fmt::format("Norma: {} run{} compared", runs.size(), runs.size() == 1 ? "" : "s"), page);
     train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));
   };
-  if (log_format == "json") {
+  if (json) {
     fmt::print("{}\n", Json{{"runs", all}, {"html", html}}.dump());
     write_page();
     return ok;

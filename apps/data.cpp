@@ -1,6 +1,5 @@
 // norma data: what data sets are known and where they lie; norma data get fetches and checks one.
-#include <unistd.h>
-
+#include "apps/progress.h"
 #include "apps/verbs.h"
 #include "datasets/catalog.h"
 #include "datasets/dataset.h"
@@ -13,8 +12,8 @@ constexpr const char* usage = R"(usage: norma data [flags]                      
        norma data get NAME --from FOLDER|URL       copy or download, check the SHA-256, put in place
 
 URL is an http:// address of a folder that holds the files under their usual names. Data sets are looked for in --data-dir, in the folder
-that the environment variable NORMA_DATA names, in ~/.cache/norma, and in /usr/share/datasets; the first of these that is set is where
-a new one is put.
+that the environment variable NORMA_DATA names, in ~/.cache/norma, and in /usr/share/datasets. A new one is put where it is looked for
+first.
 )";
 
 /// The first place that holds every file of the set, or an empty path.
@@ -62,14 +61,13 @@ int data_verb(const Args& args) {
   options("data_dir", data_dir, "folder of data sets to look in first, and to put new ones in");
   options("log_format", log_format, "text, or json");
   options("help", help, "print this, and stop");
-  const Args words = options.read_flags(args);
+  const std::optional<Args> found = read_words(options, args, usage);
+  if (!found) return ok;
+  const Args& words = *found;
   options.apply();
-  if (help) {
-    fmt::print("{}{}", usage, options.help());
-    return ok;
-  }
+  const bool json = wants_json(log_format);
   if (words.empty()) {
-    list(data_dir, log_format == "json");
+    list(data_dir, json);
     return ok;
   }
   if (words[0] != "get") throw UsageError(fmt::format("data: unknown word \"{}\" (did you mean \"get\"?); see norma data --help", words[0]));
@@ -82,12 +80,12 @@ int data_verb(const Args& args) {
     }
   }();
   if (from.empty()) throw UsageError(fmt::format("data get {}: say where from: --from FOLDER or --from http://...; {}", set.name, set.get));
-  const bool terminal = isatty(STDERR_FILENO);
+  const bool terminal = redraws();
   const auto folder = datasets::fetch(set, from, data_dir, [&](const std::string& file, std::uint64_t done, std::uint64_t total) {
     if (terminal && total) tell("\r\033[K{} {:.0f} %", file, 100.0 * static_cast<double>(done) / static_cast<double>(total));
   });
   if (terminal) tell("\r\033[K");
-  print_result({{"data", set.name}, {"folder", folder.string()}}, log_format == "json");
+  print_result({{"data", set.name}, {"folder", folder.string()}}, json);
   return ok;
 }
 

@@ -22,22 +22,24 @@ int eval_verb(const Args& args) {
   options("threads", threads, "CPU threads; 0: all cores");
   options("log_format", log_format, "text, or json: one object on stdout");
   options("help", help, "print this, and stop");
-  const Args runs = options.read_flags(args);
+  const std::optional<Args> found = read_words(options, args, usage);
+  if (!found) return ok;
+  const Args& runs = *found;
   options.apply();
-  if (help) {
-    fmt::print("{}\n{}", usage, options.help());
-    return ok;
-  }
   if (runs.size() != 1) throw UsageError("eval: name one run folder, as in norma eval runs/a");
-  if (log_format != "text" && log_format != "json") throw UsageError(fmt::format("--log-format: \"{}\" is unknown; there are text, json", log_format));
+  const bool json = wants_json(log_format);
   check_threads(threads);
   const RunModel run = load_run_model(runs[0], threads, data_dir);
   ProgressLine line;
-  const std::optional<train::Evaluation> found =
+  if (!run.data.notice.empty()) line.message(run.data.notice);
+  const std::optional<train::Evaluation> test =
       train::evaluate(*run.model, run.data.test, train::loader_config(run.config, run.model->config(), false), stop_on_signal(), line.watcher());
-  if (!found) return interrupted();
-  const train::Evaluation& test = *found;
-  print_result({{"run", runs[0]}, {"step", run.step}, {"test_accuracy", test.accuracy}, {"test_loss", test.loss}}, log_format == "json");
+  nlohmann::ordered_json result = {{"run", runs[0]}, {"step", run.step}};
+  if (json) result["ending"] = train::name(test ? train::Ending::finished : train::Ending::interrupted);
+  if (test) result.update(nlohmann::ordered_json{{"test_accuracy", test->accuracy}, {"test_loss", test->loss}});
+  else line.message("interrupted before all test images were seen");
+  if (test || json) print_result(result, json);
+  if (!test) return interrupted();
   return ok;
 }
 

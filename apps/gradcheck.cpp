@@ -63,12 +63,15 @@ int gradcheck_verb(const Args& args) {
        norma gradcheck --model vit [flags]  derivatives of a small model with any --attention
 
 Every entry of the Jacobian is compared with a five-point finite difference in float64, on the CPU.
-)", {"Model", "seed", "threads"}, small_model());
+)", {"Model", "seed", "threads"}, small_model(), [](train::Options& options) {
+    options.describe("image", "image side in pixels; 0: 8");
+    options.describe("channels", "colour channels; 0: 1");
+    options.describe("classes", "number of classes; 0: 3");
+  });
   if (!flags) return ok;
-  for (std::string name : flags->given) {
+  for (const std::string& name : flags->given) {
     if (flags->words.empty() || name == "threads") continue;
-    std::replace(name.begin(), name.end(), '_', '-');
-    throw UsageError(fmt::format("gradcheck: --{} is for a model and \"{}\" is an op; check one of them at a time", name, flags->words[0]));
+    throw UsageError(fmt::format("gradcheck: {} is for a model and \"{}\" is an op; check one of them at a time", flags->config.named(name), flags->words[0]));
   }
   prepare(flags->config);
   std::vector<Check> checks;

@@ -9,10 +9,13 @@ int info_verb(const Args& args) {
   imagenet.image = 224, imagenet.patch = 16, imagenet.channels = 3, imagenet.classes = 1000;
   auto flags = read_model_flags(args, R"(usage: norma info vit [flags]
 
-Parameters, floating-point operations of a training step, and memory of a model. No data set is read: what is not given is as for
-ImageNet, 224 pixels, 3 channels and 1000 classes, also where a flag or a file says 0; patches are of 16 pixels, and not of 4 as in
-norma train.
-)", {"Model", "batch", "dtype"}, imagenet);
+Parameters, floating-point operations of a training step, and memory of a model. No data set is read: images and classes that are left
+out are those of ImageNet, and patches are of 16 pixels, where norma train has 4.
+)", {"Model", "batch", "dtype"}, imagenet, [](train::Options& options) {
+    options.describe("image", "image side in pixels; 0: 224");
+    options.describe("channels", "colour channels; 0: 3");
+    options.describe("classes", "number of classes; 0: 1000");
+  });
   if (!flags) return ok;
   refuse_words(*flags, "info");
   const train::TrainConfig& c = flags->config;

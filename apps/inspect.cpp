@@ -30,12 +30,10 @@ int inspect_verb(const Args& given) {
   options("threads", threads, "CPU threads; 0: all cores");
   options("log_format", log_format, "text, or json: one object on stdout");
   options("help", help, "print this, and stop");
-  const Args runs = options.read_flags(given);
+  const std::optional<Args> found = read_words(options, given, usage);
+  if (!found) return ok;
+  const Args& runs = *found;
   options.apply();
-  if (help) {
-    fmt::print("{}\n{}", usage, options.help());
-    return ok;
-  }
   if (runs.size() != 1) throw UsageError("inspect: name one run folder, as in norma inspect runs/a");
   if (options.given("html") && html.empty()) throw UsageError("--html: is empty; name a file, or leave it out for one in the run folder");
   if (html.empty()) {
@@ -45,7 +43,7 @@ int inspect_verb(const Args& given) {
   if (options.given("image") && image.empty()) throw UsageError("--image: is empty; name a PGM or PPM file, or leave it out for a test image");
   if (!image.empty() && options.given("index")) throw UsageError("inspect: --image and --index are two ways to name one image; give one of them");
   check_threads(threads);
-  const bool json = log_format == "json";
+  const bool json = wants_json(log_format);
   const RunModel run = load_run_model(runs[0], threads, data_dir);
   const models::ViTConfig& shape = run.model->config();
   const datasets::ImageSet& test = run.data.test;

@@ -38,7 +38,7 @@ constexpr Verb verbs[] = {
 void print_help() {
   fmt::print("norma: train transformers, and see inside their attention\n\nusage: norma VERB [arguments]\n\n");
   for (const Verb& v : verbs) fmt::print("  {:<10} {}\n", v.name, v.help);
-  fmt::print("\n`norma VERB --help` tells more. A first try:\n\n"
+  fmt::print("\n`norma VERB --help` tells more, `norma --version` which one this is. A first try:\n\n"
              "  norma train vit --data fashion-mnist --width 64 --depth 3 --heads 2 --init-std 0 --epochs 1 --out runs/a\n"
              "  norma train vit --data fashion-mnist --width 64 --depth 3 --heads 2 --init-std 0 --epochs 1 --out runs/b --attention \"x^3/sqrt(N)\"\n"
              "  norma compare runs/a runs/b\n");
@@ -80,6 +80,11 @@ std::optional<Args> read_words(train::Options& options, const Args& args, std::s
   if (options.given("help") != "true") return words;
   fmt::print("{}{}", usage, options.help());
   return std::nullopt;
+}
+
+bool wants_json(const std::string& log_format) {
+  if (log_format != "text" && log_format != "json") throw UsageError(fmt::format("--log-format: \"{}\" is unknown; there are text, json", log_format));
+  return log_format == "json";
 }
 
 void print_result(const nlohmann::ordered_json& result, bool json) {

@@ -1,5 +1,8 @@
 #include "apps/model_flags.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <limits>
 
 #include "backends/cpu/gemm.h"
@@ -11,35 +14,48 @@
 
 namespace norma::apps {
 
-void check_ranges(const train::TrainConfig& c) {
+void check_fields(const train::TrainConfig& c) {
   constexpr Index any = std::numeric_limits<Index>::max();
   struct Whole {
-    const char* flag;
+    const char* field;
     Index value, least, most;
   };
-  for (const auto& [flag, value, least, most] : std::initializer_list<Whole>{
+  for (const auto& [field, value, least, most] : std::initializer_list<Whole>{
            {"image", c.image, 0, 16384},   {"patch", c.patch, 1, 16384},      {"channels", c.channels, 0, 4096},    {"classes", c.classes, 0, 1 << 24},
-           {"width", c.width, 1, 1 << 16}, {"depth", c.depth, 1, 1000},       {"heads", c.heads, 1, 1 << 16},       {"mlp-ratio", c.mlp_ratio, 1, 256},
+           {"width", c.width, 1, 1 << 16}, {"depth", c.depth, 1, 1000},       {"heads", c.heads, 1, 1 << 16},       {"mlp_ratio", c.mlp_ratio, 1, 256},
            {"batch", c.batch, 1, 1000000}, {"epochs", c.epochs, 1, 1000000},  {"steps", c.steps, 0, any},           {"pad", c.pad, 0, any},
-           {"seed", c.seed, 0, any},       {"log-every", c.log_every, 1, any}, {"checkpoint-every", c.checkpoint_every, 0, any},
-           {"record-every", c.record_every, 1, any}, {"record-images", c.record_images, 1, any}, {"record-limit-mib", c.record_limit_mib, 1, any},
-           {"rand-augment", c.rand_augment, 0, datasets::RandAugment::most_operations},
-           {"rand-magnitude", c.rand_magnitude, 0, datasets::RandAugment::most_magnitude}})
+           {"seed", c.seed, 0, any},       {"log_every", c.log_every, 1, any}, {"checkpoint_every", c.checkpoint_every, 0, any},
+           {"record_every", c.record_every, 1, any}, {"record_images", c.record_images, 1, any}, {"record_limit_mib", c.record_limit_mib, 1, any},
+           {"rand_augment", c.rand_augment, 0, datasets::RandAugment::most_operations},
+           {"rand_magnitude", c.rand_magnitude, 0, datasets::RandAugment::most_magnitude}})
     if (value < least || value > most)
-      throw UsageError(fmt::format("--{}: {} must be {}", flag, value, most < any ? fmt::format("in {}..{}", least, most) : least ? "more than 0" : "0 or more"));
-  for (auto [flag, value] : {std::pair{"lr", c.lr}, {"min-lr", c.min_lr}, {"warmup-epochs", c.warmup_epochs}, {"weight-decay", c.weight_decay},
-                             {"clip", c.clip}, {"init-std", c.init_std}})
-    if (value < 0) throw UsageError(fmt::format("--{}: {} must be 0 or more", flag, value));
-  for (auto [flag, p] : {std::pair{"drop-path", c.drop_path}, {"dropout", c.dropout}, {"label-smoothing", c.label_smoothing}, {"ema", c.ema},
-                         {"momentum", c.momentum}})
-    if (p < 0 || p >= 1) throw UsageError(fmt::format("--{}: {} must be in [0, 1)", flag, p));
-  check_threads(c.threads);
+      throw UsageError(fmt::format("{}: {} must be {}", c.named(field), value, most < any ? fmt::format("in {}..{}", least, most) : least ? "more than 0" : "0 or more"));
+  for (auto [field, value] : {std::pair{"lr", c.lr}, {"min_lr", c.min_lr}, {"warmup_epochs", c.warmup_epochs}, {"weight_decay", c.weight_decay},
+                              {"clip", c.clip}, {"init_std", c.init_std}})
+    if (value < 0) throw UsageError(fmt::format("{}: {} must be 0 or more", c.named(field), value));
+  for (auto [field, p] : {std::pair{"drop_path", c.drop_path}, {"dropout", c.dropout}, {"label_smoothing", c.label_smoothing}, {"ema", c.ema},
+                          {"momentum", c.momentum}})
+    if (p < 0 || p >= 1) throw UsageError(fmt::format("{}: {} must be in [0, 1)", c.named(field), p));
+  if (c.schedule == "cosine" && c.min_lr > c.lr)
+    throw UsageError(fmt::format("{}: {} is above {} {}, where the cosine begins; give at most that", c.named("min_lr"), c.min_lr, c.named("lr"), c.lr));
+  train::parse_fro(c.named("penalty"), c.penalty), train::parse_fro(c.named("clamp"), c.clamp);
+  struct Choice {
+    const char* field;
+    const std::string& value;
+    std::vector<std::string> known;
+  };
+  for (const Choice& choice : std::initializer_list<Choice>{{"optimizer", c.optimizer, {"adamw", "sgd"}}, {"schedule", c.schedule, {"cosine", "constant"}},
+                                                            {"gemm", c.gemm, {"own", "fma", "openblas"}}, {"dtype", c.dtype, {"f32", "f64", "bf16"}}})
+    if (std::find(choice.known.begin(), choice.known.end(), choice.value) == choice.known.end())
+      throw UsageError(fmt::format("{}: \"{}\" is unknown; there are {}", c.named(choice.field), choice.value, fmt::join(choice.known, ", ")));
+  check_threads(c.threads, c.named("threads"));
+  if (c.out.empty()) throw UsageError(fmt::format("{}: is empty; name a folder", c.named("out")));
 }
 
-void check_threads(Index threads) {
+void check_threads(Index threads, const std::string& where) {
   // A pool starts a thread when there is a task for it; where the system has no more to give, oneTBB ends the process.
   constexpr Index most = 1024;
-  if (threads < 0 || threads > most) throw UsageError(fmt::format("--threads: {} must be in 0..{}; 0 is all cores", threads, most));
+  if (threads < 0 || threads > most) throw UsageError(fmt::format("{}: {} must be in 0..{}; 0 is all cores", where, threads, most));
 }
 
 std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, const std::vector<std::string>& only,
@@ -64,34 +80,22 @@ std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, 
   flags.words = std::move(*words);
   if (auto file = options.given("config")) options.read_json(std::filesystem::path(*file));
   if (!flags.words.empty() && flags.words[0] == "vit") flags.words.erase(flags.words.begin());
+  flags.config.files = options.from_json();
   if (auto preset = options.given("preset")) {
     flags.config.preset = *preset;
     try {
       apply_preset(flags.config);
     } catch (const Error& e) {
-      throw UsageError(e.what());
+      throw UsageError(flags.config.file_of("preset") + e.what());
     }
   }
   options.apply();
-  train::Options table;
-  flags.config.fields(table);
-  const nlohmann::ordered_json fields = table.to_json();
+  const nlohmann::ordered_json fields = to_json(flags.config);
   for (const auto& [name, value] : fields.items())
     if (options.given(name)) flags.given.push_back(name);
 
-  const auto& c = flags.config;
-  check_ranges(c);
-  if (c.schedule == "cosine" && c.min_lr > c.lr)
-    throw UsageError(fmt::format("--min-lr: {} is above --lr {}, where the cosine begins; give at most that", c.min_lr, c.lr));
-  train::parse_fro("penalty", c.penalty), train::parse_fro("clamp", c.clamp);
-  if (c.optimizer != "adamw" && c.optimizer != "sgd") throw UsageError(fmt::format("--optimizer: \"{}\" is unknown; there are adamw, sgd", c.optimizer));
-  if (c.schedule != "cosine" && c.schedule != "constant") throw UsageError(fmt::format("--schedule: \"{}\" is unknown; there are cosine, constant", c.schedule));
-  if (c.gemm != "own" && c.gemm != "fma" && c.gemm != "openblas")
-    throw UsageError(fmt::format("--gemm: \"{}\" is unknown; there are own, fma, openblas", c.gemm));
-  if (c.dtype != "f32" && c.dtype != "f64" && c.dtype != "bf16")
-    throw UsageError(fmt::format("--dtype: \"{}\" is not possible; there are f32, f64, bf16", c.dtype));
-  if (log_format != "text" && log_format != "json") throw UsageError(fmt::format("--log-format: \"{}\" is unknown; there are text, json", log_format));
-  flags.json = log_format == "json";
+  check_fields(flags.config);
+  flags.json = wants_json(log_format);
 
   if (print_config) {
     fmt::print("{}\n", fields.dump(2));
@@ -108,12 +112,18 @@ void prepare(const train::TrainConfig& config) {
   if (config.threads) cpu::set_threads(static_cast<int>(config.threads));
   using enum cpu::GemmProvider;
   cpu::set_gemm_provider(config.gemm == "own" ? own : config.gemm == "fma" ? fma : openblas);
-  try {
-    if (!config.cpu.empty()) cpu::set_isa(config.cpu);
-    backend(parse_device(config.device));
-  } catch (const Error& e) {
-    throw UsageError(e.what());
-  }
+  const auto usage = [](const std::string& from, const auto& f) {
+    try {
+      f();
+    } catch (const Error& e) {
+      throw UsageError(from + e.what());
+    }
+  };
+  usage("", [&] {
+    if (!config.cpu.empty()) cpu::set_isa(config.cpu, config.named("cpu"));
+  });
+  usage(config.file_of("device"), [&] { backend(parse_device(config.device)); });
+  cpu::isa();  // throws where NORMA_CPU asks for what there is not, before a folder is made
 }
 
 }  // namespace norma::apps

@@ -27,12 +27,12 @@ std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, 
 /// Throws UsageError where words are left: these verbs know of the model's name alone.
 void refuse_words(const ModelFlags& flags, const char* verb);
 
-/// What is wrong with any model and any data set, told by its flag in a UsageError before anything is read or allocated. With sizes within these
-/// bounds no count of elements overflows: what is too large for this machine is told by the allocation, with its bytes.
-void check_ranges(const train::TrainConfig& config);
+/// What is wrong with any model and any data set, in a UsageError that names the flag, or file and field, before anything is read or allocated. With
+/// sizes within these bounds no count of elements overflows: what is too large for this machine is told by the allocation, with its bytes.
+void check_fields(const train::TrainConfig& config);
 
 /// Throws UsageError where so many threads could not be started, or are fewer than 0, which stands for all cores.
-void check_threads(Index threads);
+void check_threads(Index threads, const std::string& where = "--threads");
 
 /// Sets threads, GEMM provider and instruction set and checks the device, before the first tensor is made.
 void prepare(const train::TrainConfig& config);

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdlib>
 
 #include "apps/verbs.h"
 
@@ -35,7 +36,12 @@ const std::atomic<bool>& stop_on_signal() {
 
 int interrupted() { return 128 + stopped_by; }
 
-ProgressLine::ProgressLine() : terminal_(isatty(STDERR_FILENO) != 0) {}
+bool redraws() {
+  const char* term = std::getenv("TERM");
+  return isatty(STDERR_FILENO) != 0 && term && *term && std::string_view(term) != "dumb";
+}
+
+ProgressLine::ProgressLine() : terminal_(redraws()) {}
 
 void ProgressLine::show(const train::Progress& p) {
   const bool end = p.step == p.steps;
@@ -77,6 +83,23 @@ train::Watcher ProgressLine::watcher() {
 
 void ProgressLine::message(const std::string& text) {
   tell("{}{}\n", open_ ? "\n" : "", text);
+  open_ = false;
+}
+
+void WorkLine::done(double more, const std::string& what) {
+  done_ += more;
+  const auto now = std::chrono::steady_clock::now();
+  if (now < next_) return;
+  const bool again = redraws();
+  next_ = now + std::chrono::milliseconds(again ? 200 : 10'000);
+  const double seconds = std::chrono::duration<double>(now - begun_).count();
+  tell("{}{}: {:.0f} % of all is done, {} left{}", again ? "\r\033[K" : "", what, 100 * done_ / all_, duration(seconds * (all_ - done_) / done_), again ? "" : "\n");
+  std::fflush(stderr);
+  open_ = again;
+}
+
+void WorkLine::clear() {
+  if (open_) tell("\r\033[K");
   open_ = false;
 }
 

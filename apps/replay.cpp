@@ -3,6 +3,16 @@
 #include "train/anomaly_bundle.h"
 
 namespace norma::apps {
+namespace {
+
+constexpr const char* usage = R"(usage: norma replay BUNDLE [flags]
+
+Runs the step again at which norma train --anomaly stopped, and prints the first operation that produced a value that is not
+finite. BUNDLE is the anomaly-STEP.json of the run folder, or the run folder (its newest bundle). The data set is not needed.
+Exit codes: 0 the same report as in training, 1 another one or none, 2 wrong usage.
+)";
+
+}  // namespace
 
 int replay_verb(const Args& args) {
   train::Options options;
@@ -12,27 +22,25 @@ int replay_verb(const Args& args) {
   options("threads", threads, "CPU threads; 0: all cores. The result has the same bits whatever their number");
   options("log_format", log_format, "text, or json: one object on stdout");
   options("help", help, "print this, and stop");
-  const Args words = options.read_flags(args);
+  const std::optional<Args> found = read_words(options, args, usage);
+  if (!found) return ok;
+  const Args& words = *found;
   options.apply();
-  if (help) {
-    fmt::print(R"(usage: norma replay BUNDLE [flags]
-
-Runs the step again at which norma train --anomaly stopped, and prints the first operation that produced a value that is not
-finite. BUNDLE is the anomaly-STEP.json of the run folder, or the run folder (its newest bundle). The data set is not needed.
-Exit codes: 0 the same report as in training, 1 another one or none, 2 wrong usage.
-{})", options.help());
-    return ok;
-  }
   if (words.size() != 1) throw UsageError("replay: name one bundle, as in norma replay runs/a/anomaly-000000012.json");
-  if (log_format != "text" && log_format != "json") throw UsageError(fmt::format("--log-format: \"{}\" is unknown; there are text, json", log_format));
+  const bool json = wants_json(log_format);
   check_threads(threads);
 
   train::Bundle bundle = train::read_bundle(words[0]);
   bundle.config.threads = threads;
-  prepare(bundle.config);
+  try {
+    check_fields(bundle.config);
+    prepare(bundle.config);
+  } catch (const UsageError& e) {  // the file's, not the caller's
+    fail("{}", e.what());
+  }
   const nlohmann::ordered_json report = train::replay(bundle);
   const bool same = report == bundle.report;
-  if (log_format == "json") {
+  if (json) {
     fmt::print("{}\n", nlohmann::ordered_json{{"reproduced", same}, {"report", report}}.dump());
   } else if (!report.is_null()) {
     fmt::print("{}", train::report_text(report));

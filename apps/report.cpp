@@ -5,6 +5,17 @@
 #include "train/run_folder.h"
 
 namespace norma::apps {
+namespace {
+
+constexpr const char* usage = R"(usage: norma report RUN... [flags]
+
+A page of all that the runs recorded: loss and accuracy, the norms of every layer's attention matrix and of its Jacobian and gradient
+by head, the norms and updates of the weights, the attention matrices that --record kept, step by step, and what the runs were. Several
+runs lie over each other. The page is one file, needs no network, and gives its numbers as tables and as CSV. A run that is still going
+on can be reported too.
+)";
+
+}  // namespace
 
 int report_verb(const Args& args) {
   std::string html, log_format = "text";
@@ -13,18 +24,13 @@ int report_verb(const Args& args) {
   options("html", html, "where to write the page; left out: report.html, in the run's folder if there is one run");
   options("log_format", log_format, "text, or json: one object on stdout");
   options("help", help, "print this, and stop");
-  const Args runs = options.read_flags(args);
+  const std::optional<Args> found = read_words(options, args, usage);
+  if (!found) return ok;
+  const Args& runs = *found;
   options.apply();
-  if (help) {
-    fmt::print("usage: norma report RUN... [flags]\n\nA page of all that the runs recorded: loss and accuracy, the norms of every layer's attention matrix and of\n"
-               "its Jacobian and gradient by head, the norms and updates of the weights, the attention matrices that --record\n"
-               "kept, step by step, and what the runs were. Several runs lie over each other. The page is one file, needs no\n"
-               "network, and gives its numbers as tables and as CSV. A run that is still going on can be reported too.\n{}", options.help());
-    return ok;
-  }
   if (runs.empty()) throw UsageError("report: name the run folders, as in norma report runs/a runs/b");
-  if (log_format != "text" && log_format != "json")
-    throw UsageError(fmt::format("--log-format: \"{}\" is not possible; there are text, json", log_format));
+  const bool json = wants_json(log_format);
+  if (options.given("html") && html.empty()) throw UsageError("--html: is empty; name a file, or leave it out for report.html");
 
   std::vector<inspect::PageRun> page;
   nlohmann::ordered_json notes = nlohmann::ordered_json::array();
@@ -44,7 +50,7 @@ int report_verb(const Args& args) {
   if (html.empty()) html = runs.size() == 1 ? (std::filesystem::path(runs[0]) / "report.html").string() : "report.html";
   const std::string text = inspect::make_page(inspect::page_title(page), page);
   train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));
-  if (log_format == "json")
+  if (json)
     print_result({{"runs", runs}, {"html", html}, {"bytes", text.size()}, {"notes", notes}}, true);
   else
     fmt::print("page: {}\n", html);

@@ -11,19 +11,19 @@ RunModel load_run_model(const std::filesystem::path& run, Index threads, const s
   out.config.fields(options);
   options.read_json(record.config.dump(), (run / "config.json").string());
   options.apply();
+  out.config.files = options.from_json();
   out.config.threads = threads;
   out.config.cpu.clear();  // another machine may have trained it
   if (!data_dir.empty()) out.config.data_dir = data_dir;
+  models::ViTConfig shape;
   try {
-    check_ranges(out.config);
-  } catch (const UsageError& e) {
-    fail("{}: {}", (run / "config.json").string(), e.what());
+    check_fields(out.config);
+    prepare(out.config);
+    out.data = datasets::load_images(out.config.data, out.config.data_dir);
+    shape = vit_config(out.config, out.data.train);
+  } catch (const UsageError& e) {  // the file's, not the caller's
+    fail("{}", e.what());
   }
-  prepare(out.config);
-
-  out.data = datasets::load_images(out.config.data, out.config.data_dir);
-  const models::ViTConfig shape =
-      vit_config(out.config, out.data.train.height, out.data.train.channels, out.data.train.classes);
   out.model = std::make_unique<models::ViT>(shape, static_cast<std::uint64_t>(out.config.seed), train::loader_config(out.config, shape, false).place);
   if (initial) return out;
 

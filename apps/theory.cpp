@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "apps/progress.h"
 #include "apps/run_model.h"
 #include "inspect/probe.h"
 #include "nn/scoring.h"
@@ -122,13 +123,14 @@ void tell_unconverged(Index count, Index of, const std::string& where) {
 }
 
 /// One attention function over all N: prints its table, returns its JSON.
-Json random_table(const inspect::TheoryConfig& config, bool json) {
+Json random_table(inspect::TheoryConfig config, WorkLine& work, bool json) {
   const bool softmax = config.scoring.kind == Scoring::Kind::softmax;
   const std::string width = fmt::format("d = {}", config.width);
   const auto line = [&](const std::vector<std::string>& f) {
     fmt::print("{:>8} {:>18} {:>8} {:>9} {:>9}  {:>18} {:>8} {:>8} {:>9} {:>9}", f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9]);
     if (config.spectral) fmt::print("  {:>18} {:>18}", f[10], f[11]);
     fmt::print("\n");
+    std::fflush(stdout);  // a row may be minutes after the one before it
   };
   const std::string name = nn::to_string(config.scoring);
   if (!json) {
@@ -142,7 +144,9 @@ Json random_table(const inspect::TheoryConfig& config, bool json) {
   } fro, jacobian, norm;
   std::vector<double> n;
   for (Index tokens : config.tokens) {
+    config.worked = [&](double scores) { work.done(scores, fmt::format("{}, N = {}", name, tokens)); };
     const TheoryPoint p = inspect::measure_theory(config, tokens);
+    work.clear();
     const double root = std::sqrt(static_cast<double>(tokens));
     const inspect::Bounds bound = inspect::bounds(config.scoring, tokens);
     const auto gaussian = inspect::expectation(config.scoring, tokens, config.rms);
@@ -188,10 +192,13 @@ int random_theory(const Flags& flags, bool json) {
     fmt::print("Random Q, K of width {}: scores of rms {}; {} head{} for each N, mean ± standard error; seed {}, {}.\n"
                "Gaussian: expectation for independent normal scores; d = {}: for products of two normal vectors of that width.\n",
                flags.width, flags.score_rms, flags.samples, flags.samples == 1 ? "" : "s", flags.seed, flags.dtype, flags.width);
+  double scores = 0;
+  for (const Index tokens : config.tokens) scores += static_cast<double>(scorings.size()) * inspect::theory_work(config, tokens);
+  WorkLine work(scores);
   Json all = Json::array();
   for (const Scoring& scoring : scorings) {
     config.scoring = scoring;
-    all.push_back(random_table(config, json));
+    all.push_back(random_table(config, work, json));
   }
   if (json)
     fmt::print("{}\n", Json{{"width", flags.width}, {"samples", flags.samples}, {"score_rms", flags.score_rms}, {"seed", flags.seed},
@@ -302,11 +309,9 @@ int theory_verb(const Args& args) {
     if (value < 1) throw UsageError(fmt::format("--{}: {} must be more than 0", name, value));
   if (!(flags.score_rms > 0)) throw UsageError(fmt::format("--score-rms: {} must be more than 0", flags.score_rms));
   if (flags.dtype != "f32" && flags.dtype != "f64") throw UsageError(fmt::format("--dtype: \"{}\" is not possible; there are f32, f64", flags.dtype));
-  if (flags.log_format != "text" && flags.log_format != "json")
-    throw UsageError(fmt::format("--log-format: \"{}\" is unknown; there are text, json", flags.log_format));
+  const bool json = wants_json(flags.log_format);
   if (flags.seed < 0) throw UsageError(fmt::format("--seed: {} must be 0 or more", flags.seed));
   check_threads(flags.threads);
-  const bool json = flags.log_format == "json";
   if (!words.empty()) return run_theory(words[0], flags, json);
 
   train::TrainConfig config;

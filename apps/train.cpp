@@ -10,9 +10,12 @@ namespace {
 constexpr const char* usage = R"(usage: norma train vit [flags]
 
 Trains a Vision Transformer and writes a run folder: config.json, metrics.jsonl (loss, accuracy, and for every
-layer and head the Frobenius norm of the attention matrix, of its Jacobian and of its gradients), checkpoints, summary.json;
-with --record also the attention matrices themselves.
-Ctrl-C finishes the step and writes a checkpoint; --resume goes on from there, to the bit.
+layer and head the Frobenius norm of the attention matrix, of its Jacobian and of its gradients), the same for TensorBoard,
+checkpoints, status.json, and summary.json at the end; with --record also the attention matrices themselves.
+Ctrl-C finishes the step and writes a checkpoint; --resume goes on from there, to the bit. Only what decides no bit may then differ: --steps,
+--threads, --data-dir, --out, --checkpoint-every, --anomaly, --graph and the flight recorder's flags. config.json has what was used last.
+With --log-format json the object says how the run ended: "ending" (finished, interrupted or diverged), "message" and "step". An error is a
+line on stderr alone.
 Exit codes: 0 done, 1 failure, 2 wrong usage, 3 diverged, 130 interrupted (143 by SIGTERM).
 )";
 
@@ -40,25 +43,25 @@ int train_verb(const Args& args) {
 
   ProgressLine line;
   if (const auto& c = flags->config; c.warmup_epochs > static_cast<double>(c.epochs))  // a recipe that is tried for less than its time
-    line.message(fmt::format("--warmup-epochs {} is longer than the run, --epochs {}: the learning rate rises to the end and stays below --lr",
-                             c.warmup_epochs, c.epochs));
+    line.message(fmt::format("{} {} is longer than the run, {} {}: the learning rate rises to the end and stays below {}", c.named("warmup_epochs"),
+                             c.warmup_epochs, c.named("epochs"), c.epochs, c.named("lr")));
   const train::Outcome outcome = train::train(flags->config, flags->resume, stop_on_signal(), line.watcher());
-  if (outcome.ending == train::Ending::interrupted) {
-    line.message(fmt::format("interrupted; a checkpoint is in {}, go on with --resume", flags->config.out));
-    return interrupted();
-  }
-  if (!outcome.bundle.empty()) {
-    line.message(fmt::format("stopped before this step; look again with: norma replay {}", outcome.bundle.string()));
-    return diverged;
-  }
-  if (outcome.ending == train::Ending::diverged) {
-    line.message(fmt::format("diverged: no finite step in a row of 10; a checkpoint is in {}", flags->config.out));
-    return diverged;
-  }
-  print_result({{"run", flags->config.out}, {"attention", flags->config.attention}, {"test_accuracy", outcome.test.accuracy},
-                {"test_loss", outcome.test.loss}, {"seconds", outcome.seconds}},
-               flags->json);
-  return ok;
+  const bool finished = outcome.ending == train::Ending::finished;
+  std::string why;
+  if (outcome.ending == train::Ending::interrupted)
+    why = fmt::format("interrupted; a checkpoint is in {}, go on with --resume", flags->config.out);
+  else if (!outcome.bundle.empty())
+    why = fmt::format("stopped before this step; look again with: norma replay {}", outcome.bundle.string());
+  else if (!finished)
+    why = fmt::format("diverged: no finite step in a row of {}; a checkpoint is in {}", train::give_up_after, flags->config.out);
+  if (!finished) line.message(why);
+  nlohmann::ordered_json result = {{"run", flags->config.out}, {"attention", flags->config.attention}};
+  if (flags->json) result.update(nlohmann::ordered_json{{"ending", train::name(outcome.ending)}, {"message", why}, {"step", outcome.step}});
+  if (finished) result.update(nlohmann::ordered_json{{"test_accuracy", outcome.test.accuracy}, {"test_loss", outcome.test.loss}});
+  result["seconds"] = outcome.seconds;
+  if (finished || flags->json) print_result(result, flags->json);
+  if (outcome.ending == train::Ending::interrupted) return interrupted();
+  return finished ? ok : diverged;
 }
 
 }  // namespace norma::apps

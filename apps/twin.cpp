@@ -8,13 +8,12 @@
 namespace norma::apps {
 namespace {
 
-constexpr const char* usage = R"(usage: norma twin vit --other FUNCTION [flags]
+constexpr const char* usage = R"(usage: norma twin vit [--other FUNCTION] [flags]
 
-Trains two models in lock-step that differ in their attention function alone (--attention, and --other, which is
-x^3/sqrt(N) if left out): same initial weights, same batches, same dropout. Logs, and shows at the end, how far their block
+Trains two models in lock-step that differ in their attention function alone (--attention and --other): same initial weights, same batches, same dropout. Logs, and shows at the end, how far their block
 outputs, gradients and weights are apart: the distance ||b - a|| as a share of ||a||. The last block's output is what the head
 reads: with --pool cls the class token alone. The flags below hold for both; what is of one run, --resume, checkpoints, --anomaly
-and --record, is not here: train each side by itself with norma train.
+and --record, is not here: train each side by itself with norma train. How it ended is told as norma train tells it.
 )";
 
 /// At most `count` of the logged steps, evenly spaced, the first and the last among them.
@@ -67,19 +66,19 @@ int twin_verb(const Args& args) {
     print_table("weights", outcome.steps, &train::TwinStep::weights);
     fmt::print("\nall logged steps, with cosines: {}/metrics.jsonl\n", flags->config.out);
   }
-  if (outcome.ending == train::Ending::interrupted) {
-    line.message("interrupted; the log holds the steps so far");
-    return interrupted();
-  }
-  if (outcome.ending == train::Ending::diverged) {
-    line.message("diverged: no finite step in a row of 10 on one side");
-    return diverged;
-  }
-  if (!flags->json) fmt::print("\n");
-  print_result({{"run", flags->config.out}, {"attention", attention}, {"test_accuracy", outcome.test[0].accuracy}, {"test_loss", outcome.test[0].loss},
-                {"other", other}, {"other_test_accuracy", outcome.test[1].accuracy}, {"other_test_loss", outcome.test[1].loss}},
-               flags->json);
-  return ok;
+  const bool finished = outcome.ending == train::Ending::finished;
+  const std::string why = finished ? "" : outcome.ending == train::Ending::interrupted ? "interrupted; the log holds the steps so far"
+                                                      : fmt::format("diverged: no finite step in a row of {} on one side", train::give_up_after);
+  if (!finished) line.message(why);
+  if (finished && !flags->json) fmt::print("\n");
+  nlohmann::ordered_json result = {{"run", flags->config.out}, {"attention", attention}};
+  if (flags->json) result.update(nlohmann::ordered_json{{"ending", train::name(outcome.ending)}, {"message", why}, {"step", outcome.step}});
+  if (finished) result.update(nlohmann::ordered_json{{"test_accuracy", outcome.test[0].accuracy}, {"test_loss", outcome.test[0].loss}});
+  result["other"] = other;
+  if (finished) result.update(nlohmann::ordered_json{{"other_test_accuracy", outcome.test[1].accuracy}, {"other_test_loss", outcome.test[1].loss}});
+  if (finished || flags->json) print_result(result, flags->json);
+  if (outcome.ending == train::Ending::interrupted) return interrupted();
+  return finished ? ok : diverged;
 }
 
 }  // namespace norma::apps

@@ -40,6 +40,9 @@ void tell(fmt::format_string<A...> text, A&&... args) {
   std::fwrite(told.data(), 1, told.size(), stderr);
 }
 
+/// Of --log-format: true for json, false for text; throws UsageError for another.
+bool wants_json(const std::string& log_format);
+
 /// Prints a result on stdout: as one JSON object when `json` is set, else as "key  value" lines.
 void print_result(const nlohmann::ordered_json& result, bool json);
 

@@ -42,7 +42,7 @@ void wait_for(const std::vector<std::string>& folders) {
   using namespace std::chrono;
   const auto end = steady_clock::now() + seconds(3);
   for (const std::string& f : folders)
-    for (bool told = false; !std::filesystem::exists(std::filesystem::path(f) / "config.json") && steady_clock::now() < end; told = true) {
+    for (bool told = false; !std::filesystem::exists(std::filesystem::path(f) / "config.json") && !std::filesystem::is_regular_file(f) && steady_clock::now() < end; told = true) {
       if (!told) tell("waiting for {} to begin\n", f);
       std::this_thread::sleep_for(milliseconds(50));
     }
@@ -58,15 +58,12 @@ int watch_verb(const Args& args) {
   options("port", port, "where to listen, on 127.0.0.1; 0: any free port");
   options("log_format", log_format, "text, or json: one object on stdout");
   options("help", help, "print this, and stop");
-  const Args folders = options.read_flags(args);
+  const std::optional<Args> found = read_words(options, args, usage);
+  if (!found) return ok;
+  const Args& folders = *found;
   options.apply();
-  if (help) {
-    fmt::print("{}{}", usage, options.help());
-    return ok;
-  }
   if (folders.empty()) throw UsageError("watch: name the run folders, as in norma watch runs/a runs/b");
-  if (log_format != "text" && log_format != "json")
-    throw UsageError(fmt::format("--log-format: \"{}\" is not possible; there are text, json", log_format));
+  const bool json = wants_json(log_format);
   if (port != 0 && (port < 1024 || port > 65535)) throw UsageError(fmt::format("--port: {} must be 0 or in [1024, 65535]", port));
 
   wait_for(folders);
@@ -74,12 +71,12 @@ int watch_verb(const Args& args) {
   const EndSignals signals;
   const LiveServer server(port, {[&](const std::string& nonce) { return runs.page(nonce); },
                                  [&](const std::string& since) { return runs.data(since); }});
-  if (log_format == "json")
+  if (json)
     print_result({{"runs", folders}, {"url", server.url()}, {"port", server.port()}}, true);
   else
     fmt::print("page: {}\n", server.url());
   std::fflush(stdout);
-  if (log_format == "text") tell("Ctrl-C ends it\n");
+  if (!json) tell("Ctrl-C ends it\n");
   signals.wait();
   return ok;
 }

@@ -41,7 +41,7 @@ void WatchedRuns::read(std::size_t i) {
   }
   std::move(news.rows.begin(), news.rows.end(), std::back_inserter(run.rows));
   if (!news.wrong.empty()) throw Error(news.wrong);
-  run.note = std::move(news.cut);
+  run.note = head.note + (head.note.empty() || news.cut.empty() ? "" : "\n") + news.cut;
 }
 
 /// Several readers cost no more than one.

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "core/dtype.h"
+
 namespace norma::datasets {
 
 /// Size and SHA-256 are those of the contents, without gzip: distributors pack the same data differently.
@@ -20,6 +22,7 @@ struct KnownSet {
   std::string folder;  // what its folder is called where others unpack it
   bool gzip;           // its files usually come as NAME.gz; both forms are read
   std::vector<KnownFile> files;
+  Index train, test;  // how many images
   std::vector<std::string> class_names;
   std::string about;  // one line: what it is
   std::string licence;

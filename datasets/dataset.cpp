@@ -157,7 +157,7 @@ std::vector<std::uint8_t> centred(const ImageSet& set, Index side) {
 ImageData load_images(const std::string& name, const fs::path& data_dir) {
   const KnownSet& known = known_set(name);
   if (std::error_code ignored; !data_dir.empty() && !fs::is_directory(data_dir, ignored))
-    fail("data set \"{}\": --data-dir {}: there is no such folder", name, data_dir.string());
+    fail("data set \"{}\": there is no folder {} to look in; name another with --data-dir", name, data_dir.string());
   const fs::path folder = folder_of(known, data_dir);
   std::vector<fs::path> paths;
   for (const KnownFile& file : known.files) paths.push_back(find_file(folder, file));
@@ -190,6 +190,8 @@ ImageData load_images(const std::string& name, const fs::path& data_dir) {
     fail("data set \"{}\" in {}: training images are {}x{} but test images are {}x{}", name, folder.string(), a.height,
          a.width, b.height, b.width);
   }
+  if (a.count != known.train || b.count != known.test)
+    data.notice = fmt::format("data set \"{}\" in {}: {} training and {} test images, of {} and {}", name, folder.string(), a.count, b.count, known.train, known.test);
   return data;
 }
 

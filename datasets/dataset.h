@@ -21,6 +21,7 @@ struct ImageSet {
 };
 struct ImageData {
   ImageSet train, test;
+  std::string notice;  // where there are not as many images as the set usually has: how many there are
 };
 
 /// `count` images from `begin` on, as a set of their own.

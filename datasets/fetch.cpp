@@ -1,7 +1,10 @@
 // Every file goes source -> temporary file beside its place -> check -> rename.
 #include "datasets/fetch.h"
 
+#include <csignal>
+
 #include <cerrno>
+#include <charconv>
 #include <fstream>
 #include <vector>
 
@@ -31,6 +34,18 @@ std::string fault(const fs::path& path, const KnownFile& file) {
     return text.starts_with(name) ? text.substr(name.size()) : text;
   }
   return {};
+}
+
+/// Removes what a process left of this file that was killed while it fetched it.
+void remove_abandoned(const fs::path& home, const KnownFile& file) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(home, error)) {
+    const std::string name = entry.path().filename().string();  // .NAME.PID-N.tmp
+    if (!name.starts_with("." + file.name + ".") || !name.ends_with(".tmp")) continue;
+    int process = 0;
+    std::from_chars(name.data() + name.rfind('.', name.size() - 5) + 1, name.data() + name.size(), process);
+    if (process > 0 && ::kill(process, 0) != 0 && errno == ESRCH) fs::remove(entry.path(), error);
+  }
 }
 
 bool is_url(const std::string& from) { return from.find("://") != std::string::npos; }
@@ -122,6 +137,7 @@ fs::path fetch(const KnownSet& set, const std::string& from, const fs::path& dat
   fs::create_directories(home, error);
   if (error) fail("{}: cannot be created, {}", home.string(), error_text(error.value()));
   for (const KnownFile& file : set.files) {
+    remove_abandoned(home, file);
     const fs::path old = find_file(home, file);
     if (!old.empty() && fault(old, file).empty()) {
       if (progress) progress(old.filename().string(), file.bytes, file.bytes);

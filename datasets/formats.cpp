@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <fstream>
 #include <memory>
 
@@ -23,7 +24,7 @@ namespace {
 constexpr std::uint64_t most_packed = 1032;  // bytes that deflate makes of one
 
 /// A whole gzip file unpacked by libdeflate, three times as fast as zlib. Empty where the file is no gzip, holds several members or is
-/// damaged: zlib's gzFile then reads it, or says what is wrong with it.
+/// damaged: zlib then reads it, or says what is wrong with it.
 Bytes unpacked(const fs::path& path, std::uint64_t file_bytes) {
   std::ifstream in(path, std::ios::binary);
   std::uint8_t magic[2] = {};
@@ -45,7 +46,7 @@ Bytes unpacked(const fs::path& path, std::uint64_t file_bytes) {
   return bytes;
 }
 
-/// The bytes of a plain file as they are and those of a gzip file unpacked, with its checksum checked.
+/// The bytes of a plain file as they are and those of a gzip file unpacked, to its very end: checksums and lengths are checked.
 class Stream {
  public:
   explicit Stream(const fs::path& path) : name_(path.filename().string()) {
@@ -56,15 +57,22 @@ class Stream {
     whole_ = unpacked(path, file_bytes_);
     if (!whole_.empty()) return;
     errno = 0;
-    file_.reset(gzopen(path.c_str(), "rb"));
-    if (!file_) fail("{}: cannot be opened, {}", path.string(), error_text(errno != 0 ? errno : ENOMEM));
-    gzbuffer(file_.get(), 1u << 18);
+    file_.reset(std::fopen(path.c_str(), "rb"));
+    if (!file_) fail("{}: cannot be opened, {}", path.string(), error_text(errno));
+    buffer_.resize(1u << 18);
+    refill();
+    gzip_ = left_ >= 2 && next_[0] == 0x1f && next_[1] == 0x8b;
+    if (gzip_ && inflateInit2(&inflate_, 15 + 16) != Z_OK) fail("{}: cannot be unpacked, {}", name_, error_text(ENOMEM));
   }
+  ~Stream() {
+    if (gzip_) inflateEnd(&inflate_);
+  }
+  Stream(const Stream&) = delete;
   const std::string& name() const { return name_; }
   /// The most bytes the file can hold.
-  std::uint64_t limit() const { return file_ && gzdirect(file_.get()) != 0 ? file_bytes_ : file_bytes_ * most_packed; }
+  std::uint64_t limit() const { return file_ && !gzip_ ? file_bytes_ : file_bytes_ * most_packed; }
 
-  /// Up to `bytes` bytes, fewer only at the end.
+  /// Up to `bytes` bytes, fewer only at the end, and then all of the file was right.
   std::size_t read(void* to, std::size_t bytes) {
     auto* next = static_cast<std::uint8_t*>(to);
     std::size_t done = 0;
@@ -74,15 +82,8 @@ class Stream {
       at_ += done;
       return done;
     }
-    while (done < bytes) {
-      const int n =
-          gzread(file_.get(), next + done, static_cast<unsigned>(std::min<std::size_t>(bytes - done, 1u << 24)));
-      if (n < 0) damaged();
-      if (n == 0) break;
-      done += static_cast<std::size_t>(n);
-    }
-    int code = Z_OK;  // a gzip file cut off gives its bytes first and the error with the end of them
-    if (done < bytes && (gzerror(file_.get(), &code), code != Z_OK)) damaged();
+    while (done < bytes && (left_ > 0 || refill())) done += gzip_ ? unpack(next + done, bytes - done) : copy(next + done, bytes - done);
+    if (done < bytes && gzip_ && within_) fail("{}: the gzip data ends too early (truncated file of {} bytes)", name_, file_bytes_);
     return done;
   }
   /// The next `bytes` bytes, fewer only at the end.
@@ -100,21 +101,50 @@ class Stream {
   }
 
  private:
-  [[noreturn]] void damaged() {
-    int code = Z_OK;
-    const char* text = gzerror(file_.get(), &code);
-    if (code == Z_ERRNO) fail("{}: cannot be read, {}", name_, error_text(errno));
-    if (code == Z_BUF_ERROR) fail("{}: the gzip data ends too early (truncated file of {} bytes)", name_, file_bytes_);
-    fail("{}: gzip data is damaged: {}", name_, text);
+  /// False at the end of the file.
+  bool refill() {
+    next_ = buffer_.data();
+    left_ = std::fread(buffer_.data(), 1, buffer_.size(), file_.get());
+    if (std::ferror(file_.get())) fail("{}: cannot be read, {}", name_, error_text(errno));
+    return left_ > 0;
+  }
+  std::size_t copy(std::uint8_t* to, std::size_t bytes) {
+    const std::size_t n = std::min(bytes, left_);
+    std::copy_n(next_, n, to);
+    next_ += n, left_ -= n;
+    return n;
+  }
+  /// Of what the buffer holds. Members of a gzip file follow one another; zeros behind the last are padding.
+  std::size_t unpack(std::uint8_t* to, std::size_t bytes) {
+    if (!within_ && file_begun_)
+      for (; left_ > 0 && *next_ == 0; --left_) ++next_;
+    if (left_ == 0) return 0;
+    within_ = file_begun_ = true;
+    const auto room = static_cast<unsigned>(std::min<std::size_t>(bytes, 1u << 30));
+    inflate_.next_in = next_, inflate_.avail_in = static_cast<unsigned>(left_), inflate_.next_out = to, inflate_.avail_out = room;
+    const int code = inflate(&inflate_, Z_NO_FLUSH);
+    next_ = inflate_.next_in, left_ = inflate_.avail_in;
+    if (code == Z_STREAM_END) {
+      within_ = false;
+      inflateReset(&inflate_);
+    } else if (code != Z_OK) {
+      fail("{}: gzip data is damaged: {}", name_, inflate_.msg ? inflate_.msg : zError(code));
+    }
+    return room - inflate_.avail_out;
   }
   struct Close {
-    void operator()(gzFile f) const { gzclose(f); }
+    void operator()(std::FILE* f) const { std::fclose(f); }
   };
   std::string name_;
   std::uint64_t file_bytes_ = 0;
-  std::unique_ptr<gzFile_s, Close> file_;  // null: all bytes are in whole_
   Bytes whole_;
   std::size_t at_ = 0;  // of whole_
+  std::unique_ptr<std::FILE, Close> file_;  // null: all bytes are in whole_
+  Bytes buffer_;                            // of the file as it is
+  std::uint8_t* next_ = nullptr;            // in it, what is not used yet
+  std::size_t left_ = 0;
+  bool gzip_ = false, file_begun_ = false, within_ = false;  // within_: a member has begun and not ended
+  z_stream inflate_{};
 };
 
 const char* what_of(std::uint32_t magic) {

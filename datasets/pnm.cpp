@@ -39,6 +39,8 @@ double box_mean(const std::uint8_t* plane, Index width, double y0, double y1, do
 }  // namespace
 
 Picture read_pnm(const std::filesystem::path& file) {
+  std::error_code error;
+  if (std::filesystem::is_directory(file, error)) fail("{}: is a folder; name a PGM or PPM file", file.string());
   std::ifstream in(file, std::ios::binary);
   if (!in) fail("{}: cannot be read; is the path right?", file.string());
   char magic[2] = {};
@@ -54,10 +56,16 @@ Picture read_pnm(const std::filesystem::path& file) {
     fail("{}: its header gives {} x {} pixels; from 1 to {} a side are possible", file.string(), p.width, p.height, largest_side);
   if (most != 255) fail("{}: its samples go to {}; only 8 bits (255) are read", file.string(), most);
   in.get();  // the one white space before the samples
-  std::vector<std::uint8_t> rows(static_cast<std::size_t>(p.width * p.height * p.channels));
-  in.read(reinterpret_cast<char*>(rows.data()), static_cast<std::streamsize>(rows.size()));
-  if (static_cast<std::size_t>(in.gcount()) != rows.size())
-    fail("{}: is cut short: {} of {} bytes of samples", file.string(), in.gcount(), rows.size());
+  const auto need = static_cast<std::size_t>(p.width * p.height * p.channels);
+  const auto cut = [&](std::uintmax_t bytes) {
+    if (bytes < need) fail("{}: is cut short: {} of {} bytes of samples", file.string(), bytes, need);
+  };
+  const std::streamoff begin = in.tellg();
+  if (const auto size = std::filesystem::file_size(file, error); !error && begin >= 0)  // before memory is taken for what is not there
+    cut(size - std::min(size, static_cast<std::uintmax_t>(begin)));
+  std::vector<std::uint8_t> rows(need);
+  in.read(reinterpret_cast<char*>(rows.data()), static_cast<std::streamsize>(need));
+  cut(static_cast<std::uintmax_t>(in.gcount()));
   p.pixels.resize(rows.size());
   const Index plane = p.width * p.height;
   for (Index i = 0; i < plane; ++i)

@@ -109,6 +109,39 @@ Expectation expectation(const Scoring& scoring, Index tokens, double rms, Index 
   return {factor * std::sqrt(value), factor * std::sqrt(slope)};
 }
 
+namespace {
+
+constexpr double spectral_passes = 150;  // what a spectral norm takes, in passes over the scores, more or less
+
+/// The sums of the kernel over one head, `rows` queries at a time: a long one shows how far it is.
+struct Sums {
+  double fro2 = 0, jac2 = 0, score2 = 0, entries = 0;
+};
+Sums sums_of(const Tensor& q, const Tensor& k, AttentionOptions options, const std::function<void(double)>& worked) {
+  constexpr Index scores_at_once = Index{1} << 26, fewest = 256;
+  const Index tokens = q.size(2), rows = std::max(fewest, scores_at_once / tokens);
+  const Tensor v = zeros({1, 1, tokens, 1}, place_of(q));
+  Sums sums;
+  for (Index from = 0; from < tokens; from += rows) {
+    const Index count = std::min(rows, tokens - from);
+    options.stats = zeros({1, 1, attention_stats}, {DType::f64, q.device()});
+    attention(slice(q, 2, from, from + count), k, v, options);
+    const std::vector<double> stats = options.stats.values();
+    const auto get = [&](AttentionStat which) { return stats[static_cast<std::size_t>(which)]; };
+    sums.fro2 += get(AttentionStat::fro2), sums.jac2 += get(AttentionStat::jac2);
+    sums.score2 += get(AttentionStat::score_sum2), sums.entries += get(AttentionStat::entries);
+    if (worked) worked(static_cast<double>(count) * static_cast<double>(tokens));
+  }
+  return sums;
+}
+
+}  // namespace
+
+double theory_work(const TheoryConfig& config, Index tokens) {
+  const auto n = static_cast<double>(tokens);
+  return n * n * static_cast<double>(config.samples) * (config.spectral ? 1 + spectral_passes : 1);
+}
+
 TheoryPoint measure_theory(const TheoryConfig& config, Index tokens) {
   if (tokens < 1) fail("theory: tokens = {} must be 1 or more", tokens);
   if (config.width < 1) fail("theory: width = {} must be 1 or more", config.width);
@@ -131,19 +164,16 @@ TheoryPoint measure_theory(const TheoryConfig& config, Index tokens) {
     AttentionOptions options;
     options.scoring = config.scoring;
     options.scale = config.rms / std::sqrt(static_cast<double>(config.width));
-    options.stats = zeros({1, 1, attention_stats}, {DType::f64, config.place.device});
     options.form = AttentionForm::quadratic;  // all statistics exactly
-    attention(q, k, zeros({1, 1, tokens, 1}, config.place), options);
-    const std::vector<double> stats = options.stats.values();
-    const auto get = [&](AttentionStat which) { return stats[static_cast<std::size_t>(which)]; };
-    fro.push_back(std::sqrt(get(AttentionStat::fro2)));
-    jacobian.push_back(std::sqrt(get(AttentionStat::jac2)));
-    squares += get(AttentionStat::score_sum2), entries += get(AttentionStat::entries);
+    const Sums sums = sums_of(q, k, options, config.worked);
+    fro.push_back(std::sqrt(sums.fro2));
+    jacobian.push_back(std::sqrt(sums.jac2));
+    squares += sums.score2, entries += sums.entries;
     if (!config.spectral) continue;
-    options.stats = {};
     const Spectral s = spectral(q, k, options);
     unconverged += !s.converged[0] && std::isfinite(s.norm[0]);
     norm.push_back(s.norm[0]), stable.push_back(s.stable_rank[0]);
+    if (config.worked) config.worked(spectral_passes * static_cast<double>(tokens) * static_cast<double>(tokens));
   }
   TheoryPoint point{tokens, summary(fro), summary(jacobian), {}, {}, std::sqrt(squares / entries), unconverged};
   if (config.spectral) point.norm = summary(norm), point.stable_rank = summary(stable);

@@ -2,6 +2,7 @@
 // expectations of element-wise functions, and the exponent of N (Saratchandran et al., arXiv 2410.18613, section 4).
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -40,7 +41,10 @@ struct TheoryConfig {
   std::uint64_t seed = 1;
   bool spectral = false;      // also the spectral norm: many passes instead of one
   Place place = {};           // f32 or f64
+  std::function<void(double)> worked = {};  // called now and then with the work done since, in scores; see theory_work
 };
+/// What measure_theory will have told config.worked in all: for foretelling how long it takes.
+double theory_work(const TheoryConfig& config, Index tokens);
 
 struct Measured {
   double mean = 0, error = 0;  // over the samples, and the standard error of the mean (NaN for one sample)

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <set>
+#include <unordered_set>
 
 #include "nn/tap.h"
 
@@ -42,8 +43,12 @@ thread_local bool training = false;
 }  // namespace
 
 void for_each_parameter(Module& m, const std::function<void(const std::string&, Tensor&)>& f) {
+  std::unordered_set<std::string> seen;
   Walk walk;
-  walk.on_tensor = f;
+  walk.on_tensor = [&](const std::string& name, Tensor& p) {
+    if (!seen.insert(name).second) fail("module: two parameters are named {}; visit() must give each a name of its own", name);
+    f(name, p);
+  };
   m.visit(walk);
 }
 

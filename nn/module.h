@@ -52,7 +52,8 @@ class Module {
 using Named = std::vector<std::pair<std::string, Tensor>>;
 Named parameters(Module& m);
 Index parameter_count(Module& m);  // tied weights once
-/// f(name, tensor) may replace the tensor: casts, device moves, loading.
+/// f(name, tensor) may replace the tensor: casts, device moves, loading. Throws naming a name that two of them have, as all that collects
+/// parameters does.
 void for_each_parameter(Module& m, const std::function<void(const std::string&, Tensor&)>& f);
 /// Puts other tensors in the parameters' places, where they differ; tied weights stay tied. An optimizer that was made before goes on
 /// with the old ones: make it afterwards.

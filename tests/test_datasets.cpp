@@ -143,6 +143,7 @@ TEST_CASE("datasets: CIFAR-10's binary version", "[datasets]") {
   CHECK(data.train.mean.at(1) == Approx(44.5 / 255));
   CHECK(data.train.std.at(2) == Approx(std::sqrt(8.25) / 255).epsilon(1e-4));
   CHECK(data.test.class_names.at(6) == "frog");
+  CHECK(data.notice == fmt::format("data set \"cifar-10\" in {}: 10 training and 3 test images, of 50000 and 10000", (dir.path / "cifar-10-batches-bin").string()));
 
   write(dir.path / "cifar-10-batches-bin" / "test_batch.bin", cifar_records(600));  // more than are read at a time
   const ImageSet many = load_images("cifar-10", dir.path).test;
@@ -183,7 +184,7 @@ TEST_CASE("datasets: where a set is looked for", "[datasets]") {
   CHECK(home_of(known_set("cifar-10"), dir.path / "u") == dir.path / "u" / "cifar-10");
   CHECK(home_of(known_set("cifar-10")) == dir.path / "d" / "cifar-10");
   CHECK(error_of([&] { load_images("cifar-10", dir.path / "u"); }) ==
-        fmt::format("data set \"cifar-10\": --data-dir {}: there is no such folder", (dir.path / "u").string()));
+        fmt::format("data set \"cifar-10\": there is no folder {} to look in; name another with --data-dir", (dir.path / "u").string()));
   fs::create_directories(dir.path / "u");
   CHECK_THAT(error_of([&] { load_images("cifar-10", dir.path / "u"); }),
              Catch::StartsWith("data set \"cifar-10\" not found; looked in " + expected[0].string() + ", " +
@@ -287,6 +288,7 @@ TEST_CASE("datasets: the installed Fashion-MNIST", "[datasets]") {
   const ImageData data = load_images("fashion-mnist", "/usr/share/datasets");
   CHECK(data.train.count == 60'000);
   CHECK(data.test.count == 10'000);
+  CHECK(data.notice.empty());
   CHECK(data.train.mean[0] == Approx(0.2860).margin(5e-5));  // the figures everyone uses
   CHECK(data.train.std[0] == Approx(0.3530).margin(5e-5));
   for (const ImageSet* set : {&data.train, &data.test}) {

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <fstream>
+#include <limits>
 #include <map>
 #include <thread>
 
@@ -125,6 +126,7 @@ KnownSet tiny_set() {
           "tiny-folder",
           true,
           {{"a", content_a.size(), hash_of(content_a)}, {"b", content_b.size(), hash_of(content_b)}},
+          0, 0,
           {},
           "",
           "",
@@ -162,6 +164,22 @@ TEST_CASE("fetch: from a folder, packed or not, and only what is missing", "[fet
   fs::remove_all(shelf);
   fs::create_directory(shelf);
   CHECK_NOTHROW(fetch(tiny_set(), shelf.string(), data));  // all is there: nothing is needed from the source
+}
+
+TEST_CASE("fetch: what a killed process left half-written is removed, what another is writing is not", "[fetch]") {
+  const TempDir dir;
+  const fs::path shelf = dir.path / "shelf", home = dir.path / "data" / "tiny";
+  fs::create_directories(shelf);
+  fs::create_directories(home);
+  write(shelf / "a", content_a);
+  write(shelf / "b", content_b);
+  const std::string gone = fmt::format("{}", std::numeric_limits<int>::max()), here = fmt::format("{}", ::getppid());
+  for (const std::string& name : {".a.gz." + gone + "-0.tmp", ".b." + gone + "-3.tmp", ".b." + here + "-0.tmp", std::string(".b.tmp"), std::string("b.tmp")}) write(home / name, "half");
+  fetch(tiny_set(), shelf.string(), dir.path / "data");
+  CHECK(!fs::exists(home / (".a.gz." + gone + "-0.tmp")));
+  CHECK(!fs::exists(home / (".b." + gone + "-3.tmp")));
+  CHECK(fs::exists(home / (".b." + here + "-0.tmp")));
+  CHECK(files_in(home) == 5);
 }
 
 TEST_CASE("fetch: a wrong file is refused and an old one stays", "[fetch]") {

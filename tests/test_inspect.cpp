@@ -45,6 +45,9 @@ TEST_CASE("pictures: grey and colour, comments in the header, and what is wrong 
   CHECK(error_of(deep) == deep + ": its samples go to 65535; only 8 bits (255) are read");
   CHECK(error_of(empty) == empty + ": its header gives 0 x 4 pixels; from 1 to 16384 a side are possible");
   CHECK(error_of(cut) == cut + ": is cut short: 3 of 16 bytes of samples");
+  const std::string promises = file_with("promises.ppm", "P6 16384 16384 255\nabc");
+  CHECK(error_of(promises) == promises + ": is cut short: 3 of 805306368 bytes of samples");
+  CHECK(error_of(".") == ".: is a folder; name a PGM or PPM file");
   CHECK(error_of("absent.pgm") == "absent.pgm: cannot be read; is the path right?");
 }
 

@@ -249,10 +249,47 @@ TEST_CASE("the moving average of weights", "[optimizer]") {
   Ema again(other, 0.75);
   again.load(ema.values());
   CHECK(again.values()[0].second.values() == ema.values()[0].second.values());
-  nn::LayerNorm stranger;
-  nn::Init init(1);
-  stranger = nn::LayerNorm(2, init);
-  CHECK_THROWS_AS(ema.update(stranger), Error);
+}
+
+TEST_CASE("a moving average is of the parameters it began with", "[optimizer]") {
+  class Some : public nn::Module {
+   public:
+    explicit Some(std::vector<std::pair<std::string, Tensor>> all) : parameters(std::move(all)) {}
+    void visit(nn::Visitor& v) override {
+      for (auto& [name, t] : parameters) v(name, t);
+    }
+    std::vector<std::pair<std::string, Tensor>> parameters;
+  };
+  const auto of = [](std::vector<std::pair<std::string, Shape>> all) {
+    std::vector<std::pair<std::string, Tensor>> tensors;
+    for (auto& [name, shape] : all) tensors.emplace_back(name, ones(shape).track());
+    return Some(std::move(tensors));
+  };
+  Some model = of({{"a", {2}}, {"b", {3}}});
+  Ema ema(model, 0.5);
+  fill(model.parameters[0].second, 3);
+  struct Case { Some model; std::string why; };
+  for (Case& c : std::vector<Case>{{of({}), "it has no parameter a"}, {of({{"a", {2}}}), "it has no parameter b"}, {of({{"a", {2}}, {"c", {3}}}), "it has a parameter c"},
+                                   {of({{"a", {2}}, {"b", {3}}, {"c", {1}}}), "it has a parameter c"}, {of({{"a", {2}}, {"b", {1}}}), "its b is [1], it was [3]"}}) {
+    CHECK_THROWS_WITH(ema.update(c.model), "ema: the model is not the one that the average began with: " + c.why);
+    CHECK(ema.values()[0].second.values() == std::vector<double>{1, 1});
+  }
+  ema.update(model);
+  CHECK(ema.values()[0].second.values() == std::vector<double>{2, 2});
+}
+
+TEST_CASE("two parameters of one name are refused by all that collects them", "[optimizer]") {
+  class Twice : public nn::Module {
+   public:
+    void visit(nn::Visitor& v) override { v("inner", first), v("inner", second); }
+    Toy first, second;
+  } twice;
+  const std::string text = "module: two parameters are named inner.weight; visit() must give each a name of its own";
+  CHECK_THROWS_WITH(nn::parameters(twice), text);
+  CHECK_THROWS_WITH(nn::parameter_count(twice), text);
+  CHECK_THROWS_WITH(gradient_norm(twice), text);
+  CHECK_THROWS_WITH(Optimizer::make(adamw_config, twice), text);
+  CHECK_THROWS_WITH(Ema(twice, 0.5), text);
 }
 
 TEST_CASE("an update changes what graphs have saved, and reads gradients in any layout", "[optimizer]") {

@@ -78,7 +78,7 @@ TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]"
       {{"theory", "--threads", "1025"}, 2, "norma: --threads: 1025 must be in 0..1024; 0 is all cores\n"},
       {{"train", "vit", "--cpu", "avx3"}, 2, "norma: --cpu: unknown instruction set \"avx3\"; there are base, avx2, avx512, avx512bf16, amx\n"},
       {{"train", "--optimizer", "adam"}, 2, "norma: --optimizer: \"adam\" is unknown; there are adamw, sgd\n"},
-      {{"train", "--dtype", "f16"}, 2, "norma: --dtype: \"f16\" is not possible; there are f32, f64, bf16\n"},
+      {{"train", "--dtype", "f16"}, 2, "norma: --dtype: \"f16\" is unknown; there are f32, f64, bf16\n"},
       {{"train", "--device", "tpu"}, 2, "norma: device \"tpu\" is unknown; there are cpu, cuda, cuda:INDEX, reference\n"},
       {{"train", "vit", "again"}, 2, "norma: train: unexpected \"again\"; the one model is vit, see norma train --help\n"},
       {{"train"}, 2, "norma: train: name the model, as in norma train vit --data fashion-mnist --out runs/a; see norma train --help\n"},
@@ -87,6 +87,8 @@ TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]"
       {{"gradcheck", "softmax", "--resume"}, 2, "norma: --resume means nothing here; see --help\n"},
       {{"eval", "runs/a", "--log-format", "xml"}, 2, "norma: --log-format: \"xml\" is unknown; there are text, json\n"},
       {{"compare"}, 2, "norma: compare: name the run folders, as in norma compare runs/a runs/b\n"},
+      {{"train", "vit", "--out", ""}, 2, "norma: --out: is empty; name a folder\n"},
+      {{"report", "runs/a", "--html", ""}, 2, "norma: --html: is empty; name a file, or leave it out for report.html\n"},
       {{"compare", "runs/a", "--html", ""}, 2, "norma: --html: is empty; name a file, or leave it out for compare.html\n"},
       {{"inspect", "runs/a", "--html", ""}, 2, "norma: --html: is empty; name a file, or leave it out for one in the run folder\n"},
       {{"inspect", "runs/a", "--image", ""}, 2, "norma: --image: is empty; name a PGM or PPM file, or leave it out for a test image\n"},
@@ -164,6 +166,40 @@ TEST_CASE("config files: unknown keys, wrong types, comments, and who wins", "[p
   const auto flags = nlohmann::json::parse(f.out);
   CHECK((flags["flip"] == false && flags["graph"] == true && flags["lr"] == 0.25));  // the last word counts
   CHECK(run_norma({"train", "--no-flip=1"}).err == "norma: --no-flip takes no value\n");
+}
+
+TEST_CASE("a value that a config file gave is told with the file and the field, one that a flag gave with the flag", "[program]") {
+  const auto folder = fresh_folder("config-values");
+  const std::string file = (folder / "c.json").string();
+  struct Case {
+    std::string json, text;
+    std::vector<std::string> more = {};
+  };
+  for (const Case& c : std::vector<Case>{
+           {R"({"lr": -1})", file + ": lr: -1 must be 0 or more"},
+           {R"({"lr": -1})", "--lr: -2 must be 0 or more", {"--lr", "-2"}},
+           {R"({"mlp_ratio": 0})", file + ": mlp_ratio: 0 must be in 1..256"},
+           {R"({"dropout": 1})", file + ": dropout: 1 must be in [0, 1)"},
+           {R"({"threads": -1})", file + ": threads: -1 must be in 0..1024; 0 is all cores"},
+           {R"({"optimizer": "adam"})", file + ": optimizer: \"adam\" is unknown; there are adamw, sgd"},
+           {R"({"gemm": "blas"})", file + ": gemm: \"blas\" is unknown; there are own, fma, openblas"},
+           {R"({"dtype": "f16"})", file + ": dtype: \"f16\" is unknown; there are f32, f64, bf16"},
+           {R"({"min_lr": 0.1})", file + ": min_lr: 0.1 is above --lr 0.001, where the cosine begins; give at most that"},
+           {R"({"penalty": "frob:1"})", file + ": penalty: norm \"frob\" is unknown (did you mean \"fro\"?); there is: fro"},
+           {R"({"preset": "tinny"})", file + ": vit: no preset \"tinny\" (did you mean \"tiny\"?); there are tiny, small and base"},
+           {R"({"cpu": "avx3"})", file + ": cpu: unknown instruction set \"avx3\"; there are base, avx2, avx512, avx512bf16, amx"},
+           {R"({"device": "tpu"})", file + ": device \"tpu\" is unknown; there are cpu, cuda, cuda:INDEX, reference"},
+           {R"({"model": "gpt"})", file + ": model: \"gpt\" is unknown; there is vit"},
+           {R"({"pool": "max"})", file + ": pool: \"max\" is unknown; there are cls, mean"},
+           {R"({"attention": "sofmax"})", file + ": attention \"sofmax\": unknown function; did you mean \"softmax\"?"},
+           {R"({"attention_form": "fast"})", file + ": attention form \"fast\" is unknown; there are auto, quadratic, linear"}}) {
+    std::ofstream(file) << c.json;
+    const Finished f = run_norma(with({"train", "vit", "--config", file, "--out", (folder / "run").string()}, c.more));
+    CAPTURE(c.json);
+    CHECK(f.code == 2);
+    CHECK_THAT(f.err, Equals("norma: " + c.text + "\n"));
+    CHECK(!std::filesystem::exists(folder / "run"));
+  }
 }
 
 TEST_CASE("channels and classes that the images do not have are refused before there is a folder", "[program]") {
@@ -321,7 +357,7 @@ TEST_CASE("a run's config.json out of range is refused before any memory is take
   for (const char* verb : {"eval", "inspect"}) {
     const Finished f = run_norma({verb, out.string()});
     CHECK(f.code == 1);
-    CHECK_THAT(f.err, Equals(fmt::format("norma: {}/config.json: --depth: 1000000000 must be in 1..1000\n", out.string())));
+    CHECK_THAT(f.err, Equals(fmt::format("norma: {}/config.json: depth: 1000000000 must be in 1..1000\n", out.string())));
   }
 }
 

@@ -223,6 +223,26 @@ TEST_CASE("run folders that are none, and those of another version, are told apa
   CHECK(run_norma({"report", here.string()}).code == 0);  // what all of the above differ from
 }
 
+TEST_CASE("lines out of order are no log of a run", "[report]") {
+  const auto at = [](int step) { return replaced(good_row, "\"step\": 0", fmt::format("\"step\": {}", step)) + "\n"; };
+  const auto tested = [](int step) { return fmt::format("{{\"step\": {}, \"epoch\": 1.0, \"test_loss\": 0.5, \"test_accuracy\": 0.5}}\n", step); };
+  const auto run = written_run("report-order", good_config, "");
+  const std::string file = (run / "metrics.jsonl").string(), page = (run / "page.html").string();
+  struct Case { std::string log, at; int step, before; };
+  for (const Case& c : std::vector<Case>{{at(0) + at(5) + at(3), "3", 3, 5}, {at(0) + at(0), "2", 0, 0}, {at(0) + tested(4) + at(8) + tested(4), "4", 4, 4}}) {
+    write(run / "metrics.jsonl", c.log);
+    for (const char* verb : {"report", "compare"}) {
+      const Finished f = run_norma({verb, run.string(), "--html", page});
+      CHECK(f.code == 1);
+      CHECK_THAT(f.err, Equals(fmt::format("norma: {}:{}: step {} stands behind step {}, which no run writes; take the line out, or go on with norma train --resume, which cuts "
+                                           "the file back to its checkpoint\n", file, c.at, c.step, c.before)));
+    }
+  }
+  // What --steps leaves at the end of an epoch: its last line is written behind the evaluation.
+  write(run / "metrics.jsonl", at(0) + tested(4) + at(3));
+  CHECK(run_norma({"report", run.string(), "--html", page}).code == 0);
+}
+
 TEST_CASE("report: wrong usage", "[report]") {
   Finished f = run_norma({"report"});
   CHECK(f.code == 2);
@@ -232,7 +252,7 @@ TEST_CASE("report: wrong usage", "[report]") {
   CHECK_THAT(f.err, Equals("norma: run folder no-such-run: there is no such folder\n"));
   f = run_norma({"report", "x", "--log-format", "xml"});
   CHECK(f.code == 2);
-  CHECK_THAT(f.err, Equals("norma: --log-format: \"xml\" is not possible; there are text, json\n"));
+  CHECK_THAT(f.err, Equals("norma: --log-format: \"xml\" is unknown; there are text, json\n"));
   f = run_norma({"report", "--help"});
   CHECK(f.code == 0);
   CHECK_THAT(f.out, Contains("usage: norma report RUN..."));

@@ -178,6 +178,21 @@ TEST_CASE("measure_theory: a function of the seed; what is out of range is named
   CHECK_THROWS_WITH(measure_theory(c, 4), "theory: dtype is bf16; there are f32 and f64");
 }
 
+TEST_CASE("a long head is measured in parts, which tell how far it is", "[theory]") {
+  TheoryConfig config;
+  config.scoring = nn::parse_scoring("x^3/sqrt(N)"), config.tokens = {20000}, config.samples = 1;
+  double told = 0;
+  int calls = 0;
+  config.worked = [&](double scores) { told += scores, ++calls; };
+  const TheoryPoint p = measure_theory(config, 20000);
+  CHECK(calls == 6);
+  CHECK(told == theory_work(config, 20000));
+  const auto expected = expectation(config.scoring, 20000, 1, config.width);
+  CHECK(p.fro.mean == Approx(*expected.fro).epsilon(0.05));
+  CHECK(p.jacobian.mean == Approx(*expected.jacobian).epsilon(0.05));
+  CHECK(p.score_rms == Approx(1).epsilon(0.02));
+}
+
 TEST_CASE("norma theory: wrong usage says what, and what to do", "[theory]") {
   struct Wrong {
     std::vector<std::string> args;

@@ -337,7 +337,10 @@ TEST_CASE("watch: run folders that cannot be shown, and wrong usage", "[watch]")
   check({{"watch"}, 2, "norma: watch: name the run folders, as in norma watch runs/a runs/b\n"});
   check({{"watch", "x", "--port", "80"}, 2, "norma: --port: 80 must be 0 or in [1024, 65535]\n"});
   check({{"watch", "x", "--port", "65536"}, 2, "norma: --port: 65536 must be 0 or in [1024, 65535]\n"});
-  check({{"watch", "x", "--log-format", "xml"}, 2, "norma: --log-format: \"xml\" is not possible; there are text, json\n"});
+  check({{"watch", "x", "--log-format", "xml"}, 2, "norma: --log-format: \"xml\" is unknown; there are text, json\n"});
+  write(here / "a", "x");
+  check({{"watch", (here / "a").string()}, 1, fmt::format("norma: run folder {}: is a file; name the run's folder, as in {}\n", (here / "a").string(), here.string())});
+  fs::remove(here / "a");
   check({{"watch", "no-such-run"}, 1, "waiting for no-such-run to begin\nnorma: run folder no-such-run: there is no such folder\n"});
   check({{"watch", here.string()}, 1, fmt::format("waiting for {0} to begin\nnorma: run folder {0}: is empty; has norma train --out written there?\n", here.string())});
   write(here / "notes.txt", "x");

@@ -66,13 +66,6 @@ fs::path json_of(const fs::path& path) {
   return newest;
 }
 
-Json fields_of(const TrainConfig& config) {
-  TrainConfig copy = config;
-  Options fields;
-  copy.fields(fields);
-  return fields.to_json();
-}
-
 }  // namespace
 
 Json report_of(const Anomaly& a, models::ViT& model, const datasets::Batch& batch, Index step) {
@@ -116,7 +109,7 @@ fs::path write_bundle(const fs::path& folder, const Bundle& b) {
   all.emplace_back("batch/labels", b.batch.labels);
   write_safetensors(tensors, {all, {{"format", format_name}}});
   const Json text = {{"format", format_name}, {"tensors", tensors.filename().string()}, {"random", {{"seed", b.config.seed}, {"step", b.step}}},
-                     {"step", b.step}, {"config", fields_of(b.config)}, {"examples", b.batch.examples}, {"report", b.report}};
+                     {"step", b.step}, {"config", to_json(b.config)}, {"examples", b.batch.examples}, {"report", b.report}};
   const std::string dumped = text.dump(2) + "\n";
   write_file_atomically(json, std::as_bytes(std::span(dumped.data(), dumped.size())));
   return json;
@@ -137,6 +130,7 @@ Bundle read_bundle(const fs::path& path) {
   b.config.fields(options);
   options.read_json(member(j, "config", name).dump(), name + ": config");
   options.apply();
+  b.config.files = options.from_json();
   b.config.anomaly = true;
   const TensorFile tensors = read_safetensors(fs::path(file).replace_extension(".safetensors"));
   for (auto& [key, t] : tensors.tensors) {

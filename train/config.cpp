@@ -1,10 +1,20 @@
 #include "train/config.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <cmath>
 
 #include "train/constraint.h"
 
 namespace norma::train {
+
+nlohmann::ordered_json to_json(const TrainConfig& config) {
+  TrainConfig copy = config;
+  Options fields;
+  copy.fields(fields);
+  return fields.to_json();
+}
 
 void apply_preset(TrainConfig& config) {
   const models::ViTConfig p = models::vit_preset(config.preset);
@@ -13,13 +23,26 @@ void apply_preset(TrainConfig& config) {
   config.heads = p.heads;
 }
 
+std::string TrainConfig::named(const std::string& field) const {
+  if (files.contains(field)) return file_of(field) + field;
+  std::string flag = "--" + field;
+  std::replace(flag.begin(), flag.end(), '_', '-');
+  return flag;
+}
+
+std::string TrainConfig::file_of(const std::string& field) const {
+  const auto file = files.find(field);
+  return file == files.end() ? "" : file->second + ": ";
+}
+
 models::ViTConfig vit_config(const TrainConfig& c, Index image, Index channels, Index classes) {
-  if (c.model != "vit") throw UsageError(fmt::format("model \"{}\" is unknown; there is: vit", c.model));
-  if (c.pool != "cls" && c.pool != "mean") throw UsageError(fmt::format("pool \"{}\" is unknown; there are cls, mean", c.pool));
-  if (c.positions != "learned" && c.positions != "sincos")
-    throw UsageError(fmt::format("positions \"{}\" is unknown; there are learned, sincos", c.positions));
+  const auto one_of = [&](const char* field, const std::string& value, std::initializer_list<const char*> known) {
+    if (std::find(known.begin(), known.end(), value) == known.end())
+      throw UsageError(fmt::format("{}: \"{}\" is unknown; there {} {}", c.named(field), value, known.size() == 1 ? "is" : "are", fmt::join(known, ", ")));
+  };
+  one_of("model", c.model, {"vit"}), one_of("pool", c.pool, {"cls", "mean"}), one_of("positions", c.positions, {"learned", "sincos"});
   if (image && c.pad > image)
-    throw UsageError(fmt::format("--pad: {} must be in 0..{}, the side of the data set's images: a window further off holds nothing of them", c.pad, image));
+    throw UsageError(fmt::format("{}: {} must be in 0..{}, the side of the data set's images: a window further off holds nothing of them", c.named("pad"), c.pad, image));
   models::ViTConfig m;
   m.image = c.image ? c.image : image;
   m.patch = c.patch;
@@ -33,14 +56,17 @@ models::ViTConfig vit_config(const TrainConfig& c, Index image, Index channels, 
   m.positions = c.positions == "learned" ? models::ViTConfig::Positions::learned : models::ViTConfig::Positions::sincos;
   m.drop_path = c.drop_path;
   m.dropout = c.dropout;
-  m.clamp_fro = parse_fro("clamp", c.clamp);
-  try {
-    m.attention = nn::parse_scoring(c.attention);
-    m.form = nn::parse_attention_form(c.attention_form);
-    models::check(m);
-  } catch (const Error& e) {
-    throw UsageError(e.what());
-  }
+  m.clamp_fro = parse_fro(c.named("clamp"), c.clamp);
+  const auto usage = [](const std::string& from, const auto& f) {
+    try {
+      return f();
+    } catch (const Error& e) {
+      throw UsageError(from + e.what());
+    }
+  };
+  m.attention = usage(c.file_of("attention"), [&] { return nn::parse_scoring(c.attention); });
+  m.form = usage(c.file_of("attention_form"), [&] { return nn::parse_attention_form(c.attention_form); });
+  usage("", [&] { models::check(m); });
   m.init_std = c.init_std > 0 ? c.init_std : 0.02 * std::sqrt(768.0 / static_cast<double>(c.width));
   if (c.dtype == "bf16") m.activations = DType::bf16;
   return m;
@@ -48,8 +74,8 @@ models::ViTConfig vit_config(const TrainConfig& c, Index image, Index channels, 
 
 models::ViTConfig vit_config(const TrainConfig& c, const datasets::ImageSet& set) {
   const models::ViTConfig m = vit_config(c, set.height, set.channels, set.classes);
-  if (m.channels != set.channels) throw UsageError(fmt::format("--channels: {} given, but the images of {} have {}; leave it out", m.channels, set.name, set.channels));
-  if (m.classes < set.classes) throw UsageError(fmt::format("--classes: {} given, but {} has {}; leave it out", m.classes, set.name, set.classes));
+  if (m.channels != set.channels) throw UsageError(fmt::format("{}: {} given, but the images of {} have {}; leave it out", c.named("channels"), m.channels, set.name, set.channels));
+  if (m.classes < set.classes) throw UsageError(fmt::format("{}: {} given, but {} has {}; leave it out", c.named("classes"), m.classes, set.name, set.classes));
   return m;
 }
 

@@ -1,6 +1,8 @@
 // All that says what a training run is. config.json of a run folder holds exactly these fields.
 #pragma once
 
+#include <map>
+
 #include "datasets/dataset.h"
 #include "models/vit.h"
 #include "train/optimizer.h"
@@ -31,6 +33,12 @@ struct TrainConfig {
   std::string record;  // the flight recorder: see train/recorder.h
   Index record_every = 100, record_images = 4, record_limit_mib = 1024;
 
+  std::map<std::string, std::string> files;  // no field: which file set a field, where one did
+  /// How an error names a field: "--lr", or "recipe.json: lr" where a file set it.
+  std::string named(const std::string& field) const;
+  /// "recipe.json: " where a file set the field, else nothing: to go before an error that names no flag.
+  std::string file_of(const std::string& field) const;
+
   template <class V>
   void fields(V& v) {
     v.group("Model");
@@ -48,8 +56,8 @@ struct TrainConfig {
     v("mlp_ratio", mlp_ratio, "hidden width of the MLP, as a multiple of width");
     v("pool", pool, "what the head reads: cls (a class token) or mean (of all tokens)");
     v("positions", positions, "position embedding: learned or sincos");
-    v("drop_path", drop_path, "stochastic depth at the last block, 0 to 1");
-    v("dropout", dropout, "dropout of attention weights, 0 to 1");
+    v("drop_path", drop_path, "stochastic depth at the last block, from 0 to below 1");
+    v("dropout", dropout, "dropout of attention weights, from 0 to below 1");
     v("clamp", clamp, "fro:C: per image and head, attention uses A min(1, C/||A||_F); forms every matrix, slow; empty: off");
     v("init_std", init_std, "standard deviation of the initial weights; 0: 0.02 sqrt(768 / width)");
     v.group("Data");
@@ -69,11 +77,11 @@ struct TrainConfig {
     v("schedule", schedule, "cosine or constant, after the warm-up");
     v("warmup_epochs", warmup_epochs, "linear warm-up, in epochs");
     v("weight_decay", weight_decay, "decoupled weight decay (none on norms, biases, positions, class token)");
-    v("momentum", momentum, "momentum of sgd");
+    v("momentum", momentum, "momentum of sgd, from 0 to below 1");
     v("clip", clip, "largest gradient norm; 0: no clipping");
-    v("label_smoothing", label_smoothing, "share of the target spread over all classes");
+    v("label_smoothing", label_smoothing, "share of the target spread over all classes, from 0 to below 1");
     v("penalty", penalty, "fro:W: adds W times the mean over layers, heads and images of ||A||_F to the loss; forms every matrix, slow; empty: off");
-    v("ema", ema, "decay of a moving average of the weights, used for evaluation; 0: off");
+    v("ema", ema, "decay of a moving average of the weights, used for evaluation, below 1; 0: off");
     v.group("Run");
     v("out", out, "run folder");
     v("seed", seed, "seed of weights, data order and dropout");
@@ -94,6 +102,8 @@ struct TrainConfig {
   }
 };
 
+/// All fields, as config.json holds them.
+nlohmann::ordered_json to_json(const TrainConfig& config);
 /// Sets the fields of the preset that `config.preset` names.
 void apply_preset(TrainConfig& config);
 /// The model that config describes, once the data set's sizes are known. Throws UsageError naming field and value.

@@ -9,9 +9,9 @@
 
 namespace norma::train {
 
-double parse_fro(const std::string& flag, const std::string& text) {
+double parse_fro(const std::string& where, const std::string& text) {
   if (text.empty()) return 0;
-  const auto wrong = [&](const std::string& what) { throw UsageError(fmt::format("--{}: {}", flag, what)); };
+  const auto wrong = [&](const std::string& what) { throw UsageError(fmt::format("{}: {}", where, what)); };
   const auto number = [](std::string_view s) {
     double value = 0;
     const auto [end, error] = std::from_chars(s.data(), s.data() + s.size(), value);

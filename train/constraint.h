@@ -9,8 +9,8 @@
 
 namespace norma::train {
 
-/// "fro:0.01" gives 0.01, "" gives 0 (off). Throws UsageError that names the flag, the text and what is nearest.
-double parse_fro(const std::string& flag, const std::string& text);
+/// "fro:0.01" gives 0.01, "" gives 0 (off). Throws UsageError that begins with `where` and names the text and what is nearest.
+double parse_fro(const std::string& where, const std::string& text);
 
 /// While alive, listens at the `weights` of every attention layer. The model must stay where it is.
 class FroNorms {

@@ -19,14 +19,32 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-/// Goes on from the folder's newest checkpoint where `resume` is set and there is one, else begins its log.
-void start_or_resume(Trained& run, RunFolder& folder, const TrainConfig& config, bool resume, const Watcher& watcher) {
+/// The seconds that a run has trained so far. status.json is a view, written again at once: a damaged one is no reason not to go on.
+double seconds_of(const RunFolder& folder, const Watcher& watcher) {
+  try {
+    return read_status(folder.path()).seconds;
+  } catch (const Error& e) {
+    watcher.message(fmt::format("{}; it is made again, with the seconds from here on", e.what()));
+    return 0;
+  }
+}
+
+/// Goes on from the folder's newest checkpoint where `resume` is set and there is one, else begins its log. `last`: the step to end at. Returns the
+/// seconds that were trained before. All is read and checked before anything in the folder is changed.
+double start_or_resume(Trained& run, RunFolder& folder, const TrainConfig& config, bool resume, Index last, const Watcher& watcher) {
   if (auto found = resume ? RunFolder::load(config.out, watcher.message) : std::nullopt) {
     run.restore(found->first, found->second);
-    folder.rewind_metrics(run.state);
-    cut_records(folder.path(), run.state.step);
-    watcher.message(fmt::format("resumed from step {}", run.state.step));
-    return;
+    const Index step = run.state.step;
+    const std::vector<Json> rows = folder.rows_before(run.state);
+    const double seconds = step > 0 ? seconds_of(folder, watcher) : 0;
+    if (step < last) {
+      folder.write_config(to_json(config));  // what may differ from before, --steps say
+      folder.remove_summary();
+    }
+    folder.rewind_metrics(run.state, rows);
+    cut_records(folder.path(), step);
+    watcher.message(fmt::format("resumed from step {}{}", step, step < last ? "" : fmt::format(" of {}: nothing is left to train", last)));
+    return seconds;
   }
   if (resume) {  // stopped before its first checkpoint: from the start
     if (std::filesystem::exists(folder.path() / "config.json")) read_run_head(folder.path());  // throws where it is no training run's
@@ -34,10 +52,8 @@ void start_or_resume(Trained& run, RunFolder& folder, const TrainConfig& config,
     std::filesystem::remove(folder.path() / "metrics.jsonl");
   }
   cut_records(folder.path(), -1);
-  Options fields;
-  TrainConfig copy = config;
-  copy.fields(fields);
-  folder.write_config(fields.to_json());
+  folder.write_config(to_json(config));
+  return 0;
 }
 
 /// Tells what `--anomaly` found and saves what `norma replay` needs. The step is not taken: all is as it was before it.
@@ -54,6 +70,11 @@ std::filesystem::path save_anomaly(Trained& run, const Anomaly& anomaly, const d
 }
 
 }  // namespace
+
+const char* name(Ending ending) {
+  constexpr const char* names[] = {"finished", "interrupted", "diverged"};
+  return names[static_cast<int>(ending)];
+}
 
 datasets::LoaderConfig loader_config(const TrainConfig& c, const models::ViTConfig& model, bool training) {
   datasets::LoaderConfig l;
@@ -111,9 +132,9 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     stand("");
   };
   if (resume) identify_data();
-  start_or_resume(run, folder, config, resume, watcher);
-  if (state.step > 0) seconds_before = read_status(folder.path()).seconds;
+  seconds_before = start_or_resume(run, folder, config, resume, last, watcher);
   stand("");
+  if (!data.notice.empty()) watcher.message(data.notice);
   if (recorder) watcher.message(recorder->announcement());
   loader.seek(static_cast<std::uint64_t>(state.step / per_epoch), state.step % per_epoch);
 
@@ -202,16 +223,16 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   }
   save();
   // Behind the checkpoint, so that --resume takes it back, and in it, so that a run which ends there has it: the same lines however it was cut.
-  if (!state.last_row.empty()) folder.log(parse_row(state.last_row, "last_row of the checkpoint"));
+  if (!state.last_row.empty()) folder.log(parse_row(state.last_row, "last_row of the checkpoint", "remove that checkpoint, and --resume takes the one before it"));
   if (recorder && outcome.ending != Ending::interrupted) recorder->record(state.step);
   // The last epoch's evaluation is this one, unless the averaged weights take over or the run was complete before.
   if (outcome.ending == Ending::finished) {
     if (run.ema) nn::assign(run.model, run.ema->values());
     if (run.ema || state.step == first || state.step % per_epoch != 0) test();
   }
+  outcome.step = state.step;
   outcome.seconds = seconds_before + (state.step > first ? seconds_since(start) : 0);
-  constexpr const char* endings[] = {"finished", "interrupted", "diverged"};
-  folder.write_status(state.step, endings[static_cast<int>(outcome.ending)], outcome.seconds);
+  folder.write_status(state.step, name(outcome.ending), outcome.seconds);
   if (outcome.ending != Ending::finished) return outcome;
   folder.write_summary({{"steps", state.step}, {"test_loss", outcome.test.loss}, {"test_accuracy", outcome.test.accuracy},
                         {"skipped", state.skipped}, {"parameters", nn::parameter_count(run.model)}, {"seconds", outcome.seconds},

@@ -24,11 +24,13 @@ struct Watcher {
 
 constexpr Index give_up_after = 10;  // steps in a row without a finite loss and gradient
 enum class Ending { finished, interrupted, diverged };
+const char* name(Ending ending);
 struct Evaluation {
   double loss = 0, accuracy = 0;
 };
 struct Outcome {
   Ending ending = Ending::finished;
+  Index step = 0;  // where the run stands
   Evaluation test;
   double seconds = 0;
   std::filesystem::path bundle;  // of an anomaly that ended the run (diverged): train/anomaly_bundle.h

@@ -1,5 +1,6 @@
 #include "train/metrics_tail.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -18,16 +19,23 @@ bool MetricsTail::goes_on(std::istream& in, std::uintmax_t size) const {
   return in && there == last_line_;
 }
 
+void MetricsTail::check_order(const Json& row, const std::string& where) {
+  std::optional<Index>& before = row.contains("test_loss") || row.contains("test_accuracy") ? tested_ : step_;
+  const Index step = row["step"];
+  if (before && step <= *before) fail("{}: step {} stands behind step {}, which no run writes; {}", where, step, *before, remedy_);
+  before = step;
+}
+
 MetricsTail::News MetricsTail::read() {
   News news;
-  const auto forget = [&] { offset_ = 0, lines_ = 0, last_line_.clear(), news.anew = true; };
+  const auto forget = [&] { offset_ = 0, lines_ = 0, last_line_.clear(), step_.reset(), tested_.reset(), news.anew = true; };
   if (!fs::exists(file_)) {
     if (offset_ != 0) forget();
     return news;
   }
   std::ifstream in(file_, std::ios::binary | std::ios::ate);
   if (!in) fail("{}: cannot be read ({})", file_.string(), std::strerror(errno));
-  const auto size = static_cast<std::uintmax_t>(in.tellg());
+  const auto size = std::min(static_cast<std::uintmax_t>(in.tellg()), end_);
   if (offset_ != 0 && !goes_on(in, size)) forget();
   in.clear();
   in.seekg(static_cast<std::streamoff>(offset_));
@@ -43,7 +51,9 @@ MetricsTail::News MetricsTail::read() {
       break;
     }
     try {
-      news.rows.push_back(parse_row(std::string_view(text).substr(begin, end - begin), where));
+      Json row = parse_row(std::string_view(text).substr(begin, end - begin), where, remedy_);
+      check_order(row, where);
+      news.rows.push_back(std::move(row));
     } catch (const Error& e) {
       news.wrong = e.what();
       break;

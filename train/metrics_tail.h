@@ -2,6 +2,8 @@
 #pragma once
 
 #include <filesystem>
+#include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,7 +15,10 @@ namespace norma::train {
 /// Remembers how far it has read, and reads only what came after.
 class MetricsTail {
  public:
-  explicit MetricsTail(std::filesystem::path file) : file_(std::move(file)) {}
+  static constexpr const char* any_remedy = "take the line out, or go on with norma train --resume, which cuts the file back to its checkpoint";
+  /// Reads no further than to byte `end`. `remedy` says what to do about a line that is no JSON or out of order.
+  explicit MetricsTail(std::filesystem::path file, std::uintmax_t end = std::numeric_limits<std::uintmax_t>::max(), std::string remedy = any_remedy)
+      : file_(std::move(file)), end_(end), remedy_(std::move(remedy)) {}
 
   struct News {
     std::vector<Json> rows;  // the whole lines since the last call
@@ -29,10 +34,15 @@ class MetricsTail {
 
  private:
   bool goes_on(std::istream& in, std::uintmax_t size) const;
+  /// Throws where the row stands behind one of a later step: steps grow among the lines of steps, and among those of evaluations.
+  void check_order(const Json& row, const std::string& where);
   std::filesystem::path file_;
+  std::uintmax_t end_;
+  std::string remedy_;
   std::uintmax_t offset_ = 0;  // of the first byte that is not read
   std::string last_line_;      // that ends there: it tells whether the file is still the same
   Index lines_ = 0;
+  std::optional<Index> step_, tested_;  // of the last line of a step, and of an evaluation
 };
 
 }  // namespace norma::train

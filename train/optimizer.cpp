@@ -1,6 +1,7 @@
 // AdamW and SGD over named parameters, schedules, the gradient norm and the moving average.
 #include "train/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 #include <set>
@@ -189,14 +190,20 @@ Ema::Ema(nn::Module& model, double decay) : decay_(decay) {
 }
 
 void Ema::update(nn::Module& model) {
-  NoGrad updating;
-  std::size_t i = 0;
-  nn::for_each_parameter(model, [&](const std::string& name, Tensor& p) {
-    if (i == values_.size() || values_[i].first != name)
-      fail("ema: the model is another one, it has a parameter {}", name);
-    const Tensor average = values_[i++].second;
-    copy_into(average, average * decay_ + p.detach() * (1 - decay_));
-  });
+  const NoGrad updating;
+  const nn::Named now = nn::parameters(model);
+  for (std::size_t i = 0; i < std::max(now.size(), values_.size()); ++i) {  // all, before any is changed
+    std::string why;
+    if (i == now.size())
+      why = fmt::format("it has no parameter {}", values_[i].first);
+    else if (i == values_.size() || now[i].first != values_[i].first)
+      why = fmt::format("it has a parameter {}", now[i].first);
+    else if (now[i].second.shape() != values_[i].second.shape())
+      why = fmt::format("its {} is {}, it was {}", now[i].first, now[i].second.shape(), values_[i].second.shape());
+    if (!why.empty()) fail("ema: the model is not the one that the average began with: {}", why);
+  }
+  for (std::size_t i = 0; i < now.size(); ++i)
+    copy_into(values_[i].second, values_[i].second * decay_ + now[i].second.detach() * (1 - decay_));
 }
 
 void Ema::load(const nn::Named& values) { nn::assign(values_, values, "ema"); }

@@ -53,7 +53,8 @@ void Options::add(const char* name, Field field, const char* help) {
         else return nlohmann::json(*f).dump();
       },
       field);
-  rows_.push_back({name, field, help, group_, text});
+  const auto other = described_.find(name);
+  rows_.push_back({name, field, other == described_.end() ? help : other->second, group_, text});
 }
 
 void Options::only(const std::vector<std::string>& wanted) {
@@ -150,6 +151,13 @@ std::optional<std::string> Options::given(const std::string& name) const {
   return std::nullopt;
 }
 
+std::map<std::string, std::string> Options::from_json() const {
+  std::map<std::string, std::string> out;
+  for (auto& [key, value] : keys_) out[key] = json_name_;
+  for (auto& [name, text] : flags_) out.erase(name);
+  return out;
+}
+
 void Options::set(const Row& row, const std::string& text, const std::string& where) const {
   const bool ok = std::visit(
       [&](auto* field) {
@@ -189,16 +197,19 @@ nlohmann::ordered_json Options::to_json() const {
 
 std::string Options::help() const {
   std::string out, group;
+  bool noted = false;
   for (const Row& r : rows_) {
     if (!r.flag) continue;
     if (r.group != group) out += fmt::format("\n{}:\n", group = r.group);
+    else if (out.empty()) out += "\n";
     const bool is_switch = std::holds_alternative<bool*>(r.field);
     std::string left = "--" + spelled(r.name, '_', '-') + (is_switch ? "" : r.field.index() == 0 ? " TEXT" : " N");
     std::string note = r.default_text.empty() || r.default_text == "false" ? "" : fmt::format(" [{}]", r.default_text);
     if (is_switch && r.default_text == "true") note = fmt::format(" [on; --no-{} turns it off]", spelled(r.name, '_', '-'));
     out += fmt::format("  {:<24} {}{}\n", left, r.help, note);
+    noted |= !note.empty();
   }
-  return out;
+  return noted ? out + "\n[ ]: what holds where a flag is left out\n" : out;
 }
 
 }  // namespace norma::train

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <variant>
@@ -25,6 +26,8 @@ class UsageError : public Error {
 
 class Options {
  public:
+  /// Another help text, for a field to come that means something else to a verb.
+  void describe(const char* name, const char* help) { described_[name] = help; }
   /// Headings of --help.
   void group(const char* title) { group_ = title; }
   /// Of the fields so far only those of these groups or names are flags: the others are left out of --help and refused. A config
@@ -42,6 +45,8 @@ class Options {
   void read_json(const std::string& text, const std::string& from);
   /// What flags or JSON say about a field, flags first.
   std::optional<std::string> given(const std::string& name) const;
+  /// The fields whose value is the JSON's, and no flag's, each with the JSON's name.
+  std::map<std::string, std::string> from_json() const;
   /// Sets the fields: JSON first, then flags. Throws UsageError naming the flag or key, the value, and what it should be.
   void apply();
 
@@ -65,6 +70,7 @@ class Options {
   std::vector<std::pair<std::string, std::string>> flags_;  // name, text
   std::vector<std::pair<std::string, nlohmann::ordered_json>> keys_;
   std::string json_name_;
+  std::map<std::string, std::string> described_;
   const char* group_ = "";
 };
 

@@ -16,9 +16,9 @@ std::vector<std::string> attention_layers(models::ViT& model) {
   return layers;
 }
 
-std::vector<std::string> chosen(models::ViT& model, const std::string& glob) {
+std::vector<std::string> chosen(models::ViT& model, const TrainConfig& config) {
   try {
-    return inspect::matching(glob, attention_layers(model), "--record");
+    return inspect::matching(config.record, attention_layers(model), config.named("record"));
   } catch (const Error& e) {
     throw UsageError(e.what());
   }
@@ -38,9 +38,9 @@ FlightRecorder::FlightRecorder(models::ViT& model, const TrainConfig& config, co
                                const datasets::LoaderConfig& loader, Index last)
     : model_(model), run_(config.out), every_(config.record_every),
       records_(last / every_ + 1 + (last % every_ != 0)),  // from step 0 on, and the end
-      places_(chosen(model, config.record)) {
+      places_(chosen(model, config)) {
   if (config.record_images > test.count)
-    throw UsageError(fmt::format("--record-images: {} are more than the {} test images", config.record_images, test.count));
+    throw UsageError(fmt::format("{}: {} are more than the {} test images", config.named("record_images"), config.record_images, test.count));
   const models::ViTConfig& shape = model.config();
   const datasets::ImageSet probe = slice(test, 0, config.record_images);
   images_ = probe_images(probe, shape);
@@ -51,9 +51,9 @@ FlightRecorder::FlightRecorder(models::ViT& model, const TrainConfig& config, co
   bytes_ = static_cast<std::uint64_t>(static_cast<Index>(places_.size()) * probe.count * shape.heads * shape.tokens() * shape.tokens()) *
            size_of(loader.place.dtype);
   if (const double all = mib(bytes_) * static_cast<double>(records_); all > static_cast<double>(config.record_limit_mib))
-    throw UsageError(fmt::format("--record: {} records of {:.3g} MiB would be {:.0f} MiB in {}, more than --record-limit-mib {}; record fewer "
+    throw UsageError(fmt::format("{}: {} records of {:.3g} MiB would be {:.0f} MiB in {}, more than {} {}; record fewer "
                                  "layers, images (--record-images) or steps (--record-every), or raise the limit",
-                                 records_, mib(bytes_), all, (run_ / "record").string(), config.record_limit_mib));
+                                 config.named("record"), records_, mib(bytes_), all, (run_ / "record").string(), config.named("record_limit_mib"), config.record_limit_mib));
 }
 
 std::string FlightRecorder::announcement() const {

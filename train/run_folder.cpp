@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "train/json.h"
+#include "train/metrics_tail.h"
 
 namespace norma::train {
 namespace fs = std::filesystem;
@@ -85,11 +86,13 @@ FolderLock::~FolderLock() {
 
 RunFolder::RunFolder(const fs::path& path, Held held) : path_(path) {
   std::error_code error;
+  if (fs::exists(path, error) && !fs::is_directory(path, error)) fail("run folder {}: is a file; choose another with --out", path.string());
   fs::create_directories(path, error);
   if (error) fail("run folder {}: cannot be made ({}); choose another with --out", path.string(), error.message());
   if (::access(path.c_str(), W_OK) != 0)
     fail("run folder {}: cannot be written ({}); choose another with --out", path.string(), std::strerror(errno));
   lock_ = std::make_unique<FolderLock>(path);
+  check_kinds(path);
   if (held != Held::resume && holds_run(path))
     fail("run folder {}: already holds a run; {}choose another with --out", path.string(), held == Held::refuse ? "go on with --resume, or " : "");
   remove_unfinished(path);
@@ -103,18 +106,18 @@ void RunFolder::write_summary(const Json& summary) const {
   write_file_atomically(path_ / "summary.json", bytes_of(summary.dump(2) + "\n"));
 }
 
+void RunFolder::remove_summary() const {
+  std::error_code error;
+  if (!fs::remove(path_ / "summary.json", error) && error)
+    fail("{}: is of before the run goes on, and cannot be removed ({})", (path_ / "summary.json").string(), error.message());
+}
+
 void RunFolder::write_status(Index step, const std::string& ending, double seconds) const {
   write_file_atomically(path_ / "status.json", bytes_of(Json{{"step", step}, {"ending", ending}, {"seconds", seconds}}.dump(2) + "\n"));
 }
 
-void RunFolder::start_events() {
-  std::string left_out;
-  const std::vector<Json> so_far = read_metrics(path_ / "metrics.jsonl", left_out);
-  events_ = std::make_unique<EventFile>(path_, so_far);
-}
-
 void RunFolder::log(const Json& row) {
-  if (!events_) start_events();
+  if (!events_) events_ = std::make_unique<EventFile>(path_, std::vector<Json>{});
   const std::string line = row.dump() + "\n";
   const fs::path file = path_ / "metrics.jsonl";
   const int fd = ::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
@@ -160,16 +163,28 @@ std::optional<std::pair<RunState, nn::Named>> RunFolder::load(const fs::path& ru
   return std::nullopt;
 }
 
-void RunFolder::rewind_metrics(const RunState& state) {
+std::vector<Json> RunFolder::rows_before(const RunState& state) const {
   const fs::path file = path_ / "metrics.jsonl";
   std::error_code error;
-  const auto size = fs::file_size(file, error);
-  if (error || static_cast<Index>(size) < state.metrics_bytes)
-    fail("{}: has {} bytes, the checkpoint of step {} was made when it had {}; the file was cut: put it back whole, or begin anew with another --out", file.string(),
-         error ? 0 : size, state.step, state.metrics_bytes);
-  fs::resize_file(file, static_cast<std::uintmax_t>(state.metrics_bytes), error);
+  const Index size = fs::exists(file) ? static_cast<Index>(fs::file_size(file, error)) : 0;
+  constexpr const char* remedy = "put it back whole, or begin anew with another --out";
+  if (error || size < state.metrics_bytes)
+    fail("{}: has {} bytes, the checkpoint of step {} was made when it had {}; the file was cut: {}", file.string(), error ? 0 : size, state.step,
+         state.metrics_bytes, remedy);
+  MetricsTail::News all = MetricsTail(file, static_cast<std::uintmax_t>(state.metrics_bytes),
+                                      fmt::format("the checkpoint of step {} is of after this line, so the file was changed: {}", state.step, remedy)).read();
+  if (!all.wrong.empty()) throw Error(all.wrong);
+  if (!all.cut.empty())
+    fail("{}: has no end of a line at byte {}, where it ended when the checkpoint of step {} was made, so it was changed: {}", file.string(), state.metrics_bytes, state.step, remedy);
+  return std::move(all.rows);
+}
+
+void RunFolder::rewind_metrics(const RunState& state, const std::vector<Json>& rows) {
+  const fs::path file = path_ / "metrics.jsonl";
+  std::error_code error;
+  if (fs::exists(file)) fs::resize_file(file, static_cast<std::uintmax_t>(state.metrics_bytes), error);
   if (error) fail("{}: cannot be cut to {} bytes ({})", file.string(), state.metrics_bytes, error.message());
-  start_events();
+  events_ = std::make_unique<EventFile>(path_, rows);
 }
 
 }  // namespace norma::train

@@ -42,8 +42,8 @@ class FolderLock {
 class RunFolder {
  public:
   enum class Held { refuse, refuse_for_good, resume };  // what to do where it already holds a run; of some, none can be resumed
-  /// Makes the folder and holds it. Throws when it cannot be written, is being trained into, or already holds a run that is not to be resumed:
-  /// a checkpoint, or a line of metrics. Files that a killed process left half-written are removed.
+  /// Makes the folder and holds it. Throws when it cannot be written, is being trained into, holds a folder where a run has a file, or already holds
+  /// a run that is not to be resumed: a checkpoint, or a line of metrics. Files that a killed process left half-written are removed.
   RunFolder(const std::filesystem::path& path, Held held);
   const std::filesystem::path& path() const { return path_; }
 
@@ -51,6 +51,7 @@ class RunFolder {
   /// Appends one line to metrics.jsonl, and its numbers to the event file. Throws when the disk is full.
   void log(const Json& row);
   void write_summary(const Json& summary) const;
+  void remove_summary() const;  // of a run that goes on
   /// How it stands with the run (status.json): its ending, empty while it goes on, and the seconds that all its sessions trained. Not in the
   /// checkpoints, which are the same to the byte however often a run was stopped.
   void write_status(Index step, const std::string& ending, double seconds) const;
@@ -60,11 +61,12 @@ class RunFolder {
   /// The newest checkpoint that is whole, or nothing. A damaged one is passed over, told through `warn`.
   static std::optional<std::pair<RunState, nn::Named>> load(const std::filesystem::path& run,
                                                             const std::function<void(const std::string&)>& warn);
-  /// Cuts metrics.jsonl and the event file back to where a state stood.
-  void rewind_metrics(const RunState& state);
+  /// The lines of metrics.jsonl up to where a state stood; throws where they are not all there and whole. Changes nothing.
+  std::vector<Json> rows_before(const RunState& state) const;
+  /// Cuts metrics.jsonl and the event file back to there.
+  void rewind_metrics(const RunState& state, const std::vector<Json>& rows);
 
  private:
-  void start_events();
   std::filesystem::path path_;
   std::unique_ptr<FolderLock> lock_;
   std::unique_ptr<EventFile> events_;

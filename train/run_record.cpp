@@ -102,12 +102,25 @@ void check_row(const Json& row, const std::string& where) {
 
 }  // namespace
 
-Json parse_row(std::string_view line, const std::string& where) {
+void check_kinds(const fs::path& run) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(run, error)) {
+    const std::string name = entry.path().filename().string();
+    const bool folder = name == "record", file = name == "config.json" || name == "metrics.jsonl" || name == "status.json" || name == "summary.json" ||
+                                                (name.starts_with("checkpoint-") && name.ends_with(".safetensors")) || name.starts_with("events.out.tfevents.");
+    const fs::file_status there = entry.status(error);
+    if ((!folder && !file) || !fs::exists(there) || (folder ? fs::is_directory(there) : fs::is_regular_file(there))) continue;
+    fail("{}: is a {}, where a run has a {}; move it away, or name another run folder", entry.path().string(),
+         fs::is_directory(there) ? "folder" : fs::is_regular_file(there) ? "file" : "device or pipe", folder ? "folder" : "file");
+  }
+}
+
+Json parse_row(std::string_view line, const std::string& where, std::string_view remedy) {
   Json row;
   try {
     row = parse_json(line, where, {});
   } catch (const Error& e) {
-    fail("{}; take the line out, or go on with norma train --resume, which cuts the file back to its checkpoint", e.what());
+    fail("{}; {}", e.what(), remedy);
   }
   check_row(row, where);
   return row;
@@ -125,6 +138,7 @@ RunRecord read_run_head(const fs::path& path) {
     fail("run folder {}: is a file; name the run's folder, as in {}", path.string(), path.has_parent_path() ? path.parent_path().string() : ".");
   if (!fs::is_directory(path)) fail("run folder {}: there is no such folder", path.string());
   if (fs::is_empty(path)) fail("run folder {}: is empty; has norma train --out written there?", path.string());
+  check_kinds(path);
   if (!fs::exists(path / "config.json")) fail("run folder {}: holds no config.json; is it a run?", path.string());
   auto read = [&](const char* name) { return parse_json(read_text(path / name), (path / name).string(), {}); };
   RunRecord run;
@@ -139,7 +153,11 @@ RunRecord read_run_head(const fs::path& path) {
     run.summary = read("summary.json");
     check(run.summary, of_summary, true, (path / "summary.json").string());
   }
-  run.status = read_status(path);
+  try {
+    run.status = read_status(path);
+  } catch (const Error& e) {  // of no account for what the run has measured
+    run.note = fmt::format("{}; left out", e.what());
+  }
   return run;
 }
 
@@ -155,7 +173,9 @@ RunRecord read_run(const fs::path& path) {
   RunRecord run = read_run_head(path);
   if (!fs::exists(path / "metrics.jsonl"))
     fail("run folder {}: holds no metrics.jsonl yet; has the run made a step?", path.string());
-  run.rows = read_metrics(path / "metrics.jsonl", run.note);
+  std::string cut;
+  run.rows = read_metrics(path / "metrics.jsonl", cut);
+  if (!cut.empty()) run.note += (run.note.empty() ? "" : "\n") + cut;
   return run;
 }
 

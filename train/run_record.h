@@ -21,7 +21,7 @@ struct RunRecord {
   Json config, summary;  // summary: null when the run has not ended
   RunStatus status;
   std::vector<Json> rows;
-  std::string note;      // what was left out: a last line that is cut short (being written)
+  std::string note;      // what was left out: a last line that is cut short (being written), a status.json that is damaged
 };
 
 /// Throws naming the file and line that is wrong, also where another version of this program wrote something else there: config, rows
@@ -34,8 +34,11 @@ RunRecord read_run_head(const std::filesystem::path& path);
 /// Of status.json; as at the beginning of a run where there is none.
 RunStatus read_status(const std::filesystem::path& path);
 
-/// One line of metrics.jsonl, checked; `where` begins the text of an error.
-Json parse_row(std::string_view line, const std::string& where);
+/// Throws where something in a run's folder is a folder and should be a file, or the other way round.
+void check_kinds(const std::filesystem::path& run);
+
+/// One line of metrics.jsonl, checked; `where` begins the text of an error, and `remedy` ends it where the line is no JSON.
+Json parse_row(std::string_view line, const std::string& where, std::string_view remedy);
 
 /// The whole lines of a metrics.jsonl, none where there is no file; `note` says what was left out.
 std::vector<Json> read_metrics(const std::filesystem::path& file, std::string& note);

@@ -7,7 +7,7 @@ namespace norma::train {
 Tensor count_correct(const Tensor& logits, const Tensor& labels) { return sum(equal(argmax(logits.detach(), -1), labels)); }
 
 StepOutputs forward_backward(models::ViT& model, const datasets::Batch& batch, const TrainConfig& config) {
-  const double weight = parse_fro("penalty", config.penalty);
+  const double weight = parse_fro(config.named("penalty"), config.penalty);
   std::optional<FroNorms> norms;
   if (weight > 0) norms.emplace(model);
   const nn::Training training;

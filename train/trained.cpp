@@ -17,9 +17,7 @@ std::string config_text(const TrainConfig& config) {
   c.threads = c.steps = c.checkpoint_every = 0;
   c.anomaly = false;
   c.graph = defaults.graph;
-  Options o;
-  c.fields(o);
-  return o.to_json().dump();
+  return to_json(c).dump();
 }
 
 void check_same(const std::string& before, const std::string& now, const std::string& folder) {

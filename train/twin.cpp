@@ -90,16 +90,15 @@ TwinOutcome train_twin(const TrainConfig& config, const std::string& other, cons
   const ScheduleConfig schedule = schedule_of(config, per_epoch);
 
   RunFolder folder(config.out, RunFolder::Held::refuse_for_good);
-  Options fields;
-  TrainConfig copy = config;
-  copy.fields(fields);
-  Json written = fields.to_json();
+  Json written = to_json(config);
   written["other"] = other;
   folder.write_config(written);
+  if (!data.notice.empty()) watcher.message(data.notice);
 
   TwinOutcome outcome;
+  Index& step = outcome.step;
   const auto start = std::chrono::steady_clock::now();
-  for (Index step = 0; step < last && outcome.ending == Ending::finished; ++step) {
+  for (; step < last && outcome.ending == Ending::finished; ++step) {
     if (stop) {
       outcome.ending = Ending::interrupted;
       break;

@@ -26,6 +26,7 @@ struct TwinStep {
 
 struct TwinOutcome {
   Ending ending = Ending::finished;
+  Index step = 0;  // how many were made
   Evaluation test[2];
   std::vector<TwinStep> steps;  // those that were logged
 };

@@ -42,7 +42,7 @@ bool processor_has(Isa isa) {
   return isa == Isa::base;
 }
 
-/// `from` is what asked for it: the variable or the flag.
+/// `from` is what asked for it: the variable, the flag or a file.
 Isa forced(std::string_view text, std::string_view from) {
   for (Isa i : all)
     if (name(i) == text) {
@@ -63,7 +63,7 @@ Isa& active() {
 }  // namespace
 
 Isa isa() { return active(); }
-void set_isa(std::string_view text) { active() = forced(text, "--cpu"); }
+void set_isa(std::string_view text, std::string_view from) { active() = forced(text, from); }
 std::string_view name(Isa isa) {
   switch (isa) {
     case Isa::avx2: return "avx2";

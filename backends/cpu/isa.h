@@ -15,8 +15,8 @@ enum class Isa { base, avx2, avx512, avx512bf16, amx };  // each has what those 
 /// Throws when it forces what the processor lacks. base: SSE2 on x86-64, NEON on aarch64.
 Isa isa();
 std::string_view name(Isa isa);
-/// What --cpu and tests choose; throws as the variable does, naming --cpu.
-void set_isa(std::string_view name);
+/// What --cpu and tests choose; throws as the variable does, naming `from`.
+void set_isa(std::string_view name, std::string_view from = "--cpu");
 
 /// Picks the table of the active instruction set:  const GemmKernels& k = NORMA_KERNELS(gemm_kernels);
 /// The BF16 forms are for the files in kernels/bf16/, which exist for avx512bf16 and amx too; all other tables

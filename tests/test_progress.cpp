@@ -1,0 +1,130 @@
+// What is shown while a verb works: on a terminal, on one that cannot draw a line again, and elsewhere; and how it ends.
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <csignal>
+#include <cstdlib>
+#include <thread>
+
+#include "tests/program.h"
+
+using namespace norma;
+using namespace norma::test;
+using Catch::Matchers::Contains;
+
+namespace {
+
+/// What `norma ARGS` writes on stderr where that is a terminal of this kind.
+std::string on_terminal(const std::string& args, const std::string& term) {
+  const int master = ::posix_openpt(O_RDWR | O_NOCTTY);
+  REQUIRE(master >= 0);
+  REQUIRE(::grantpt(master) == 0);
+  REQUIRE(::unlockpt(master) == 0);
+  const std::string name = ::ptsname(master);
+  const int held = ::open(name.c_str(), O_RDWR | O_NOCTTY);  // so that reading goes on to the end
+  std::string out;
+  std::atomic<bool> ended{false};
+  std::thread reader([&] {
+    char buffer[4096];
+    for (;;) {
+      const bool last = ended;
+      pollfd wait{master, POLLIN, 0};
+      if (::poll(&wait, 1, 50) > 0) {
+        const ssize_t n = ::read(master, buffer, sizeof buffer);
+        if (n > 0) out.append(buffer, static_cast<std::size_t>(n));
+      } else if (last) {
+        return;
+      }
+    }
+  });
+  const int code = std::system(("TERM='" + term + "' " NORMA_PROGRAM " " + args + " >terminal.out 2>" + name).c_str());
+  ended = true;
+  reader.join();
+  ::close(held);
+  ::close(master);
+  CHECK(code == 0);
+  for (std::size_t at = 0; (at = out.find("\r\n", at)) != std::string::npos;) out.erase(at, 1);  // as the terminal turns \n
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("a line is drawn again only where a terminal can do so", "[progress]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("terminal");
+  const auto train = [&](const std::string& name, const std::string& term) {
+    return on_terminal("train vit --data-dir " + data.string() + " --width 8 --depth 1 --heads 2 --patch 14 --batch 8 --epochs 2 --out " + (runs / name).string(), term);
+  };
+  CHECK_THAT(train("xterm", "xterm"), Contains("\r\033[K") && Contains("█"));
+  for (const std::string term : {"dumb", ""}) {
+    const std::string out = train(term + "-term", term);
+    CAPTURE(out);
+    CHECK(out.find_first_of("\r\033") == std::string::npos);
+    CHECK_THAT(out, Contains("step 1/16 ") && Contains("step 16/16 "));
+    CHECK(std::count(out.begin(), out.end(), '\n') < 6);
+  }
+}
+
+TEST_CASE("norma theory tells how far it is, and takes the line away", "[progress]") {
+  const std::string out = on_terminal("theory --tokens 8192,8192,8192,8192,8192,8192 --width 256 --attention softmax --threads 1", "xterm");
+  CAPTURE(out);
+  CHECK_THAT(out, Contains("\r\033[Ksoftmax, N = 8192: ") && Contains(" % of all is done, ") && Catch::Matchers::EndsWith("\r\033[K"));
+  CHECK(on_terminal("theory --tokens 64 --attention softmax", "xterm").empty());
+}
+
+TEST_CASE("norma theory on a million tokens begins at once, and Ctrl-C ends it", "[progress]") {
+  Program p({"theory", "--tokens", "1000000", "--attention", "softmax"});
+  while (p.out().find("‖A‖_F") == std::string::npos) ::usleep(1000);
+  p.signal(SIGINT);
+  CHECK(p.wait().code == 130);
+}
+
+TEST_CASE("the one object of --log-format json comes however a run ends", "[progress]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("endings");
+  const auto args = [&](const char* verb, const std::filesystem::path& out, const std::vector<std::string>& more) {
+    return with({verb, "vit", "--data-dir", data.string(), "--width", "16", "--depth", "2", "--heads", "2", "--patch", "7", "--batch", "16", "--log-format", "json", "--out", out.string()}, more);
+  };
+  const auto result = [&](const Finished& f, int code) {
+    CAPTURE(f.err);
+    REQUIRE(f.code == code);
+    return nlohmann::json::parse(f.out);
+  };
+  auto r = result(run_norma(args("train", runs / "good", {"--epochs", "1"})), 0);
+  CHECK(r["ending"] == "finished");
+  CHECK(r["message"] == "");
+  CHECK(r["step"] == 4);
+  CHECK(r["test_accuracy"].is_number());
+
+  const std::vector<std::string> bad = {"--epochs", "10", "--attention", "x^8", "--init-std", "1e4"};
+  r = result(run_norma(args("train", runs / "bad", bad)), 3);
+  CHECK(r["run"] == (runs / "bad").string());
+  CHECK(r["ending"] == "diverged");
+  CHECK(r["message"] == "diverged: no finite step in a row of 10; a checkpoint is in " + (runs / "bad").string());
+  CHECK(r["step"] == 10);
+  CHECK(r["seconds"].is_number());
+  CHECK(!r.contains("test_accuracy"));
+  r = result(run_norma(args("train", runs / "anomaly", with(bad, {"--anomaly"}))), 3);
+  CHECK(r["ending"] == "diverged");
+  CHECK(r["step"] == 0);
+  CHECK_THAT(r["message"].get<std::string>(), Contains("look again with: norma replay " + (runs / "anomaly" / "anomaly-000000000.json").string()));
+  r = result(run_norma(args("twin", runs / "twin", with(bad, {"--other", "softmax"}))), 3);
+  CHECK(r["ending"] == "diverged");
+  CHECK(r["step"] == 10);
+  CHECK(r["other"] == "softmax");
+
+  for (const char* verb : {"train", "twin"}) {
+    const auto out = runs / (std::string("stopped-") + verb);
+    Program p(args(verb, out, {"--epochs", "100000"}));
+    while (!std::filesystem::exists(out / "metrics.jsonl")) ::usleep(1000);
+    p.signal(SIGINT);
+    r = result(p.wait(), 130);
+    CHECK(r["ending"] == "interrupted");
+    CHECK(r["step"] > 0);
+    CHECK_THAT(r["message"].get<std::string>(), Catch::StartsWith("interrupted; "));
+  }
+}

@@ -1,0 +1,182 @@
+// What a run's folder holds when it is resumed, read or damaged: all is checked before anything in it is changed.
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+
+#include <map>
+
+#include "tests/program.h"
+#include "tests/written_run.h"
+
+using namespace norma;
+using namespace norma::test;
+using Catch::Matchers::Contains;
+using Catch::Matchers::EndsWith;
+using Catch::Matchers::Equals;
+using Json = nlohmann::json;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// 8 steps an epoch, a checkpoint every 4.
+std::vector<std::string> args_of(const fs::path& data, const fs::path& out, const std::vector<std::string>& more) {
+  return with({"train", "vit", "--data-dir", data.string(), "--width", "8", "--depth", "1", "--heads", "2", "--patch", "14", "--batch", "8", "--epochs", "2",
+               "--log-every", "3", "--checkpoint-every", "4", "--out", out.string()}, more);
+}
+
+std::map<std::string, std::string> files_of(const fs::path& run) {
+  std::map<std::string, std::string> all;
+  for (const auto& entry : fs::recursive_directory_iterator(run))
+    if (entry.is_regular_file()) all[fs::relative(entry.path(), run).string()] = contents(entry.path());
+  return all;
+}
+
+Json json_of(const fs::path& file) { return Json::parse(contents(file)); }
+
+}  // namespace
+
+TEST_CASE("a run that goes on records what it goes on with, and has no summary until it ends again", "[run_folder]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("goes-on"), out = runs / "a";
+  REQUIRE(run_norma(args_of(data, out, {"--steps", "6"})).code == 0);
+  CHECK(json_of(out / "config.json")["steps"] == 6);
+  CHECK(json_of(out / "summary.json")["steps"] == 6);
+
+  const std::vector<std::string> changes = {"--steps", "10", "--threads", "1", "--checkpoint-every", "5", "--record", "blocks.0.attn", "--record-images", "2", "--resume"};
+  Finished f = run_norma(args_of(data, out, changes));
+  CAPTURE(f.err);
+  REQUIRE(f.code == 0);
+  const Json config = json_of(out / "config.json");
+  CHECK(config["steps"] == 10);
+  CHECK(config["threads"] == 1);
+  CHECK(config["checkpoint_every"] == 5);
+  CHECK(config["record"] == "blocks.0.attn");
+  CHECK(config["record_images"] == 2);
+  CHECK(json_of(out / "summary.json")["steps"] == 10);
+
+  // What has its end behind it does not take on what it would have been run with.
+  f = run_norma(args_of(data, out, {"--steps", "7", "--resume"}));
+  REQUIRE(f.code == 0);
+  CHECK_THAT(f.err, Contains("resumed from step 10 of 7: nothing is left to train\n"));
+  CHECK(json_of(out / "config.json") == config);
+  CHECK(json_of(out / "summary.json")["steps"] == 10);
+
+  // A moved folder records where it is. One that fails on its way has no summary of before.
+  const auto moved = runs / "moved";
+  fs::rename(out, moved);
+  CHECK(Program(args_of(data, moved, {"--resume"}), ".", 4000).wait().code == 1);  // as on a full disk
+  CHECK(!fs::exists(moved / "summary.json"));
+  CHECK(json_of(moved / "config.json")["out"] == moved.string());
+  CHECK(json_of(moved / "config.json")["steps"] == 0);
+  CHECK(run_norma(args_of(data, moved, {"--resume"})).code == 0);
+  CHECK(json_of(moved / "summary.json")["steps"] == 16);
+}
+
+TEST_CASE("a damaged status.json is made again, and keeps nobody from going on or reading", "[run_folder]") {
+  const auto data = tiny_data(64, 20), out = fresh_folder("status") / "a";
+  REQUIRE(run_norma(args_of(data, out, {"--steps", "6"})).code == 0);
+  const auto [text, why] = GENERATE(std::pair{"{\"step\": 6, \"end", "JSON error at byte 16"}, std::pair{"", "JSON error at byte 0"},
+                                    std::pair{R"({"step": 6, "ending": 3, "seconds": 1})", "\"ending\" is 3, it must be a text"});
+  write(out / "status.json", text);
+  Finished f = run_norma({"report", out.string()});
+  CAPTURE(f.err);
+  CHECK(f.code == 0);
+  CHECK_THAT(f.err, Contains((out / "status.json").string() + ": " + why) && EndsWith("; left out\n"));
+  CHECK(run_norma({"compare", out.string(), "--html", (out / "page.html").string()}).code == 0);
+  f = run_norma(args_of(data, out, {"--resume"}));
+  CAPTURE(f.err);
+  REQUIRE(f.code == 0);
+  CHECK_THAT(f.err, Contains((out / "status.json").string() + ": " + why) && Contains("; it is made again, with the seconds from here on\nresumed from step 6\n"));
+  CHECK(json_of(out / "status.json")["ending"] == "finished");
+}
+
+TEST_CASE("what cannot be resumed is left as it was", "[run_folder]") {
+  const auto data = tiny_data(64, 20), out = fresh_folder("as-it-was") / "a";
+  REQUIRE(run_norma(args_of(data, out, {"--steps", "6"})).code == 0);
+  const fs::path metrics = out / "metrics.jsonl";
+  const std::string log = contents(metrics), name = metrics.string();
+  const auto line = [&](std::size_t n) {  // its first byte
+    std::size_t at = 0;
+    while (n-- > 0) at = log.find('\n', at) + 1;
+    return at;
+  };
+  const std::string remedy = "put it back whole, or begin anew with another --out\n";
+  std::string expected;
+  SECTION("a line that is no JSON") {
+    write(metrics, std::string(log).replace(line(1), 3, "x\"s"));
+    expected = name + ":2: JSON error at byte 0";
+  }
+  SECTION("lines out of order") {
+    const std::string second = log.substr(line(1), line(2) - line(1));
+    write(metrics, second + log.substr(0, line(1)) + log.substr(line(2)));
+    expected = name + ":2: step 0 stands behind step 3, which no run writes; the checkpoint of step 6 is of after this line, so the file was changed: " + remedy;
+  }
+  SECTION("another length of its lines") {
+    write(metrics, std::string(log).insert(log.find("\"loss\":") + 7, " "));
+    expected = "so it was changed: " + remedy;
+  }
+  SECTION("cut") {
+    write(metrics, log.substr(0, 20));
+    expected = name + ": has 20 bytes, the checkpoint of step 6 was made when it had ";
+  }
+  REQUIRE(!expected.empty());
+  write(out / "status.json", "damaged too");
+  const auto before = files_of(out);
+  const Finished f = run_norma(args_of(data, out, {"--resume"}));
+  CAPTURE(f.err);
+  CHECK(f.code == 1);
+  CHECK_THAT(f.err, Contains(expected));
+  CHECK((files_of(out) == before));
+}
+
+TEST_CASE("a folder where a run has a file, or a file where it has a folder, is named by all that reads or writes it", "[run_folder]") {
+  const auto data = tiny_data(64, 20), out = fresh_folder("kinds") / "a";
+  REQUIRE(run_norma(args_of(data, out, {"--steps", "6"})).code == 0);
+  struct Case { std::string name; bool folder; };
+  const auto [name, folder] = GENERATE(Case{"config.json", true}, Case{"metrics.jsonl", true}, Case{"status.json", true}, Case{"summary.json", true},
+                                       Case{"checkpoint-000000006.safetensors", true}, Case{"events.out.tfevents.1.norma", true}, Case{"record", false});
+  const fs::path at = out / name;
+  fs::remove(at);
+  if (folder) {
+    fs::create_directory(at);
+    write(at / "something", "x");
+  } else {
+    write(at, "x");
+  }
+  const auto before = files_of(out);
+  const std::string text = fmt::format("norma: {}: is a {}, where a run has a {}; move it away, or name another run folder\n", at.string(), folder ? "folder" : "file",
+                                       folder ? "file" : "folder");
+  for (const auto& args : std::vector<std::vector<std::string>>{args_of(data, out, {}), args_of(data, out, {"--resume"}), {"report", out.string()},
+                                                                {"compare", out.string()}, {"eval", out.string()}, {"watch", out.string()}}) {
+    const Finished f = run_norma(args);
+    CAPTURE(args);
+    CHECK(f.code == 1);
+    CHECK_THAT(f.err, EndsWith(text));
+  }
+  CHECK((files_of(out) == before));
+}
+
+TEST_CASE("a run folder that is a file is called one", "[run_folder]") {
+  const auto data = tiny_data(64, 20), out = fresh_folder("file") / "a";
+  write(out, "x");
+  const Finished f = run_norma(args_of(data, out, {}));
+  CHECK(f.code == 1);
+  CHECK_THAT(f.err, EndsWith(fmt::format("norma: run folder {}: is a file; choose another with --out\n", out.string())));
+}
+
+TEST_CASE("a checkpoint from before the first line of the log is gone on from", "[run_folder]") {
+  const auto data = tiny_data(64, 20), out = fresh_folder("no-line") / "a";
+  const std::vector<std::string> bad = {"--attention", "x^8", "--init-std", "1e4"};
+  REQUIRE(run_norma(args_of(data, out, with(bad, {"--anomaly"}))).code == 3);
+  REQUIRE(fs::exists(out / "checkpoint-000000000.safetensors"));
+  REQUIRE(!fs::exists(out / "metrics.jsonl"));
+  const Finished f = run_norma(args_of(data, out, with(bad, {"--resume"})));
+  CAPTURE(f.err);
+  CHECK(f.code == 3);
+  CHECK_THAT(f.err, Contains("resumed from step 0\n") && Contains("step skipped (10 of 10)"));
+}
+
+TEST_CASE("fewer images than a data set has are told", "[run_folder]") {
+  const auto data = tiny_data(64, 20), out = fresh_folder("images") / "a";
+  const std::string notice = fmt::format("data set \"fashion-mnist\" in {}: 64 training and 20 test images, of 60000 and 10000\n", (data / "fashion-mnist").string());
+  CHECK_THAT(run_norma(args_of(data, out, {"--steps", "1"})).err, Contains(notice));
+  CHECK_THAT(run_norma({"eval", out.string()}).err, Contains(notice));
+}
