@@ -91,6 +91,12 @@ NORMA_DEVICE float quick_exp2(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+/// 1 / x by one instruction: one unit of the last place; 0 below the smallest normal number, and for infinities.
+NORMA_DEVICE float quick_reciprocal(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 
 /// D += A B for 16x16 A and 16x8 B of bf16, 16x8 D of float, spread over the warp as PTX's mma.m16n8k16 says: with
 /// g = lane / 4, t = lane % 4: a[0] = A[g][2t, 2t + 1], a[1] = A[g + 8][..], a[2] = A[g][2t + 8, ..], a[3] = A[g + 8][2t + 8, ..];
@@ -191,6 +197,7 @@ inline void atomic_min(unsigned long long* at, unsigned long long x) {  // nothi
 }
 inline void atomic_add(std::uint32_t* at, std::uint32_t x) { __atomic_fetch_add(at, x, __ATOMIC_RELAXED); }
 inline float quick_exp2(float x) { return std::exp2(x); }
+inline float quick_reciprocal(float x) { return 1 / x; }
 
 inline void mma_16x8x16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
   emulator::mma_16x8x16(d, a, b0, b1);
