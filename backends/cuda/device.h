@@ -91,6 +91,12 @@ NORMA_DEVICE float quick_exp2(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+/// 1 / x by one instruction: one unit of the last place; 0 below the smallest normal number, and for infinities.
+NORMA_DEVICE float quick_reciprocal(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 
 /// D += A B for 16x16 A and 16x8 B of bf16, 16x8 D of float, spread over the warp as PTX's mma.m16n8k16 says: with
 /// g = lane / 4, t = lane % 4: a[0] = A[g][2t, 2t + 1], a[1] = A[g + 8][..], a[2] = A[g][2t + 8, ..], a[3] = A[g + 8][2t + 8, ..];
@@ -147,17 +153,17 @@ void launch(Stream stream, Extent grid, unsigned threads, std::size_t shared, vo
 
 #else
 
-inline unsigned thread_id() { return emulator::here().thread; }
+__attribute__((no_sanitize("thread"))) inline unsigned thread_id() { return emulator::here().thread; }  // no access of the kernel's
 inline unsigned block_threads() { return emulator::here().threads; }
 inline Extent block_id() { return {emulator::here().block[0], emulator::here().block[1], emulator::here().block[2]}; }
 inline Extent grid_size() { return {emulator::here().grid[0], emulator::here().grid[1], emulator::here().grid[2]}; }
 inline char* shared_memory() { return emulator::here().shared; }
 inline void block_barrier() { emulator::block_barrier(); }
-inline void warp_barrier() { emulator::exchange("warp_barrier", nullptr, 0); }
+inline void warp_barrier() { emulator::warp_barrier(); }
 
 template <class T>
 T exchange_xor(T x, unsigned mask) {
-  return emulator::exchange_as<T>("exchange_xor", x)[emulator::here().thread % warp_size ^ mask];
+  return emulator::exchange_as<T>("exchange_xor", x)[thread_id() % warp_size ^ mask];
 }
 template <class T>
 T exchange_from(T x, unsigned lane) {
@@ -174,7 +180,7 @@ inline unsigned count_bits(unsigned x) { return static_cast<unsigned>(__builtin_
 template <unsigned width, class T, class Op>
 T reduce_lanes(T x, Op op) {  // the tree of exchange_xor from one exchange
   const auto& all = emulator::exchange_as<T>("reduce_lanes", x);
-  const unsigned lane = emulator::here().thread % warp_size, first = lane / width * width;
+  const unsigned lane = thread_id() % warp_size, first = lane / width * width;
   T tree[width];
   for (unsigned i = 0; i < width; ++i) tree[i] = all[first + i];
   for (unsigned half = width / 2; half > 0; half /= 2)
@@ -185,9 +191,13 @@ T reduce_lanes(T x, Op op) {  // the tree of exchange_xor from one exchange
 inline std::uint32_t multiply_high(std::uint32_t a, std::uint32_t b) {
   return static_cast<std::uint32_t>(std::uint64_t{a} * b >> 32);
 }
-inline void atomic_min(unsigned long long* at, unsigned long long x) { *at = x < *at ? x : *at; }
-inline void atomic_add(std::uint32_t* at, std::uint32_t x) { *at += x; }
+inline void atomic_min(unsigned long long* at, unsigned long long x) {  // nothing comes between its two accesses
+  const unsigned long long before = __atomic_load_n(at, __ATOMIC_RELAXED);
+  if (x < before) __atomic_store_n(at, x, __ATOMIC_RELAXED);
+}
+inline void atomic_add(std::uint32_t* at, std::uint32_t x) { __atomic_fetch_add(at, x, __ATOMIC_RELAXED); }
 inline float quick_exp2(float x) { return std::exp2(x); }
+inline float quick_reciprocal(float x) { return 1 / x; }
 
 inline void mma_16x8x16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
   emulator::mma_16x8x16(d, a, b0, b1);
@@ -236,11 +246,17 @@ struct alignas(sizeof(T) * n) Pack {
   T v[n];
 };
 template <int n, class T>
-NORMA_HD Pack<T, n> load_pack(const T* p) {
+NORMA_DEVICE Pack<T, n> load_pack(const T* p) {
+#if !defined(__CUDACC__)
+  emulator::check_aligned(p, sizeof(Pack<T, n>));
+#endif
   return *reinterpret_cast<const Pack<T, n>*>(p);
 }
 template <int n, class T>
-NORMA_HD void store_pack(T* p, const Pack<T, n>& x) {
+NORMA_DEVICE void store_pack(T* p, const Pack<T, n>& x) {
+#if !defined(__CUDACC__)
+  emulator::check_aligned(p, sizeof x);
+#endif
   *reinterpret_cast<Pack<T, n>*>(p) = x;
 }
 

@@ -51,6 +51,10 @@ void early_read_kernel(const float* x, float* out, bool wait) {
   if (!wait) wait_copies<0>();
 }
 
+void odd_pack_kernel(const float* x, float* out) {
+  if (thread_id() == 0) store_pack(out, load_pack<4>(x));
+}
+
 template <class... Params, class... Args>
 std::string error_of(unsigned threads, std::size_t shared, void (*kernel)(Params...), Args... args) {
   try {
@@ -97,7 +101,9 @@ TEST_CASE("broken rules are refused", "[cuda_emulator]") {
 #if !defined(__SANITIZE_ADDRESS__)  // which sees it first
   CHECK(error_of(32, 64, overrun_kernel) == "emulator: block (0, 0, 0) wrote past its 64 bytes of shared memory");
 #endif
-  float out[32];
+  alignas(16) float out[32];
+  CHECK(error_of(32, 0, odd_pack_kernel, &x[0], &out[4]) == "no error");
+  CHECK_THAT(error_of(32, 0, odd_pack_kernel, &x[0], &out[1]), Catch::StartsWith("emulator: thread 0 moves 16 bytes by one access at "));
   CHECK(error_of(32, 512, early_read_kernel, &x[0], &out[0], true) == "no error");
   CHECK(out[5] == 4);
   CHECK(error_of(32, 512, early_read_kernel, &x[0], &out[0], false) == "no error");

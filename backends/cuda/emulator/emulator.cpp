@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "backends/cuda/emulator/order.h"
 #include "backends/cuda/emulator/warpgroup.h"
 #include "core/error.h"
 
@@ -38,6 +39,7 @@ struct Context {
 struct Fiber {
   Context context;
   std::unique_ptr<char[]> stack{new char[stack_bytes]};
+  Strand* strand = new_strand();
   unsigned thread = 0;
   std::vector<std::vector<Copy>> copies;  // groups of asynchronous copies under way; the last is open
   Products products;
@@ -52,6 +54,7 @@ struct Meeting {
 };
 struct Warp : Meeting {
   Slots slots[2];
+  Rendezvous order;
 };
 struct Warpgroup : Meeting {
   std::array<ProductCall, 128> calls;
@@ -64,15 +67,26 @@ class Block {
 
   void barrier() {
     Fiber* me = current_;
+    const unsigned turn = barriers_;
+    order_.arrive(turn);
     if (++at_barrier_ == here_.threads) {
       at_barrier_ = 0;
+      ++barriers_;
       async_proxy_.barrier();
       for (Fiber* f : waiting_) ready_.push_back(f);
       waiting_.clear();
-      return;
+    } else {
+      waiting_.push_back(me);
+      wait(me);
     }
-    waiting_.push_back(me);
-    wait(me);
+    order_.leave(turn);
+  }
+  void warp_barrier() {
+    Warp& warp = warps_[current_->thread / 32];
+    const unsigned turn = warp.turn;
+    warp.order.arrive(turn);
+    meet(warp, 32, "warp_barrier", [] {});
+    warp.order.leave(turn);
   }
 
   const Slots& exchange(const char* what, const void* mine, std::size_t bytes) {
@@ -147,7 +161,7 @@ class Block {
 
   const std::function<void()>* kernel_ = nullptr;
   bool falling_ = false;
-  unsigned started_ = 0, finished_ = 0, at_barrier_ = 0;
+  unsigned started_ = 0, finished_ = 0, at_barrier_ = 0, barriers_ = 0;
   std::vector<std::unique_ptr<Fiber>> fibers_;  // kept for later blocks
   std::vector<Fiber*> idle_;
   std::deque<Fiber*> ready_;
@@ -157,6 +171,9 @@ class Block {
   AsyncProxy async_proxy_;
   std::vector<std::shared_ptr<Product>> under_way_;
   Context main_;
+  Rendezvous order_;
+  char begun_ = 0, ended_ = 0;  // of the block, for its threads' order with what the scheduler does
+  Strand* main_strand_ = nullptr;
   Fiber* current_ = nullptr;
   std::exception_ptr error_;
 #if defined(__SANITIZE_ADDRESS__)
@@ -177,6 +194,7 @@ void Block::switch_to(Context& from, Context& to, Fiber* leaving, [[maybe_unused
   else
     __sanitizer_start_switch_fiber(&fake, main_stack_, main_stack_bytes_);
 #endif
+  enter_strand(entering ? entering->strand : main_strand_);
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   swapcontext(&from.start, &to.start);
 #else
@@ -199,19 +217,24 @@ void Block::enter() {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(nullptr, &running->main_stack_, &running->main_stack_bytes_);
 #endif
+  hide();
   running->fiber_body();
 }
 
-/// Runs threads one after the other until none is left; a thread that waits keeps the fiber meanwhile.
+/// Runs threads one after the other until none is left; a thread that waits keeps the fiber meanwhile. With strands one thread a block.
 void Block::fiber_body() {
   for (;;) {
     Fiber* me = current_;
-    while (!error_ && started_ < here_.threads) {
+    for (bool done = false; !error_ && !done && started_ < here_.threads; done = strands) {
       const unsigned n = started_++;
       me->thread = here_.thread = falling_ ? here_.threads - 1 - n : n;
       me->copies.clear(), me->products.clear();
+      acquire(begun_);
       try {
-        (*kernel_)();
+        {
+          const Shown shown;
+          (*kernel_)();
+        }
         if (!me->copies.empty()) fail("emulator: thread {} of block {} leaves with copies it did not wait for", me->thread, place());
         if (!me->products.none())
           fail("emulator: thread {} of block {} leaves with products it did not wait for", me->thread, place());
@@ -220,7 +243,7 @@ void Block::fiber_body() {
       }
       ++finished_;
     }
-    idle_.push_back(me);
+    if (!strands) idle_.push_back(me);
     switch_to(me->context, main_, me);
   }
 }
@@ -230,6 +253,8 @@ void Block::run(const std::function<void()>& kernel, std::size_t shared_bytes, b
   falling_ = falling;
   started_ = finished_ = at_barrier_ = 0;
   error_ = nullptr;
+  main_strand_ = current_strand();
+  release(begun_);
   if (warps_.size() < here_.threads / 32) warps_.resize(here_.threads / 32);
   if (warpgroups_.size() < here_.threads / 128) warpgroups_.resize(here_.threads / 128);
   for (Warp& warp : warps_) warp.reset();
@@ -273,6 +298,12 @@ void Block::run(const std::function<void()>& kernel, std::size_t shared_bytes, b
     }
     resume(next);
   }
+  for (auto& f : fibers_) {
+    enter_strand(f->strand);
+    release(ended_);
+  }
+  enter_strand(main_strand_);
+  acquire(ended_);
   if (error_) {
     fibers_.clear();  // abandoned in the middle of a kernel
     std::rethrow_exception(error_);
@@ -282,15 +313,34 @@ void Block::run(const std::function<void()>& kernel, std::size_t shared_bytes, b
 }  // namespace
 
 Here& here() { return running->here_; }
-void block_barrier() { running->barrier(); }
-const Slots& exchange(const char* what, const void* mine, std::size_t bytes) { return running->exchange(what, mine, bytes); }
+void block_barrier() {
+  const Hidden hidden;
+  running->barrier();
+}
+void warp_barrier() {
+  const Hidden hidden;
+  running->warp_barrier();
+}
+const Slots& exchange(const char* what, const void* mine, std::size_t bytes) {
+  const Hidden hidden;
+  return running->exchange(what, mine, bytes);
+}
 void turn_order(bool turned) { turned_order = turned; }
 Card& card() { return played; }
 AsyncProxy& async_proxy() { return running->async_proxy(); }
 Products& products() { return running->products(); }
 std::shared_ptr<Product> meet(const ProductCall& call) { return running->meet_warpgroup(call); }
 
+void check_aligned(const void* p, std::size_t bytes) {
+  if (reinterpret_cast<std::uintptr_t>(p) % bytes)
+    fail("emulator: thread {} moves {} bytes by one access at {:#x}, which is no multiple of them", here().thread, bytes,
+         reinterpret_cast<std::uintptr_t>(p));
+}
+
 void copy_async(void* shared, const void* global, bool present) {
+  if (present) reads(global, 16);
+  writes(shared, 16);  // at any time until it is waited for
+  const Hidden hidden;
   const auto address = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p); };
   if (address(shared) % 16 || (present && address(global) % 16))
     fail("emulator: copy_async to {:#x} from {:#x}: both must be multiples of 16", address(shared), address(global));
@@ -303,15 +353,21 @@ void copy_async(void* shared, const void* global, bool present) {
 }
 
 void commit_copies() {
+  const Hidden hidden;
   auto& copies = running->copies();
   if (copies.empty()) copies.emplace_back();
   copies.emplace_back();
 }
 
 void wait_copies(int pending) {
+  const Hidden hidden;
   auto& copies = running->copies();
   while (!copies.empty() && static_cast<int>(copies.size()) - 1 > pending) {
-    for (const Copy& copy : copies.front()) std::memcpy(copy.to, copy.bytes.data(), 16);
+    for (const Copy& copy : copies.front()) {
+      std::memcpy(copy.to, copy.bytes.data(), 16);
+      const Shown shown;
+      writes(copy.to, 16);
+    }
     running->async_proxy().written(here().thread);
     copies.erase(copies.begin());
   }
@@ -328,6 +384,7 @@ float bf16_half(std::uint32_t pair, std::size_t half) {
 }  // namespace
 
 void mma_16x8x16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+  const Hidden hidden;
   struct Fragment {
     std::uint32_t a[4], b[2];
   };
@@ -346,6 +403,8 @@ void mma_16x8x16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, s
 }
 
 void load_matrices(std::uint32_t (&r)[4], const void* row, bool transposed) {
+  reads(row, 16);  // the lane that names a row stands for those that receive it
+  const Hidden hidden;
   if (reinterpret_cast<std::uintptr_t>(row) % 16)
     fail("emulator: thread {}: load_matrices from an address that is not a multiple of 16", here().thread);
   const auto rows = exchange_as<const void*>(transposed ? "load_matrices_transposed" : "load_matrices", row);

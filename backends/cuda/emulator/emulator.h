@@ -1,7 +1,7 @@
 // Runs kernels on the host: the threads of a block as fibers that switch at barriers and at exchanges within a warp. It holds
 // the kernels to the rules of the device: every thread of a block reaches the same barriers, every lane of a warp the same
 // exchanges; shared memory holds NaN when a block starts; asynchronous copies arrive only when waited for; threads run in rising
-// or falling order from block to block, so that a missing barrier shows. A broken rule throws Error.
+// or falling order from block to block, so that a missing barrier shows; under ThreadSanitizer (order.h) any does. A broken rule throws Error.
 #pragma once
 
 #include <array>
@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+
+#include "backends/cuda/emulator/order.h"
 
 namespace norma::cuda::emulator {
 
@@ -21,6 +23,7 @@ struct Here {
 Here& here();
 
 void block_barrier();
+void warp_barrier();
 
 /// The card that the emulator plays, for kernels and runtimes alike.
 struct Card {
@@ -36,17 +39,21 @@ constexpr std::size_t slot_bytes = 64;
 struct alignas(64) Slots {
   char bytes[32][slot_bytes];
 };
-/// All lanes of the warp meet; `what` must be the same for all of them.
+/// All lanes of the warp meet, which orders no accesses to memory; `what` must be the same for all of them.
 const Slots& exchange(const char* what, const void* mine, std::size_t bytes);
 
 template <class T>
 std::array<T, 32> exchange_as(const char* what, const T& mine) {
   static_assert(sizeof(T) <= slot_bytes);
+  const Hidden hidden;
   const Slots& slots = exchange(what, &mine, sizeof(T));
   std::array<T, 32> all;
   for (std::size_t lane = 0; lane < 32; ++lane) std::memcpy(&all[lane], slots.bytes[lane], sizeof(T));
   return all;
 }
+
+/// Throws where one access of `bytes` at p is not aligned, which the host forgives and a device does not.
+void check_aligned(const void* p, std::size_t bytes);
 
 void mma_16x8x16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1);
 void load_matrices(std::uint32_t (&r)[4], const void* row, bool transposed);

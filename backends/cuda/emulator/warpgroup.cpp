@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "backends/cuda/emulator/emulator.h"
+#include "backends/cuda/emulator/order.h"
 #include "backends/cuda/matrix_descriptor.h"
 #include "core/error.h"
 
@@ -176,15 +177,29 @@ void Products::wait(int pending) {
   if (groups_.size() == 1 && groups_[0].results.empty()) groups_.clear();
 }
 
-void fence_async_proxy() { async_proxy().fence(here().thread); }
-void fence_products() { products().fence(); }
-void commit_products() { products().commit(); }
-void wait_products(int pending) { products().wait(pending); }
+void fence_async_proxy() {
+  const Hidden hidden;
+  async_proxy().fence(here().thread);
+}
+void fence_products() {
+  const Hidden hidden;
+  products().fence();
+}
+void commit_products() {
+  const Hidden hidden;
+  products().commit();
+}
+void wait_products(int pending) {
+  const Hidden hidden;
+  products().wait(pending);
+}
 
 void multiply_shared(float* d, unsigned n, std::uint64_t a, std::uint64_t b, bool accumulate) {
+  const Hidden hidden;
   products().add(d, meet({a, b, {}, n, false, accumulate}));
 }
 void multiply_registers(float* d, unsigned n, const std::uint32_t (&a)[4], std::uint64_t b) {
+  const Hidden hidden;
   products().add(d, meet({0, b, {a[0], a[1], a[2], a[3]}, n, true, true}));
 }
 

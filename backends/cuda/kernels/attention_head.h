@@ -44,6 +44,7 @@ struct Head {
     if (!mask) return n;
     if (p.seen_before) return p.seen_before[std::int64_t{b} * (p.keys + 1) + n];
     std::int32_t count = 0;
+    NORMA_ROLLED
     for (std::int32_t j = 0; j < n; ++j) count += mask[j * p.mask_key] != 0;
     return count;
   }

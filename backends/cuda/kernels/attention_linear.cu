@@ -8,21 +8,12 @@
 namespace norma::cuda {
 namespace {
 
-constexpr int threads = 256, lanes = 16;  // 16 x 16 threads
+constexpr int threads = 256, lanes = tile_lanes;  // 16 x 16 threads
 constexpr int sum_tile = linear_sum_tile, product_tile = linear_product_tile, own_rows = product_tile / lanes;
 
 NORMA_DEVICE float weight(const Head& head, bool of_rows, int row) {
   if (of_rows) return head.row_factor(row);
   return !head.mask || head.mask[row * head.p.mask_key] != 0 ? 1.0f : 0.0f;
-}
-
-/// Rows [first, end) of x times their weights into `to`, zeros up to `count` rows and from column `width` to `pitch`.
-template <class T, class Weight>
-NORMA_DEVICE void load_weighted(const T* x, std::int64_t x_row, int first, int end, int count, int width, int pitch, float* to, Weight weight_of) {
-  for (int i = static_cast<int>(thread_id()); i < count * pitch; i += threads) {
-    const int row = first + i / pitch, column = i % pitch;
-    to[i] = row < end && column < width ? weight_of(row) * convert<float>(x[row * x_row + column]) : 0.0f;
-  }
 }
 
 /// A block sums one piece of one head; a thread owns `own` x `own` elements of the sum.
@@ -37,23 +28,23 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 2) state_kernel(AttentionProblem p, Line
   float sums[own][own] = {}, total[own] = {};
   for (int first = begin; first < end; first += sum_tile) {
     block_barrier();
-    load_weighted(head.at<T>(s.x), s.x.row, first, end, sum_tile, s.m, width, x, [](int) { return 1.0f; });
-    load_weighted(head.at<T>(s.y), s.y.row, first, end, sum_tile, s.n, width, y, [&](int row) { return weight(head, s.of_rows, row); });
+    load_weighted<threads, sum_tile>(head.at<T>(s.x), s.x.row, first, end, s.m, x, width, width, [](int) { return 1.0f; });
+    load_weighted<threads, sum_tile>(head.at<T>(s.y), s.y.row, first, end, s.n, y, width, width, [&](int row) { return weight(head, s.of_rows, row); });
     block_barrier();
-    add_products<own, own, lanes>(sum_tile, y, width, width, tx, sums, [&](int j, int i) { return x[j * width + ty + lanes * i]; });
+    add_products(sum_tile, y, width, width, tx, sums, weights_of_columns(x + ty * own, width));
     if (ty == 0)
       for (int j = 0; j < sum_tile; ++j)
         NORMA_UNROLL
-        for (int c = 0; c < own; ++c) total[c] += y[j * width + tx + lanes * c];
+        for (int c = 0; c < own; ++c) total[c] += y[j * width + pair_column(tx, c)];
   }
   float* to = s.parts + (std::int64_t{block_id().y} * grid_size().x + piece) * (s.m + 1) * s.n;
   NORMA_UNROLL
   for (int c = 0; c < own; ++c) {
-    const int column = tx + lanes * c;
+    const int column = pair_column(tx, c);
     if (column >= s.n) break;
     NORMA_UNROLL
     for (int i = 0; i < own; ++i)
-      if (ty + lanes * i < s.m) to[(ty + lanes * i) * s.n + column] = sums[i][c];
+      if (ty * own + i < s.m) to[(ty * own + i) * s.n + column] = sums[i][c];
     if (ty == 0) to[s.m * s.n + column] = total[c];
   }
 }
@@ -87,18 +78,20 @@ template <class T, int columns>
 NORMA_DEVICE void add_chunk(const Head& head, const LinearProduct& x, int tile, const float* mine, float* space, float (&out)[own_rows][columns]) {
   const AttentionProblem& p = head.p;
   const LinearCut own = linear_cut(p, x.of_rows, product_tile), other = linear_cut(p, !x.of_rows, product_tile);
-  const int t = static_cast<int>(thread_id()), ty = t / lanes, tx = t % lanes, pitch = x.m + 1, lag = other.before - own.before;
-  float *y = space, *z = y + product_tile * scalar_score_pitch(x.m), *scores = y + ty * own_rows * (product_tile + 1);
+  constexpr int score_pitch = tile_pitch(product_tile);
+  const int t = static_cast<int>(thread_id()), ty = t / lanes, tx = t % lanes, lag = other.before - own.before;
+  float *y = space, *z = y + product_tile * scalar_score_pitch(x.m), *scores = y + ty * own_rows * score_pitch;
   const LinearTiles tiles = linear_tiles(tile, linear_chunk(p.d, p.e), !x.of_rows);
   for (int next = tiles.begin; next < tiles.end; ++next) {
     const int first = other.begin(next), end = other.end(next);
     if (first >= end) continue;
     block_barrier();
-    load_rows<threads>(head.at<T>(x.y), x.y.row, first, end, product_tile, x.m, y, pitch);
-    load_weighted(head.at<T>(x.z), x.z.row, first, end, product_tile, x.n, x.n, z, [&](int row) { return weight(head, !x.of_rows, row); });
+    load_rows<threads, product_tile>(head.at<T>(x.y), x.y.row, first, end, x.m, y);
+    load_weighted<threads, product_tile>(head.at<T>(x.z), x.z.row, first, end, x.n, z, tile_pitch(x.n), tile_columns(x.n),
+                                         [&](int row) { return weight(head, !x.of_rows, row); });
     block_barrier();
     float s[own_rows][own_rows];
-    multiply_tile<own_rows, own_rows, lanes>(mine, y, pitch, pitch, x.m, tx, s);
+    multiply_tile(mine, y, x.m, tx, end - first, s);
     block_barrier();  // scores take the place of y
     NORMA_UNROLL
     for (int i = 0; i < own_rows; ++i)
@@ -106,10 +99,10 @@ NORMA_DEVICE void add_chunk(const Head& head, const LinearProduct& x, int tile, 
       for (int j = 0; j < own_rows; ++j) {
         const int row = own.begin(tile) + ty * own_rows + i, from = first + tx + lanes * j + lag;
         const bool seen = x.of_rows ? from <= row : from >= row;
-        scores[i * (product_tile + 1) + tx + lanes * j] = seen ? std::fma(x.slope, s[i][j], x.shift) : 0.0f;
+        scores[i * score_pitch + tx + lanes * j] = seen ? std::fma(x.slope, s[i][j], x.shift) : 0.0f;
       }
     warp_barrier();  // a row's scores are written and read by the same half warp
-    add_products<own_rows, columns, lanes>(product_tile, z, x.n, x.n, tx, out, [&](int j, int i) { return scores[i * (product_tile + 1) + j]; });
+    add_products(product_tile, z, tile_pitch(x.n), x.n, tx, out, weights_of_rows(scores, score_pitch));
   }
 }
 
@@ -117,23 +110,26 @@ NORMA_DEVICE void add_chunk(const Head& head, const LinearProduct& x, int tile, 
 template <class T, int columns, bool causal>
 NORMA_KERNEL void NORMA_BOUNDS(threads, 2) product_kernel(AttentionProblem p, LinearProduct x) {
   const Head head(p, block_id().y);
-  const int t = static_cast<int>(thread_id()), ty = t / lanes, tx = t % lanes, pitch = x.m + 1, tile = static_cast<int>(block_id().x);
+  const int t = static_cast<int>(thread_id()), ty = t / lanes, tx = t % lanes, tile = static_cast<int>(block_id().x);
+  const int pitch = tile_pitch(x.m), state_pitch = tile_pitch(x.n);
   const LinearCut cut = linear_cut(p, x.of_rows, product_tile);
   const int first = cut.begin(tile), end = cut.end(tile);
   if (first >= end) return;
-  float *rows = reinterpret_cast<float*>(shared_memory()), *state = rows + product_tile * pitch;  // [m, n]
+  float *rows = reinterpret_cast<float*>(shared_memory()), *state = rows + product_tile * pitch;  // [m, n], zeros up to tile_columns of both
   const std::int64_t size = x.transposed ? std::int64_t{x.n + 1} * x.m : std::int64_t{x.m + 1} * x.n;
   const int chunk = causal ? tile * product_tile / linear_chunk(p.d, p.e) : 0;
   const float* from = x.state + (std::int64_t{block_id().y} * linear_states(p) + chunk) * size;
-  load_rows<threads>(head.at<T>(x.x), x.x.row, first, end, product_tile, x.m, rows, pitch);
-  for (int i = t; i < x.m * x.n; i += threads) state[i] = x.transposed ? from[i % x.n * x.m + i / x.n] : from[i];
+  load_rows<threads, product_tile>(head.at<T>(x.x), x.x.row, first, end, x.m, rows);
+  for (int i = ty; i < tile_columns(x.m); i += threads / lanes)
+    for (int j = tx; j < tile_columns(x.n); j += lanes)
+      state[i * state_pitch + j] = i < x.m && j < x.n ? from[x.transposed ? j * x.m + i : i * x.n + j] : 0.0f;
   block_barrier();
   float out[own_rows][columns] = {};
   const float* mine = rows + ty * own_rows * pitch;
-  add_products<own_rows, columns, lanes>(x.m, state, x.n, x.n, tx, out, [&](int j, int i) { return mine[i * pitch + j]; });
+  add_products(x.m, state, state_pitch, x.n, tx, out, weights_of_rows(mine, pitch));
   NORMA_UNROLL
   for (int c = 0; c < columns; ++c) {
-    const int column = tx + lanes * c;
+    const int column = pair_column(tx, c);
     if (column >= x.n) break;
     const float constant = x.shift != 0 ? x.shift * from[x.m * x.n + column] : 0.0f;
     NORMA_UNROLL
@@ -148,8 +144,8 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 2) product_kernel(AttentionProblem p, Li
     T* to = head.at<T>(x.out) + row * x.out.row;
     NORMA_UNROLL
     for (int c = 0; c < columns; ++c) {
-      if (tx + lanes * c >= x.n) break;
-      to[tx + lanes * c] = convert<T>(w * out[i][c]);
+      if (pair_column(tx, c) >= x.n) break;
+      to[pair_column(tx, c)] = convert<T>(w * out[i][c]);
     }
   }
 }

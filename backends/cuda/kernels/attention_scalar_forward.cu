@@ -1,6 +1,7 @@
 // Attention forward without tensor cores, for f32 and bf16 elements, all arithmetic in f32: a block computes 64 rows of one head,
-// going over tiles of 64 keys through shared memory; scores never leave the chip. Softmax keeps a running maximum and sum by row; with statistics, normalised rows are first summed in a pass of
-// their own, so that every weight is known when it is measured.
+// going over tiles of 64 keys through shared memory; scores never leave the chip. A warp of 8 rows leaves out keys that none of them sees.
+// Softmax keeps a running maximum and sum by row; with statistics, normalised rows are first summed in a pass of their own, so that every
+// weight is known when it is measured.
 #include "backends/cuda/kernels/attention_phi.h"
 #include "backends/cuda/kernels/attention_shared.h"
 #include "backends/cuda/kernels/attention_tile.h"
@@ -8,38 +9,41 @@
 namespace norma::cuda {
 namespace {
 
-constexpr int tile = scalar_forward_tile, threads = 256, lanes = 16, own = 4;  // a thread owns 4 rows x 4 columns, of 16 x 16 threads
-constexpr int out_columns = attention_max_width / lanes;
+constexpr int tile = scalar_forward_tile, threads = 256, lanes = tile_lanes, own = 4;  // a thread owns 4 rows x 4 columns, of 16 x 16 threads
+constexpr int w_pitch = tile_pitch(tile);
 static_assert(forward_block_rows == tile);
 
-template <class T, bool measure>
-NORMA_KERNEL void NORMA_BOUNDS(threads, 1) forward_kernel(AttentionProblem p) {
+template <class T, int columns, bool measure>
+NORMA_KERNEL void NORMA_BOUNDS(threads, columns > 4 || measure ? 1 : 2) forward_kernel(AttentionProblem p) {
   const Head head(p, block_id().y);
   const int first = static_cast<int>(block_id().x) * tile, t = static_cast<int>(thread_id()), ty = t / lanes, tx = t % lanes;
-  const int d_pitch = p.d + 1;
+  const int d_pitch = tile_pitch(p.d), e_pitch = tile_pitch(p.e);
   float* q = reinterpret_cast<float*>(shared_memory());
-  float *k = q + tile * d_pitch, *v = k + tile * scalar_score_pitch(p.d), *w = k;  // w: weights, pitch tile + 1
+  float *k = q + tile * d_pitch, *v = k + tile * scalar_score_pitch(p.d), *w = k;  // w: weights, w_pitch
   const bool normalised = p.normalize || p.phi == Phi::softmax, softmax = p.phi == Phi::softmax;
-  load_rows<threads>(head.at<T>(p.q), p.q.row, first, p.rows, tile, p.d, q, d_pitch);
+  load_rows<threads, tile>(head.at<T>(p.q), p.q.row, first, p.rows, p.d, q);
 
-  float top[own], sum[own], factor[own], out[own][out_columns] = {};
+  float top[own], sum[own], factor[own], out[own][columns] = {};
   float row_sum[own] = {}, a2[own] = {}, x1[own] = {}, x2[own] = {};
   AttentionSums sums;
   for (int i = 0; i < own; ++i) {
     top[i] = -INFINITY, sum[i] = 0;
     factor[i] = head.row_factor(first + ty * own + i);
   }
-  const int last = first + tile < p.rows ? first + tile - 1 : p.rows - 1, end = head.length(last);
+  constexpr int warp_rows = own * static_cast<int>(warp_size) / lanes;
+  const int end = head.length_of_rows(first, tile), my_end = head.length_of_rows(first + t / 32 * warp_rows, warp_rows);  // the warp's
   const bool two_passes = measure && normalised;
   for (int pass = two_passes ? 0 : 1; pass < 2; ++pass) {
     for (int start = 0; start < end; start += tile) {
       block_barrier();
-      load_rows<threads>(head.at<T>(p.k), p.k.row, start, p.keys, tile, p.d, k, d_pitch);
-      if (pass == 1) load_rows<threads>(head.at<T>(p.v), p.v.row, start, p.keys, tile, p.e, v, p.e);
+      load_rows<threads, tile>(head.at<T>(p.k), p.k.row, start, p.keys, p.d, k);
+      if (pass == 1) load_rows<threads, tile>(head.at<T>(p.v), p.v.row, start, p.keys, p.e, v);
       block_barrier();
+      const int seen_keys = my_end - start < tile ? my_end - start : tile;
       float s[own][own];
-      multiply_tile<own, own, lanes>(q + ty * own * d_pitch, k, d_pitch, d_pitch, p.d, tx, s);
+      if (seen_keys > 0) multiply_tile(q + ty * own * d_pitch, k, p.d, tx, seen_keys, s);
       block_barrier();  // weights take the place of the keys
+      if (seen_keys <= 0) continue;
       PairSums pairs;
       NORMA_UNROLL
       for (int i = 0; i < own; ++i) {
@@ -60,7 +64,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) forward_kernel(AttentionProblem p) {
           if (!settled) {
             sum[i] *= rescale;
             NORMA_UNROLL
-            for (int c = 0; c < out_columns; ++c) out[i][c] *= rescale;
+            for (int c = 0; c < columns; ++c) out[i][c] *= rescale;
             top[i] = new_top;
           }
           shift = new_top;
@@ -83,15 +87,14 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) forward_kernel(AttentionProblem p) {
             }
           }
           const float kept = seen[j] && p.drop ? a * head.keep(row, start + tx + lanes * j) : a;
-          w[(ty * own + i) * (tile + 1) + tx + lanes * j] = kept;
+          w[(ty * own + i) * w_pitch + tx + lanes * j] = kept;
         }
         if (normalised && !(two_passes && pass == 1)) sum[i] += reduce_lanes<lanes>(part, Plus{});
       }
       if (pass == 0) continue;
       if constexpr (measure) sums.pairs(pairs);
       warp_barrier();  // a row's weights are written and read by the same half warp
-      const float* mine = w + ty * own * (tile + 1);
-      add_products<own, out_columns, lanes>(tile, v, p.e, p.e, tx, out, [&](int j, int i) { return mine[i * (tile + 1) + j]; });
+      add_products(seen_keys, v, e_pitch, p.e, tx, out, weights_of_rows(w + ty * own * w_pitch, w_pitch));
     }
     if (pass == 0)
       for (int i = 0; i < own; ++i) factor[i] = sum[i] != 0 ? 1 / sum[i] : 1;
@@ -108,8 +111,8 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) forward_kernel(AttentionProblem p) {
     const float last_factor = normalised && !two_passes && sum[i] != 0 ? 1 / sum[i] : 1;
     T* to = head.at<T>(p.out) + row * p.out.row;
     NORMA_UNROLL
-    for (int c = 0; c < out_columns; ++c)
-      if (tx + lanes * c < p.e) to[tx + lanes * c] = convert<T>(out[i][c] * last_factor);
+    for (int c = 0; c < columns; ++c)
+      if (pair_column(tx, c) < p.e) to[pair_column(tx, c)] = convert<T>(out[i][c] * last_factor);
     if (p.lse && softmax && tx == 0) *head.lse(row) = top[i] + std::log(sum[i]);
   }
   if constexpr (measure)
@@ -120,11 +123,16 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) forward_kernel(AttentionProblem p) {
 
 void attention_forward_scalar(void* stream, const AttentionProblem& p, DType dtype) {
   const Extent grid{static_cast<unsigned>((p.rows + tile - 1) / tile), static_cast<unsigned>(p.batches * p.heads)};
-  const auto run = [&](auto tag) {
+  const auto run = [&](auto tag, auto width) {
     using T = typename decltype(tag)::type;
-    launch(stream, grid, threads, forward_scalar_bytes(p.d, p.e), p.partial_stats ? forward_kernel<T, true> : forward_kernel<T, false>, p);
+    constexpr int columns = decltype(width)::value;
+    launch(stream, grid, threads, forward_scalar_bytes(p.d, p.e),
+           p.partial_stats ? forward_kernel<T, columns, true> : forward_kernel<T, columns, false>, p);
   };
-  dtype == DType::f32 ? run(TypeTag<float>{}) : run(TypeTag<bf16>{});
+  const auto run_type = [&](auto tag) {
+    scalar_columns(p.e, p.e) > 4 ? run(tag, std::integral_constant<int, 8>{}) : run(tag, std::integral_constant<int, 4>{});
+  };
+  dtype == DType::f32 ? run_type(TypeTag<float>{}) : run_type(TypeTag<bf16>{});
 }
 
 }  // namespace norma::cuda

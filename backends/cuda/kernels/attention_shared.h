@@ -34,17 +34,22 @@ constexpr std::size_t backward_mma_bytes(int chunks, std::size_t state_bytes) {
   return 2 * (2 * mma_tile + 4 * passing) * pitch + 2 * passing * state_bytes;
 }
 
-// Scalar kernels, f32 in shared memory; widths d and e. Odd pitches keep the banks apart.
+// Scalar kernels, f32 in shared memory; widths d and e.
 constexpr int scalar_forward_tile = 64, scalar_backward_tile = 32;
-/// Q; K, whose place the weights [64, 64 + 1] take when the scores are there; V.
-constexpr int scalar_score_pitch(int d) { return d < scalar_forward_tile ? scalar_forward_tile + 1 : d + 1; }
+/// Columns that 4 floats at a time cover, and from row to row an odd number of such: 8 rows of them lie in different banks.
+constexpr int tile_columns(int width) { return (width + 3) / 4 * 4; }
+constexpr int tile_pitch(int width) { return 4 * ((width + 3) / 4 | 1); }
+/// A thread's columns of sums: by the wider of two widths, for fewer registers.
+constexpr int scalar_columns(int d, int e) { return (d > e ? d : e) > 64 ? 8 : 4; }
+/// Q; K, whose place the weights [64, 64] take when the scores are there; V.
+constexpr int scalar_score_pitch(int d) { return tile_pitch(d > scalar_forward_tile ? d : scalar_forward_tile); }
 constexpr std::size_t forward_scalar_bytes(int d, int e) {
-  return sizeof(float) * static_cast<std::size_t>(scalar_forward_tile * (d + 1 + scalar_score_pitch(d) + e));
+  return sizeof(float) * static_cast<std::size_t>(scalar_forward_tile * (tile_pitch(d) + scalar_score_pitch(d) + tile_pitch(e)));
 }
-/// Q, K; V, dO; A, dS [32, 32 + 1].
+/// Q, K; V, dO; A, dS [32, 32].
 constexpr std::size_t backward_scalar_bytes(int d, int e) {
   return sizeof(float) *
-         static_cast<std::size_t>(2 * scalar_backward_tile * (d + 1 + e + 1 + scalar_backward_tile + 1));
+         static_cast<std::size_t>(2 * scalar_backward_tile * (tile_pitch(d) + tile_pitch(e) + tile_pitch(scalar_backward_tile)));
 }
 
 // The linear form: rows of x [m] and y [n].
@@ -85,8 +90,10 @@ constexpr std::size_t linear_state_bytes(int width) {
 /// A tile of x and a state [m, n]; in whose place come, with a causal mask, a tile of the others' x, whose own place
 /// their scores take as in the scalar forward kernel, and one of their y.
 constexpr std::size_t linear_product_bytes(int m, int n, bool causal) {
-  const int state = m * n, others = causal ? linear_product_tile * (scalar_score_pitch(m) + n) : 0;
-  return sizeof(float) * static_cast<std::size_t>(linear_product_tile * (m + 1) + (others > state ? others : state));
+  const int state = tile_columns(m) * tile_pitch(n),
+            others = causal ? linear_product_tile * (scalar_score_pitch(m) + tile_pitch(n)) : 0;
+  return sizeof(float) *
+         static_cast<std::size_t>(linear_product_tile * tile_pitch(m) + (others > state ? others : state));
 }
 static_assert(linear_product_tile == scalar_forward_tile);
 

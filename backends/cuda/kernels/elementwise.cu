@@ -37,7 +37,7 @@ template <class Op, class T>
 NORMA_DEVICE T apply_word(Op op, T x, double parameter) {
   using C = Compute<T, false>;
   if constexpr (std::is_same_v<Op, Unary<UnaryOp::gelu>> && is_floating_element<T>)
-    return convert<T>(gelu(convert<C>(x)));
+    return convert<T>(gelu_of<T>(convert<C>(x)));
   else if constexpr (std::is_same_v<Op, Unary<UnaryOp::gelu_tanh>> && is_floating_element<T>)
     return convert<T>(gelu_tanh(convert<C>(x)));
   else
@@ -95,8 +95,43 @@ NORMA_KERNEL void gelu_gradient_kernel(Elements<3> e) {
   c.load(1, dy);
   NORMA_UNROLL
   for (unsigned k = 0; k < unit; ++k)
-    dy[k] = convert<T>(convert<C>(dy[k]) * gelu_slope(convert<C>(x[k])));
+    dy[k] = convert<T>(convert<C>(dy[k]) * gelu_slope_of<T>(convert<C>(x[k])));
   c.store(2, dy);
+}
+
+/// GELU, and with dy its gradient, where 16 bytes may move by one access, as a thread's do here: what finding its elements costs is shared by
+/// more of them. dy may be y.
+template <class T, bool gradient>
+NORMA_KERNEL void dense_gelu_kernel(const T* x, const T* dy, T* y, std::uint32_t n) {
+  using C = Compute<T, false>;
+  constexpr int width = 16 / sizeof(T);
+  const std::uint32_t first = (block_id().x * element_threads + thread_id()) * width;
+  const auto one = [](T value, T slope) {
+    if constexpr (gradient)
+      return convert<T>(convert<C>(slope) * gelu_slope_of<T>(convert<C>(value)));
+    else
+      return convert<T>(gelu_of<T>(convert<C>(value)));
+  };
+  if (first + width <= n) {
+    Pack<T, width> value = load_pack<width>(x + first), slope;
+    if constexpr (gradient) slope = load_pack<width>(dy + first);
+    NORMA_UNROLL
+    for (int k = 0; k < width; ++k) value.v[k] = one(value.v[k], gradient ? slope.v[k] : T{});
+    store_pack(y + first, value);
+  } else {
+    for (std::uint32_t i = first; i < n; ++i) y[i] = one(x[i], gradient ? dy[i] : T{});
+  }
+}
+/// False where addresses do not allow it, or the elements lie otherwise.
+template <class T, bool gradient, int operands>
+bool run_dense_gelu(void* stream, const Elements<operands>& e) {
+  if (!e.dense) return false;
+  for (const void* data : e.data)
+    if (reinterpret_cast<std::uintptr_t>(data) % 16 != 0) return false;
+  constexpr unsigned each = element_threads * (16 / sizeof(T));
+  launch(stream, {(e.loop.size + each - 1) / each}, element_threads, 0, dense_gelu_kernel<T, gradient>, static_cast<const T*>(e.data[0]),
+         static_cast<const T*>(e.data[gradient ? 1 : 0]), static_cast<T*>(e.data[operands - 1]), e.loop.size);
+  return true;
 }
 
 }  // namespace
@@ -119,6 +154,8 @@ bool unary_elements(void* stream, const Elements<2>& e, DType dtype, UnaryOp op,
   bool covered = dtype == DType::f32 || dtype == DType::f64 || dtype == DType::bf16;
   with_unary(op, [&](auto f) { covered = covered || decltype(f)::integers; });
   if (!covered) return false;
+  if (op == UnaryOp::gelu && dtype == DType::f32 && run_dense_gelu<float, false>(stream, e)) return true;
+  if (op == UnaryOp::gelu && dtype == DType::bf16 && run_dense_gelu<bf16, false>(stream, e)) return true;
   visit_dtype(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     launch(stream, element_grid(e.loop.size), element_threads, 0, unary_kernel<T>, e, op, parameter);
@@ -150,6 +187,8 @@ void where_elements(void* stream, const Elements<4>& e, DType dtype) {
 }
 
 void gelu_gradient(void* stream, const Elements<3>& e, DType dtype) {
+  if (dtype == DType::f32 && run_dense_gelu<float, true>(stream, e)) return;
+  if (dtype == DType::bf16 && run_dense_gelu<bf16, true>(stream, e)) return;
   const Extent grid = element_grid(e.loop.size);
   if (dtype == DType::f64) return launch(stream, grid, element_threads, 0, gelu_gradient_kernel<double>, e);
   if (dtype == DType::f32) return launch(stream, grid, element_threads, 0, gelu_gradient_kernel<float>, e);

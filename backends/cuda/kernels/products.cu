@@ -27,7 +27,7 @@ NORMA_KERNEL void epilogue_kernel(Epilogue e, Divider columns) {
   }
   if (e.gelu) {
     NORMA_UNROLL
-    for (int k = 0; k < v; ++k) value[k] = gelu(value[k]);
+    for (int k = 0; k < v; ++k) value[k] = gelu_of<T>(value[k]);
   }
   if (e.residual) {
     x = load_pack<v>(static_cast<const T*>(e.residual) + row * e.residual_row + j);

@@ -8,8 +8,9 @@
 namespace norma::cuda {
 namespace {
 
+/// packs: `out` is a multiple of 4 elements.
 template <class T>
-NORMA_KERNEL void draw_kernel(RandomDraw kind, RandomStream source, double p, T* out, std::int64_t count) {
+NORMA_KERNEL void draw_kernel(RandomDraw kind, RandomStream source, double p, T* out, std::int64_t count, bool packs) {
   const std::int64_t block = std::int64_t{block_id().x} * block_threads() + thread_id();
   if (4 * block >= count) return;
   const Philox words = source.now().block(static_cast<std::uint64_t>(block));
@@ -24,9 +25,13 @@ NORMA_KERNEL void draw_kernel(RandomDraw kind, RandomStream source, double p, T*
     for (std::size_t k = 0; k < 4; ++k)
       x[k] = kind == RandomDraw::uniform ? uniform_from(words[k]) : keeps(words[k], threshold) ? kept : 0;
   }
+  Pack<T, 4> y;
+  NORMA_UNROLL
+  for (int k = 0; k < 4; ++k) y.v[k] = convert<T>(x[k]);
+  if (packs && 4 * block + 4 <= count) return store_pack(out + 4 * block, y);
   NORMA_UNROLL
   for (int k = 0; k < 4; ++k)
-    if (4 * block + k < count) out[4 * block + k] = convert<T>(x[k]);
+    if (4 * block + k < count) out[4 * block + k] = y.v[k];
 }
 
 }  // namespace
@@ -35,7 +40,8 @@ void draw_random(void* stream, RandomDraw kind, RandomStream source, double p, v
   const auto run = [&](auto tag) {
     using T = typename decltype(tag)::type;
     const Extent grid{static_cast<unsigned>((count + 1023) / 1024)};
-    launch(stream, grid, 256, 0, draw_kernel<T>, kind, source, p, static_cast<T*>(out), count);
+    const bool packs = reinterpret_cast<std::uintptr_t>(out) % sizeof(Pack<T, 4>) == 0;
+    launch(stream, grid, 256, 0, draw_kernel<T>, kind, source, p, static_cast<T*>(out), count, packs);
   };
   if (dtype == DType::f32) return run(TypeTag<float>{});
   if (dtype == DType::f64) return run(TypeTag<double>{});

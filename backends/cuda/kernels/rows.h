@@ -38,6 +38,50 @@ struct RowTeam {
   }
 };
 
+/// A short row in the registers of a warp: a lane has 4 neighbours of every 128 elements. Of rows of a multiple of 4 elements, at most 128 packs.
+template <class T, int packs>
+struct RowPart {
+  Pack<T, 4> pack[packs];
+
+  /// The first of pack k's places in the row.
+  NORMA_DEVICE static std::int64_t place(unsigned lane, int k) { return 4 * (lane + warp_size * static_cast<unsigned>(k)); }
+  /// Zeros beyond the row. `aligned`: 4 elements may move by one access; else the same ones move one by one.
+  NORMA_DEVICE void load(const T* row, std::int64_t n, unsigned lane, bool aligned) {
+    NORMA_UNROLL
+    for (int k = 0; k < packs; ++k) {
+      pack[k] = {};
+      if (place(lane, k) >= n) continue;
+      if (aligned) {
+        pack[k] = load_pack<4>(row + place(lane, k));
+      } else {
+        NORMA_UNROLL
+        for (int i = 0; i < 4; ++i) pack[k].v[i] = row[place(lane, k) + i];
+      }
+    }
+  }
+  NORMA_DEVICE void store(T* row, std::int64_t n, unsigned lane, bool aligned) const {
+    NORMA_UNROLL
+    for (int k = 0; k < packs; ++k) {
+      if (place(lane, k) >= n) continue;
+      if (aligned) {
+        store_pack(row + place(lane, k), pack[k]);
+      } else {
+        NORMA_UNROLL
+        for (int i = 0; i < 4; ++i) row[place(lane, k) + i] = pack[k].v[i];
+      }
+    }
+  }
+};
+/// Whether rows of n elements, by their number alone, are taken so; f(integral_constant of the packs that hold them).
+constexpr bool in_parts(std::int64_t n) { return n % 4 == 0 && n > 0 && n <= short_row; }
+template <class F>
+void with_packs(std::int64_t n, F&& f) {
+  if (n <= 256) return f(std::integral_constant<int, 2>{});
+  if (n <= 512) return f(std::integral_constant<int, 4>{});
+  if (n <= 768) return f(std::integral_constant<int, 6>{});
+  f(std::integral_constant<int, 8>{});
+}
+
 /// Launches kernel_narrow or kernel_wide over rows of n elements.
 template <class Kernel, class Args>
 void launch_rows(Stream stream, std::int64_t rows, std::int64_t n, Kernel kernel_narrow, Kernel kernel_wide, const Args& args) {
