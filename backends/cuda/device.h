@@ -214,6 +214,7 @@ void wait_copies() {
 template <class... Params, class... Args>
 void launch(Stream stream, Extent grid, unsigned threads, std::size_t shared, void (*kernel)(Params...), Args... args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  emulator::check_launch({grid.x, grid.y, grid.z}, threads, shared, (sizeof(Params) + ... + 0));
   emulator::enqueue(stream, [=] {
     emulator::run_grid({grid.x, grid.y, grid.z}, threads, shared, [&] { kernel(static_cast<Params>(args)...); });
   });

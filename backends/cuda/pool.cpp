@@ -20,9 +20,14 @@ Pool::~Pool() {
 void* Pool::allocate(std::size_t bytes) {
   if (bytes > largest_block) fail("out of memory: need {} ({})", human_bytes(static_cast<double>(bytes)), runtime_.text());
   const std::lock_guard lock(mutex_);
-  use_.in_use += bytes;
+  void* block = runtime_.exact_blocks() && arena_ == 0 ? obtain(bytes, bytes) : pooled(bytes);
+  use_.in_use += bytes;  // where nothing was thrown
   use_.peak = std::max(use_.peak, use_.in_use);
-  if (runtime_.exact_blocks() && arena_ == 0) return obtain(bytes, bytes);
+  runtime_.hand_out(block, bytes);
+  return block;
+}
+
+std::byte* Pool::pooled(std::size_t bytes) {
   const SizeClass c = size_class(bytes);
   FreeLists& lists = free_[arena_];
   lists.resize(class_count);

@@ -40,6 +40,7 @@ class Pool {
   };
   using FreeLists = std::vector<std::vector<std::byte*>>;
 
+  std::byte* pooled(std::size_t bytes);
   std::byte* obtain(std::size_t bytes, std::size_t need);
   std::byte* cut(std::size_t bytes, std::size_t need);
   void trim_locked();

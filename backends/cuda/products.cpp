@@ -112,10 +112,13 @@ void CudaBackend::multiply(const View& left, const View& right, const View& out)
     std::array<Index, 3> at{};
     for (int axis = rest.rank() - 1; axis >= 0; number /= rest[axis--])
       for (std::size_t k = 0; k < 3; ++k) at[k] += number % rest[axis] * batch[k].stride(axis);
-    Gemm one = g;
-    one.a.data = bytes(g.a.data, at[0], g.dtype), one.b.data = bytes(g.b.data, at[1], g.dtype);
-    one.c = const_cast<char*>(bytes(g.c, at[2], g.out_dtype));
-    blas_->multiply(one);
+    for (Index first = 0; first < g.batch; first += Gemm::most_batch) {
+      Gemm one = g;
+      one.batch = std::min(g.batch - first, Gemm::most_batch);
+      one.a.data = bytes(g.a.data, at[0] + first * g.a.batch_stride, g.dtype), one.b.data = bytes(g.b.data, at[1] + first * g.b.batch_stride, g.dtype);
+      one.c = const_cast<char*>(bytes(g.c, at[2] + first * g.c_batch_stride, g.out_dtype));
+      blas_->multiply(one);
+    }
   }
 }
 

@@ -26,6 +26,8 @@ class Runtime {
   virtual void free(void* block) = 0;
   virtual std::size_t free_bytes() = 0;
   virtual std::string text() const = 0;  // "cuda:0 (NVIDIA H200)"
+  /// The pool hands out `bytes` of a block, in use before or not: a place for a checker to make what nobody wrote show.
+  virtual void hand_out(void* /*block*/, std::size_t /*bytes*/) {}
   /// Every block is to be asked for and given back by itself, so that a checker of memory sees its bounds.
   virtual bool exact_blocks() const { return false; }
 
@@ -59,6 +61,7 @@ class Runtime {
 /// C[m, n] = A[m, k] B[k, n], `batch` of them. A matrix is dense along one of its axes: row-major with `pitch` elements from
 /// row to row, or, `transposed`, column-major with `pitch` from column to column. C is row-major.
 struct Gemm {
+  static constexpr Index most_batch = 65535;  // a grid's third axis, which kernels of libraries give to the batch
   struct Operand {
     const void* data = nullptr;
     Index pitch = 0;

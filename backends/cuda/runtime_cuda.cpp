@@ -53,8 +53,12 @@ void check_cuda(int code, const char* what) {
 void check_launch(int code, const void* kernel) {
   if (code == cudaSuccess) return;
   const char* name = nullptr;
-  const bool named = cudaFuncGetName(&name, kernel) == cudaSuccess && name;
-  check_cuda(code, fmt::format("launch of kernel {}", named ? name : "").c_str());
+#if CUDART_VERSION >= 12030
+  if (cudaFuncGetName(&name, kernel) != cudaSuccess) name = nullptr;
+#else
+  static_cast<void>(kernel);
+#endif
+  check_cuda(code, fmt::format("launch of kernel {}", name ? name : "").c_str());
 }
 
 void allow_shared(const void* kernel, std::size_t bytes) {

@@ -85,6 +85,7 @@ inline Results run(const Case& c, AttentionProblem p, const Kernels& forward, co
     if (c.measured) p.partial_stats = partial.data(), p.stats = stats.data();
     kernels.start(runtime().stream(), p);
     if (c.measured) merge_attention_stats(runtime().stream(), p, blocks, gradients);
+    runtime().synchronize();
   };
   pass(forward, false, all.stats);
   pass(backward, true, all.gradient_stats);

@@ -142,7 +142,7 @@ TEST_CASE("bf16 attention equals the f64 result of the same numbers", "[cuda_att
           CHECK(distance(got.results[i], wanted.results[i]) < 8e-3);
         }
         if (!scoring.normalize && scoring.kind != Scoring::Kind::softmax) {
-          CHECK(silent.results == got.results);  // watching changes no bit
+          CHECK((silent.results == got.results));  // watching changes no bit
         } else {
           CHECK(distance(silent.results[0], got.results[0]) < 8e-3);
         }

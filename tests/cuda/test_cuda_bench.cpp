@@ -21,5 +21,5 @@ TEST_CASE("the benchmarks' replayed step has the losses and weights of the step 
   CHECK(replayed.replayed());
   CHECK_FALSE(by_ops.replayed());
   const nn::Named left = nn::parameters(a), right = nn::parameters(b);
-  for (std::size_t i = 0; i < left.size(); ++i) CHECK(left[i].second.values() == right[i].second.values());
+  for (std::size_t i = 0; i < left.size(); ++i) CHECK((left[i].second.values() == right[i].second.values()));
 }

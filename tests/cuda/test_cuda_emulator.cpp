@@ -1,6 +1,10 @@
 // The emulator holds kernels to the device's rules; index arithmetic that host and device share.
-#include <catch2/catch.hpp>
+#include <unistd.h>
 
+#include <catch2/catch.hpp>
+#include <cerrno>
+
+#include "autograd/ops.h"
 #include "backends/cuda/device.h"
 #include "backends/cuda/kernels/rows.h"
 #include "backends/cuda/launches.h"
@@ -59,6 +63,7 @@ template <class... Params, class... Args>
 std::string error_of(unsigned threads, std::size_t shared, void (*kernel)(Params...), Args... args) {
   try {
     launch(stream(), {1}, threads, shared, kernel, args...);
+    runtime_of_tests().synchronize();
   } catch (const Error& e) {
     return e.what();
   }
@@ -72,6 +77,8 @@ TEST_CASE("a team of threads reduces through exchanges and shared memory", "[cud
   for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i);
   float out = 0;
   launch(stream(), {1}, row_threads, 4 * sizeof(double), sum_kernel, x.data(), &out);
+  CHECK(out == 0);  // nobody has waited
+  runtime_of_tests().synchronize();
   CHECK(out == 127 * 128 / 2);
 }
 
@@ -79,6 +86,7 @@ TEST_CASE("a missing barrier shows, in one order of the threads or the other", "
   std::vector<int> out(64);
   for (const bool barrier : {true, false}) {
     launch(stream(), {2}, 32, 32 * sizeof(int), reversed_kernel, out.data(), barrier);
+    runtime_of_tests().synchronize();
     int wrong = 0;
     for (int i = 0; i < 64; ++i) wrong += out[static_cast<std::size_t>(i)] != 31 - i % 32;
     CHECK((wrong == 0) == barrier);
@@ -110,11 +118,11 @@ TEST_CASE("broken rules are refused", "[cuda_emulator]") {
   CHECK(std::isnan(out[5]));  // not there yet
 }
 
-TEST_CASE("copies beside the work arrive when an event is waited for, not before, and read the host's memory then", "[cuda_emulator]") {
+TEST_CASE("work and copies beside it happen when they are waited for, not before, and read the host's memory then", "[cuda_emulator]") {
   const std::unique_ptr<Runtime> runtime = make_runtime(0);
   using Lane = Runtime::Lane;
-  const auto first = runtime->make_event(), second = runtime->make_event();
-  int host[2] = {1, 2}, device[2] = {0, 0};
+  const auto first = runtime->make_event(), second = runtime->make_event(), read = runtime->make_event();
+  int host[2] = {1, 2}, device[2] = {0, 0}, back = 0;
   runtime->wait(*first);  // not recorded: nothing stands before it
   runtime->send_to_device(&device[0], &host[0], sizeof(int));
   runtime->record(*first, Lane::copies);
@@ -122,14 +130,66 @@ TEST_CASE("copies beside the work arrive when an event is waited for, not before
   runtime->record(*second, Lane::copies);
   runtime->synchronize();  // of the work alone
   CHECK(device[0] == 0);
-  runtime->order(Lane::copies, *first);
-  CHECK(device[0] == 0);
   host[0] = 3;  // too early: the copy has not been waited for
   runtime->order(Lane::work, *first);
-  CHECK(device[0] == 3);
+  runtime->copy_to_host(&back, &device[0], sizeof(int));
+  CHECK(back == 0);
+  runtime->synchronize();
+  CHECK(back == 3);
   CHECK(device[1] == 0);
   runtime->wait(*second);
   CHECK(device[1] == 2);
+  // A copy that waits for work makes it happen.
+  runtime->copy_to_host(&back, &device[1], sizeof(int));
+  runtime->record(*read, Lane::work);
+  runtime->order(Lane::copies, *read);
+  runtime->send_to_device(&device[1], &host[0], sizeof(int));
+  runtime->record(*second, Lane::copies);
+  runtime->wait(*second);
+  CHECK(back == 2);
+  CHECK(device[1] == 3);
+}
+
+TEST_CASE("the host cannot touch device memory, and what the pool hands out holds NaN, in each replay of a graph too", "[cuda_emulator]") {
+  const Place place{DType::f32, {Device::Kind::cuda, 0}};
+  Backend& cuda = backend(place.device);
+  const Tensor x = full({1000}, 1, place), total = zeros({}, place);
+  cuda.synchronize();
+  if (!runtime_of_tests().exact_blocks()) {
+    int ends[2];
+    REQUIRE(pipe(ends) == 0);
+    CHECK(write(ends[1], x.view().data, 1) == -1);  // the system looks where a program would end
+    CHECK(errno == EFAULT);
+    close(ends[0]), close(ends[1]);
+  }
+  for (int i = 0; i < 2; ++i) CHECK(std::isnan(empty({1000}, place).values()[7]));  // the second time a block that was in use
+  const auto graph = cuda.capture([&] {
+    const NoGrad off;
+    const Tensor room = empty({1000}, place);
+    copy_into(total, sum(room));  // of the replay before, had it not been handed out again
+    copy_into(room, x);
+  });
+  for (int i = 0; i < 2; ++i) {
+    graph->replay();
+    CHECK(std::isnan(total.item()));
+  }
+}
+
+TEST_CASE("while a stream is captured nothing waits for it", "[cuda_emulator]") {
+  const std::unique_ptr<Runtime> runtime = make_runtime(0);
+  using Lane = Runtime::Lane;
+  const auto event = runtime->make_event();
+  int host = 1, device = 0;
+  runtime->begin_capture();
+  CHECK_THROWS_WITH(runtime->synchronize(), "emulator: the host waits while the stream is captured");
+  CHECK_THROWS_WITH(runtime->copy_to_device(&device, &host, sizeof host), "emulator: a copy to the device while the stream is captured");
+  CHECK_THROWS_WITH(runtime->record(*event, Lane::work), "emulator: an event is recorded while the stream is captured");
+  CHECK_THROWS_WITH(runtime->order(Lane::work, *event), "emulator: an event is waited for while the stream is captured");
+  runtime->send_to_device(&device, &host, sizeof host);  // beside it copies go on
+  runtime->record(*event, Lane::copies);
+  runtime->wait(*event);
+  CHECK(device == 1);
+  CHECK(runtime->end_capture());
 }
 
 TEST_CASE("what stands beside a product is added within it, or the product is declined whole", "[cuda_emulator]") {
@@ -141,9 +201,11 @@ TEST_CASE("what stands beside a product is added within it, or the product is de
   g.m = 2, g.n = 4, g.k = 4, g.a = {a, 4}, g.b = {b, 4}, g.c = c, g.c_pitch = 4;
   g.bias = bias, g.addend = addend, g.addend_pitch = 4;
   CHECK(blas->multiply_with(g));
+  runtime->synchronize();
   CHECK(std::vector<float>(c, c + 8) == std::vector<float>{12, 23, 34, 45, 17, 28, 39, 50});
   g.bias = g.addend = nullptr, g.row_sums = sums;
   CHECK(blas->multiply_with(g));
+  runtime->synchronize();
   CHECK(std::vector<float>(c, c + 8) == std::vector<float>(a, a + 8));
   CHECK(std::vector<float>(sums, sums + 4) == std::vector<float>{10, 26, 0, 0});
   c[0] = -1;
@@ -153,6 +215,7 @@ TEST_CASE("what stands beside a product is added within it, or the product is de
   CHECK_FALSE(blas->multiply_with(g));
   g.batch = 1, g.dtype = g.out_dtype = DType::f64;
   CHECK_FALSE(blas->multiply_with(g));
+  runtime->synchronize();
   CHECK(c[0] == -1);
 }
 

@@ -47,9 +47,9 @@ TEST_CASE("batches cut on the device have the host's bits, order and labels", "[
             CHECK(found.images.device() == device);
             CHECK(found.images.dtype() == dtype);
             CHECK(found.images.shape() == expected.images.shape());
-            CHECK(found.images.values() == expected.images.values());
-            CHECK(sent.images.values() == expected.images.values());
-            CHECK(found.labels.values() == expected.labels.values());
+            CHECK((found.images.values() == expected.images.values()));
+            CHECK((sent.images.values() == expected.images.values()));
+            CHECK((found.labels.values() == expected.labels.values()));
             CHECK(found.examples == expected.examples);
           }
         }
@@ -71,8 +71,8 @@ TEST_CASE("batches sent ahead follow a seek, and stay what they were", "[cuda_im
     }
   }
   for (std::size_t i = 0; i < expected.size(); ++i) {  // only now: later batches went through the same slots
-    CHECK(found[i].images.values() == expected[i].images.values());
-    CHECK(found[i].labels.values() == expected[i].labels.values());
+    CHECK((found[i].images.values() == expected[i].images.values()));
+    CHECK((found[i].labels.values() == expected[i].labels.values()));
     CHECK(found[i].examples == expected[i].examples);
   }
 }

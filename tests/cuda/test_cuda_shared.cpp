@@ -115,6 +115,7 @@ TEST_CASE("visible keys are counted up to each key", "[cuda_emulator]") {
     p.batches = 3, p.keys = keys, p.key_mask = mask.data(), p.mask_batch = 2 * keys, p.mask_key = 2;
     std::vector<std::int32_t> got(static_cast<std::size_t>(3 * (keys + 1)), -1), wanted;
     count_visible_keys(runtime->stream(), p, got.data());
+    runtime->synchronize();
     for (std::int32_t b = 0; b < 3; ++b) {
       wanted.push_back(0);
       for (std::int32_t j = 0; j < keys; ++j)
@@ -165,6 +166,7 @@ template <int fragments>
 void check_pairs(Runtime& runtime, const AttentionProblem& p, std::int32_t own, std::int32_t start) {
   std::vector<std::uint32_t> known(4 * warp_size);
   launch(runtime.stream(), {1}, warp_size, 0, know_pairs<fragments>, p, own, start, known.data());
+  runtime.synchronize();
   const Head head(p, 1);
   int wrong = 0;
   for (int lane = 0; lane < 32; ++lane)

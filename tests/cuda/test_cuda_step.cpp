@@ -117,7 +117,7 @@ TEST_CASE("captured steps count, clip, and draw as those that run op by op", "[c
   CHECK(losses[0] != losses[1]);
   check_equal(a.eager(6), b.eager(6));  // between two replays
   check_equal(captured->take(a.batch(7), 7, 1e-2), b.eager(7));
-  CHECK(a.bits() == b.bits());
+  CHECK((a.bits() == b.bits()));
   // The draws follow the step's number: the same batch at another number has another loss, with the weights held by lr = 0.
   config.weight_decay = 0;
   Trainee c(config);
@@ -145,14 +145,14 @@ TEST_CASE("a captured step whose loss is not finite changes nothing but the coun
   const auto found = captured->take(poisoned(a), 2, 1e-2);
   CHECK_FALSE(found.second.taken);
   CHECK_FALSE(std::isfinite(found.first.loss));
-  CHECK(a.bits() == before);
+  CHECK((a.bits() == before));
   CHECK(a.run.state.skipped == 1);
   CHECK(a.run.state.skipped_in_a_row == 1);
   const StepResult result = forward_backward(b.run.model, poisoned(b), b.config, 2);
   check_equal(found, {result, b.run.update(result.loss, 1e-2, b.config.clip)});
   check_equal(captured->take(a.batch(3), 3, 1e-2), b.eager(3));
   CHECK(a.run.state.skipped_in_a_row == 0);
-  CHECK(a.bits() == b.bits());
+  CHECK((a.bits() == b.bits()));
 }
 
 TEST_CASE("captured steps on batches that are sent ahead have the bits of those the host prepares", "[cuda_step]") {
@@ -179,7 +179,7 @@ TEST_CASE("captured steps on batches that are sent ahead have the bits of those 
   };
   check_equal(eager(a, sent.next(), 0), eager(b, on_host(), 0));
   for (Index step = 1; step < 9; ++step) check_equal(captured->take(sent.next(), step, 1e-2), eager(b, on_host(), step));
-  CHECK(a.bits() == b.bits());
+  CHECK((a.bits() == b.bits()));
 }
 
 TEST_CASE("steady captured steps ask the system for no memory", "[cuda_step]") {
@@ -222,10 +222,10 @@ TEST_CASE("indices are trusted and streams are counted in a captured step", "[cu
   const Tensor ids = from_values({11, 12}, {2}, {DType::i64, device});
   const RandomScope scope(3, ids);
   const Tensor x = ones({1000}, {DType::f32, device});
-  CHECK(dropout(x, 0.5, RandomScope::next()).values() == dropout(x, 0.5, {3, 11}).values());
+  CHECK((dropout(x, 0.5, RandomScope::next()).values() == dropout(x, 0.5, {3, 11}).values()));
   const RandomStream second = RandomScope::next();
-  CHECK(dropout(x, 0.5, second).values() == dropout(x, 0.5, {3, 12}).values());
+  CHECK((dropout(x, 0.5, second).values() == dropout(x, 0.5, {3, 12}).values()));
   fill(ids, 13);  // what stands there when the kernel runs
-  CHECK(dropout(x, 0.5, second).values() == dropout(x, 0.5, {3, 13}).values());
+  CHECK((dropout(x, 0.5, second).values() == dropout(x, 0.5, {3, 13}).values()));
   CHECK_THROWS_WITH(RandomScope::next(), "dropout: the captured step draws more than 2 times");
 }

@@ -222,6 +222,7 @@ struct Numbers {
   std::string run(Fault fault, unsigned threads = 128) {
     try {
       launch(runtime().stream(), {1}, threads, 20 * 1024, product_kernel, &a[0], &b[0], &wide[0], &out[0], fault);
+      runtime().synchronize();
     } catch (const Error& e) {
       return e.what();
     }

@@ -420,13 +420,17 @@ void load_matrices(std::uint32_t (&r)[4], const void* row, bool transposed) {
   }
 }
 
-void run_grid(std::array<unsigned, 3> grid, unsigned threads, std::size_t shared, const std::function<void()>& kernel) {
+void check_launch(std::array<unsigned, 3> grid, unsigned threads, std::size_t shared, std::size_t argument_bytes) {
   if (threads == 0 || threads % 32 || threads > 1024)
     fail("emulator: a block of {} threads; it must be a multiple of 32 up to 1024", threads);
   if (grid[0] > 0x7fffffffu || grid[1] > played.grid_y || grid[2] > 65535)
     fail("emulator: a grid of ({}, {}, {}) blocks; the device allows (2147483647, {}, 65535)", grid[0], grid[1], grid[2], played.grid_y);
   if (shared > played.block_shared)
     fail("emulator: {} bytes of shared memory; a block has {} KiB", shared, played.block_shared >> 10);
+  if (argument_bytes > 4096) fail("emulator: {} bytes of arguments; a launch takes 4096", argument_bytes);
+}
+
+void run_grid(std::array<unsigned, 3> grid, unsigned threads, std::size_t shared, const std::function<void()>& kernel) {
   static thread_local std::unique_ptr<Block> block;
   if (!block) block = std::make_unique<Block>();
   if (running) fail("emulator: a kernel starts a kernel");

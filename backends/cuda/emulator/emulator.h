@@ -61,10 +61,12 @@ void copy_async(void* shared, const void* global, bool present);
 void commit_copies();
 void wait_copies(int pending);
 
+/// Throws where the card takes no such launch; of one that was taken.
+void check_launch(std::array<unsigned, 3> grid, unsigned threads, std::size_t shared, std::size_t argument_bytes);
 /// Runs `kernel` for every thread of every block.
 void run_grid(std::array<unsigned, 3> grid, unsigned threads, std::size_t shared, const std::function<void()>& kernel);
 
-/// A stream in order: runs `work` now, or, while the stream is captured, keeps it for the graph.
+/// A stream in order: `work` runs when it is waited for, or, while the stream is captured, is kept for the graph.
 void enqueue(void* stream, std::function<void()> work);
 
 /// Threads run in falling order in blocks of odd number, or, turned, in those of even number.

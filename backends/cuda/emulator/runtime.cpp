@@ -1,12 +1,14 @@
-// The machine without a device: host memory, a stream that does its work at once or keeps it for a graph, products by plain loops. Copies
-// beside that stream happen as late as they may: when the work, or the host, waits for an event that stands behind them.
+// The machine without a device: host memory and streams whose work happens as late as it may: when the host waits for it, or for work that
+// stands behind it. What a kernel or a copy reads must be there until then, and a host that does not wait reads what was there before.
 #include "backends/cuda/runtime.h"
+
+#include <sys/mman.h>
 
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <map>
 #include <mutex>
-#include <type_traits>
 #include <vector>
 
 #include "backends/cuda/emulator/emulator.h"
@@ -14,27 +16,133 @@
 namespace norma::cuda {
 namespace {
 
+using Lane = Runtime::Lane;
 using Work = std::vector<std::function<void()>>;
 
+/// A place in a lane: so much stands before it.
+struct Point {
+  Lane lane = Lane::work;
+  std::size_t count = 0;
+};
+
+/// Device memory. The host cannot touch it: it is there while work is done, so that a program that forgets a copy ends at once.
+class Memory {
+ public:
+  ~Memory() {
+    for (const auto& [block, bytes] : blocks_) munmap(block, bytes);
+  }
+  void* allocate(std::size_t bytes) {
+    const std::size_t rounded = (std::max<std::size_t>(bytes, 1) + page - 1) / page * page;
+    char* room = static_cast<char*>(mmap(nullptr, rounded + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    if (room == MAP_FAILED) return nullptr;
+    const std::size_t before = (page - reinterpret_cast<std::uintptr_t>(room) % page) % page;
+    if (before > 0) munmap(room, before);
+    if (before < page) munmap(room + before + rounded, page - before);
+    room += before;
+    madvise(room, rounded, MADV_HUGEPAGE);
+    const std::lock_guard lock(mutex_);
+    blocks_[room] = rounded;
+    if (open_ == 0) mprotect(room, rounded, PROT_NONE);
+    return room;
+  }
+  void free(void* block) {
+    const std::lock_guard lock(mutex_);
+    const auto at = blocks_.find(block);
+    munmap(block, at->second);
+    blocks_.erase(at);
+  }
+  void open() {
+    const std::lock_guard lock(mutex_);
+    if (open_++ == 0) allow(PROT_READ | PROT_WRITE);
+  }
+  void close() {
+    const std::lock_guard lock(mutex_);
+    if (--open_ == 0) allow(PROT_NONE);
+  }
+
+ private:
+  static constexpr std::size_t page = std::size_t{2} << 20;  // few of them, so that they are soon allowed and refused
+  void allow(int access) {
+    for (const auto& [block, bytes] : blocks_) mprotect(block, bytes, access);
+  }
+  std::mutex mutex_;
+  std::map<void*, std::size_t> blocks_;
+  int open_ = 0;
+};
+
+/// Both lanes. Any thread may add to them and wait; one at a time does their work.
+class Lanes {
+ public:
+  void add(Lane lane, std::function<void()> work) { add(lane, Item{std::move(work), {}}); }
+  void add_wait(Lane lane, Point point) { add(lane, Item{{}, point}); }
+  Point end(Lane lane) {
+    const std::lock_guard lock(mutex_);
+    return {lane, of(lane).done + of(lane).items.size()};
+  }
+  bool has_done(Point point) {
+    const std::lock_guard lock(mutex_);
+    return of(point.lane).done >= point.count;
+  }
+  /// Does what stands before the point, and what that waits for.
+  void finish(Point point) {
+    const std::lock_guard lock(mutex_);
+    Queue& queue = of(point.lane);
+    while (queue.done < point.count) {
+      const Item item = std::move(queue.items.front());
+      queue.items.pop_front();
+      ++queue.done;
+      try {
+        if (item.work) {
+          item.work();
+        } else {
+          finish(item.point);
+        }
+      } catch (...) {  // nothing behind it makes sense
+        queue.done += queue.items.size();
+        queue.items.clear();
+        throw;
+      }
+    }
+  }
+
+ private:
+  struct Item {
+    std::function<void()> work;  // none: waits for the point
+    Point point;
+  };
+  struct Queue {
+    std::deque<Item> items;
+    std::size_t done = 0;
+  };
+  void add(Lane lane, Item item) {
+    const std::lock_guard lock(mutex_);
+    of(lane).items.push_back(std::move(item));
+  }
+  Queue& of(Lane lane) { return lane == Lane::work ? work_ : copies_; }
+  std::recursive_mutex mutex_;
+  Queue work_, copies_;
+};
+
 struct EmulatedStream {
+  Lanes lanes;
   bool captured = false;
   Work recorded;
 };
 
 class EmulatedGraph : public Backend::Graph {
  public:
-  explicit EmulatedGraph(Work work) : work_(std::move(work)) {}
+  EmulatedGraph(EmulatedStream& stream, Work work) : stream_(stream), work_(std::move(work)) {}
   void replay() override {
-    for (const auto& part : work_) part();
+    for (const auto& part : work_) stream_.lanes.add(Lane::work, part);
   }
 
  private:
+  EmulatedStream& stream_;
   Work work_;
 };
 
-/// How many copies of Lane::copies stand before the point; 0 in Lane::work, where all is done at once.
 struct EmulatedEvent : Runtime::Event {
-  std::size_t copies = 0;
+  Point point;
 };
 
 class EmulatedRuntime : public Runtime {
@@ -45,13 +153,22 @@ class EmulatedRuntime : public Runtime {
   std::size_t block_shared_bytes() const override { return emulator::card().block_shared; }
   int compute_capability() const override { return emulator::card().compute_capability; }
   void* allocate(std::size_t bytes) override {
-    const std::size_t rounded = (bytes + 63) / 64 * 64;
-    if (exact_blocks()) return std::malloc(std::max<std::size_t>(bytes, 1));
-    void* block = bytes > (std::size_t{1} << 34) ? nullptr : std::aligned_alloc(64, std::max<std::size_t>(rounded, 64));
-    if (block) std::memset(block, 0xff, bytes);  // NaN: what no kernel wrote shows
-    return block;
+    if (bytes > (std::size_t{1} << 34)) return nullptr;
+    return exact_blocks() ? std::malloc(std::max<std::size_t>(bytes, 1)) : memory_.allocate(bytes);
   }
-  void free(void* block) override { std::free(block); }
+  void free(void* block) override {
+    if (exact_blocks()) {
+      if (!stream_.captured) synchronize();
+      return std::free(block);
+    }
+    refuse_in_capture("memory is given back");
+    synchronize();
+    memory_.free(block);
+  }
+  /// In order with the work, also of a graph each time: what is not written before it is read is NaN.
+  void hand_out(void* block, std::size_t bytes) override {
+    emulator::enqueue(&stream_, [=] { std::memset(block, 0xff, bytes); });
+  }
   std::size_t free_bytes() override { return std::size_t{1} << 34; }
   std::string text() const override { return "cuda:0 (emulated)"; }
   bool exact_blocks() const override {
@@ -63,27 +180,23 @@ class EmulatedRuntime : public Runtime {
   }
   void* allocate_pinned(std::size_t bytes) override { return std::aligned_alloc(64, (bytes + 63) / 64 * 64); }
   void free_pinned(void* block) override { std::free(block); }
-  void copy_to_device(void* device, const void* pinned, std::size_t bytes) override { std::memcpy(device, pinned, bytes); }
-  void copy_to_host(void* pinned, const void* device, std::size_t bytes) override { std::memcpy(pinned, device, bytes); }
-  void synchronize() override {}
-  void send_to_device(void* device, const void* pinned, std::size_t bytes) override {
-    const std::lock_guard lock(mutex_);
-    pending_.push_back({device, pinned, bytes});
-    ++sent_;
+  void copy_to_device(void* device, const void* pinned, std::size_t bytes) override { copy("a copy to the device", Lane::work, device, pinned, bytes); }
+  void copy_to_host(void* pinned, const void* device, std::size_t bytes) override { copy("a copy to the host", Lane::work, pinned, device, bytes); }
+  void synchronize() override {
+    refuse_in_capture("the host waits");
+    finish(stream_.lanes.end(Lane::work));
   }
+  void send_to_device(void* device, const void* pinned, std::size_t bytes) override { copy("", Lane::copies, device, pinned, bytes); }
   std::unique_ptr<Event> make_event() override { return std::make_unique<EmulatedEvent>(); }
   void record(Event& event, Lane lane) override {
-    const std::lock_guard lock(mutex_);
-    static_cast<EmulatedEvent&>(event).copies = lane == Lane::copies ? sent_ : 0;
+    if (lane == Lane::work) refuse_in_capture("an event is recorded");
+    point_of(event) = stream_.lanes.end(lane);
   }
   void order(Lane lane, Event& event) override {
-    if (lane == Lane::work) wait(event);
+    if (lane == Lane::work) refuse_in_capture("an event is waited for");
+    if (const Point point = point_of(event); point.count > 0) stream_.lanes.add_wait(lane, point);
   }
-  void wait(Event& event) override {
-    const std::lock_guard lock(mutex_);
-    for (; sent_ - pending_.size() < static_cast<EmulatedEvent&>(event).copies; pending_.pop_front())
-      std::memcpy(pending_.front().to, pending_.front().from, pending_.front().bytes);
-  }
+  void wait(Event& event) override { finish(point_of(event)); }
   void begin_capture() override {
     if (emulator::card().capture == emulator::Card::Capture::fails_to_begin) fail("emulator: the capture does not begin");
     stream_.captured = true;
@@ -93,89 +206,30 @@ class EmulatedRuntime : public Runtime {
     stream_.captured = false;
     auto work = std::exchange(stream_.recorded, {});
     if (emulator::card().capture == emulator::Card::Capture::fails_to_end) fail("emulator: the capture does not end in a graph");
-    return std::make_unique<EmulatedGraph>(std::move(work));
+    return std::make_unique<EmulatedGraph>(stream_, std::move(work));
   }
 
  private:
-  struct Copy {
-    void* to;
-    const void* from;
-    std::size_t bytes;
-  };
+  void copy(const char* what, Lane lane, void* to, const void* from, std::size_t bytes) {
+    if (lane == Lane::work) refuse_in_capture(what);
+    stream_.lanes.add(lane, [=] { std::memcpy(to, from, bytes); });
+  }
+  void finish(Point point) {
+    if (stream_.lanes.has_done(point)) return;
+    memory_.open();
+    struct Close {
+      Memory& memory;
+      ~Close() { memory.close(); }
+    } const close{memory_};
+    stream_.lanes.finish(point);
+  }
+  void refuse_in_capture(const char* what) const {
+    if (stream_.captured) fail("emulator: {} while the stream is captured", what);
+  }
+  static Point& point_of(Event& event) { return static_cast<EmulatedEvent&>(event).point; }
+
+  Memory memory_;
   EmulatedStream stream_;
-  std::mutex mutex_;
-  std::deque<Copy> pending_;
-  std::size_t sent_ = 0;
-};
-
-template <class Sum, class T>
-Sum element(const Gemm::Operand& x, Index batch, Index row, Index column) {
-  const Index at = batch * x.batch_stride + (x.transposed ? row + column * x.pitch : row * x.pitch + column);
-  return static_cast<Sum>(static_cast<const T*>(x.data)[at]);
-}
-
-/// Sums in f32, as the device's, one after the other: of a thousand terms farther from the exact sum than its are.
-template <class T, class Out>
-void multiply_all(const Gemm& g) {
-  using Sum = std::conditional_t<std::is_same_v<T, double>, double, float>;
-  const auto value = [](const void* data, Index at) { return static_cast<Sum>(static_cast<const Out*>(data)[at]); };
-  std::vector<Sum> row(static_cast<std::size_t>(g.n));
-  for (Index batch = 0; batch < g.batch; ++batch)
-    for (Index i = 0; i < g.m; ++i) {
-      row.assign(row.size(), 0);
-      for (Index k = 0; k < g.k; ++k) {
-        const Sum x = element<Sum, T>(g.a, batch, i, k);
-        for (Index j = 0; j < g.n; ++j) row[static_cast<std::size_t>(j)] += x * element<Sum, T>(g.b, batch, k, j);
-      }
-      if (g.bias)
-        for (Index j = 0; j < g.n; ++j) row[static_cast<std::size_t>(j)] += value(g.bias, j);
-      if (g.addend)
-        for (Index j = 0; j < g.n; ++j) row[static_cast<std::size_t>(j)] += value(g.addend, i * g.addend_pitch + j);
-      if (g.row_sums) {
-        Sum sum = 0;
-        for (Index k = 0; k < g.k; ++k) sum += element<Sum, T>(g.a, batch, i, k);
-        static_cast<Out*>(g.row_sums)[i] = static_cast<Out>(sum);
-      }
-      Out* to = static_cast<Out*>(g.c) + batch * g.c_batch_stride + i * g.c_pitch;
-      for (Index j = 0; j < g.n; ++j) to[j] = static_cast<Out>(row[static_cast<std::size_t>(j)]);
-    }
-}
-
-class EmulatedBlas : public Blas {
- public:
-  explicit EmulatedBlas(Runtime& runtime) : runtime_(runtime) {}
-  void multiply(const Gemm& gemm) override {
-    check(gemm.a, gemm.m, gemm.k, "a");
-    check(gemm.b, gemm.k, gemm.n, "b");
-    if (gemm.c_pitch < gemm.n) fail("emulator: gemm: rows of {} elements of c overlap at pitch {}", gemm.n, gemm.c_pitch);
-    if ((gemm.addend && gemm.addend == gemm.c) || (gemm.bias && gemm.row_sums)) fail("emulator: gemm: an addend in place, or a bias with sums of rows");
-    emulator::enqueue(runtime_.stream(), [gemm] {
-      if (gemm.dtype == DType::f32) return multiply_all<float, float>(gemm);
-      if (gemm.dtype == DType::f64) return multiply_all<double, double>(gemm);
-      if (gemm.out_dtype == DType::f32) return multiply_all<bf16, float>(gemm);
-      multiply_all<bf16, bf16>(gemm);
-    });
-  }
-
-  /// Covers what cuBLASLt does as a rule: addresses and pitches that are multiples of 16 bytes.
-  bool multiply_with(const Gemm& g) override {
-    if (g.batch != 1 || g.dtype == DType::f64) return false;
-    const auto fits = [](const void* data, Index pitch, DType dtype) {
-      return reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && static_cast<std::size_t>(pitch) * size_of(dtype) % 16 == 0;
-    };
-    if (!fits(g.a.data, g.a.pitch, g.dtype) || !fits(g.b.data, g.b.pitch, g.dtype) || !fits(g.c, g.c_pitch, g.out_dtype)) return false;
-    if (!fits(g.addend, g.addend_pitch, g.out_dtype) || !fits(g.bias, 0, g.out_dtype) || !fits(g.row_sums, 0, g.out_dtype)) return false;
-    multiply(g);
-    return true;
-  }
-
- private:
-  /// What cuBLAS demands of leading dimensions.
-  static void check(const Gemm::Operand& x, Index rows, Index columns, const char* name) {
-    if (x.pitch < std::max<Index>(1, x.transposed ? rows : columns))
-      fail("emulator: gemm: {} [{}, {}] {} has pitch {}", name, rows, columns, x.transposed ? "transposed" : "", x.pitch);
-  }
-  Runtime& runtime_;
 };
 
 }  // namespace
@@ -186,7 +240,7 @@ void enqueue(void* stream, std::function<void()> work) {
   if (s.captured) {
     s.recorded.push_back(std::move(work));
   } else {
-    work();
+    s.lanes.add(Lane::work, std::move(work));
   }
 }
 }  // namespace emulator
@@ -195,6 +249,5 @@ std::unique_ptr<Runtime> make_runtime(int index) {
   if (index != 0) fail("device cuda:{}: the emulator has one device, cuda:0", index);
   return std::make_unique<EmulatedRuntime>();
 }
-std::unique_ptr<Blas> make_blas(Runtime& runtime) { return std::make_unique<EmulatedBlas>(runtime); }
 
 }  // namespace norma::cuda

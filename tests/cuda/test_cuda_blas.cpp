@@ -1,0 +1,133 @@
+// blas_cuda.cpp and blaslt_cuda.cpp beside plain loops: what they ask of cuBLAS and cuBLASLt is what Gemm means. Their libraries are those of
+// plain_cublas/, which hold them to the headers.
+#include <catch2/catch.hpp>
+
+#include <vector>
+
+#include "backends/cuda/runtime.h"
+#include "core/random.h"
+
+using namespace norma;
+using namespace norma::cuda;
+
+namespace {
+
+constexpr std::size_t line = 8;  // elements: pitches that both libraries take
+
+/// Numbers of a dtype at a multiple of 256 bytes, and what they are.
+struct Numbers {
+  DType dtype;
+  std::vector<std::byte> room;
+  void* data;
+
+  Numbers(DType d, std::size_t count, std::uint64_t stream) : dtype(d), room(count * size_of(d) + 256) {
+    const auto start = reinterpret_cast<std::uintptr_t>(room.data());
+    data = room.data() + (256 - start % 256) % 256;
+    for (std::size_t i = 0; i < count; ++i) set(i, 2.0 * uniform_from(RandomStream{3, stream}.word(i)) - 1);
+  }
+  void set(std::size_t i, double x) {
+    if (dtype == DType::f64) static_cast<double*>(data)[i] = x;
+    if (dtype == DType::f32) static_cast<float*>(data)[i] = static_cast<float>(x);
+    if (dtype == DType::bf16) static_cast<bf16*>(data)[i] = bf16(static_cast<float>(x));
+  }
+  double at(std::size_t i) const {
+    if (dtype == DType::f64) return static_cast<const double*>(data)[i];
+    if (dtype == DType::f32) return static_cast<const float*>(data)[i];
+    return static_cast<float>(static_cast<const bf16*>(data)[i]);
+  }
+};
+
+std::size_t rounded(std::size_t n) { return (n + line - 1) / line * line; }
+
+struct Types {
+  DType in, out;
+};
+
+/// One product of both operands' forms, with what `beside` says.
+struct Problem {
+  std::size_t m = 5, n = 11, k = 7, batch = 1;
+  bool a_turned = false, b_turned = false, bias = false, addend = false, sums = false;
+};
+
+void check_product(const Types& types, const Problem& p, bool with) {
+  CAPTURE(name(types.in), name(types.out), p.a_turned, p.b_turned, p.bias, p.addend, p.sums, p.batch);
+  const std::unique_ptr<Runtime> runtime = make_runtime(0);
+  const std::unique_ptr<Blas> blas = make_blas(*runtime);
+  const std::size_t a_pitch = rounded(p.a_turned ? p.m : p.k) + line, b_pitch = rounded(p.b_turned ? p.k : p.n), c_pitch = rounded(p.n) + 2 * line,
+                    r_pitch = rounded(p.n) + line;
+  const std::size_t a_size = a_pitch * (p.a_turned ? p.k : p.m), b_size = b_pitch * (p.b_turned ? p.n : p.k), c_size = c_pitch * p.m;
+  const Numbers a(types.in, p.batch * a_size, 1), b(types.in, p.batch * b_size, 2), addend(types.out, r_pitch * p.m, 3), bias(types.out, p.n, 4);
+  Numbers c(types.out, p.batch * c_size, 5), sums(types.out, p.m, 6);
+  std::vector<double> before;  // what stands beside the product stays
+  for (std::size_t i = 0; i < p.batch * c_size; ++i) before.push_back(c.at(i));
+  Gemm g;
+  g.dtype = types.in, g.out_dtype = types.out;
+  const auto index = [](std::size_t x) { return static_cast<Index>(x); };
+  g.m = index(p.m), g.n = index(p.n), g.k = index(p.k), g.batch = index(p.batch);
+  g.a = {a.data, index(a_pitch), p.a_turned, index(a_size)}, g.b = {b.data, index(b_pitch), p.b_turned, index(b_size)};
+  g.c = c.data, g.c_pitch = index(c_pitch), g.c_batch_stride = index(c_size);
+  if (p.bias) g.bias = bias.data;
+  if (p.addend) g.addend = addend.data, g.addend_pitch = index(r_pitch);
+  if (p.sums) g.row_sums = sums.data;
+  for (int again = 0; again < 2; ++again) {  // the second time by what was found for the first
+    if (with)
+      REQUIRE(blas->multiply_with(g));
+    else
+      blas->multiply(g);
+  }
+  runtime->synchronize();
+  const double tolerance = types.out == DType::bf16 ? 0x1p-7 : types.out == DType::f32 ? 1e-5 : 1e-13;
+  for (std::size_t batch = 0; batch < p.batch; ++batch)
+    for (std::size_t i = 0; i < p.m; ++i) {
+      const auto left = [&](std::size_t k) { return a.at(batch * a_size + (p.a_turned ? i + k * a_pitch : i * a_pitch + k)); };
+      double sum = 0;
+      for (std::size_t k = 0; k < p.k; ++k) sum += left(k);
+      if (p.sums) CHECK(sums.at(i) == Approx(sum).margin(4 * tolerance));
+      for (std::size_t j = 0; j < c_pitch; ++j) {
+        double wanted = (p.bias && j < p.n ? bias.at(j) : 0) + (p.addend && j < p.n ? addend.at(i * r_pitch + j) : 0);
+        if (j < p.n)
+          for (std::size_t k = 0; k < p.k; ++k) wanted += left(k) * b.at(batch * b_size + (p.b_turned ? k + j * b_pitch : k * b_pitch + j));
+        const std::size_t at = batch * c_size + i * c_pitch + j;
+        if (j < p.n)
+          CHECK(c.at(at) == Approx(wanted).margin(4 * tolerance));
+        else
+          CHECK(c.at(at) == before[at]);
+      }
+    }
+}
+
+}  // namespace
+
+TEST_CASE("products by cuBLAS: any form of both operands, one and several", "[cuda_blas]") {
+  for (const Types& types : {Types{DType::f32, DType::f32}, {DType::f64, DType::f64}, {DType::bf16, DType::bf16}, {DType::bf16, DType::f32}})
+    for (const bool a_turned : {false, true})
+      for (const bool b_turned : {false, true})
+        for (const std::size_t batch : {1, 3}) check_product(types, {.batch = batch, .a_turned = a_turned, .b_turned = b_turned}, false);
+}
+
+TEST_CASE("products by cuBLASLt: bias, addend and sums of rows beside any form of both operands", "[cuda_blas]") {
+  for (const Types& types : {Types{DType::f32, DType::f32}, {DType::bf16, DType::bf16}, {DType::bf16, DType::f32}})
+    for (const bool a_turned : {false, true})
+      for (const bool b_turned : {false, true})
+        for (const int beside : {1, 2, 3, 4})
+          check_product(types, {.a_turned = a_turned, .b_turned = b_turned, .bias = beside % 2 != 0, .addend = beside == 2 || beside == 3, .sums = beside == 4}, true);
+}
+
+TEST_CASE("what cuBLASLt names no algorithm for is declined, and nothing is done", "[cuda_blas]") {
+  const std::unique_ptr<Runtime> runtime = make_runtime(0);
+  const std::unique_ptr<Blas> blas = make_blas(*runtime);
+  const Numbers a(DType::f32, 64, 1), b(DType::f32, 64, 2), bias(DType::f32, 16, 3);
+  Numbers c(DType::f32, 64, 4);
+  const double before = c.at(0);
+  Gemm g;
+  g.m = g.n = g.k = 8, g.a = {a.data, 8}, g.b = {b.data, 8}, g.c = c.data, g.c_pitch = 8, g.bias = static_cast<float*>(bias.data) + 1;
+  CHECK_FALSE(blas->multiply_with(g));
+  g.bias = bias.data, g.n = g.k = g.m = 7, g.b.pitch = 7;
+  CHECK_FALSE(blas->multiply_with(g));
+  runtime->synchronize();
+  CHECK(c.at(0) == before);
+  g.b.pitch = 8;
+  CHECK(blas->multiply_with(g));
+  runtime->synchronize();
+  CHECK(c.at(0) != before);
+}
