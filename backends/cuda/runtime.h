@@ -14,7 +14,6 @@ class Runtime {
   virtual ~Runtime() = default;
   /// The stream that all work of a backend goes to, in order.
   virtual void* stream() = 0;
-  virtual unsigned multiprocessors() const = 0;
   /// The most blocks along a grid's second axis.
   virtual unsigned grid_y() const { return 65535; }
   /// The most shared memory that a block may ask for.

@@ -122,7 +122,6 @@ class DeviceRuntime : public Runtime {
       fail("device cuda:{}: {} has compute capability {}.{}; Norma needs 8.0 or later", index, properties.name, properties.major,
            properties.minor);
     name_ = properties.name;
-    multiprocessors_ = static_cast<unsigned>(properties.multiProcessorCount);
     block_shared_bytes_ = properties.sharedMemPerBlockOptin;
     compute_capability_ = 10 * properties.major + properties.minor;
     here("cudaSetDevice");
@@ -139,7 +138,6 @@ class DeviceRuntime : public Runtime {
     here("cudaSetDevice");  // what is launched next is of this device
     return stream_;
   }
-  unsigned multiprocessors() const override { return multiprocessors_; }
   std::size_t block_shared_bytes() const override { return block_shared_bytes_; }
   int compute_capability() const override { return compute_capability_; }
   void* allocate(std::size_t bytes) override {
@@ -232,7 +230,6 @@ class DeviceRuntime : public Runtime {
 
   int device_;
   std::string name_;
-  unsigned multiprocessors_ = 0;
   std::size_t block_shared_bytes_ = 0;
   int compute_capability_ = 0;
   cudaStream_t stream_ = nullptr, copies_ = nullptr;

@@ -148,7 +148,6 @@ struct EmulatedEvent : Runtime::Event {
 class EmulatedRuntime : public Runtime {
  public:
   void* stream() override { return &stream_; }
-  unsigned multiprocessors() const override { return 4; }
   unsigned grid_y() const override { return emulator::card().grid_y; }
   std::size_t block_shared_bytes() const override { return emulator::card().block_shared; }
   int compute_capability() const override { return emulator::card().compute_capability; }
