@@ -11,9 +11,11 @@
 #include "datasets/catalog.h"
 #include "datasets/dataset.h"
 #include "datasets/formats.h"
+#include "tests/errors.h"
 
 namespace fs = std::filesystem;
 using namespace norma;
+using norma::test::error_of;
 using namespace norma::datasets;
 
 namespace {
@@ -36,16 +38,6 @@ struct Environment {
   }
   ~Environment() { setenv(name.c_str(), old.c_str(), 1); }
 };
-
-template <class F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 /// What is wrong with the files of a set in `folder`; the message begins with both.
 std::string error_of_set(const char* name, const fs::path& data_dir, const fs::path& folder) {

@@ -17,9 +17,11 @@
 #include "core/sha256.h"
 #include "datasets/fetch.h"
 #include "datasets/http.h"
+#include "tests/errors.h"
 
 namespace fs = std::filesystem;
 using namespace norma;
+using norma::test::error_of;
 using namespace norma::datasets;
 
 namespace {
@@ -35,16 +37,6 @@ struct TempDir {
 
 std::size_t files_in(const fs::path& folder) {
   return fs::exists(folder) ? static_cast<std::size_t>(std::distance(fs::directory_iterator(folder), {})) : 0;
-}
-
-template <class F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 void write(const fs::path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }

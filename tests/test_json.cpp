@@ -4,22 +4,14 @@
 
 #include "core/error.h"
 #include "core/suggest.h"
+#include "tests/errors.h"
 #include "train/json.h"
 
 using namespace norma;
+using norma::test::error_of;
 using namespace norma::train;
 
 namespace {
-
-template <class F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 std::string parse_error(std::string_view text, JsonOptions options = {}) {
   return error_of([&] { parse_json(text, "config.json", options); });

@@ -8,21 +8,13 @@
 #include "core/error.h"
 #include "datasets/draws.h"
 #include "datasets/loader.h"
+#include "tests/errors.h"
 
 using namespace norma;
+using norma::test::error_of;
 using namespace norma::datasets;
 
 namespace {
-
-template <class F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 /// A set of `count` images h x w whose pixel values say which image and where; mean 0, std 1/255: normalised = the byte.
 ImageSet counting_set(Index count, Index channels, Index h, Index w) {

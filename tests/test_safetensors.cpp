@@ -12,10 +12,12 @@
 #include "core/backend.h"
 #include "core/crc32c.h"
 #include "core/sha256.h"
+#include "tests/errors.h"
 #include "train/safetensors.h"
 
 namespace fs = std::filesystem;
 using namespace norma;
+using norma::test::error_of;
 using namespace norma::train;
 
 namespace {
@@ -29,16 +31,6 @@ struct TempDir {
   ~TempDir() { fs::remove_all(path); }
   std::size_t count() const { return static_cast<std::size_t>(std::distance(fs::directory_iterator(path), {})); }
 };
-
-template <class F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 std::string slurp(const fs::path& path) {
   std::ifstream in(path, std::ios::binary);
