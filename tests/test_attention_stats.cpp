@@ -363,6 +363,15 @@ TEST_CASE("statistics of rows with negative weights, or that are divided by next
       CHECK(at(got, h, none) == 0);
     CHECK(at(got, h, AttentionStat::small) == 9 * 41);
   }
+  // The only weight of a row is 1 whatever its score, be it nearly 0.
+  Scoring fourth = power(4, 1, Scoring::Scale::one);
+  fourth.normalize = true;
+  for (const Scoring& scoring : {even, fourth, signs}) {
+    Problem alone = problem({1, 2, 9, 1, 8, false, false, 0}, scoring, DType::f32);
+    alone.q = (alone.q.detach() * 1e-3).track();
+    got = run(alone).stats.values();
+    for (std::size_t h = 0; h < 2; ++h) CHECK(at(got, h, AttentionStat::jac2) == 0);
+  }
 }
 
 TEST_CASE("gradient statistics: the hooks of the composition against the gradient of A itself", "[attention_stats]") {
