@@ -55,26 +55,34 @@ Tensor linear_composite(const Tensor& x, const Tensor& weight, const Tensor& bia
   return fused::narrow(y, x.dtype());
 }
 
-/// One call of the backend for Y = X W^T + b (+ residual), optionally with GELU. `pre` may be empty.
+/// A place for a weight as it is rounded, from the forward pass of a layer whose x has a gradient to its backward pass; empty where the backend
+/// has no use for it.
+Tensor room_for_rounded(const Tensor& x, const Tensor& weight, bool gradient_of_x) {
+  if (!gradient_of_x || x.dtype() == weight.dtype() || !on(x).rounds_weights()) return {};
+  return empty(weight.shape(), place_of(x));
+}
+
+/// One call of the backend for Y = X W^T + b (+ residual), optionally with GELU. `pre` and `rounded` may be empty.
 bool run_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual, const Tensor& y,
-                bool gelu, const Tensor& pre) {
+                bool gelu, const Tensor& pre, const Tensor& rounded) {
   const Tensor b = bias ? dense_rows(bias) : bias, r = residual ? dense_rows(residual) : residual;
-  const fused::OptionalView bias_view(b), residual_view(r), pre_view(pre);
+  const fused::OptionalView bias_view(b), residual_view(r), pre_view(pre), rounded_view(rounded);
   const Tensor rows = dense_rows(x), w = dense_rows(weight);
   LinearForward args{rows.view(), w.view(), y.view()};
   args.bias = bias_view.get(), args.residual = residual_view.get(), args.pre = pre_view.get(), args.gelu = gelu;
+  args.rounded = rounded_view.get();
   return on(y).linear(args);
 }
 
 /// One call for the gradients of a linear: each where its target is given. With `pre`, x is gelu(pre) and dx gets
 /// gelu'(pre).
-bool run_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& pre, const Tensor& dx,
+bool run_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rounded, const Tensor& pre, const Tensor& dx,
                   const Tensor& dw, const Tensor& db) {
   const Tensor g = dense_rows(dy), input = dense_rows(pre ? pre : x), w = dense_rows(weight);
-  const fused::OptionalView input_view(input), w_view(w), dx_view(dx), dw_view(dw), db_view(db);
+  const fused::OptionalView input_view(input), w_view(w), rounded_view(rounded), dx_view(dx), dw_view(dw), db_view(db);
   LinearBackward args{g.view()};
   if (dw) args.x = input_view.get();
-  if (dx) args.weight = w_view.get();
+  if (dx) args.weight = w_view.get(), args.rounded = rounded_view.get();
   args.x_is_pre_gelu = static_cast<bool>(pre);
   args.dx = dx_view.get(), args.dweight = dw_view.get(), args.dbias = db_view.get();
   if (pre && dx) args.gelu_pre = input_view.get();
@@ -109,21 +117,23 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const T
   check_linear("linear", x, weight, bias, residual);
   Places places{{x, weight}};
   const int b = places.add(bias), r = places.add(residual);
+  const bool back = grad_enabled() && x.tracked();
 
   Fused op;
   op.name = "linear";
   op.composite = [=](std::span<const Tensor> in) { return linear_composite(in[0], in[1], at(in, b), at(in, r)); };
-  op.forward = [=](std::span<const Tensor> in, Tensors&) {
-    const Tensor y = empty(with_last(in[0], in[1].size(0)), place_of(in[0]));
-    return run_linear(in[0], in[1], at(in, b), at(in, r), y, false, {}) ? y : Tensor();
+  op.forward = [=](std::span<const Tensor> in, Tensors& extra) {
+    const Tensor y = empty(with_last(in[0], in[1].size(0)), place_of(in[0])), rounded = room_for_rounded(in[0], in[1], back);
+    extra = {rounded};
+    return run_linear(in[0], in[1], at(in, b), at(in, r), y, false, {}, rounded) ? y : Tensor();
   };
-  op.vjp = [=](const Ctx& ctx, std::span<const Tensor> in, const Tensor&, const Tensors&, const Tensor& g) -> Tensors {
+  op.vjp = [=](const Ctx& ctx, std::span<const Tensor> in, const Tensor&, const Tensors& extra, const Tensor& g) -> Tensors {
     Tensors grads(in.size());
     grads[0] = room_for(ctx, in, 0);
     grads[1] = room_for(ctx, in, 1);
     if (b) grads[static_cast<std::size_t>(b)] = room_for(ctx, in, b);
     const bool product = grads[0] || grads[1] || at(grads, b);
-    if (product && !run_backward(g, in[0], in[1], {}, grads[0], grads[1], at(grads, b))) return {};
+    if (product && !run_backward(g, in[0], in[1], extra[0], {}, grads[0], grads[1], at(grads, b))) return {};
     if (r) grads[static_cast<std::size_t>(r)] = g;
     return grads;
   };
@@ -150,6 +160,7 @@ Tensor mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2
   const int c1 = places.add(b1), c2 = places.add(b2), r = places.add(residual);
   bool wanted = false;
   for (const Tensor& input : places.inputs) wanted = wanted || (grad_enabled() && input.tracked());
+  const bool back = grad_enabled() && x.tracked(), hidden_back = back || (grad_enabled() && (w1.tracked() || b1.tracked()));
 
   Fused op;
   op.name = "mlp";
@@ -159,12 +170,13 @@ Tensor mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2
   op.forward = [=](std::span<const Tensor> in, Tensors& extra) {
     const Tensor pre = wanted ? empty(with_last(in[0], in[1].size(0)), place_of(in[0])) : Tensor();
     const Tensor y = empty(output, place_of(in[0]));
+    extra = {pre, {}, {}};
     if (!run_mlp(in, at(in, c1), at(in, c2), at(in, r), pre, y)) {
       const Tensor hidden = empty(with_last(in[0], in[1].size(0)), place_of(in[0]));
-      if (!run_linear(in[0], in[1], at(in, c1), {}, hidden, true, pre)) return Tensor();
-      if (!run_linear(hidden, in[2], at(in, c2), at(in, r), y, false, {})) return Tensor();
+      extra = {pre, room_for_rounded(in[0], in[1], back), room_for_rounded(hidden, in[2], hidden_back)};
+      if (!run_linear(in[0], in[1], at(in, c1), {}, hidden, true, pre, extra[1])) return Tensor();
+      if (!run_linear(hidden, in[2], at(in, c2), at(in, r), y, false, {}, extra[2])) return Tensor();
     }
-    extra = {pre};
     return y;
   };
   op.vjp = [=](const Ctx& ctx, std::span<const Tensor> in, const Tensor&, const Tensors& extra,
@@ -179,9 +191,9 @@ Tensor mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2
     if (grads[1] && grads[2] && run_mlp_backward(g, in, pre, grads, at(grads, c1), at(grads, c2))) return grads;
     const bool first = grads[0] || grads[1] || at(grads, c1);
     const Tensor dh = first ? empty(pre.shape(), place_of(pre)) : Tensor();  // gradient of the pre-activation
-    if ((first || grads[2] || at(grads, c2)) && !run_backward(g, {}, in[2], pre, dh, grads[2], at(grads, c2)))
+    if ((first || grads[2] || at(grads, c2)) && !run_backward(g, {}, in[2], extra[2], pre, dh, grads[2], at(grads, c2)))
       return {};
-    if (first && !run_backward(dh, in[0], in[1], {}, grads[0], grads[1], at(grads, c1))) return {};
+    if (first && !run_backward(dh, in[0], in[1], extra[1], {}, grads[0], grads[1], at(grads, c1))) return {};
     return grads;
   };
   return norma::apply(op, places.inputs);

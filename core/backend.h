@@ -50,12 +50,14 @@ struct LinearForward {
   const View* residual = nullptr;  // shape of y, added last
   const View* pre = nullptr;     // with gelu: receives X W^T + bias
   bool gelu = false;             // exact (erf) form
+  const View* rounded = nullptr;  // where rounds_weights(): contiguous, weight's shape in y's dtype; receives the weight as it is multiplied
 };
 /// dX = dY W, dW = dY^T X, db = column sums of dY; each computed where its pointer is set. (a): dy, x, dx, gelu_pre.
 struct LinearBackward {
   View dy;
   const View* x = nullptr;       // needed for dW; with `x_is_pre_gelu` it holds the pre-activation h and X = gelu(h)
   const View* weight = nullptr;  // needed for dX
+  const View* rounded = nullptr;  // what the forward pass left there, read in place of weight
   bool x_is_pre_gelu = false;
   const View* dx = nullptr;      // with `gelu_pre`, dX is multiplied by gelu'(gelu_pre): the gradient of the pre-activation
   const View* gelu_pre = nullptr;
@@ -202,6 +204,8 @@ class Backend {
   virtual bool layer_norm(const LayerNormForward&) { return false; }
   virtual bool layer_norm_backward(const LayerNormBackward&) { return false; }
   virtual bool cross_entropy(const CrossEntropy&) { return false; }
+  /// Whether linear() writes a weight of another dtype to memory as it rounds it: then the backward pass need not do so again.
+  virtual bool rounds_weights() const { return false; }
   virtual bool linear(const LinearForward&) { return false; }
   virtual bool linear_backward(const LinearBackward&) { return false; }
   virtual bool mlp(const Mlp&) { return false; }  // declined: two linears

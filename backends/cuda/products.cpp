@@ -132,14 +132,14 @@ bool CudaBackend::multiply_with(const View& left, const View& right, const View&
   return blas_->multiply_with(gemm);
 }
 
-/// `weight` in `dtype`: itself, or rounded into `room`, and then the bias too; bias_there: where the bias lies in that dtype.
-View CudaBackend::narrowed(const View& weight, const View* bias, DType dtype, std::optional<Scratch>& room, const void*& bias_there) {
+/// `weight` in `dtype`: itself, or rounded into `to` or else `room`, and then the bias too; bias_there: where the bias lies in that dtype.
+View CudaBackend::narrowed(const View& weight, const View* to, const View* bias, DType dtype, std::optional<Scratch>& room, const void*& bias_there) {
   bias_there = bias && bias->dtype == dtype ? bias->data : nullptr;
   if (weight.dtype == dtype) return weight;
-  const Index count = weight.numel(), at = (count + 127) / 128 * 128;  // the bias at a multiple of 256 bytes
+  const Index count = weight.numel(), at = to ? 0 : (count + 127) / 128 * 128;  // in the room: the bias at a multiple of 256 bytes
   const bool with_bias = bias && bias->dtype == DType::f32;
-  room.emplace(pool_, static_cast<std::size_t>(at + (with_bias ? bias->numel() : 0)) * size_of(dtype));
-  const View there{room->as<void>(), Layout(weight.shape()), dtype};
+  if (!to || with_bias) room.emplace(pool_, static_cast<std::size_t>(at + (with_bias ? bias->numel() : 0)) * size_of(dtype));
+  const View there = to ? *to : View{room->as<void>(), Layout(weight.shape()), dtype};
   if (!weight.layout.contiguous()) {
     copy(weight, there);
     return there;
@@ -181,7 +181,7 @@ bool CudaBackend::linear(const LinearForward& args) {
     if (other && (other->dtype != dtype || !floating_matrix(*other))) return false;
   std::optional<Scratch> narrow;  // parameters of another dtype are rounded once
   Gemm beside;
-  const View weight = narrowed(args.weight, args.bias, dtype, narrow, beside.bias);
+  const View weight = narrowed(args.weight, args.rounded, args.bias, dtype, narrow, beside.bias);
   const View y = with_rows(args.y), x = with_rows(args.x);
   const auto addend = args.residual ? operand_of(with_rows(*args.residual)) : Gemm::Operand{};
   const bool fits = addend && !addend->transposed && !(args.gelu && args.residual) && (args.gelu || !args.pre);
@@ -216,7 +216,7 @@ bool CudaBackend::linear_backward(const LinearBackward& args) {
   if (args.dx) {
     std::optional<Scratch> narrow;
     const void* no_bias = nullptr;
-    multiply(dy, narrowed(*args.weight, nullptr, dtype, narrow, no_bias), with_rows(*args.dx));
+    multiply(dy, args.rounded ? *args.rounded : narrowed(*args.weight, nullptr, nullptr, dtype, narrow, no_bias), with_rows(*args.dx));
     if (args.gelu_pre) gelu_backward(*args.gelu_pre, *args.dx, *args.dx);
   }
   if (args.dweight) {

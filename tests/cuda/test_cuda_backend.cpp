@@ -149,6 +149,46 @@ TEST_CASE("linear layers equal the f64 result of the same numbers, whoever adds 
   check_linear_layers({{40, 32, 64, 24}, {7, 13, 21, 5}, {1, 16, 8, 32}, {33, 64, 40, 7}}, 2e-6);
 }
 
+TEST_CASE("a layer's weight is rounded going forward, and read so going back", "[cuda_backend]") {
+  constexpr Index rows = 6, in = 64, out = 48;
+  const auto draw = [](const Shape& shape, std::uint64_t id) {
+    const Tensor x = empty(shape, {DType::f32, device});
+    cuda().random(RandomKind::normal, {12, id}, 0, x.view());
+    return x;
+  };
+  const Tensor x = cast(draw({rows, in}, 1), DType::bf16), w = draw({out, in}, 2), bias = draw({out}, 3), dy = cast(draw({rows, out}, 4), DType::bf16);
+  const Tensor y = empty(dy.shape(), place_of(dy)), dx = empty(x.shape(), place_of(x)), kept = empty(w.shape(), place_of(x));
+  const View weight = w.view(), b = bias.view(), rounded = kept.view(), gradient = dx.view();
+  for (const View* with : {static_cast<const View*>(nullptr), &b}) {
+    LinearForward forward{x.view(), weight, y.view()};
+    forward.bias = with;
+    REQUIRE(cuda().linear(forward));
+    const std::vector<double> plain = y.values();
+    cuda().fill(0, rounded);
+    forward.rounded = &rounded;
+    REQUIRE(cuda().linear(forward));
+    CHECK(y.values() == plain);
+    CHECK(kept.values() == cast(w, DType::bf16).values());
+  }
+  LinearBackward back{dy.view()};
+  back.weight = &weight, back.dx = &gradient;
+  REQUIRE(cuda().linear_backward(back));
+  const std::vector<double> plain = dx.values();
+  back.rounded = &rounded;
+  cuda().fill(std::numeric_limits<double>::quiet_NaN(), weight);
+  REQUIRE(cuda().linear_backward(back));
+  CHECK(dx.values() == plain);
+
+  // A layer keeps it where its input has a gradient, and only there.
+  const Tensor parameter = draw({out, in}, 2).track();
+  const auto kept_by = [&](const Tensor& input) {
+    const std::size_t before = cuda().memory().in_use;
+    const Tensor result = linear(input, parameter);
+    return cuda().memory().in_use - before;
+  };
+  CHECK(kept_by(x.detach().track()) >= kept_by(x) + out * in * sizeof(bf16));
+}
+
 TEST_CASE("linear layers at sizes for which the libraries have other algorithms", "[cuda_large]") {  // on a device only
   check_linear_layers({{4160, 192, 768, 192}, {12608, 768, 3072, 768}}, 2e-5);  // sums over 12,608 rows
 }
