@@ -57,12 +57,12 @@ struct LinearBackward {
   View dy;
   const View* x = nullptr;       // needed for dW; with `x_is_pre_gelu` it holds the pre-activation h and X = gelu(h)
   const View* weight = nullptr;  // needed for dX
-  const View* rounded = nullptr;  // what the forward pass left there, read in place of weight
   bool x_is_pre_gelu = false;
   const View* dx = nullptr;      // with `gelu_pre`, dX is multiplied by gelu'(gelu_pre): the gradient of the pre-activation
   const View* gelu_pre = nullptr;
   const View* dweight = nullptr;
   const View* dbias = nullptr;
+  const View* rounded = nullptr;  // what LinearForward left there, read in place of weight
 };
 
 /// An MLP: Y = gelu(X W1^T + b1) W2^T + b2 (+ residual). (a): x, y, residual, pre.
