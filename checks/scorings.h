@@ -1,6 +1,8 @@
 // Attention functions that tests run through: one of each kind of path in the kernels.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +19,36 @@ inline Scoring power(int p, double coefficient, Scoring::Scale scale) {
   s.coefficient[static_cast<std::size_t>(p)] = coefficient;
   s.scale = scale;
   return s;
+}
+
+/// phi(s) and phi'(s), but for softmax, before row factors and division by a row's sum; `keys`: the length of the row.
+inline std::pair<double, double> phi(const Scoring& scoring, double s, std::int64_t keys) {
+  if (scoring.kind == Scoring::Kind::relu) return {std::max(s, 0.0), s > 0 ? 1 : 0};
+  if (scoring.kind == Scoring::Kind::sigmoid) {
+    const double bias = scoring.bias - (scoring.bias_minus_log_keys ? std::log(static_cast<double>(keys)) : 0);
+    const double a = 1 / (1 + std::exp(-(s + bias)));
+    return {a, a * (1 - a)};
+  }
+  double a = 0, slope = 0, power = 1, power_before = 0;  // s^p, s^(p - 1)
+  for (int p = 0; p <= Scoring::max_degree; ++p, power_before = power, power *= s) {
+    const double c = scoring.coefficient[static_cast<std::size_t>(p)];
+    a += c * power;
+    slope += c * p * power_before;
+  }
+  return {a, slope};
+}
+
+/// What a row is multiplied with that sees `seen` of `keys` keys.
+inline double row_factor(const Scoring& scoring, std::int64_t keys, std::int64_t seen) {
+  using Scale = Scoring::Scale;
+  const auto n = static_cast<double>(keys), valid = static_cast<double>(std::max<std::int64_t>(1, seen));
+  switch (scoring.scale) {
+    case Scale::inverse_sqrt_keys: return 1 / std::sqrt(n);
+    case Scale::inverse_keys: return 1 / n;
+    case Scale::inverse_sqrt_valid_keys: return 1 / std::sqrt(valid);
+    case Scale::inverse_valid_keys: return 1 / valid;
+    default: return 1;
+  }
 }
 
 inline std::vector<std::pair<std::string, Scoring>> scorings() {

@@ -15,34 +15,6 @@ using namespace norma::checks;
 
 namespace {
 
-double row_factor(const Scoring& scoring, Index keys, Index seen) {
-  const auto n = static_cast<double>(keys), valid = static_cast<double>(std::max<Index>(1, seen));
-  switch (scoring.scale) {
-    case Scoring::Scale::inverse_sqrt_keys: return 1 / std::sqrt(n);
-    case Scoring::Scale::inverse_keys: return 1 / n;
-    case Scoring::Scale::inverse_sqrt_valid_keys: return 1 / std::sqrt(valid);
-    case Scoring::Scale::inverse_valid_keys: return 1 / valid;
-    default: return 1;
-  }
-}
-
-/// phi(s) and phi'(s) before row factors and normalisation.
-std::pair<double, double> phi(const Scoring& scoring, double s, Index keys) {
-  if (scoring.kind == Scoring::Kind::relu) return {std::max(s, 0.0), s > 0 ? 1 : 0};
-  if (scoring.kind == Scoring::Kind::sigmoid) {
-    const double bias = scoring.bias - (scoring.bias_minus_log_keys ? std::log(static_cast<double>(keys)) : 0);
-    const double a = 1 / (1 + std::exp(-(s + bias)));
-    return {a, a * (1 - a)};
-  }
-  double a = 0, slope = 0;
-  for (int p = 0; p <= Scoring::max_degree; ++p) {
-    const double c = scoring.coefficient[static_cast<std::size_t>(p)];
-    a += c * std::pow(s, p);
-    if (p > 0) slope += c * p * std::pow(s, p - 1);
-  }
-  return {a, slope};
-}
-
 /// Everything by loops in double. A row's Jacobian norm is taken from the definition, sum over (i, k) of (d a_i / d s_k)^2.
 template <class T>
 Results<double> by_loops(const Problem<T>& p) {

@@ -3,6 +3,7 @@
 #include <array>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <tuple>
 
 #include "autograd/ops.h"
 #include "checks/scorings.h"
@@ -67,40 +68,6 @@ Run run(const Problem& p) {
   return {out.detach(), gradients, p.options.stats};
 }
 
-double slope(double s, const Scoring& scoring, Index keys) {
-  if (scoring.kind == Scoring::Kind::relu) return s > 0 ? 1 : 0;
-  if (scoring.kind == Scoring::Kind::sigmoid) {
-    const double bias = scoring.bias - (scoring.bias_minus_log_keys ? std::log(static_cast<double>(keys)) : 0.0);
-    const double a = 1 / (1 + std::exp(-(s + bias)));
-    return a * (1 - a);
-  }
-  double d = 0;
-  for (int p = 1; p <= Scoring::max_degree; ++p)
-    d += p * scoring.coefficient[static_cast<std::size_t>(p)] * std::pow(s, p - 1);
-  return d;
-}
-
-double value(double s, const Scoring& scoring) {
-  double a = 0;
-  for (int p = 0; p <= Scoring::max_degree; ++p) a += scoring.coefficient[static_cast<std::size_t>(p)] * std::pow(s, p);
-  return a;
-}
-
-double factor(const Scoring& scoring, Index keys, Index valid) {
-  switch (scoring.scale) {
-    case Scoring::Scale::inverse_sqrt_keys:
-      return 1 / std::sqrt(static_cast<double>(keys));
-    case Scoring::Scale::inverse_keys:
-      return 1 / static_cast<double>(keys);
-    case Scoring::Scale::inverse_sqrt_valid_keys:
-      return 1 / std::sqrt(static_cast<double>(valid));
-    case Scoring::Scale::inverse_valid_keys:
-      return 1 / static_cast<double>(valid);
-    default:
-      return 1;
-  }
-}
-
 /// One row: the statistics of the visible columns added to `out`, from the definition of the full Jacobian. The weights are those of
 /// `given`, or phi of the scores in double. `g`, where given: dL/da, for the statistics of the backward pass. Returns how large
 /// the terms are that cancel in jac2 and grad_s2 of rows that are divided by their sum.
@@ -109,29 +76,17 @@ std::array<double, 2> add_row(std::vector<double>& out, const std::vector<double
   const auto at = [&](AttentionStat stat) -> double& { return out[static_cast<std::size_t>(stat)]; };
   const std::size_t n = s.size();
   std::vector<double> a(n), d(n);
+  const bool softmax = scoring.kind == Scoring::Kind::softmax, normalised = softmax || scoring.normalize;
   double total = 0, top = -HUGE_VAL;
   for (double x : s) top = std::max(top, x);
   for (std::size_t j = 0; j < n; ++j) {
-    switch (scoring.kind) {
-      case Scoring::Kind::softmax:
-        a[j] = std::exp(s[j] - top);
-        break;
-      case Scoring::Kind::polynomial:
-        a[j] = value(s[j], scoring);
-        break;
-      case Scoring::Kind::relu:
-        a[j] = std::max(s[j], 0.0);
-        break;
-      case Scoring::Kind::sigmoid: {
-        const double bias = scoring.bias - (scoring.bias_minus_log_keys ? std::log(static_cast<double>(keys)) : 0.0);
-        a[j] = 1 / (1 + std::exp(-(s[j] + bias)));
-      }
-    }
+    if (softmax)
+      a[j] = std::exp(s[j] - top);
+    else
+      std::tie(a[j], d[j]) = phi(scoring, s[j], keys);
     total += a[j];
-    d[j] = slope(s[j], scoring, keys);
   }
-  const bool softmax = scoring.kind == Scoring::Kind::softmax, normalised = softmax || scoring.normalize;
-  const double scale = normalised ? 1 / total : factor(scoring, keys, static_cast<Index>(n));
+  const double scale = normalised ? 1 / total : row_factor(scoring, keys, static_cast<Index>(n));
   double row = 0, jacobian = 0, entropy = 0, mean_g = 0;
   std::array<double, 2> terms{};
   for (std::size_t j = 0; j < n; ++j) a[j] = given ? (*given)[j] : a[j] * scale, d[j] *= scale;
