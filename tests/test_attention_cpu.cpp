@@ -229,7 +229,7 @@ TEST_CASE("fused attention: watching changes no bit, nor does the number of thre
   cpu::set_threads(before);
 }
 
-TEST_CASE("fused attention on every instruction set of this processor", "[attention_cpu]") {
+TEST_CASE("fused attention on every instruction set of this processor", "[attention_cpu][every_isa]") {
   const std::string before(cpu::name(cpu::isa()));
   for (const char* isa : {"base", "avx2", "avx512"}) {
     try {
@@ -250,7 +250,10 @@ TEST_CASE("fused attention on every instruction set of this processor", "[attent
 }
 
 TEST_CASE("fused attention on tiles of AMX, at every size", "[attention_cpu]") {
-  if (!NORMA_BF16_KERNELS(tile_products)) SUCCEED("this processor or instruction set has none");
+  if (!NORMA_BF16_KERNELS(tile_products)) {
+    SUCCEED("this processor or instruction set has none");
+    return;
+  }
   const cpu::ForceTiles everywhere(true);
   std::uint64_t stream = 100;  // the problems of the first test
   for (const auto& [name, scoring] : scorings()) {

@@ -171,7 +171,7 @@ std::vector<GemmProvider> providers() {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("gemm: every small size and transpose", "[gemm]", float, double) {
+TEMPLATE_TEST_CASE("gemm: every small size and transpose", "[gemm][every_isa]", float, double) {
   RestoreSettings restore;
   for (const std::string& set : available_isas()) {
     set_isa(set);
@@ -186,7 +186,7 @@ TEMPLATE_TEST_CASE("gemm: every small size and transpose", "[gemm]", float, doub
   }
 }
 
-TEMPLATE_TEST_CASE("gemm: random sizes, k in pieces and slices", "[gemm]", float, double) {
+TEMPLATE_TEST_CASE("gemm: random sizes, k in pieces and slices", "[gemm][every_isa]", float, double) {
   RestoreSettings restore;
   std::mt19937 engine(7);
   const auto draw = [&](int64_t most) { return std::uniform_int_distribution<int64_t>(1, most)(engine); };
@@ -202,7 +202,7 @@ TEMPLATE_TEST_CASE("gemm: random sizes, k in pieces and slices", "[gemm]", float
   }
 }
 
-TEMPLATE_TEST_CASE("gemm: epilogues", "[gemm]", float, double) {
+TEMPLATE_TEST_CASE("gemm: epilogues", "[gemm][every_isa]", float, double) {
   RestoreSettings restore;
   for (const std::string& set : available_isas()) {
     set_isa(set);
@@ -219,7 +219,7 @@ TEMPLATE_TEST_CASE("gemm: epilogues", "[gemm]", float, double) {
   }
 }
 
-TEMPLATE_TEST_CASE("gemm: gelu of B and row sums of A", "[gemm]", float, double) {
+TEMPLATE_TEST_CASE("gemm: gelu of B and row sums of A", "[gemm][every_isa]", float, double) {
   RestoreSettings restore;
   for (const std::string& set : available_isas()) {
     set_isa(set);
