@@ -6,7 +6,9 @@
 #include <sstream>
 
 #include "autograd/graph.h"
+#include "checks/layouts.h"
 #include "checks/op_case.h"
+#include "checks/scorings.h"
 #include "tests/tested_device.h"
 
 using namespace norma;
@@ -15,8 +17,6 @@ using namespace norma::checks;
 namespace {
 
 const Device tested = tested_device(), reference{Device::Kind::reference, 0};
-
-double eps_of(DType d) { return d == DType::f64 ? 0x1p-52 : d == DType::f32 ? 0x1p-23 : 0x1p-8; }
 
 /// Empty where got equals wanted to within `tolerance` times the largest value (at least 1), else what is wrong.
 std::string difference(const Tensor& got, const Tensor& wanted, double tolerance) {
@@ -38,13 +38,6 @@ struct Result {
   Tensor y;
   Tensors gradients;  // of the differentiated inputs, against a fixed cotangent; none where order is 0
 };
-
-/// A cotangent without structure: its values depend on their position alone.
-Tensor cotangent(const Tensor& y) {
-  std::vector<double> v(static_cast<std::size_t>(y.numel()));
-  for (std::size_t i = 0; i < v.size(); ++i) v[i] = uniform_from(RandomStream{77, 0}.word(i)) - 0.3;
-  return from_values(v, y.shape(), place_of(y));
-}
 
 Tensors make_all(const OpCase& c, Place place) {
   Tensors inputs;
@@ -96,52 +89,11 @@ void for_each_case(F f) {
   CHECK(checked > 100);
 }
 
-/// The same values in other memory: `layout` is filled from x, with NaN (or 99) everywhere between.
-Tensor laid_out(const Tensor& x, const Layout& layout, Index elements) {
-  const Tensor base = full({elements}, is_floating(x.dtype()) ? std::nan("") : 99, place_of(x));
-  const Tensor y = base.with_layout(layout);
-  copy_into(y, x);
-  return y;
-}
-
-Tensor stepped(const Tensor& x) {  // every second element, from the second on, of every axis
-  Shape large = x.shape();
-  for (int axis = 0; axis < x.rank(); ++axis) large.set(axis, 2 * x.size(axis) + 1);
-  Layout layout(large);
-  for (int axis = 0; axis < x.rank(); ++axis) layout = slice(layout, axis, 1, x.size(axis), 2);
-  return laid_out(x, layout, large.numel());
-}
-
-Tensor reversed(const Tensor& x) {  // negative strides on every axis
-  Layout layout(x.shape());
-  for (int axis = 0; axis < x.rank(); ++axis) {
-    if (x.size(axis) > 0) layout = slice(layout, axis, x.size(axis) - 1, x.size(axis), -1);
-  }
-  return laid_out(x, layout, x.numel());
-}
-
-Tensor transposed(const Tensor& x) {  // axes in memory in the opposite order
-  Shape opposite;
-  std::vector<int> order;
-  for (int axis = x.rank() - 1; axis >= 0; --axis) opposite.append(x.size(axis)), order.push_back(axis);
-  return laid_out(x, permute(Layout(opposite), order), x.numel());
-}
-
-/// The first row everywhere, by stride 0 along the first axis longer than 1.
-Tensor expanded(const Tensor& x) {
-  for (int axis = 0; axis < x.rank(); ++axis) {
-    if (x.size(axis) > 1) return x.with_layout(expand(slice(x.layout(), axis, 0, 1, 1), x.shape()));
-  }
-  return x;
-}
-
 Tensors mapped(const Tensors& xs, const std::function<Tensor(const Tensor&)>& f) {
   Tensors out;
   for (const Tensor& x : xs) out.push_back(f(x));
   return out;
 }
-
-Tensor copied(const Tensor& x) { return laid_out(x, Layout(x.shape()), x.numel()); }
 
 }  // namespace
 
@@ -319,6 +271,31 @@ TEST_CASE("without tracking the values are the same to the bit, and nothing is r
     return text;
   });
   CHECK(live_nodes() == before);
+}
+
+TEST_CASE("attention: a row divided by its sum that sees one key has no gradient of its score, to the bit", "[ops][device]") {
+  for (const auto& [name, scoring] : scorings()) {
+    if (!scoring.normalize) continue;
+    for (const DType dtype : {DType::f32, DType::bf16})
+      for (const Index tokens : {3, 70, 300}) {
+        const Shape shape{2, 2, tokens, 32};
+        const auto draw = [&](std::uint64_t stream, double size) { return (size * randn(shape, {3, stream}, {dtype, tested})).detach(); };
+        Tensor q = draw(1, 0.03), k = draw(2, 0.03);  // small scores, which a rest of rounding would be divided by
+        q.track(), k.track();
+        AttentionOptions o;
+        o.scoring = scoring, o.dropout = 0.3, o.stream = {5, 6}, o.form = AttentionForm::quadratic;
+        INFO(name << ' ' << tokens << (dtype == DType::f32 ? " f32" : " bf16"));
+        o.causal = true;
+        const auto is_zero = [](const Tensor& x) { return max(abs(cast(x, DType::f32))).item() == 0; };
+        const Tensors by_place = grad(sum(attention(q, k, draw(3, 1), o)), Tensors{q, k});
+        CHECK(is_zero(select(by_place[0], 2, 0)));
+        CHECK(!is_zero(select(by_place[0], 2, 1)));
+        std::vector<double> seen(static_cast<std::size_t>(2 * tokens));
+        seen[1] = seen[static_cast<std::size_t>(2 * tokens - 1)] = 1;
+        o.key_mask = from_values(seen, {2, tokens}, {DType::boolean, tested});
+        for (const Tensor& g : grad(sum(attention(q, k, draw(3, 1), o)), Tensors{q, k})) CHECK(is_zero(g));
+      }
+  }
 }
 
 TEST_CASE("error messages", "[ops]") {

@@ -94,7 +94,7 @@ void take_lse(const View& lse, AttentionProblem& p) {
 
 Index blocks_of(const AttentionProblem& p, Index rows) { return (p.rows + rows - 1) / rows; }
 Index counts_of(const AttentionProblem& p) {
-  return p.key_mask && p.row_scale != RowScale::constant ? Index{p.batches} * (p.keys + 1) : 0;
+  return p.key_mask && (p.row_scale != RowScale::constant || p.normalize) ? Index{p.batches} * (p.keys + 1) : 0;
 }
 
 /// Examples [first, first + count) of the batch as a problem of their own.

@@ -69,9 +69,10 @@ void differentiate(const Sight<T>& sight, const Tile<T>& tile, const T* lse, con
         sum += visible.keep(weight.value(load(p + j), T{1}));
       });
       const T total = sum_lanes(sum), inverse = total != 0 ? 1 / total : 1, d = delta[m];
+      const T slope = sight.visible(tile.first + m) == 1 ? 0 : inverse;  // an only weight is 1 whatever its score; da - d would leave rounding over s
       for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
         const V s = load(p + j), da = load(g + j), f = weight.value(s, T{1});
-        finish(j, visible, f * inverse, da, weight.derivative(s, T{1}) * inverse * (da - d));
+        finish(j, visible, f * inverse, da, weight.derivative(s, T{1}) * slope * (da - d));
       });
     } else {
       for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {

@@ -111,7 +111,7 @@ void weigh_normalized(const Sight<T>& sight, const Tile<T>& tile, T* inverse, T*
       const double pairs = static_cast<double>(sight.visible(tile.first + m)), d = of_slope * inv;
       // d a_i / d s_k = f'_k / F (delta_ik - a_i): squared norm = sum_k (f'_k / F)^2 (1 - 2 a_k + sum a^2). The only weight of a row is 1 and
       // stays so: of the difference nothing would be left but its rounding, times 1 / F.
-      const double own = pairs == 1 && total != 0 ? 0 : square ? total * (1 - a2) : slope2[m] * (1 + a2) - 2 * slope2_f[m] * inv;
+      const double own = pairs == 1 ? 0 : square ? total * (1 - a2) : slope2[m] * (1 + a2) - 2 * slope2_f[m] * inv;
       stats->row_squares += a2;
       stats->row_slopes += d * d * own;
       stats->row_sum += one;

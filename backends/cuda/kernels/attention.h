@@ -36,7 +36,7 @@ struct AttentionProblem {
 
   const std::uint8_t* key_mask = nullptr;  // [B, keys]: 0 hides a column
   std::int64_t mask_batch = 0, mask_key = 0;
-  const std::int32_t* seen_before = nullptr;  // [B, keys + 1]: visible keys before each; for row_scale with a key mask
+  const std::int32_t* seen_before = nullptr;  // [B, keys + 1]: visible keys before each; with a key mask, where weights depend on how many there are
 
   bool drop = false;
   std::uint64_t drop_below = 0;  // a word below this drops the weight

@@ -12,13 +12,6 @@ template <int fragments>
 NORMA_DEVICE void sum_rows(const Head& head, int row, int start, const float (&s)[fragments][4], float (&sum)[2]) {
   add_to_sums(head.p, s, rows_see_all<fragments>(head, row, start) ? all_pairs : pairs_of_rows<fragments>(head, row, start), sum);
 }
-/// Rows are divided by their sums, which the four lanes of a row have in parts.
-NORMA_DEVICE void divide_by_sums(const float (&sum)[2], RowState (&state)[2]) {
-  for (int half = 0; half < 2; ++half) {
-    const float total = reduce_lanes<4>(sum[half], Plus{});
-    state[half].factor = total != 0 ? 1 / total : 1;
-  }
-}
 
 /// dS in place of a tile's scores, from dA = dO V^T; with `measure` the squares of dA after dropout and of dS go to a2,
 /// s2.
@@ -58,13 +51,14 @@ NORMA_DEVICE bool leave_row(const Head& head, const RowState (&state)[2], int ro
   }
   return true;
 }
-/// What leave_row left of a row; in place of its shift the log-sum-exp, so that nothing waits for the loads.
+/// What leave_row left of a row; in place of softmax's shift the log-sum-exp, so that nothing waits for the loads.
 template <bool softmax>
 NORMA_DEVICE RowState left_row(const Head& head, int row) {
   const AttentionProblem& p = head.p;
   if (row >= p.rows) return {};
   const std::int64_t at = (std::int64_t{head.b} * p.heads + head.h) * p.rows + row;
-  return {softmax ? *head.lse(row) : 0, p.row_factor[at], p.row_delta[at]};
+  const float factor = p.row_factor[at];
+  return {softmax ? *head.lse(row) : head.lone(row) ? 0 : factor, factor, p.row_delta[at]};
 }
 
 /// A^T after dropout in place of scores S^T of the thread's keys, `key` and key + 8, and 8 * fragments rows from
@@ -100,7 +94,7 @@ class PassingStates {
     if (mine(tile)) next_ = left_row<softmax>(head_, tile * count + static_cast<int>(thread_id()));
   }
   NORMA_DEVICE void put(int tile) {
-    if (mine(tile)) space_[tile % 2 * count + static_cast<int>(thread_id())] = {next_.shift * log2_e, next_.factor, next_.delta};
+    if (mine(tile)) space_[tile % 2 * count + static_cast<int>(thread_id())] = {softmax ? next_.shift * log2_e : next_.slope, next_.factor, next_.delta};
   }
   NORMA_DEVICE const RowState* of(int tile) const { return space_ + tile % 2 * count; }
 

@@ -74,7 +74,7 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) rows_kernel(Atte
     }
     wait_copies<0>();
     block_barrier();
-    if (pass == 0) divide_by_sums(sum, state);
+    if (pass == 0) divide_by_sums(head, row, sum, state);
   }
   NORMA_UNROLL
   for (int half = 0; half < 2; ++half)

@@ -90,11 +90,7 @@ NORMA_DEVICE void find_row_states(const Head& head, const ResidentPlan& plan, co
         multiply_rows<chunks>(q + first * mma_pitch(chunks), k + key * mma_pitch(chunks), s);
         add_to_sums(p, s, pairs_of_rows<2>(head, first + lane / 4, key), sum);
       }
-      NORMA_UNROLL
-      for (int half = 0; half < 2; ++half) {
-        const float total = reduce_lanes<4>(sum[half], Plus{});
-        state[half].factor = total != 0 ? 1 / total : 1;
-      }
+      divide_by_sums(head, first + lane / 4, sum, state);
     }
     NORMA_UNROLL
     for (int half = 0; half < 2; ++half)

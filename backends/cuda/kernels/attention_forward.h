@@ -126,7 +126,7 @@ NORMA_DEVICE bool finish_row(const Head& head, ForwardRows& r, int half, bool tw
   if constexpr (measure) {
     const float r0 = reduce_lanes<4>(r.row_sum[half], Plus{}), r1 = reduce_lanes<4>(r.a2[half], Plus{});
     const float r2 = reduce_lanes<4>(r.x1[half], Plus{}), r3 = reduce_lanes<4>(r.x2[half], Plus{});
-    if (leads && r.row[half] < p.rows) sums.row(p, r0, r1, r2, r3);
+    if (leads && r.row[half] < p.rows) sums.row(p, head.lone(r.row[half]), r0, r1, r2, r3);
   }
   if (r.row[half] >= p.rows) return false;
   if ((softmax || p.normalize) && !two_passes) r.divide_by_sum(half);

@@ -48,6 +48,8 @@ struct Head {
     for (std::int32_t j = 0; j < n; ++j) count += mask[j * p.mask_key] != 0;
     return count;
   }
+  /// Whether row i is divided by its sum and sees one key, so that its weight is 1 whatever the score.
+  NORMA_DEVICE bool lone(std::int32_t i) const { return p.normalize && visible_count(i) == 1; }
   /// What phi is multiplied by in row i.
   NORMA_DEVICE float row_factor(std::int32_t i) const {
     if (p.row_scale == RowScale::constant || i >= p.rows) return p.factor;

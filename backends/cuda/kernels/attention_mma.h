@@ -143,8 +143,13 @@ NORMA_DEVICE void start_rows(const Head& head, int row, RowState (&state)[2]) {
     const bool there = row + 8 * half < p.rows;
     state[half].factor = head.row_factor(row + 8 * half);
     state[half].delta = reduce_lanes<4>(there ? delta[half] : 0, Plus{});
+    if (!softmax) state[half].slope = state[half].factor;
     if (softmax && there) state[half].shift = *head.lse(row + 8 * half) * log2_e;
   }
+}
+/// Rows are divided by their sums, which the four lanes of a row have in parts.
+NORMA_DEVICE void divide_by_sums(const Head& head, int row, const float (&sum)[2], RowState (&state)[2]) {
+  for (int half = 0; half < 2; ++half) state[half].divide_by(reduce_lanes<4>(sum[half], Plus{}), head.lone(row + 8 * half));
 }
 
 }  // namespace norma::cuda

@@ -109,9 +109,19 @@ NORMA_DEVICE void add_to_sums(const AttentionProblem& p, const float (&x)[fragme
 /// that are there anyway: what rounding that costs is lost in weights of bf16.
 constexpr float log2_e = 1.44269504f;
 
-/// A row as the backward pass sees it: a = exp(s - shift) or factor * phi(s); delta of normalised rows.
+/// A row as the backward pass sees it: a = exp(s - shift) where `softmax`, else a = factor phi(s) and da/ds = slope phi'(s); delta of
+/// normalised rows. The slope is the factor, but 0 where the weight is the only one of its row (Head::lone): of dA - delta rounding alone
+/// would be left, over s.
 struct RowState {
-  float shift = 0, factor = 1, delta = 0;
+  union {
+    float shift = 0;
+    float slope;
+  };
+  float factor = 1, delta = 0;
+  NORMA_DEVICE void divide_by(float sum, bool lone) {
+    factor = sum != 0 ? 1 / sum : 1;
+    slope = lone ? 0 : factor;
+  }
 };
 
 /// The weight a of a visible pair, dA after dropout, dS.
@@ -138,7 +148,7 @@ NORMA_DEVICE void differentiate(const AttentionProblem& p, const float (&x)[n], 
       g[c].ds = g[c].a * rest;
     } else {
       g[c].a = value[c] * r.factor;
-      g[c].ds = rest * (slope[c] * r.factor);
+      g[c].ds = rest * (slope[c] * r.slope);
     }
   }
 }
@@ -195,11 +205,12 @@ struct AttentionSums {
     at(AttentionStat::small) += x.small;
     at(AttentionStat::entries) += x.entries;
   }
-  /// A row's sums: of a, a^2, and what jac2 is made of: softmax a^3; else d^2 and, for normalised rows, a d^2, d = da/df.
-  NORMA_DEVICE void row(const AttentionProblem& p, double sum, double a2, double x1, double x2) {
+  /// A row's sums: of a, a^2, and what jac2 is made of: softmax a^3; else d^2 and, for normalised rows, a d^2, d = da/df. Nothing where it is `lone`.
+  NORMA_DEVICE void row(const AttentionProblem& p, bool lone, double sum, double a2, double x1, double x2) {
     at(AttentionStat::row_sum) += sum;
     at(AttentionStat::row_sum2) += sum * sum;
     at(AttentionStat::fro2) += a2;
+    if (lone) return;
     at(AttentionStat::jac2) += p.phi == Phi::softmax ? a2 - 2 * x1 + a2 * a2 : p.normalize ? x1 * (1 + a2) - 2 * x2 : x1;
   }
 };

@@ -45,6 +45,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, columns > 4 ? 1 : 3) rows_kernel(Attenti
       for (int c = tx; c < p.e; c += lanes) delta = std::fma(tiles.dout[(ty * own_rows + i) * ep + c], convert<float>(out[c]), delta);
     }
     rows[i].delta = reduce_lanes<lanes>(delta, Plus{});
+    if (p.phi != Phi::softmax) rows[i].slope = rows[i].factor;
     if (p.phi == Phi::softmax && row < p.rows) rows[i].shift = *head.lse(row);
   }
   float dq[own_rows][columns] = {}, sum[own_rows] = {};
@@ -93,7 +94,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, columns > 4 ? 1 : 3) rows_kernel(Attenti
     if (pass == 0)
       for (int i = 0; i < own_rows; ++i) {
         const float total = reduce_lanes<lanes>(sum[i], Plus{});
-        rows[i].factor = total != 0 ? 1 / total : 1;
+        rows[i].divide_by(total, head.lone(first + ty * own_rows + i));
       }
   }
   NORMA_UNROLL
@@ -149,7 +150,8 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, columns > 4 ? 1 : 3) keys_kernel(Attenti
       RowState state;
       if (row < p.rows) {
         const std::int64_t at = std::int64_t{block_id().y} * p.rows + row;
-        state = {p.phi == Phi::softmax ? *head.lse(row) : 0, p.row_factor[at], p.row_delta[at]};
+        const float factor = p.row_factor[at];
+        state = {p.phi == Phi::softmax ? *head.lse(row) : head.lone(row) ? 0 : factor, factor, p.row_delta[at]};
       }
       float keep[own_columns];
       bool seen[own_columns];

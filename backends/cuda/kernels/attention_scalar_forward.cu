@@ -105,7 +105,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, columns > 4 || measure ? 1 : 2) forward_
     if constexpr (measure) {
       const float r0 = reduce_lanes<lanes>(row_sum[i], Plus{}), r1 = reduce_lanes<lanes>(a2[i], Plus{});
       const float r2 = reduce_lanes<lanes>(x1[i], Plus{}), r3 = reduce_lanes<lanes>(x2[i], Plus{});
-      if (tx == 0 && row < p.rows) sums.row(p, r0, r1, r2, r3);
+      if (tx == 0 && row < p.rows) sums.row(p, head.lone(row), r0, r1, r2, r3);
     }
     if (row >= p.rows) continue;
     const float last_factor = normalised && !two_passes && sum[i] != 0 ? 1 / sum[i] : 1;

@@ -68,7 +68,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) rows_kernel(AttentionProblem p) {
     }
     wait_copies<0>();
     block_barrier();
-    if (pass == 0) divide_by_sums(sum, state);
+    if (pass == 0) divide_by_sums(head, row, sum, state);
   }
   NORMA_UNROLL
   for (int half = 0; half < 2; ++half)

@@ -1,0 +1,130 @@
+// Random calls of the ops (checks/random_case.h), values, gradients and attention's statistics, against the reference backend in float64.
+// A run takes a few; NORMA_RANDOM_CASES=N takes that many, NORMA_RANDOM_SEED=S others, NORMA_RANDOM_FIRST=K begins with case K, to come back to one
+// that failed; NORMA_RANDOM_WORK=W lets a product take W multiply-adds.
+#include <catch2/catch.hpp>
+#include <cstdlib>
+
+#include "checks/layouts.h"
+#include "checks/random_case.h"
+#include "tests/tested_device.h"
+
+using namespace norma;
+using namespace norma::checks;
+
+namespace {
+
+struct Outcome {
+  Tensors results;  // the value, then the gradients of what is differentiated
+  std::vector<double> stats;
+};
+
+Outcome run(const RandomCase& c, Tensors inputs, const std::function<Tensor(const Tensor&)>& placed_cotangent) {
+  Tensors tracked;
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    if (c.call.inputs[i].kind == Input::Kind::real && !c.call.inputs[i].constant) tracked.push_back(inputs[i].track());
+  const Tensor stats = c.measured ? zeros(c.stats, {DType::f64, inputs[0].device()}) : Tensor();
+  const Tensor y = c.measured ? c.measured(inputs, stats) : c.call.run(inputs);
+  Outcome out{{y}, {}};
+  for (const Tensor& g : grad(y, tracked, placed_cotangent(y))) out.results.push_back(g);
+  if (stats) out.stats = stats.values();
+  return out;
+}
+
+double largest(const std::vector<double>& v) {
+  double size = 0;
+  for (double x : v) size = std::max(size, std::isfinite(x) ? std::abs(x) : 0);
+  return size;
+}
+
+/// The largest |a - b|; infinite where they differ by more than a number.
+double largest_difference(const std::vector<double>& a, const std::vector<double>& b) {
+  if (a.size() != b.size()) return HUGE_VAL;
+  double worst = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i]))) continue;
+    const double off = std::abs(a[i] - b[i]);
+    worst = std::max(worst, std::isfinite(off) ? off : HUGE_VAL);
+  }
+  return worst;
+}
+
+struct Verdict {
+  double worst = 0;  // the largest error as a share of what is allowed
+  std::string where;
+  void add(double error, double allowed, const std::string& what) {
+    const double share = error > 0 ? error / allowed : 0;
+    if (share <= worst) return;
+    worst = share;
+    where = fmt::format("{} is off by {:.3g}, {:.3g} allowed", what, error, allowed);
+  }
+};
+
+/// What one statistic may be off by, of values that are up to `size` large.
+double allowed_of_statistic(AttentionStat which, DType dtype, double size, double pairs) {
+  const double eps = dtype == DType::f64 ? 1e-11 : 8e-6;  // of x^8 squared: 16 times a score's
+  switch (which) {
+    case AttentionStat::entries: return 1e-9;
+    case AttentionStat::negative: case AttentionStat::small: return 1e-9 + (dtype == DType::f64 ? 0 : 1 + 1e-4 * pairs);  // scores beside the threshold
+    case AttentionStat::grad_s2: return (dtype == DType::bf16 ? 2e-2 : eps) * (size + 1);  // out is rounded before its rows are taken from dA
+    case AttentionStat::score_sum: case AttentionStat::entropy: return eps * (size + 1e-2 * pairs + 1);  // sums of what is off by itself, or cancels
+    default: return eps * (size + 1);
+  }
+}
+
+/// An error may be four times the composition's at the same dtype, or some units in the last place of the largest number around.
+Verdict compare(const RandomCase& c) {
+  const Device reference{Device::Kind::reference, 0};
+  Tensors inputs, wide;
+  for (std::size_t i = 0; i < c.call.inputs.size(); ++i) {
+    const Tensor x = make(c.call.inputs[i], c.call, i, c.place(i, tested_device()));
+    inputs.push_back(placed(x, c.memory[i]));
+    wide.push_back(from_values(x.values(), x.shape(), {is_floating(x.dtype()) ? DType::f64 : x.dtype(), reference}));
+  }
+  const auto shifted = [&](const Tensor& y) { return placed(cotangent(y), c.memory.back()); };
+  const Outcome got = run(c, inputs, shifted), wanted = run(c, wide, cotangent);
+  const NoFusion plain;
+  const Outcome composed = run(c, inputs, shifted);
+  double around = 0;
+  for (const Tensor& w : wanted.results) around = std::max(around, largest(w.values()));
+  Verdict verdict;
+  for (std::size_t i = 0; i < wanted.results.size(); ++i) {
+    const std::vector<double> w = wanted.results[i].values();
+    const double eps = eps_of(c.dtype), rounded = c.dtype == DType::bf16 ? 8 : 16, cancelled = c.dtype == DType::bf16 ? 0.125 : c.dtype == DType::f32 ? 32 : 256;
+    const double allowed = 4 * largest_difference(composed.results[i].values(), w) + eps * (rounded * largest(w) + cancelled * around);
+    verdict.add(largest_difference(got.results[i].values(), w), allowed, i == 0 ? "the value" : fmt::format("gradient {}", i - 1));
+  }
+  const bool scores = !c.call.inputs[0].constant || !c.call.inputs[1 % c.call.inputs.size()].constant;  // have gradients
+  for (std::size_t s = 0; !wanted.stats.empty() && s < static_cast<std::size_t>(AttentionStat::fro2_error); ++s) {
+    if (!scores && s >= static_cast<std::size_t>(AttentionStat::grad_a2)) break;
+    std::vector<double> g, w;
+    for (std::size_t at = s; at < wanted.stats.size(); at += attention_stats) g.push_back(got.stats[at]), w.push_back(wanted.stats[at]);
+    const double pairs = largest({wanted.stats[static_cast<std::size_t>(AttentionStat::entries)]});
+    verdict.add(largest_difference(g, w), allowed_of_statistic(static_cast<AttentionStat>(s), c.dtype, largest(w), pairs), fmt::format("statistic {}", s));
+  }
+  return verdict;
+}
+
+double asked(const char* name, double otherwise) {
+  const char* text = std::getenv(name);
+  return text ? std::atof(text) : otherwise;
+}
+
+}  // namespace
+
+TEST_CASE("random calls give the reference's values, gradients and statistics", "[random_cases][device]") {
+  const bool slow = tested_device().kind == Device::Kind::cuda;  // may be the emulator
+  const auto seed = static_cast<std::uint64_t>(asked("NORMA_RANDOM_SEED", 1)), first = static_cast<std::uint64_t>(asked("NORMA_RANDOM_FIRST", 0));
+  const auto cases = static_cast<std::uint64_t>(asked("NORMA_RANDOM_CASES", 150));
+  const double work = asked("NORMA_RANDOM_WORK", slow ? 1e6 : 3e6);
+  double worst = 0;
+  std::string where;
+  for (std::uint64_t n = first; n < first + cases; ++n) {
+    const RandomCase c = random_case(seed, n, work);
+    INFO(c.text());
+    const Verdict verdict = compare(c);
+    if (!(verdict.worst <= 1)) FAIL_CHECK(verdict.where);
+    if (verdict.worst > worst) worst = verdict.worst, where = c.text() + ": " + verdict.where;
+  }
+  CHECK(cases > 0);
+  if (std::getenv("NORMA_RANDOM_CASES")) WARN(fmt::format("{} cases of seed {}; the worst, at {:.2f} of what is allowed: {}", cases, seed, worst, where));
+}
