@@ -80,7 +80,7 @@ bool run_backward(const Parts& in, const AttentionOptions& options, const Tensor
 /// Room for the rows' log-sum-exp, where the backward pass will want it.
 Tensor lse_room(const Parts& in, const AttentionOptions& options, bool wanted) {
   if (!wanted || options.scoring.kind != Scoring::Kind::softmax) return {};
-  return empty({in.q.size(0), in.q.size(1), in.q.size(2)}, {fused::wide(in.q.dtype()), in.q.device()});
+  return empty({in.q.size(0), in.q.size(1), in.q.size(2)}, {wide_of(in.q.dtype()), in.q.device()});
 }
 
 /// out[B, H, N, e], its memory [B, N, H, e].

@@ -63,7 +63,7 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets, double label_s
   op.forward = [=](std::span<const Tensor> in, Tensors& extra) {
     const Tensor z = fused::as_matrix(in[0]);
     const Tensor t = is_floating(in[1].dtype()) ? fused::as_matrix(in[1]) : reshape(in[1].detach(), Shape{z.size(0)});
-    const Tensor loss = empty({z.size(0)}, {fused::wide(z.dtype()), z.device()});
+    const Tensor loss = empty({z.size(0)}, {wide_of(z.dtype()), z.device()});
     const Tensor dlogits = wanted ? empty(z.shape(), place_of(z)) : Tensor();
     const fused::OptionalView dlogits_view(dlogits);
     CrossEntropy args{z.view(), t.view(), loss.view()};

@@ -78,7 +78,7 @@ Tensor row_norm(const char* name, const Tensor& x, const Tensor& weight, const T
     return narrow(y, in[0].dtype());
   };
   op.forward = [=](std::span<const Tensor> in, Tensors& extra) {
-    const Place statistics{fused::wide(in[0].dtype()), in[0].device()};
+    const Place statistics{wide_of(in[0].dtype()), in[0].device()};
     const Shape rows{in[0].size(-1) == 0 ? 0 : in[0].numel() / in[0].size(-1)};
     const Tensor y = empty(in[0].shape(), place_of(in[0]));
     const Tensor mean = wanted && !rms ? empty(rows, statistics) : Tensor(),

@@ -6,8 +6,7 @@
 namespace norma::fused {
 
 /// bf16 is a storage type: compositions compute in f32 and round once at the end.
-inline DType wide(DType d) { return d == DType::bf16 ? DType::f32 : d; }
-inline Tensor widen(const Tensor& x) { return x.dtype() == wide(x.dtype()) ? x : cast(x, wide(x.dtype())); }
+inline Tensor widen(const Tensor& x) { return x.dtype() == wide_of(x.dtype()) ? x : cast(x, wide_of(x.dtype())); }
 inline Tensor narrow(const Tensor& x, DType d) { return x.dtype() == d ? x : cast(x, d); }
 
 /// A parameter has the dtype of the activation x; with x in bf16 it may be f32 (mixed precision: see core/backend.h).

@@ -1,5 +1,6 @@
 #include "tests/folders.h"
 
+#include <cstdlib>
 #include <fstream>
 #include <sstream>
 
@@ -13,6 +14,17 @@ fs::path fresh_folder(const std::string& name) {
   fs::remove_all(path);
   fs::create_directories(path);
   return path;
+}
+
+TemporaryFolder::TemporaryFolder() {
+  std::string name = (fs::temp_directory_path() / "norma-test-XXXXXX").string();
+  if (!mkdtemp(name.data())) fail("{}: cannot be made", name);
+  path = name;
+}
+TemporaryFolder::~TemporaryFolder() { fs::remove_all(path); }
+
+std::size_t files_in(const fs::path& folder) {
+  return fs::exists(folder) ? static_cast<std::size_t>(std::distance(fs::directory_iterator(folder), {})) : 0;
 }
 
 std::string contents(const fs::path& file) {

@@ -6,8 +6,10 @@
 #include <thread>
 
 #include "autograd/ops.h"
+#include "tests/errors.h"
 
 using namespace norma;
+using norma::test::error_of;
 
 namespace {
 
@@ -15,15 +17,6 @@ constexpr Place f64{DType::f64, {}};
 
 Tensor leaf(const std::vector<double>& values, const Shape& shape) { return from_values(values, shape, f64).track(); }
 Tensor leaf(double value) { return leaf({value}, {}); }
-
-std::string message(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 double largest_difference(const Tensor& a, const Tensor& b) {
   REQUIRE(a.shape() == b.shape());
@@ -119,28 +112,28 @@ TEST_CASE("misuse is told", "[autograd]") {
   SECTION("backward twice") {
     const Tensor y = sum(sin(x));
     backward(y);
-    CHECK(message([&] { backward(y); }) ==
+    CHECK(error_of([&] { backward(y); }) ==
           "backward: the graph of sum was already freed by an earlier backward(); pass retain_graph");
   }
   SECTION("an output of several elements without a seed") {
-    CHECK(message([&] { backward(sin(x)); }) == "backward: output has shape [3]; pass a seed or reduce to a scalar");
-    CHECK(message([&] { grad(sin(x), x); }) == "grad: output has shape [3]; pass a seed or reduce to a scalar");
-    CHECK(message([&] { grad(sin(x), Tensors{x}, ones({2}, f64)); }) ==
+    CHECK(error_of([&] { backward(sin(x)); }) == "backward: output has shape [3]; pass a seed or reduce to a scalar");
+    CHECK(error_of([&] { grad(sin(x), x); }) == "grad: output has shape [3]; pass a seed or reduce to a scalar");
+    CHECK(error_of([&] { grad(sin(x), Tensors{x}, ones({2}, f64)); }) ==
           "grad: seed of shape [2] for an output of shape [3]");
-    CHECK(message([&] { grad(reshape(x, {3, 1}), Tensors{x}, ones({3, 1})); }) ==
+    CHECK(error_of([&] { grad(reshape(x, {3, 1}), Tensors{x}, ones({3, 1})); }) ==
           "grad: seed of f32 on cpu for an output of f64 on cpu; convert with cast() and to()");
   }
   SECTION("nothing to differentiate") {
     const Tensor constant = ones({}, f64);
-    CHECK(message([&] { backward(constant); }) ==
+    CHECK(error_of([&] { backward(constant); }) ==
           "backward: the result takes part in no graph; track() the leaves before computing it");
-    CHECK(message([&] { grad(sum(x), ones({3}, f64)); }) ==
+    CHECK(error_of([&] { grad(sum(x), ones({3}, f64)); }) ==
           "grad: the tensor of shape [3] to differentiate by is not tracked; call track() before using it");
   }
   SECTION("a leaf changed after it was saved") {
     const Tensor y = sum(square(x));
     fill(x.detach(), 7);
-    CHECK(message([&] { backward(y); }) ==
+    CHECK(error_of([&] { backward(y); }) ==
           "backward: square saved a tensor of shape [3] at version 0, but it is now at version 1; it was changed in "
           "place");
   }
@@ -148,72 +141,72 @@ TEST_CASE("misuse is told", "[autograd]") {
     const Tensor e = exp(x), y = sum(e);
     copy_into(e.detach(), x.detach());
     CHECK(
-        message([&] { backward(y); }) ==
+        error_of([&] { backward(y); }) ==
         "backward: exp saved a tensor of shape [3] at version 0, but it is now at version 1; it was changed in place");
   }
   SECTION("a leaf written to through its memory after it was saved") {
     const Tensor y = sum(square(x));
     x.mutable_data<double>()[1] = 7;
-    CHECK_THAT(message([&] { backward(y); }), Catch::Contains("square saved a tensor of shape [3] at version 0, but it is now at version 1"));
+    CHECK_THAT(error_of([&] { backward(y); }), Catch::Contains("square saved a tensor of shape [3] at version 0, but it is now at version 1"));
     CHECK(x.values()[1] == 7);
   }
   SECTION("a fused op's input changed after it was saved") {
     const Tensor y = sum(square(softmax(x)));
     fill(x.detach(), 7);
-    CHECK(message([&] { backward(y); }) ==
+    CHECK(error_of([&] { backward(y); }) ==
           "backward: softmax saved a tensor of shape [3] at version 0, but it is now at version 1; it was changed in "
           "place");
   }
   SECTION("in place on a computed tensor") {
     const Tensor y = sin(x);
-    CHECK(message([&] { fill(y, 0); }) ==
+    CHECK(error_of([&] { fill(y, 0); }) ==
           "fill: the target was computed in a recorded graph; detach() it, or compute a new tensor");
-    CHECK(message([&] { copy_into(y, x); }) ==
+    CHECK(error_of([&] { copy_into(y, x); }) ==
           "copy_into: the target was computed in a recorded graph; detach() it, or compute a new tensor");
   }
   SECTION("the memory of a computed tensor") {
     const Tensor y = sin(x);
-    CHECK(message([&] { y.mutable_data<double>(); }) ==
+    CHECK(error_of([&] { y.mutable_data<double>(); }) ==
           "mutable_data: the target was computed in a recorded graph; detach() it, or compute a new tensor");
-    CHECK(message([&] { x.mutable_data<float>(); }) == "mutable_data: the tensor is f64, f32 was asked for");
+    CHECK(error_of([&] { x.mutable_data<float>(); }) == "mutable_data: the tensor is f64, f32 was asked for");
     CHECK(y.data<double>()[0] == y.values()[0]);
   }
   SECTION("in place on an expanded tensor") {
-    CHECK(message([&] {
+    CHECK(error_of([&] {
             fill(expand(ones({1, 2}), {3, 2}), 0);
           }) == "fill: the target [3, 2] is expanded, several indices share an element; make it contiguous() first");
   }
   SECTION("tracking what has no gradient") {
-    CHECK(message([&] { arange(3).track(); }) == "track: a tensor of i64 has no gradient; cast it to f32 or f64");
-    CHECK(message([&] { sin(x).track(); }) == "track: this tensor was computed from others; detach() it first");
+    CHECK(error_of([&] { arange(3).track(); }) == "track: a tensor of i64 has no gradient; cast it to f32 or f64");
+    CHECK(error_of([&] { sin(x).track(); }) == "track: this tensor was computed from others; detach() it first");
   }
   SECTION("gradients of another kind than what they belong to") {
-    CHECK(message([&] { x.set_grad(ones({3})); }) == "set_grad: gradient of f32 on cpu for a tensor of f64 on cpu");
+    CHECK(error_of([&] { x.set_grad(ones({3})); }) == "set_grad: gradient of f32 on cpu for a tensor of f64 on cpu");
     const auto rule = [&](Vjp vjp) { return sum(record(ones({3}, f64), {x, x}, {"mine", keep_nothing, std::move(vjp)})); };
     const Tensor other = rule([](const Ctx&, const Tensor& g) -> Tensors { return {g, cast(g, DType::f32)}; });
-    CHECK(message([&] { backward(other); }) ==
+    CHECK(error_of([&] { backward(other); }) ==
           "backward: mine returned a gradient of f32 on cpu for its input 1, expected f64 on cpu");
     const Tensor few = rule([](const Ctx&, const Tensor& g) -> Tensors { return {g}; });
-    CHECK(message([&] { backward(few); }) == "backward: mine has 2 inputs, but its rule returned 1 gradients");
+    CHECK(error_of([&] { backward(few); }) == "backward: mine has 2 inputs, but its rule returned 1 gradients");
     const Tensor unkept = rule([](const Ctx& c, const Tensor& g) -> Tensors { return {g * c.saved(0), {}}; });
-    CHECK(message([&] { backward(unkept); }) == "backward: saved(0) was asked for, but mine keeps 0 tensors");
+    CHECK(error_of([&] { backward(unkept); }) == "backward: saved(0) was asked for, but mine keeps 0 tensors");
   }
   SECTION("a handle on nothing") {
     const std::string expected =
         "tensor: the handle is empty; it was never set, was moved from, or is the gradient of a leaf that backward() has not reached";
-    CHECK(message([&] { x.grad().values(); }) == expected);
-    CHECK(message([&] { grad(sum(x), Tensor()); }) == expected);
-    CHECK(message([] { fill(Tensor(), 1); }) == expected);
+    CHECK(error_of([&] { x.grad().values(); }) == expected);
+    CHECK(error_of([&] { grad(sum(x), Tensor()); }) == expected);
+    CHECK(error_of([] { fill(Tensor(), 1); }) == expected);
     Tensor moved = ones({2});
     const Tensor there = std::move(moved);
-    CHECK(message([&] { moved.shape(); }) == expected);
-    CHECK(message([&] { moved.track(false); }) == expected);
-    CHECK(message([&] { moved.set_grad(there); }) == expected);
-    CHECK(message([&] { moved.data<float>(); }) == expected);
-    CHECK(message([&] { on_gradient(moved, [](const Tensor&) {}); }) == expected);
+    CHECK(error_of([&] { moved.shape(); }) == expected);
+    CHECK(error_of([&] { moved.track(false); }) == expected);
+    CHECK(error_of([&] { moved.set_grad(there); }) == expected);
+    CHECK(error_of([&] { moved.data<float>(); }) == expected);
+    CHECK(error_of([&] { on_gradient(moved, [](const Tensor&) {}); }) == expected);
   }
   SECTION("a hook without a graph") {
-    CHECK(message([&] { on_gradient(ones({2}), [](const Tensor&) {}); }) ==
+    CHECK(error_of([&] { on_gradient(ones({2}), [](const Tensor&) {}); }) ==
           "on_gradient: the tensor [2] takes part in no graph; track() a leaf it is computed from");
   }
 }
@@ -327,7 +320,7 @@ TEST_CASE("threads that share leaves have their gradients", "[autograd]") {
 
 TEST_CASE("compositions run until the outermost NoFusion ends", "[autograd]") {
   const Tensor x = leaf({1, 2}, {2});
-  const auto name = [&] { return message([&] { const Tensor y = sum(softmax(x)); fill(x.detach(), 3); backward(y); }); };
+  const auto name = [&] { return error_of([&] { const Tensor y = sum(softmax(x)); fill(x.detach(), 3); backward(y); }); };
   const NoFusion outer;
   { const NoFusion inner; }
   CHECK(name().find("softmax saved") == std::string::npos);
@@ -371,7 +364,7 @@ TEST_CASE("checkpointing gives the same bits with fewer nodes", "[autograd]") {
 
 TEST_CASE("random streams come from a scope", "[autograd]") {
   CHECK(!RandomScope::active());
-  CHECK(message([] { RandomScope::next(); }).find("RandomScope") != std::string::npos);
+  CHECK(error_of([] { RandomScope::next(); }).find("RandomScope") != std::string::npos);
   const RandomScope outer(1, 2);
   const RandomStream first = RandomScope::next(), second = RandomScope::next();
   CHECK(!(first == second));

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "autograd/ops.h"
+#include "tests/errors.h"
 
 namespace norma {
 namespace {
@@ -27,15 +28,6 @@ void check_close(const Tensors& a, const Tensors& b, double tolerance = 1e-12) {
     REQUIRE(x.size() == y.size());
     for (std::size_t k = 0; k < x.size(); ++k) CHECK(x[k] == Approx(y[k]).epsilon(tolerance).margin(tolerance / 10));
   }
-}
-
-std::string message(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 TEST_CASE("a chain of checkpoints has the plain gradients", "[checkpoint]") {
@@ -176,24 +168,24 @@ TEST_CASE("a checkpoint detects another random scope, changed inputs and a freed
     const RandomScope inner(1, 2);
     y = sum(checkpoint(noisy, Tensors{x}));
   }
-  CHECK(message([&] { grad(y, x); }) ==
+  CHECK(test::error_of([&] { grad(y, x); }) ==
         "checkpoint: the function drew random numbers in another RandomScope; keep that scope until backward()");
   CHECK(RandomScope::drawn() == 0);
 
   bool training = true;
   y = sum(checkpoint([&](std::span<const Tensor> in) { return training ? noisy(in) : in[0]; }, Tensors{x}));
   training = false;
-  CHECK(message([&] { grad(y, x); }) ==
+  CHECK(test::error_of([&] { grad(y, x); }) ==
         "checkpoint: the function drew 1 random numbers and 0 when it ran again; keep what decides it (Training) until backward()");
   CHECK(RandomScope::drawn() == 1);
 
   const Function smooth = [](std::span<const Tensor> in) { return sin(in[0]); };
   y = sum(checkpoint(smooth, Tensors{x}));
   fill(x.detach(), 1);
-  CHECK(message([&] { grad(y, x); }) == "checkpoint: input 0 of shape [4] was changed in place since");
+  CHECK(test::error_of([&] { grad(y, x); }) == "checkpoint: input 0 of shape [4] was changed in place since");
   y = sum(checkpoint(smooth, Tensors{x}));
   grad(y, x);
-  CHECK(message([&] { grad(y, x); }).find("was already freed by an earlier backward(); pass retain_graph") != std::string::npos);
+  CHECK(test::error_of([&] { grad(y, x); }).find("was already freed by an earlier backward(); pass retain_graph") != std::string::npos);
 }
 
 TEST_CASE("nothing of a checkpointed graph stays behind", "[checkpoint]") {
@@ -211,9 +203,9 @@ TEST_CASE("nothing of a checkpointed graph stays behind", "[checkpoint]") {
 TEST_CASE("the checkers want f64 and something to differentiate by", "[checkpoint]") {
   const Function f = [](std::span<const Tensor> in) { return sin(in[0]); };
   const Tensors narrow{full({2}, 1).track()}, untracked{wave({2}, 0)};
-  CHECK(message([&] { gradcheck(f, narrow); }) == "gradcheck: input 0 is f32; differences need f64, convert with cast()");
-  CHECK(message([&] { gradgradcheck(f, narrow); }) == "gradgradcheck: input 0 is f32; differences need f64, convert with cast()");
-  CHECK(message([&] { gradcheck(f, untracked); }) ==
+  CHECK(test::error_of([&] { gradcheck(f, narrow); }) == "gradcheck: input 0 is f32; differences need f64, convert with cast()");
+  CHECK(test::error_of([&] { gradgradcheck(f, narrow); }) == "gradgradcheck: input 0 is f32; differences need f64, convert with cast()");
+  CHECK(test::error_of([&] { gradcheck(f, untracked); }) ==
         "gradcheck: no input is tracked; call track() on those to differentiate by");
 }
 

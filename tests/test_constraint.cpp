@@ -2,12 +2,12 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
-#include <sstream>
 
 #include "inspect/probe.h"
 #include "models/vit.h"
 #include "nn/scoring.h"
 #include "tests/program.h"
+#include "tests/written_run.h"
 #include "train/constraint.h"
 #include "train/options.h"
 #include "train/step.h"
@@ -61,15 +61,7 @@ std::vector<std::string> args_of(const std::filesystem::path& data, const std::f
   return args;
 }
 
-std::vector<nlohmann::json> steps_of(const std::filesystem::path& run) {
-  std::vector<nlohmann::json> rows;
-  std::istringstream lines(contents(run / "metrics.jsonl"));
-  for (std::string line; std::getline(lines, line);)
-    if (auto row = nlohmann::json::parse(line); row.contains("loss")) rows.push_back(row);
-  return rows;
-}
-
-double mean_fro(const nlohmann::json& row) {
+double mean_fro(const train::Json& row) {
   double sum = 0, count = 0;
   for (auto& layer : row["attention"])
     for (double fro : layer["fro"]) sum += fro, ++count;

@@ -12,22 +12,15 @@
 #include "datasets/dataset.h"
 #include "datasets/formats.h"
 #include "tests/errors.h"
+#include "tests/folders.h"
 
 namespace fs = std::filesystem;
 using namespace norma;
 using norma::test::error_of;
+using norma::test::TemporaryFolder;
 using namespace norma::datasets;
 
 namespace {
-
-struct TempDir {
-  fs::path path;
-  TempDir() {
-    std::string name = (fs::temp_directory_path() / "norma-test-XXXXXX").string();
-    path = mkdtemp(name.data());
-  }
-  ~TempDir() { fs::remove_all(path); }
-};
 
 /// While alive, an environment variable has another value.
 struct Environment {
@@ -97,7 +90,7 @@ void write_cifar(const fs::path& dir) {
 }  // namespace
 
 TEST_CASE("datasets: IDX, gzip and plain, with statistics over the training split", "[datasets]") {
-  const TempDir dir;
+  const TemporaryFolder dir;
   write_fashion(dir.path / "fashion-mnist");
   const ImageData data = load_images("fashion-mnist", dir.path);
   CHECK(data.train.count == 20);
@@ -124,7 +117,7 @@ TEST_CASE("datasets: IDX, gzip and plain, with statistics over the training spli
 }
 
 TEST_CASE("datasets: CIFAR-10's binary version", "[datasets]") {
-  const TempDir dir;
+  const TemporaryFolder dir;
   write_cifar(dir.path / "cifar-10-batches-bin");
   const ImageData data = load_images("cifar-10", dir.path);
   CHECK(data.train.count == 10);
@@ -160,7 +153,7 @@ TEST_CASE("datasets: CIFAR-10's binary version", "[datasets]") {
 }
 
 TEST_CASE("datasets: where a set is looked for", "[datasets]") {
-  const TempDir dir;
+  const TemporaryFolder dir;
   const Environment data("NORMA_DATA", (dir.path / "d").string()), home("HOME", (dir.path / "h").string());
   const std::vector<fs::path> expected = {dir.path / "u" / "cifar-10",
                                           dir.path / "u" / "cifar-10-batches-bin",
@@ -193,7 +186,7 @@ TEST_CASE("datasets: where a set is looked for", "[datasets]") {
 }
 
 TEST_CASE("datasets: damaged IDX files are named with what is wrong", "[datasets]") {
-  const TempDir dir;
+  const TemporaryFolder dir;
   const fs::path folder = dir.path / "fashion-mnist";
   write_fashion(folder);
   const auto load = [&] { return error_of_set("fashion-mnist", dir.path, folder); };
@@ -296,7 +289,7 @@ TEST_CASE("datasets: the installed Fashion-MNIST", "[datasets]") {
 }
 
 TEST_CASE("datasets: a channel without differences has deviation 1", "[datasets]") {
-  const TempDir dir;
+  const TemporaryFolder dir;
   write_fashion(dir.path / "fashion-mnist", 1, 1);
   write(dir.path / "fashion-mnist" / "train-images-idx3-ubyte.gz", idx_images(1, 1, 1));
   write(dir.path / "fashion-mnist" / "t10k-images-idx3-ubyte", idx_images(1, 1, 1));

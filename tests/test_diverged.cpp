@@ -4,9 +4,9 @@
 
 #include <cmath>
 #include <map>
-#include <sstream>
 
 #include "tests/program.h"
+#include "tests/written_run.h"
 #include "train/safetensors.h"
 #include "train/trained.h"
 
@@ -24,14 +24,6 @@ std::vector<std::string> args_of(const std::filesystem::path& data, const std::f
   return args;
 }
 
-std::vector<nlohmann::json> steps_of(const std::filesystem::path& run) {
-  std::vector<nlohmann::json> rows;
-  std::istringstream lines(contents(run / "metrics.jsonl"));
-  for (std::string line; std::getline(lines, line);)
-    if (auto row = nlohmann::json::parse(line); row.contains("loss")) rows.push_back(row);
-  return rows;
-}
-
 /// Weights, optimizer (its step count too) and moving average, byte by byte.
 std::map<std::string, std::string> tensors_of(const std::filesystem::path& run, Index step) {
   std::map<std::string, std::string> out;
@@ -40,7 +32,7 @@ std::map<std::string, std::string> tensors_of(const std::filesystem::path& run, 
   return out;
 }
 
-bool finite(const nlohmann::json& row) { return !row["loss"].is_null() && !row["grad_norm"].is_null(); }
+bool finite(const train::Json& row) { return !row["loss"].is_null() && !row["grad_norm"].is_null(); }
 
 }  // namespace
 

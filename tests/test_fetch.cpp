@@ -18,37 +18,24 @@
 #include "datasets/fetch.h"
 #include "datasets/http.h"
 #include "tests/errors.h"
+#include "tests/folders.h"
 
 namespace fs = std::filesystem;
 using namespace norma;
+using norma::test::contents;
 using norma::test::error_of;
+using norma::test::files_in;
+using norma::test::TemporaryFolder;
 using namespace norma::datasets;
 
 namespace {
 
-struct TempDir {
-  fs::path path;
-  TempDir() {
-    std::string name = (fs::temp_directory_path() / "norma-test-XXXXXX").string();
-    path = mkdtemp(name.data());
-  }
-  ~TempDir() { fs::remove_all(path); }
-};
-
-std::size_t files_in(const fs::path& folder) {
-  return fs::exists(folder) ? static_cast<std::size_t>(std::distance(fs::directory_iterator(folder), {})) : 0;
-}
-
 void write(const fs::path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
-std::string slurp(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
 std::string gzipped(const std::string& bytes, const fs::path& scratch) {
   gzFile f = gzopen(scratch.c_str(), "wb");
   gzwrite(f, bytes.data(), static_cast<unsigned>(bytes.size()));
   gzclose(f);
-  return slurp(scratch);
+  return contents(scratch);
 }
 
 using Answers = std::map<std::string, std::string>;
@@ -137,7 +124,7 @@ std::string body_of(const std::string& url, std::uint64_t max = 1000, int second
 }  // namespace
 
 TEST_CASE("fetch: from a folder, packed or not, and only what is missing", "[fetch]") {
-  const TempDir dir;
+  const TemporaryFolder dir;
   const fs::path shelf = dir.path / "shelf", data = dir.path / "data";
   fs::create_directories(shelf / "tiny-folder");
   const std::string packed = gzipped(content_a, dir.path / "scratch");
@@ -148,8 +135,8 @@ TEST_CASE("fetch: from a folder, packed or not, and only what is missing", "[fet
     seen.push_back(fmt::format("{} {}/{}", file, done, total));
   };
   CHECK(fetch(tiny_set(), shelf.string(), data, progress) == data / "tiny");
-  CHECK(slurp(data / "tiny" / "a.gz") == packed);
-  CHECK(slurp(data / "tiny" / "b") == content_b);
+  CHECK(contents(data / "tiny" / "a.gz") == packed);
+  CHECK(contents(data / "tiny" / "b") == content_b);
   CHECK(files_in(data / "tiny") == 2);
   CHECK(seen == std::vector<std::string>{fmt::format("a.gz {0}/{0}", packed.size()),
                                          fmt::format("b {0}/{0}", content_b.size())});
@@ -159,7 +146,7 @@ TEST_CASE("fetch: from a folder, packed or not, and only what is missing", "[fet
 }
 
 TEST_CASE("fetch: what a killed process left half-written is removed, what another is writing is not", "[fetch]") {
-  const TempDir dir;
+  const TemporaryFolder dir;
   const fs::path shelf = dir.path / "shelf", home = dir.path / "data" / "tiny";
   fs::create_directories(shelf);
   fs::create_directories(home);
@@ -175,7 +162,7 @@ TEST_CASE("fetch: what a killed process left half-written is removed, what anoth
 }
 
 TEST_CASE("fetch: a wrong file is refused and an old one stays", "[fetch]") {
-  const TempDir dir;
+  const TemporaryFolder dir;
   const fs::path shelf = dir.path / "shelf", home = dir.path / "data" / "tiny";
   fs::create_directories(shelf);
   fs::create_directories(home);
@@ -201,17 +188,17 @@ TEST_CASE("fetch: a wrong file is refused and an old one stays", "[fetch]") {
   write(shelf / "a.gz",
         gzipped(std::string(1'000'000, 'x'), dir.path / "scratch"));  // unpacks to far more than it should
   CHECK(get() == a_gz + ": holds more than 5008 bytes; not taken");
-  CHECK(slurp(home / "a") == "old");
+  CHECK(contents(home / "a") == "old");
   CHECK(files_in(home) == 1);
 
   write(shelf / "a.gz", packed);
   CHECK(get() == shelf.string() + ": b[.gz] is not there; the shelf has the files of tiny");
-  CHECK(slurp(home / "a.gz") == packed);
+  CHECK(contents(home / "a.gz") == packed);
   CHECK(files_in(home) == 1);  // the damaged unpacked form has made room
 }
 
 TEST_CASE("fetch: from a server", "[fetch]") {
-  const TempDir dir;
+  const TemporaryFolder dir;
   const fs::path home = dir.path / "tiny";
   const std::string packed = gzipped(content_a, dir.path / "scratch");
   const Server server(
@@ -234,8 +221,8 @@ TEST_CASE("fetch: from a server", "[fetch]") {
   });
   CHECK(done == packed.size());
   CHECK(total == packed.size());
-  CHECK(slurp(home / "a.gz") == packed);
-  CHECK(slurp(home / "b") == content_b);
+  CHECK(contents(home / "a.gz") == packed);
+  CHECK(contents(home / "b") == content_b);
   CHECK(files_in(home) == 2);
   const int before = server.requests;
   fetch(tiny_set(), server.url("/x"), dir.path);
@@ -243,7 +230,7 @@ TEST_CASE("fetch: from a server", "[fetch]") {
 }
 
 TEST_CASE("fetch: a caller may stop half way", "[fetch]") {
-  const TempDir dir;
+  const TemporaryFolder dir;
   const Server server(Answers{{"/a", ok(content_a)}});
   CHECK(error_of([&] { fetch(tiny_set(), server.url(), dir.path, [](auto&&...) { throw Error("enough"); }); }) ==
         "enough");
@@ -251,7 +238,7 @@ TEST_CASE("fetch: a caller may stop half way", "[fetch]") {
 }
 
 TEST_CASE("fetch: sources that cannot be used", "[fetch]") {
-  const TempDir dir;
+  const TemporaryFolder dir;
   const auto get = [&](const std::string& from) { return error_of([&] { fetch("fashion-mnist", from, dir.path); }); };
   CHECK(
       get("") ==

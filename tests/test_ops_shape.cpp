@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 
 #include "autograd/ops.h"
+#include "tests/errors.h"
 
 namespace norma {
 namespace {
@@ -10,15 +11,6 @@ using Values = std::vector<double>;
 
 /// 0, 1, 2, ... in row-major order.
 Tensor counted(const Shape& shape) { return reshape(cast(arange(shape.numel()), DType::f64), shape); }
-
-std::string message(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 void check(const Tensor& x, const Shape& shape, const Values& values) {
   CHECK(x.shape().text() == shape.text());
@@ -171,7 +163,7 @@ TEST_CASE("rearrange patterns", "[ops_shape]") {
 
 TEST_CASE("rearrange says what is wrong with a pattern", "[ops_shape]") {
   const auto says = [](const Shape& shape, const char* pattern, Sizes sizes = {}) {
-    return message([&] { rearrange(ones(shape), pattern, sizes); });
+    return test::error_of([&] { rearrange(ones(shape), pattern, sizes); });
   };
   CHECK(says({2, 3}, "a b") == "rearrange: \"a b\" has no ->");
   CHECK(says({2, 3}, "a b c -> c b a") == "rearrange: \"a b c -> c b a\" names 3 axes, x is [2, 3]");
@@ -198,32 +190,32 @@ TEST_CASE("rearrange says what is wrong with a pattern", "[ops_shape]") {
 
 TEST_CASE("what shape ops refuse", "[ops_shape]") {
   const Tensor x = ones({2, 3});
-  CHECK(message([&] { reshape(x, {4, 2}); }) == "reshape: 6 elements cannot become [4, 2] (8 elements)");
-  CHECK(message([&] { reshape(x, {4, -1}); }) == "reshape: 6 elements cannot become [4, -1]");
-  CHECK(message([&] { reshape(x, {-1, -1}); }) == "reshape: only one size may be -1, got [-1, -1]");
-  CHECK(message([&] { reshape(zeros({0, 3}), {0, -1}); }) == "reshape: -1 has no meaning beside a size of 0, got [0, -1]");
-  CHECK(message([&] { reshape(x, {-1, -2}); }) == "reshape: a size is negative, got [-1, -2]");
-  CHECK(message([&] { reshape(x, {-1, Index{1} << 32, Index{1} << 32}); }) ==
+  CHECK(test::error_of([&] { reshape(x, {4, 2}); }) == "reshape: 6 elements cannot become [4, 2] (8 elements)");
+  CHECK(test::error_of([&] { reshape(x, {4, -1}); }) == "reshape: 6 elements cannot become [4, -1]");
+  CHECK(test::error_of([&] { reshape(x, {-1, -1}); }) == "reshape: only one size may be -1, got [-1, -1]");
+  CHECK(test::error_of([&] { reshape(zeros({0, 3}), {0, -1}); }) == "reshape: -1 has no meaning beside a size of 0, got [0, -1]");
+  CHECK(test::error_of([&] { reshape(x, {-1, -2}); }) == "reshape: a size is negative, got [-1, -2]");
+  CHECK(test::error_of([&] { reshape(x, {-1, Index{1} << 32, Index{1} << 32}); }) ==
         "shape: the number of elements of [4294967296, 4294967296] overflows the 63-bit size limit");
-  CHECK(message([&] { flatten(x, 1, 0); }) == "flatten: the first axis 1 comes after the last 0 in [2, 3]");
-  CHECK(message([&] { permute(x, {0, 0}); }) == "permute: axis 0 is given twice for [2, 3]");
-  CHECK(message([&] { permute(x, {0}); }) == "permute: 1 axes are given for [2, 3]");
-  CHECK(message([&] { squeeze(x, 1); }) == "squeeze: axis 1 of [2, 3] has size 3, not 1");
-  CHECK(message([&] { expand(x, {4, 3}); }) == "expand: [2, 3] cannot become [4, 3]: axis 0 is 2");
-  CHECK(message([&] { expand(x, {3}); }) == "expand: [2, 3] has more axes than [3]");
-  CHECK(message([&] { slice(x, 0, 0, 1, 0); }) == "slice: the step must not be 0");
-  CHECK(message([&] { select(x, 1, 3); }) == "select: index 3 is outside axis 1 of [2, 3]");
-  CHECK(message([&] { select(x, 1, -4); }) == "select: index -4 is outside axis 1 of [2, 3]");
-  CHECK(message([&] { cat(Tensors{}, 0); }) == "cat: needs at least one tensor");
-  CHECK(message([&] { cat(Tensors{x, ones({2, 4})}, 0); }) ==
+  CHECK(test::error_of([&] { flatten(x, 1, 0); }) == "flatten: the first axis 1 comes after the last 0 in [2, 3]");
+  CHECK(test::error_of([&] { permute(x, {0, 0}); }) == "permute: axis 0 is given twice for [2, 3]");
+  CHECK(test::error_of([&] { permute(x, {0}); }) == "permute: 1 axes are given for [2, 3]");
+  CHECK(test::error_of([&] { squeeze(x, 1); }) == "squeeze: axis 1 of [2, 3] has size 3, not 1");
+  CHECK(test::error_of([&] { expand(x, {4, 3}); }) == "expand: [2, 3] cannot become [4, 3]: axis 0 is 2");
+  CHECK(test::error_of([&] { expand(x, {3}); }) == "expand: [2, 3] has more axes than [3]");
+  CHECK(test::error_of([&] { slice(x, 0, 0, 1, 0); }) == "slice: the step must not be 0");
+  CHECK(test::error_of([&] { select(x, 1, 3); }) == "select: index 3 is outside axis 1 of [2, 3]");
+  CHECK(test::error_of([&] { select(x, 1, -4); }) == "select: index -4 is outside axis 1 of [2, 3]");
+  CHECK(test::error_of([&] { cat(Tensors{}, 0); }) == "cat: needs at least one tensor");
+  CHECK(test::error_of([&] { cat(Tensors{x, ones({2, 4})}, 0); }) ==
         "cat: tensor 1 has shape [2, 4], expected [*, 3] to join along axis 0");
-  CHECK(message([&] { cat(Tensors{x, cast(x, DType::f64)}, 0); }) ==
+  CHECK(test::error_of([&] { cat(Tensors{x, cast(x, DType::f64)}, 0); }) ==
         "cat: dtypes f32 and f64 differ; convert with cast()");
-  CHECK(message([&] { stack(Tensors{x, ones({3, 2})}, 0); }) == "stack: tensor 1 has shape [3, 2], the first has [2, 3]");
-  CHECK(message([&] { split(x, 0, 1); }) == "split: the size of a part must be at least 1, got 0");
-  CHECK(message([&] { pad(x, 0, -1, 0); }) == "pad: -1 before and 0 after must not be negative; cut with slice()");
-  CHECK(message([&] { sum_to(x, {2}); }) == "sum_to: [2] does not broadcast to [2, 3]");
-  CHECK(message([&] { sum(x, {0, -2}); }) == "sum: axis -2 is given twice");
+  CHECK(test::error_of([&] { stack(Tensors{x, ones({3, 2})}, 0); }) == "stack: tensor 1 has shape [3, 2], the first has [2, 3]");
+  CHECK(test::error_of([&] { split(x, 0, 1); }) == "split: the size of a part must be at least 1, got 0");
+  CHECK(test::error_of([&] { pad(x, 0, -1, 0); }) == "pad: -1 before and 0 after must not be negative; cut with slice()");
+  CHECK(test::error_of([&] { sum_to(x, {2}); }) == "sum_to: [2] does not broadcast to [2, 3]");
+  CHECK(test::error_of([&] { sum(x, {0, -2}); }) == "sum: axis -2 is given twice");
 }
 
 TEST_CASE("axes are one, several or all, and may be kept", "[ops_shape]") {

@@ -13,29 +13,18 @@
 #include "core/crc32c.h"
 #include "core/sha256.h"
 #include "tests/errors.h"
+#include "tests/folders.h"
 #include "train/safetensors.h"
 
 namespace fs = std::filesystem;
 using namespace norma;
+using norma::test::contents;
 using norma::test::error_of;
+using norma::test::files_in;
+using norma::test::TemporaryFolder;
 using namespace norma::train;
 
 namespace {
-
-struct TempDir {
-  fs::path path;
-  TempDir() {
-    std::string name = (fs::temp_directory_path() / "norma-test-XXXXXX").string();
-    path = mkdtemp(name.data());
-  }
-  ~TempDir() { fs::remove_all(path); }
-  std::size_t count() const { return static_cast<std::size_t>(std::distance(fs::directory_iterator(path), {})); }
-};
-
-std::string slurp(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
 
 std::span<const std::byte> bytes_of(const std::string& text) {
   return std::as_bytes(std::span(text.data(), text.size()));
@@ -86,7 +75,7 @@ TEST_CASE("safetensors: checksums by their published check values", "[safetensor
 }
 
 TEST_CASE("safetensors: every dtype comes back bit for bit", "[safetensors]") {
-  const TempDir dir;
+  const TemporaryFolder dir;
   for (const DType d : {DType::f32, DType::f64, DType::bf16, DType::i64, DType::i32, DType::u8, DType::boolean}) {
     TensorFile file;
     file.tensors.emplace_back("x", from_values({0, 1, 1, 0, 1, 1}, {3, 1, 2}, {d}));
@@ -101,11 +90,11 @@ TEST_CASE("safetensors: every dtype comes back bit for bit", "[safetensors]") {
 }
 
 TEST_CASE("safetensors: a file of many tensors, its order and its bytes", "[safetensors]") {
-  const TempDir dir;
+  const TemporaryFolder dir;
   write_safetensors(dir.path / "a", sample());
   write_safetensors(dir.path / "b", sample());
-  const std::string bytes = slurp(dir.path / "a");
-  CHECK(bytes == slurp(dir.path / "b"));  // deterministic
+  const std::string bytes = contents(dir.path / "a");
+  CHECK(bytes == contents(dir.path / "b"));  // deterministic
   CHECK(static_cast<unsigned char>(bytes[0]) % 8 == 0);
   const TensorFile back = read_safetensors(dir.path / "a");
   std::vector<std::string> names;
@@ -115,11 +104,11 @@ TEST_CASE("safetensors: a file of many tensors, its order and its bytes", "[safe
   CHECK(back.tensors[1].second.item() == 7);
   CHECK(back.tensors[3].second.shape() == Shape{0, 5});
   CHECK(back.metadata == sample().metadata);
-  CHECK(dir.count() == 2);
+  CHECK(files_in(dir.path) == 2);
 }
 
 TEST_CASE("safetensors: a strided tensor is written row-major", "[safetensors]") {
-  const TempDir dir;
+  const TemporaryFolder dir;
   const Tensor x = from_values({1, 2, 3, 4, 5, 6}, {2, 3});
   TensorFile file;
   file.tensors.emplace_back("t", x.with_layout(transpose(x.layout(), 0, 1)));
@@ -228,9 +217,9 @@ TEST_CASE("safetensors: every byte belongs to exactly one tensor", "[safetensors
 }
 
 TEST_CASE("safetensors: every flipped bit and every truncation is noticed", "[safetensors]") {
-  const TempDir dir;
+  const TemporaryFolder dir;
   write_safetensors(dir.path / "x", sample());
-  const std::string good = slurp(dir.path / "x");
+  const std::string good = contents(dir.path / "x");
   REQUIRE(parse_error(good) == "no error");
   std::string bad = good;
   std::size_t missed = 0;
@@ -248,7 +237,7 @@ TEST_CASE("safetensors: every flipped bit and every truncation is noticed", "[sa
 
   TensorFile empty_file;  // nothing but the digest itself
   write_safetensors(dir.path / "x", empty_file);
-  const std::string bare = slurp(dir.path / "x");
+  const std::string bare = contents(dir.path / "x");
   for (std::size_t bit = 0; bit < bare.size() * 8; ++bit) {
     bad = bare;
     bad[bit / 8] = static_cast<char>(bad[bit / 8] ^ (1 << (bit % 8)));
@@ -258,31 +247,31 @@ TEST_CASE("safetensors: every flipped bit and every truncation is noticed", "[sa
 }
 
 TEST_CASE("safetensors: damage is described", "[safetensors]") {
-  const TempDir dir;
+  const TemporaryFolder dir;
   TensorFile file;
   file.tensors.emplace_back("w", from_values({1}, {1}));
   write_safetensors(dir.path / "x", file);
-  std::string bytes = slurp(dir.path / "x");
+  std::string bytes = contents(dir.path / "x");
   bytes.back() = static_cast<char>(bytes.back() ^ 1);
   CHECK_THAT(
       parse_error(bytes),
       Catch::Matches("m: tensor \"w\": checksum [0-9a-f]{8} differs from stored [0-9a-f]{8}; the file is damaged"));
-  bytes = slurp(dir.path / "x");
+  bytes = contents(dir.path / "x");
   bytes[bytes.find("[1]") + 1] = '2';
   CHECK(parse_error(bytes) == "m: tensor \"w\": [2] F32 needs 8 bytes, offsets give 4");
-  bytes = slurp(dir.path / "x");
+  bytes = contents(dir.path / "x");
   bytes[bytes.find("\"w\"") + 1] = 'v';
   CHECK_THAT(parse_error(bytes),
              Catch::Matches("m: header: digest [0-9a-f]{64} differs from stored \"[0-9a-f]{64}\"; the file is damaged, "
                             "or another program has changed it"));
-  bytes = slurp(dir.path / "x");
+  bytes = contents(dir.path / "x");
   bytes[bytes.find("crc32c")] = 'k';
   CHECK(parse_error(bytes) ==
         "m: header: checksums are incomplete; the file is damaged, or another program has changed it");
 }
 
 TEST_CASE("safetensors: what cannot be written is refused before a file is touched", "[safetensors]") {
-  const TempDir dir;
+  const TemporaryFolder dir;
   const auto write = [&](const std::string& name, const std::string& key) {
     TensorFile file;
     file.tensors.emplace_back(name, zeros({1}));
@@ -297,11 +286,11 @@ TEST_CASE("safetensors: what cannot be written is refused before a file is touch
   twice.tensors.emplace_back("w", zeros({1}));
   twice.tensors.emplace_back("w", zeros({1}));
   CHECK(error_of([&] { write_safetensors(dir.path / "x", twice); }) == x + ": two tensors are named \"w\"");
-  CHECK(dir.count() == 0);
+  CHECK(files_in(dir.path) == 0);
 }
 
 TEST_CASE("safetensors: files that are not there", "[safetensors]") {
-  const TempDir dir;
+  const TemporaryFolder dir;
   CHECK(error_of([&] { read_safetensors(dir.path / "x"); }) ==
         (dir.path / "x").string() + ": cannot be opened, no such file or directory");
   CHECK(error_of([&] { read_safetensors(dir.path); }) == dir.path.string() + ": is not a file");
@@ -311,10 +300,10 @@ TEST_CASE("safetensors: files that are not there", "[safetensors]") {
 
 TEST_CASE("safetensors: a write that fails half way leaves the old file and nothing else", "[safetensors]") {
   // A limit on the size of files gives what a full disk gives: first a short write, then an error.
-  const TempDir dir;
+  const TemporaryFolder dir;
   const fs::path path = dir.path / "x";
   write_safetensors(path, sample());
-  const std::string old = slurp(path);
+  const std::string old = contents(path);
   TensorFile large;
   large.tensors.emplace_back("w", zeros({100'000}));
 
@@ -327,8 +316,8 @@ TEST_CASE("safetensors: a write that fails half way leaves the old file and noth
   setrlimit(RLIMIT_FSIZE, &limit);
   std::signal(SIGXFSZ, old_handler);
 
-  CHECK(slurp(path) == old);
-  CHECK(dir.count() == 1);
+  CHECK(contents(path) == old);
+  CHECK(files_in(dir.path) == 1);
   CHECK_NOTHROW(write_safetensors(path, large));
   CHECK(read_safetensors(path).tensors[0].second.numel() == 100'000);
   CHECK_THAT(error, Catch::StartsWith(fmt::format("{}: need {} bytes, 65536 written, file too large (", path.string(),
@@ -337,22 +326,22 @@ TEST_CASE("safetensors: a write that fails half way leaves the old file and noth
 }
 
 TEST_CASE("safetensors: any bytes, atomically", "[safetensors]") {
-  const TempDir dir;
+  const TemporaryFolder dir;
   write_file_atomically(dir.path / "a.json", bytes_of("old"));
   write_file_atomically(dir.path / "a.json", bytes_of("new"));
-  CHECK(slurp(dir.path / "a.json") == "new");
+  CHECK(contents(dir.path / "a.json") == "new");
   {
     AtomicFile unfinished(dir.path / "a.json", 5);
     unfinished.write(bytes_of("never"));
-    CHECK(dir.count() == 2);
+    CHECK(files_in(dir.path) == 2);
   }
-  CHECK(slurp(dir.path / "a.json") == "new");
-  CHECK(dir.count() == 1);
+  CHECK(contents(dir.path / "a.json") == "new");
+  CHECK(files_in(dir.path) == 1);
   fs::create_directory(dir.path / "d");
   CHECK_THAT(error_of([&] { write_file_atomically(dir.path / "d", bytes_of("x")); }),
              Catch::StartsWith((dir.path / "d").string() + ": is a folder; name a file"));
   REQUIRE(mkfifo((dir.path / "pipe").c_str(), 0600) == 0);
   CHECK(error_of([&] { write_file_atomically(dir.path / "pipe", bytes_of("x")); }) == (dir.path / "pipe").string() + ": is a device or a pipe; name a file");
   CHECK(fs::is_fifo(dir.path / "pipe"));
-  CHECK(dir.count() == 3);
+  CHECK(files_in(dir.path) == 3);
 }

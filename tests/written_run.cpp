@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include <fstream>
+#include <sstream>
 
 #include "tests/program.h"
 
@@ -26,6 +27,14 @@ fs::path written_run(const std::string& name, const std::string& config, const s
 std::string replaced(std::string text, const std::string& from, const std::string& to) {
   REQUIRE(text.find(from) != std::string::npos);
   return text.replace(text.find(from), from.size(), to);
+}
+
+std::vector<train::Json> steps_of(const fs::path& run) {
+  std::vector<train::Json> rows;
+  std::istringstream lines(contents(run / "metrics.jsonl"));
+  for (std::string line; std::getline(lines, line);)
+    if (auto row = train::Json::parse(line); row.contains("loss")) rows.push_back(row);
+  return rows;
 }
 
 train::Json data_of(const std::string& html) {

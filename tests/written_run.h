@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "train/json.h"
 
@@ -18,6 +19,9 @@ std::filesystem::path written_run(const std::string& name, const std::string& co
 
 /// `text` with `from`, which must be there, replaced.
 std::string replaced(std::string text, const std::string& from, const std::string& to);
+
+/// The rows of a run's metrics.jsonl that tell a training step.
+std::vector<train::Json> steps_of(const std::filesystem::path& run);
 
 /// The data inside a page.
 train::Json data_of(const std::string& html);

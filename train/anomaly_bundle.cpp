@@ -1,12 +1,8 @@
 #include "train/anomaly_bundle.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <cstring>
-#include <fstream>
 #include <map>
-#include <sstream>
 
 #include "train/prefix.h"
 #include "train/safetensors.h"
@@ -45,14 +41,6 @@ std::string title(const Json& row) {
 }
 
 Index non_finite(const Json& row) { return as_int(member(row, "non_finite", "report"), "report: non_finite", 0); }
-
-std::string read_text(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) fail("{}: cannot be read ({})", path.string(), std::strerror(errno));
-  std::stringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
 
 fs::path json_of(const fs::path& path) {
   if (!fs::exists(path)) fail("{}: there is no such bundle or run folder", path.string());
@@ -118,7 +106,7 @@ fs::path write_bundle(const fs::path& folder, const Bundle& b) {
 Bundle read_bundle(const fs::path& path) {
   const fs::path file = json_of(path);
   const std::string name = file.string();
-  const Json j = parse_json(read_text(file), name);
+  const Json j = read_json(file);
   if (!j.is_object() || !j.contains("format"))
     fail("{}: is not a bundle, the anomaly-STEP.json that norma train --anomaly leaves in the run's folder", name);
   const std::string format = as_string(j["format"], name + ": \"format\"");

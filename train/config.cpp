@@ -79,10 +79,7 @@ models::ViTConfig vit_config(const TrainConfig& c, const datasets::ImageSet& set
   return m;
 }
 
-DType parameter_dtype(const TrainConfig& c) {
-  const DType dtype = parse_dtype(c.dtype);
-  return dtype == DType::bf16 ? DType::f32 : dtype;
-}
+DType parameter_dtype(const TrainConfig& c) { return wide_of(parse_dtype(c.dtype)); }
 
 ScheduleConfig schedule_of(const TrainConfig& c, Index steps_per_epoch) {
   return {.kind = c.schedule, .lr = c.lr, .min_lr = c.min_lr,

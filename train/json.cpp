@@ -2,8 +2,12 @@
 #include "train/json.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
 #include <iterator>
 #include <map>
+#include <sstream>
 
 #include "core/error.h"
 #include "core/suggest.h"
@@ -149,6 +153,14 @@ void check_json(std::string_view text, const std::string& name, const JsonOption
 Json parse_json(std::string_view text, const std::string& name, const JsonOptions& options) {
   check_json(text, name, options);
   return Json::parse(text.begin(), text.end(), nullptr, true, options.allow_comments);
+}
+
+Json read_json(const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  if (!in) fail("{}: cannot be read ({})", file.string(), std::strerror(errno));
+  std::stringstream text;
+  text << in.rdbuf();
+  return parse_json(text.str(), file.string());
 }
 
 std::int64_t as_int(const Json& value, const std::string& where, std::int64_t low, std::int64_t high) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -25,6 +26,8 @@ void check_json(std::string_view text, const std::string& name, const JsonOption
 
 /// Checked, then built.
 Json parse_json(std::string_view text, const std::string& name, const JsonOptions& options = {});
+/// The same of a file, which is the name.
+Json read_json(const std::filesystem::path& file);
 
 // Exact reads. `where` begins the error text: `config.json: "epochs"` gives `config.json: "epochs" is 2.5, expected an
 // integer`.

@@ -1,9 +1,5 @@
 #include "train/run_record.h"
 
-#include <cerrno>
-#include <cstring>
-#include <fstream>
-#include <sstream>
 
 #include "core/error.h"
 #include "train/metrics_tail.h"
@@ -11,14 +7,6 @@
 namespace norma::train {
 namespace fs = std::filesystem;
 namespace {
-
-std::string read_text(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) fail("{}: cannot be read ({})", path.string(), std::strerror(errno));
-  std::stringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
 
 bool is_text(const Json& v) { return v.is_string(); }
 bool is_whole(const Json& v) { return v.is_number_integer(); }
@@ -140,17 +128,16 @@ RunRecord read_run_head(const fs::path& path) {
   if (fs::is_empty(path)) fail("run folder {}: is empty; has norma train --out written there?", path.string());
   check_kinds(path);
   if (!fs::exists(path / "config.json")) fail("run folder {}: holds no config.json; is it a run?", path.string());
-  auto read = [&](const char* name) { return parse_json(read_text(path / name), (path / name).string(), {}); };
   RunRecord run;
   const fs::path whole = fs::absolute(path).lexically_normal();  // so that "." has a name too
   run.name = (whole.has_filename() ? whole : whole.parent_path()).filename().string();
-  run.config = read("config.json");
+  run.config = read_json(path / "config.json");
   if (run.config.is_object() && run.config.contains("other"))
     fail("run folder {}: is of norma twin, whose log has two runs in every line; read {}, or train each side by itself with norma train", path.string(),
          (path / "metrics.jsonl").string());
   check(run.config, of_config, true, (path / "config.json").string());
   if (fs::exists(path / "summary.json")) {
-    run.summary = read("summary.json");
+    run.summary = read_json(path / "summary.json");
     check(run.summary, of_summary, true, (path / "summary.json").string());
   }
   try {
@@ -164,7 +151,7 @@ RunRecord read_run_head(const fs::path& path) {
 RunStatus read_status(const fs::path& path) {
   const fs::path file = path / "status.json";
   if (!fs::exists(file)) return {};
-  const Json status = parse_json(read_text(file), file.string(), {});
+  const Json status = read_json(file);
   check(status, of_status, true, file.string());
   return {status["ending"], status["seconds"]};
 }

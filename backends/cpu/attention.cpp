@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "backends/common/views.h"
 #include "backends/cpu/attention_kernels.h"
 #include "backends/cpu/attention_linear.h"
 #include "backends/cpu/bf16_rows.h"
@@ -29,10 +30,6 @@ Index pieces_of(Index size, Index heads) {
 Index pieces_of_keys(Index keys, Index heads, Index dq_bytes) {
   return std::min(pieces_of(keys, heads), std::max<Index>(2, (Index{16} << 20) / std::max<Index>(1, dq_bytes)));
 }
-
-DType wide(DType d) { return d == DType::bf16 ? DType::f32 : d; }
-
-bool dense_rows(const View& x) { return x.shape()[3] == 1 || x.layout.stride(3) == 1; }
 
 template <class T>
 T* head_of(const View& x, Index b, Index h) {
@@ -79,7 +76,7 @@ class WideHead {
 /// The dtype and layouts the kernels are written for.
 bool covered(const Attention& a, std::initializer_list<const View*> tensors) {
   for (const View* x : tensors) {
-    if (x->numel() == 0 || !dense_rows(*x)) return false;
+    if (x->numel() == 0 || !heads_have_dense_rows(*x)) return false;
     if (x->dtype != (*tensors.begin())->dtype || !is_floating(x->dtype)) return false;
   }
   if (a.stats && (a.stats->dtype != DType::f64 || !a.stats->layout.contiguous())) return false;
@@ -350,7 +347,7 @@ ForceTiles::~ForceTiles() { forced_tiles = -1; }
 
 bool CpuBackend::attention(const AttentionForward& a) {
   if (!covered(a, {&a.q, &a.k, &a.v, &a.out})) return false;
-  if (a.row_lse && a.row_lse->dtype != wide(a.q.dtype)) return false;
+  if (a.row_lse && a.row_lse->dtype != wide_of(a.q.dtype)) return false;
   if (linear_form(a, a.q, a.k)) return attention_linear(a), true;
   const AttentionForwardKernels& kernels = NORMA_KERNELS(attention_forward_kernels);
   const TileProducts* tiles = tiles_for(a, a.k, a.v);
@@ -367,8 +364,8 @@ bool CpuBackend::attention_backward(const AttentionBackward& a) {
   if (!covered(a, {&a.q, &a.k, &a.v, &a.dout, &a.dq, &a.dk, &a.dv})) return false;
   if (linear_form(a, a.q, a.k)) return attention_linear_backward(a), true;
   const bool softmax = a.scoring.kind == Scoring::Kind::softmax;
-  if (softmax && (!a.row_lse.data || a.row_lse.dtype != wide(a.q.dtype))) return false;
-  if ((softmax || a.scoring.normalize) && (!a.out.data || a.out.dtype != a.q.dtype || !dense_rows(a.out))) return false;
+  if (softmax && (!a.row_lse.data || a.row_lse.dtype != wide_of(a.q.dtype))) return false;
+  if ((softmax || a.scoring.normalize) && (!a.out.data || a.out.dtype != a.q.dtype || !heads_have_dense_rows(a.out))) return false;
   const AttentionBackwardKernels& kernels = NORMA_KERNELS(attention_backward_kernels);
   const TileProducts* tiles = tiles_for(a, a.k, a.v);
   if (a.q.dtype == DType::f64)

@@ -2,6 +2,7 @@
 // false) for operands whose rows are not dense or not evenly spaced. Softmax of bf16 is in norm_bf16.cpp.
 #include <algorithm>
 
+#include "backends/common/views.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/norm_bf16.h"
 #include "backends/cpu/norm_rows.h"
@@ -11,16 +12,6 @@
 namespace norma::cpu {
 namespace {
 
-bool is(DType dtype, std::initializer_list<const View*> views) {
-  for (const View* v : views)
-    if (v && v->dtype != dtype) return false;
-  return true;
-}
-bool dense(std::initializer_list<const View*> views) {
-  for (const View* v : views)
-    if (v && !v->layout.contiguous()) return false;
-  return true;
-}
 /// f(TypeTag<float or double>{}); false for other dtypes.
 template <class F>
 bool visit_wide(DType dtype, F&& f) {
@@ -64,7 +55,7 @@ bool CpuBackend::softmax(const View& x, const View& y, bool log) {
 
 bool CpuBackend::softmax_backward(const View& y, const View& dy, const View& dx, bool log) {
   const auto value = rows_of(y), from = rows_of(dy), to = rows_of(dx);
-  if (!value || !from || !to || !is(y.dtype, {&dy, &dx})) return false;
+  if (!value || !from || !to || !all_are(y.dtype, {&dy, &dx})) return false;
   if (y.dtype == DType::bf16) return softmax_backward_bf16(y, *value, dy, *from, dx, *to, log), true;
   return visit_wide(y.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
@@ -79,9 +70,9 @@ bool CpuBackend::softmax_backward(const View& y, const View& dy, const View& dx,
 
 bool CpuBackend::layer_norm(const LayerNormForward& args) {
   const auto from = rows_of(args.x), to = rows_of(args.y);
-  const DType wide = args.x.dtype == DType::bf16 ? DType::f32 : args.x.dtype;
-  if (!from || !to || !is(args.x.dtype, {&args.y}) || !is(wide, {args.weight, args.bias, args.mean, args.rstd}) ||
-      !dense({args.weight, args.bias, args.mean, args.rstd}))
+  const DType weights = wide_of(args.x.dtype);
+  if (!from || !to || !all_are(args.x.dtype, {&args.y}) || !all_are(weights, {args.weight, args.bias, args.mean, args.rstd}) ||
+      !all_dense({args.weight, args.bias, args.mean, args.rstd}))
     return false;
   return visit_activations(args.x.dtype, [&](auto computed, auto stored) {
     using T = typename decltype(computed)::type;
@@ -102,11 +93,11 @@ bool CpuBackend::layer_norm(const LayerNormForward& args) {
 
 bool CpuBackend::layer_norm_backward(const LayerNormBackward& args) {
   const View* dx = args.dx.data ? &args.dx : nullptr;
-  const DType wide = args.x.dtype == DType::bf16 ? DType::f32 : args.x.dtype;
+  const DType weights = wide_of(args.x.dtype);
   const auto from = rows_of(args.x), gradient = rows_of(args.dy), to = dx ? rows_of(*dx) : Rows{}, add = args.add ? rows_of(*args.add) : Rows{};
   if (!from || !gradient || !to || !add || !args.rstd || (!args.rms && !args.mean) ||
-      !is(args.x.dtype, {&args.dy, dx, args.add}) || !is(wide, {args.weight, args.mean, args.rstd, args.dweight, args.dbias}) ||
-      !dense({args.weight, args.mean, args.rstd, args.dweight, args.dbias}))
+      !all_are(args.x.dtype, {&args.dy, dx, args.add}) || !all_are(weights, {args.weight, args.mean, args.rstd, args.dweight, args.dbias}) ||
+      !all_dense({args.weight, args.mean, args.rstd, args.dweight, args.dbias}))
     return false;
   return visit_activations(args.x.dtype, [&](auto computed, auto stored) {
     using T = typename decltype(computed)::type;
@@ -138,7 +129,7 @@ bool CpuBackend::cross_entropy(const CrossEntropy& args) {
   const auto from = rows_of(args.logits), to = args.dlogits ? rows_of(*args.dlogits) : Rows{};
   const bool soft = args.targets.dtype != DType::i64;
   const auto target = soft ? rows_of(args.targets) : Rows{};
-  if (!from || !to || !target || from->n == 0 || !is(args.logits.dtype, {args.dlogits, &args.loss}) ||
+  if (!from || !to || !target || from->n == 0 || !all_are(args.logits.dtype, {args.dlogits, &args.loss}) ||
       (soft && args.targets.dtype != args.logits.dtype) || !args.loss.layout.contiguous() ||
       (!soft && !args.targets.layout.contiguous()))
     return false;

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "backends/common/draws.h"
+#include "backends/common/views.h"
 #include "backends/cuda/attention_products.h"
 #include "backends/cuda/cuda_backend.h"
 #include "backends/cuda/kernels/attention.h"
@@ -12,12 +13,10 @@ namespace {
 
 constexpr Index most_heads = 65535;  // of an example: a grid's second axis
 
-bool dense_rows(const View& x) { return x.shape()[3] == 1 || x.layout.stride(3) == 1; }
-
 /// Layouts, sizes and options that the kernels are written for.
 bool covered(const Attention& a, const View& q, const View& v, std::initializer_list<const View*> tensors) {
   for (const View* x : tensors)
-    if (x->numel() == 0 || !dense_rows(*x) || x->dtype != q.dtype || x->shape()[2] > (1 << 24)) return false;
+    if (x->numel() == 0 || !heads_have_dense_rows(*x) || x->dtype != q.dtype || x->shape()[2] > (1 << 24)) return false;
   if (q.dtype != DType::f32 && q.dtype != DType::bf16) return false;
   if (q.shape()[3] > attention_max_width || v.shape()[3] > attention_max_width) return false;
   if (q.shape()[0] > (1 << 24) || q.shape()[1] > most_heads) return false;
@@ -213,7 +212,7 @@ bool CudaBackend::attention_backward(const AttentionBackward& a) {
   if (!covered(a, a.q, a.v, {&a.q, &a.k, &a.v, &a.dout, &a.dq, &a.dk, &a.dv})) return false;
   const bool softmax = a.scoring.kind == Scoring::Kind::softmax;
   if (softmax && (!a.row_lse.data || a.row_lse.dtype != DType::f32)) return false;
-  if ((softmax || a.scoring.normalize) && (!a.out.data || a.out.dtype != a.q.dtype || !dense_rows(a.out))) return false;
+  if ((softmax || a.scoring.normalize) && (!a.out.data || a.out.dtype != a.q.dtype || !heads_have_dense_rows(a.out))) return false;
   const bool needs_out = softmax || a.scoring.normalize;
   AttentionProblem p = describe(a, a.q, a.k, a.v, needs_out ? a.out : a.dout);
   p.dout = head_tensor(a.dout), p.dq = head_tensor(a.dq), p.dk = head_tensor(a.dk), p.dv = head_tensor(a.dv);

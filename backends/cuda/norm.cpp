@@ -3,23 +3,12 @@
 #include "backends/cuda/kernels/norm.h"
 
 #include "backends/common/rows.h"
+#include "backends/common/views.h"
 #include "backends/cuda/cuda_backend.h"
 
 namespace norma::cuda {
 namespace {
 
-DType wide(DType d) { return d == DType::bf16 ? DType::f32 : d; }
-
-bool is(DType dtype, std::initializer_list<const View*> views) {
-  for (const View* v : views)
-    if (v && v->dtype != dtype) return false;
-  return true;
-}
-bool dense(std::initializer_list<const View*> views) {
-  for (const View* v : views)
-    if (v && !v->layout.contiguous()) return false;
-  return true;
-}
 void* data(const View* v) { return v ? v->data : nullptr; }
 
 }  // namespace
@@ -37,7 +26,7 @@ bool CudaBackend::softmax(const View& x, const View& y, bool log) {
 
 bool CudaBackend::softmax_backward(const View& y, const View& dy, const View& dx, bool log) {
   const auto value = dense_rows_of(y), from = dense_rows_of(dy), to = dense_rows_of(dx);
-  if (!value || !from || !to || !is_floating(y.dtype) || !is(y.dtype, {&dy, &dx})) return false;
+  if (!value || !from || !to || !is_floating(y.dtype) || !all_are(y.dtype, {&dy, &dx})) return false;
   if (y.numel() == 0) return true;
   SoftmaxRows r;
   r.rows = value->count, r.n = value->n, r.dtype = y.dtype, r.log = log;
@@ -48,9 +37,9 @@ bool CudaBackend::softmax_backward(const View& y, const View& dy, const View& dx
 
 bool CudaBackend::layer_norm(const LayerNormForward& args) {
   const auto from = dense_rows_of(args.x), to = dense_rows_of(args.y);
-  const DType weights = wide(args.x.dtype);
+  const DType weights = wide_of(args.x.dtype);
   if (!from || !to || !is_floating(args.x.dtype) || args.y.dtype != args.x.dtype || args.x.numel() == 0 ||
-      !is(weights, {args.weight, args.bias, args.mean, args.rstd}) || !dense({args.weight, args.bias, args.mean, args.rstd}))
+      !all_are(weights, {args.weight, args.bias, args.mean, args.rstd}) || !all_dense({args.weight, args.bias, args.mean, args.rstd}))
     return false;
   NormRows r;
   r.rows = from->count, r.n = from->n, r.dtype = args.x.dtype, r.eps = args.eps, r.rms = args.rms;
@@ -64,10 +53,10 @@ bool CudaBackend::layer_norm_backward(const LayerNormBackward& args) {
   const View* dx = args.dx.data ? &args.dx : nullptr;
   const auto from = dense_rows_of(args.x), gradient = dense_rows_of(args.dy), to = dx ? dense_rows_of(*dx) : DenseRows{};
   const auto add = args.add ? dense_rows_of(*args.add) : DenseRows{};
-  const DType weights = wide(args.x.dtype);
+  const DType weights = wide_of(args.x.dtype);
   if (!from || !gradient || !to || !add || !args.rstd || (!args.rms && !args.mean) || !is_floating(args.x.dtype) || args.x.numel() == 0 ||
-      !is(args.x.dtype, {&args.dy, dx, args.add}) || !is(weights, {args.weight, args.mean, args.rstd, args.dweight, args.dbias}) ||
-      !dense({args.weight, args.mean, args.rstd, args.dweight, args.dbias}))
+      !all_are(args.x.dtype, {&args.dy, dx, args.add}) || !all_are(weights, {args.weight, args.mean, args.rstd, args.dweight, args.dbias}) ||
+      !all_dense({args.weight, args.mean, args.rstd, args.dweight, args.dbias}))
     return false;
   NormRows r;
   r.rows = from->count, r.n = from->n, r.dtype = args.x.dtype, r.rms = args.rms;
@@ -88,8 +77,8 @@ bool CudaBackend::cross_entropy(const CrossEntropy& args) {
   const auto from = dense_rows_of(args.logits), to = args.dlogits ? dense_rows_of(*args.dlogits) : DenseRows{};
   const auto target = soft ? dense_rows_of(args.targets) : DenseRows{};
   const DType dtype = args.logits.dtype;
-  if (!from || !to || !target || from->n == 0 || !is_floating(dtype) || !is(dtype, {args.dlogits}) ||
-      args.loss.dtype != wide(dtype) || (soft && args.targets.dtype != dtype) || !args.loss.layout.contiguous() ||
+  if (!from || !to || !target || from->n == 0 || !is_floating(dtype) || !all_are(dtype, {args.dlogits}) ||
+      args.loss.dtype != wide_of(dtype) || (soft && args.targets.dtype != dtype) || !args.loss.layout.contiguous() ||
       (!soft && !args.targets.layout.contiguous()))
     return false;
   CrossEntropyRows r;
