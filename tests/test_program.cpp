@@ -205,6 +205,7 @@ TEST_CASE("a value that a config file gave is told with the file and the field, 
 TEST_CASE("channels and classes that the images do not have are refused before there is a folder", "[program]") {
   const auto data = tiny_data(64, 20), runs = fresh_folder("channels");
   for (const auto& [flag, value, text] : {std::array{"--channels", "3", "norma: --channels: 3 given, but the images of fashion-mnist have 1; leave it out\n"},
+                                          {"--image", "14", "norma: --image: 14 given, but the images of fashion-mnist are 28x28 and are not cut; give 28 or more, in whose middle they then stand, or leave it out\n"},
                                           {"--classes", "9", "norma: --classes: 9 given, but fashion-mnist has 10; leave it out\n"}}) {
     const Finished f = run_norma(with(tiny_run(data, runs / "a"), {flag, value}));
     CHECK(f.code == 2);
