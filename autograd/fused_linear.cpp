@@ -1,5 +1,6 @@
 // Products with their epilogues: linear (bias, residual) and mlp (two linears around GELU, keeping one intermediate).
 #include "autograd/fused_util.h"
+#include "autograd/rounded_weights.h"
 
 namespace norma {
 
@@ -62,15 +63,26 @@ Tensor room_for_rounded(const Tensor& x, const Tensor& weight, bool gradient_of_
   return empty(weight.shape(), place_of(x));
 }
 
-/// One call of the backend for Y = X W^T + b (+ residual), optionally with GELU. `pre` and `rounded` may be empty.
+/// A weight and its bias as they were rounded before, both or none of them.
+struct RoundedBefore {
+  Tensor weight, bias;
+  RoundedBefore(const Tensor& x, const Tensor& w, const Tensor& b) : weight(RoundedWeights::of(w, x.dtype())), bias(RoundedWeights::of(b, x.dtype())) {
+    if (!weight || (b && !bias)) weight = bias = Tensor();
+  }
+};
+
+/// One call of the backend for Y = X W^T + b (+ residual), optionally with GELU. `pre` may be empty. `rounded` receives what the backward pass reads in
+/// place of the weight, if there is such.
 bool run_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual, const Tensor& y,
-                bool gelu, const Tensor& pre, const Tensor& rounded) {
+                bool gelu, const Tensor& pre, bool gradient_of_x, Tensor& rounded) {
+  const RoundedBefore before(x, weight, bias);
+  rounded = before.weight ? before.weight : room_for_rounded(x, weight, gradient_of_x);
   const Tensor b = bias ? dense_rows(bias) : bias, r = residual ? dense_rows(residual) : residual;
-  const fused::OptionalView bias_view(b), residual_view(r), pre_view(pre), rounded_view(rounded);
+  const fused::OptionalView bias_view(b), residual_view(r), pre_view(pre), rounded_view(rounded), bias_before(before.bias);
   const Tensor rows = dense_rows(x), w = dense_rows(weight);
   LinearForward args{rows.view(), w.view(), y.view()};
   args.bias = bias_view.get(), args.residual = residual_view.get(), args.pre = pre_view.get(), args.gelu = gelu;
-  args.rounded = rounded_view.get();
+  (before.weight ? args.rounded_before : args.rounded) = rounded_view.get(), args.bias_before = bias_before.get();
   return on(y).linear(args);
 }
 
@@ -123,9 +135,9 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const T
   op.name = "linear";
   op.composite = [=](std::span<const Tensor> in) { return linear_composite(in[0], in[1], at(in, b), at(in, r)); };
   op.forward = [=](std::span<const Tensor> in, Tensors& extra) {
-    const Tensor y = empty(with_last(in[0], in[1].size(0)), place_of(in[0])), rounded = room_for_rounded(in[0], in[1], back);
-    extra = {rounded};
-    return run_linear(in[0], in[1], at(in, b), at(in, r), y, false, {}, rounded) ? y : Tensor();
+    const Tensor y = empty(with_last(in[0], in[1].size(0)), place_of(in[0]));
+    extra.resize(1);
+    return run_linear(in[0], in[1], at(in, b), at(in, r), y, false, {}, back, extra[0]) ? y : Tensor();
   };
   op.vjp = [=](const Ctx& ctx, std::span<const Tensor> in, const Tensor&, const Tensors& extra, const Tensor& g) -> Tensors {
     Tensors grads(in.size());
@@ -173,9 +185,8 @@ Tensor mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2
     extra = {pre, {}, {}};
     if (!run_mlp(in, at(in, c1), at(in, c2), at(in, r), pre, y)) {
       const Tensor hidden = empty(with_last(in[0], in[1].size(0)), place_of(in[0]));
-      extra = {pre, room_for_rounded(in[0], in[1], back), room_for_rounded(hidden, in[2], hidden_back)};
-      if (!run_linear(in[0], in[1], at(in, c1), {}, hidden, true, pre, extra[1])) return Tensor();
-      if (!run_linear(hidden, in[2], at(in, c2), at(in, r), y, false, {}, extra[2])) return Tensor();
+      if (!run_linear(in[0], in[1], at(in, c1), {}, hidden, true, pre, back, extra[1])) return Tensor();
+      if (!run_linear(hidden, in[2], at(in, c2), at(in, r), y, false, {}, hidden_back, extra[2])) return Tensor();
     }
     return y;
   };

@@ -108,7 +108,7 @@ std::array<Row, 2> time_step(const Setup& s, int threads, long& faults, bool& re
   cpu::set_threads(threads);
   const Workload work = workload(s);
   nn::Module& model = *work.model;
-  bench::TrainingStep step(model, work.loss, s.graph && !s.stats && !s.overhead);
+  bench::TrainingStep step(model, work.loss, s.dtype == "bf16" ? DType::bf16 : DType::f32, s.graph && !s.stats && !s.overhead);
   std::array<Times, 2> times;
   const Index kinds = s.overhead ? 2 : 1, warm = (s.on_cpu() ? 2 : 4) * kinds;
   for (Times& t : times) t.wall.reserve(static_cast<std::size_t>(s.steps)), t.cpu.reserve(static_cast<std::size_t>(s.steps));

@@ -13,17 +13,22 @@ constexpr double rate = 1e-3, clip = 1;
 
 }  // namespace
 
-TrainingStep::TrainingStep(nn::Module& model, std::function<Tensor()> loss, bool capture)
-    : model_(model), loss_(std::move(loss)), optimizer_(train::Optimizer::make({}, model)), capture_(capture) {}
+TrainingStep::TrainingStep(nn::Module& model, std::function<Tensor()> loss, DType activations, bool capture)
+    : model_(model), loss_(std::move(loss)), optimizer_(train::Optimizer::make({}, model)), activations_(activations), capture_(capture) {}
+
+Tensor TrainingStep::forward_backward() {
+  const nn::Training training;
+  const nn::RoundedParameters rounded(model_, activations_);
+  const Tensor loss = loss_();
+  backward(loss);
+  return loss.detach();
+}
 
 double TrainingStep::take_by_ops(Index number) {
   double value;
   {
-    const nn::Training training;
     const RandomScope random(seed, static_cast<std::uint64_t>(number));
-    const Tensor loss = loss_();
-    backward(loss);
-    value = loss.item();
+    value = forward_backward().item();
   }
   const double norm = train::gradient_norm(model_);
   optimizer_->step(rate, norm > clip ? clip / norm : 1);
@@ -33,12 +38,9 @@ double TrainingStep::take_by_ops(Index number) {
 
 void TrainingStep::record() {
   recorded_ = train::RecordedStep::record(model_, *optimizer_, seed, [&] {
-    const nn::Training training;
-    const Tensor loss = loss_();
-    backward(loss);
-    const Tensor squares = train::gradient_squares(model_);
-    optimizer_->apply(train::gradient_scale(squares, loss.detach(), clip));
-    return std::vector<Tensor>{loss.detach(), squares};
+    const Tensor loss = forward_backward(), squares = train::gradient_squares(model_);
+    optimizer_->apply(train::gradient_scale(squares, loss, clip));
+    return std::vector<Tensor>{loss, squares};
   });
 }
 

@@ -11,19 +11,22 @@ namespace norma::bench {
 
 class TrainingStep {
  public:
-  /// `loss` draws from the innermost RandomScope. Its tensors and `model` stay where they are. `capture`: replay where the device can.
-  TrainingStep(nn::Module& model, std::function<Tensor()> loss, bool capture);
+  /// `loss` draws from the innermost RandomScope. Its tensors and `model`, whose activations are of the given dtype, stay where they are.
+  /// `capture`: replay where the device can.
+  TrainingStep(nn::Module& model, std::function<Tensor()> loss, DType activations, bool capture);
   /// Step `number`, done when this returns; the loss. The first runs op by op, so that all is loaded, and the second is recorded.
   double take(Index number);
   bool replayed() const { return recorded_ != nullptr; }
 
  private:
+  Tensor forward_backward();  // the loss
   double take_by_ops(Index number);
   void record();
 
   nn::Module& model_;
   std::function<Tensor()> loss_;
   std::unique_ptr<train::Optimizer> optimizer_;
+  DType activations_;
   bool capture_, warm_ = false;
   std::unique_ptr<train::RecordedStep> recorded_;  // its numbers: loss, sum of the squares of the gradients
 };

@@ -51,6 +51,7 @@ struct LinearForward {
   const View* pre = nullptr;     // with gelu: receives X W^T + bias
   bool gelu = false;             // exact (erf) form
   const View* rounded = nullptr;  // where rounds_weights(): contiguous, weight's shape in y's dtype; receives the weight as it is multiplied
+  const View *rounded_before = nullptr, *bias_before = nullptr;  // where rounds_weights(): what round_weights() made of weight and bias, read in their place
 };
 /// dX = dY W, dW = dY^T X, db = column sums of dY; each computed where its pointer is set. (a): dy, x, dx, gelu_pre.
 struct LinearBackward {
@@ -62,7 +63,7 @@ struct LinearBackward {
   const View* gelu_pre = nullptr;
   const View* dweight = nullptr;
   const View* dbias = nullptr;
-  const View* rounded = nullptr;  // what LinearForward left there, read in place of weight
+  const View* rounded = nullptr;  // what LinearForward or round_weights() left there, read in place of weight
 };
 
 /// An MLP: Y = gelu(X W1^T + b1) W2^T + b2 (+ residual). (a): x, y, residual, pre.
@@ -206,6 +207,10 @@ class Backend {
   virtual bool cross_entropy(const CrossEntropy&) { return false; }
   /// Whether linear() writes a weight of another dtype to memory as it rounds it: then the backward pass need not do so again.
   virtual bool rounds_weights() const { return false; }
+  /// The same for many weights and biases at once: to[i] = from[i] (f32, not empty), rounded; all contiguous.
+  virtual void round_weights(std::span<const View> from, std::span<const View> to) {
+    for (std::size_t i = 0; i < from.size(); ++i) copy(from[i], to[i]);
+  }
   virtual bool linear(const LinearForward&) { return false; }
   virtual bool linear_backward(const LinearBackward&) { return false; }
   virtual bool mlp(const Mlp&) { return false; }  // declined: two linears

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -10,6 +11,7 @@
 
 #include "autograd/anomaly.h"
 #include "autograd/ops.h"
+#include "autograd/rounded_weights.h"
 
 namespace norma::nn {
 
@@ -67,6 +69,16 @@ void for_each_tap(Module& m, const std::function<void(const std::string&, Tap&)>
 /// was written. `what` names the targets in that message.
 void assign(const Named& targets, const Named& values, std::string_view what);
 void assign(Module& m, const Named& values);
+
+/// While alive, layers of `m` find their f32 parameters rounded to the activations' dtype all at once, where a device has a use for that
+/// (autograd/rounded_weights.h); without mixed precision it does nothing.
+class RoundedParameters {
+ public:
+  RoundedParameters(Module& m, std::optional<DType> activations);
+
+ private:
+  std::optional<RoundedWeights> weights_;
+};
 
 /// While alive, what this thread computes happens inside `m`, for the reports of anomaly mode; outside that mode it is one branch.
 class Inside : public AnomalyPlace {

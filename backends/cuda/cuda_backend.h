@@ -40,6 +40,7 @@ class CudaBackend : public Backend {
 
   void matmul(const View& a, const View& b, const View& out) override;
   bool rounds_weights() const override { return true; }
+  void round_weights(std::span<const View> from, std::span<const View> to) override;
   bool linear(const LinearForward& args) override;
   bool linear_backward(const LinearBackward& args) override;
 

@@ -8,9 +8,9 @@
 namespace norma::cuda {
 namespace {
 
-bool aligned(std::initializer_list<const void*> pointers) {
+bool aligned(std::initializer_list<const void*> pointers, std::uintptr_t bytes = 16) {
   for (const void* p : pointers)
-    if (reinterpret_cast<std::uintptr_t>(p) % 16 != 0) return false;
+    if (reinterpret_cast<std::uintptr_t>(p) % bytes != 0) return false;
   return true;
 }
 
@@ -40,6 +40,21 @@ void CudaBackend::sum_of_squares(std::span<const View> xs, const View& out) {
   }
   run();
   join_squares(stream(), partial.as<double>(), pieces, out.as<double>());
+}
+
+void CudaBackend::round_weights(std::span<const View> from, std::span<const View> to) {
+  RoundingTable table;
+  const auto run = [&] {
+    if (table.pieces > 0) round_parameters(stream(), table);
+    table = {};
+  };
+  for (std::size_t i = 0; i < from.size(); ++i) {
+    RoundingRow row{from[i].as<float>(), to[i].data, from[i].numel()};
+    row.aligned = aligned({row.from}) && aligned({row.to}, 4 * sizeof(bf16));
+    table.add(row);
+    if (table.count == RoundingTable::capacity) run();
+  }
+  run();
 }
 
 void CudaBackend::adamw(const AdamW& args) {

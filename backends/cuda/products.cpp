@@ -132,7 +132,7 @@ bool CudaBackend::multiply_with(const View& left, const View& right, const View&
   return blas_->multiply_with(gemm);
 }
 
-/// `weight` in `dtype`: itself, or rounded into `to` or else `room`, and then the bias too; bias_there: where the bias lies in that dtype.
+/// `weight` in `dtype`: itself, or rounded into `to` or else `room`, and then the bias too; bias_there: where the bias lies in that dtype, if it does.
 View CudaBackend::narrowed(const View& weight, const View* to, const View* bias, DType dtype, std::optional<Scratch>& room, const void*& bias_there) {
   bias_there = bias && bias->dtype == dtype ? bias->data : nullptr;
   if (weight.dtype == dtype) return weight;
@@ -181,7 +181,9 @@ bool CudaBackend::linear(const LinearForward& args) {
     if (other && (other->dtype != dtype || !floating_matrix(*other))) return false;
   std::optional<Scratch> narrow;  // parameters of another dtype are rounded once
   Gemm beside;
-  const View weight = narrowed(args.weight, args.rounded, args.bias, dtype, narrow, beside.bias);
+  if (args.bias_before) beside.bias = args.bias_before->data;
+  const bool bias_is_there = !args.bias || args.bias_before;
+  const View weight = args.rounded_before && bias_is_there ? *args.rounded_before : narrowed(args.weight, args.rounded, args.bias, dtype, narrow, beside.bias);
   const View y = with_rows(args.y), x = with_rows(args.x);
   const auto addend = args.residual ? operand_of(with_rows(*args.residual)) : Gemm::Operand{};
   const bool fits = addend && !addend->transposed && !(args.gelu && args.residual) && (args.gelu || !args.pre);

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "autograd/graph.h"
+#include "autograd/rounded_weights.h"
 #include "models/vit.h"
 #include "nn/scoring.h"
 #include "train/optimizer.h"
@@ -187,6 +188,54 @@ TEST_CASE("a layer's weight is rounded going forward, and read so going back", "
     return cuda().memory().in_use - before;
   };
   CHECK(kept_by(x.detach().track()) >= kept_by(x) + out * in * sizeof(bf16));
+}
+
+TEST_CASE("many weights are rounded at once, more than a launch's table holds, of any size and at any address", "[cuda_backend]") {
+  Tensors from, to;
+  std::vector<View> sources, targets;
+  for (Index i = 0; i < 150; ++i) {
+    const Index n = i % 7 == 0 ? 9000 + i : 1 + i, skip = i % 3;  // several pieces; not at multiples of 16 bytes
+    const Tensor x = empty({n + skip}, {DType::f32, device}), y = full({n + skip}, 7, {DType::bf16, device});
+    cuda().random(RandomKind::normal, {3, static_cast<std::uint64_t>(i)}, 0, x.view());
+    from.push_back(slice(x, 0, skip, n + skip)), to.push_back(slice(y, 0, skip, n + skip));
+    sources.push_back(from.back().view()), targets.push_back(to.back().view());
+  }
+  cuda().round_weights(sources, targets);
+  Index wrong = 0;
+  for (std::size_t i = 0; i < from.size(); ++i) wrong += to[i].values() != cast(from[i], DType::bf16).values();
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("layers read weights that were rounded for all of them, unless they have been written since", "[cuda_backend]") {
+  constexpr Index rows = 6, in = 64, hidden = 96;
+  const auto draw = [](const Shape& shape, std::uint64_t id) { return (0.3 * randn(shape, {12, id}, {DType::f32, device})).detach(); };
+  const Tensor x = cast(draw({rows, in}, 1), DType::bf16).detach().track();
+  const Tensors p{draw({in, in}, 2).track(), draw({in}, 3).track(), draw({hidden, in}, 4).track(), draw({hidden}, 5).track(), draw({in, hidden}, 6).track(), draw({in}, 7).track()};
+  const auto results = [&] {
+    const Tensor y = mlp(linear(linear(x, p[0], p[1]), p[0]), p[2], p[3], p[4], p[5], x);  // one weight twice, once without bias
+    Tensors all = grad(sum(cast(y, DType::f32)), Tensors{x, p[0], p[1], p[2], p[3], p[4], p[5]});
+    all.push_back(y);
+    std::vector<std::vector<double>> values;
+    for (const Tensor& t : all) values.push_back(t.values());
+    return values;
+  };
+  const auto plain = results();
+  {
+    const RoundedWeights rounded(p, DType::bf16);
+    CHECK(results() == plain);
+    std::vector<std::vector<double>> before;
+    for (const Tensor& t : p) before.push_back(t.values()), cuda().fill(std::numeric_limits<double>::quiet_NaN(), t.view());  // behind the tensors' back
+    CHECK(results() == plain);
+    {
+      const RoundedWeights of_nothing({}, DType::bf16);
+      CHECK(results() != plain);
+    }
+    for (std::size_t i = 0; i < p.size(); ++i) copy_into(p[i], from_values(before[i], p[i].shape(), place_of(p[i])));
+    CHECK(results() == plain);
+    fill(p[0], 0);
+    CHECK(results() != plain);
+  }
+  CHECK_FALSE(RoundedWeights::of(p[2], DType::bf16));
 }
 
 TEST_CASE("linear layers at sizes for which the libraries have other algorithms", "[cuda_large]") {  // on a device only

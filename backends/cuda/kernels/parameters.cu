@@ -41,6 +41,22 @@ NORMA_KERNEL void join_kernel(const double* partial, std::int64_t count, double*
   if (thread_id() == 0) *out = sum;
 }
 
+NORMA_KERNEL void rounding_kernel(const RoundingTable table) {
+  constexpr int width = 4;
+  std::int64_t begin, end;
+  const RoundingRow& row = table.row[row_of(table, block_id().x, begin, end)];
+  bf16* to = static_cast<bf16*>(row.to);
+  const std::int64_t packed = row.aligned ? begin + (end - begin) / width * width : begin;
+  for (std::int64_t i = begin + width * thread_id(); i < packed; i += width * threads) {
+    const auto x = load_pack<width>(row.from + i);
+    Pack<bf16, width> y;
+    NORMA_UNROLL
+    for (int k = 0; k < width; ++k) y.v[k] = bf16(x.v[k]);
+    store_pack(to + i, y);
+  }
+  for (std::int64_t i = packed + thread_id(); i < end; i += threads) to[i] = bf16(row.from[i]);
+}
+
 template <class T>
 NORMA_KERNEL void adamw_kernel(const AdamWTable table, AdamWRule rule) {
   const double scale = *rule.gradient_scale;
@@ -85,6 +101,8 @@ void sum_squares(void* stream, const SquaresTable& table, DType dtype, double* p
 void join_squares(void* stream, const double* partial, std::int64_t count, double* out) {
   launch(stream, {1}, threads, threads * sizeof(double), join_kernel, partial, count, out);
 }
+
+void round_parameters(void* stream, const RoundingTable& table) { launch(stream, {table.pieces}, threads, 0, rounding_kernel, table); }
 
 void adamw_update(void* stream, const AdamWTable& table, DType dtype, const AdamWRule& rule) {
   if (dtype == DType::f64) return launch(stream, {table.pieces}, threads, 0, adamw_kernel<double>, table, rule);

@@ -36,6 +36,16 @@ using SquaresTable = Table<SquaresRow, 144>;
 void sum_squares(void* stream, const SquaresTable& table, DType dtype, double* partial);
 void join_squares(void* stream, const double* partial, std::int64_t count, double* out);
 
+struct RoundingRow {
+  const float* from = nullptr;  // n dense elements
+  void* to = nullptr;           // bf16
+  std::int64_t n = 0;
+  std::uint32_t first_piece = 0;
+  bool aligned = false;  // both for four elements at once
+};
+using RoundingTable = Table<RoundingRow, 112>;
+void round_parameters(void* stream, const RoundingTable& table);
+
 struct AdamWRow {
   void *value = nullptr, *m = nullptr, *v = nullptr;  // n dense elements each
   const void* gradient = nullptr;
@@ -49,7 +59,7 @@ struct AdamWRule {
   double beta1 = 0, beta2 = 0, eps = 0;
   const double *rates = nullptr, *gradient_scale = nullptr;  // on the device
 };
-static_assert(sizeof(SquaresTable) + sizeof(double*) <= 4096 && sizeof(AdamWTable) + sizeof(AdamWRule) <= 4096);
+static_assert(sizeof(SquaresTable) + sizeof(double*) <= 4096 && sizeof(RoundingTable) <= 4096 && sizeof(AdamWTable) + sizeof(AdamWRule) <= 4096);
 /// f32 or f64.
 void adamw_update(void* stream, const AdamWTable& table, DType dtype, const AdamWRule& rule);
 

@@ -1,0 +1,36 @@
+#include "autograd/rounded_weights.h"
+
+#include <vector>
+
+#include "core/backend.h"
+
+namespace norma {
+
+namespace {
+thread_local RoundedWeights* innermost = nullptr;
+}
+
+RoundedWeights::RoundedWeights(std::span<const Tensor> parameters, DType dtype) : dtype_(dtype), outer_(std::exchange(innermost, this)) {
+  if (parameters.empty() || !backend(parameters[0].device()).rounds_weights()) return;
+  std::vector<View> from, to;
+  for (const Tensor& p : parameters) {
+    if (p.dtype() != DType::f32 || dtype == DType::f32 || !p.is_contiguous() || p.numel() == 0 || p.device() != parameters[0].device()) continue;
+    const Copy copy{p.detach(), empty(p.shape(), {dtype, p.device()}), p.storage()->version()};
+    if (!copies_.emplace(p.view().data, copy).second) continue;  // tied weights are one
+    from.push_back(copy.source.view()), to.push_back(copy.rounded.view());
+  }
+  if (!from.empty()) backend(parameters[0].device()).round_weights(from, to);
+}
+
+RoundedWeights::~RoundedWeights() { innermost = outer_; }
+
+Tensor RoundedWeights::of(const Tensor& parameter, DType dtype) {
+  if (!innermost || !parameter || dtype != innermost->dtype_) return {};
+  const auto found = innermost->copies_.find(parameter.view().data);
+  if (found == innermost->copies_.end()) return {};
+  const Copy& copy = found->second;
+  const bool same = copy.source.shape() == parameter.shape() && copy.source.layout().strides == parameter.layout().strides && parameter.dtype() == DType::f32;
+  return same && copy.version == parameter.storage()->version() ? copy.rounded : Tensor();
+}
+
+}  // namespace norma
