@@ -18,7 +18,7 @@ TrainingStep::TrainingStep(nn::Module& model, std::function<Tensor()> loss, DTyp
 
 Tensor TrainingStep::forward_backward() {
   const nn::Training training;
-  const nn::RoundedParameters rounded(model_, activations_);
+  const nn::RoundedParameters rounded(model_, activations_, optimizer_->device());
   const Tensor loss = loss_();
   backward(loss);
   return loss.detach();

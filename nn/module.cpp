@@ -107,8 +107,8 @@ void to(Module& m, DType dtype) {
   replace(m, [&](const Tensor& p) { return p.dtype() == dtype ? p : cast(p.detach(), dtype).track(p.is_leaf()); });
 }
 
-RoundedParameters::RoundedParameters(Module& m, std::optional<DType> activations) {
-  if (activations != DType::bf16) return;
+RoundedParameters::RoundedParameters(Module& m, std::optional<DType> activations, Device device) {
+  if (activations != DType::bf16 || !backend(device).rounds_weights()) return;
   Tensors all;
   for_each_parameter(m, [&](const std::string&, Tensor& p) { all.push_back(p); });
   weights_.emplace(all, *activations);

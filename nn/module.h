@@ -70,11 +70,11 @@ void for_each_tap(Module& m, const std::function<void(const std::string&, Tap&)>
 void assign(const Named& targets, const Named& values, std::string_view what);
 void assign(Module& m, const Named& values);
 
-/// While alive, layers of `m` find their f32 parameters rounded to the activations' dtype all at once, where a device has a use for that
-/// (autograd/rounded_weights.h); without mixed precision it does nothing.
+/// While alive, layers of `m`, which is on `device`, find their f32 parameters rounded to the activations' dtype all at once, where the device has a
+/// use for that (autograd/rounded_weights.h); without mixed precision it does nothing.
 class RoundedParameters {
  public:
-  RoundedParameters(Module& m, std::optional<DType> activations);
+  RoundedParameters(Module& m, std::optional<DType> activations, Device device);
 
  private:
   std::optional<RoundedWeights> weights_;

@@ -11,7 +11,7 @@ StepOutputs forward_backward(models::ViT& model, const datasets::Batch& batch, c
   std::optional<FroNorms> norms;
   if (weight > 0) norms.emplace(model);
   const nn::Training training;
-  const nn::RoundedParameters rounded(model, model.config().activations);
+  const nn::RoundedParameters rounded(model, model.config().activations, batch.images.device());
 
   StepOutputs out;
   const Tensor logits = model(batch.images);  // [B, classes]
