@@ -10,16 +10,17 @@ namespace {
 thread_local RoundedWeights* innermost = nullptr;
 }
 
-RoundedWeights::RoundedWeights(std::span<const Tensor> parameters, DType dtype) : dtype_(dtype), outer_(std::exchange(innermost, this)) {
-  if (parameters.empty() || !backend(parameters[0].device()).rounds_weights()) return;
+RoundedWeights::RoundedWeights(std::span<const Tensor> parameters, DType dtype) : dtype_(dtype), outer_(innermost) {
+  const bool wanted = dtype != DType::f32 && !parameters.empty() && backend(parameters[0].device()).rounds_weights();
   std::vector<View> from, to;
-  for (const Tensor& p : parameters) {
-    if (p.dtype() != DType::f32 || dtype == DType::f32 || !p.is_contiguous() || p.numel() == 0 || p.device() != parameters[0].device()) continue;
+  for (const Tensor& p : wanted ? parameters : std::span<const Tensor>()) {
+    if (p.dtype() != DType::f32 || !p.is_contiguous() || p.numel() == 0 || p.device() != parameters[0].device()) continue;
     const Copy copy{p.detach(), empty(p.shape(), {dtype, p.device()}), p.storage()->version()};
     if (!copies_.emplace(p.view().data, copy).second) continue;  // tied weights are one
     from.push_back(copy.source.view()), to.push_back(copy.rounded.view());
   }
   if (!from.empty()) backend(parameters[0].device()).round_weights(from, to);
+  innermost = this;  // last: where memory runs out on the way there is no scope
 }
 
 RoundedWeights::~RoundedWeights() { innermost = outer_; }
