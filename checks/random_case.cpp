@@ -41,13 +41,6 @@ class Draw {
   std::uint64_t at_ = 0;
 };
 
-/// A case without its number, dtype and memory.
-struct Drawn {
-  OpCase call;
-  std::function<Tensor(In, const Tensor&)> measured = {};
-  Shape stats = {};
-};
-
 /// "a, b" of what is not empty.
 std::string joined(std::initializer_list<std::string> words) {
   std::string all;
@@ -95,7 +88,7 @@ bool at_kink(const Scoring& scoring) { return scoring.kind == Scoring::Kind::rel
 Index bearable(Index width, const Scoring& scoring) { return at_kink(scoring) ? 1 : scoring.normalize ? std::max<Index>(8, width) : width; }
 
 template <class F>
-void call_attention(Drawn& c, const Drawing& a, std::size_t mask_at, F f) {
+void call_attention(RandomCase& c, const Drawing& a, std::size_t mask_at, F f) {
   const auto options = [a, mask_at](In x) {
     AttentionOptions o = a.options;
     if (a.masked) o.key_mask = x[mask_at];
@@ -112,7 +105,7 @@ void call_attention(Drawn& c, const Drawing& a, std::size_t mask_at, F f) {
   }
 }
 
-Drawn separate_attention(Draw& d, double work) {
+RandomCase separate_attention(Draw& d, double work) {
   Index width = head_width(d);
   const Index value_width = d.chance(0.8) ? width : head_width(d);
   const Drawing a = attention_options(d, width);
@@ -122,7 +115,7 @@ Drawn separate_attention(Draw& d, double work) {
   const bool square = d.chance(0.6);
   const Index rows = d.size(1, 1200, square ? std::sqrt(pairs) : pairs / 4), keys = square ? rows : d.size(1, 1200, pairs / number(rows));
   const Index heads = d.size(1, 3, pairs / number(rows * keys)), batch = d.size(1, 3, pairs / number(rows * keys * heads));
-  Drawn c{{.op = "attention"}};
+  RandomCase c{{.op = "attention"}};
   const auto in = [&](Index tokens, Index w) { return kink ? nonzero({batch, heads, tokens, w}) : real({batch, heads, tokens, w}); };
   c.call.inputs = {in(rows, width), in(keys, width), real({batch, heads, keys, value_width})};
   if (a.masked) c.call.inputs.push_back(flags({batch, keys}));
@@ -131,14 +124,14 @@ Drawn separate_attention(Draw& d, double work) {
   return c;
 }
 
-Drawn packed_attention(Draw& d, double work) {
+RandomCase packed_attention(Draw& d, double work) {
   Index width = head_width(d);
   const Drawing a = attention_options(d, width);
   const bool kink = at_kink(a.options.scoring);
   width = bearable(width, a.options.scoring);
   const double pairs = work / number(2 * width);
   const Index tokens = d.size(1, 1200, std::sqrt(pairs)), heads = d.size(1, 4, pairs / number(tokens * tokens)), batch = d.size(1, 3, pairs / number(tokens * tokens * heads));
-  Drawn c{{.op = "attention_packed"}};
+  RandomCase c{{.op = "attention_packed"}};
   const Shape shape{batch, tokens, 3, heads, width};
   c.call.inputs = {kink ? nonzero(shape) : real(shape)};
   if (a.masked) c.call.inputs.push_back(flags({batch, tokens}));
@@ -156,10 +149,10 @@ Shape rows_of(Draw& d, Index count, Index columns) {
   return {outer, std::max<Index>(1, count / outer), columns};
 }
 
-Drawn random_linear(Draw& d, double work) {
+RandomCase random_linear(Draw& d, double work) {
   const Index in = d.size(1, 1600), out = d.size(1, 1600, work / number(in)), rows = d.size(1, 1600, work / number(in * out));
   const bool bias = d.chance(0.7), residual = d.chance(0.4);
-  Drawn c{{.op = "linear", .variant = joined({bias ? "bias" : "", residual ? "residual" : ""}), .parameters = bias ? 6u : 2u}};
+  RandomCase c{{.op = "linear", .variant = joined({bias ? "bias" : "", residual ? "residual" : ""}), .parameters = bias ? 6u : 2u}};
   const Shape x = rows_of(d, rows, in);
   c.call.inputs = {real(x), real({out, in}, -0.3, 0.3)};
   if (bias) c.call.inputs.push_back(real({out}));
@@ -168,11 +161,11 @@ Drawn random_linear(Draw& d, double work) {
   return c;
 }
 
-Drawn random_mlp(Draw& d, double work) {
+RandomCase random_mlp(Draw& d, double work) {
   const Index in = d.size(1, 400), hidden = d.chance(0.6) ? 4 * in : d.size(1, 1200), out = d.chance(0.8) ? in : d.size(1, 400);
   const Index rows = d.size(1, 1200, work / number(in * hidden));
   const bool residual = d.chance(0.6);
-  Drawn c{{.op = "mlp", .variant = residual ? "residual" : "", .parameters = 0b11110}};
+  RandomCase c{{.op = "mlp", .variant = residual ? "residual" : "", .parameters = 0b11110}};
   const Shape x = rows_of(d, rows, in);
   c.call.inputs = {real(x), real({hidden, in}, -0.3, 0.3), real({hidden}), real({out, hidden}, -0.3, 0.3), real({out})};
   if (residual) c.call.inputs.push_back(real(x.with(-1, out)));
@@ -180,10 +173,10 @@ Drawn random_mlp(Draw& d, double work) {
   return c;
 }
 
-Drawn random_norm(Draw& d, double work) {
+RandomCase random_norm(Draw& d, double work) {
   const Index columns = d.size(3, 2000), rows = d.size(1, 1000, work / 20 / number(columns));
   const bool rms = d.chance(0.3), weight = d.chance(0.8), bias = !rms && weight && d.chance(0.8);
-  Drawn c{{.op = rms ? "rms_norm" : "layer_norm", .variant = joined({weight ? "weight" : "", bias ? "bias" : ""}), .parameters = ~1u}};
+  RandomCase c{{.op = rms ? "rms_norm" : "layer_norm", .variant = joined({weight ? "weight" : "", bias ? "bias" : ""}), .parameters = ~1u}};
   c.call.inputs = {real(rows_of(d, rows, columns), -1, 2)};
   if (weight) c.call.inputs.push_back(real({columns}));
   if (bias) c.call.inputs.push_back(real({columns}));
@@ -193,19 +186,19 @@ Drawn random_norm(Draw& d, double work) {
   return c;
 }
 
-Drawn random_loss(Draw& d, double work) {
+RandomCase random_loss(Draw& d, double work) {
   const Index classes = d.size(2, 1500), rows = d.size(1, 1000, work / 20 / number(classes));
   const Shape shape = rows_of(d, rows, classes);
   if (d.chance(0.5)) {
     const bool log = d.chance(0.5);
     const int axis = d.chance(0.7) ? -1 : 0;
-    Drawn c{{.op = log ? "log_softmax" : "softmax", .variant = axis == 0 ? "axis 0" : "", .inputs = {real(shape, -4, 4)}}};
+    RandomCase c{{.op = log ? "log_softmax" : "softmax", .variant = axis == 0 ? "axis 0" : "", .inputs = {real(shape, -4, 4)}}};
     c.call.run = [log, axis](In t) { return log ? log_softmax(t[0], axis) : softmax(t[0], axis); };
     return c;
   }
   const bool soft = d.chance(0.3);
   const double smoothing = d.chance(0.4) ? 0.1 : 0.0;
-  Drawn c{{.op = "cross_entropy", .variant = joined({soft ? "soft targets" : "", smoothing > 0 ? "smoothing" : ""})}};
+  RandomCase c{{.op = "cross_entropy", .variant = joined({soft ? "soft targets" : "", smoothing > 0 ? "smoothing" : ""})}};
   c.call.inputs = {real(shape, -4, 4), soft ? constant(real(shape, 0, 1)) : index(shape.without(shape.rank() - 1), classes)};
   c.call.bf16 = 0;  // losses take f32
   c.call.run = [smoothing](In t) { return cross_entropy(t[0], t[1], smoothing); };
@@ -214,22 +207,22 @@ Drawn random_loss(Draw& d, double work) {
 
 // ---- plain ops ------------------------------------------------------------------------------------------------------------
 
-Drawn random_matmul(Draw& d, double work) {
+RandomCase random_matmul(Draw& d, double work) {
   const Index m = d.size(1, 400), k = d.size(1, 700), n = d.size(1, 400, work / number(m * k));
   const Index batch = d.size(1, 6, work / number(m * k * n));
   const bool turned_a = d.chance(0.3), turned_b = d.chance(0.3), broad = d.chance(0.3);
-  Drawn c{{.op = "matmul", .variant = joined({turned_a ? "A'" : "", turned_b ? "B'" : "", broad ? "one B" : ""})}};
+  RandomCase c{{.op = "matmul", .variant = joined({turned_a ? "A'" : "", turned_b ? "B'" : "", broad ? "one B" : ""})}};
   const Shape a = turned_a ? Shape{batch, k, m} : Shape{batch, m, k}, b = turned_b ? Shape{broad ? 1 : batch, n, k} : Shape{broad ? 1 : batch, k, n};
   c.call.inputs = {real(a), real(b)};
   c.call.run = [turned_a, turned_b](In t) { return matmul(turned_a ? transpose(t[0]) : t[0], turned_b ? transpose(t[1]) : t[1]); };
   return c;
 }
 
-Drawn random_convolution(Draw& d, double work) {
+RandomCase random_convolution(Draw& d, double work) {
   const Index groups = d.of<Index>({1, 1, 2, 3}), in = groups * d.size(1, 12), out = groups * d.size(1, 24), kernel = d.of<Index>({1, 2, 3, 4, 7}), stride = d.of<Index>({1, 1, 2, 4});
   const Index pad = d.below(kernel), side = d.size(kernel, 40, std::sqrt(work / number(in * out * kernel * kernel)));
   const bool bias = d.chance(0.6);
-  Drawn c{{.op = "conv2d", .variant = fmt::format("{} groups, stride {}, pad {}", groups, stride, pad)}};
+  RandomCase c{{.op = "conv2d", .variant = fmt::format("{} groups, stride {}, pad {}", groups, stride, pad)}};
   c.call.inputs = {real({d.size(1, 3), in, side, side + d.below(3)}), real({out, in / groups, kernel, kernel})};
   if (bias) c.call.inputs.push_back(real({out}));
   const Window window{.stride_h = stride, .stride_w = stride, .pad_h = pad, .pad_w = pad};
@@ -244,7 +237,7 @@ Shape any_shape(Draw& d, double elements) {
   return s;
 }
 
-Drawn random_reduction(Draw& d, double work) {
+RandomCase random_reduction(Draw& d, double work) {
   using Reduce = Tensor (*)(const Tensor&, int axis);
   struct Named {
     const char* name;
@@ -259,7 +252,7 @@ Drawn random_reduction(Draw& d, double work) {
                                     {"cumsum", [](const Tensor& x, int a) { return cumsum(x, a); }}});
   const Shape shape = any_shape(d, work / 20);
   const auto axis = static_cast<int>(d.below(shape.rank()));
-  Drawn c{{.op = chosen.name, .variant = fmt::format("axis {}", axis), .inputs = {real(shape)}}};
+  RandomCase c{{.op = chosen.name, .variant = fmt::format("axis {}", axis), .inputs = {real(shape)}}};
   c.call.run = [chosen, axis](In t) { return chosen.f(t[0], axis); };
   return c;
 }
@@ -270,7 +263,7 @@ Shape narrower(Draw& d, const Shape& shape) {
   return d.chance(0.3) ? shape.without(0) : shape.with(static_cast<int>(d.below(shape.rank())), 1);
 }
 
-Drawn random_elements(Draw& d, double work) {
+RandomCase random_elements(Draw& d, double work) {
   using Unary = Tensor (*)(const Tensor&);
   struct Named {
     const char* name;
@@ -283,7 +276,7 @@ Drawn random_elements(Draw& d, double work) {
                                     {"reciprocal", reciprocal, 0.2}});
   const Shape shape = any_shape(d, work / 20);
   const Index what = d.below(4);
-  Drawn c{{.op = chosen.name, .variant = std::array{"+ b", "* b", "/ b", "by where"}[static_cast<std::size_t>(what)]}};
+  RandomCase c{{.op = chosen.name, .variant = std::array{"+ b", "* b", "/ b", "by where"}[static_cast<std::size_t>(what)]}};
   const Shape beside = narrower(d, shape);
   c.call.inputs = {real(shape, chosen.low, 4), what == 2 ? real(beside, 0.5, 2) : real(beside)};
   if (what == 3) c.call.inputs.push_back(flags(narrower(d, shape)));
@@ -294,12 +287,12 @@ Drawn random_elements(Draw& d, double work) {
   return c;
 }
 
-Drawn random_indexing(Draw& d, double work) {
+RandomCase random_indexing(Draw& d, double work) {
   const Shape shape = any_shape(d, work / 20);
   const auto axis = static_cast<int>(d.below(shape.rank()));
   const Index many = d.size(1, 60);
   const Index kind = d.below(3);
-  Drawn c;
+  RandomCase c;
   if (kind == 0) {
     c.call = {.op = "index_select", .variant = fmt::format("axis {}", axis), .inputs = {real(shape), index({many}, shape[axis])}};
     c.call.run = [axis](In t) { return index_select(t[0], axis, t[1]); };
@@ -349,13 +342,12 @@ std::string RandomCase::text() const {
 }
 
 RandomCase random_case(std::uint64_t seed, std::uint64_t number, double work) {
-  using Drawer = Drawn (*)(Draw&, double);
+  using Drawer = RandomCase (*)(Draw&, double);
   static constexpr Drawer drawers[] = {separate_attention, separate_attention, packed_attention, packed_attention, random_linear, random_linear, random_mlp, random_mlp,
                                        random_norm, random_loss, random_matmul, random_convolution, random_reduction, random_elements, random_indexing};
   Draw d(seed, number);
   work *= std::pow(32.0, d.unit() - 1);
-  Drawn drawn = drawers[d.below(static_cast<Index>(std::size(drawers)))](d, work);
-  RandomCase c{std::move(drawn.call), DType::f32, {}, std::move(drawn.measured), drawn.stats};
+  RandomCase c = drawers[d.below(static_cast<Index>(std::size(drawers)))](d, work);  // but for number, dtype and memory
   c.call.variant = fmt::format("case {}{}{}", number, c.call.variant.empty() ? "" : ", ", c.call.variant);
   const double kind = d.unit();
   c.dtype = kind < 0.15 ? DType::f64 : kind < 0.6 || c.call.bf16 == 0 ? DType::f32 : DType::bf16;

@@ -8,9 +8,9 @@ namespace norma::checks {
 
 struct RandomCase {
   enum class Memory : std::uint8_t { dense, stepped, reversed, transposed };
-  OpCase call;                 // title(): the op, the number of the case, its options
-  DType dtype = DType::f32;    // of the real inputs; call.parameters stay f32 beside bf16
-  std::vector<Memory> memory;  // of each input, and last of the cotangent
+  OpCase call = {};                 // title(): the op, the number of the case, its options
+  DType dtype = DType::f32;         // of the real inputs; call.parameters stay f32 beside bf16
+  std::vector<Memory> memory = {};  // of each input, and last of the cotangent
   /// Attention in quadratic form: the call, writing statistics of this shape (f64) as well.
   std::function<Tensor(In, const Tensor& stats)> measured = {};
   Shape stats = {};

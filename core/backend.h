@@ -51,7 +51,7 @@ struct LinearForward {
   const View* pre = nullptr;     // with gelu: receives X W^T + bias
   bool gelu = false;             // exact (erf) form
   const View* rounded = nullptr;  // where rounds_weights(): contiguous, weight's shape in y's dtype; receives the weight as it is multiplied
-  const View *rounded_before = nullptr, *bias_before = nullptr;  // where rounds_weights(): what round_weights() made of weight and bias, read in their place
+  const View *rounded_before = nullptr, *bias_before = nullptr;  // where rounds_weights(): what round_weights() made of weight and bias, of all that is there or of none; read in their place
 };
 /// dX = dY W, dW = dY^T X, db = column sums of dY; each computed where its pointer is set. (a): dy, x, dx, gelu_pre.
 struct LinearBackward {

@@ -8,9 +8,9 @@
 namespace norma::cuda {
 namespace {
 
-bool aligned(std::initializer_list<const void*> pointers, std::uintptr_t bytes = 16) {
+bool aligned(std::initializer_list<const void*> pointers) {
   for (const void* p : pointers)
-    if (reinterpret_cast<std::uintptr_t>(p) % bytes != 0) return false;
+    if (reinterpret_cast<std::uintptr_t>(p) % 16 != 0) return false;
   return true;
 }
 
@@ -49,9 +49,7 @@ void CudaBackend::round_weights(std::span<const View> from, std::span<const View
     table = {};
   };
   for (std::size_t i = 0; i < from.size(); ++i) {
-    RoundingRow row{from[i].as<float>(), to[i].data, from[i].numel()};
-    row.aligned = aligned({row.from}) && aligned({row.to}, 4 * sizeof(bf16));
-    table.add(row);
+    table.add({from[i].as<float>(), to[i].data, from[i].numel()});
     if (table.count == RoundingTable::capacity) run();
   }
   run();

@@ -6,6 +6,7 @@
 
 #include "backends/common/rows.h"
 #include "backends/cuda/cuda_backend.h"
+#include "backends/cuda/kernels/parameters.h"
 #include "backends/cuda/kernels/products.h"
 #include "backends/cuda/launches.h"
 
@@ -144,13 +145,14 @@ View CudaBackend::narrowed(const View& weight, const View* to, const View* bias,
     copy(weight, there);
     return there;
   }
-  Narrowing n;
-  n.from[0] = weight.as<float>(), n.to[0] = there.data, n.count[0] = count;
+  RoundingTable both;
+  both.add({weight.as<float>(), there.data, count});
   if (with_bias) {
-    bias_there = n.to[1] = room->as<bf16>() + at;
-    n.from[1] = bias->as<float>(), n.count[1] = bias->numel();
+    bf16* to_bias = room->as<bf16>() + at;
+    both.add({bias->as<float>(), to_bias, bias->numel()});
+    bias_there = to_bias;
   }
-  narrow_parameters(stream(), n);
+  round_parameters(stream(), both);
   return there;
 }
 
@@ -182,8 +184,7 @@ bool CudaBackend::linear(const LinearForward& args) {
   std::optional<Scratch> narrow;  // parameters of another dtype are rounded once
   Gemm beside;
   if (args.bias_before) beside.bias = args.bias_before->data;
-  const bool bias_is_there = !args.bias || args.bias_before;
-  const View weight = args.rounded_before && bias_is_there ? *args.rounded_before : narrowed(args.weight, args.rounded, args.bias, dtype, narrow, beside.bias);
+  const View weight = args.rounded_before ? *args.rounded_before : narrowed(args.weight, args.rounded, args.bias, dtype, narrow, beside.bias);
   const View y = with_rows(args.y), x = with_rows(args.x);
   const auto addend = args.residual ? operand_of(with_rows(*args.residual)) : Gemm::Operand{};
   const bool fits = addend && !addend->transposed && !(args.gelu && args.residual) && (args.gelu || !args.pre);

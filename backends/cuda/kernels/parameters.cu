@@ -46,7 +46,8 @@ NORMA_KERNEL void rounding_kernel(const RoundingTable table) {
   std::int64_t begin, end;
   const RoundingRow& row = table.row[row_of(table, block_id().x, begin, end)];
   bf16* to = static_cast<bf16*>(row.to);
-  const std::int64_t packed = row.aligned ? begin + (end - begin) / width * width : begin;
+  const bool aligned = reinterpret_cast<std::uintptr_t>(row.from) % (width * sizeof(float)) == 0 && reinterpret_cast<std::uintptr_t>(to) % (width * sizeof(bf16)) == 0;
+  const std::int64_t packed = aligned ? begin + (end - begin) / width * width : begin;
   for (std::int64_t i = begin + width * thread_id(); i < packed; i += width * threads) {
     const auto x = load_pack<width>(row.from + i);
     Pack<bf16, width> y;

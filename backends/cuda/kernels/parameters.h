@@ -41,9 +41,8 @@ struct RoundingRow {
   void* to = nullptr;           // bf16
   std::int64_t n = 0;
   std::uint32_t first_piece = 0;
-  bool aligned = false;  // both for four elements at once
 };
-using RoundingTable = Table<RoundingRow, 112>;
+using RoundingTable = Table<RoundingRow, 120>;
 void round_parameters(void* stream, const RoundingTable& table);
 
 struct AdamWRow {

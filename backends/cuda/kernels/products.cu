@@ -61,27 +61,6 @@ void run_epilogue(void* stream, const Epilogue& e) {
   }
 }
 
-constexpr int narrow_pack = 4;
-
-/// narrow_pack elements a thread, one by one at the end and where addresses do not allow more.
-NORMA_KERNEL void narrow_kernel(Narrowing n, std::int64_t first_groups, bool packs) {
-  std::int64_t i = std::int64_t{block_id().x} * block_threads() + thread_id();
-  const bool second = i >= first_groups;  // chosen, not indexed: an index would put the argument into local memory
-  i = (second ? i - first_groups : i) * narrow_pack;
-  const float* from = (second ? n.from[1] : n.from[0]) + i;
-  bf16* to = static_cast<bf16*>(second ? n.to[1] : n.to[0]) + i;
-  const std::int64_t left = (second ? n.count[1] : n.count[0]) - i;
-  if (packs && left >= narrow_pack) {
-    const Pack<float, narrow_pack> x = load_pack<narrow_pack>(from);
-    Pack<bf16, narrow_pack> y;
-    NORMA_UNROLL
-    for (int k = 0; k < narrow_pack; ++k) y.v[k] = bf16(x.v[k]);
-    store_pack(to, y);
-    return;
-  }
-  for (int k = 0; k < narrow_pack && k < left; ++k) to[k] = bf16(from[k]);
-}
-
 template <class T>
 NORMA_KERNEL void integer_kernel(IntegerProduct p) {
   const std::uint32_t i = block_id().x * block_threads() + thread_id();
@@ -103,17 +82,6 @@ void finish_linear(void* stream, const Epilogue& e) {
   if (e.dtype == DType::f64) return run_epilogue<double, double>(stream, e);
   if (e.bias_dtype == DType::f32) return run_epilogue<bf16, float>(stream, e);
   run_epilogue<bf16, bf16>(stream, e);
-}
-
-void narrow_parameters(void* stream, const Narrowing& n) {
-  bool packs = true;
-  std::int64_t groups[2];
-  for (int part = 0; part < 2; ++part) {
-    packs = packs && reinterpret_cast<std::uintptr_t>(n.from[part]) % (narrow_pack * sizeof(float)) == 0 &&
-            reinterpret_cast<std::uintptr_t>(n.to[part]) % (narrow_pack * sizeof(bf16)) == 0;
-    groups[part] = (n.count[part] + narrow_pack - 1) / narrow_pack;
-  }
-  launch(stream, {static_cast<unsigned>((groups[0] + groups[1] + 255) / 256)}, 256, 0, narrow_kernel, n, groups[0], packs);
 }
 
 void multiply_integers(void* stream, const IntegerProduct& p) {

@@ -16,14 +16,6 @@ struct Epilogue {
 };
 void finish_linear(void* stream, const Epilogue& e);
 
-/// A weight and, where there is one, its bias rounded from f32 to bf16, by one kernel.
-struct Narrowing {
-  const float* from[2] = {};
-  void* to[2] = {};  // bf16
-  std::int64_t count[2] = {};
-};
-void narrow_parameters(void* stream, const Narrowing& n);
-
 /// out = a b for integers, wrapping: one thread an element; `out` has operands a (at its row), b (at its column), out.
 struct IntegerProduct {
   Loop<3> out;
