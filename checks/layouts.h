@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "autograd/ops.h"
+#include "checks/draws.h"
 
 namespace norma::checks {
 
@@ -13,8 +14,8 @@ inline double eps_of(DType d) { return d == DType::f64 ? 0x1p-52 : d == DType::f
 
 /// A cotangent without structure: its values depend on their position alone, and every floating dtype holds them exactly.
 inline Tensor cotangent(const Tensor& y) {
-  std::vector<double> v(static_cast<std::size_t>(y.numel()));
-  for (std::size_t i = 0; i < v.size(); ++i) v[i] = std::round(128 * (uniform_from(RandomStream{77, 0}.word(i)) - 0.3)) / 128;
+  std::vector<double> v = drawn(y.numel(), {77, 0}, -0.3, 0.7);
+  for (double& x : v) x = std::round(128 * x) / 128;
   return from_values(v, y.shape(), place_of(y));
 }
 

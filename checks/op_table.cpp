@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <numeric>
 
-#include "core/random.h"
 #include "checks/op_case.h"
+#include "core/random.h"
 
 namespace norma::checks {
 
@@ -37,8 +37,10 @@ Tensor make(const Input& in, const OpCase& of, std::size_t position, Place place
   const auto n = static_cast<std::size_t>(in.shape.numel());
   std::vector<double> values(n);
   std::vector<std::size_t> order(n);
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  for (std::size_t i = n; i > 1; --i) std::swap(order[i - 1], order[random.word(i) % i]);
+  if (in.kind == Input::Kind::distinct) {
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    for (std::size_t i = n; i > 1; --i) std::swap(order[i - 1], order[random.word(i) % i]);
+  }
   for (std::size_t i = 0; i < n; ++i) {
     const double u = uniform_from(random.word(n + i));
     switch (in.kind) {

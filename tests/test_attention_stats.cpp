@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "autograd/ops.h"
+#include "checks/draws.h"
 #include "checks/scorings.h"
 
 using namespace norma;
@@ -25,11 +26,7 @@ const std::vector<Setting> fixed_settings{{2, 2, 5, 5, 3, false, false, 0},    {
                                     {1, 2, 130, 130, 16, true, false, 0}};
 
 Tensor draw(const Shape& shape, std::uint64_t which, DType dtype) {
-  std::vector<double> v(static_cast<std::size_t>(shape.numel()));
-  for (std::size_t i = 0; i < v.size(); ++i) {
-    v[i] = static_cast<double>(static_cast<float>(2.4 * uniform_from(RandomStream{5, which}.word(i)) - 1.2));
-  }
-  return from_values(v, shape, {dtype});
+  return cast(checks::drawn(shape, {5, which}, {}, -1.2, 1.2), dtype);  // of numbers that f32 holds
 }
 
 struct Problem {
@@ -48,11 +45,7 @@ Problem problem(const Setting& s, const Scoring& scoring, DType dtype) {
   p.options.dropout = s.dropout;
   p.options.stream = {9, 2};
   p.options.stats = full({s.batch, s.heads, attention_stats}, 123, {DType::f64});
-  if (s.masked) {
-    std::vector<double> seen(static_cast<std::size_t>(s.batch * s.keys));
-    for (std::size_t i = 0; i < seen.size(); ++i) seen[i] = uniform_from(RandomStream{5, 5}.word(i)) < 0.7;
-    p.options.key_mask = from_values(seen, {s.batch, s.keys}, {DType::boolean});
-  }
+  if (s.masked) p.options.key_mask = checks::drawn_keys(s.batch, s.keys, {});
   return p;
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backends/cpu/parallel.h"
+#include "checks/draws.h"
 #include "core/backend.h"
 
 using namespace norma;
@@ -17,12 +18,11 @@ const Device cpu_device{Device::Kind::cpu}, reference_device{Device::Kind::refer
 const double nan_value = std::numeric_limits<double>::quiet_NaN();
 
 Tensor numbers(const Shape& shape, Place place, std::uint64_t seed, double low = -2, double high = 2) {
-  std::vector<double> values(static_cast<std::size_t>(shape.numel()));
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    values[i] = low + (high - low) * uniform_from(RandomStream{seed, 1}.word(i));
-    if (!is_floating(place.dtype)) values[i] = std::floor(3 * values[i]);
-    if (place.dtype == DType::u8) values[i] = std::fabs(values[i]);
-    if (place.dtype == DType::boolean) values[i] = values[i] > 0;
+  std::vector<double> values = checks::drawn(shape.numel(), {seed, 1}, low, high);
+  for (double& x : values) {
+    if (!is_floating(place.dtype)) x = std::floor(3 * x);
+    if (place.dtype == DType::u8) x = std::fabs(x);
+    if (place.dtype == DType::boolean) x = x > 0;
   }
   return from_values(values, shape, place);
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backends/cpu/parallel.h"
+#include "checks/draws.h"
 #include "core/backend.h"
 
 using namespace norma;
@@ -18,9 +19,7 @@ const Device device{Device::Kind::cpu};
 Backend& cpu_backend() { return backend(device); }
 
 Values draw(Index count, std::uint64_t seed, double low = -2, double high = 2) {
-  Values x(static_cast<std::size_t>(count));
-  for (std::size_t i = 0; i < x.size(); ++i) x[i] = low + (high - low) * uniform_from(RandomStream{seed, 3}.word(i));
-  return x;
+  return checks::drawn(count, {seed, 3}, low, high);
 }
 Tensor tensor(const Values& values, const Shape& shape, DType dtype) { return from_values(values, shape, {dtype, device}); }
 /// The same elements with room behind each row.

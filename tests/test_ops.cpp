@@ -157,7 +157,7 @@ TEST_CASE("the mixed-precision kernels of fused ops do not decline", "[ops][devi
   });
 }
 
-TEST_CASE("first derivatives: full Jacobians", "[ops]") {
+TEST_CASE("first derivatives: full Jacobians", "[ops][formulas]") {
   for_each_case([](const OpCase& c) -> std::string {
     if (c.order < 1 || c.large) return {};
     Tensors inputs = make_all(c, {DType::f64, tested});
@@ -167,7 +167,7 @@ TEST_CASE("first derivatives: full Jacobians", "[ops]") {
   });
 }
 
-TEST_CASE("second derivatives: full Jacobians of the vector-Jacobian product", "[ops]") {
+TEST_CASE("second derivatives: full Jacobians of the vector-Jacobian product", "[ops][formulas]") {
   for_each_case([](const OpCase& c) -> std::string {
     if (c.order < 2 || c.large) return {};
     Tensors inputs = make_all(c, {DType::f64, tested});

@@ -81,11 +81,12 @@ void ReferenceBackend::reduce(ReduceOp op, const View& x, const View& out) {
 
 void ReferenceBackend::cumsum(const View& x, int axis, const View& out) {
   typed(x, [&]<class T>(T) {
-    each(x.shape().with(axis, x.shape()[axis] ? 1 : 0), [&](const Tuple& line) {
+    each(x.shape().with(axis, x.shape()[axis] ? 1 : 0), [&](const Tuple& beside) {
+      const Line<T> from = line<T>(x, beside, axis), to = line<T>(out, beside, axis);
       Accumulator<T> sum = 0;
       for (Index j = 0; j < x.shape()[axis]; ++j) {
-        sum += convert<Accumulator<T>>(at<T>(x, with(line, axis, j)));
-        at<T>(out, with(line, axis, j)) = convert<T>(sum);
+        sum += convert<Accumulator<T>>(from[j]);
+        to[j] = convert<T>(sum);
       }
     });
   });
@@ -96,10 +97,9 @@ void ReferenceBackend::matmul(const View& a, const View& b, const View& out) {
   const Index inner = a.shape()[column];
   typed(out, [&]<class T>(T) {
     each(out.shape(), [&](const Tuple& o) {
+      const Line<T> x = line<T>(a, o, column), y = line<T>(b, o, row);
       Accumulator<T> sum = 0;
-      for (Index k = 0; k < inner; ++k)
-        sum +=
-            convert<Accumulator<T>>(at<T>(a, with(o, column, k))) * convert<Accumulator<T>>(at<T>(b, with(o, row, k)));
+      for (Index k = 0; k < inner; ++k) sum += convert<Accumulator<T>>(x[k]) * convert<Accumulator<T>>(y[k]);
       at<T>(out, o) = convert<T>(sum);
     });
   });

@@ -21,16 +21,31 @@ void each(const Shape& shape, F&& f) {
 }
 
 /// The element of a view at an index tuple.
+inline Index offset(const View& view, const Tuple& index) {
+  Index sum = 0;
+  for (int axis = 0; axis < view.layout.rank(); ++axis) sum += index[axis] * view.layout.stride(axis);
+  return sum;
+}
 template <class T>
 T& at(const View& view, const Tuple& index) {
-  Index offset = 0;
-  for (int axis = 0; axis < view.layout.rank(); ++axis) offset += index[axis] * view.layout.stride(axis);
-  return view.as<T>()[offset];
+  return view.as<T>()[offset(view, index)];
 }
 
 inline Tuple with(Tuple index, int axis, Index value) {
   index[axis] = value;
   return index;
+}
+
+/// The elements of a view along one axis, beside an index tuple.
+template <class T>
+struct Line {
+  T* data;
+  Index first, step;
+  T& operator[](Index i) const { return data[first + i * step]; }
+};
+template <class T>
+Line<T> line(const View& view, const Tuple& index, int axis) {
+  return {view.as<T>(), offset(view, with(index, axis, 0)), view.layout.stride(axis)};
 }
 
 /// f(T{}) with a value of the view's element type.

@@ -6,6 +6,7 @@
 #include "autograd/node.h"
 #include "autograd/ops.h"
 #include "backends/cuda/attention_products.h"
+#include "checks/draws.h"
 #include "checks/scorings.h"
 
 using namespace norma;
@@ -15,9 +16,7 @@ namespace {
 const Device device{Device::Kind::cuda, 0};
 
 Tensor draw(const Shape& shape, std::uint64_t stream, DType dtype) {
-  std::vector<double> v(static_cast<std::size_t>(shape.numel()));
-  for (std::size_t i = 0; i < v.size(); ++i) v[i] = 2.0 * uniform_from(RandomStream{3, stream}.word(i)) - 1;
-  return from_values(v, shape, {dtype, device});
+  return checks::drawn(shape, {3, stream}, {dtype, device});
 }
 
 struct Problem {
@@ -29,11 +28,7 @@ struct Problem {
 AttentionOptions options_for(const Problem& s, const Scoring& scoring) {
   AttentionOptions o;
   o.scoring = scoring, o.causal = s.causal, o.dropout = s.dropout, o.stream = {9, 2};
-  if (s.masked) {
-    std::vector<double> seen(static_cast<std::size_t>(s.batch * s.keys));
-    for (std::size_t i = 0; i < seen.size(); ++i) seen[i] = uniform_from(RandomStream{5, 5}.word(i)) < 0.7;
-    o.key_mask = from_values(seen, {s.batch, s.keys}, {DType::boolean, device});
-  }
+  if (s.masked) o.key_mask = checks::drawn_keys(s.batch, s.keys, device);
   o.stats = full({s.batch, s.heads, attention_stats}, 123, {DType::f64, device});
   return o;
 }

@@ -6,6 +6,7 @@
 
 #include "autograd/graph.h"
 #include "autograd/rounded_weights.h"
+#include "checks/draws.h"
 #include "models/vit.h"
 #include "nn/scoring.h"
 #include "train/optimizer.h"
@@ -245,8 +246,8 @@ TEST_CASE("linear layers at sizes for which the libraries have other algorithms"
 TEST_CASE("rows are added at thousands of places, many times each or hardly ever", "[cuda_backend]") {
   constexpr Index n = 3000, width = 5;  // several rounds of a block's list
   for (const Index rows : {Index{20}, Index{5000}}) {
-    std::vector<double> x(static_cast<std::size_t>(n * width)), places(static_cast<std::size_t>(n)), wanted(static_cast<std::size_t>(rows * width), 0.25);
-    for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(uniform_from(RandomStream{3, 1}.word(i)));
+    const std::vector<double> x = checks::drawn(n * width, {3, 1}, 0, 1);
+    std::vector<double> places(static_cast<std::size_t>(n)), wanted(static_cast<std::size_t>(rows * width), 0.25);
     for (std::size_t i = 0; i < places.size(); ++i) {
       places[i] = static_cast<double>(RandomStream{3, 2}.word(i) % static_cast<std::uint32_t>(rows));
       for (std::size_t j = 0; j < width; ++j) wanted[static_cast<std::size_t>(places[i]) * width + j] += x[i * width + j];
@@ -261,8 +262,7 @@ TEST_CASE("rows are added at thousands of places, many times each or hardly ever
 TEST_CASE("gradients of a norm's weights are sums over many rows", "[cuda_backend]") {
   for (const Index rows : {Index{300}, Index{700}, Index{8300}}) {  // several partial sums a group, some groups with one more; larger blocks
     const Index width = rows > 1000 ? 3 : 40;
-    std::vector<double> v(static_cast<std::size_t>(rows * width));
-    for (std::size_t i = 0; i < v.size(); ++i) v[i] = 2.0 * uniform_from(RandomStream{3, 1}.word(i)) - 1;
+    const std::vector<double> v = checks::drawn(rows * width, {3, 1});
     const auto gradients = [&](DType dtype, Device where) {
       const Place place{dtype, where};
       const Tensor x = from_values(v, {rows, width}, place), w = full({width}, 1.5, place).track(), b = zeros({width}, place).track();

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "autograd/ops.h"
+#include "checks/draws.h"
 
 using namespace norma;
 
@@ -12,11 +13,7 @@ namespace {
 const Device device{Device::Kind::cuda, 0};
 using Values = std::vector<double>;
 
-Values draw(Index n, std::uint64_t stream, double low, double high) {
-  Values v(static_cast<std::size_t>(n));
-  for (std::size_t i = 0; i < v.size(); ++i) v[i] = low + (high - low) * uniform_from(RandomStream{4, stream}.word(i));
-  return v;
-}
+Values draw(Index n, std::uint64_t stream, double low, double high) { return checks::drawn(n, {4, stream}, low, high); }
 
 /// [rows, n] in rows of their own, or, `apart`, each behind an element of another.
 Tensor matrix(const Values& v, Index rows, Index n, DType dtype, bool apart) {

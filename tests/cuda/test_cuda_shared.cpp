@@ -11,6 +11,7 @@
 #include "backends/cuda/kernels/attention_phi.h"
 #include "backends/cuda/kernels/attention_shared.h"
 #include "backends/cuda/runtime.h"
+#include "checks/draws.h"
 #include "nn/scoring.h"
 
 using namespace norma;
@@ -39,19 +40,13 @@ struct Case {
 std::vector<std::vector<double>> results(const Case& c) {
   const Place place{c.dtype, {Device::Kind::cuda, 0}};
   const auto draw = [&](Index rows, Index width, std::uint64_t stream) {
-    std::vector<double> v(static_cast<std::size_t>(c.batch * c.heads * rows * width));
-    for (std::size_t i = 0; i < v.size(); ++i) v[i] = 2.0 * uniform_from(RandomStream{3, stream}.word(i)) - 1;
-    return from_values(v, {c.batch, c.heads, rows, width}, place).track();
+    return checks::drawn({c.batch, c.heads, rows, width}, {3, stream}, place).track();
   };
   const Tensor q = draw(c.rows, c.width, 1), k = draw(c.keys, c.width, 2), v = draw(c.keys, c.value_width, 3);
   AttentionOptions o;
   o.scoring = nn::parse_scoring(c.scoring), o.form = c.form, o.causal = c.causal, o.dropout = c.dropout, o.stream = {9, 2};
   if (c.heads > 1) o.stats = full({c.batch, c.heads, attention_stats}, 123, {DType::f64, place.device});
-  if (c.masked) {
-    std::vector<double> seen(static_cast<std::size_t>(c.batch * c.keys));
-    for (std::size_t i = 0; i < seen.size(); ++i) seen[i] = uniform_from(RandomStream{5, 5}.word(i)) < 0.7;
-    o.key_mask = from_values(seen, {c.batch, c.keys}, {DType::boolean, place.device});
-  }
+  if (c.masked) o.key_mask = checks::drawn_keys(c.batch, c.keys, place.device);
   const Tensor out = attention(q, k, v, o);
   std::vector<std::vector<double>> all{out.values()};
   for (const Tensor& g : grad(out, Tensors{q, k, v}, draw(c.rows, c.value_width, 4).detach()))

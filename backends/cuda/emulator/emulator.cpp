@@ -278,6 +278,7 @@ void Block::run(const std::function<void()>& kernel, std::size_t shared_bytes, b
         f->context.start.uc_stack = {f->stack.get(), 0, stack_bytes};
         f->context.start.uc_link = nullptr;
         makecontext(&f->context.start, &Block::enter, 0);
+        f->context.start.uc_stack.ss_size = 0;  // else ASan forgets at each switch what it knows of the whole stack, most of the time of a run
         next = f;
       } else {
         next = idle_.back();
