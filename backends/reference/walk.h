@@ -20,12 +20,13 @@ void each(const Shape& shape, F&& f) {
   }
 }
 
-/// The element of a view at an index tuple.
+/// Where in a view's memory the element at an index tuple lies.
 inline Index offset(const View& view, const Tuple& index) {
   Index sum = 0;
   for (int axis = 0; axis < view.layout.rank(); ++axis) sum += index[axis] * view.layout.stride(axis);
   return sum;
 }
+/// The element itself.
 template <class T>
 T& at(const View& view, const Tuple& index) {
   return view.as<T>()[offset(view, index)];
