@@ -262,9 +262,10 @@ void Block::run(const std::function<void()>& kernel, std::size_t shared_bytes, b
   under_way_.clear();
   async_proxy_.begin(here_.shared, shared_bytes, here_.threads);
   ready_.clear(), waiting_.clear();
-  idle_.clear();
-  for (auto& f : fibers_) idle_.push_back(f.get());
-  for (auto& f : fibers_) f->thread = 0;
+  if (idle_.size() < fibers_.size()) {  // some ended without a word (strands)
+    idle_.clear();
+    for (auto& f : fibers_) idle_.push_back(f.get());
+  }
   while (finished_ < here_.threads && !error_) {
     Fiber* next = nullptr;
     if (!ready_.empty()) {
@@ -306,7 +307,7 @@ void Block::run(const std::function<void()>& kernel, std::size_t shared_bytes, b
   enter_strand(main_strand_);
   acquire(ended_);
   if (error_) {
-    fibers_.clear();  // abandoned in the middle of a kernel
+    fibers_.clear(), idle_.clear();  // abandoned in the middle of a kernel
     std::rethrow_exception(error_);
   }
 }
