@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "backends/cpu/gemm.h"
+#include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
 #include "bench/peak.h"
 #include "bench/pooled.h"
@@ -87,21 +88,35 @@ double best_time(Work&& work) {
   return best;
 }
 
+/// Words with one blank between them, as a product's line has them; a blank at the ends stays one.
+std::string with_single_blanks(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    const char letter = c == ',' || c == '\t' ? ' ' : c;
+    if (letter != ' ' || out.empty() || out.back() != ' ') out += letter;
+  }
+  return out;
+}
+
 }  // namespace
 
 void bench_gemm(int threads, std::string_view filter, const std::function<void(const GemmRate&)>& row) {
   const cpu::GemmProvider provider = cpu::gemm_provider();
   const int before = cpu::threads();
-  double peak = 0;  // measured when the first product is
+  double peak = 0, tiles = 0;  // measured when the first product is
+  const std::string wanted = with_single_blanks(filter);
   cpu::set_threads(threads);
   for (const Layer& l : layers) {
     std::optional<Data> data;
     for (Kind kind : {Kind::forward, Kind::gelu, Kind::dx, Kind::dw}) {
-      GemmRate r{names[static_cast<int>(kind)], l.rows, l.out, l.in, threads, 0, 0, 0, 0};
-      if (fmt::format("{} {} {} {}", r.product, r.rows, r.out, r.in).find(filter) == std::string::npos) continue;
+      GemmRate r{names[static_cast<int>(kind)], l.rows, l.out, l.in, threads, 0, 0, 0, 0, 0};
+      if (fmt::format("{} {} {} {}", r.product, r.rows, r.out, r.in).find(wanted) == std::string::npos) continue;
       if (!data) data.emplace(l);
-      if (peak == 0) peak = fma_peak(threads);
-      r.peak = peak;
+      if (peak == 0) {
+        peak = fma_peak(threads);
+        if (cpu::isa() == cpu::Isa::amx) tiles = bf16_peak(threads);
+      }
+      r.peak = peak, r.bf16_peak = tiles;
       const double flops = 2e-9 * static_cast<double>(l.rows * l.out * l.in);
       for (const auto& [p, rate] : {std::pair{cpu::GemmProvider::own, &r.own}, {cpu::GemmProvider::fma, &r.fma}, {cpu::GemmProvider::openblas, &r.openblas}}) {
         cpu::set_gemm_provider(p);

@@ -14,9 +14,11 @@ struct GemmRate {
   int threads;
   double own, fma, openblas;  // see cpu::GemmProvider
   double peak;                // of fused multiply-adds in registers, measured first
+  double bf16_peak;           // of products of bf16, where the instruction set has them as tiles, of which f32's are made: six for each; else 0
 };
 
-/// Measures with `threads` threads; `row` sees every result as it comes. Only products whose line "Y=XW' 4160 576 192" contains `filter`.
+/// Measures with `threads` threads; `row` sees every result as it comes. Only products whose line "Y=XW' 4160 576 192" contains `filter`, in
+/// which any number of blanks and commas between words counts as one blank.
 void bench_gemm(int threads, std::string_view filter, const std::function<void(const GemmRate&)>& row);
 
 }  // namespace norma::bench

@@ -1,14 +1,12 @@
-// norma_bench_gemm_bf16 [THREADS] [--json]: products of mixed precision at the shapes of a transformer's training step, in all forms of packed
-// operands, beside the same products in f32 and as shares of the f32 peak. With AVX-512-BF16 the peak of pairs may be twice that, with
-// AMX that of tiles sixteen times. --json: one object, with the form that is taken here only.
+// Products of mixed precision at the shapes of a transformer's training step, in all forms of packed operands, beside the same products in f32, as shares
+// of what registers alone multiply in f32 and in bf16. norma_bench_gemm_bf16 --help lists the flags.
 #include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <exception>
-#include <string_view>
+#include <vector>
 
 #include "backends/cpu/gemm_bf16.h"
 #include "backends/cpu/isa.h"
@@ -16,6 +14,7 @@
 #include "bench/peak.h"
 #include "bench/pooled.h"
 #include "core/dtype.h"
+#include "train/options.h"
 
 namespace {
 
@@ -89,44 +88,86 @@ double rate(Kind kind, const Layer& l) {
   return 2e-9 * static_cast<double>(l.rows * l.out * l.in) / best;
 }
 
+/// Registers alone for some seconds, the kinds of products in turn: the tenth, the middle and the best run of each.
+void print_peaks(double duration) {
+  struct Measured {
+    const char* of;
+    norma::bench::Peak peak;
+    int64_t rounds;
+    std::vector<double> rates = {};
+  };
+  using norma::bench::Peak;
+  const char* form = has(Bf16Form::tiles) ? "tiles" : "pairs";
+  Measured kinds[] = {{"multiply-adds of f32", Peak::fma, 20'000}, {"numbers", Peak::bf16, 10'000}, {"zeros", Peak::bf16_zeros, 10'000}};
+  for (const double start = norma::bench::seconds(); norma::bench::seconds() < start + duration;)
+    for (Measured& k : kinds)
+      if (const double rate = norma::bench::peak_of_one_run(k.peak, threads(), k.rounds); rate > 0) k.rates.push_back(rate);
+  fmt::print("{} thread{}, {}; GFLOP/s of registers alone over {} seconds\n{:<24} {:>8} {:>8} {:>8}\n", threads(), threads() == 1 ? "" : "s", name(isa()), duration, "", "a tenth", "median", "best");
+  for (Measured& k : kinds) {
+    if (k.rates.empty()) continue;
+    std::sort(k.rates.begin(), k.rates.end());
+    const auto at = [&](double share) { return k.rates[static_cast<std::size_t>(share * static_cast<double>(k.rates.size() - 1))]; };
+    fmt::print("{:<24} {:>8.0f} {:>8.0f} {:>8.0f}\n", k.peak == Peak::fma ? k.of : fmt::format("bf16, {} of {}", form, k.of), at(0.1), at(0.5), at(1));
+  }
+}
+
+void print_json(double peak, double bf16_peak) {
+  fmt::print("{{\"form\": \"{}\", \"peak_gflops\": {:.1f}, \"bf16_peak_gflops\": {:.1f}, \"rows\": [", name(bf16_form()), peak, bf16_peak);
+  const char* between = "";
+  for (const Layer& l : layers)
+    for (const Kind kind : {forward, gelu, dx, dw}) {
+      fmt::print("{}{{\"product\": \"{}\", \"rows\": {}, \"out\": {}, \"in\": {}, \"gflops\": {:.1f}}}", between, names[kind], l.rows, l.out, l.in, rate<Bf16Bits>(kind, l));
+      between = ", ";
+    }
+  fmt::print("]}}\n");
+}
+
+void print_table(double peak, double bf16_peak) {
+  fmt::print("{} thread{}, {}; registers alone: {:.0f} GFLOP/s in f32", threads(), threads() == 1 ? "" : "s", name(isa()), peak);
+  if (bf16_peak > 0) fmt::print(", {:.0f} in bf16", bf16_peak);
+  fmt::print("; bf16 takes the {} form here\nShares of bf16's peak are of the form that reaches it, all others of f32's.\n{:<8} {:>16} {:>16} {:>16} {:>16} {:>16}\n", name(bf16_form()), "", "rows, out, in",
+             "f32", "bf16 widened", "bf16 pairs", "bf16 tiles");
+  for (const Kind kind : {forward, gelu, dx, dw})
+    for (const Layer& l : layers) {
+      fmt::print("{:<8} {:>16}", names[kind], fmt::format("{},{},{}", l.rows, l.out, l.in));
+      const auto show = [&](double r, double of) { fmt::print(" {:>8.1f} {:>5.1f} %", r, 100 * r / of); };
+      show(rate<float>(kind, l), peak);
+      for (const Bf16Form form : {Bf16Form::widened, Bf16Form::pairs, Bf16Form::tiles}) {
+        if (!has(form)) continue;
+        const ForceBf16Form force(form);
+        show(rate<Bf16Bits>(kind, l), form == (has(Bf16Form::tiles) ? Bf16Form::tiles : Bf16Form::pairs) && bf16_peak > 0 ? bf16_peak : peak);
+      }
+      fmt::print("\n");
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
-    bool json = false;
-    for (int i = 1; i < argc; ++i) {
-      if (const std::string_view flag = argv[i]; flag == "--json")
-        json = true;
-      else
-        set_threads(std::atoi(argv[i]));
-    }
-    const double peak = norma::bench::fma_peak(threads());
-    if (json) {
-      fmt::print("{{\"form\": \"{}\", \"peak_gflops\": {:.1f}, \"rows\": [", name(bf16_form()), peak);
-      const char* between = "";
-      for (const Layer& l : layers)
-        for (const Kind kind : {forward, gelu, dx, dw}) {
-          fmt::print("{}{{\"product\": \"{}\", \"rows\": {}, \"out\": {}, \"in\": {}, \"gflops\": {:.1f}}}", between, names[kind], l.rows, l.out, l.in,
-                     rate<Bf16Bits>(kind, l));
-          between = ", ";
-        }
-      fmt::print("]}}\n");
+    std::int64_t count = threads();
+    bool json = false, help = false;
+    double peaks = 0;
+    norma::train::Options o;
+    o("threads", count, "threads");
+    o("json", json, "one JSON object, with the form that is taken here only");
+    o("peaks", peaks, "registers alone instead, for so many seconds: multiply-adds, and products of bf16 of numbers and of zeros");
+    o("help", help, "print this, and stop");
+    o.read_flags({argv + 1, argv + argc});
+    o.apply();
+    if (help) {
+      fmt::print("usage: norma_bench_gemm_bf16 [flags]\n{}", o.help());
       return 0;
     }
-    fmt::print("{} threads, {}, f32 peak {:.0f} GFLOP/s; bf16 takes the {} form here\n{:<8} {:>16} {:>16} {:>16} {:>16} {:>16}\n", threads(),
-               name(isa()), peak, name(bf16_form()), "", "rows, out, in", "f32", "bf16 widened", "bf16 pairs", "bf16 tiles");
-    for (const Kind kind : {forward, gelu, dx, dw})
-      for (const Layer& l : layers) {
-        fmt::print("{:<8} {:>16}", names[kind], fmt::format("{},{},{}", l.rows, l.out, l.in));
-        const auto show = [&](double r) { fmt::print(" {:>8.1f} {:>5.1f} %", r, 100 * r / peak); };
-        show(rate<float>(kind, l));
-        for (const Bf16Form form : {Bf16Form::widened, Bf16Form::pairs, Bf16Form::tiles}) {
-          if (!has(form)) continue;
-          const ForceBf16Form force(form);
-          show(rate<Bf16Bits>(kind, l));
-        }
-        fmt::print("\n");
-      }
+    if (count < 1) norma::fail("--threads: {} is not possible; give 1 or more", count);
+    if (peaks < 0) norma::fail("--peaks: {} is not possible; give seconds", peaks);
+    set_threads(static_cast<int>(count));
+    if (peaks > 0) {
+      print_peaks(peaks);
+      return 0;
+    }
+    const double peak = norma::bench::fma_peak(threads()), bf16_peak = norma::bench::bf16_peak(threads());
+    json ? print_json(peak, bf16_peak) : print_table(peak, bf16_peak);
   } catch (const std::exception& e) {
     fmt::print(stderr, "norma_bench_gemm_bf16: {}\n", e.what());
     return 1;

@@ -21,24 +21,37 @@ double processor_seconds() {
   return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
 }
 
-double fma_peak(int threads, double (*clock)()) {
-  const cpu::PeakKernels& kernels = NORMA_KERNELS(peak_kernels);
+double peak_of_one_run(Peak peak, int threads, std::int64_t rounds, double (*clock)()) {
+  const cpu::PeakKernels& f32 = NORMA_KERNELS(peak_kernels);
+  const cpu::Bf16PeakKernels& bf16 = NORMA_BF16_KERNELS(bf16_peak_kernels);
+  if (peak != Peak::fma && !bf16.run) return 0;
+  constexpr std::int64_t pieces = 16;
+  std::atomic<int> not_finite{0};  // keeps the results alive
+  const double start = clock();
+  cpu::parallel_tasks(pieces * threads, [&](std::int64_t) {
+    const float sum = peak == Peak::fma ? f32.run(rounds) : bf16.run(rounds, peak == Peak::bf16_zeros);
+    if (!(sum < 1e30f)) ++not_finite;
+  });
+  const double flops = static_cast<double>((peak == Peak::fma ? f32.flops_per_round : bf16.flops_per_round) * rounds * pieces * threads);
+  return not_finite ? 0 : 1e-9 * flops / (clock() - start);
+}
+
+namespace {
+
+/// Of runs each as short as a product: a longer one is never undisturbed on a busy machine.
+double best_peak(Peak peak, int threads, std::int64_t rounds, double (*clock)()) {
   const int before = cpu::threads();
   cpu::set_threads(threads);
-  constexpr std::int64_t rounds = 2'000, pieces = 16;
-  std::atomic<int> not_finite{0};  // keeps the results alive
   double best = 0;
-  for (int attempt = 0; attempt < 600; ++attempt) {  // each as short as a product: a longer one is never undisturbed on a busy machine
-    const double start = clock();
-    cpu::parallel_tasks(pieces * threads, [&](std::int64_t) {
-      if (!(kernels.run(rounds) < 1e30f)) ++not_finite;
-    });
-    const double flops = static_cast<double>(kernels.flops_per_round) * rounds * pieces * threads;
-    best = std::max(best, flops / (clock() - start));
-  }
+  for (int attempt = 0; attempt < 600; ++attempt) best = std::max(best, peak_of_one_run(peak, threads, rounds, clock));
   cpu::set_threads(before);
-  return not_finite ? 0 : best * 1e-9;
+  return best;
 }
+
+}  // namespace
+
+double fma_peak(int threads, double (*clock)()) { return best_peak(Peak::fma, threads, 2'000, clock); }
+double bf16_peak(int threads) { return best_peak(Peak::bf16, threads, 1'000, seconds); }
 
 double core_round_trip() {
   cpu_set_t allowed;

@@ -51,13 +51,15 @@ bool blas_product(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<const T
   if (m < 1 || n < 1 || k < 1 || std::max({m, n, k, ldc}) > largest || ldc < n) return false;
   const Operand left = operand(a, m, k), right = operand(b, k, n);
   if (!left.ld || !right.ld) return false;
-  static const bool reentrant = (openblas_set_num_threads(1), openblas_get_parallel() != OPENBLAS_SEQUENTIAL);
+  static const bool reentrant = (openblas_set_num_threads(1), !blas_library().one_at_a_time);
   static std::mutex one_at_a_time;
   const auto lock = reentrant ? std::unique_lock<std::mutex>() : std::unique_lock<std::mutex>(one_at_a_time);
   call(left.transpose, right.transpose, static_cast<blasint>(m), static_cast<blasint>(n), static_cast<blasint>(k),
        a.data, left.ld, b.data, right.ld, accumulate, c, static_cast<blasint>(ldc));
   return true;
 }
+
+BlasLibrary blas_library() { return {openblas_get_corename(), openblas_get_parallel() == OPENBLAS_SEQUENTIAL}; }
 
 template bool blas_product(std::int64_t, std::int64_t, std::int64_t, Matrix<const float>, Matrix<const float>, float*,
                            std::int64_t, bool);

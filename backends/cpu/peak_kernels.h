@@ -1,4 +1,5 @@
-// The arithmetic peak of a core as a measured quantity: independent fused multiply-adds in registers, nothing else.
+// The arithmetic peak of a core as a measured quantity: independent fused multiply-adds in registers, nothing else; and
+// that of products of bf16.
 #pragma once
 
 #include <cstdint>
@@ -13,5 +14,13 @@ struct PeakKernels {
   std::int64_t flops_per_round;
 };
 NORMA_DECLARE_KERNELS(PeakKernels, peak_kernels)
+
+struct Bf16PeakKernels {
+  /// The same with products of bf16, of tiles or of pairs, on numbers of order one or on zeros. Null where the instruction
+  /// set has neither.
+  float (*run)(std::int64_t rounds, bool zeros);
+  std::int64_t flops_per_round;
+};
+NORMA_DECLARE_BF16_KERNELS(Bf16PeakKernels, bf16_peak_kernels)
 
 }  // namespace norma::cpu
