@@ -1,21 +1,23 @@
 """Norma beside PyTorch on one GPU: what bench/compare_torch.py --device cuda measures.
 
 Training steps and attention alone, each row by fresh processes of both in turn on the same card. PyTorch runs its plain form, its fused
-attention and torch.compile(mode="max-autotune"); f32 is without TF32 on both sides. Where the card has
+attention, that with the whole step in one CUDA graph, and torch.compile(mode="max-autotune"); its ViTs compute behind the last attention only the
+class token, as Norma's do; bf16 is its autocast, f32 is without TF32 on both sides. Where the card has
 wgmma, attention alone is measured on mma.sync and on that (NORMA_CUDA_ATTENTION). Rows are kept in a file of results, so that several
 commands can share them out, and written into docs/performance.md by --merge.
 """
 import json
 import os
 import pathlib
+import signal
 import statistics
 import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 X3 = "x^3/sqrt(N)"
-SOFTMAX_FORMS = {"eager": ("softmax", []), "SDPA": ("sdpa", []), "SDPA, compiled": ("sdpa", ["--compile", "max-autotune"])}
-X3_FORMS = {"eager": ("x3", []), "compiled": ("x3", ["--compile", "max-autotune"])}
+SOFTMAX_FORMS = {"eager": ("softmax", []), "SDPA": ("sdpa", []), "SDPA in a graph": ("sdpa", ["--graph"]), "SDPA compiled": ("sdpa", ["--compile", "max-autotune"])}
+X3_FORMS = {"eager": ("x3", []), "in a graph": ("x3", ["--graph"]), "compiled": ("x3", ["--compile", "max-autotune"])}
 FUNCTIONS = {"softmax": ("softmax", SOFTMAX_FORMS), "x³/√N": (X3, X3_FORMS)}
 VIT_B = ["--width", 768, "--heads", 12, "--image", 224, "--patch", 16, "--classes", 1000]
 COLUMNS = ("x3", "softmax", "x3 wgmma", "softmax wgmma", "sdpa", "torch x3")
@@ -24,9 +26,9 @@ GPT2 = ["--model", "decoder", "--width", 768, "--depth", 12, "--heads", 12, "--t
 
 def step_rows():
     """label, Norma's flags, PyTorch's model and flags, its forms."""
-    models = [(f"ViT-T/4 32×32, batch {batch}, {dtype}", ["--batch", batch, "--dtype", dtype], ["vit-tiny", "--batch", batch, "--dtype", dtype])
+    models = [(f"ViT-T/4 32×32, batch {batch}, {dtype}", ["--batch", batch, "--dtype", dtype], ["vit-tiny", "--class-only", "--batch", batch, "--dtype", dtype])
               for dtype in ("bf16", "f32") for batch in (64, 512)]
-    models.append(("ViT-B/16 224×224, batch 64, bf16", ["--batch", 64, "--dtype", "bf16", *VIT_B], ["vit-base-224", "--batch", 64, "--dtype", "bf16"]))
+    models.append(("ViT-B/16 224×224, batch 64, bf16", ["--batch", 64, "--dtype", "bf16", *VIT_B], ["vit-base-224", "--class-only", "--batch", 64, "--dtype", "bf16"]))
     models.append(("decoder of GPT-2's size, 8 × 1024 tokens, bf16", ["--batch", 8, "--dtype", "bf16", *GPT2], ["gpt2", "--batch", 8, "--dtype", "bf16"]))
     return [(f"{label}, {function}", [*ours, "--attention", formula], theirs, forms)
             for label, ours, theirs in models for function, (formula, forms) in FUNCTIONS.items()]
@@ -38,22 +40,25 @@ def attention_rows():
 
 
 def run(command, limit, **variables):
-    """The JSON objects that a command prints, with `variables` in its environment; none, and why on stderr, where it fails or takes longer
-    than `limit` seconds."""
+    """The JSON objects that a command prints, with `variables` in its environment; none, and why on stderr, where it fails; those before, where
+    it takes longer than `limit` seconds and is given up with all that it started (torch.compile's workers would disturb what is measured next)."""
     command = [str(c) for c in command]
     packed = pathlib.Path(command[0]).resolve().parent.parent / "lib"  # of scripts/gpu pack, which names cuBLAS too; not for PyTorch, which brings its own
     env = {**os.environ, **variables}
     if command[0] != sys.executable and packed.is_dir():
         env["LD_LIBRARY_PATH"] = f"{os.environ.get('NORMA_GPU_LIBRARIES', packed)}:{os.environ.get('LD_LIBRARY_PATH', '')}"
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, start_new_session=True)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=env)
+        out, err = child.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        out, _ = child.communicate()
         print(f"{' '.join(command)}: given up after {limit:.0f} s", file=sys.stderr, flush=True)
-        return []
-    if done.returncode:
-        print(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}", file=sys.stderr, flush=True)
-        return []
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    else:
+        if child.returncode:
+            print(f"{' '.join(command)} failed:\n{err[-2000:]}", file=sys.stderr, flush=True)
+            return []
+    return [json.loads(line) for line in out.splitlines() if line.startswith("{") and line.endswith("}")]
 
 
 def card():
@@ -82,6 +87,8 @@ def measure_steps(a, rows):
         for _ in range(a.rounds):
             row["norma"] += run([a.programs / "norma_bench_step", "--json", "--device", "cuda", "--steps", 30, *ours], a.limit)
             for name, (score, more) in forms.items():
+                if a.no_compile and "--compile" in more:
+                    continue
                 command = [sys.executable, HERE / "torch_step.py", *theirs, "--device", "cuda", "--score", score, "--warmup", 10, "--steps", 30, *more]
                 row["forms"][name] += run(command, a.limit)
         rows[label] = row
@@ -99,14 +106,15 @@ def measure_attention(a, rows, has_wgmma):
                              "--batch", batch, "--form", "quadratic"], a.limit, NORMA_CUDA_ATTENTION=products)
                 for one in found:
                     row[("x3" if one["scoring"] == X3 else "softmax") + (" wgmma" if products == "wgmma" else "")].append(one)
+            a.keep()
         for score, column in (("sdpa", "sdpa"), ("x3", "torch x3")):
             found = run([sys.executable, HERE / "torch_attention.py", "--device", "cuda", "--dtype", "bf16", "--score", score, "--shapes",
                          *(",".join(map(str, s)) for s in shapes)], 2 * a.limit)
             for one in found:
                 rows[f"{one['n']}, {one['d']}"][column].append(one)
+            a.keep()
     for n, d, _, _ in shapes:
         print(attention_line(f"{n}, {d}", rows[f"{n}, {d}"]), file=sys.stderr, flush=True)
-    a.keep()
 
 
 def steps_line(label, row):
@@ -162,10 +170,28 @@ def load(path):
     return json.loads(path.read_text()) if path and path.exists() else {"card": "", "steps": {}, "attention": {}}
 
 
+def merged(paths):
+    """The results of several files of one kind of card: all rows; a step's of the last file that has it, attention's runs together."""
+    found = load(None)
+    for path in paths:
+        if not path.exists():
+            sys.exit(f"compare_torch.py --merge: there is no {path}")
+        one = load(path)
+        if found["card"] not in ("", one["card"]):
+            sys.exit(f"compare_torch.py --merge: {path} holds results of {one['card']}, those before are of {found['card']}")
+        found["card"] = one["card"]
+        found["steps"].update(one["steps"])
+        for label, columns in one["attention"].items():
+            row = found["attention"].setdefault(label, {column: [] for column in COLUMNS})
+            for column, runs in columns.items():
+                row[column] += runs
+    return found
+
+
 def main(a, write):
     """Measures what `a` asks for; write(part, lines) puts a table into the page."""
     if a.merge:
-        for part, lines in tables(load(a.merge)).items():
+        for part, lines in tables(merged(a.merge)).items():
             write(part, lines)
         return
     here, has_wgmma = card()

@@ -7,7 +7,7 @@
                                              [--threads 2] [--no-compile] [--cpu avx2]
     python3 bench/compare_torch.py --device cuda [--only steps attention] [--rows 1 3 8] [--rounds 1] [--limit 240]
                                              [--programs FOLDER] [--results FILE]     on a machine with a GPU: bench/compare_cuda.py
-    python3 bench/compare_torch.py --merge FILE                                       its results into docs/performance.md
+    python3 bench/compare_torch.py --merge FILE...                                    its results into docs/performance.md
 
 Every measurement is a fresh process; Norma's and PyTorch's take turns. PyTorch gets the settings that were found best for it on two
 cores (a short OpenMP spin, a heap that is never given back, all its instruction sets) and the faster of eager, its fused attention and
@@ -240,7 +240,7 @@ def main():
     p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     p.add_argument("--programs", type=pathlib.Path, default=BUILD / "bench", help="cuda: where Norma's benchmark programs lie")
     p.add_argument("--results", type=pathlib.Path, help="cuda: the file that keeps the rows, and to which they are added")
-    p.add_argument("--merge", type=pathlib.Path, help="cuda: write the tables of such a file into docs/performance.md, and stop")
+    p.add_argument("--merge", type=pathlib.Path, nargs="+", metavar="FILE", help="cuda: write the tables of such files into docs/performance.md, and stop")
     p.add_argument("--limit", type=float, default=240, help="cuda: seconds after which one program is given up")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--cpu", choices=LIMITED, help="keep both programs to this instruction set (with --only steps)")
