@@ -1,5 +1,5 @@
-// From random words to random numbers, the same on every backend. Element i of a tensor takes word i % 4 of block i
-// / 4.
+// From random words to random numbers, the same on every backend; of normal ones a GPU's logarithm and cosine may differ in
+// the last digits of f64. Element i of a tensor takes word i % 4 of block i / 4.
 #pragma once
 
 #include <cmath>

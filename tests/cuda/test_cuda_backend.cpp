@@ -316,6 +316,11 @@ TEST_CASE("random numbers have the CPU's bits", "[cuda_backend]") {
   }
 }
 
+TEST_CASE("random numbers of other dtypes than those that are drawn are refused", "[cuda_backend]") {
+  const Tensor bytes = zeros({8}, {DType::u8, device});
+  CHECK_THROWS_WITH(cuda().random(RandomKind::keep, {3, 1}, 0.3, bytes.view()), "cuda: random: numbers of dtype u8 are not drawn; draw f32, f64, bf16 or i64");
+}
+
 TEST_CASE("a captured step computes on the contents its inputs have when it is replayed", "[cuda_backend]") {
   const Tensor x = from_values({1, 2, 3, 4}, {2, 2}, {DType::f32, device}), total = zeros({}, {DType::f32, device});
   const auto step = [&] {
@@ -327,6 +332,8 @@ TEST_CASE("a captured step computes on the contents its inputs have when it is r
     return a * std::exp(a) + b * std::exp(c) + a * std::exp(b) + b * std::exp(d) + c * std::exp(a) + d * std::exp(c) +
            c * std::exp(b) + d * std::exp(d);
   };
+  step();  // as captured_step.h has it: what is done at first calls is not recorded
+  cuda().fill(0, total.view());
   std::unique_ptr<Backend::Graph> graph = cuda().capture(step);
   REQUIRE(graph);
   CHECK(total.item() == 0);  // recorded, not run
