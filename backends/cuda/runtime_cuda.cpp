@@ -38,7 +38,7 @@ void check_cuda(int code, const char* what) {
     case cudaErrorLaunchTimeout:
     case cudaErrorLaunchFailure:
       hint = "; an earlier kernel failed, and the device is lost to this process: run under compute-sanitizer, or with "
-             "CUDA_LAUNCH_BLOCKING=1, to see which";
+             "CUDA_LAUNCH_BLOCKING=1 and no captured step (norma train --no-graph), to see which";
       break;
     case cudaErrorStreamCaptureUnsupported:
     case cudaErrorStreamCaptureInvalidated:
@@ -151,9 +151,9 @@ class DeviceRuntime : public Runtime {
     check_cuda(error, "cudaMalloc");
     return block;
   }
-  void free(void* block) override {
-    here("cudaSetDevice");
-    check_cuda(cudaFree(block), "cudaFree");
+  void free(void* block) override {  // by destructors too, when an earlier kernel has failed: the next call says so
+    cudaSetDevice(device_);
+    if (cudaFree(block) != cudaSuccess) cudaGetLastError();
   }
   std::size_t free_bytes() override {
     here("cudaSetDevice");

@@ -243,6 +243,18 @@ TEST_CASE("linear layers at sizes for which the libraries have other algorithms"
   check_linear_layers({{4160, 192, 768, 192}, {12608, 768, 3072, 768}}, 2e-5);  // sums over 12,608 rows
 }
 
+TEST_CASE("sums over many rows leave none out", "[cuda_large]") {  // on a device only; blaslt_cuda.cpp says what some libraries do
+  for (const Index rows : {Index{11528}, Index{11585}, Index{16456}, Index{65544}})
+    for (const DType activations : {DType::f32, DType::bf16})
+      for (const Index in : {Index{8}, Index{32}, Index{64}, Index{128}})
+        for (const Index out : {Index{8}, Index{32}, Index{64}, Index{128}}) {
+          CAPTURE(rows, in, out, name(activations));
+          const Place f32{DType::f32, device};
+          const Tensor x = ones({rows, in}, {activations, device}).track(), w = zeros({out, in}, f32).track(), b = zeros({out}, f32).track();
+          for (const Tensor& g : grad(sum(cast(linear(x, w, b), DType::f32)), Tensors{w, b})) CHECK((g.values() == std::vector<double>(static_cast<std::size_t>(g.numel()), static_cast<double>(rows))));
+        }
+}
+
 TEST_CASE("rows are added at thousands of places, many times each or hardly ever", "[cuda_backend]") {
   constexpr Index n = 3000, width = 5;  // several rounds of a block's list
   for (const Index rows : {Index{20}, Index{5000}}) {
