@@ -6,6 +6,7 @@ class token, as Norma's do; bf16 is its autocast, f32 is without TF32 on both si
 wgmma, attention alone is measured on mma.sync and on that (NORMA_CUDA_ATTENTION). Rows are kept in a file of results, so that several
 commands can share them out, and written into docs/performance.md by --merge.
 """
+import contextlib
 import json
 import os
 import pathlib
@@ -39,6 +40,15 @@ def attention_rows():
     return [(n, d, 768 // d, max(1, 16384 // n)) for d in (32, 64, 128) for n in (197, 512, 1024, 2048, 4096, 8192)]
 
 
+ROWS = {"steps": step_rows, "attention": attention_rows}
+
+
+def end(child):
+    """Kills what is left of a program and of all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+
+
 def run(command, limit, **variables):
     """The JSON objects that a command prints, with `variables` in its environment; none, and why on stderr, where it fails; those before, where
     it takes longer than `limit` seconds and is given up with all that it started (torch.compile's workers would disturb what is measured next)."""
@@ -51,13 +61,15 @@ def run(command, limit, **variables):
     try:
         out, err = child.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
+        end(child)
         out, _ = child.communicate()
         print(f"{' '.join(command)}: given up after {limit:.0f} s", file=sys.stderr, flush=True)
     else:
         if child.returncode:
             print(f"{' '.join(command)} failed:\n{err[-2000:]}", file=sys.stderr, flush=True)
             return []
+    finally:
+        end(child)
     return [json.loads(line) for line in out.splitlines() if line.startswith("{") and line.endswith("}")]
 
 
@@ -194,6 +206,7 @@ def main(a, write):
         for part, lines in tables(merged(a.merge)).items():
             write(part, lines)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # from timeout: what is being measured ends too
     here, has_wgmma = card()
     for program in ("norma_bench_step", "norma_bench_attention"):
         if not (a.programs / program).exists():

@@ -74,6 +74,10 @@ def torch(script, *flags):
     return run([sys.executable, HERE / script, *flags], TORCH_ENV)
 
 
+def has_avx512():
+    return "avx512f" in pathlib.Path("/proc/cpuinfo").read_text()
+
+
 def median(rows, key):
     return statistics.median(r[key] for r in rows)
 
@@ -130,7 +134,7 @@ def attention(a, dtype="f32"):
 
 
 def gemm(a):
-    newer = {"OPENBLAS_CORETYPE": "SkylakeX"} if "avx512f" in pathlib.Path("/proc/cpuinfo").read_text() else {}  # which an older library does not find out
+    newer = {"OPENBLAS_CORETYPE": "SkylakeX"} if has_avx512() else {}  # which an older library does not find out
     mine = [run([BUILD / "norma", "bench", "gemm", "--threads", a.threads, "--log-format", "json"], newer)["rows"] for _ in range(a.rounds)]
     shapes = list(dict.fromkeys(f"{r['rows']},{r['out']},{r['in']}" for r in mine[0]))
     theirs = [torch("torch_gemm.py", "--threads", a.threads, "--shapes", *shapes)["rows"] for _ in range(a.rounds)]
@@ -258,7 +262,7 @@ def main():
     a.rounds = a.rounds or 3
     version = subprocess.run([sys.executable, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True, check=True).stdout.strip()
     cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.processor())
-    isa = "AVX-512" if "avx512f" in open("/proc/cpuinfo").read() else "AVX2"
+    isa = "AVX-512" if has_avx512() else "AVX2"
     for part in a.only:
         lines = PARTS[part](a)
         command = f"bench/compare_torch.py --only {part} --rounds {a.rounds} --threads {a.threads}{' --no-compile' if a.no_compile else ''}"

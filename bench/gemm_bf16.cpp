@@ -88,6 +88,9 @@ double rate(Kind kind, const Layer& l) {
   return 2e-9 * static_cast<double>(l.rows * l.out * l.in) / best;
 }
 
+/// The form that the peak of bf16 is of.
+Bf16Form form_of_peak() { return has(Bf16Form::tiles) ? Bf16Form::tiles : Bf16Form::pairs; }
+
 /// Registers alone for some seconds, the kinds of products in turn: the tenth, the middle and the best run of each.
 void print_peaks(double duration) {
   struct Measured {
@@ -97,7 +100,6 @@ void print_peaks(double duration) {
     std::vector<double> rates = {};
   };
   using norma::bench::Peak;
-  const char* form = has(Bf16Form::tiles) ? "tiles" : "pairs";
   Measured kinds[] = {{"multiply-adds of f32", Peak::fma, 20'000}, {"numbers", Peak::bf16, 10'000}, {"zeros", Peak::bf16_zeros, 10'000}};
   for (const double start = norma::bench::seconds(); norma::bench::seconds() < start + duration;)
     for (Measured& k : kinds)
@@ -107,7 +109,7 @@ void print_peaks(double duration) {
     if (k.rates.empty()) continue;
     std::sort(k.rates.begin(), k.rates.end());
     const auto at = [&](double share) { return k.rates[static_cast<std::size_t>(share * static_cast<double>(k.rates.size() - 1))]; };
-    fmt::print("{:<24} {:>8.0f} {:>8.0f} {:>8.0f}\n", k.peak == Peak::fma ? k.of : fmt::format("bf16, {} of {}", form, k.of), at(0.1), at(0.5), at(1));
+    fmt::print("{:<24} {:>8.0f} {:>8.0f} {:>8.0f}\n", k.peak == Peak::fma ? k.of : fmt::format("bf16, {} of {}", name(form_of_peak()), k.of), at(0.1), at(0.5), at(1));
   }
 }
 
@@ -135,7 +137,7 @@ void print_table(double peak, double bf16_peak) {
       for (const Bf16Form form : {Bf16Form::widened, Bf16Form::pairs, Bf16Form::tiles}) {
         if (!has(form)) continue;
         const ForceBf16Form force(form);
-        show(rate<Bf16Bits>(kind, l), form == (has(Bf16Form::tiles) ? Bf16Form::tiles : Bf16Form::pairs) && bf16_peak > 0 ? bf16_peak : peak);
+        show(rate<Bf16Bits>(kind, l), form == form_of_peak() && bf16_peak > 0 ? bf16_peak : peak);
       }
       fmt::print("\n");
     }

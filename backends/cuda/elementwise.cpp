@@ -40,7 +40,6 @@ void CudaBackend::random(RandomKind kind, RandomStream source, double p, const V
   const RandomDraw draw = kind == RandomKind::uniform ? RandomDraw::uniform
                           : kind == RandomKind::keep  ? RandomDraw::keep
                                                       : RandomDraw::normal;
-  if (!is_floating(out.dtype) && out.dtype != DType::i64) fail("cuda: random: numbers of dtype {} are not drawn; draw f32, f64, bf16 or i64", norma::name(out.dtype));
   if (out.numel() > 0) draw_random(stream(), draw, source, p, out.data, out.dtype, out.numel());
 }
 

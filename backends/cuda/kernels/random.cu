@@ -37,16 +37,12 @@ NORMA_KERNEL void draw_kernel(RandomDraw kind, RandomStream source, double p, T*
 }  // namespace
 
 void draw_random(void* stream, RandomDraw kind, RandomStream source, double p, void* out, DType dtype, std::int64_t count) {
-  const auto run = [&](auto tag) {
+  visit_dtype(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const Extent grid{static_cast<unsigned>((count + 1023) / 1024)};
     const bool packs = reinterpret_cast<std::uintptr_t>(out) % sizeof(Pack<T, 4>) == 0;
     launch(stream, grid, 256, 0, draw_kernel<T>, kind, source, p, static_cast<T*>(out), count, packs);
-  };
-  if (dtype == DType::f32) return run(TypeTag<float>{});
-  if (dtype == DType::f64) return run(TypeTag<double>{});
-  if (dtype == DType::bf16) return run(TypeTag<bf16>{});
-  run(TypeTag<std::int64_t>{});
+  });
 }
 
 }  // namespace norma::cuda
