@@ -20,13 +20,14 @@ sixth of that of tiles, which a busy host slows down. FMA is what they reach wit
 )";
 
 struct Flags {
-  std::string filter, cpu, log_format = "text";
+  std::string shapes, filter, cpu, log_format = "text";
   Index threads = 0;
   bool help = false;
 
   template <class V>
   void fields(V& v) {
     v("threads", threads, "CPU threads; 0: all cores");
+    v("shapes", shapes, "layers to measure, as in \"4160,576,192; 65,768,192\": rows, out, in; empty: those of transformers");
     v("filter", filter, "only products whose line contains this, as in \"dW=dY'X 4160\"");
     v("cpu", cpu, "instruction set: base, avx2, avx512, avx512bf16, amx; empty: the best there is");
     v("log_format", log_format, "text, or json: one object on stdout");
@@ -48,8 +49,10 @@ int bench_verb(const Args& args) {
     throw UsageError(words.empty() ? "bench: name what is to be measured: gemm" : fmt::format("bench: there is gemm, not \"{}\"", words[0] == "gemm" ? words[1] : words[0]));
   const bool json = wants_json(flags.log_format);
   check_threads(flags.threads);
+  std::vector<bench::Layer> layers(std::begin(bench::transformer_layers), std::end(bench::transformer_layers));
   try {
     if (!flags.cpu.empty()) cpu::set_isa(flags.cpu);
+    if (!flags.shapes.empty()) layers = bench::read_layers(flags.shapes);
   } catch (const Error& e) {
     throw UsageError(e.what());
   }
@@ -58,7 +61,7 @@ int bench_verb(const Args& args) {
   const int threads = flags.threads ? static_cast<int>(flags.threads) : cpu::threads();
   bool first = true;
   Index own_is_slower = 0, products = 0;
-  bench::bench_gemm(threads, flags.filter, [&](const bench::GemmRate& r) {
+  bench::bench_gemm(threads, layers, flags.filter, [&](const bench::GemmRate& r) {
     if (json) {
       rows.push_back({{"product", r.product}, {"rows", r.rows}, {"out", r.out}, {"in", r.in}, {"own_gflops", r.own}, {"fma_gflops", r.fma}, {"openblas_gflops", r.openblas}, {"peak_gflops", r.peak}, {"bf16_peak_gflops", r.bf16_peak}});
       return;

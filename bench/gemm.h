@@ -3,13 +3,16 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string_view>
+
+#include "bench/layers.h"
 
 namespace norma::bench {
 
-/// One product of a layer y[rows, out] = x[rows, in] w[out, in]^T + bias; rates in GFLOP/s, each the best of several runs.
+/// One product of a layer; rates in GFLOP/s, each the best of several runs.
 struct GemmRate {
-  std::string_view product;  // "Y=XW'", "Y=gelu" (with bias, its pre-activation kept), "dX=dYW", "dW=dY'X" (with dbias)
+  std::string_view product;  // its name
   std::int64_t rows, out, in;
   int threads;
   double own, fma, openblas;  // see cpu::GemmProvider
@@ -19,6 +22,6 @@ struct GemmRate {
 
 /// Measures with `threads` threads; `row` sees every result as it comes. Only products whose line "Y=XW' 4160 576 192" contains `filter`, in
 /// which any number of blanks and commas between words counts as one blank.
-void bench_gemm(int threads, std::string_view filter, const std::function<void(const GemmRate&)>& row);
+void bench_gemm(int threads, std::span<const Layer> layers, std::string_view filter, const std::function<void(const GemmRate&)>& row);
 
 }  // namespace norma::bench

@@ -6,86 +6,58 @@
 #include <cmath>
 #include <cstdint>
 #include <exception>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "backends/cpu/gemm_bf16.h"
 #include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
-#include "bench/peak.h"
-#include "bench/pooled.h"
-#include "core/dtype.h"
+#include "bench/layers.h"
 #include "train/options.h"
 
 namespace {
 
 using namespace norma::cpu;
+using namespace norma::bench;
 using std::int64_t;
-
-struct Layer {
-  int64_t rows, out, in;
-};
-constexpr Layer layers[] = {{4160, 576, 192},  {4160, 192, 192},  {4160, 768, 192}, {4160, 192, 768},
-                            {8192, 1536, 384}, {8192, 384, 1536}, {4096, 768, 768}};
-enum Kind { forward, gelu, dx, dw };
-constexpr const char* names[] = {"Y=XW'", "Y=gelu", "dX=dYW", "dW=dY'X"};
-
-template <class T>
-norma::bench::Pooled<T> filled(int64_t count) {
-  norma::bench::Pooled<T> v(static_cast<std::size_t>(count));
-  std::uint32_t state = 1;
-  for (T& x : v) {
-    const float f = static_cast<float>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-23f - 1;
-    if constexpr (sizeof(T) == 2)
-      x = norma::bf16(f).bits;
-    else
-      x = f;
-  }
-  return v;
-}
 
 template <class T>
 struct Data {
-  norma::bench::Pooled<T> x, y, pre;
-  norma::bench::Pooled<float> w, bias;
+  Pooled<T> x, y, pre;
+  Pooled<float> w, bias;
   explicit Data(const Layer& l)
       : x(filled<T>(l.rows * l.in)), y(filled<T>(l.rows * l.out)), pre(y), w(filled<float>(l.out * l.in)), bias(filled<float>(l.out)) {
     for (float& f : w) f /= std::sqrt(static_cast<float>(l.in));
   }
 };
 
-void run(Kind kind, const Layer& l, Data<Bf16Bits>& d) {
+void run(Product product, const Layer& l, Data<Bf16Bits>& d) {
   Bf16Epilogue e;
   e.ld = l.out, e.bias = d.bias.data();
-  if (kind == gelu) e.pre = d.pre.data(), e.gelu = true;
-  if (kind == dx) return gemm_bf16(l.rows, l.in, l.out, {d.y.data(), l.out, 1}, {d.w.data(), l.in, 1}, d.x.data(), l.in, {});
-  if (kind == dw)
+  if (product == Product::gelu) e.pre = d.pre.data(), e.gelu = true;
+  if (product == Product::dx) return gemm_bf16(l.rows, l.in, l.out, {d.y.data(), l.out, 1}, {d.w.data(), l.in, 1}, d.x.data(), l.in, {});
+  if (product == Product::dw)
     return gemm_bf16_long(l.out, l.in, l.rows, {d.y.data(), 1, l.out}, {d.x.data(), l.in, 1}, false, d.w.data(), l.in, d.bias.data());
   gemm_bf16(l.rows, l.out, l.in, {d.x.data(), l.in, 1}, {d.w.data(), 1, l.in}, d.y.data(), l.out, e);
 }
 
-void run(Kind kind, const Layer& l, Data<float>& d) {
+void run(Product product, const Layer& l, Data<float>& d) {
   Epilogue<float> e;
   e.ld = l.out, e.bias = d.bias.data();
-  if (kind == gelu) e.pre = d.pre.data(), e.gelu = true;
-  if (kind == dx) return gemm<float>(l.rows, l.in, l.out, {d.y.data(), l.out, 1}, {d.w.data(), l.in, 1}, d.x.data(), l.in);
-  if (kind == dw)
+  if (product == Product::gelu) e.pre = d.pre.data(), e.gelu = true;
+  if (product == Product::dx) return gemm<float>(l.rows, l.in, l.out, {d.y.data(), l.out, 1}, {d.w.data(), l.in, 1}, d.x.data(), l.in);
+  if (product == Product::dw)
     return gemm_with_row_sums<float>(l.out, l.in, l.rows, {d.y.data(), 1, l.out}, {d.x.data(), l.in, 1}, false, d.w.data(), l.in,
                                      d.bias.data());
   gemm<float>(l.rows, l.out, l.in, {d.x.data(), l.in, 1}, {d.w.data(), 1, l.in}, d.y.data(), l.out, false, e);
 }
 
-/// GFLOP/s of the best of several runs over about a tenth of a second.
+/// GFLOP/s of the best of several runs.
 template <class T>
-double rate(Kind kind, const Layer& l) {
+double rate(Product product, const Layer& l) {
   Data<T> data(l);
-  double best = 1e30, total = 0;
-  for (int i = 0; i < 4 || (total < 0.1 && i < 200); ++i) {
-    const double start = norma::bench::seconds();
-    run(kind, l, data);
-    const double time = norma::bench::seconds() - start;
-    best = std::min(best, time), total += time;
-  }
-  return 2e-9 * static_cast<double>(l.rows * l.out * l.in) / best;
+  return l.gigaflops() / best_time([&] { run(product, l, data); }, 0.1);
 }
 
 /// The form that the peak of bf16 is of.
@@ -95,15 +67,14 @@ Bf16Form form_of_peak() { return has(Bf16Form::tiles) ? Bf16Form::tiles : Bf16Fo
 void print_peaks(double duration) {
   struct Measured {
     const char* of;
-    norma::bench::Peak peak;
+    Peak peak;
     int64_t rounds;
     std::vector<double> rates = {};
   };
-  using norma::bench::Peak;
   Measured kinds[] = {{"multiply-adds of f32", Peak::fma, 20'000}, {"numbers", Peak::bf16, 10'000}, {"zeros", Peak::bf16_zeros, 10'000}};
-  for (const double start = norma::bench::seconds(); norma::bench::seconds() < start + duration;)
+  for (const double start = seconds(); seconds() < start + duration;)
     for (Measured& k : kinds)
-      if (const double rate = norma::bench::peak_of_one_run(k.peak, threads(), k.rounds); rate > 0) k.rates.push_back(rate);
+      if (const double rate = peak_of_one_run(k.peak, threads(), k.rounds); rate > 0) k.rates.push_back(rate);
   fmt::print("{} thread{}, {}; GFLOP/s of registers alone over {} seconds\n{:<24} {:>8} {:>8} {:>8}\n", threads(), threads() == 1 ? "" : "s", name(isa()), duration, "", "a tenth", "median", "best");
   for (Measured& k : kinds) {
     if (k.rates.empty()) continue;
@@ -113,31 +84,31 @@ void print_peaks(double duration) {
   }
 }
 
-void print_json(double peak, double bf16_peak) {
+void print_json(std::span<const Layer> layers, double peak, double bf16_peak) {
   fmt::print("{{\"form\": \"{}\", \"peak_gflops\": {:.1f}, \"bf16_peak_gflops\": {:.1f}, \"rows\": [", name(bf16_form()), peak, bf16_peak);
   const char* between = "";
   for (const Layer& l : layers)
-    for (const Kind kind : {forward, gelu, dx, dw}) {
-      fmt::print("{}{{\"product\": \"{}\", \"rows\": {}, \"out\": {}, \"in\": {}, \"gflops\": {:.1f}}}", between, names[kind], l.rows, l.out, l.in, rate<Bf16Bits>(kind, l));
+    for (const Product product : products) {
+      fmt::print("{}{{\"product\": \"{}\", \"rows\": {}, \"out\": {}, \"in\": {}, \"gflops\": {:.1f}}}", between, name(product), l.rows, l.out, l.in, rate<Bf16Bits>(product, l));
       between = ", ";
     }
   fmt::print("]}}\n");
 }
 
-void print_table(double peak, double bf16_peak) {
+void print_table(std::span<const Layer> layers, double peak, double bf16_peak) {
   fmt::print("{} thread{}, {}; registers alone: {:.0f} GFLOP/s in f32", threads(), threads() == 1 ? "" : "s", name(isa()), peak);
   if (bf16_peak > 0) fmt::print(", {:.0f} in bf16", bf16_peak);
   fmt::print("; bf16 takes the {} form here\nShares of bf16's peak are of the form that reaches it, all others of f32's.\n{:<8} {:>16} {:>16} {:>16} {:>16} {:>16}\n", name(bf16_form()), "", "rows, out, in",
              "f32", "bf16 widened", "bf16 pairs", "bf16 tiles");
-  for (const Kind kind : {forward, gelu, dx, dw})
+  for (const Product product : products)
     for (const Layer& l : layers) {
-      fmt::print("{:<8} {:>16}", names[kind], fmt::format("{},{},{}", l.rows, l.out, l.in));
+      fmt::print("{:<8} {:>16}", name(product), fmt::format("{},{},{}", l.rows, l.out, l.in));
       const auto show = [&](double r, double of) { fmt::print(" {:>8.1f} {:>5.1f} %", r, 100 * r / of); };
-      show(rate<float>(kind, l), peak);
+      show(rate<float>(product, l), peak);
       for (const Bf16Form form : {Bf16Form::widened, Bf16Form::pairs, Bf16Form::tiles}) {
         if (!has(form)) continue;
         const ForceBf16Form force(form);
-        show(rate<Bf16Bits>(kind, l), form == form_of_peak() && bf16_peak > 0 ? bf16_peak : peak);
+        show(rate<Bf16Bits>(product, l), form == form_of_peak() && bf16_peak > 0 ? bf16_peak : peak);
       }
       fmt::print("\n");
     }
@@ -150,9 +121,11 @@ int main(int argc, char** argv) {
     std::int64_t count = threads();
     bool json = false, help = false;
     double peaks = 0;
+    std::string shapes;
     norma::train::Options o;
     o("threads", count, "threads");
     o("json", json, "one JSON object, with the form that is taken here only");
+    o("shapes", shapes, "layers to measure, as in \"4160,576,192; 65,768,192\": rows, out, in; empty: those of transformers");
     o("peaks", peaks, "registers alone instead, for so many seconds: multiply-adds, and products of bf16 of numbers and of zeros");
     o("help", help, "print this, and stop");
     o.read_flags({argv + 1, argv + argc});
@@ -168,8 +141,10 @@ int main(int argc, char** argv) {
       print_peaks(peaks);
       return 0;
     }
-    const double peak = norma::bench::fma_peak(threads()), bf16_peak = norma::bench::bf16_peak(threads());
-    json ? print_json(peak, bf16_peak) : print_table(peak, bf16_peak);
+    std::vector<Layer> layers = read_layers(shapes);
+    if (layers.empty()) layers.assign(transformer_layers, transformer_layers + 7);
+    const double f32 = fma_peak(threads()), bf16 = bf16_peak(threads());
+    json ? print_json(layers, f32, bf16) : print_table(layers, f32, bf16);
   } catch (const std::exception& e) {
     fmt::print(stderr, "norma_bench_gemm_bf16: {}\n", e.what());
     return 1;
