@@ -62,7 +62,7 @@ struct Operand {
 double gelu(double x) { return 0.5 * x * std::erfc(-x * M_SQRT1_2); }
 double gelu_grad(double x) { return 0.5 * std::erfc(-x * M_SQRT1_2) + x * std::exp(-x * x / 2) / std::sqrt(2 * M_PI); }
 
-constexpr const char* provider_names[] = {" own", " fma", " openblas"};
+constexpr const char* provider_names[] = {" own", " fma", " openblas", " slices"};
 
 struct Case {
   int64_t m, n, k;
@@ -163,9 +163,9 @@ std::vector<std::string> available_isas() {
   return found;
 }
 
-/// Those that the active instruction set has for itself: AMX differs from AVX-512 in the own kernels alone.
+/// Those that the active instruction set has for itself: AMX differs from AVX-512 in slices alone.
 std::vector<GemmProvider> providers() {
-  if (isa() == Isa::amx) return {GemmProvider::own};
+  if (isa() == Isa::amx) return {GemmProvider::slices};
   return {GemmProvider::own, GemmProvider::openblas};
 }
 
@@ -192,6 +192,7 @@ TEMPLATE_TEST_CASE("gemm: random sizes, k in pieces and slices", "[gemm][every_i
   const auto draw = [&](int64_t most) { return std::uniform_int_distribution<int64_t>(1, most)(engine); };
   for (const std::string& set : available_isas()) {
     set_isa(set);
+    set_gemm_provider(providers().front());
     for (int i = 0; i < 12; ++i) {
       const Case wide{draw(300), draw(200), draw(900), "ntg"[i % 3], "ntg"[i / 3 % 3]};
       const Case tall{draw(90), draw(60), 1024 + draw(2500), "ntg"[i % 3], "ntg"[i / 3 % 3], i % 4 == 1};
@@ -243,14 +244,27 @@ TEMPLATE_TEST_CASE("gemm: the same bits with any number of threads", "[gemm][thr
                           {20, 900, 800, 'n', 't'},  {64, 64, 4000, 't', 'n'}, {500, 20, 1100, 't', 't', true}};
   cases[0].bias = cases[0].gelu = cases[0].pre = true;
   cases[2].row_sums = cases[2].gelu_b = true;
-  for (const Case& x : cases) {
-    set_threads(1);
-    const auto one = run<TestType>(x, true);
-    for (int count : {2, 3, 8}) {
-      set_threads(count);
-      for (int repeat = 0; repeat < 3; ++repeat) CHECK(same_bits(one, run<TestType>(x, false)));
+  for (const GemmProvider provider : {GemmProvider::fma, GemmProvider::slices})
+    for (const Case& x : cases) {
+      set_gemm_provider(provider);
+      set_threads(1);
+      const auto one = run<TestType>(x, true);
+      for (int count : {2, 3, 8}) {
+        set_threads(count);
+        for (int repeat = 0; repeat < 3; ++repeat) CHECK(same_bits(one, run<TestType>(x, false)));
+      }
     }
-  }
+}
+
+TEST_CASE("gemm: where slices pay is a matter of sizes: few rows go by multiply-adds", "[gemm]") {
+  RestoreSettings restore;
+  const auto by = [](GemmProvider provider, const Case& x) {
+    set_gemm_provider(provider);
+    return run<float>(x, false);
+  };
+  for (const auto& [x, pay] : {std::pair{Case{4160, 192, 192, 'n', 't'}, true}, {Case{768, 192, 4160, 't', 'n'}, true}, {Case{96, 96, 4096, 't', 'n'}, true},
+                               {Case{3136, 64, 64, 'n', 't'}, true}, {Case{65, 768, 192, 'n', 't'}, false}, {Case{65, 192, 768, 'n', 'n'}, false}, {Case{192, 192, 65, 't', 'n'}, false}})
+    CHECK(same_bits(by(GemmProvider::own, x), by(pay ? GemmProvider::slices : GemmProvider::fma, x)));
 }
 
 TEST_CASE("gemm: fma is what AVX-512 does", "[gemm]") {
@@ -267,7 +281,7 @@ TEST_CASE("gemm: fma is what AVX-512 does", "[gemm]") {
     SUCCEED("this processor has no AMX");
     return;
   }
-  const auto own = on("avx512", GemmProvider::own), fma = on("amx", GemmProvider::fma), sliced = on("amx", GemmProvider::own);
+  const auto own = on("avx512", GemmProvider::own), fma = on("amx", GemmProvider::fma), sliced = on("amx", GemmProvider::slices);
   CHECK(same_bits(own, fma));
   CHECK_FALSE(same_bits(own, sliced));
 }
@@ -299,7 +313,7 @@ TEST_CASE("gemm: slices are as exact as multiply-adds, also over many magnitudes
           }
         return std::sqrt(squares / static_cast<double>(m * n));
       };
-      const double sliced = root_mean_square(GemmProvider::own), fma = root_mean_square(GemmProvider::fma);
+      const double sliced = root_mean_square(GemmProvider::slices), fma = root_mean_square(GemmProvider::fma);
       INFO("k " << k << ", magnitudes " << magnitudes << ": slices " << sliced << ", multiply-adds " << fma);
       // Where few terms of a sum are much larger than the others, all that counts is how these few are rounded.
       CHECK(sliced <= (magnitudes > 10 ? 1.25 : 1) * fma);
@@ -313,6 +327,8 @@ TEST_CASE("gemm: what is not finite, and what is tiny", "[gemm]") {
   a[3 * k + 5] = inf, a[7 * k + 9] = std::nanf(""), a[11 * k] = 3e38f;
   for (int64_t p = 0; p < k; ++p) a[13 * k + p] *= 1e-30f, a[17 * k + p] *= 1e-38f;
   std::vector<float> c(static_cast<std::size_t>(m * n));
+  RestoreSettings restore;
+  set_gemm_provider(GENERATE(GemmProvider::fma, GemmProvider::slices));
   gemm<float>(m, n, k, {a.data(), k, 1}, {b.data(), n, 1}, c.data(), n);
   for (int64_t j = 0; j < n; ++j) {
     CHECK(!std::isfinite(c[3 * n + j]));
@@ -334,6 +350,8 @@ TEST_CASE("gemm: strides do not change the order of the sum", "[gemm]") {
     for (int64_t p = 0; p < k; ++p) a_transposed[p * m + i] = a[i * k + p];
   for (std::size_t i = 0; i < b.size(); ++i) b_spread[2 * i] = b[i];
   for (auto& x : c) x.resize(m * n);
+  RestoreSettings restore;
+  set_gemm_provider(GENERATE(GemmProvider::fma, GemmProvider::slices));
   gemm<float>(m, n, k, {a.data(), k, 1}, {b.data(), n, 1}, c[0].data(), n);
   gemm<float>(m, n, k, {a_transposed.data(), 1, m}, {b_spread.data(), 2 * n, 2}, c[1].data(), n);
   CHECK(same_bits(c[0], c[1]));
@@ -342,6 +360,7 @@ TEST_CASE("gemm: strides do not change the order of the sum", "[gemm]") {
 TEMPLATE_TEST_CASE("gemm: batches equal single products, and broadcast operands", "[gemm]", float, double) {
   RestoreSettings restore;
   using T = TestType;
+  set_gemm_provider(GENERATE(GemmProvider::fma, GemmProvider::slices));
   for (const auto& [count, m, n, k] : {std::array<int64_t, 4>{40, 17, 33, 20}, {3, 200, 180, 200}, {0, 5, 5, 5}}) {
     const auto a = noise<T>(count * m * k, 1), b = noise<T>(k * n, 2);
     std::vector<T> batched(static_cast<std::size_t>(count * m * n)), single = batched;

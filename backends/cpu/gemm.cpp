@@ -29,12 +29,22 @@ std::atomic<GemmProvider> chosen_provider{GemmProvider::own};
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-/// Slices pay where every element that is cut is used often enough.
+/// Whether C is small beside k, as the gradient of a weight is.
+bool is_long(int64_t m, int64_t n, int64_t k) { return k >= 1024 && m < 2048 && k >= 2 * std::max(m, n); }
+
+/// Whether slices pay: every element of A and B is cut, beside the tiles or before them, which the product has to make up for, as it has for handing
+/// out the work twice. The sizes alone decide, not where the operands lie. Measured, `norma bench gemm --shapes`, two threads.
+bool slices_pay(int64_t m, int64_t n, int64_t k) {
+  if (k < 24) return false;
+  if (is_long(m, n, k)) return m * n >= 40 * (m + n) + 2'000'000 / k;
+  return m * n >= 112 * n + 30 * m + 6'000'000 / k;
+}
+
 template <class T>
 const GemmTable<T>& table(GemmProvider provider, int64_t m, int64_t n, int64_t k) {
   if constexpr (sizeof(T) == 4) {
-    const GemmTable<float>* sliced = provider == GemmProvider::own ? NORMA_BF16_KERNELS(sliced_gemm).f32 : nullptr;
-    if (sliced && k >= 24 && m * n >= 40 * (m + n)) return *sliced;
+    const GemmTable<float>* sliced = NORMA_BF16_KERNELS(sliced_gemm).f32;
+    if (sliced && ((provider == GemmProvider::slices && k > 0) || (provider == GemmProvider::own && slices_pay(m, n, k)))) return *sliced;
     return NORMA_KERNELS(gemm_kernels).f32;
   } else {
     return NORMA_KERNELS(gemm_kernels).f64;
@@ -102,7 +112,7 @@ Plan make_plan(const GemmTable<T>& t, const Product<T>& x) {
     if (t.sliced) p.packs_ahead = true, p.block_rows = 96;
   };
   const int64_t most = std::max<int64_t>(1, work >> 18);  // a task is worth some microseconds
-  if (k >= 1024 && m < 2048 && k >= 2 * std::max(m, n)) {
+  if (is_long(m, n, k)) {
     p.share_b = false;
     if (t.sliced) p.k_piece = 256;  // C of a task stays in the second-level cache beside what is packed
     p.rows = ceil_div(m, 768);

@@ -95,7 +95,8 @@ void gemm_bf16(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, Matrix
   const GemmBf16Table& t = table();
   const int64_t all_words = words_of(t, k), step = all_words * t.nr;
   const auto pack = [&](int64_t j0, int64_t j1, Word* to) { t.pack_weight(k, j1 - j0, {b.data + j0 * b.col, b.row, b.col}, to, step); };
-  const bool few = t.unit == 1 && few_rows(m, k, sizeof(Bf16Bits));  // on tiles it was not measured
+  // Tiles are quick to multiply: more rows than this want a larger weight packed once, by all threads.
+  const bool few = few_rows(m, k, sizeof(Bf16Bits)) && (t.unit == 1 || m <= 2 * row_block || (m <= 4 * row_block && n * k <= 150'000));
   const Word* shared = few ? nullptr : packed_b(t, n, step, pack);
 
   int64_t rows = ceil_div(m, row_block), columns = 1;
@@ -148,9 +149,10 @@ void gemm_bf16_long(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, M
   const GemmBf16Table& t = table();
   // Few and large blocks of C, since each packs what it reads; k is cut in slices to give every thread work.
   const int64_t columns = ceil_div(n, 384), tall = ceil_div(m, 768);
-  const int64_t slices = std::clamp<int64_t>(ceil_div(8, tall * columns), 1, std::max<int64_t>(1, k / 256));
+  const int64_t slices = std::clamp<int64_t>(ceil_div(8, tall * columns), 1, std::max<int64_t>(1, k / 512));
   const int64_t rows = std::max(tall, std::min(ceil_div(m, row_block), m * n * k <= small ? 1 : 8 / (slices * columns)));
-  const int64_t ld = round_up(n, t.nr), size = round_up(m, t.mr) * ld, step = size + m;
+  const bool in_place = slices == 1 && m % t.mr == 0 && n % t.nr == 0;  // whole tiles, whose sums nothing is added to
+  const int64_t ld = in_place ? ldc : round_up(n, t.nr), size = in_place ? 0 : round_up(m, t.mr) * ld, step = size + m;
   float* partial = scratch<float>(slot_partial, slices * step);
   parallel_tasks(slices * rows * columns, [&](int64_t task) {
     const int64_t s = task / (rows * columns), i_part = task / columns % rows, j_part = task % columns;
@@ -158,8 +160,8 @@ void gemm_bf16_long(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, M
     const int64_t j0 = cut(n, t.nr, columns, j_part), j1 = cut(n, t.nr, columns, j_part + 1);
     const int64_t k0 = cut(k, k_unit, slices, s), k1 = cut(k, k_unit, slices, s + 1);
     if (i0 == i1 || j0 == j1) return;
-    float* mine = partial + s * step;
-    float* sums = row_sums && j_part == 0 ? mine + size : nullptr;
+    float* mine = in_place ? c : partial + s * step;
+    float* sums = row_sums && j_part == 0 ? partial + s * step + size : nullptr;
     const Entered entered(t);
     if (sums) std::fill(sums + i0, sums + i1, 0.0f);
     const int64_t pieces = std::max<int64_t>(1, ceil_div(k1 - k0, piece_words(t) * t.depth));
@@ -178,9 +180,10 @@ void gemm_bf16_long(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, M
     }
   });
   const auto combine = NORMA_KERNELS(gemm_kernels).f32.combine;
-  parallel_for(m, std::max<int64_t>(1, 16384 / n), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) combine(slices, n, partial + i * ld, step, c + i * ldc);
-  });
+  if (!in_place)
+    parallel_for(m, std::max<int64_t>(1, 16384 / n), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) combine(slices, n, partial + i * ld, step, c + i * ldc);
+    });
   if (row_sums) combine(slices, m, partial + size, step, row_sums);
 }
 
