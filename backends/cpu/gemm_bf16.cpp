@@ -147,10 +147,12 @@ void gemm_bf16_long(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, M
                     float* c, int64_t ldc, float* row_sums) {
   if (m == 0 || n == 0) return;
   const GemmBf16Table& t = table();
-  // Few and large blocks of C, since each packs what it reads; k is cut in slices to give every thread work.
+  // Few and large blocks of C, since each packs what it reads. k is cut too, to give every thread work, but not short: the sums of its slices go from
+  // core to core. Into how many blocks of rows C is cut does not touch its bits, and is left to the number of threads.
   const int64_t columns = ceil_div(n, 384), tall = ceil_div(m, 768);
-  const int64_t slices = std::clamp<int64_t>(ceil_div(8, tall * columns), 1, std::max<int64_t>(1, k / 512));
-  const int64_t rows = std::max(tall, std::min(ceil_div(m, row_block), m * n * k <= small ? 1 : 8 / (slices * columns)));
+  const int64_t slices = std::clamp<int64_t>(ceil_div(8, tall * columns), 1, std::max<int64_t>(1, k / 1024));
+  const int64_t tasks = m * n * k <= small ? 1 : std::clamp<int64_t>(2 * threads(), 1, 8);
+  const int64_t rows = std::max(tall, std::min(ceil_div(m, row_block), tasks / (slices * columns)));
   const bool in_place = slices == 1 && m % t.mr == 0 && n % t.nr == 0;  // whole tiles, whose sums nothing is added to
   const int64_t ld = in_place ? ldc : round_up(n, t.nr), size = in_place ? 0 : round_up(m, t.mr) * ld, step = size + m;
   float* partial = scratch<float>(slot_partial, slices * step);
