@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 
 #include "backends/cpu/few_rows.h"
 #include "backends/cpu/gemm_bf16_kernels.h"
@@ -150,7 +151,8 @@ void gemm_bf16_long(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, M
   // Few and large blocks of C, since each packs what it reads. k is cut too, to give every thread work, but not short: the sums of its slices go from
   // core to core. Into how many blocks of rows C is cut does not touch its bits, and is left to the number of threads.
   const int64_t columns = ceil_div(n, 384), tall = ceil_div(m, 768);
-  const int64_t slices = std::clamp<int64_t>(ceil_div(8, tall * columns), 1, std::max<int64_t>(1, k / 1024));
+  const std::uint64_t most = std::max<int64_t>(1, std::min(8 / (tall * columns), k / 1024));
+  const int64_t slices = static_cast<int64_t>(std::bit_floor(most));  // even shares for 2, 4 and 8 threads
   const int64_t tasks = m * n * k <= small ? 1 : std::clamp<int64_t>(2 * threads(), 1, 8);
   const int64_t rows = std::max(tall, std::min(ceil_div(m, row_block), tasks / (slices * columns)));
   const bool in_place = slices == 1 && m % t.mr == 0 && n % t.nr == 0;  // whole tiles, whose sums nothing is added to
