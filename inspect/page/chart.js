@@ -37,7 +37,9 @@ function download(name, rows) {
 
 // Ticks as [value, text], at 1, 2, 5 times a power of ten; on a logarithmic axis at decades, and between them where there are few.
 function linearTicks(a, b, n) {
-  const rough = (b - a) / n, unit = 10 ** Math.floor(Math.log10(rough) + 1e-9), step = [1, 2, 5, 10].map(k => k * unit).find(s => s >= rough * (1 - 1e-9)), out = [];
+  const rough = (b - a) / n, unit = 10 ** Math.floor(Math.log10(rough) + 1e-9), steps = [1, 2, 5, 10].map(k => k * unit), out = [];
+  const count = s => Math.floor(b / s + 1e-9) - Math.ceil(a / s - 1e-9) + 1, widest = steps.findIndex(s => s >= rough * (1 - 1e-9));
+  const step = widest > 0 && count(steps[widest]) < 3 ? steps[widest - 1] : steps[widest];
   const digits = Math.max(0, Math.round(-Math.log10(step) + 0.499)), short = step >= 1e-4 && Math.max(Math.abs(a), Math.abs(b)) < 1e5;
   for (let v = Math.ceil(a / step - 1e-9) * step; v <= b + step * 1e-9; v += step) {
     if (Math.abs(v) < step * 1e-9) v = 0;
