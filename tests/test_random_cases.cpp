@@ -79,14 +79,22 @@ Tensor a_rounding_away(const Tensor& x, DType dtype, std::uint32_t draw) {
   return from_values(v, x.shape(), place_of(x));
 }
 
-/// How far the reference's results move where all it is given moves by a rounding: small sums of large terms do, and no kernel can be held to less.
-std::vector<double> moved_by_roundings(const RandomCase& c, const Tensors& wide, const Outcome& wanted) {
-  std::vector<double> moved(wanted.results.size());
+std::vector<double> statistic(const Outcome& o, std::size_t which) {
+  std::vector<double> of_heads;
+  for (std::size_t at = which; at < o.stats.size(); at += attention_stats) of_heads.push_back(o.stats[at]);
+  return of_heads;
+}
+
+/// How far part(outcome) of the reference moves where all it is given moves by a rounding of `dtype`: small sums of large terms do, and no kernel
+/// can be held to less.
+template <class Part>
+double moved_by_roundings(const RandomCase& c, const Tensors& wide, const Outcome& wanted, DType dtype, const Part& part) {
+  double moved = 0;
   for (std::uint32_t draw = 0; draw < 3; ++draw) {
     Tensors inputs;
-    for (const Tensor& x : wide) inputs.push_back(is_floating(x.dtype()) ? a_rounding_away(x, c.dtype, draw) : x);
-    const Outcome there = run(c, inputs, [&](const Tensor& y) { return a_rounding_away(cotangent(y), c.dtype, draw); });
-    for (std::size_t i = 0; i < moved.size(); ++i) moved[i] = std::max(moved[i], largest_difference(there.results[i].values(), wanted.results[i].values()));
+    for (const Tensor& x : wide) inputs.push_back(is_floating(x.dtype()) ? a_rounding_away(x, dtype, draw) : x);
+    const Outcome there = run(c, inputs, [&](const Tensor& y) { return a_rounding_away(cotangent(y), dtype, draw); });
+    moved = std::max(moved, largest_difference(part(there), part(wanted)));
   }
   return moved;
 }
@@ -108,25 +116,22 @@ Verdict compare(const RandomCase& c) {
   double around = 0;
   for (const Tensor& w : wanted.results) around = std::max(around, largest(w.values()));
   Verdict verdict;
-  std::vector<double> moved;
+  const auto judge = [&](const std::string& what, DType dtype, double allowed, const auto& part) {
+    const double error = largest_difference(part(got), part(wanted));
+    verdict.add(error, error <= allowed ? allowed : std::max(allowed, 4 * moved_by_roundings(c, wide, wanted, dtype, part)), what);
+  };
   for (std::size_t i = 0; i < wanted.results.size(); ++i) {
-    const std::vector<double> w = wanted.results[i].values();
+    const auto part = [i](const Outcome& o) { return o.results[i].values(); };
     const double eps = eps_of(c.dtype), rounded = c.dtype == DType::bf16 ? 8 : 16, cancelled = c.dtype == DType::bf16 ? 0.125 : c.dtype == DType::f32 ? 32 : 256;
-    const double error = largest_difference(got.results[i].values(), w);
-    double allowed = 4 * largest_difference(composed.results[i].values(), w) + eps * (rounded * largest(w) + cancelled * around);
-    if (error > allowed) {
-      if (moved.empty()) moved = moved_by_roundings(c, wide, wanted);
-      allowed = std::max(allowed, 4 * moved[i]);
-    }
-    verdict.add(error, allowed, i == 0 ? "the value" : fmt::format("gradient {}", i - 1));
+    const double allowed = 4 * largest_difference(part(composed), part(wanted)) + eps * (rounded * largest(part(wanted)) + cancelled * around);
+    judge(i == 0 ? "the value" : fmt::format("gradient {}", i - 1), c.dtype, allowed, part);
   }
   const bool scores = !c.call.inputs[0].constant || !c.call.inputs[1 % c.call.inputs.size()].constant;  // have gradients
   for (std::size_t s = 0; !wanted.stats.empty() && s < static_cast<std::size_t>(AttentionStat::fro2_error); ++s) {
     if (!scores && s >= static_cast<std::size_t>(AttentionStat::grad_a2)) break;
-    std::vector<double> g, w;
-    for (std::size_t at = s; at < wanted.stats.size(); at += attention_stats) g.push_back(got.stats[at]), w.push_back(wanted.stats[at]);
+    const auto part = [s](const Outcome& o) { return statistic(o, s); };
     const double pairs = largest({wanted.stats[static_cast<std::size_t>(AttentionStat::entries)]});
-    verdict.add(largest_difference(g, w), allowed_of_statistic(static_cast<AttentionStat>(s), c.dtype, largest(w), pairs), fmt::format("statistic {}", s));
+    judge(fmt::format("statistic {}", s), wide_of(c.dtype), allowed_of_statistic(static_cast<AttentionStat>(s), c.dtype, largest(part(wanted)), pairs), part);
   }
   return verdict;
 }
