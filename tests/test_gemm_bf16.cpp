@@ -151,6 +151,7 @@ TEST_CASE("bf16 products equal plain loops over the rounded operands", "[gemm_bf
           for (const bool t : {true, false}) run({m, n, k, t}, true);
     run({300, 130, 900, true}, true);  // several pieces of k, several tasks
     run({203, 96, 401, false}, true);
+    run({500, 300, 520, true}, true);  // packed once for all tasks
   });
 }
 
@@ -173,25 +174,32 @@ TEST_CASE("bf16 gradients of weights", "[gemm_bf16]") {
         for (const int64_t k : {0, 1, 3, 130, 700}) run_long(m, n, k, false, true);
     run_long(24, 40, 300, true, true);
     run_long(200, 390, 1100, false, true);
+    for (const int64_t k : {0, 65, 1100}) run_long(192, 96, k, k == 65, true);  // whole tiles of every form, written where they belong
+    run_long(96, 192, 2100, false, true);
   });
 }
 
 TEST_CASE("bf16 products have the same bits with any number of threads", "[gemm_bf16]") {
   const int before = threads();
   each_form([] {
-    std::array<std::vector<Bf16Bits>, 4> c;
-    std::array<Gradient, 4> g;
+    std::array<std::vector<Bf16Bits>, 4> c, d;
+    std::array<Gradient, 4> g, h;
     int i = 0;
     for (const int count : {1, 2, 3, 8}) {
       set_threads(count);
       c[i] = run({260, 200, 300, true, true, true, true}, false);
+      d[i] = run({500, 300, 400, true}, false);
       g[i] = run_long(130, 70, 2100, true, false);
+      h[i] = run_long(192, 192, 1500, false, false);
       ++i;
     }
     for (i = 1; i < 4; ++i) {
       CHECK(c[i] == c[0]);
-      CHECK(std::memcmp(g[i].dw.data(), g[0].dw.data(), g[0].dw.size() * 4) == 0);
-      CHECK(std::memcmp(g[i].db.data(), g[0].db.data(), g[0].db.size() * 4) == 0);
+      CHECK(d[i] == d[0]);
+      for (const auto& of : {g, h}) {
+        CHECK(std::memcmp(of[i].dw.data(), of[0].dw.data(), of[0].dw.size() * 4) == 0);
+        CHECK(std::memcmp(of[i].db.data(), of[0].db.data(), of[0].db.size() * 4) == 0);
+      }
     }
   });
   set_threads(before);

@@ -155,7 +155,7 @@ void gemm_bf16_long(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, M
   const int64_t slices = static_cast<int64_t>(std::bit_floor(most));  // even shares for 2, 4 and 8 threads
   const int64_t tasks = m * n * k <= small ? 1 : std::clamp<int64_t>(2 * threads(), 1, 8);
   const int64_t rows = std::max(tall, std::min(ceil_div(m, row_block), tasks / (slices * columns)));
-  const bool in_place = slices == 1 && m % t.mr == 0 && n % t.nr == 0;  // whole tiles, whose sums nothing is added to
+  const bool in_place = slices == 1 && (t.unit == 1 || m % t.mr == 0) && n % t.nr == 0;  // whole tiles, to whose sums nothing is added
   const int64_t ld = in_place ? ldc : round_up(n, t.nr), size = in_place ? 0 : round_up(m, t.mr) * ld, step = size + m;
   float* partial = scratch<float>(slot_partial, slices * step);
   parallel_tasks(slices * rows * columns, [&](int64_t task) {
