@@ -142,7 +142,7 @@ int main(int argc, char** argv) {
       return 0;
     }
     std::vector<Layer> layers = read_layers(shapes);
-    if (layers.empty()) layers.assign(transformer_layers, transformer_layers + 7);
+    if (layers.empty()) layers.assign(transformer_layers, transformer_layers + 7);  // the wide ones, which four forms go through
     const double f32 = fma_peak(threads()), bf16 = bf16_peak(threads());
     json ? print_json(layers, f32, bf16) : print_table(layers, f32, bf16);
   } catch (const std::exception& e) {

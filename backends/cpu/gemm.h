@@ -48,7 +48,7 @@ void gemm_batched(std::int64_t count, const std::int64_t* a_offset, const std::i
                   Matrix<const T> b, T* c, std::int64_t ldc);
 
 /// own: the fastest kernels with the error of f32 arithmetic, which under AMX multiply slices of f32 (kernels/bf16/slices.h) where the product is large
-/// enough; fma: fused multiply-adds always; openblas: serial library calls over the same fixed tiles; slices: under AMX always, for tests.
+/// enough; fma: fused multiply-adds always; openblas: serial library calls over the same fixed tiles; slices: under AMX wherever there is a sum, for tests.
 enum class GemmProvider { own, fma, openblas, slices };
 void set_gemm_provider(GemmProvider provider);
 GemmProvider gemm_provider();
