@@ -63,24 +63,28 @@ double rate(Product product, const Layer& l) {
 /// The form that the peak of bf16 is of.
 Bf16Form form_of_peak() { return has(Bf16Form::tiles) ? Bf16Form::tiles : Bf16Form::pairs; }
 
-/// Registers alone for some seconds, the kinds of products in turn: the tenth, the middle and the best run of each.
+/// Peaks over some seconds, the kinds of products in turn: the tenth, the middle and the best run of each.
 void print_peaks(double duration) {
   struct Measured {
-    const char* of;
+    std::string of;
     Peak peak;
     int64_t rounds;
     std::vector<double> rates = {};
   };
-  Measured kinds[] = {{"multiply-adds of f32", Peak::fma, 20'000}, {"numbers", Peak::bf16, 10'000}, {"zeros", Peak::bf16_zeros, 10'000}};
+  const std::string bf16 = fmt::format("bf16, {} of ", name(form_of_peak()));
+  Measured kinds[] = {{"multiply-adds of f32", Peak::fma, 20'000},
+                      {bf16 + "numbers", Peak::bf16, 10'000},
+                      {bf16 + "zeros", Peak::bf16_zeros, 10'000},
+                      {"f32 in slices, loaded", Peak::slices, 600}};
   for (const double start = seconds(); seconds() < start + duration;)
     for (Measured& k : kinds)
       if (const double rate = peak_of_one_run(k.peak, threads(), k.rounds); rate > 0) k.rates.push_back(rate);
-  fmt::print("{} thread{}, {}; GFLOP/s of registers alone over {} seconds\n{:<24} {:>8} {:>8} {:>8}\n", threads(), threads() == 1 ? "" : "s", name(isa()), duration, "", "a tenth", "median", "best");
+  fmt::print("{} thread{}, {}; GFLOP/s at most, over {} seconds\n{:<24} {:>8} {:>8} {:>8}\n", threads(), threads() == 1 ? "" : "s", name(isa()), duration, "", "a tenth", "median", "best");
   for (Measured& k : kinds) {
     if (k.rates.empty()) continue;
     std::sort(k.rates.begin(), k.rates.end());
     const auto at = [&](double share) { return k.rates[static_cast<std::size_t>(share * static_cast<double>(k.rates.size() - 1))]; };
-    fmt::print("{:<24} {:>8.0f} {:>8.0f} {:>8.0f}\n", k.peak == Peak::fma ? k.of : fmt::format("bf16, {} of {}", name(form_of_peak()), k.of), at(0.1), at(0.5), at(1));
+    fmt::print("{:<24} {:>8.0f} {:>8.0f} {:>8.0f}\n", k.of, at(0.1), at(0.5), at(1));
   }
 }
 
@@ -126,7 +130,7 @@ int main(int argc, char** argv) {
     o("threads", count, "threads");
     o("json", json, "one JSON object, with the form that is taken here only");
     o("shapes", shapes, "layers to measure, as in \"4160,576,192; 65,768,192\": rows, out, in; empty: those of transformers");
-    o("peaks", peaks, "registers alone instead, for so many seconds: multiply-adds, and products of bf16 of numbers and of zeros");
+    o("peaks", peaks, "peaks instead, for so many seconds: multiply-adds and products of bf16 in registers, and slices of f32 from the first-level cache");
     o("help", help, "print this, and stop");
     o.read_flags({argv + 1, argv + argc});
     o.apply();

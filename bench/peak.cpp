@@ -24,15 +24,16 @@ double processor_seconds() {
 double peak_of_one_run(Peak peak, int threads, std::int64_t rounds, double (*clock)()) {
   const cpu::PeakKernels& f32 = NORMA_KERNELS(peak_kernels);
   const cpu::Bf16PeakKernels& bf16 = NORMA_BF16_KERNELS(bf16_peak_kernels);
-  if (peak != Peak::fma && !bf16.run) return 0;
+  const bool slices = peak == Peak::slices;
+  if (peak != Peak::fma && !(slices ? bf16.run_slices != nullptr : bf16.run != nullptr)) return 0;
   constexpr std::int64_t pieces = 16;
   std::atomic<int> not_finite{0};  // keeps the results alive
   const double start = clock();
   cpu::parallel_tasks(pieces * threads, [&](std::int64_t) {
-    const float sum = peak == Peak::fma ? f32.run(rounds) : bf16.run(rounds, peak == Peak::bf16_zeros);
+    const float sum = peak == Peak::fma ? f32.run(rounds) : slices ? bf16.run_slices(rounds) : bf16.run(rounds, peak == Peak::bf16_zeros);
     if (!(sum < 1e30f)) ++not_finite;
   });
-  const double flops = static_cast<double>((peak == Peak::fma ? f32.flops_per_round : bf16.flops_per_round) * rounds * pieces * threads);
+  const double flops = static_cast<double>((peak == Peak::fma ? f32.flops_per_round : slices ? bf16.slices_flops_per_round : bf16.flops_per_round) * rounds * pieces * threads);
   return not_finite ? 0 : 1e-9 * flops / (clock() - start);
 }
 

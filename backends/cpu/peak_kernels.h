@@ -20,6 +20,9 @@ struct Bf16PeakKernels {
   /// set has neither.
   float (*run)(std::int64_t rounds, bool zeros);
   std::int64_t flops_per_round;
+  /// Products of f32 in slices (kernels/bf16/slices.h) with all that they read and write in the first-level cache. Null but for AMX.
+  float (*run_slices)(std::int64_t rounds);
+  std::int64_t slices_flops_per_round;  // of f32
 };
 NORMA_DECLARE_BF16_KERNELS(Bf16PeakKernels, bf16_peak_kernels)
 

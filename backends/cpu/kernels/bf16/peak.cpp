@@ -1,6 +1,7 @@
-// The loop that measures the peak of products of bf16: what registers can do that nothing is loaded into.
+// The loops that measure the peak of products of bf16: what registers can do that nothing is loaded into; and that of slices of f32, whose
+// operands are loaded.
 #include "backends/cpu/kernels/bf16/registers.h"
-#include "backends/cpu/kernels/bf16/tile_registers.h"
+#include "backends/cpu/kernels/bf16/sliced_tile.h"
 #include "backends/cpu/peak_kernels.h"
 
 namespace norma::cpu::NORMA_ISA {
@@ -53,6 +54,24 @@ float run(std::int64_t rounds, bool zeros) {
 }
 constexpr std::int64_t flops = 4 * 2 * 16 * 16 * 32;
 
+/// A tile of 32 by 32 sums again and again, as many steps of k at a time as products take.
+constexpr std::int64_t sliced_steps = 3;
+float run_slices(std::int64_t rounds) {
+  constexpr std::int64_t count = sliced_steps * 3 * slice_words;
+  alignas(64) Word operands[2 * count];
+  const Operands x(false);
+  for (std::int64_t i = 0; i < 2 * count; ++i) std::memcpy(operands + i, x.bits + 2 * (i % (words / 2)), sizeof(Word));
+  alignas(64) float sums[side * side];
+  NothingAside nothing;
+  enter_tiles();
+  for (; rounds > 0; --rounds) tile<3, false, false>(sliced_steps, operands, operands + count, Sums<const float>{nullptr, side}, Sums<float>{sums, side}, nothing);
+  leave_tiles();
+  float sum = 0;
+  for (const float s : sums) sum += s;
+  return sum;
+}
+constexpr std::int64_t slices_flops = 2 * side * side * sliced_steps * step_k;
+
 #elif defined(__AVX512BF16__)
 
 constexpr int chains = 24;
@@ -79,8 +98,13 @@ constexpr std::int64_t flops = 0;
 
 #endif
 
+#if !defined(__AMX_BF16__)
+constexpr float (*run_slices)(std::int64_t) = nullptr;
+constexpr std::int64_t slices_flops = 0;
+#endif
+
 }  // namespace
 
-const Bf16PeakKernels bf16_peak_kernels = {run, flops};
+const Bf16PeakKernels bf16_peak_kernels = {run, flops, run_slices, slices_flops};
 
 }  // namespace norma::cpu::NORMA_ISA
