@@ -305,6 +305,42 @@ TEST_CASE("fused attention on bf16: by tiles or pairs as by multiply-adds, but f
   }
 }
 
+/// No gradient reaches the score of a row's only key, and dV does not mind: every row of `alone`, and the first of `causal`.
+template <class T>
+void check_only_keys(const Scoring& scoring) {
+  const auto numbers = [](const Placed<T>& x, Index rows) {  // which are not zero
+    const Shape& s = x.view.shape();
+    Index found = 0;
+    for (Index b = 0; b < s[0]; ++b)
+      for (Index h = 0; h < s[1]; ++h)
+        for (Index i = 0; i < rows; ++i)
+          for (Index c = 0; c < s[3]; ++c) found += !(static_cast<double>(x.at(b, h, i, c)) == 0);
+    return found;
+  };
+  for (const ProblemSizes& alone : {ProblemSizes{2, 3, 5, 1, 16, 8}, {1, 2, 40, 1, 64, 64, false, false, 0.2}}) {
+    const Results<T> r = by_kernels(Problem<T>(alone, scoring), true);
+    CHECK(numbers(r.dq, alone.rows) + numbers(r.dk, 1) == 0);
+    CHECK(numbers(r.dv, 1) > 0);
+    for (Index h = 0; h < alone.batch * alone.heads; ++h) CHECK(r.stats[static_cast<std::size_t>(h * attention_stats + static_cast<Index>(AttentionStat::grad_s2))] == 0);
+  }
+  const Results<T> r = by_kernels(Problem<T>({1, 2, 40, 40, 64, 64, true}, scoring), false);
+  CHECK(numbers(r.dq, 1) == 0);
+  CHECK(numbers(r.dq, 2) > 0);
+}
+
+TEST_CASE("fused attention: in a row divided by its sum an only key has no gradient", "[attention_cpu]") {
+  for (const auto& [name, scoring] : scorings()) {
+    if (scoring.kind != Scoring::Kind::softmax && !scoring.normalize) continue;
+    INFO(name);
+    check_only_keys<double>(scoring);
+    for (const bool tiles : {false, true}) {
+      const cpu::ForceTiles force(tiles);
+      check_only_keys<float>(scoring);
+      check_only_keys<bf16>(scoring);
+    }
+  }
+}
+
 TEST_CASE("fused attention declines what it does not cover", "[attention_cpu]") {
   cpu::CpuBackend backend;
   const Problem<float> p({1, 1, 4, 5, 3, 3}, scorings()[4].second);

@@ -56,12 +56,13 @@ void differentiate(const Sight<T>& sight, const Tile<T>& tile, const T* lse, con
         s2 = fma(ds, ds, s2);
       }
     };
+    // An only weight is 1 whatever its score; of da - d rounding would be left.
+    const bool lone = normalize && sight.visible(tile.first + m) == 1;
     if constexpr (phi == Phi::softmax) {
-      const V scale_first = splat(tile.scale), shift = splat(-lse[m]);
-      const T d = delta[m];
+      const V scale_first = splat(tile.scale), shift = splat(-lse[m]), unit = splat(lone ? T{0} : T{1}), minus_d = splat(lone ? T{0} : -delta[m]);
       for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
         const V a = exp_fast(fma(load(p + j), scale_first, shift)), da = load(g + j);
-        finish(j, visible, a, da, a * (da - d));
+        finish(j, visible, a, da, a * fma(da, unit, minus_d));
       });
     } else if constexpr (normalize) {
       V sum{};
@@ -69,7 +70,7 @@ void differentiate(const Sight<T>& sight, const Tile<T>& tile, const T* lse, con
         sum += visible.keep(weight.value(load(p + j), T{1}));
       });
       const T total = sum_lanes(sum), inverse = total != 0 ? 1 / total : 1, d = delta[m];
-      const T slope = sight.visible(tile.first + m) == 1 ? 0 : inverse;  // an only weight is 1 whatever its score; da - d would leave rounding over s
+      const T slope = lone ? 0 : inverse;
       for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
         const V s = load(p + j), da = load(g + j), f = weight.value(s, T{1});
         finish(j, visible, f * inverse, da, weight.derivative(s, T{1}) * slope * (da - d));
