@@ -249,7 +249,7 @@ TEMPLATE_TEST_CASE("gemm: the same bits with any number of threads", "[gemm][thr
       set_gemm_provider(provider);
       set_threads(1);
       const auto one = run<TestType>(x, true);
-      for (int count : {2, 3, 8}) {
+      for (int count : {2, 3, 8, 21, 48}) {
         set_threads(count);
         for (int repeat = 0; repeat < 3; ++repeat) CHECK(same_bits(one, run<TestType>(x, false)));
       }

@@ -182,10 +182,10 @@ TEST_CASE("bf16 gradients of weights", "[gemm_bf16]") {
 TEST_CASE("bf16 products have the same bits with any number of threads", "[gemm_bf16]") {
   const int before = threads();
   each_form([] {
-    std::array<std::vector<Bf16Bits>, 4> c, d;
-    std::array<Gradient, 4> g, h;
+    std::array<std::vector<Bf16Bits>, 6> c, d;
+    std::array<Gradient, 6> g, h;
     int i = 0;
-    for (const int count : {1, 2, 3, 8}) {
+    for (const int count : {1, 2, 3, 8, 21, 48}) {
       set_threads(count);
       c[i] = run({260, 200, 300, true, true, true, true}, false);
       d[i] = run({500, 300, 400, true}, false);
@@ -193,7 +193,7 @@ TEST_CASE("bf16 products have the same bits with any number of threads", "[gemm_
       h[i] = run_long(192, 192, 1500, false, false);
       ++i;
     }
-    for (i = 1; i < 4; ++i) {
+    for (i = 1; i < 6; ++i) {
       CHECK(c[i] == c[0]);
       CHECK(d[i] == d[0]);
       for (const auto& of : {g, h}) {

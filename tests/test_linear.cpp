@@ -203,7 +203,7 @@ TEST_CASE("linear: the same bits with any number of threads", "[linear][threads]
                dy = noise({33, 65, 80}, DType::f32, 3);
   const View x_view = x.view(), w_view = w.view();
   std::vector<std::vector<double>> first;
-  for (int count : {1, 2, 3, 8}) {
+  for (int count : {1, 2, 3, 8, 21}) {
     cpu::set_threads(count);
     const Tensor y = empty({33, 65, 80}), dx = empty({33, 65, 48}), dw = empty({80, 48}), db = empty({80}),
                  bias_only = empty({80});

@@ -156,13 +156,16 @@ TEST_CASE("an MLP at once has the same bits with any number of threads", "[mlp]"
   const RestoreSettings restore;
   for (const auto& [dtype, provider] : passes()) {
     cpu::set_gemm_provider(provider);
-    const Problem problem({2100, 64, 130, 48}, dtype);
-    cpu::set_threads(1);
-    const Results one = problem.at_once();
-    for (const int threads : {2, 3, 8}) {
-      cpu::set_threads(threads);
-      const Results many = problem.at_once();
-      for (std::size_t i = 0; i < one.all().size(); ++i) CHECK(one.all()[i].values() == many.all()[i].values());
+    for (const Widths& sizes : {Widths{2100, 64, 130, 48}, {700, 96, 600, 64}, {1600, 48, 420, 96, true, true, false}, {800, 64, 400, 64, false}}) {
+      CAPTURE(sizes.text());
+      const Problem problem(sizes, dtype);
+      cpu::set_threads(1);
+      const Results one = problem.at_once();
+      for (const int threads : {2, 3, 8, 21, 48}) {  // from more than slices on, hidden elements are shared too
+        cpu::set_threads(threads);
+        const Results many = problem.at_once();
+        for (std::size_t i = 0; i < one.all().size(); ++i) CHECK(one.all()[i].values() == many.all()[i].values());
+      }
     }
   }
 }

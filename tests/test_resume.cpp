@@ -34,11 +34,11 @@ Bits bits(const std::filesystem::path& run) { return {contents(run / last), cont
 
 }  // namespace
 
-TEST_CASE("a whole run has the same bits with 1, 2, 3 and 8 threads", "[resume]") {
+TEST_CASE("a whole run has the same bits with 1, 2, 3, 8 and 20 threads", "[resume]") {
   const auto data = tiny_data(232, 20), runs = fresh_folder("threads");
   for (const std::string attention : {"softmax", "x^3/sqrt(N)"}) {
     Bits first;
-    for (const char* threads : {"1", "2", "3", "8"}) {
+    for (const char* threads : {"1", "2", "3", "8", "20"}) {
       const auto out = runs / fmt::format("{}-{}", attention == "softmax" ? "softmax" : "x3", threads);
       const Finished f = run_norma(with(run_args(data, out, attention), {"--threads", threads}));
       CAPTURE(attention, threads, f.err);

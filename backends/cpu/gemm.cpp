@@ -112,6 +112,14 @@ Plan make_plan(const GemmTable<T>& t, const Product<T>& x) {
     if (t.sliced) p.packs_ahead = true, p.block_rows = 96;
   };
   const int64_t most = std::max<int64_t>(1, work >> 18);  // a task is worth some microseconds
+  // Into how many rows and columns C is cut does not touch its bits; slices do.
+  const auto cut_c = [&](int64_t tasks) {
+    while (p.tasks() < std::min(tasks, most)) {
+      const bool can_rows = m >= 4 * t.mr * p.rows, can_columns = n >= 4 * t.nr * p.columns;
+      if (!can_rows && !can_columns) break;
+      (can_rows && (!can_columns || m * p.columns >= n * p.rows) ? p.rows : p.columns) *= 2;
+    }
+  };
   if (is_long(m, n, k)) {
     p.share_b = false;
     if (t.sliced) p.k_piece = 256;  // C of a task stays in the second-level cache beside what is packed
@@ -119,6 +127,7 @@ Plan make_plan(const GemmTable<T>& t, const Product<T>& x) {
     p.columns = ceil_div(n, 384);
     const int64_t want = std::min<int64_t>(8, most);
     p.slices = std::clamp<int64_t>(ceil_div(want, p.rows * p.columns), 1, k / 256);
+    cut_c(threads());
     pack_ahead();
     return p;
   }
@@ -129,19 +138,14 @@ Plan make_plan(const GemmTable<T>& t, const Product<T>& x) {
   }
   if (packs_a(t, x) && reads_b_in_place(t, x) && n >= t.nr && k * n * size <= int64_t{1} << 20) {  // the gradient of a weight
     p.share_b = false;
-    p.rows = std::clamp<int64_t>(m / (2 * t.mr) / 2 * 2, 1, std::min<int64_t>(n < 4 * t.nr ? threads() : 8, most));
+    p.rows = std::clamp<int64_t>(m / (2 * t.mr) / 2 * 2, 1, std::min<int64_t>(std::max(n < 4 * t.nr ? 1 : 8, threads()), most));
     return p;
   }
   p.rows = ceil_div(m, p.block_rows);
   if (n * t.packed(k) * size <= int64_t{1} << 20) pack_ahead();  // B stays in the second-level cache beside two blocks of rows
   if (p.rows > 8) p.rows = ceil_div(p.rows, 8) * 8;  // even shares for 2, 4 and 8 threads
   // Every task packs its rows of A, so that slices want few and large ones.
-  const int64_t enough = t.sliced ? std::clamp<int64_t>(4 * threads(), 8, 16) : 16;
-  while (p.tasks() < std::min(enough, most)) {
-    const bool can_rows = m >= 4 * t.mr * p.rows, can_columns = n >= 4 * t.nr * p.columns;
-    if (!can_rows && !can_columns) break;
-    (can_rows && (!can_columns || m * p.columns >= n * p.rows) ? p.rows : p.columns) *= 2;
-  }
+  cut_c(std::max<int64_t>(t.sliced ? std::clamp<int64_t>(4 * threads(), 8, 16) : 16, 2 * threads()));
   return p;
 }
 

@@ -67,7 +67,7 @@ bool run(const Mlp& a) {
   Word* w1 = scratch<Word>(slot_weights, t->packed(in) * round_up(hidden) + t->packed(hidden) * round_up(out));
   Word* w2 = pack(*t, in, hidden, transposed(a.w1), w1);
   pack(*t, hidden, out, transposed(a.w2), w2);
-  const Index blocks = even_blocks(rows, sizes.rows);
+  const Index blocks = even_blocks(rows, sizes.rows, unit);
   parallel_tasks(blocks, [&](Index i) {
     const Index from = cut(rows, unit, blocks, i), count = cut(rows, unit, blocks, i + 1) - from;
     if (count == 0) return;
@@ -98,14 +98,18 @@ bool run(const MlpBackward& a) {
   const MlpSums::Place dw1 = sums.matrix(in, hidden), dw2 = sums.matrix(out, hidden);
   const Index db1 = sums.vector(hidden), db2 = sums.vector(out);
   sums.allocate(rows);
-  each_block(sums, rows, sizes.rows, unit, [&](Index slice, Index from, Index count, bool first) {
-    if (first) sums.clear(slice, db1, hidden), sums.clear(slice, db2, out);
+  each_share(sums, {rows, sizes.rows, unit, hidden, chunk}, a.dx, [&](const MlpShare& share) {
+    const Index slice = share.slice;
     MlpBackwardBlock<T> b{};
-    b.sizes = sizes, b.sizes.rows = count;
-    b.dy = rows_of<const T>(&a.dy, from), b.x = rows_of<const T>(&a.x, from), b.pre = rows_of<const T>(&a.pre, from);
-    b.dx = rows_of<T>(a.dx, from), b.w1 = w1, b.w2 = w2;
-    b.add = !first, b.dw1t = {sums.at(slice, dw1.offset), dw1.row}, b.dw2 = {sums.at(slice, dw2.offset), dw2.row};
-    b.db1 = a.db1 ? sums.at(slice, db1) : nullptr, b.db2 = a.db2 ? sums.at(slice, db2) : nullptr;
+    b.sizes = sizes, b.sizes.rows = share.count;
+    b.dy = rows_of<const T>(&a.dy, share.from), b.x = rows_of<const T>(&a.x, share.from), b.pre = rows_of<const T>(&a.pre, share.from);
+    b.w1 = w1, b.w2 = w2, b.from = share.h0, b.to = share.h1;
+    if (share.dx) b.dx = rows_of<T>(a.dx, share.from);
+    if (share.dw) {
+      if (share.first) sums.clear(slice, db1, share.h0, share.h1), sums.clear(slice, db2, 0, share.h0 == 0 ? out : 0);
+      b.add = !share.first, b.dw1t = {sums.at(slice, dw1.offset), dw1.row}, b.dw2 = {sums.at(slice, dw2.offset), dw2.row};
+      b.db1 = a.db1 ? sums.at(slice, db1) : nullptr, b.db2 = a.db2 && share.h0 == 0 ? sums.at(slice, db2) : nullptr;
+    }
     b.work = scratch(slot_work, static_cast<std::size_t>(t->mlp_backward_work(b.sizes)));
     t->mlp_backward(b);
   });

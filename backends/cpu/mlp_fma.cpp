@@ -74,7 +74,7 @@ bool mlp_by_multiply_adds(const Mlp& a) {
   const Index chunk = w.chunk(), ld = apart(chunk);
   Weight w1(t, w.in, w.hidden, w.in), w2(t, w.hidden, w.out, chunk);
   w2.pack(transposed(a.w2), w1.pack(transposed(a.w1), scratch<float>(slot_weights, w1.size() + w2.size())));
-  const Index blocks = even_blocks(w.rows, longest_block);
+  const Index blocks = even_blocks(w.rows, longest_block, unit);
   parallel_tasks(blocks, [&](Index i) {
     const Index from = cut(w.rows, unit, blocks, i), count = cut(w.rows, unit, blocks, i + 1) - from;
     if (count == 0) return;
@@ -109,24 +109,25 @@ bool mlp_by_multiply_adds(const MlpBackward& a) {
   const Index db1 = sums.vector(w.hidden), db2 = sums.vector(w.out);
   sums.allocate(w.rows);
   const auto panels = [&](Index n) { return round_up(n, t.nr) * longest_block; };
-  each_block(sums, w.rows, longest_block, unit, [&](Index slice, Index from, Index count, bool start) {
-    if (start) sums.clear(slice, db1, w.hidden), sums.clear(slice, db2, w.out);
+  each_share(sums, {w.rows, longest_block, unit, w.hidden, chunk}, a.dx, [&](const MlpShare& share) {
+    const Index slice = share.slice, from = share.from, count = share.count;
+    if (share.dw && share.first) sums.clear(slice, db1, share.h0, share.h1), sums.clear(slice, db2, 0, share.h0 == 0 ? w.out : 0);
     const Rows<const float> dy = rows_of<const float>(&a.dy, from), x = rows_of<const float>(&a.x, from), pre = rows_of<const float>(&a.pre, from);
     const Rows<float> dx = rows_of<float>(a.dx, from);
     float* packed_x = scratch<float>(slot_work, panels(w.in) + panels(w.out) + 2 * longest_block * ld);
     float *packed_dy = packed_x + panels(w.in), *dpre = packed_dy + panels(w.out), *hidden = dpre + longest_block * ld;
-    t.pack_b(count, w.in, {x.data, x.row, 1}, false, packed_x);
-    t.pack_b(count, w.out, {dy.data, dy.row, 1}, false, packed_dy);
+    if (share.dw) t.pack_b(count, w.in, {x.data, x.row, 1}, false, packed_x), t.pack_b(count, w.out, {dy.data, dy.row, 1}, false, packed_dy);
     const Panels<float> x_panels = t.packed_panels(packed_x, count), dy_panels = t.packed_panels(packed_dy, count);
-    if (a.db2) t.add_rows(count, w.out, dy.data, dy.row, sums.at(slice, db2));
-    for (Index h = 0; h < w.hidden; h += chunk) {
-      const Index width = std::min(chunk, w.hidden - h);
+    if (a.db2 && share.dw && share.h0 == 0) t.add_rows(count, w.out, dy.data, dy.row, sums.at(slice, db2));
+    for (Index h = share.h0; h < share.h1; h += chunk) {
+      const Index width = std::min(chunk, share.h1 - h);
       Epilogue<float> slope;
       slope.gelu_pre = pre.data + h, slope.ld = pre.row, slope.gelu_of_pre = hidden, slope.ld_of_gelu = ld;
       t.block(count, width, w.out, by_rows(t, dy.data, dy.row), w2.at(0, h), dpre, ld, false, &slope, {});
-      if (a.dx) t.block(count, w.in, width, by_rows(t, dpre, ld), w1.at(h, 0), dx.data, dx.row, h > 0, nullptr, {});
-      t.block(width, w.in, count, by_columns(t, dpre, ld), x_panels, sums.at(slice, dw1.offset) + h * dw1.row, dw1.row, !start, nullptr, {});
-      t.block(width, w.out, count, by_columns(t, hidden, ld), dy_panels, sums.at(slice, dw2t.offset) + h * dw2t.row, dw2t.row, !start, nullptr, {});
+      if (share.dx) t.block(count, w.in, width, by_rows(t, dpre, ld), w1.at(h, 0), dx.data, dx.row, h > 0, nullptr, {});
+      if (!share.dw) continue;
+      t.block(width, w.in, count, by_columns(t, dpre, ld), x_panels, sums.at(slice, dw1.offset) + h * dw1.row, dw1.row, !share.first, nullptr, {});
+      t.block(width, w.out, count, by_columns(t, hidden, ld), dy_panels, sums.at(slice, dw2t.offset) + h * dw2t.row, dw2t.row, !share.first, nullptr, {});
       if (a.db1) t.add_rows(count, width, dpre, ld, sums.at(slice, db1) + h);
     }
   });

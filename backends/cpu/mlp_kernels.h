@@ -25,7 +25,7 @@ struct MlpBlock {
 };
 
 /// Gradients. Those of parameters are sums over rows: written, or added to what is there where `add` (those of biases always), with room for
-/// whole tiles of 32 by 32.
+/// whole tiles of 32 by 32. Hidden elements [from, to), whole chunks, where dx is null; all of them else.
 template <class T>
 struct MlpBackwardBlock {
   MlpSizes sizes;
@@ -33,9 +33,10 @@ struct MlpBackwardBlock {
   Rows<T> dx;           // null: not wanted
   const Word *w1, *w2;  // packed: W1 [hidden, in], W2 [out, hidden]
   bool add;
-  Rows<float> dw1t, dw2;  // dW1^T [in, hidden], dW2 [out, hidden]
+  Rows<float> dw1t, dw2;  // dW1^T [in, hidden], dW2 [out, hidden]; null, both: not wanted
   float *db1, *db2;       // [hidden], [out]; null: not wanted
   void* work;
+  std::int64_t from, to;
 };
 
 template <class T>

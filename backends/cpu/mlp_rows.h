@@ -56,7 +56,8 @@ class MlpSums {
   }
   Index slices() const { return slices_; }
   float* at(Index slice, Index offset) const { return data_ + slice * size_ + offset; }
-  void clear(Index slice, Index offset, Index n) const { std::fill_n(at(slice, offset), round_up(n, whole), 0.0f); }
+  /// Elements [begin, end) of a vector, the first of them a multiple of 32.
+  void clear(Index slice, Index vector, Index begin, Index end) const { std::fill(at(slice, vector) + begin, at(slice, vector) + round_up(end, whole), 0.0f); }
 
   void give(Place from, Index lines, Index columns, const View& to) const {
     const Rows<float> rows = rows_of<float>(&to, 0);
@@ -94,22 +95,54 @@ class MlpSums {
   float* data_ = nullptr;
 };
 
-/// body(slice, from, count, first): the blocks of at most `most` rows of each slice in turn, slices side by side; cut at multiples of `unit`.
+/// How rows and hidden elements are cut in the backward pass.
+struct MlpCut {
+  Index rows, most, unit;  // rows of a block at most; blocks are cut at multiples of `unit`
+  Index hidden, chunk;     // hidden elements that are computed at a time
+};
+/// Of a block of rows, what is computed: the gradients of weights for hidden elements [h0, h1), as part of a slice, of which it is the `first` block
+/// or a later one; the gradient of X.
+struct MlpShare {
+  Index from, count;
+  Index slice;
+  bool first;
+  Index h0, h1;
+  bool dw, dx;
+};
+
+/// body(share) for the blocks of each slice in turn, slices side by side. More threads than slices share these by hidden elements, and compute the
+/// gradient of X, which is a sum over them, by itself: a fifth more to compute, and the same bits.
 template <class Body>
-void each_block(const MlpSums& sums, Index rows, Index most, Index unit, Body&& body) {
-  parallel_tasks(sums.slices(), [&](Index slice) {
-    const Index begin = cut(rows, unit, sums.slices(), slice), count = cut(rows, unit, sums.slices(), slice + 1) - begin, blocks = ceil_div(count, most);
+void each_share(const MlpSums& sums, const MlpCut& c, bool dx, Body&& body) {
+  const Index slices = sums.slices(), chunks = ceil_div(c.hidden, c.chunk), parts = std::min(chunks, ceil_div(threads(), slices));
+  const auto in_slice = [&](Index slice, const auto& block) {
+    const Index begin = cut(c.rows, c.unit, slices, slice), count = cut(c.rows, c.unit, slices, slice + 1) - begin, blocks = ceil_div(count, c.most);
     for (Index i = 0; i < blocks; ++i) {
-      const Index from = cut(count, unit, blocks, i);
-      body(slice, begin + from, cut(count, unit, blocks, i + 1) - from, i == 0);
+      const Index from = cut(count, c.unit, blocks, i);
+      block(MlpShare{begin + from, cut(count, c.unit, blocks, i + 1) - from, slice, i == 0, 0, c.hidden, true, dx}, i);
     }
+  };
+  if (parts == 1) return parallel_tasks(slices, [&](Index slice) { in_slice(slice, [&](const MlpShare& share, Index) { body(share); }); });
+  const Index tasks = slices * parts, most_blocks = dx ? ceil_div(ceil_div(c.rows, slices) + c.unit, c.most) : 0;
+  parallel_tasks(tasks + slices * most_blocks, [&](Index task) {
+    if (task < tasks)
+      in_slice(task / parts, [&](MlpShare share, Index) {
+        share.h0 = cut(c.hidden, c.chunk, parts, task % parts), share.h1 = cut(c.hidden, c.chunk, parts, task % parts + 1), share.dx = false;
+        body(share);
+      });
+    else
+      in_slice((task - tasks) / most_blocks, [&](MlpShare share, Index i) {
+        share.dw = false;
+        if (i == (task - tasks) % most_blocks) body(share);
+      });
   });
 }
 
-/// As many blocks of at most `most` rows as are even shares for 2 threads, and for 4 and 8 where they are many.
-inline Index even_blocks(Index rows, Index most) {
-  const Index blocks = ceil_div(rows, most);
-  return round_up(blocks, blocks > 8 ? 8 : 2);
+/// As many blocks of at most `most` rows as are even shares for 2 threads, for 4 and 8 where they are many, and for more than 8 if there are so many;
+/// those have two units of rows at least.
+inline Index even_blocks(Index rows, Index most, Index unit) {
+  const Index blocks = ceil_div(rows, most), even = round_up(blocks, blocks > 8 ? 8 : 2);
+  return threads() <= 8 ? even : std::max(even, std::min(round_up(blocks, threads()), rows / (2 * unit)));
 }
 
 }  // namespace norma::cpu

@@ -156,7 +156,7 @@ struct Differentiate {
     Rows<const T> pre;
     float* column_sums;               // of dpre, added to; null: not wanted
     Room dpre;                        // null: not wanted
-    Word *dpre_of_dw, *hidden_of_dw;  // tiles of 32 columns
+    Word *dpre_of_dw, *hidden_of_dw;  // tiles of 32 columns; null, both: not wanted
   } strip{};
 
   NORMA_INLINE void operator()(int64_t i) const {
@@ -175,6 +175,7 @@ struct Differentiate {
       each<2>([&](int r) {
         put_pair<T>(g[2 * r], g[2 * r + 1], strip.dpre.words + i / side * strip.dpre.tile + r * square + line);
       });
+    if (!strip.dpre_of_dw) return;
     const int64_t step = i / step_k * step_words<T>;
     each<2>([&](int v) {
       put_pair<T>(g[v], g[v + 2], strip.dpre_of_dw + step + v * square + line);
@@ -287,24 +288,26 @@ void mlp_backward(const MlpBackwardBlock<T>& b) {
   const MlpBackwardWork<T> w(s, work);
   enter_tiles();
   w.dy.put(0, 0, s.rows, s.out, Source<T>{b.dy.data, b.dy.row, 1});
-  w.dyt.put(0, 0, s.out, s.rows, Source<T>{b.dy.data, 1, b.dy.row, true});
-  w.xt.put(0, 0, s.in, s.rows, Source<T>{b.x.data, 1, b.x.row});
+  const bool dw = b.dw1t.data;
+  if (dw) w.dyt.put(0, 0, s.out, s.rows, Source<T>{b.dy.data, 1, b.dy.row, true});
+  if (dw) w.xt.put(0, 0, s.in, s.rows, Source<T>{b.x.data, 1, b.x.row});
   if (b.db2) add_columns<T>(s.rows, s.out, b.dy, b.db2);
   StripAside<Differentiate<T>> aside({});
-  for (int64_t h0 = 0; h0 < s.hidden; h0 += s.chunk) {
-    const int64_t chunk = least(s.chunk, s.hidden - h0);
+  for (int64_t h0 = b.from; h0 < b.to; h0 += s.chunk) {
+    const int64_t chunk = least(s.chunk, b.to - h0);
     each_strip(s, h0, chunk, w.strips, [&](int64_t i, int64_t rows, int64_t h, int64_t columns, float* sums) {
       const int64_t j = h - h0;
       const Rows<const T> pre{b.pre.data + i * b.pre.row + h, b.pre.row};
       StripAndAsking<T> both{aside, {{pre.data, nullptr, pre.row, 0, true}, rows, turns(rows, side, steps_of(s.out))}};
       multiply<T>(rows, columns, s.out, w.dy.from(i, 0), weight<T>(b.w2, s.out, 0, h), sums, side, false, both);
       aside.finish();
-      aside.begin({rows, columns, sums, pre, b.db1 ? b.db1 + h : nullptr, b.dx.data ? w.dpre.at(i, j) : Room{}, w.dpre_of_dw.at(j, i).words,
-                   w.hidden_of_dw.at(j, i).words},
+      aside.begin({rows, columns, sums, pre, b.db1 ? b.db1 + h : nullptr, b.dx.data ? w.dpre.at(i, j) : Room{}, dw ? w.dpre_of_dw.at(j, i).words : nullptr,
+                   dw ? w.hidden_of_dw.at(j, i).words : nullptr},
                   turns(strip_rows, side, steps_of(s.out)));
     });
     aside.finish();
     if (b.dx.data) multiply<T>(s.rows, s.in, chunk, w.dpre.all(), weight<T>(b.w1, s.hidden, h0, 0), w.dx, w.ld, h0 > 0);
+    if (!dw) continue;
     multiply<T>(s.in, chunk, s.rows, w.xt.all(), w.dpre_of_dw.all(), b.dw1t.data + h0, b.dw1t.row, b.add);
     multiply<T>(s.out, chunk, s.rows, w.dyt.all(), w.hidden_of_dw.all(), b.dw2.data + h0, b.dw2.row, b.add);
   }
