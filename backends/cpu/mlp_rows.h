@@ -111,7 +111,7 @@ struct MlpShare {
 };
 
 /// body(share) for the blocks of each slice in turn, slices side by side. More threads than slices share these by hidden elements, and compute the
-/// gradient of X, which is a sum over them, by itself: a fifth more to compute, and the same bits.
+/// gradient of X, which is a sum over them, by itself: a quarter more to compute, and the same bits.
 template <class Body>
 void each_share(const MlpSums& sums, const MlpCut& c, bool dx, Body&& body) {
   const Index slices = sums.slices(), chunks = ceil_div(c.hidden, c.chunk), parts = std::min(chunks, ceil_div(threads(), slices));
