@@ -95,6 +95,7 @@ void add_linears(OpCases& cases) {
   add("linear", "residual without bias", {real({2, 3}), real({2, 3}), real({2, 2})},
       [](In x) { return linear(x[0], x[1], {}, x[2]); });
   add("linear", "residual is x", {real({2, 3}), real({3, 3})}, [](In x) { return linear(x[0], x[1], {}, x[0]); });
+  add("linear", "some rows of each of two", {real({2, 4, 3}), real({2, 3})}, [](In x) { return linear(slice(x[0], 1, 0, 3), x[1]); });
   add("linear", "no row", {real({0, 3}), real({2, 3}), real({2})}, biased);
   add("linear", "no inner size", {real({2, 0}), real({3, 0}), real({3})}, biased);
   add("linear", "37x65x19", {real({37, 65}), real({19, 65}), real({19}), real({37, 19})}, full, true);
@@ -126,6 +127,7 @@ void add_losses(OpCases& cases) {
   };
   add("", real({3, 4}, -3, 3), index({3}, 4), 0);
   add("smoothing", real({3, 4}, -3, 3), index({3}, 4), 0.1);
+  add("all of it smoothing", real({3, 4}, -3, 3), index({3}, 4), 1);
   add("positions", real({2, 2, 3}), index({2, 2}, 3), 0.2);
   add("one row", real({4}), index({}, 4), 0);
   add("soft", real({2, 3}, -3, 3), constant(real({2, 3}, 0, 1)), 0);
