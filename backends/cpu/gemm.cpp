@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "backends/cpu/cut_product.h"
 #include "backends/cpu/few_rows.h"
 #include "backends/cpu/gemm_blas.h"
 #include "backends/cpu/gemm_kernels.h"
@@ -112,14 +113,7 @@ Plan make_plan(const GemmTable<T>& t, const Product<T>& x) {
     if (t.sliced) p.packs_ahead = true, p.block_rows = 96;
   };
   const int64_t most = std::max<int64_t>(1, work >> 18);  // a task is worth some microseconds
-  // Into how many rows and columns C is cut does not touch its bits; slices do.
-  const auto cut_c = [&](int64_t tasks) {
-    while (p.tasks() < std::min(tasks, most)) {
-      const bool can_rows = m >= 4 * t.mr * p.rows, can_columns = n >= 4 * t.nr * p.columns;
-      if (!can_rows && !can_columns) break;
-      (can_rows && (!can_columns || m * p.columns >= n * p.rows) ? p.rows : p.columns) *= 2;
-    }
-  };
+  const auto cut_c = [&](int64_t tasks) { cut_further(ceil_div(std::min(tasks, most), p.slices), m, n, t.mr, t.nr, p.rows, p.columns); };
   if (is_long(m, n, k)) {
     p.share_b = false;
     if (t.sliced) p.k_piece = 256;  // C of a task stays in the second-level cache beside what is packed

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <bit>
 
+#include "backends/cpu/cut_product.h"
 #include "backends/cpu/few_rows.h"
 #include "backends/cpu/gemm_bf16_kernels.h"
 #include "backends/cpu/gemm_kernels.h"
@@ -150,16 +151,13 @@ void gemm_bf16_long(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, M
   const GemmBf16Table& t = table();
   // Few and large blocks of C, since each packs what it reads. k is cut too, to give every thread work, but not short: the sums of its slices go from
   // core to core. Into how many blocks of rows C is cut does not touch its bits, and is left to the number of threads.
-  int64_t columns = ceil_div(n, 384), tall = ceil_div(m, 768);
+  int64_t columns = ceil_div(n, 384);
+  const int64_t tall = ceil_div(m, 768);
   const std::uint64_t most = std::max<int64_t>(1, std::min(8 / (tall * columns), k / 1024));
   const int64_t slices = static_cast<int64_t>(std::bit_floor(most));  // even shares for 2, 4 and 8 threads
   const int64_t tasks = m * n * k <= small ? 1 : std::clamp<int64_t>(2 * threads(), 1, 8);
   int64_t rows = std::max(tall, std::min(ceil_div(m, row_block), tasks / (slices * columns)));
-  while (tasks > 1 && slices * rows * columns < threads()) {
-    const bool can_rows = m >= 4 * t.mr * rows, can_columns = n >= 4 * t.nr * columns;
-    if (!can_rows && !can_columns) break;
-    (can_rows && (!can_columns || m * columns >= n * rows) ? rows : columns) *= 2;
-  }
+  if (tasks > 1) cut_further(ceil_div(threads(), slices), m, n, t.mr, t.nr, rows, columns);
   const bool in_place = slices == 1 && (t.unit == 1 || m % t.mr == 0) && n % t.nr == 0;  // whole tiles, to whose sums nothing is added
   const int64_t ld = in_place ? ldc : round_up(n, t.nr), size = in_place ? 0 : round_up(m, t.mr) * ld, step = size + m;
   float* partial = scratch<float>(slot_partial, slices * step);
