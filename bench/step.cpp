@@ -6,10 +6,13 @@
 //
 // --overhead: what it costs to measure every head of every layer. Steps with and without the statistics alternate in one run; told by
 // the clock and by the processor time of all threads, which other programs on the machine disturb less.
+//
+// --deal 4,8,16: what the step would take on so many threads (dealt.h).
 #include <sys/resource.h>
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <chrono>
 #include <cstdlib>
 #include <ctime>
@@ -19,6 +22,7 @@
 #include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
 #include "backends/register_all.h"
+#include "bench/dealt.h"
 #include "bench/decoder.h"
 #include "bench/device_time.h"
 #include "bench/peak.h"
@@ -32,7 +36,7 @@ namespace {
 using namespace norma;
 
 struct Setup {
-  std::string model = "vit", attention = "softmax", dtype = "f32", device = "cpu", cpu;
+  std::string model = "vit", attention = "softmax", dtype = "f32", device = "cpu", cpu, deal;
   Index threads = 0, batch = 0, width = 0, depth = 0, heads = 0, image = 32, patch = 4, classes = 10, tokens = 256, vocabulary = 65, steps = 7;
   double dropout = 0;
   bool json = false, stats = false, overhead = false, graph = true, help = false;
@@ -131,6 +135,44 @@ std::array<Row, 2> time_step(const Setup& s, int threads, long& faults, bool& re
   return {times[0].row(), times[1].row()};
 }
 
+std::vector<int> counts_of_threads(const std::string& text) {
+  std::vector<int> counts;
+  for (std::size_t at = 0; at <= text.size(); at = std::min(text.find(',', at), text.size()) + 1) {
+    const std::string word = text.substr(at, text.find(',', at) - at);
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), counts.emplace_back());
+    if (error != std::errc() || end != word.data() + word.size() || counts.back() < 1 || counts.back() > 1024)
+      fail("--deal: \"{}\" is not a number of threads; give numbers from 1 to 1024, as in --deal 4,8,16", word);
+  }
+  return counts;
+}
+
+constexpr double loop_cost = 2e-6;  // seconds that oneTBB takes to begin and end a loop, measured with 16 empty tasks
+
+void deal(const Setup& s) {
+  double one = 0;
+  std::vector<int> counts = counts_of_threads(s.deal);
+  counts.insert(counts.begin(), 1);
+  for (const int threads : counts) {
+    cpu::set_threads(threads);
+    const Workload work = workload(s);
+    bench::TrainingStep step(*work.model, work.loss, s.dtype == "bf16" ? DType::bf16 : DType::f32, false);
+    step.take(0);
+    bench::Dealt dealt;
+    for (Index i = 0; i < s.steps; ++i) step.take(i + 1), dealt.end_step();
+    const bench::Dealt::Times t = dealt.times(threads, loop_cost);
+    if (threads == 1) one = t.alone;
+    const double share = t.alone / threads;  // of a thread, if nothing waited
+    if (s.json)
+      fmt::print("{{\"threads\": {}, \"dealt_ms\": {:.3f}, \"speed_up\": {:.2f}, \"work\": {:.3f}, \"waiting\": {:.3f}, \"between_ms\": {:.3f}, \"loops\": {}}}\n", threads, 1e3 * t.dealt,
+                 one / t.dealt, t.alone / one, 1 - share / t.dealt, 1e3 * t.between, t.loops);
+    else if (threads == 1)
+      fmt::print("1 thread: {:.1f} ms, {:.2f} of them between {} loops\n", 1e3 * t.alone, 1e3 * t.between, t.loops);
+    else
+      fmt::print("{} threads, dealt out: {:.1f} ms, {:.1f} times as fast; {:.0f} % of the time of all threads is waiting, the work is {:.2f} times that of one\n", threads, 1e3 * t.dealt, one / t.dealt,
+                 100 * (1 - share / t.dealt), t.alone / one);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -158,6 +200,7 @@ int main(int argc, char** argv) {
     o("steps", s.steps, "timed steps");
     o("stats", s.stats, "measure every head's norms in every step");
     o("overhead", s.overhead, "steps with and without the statistics in turn, and what these cost");
+    o("deal", s.deal, "numbers of threads: time each task on one thread, and deal them out to so many, whatever the machine has");
     o("json", s.json, "one JSON object a row");
     o("help", s.help, "print this, and stop");
     o.read_flags({argv + 1, argv + argc});
@@ -174,11 +217,16 @@ int main(int argc, char** argv) {
       const Workload work = workload(s);
       return std::pair(work.title, work.flops);
     }();
-    std::vector<int> counts = s.threads || !s.on_cpu() ? std::vector<int>{static_cast<int>(s.threads ? s.threads : 1)}
+    const std::vector<int> counts = s.threads || !s.on_cpu() ? std::vector<int>{static_cast<int>(s.threads ? s.threads : 1)}
                                                        : std::vector<int>{1, cpu::threads()};
     if (!s.json)
       fmt::print("{}, {}, {}, {}, {:.1f} GFLOP a step\n", title, s.dtype, s.attention,
                  s.on_cpu() ? fmt::format("{} instructions", cpu::name(cpu::isa())) : name(s.place()), flops / 1e9);
+    if (!s.deal.empty()) {
+      if (!s.on_cpu() || s.stats || s.overhead || s.threads) fail("--deal goes with a step on the CPU alone, and not with --threads, --stats or --overhead");
+      deal(s);
+      return 0;
+    }
     for (int t : counts) {
       const double peak = s.on_cpu() ? bench::fma_peak(t) : bench::product_peak(s.place(), s.dtype == "bf16" ? DType::bf16 : DType::f32);
       there.reset_peak();

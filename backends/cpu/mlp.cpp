@@ -48,7 +48,7 @@ MlpSizes fitted(MlpSizes s, Index (*work)(const MlpSizes&), Index weight_bytes) 
 /// Packs weight [k, n]; gives where the next one begins.
 template <class T>
 Word* pack(const MlpTable<T>& t, Index k, Index n, Matrix<const float> weight, Word* panels) {
-  const Index group = std::max<Index>(1, 32768 / (k * unit));
+  const Index group = std::max<Index>(1, 8192 / (k * unit));
   parallel_for(ceil_div(n, unit), group, [&](Index from, Index to) {
     const Index j = from * unit;
     t.pack(k, std::min(n, to * unit) - j, {weight.data + j * weight.col, weight.row, weight.col}, panels + j * t.packed(k));
@@ -98,7 +98,7 @@ bool run(const MlpBackward& a) {
   const MlpSums::Place dw1 = sums.matrix(in, hidden), dw2 = sums.matrix(out, hidden);
   const Index db1 = sums.vector(hidden), db2 = sums.vector(out);
   sums.allocate(rows);
-  each_share(sums, {rows, sizes.rows, unit, hidden, chunk}, a.dx, [&](const MlpShare& share) {
+  each_share(sums, {rows, sizes.rows, unit, unit, hidden, chunk}, a.dx, [&](const MlpShare& share) {
     const Index slice = share.slice;
     MlpBackwardBlock<T> b{};
     b.sizes = sizes, b.sizes.rows = share.count;

@@ -9,7 +9,7 @@
 namespace norma::cpu {
 namespace {
 
-constexpr Index unit = 48;                                // a multiple of the rows and columns of all micro-tiles
+constexpr Index unit = 48, least = 24;                     // multiples of the rows and columns, and of the rows, of all micro-tiles
 constexpr Index longest_block = 144, longest_chunk = 192;  // rows; hidden elements that are computed at a time
 
 using Table = GemmTable<float>;
@@ -74,9 +74,9 @@ bool mlp_by_multiply_adds(const Mlp& a) {
   const Index chunk = w.chunk(), ld = apart(chunk);
   Weight w1(t, w.in, w.hidden, w.in), w2(t, w.hidden, w.out, chunk);
   w2.pack(transposed(a.w2), w1.pack(transposed(a.w1), scratch<float>(slot_weights, w1.size() + w2.size())));
-  const Index blocks = even_blocks(w.rows, longest_block, unit);
+  const Index blocks = even_blocks(w.rows, longest_block, least);
   parallel_tasks(blocks, [&](Index i) {
-    const Index from = cut(w.rows, unit, blocks, i), count = cut(w.rows, unit, blocks, i + 1) - from;
+    const Index from = cut(w.rows, least, blocks, i), count = cut(w.rows, least, blocks, i + 1) - from;
     if (count == 0) return;
     const Rows<const float> x = rows_of<const float>(&a.x, from), residual = rows_of<const float>(a.residual, from);
     const Rows<float> y = rows_of<float>(&a.y, from), pre = rows_of<float>(a.pre, from);
@@ -109,7 +109,7 @@ bool mlp_by_multiply_adds(const MlpBackward& a) {
   const Index db1 = sums.vector(w.hidden), db2 = sums.vector(w.out);
   sums.allocate(w.rows);
   const auto panels = [&](Index n) { return round_up(n, t.nr) * longest_block; };
-  each_share(sums, {w.rows, longest_block, unit, w.hidden, chunk}, a.dx, [&](const MlpShare& share) {
+  each_share(sums, {w.rows, longest_block, unit, least, w.hidden, chunk}, a.dx, [&](const MlpShare& share) {
     const Index slice = share.slice, from = share.from, count = share.count;
     if (share.dw && share.first) sums.clear(slice, db1, share.h0, share.h1), sums.clear(slice, db2, 0, share.h0 == 0 ? w.out : 0);
     const Rows<const float> dy = rows_of<const float>(&a.dy, from), x = rows_of<const float>(&a.x, from), pre = rows_of<const float>(&a.pre, from);

@@ -70,7 +70,7 @@ class MlpSums {
     const Rows<float> rows = rows_of<float>(&to, 0);
     const auto transpose = NORMA_KERNELS(copy_kernels).transpose32;
     const auto bits = [](float* p) { return reinterpret_cast<std::uint32_t*>(p); };
-    parallel_for(columns, 2 * whole, [&](Index begin, Index end) {
+    parallel_for(columns, whole, [&](Index begin, Index end) {
       const Index n = end - begin;
       float* some = scratch<float>(slot_columns, lines * n);
       for (Index i = 0; i < lines; ++i) combine(n, from.offset + i * from.row + begin, some + i * n);
@@ -98,6 +98,7 @@ class MlpSums {
 /// How rows and hidden elements are cut in the backward pass.
 struct MlpCut {
   Index rows, most, unit;  // rows of a block at most; blocks are cut at multiples of `unit`
+  Index least;             // of the gradient of X, whose rows are sums of their own, at multiples of this
   Index hidden, chunk;     // hidden elements that are computed at a time
 };
 /// Of a block of rows, what is computed: the gradients of weights for hidden elements [h0, h1), as part of a slice, of which it is the `first` block
@@ -111,38 +112,41 @@ struct MlpShare {
 };
 
 /// body(share) for the blocks of each slice in turn, slices side by side. More threads than slices share these by hidden elements, and compute the
-/// gradient of X, which is a sum over them, by itself: a quarter more to compute, and the same bits.
+/// gradient of X, which is a sum over them, by itself, in as many blocks of rows as are even shares: a quarter more to compute, and the same bits.
 template <class Body>
 void each_share(const MlpSums& sums, const MlpCut& c, bool dx, Body&& body) {
-  const Index slices = sums.slices(), chunks = ceil_div(c.hidden, c.chunk), parts = std::min(chunks, ceil_div(threads(), slices));
-  const auto in_slice = [&](Index slice, const auto& block) {
-    const Index begin = cut(c.rows, c.unit, slices, slice), count = cut(c.rows, c.unit, slices, slice + 1) - begin, blocks = ceil_div(count, c.most);
-    for (Index i = 0; i < blocks; ++i) {
-      const Index from = cut(count, c.unit, blocks, i);
-      block(MlpShare{begin + from, cut(count, c.unit, blocks, i + 1) - from, slice, i == 0, 0, c.hidden, true, dx}, i);
-    }
+  const Index slices = sums.slices(), parts = std::min(ceil_div(c.hidden, c.chunk), ceil_div(threads(), slices));
+  const auto begin = [&](Index slice) { return cut(c.rows, c.unit, slices, slice); };
+  const auto block = [&](Index slice, Index unit, Index blocks, Index i) {
+    const Index rows = begin(slice + 1) - begin(slice), from = cut(rows, unit, blocks, i);
+    return MlpShare{begin(slice) + from, cut(rows, unit, blocks, i + 1) - from, slice, i == 0, 0, c.hidden, true, dx};
   };
-  if (parts == 1) return parallel_tasks(slices, [&](Index slice) { in_slice(slice, [&](const MlpShare& share, Index) { body(share); }); });
-  const Index tasks = slices * parts, most_blocks = dx ? ceil_div(ceil_div(c.rows, slices) + c.unit, c.most) : 0;
-  parallel_tasks(tasks + slices * most_blocks, [&](Index task) {
-    if (task < tasks)
-      in_slice(task / parts, [&](MlpShare share, Index) {
-        share.h0 = cut(c.hidden, c.chunk, parts, task % parts), share.h1 = cut(c.hidden, c.chunk, parts, task % parts + 1), share.dx = false;
+  const auto in_turn = [&](Index slice, auto&& each) {
+    const Index blocks = ceil_div(begin(slice + 1) - begin(slice), c.most);
+    for (Index i = 0; i < blocks; ++i) each(block(slice, c.unit, blocks, i));
+  };
+  if (parts == 1) return parallel_tasks(slices, [&](Index slice) { in_turn(slice, body); });
+  const Index rows = round_up(ceil_div(c.rows, slices), c.unit), fewest = ceil_div(rows, c.most);
+  const Index of_weights = slices * parts, blocks = dx ? std::clamp(ceil_div(round_up(slices * fewest, threads()), slices), fewest, rows / c.least) : 0;
+  parallel_tasks(of_weights + slices * blocks, [&](Index task) {
+    if (task < of_weights) {
+      const Index part = task % parts;
+      return in_turn(task / parts, [&](MlpShare share) {
+        share.h0 = cut(c.hidden, c.chunk, parts, part), share.h1 = cut(c.hidden, c.chunk, parts, part + 1), share.dx = false;
         body(share);
       });
-    else
-      in_slice((task - tasks) / most_blocks, [&](MlpShare share, Index i) {
-        share.dw = false;
-        if (i == (task - tasks) % most_blocks) body(share);
-      });
+    }
+    MlpShare share = block((task - of_weights) / blocks, c.least, blocks, (task - of_weights) % blocks);
+    share.dw = false;
+    if (share.count > 0) body(share);
   });
 }
 
-/// As many blocks of at most `most` rows as are even shares for 2 threads, for 4 and 8 where they are many, and for more than 8 if there are so many;
-/// those have two units of rows at least.
-inline Index even_blocks(Index rows, Index most, Index unit) {
+/// As many blocks of at most `most` rows as are even shares for 2 threads, for 4 and 8 where they are many, and for any other number of threads as
+/// long as each block has `least` rows.
+inline Index even_blocks(Index rows, Index most, Index least) {
   const Index blocks = ceil_div(rows, most), even = round_up(blocks, blocks > 8 ? 8 : 2);
-  return threads() <= 8 ? even : std::max(even, std::min(round_up(blocks, threads()), rows / (2 * unit)));
+  return std::max(even, std::min(round_up(blocks, threads()), rows / least));
 }
 
 }  // namespace norma::cpu

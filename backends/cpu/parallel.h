@@ -5,13 +5,21 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <type_traits>
 
 namespace norma::cpu {
 
 void set_threads(int count);  // throws Error when count < 1; default: all cores this process may use
 int threads();
+
+/// Gets the seconds that each task of a loop has taken.
+using TaskWatcher = std::function<void(std::span<const double>)>;
+/// While there is a watcher (an empty one: none), loops are cut as for threads(), and their tasks run one after the other on the thread that calls them.
+/// For benchmarks, which deal them out to more cores than the machine has; not while other threads compute.
+void watch_tasks(TaskWatcher watcher);
 
 namespace detail {
 void run_tasks(std::int64_t count, void (*body)(void*, std::int64_t), void* context);
