@@ -18,7 +18,7 @@ Check check_case(const checks::OpCase& c) {
   Tensors inputs;
   for (std::size_t i = 0; i < c.inputs.size(); ++i) {
     Tensor t = checks::make(c.inputs[i], c, i, {DType::f64});
-    if (c.inputs[i].kind == checks::Input::Kind::real && !c.inputs[i].constant) t.track();
+    if (!c.inputs[i].constant) t.track();
     inputs.push_back(t);
   }
   Check out{c.title(), gradcheck(c.run, inputs), {}, c.order > 1};

@@ -160,6 +160,8 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::string_view name() const = 0;
+  /// What decides the bits of results beside sizes, dtypes and values, where that is known: the CPU's instruction set.
+  virtual std::string_view instructions() const { return {}; }
 
   // memory: blocks of at least 64-byte alignment from a caching pool
   virtual void* allocate(std::size_t bytes) = 0;  // throws Error: need, and what is free

@@ -33,7 +33,11 @@ double seconds_of(const RunFolder& folder, const Watcher& watcher) {
 /// seconds that were trained before. All is read and checked before anything in the folder is changed.
 double start_or_resume(Trained& run, RunFolder& folder, const TrainConfig& config, bool resume, Index last, const Watcher& watcher) {
   if (auto found = resume ? RunFolder::load(config.out, watcher.message) : std::nullopt) {
+    const std::string before = found->first.instructions, now = run.state.instructions;
     run.restore(found->first, found->second);
+    if (!before.empty() && before != now)
+      watcher.message(fmt::format("this run was trained with {} instructions so far, and goes on with {}: its bits will not be those of a run that was not cut; "
+                                  "--cpu {} goes on with them, where the processor has them", before, now, before));
     const Index step = run.state.step;
     const std::vector<Json> rows = folder.rows_before(run.state);
     const double seconds = step > 0 ? seconds_of(folder, watcher) : 0;

@@ -52,6 +52,7 @@ std::span<const std::byte> bytes_of(const std::string& text) { return std::as_by
 Json to_json(const RunState& s) {
   Json j = {{"step", s.step},       {"skipped", s.skipped},     {"skipped_in_a_row", s.skipped_in_a_row},
             {"metrics_bytes", s.metrics_bytes}, {"tested", s.tested}, {"config", s.config}, {"data_hash", s.data_hash}};
+  if (!s.instructions.empty()) j["instructions"] = s.instructions;
   if (!s.last_row.empty()) j["last_row"] = s.last_row;
   return j;
 }
@@ -68,7 +69,7 @@ RunState state_from(const Json& j, const std::string& where) {
   };
   const Index step = whole("step"), tested = j.contains("tested") ? whole("tested") : step;  // checkpoints before it was kept: all was tested
   return {step, whole("skipped"), whole("skipped_in_a_row"), whole("metrics_bytes"), tested, text("config"), text("data_hash"),
-          j.contains("last_row") ? text("last_row") : ""};
+          j.contains("instructions") ? text("instructions") : "", j.contains("last_row") ? text("last_row") : ""};
 }
 
 }  // namespace

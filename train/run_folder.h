@@ -24,6 +24,7 @@ struct RunState {
   Index tested = 0;                         // step of the last epoch's evaluation in metrics.jsonl
   std::string config;                       // config.json's text
   std::string data_hash;                    // of the data set
+  std::string instructions;                 // Backend::instructions() of the process that wrote it
   std::string last_row;                     // the line of metrics.jsonl that only a run has which ends here; empty: none
 };
 

@@ -17,7 +17,9 @@ std::string config_text(const TrainConfig& config) {
   c.threads = c.steps = c.checkpoint_every = 0;
   c.anomaly = false;
   c.graph = defaults.graph;
-  return to_json(c).dump();
+  Json json = to_json(c);
+  json.erase("cpu");  // RunState::instructions knows better
+  return json.dump();
 }
 
 void check_same(const std::string& before, const std::string& now, const std::string& folder) {
@@ -40,7 +42,7 @@ Trained::Trained(const TrainConfig& config, const models::ViTConfig& shape, Plac
       optimizer(Optimizer::make(
           {.kind = config.optimizer, .lr = config.lr, .weight_decay = config.weight_decay, .momentum = config.momentum}, model)),
       ema(config.ema > 0 ? std::make_unique<Ema>(model, config.ema) : nullptr),
-      state{.config = config_text(config), .data_hash = {}, .last_row = {}},
+      state{.config = config_text(config), .data_hash = {}, .instructions = std::string(backend(place.device).instructions()), .last_row = {}},
       folder_(config.out) {}
 
 Trained::Update Trained::update(double loss, double lr, double clip) {
@@ -79,11 +81,12 @@ nn::Named Trained::tensors() {
 }
 
 void Trained::restore(const RunState& saved, const nn::Named& tensors) {
+  const std::string mine = state.instructions;
   check_same(saved.config, state.config, folder_);
   if (saved.data_hash != state.data_hash)
     throw UsageError(fmt::format("--resume: the checkpoint was made with data set {:.12}, this one is {:.12}", saved.data_hash,
                                  state.data_hash));
-  state = saved;
+  state = saved, state.instructions = mine;
   nn::assign(model, without_prefix("model/", tensors));
   optimizer->load(without_prefix("optimizer/", tensors));
   if (ema) ema->load(without_prefix("ema/", tensors));

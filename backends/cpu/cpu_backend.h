@@ -15,6 +15,7 @@ class CpuBackend : public Backend {
   CpuBackend();
   ~CpuBackend() override;
   std::string_view name() const override { return "cpu"; }
+  std::string_view instructions() const override;
 
   void* allocate(std::size_t bytes) override;
   void release(void* block, std::size_t bytes) override;

@@ -11,6 +11,7 @@
 #include "backends/common/host_memory.h"
 #include "backends/common/size_class.h"
 #include "backends/cpu/cpu_backend.h"
+#include "backends/cpu/isa.h"
 
 namespace norma::cpu {
 namespace {
@@ -150,5 +151,6 @@ void CpuBackend::download(void* host, const void* device, std::size_t bytes) {
 }
 MemoryUse CpuBackend::memory() const { return pool_->use(); }
 void CpuBackend::reset_peak() { pool_->reset_peak(); }
+std::string_view CpuBackend::instructions() const { return cpu::name(isa()); }
 
 }  // namespace norma::cpu
