@@ -140,9 +140,9 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
                const Tensor& g) -> Tensors {
     const Parts grads{room_like(in[0]), room_like(in[1]), room_like(in[2])};
     if (!run_backward(parts(in), options, y, fused::dense_last(g), extra[0], grads)) return {};
-    return {grads.q, grads.k, grads.v};
+    return {grads.q, grads.k, grads.v, Tensor()};
   };
-  return norma::apply(op, {q, k, v});
+  return norma::apply(op, {q, k, v, options.key_mask});  // an input, so that it is noticed where it is changed before the backward pass
 }
 
 Tensor attention_packed(const Tensor& qkv, const AttentionOptions& options) {
@@ -183,9 +183,9 @@ Tensor attention_packed(const Tensor& qkv, const AttentionOptions& options) {
     const Tensor dqkv = room_like(in[0]);
     if (!run_backward(parts(fused::dense_last(in[0])), options, by_head(y), by_head(g), extra[0], parts(dqkv)))
       return {};
-    return {dqkv};
+    return {dqkv, Tensor()};
   };
-  return norma::apply(op, {qkv});
+  return norma::apply(op, {qkv, options.key_mask});
 }
 
 }  // namespace norma

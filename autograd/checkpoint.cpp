@@ -1,6 +1,7 @@
 // Activation checkpointing as one ordinary op: its derivative runs f again and differentiates that. Under create_graph the
 // derivative is itself a checkpointed op of (inputs, g), so any order works and nothing in between is kept.
 #include "autograd/dispatch.h"
+#include "autograd/graph.h"
 
 namespace norma {
 
@@ -113,21 +114,50 @@ Tensors vjp(const Function& f, const Tensors& xs, const Draws& draws, const Ctx&
 
 }  // namespace
 
+namespace {
+
+/// Adds to xs the tracked leaves from which y was computed and that are not among them.
+void add_leaves(const Tensor& y, std::uint64_t begun, Tensors& xs) {
+  NodeSet known;
+  for (const Tensor& x : xs)
+    if (const auto n = node_of(x)) known.insert(n.get());
+  std::vector<const Node*> stack{node_of(y).get()};
+  while (!stack.empty()) {
+    const Node& n = *stack.back();
+    stack.pop_back();
+    if (!known.insert(&n).second) continue;
+    if (const auto leaf = n.leaf.lock()) {
+      xs.push_back(Tensor::wrap(leaf));
+    } else if (n.number < begun) {
+      fail("checkpoint: the function uses a result of {}, of shape {}, that was computed outside it from tracked tensors; give it as an input", n.name, n.shape);
+    }
+    for (const auto& input : n.inputs)
+      if (input) stack.push_back(input.get());
+  }
+}
+
+}  // namespace
+
 Tensor checkpoint(const Function& f, std::span<const Tensor> inputs) {
-  bool tracked = false;
-  for (const Tensor& x : inputs) tracked |= x.tracked();
-  if (!grad_enabled() || !tracked) return f(inputs);
+  if (!grad_enabled()) return f(inputs);
   Draws draws;
+  Tensors xs(inputs.begin(), inputs.end());
   Tensor y;
   {
-    NoGrad off;
-    y = f(inputs).detach();
+    Tensors in;  // cut off from their history, so that the leaves behind y are those that f holds
+    for (const Tensor& x : xs) in.push_back(x.tracked() && !x.is_leaf() ? x.detach().track() : x);
+    const std::uint64_t begun = Node().number;
+    y = f(in);
+    const std::size_t given = in.size();
+    if (y.tracked()) add_leaves(y, begun, in);
+    xs.insert(xs.end(), in.begin() + static_cast<std::ptrdiff_t>(given), in.end());
+    y = y.detach();
   }
   draws.count = RandomScope::drawn() - draws.first;
-  Tensors xs(inputs.begin(), inputs.end());
+  const Function of_inputs = [f, given = inputs.size()](std::span<const Tensor> in) { return f(in.first(given)); };
   std::vector<std::uint32_t> versions;
   for (const Tensor& x : xs) versions.push_back(x ? x.storage()->version() : 0);
-  return record(y, inputs, {"checkpoint", keep_nothing, [f, xs, versions, draws](const Ctx& c, const Tensor& g) {
+  return record(y, xs, {"checkpoint", keep_nothing, [f = of_inputs, xs, versions, draws](const Ctx& c, const Tensor& g) {
                               for (std::size_t i = 0; i < xs.size(); ++i) {
                                 if (xs[i] && xs[i].storage()->version() != versions[i]) {
                                   fail("checkpoint: input {} of shape {} was changed in place since", i, xs[i].shape());

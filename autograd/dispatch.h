@@ -21,6 +21,9 @@ Index first_outside(const Tensor& index, Index limit);
 /// Every element of an i64 tensor lies in [0, limit); `outside` ends the message: "axis 1 of size 5".
 void check_indices(std::string_view op, const Tensor& index, Index limit, std::string_view outside);
 
+/// The elements of x as a tensor of its own, with a node of its own where x is tracked: what a view is that changes nothing.
+Tensor alias(const Tensor& x);
+
 // ---- calls ----------------------------------------------------------------------------------------------------------
 /// x as a kernel sees it when it is broadcast to `shape`, which fits.
 View expanded(const Tensor& x, const Shape& shape);

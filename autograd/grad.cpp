@@ -97,7 +97,10 @@ Tensor of_its_own(const Tensor& g) {
 }
 
 Tensor check_seed(const char* op, const Tensor& y, const Tensor& seed) {
-  if (!y.tracked()) fail("{}: the result takes part in no graph; track() the leaves before computing it", op);
+  check_present(op, y);
+  if (!y.tracked())
+    fail("{}: the result takes part in no graph; track() the leaves before computing it, and compute a gradient that is to be differentiated again with "
+         ".create_graph", op);
   if (seed) {
     if (seed.shape() != y.shape()) fail("{}: seed of shape {} for an output of shape {}", op, seed.shape(), y.shape());
     if (place_of(seed) != place_of(y))
@@ -116,6 +119,7 @@ Tensors grad(const Tensor& y, std::span<const Tensor> xs, const Tensor& seed, Gr
   NodeSet targets;
   std::map<const Node*, Tensor> found;
   for (const Tensor& x : xs) {
+    check_present("grad", x);
     auto n = node_of(x);
     if (!n) fail("grad: the tensor of shape {} to differentiate by is not tracked; call track() before using it", x.shape());
     targets.insert(n.get());
@@ -128,7 +132,10 @@ Tensors grad(const Tensor& y, std::span<const Tensor> xs, const Tensor& seed, Gr
   Tensors out;
   for (const Tensor& x : xs) {
     auto it = found.find(node_of(x).get());
-    out.push_back(it == found.end() ? zeros(x.shape(), place_of(x)) : it->second);
+    Tensor g = it == found.end() ? zeros(x.shape(), place_of(x)) : it->second;
+    if (options.create_graph && !g.tracked())  // of something linear: its own derivative is zero, and no error
+      g = record(g.detach(), {x}, {"constant", keep_nothing, [](const Ctx&, const Tensor&) -> Tensors { return {Tensor()}; }});
+    out.push_back(g);
   }
   return out;
 }
@@ -153,6 +160,7 @@ void backward(const Tensor& loss, GradOptions options) {
           auto impl = n.leaf.lock();
           if (!impl) return;
           Tensor leaf = Tensor::wrap(impl);
+          if (!leaf.tracked()) return;  // not any more
           leaf.set_grad(leaf.grad() ? add(leaf.grad(), g) : options.create_graph ? g : of_its_own(g));
         });
 }

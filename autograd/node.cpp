@@ -106,6 +106,9 @@ Tensor record(Tensor y, std::span<const Tensor> inputs, Rule rule) {
   if (recording)
     for (const Tensor& t : inputs) tracked |= t.tracked();
   if (!tracked) return y;
+  bool fresh = !y.tracked();
+  for (const Tensor& t : inputs) fresh &= !t || t.impl() != y.impl();
+  if (!fresh) fail("{}: its result of shape {} is one of its inputs, or takes part in a graph already; record y.detach() instead", rule.name, y.shape());
   std::vector<std::shared_ptr<Node>> from;  // before n: a leaf's node is made here and must have the smaller number
   from.reserve(inputs.size());
   for (const Tensor& t : inputs) from.push_back(node_of(t));
@@ -128,14 +131,9 @@ Tensor record(Tensor y, std::initializer_list<Tensor> inputs, Rule rule) {
   return record(std::move(y), std::span<const Tensor>(inputs.begin(), inputs.size()), std::move(rule));
 }
 
-namespace {
-
-/// x as a node of its own: what inputs share, or owe to one another, lies behind it.
 Tensor alias(const Tensor& x) {
   return record(x.detach(), {x}, {"alias", keep_nothing, [](const Ctx&, const Tensor& g) -> Tensors { return {g}; }});
 }
-
-}  // namespace
 
 Tensor apply(const Fused& op, std::span<const Tensor> inputs) {
   if (!fusing) return op.composite(inputs);
@@ -156,7 +154,7 @@ Tensor apply(const Fused& op, std::span<const Tensor> inputs) {
     std::vector<int> slot;
     for (int i = 0; i < count; ++i) {
       Tensor t = c.saved(i);
-      if (t && c.needs(i)) t = higher ? alias(t) : t.detach().track();
+      if (t && c.needs(i)) t = higher ? alias(t) : t.detach().track();  // what inputs share, or owe to one another, lies behind it
       in.push_back(t);
       if (t && c.needs(i)) wanted.push_back(t), slot.push_back(i);
     }

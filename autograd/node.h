@@ -49,7 +49,7 @@ struct Rule {
 };
 
 /// The single interception point of the graph: says that y was computed from `inputs`. Returns y, attached if gradients are
-/// on and an input is tracked. y must be fresh (not itself attached).
+/// on and an input is tracked. Throws where y is not fresh: an input itself, or attached already.
 Tensor record(Tensor y, std::span<const Tensor> inputs, Rule rule);
 Tensor record(Tensor y, std::initializer_list<Tensor> inputs, Rule rule);
 

@@ -82,7 +82,7 @@ inline Tensor operator-(const Tensor& a, double b) { return sub(a, scalar_like(b
 inline Tensor operator-(double a, const Tensor& b) { return sub(scalar_like(a, b), b); }
 inline Tensor operator*(const Tensor& a, double b) { return mul(a, scalar_like(b, a)); }
 inline Tensor operator*(double a, const Tensor& b) { return mul(scalar_like(a, b), b); }
-inline Tensor operator/(const Tensor& a, double b) { return mul(a, scalar_like(1 / b, a)); }
+inline Tensor operator/(const Tensor& a, double b) { return div(a, scalar_like(b, a)); }
 inline Tensor operator/(double a, const Tensor& b) { return div(scalar_like(a, b), b); }
 inline Tensor maximum(const Tensor& a, double b) { return maximum(a, scalar_like(b, a)); }
 inline Tensor minimum(const Tensor& a, double b) { return minimum(a, scalar_like(b, a)); }

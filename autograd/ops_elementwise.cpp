@@ -111,6 +111,8 @@ Tensor step(const Tensor& x) {
   return map(UnaryOp::step, x, keep_nothing, [](const Tensor&, const Tensor&) { return Tensor{}; });
 }
 Tensor pow(const Tensor& x, double exponent) {
+  check_present("pow", x);
+  if (!is_floating(x.dtype())) return pow(x, scalar_like(exponent, x));
   // The exponent 0 ends the chain: 0 * x^-1 would be NaN at x = 0.
   return map(UnaryOp::power, x, keep0, [exponent](const Tensor& x0, const Tensor& g) {
     if (exponent == 0) return Tensor{};

@@ -77,7 +77,7 @@ Tensor pad(const Tensor& x, int axis, Index before, Index after, double value) {
   check_present("pad", x);
   const int a = normalize_axis("pad", axis, x.shape());
   if (before < 0 || after < 0) fail("pad: {} before and {} after must not be negative; cut with slice()", before, after);
-  if (before == 0 && after == 0) return x;
+  if (before == 0 && after == 0) return alias(x);
   const Index n = x.shape()[a];
   Tensor y = empty(x.shape().with(a, before + n + after), place_of(x));
   on(y).fill(value, part(y, a, 0, before));
@@ -92,7 +92,7 @@ Tensor roll(const Tensor& x, int axis, Index shift) {
   check_present("roll", x);
   const int a = normalize_axis("roll", axis, x.shape());
   const Index n = x.shape()[a], k = n ? (shift % n + n) % n : 0;  // element i goes to i + k
-  if (k == 0) return x;
+  if (k == 0) return alias(x);
   Tensor y = empty(x.shape(), place_of(x));
   on(y).copy(part(x, a, 0, n - k), part(y, a, k, n - k));
   on(y).copy(part(x, a, n - k, k), part(y, a, 0, k));

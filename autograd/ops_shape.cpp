@@ -52,7 +52,7 @@ int normalize_new_axis(std::string_view op, int axis, Shape shape) {
 
 Tensor reshape(const Tensor& x, const Shape& shape) {
   check_present("reshape", x);
-  if (x.shape() == shape) return x;
+  if (x.shape() == shape) return alias(x);
   if (x.numel() != shape.numel()) {
     fail("reshape: {} elements cannot become {} ({} elements)", x.numel(), shape, shape.numel());
   }
@@ -143,7 +143,7 @@ Tensor unsqueeze(const Tensor& x, int axis) {
 
 Tensor expand(const Tensor& x, const Shape& shape) {
   check_present("expand", x);
-  if (x.shape() == shape) return x;
+  if (x.shape() == shape) return alias(x);
   const int extra = shape.rank() - x.rank();
   if (extra < 0) fail("expand: {} has more axes than {}", x.shape(), shape);
   for (int axis = 0; axis < x.rank(); ++axis) {
@@ -164,7 +164,7 @@ Tensor slice(const Tensor& x, int axis, Index start, Index stop, Index step) {
   const auto bound = [&](Index i) { return std::clamp(i < 0 ? i + n : i, low, high); };
   const Index from = bound(start), to = bound(stop);
   const Index count = step > 0 ? (to > from ? (to - from - 1) / step + 1 : 0) : (from > to ? (from - to - 1) / -step + 1 : 0);
-  if (count == n && step == 1) return x;
+  if (count == n && step == 1) return alias(x);
   return take(x, {a, count ? from : 0, count, count ? step : 1});
 }
 
@@ -180,7 +180,7 @@ Tensor flip(const Tensor& x, int axis) {
   check_present("flip", x);
   const int a = normalize_axis("flip", axis, x.shape());
   const Index n = x.shape()[a];
-  if (n < 2) return x;
+  if (n < 2) return alias(x);
   return record(x.with_layout(slice(x.layout(), a, n - 1, n, -1)), {x},
                 {"flip", keep_nothing, [a](const Ctx&, const Tensor& g) -> Tensors { return {flip(g, a)}; }});
 }

@@ -7,7 +7,7 @@
 namespace norma {
 
 Tensor::Tensor(std::shared_ptr<Storage> storage, const Layout& layout, DType dtype)
-    : impl_(std::make_shared<Impl>(Impl{std::move(storage), layout, dtype, false, nullptr, nullptr})) {}
+    : impl_(std::make_shared<Impl>(Impl{std::move(storage), layout, dtype, false, nullptr, {}, nullptr})) {}
 
 void Tensor::none() {
   fail("tensor: the handle is empty; it was never set, was moved from, or is the gradient of a leaf that backward() has not reached");
@@ -100,8 +100,9 @@ Tensor& Tensor::track(bool on) {
   Impl& t = some();
   if (on && !is_floating(t.dtype)) fail("track: a tensor of {} has no gradient; cast it to f32 or f64", t.dtype);
   if (t.node && !t.leaf) fail("track: this tensor was computed from others; detach() it first");
+  if (on && !t.leaf) t.node = t.untracked.lock();
+  if (!on && t.leaf) t.untracked = t.node, t.node = nullptr;
   t.leaf = on;
-  if (!on) t.node = nullptr;
   return *this;
 }
 

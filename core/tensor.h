@@ -74,6 +74,7 @@ class Tensor {
     DType dtype;
     bool leaf = false;
     std::shared_ptr<Node> node;   // set by autograd; for a leaf, made on first use
+    std::weak_ptr<Node> untracked;  // a leaf's node while track(false) holds: graphs that have it know this tensor still
     std::shared_ptr<Impl> grad;   // leaves only
   };
   const std::shared_ptr<Impl>& impl() const { return impl_; }

@@ -215,6 +215,10 @@ namespace {
 
 using Map = std::map<std::string, Tensors>;
 
+void check(const Measure& measure, std::string_view glob) {
+  if (!measure) fail("probe: the measure of \"{}\" is empty; give one, such as frobenius()", glob);
+}
+
 nn::Tap::Listener recorder(const std::shared_ptr<Records>& records, Map Records::*map, const std::string& name,
                            const Measure& measure) {
   return [weak = std::weak_ptr<Records>(records), map, name, measure](const Tensor& x) {
@@ -228,6 +232,7 @@ nn::Tap::Listener recorder(const std::shared_ptr<Records>& records, Map Records:
 }  // namespace
 
 Probe& Probe::value(std::string_view glob, Measure measure) {
+  check(measure, glob);
   impl_->at(glob, false, [&](const Impl::Place& place) {
     return place.tap->on_value(recorder(impl_->records, &Records::values, place.name, measure));
   });
@@ -235,6 +240,7 @@ Probe& Probe::value(std::string_view glob, Measure measure) {
 }
 
 Probe& Probe::gradient(std::string_view glob, Measure measure) {
+  check(measure, glob);
   impl_->at(glob, false, [&](const Impl::Place& place) {
     return place.tap->on_gradient(recorder(impl_->records, &Records::gradients, place.name, measure));
   });

@@ -27,7 +27,8 @@ Measure keep_all();   // the tensor itself, detached
 /// Statistics of one attention layer, one entry per head: norms are averages over the batch, `row_sum` and `entropy`
 /// averages over rows, shares and scores averages over visible entries, extremes those of the batch. `fro_error` is
 /// the standard error of `fro` where the linear form estimates it, 0 where it is exact (docs/linear-attention.md). NaN where there
-/// is none: the entropy of rows that do not sum to one, gradients before a backward pass.
+/// is none: the entropy of rows that do not sum to one, gradients before a backward pass. `grad_a` and `grad_s` are of the latest sweep that came by,
+/// whatever was differentiated in it.
 struct HeadStats {
   std::vector<double> fro, jacobian, score_mean, score_rms, score_max, row_sum, row_sum_std, min, max, negative_share,
       small_share, entropy, grad_a, grad_s, fro_error;
@@ -40,12 +41,14 @@ class Probe {
   ~Probe();  // stops watching
   Probe(const Probe&) = delete;
 
-  /// Globs: * any run of characters, {a,b} alternatives. A pattern that matches no place throws, listing near names.
+  /// Globs: * any run of characters, {a,b} alternatives. A pattern that matches no place throws, listing near names, and so does an empty Measure.
+  /// Values leave the bits of a step as they are. A gradient of S, A or an MLP's hidden activations exists only where these are formed, by ops of their
+  /// own instead of the fused one, whose results round otherwise.
   Probe& value(std::string_view glob, Measure measure);
   Probe& gradient(std::string_view glob, Measure measure);
   Probe& attention(std::string_view glob);  // places of kind StatsTap
 
-  /// What was recorded since the last call, by place, in model order.
+  /// What was recorded since the last call, by place: values and gradients in the order of the names, statistics in the model's.
   std::map<std::string, Tensors> take_values();
   std::map<std::string, Tensors> take_gradients();
   std::vector<std::pair<std::string, HeadStats>> take_attention();

@@ -38,7 +38,8 @@ MLP::MLP(Index width, Index hidden, Init& init, double std)
 
 Tensor MLP::operator()(const Tensor& x, const Tensor& residual) const {
   const Inside here(*this);
-  if (hidden_tap.watched()) return fc2(hidden_tap(gelu(fc1(x))), residual);
+  if (hidden_tap.wants_gradient()) return fc2(hidden_tap(gelu(fc1(x))), residual);
+  if (hidden_tap.watched()) hidden_tap(gelu(fc1(x)));  // beside the pass at once, whose bits stay as they are
   return mlp(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias, residual);
 }
 

@@ -126,7 +126,7 @@ TEST_CASE("misuse is told", "[autograd]") {
   SECTION("nothing to differentiate") {
     const Tensor constant = ones({}, f64);
     CHECK(error_of([&] { backward(constant); }) ==
-          "backward: the result takes part in no graph; track() the leaves before computing it");
+          "backward: the result takes part in no graph; track() the leaves before computing it, and compute a gradient that is to be differentiated again with .create_graph");
     CHECK(error_of([&] { grad(sum(x), ones({3}, f64)); }) ==
           "grad: the tensor of shape [3] to differentiate by is not tracked; call track() before using it");
   }
@@ -195,7 +195,7 @@ TEST_CASE("misuse is told", "[autograd]") {
     const std::string expected =
         "tensor: the handle is empty; it was never set, was moved from, or is the gradient of a leaf that backward() has not reached";
     CHECK(error_of([&] { x.grad().values(); }) == expected);
-    CHECK(error_of([&] { grad(sum(x), Tensor()); }) == expected);
+    CHECK(error_of([&] { grad(sum(x), Tensor()); }) == "grad: an operand is an empty Tensor handle");
     CHECK(error_of([] { fill(Tensor(), 1); }) == expected);
     Tensor moved = ones({2});
     const Tensor there = std::move(moved);
@@ -360,6 +360,115 @@ TEST_CASE("checkpointing gives the same bits with fewer nodes", "[autograd]") {
   const Tensors plain = run(false, plain_nodes), checkpointed = run(true, checkpoint_nodes);
   for (std::size_t i = 0; i < plain.size(); ++i) CHECK(plain[i].values() == checkpointed[i].values());
   CHECK(checkpoint_nodes < plain_nodes);
+}
+
+TEST_CASE("checkpointing finds the leaves that a function holds", "[autograd]") {
+  const auto gradients = [](bool checkpointed, bool tracked_input, bool second) {
+    const Tensor w = ramp({6, 6}, 1, 0.2).track(), b = ramp({6}, 2, 0.1).track();
+    const Tensor x = tracked_input ? ramp({4, 6}, 0, 0.3).track() : ramp({4, 6}, 0, 0.3);
+    const Function block = [w, b](std::span<const Tensor> in) { return gelu(linear(in[0], w, b)); };
+    const Tensor h = tracked_input ? x * 2.0 : x;
+    const Tensor y = checkpointed ? checkpoint(block, {h}) : block(std::span(&h, 1));
+    Tensors xs{w, b};
+    if (tracked_input) xs.push_back(x);
+    Tensors first = grad(sum(square(y)), xs, {}, {.create_graph = second});
+    if (!second) return first;
+    Tensor all = scalar_like(0, y);
+    for (const Tensor& g : first) all = all + sum(square(g));
+    return grad(all, xs);
+  };
+  for (const bool tracked_input : {true, false})
+    for (const bool second : {true, false}) {
+      const Tensors plain = gradients(false, tracked_input, second), found = gradients(true, tracked_input, second);
+      for (std::size_t i = 0; i < plain.size(); ++i) {
+        CAPTURE(tracked_input, second, i);
+        CHECK(largest_difference(plain[i], found[i]) < 1e-13 * norm(plain[i]).item());
+        CHECK(norm(found[i]).item() > 0.1);
+      }
+    }
+  const Tensor w = ramp({3}, 1, 0.2).track(), outside = exp(w);
+  CHECK(error_of([&] { checkpoint([&](std::span<const Tensor> in) { return in[0] * outside; }, {ramp({3}, 0, 1)}); }) ==
+        "checkpoint: the function uses a result of exp, of shape [3], that was computed outside it from tracked tensors; give it as an input");
+}
+
+TEST_CASE("the gradient of something linear has a derivative, and it is zero", "[autograd]") {
+  const Tensor x = leaf({1, 2, 3}, {3});
+  Tensor y = sum(square(x));
+  for (const double expected : {2.0, 4.0, 6.0}) CHECK(grad(y, x, {.retain_graph = true}).values()[static_cast<std::size_t>(expected / 2 - 1)] == expected);
+  Tensor g = y;
+  for (int order = 1; order <= 4; ++order) g = sum(grad(g, x, {.create_graph = true}));
+  CHECK(g.item() == 0);
+  const Tensor z = leaf({5}, {1});
+  CHECK(grad(sum(grad(sum(x), z, {.create_graph = true})), z).item() == 0);  // nor does y depend on z
+  const Tensor once = grad(sum(square(x)), x);
+  CHECK(error_of([&] { grad(sum(once), x); }) ==
+        "grad: the result takes part in no graph; track() the leaves before computing it, and compute a gradient that is to be differentiated again with .create_graph");
+  CHECK(error_of([&] { grad(Tensor(), x); }) == "grad: an operand is an empty Tensor handle");
+  CHECK(error_of([&] { grad(sum(square(x)), Tensor()); }) == "grad: an operand is an empty Tensor handle");
+}
+
+TEST_CASE("a leaf that is untracked and tracked again is the same leaf to the graphs that have it", "[autograd]") {
+  Tensor x = leaf({1, 2}, {2});
+  const Tensor y = sum(square(x));
+  x.track(false);
+  CHECK(error_of([&] { grad(y, x); }).find("is not tracked") != std::string::npos);
+  backward(y, {.retain_graph = true});
+  CHECK(!x.grad());  // untracked, it gathers nothing
+  x.track();
+  CHECK(grad(y, x, {.retain_graph = true}).values() == std::vector<double>{2, 4});
+  backward(y);
+  CHECK(x.grad().values() == std::vector<double>{2, 4});
+}
+
+TEST_CASE("a view that changes nothing is a tensor of its own", "[autograd]") {
+  const std::vector<std::pair<const char*, std::function<Tensor(const Tensor&)>>> views = {
+      {"reshape", [](const Tensor& x) { return reshape(x, {1, 4}); }},   {"expand", [](const Tensor& x) { return expand(x, {1, 4}); }},
+      {"slice", [](const Tensor& x) { return slice(x, 1, 0, 4); }},      {"flip", [](const Tensor& x) { return flip(x, 0); }},
+      {"pad", [](const Tensor& x) { return pad(x, 1, 0, 0); }},          {"roll", [](const Tensor& x) { return roll(x, 1, 0); }}};
+  for (const auto& [name, view] : views) {
+    CAPTURE(name);
+    const Tensor data = ones({1, 4});
+    Tensor w = view(data);
+    w.track();
+    CHECK(!data.tracked());
+    const Tensor x = ones({1, 4}).track(), y = view(x);
+    CHECK(!y.is_leaf());
+    CHECK_THROWS(copy_into(y, zeros({1, 4})));
+    CHECK(grad(sum(y * 3.0), x).values() == std::vector<double>{3, 3, 3, 3});
+    const NoGrad off;
+    CHECK(!view(x).tracked());
+  }
+}
+
+TEST_CASE("record() takes a result of its own only", "[autograd]") {
+  const Tensor x = leaf({1, 2}, {2}), z = leaf({3, 4}, {2}), a = exp(z), untracked = ones({2}, {DType::f64});
+  const auto rule = [] { return Rule{"rev", keep_nothing, [](const Ctx&, const Tensor& g) -> Tensors { return {-g}; }}; };
+  const std::string message = "rev: its result of shape [2] is one of its inputs, or takes part in a graph already; record y.detach() instead";
+  CHECK(error_of([&] { record(x, {x}, rule()); }) == message);
+  CHECK(error_of([&] { record(a, {x}, rule()); }) == message);
+  CHECK(error_of([&] { record(untracked, {untracked, x}, rule()); }) == message);
+  CHECK(grad(sum(record(x.detach(), {x}, rule())), x).values() == std::vector<double>{-1, -1});
+}
+
+TEST_CASE("a key mask that is changed before the backward pass is noticed", "[autograd]") {
+  const Tensor q = leaf({1, 2, 3}, {1, 1, 3, 1});
+  AttentionOptions options;
+  options.key_mask = ones({1, 3}, {DType::boolean});
+  const Tensor y = sum(attention(q, q, q, options)), packed = sum(attention_packed(expand(reshape(q, {1, 3, 1, 1, 1}), {1, 3, 3, 1, 1}), options));
+  CHECK(grad(y, q, {.retain_graph = true}).numel() == 3);
+  fill(options.key_mask, 0);
+  for (const Tensor& changed : {y, packed})
+    CHECK_THAT(error_of([&] { grad(changed, q); }), Catch::Contains("saved a tensor of shape [1, 3] at version 0, but it is now at version 1; it was changed in place"));
+}
+
+TEST_CASE("a quotient by a number is a quotient", "[autograd]") {
+  for (int i = 1; i < 1000; ++i) {
+    const double x = i;
+    if ((full({}, x, {DType::f64}) / x).item() != 1 || (full({}, x) / x).item() != 1) FAIL(i);
+  }
+  CHECK((full({}, 1e-10) / 1e-40).item() == Approx(1e30));
+  CHECK(pow(arange(4), 2).values() == std::vector<double>{0, 1, 4, 9});
+  CHECK((arange(7) / 2.0).values() == div(arange(7), scalar_like(2, arange(7))).values());
 }
 
 TEST_CASE("random streams come from a scope", "[autograd]") {

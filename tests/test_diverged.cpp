@@ -54,6 +54,17 @@ TEST_CASE("ten steps in a row without a finite loss end the run: exit code 3, a 
     CHECK(rows[i]["skipped"] == i + 1);
     CHECK(rows[i]["loss"].is_null());
   }
+  // Logged seldom, the step that ends it has a line too, which a run that goes on takes back.
+  const auto seldom = with(args_of(data, runs / "seldom", {"--init-std", "1e4"}), {"--log-every", "100"});
+  REQUIRE(run_norma(seldom).code == 3);
+  REQUIRE(steps_of(runs / "seldom").size() == 2);
+  CHECK(steps_of(runs / "seldom")[1]["step"] == 9);
+  CHECK(steps_of(runs / "seldom")[1]["skipped"] == 10);
+  REQUIRE(run_norma(with(seldom, {"--resume"})).code == 3);
+  REQUIRE(steps_of(runs / "seldom").size() == 2);
+  CHECK(steps_of(runs / "seldom")[1]["step"] == 10);
+  CHECK(steps_of(runs / "seldom")[1]["skipped"] == 11);
+
   const auto before = tensors_of(out, 9), after = tensors_of(out, 10);
   REQUIRE(before.size() > 10);
   CHECK((before == after));

@@ -251,12 +251,14 @@ TEST_CASE("gradient statistics wait for the backward pass", "[probe]") {
 }
 
 TEST_CASE("watching statistics changes no bit", "[probe]") {
-  for (const char* text : {"softmax", "x^3/sqrt(N)"}) {
-    INFO(text);
-    models::ViT model(small_vit(text), 1);
+  for (const auto& [text, activations] : {std::pair{"softmax", DType::f32}, {"x^3/sqrt(N)", DType::f32}, {"softmax", DType::bf16}}) {
+    CAPTURE(text, name(activations));
+    models::ViTConfig config = small_vit(text);
+    config.width = 32, config.patch = 1, config.activations = activations;  // as wide, and as many rows, as an MLP at once wants
+    models::ViT model(config, 1);
     auto everything = [&] {
       nn::zero_grad(model);
-      const Tensor logits = model(images(2, DType::f32));
+      const Tensor logits = model(images(8, DType::f32));
       backward(sum(square(logits)));
       std::vector<double> all = logits.values();
       for (const auto& [name, p] : nn::parameters(model))
@@ -269,9 +271,9 @@ TEST_CASE("watching statistics changes no bit", "[probe]") {
     CHECK(everything() == before);
     CHECK(statistics.take_attention().size() == 2);
     Probe matrices(model);
-    matrices.value("*.attn.*", frobenius());
+    matrices.value("*.attn.*", frobenius()).value("*.mlp.hidden", frobenius());
     CHECK(everything() == before);
-    CHECK(matrices.take_values().size() == 6);  // packed, scores, weights of two layers
+    CHECK(matrices.take_values().size() == 8);  // packed, scores, weights, hidden of two layers
   }
 }
 
@@ -296,6 +298,7 @@ TEST_CASE("matrices that are formed only to be watched are told", "[probe]") {
 TEST_CASE("patterns that match nothing say what is near", "[probe]") {
   models::ViT model(small_vit("softmax"), 1);
   Probe probe(model);
+  CHECK_THROWS_WITH(probe.value("blocks.*.out", {}), "probe: the measure of \"blocks.*.out\" is empty; give one, such as frobenius()");
   CHECK_THROWS_WITH(probe.attention("blocks.*.atn.stats"),
                     "probe: nothing matches \"blocks.*.atn.stats\"; near: blocks.*.attn.stats");
   CHECK_THROWS_WITH(

@@ -161,7 +161,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   };
   const auto begun = std::chrono::steady_clock::now();
   const Index first = state.step;
-  double shown_loss = 0, shown_accuracy = 0;
+  double shown_loss = std::nan(""), shown_accuracy = std::nan("");  // smoothed, of the steps whose loss was finite
   std::optional<datasets::Batch> ahead;  // made while a captured step ran
   if (state.step < last) state.last_row.clear();  // the run goes on behind it
   test_epoch();  // of a run that was stopped within it
@@ -172,7 +172,8 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     }
     if (recorder) recorder->before_step(state.step);
     const datasets::Batch batch = ahead ? std::move(*std::exchange(ahead, std::nullopt)) : loader.next();
-    const bool log = state.step % config.log_every == 0 || state.step + 1 == total, measured = log || state.step + 1 == last;
+    const bool log = state.step % config.log_every == 0 || state.step + 1 == total, may_end = state.step + 1 == last || state.skipped_in_a_row + 1 >= give_up_after,
+               measured = log || may_end;
     inspect::Probe probe(run.model);
     if (measured) probe.attention("blocks.*.attn.stats");
 
@@ -198,7 +199,8 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     if (!update.taken)
       watcher.message(fmt::format("step {}: the {} is not finite; step skipped ({} of {})", state.step,
                                   std::isfinite(loss_value) ? "gradient" : "loss", state.skipped_in_a_row, give_up_after));
-    if (measured) {
+    const bool given_up = state.skipped_in_a_row >= give_up_after;
+    if (log || given_up || state.step + 1 == last) {
       Json row = {{"step", state.step}, {"epoch", static_cast<double>(state.step) / static_cast<double>(per_epoch)},
                   {"loss", loss_value}, {"accuracy", std::isfinite(loss_value) ? accuracy : std::nan("")}, {"lr", lr}, {"grad_norm", update.gradient_norm}, {"skipped", state.skipped}};
       if (!config.penalty.empty()) row["fro"] = result.fro;
@@ -207,18 +209,17 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
       if (log)
         folder.log(row);
       else
-        state.last_row = row.dump();  // of the step that --steps ends with
+        state.last_row = row.dump();  // of the step that --steps, or one skipped too many, ends with
     }
     ++state.step;
 
-    const double weight = state.step == first + 1 ? 1 : 0.05;
-    shown_loss += weight * (loss_value - shown_loss);
-    shown_accuracy += weight * (accuracy - shown_accuracy);
+    const auto smooth = [](double& shown, double value) { shown = std::isfinite(shown) ? shown + 0.05 * (value - shown) : value; };
+    if (std::isfinite(loss_value)) smooth(shown_loss, loss_value), smooth(shown_accuracy, accuracy);
     const double seconds = seconds_since(begun), done = static_cast<double>(state.step - first);
     watcher.progress({state.step, last, (state.step - 1) / per_epoch + 1, config.epochs, shown_loss, shown_accuracy,
                       done * static_cast<double>(config.batch) / seconds, seconds,
                       seconds / done * static_cast<double>(last - state.step)});
-    if (state.skipped_in_a_row >= give_up_after) {
+    if (given_up) {
       outcome.ending = Ending::diverged;
       break;
     }
