@@ -23,6 +23,7 @@ class Axes {
     requires(!std::same_as<I, bool>)
   Axes(I axis) : axes_{static_cast<int>(axis)} {}
   Axes(std::initializer_list<int> axes) : axes_(axes) {}
+  Axes(std::vector<int> axes) : axes_(std::move(axes)) {}
   auto begin() const { return axes_.begin(); }
   auto end() const { return axes_.end(); }
   bool empty() const { return axes_.empty(); }
@@ -92,6 +93,7 @@ inline Tensor greater(const Tensor& a, double b) { return greater(a, scalar_like
 inline Tensor greater_equal(const Tensor& a, double b) { return greater_equal(a, scalar_like(b, a)); }
 inline Tensor equal(const Tensor& a, double b) { return equal(a, scalar_like(b, a)); }
 inline Tensor not_equal(const Tensor& a, double b) { return not_equal(a, scalar_like(b, a)); }
+inline Tensor logical_not(const Tensor& x) { return equal(x, 0); }  // true where x is 0 or false
 
 // ---- reductions (ops_reduce.cpp) ------------------------------------------------------------------------------------
 Tensor sum(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);

@@ -37,6 +37,7 @@ Tensor gelu_tanh_slope(const Tensor& x) {
 }  // namespace
 
 Tensor neg(const Tensor& x) {
+  if (x && x.dtype() == DType::boolean) fail("neg: a bool has no sign; logical_not() turns it round");
   return map(UnaryOp::neg, x, keep_nothing, [](const Tensor&, const Tensor& g) { return neg(g); });
 }
 Tensor abs(const Tensor& x) {

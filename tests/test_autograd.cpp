@@ -440,6 +440,15 @@ TEST_CASE("a view that changes nothing is a tensor of its own", "[autograd]") {
   }
 }
 
+TEST_CASE("masks are turned round by logical_not, axes may come from a list", "[autograd]") {
+  const Tensor x = from_values({0, -1, 2, 0}, {2, 2}), mask = greater(x, 0);
+  CHECK(logical_not(mask).dtype() == DType::boolean);
+  CHECK(logical_not(mask).values() == std::vector<double>{1, 1, 0, 1});
+  CHECK(logical_not(x).values() == std::vector<double>{1, 0, 0, 1});
+  CHECK(error_of([&] { -mask; }) == "neg: a bool has no sign; logical_not() turns it round");
+  for (const std::vector<int>& axes : {std::vector<int>{}, {0}, {0, 1}}) CHECK(sum(x, axes).rank() == (axes.empty() ? 0 : 2 - static_cast<int>(axes.size())));
+}
+
 TEST_CASE("record() takes a result of its own only", "[autograd]") {
   const Tensor x = leaf({1, 2}, {2}), z = leaf({3, 4}, {2}), a = exp(z), untracked = ones({2}, {DType::f64});
   const auto rule = [] { return Rule{"rev", keep_nothing, [](const Ctx&, const Tensor& g) -> Tensors { return {-g}; }}; };
