@@ -93,7 +93,7 @@ void print_result(const nlohmann::ordered_json& result, bool json) {
     return;
   }
   for (auto& [key, value] : result.items())
-    fmt::print("{:<22} {}\n", key, value.is_string() ? value.get<std::string>() : value.is_number_float() ? fmt::format("{:.6g}", value.get<double>()) : value.dump());
+    fmt::print("{:<22} {}\n", key, value.is_string() ? value.get<std::string>() : value.is_number_float() ? fmt::format("{:.6g}", without_sign_of_nan(value.get<double>())) : value.dump());
 }
 
 }  // namespace norma::apps
