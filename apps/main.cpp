@@ -25,7 +25,7 @@ constexpr Verb verbs[] = {
     {"compare", compare_verb, "table and page of one or more runs side by side"},
     {"inspect", inspect_verb, "the attention matrix of every head on one image, as a table and a page"},
     {"report", report_verb, "one page of all that one or more runs recorded"},
-    {"watch", watch_verb, "the same page, live in the browser while the runs go on"},
+    {"watch", watch_verb, "the same page without recorded matrices, live in the browser while the runs go on"},
     {"twin", twin_verb, "two attention functions in lock-step, and where they part"},
     {"info", info_verb, "parameters, FLOPs and memory of a model"},
     {"data", data_verb, "what data sets are installed, and how to get them"},
