@@ -78,7 +78,7 @@ int compare_verb(const Args& args) {
     }
     all.push_back({{"run", path}, {"attention", r.config.value("attention", "?")}, {"test_accuracy", test ? number(*test, "test_accuracy") : NAN},
                    {"test_loss", test ? number(*test, "test_loss") : NAN}, {"seconds", number(r.summary, "seconds")}, {"ending", r.status.ending}, {"fro", fro}});
-    page.push_back({r.name, r.config, r.summary, r.rows, r.note, train::read_records(path, inspect::page_bytes / runs.size()), r.status.ending, 0});
+    page.push_back({r.name, r.config, r.summary, r.rows, r.note, train::read_records(path, inspect::page_bytes / runs.size()), r.status.ending, r.tokens});
   }
   const auto write_page = [&] {  // last: where it cannot be written the table is there
     const std::string text = inspect::make_page(fmt::format("Norma: {} run{} compared", runs.size(), runs.size() == 1 ? "" : "s"), page);

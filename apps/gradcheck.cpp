@@ -34,14 +34,31 @@ train::TrainConfig small_model() {
   return c;
 }
 
-/// A model of the given sizes in f64, by its parameters: the loss of three random images.
-Check check_model(const train::TrainConfig& c) {
+models::ViTConfig shape_of(const train::TrainConfig& c) { return vit_config(c, 8, 1, 3); }
+
+/// Words are ops, and flags are of a model.
+void check_words(const ModelFlags& flags) {
+  for (const std::string& name : flags.given) {
+    if (flags.words.empty() || name == "threads") continue;
+    throw UsageError(fmt::format("gradcheck: {} is for a model and \"{}\" is an op; check one of them at a time", flags.config.named(name), flags.words[0]));
+  }
+  std::vector<std::string> names;
+  for (const auto& c : checks::op_table())
+    if (std::find(names.begin(), names.end(), c.op) == names.end()) names.push_back(c.op);
+  for (const std::string& word : flags.words)
+    if (word != "all" && std::find(names.begin(), names.end(), word) == names.end())
+      throw UsageError(fmt::format("gradcheck: unknown op \"{}\"{}", word, did_you_mean(word, names)));
+  if (!flags.words.empty()) return;
   constexpr Index most_parameters = 50000;
-  const models::ViTConfig shape = vit_config(c, 8, 1, 3);
-  models::ViT model(shape, static_cast<std::uint64_t>(c.seed), {DType::f64});
-  if (const Index count = nn::parameter_count(model); count > most_parameters)
+  if (const Index count = models::parameter_count(shape_of(flags.config)); count > most_parameters)
     throw UsageError(fmt::format("gradcheck: this model has {} parameters, and each costs four forward passes; at most {} are checked: give a smaller --width, "
                                  "--depth or --image (8, 2 and 8 if left out)", count, most_parameters));
+}
+
+/// A model of the given sizes in f64, by its parameters: the loss of three random images, in training, with the same masks each time where it has dropout.
+Check check_model(const train::TrainConfig& c) {
+  const models::ViTConfig shape = shape_of(c);
+  models::ViT model(shape, static_cast<std::uint64_t>(c.seed), {DType::f64});
   const Tensor images = randn({3, shape.channels, shape.image, shape.image}, {static_cast<std::uint64_t>(c.seed), 1}, {DType::f64});
   Tensor labels = from_values({0, static_cast<double>(1 % shape.classes), static_cast<double>(2 % shape.classes)}, {3}, {DType::i64});
   nn::Named named = nn::parameters(model);
@@ -50,6 +67,8 @@ Check check_model(const train::TrainConfig& c) {
   auto loss = [&](std::span<const Tensor> ps) {
     std::size_t i = 0;
     nn::for_each_parameter(model, [&](const std::string&, Tensor& t) { t = ps[i++]; });
+    const nn::Training training;
+    const RandomScope masks(static_cast<std::uint64_t>(c.seed), 2);
     return cross_entropy(model(images), labels);
   };
   return {fmt::format("vit {}/{}/{} with {}", shape.width, shape.depth, shape.heads, nn::to_string(shape.attention)),
@@ -62,30 +81,21 @@ int gradcheck_verb(const Args& args) {
   auto flags = read_model_flags(args, R"(usage: norma gradcheck OP... [flags]    derivatives of ops, first and second order (norma gradcheck all)
        norma gradcheck --model vit [flags]  derivatives of a small model with any --attention
 
-Every entry of the Jacobian is compared with a five-point finite difference in float64, on the CPU.
-)", {"Model", "seed", "threads"}, small_model(), [](train::Options& options) {
+Every entry of the Jacobian is compared with a five-point finite difference in float64, on the CPU. With --dropout or --drop-path the model
+drops what a step of training would, the same in every evaluation.
+)", {"Model", "seed", "threads"}, check_words, small_model(), [](train::Options& options) {
     options.describe("image", "image side in pixels; 0: 8");
     options.describe("channels", "colour channels; 0: 1");
     options.describe("classes", "number of classes; 0: 3");
   });
   if (!flags) return ok;
-  for (const std::string& name : flags->given) {
-    if (flags->words.empty() || name == "threads") continue;
-    throw UsageError(fmt::format("gradcheck: {} is for a model and \"{}\" is an op; check one of them at a time", flags->config.named(name), flags->words[0]));
-  }
   prepare(flags->config);
   std::vector<Check> checks;
-  std::vector<std::string> names;
-  for (const auto& c : checks::op_table())
-    if (std::find(names.begin(), names.end(), c.op) == names.end()) names.push_back(c.op);
   const bool model = flags->words.empty();
   if (model) checks.push_back(check_model(flags->config));
-  for (const std::string& word : flags->words) {
-    if (word != "all" && std::find(names.begin(), names.end(), word) == names.end())
-      throw UsageError(fmt::format("gradcheck: unknown op \"{}\"{}", word, did_you_mean(word, names)));
+  for (const std::string& word : flags->words)
     for (const auto& c : checks::op_table())
       if ((word == "all" || c.op == word) && c.order > 0 && !c.large) checks.push_back(check_case(c));
-  }
   bool good = true;
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   for (const Check& c : checks) {
@@ -93,8 +103,8 @@ Every entry of the Jacobian is compared with a five-point finite difference in f
     rows.push_back({{"what", c.what}, {"first_order", c.first.ok}, {"worst", c.first.worst}, {"second_order", c.has_second ? nlohmann::ordered_json(c.second.ok) : nlohmann::ordered_json()},
                     {"worst_second", c.has_second ? nlohmann::ordered_json(c.second.worst) : nlohmann::ordered_json()}});
     if (!flags->json)
-      fmt::print("{:<52} first {} ({:.2f} of the tolerance){}\n", c.what, c.first.ok ? "ok" : "WRONG at " + c.first.where, c.first.worst,
-                 c.has_second ? fmt::format("  second {} ({:.2f})", c.second.ok ? "ok" : "WRONG at " + c.second.where, c.second.worst) : "");
+      fmt::print("{:<52} first {} ({:.2f} of the tolerance){}\n", c.what, c.first.ok ? "ok" : "WRONG at " + c.first.where, without_sign_of_nan(c.first.worst),
+                 c.has_second ? fmt::format("  second {} ({:.2f})", c.second.ok ? "ok" : "WRONG at " + c.second.where, without_sign_of_nan(c.second.worst)) : "");
   }
   if (flags->json) fmt::print("{}\n", nlohmann::ordered_json{{"ok", good}, {"checks", rows}}.dump());
   return good ? ok : failure;

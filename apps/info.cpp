@@ -3,6 +3,16 @@
 #include "backends/common/host_memory.h"
 
 namespace norma::apps {
+namespace {
+
+models::ViTConfig shape_of(const train::TrainConfig& c) { return vit_config(c, 224, 3, 1000); }
+
+void check(const ModelFlags& flags) {
+  refuse_words(flags, "info");
+  shape_of(flags.config);
+}
+
+}  // namespace
 
 int info_verb(const Args& args) {
   train::TrainConfig imagenet;
@@ -11,15 +21,14 @@ int info_verb(const Args& args) {
 
 Parameters, floating-point operations of a training step, and memory of a model. No data set is read: images and classes that are left
 out are those of ImageNet, and patches are of 16 pixels, where norma train has 4.
-)", {"Model", "batch", "dtype"}, imagenet, [](train::Options& options) {
+)", {"Model", "batch", "dtype"}, check, imagenet, [](train::Options& options) {
     options.describe("image", "image side in pixels; 0: 224");
     options.describe("channels", "colour channels; 0: 3");
     options.describe("classes", "number of classes; 0: 1000");
   });
   if (!flags) return ok;
-  refuse_words(*flags, "info");
   const train::TrainConfig& c = flags->config;
-  const models::ViTConfig shape = vit_config(c, 224, 3, 1000);
+  const models::ViTConfig shape = shape_of(c);
   const Index parameters = models::parameter_count(shape);
   const double bytes = c.dtype == "f64" ? 8 : 4, stored = c.dtype == "bf16" ? 2 : bytes;  // of a weight, of an activation
   // What the fused step keeps for the backward pass, in numbers per token and block: block input, attention output, input of the MLP

@@ -1,5 +1,8 @@
 // norma inspect: one forward pass of a trained model on one image; a table and a page with the attention matrix of every head.
+#include <algorithm>
 #include <cmath>
+#include <limits>
+#include <span>
 
 #include "apps/run_model.h"
 #include "datasets/pnm.h"
@@ -13,8 +16,25 @@ namespace {
 constexpr const char* usage = R"(usage: norma inspect RUN [flags]
 
 One forward pass of the run's newest checkpoint on one image: a table of every head's norms, and a page (one file, no
-network) with every head's attention matrix and, for any patch, where it looks.
+network) with every head's attention matrix and, for any patch, where it looks. The matrix is computed also where the run has attention
+in linear form, and with --ema the weights are the averaged ones, as in norma eval. Blocks and heads count from 0 in the table, in --log-format
+json and in logs, as in the code, and from 1 on pages.
 )";
+
+/// What the kernel counts and compares passes over entries that are no numbers; of a matrix that has such ones it says nothing.
+void leave_out_uncounted(inspect::HeadsLayer& layer) {
+  inspect::HeadStats& s = layer.stats;
+  const std::vector<double> a = layer.weights.values();
+  const std::size_t entries = a.size() / s.fro.size();
+  for (std::size_t h = 0; h < s.fro.size(); ++h) {
+    const std::span head(a.data() + h * entries, entries);
+    if (std::all_of(head.begin(), head.end(), [](double v) { return std::isfinite(v); })) continue;
+    for (auto* field : {&s.min, &s.max, &s.negative_share, &s.entropy}) (*field)[h] = std::numeric_limits<double>::quiet_NaN();
+  }
+}
+
+/// inf: a sum that is too large for the dtype.
+std::string shown(double v, const char* format) { return std::isnan(v) ? "-" : fmt::format(fmt::runtime(format), v); }
 
 }  // namespace
 
@@ -44,7 +64,7 @@ int inspect_verb(const Args& given) {
   if (!image.empty() && options.given("index")) throw UsageError("inspect: --image and --index are two ways to name one image; give one of them");
   check_threads(threads);
   const bool json = wants_json(log_format);
-  const RunModel run = load_run_model(runs[0], threads, data_dir);
+  const RunModel run = load_run_model(runs[0], threads, data_dir, {.matrices = true});
   const models::ViTConfig& shape = run.model->config();
   const datasets::ImageSet& test = run.data.test;
 
@@ -74,33 +94,35 @@ int inspect_verb(const Args& given) {
   for (auto& [place, stats] : probe.take_attention()) {
     const std::string layer = place.substr(0, place.rfind('.'));
     page.layers.push_back({layer, stats, select(matrices.at(layer + ".weights").at(0), 0, 0)});
+    leave_out_uncounted(page.layers.back());
   }
   const std::string answer =
       std::isfinite(share[best]) ? fmt::format("{} ({:.1f} %)", test.class_names[best], share[best] * 100) : "nothing, its outputs are not finite";
   page.title = fmt::format("{}: {}", runs[0], what);
-  page.summary = fmt::format("{} after step {}; the model says: {}.", nn::to_string(shape.attention), run.step, answer);
+  page.summary = fmt::format("{} after step {}{}; the model says: {}.", nn::to_string(shape.attention), run.step, run.told(), answer);
   page.side = shape.image, page.channels = shape.channels, page.pixels = centred(one, shape.image), page.patch = shape.patch;
   page.class_token = shape.pool == models::ViTConfig::Pool::cls;
   nlohmann::ordered_json heads = nlohmann::ordered_json::array();
   const double root = std::sqrt(static_cast<double>(shape.tokens()));
   if (!json) {
-    fmt::print("{}: {}\nattention {}, N = {}, sqrt(N) = {:.3g}; the model says: {}\n\n{:<20} {:>4} {:>9} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9}\n", runs[0],
-               what, nn::to_string(shape.attention), shape.tokens(), root, answer, "place", "head", "||A||_F", "||dA/dS||_F", "row sum", "least", "largest",
+    fmt::print("{}: {}\nattention {}, N = {}, sqrt(N) = {:.3g}{}; the model says: {}\n\n{:<20} {:>4} {:>9} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9}\n", runs[0],
+               what, nn::to_string(shape.attention), shape.tokens(), root, run.told(), answer, "place", "head", "||A||_F", "||dA/dS||_F", "row sum", "least", "largest",
                "negative", "entropy");
   }
   for (const inspect::HeadsLayer& l : page.layers)
     for (std::size_t h = 0; h < l.stats.fro.size(); ++h) {
       const inspect::HeadStats& s = l.stats;
-      const bool entropy = h < s.entropy.size() && std::isfinite(s.entropy[h]);
       heads.push_back({{"place", l.place}, {"head", h}, {"fro", s.fro[h]}, {"jacobian", s.jacobian[h]}, {"row_sum", s.row_sum[h]}, {"min", s.min[h]},
-                       {"max", s.max[h]}, {"negative_share", s.negative_share[h]}, {"entropy", entropy ? nlohmann::ordered_json(s.entropy[h]) : nullptr}});
+                       {"max", s.max[h]}, {"negative_share", s.negative_share[h]}, {"entropy", s.entropy[h]}});  // what is not finite: null
       if (!json)
-        fmt::print("{:<20} {:>4} {:>9.4g} {:>11.4g} {:>9.4g} {:>9.3g} {:>9.3g} {:>7.1f} % {:>9}\n", l.place, h, s.fro[h], s.jacobian[h], s.row_sum[h], s.min[h],
-                   s.max[h], s.negative_share[h] * 100, entropy ? fmt::format("{:.3g}", s.entropy[h]) : "-");
+        fmt::print("{:<20} {:>4} {:>9} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9}\n", l.place, h, shown(s.fro[h], "{:.4g}"), shown(s.jacobian[h], "{:.4g}"),
+                   shown(s.row_sum[h], "{:.4g}"), shown(s.min[h], "{:.3g}"), shown(s.max[h], "{:.3g}"), shown(s.negative_share[h] * 100, "{:.1f} %"),
+                   shown(s.entropy[h], "{:.3g}"));
     }
   if (json)
-    fmt::print("{}\n", nlohmann::ordered_json{{"run", runs[0]}, {"image", what}, {"answer", test.class_names[best]}, {"share", share[best]},
-                                              {"heads", heads}, {"html", html}}.dump());
+    fmt::print("{}\n", nlohmann::ordered_json{{"run", runs[0]}, {"step", run.step}, {"weights", run.weights}, {"image", what},
+                                              {"answer", std::isfinite(share[best]) ? nlohmann::ordered_json(test.class_names[best]) : nullptr},
+                                              {"share", share[best]}, {"heads", heads}, {"html", html}}.dump());
   const std::string text = inspect::make_heads_page(page);
   train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));  // last: where it cannot be written the table is there
   if (!json) fmt::print("\npage: {}\n", html);

@@ -25,7 +25,7 @@ constexpr Verb verbs[] = {
     {"compare", compare_verb, "table and page of one or more runs side by side"},
     {"inspect", inspect_verb, "the attention matrix of every head on one image, as a table and a page"},
     {"report", report_verb, "one page of all that one or more runs recorded"},
-    {"watch", watch_verb, "the same page, live in the browser while the runs go on"},
+    {"watch", watch_verb, "the same page without recorded matrices, live in the browser while the runs go on"},
     {"twin", twin_verb, "two attention functions in lock-step, and where they part"},
     {"info", info_verb, "parameters, FLOPs and memory of a model"},
     {"data", data_verb, "what data sets are installed, and how to get them"},
@@ -93,7 +93,7 @@ void print_result(const nlohmann::ordered_json& result, bool json) {
     return;
   }
   for (auto& [key, value] : result.items())
-    fmt::print("{:<22} {}\n", key, value.is_string() ? value.get<std::string>() : value.is_number_float() ? fmt::format("{:.6g}", value.get<double>()) : value.dump());
+    fmt::print("{:<22} {}\n", key, value.is_string() ? value.get<std::string>() : value.is_number_float() ? fmt::format("{:.6g}", without_sign_of_nan(value.get<double>())) : value.dump());
 }
 
 }  // namespace norma::apps

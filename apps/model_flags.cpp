@@ -59,7 +59,7 @@ void check_threads(Index threads, const std::string& where) {
 }
 
 std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, const std::vector<std::string>& only,
-                                           const train::TrainConfig& defaults, const std::function<void(train::Options&)>& own) {
+                                           const std::function<void(const ModelFlags&)>& check, const train::TrainConfig& defaults, const std::function<void(train::Options&)>& own) {
   ModelFlags flags{.config = defaults, .words = {}, .given = {}};
   bool help = false, print_config = false;
   std::string config_file, log_format = "text";
@@ -96,12 +96,18 @@ std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, 
 
   check_fields(flags.config);
   flags.json = wants_json(log_format);
+  check(flags);
 
   if (print_config) {
     fmt::print("{}\n", fields.dump(2));
     return std::nullopt;
   }
   return flags;
+}
+
+models::ViTConfig shape_without_data(train::TrainConfig c) {
+  c.pad = 0;
+  return vit_config(c, c.patch, 3, 10);
 }
 
 void refuse_words(const ModelFlags& flags, const char* verb) {

@@ -48,7 +48,7 @@ void ProgressLine::show(const train::Progress& p) {
   if (!end && p.seconds - shown_ < (terminal_ ? 0.1 : 10)) return;
   shown_ = p.seconds;
   const std::string text = fmt::format("epoch {}/{}  step {}/{}  loss {:.4f}  accuracy {:.1f} %  {:.0f} images/s  {} left", p.epoch, p.epochs,
-                                       p.step, p.steps, p.loss, p.accuracy * 100, p.images_per_second, duration(p.seconds_left));
+                                       p.step, p.steps, without_sign_of_nan(p.loss), without_sign_of_nan(p.accuracy) * 100, p.images_per_second, duration(p.seconds_left));
   if (!terminal_) {
     tell("{}\n", text);
   } else {

@@ -45,7 +45,7 @@ int report_verb(const Args& args) {
       tell("{}\n", note);
       notes.push_back(note);
     }
-    page.push_back({r.name, std::move(r.config), std::move(r.summary), std::move(r.rows), std::move(r.note), std::move(recording), std::move(r.status.ending), 0});
+    page.push_back({r.name, std::move(r.config), std::move(r.summary), std::move(r.rows), std::move(r.note), std::move(recording), std::move(r.status.ending), r.tokens});
   }
   if (html.empty()) html = runs.size() == 1 ? (std::filesystem::path(runs[0]) / "report.html").string() : "report.html";
   const std::string text = inspect::make_page(inspect::page_title(page), page);

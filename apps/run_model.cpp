@@ -4,7 +4,11 @@
 
 namespace norma::apps {
 
-RunModel load_run_model(const std::filesystem::path& run, Index threads, const std::string& data_dir, bool initial) {
+std::string RunModel::told() const {
+  return weights == std::string_view("averaged") ? fmt::format(", averaged weights (--ema {})", config.ema) : "";
+}
+
+RunModel load_run_model(const std::filesystem::path& run, Index threads, const std::string& data_dir, Wanted wanted) {
   RunModel out;
   const train::RunRecord record = train::read_run(run);
   train::Options options;
@@ -21,11 +25,13 @@ RunModel load_run_model(const std::filesystem::path& run, Index threads, const s
     prepare(out.config);
     out.data = datasets::load_images(out.config.data, out.config.data_dir);
     shape = vit_config(out.config, out.data.train);
+    if (wanted.matrices) shape.form = AttentionForm::quadratic;
   } catch (const UsageError& e) {  // the file's, not the caller's
     fail("{}", e.what());
   }
   out.model = std::make_unique<models::ViT>(shape, static_cast<std::uint64_t>(out.config.seed), train::loader_config(out.config, shape, false).place);
-  if (initial) return out;
+  out.weights = wanted.initial ? "initial" : out.config.ema > 0 ? "averaged" : "trained";
+  if (wanted.initial) return out;
 
   auto found = train::RunFolder::load(run, [](const std::string& m) { tell("{}\n", m); });
   if (!found) fail("run folder {}: holds no checkpoint", run.string());

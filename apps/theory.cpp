@@ -23,7 +23,8 @@ constexpr const char* usage = R"(usage: norma theory [flags]        random Q and
 Measured ||A||_F and ||dA/dS||_F of attention matrices A = phi(S), out of the kernel that computes attention, beside
 sqrt N and 2 sqrt N (bounds of softmax in arXiv 2410.18613, Theorem 4.1), sqrt(N)/2 (its sharp bound of the Jacobian) and
 the expectation for Gaussian scores. Over two or more N the power of N is fitted. Random Q, K have independent N(0, 1)
-entries, and S = R Q K^T / sqrt(d) with R from --score-rms.
+entries, and S = R Q K^T / sqrt(d) with R from --score-rms. A run's attention is computed by the matrix, also where the run itself
+has it in linear form; a run with --ema has its averaged weights looked at, as norma eval does. Blocks and heads count from 0.
 )";
 constexpr Index most_tokens = 1 << 20;
 
@@ -101,7 +102,7 @@ std::vector<Index> parse_tokens(const std::string& text) {
 Json number(const std::optional<double>& v) { return v && std::isfinite(*v) ? Json(*v) : Json(); }
 std::string shown(const std::optional<double>& v) { return v && std::isfinite(*v) ? fmt::format("{:.4g}", *v) : "-"; }
 std::string shown(const inspect::Measured& m) {
-  if (!std::isfinite(m.mean)) return fmt::format("{}", m.mean);  // inf: measured, and too large for the dtype
+  if (!std::isfinite(m.mean)) return fmt::format("{}", without_sign_of_nan(m.mean));  // inf: measured, and too large for the dtype
   const char* error = m.error >= 1 ? "{:.0f}" : m.error >= 1e-4 || m.error == 0 ? "{:.1g}" : "{:.0e}";
   return fmt::format("{} ± {}", shown(m.mean), std::isfinite(m.error) ? fmt::format(fmt::runtime(error), m.error) : "-");
 }
@@ -227,7 +228,7 @@ std::vector<std::pair<double, double>> layer_spectral(const Tensor& packed, cons
 }
 
 int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) {
-  const RunModel loaded = load_run_model(run, flags.threads, flags.data_dir, flags.initial);
+  const RunModel loaded = load_run_model(run, flags.threads, flags.data_dir, {.initial = flags.initial, .matrices = true});
   models::ViT& model = *loaded.model;
   const models::ViTConfig& shape = model.config();
   const Index step = loaded.step;
@@ -253,7 +254,7 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
   const inspect::Bounds bound = inspect::bounds(shape.attention, tokens);
   Json rows = Json::array();
   if (!json) {
-    fmt::print("{} at step {}, {}: mean norms over {} test images, N = {}\n", run.string(), step, nn::to_string(shape.attention),
+    fmt::print("{} at step {}{}, {}: mean norms over {} test images, N = {}\n", run.string(), step, loaded.told(), nn::to_string(shape.attention),
                loader_settings.batch, tokens);
     fmt::print("{} ‖A‖_F ≤ √N = {} and ‖∂A/∂S‖_F ≤ √N/2 = {} (in the paper 2√N = {}){}\n"
                "Gaussian: expectation for independent normal scores of the head's rms.\n\n",
@@ -282,7 +283,7 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
     }
   }
   if (json)
-    fmt::print("{}\n", Json{{"run", run.string()}, {"step", step}, {"attention", nn::to_string(shape.attention)}, {"tokens", tokens},
+    fmt::print("{}\n", Json{{"run", run.string()}, {"step", step}, {"weights", loaded.weights}, {"attention", nn::to_string(shape.attention)}, {"tokens", tokens},
                             {"images", loader_settings.batch}, {"sqrt_n", root}, {"bound_fro", number(bound.fro)},
                             {"bound_jacobian", number(bound.jacobian)}, {"sharp_jacobian", number(bound.jacobian_sharp)}, {"heads", rows}}.dump());
   return ok;

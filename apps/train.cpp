@@ -2,7 +2,9 @@
 #include "apps/model_flags.h"
 #include "apps/progress.h"
 #include "backends/common/host_memory.h"
+#include "datasets/catalog.h"
 #include "train/loop.h"
+#include "train/recorder.h"
 
 namespace norma::apps {
 namespace {
@@ -21,10 +23,9 @@ Exit codes: 0 done, 1 failure, 2 wrong usage, 3 diverged, 130 interrupted (143 b
 )";
 
 /// Throws where this machine has less memory than weights, gradients and optimizer alone will take, before a minute is spent on filling it.
-void check_memory(train::TrainConfig c) {
+void check_memory(const train::TrainConfig& c, const models::ViTConfig& shape) {
   if (parse_device(c.device).kind == Device::Kind::cuda) return;  // its memory is another, and is filled at once
-  c.pad = 0;  // the data set is not known yet; with images of one patch there are hardly fewer parameters
-  const Index parameters = models::parameter_count(vit_config(c, c.patch, 3, 10));
+  const Index parameters = models::parameter_count(shape);  // images of one patch have hardly fewer than the data set's
   const int copies = 2 + (c.optimizer == "adamw" ? 2 : c.momentum > 0 ? 1 : 0) + (c.ema > 0 ? 1 : 0);
   const double need = static_cast<double>(parameters) * copies * (c.dtype == "f64" ? 8 : 4), free = static_cast<double>(available_host_memory());
   if (need > free)
@@ -32,15 +33,22 @@ void check_memory(train::TrainConfig c) {
          "the state of " + c.optimizer, human_bytes(need), human_bytes(free));
 }
 
+/// All that can be known before the data set is.
+void check(const ModelFlags& flags) {
+  refuse_words(flags, "train");
+  prepare(flags.config);
+  const models::ViTConfig shape = shape_without_data(flags.config);
+  check_memory(flags.config, shape);
+  train::check_record(flags.config, shape);
+  datasets::known_set(flags.config.data);
+}
+
 }  // namespace
 
 int train_verb(const Args& args) {
   if (args.empty()) throw UsageError("train: name the model, as in norma train vit --data fashion-mnist --out runs/a; see norma train --help");
-  auto flags = read_model_flags(args, usage);
+  auto flags = read_model_flags(args, usage, {}, check);
   if (!flags) return ok;
-  refuse_words(*flags, "train");
-  prepare(flags->config);
-  check_memory(flags->config);
 
   ProgressLine line;
   if (const auto& c = flags->config; c.warmup_epochs > static_cast<double>(c.epochs))  // a recipe that is tried for less than its time

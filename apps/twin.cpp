@@ -3,6 +3,7 @@
 
 #include "apps/model_flags.h"
 #include "apps/progress.h"
+#include "datasets/catalog.h"
 #include "train/twin.h"
 
 namespace norma::apps {
@@ -45,15 +46,22 @@ int twin_verb(const Args& args) {
   if (args.empty()) throw UsageError("twin: name the model, as in norma twin vit --data fashion-mnist --out runs/twin; see norma twin --help");
   std::string other = "x^3/sqrt(N)";
   auto flags = read_model_flags(args, usage,
-                                {"other", "Model", "Data", "Optimization", "out", "seed", "threads", "device", "dtype", "gemm", "cpu", "log_every"}, {},
+                                {"other", "Model", "Data", "Optimization", "out", "seed", "threads", "device", "dtype", "gemm", "cpu", "log_every"},
+                                [&](const ModelFlags& given) {
+                                  refuse_words(given, "twin");
+                                  prepare(given.config);
+                                  train::TrainConfig twin = given.config;
+                                  shape_without_data(twin);
+                                  twin.attention = other;
+                                  shape_without_data(twin);
+                                  datasets::known_set(twin.data);
+                                }, {},
                                 [&](train::Options& options) {
                                   options.group("Twins");
                                   options("other", other, "the other attention function");
                                 });
   if (!flags) return ok;
-  refuse_words(*flags, "twin");
   flags->config.anomaly = false, flags->config.record.clear();  // a config file may hold them
-  prepare(flags->config);
 
   ProgressLine line;
   const train::TwinOutcome outcome =

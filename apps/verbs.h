@@ -1,6 +1,7 @@
 // The verbs of the `norma` program: one file each. A verb gets the arguments after its name and returns the exit code.
 #pragma once
 
+#include <cmath>
 #include <cstdio>
 #include <optional>
 #include <string>
@@ -42,6 +43,9 @@ void tell(fmt::format_string<A...> text, A&&... args) {
 
 /// Of --log-format: true for json, false for text; throws UsageError for another.
 bool wants_json(const std::string& log_format);
+
+/// For a number that is to be printed: NaN without its sign, which says nothing ("-nan").
+inline double without_sign_of_nan(double v) { return std::isnan(v) ? std::abs(v) : v; }
 
 /// Prints a result on stdout: as one JSON object when `json` is set, else as "key  value" lines.
 void print_result(const nlohmann::ordered_json& result, bool json);

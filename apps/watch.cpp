@@ -13,10 +13,10 @@ namespace {
 
 constexpr const char* usage = R"(usage: norma watch RUN... [flags]
 
-The page of norma report, live: open the address that is printed, and the curves grow while the runs train. Only this machine is
-answered (127.0.0.1), and only with the token in the address; nothing is written, and nothing but these runs can be read. A run
-that has not made its first step can be watched too. From another machine: ssh -L PORT:127.0.0.1:PORT, with the same PORT twice.
-Ctrl-C ends it.
+The page of norma report, live: open the address that is printed, and the curves grow while the runs train. All of it is here but the
+attention matrices that --record keeps: norma report shows those, also while a run goes on. Only this machine is answered (127.0.0.1),
+and only with the token in the address; nothing is written, and nothing but these runs can be read. A run that has not made its first step
+can be watched too. From another machine: ssh -L PORT:127.0.0.1:PORT, with the same PORT twice. Ctrl-C ends it.
 )";
 
 /// Ctrl-C and TERM, held back from all threads that are started while this lives, until wait().

@@ -33,7 +33,10 @@ WatchedRuns::WatchedRuns(const std::vector<std::string>& folders) {
 void WatchedRuns::read(std::size_t i) {
   inspect::PageRun& run = runs_[i];
   train::RunRecord head = train::read_run_head(sources_[i].folder);
-  run.name = std::move(head.name), run.config = std::move(head.config), run.summary = std::move(head.summary), run.ending = std::move(head.status.ending);
+  run.name = std::move(head.name), run.config = std::move(head.config), run.summary = std::move(head.summary), run.ending = std::move(head.status.ending), run.tokens = head.tokens;
+  const auto record = run.config.find("record");
+  if (record != run.config.end() && *record != "")
+    run.recording.notes = {"the matrices that --record keeps are not on this page; norma report shows them, also while the run goes on"};
   train::MetricsTail::News news = sources_[i].metrics.read();
   if (news.anew) {
     run.rows.clear();

@@ -48,7 +48,7 @@ Json page_run(const PageRun& run, std::size_t from) {
   const std::vector<std::string> names = parameter_names(run.rows);
   Json rows = Json::array();
   for (std::size_t i = from; i < run.rows.size(); ++i) rows.push_back(with_columns(run.rows[i], names));
-  return {{"name", run.name}, {"config", run.config}, {"summary", run.summary}, {"ending", run.ending}, {"note", run.note}, {"parameters", names},
+  return {{"name", run.name}, {"config", run.config}, {"tokens", run.tokens}, {"summary", run.summary}, {"ending", run.ending}, {"note", run.note}, {"parameters", names},
           {"generation", run.generation}, {"from", from}, {"rows", std::move(rows)}, {"recording", page_data(run.recording)}};
 }
 

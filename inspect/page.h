@@ -19,6 +19,7 @@ struct PageRun {
   std::string note;                           // what the reader should know, such as a line that was cut
   Recording recording;                        // of the flight recorder
   std::string ending;                         // interrupted, diverged or finished; empty while the run goes on
+  Index tokens = 0;                           // N; 0: not known
   Index generation = 0;                       // of rows, in a live page: another number when they are not those of before, continued
 };
 

@@ -1,4 +1,5 @@
-// A recursive descent over the text without its blanks. One method per piece of the grammar:
+// A recursive descent over the text without its blanks, in which formulas as books print them, x³/√N, are spelled as x^3/sqrt(N). One method per piece
+// of the grammar:
 //
 //   scoring    = "softmax" | "sigmoid" [ "(x" { sign number | "-log(N)" } ")" ] scale | "relu" [ "(x)" ] scale |
 //   polynomial polynomial = terms | "(" terms ")" { divisor }, then perhaps "/sum(" terms ")" terms      = [ sign ]
@@ -6,8 +7,10 @@
 //   number | "N" | "n" | "sqrt(N)" | "sqrt(n)" )
 #include "nn/scoring.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "core/error.h"
@@ -29,6 +32,23 @@ const std::vector<std::string> forms = {
 bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 
+/// Bytes of the character that begins at `at`; 1 where it is no UTF-8.
+std::size_t length_of_character(std::string_view text, std::size_t at) {
+  const auto lead = static_cast<unsigned char>(text[at]);
+  const std::size_t whole = lead < 0xc0 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+  for (std::size_t i = 1; i < whole; ++i)
+    if (at + i >= text.size() || (static_cast<unsigned char>(text[at + i]) & 0xc0) != 0x80) return 1;
+  return whole;
+}
+
+/// The digit that is raised, or none.
+std::optional<char> raised_digit(std::string_view character) {
+  constexpr const char* raised[] = {"⁰", "¹", "²", "³", "⁴", "⁵", "⁶", "⁷", "⁸", "⁹"};
+  for (int i = 0; i < 10; ++i)
+    if (character == raised[i]) return static_cast<char>('0' + i);
+  return {};
+}
+
 bool parses(std::string_view text) {
   try {
     parse_scoring(text);
@@ -42,8 +62,14 @@ class Parser {
  public:
   explicit Parser(std::string_view original) : original_(original) {
     if (original.size() > 1000) fail("attention: the text has {} characters, 1000 is the most", original.size());
-    for (std::size_t i = 0; i < original.size(); ++i)
-      if (!is_blank(original[i])) text_ += original[i], origin_.push_back(i);
+    std::string_view before;
+    for (std::size_t i = 0, size = 0; i < original.size(); i += size) {
+      size = length_of_character(original, i);
+      const std::string_view c = original.substr(i, size);
+      if (is_blank(c[0])) continue;
+      spell(before, c, {i, size});
+      before = c;
+    }
   }
 
   Scoring run() {
@@ -72,6 +98,29 @@ class Parser {
   }
 
  private:
+  struct Origin {
+    std::size_t at, size;  // bytes of the original
+  };
+  void put(std::string_view text, Origin from) {
+    text_ += text;
+    origin_.resize(text_.size(), from);
+  }
+  /// One character, which follows `before`, as the grammar has it.
+  void spell(std::string_view before, std::string_view c, Origin from) {
+    if (const auto digit = raised_digit(c)) {
+      if (!raised_digit(before)) put("^", from);
+      put({&*digit, 1}, from);
+    } else if (c == "√") {
+      put("sqrt", from);
+    } else if (before == "√" && (c == "N" || c == "n")) {
+      put("(", from), put(c, from), put(")", from);
+    } else if (c == "·" || c == "⋅" || c == "×") {
+      put("*", from);
+    } else {
+      put(c == "−" ? "-" : c, from);
+    }
+  }
+
   // ---- the grammar ----
   void sigmoid_argument(Scoring& s) {
     expect("x");
@@ -235,6 +284,8 @@ class Parser {
 
   [[noreturn]] void unknown(const std::string& name) const {
     std::string near;
+    if (std::find(functions.begin(), functions.end(), name) != functions.end())
+      wrong(fmt::format("\"{}\" takes no factor and is no term of a sum", name), name);
     if (const std::string function = suggest(name, functions); !function.empty()) {
       std::string mended = text_;
       mended.replace(at_, name.size(), function);
@@ -245,13 +296,15 @@ class Parser {
 
   [[noreturn]] void unexpected() const {
     if (at_ >= text_.size()) wrong("the text ends too early");
-    const std::string name = word();
-    wrong(
-        fmt::format("unexpected \"{}\" at character {}", name.empty() ? text_.substr(at_, 1) : name, origin_[at_] + 1));
+    // As it stands in the original, whose characters are counted.
+    const Origin first = origin_[at_], end = origin_[at_ + std::max<std::size_t>(word().size(), 1) - 1];
+    std::size_t characters = 0;
+    for (std::size_t i = 0; i <= first.at; i += length_of_character(original_, i)) ++characters;
+    wrong(fmt::format("unexpected \"{}\" at character {}", original_.substr(first.at, end.at + end.size - first.at), characters));
   }
 
   std::string original_, text_;
-  std::vector<std::size_t> origin_;  // where each character of text_ stands in the original
+  std::vector<Origin> origin_;  // of each byte of text_
   std::size_t at_ = 0;
 };
 

@@ -8,6 +8,8 @@
 //   x^2/sum(x^2)            row-normalised, even powers only
 //   sigmoid                 1/(1+exp(-s));  sigmoid(x - log(N)), sigmoid(x - 2)
 //   relu/N  relu/n  relu
+//
+// Also as it is printed elsewhere: x³/√N, 0.5·x + x³/14, x − 2 (superscripts, √N, √(N), · × −).
 #pragma once
 
 #include <string>

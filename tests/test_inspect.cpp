@@ -2,11 +2,16 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <fstream>
 
+#include "autograd/ops.h"
 #include "datasets/pnm.h"
 #include "tests/program.h"
+#include "tests/written_run.h"
+#include "train/safetensors.h"
 
 using namespace norma;
 using namespace norma::test;
@@ -19,6 +24,23 @@ std::string file_with(const std::string& name, const std::string& bytes) {
   const auto path = fresh_folder("picture-" + name) / name;
   std::ofstream(path, std::ios::binary) << bytes;
   return path.string();
+}
+
+/// Of base64, as a page holds numbers.
+std::vector<float> floats_of(const std::string& text) {
+  const std::string digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string bytes;
+  unsigned held = 0;
+  int bits = 0;
+  for (char c : text) {
+    const std::size_t digit = digits.find(c);
+    if (digit == std::string::npos) break;
+    held = held << 6 | static_cast<unsigned>(digit), bits += 6;
+    if (bits >= 8) bits -= 8, bytes += static_cast<char>(held >> bits & 255);
+  }
+  std::vector<float> values(bytes.size() / sizeof(float));
+  std::memcpy(values.data(), bytes.data(), values.size() * sizeof(float));
+  return values;
 }
 
 std::string error_of(const std::string& file) {
@@ -88,6 +110,78 @@ TEST_CASE("inspect shows every head of a run", "[inspect]") {
   const Finished beyond = run_norma({"inspect", out.string(), "--data-dir", data.string(), "--index", "20"});
   CHECK(beyond.code == 2);
   CHECK_THAT(beyond.err, Equals("norma: --index: there is no test image 20; they go from 0 to 19\n"));
+  CHECK((j["weights"] == "trained" && j["step"] == 8));
   CHECK_THAT(run_norma({"inspect"}).err, Equals("norma: inspect: name one run folder, as in norma inspect runs/a\n"));
   CHECK_THAT(run_norma({"inspect", "no-such-run"}).err, Equals("norma: run folder no-such-run: there is no such folder\n"));
+}
+
+TEST_CASE("inspect and theory measure the matrix that is shown, also of a run in linear form", "[inspect]") {
+  const auto data = tiny_data(64, 20), out = fresh_folder("inspect-linear") / "run";
+  const std::vector<std::string> run = {out.string(), "--data-dir", data.string(), "--log-format", "json"};
+  REQUIRE(run_norma({"train", "vit", "--data-dir", data.string(), "--width", "8", "--depth", "1", "--heads", "2", "--patch", "2", "--batch", "8", "--steps", "2",
+                     "--pad", "0", "--init-std", "0.5", "--attention", "x^2/N", "--attention-form", "linear", "--out", out.string()}).code == 0);
+  const Finished f = run_norma(with({"inspect"}, run));
+  CAPTURE(f.err);
+  REQUIRE(f.code == 0);
+  const auto heads = nlohmann::json::parse(f.out)["heads"];
+  const auto layer = data_of(contents(out / "inspect-0.html"))["layers"][0];
+  const std::size_t n = layer["tokens"], entries = n * n;
+  REQUIRE((n == 197 && heads.size() == 2));
+  const std::vector<float> a = floats_of(layer["weights"]);
+  REQUIRE(a.size() == 2 * entries);
+  for (std::size_t h = 0; h < 2; ++h) {
+    double squares = 0, least = a[h * entries], largest = least;
+    for (std::size_t i = h * entries; i < (h + 1) * entries; ++i)
+      squares += static_cast<double>(a[i]) * a[i], least = std::min<double>(least, a[i]), largest = std::max<double>(largest, a[i]);
+    CHECK(heads[h]["fro"].get<double>() == Approx(std::sqrt(squares)).epsilon(1e-4));
+    CHECK(heads[h]["max"].get<double>() == Approx(largest).epsilon(1e-4));
+    CHECK(heads[h]["min"].get<double>() == Approx(least).epsilon(1e-4).margin(1e-9));
+  }
+  // Of that one image: what theory measures is the same norm.
+  const auto theory = nlohmann::json::parse(run_norma(with({"theory"}, with(run, {"--images", "1"}))).out);
+  for (std::size_t h = 0; h < 2; ++h) CHECK(theory["heads"][h]["fro"].get<double>() == Approx(heads[h]["fro"].get<double>()).epsilon(1e-6));
+}
+
+TEST_CASE("numbers of a matrix that are not finite are told as none", "[inspect]") {
+  const auto data = tiny_data(64, 20), out = fresh_folder("inspect-not-finite") / "run";
+  REQUIRE(run_norma({"train", "vit", "--data-dir", data.string(), "--width", "8", "--depth", "2", "--heads", "2", "--patch", "14", "--batch", "8", "--steps", "1",
+                     "--out", out.string()}).code == 0);
+  const auto checkpoint = out / "checkpoint-000000001.safetensors";
+  train::TensorFile file = train::read_safetensors(checkpoint);
+  for (auto& [name, t] : file.tensors)
+    if (name == "model/blocks.1.attn.qkv.weight") t = t * std::nan("");
+  train::write_safetensors(checkpoint, file);
+  const std::vector<std::string> args = {"inspect", out.string(), "--data-dir", data.string()};
+  const Finished text = run_norma(args), f = run_norma(with(args, {"--log-format", "json"}));
+  CAPTURE(text.err, f.err);
+  REQUIRE((text.code == 0 && f.code == 0));
+  CHECK_THAT(text.out, !Contains("nan") && Contains("blocks.1.attn           1         -           -         -         -         -         -         -\n"));
+  const auto j = nlohmann::json::parse(f.out);
+  CHECK((j["answer"].is_null() && j["share"].is_null()));
+  for (const auto& head : j["heads"])
+    for (const char* field : {"fro", "jacobian", "row_sum", "min", "max", "negative_share", "entropy"}) {
+      CAPTURE(head["place"], field);
+      CHECK(head[field].is_null() == (head["place"] == "blocks.1.attn"));
+    }
+  const auto layer = data_of(contents(out / "inspect-0.html"))["layers"][1];
+  for (const char* field : {"fro", "jacobian", "row_sum", "min", "max", "negative_share", "entropy"}) CHECK(layer[field][0].is_null());
+
+  const Finished evaluated = run_norma({"eval", out.string(), "--data-dir", data.string()});
+  CHECK_THAT(evaluated.out, Contains("test_loss              nan\n"));
+}
+
+TEST_CASE("inspect and theory say that the weights are averaged", "[inspect]") {
+  const auto data = tiny_data(64, 20), out = fresh_folder("inspect-ema") / "run";
+  REQUIRE(run_norma({"train", "vit", "--data-dir", data.string(), "--width", "8", "--depth", "1", "--heads", "2", "--patch", "14", "--batch", "8", "--steps", "2",
+                     "--ema", "0.99", "--out", out.string()}).code == 0);
+  const auto told = [&](const char* verb, const std::vector<std::string>& more = {}) {
+    return run_norma(with({verb, out.string(), "--data-dir", data.string()}, more)).out;
+  };
+  CHECK_THAT(told("inspect"), Contains("attention softmax, N = 5, sqrt(N) = 2.24, averaged weights (--ema 0.99); the model says"));
+  CHECK_THAT(contents(out / "inspect-0.html"), Contains("softmax after step 2, averaged weights (--ema 0.99); the model says"));
+  CHECK_THAT(told("theory"), Contains("at step 2, averaged weights (--ema 0.99), softmax: mean norms"));
+  CHECK_THAT(told("theory", {"--initial"}), Contains("at step 0, softmax: mean norms"));
+  CHECK(nlohmann::json::parse(told("inspect", {"--log-format", "json"}))["weights"] == "averaged");
+  CHECK(nlohmann::json::parse(told("theory", {"--log-format", "json"}))["weights"] == "averaged");
+  CHECK(nlohmann::json::parse(told("theory", {"--log-format", "json", "--initial"}))["weights"] == "initial");
 }

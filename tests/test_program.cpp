@@ -171,6 +171,33 @@ TEST_CASE("config files: unknown keys, wrong types, comments, and who wins", "[p
   CHECK(run_norma({"train", "--no-flip=1"}).err == "norma: --no-flip takes no value\n");
 }
 
+TEST_CASE("what could not be used is not printed as a configuration", "[program]") {
+  for (const Wrong& w : std::vector<Wrong>{
+           {{"train", "deit"}, 2, "train: unexpected \"deit\"; the one model is vit, see norma train --help"},
+           {{"train", "vit", "--attention", "foo"}, 2, "attention \"foo\": unknown function"},
+           {{"train", "vit", "--heads", "5"}, 2, "vit: width 192 is not a multiple of heads 5"},
+           {{"train", "vit", "--image", "30"}, 2, "vit: image 30 is not a multiple of patch 4"},
+           {{"train", "vit", "--pool", "max"}, 2, "--pool: \"max\" is unknown; there are cls, mean"},
+           {{"train", "vit", "--device", "tpu"}, 2, "device \"tpu\" is unknown"},
+           {{"train", "vit", "--record", "block.0.attn"}, 2, "--record: nothing matches \"block.0.attn\""},
+           {{"train", "vit", "--data", "mnist"}, 1, "data set \"mnist\" is unknown"},
+           {{"twin", "vit", "--other", "foo"}, 2, "attention \"foo\": unknown function"},
+           {{"twin", "deit"}, 2, "twin: unexpected \"deit\""},
+           {{"info", "deit"}, 2, "info: unexpected \"deit\""},
+           {{"info", "vit", "--image", "30"}, 2, "vit: image 30 is not a multiple of patch 16"},
+           {{"gradcheck", "sofmax"}, 2, "gradcheck: unknown op \"sofmax\""},
+           {{"gradcheck", "--width", "9"}, 2, "vit: width 9 is not a multiple of heads 2"}}) {
+    const Finished f = run_norma(with(w.args, {"--print-config"}));
+    CAPTURE(w.args);
+    CHECK(f.code == w.code);
+    CHECK_THAT(f.err, StartsWith("norma: " + w.text));
+    CHECK(f.out.empty());
+    const Finished without = run_norma(w.args);  // no other error than is told without it
+    CHECK(without.err == f.err);
+  }
+  for (const char* verb : {"train", "twin", "info", "gradcheck"}) CHECK(run_norma({verb, "vit", "--print-config"}).code == 0);
+}
+
 TEST_CASE("a value that a config file gave is told with the file and the field, one that a flag gave with the flag", "[program]") {
   const auto folder = fresh_folder("config-values");
   const std::string file = (folder / "c.json").string();
@@ -243,6 +270,17 @@ TEST_CASE("info counts the parameters of the paper's models", "[program]") {
   CHECK(parameters({"--image", "224"}) == 5717416);  // what is left out does not depend on what is given
   CHECK(parameters({"--channels", "3", "--classes", "0"}) == 5717416);
   CHECK_THAT(run_norma({"info", "--help"}).out, Contains("[224]") && Contains("[16]") && Contains("[1000]"));
+}
+
+TEST_CASE("gradcheck of a model with dropout drops, and the same in every evaluation", "[program]") {
+  const auto worst = [](const std::vector<std::string>& more) {
+    const Finished f = run_norma(with({"gradcheck", "--model", "vit", "--depth", "2", "--width", "4", "--log-format", "json"}, more));
+    CAPTURE(f.err);
+    CHECK(f.code == 0);
+    return nlohmann::json::parse(f.out)["checks"][0]["worst"].get<double>();
+  };
+  const double none = worst({}), weights = worst({"--dropout", "0.5"}), paths = worst({"--drop-path", "0.5"});
+  CHECK((none != weights && none != paths));
 }
 
 TEST_CASE("gradcheck takes the model's sizes as they are given", "[program]") {

@@ -169,6 +169,30 @@ TEST_CASE("a run that is being written is reported up to its last whole line, an
   CHECK(page["runs"][0]["summary"].is_null());
 }
 
+TEST_CASE("the page knows N of a run that has not ended, also of one of an earlier version", "[report]") {
+  const auto data = tiny_data(64, 20), run = fresh_folder("report-tokens") / "a";
+  const std::string positions = GENERATE("learned", "sincos");
+  REQUIRE(run_norma({"train", "vit", "--data-dir", data.string(), "--width", "8", "--depth", "1", "--heads", "2", "--patch", "14", "--batch", "8", "--steps", "2",
+                     "--positions", positions, "--out", run.string()}).code == 0);
+  const auto tokens = [&] {
+    REQUIRE(run_norma({"report", run.string()}).code == 0);
+    return data_of(contents(run / "report.html"))["runs"][0]["tokens"].get<Index>();
+  };
+  fs::remove(run / "summary.json");
+  CHECK(Json::parse(contents(run / "status.json"))["tokens"] == 5);
+  CHECK(tokens() == 5);
+  write(run / "status.json", R"({"step": 2, "ending": "interrupted", "seconds": 1})");
+  CHECK(tokens() == 5);  // the checkpoint has a position for each
+  write(run / "checkpoint-000000002.safetensors", "\xff\xff\xff\xff\xff\xff\xff\xff and no header");
+  CHECK(tokens() == 0);
+  write(run / "checkpoint-000000002.safetensors", "cut");
+  CHECK(tokens() == 0);
+  fs::remove(run / "checkpoint-000000002.safetensors");
+  CHECK(tokens() == 0);
+  write(run / "config.json", replaced(contents(run / "config.json"), "\"image\": 0", "\"image\": 28"));
+  CHECK(tokens() == 5);
+}
+
 TEST_CASE("names and texts that look like script stay text", "[report]") {
   const auto run = written_run("report-<script>alert(1)<", replaced(good_config, "\"softmax\"", "\"</script><script>alert(2)</script>\""), good_row + "\n");
   REQUIRE(run_norma({"report", run.string()}).code == 0);

@@ -189,6 +189,18 @@ TEST_CASE("resuming refuses another configuration and another data set, and says
   CHECK_THAT(f.err, Contains("data set"));
 }
 
+TEST_CASE("a run goes on when its attention function is spelled in another way", "[resume]") {
+  const auto data = tiny_data(232, 20), runs = fresh_folder("spelled");
+  REQUIRE(run_norma(with(run_args(data, runs / "a", "x³/√N"), {"--steps", "6"})).code == 0);
+  const Finished other = run_norma(with(run_args(data, runs / "a", "x^2/sqrt(N)"), {"--resume", "--steps", "8"}));
+  CHECK(other.code == 2);
+  CHECK_THAT(other.err, Contains("attention: \"x³/√N\" before, \"x^2/sqrt(N)\" now"));
+  const Finished f = run_norma(with(run_args(data, runs / "a", "x^3/sqrt(N)"), {"--resume", "--steps", "8"}));
+  CAPTURE(f.err);
+  CHECK(f.code == 0);
+  CHECK_THAT(f.err, Contains("resumed from step 6"));
+}
+
 TEST_CASE("a damaged checkpoint is noticed, and the one before it is used", "[resume]") {
   const auto data = tiny_data(232, 20), runs = fresh_folder("damaged");
   REQUIRE(run_norma(run_args(data, runs / "calm", "softmax")).code == 0);

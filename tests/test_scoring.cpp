@@ -77,6 +77,12 @@ TEST_CASE("attention texts are understood and printed", "[scoring]") {
       {"relu", "relu", other(Kind::relu)},
       {"relu(x)/N", "relu/N", other(Kind::relu, Scale::inverse_keys)},
       {"relu/n", "relu/n", other(Kind::relu, Scale::inverse_valid_keys)},
+      {"x³/√N", "x^3/sqrt(N)", polynomial({{3, 1}}, Scale::inverse_sqrt_keys)},
+      {"x ³ / √ ( n )", "x^3/sqrt(n)", polynomial({{3, 1}}, Scale::inverse_sqrt_valid_keys)},
+      {"0.5·x + 1×x³/14", "0.5x + x^3/14", polynomial({{1, 0.5}, {3, 1.0 / 14}})},
+      {"x⁸ − 2⋅x⁵", "-2x^5 + x^8", polynomial({{5, -2}, {8, 1}})},
+      {"x²/sum(x²)", "x^2/sum(x^2)", normalized(polynomial({{2, 1}}))},
+      {"sigmoid(x − log(N))/√N", "sigmoid(x - log(N))/sqrt(N)", other(Kind::sigmoid, Scale::inverse_sqrt_keys, 0, true)},
   };
   for (const Case& c : cases) {
     INFO(c.text);
@@ -151,6 +157,13 @@ TEST_CASE("wrong attention texts are explained", "[scoring]") {
       {"softmax/N", "unexpected \"/\" at character 8; did you mean \"softmax\"?"},
       {"", "nothing is given" + forms},
       {"performer", "unknown function" + forms},
+      {"x³/√M", "unexpected \"√M\" at character 4; did you mean \"x^3/sqrt(N)\"?"},
+      {"x³ ☺", "unexpected \"☺\" at character 4" + forms},
+      {"½x", "unexpected \"½\" at character 1" + forms},
+      {"softmax²", "unexpected \"²\" at character 8; did you mean \"softmax\"?"},
+      {"x¹⁰", "degree 10 must be 1 to 8"},
+      {"2softmax", "\"softmax\" takes no factor and is no term of a sum; did you mean \"softmax\"?"},
+      {"x + relu", "\"relu\" takes no factor and is no term of a sum; did you mean \"relu\"?"},
   };
   for (const auto& [text, what] : cases) CHECK(message(text) == "attention \"" + text + "\": " + what);
   CHECK(message(std::string(1001, 'x')) == "attention: the text has 1001 characters, 1000 is the most");

@@ -324,6 +324,17 @@ TEST_CASE("a run that has not begun can be watched", "[watch]") {
   CHECK(watch.data("0.0")[0]["rows"].size() == 1);
 }
 
+TEST_CASE("a run that is watched tells its N, and where its recorded matrices are to be seen", "[watch]") {
+  const auto run = written_run("watch-tokens", replaced(good_config, "\"lr\"", "\"record\": \"blocks.*.attn\", \"lr\""), row(0));
+  const Watching watch({run});
+  CHECK(watch.data("0.0")[0]["tokens"] == 0);
+  write(run / "status.json", R"({"step": 0, "ending": "", "seconds": 0, "tokens": 17})");
+  const Json now = watch.data("0.0")[0];
+  CHECK(now["tokens"] == 17);
+  CHECK(now["recording"]["records"].empty());
+  CHECK(now["recording"]["notes"][0] == "the matrices that --record keeps are not on this page; norma report shows them, also while the run goes on");
+}
+
 TEST_CASE("watch: run folders that cannot be shown, and wrong usage", "[watch]") {
   const fs::path here = fresh_folder("watch-bad");
   struct Case { std::vector<std::string> args; int code; std::string text; };

@@ -129,7 +129,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   };
   const auto start = std::chrono::steady_clock::now();
   double seconds_before = 0;  // of earlier sessions
-  const auto stand = [&](const char* ending) { folder.write_status(state.step, ending, seconds_before + seconds_since(start)); };
+  const auto stand = [&](const char* ending) { folder.write_status(state.step, ending, seconds_before + seconds_since(start), shape.tokens()); };
   const auto save = [&] {
     identify_data();
     folder.save(state, run.tensors());
@@ -237,7 +237,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   }
   outcome.step = state.step;
   outcome.seconds = seconds_before + (state.step > first ? seconds_since(start) : 0);
-  folder.write_status(state.step, name(outcome.ending), outcome.seconds);
+  folder.write_status(state.step, name(outcome.ending), outcome.seconds, shape.tokens());
   if (outcome.ending != Ending::finished) return outcome;
   folder.write_summary({{"steps", state.step}, {"test_loss", outcome.test.loss}, {"test_accuracy", outcome.test.accuracy},
                         {"skipped", state.skipped}, {"parameters", nn::parameter_count(run.model)}, {"seconds", outcome.seconds},

@@ -34,6 +34,13 @@ double mib(std::uint64_t bytes) { return static_cast<double>(bytes) / (1 << 20);
 
 }  // namespace
 
+void check_record(const TrainConfig& config, const models::ViTConfig& shape) {
+  if (config.record.empty()) return;
+  const nn::ShapesOnly names;
+  models::ViT model(shape, 0);
+  chosen(model, config);
+}
+
 FlightRecorder::FlightRecorder(models::ViT& model, const TrainConfig& config, const datasets::ImageSet& test,
                                const datasets::LoaderConfig& loader, Index last)
     : model_(model), run_(config.out), every_(config.record_every),

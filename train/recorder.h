@@ -13,6 +13,9 @@
 
 namespace norma::train {
 
+/// Throws UsageError where config.record names no layer of such a model; the images of `shape` may have another size than those to come.
+void check_record(const TrainConfig& config, const models::ViTConfig& shape);
+
 class FlightRecorder {
  public:
   /// `loader` says how images are prepared for evaluation; `last`: the step the run ends with. Writes nothing yet. Throws UsageError

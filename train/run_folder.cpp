@@ -113,8 +113,8 @@ void RunFolder::remove_summary() const {
     fail("{}: is of before the run goes on, and cannot be removed ({})", (path_ / "summary.json").string(), error.message());
 }
 
-void RunFolder::write_status(Index step, const std::string& ending, double seconds) const {
-  write_file_atomically(path_ / "status.json", bytes_of(Json{{"step", step}, {"ending", ending}, {"seconds", seconds}}.dump(2) + "\n"));
+void RunFolder::write_status(Index step, const std::string& ending, double seconds, Index tokens) const {
+  write_file_atomically(path_ / "status.json", bytes_of(Json{{"step", step}, {"ending", ending}, {"seconds", seconds}, {"tokens", tokens}}.dump(2) + "\n"));
 }
 
 void RunFolder::log(const Json& row) {

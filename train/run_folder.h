@@ -53,9 +53,9 @@ class RunFolder {
   void log(const Json& row);
   void write_summary(const Json& summary) const;
   void remove_summary() const;  // of a run that goes on
-  /// How it stands with the run (status.json): its ending, empty while it goes on, and the seconds that all its sessions trained. Not in the
-  /// checkpoints, which are the same to the byte however often a run was stopped.
-  void write_status(Index step, const std::string& ending, double seconds) const;
+  /// How it stands with the run (status.json): its ending, empty while it goes on, the seconds that all its sessions trained, and N, which config.json
+  /// does not tell where the image is the data set's. Not in the checkpoints, which are the same to the byte however often a run was stopped.
+  void write_status(Index step, const std::string& ending, double seconds, Index tokens) const;
 
   /// Writes checkpoint-STEP.safetensors atomically and keeps the last two. state.metrics_bytes is filled in.
   void save(RunState state, const nn::Named& tensors);

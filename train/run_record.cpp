@@ -1,8 +1,11 @@
 #include "train/run_record.h"
 
+#include <algorithm>
+#include <fstream>
 
 #include "core/error.h"
 #include "train/metrics_tail.h"
+#include "train/safetensors_header.h"
 
 namespace norma::train {
 namespace fs = std::filesystem;
@@ -35,6 +38,7 @@ constexpr Expected of_summary[] = {{"steps", is_whole, "a whole number"},       
                                    {"seconds", is_number, "a number"}};
 
 constexpr Expected of_status[] = {{"ending", is_text, "a text"}, {"seconds", is_number, "a number"}};
+constexpr Expected sometimes_in_status[] = {{"tokens", is_whole, "a whole number"}};
 
 constexpr const char* other_version = "was the run made by another version of norma?";
 
@@ -86,6 +90,39 @@ void check_row(const Json& row, const std::string& where) {
       check_one(measures, name, numbers, "an object of numbers", where);
     }
   }
+}
+
+/// The tokens for which the newest checkpoint has positions; 0 where there is none, or it cannot be read: whoever needs its tensors will say so.
+Index tokens_of_checkpoint(const fs::path& run) {
+  fs::path newest;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(run, error))
+    if (const std::string name = entry.path().filename().string(); name.starts_with("checkpoint-") && name.ends_with(".safetensors"))
+      newest = std::max(newest, entry.path());
+  std::ifstream file(newest, std::ios::binary);
+  unsigned char size[8] = {};
+  const std::uintmax_t bytes = fs::file_size(newest, error);
+  if (error || bytes < sizeof size || !file.read(reinterpret_cast<char*>(size), sizeof size)) return 0;
+  std::uint64_t length = 0;
+  for (int i = 7; i >= 0; --i) length = length << 8 | size[i];
+  if (length > safetensors::max_header || length > bytes - sizeof size) return 0;
+  std::string text(length, '\0');
+  if (!file.read(text.data(), static_cast<std::streamsize>(length))) return 0;
+  try {
+    for (const safetensors::Entry& e : safetensors::parse_header(text, bytes - sizeof size - length, newest.string()).entries)
+      if (e.name == "model/pos_embed" && e.shape.rank() == 3) return e.shape[1];
+  } catch (const Error&) {
+  }
+  return 0;
+}
+
+/// From what tells it: the folders of earlier versions have it in summary.json alone.
+Index tokens_of(const RunRecord& run, const fs::path& path) {
+  if (run.summary.is_object()) return run.summary["tokens"];
+  if (run.status.tokens > 0) return run.status.tokens;
+  const Index image = run.config["image"], patch = run.config["patch"];
+  if (image > 0 && patch > 0) return (image / patch) * (image / patch) + (run.config["pool"] == "cls" ? 1 : 0);
+  return tokens_of_checkpoint(path);
 }
 
 }  // namespace
@@ -145,6 +182,7 @@ RunRecord read_run_head(const fs::path& path) {
   } catch (const Error& e) {  // of no account for what the run has measured
     run.note = fmt::format("{}; left out", e.what());
   }
+  run.tokens = tokens_of(run, path);
   return run;
 }
 
@@ -153,7 +191,8 @@ RunStatus read_status(const fs::path& path) {
   if (!fs::exists(file)) return {};
   const Json status = read_json(file);
   check(status, of_status, true, file.string());
-  return {status["ending"], status["seconds"]};
+  check(status, sometimes_in_status, false, file.string());
+  return {status["ending"], status["seconds"], status.value("tokens", Index{0})};
 }
 
 RunRecord read_run(const fs::path& path) {

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/dtype.h"
 #include "train/json.h"
 
 namespace norma::train {
@@ -14,12 +15,14 @@ namespace norma::train {
 struct RunStatus {
   std::string ending;  // interrupted, diverged or finished; empty: it goes on, or was killed
   double seconds = 0;  // that all its sessions trained, to the last checkpoint while it goes on
+  Index tokens = 0;    // N; 0: an earlier version wrote it
 };
 
 struct RunRecord {
   std::string name;      // of the folder
   Json config, summary;  // summary: null when the run has not ended
   RunStatus status;
+  Index tokens = 0;      // N, whose root bounds softmax; 0: nothing in the folder tells it
   std::vector<Json> rows;
   std::string note;      // what was left out: a last line that is cut short (being written), a status.json that is damaged
 };

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "nn/scoring.h"
 #include "train/prefix.h"
 
 namespace norma::train {
@@ -22,13 +23,18 @@ std::string config_text(const TrainConfig& config) {
   return json.dump();
 }
 
+/// An attention function can be spelled in several ways.
+bool equal(const std::string& field, const Json& a, const Json& b) {
+  return a == b || (field == "attention" && nn::parse_scoring(a.get<std::string>()) == nn::parse_scoring(b.get<std::string>()));
+}
+
 void check_same(const std::string& before, const std::string& now, const std::string& folder) {
   if (before == now) return;
   const Json a = Json::parse(before), b = Json::parse(now);
   const Json defaults = Json::parse(config_text({}));  // a field that a checkpoint of an earlier version lacks
   std::string differences;
   for (auto& [key, value] : b.items())
-    if (a.contains(key) ? a[key] != value : value != defaults[key])
+    if (!equal(key, a.contains(key) ? a[key] : defaults[key], value))
       differences += fmt::format("\n  {}: {} before, {} now", key, a.contains(key) ? a[key].dump() : "absent", value.dump());
   if (!differences.empty())
     throw UsageError(fmt::format("--resume: the checkpoint was made with another configuration:{}\n"

@@ -103,7 +103,7 @@ function chart(parent, title, get, given = {}) {
     const xTicks = options.ticks ? options.ticks.filter((_, i) => i % every === 0) : linearTicks(x0, x1, Math.max(3, Math.floor(W / 110)));
     for (const [t, text] of xTicks) svg("text", {x: X(t), y: H - bottom + 15, "text-anchor": "middle"}, box).textContent = text;
     svg("text", {x: (left + W - right) / 2, y: H - 4, "text-anchor": "middle"}, box).textContent = xLabel;
-    for (const b of bounds) svg("line", {class: "bound", x1: left, x2: W - right, y1: Y(b.y), y2: Y(b.y)}, box);
+    for (const b of bounds) svg("title", {}, svg("line", {class: "bound", x1: left, x2: W - right, y1: Y(b.y), y2: Y(b.y)}, box)).textContent = b.label;
     for (const s of series) {
       if (!s.bare && s.points.length > 1) {
         const d = s.points.map((p, i) => (i ? "L" : "M") + X(p[0]).toFixed(1) + " " + Y(p[1]).toFixed(1)).join("");
@@ -113,7 +113,7 @@ function chart(parent, title, get, given = {}) {
         for (const p of s.points) svg("circle", {cx: X(p[0]), cy: Y(p[1]), r: s.bare ? 2.5 : 3, fill: s.color, "fill-opacity": s.opacity || 1}, box);
     }
     // Names of the bounds last, over the curves: above or below their line, at one of its ends or within it, clear of each other and
-    // where fewest points lie.
+    // where fewest points lie. One that finds no place says its name to the pointer alone.
     const drawn = series.flatMap(s => s.points.map(p => [X(p[0]), Y(p[1])])), taken = [];
     for (const b of bounds) {
       const width = 7 * b.label.length, places = [];
@@ -122,6 +122,7 @@ function chart(parent, title, get, given = {}) {
       for (const p of places)
         p.crowd = p.y < top || p.y > H - bottom ? 2e6 : 1e6 * taken.some(t => meets(p, t.x, t.y, t.width, 13)) + drawn.filter(([x, y]) => meets(p, x, y + 4, 0, 10)).length;
       const best = places.reduce((a, p) => p.crowd < a.crowd ? p : a);
+      if (best.crowd >= 1e6) continue;
       taken.push({...best, width});
       svg("text", {x: best.x, y: best.y}, box).textContent = b.label;
     }

@@ -1,13 +1,14 @@
 // Attention matrices and images on canvases, for every page that shows them.
 const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
 
-// Colour of x in [-1, 1]: that of the paper at 0, orange above, blue below. The root lets small numbers be seen. What is no number: purple.
+// Colour of x in [-1, 1]: that of the paper at 0, orange above, blue below. The root lets small numbers be seen. What is not finite: purple.
 const night = matchMedia("(prefers-color-scheme: dark)");
 const mix = (from, to, t) => from.map((v, i) => v + (to[i] - v) * t);
 const zero = () => night.matches ? [30, 33, 38] : [255, 255, 255];
 const pole = x => night.matches ? (x < 0 ? [86, 180, 233] : [240, 138, 60]) : (x < 0 ? [0, 114, 178] : [213, 94, 0]);
-const blend = (from, x, t) => isFinite(x) ? mix(from, pole(x), t * Math.min(1, Math.sqrt(Math.abs(x)))) : [160, 60, 200];
-const largestOf = a => a.reduce((m, v) => Math.abs(v) > m ? Math.abs(v) : m, 0) || 1;
+const blend = (from, x, t) => isFinite(x) ? mix(from, pole(x), t * Math.min(1, Math.sqrt(Math.abs(x)))) : purple;
+const purple = [160, 60, 200], notFinite = a => a.reduce((n, v) => n + !isFinite(v), 0);
+const largestOf = a => a.reduce((m, v) => isFinite(v) && Math.abs(v) > m ? Math.abs(v) : m, 0) || 1;  // of what is finite
 
 function paint(canvas, w, h, at) {
   canvas.width = w; canvas.height = h;
@@ -17,6 +18,16 @@ function paint(canvas, w, h, at) {
 }
 // The colours of numbers up to 1, in a strip; from -1 where there are negative ones.
 const paintScale = (canvas, signed) => paint(canvas, 256, 1, i => { const x = signed ? (i - 127.5) / 127.5 : i / 255; return blend(zero(), x, 1); });
+// A strip of the colours, its ends and its middle named; show(signed, bad, low, middle, high), bad: whether purple is to be explained.
+function colourBar(parent) {
+  const bar = make("div", undefined, parent), low = make("span", undefined, bar), strip = make("div", undefined, bar), high = make("span", undefined, bar);
+  const canvas = make("canvas", undefined, strip), middle = make("span", undefined, strip), other = make("span", undefined, bar), swatch = make("canvas", undefined, other);
+  bar.className = "scale"; strip.className = "strip"; other.className = "other"; make("span", "not finite", other);
+  return {show(signed, bad, ...names) {
+    [low, middle, high].forEach((e, i) => { e.textContent = names[i]; });
+    paintScale(canvas, signed); paint(swatch, 1, 1, () => purple); other.hidden = !bad;
+  }};
+}
 // n x n numbers a; full colour is `largest`.
 const paintMatrix = (canvas, n, a, largest) => paint(canvas, n, n, i => blend(zero(), a[i] / largest, 1));
 

@@ -1,8 +1,9 @@
 // What the flight recorder kept: the attention matrices of a few images through training, one panel a run.
 function recordings() {
   if (!runs.some(r => r.recording.records.length || r.recording.notes.length)) return;
-  const box = plain("Attention matrices while training", "A of a few test images, as the model was after so many steps (norma train --record). Row i says where token i looks: a click on a row, or on a patch of the image, " +
-    "lays that token's attention over the image. Colours grow with the root of |a|. Numbers under the pointer are rounded, by 1/30000 of the matrix's largest at most; those of the table are exact.");
+  const text = "A of a few test images, as the model was after so many steps (norma train --record). Row i says where token i looks: a click on a row, or on a patch of the image, " +
+    "lays that token's attention over the image. Colours grow with the root of |a|. Numbers under the pointer are rounded, by 1/30000 of the matrix's largest at most; those of the table are exact.";
+  const box = plain("Attention matrices while training", runs.some(r => r.recording.records.length) ? text : undefined);
   for (const r of runs) for (const n of r.recording.notes) make("p", `${r.label}: ${n}`, box).className = "note";
   const recorded = runs.filter(r => r.recording.records.length).map(r => {
     const {records, labels, ...of} = r.recording;
@@ -85,8 +86,7 @@ function recordings() {
     const figure = make("figure", undefined, panels), title = make("figcaption", undefined, figure), pair = make("div", undefined, figure); pair.className = "pair";
     const left = make("div", undefined, pair), right = make("div", undefined, pair), small = parent => { const e = make("div", undefined, parent); e.className = "small"; return e; };
     const v = {r, title, matrix: easel(left, `${r.run.label}: the matrix`), image: easel(right, `${r.run.label}: attention over the image`)};
-    const scale = make("div", undefined, left); scale.className = "scale";
-    Object.assign(v, {low: make("span", undefined, scale), scale: make("canvas", undefined, scale), high: make("span", undefined, scale), numbers: small(left), row: small(right), under: small(figure)});
+    Object.assign(v, {bar: colourBar(left), numbers: small(left), row: small(right), under: small(figure)});
     const over = (canvas, entry, click) => {
       canvas.addEventListener("pointermove", e => { const where = pointed(e); v.entry = () => entry(where); tell(v); });
       canvas.addEventListener("pointerleave", () => { v.entry = undefined; tell(v); });
@@ -109,16 +109,16 @@ function recordings() {
     const record = current(v.r), layer = image < v.r.labels.length ? record.layers[place] : undefined;
     v.a = undefined;
     v.title.textContent = `${v.r.run.label}, after step ${record.step}`;
-    for (const e of [v.numbers, v.row, v.low, v.high]) e.textContent = "";
+    v.numbers.textContent = v.row.textContent = ""; v.bar.show(false, false, "", "", "");
     v.matrix.mark(); v.image.mark();
     if (!layer || head >= layer.heads) { v.numbers.textContent = "not recorded"; for (const c of [v.matrix.canvas, v.image.canvas]) paint(c, 1, 1, zero); return tell(v); }
     const p = v.p = v.r.image(image), n = p.tokens, a = v.a = matrix(layer, n), t = token(p), row = a.subarray(t * n, (t + 1) * n), d = drawn(a, n);
     const signed = uneven.checked || v.r.records.some(x => x.layers[place] && x.layers[place].min.some(m => m < 0)), largest = full(v.r, layer, n, d) || 1;
     paintMatrix(v.matrix.canvas, n, d, largest); v.matrix.mark(0, t / n, 1, 1 / n);
     paintOver(v.image.canvas, p, d.subarray(t * n, (t + 1) * n), largest); v.image.mark(...p.part(t));
-    paintScale(v.scale, signed); v.low.textContent = signed ? number(-largest) : "0"; v.high.textContent = number(largest);
-    const sum = b => b.reduce((s, x) => s + x, 0), i = at(layer), bad = a.filter(x => !isFinite(x)).length;
-    v.numbers.textContent = `‖A‖_F ${number(layer.fro[i])}, from ${number(layer.min[i])} to ${number(layer.max[i])}` + (bad ? `; ${bad} numbers are not finite (purple)` : "");
+    const sum = b => b.reduce((s, x) => s + x, 0), i = at(layer), bad = notFinite(a);
+    v.bar.show(signed, bad, signed ? number(-largest) : "0", signed ? "0" : number(largest / 2), number(largest));
+    v.numbers.textContent = `‖A‖_F ${number(layer.fro[i])}, from ${number(layer.min[i])} to ${number(layer.max[i])}` + (bad ? `; ${bad} numbers are not finite` : "");
     v.row.textContent = `Where ${p.name(t)} (token ${t}) looks. To all patches ${number(sum(row.subarray(p.first)))}` + (p.first ? `, to the class token ${number(row[0])}.` : ".");
     tell(v);
   }

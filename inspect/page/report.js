@@ -7,16 +7,14 @@ const most = (...n) => n.reduce((a, b) => Math.max(a, b), 0);
 const dashes = ["", "7 3", "2 3", "9 3 2 3"];
 
 // --- the runs as they are now ---
-let runs, layers, sizes, groupNames, shape;
+let runs, layers, groupNames, shape;
 function read() {
   runs = data.runs.map((r, i) => {
     const again = data.runs.slice(0, i).filter(o => o.name === r.name).length, name = again ? `${r.name} (${again + 1})` : r.name;
-    const side = r.config.image, tokens = r.summary ? r.summary.tokens : side ? (side / r.config.patch) ** 2 + (r.config.pool === "cls" ? 1 : 0) : 0;
-    return {...r, name, tokens, label: `${name} · ${r.config.attention}`, color: `var(--c${i % 8})`, dash: dashes[Math.floor(i / 8) % 4],
+    return {...r, name, label: `${name} · ${r.config.attention}`, color: `var(--c${i % 8})`, dash: dashes[Math.floor(i / 8) % 4],
             train: r.rows.filter(x => x.loss !== undefined), test: r.rows.filter(x => x.test_accuracy !== undefined)};
   });
   layers = most(...runs.map(r => most(...r.train.map(x => (x.attention || []).length))));
-  sizes = [...new Set(runs.map(r => r.tokens).filter(n => n > 0))];
   // Parameters come as columns of r.parameters; groups are the blocks and what stands before and after them.
   groupNames = [];
   for (const r of runs) {
@@ -61,12 +59,15 @@ const tests = (r, key, factor) => {
 
 // --- attention ---
 const heads = (row, l, field) => (row.attention && row.attention[l] && row.attention[l][field]) || [];
-const bounds = (...lines) => () => sizes.flatMap(n => lines.map(([scale, text]) => ({y: Math.sqrt(n) * scale, label: `${text} = ${number(Math.sqrt(n) * scale)}`})));
+// N of the runs that have block l, or any block; a bound says which N is its own where the page has several.
+const sizes = (l = 0) => [...new Set(runs.filter(r => r.tokens > 0 && r.train.some(x => heads(x, l, "fro").length)).map(r => r.tokens))].sort((a, b) => a - b);
+const bounds = (...lines) => l => sizes(l).flatMap(n => lines.map(([scale, text]) => (
+  {y: Math.sqrt(n) * scale, label: `${sizes().length > 1 ? text.replace("N", n) : text} = ${number(Math.sqrt(n) * scale)}`})));
 const measures = [
   {field: "fro", short: "‖A‖_F", title: "‖A‖_F: size of the attention matrix", bounds: bounds([1, "√N"]),
-   text: () => "Frobenius norm per image and head, mean over the batch." + (sizes.length ? " Dashed: √N, which bounds softmax (Theorem 4.1)." : "")},
+   text: () => "Frobenius norm per image and head, mean over the batch." + (sizes().length ? " Dashed: √N, which bounds softmax (Theorem 4.1)." : "")},
   {field: "jacobian", short: "‖∂A/∂S‖_F", title: "‖∂A/∂S‖_F: size of its Jacobian", bounds: bounds([2, "2√N"], [0.5, "√N/2"]),
-   text: () => "How strongly the matrix answers to its scores." + (sizes.length ? " Dashed: bounds for softmax, 2√N in the paper (Theorem 4.1) and √N/2, the sharp one." : "")},
+   text: () => "How strongly the matrix answers to its scores." + (sizes().length ? " Dashed: bounds for softmax, 2√N in the paper (Theorem 4.1) and √N/2, the sharp one." : "")},
   {field: "grad_a", short: "‖∂L/∂A‖_F", title: "‖∂L/∂A‖_F: gradient that reaches the matrix", text: () => "Measured in the backward pass, of the loss of the whole batch."},
   {field: "grad_s", short: "‖∂L/∂S‖_F", title: "‖∂L/∂S‖_F: gradient that passes on to the scores", text: () => "The same behind the attention function: what its Jacobian lets through."}];
 // What else the kernel measures. Shares and scores are of the visible entries, extremes those of the batch.
@@ -120,7 +121,7 @@ const groupTitle = g => g === 0 ? "Embedding" : g === Infinity ? "Output" : `Blo
 function groupNorm(r, row, g, key) {
   const p = row.parameters, weight = [], values = [];
   r.groups.forEach((of, i) => { if (of !== g) return; weight.push(p.weight[i]); values.push(key === "update" ? p.update[i] * p.weight[i] : p[key][i]); });
-  const norm = a => Math.hypot(...a.map(v => v === null ? NaN : v));
+  const norm = a => a.length ? Math.hypot(...a.map(v => v === null ? NaN : v)) : NaN;  // a run may lack the block
   return key === "update" ? norm(values.map(v => v || 0)) / norm(weight) : norm(values);
 }
 
@@ -196,7 +197,7 @@ function build() {
 
   for (const m of layers ? measures : []) {
     const grid = section(m.title, () => m.text() + " Thick: mean over heads; thin: each head. Logarithmic scale.");
-    for (let l = 0; l < layers; ++l) curves(grid, `Block ${l + 1}`, () => byBlock(m, l), {of: m.short, file: `${m.field} block ${l + 1}`, log: true, bounds: m.bounds});
+    for (let l = 0; l < layers; ++l) curves(grid, `Block ${l + 1}`, () => byBlock(m, l), {of: m.short, file: `${m.field} block ${l + 1}`, log: true, bounds: m.bounds && (() => m.bounds(l))});
   }
   if (layers) furtherMeasures();
   for (const n of groupNames.length ? norms : []) {
