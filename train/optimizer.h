@@ -11,7 +11,7 @@ namespace norma::train {
 
 struct OptimizerConfig {
   std::string kind = "adamw";  // adamw | sgd
-  double weight_decay = 0.05;  // adamw: decoupled, lr times it is taken off; sgd: added to the gradient, so it gathers in the momentum too
+  double weight_decay = 0.05;  // adamw: decoupled from the gradient; sgd: times the weight added to it, so that it gathers in the momentum
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
   double momentum = 0.9;
 };
