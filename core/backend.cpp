@@ -42,6 +42,7 @@ Backend& backend(Device device) {
   thread_local Device last;
   thread_local Backend* cached = nullptr;
   if (cached && last == device) return *cached;
+  check(device);
   Registry& r = registry();
   std::lock_guard lock(r.mutex);
   auto& slot = r.made[{device.kind, device.index}];

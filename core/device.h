@@ -16,5 +16,6 @@ struct Device {
 
 std::string name(Device device);            // "cpu", "reference", "cuda:0"
 Device parse_device(std::string_view text);  // throws, listing what there is
+void check(Device device);                   // throws the same where it has no such name: only cuda has an index, from 0
 
 }  // namespace norma

@@ -30,6 +30,16 @@ bool Layout::overlapping() const {
   return false;
 }
 
+bool Layout::within(Index elements) const {
+  if (shape.numel() == 0) return true;
+  __int128 first = offset, last = offset;  // cannot overflow: all axes together have fewer than 2^63 elements
+  for (int i = 0; i < rank(); ++i) {
+    const __int128 reach = static_cast<__int128>(shape[i] - 1) * strides[i];
+    (reach < 0 ? first : last) += reach;
+  }
+  return first >= 0 && last < elements;
+}
+
 Layout permute(const Layout& in, std::span<const int> axes) {
   Layout out;
   out.offset = in.offset;

@@ -25,6 +25,8 @@ struct Layout {
   bool contiguous() const;
   /// Some axis of size > 1 has stride 0: two indices share an element, so it must not be written.
   bool overlapping() const;
+  /// Every element lies in [0, elements).
+  bool within(Index elements) const;
 };
 
 Layout permute(const Layout& in, std::span<const int> axes);

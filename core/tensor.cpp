@@ -1,13 +1,28 @@
 #include "core/tensor.h"
 
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "core/backend.h"
 
 namespace norma {
+namespace {
+
+[[noreturn]] void outside(const Layout& layout, DType dtype, Index elements) {
+  std::string strides;
+  for (int i = 0; i < layout.rank(); ++i) strides += fmt::format("{}{}", i ? ", " : "", layout.stride(i));
+  fail("tensor: the layout {} with strides [{}] and offset {} reaches outside its storage, which has {} elements of {}", layout.shape, strides, layout.offset,
+       elements, dtype);
+}
+
+}  // namespace
 
 Tensor::Tensor(std::shared_ptr<Storage> storage, const Layout& layout, DType dtype)
-    : impl_(std::make_shared<Impl>(Impl{std::move(storage), layout, dtype, false, nullptr, {}, nullptr})) {}
+    : impl_(std::make_shared<Impl>(Impl{std::move(storage), layout, dtype, false, nullptr, {}, nullptr})) {
+  const auto elements = static_cast<Index>(impl_->storage->bytes() / size_of(dtype));
+  if (!layout.within(elements)) outside(layout, dtype, elements);
+}
 
 void Tensor::none() {
   fail("tensor: the handle is empty; it was never set, was moved from, or is the gradient of a leaf that backward() has not reached");
@@ -25,17 +40,26 @@ View Tensor::view() const {
 Tensor Tensor::with_layout(const Layout& layout) const { return Tensor(storage(), layout, dtype()); }
 Tensor Tensor::detach() const { return with_layout(layout()); }
 
+namespace {
+
+/// The elements of a contiguous tensor of T.
+template <class T>
+std::vector<T> downloaded(const Tensor& x) {
+  std::vector<T> out(static_cast<std::size_t>(x.numel()));
+  if (!out.empty()) backend(x.device()).download(out.data(), x.view().data, out.size() * sizeof(T));
+  return out;
+}
+
+}  // namespace
+
 std::vector<double> Tensor::values() const {
-  const Index n = numel();
-  std::vector<double> out(static_cast<std::size_t>(n));
-  if (n == 0) return out;
+  if (numel() == 0) return {};
   Tensor dense = *this;
   if (dtype() != DType::f64 || !is_contiguous()) {
     dense = empty(shape(), {DType::f64, device()});
     backend(device()).copy(view(), dense.view());
   }
-  backend(device()).download(out.data(), dense.view().data, out.size() * sizeof(double));
-  return out;
+  return downloaded<double>(dense);
 }
 
 double Tensor::item() const {
@@ -45,30 +69,57 @@ double Tensor::item() const {
 
 namespace {
 
-/// The elements from `at` on that lie in `axis` and those after it. `form`: of one element.
-void write(std::string& out, const std::vector<double>& values, const Shape& shape, int axis, Index at, const char* form) {
+constexpr Index whole_axis = 8, end_of_axis = 3;  // what text() shows: an axis up to whole_axis, else its two ends
+
+Index shown(Index size) { return size > whole_axis ? 2 * end_of_axis : size; }
+
+/// Copies what is shown of x, from `axis` on, into `out`.
+void gather(const Tensor& x, const Tensor& out, int axis) {
+  if (axis == x.rank()) return backend(x.device()).copy(x.view(), out.view());
+  if (x.size(axis) <= whole_axis) return gather(x, out, axis + 1);
+  for (const bool last : {false, true}) {
+    const auto end = [&](const Tensor& t) {
+      return t.with_layout(slice(t.layout(), axis, last ? t.size(axis) - end_of_axis : 0, end_of_axis, 1));
+    };
+    gather(end(x), end(out), axis + 1);
+  }
+}
+
+/// What is shown of `axis` and those after it; `next` goes on over the numbers. `form`: of one.
+template <class T>
+void write(std::string& out, const T*& next, const Shape& shape, int axis, const char* form) {
   if (axis == shape.rank()) {
-    out += fmt::format(fmt::runtime(form), values[static_cast<std::size_t>(at)]);
+    out += fmt::format(fmt::runtime(form), *next++);
     return;
   }
-  Index step = 1;
-  for (int inner = axis + 1; inner < shape.rank(); ++inner) step *= shape[inner];
   out += '[';
-  for (Index i = 0; i < shape[axis]; ++i) {
+  for (Index i = 0; i < shown(shape[axis]); ++i) {
     if (i > 0) out += ", ";
-    if (i == 3 && shape[axis] > 8) out += "..., ", i = shape[axis] - 3;
-    write(out, values, shape, axis + 1, at + i * step, form);
+    if (i == end_of_axis && shape[axis] > whole_axis) out += "..., ";
+    write(out, next, shape, axis + 1, form);
   }
   out += ']';
+}
+
+/// What is shown of x, as T.
+template <class T>
+std::string written(const Tensor& x, const char* form) {
+  Shape some = x.shape();
+  for (int axis = 0; axis < x.rank(); ++axis) some.set(axis, shown(x.size(axis)));
+  const Tensor part = empty(some, {dtype_of<T>(), x.device()});
+  if (part.numel() > 0) gather(x, part, 0);
+  const std::vector<T> numbers = downloaded<T>(part);
+  std::string out;
+  const T* next = numbers.data();
+  write(out, next, x.shape(), 0, form);
+  return out;
 }
 
 }  // namespace
 
 std::string Tensor::text() const {
   if (!impl_) return "an empty Tensor handle";
-  std::string out = fmt::format("{} {} ", dtype(), shape());
-  write(out, values(), shape(), 0, 0, is_floating(dtype()) ? "{:.6g}" : "{:.0f}");
-  return out;
+  return fmt::format("{} {} {}", dtype(), shape(), is_floating(dtype()) ? written<double>(*this, "{:.6g}") : written<Index>(*this, "{}"));
 }
 
 void* Tensor::host_data(const char* what, DType expected) const {
@@ -123,7 +174,26 @@ Tensor empty(const Shape& shape, Place place) {
   return Tensor(std::make_shared<Storage>(place.device, bytes), Layout(shape), place.dtype);
 }
 
+namespace {
+
+/// Throws where an integer dtype does not have this number.
+void check_value(const char* op, double value, DType dtype) {
+  if (is_floating(dtype) || dtype == DType::boolean) return;
+  if (value != std::trunc(value)) fail("{}: {} is not an integer, but the dtype is {}", op, value, dtype);
+  visit_dtype(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    if constexpr (std::is_integral_v<T>) {
+      constexpr Index low = std::numeric_limits<T>::min(), high = std::numeric_limits<T>::max();
+      if (!(value >= static_cast<double>(low) && value < static_cast<double>(high) + 1))
+        fail("{}: {} does not fit into {}, which goes from {} to {}", op, value, dtype, low, high);
+    }
+  });
+}
+
+}  // namespace
+
 Tensor full(const Shape& shape, double value, Place place) {
+  check_value("full", value, place.dtype);
   Tensor t = empty(shape, place);
   backend(place.device).fill(value, t.view());
   return t;
@@ -189,6 +259,7 @@ void copy_into(const Tensor& target, const Tensor& source) {
 
 void fill(const Tensor& target, double value) {
   check_writable("fill", target);
+  check_value("fill", value, target.dtype());
   backend(target.device()).fill(value, target.view());
   target.storage()->bump();
 }

@@ -28,6 +28,7 @@ struct View {
 class Tensor {
  public:
   Tensor() = default;  // no tensor: tests false, and has nothing else to tell; what asks throws
+  /// Throws where an element of the layout would lie outside the storage.
   Tensor(std::shared_ptr<Storage> storage, const Layout& layout, DType dtype);
 
   /// Whether there is a tensor, not what it holds: if (equal(a, b)) asks nothing.
@@ -42,7 +43,7 @@ class Tensor {
   bool is_contiguous() const { return layout().contiguous(); }
   const std::shared_ptr<Storage>& storage() const { return some().storage; }
   View view() const;
-  /// A handle on the same storage with another layout, outside the graph.
+  /// A handle on the same storage with another layout, outside the graph; throws as the constructor does.
   Tensor with_layout(const Layout& layout) const;
   /// The same data, outside the graph.
   Tensor detach() const;
@@ -51,7 +52,8 @@ class Tensor {
   double item() const;
   /// All elements in row-major order, as double.
   std::vector<double> values() const;
-  /// "f32 [2, 3] [[1, 2, 3], [4, 5, 6]]"; of an axis longer than 8 the first and last three. fmt prints it too.
+  /// "f32 [2, 3] [[1, 2, 3], [4, 5, 6]]"; of an axis longer than 8 the first and last three, and no more is read. Six digits of a
+  /// floating number, all of an integer. fmt prints it too.
   std::string text() const;
   /// Pointer to the first element of a contiguous host tensor; throws on another dtype, layout or device.
   template <class T>
@@ -101,13 +103,15 @@ struct Place {
 };
 inline Place place_of(const Tensor& t) { return {t.dtype(), t.device()}; }
 Tensor empty(const Shape& shape, Place place = {});  // contents undefined
+/// Throws where value is no number of an integer dtype: 1.7 of i64, 300 of u8. In bool all but 0 is true.
 Tensor full(const Shape& shape, double value, Place place = {});
 inline Tensor zeros(const Shape& shape, Place place = {}) { return full(shape, 0, place); }
 inline Tensor ones(const Shape& shape, Place place = {}) { return full(shape, 1, place); }
 Tensor arange(Index count, Place place = {DType::i64});
 Tensor from_values(const std::vector<double>& values, const Shape& shape, Place place = {});
 /// Uniform in [0, 1), and standard normal: element i is a function of (seed, stream, i) alone, the same
-/// on every device (randn's to rounding). Floating dtypes; in bf16 a uniform number may round to 1.
+/// on every device (randn's to rounding). Floating dtypes; a uniform number is a multiple of 2^-24, in f64 too, and in bf16 may
+/// round to 1.
 Tensor rand(const Shape& shape, RandomStream stream, Place place = {});
 Tensor randn(const Shape& shape, RandomStream stream, Place place = {});
 /// Copies `bytes` of host memory laid out row-major.
@@ -117,7 +121,7 @@ Tensor from_host(const void* data, const Shape& shape, Place place = {});
 /// derivative that saved its old values then throws, since writes bump the storage's version. They are not recorded: no gradient
 /// flows from the target to the source.
 void copy_into(const Tensor& target, const Tensor& source);  // broadcasts and casts; both may lie in the same storage
-void fill(const Tensor& target, double value);
+void fill(const Tensor& target, double value);  // of an integer dtype: as full
 
 }  // namespace norma
 

@@ -128,7 +128,32 @@ void measure(ImageSet& set) {
 
 }  // namespace
 
+void check(const ImageSet& set) {
+  const auto at_least = [&](const char* field, Index value, Index least) {
+    if (value < least) fail("data set \"{}\": {} is {}, must be at least {}", set.name, field, value, least);
+  };
+  at_least("count", set.count, 0), at_least("channels", set.channels, 1), at_least("height", set.height, 1), at_least("width", set.width, 1);
+  const auto holds = [&](const char* field, std::size_t have, Index need, const std::string& of) {
+    if (have != static_cast<std::size_t>(need)) fail("data set \"{}\": {} holds {}, but {} need {}", set.name, field, have, of, need);
+  };
+  const Shape images{set.count, set.channels, set.height, set.width};
+  holds("pixels", set.pixels.size(), images.numel(), fmt::format("images {}", images));
+  holds("labels", set.labels.size(), set.count, fmt::format("{} images", set.count));
+  for (const auto& [field, values] : {std::pair("mean", &set.mean), std::pair("std", &set.std)}) {
+    holds(field, values->size(), set.channels, fmt::format("{} channels", set.channels));
+    const bool positive = values == &set.std;
+    for (std::size_t c = 0; c < values->size(); ++c)
+      if (const float x = (*values)[c]; !std::isfinite(x) || (positive && x <= 0))
+        fail("data set \"{}\": {} of channel {} is {}, must be finite{}", set.name, field, c, x, positive ? " and above zero" : "");
+  }
+  if (const std::size_t names = set.class_names.size(); names != 0) holds("class_names", names, set.classes, fmt::format("{} classes", set.classes));
+  const auto bad = std::find_if(set.labels.begin(), set.labels.end(), [&](std::uint8_t label) { return label >= set.classes; });
+  if (bad != set.labels.end())
+    fail("data set \"{}\": label {} is {}, but classes is {}", set.name, bad - set.labels.begin(), *bad, set.classes);
+}
+
 ImageSet slice(const ImageSet& set, Index begin, Index count) {
+  check(set);
   if (begin < 0 || count < 0 || count > set.count - begin)
     fail("slice: images {} to {} of {}; there are {}", begin, begin + count - 1, set.name, set.count);
   const Index size = set.channels * set.height * set.width;
@@ -146,7 +171,10 @@ std::string hash_of(const ImageSet& set) {
 }
 
 std::vector<std::uint8_t> centred(const ImageSet& set, Index side) {
-  std::vector<std::uint8_t> out(static_cast<std::size_t>(set.count * set.channels * side * side));
+  check(set);
+  if (side < set.height || side < set.width)
+    fail("centred: side {} is smaller than the {}x{} images of {}; they are centred, none is cut", side, set.height, set.width, set.name);
+  std::vector<std::uint8_t> out(static_cast<std::size_t>(Shape{set.count, set.channels, side, side}.numel()));
   const Index top = (side - set.height) / 2, left = (side - set.width) / 2;
   for (Index plane = 0; plane < set.count * set.channels; ++plane)
     for (Index y = 0; y < set.height; ++y)

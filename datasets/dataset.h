@@ -16,7 +16,7 @@ struct ImageSet {
   Index count = 0, channels = 0, height = 0, width = 0, classes = 0;
   Bytes pixels;
   Bytes labels;
-  std::vector<std::string> class_names;
+  std::vector<std::string> class_names;  // of all classes, or none
   std::vector<float> mean, std;  // per channel, of pixels / 255, over the training split
 };
 struct ImageData {
@@ -24,9 +24,14 @@ struct ImageData {
   std::string notice;  // where there are not as many images as the set usually has: how many there are
 };
 
+/// Throws naming set, field, what it must be and what it is: sizes, pixels, labels, names, mean and std that do not fit one another, labels
+/// that are no class, a mean that is not finite, a std that is not above zero. Loader and the two that follow ask it of every set.
+void check(const ImageSet& set);
+
 /// `count` images from `begin` on, as a set of their own.
 ImageSet slice(const ImageSet& set, Index begin, Index count);
-/// All pixels as a model of `side` gets them: a smaller image stands in the middle of zeros (see LoaderConfig::image).
+/// All pixels as a model of `side` gets them: a smaller image stands in the middle of zeros (see LoaderConfig::image). Throws where they
+/// are larger.
 std::vector<std::uint8_t> centred(const ImageSet& set, Index side);
 
 /// SHA-256 over the decoded pixels and labels, hex: a resume checks it.

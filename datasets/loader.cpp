@@ -47,6 +47,7 @@ Tensor converted(const std::vector<float>& pixels, const Shape& shape, Place pla
 }  // namespace
 
 std::vector<Index> epoch_order(Index count, std::uint64_t seed, std::uint64_t epoch, bool shuffle) {
+  if (count < 0) fail("epoch_order: count {} is negative", count);
   std::vector<Index> order(static_cast<std::size_t>(count));
   std::iota(order.begin(), order.end(), Index{0});
   const RandomStream stream{seed, stream_id(epoch, order_draws)};
@@ -86,6 +87,7 @@ struct Loader::Impl {
     if (c.batch < 1) fail("loader: batch {} must be at least 1", c.batch);
     if (c.augment.pad < 0) fail("loader: padding {} must not be negative", c.augment.pad);
     check(c.augment.rand);
+    check(s);
     if (!is_floating(c.place.dtype)) fail("loader: images need a floating dtype, not {}", c.place.dtype);
     if (c.image != 0 && (c.image < s.height || c.image < s.width)) {
       fail("loader: image size {} is smaller than the {}x{} images of {}; larger ones are centred, none is cut",

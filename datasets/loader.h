@@ -36,7 +36,7 @@ std::vector<Index> epoch_order(Index count, std::uint64_t seed, std::uint64_t ep
 
 class Loader {
  public:
-  Loader(const ImageSet& set, LoaderConfig config);  // set must outlive it
+  Loader(const ImageSet& set, LoaderConfig config);  // set must outlive it, and stay as it was checked here
   ~Loader();
   Index batches_per_epoch() const;
   /// Where reading goes on: batch `index` of `epoch`. O(1).

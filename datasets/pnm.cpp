@@ -74,6 +74,12 @@ Picture read_pnm(const std::filesystem::path& file) {
 }
 
 Picture fitted(const Picture& from, Index side, Index channels) {
+  for (const Index c : {from.channels, channels})
+    if (c != 1 && c != 3) fail("fitted: from {} channels to {}; there are 1 (grey) and 3 (colour)", from.channels, channels);
+  if (from.height < 1 || from.width < 1 || side < 1)
+    fail("fitted: from {}x{} to {}x{} pixels; a side has at least 1", from.height, from.width, side, side);
+  if (const Shape shape{from.channels, from.height, from.width}; from.pixels.size() != static_cast<std::size_t>(shape.numel()))
+    fail("fitted: the picture holds {} bytes of pixels, but {} needs {}", from.pixels.size(), shape, shape.numel());
   Picture out{side, side, channels, std::vector<std::uint8_t>(static_cast<std::size_t>(side * side * channels))};
   const Index plane = from.width * from.height;
   const auto edge = [side](Index i, Index size) {  // of box i; the last is exactly `size`, whatever rounding says

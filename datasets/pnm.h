@@ -18,6 +18,7 @@ struct Picture {
 Picture read_pnm(const std::filesystem::path& file);
 
 /// As the model wants it: averaged (or repeated) to side x side, grey made from colours by their luma, colours from grey by repeating.
+/// Throws where pixels do not fit the picture's sizes, and on channels but 1 and 3.
 Picture fitted(const Picture& picture, Index side, Index channels);
 
 }  // namespace norma::datasets

@@ -15,6 +15,8 @@ using Json = nlohmann::ordered_json;
 
 std::string make_heads_page(const HeadsPage& page) {
   static_assert(std::endian::native == std::endian::little, "the page reads little-endian floats");
+  if (const Shape image{page.channels, page.side, page.side}; page.pixels.size() != static_cast<std::size_t>(image.numel()))
+    fail("heads page: the image holds {} bytes of pixels, but {} needs {}", page.pixels.size(), image, image.numel());
   Json layers = Json::array();
   for (const HeadsLayer& layer : page.layers) {
     const std::vector<double> wide = layer.weights.values();

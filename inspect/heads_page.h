@@ -24,6 +24,6 @@ struct HeadsPage {
   std::vector<HeadsLayer> layers;
 };
 
-std::string make_heads_page(const HeadsPage& page);
+std::string make_heads_page(const HeadsPage& page);  // throws where pixels do not fit the image's sizes
 
 }  // namespace norma::inspect

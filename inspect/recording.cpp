@@ -6,7 +6,7 @@
 #include <limits>
 #include <span>
 
-#include "core/error.h"
+#include "core/shape.h"
 #include "inspect/base64.h"
 
 namespace norma::inspect {
@@ -60,10 +60,23 @@ Json layer_data(const RecordedLayer& layer, Index images, Index tokens) {
   return out;
 }
 
+void check(const Recording& r) {
+  const ProbeImages& p = r.images;
+  if (r.records.empty()) return;
+  if (p.patch < 1 || p.side < p.patch) fail("page_data: images have a patch of {} pixels, must be 1 to their side {}", p.patch, p.side);
+  for (const Record& record : r.records)
+    for (const RecordedLayer& layer : record.layers) {
+      const Shape shape{p.count, layer.heads, p.tokens(), p.tokens()};
+      if (layer.a.size() != static_cast<std::size_t>(shape.numel()))
+        fail("page_data: {} at step {} holds {} numbers, but matrices {} need {}", layer.place, record.step, layer.a.size(), shape, shape.numel());
+    }
+}
+
 }  // namespace
 
 Json page_data(const Recording& r) {
   static_assert(std::endian::native == std::endian::little, "the page reads little-endian numbers");
+  check(r);
   const ProbeImages& p = r.images;
   Json records = Json::array();
   for (const Record& record : r.records) {

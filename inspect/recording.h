@@ -37,7 +37,7 @@ struct Recording {
   std::vector<std::string> notes;  // what was left out, and why
 };
 
-/// For the page: every matrix in 16 bits a number, its largest one and its norm beside it.
+/// For the page: every matrix in 16 bits a number, its largest one and its norm beside it. Throws where matrices do not fit the images.
 nlohmann::ordered_json page_data(const Recording& recording);
 
 /// How many bytes of a page one number of a matrix takes, and how many all runs together may take.

@@ -71,6 +71,7 @@ Measured summary(const std::vector<double>& values) {
 }  // namespace
 
 Bounds bounds(const Scoring& scoring, Index tokens) {
+  if (tokens < 1) fail("bounds: tokens = {} must be 1 or more", tokens);
   const double root = std::sqrt(static_cast<double>(tokens));
   Bounds b;
   if (rows_sum_to_one(scoring)) b.fro = root;

@@ -11,7 +11,7 @@
 
 namespace norma::inspect {
 
-/// Upper bounds that hold for every S, of N queries; absent where there is none.
+/// Upper bounds that hold for every S, of N queries, 1 or more; absent where there is none.
 struct Bounds {
   std::optional<double> fro;             // sqrt N: rows that are non-negative and sum to one
   std::optional<double> jacobian;        // 2 sqrt N: softmax, the paper's Theorem 4.1

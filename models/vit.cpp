@@ -17,6 +17,15 @@ ViTConfig vit_preset(std::string_view name) {
   fail("vit: no preset \"{}\"{}; there are tiny, small and base", name, did_you_mean(name, names));
 }
 
+namespace {
+
+nn::AttentionConfig attention_of(const ViTConfig& config) {
+  return {.width = config.width, .heads = config.heads, .scoring = config.attention, .dropout = config.dropout, .clamp_fro = config.clamp_fro,
+          .form = config.form, .std = config.init_std};
+}
+
+}  // namespace
+
 void check(const ViTConfig& config) {
   auto positive = [](const char* field, Index value) {
     if (value < 1) fail("vit: {} is {}, must be at least 1", field, value);
@@ -28,10 +37,10 @@ void check(const ViTConfig& config) {
   if (config.width % config.heads != 0) fail("vit: width {} is not a multiple of heads {}", config.width, config.heads);
   if (config.positions == ViTConfig::Positions::sincos && config.width % 4 != 0)
     fail("vit: width {} is not a multiple of 4, which sincos positions need", config.width);
-  auto probability = [](const char* field, double value) {
-    if (!(value >= 0 && value < 1)) fail("vit: {} is {}, must be in [0, 1)", field, value);
-  };
-  probability("drop_path", config.drop_path), probability("dropout", config.dropout);
+  if (!(config.drop_path >= 0 && config.drop_path < 1)) fail("vit: drop_path is {}, must be in [0, 1)", config.drop_path);
+  nn::check("vit", attention_of(config));
+  if (config.activations && !is_floating(*config.activations))
+    fail("vit: activations is {}, must be a floating dtype: f32, f64 or bf16", *config.activations);
   if (!(config.init_std >= 0) || std::isinf(config.init_std))
     fail("vit: init_std is {}, must be zero or more", config.init_std);
   AttentionOptions attention;
@@ -66,14 +75,7 @@ Tensor sincos_positions(const ViTConfig& config, Place place) {
 ViTBlock::ViTBlock(const ViTConfig& config, double drop_path, nn::Init& init)
     : norm1(config.width, init),
       norm2(config.width, init),
-      attn({.width = config.width,
-            .heads = config.heads,
-            .scoring = config.attention,
-            .dropout = config.dropout,
-            .clamp_fro = config.clamp_fro,
-            .form = config.form,
-            .std = config.init_std},
-           init),
+      attn(attention_of(config), init),
       mlp(config.width, config.mlp_ratio * config.width, init, config.init_std),
       drop(drop_path) {}
 

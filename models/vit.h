@@ -26,7 +26,7 @@ struct ViTConfig {
 };
 /// "tiny", "small" or "base": the sizes of DeiT-Ti, DeiT-S (arXiv 2012.12877, table 1) and ViT-Base (arXiv 2010.11929, table 1); throws listing them.
 ViTConfig vit_preset(std::string_view name);
-/// Throws naming the field: sizes that do not divide, zero sizes.
+/// Throws naming the field: sizes that do not divide, zero sizes, what is out of its range.
 void check(const ViTConfig& config);
 
 class ViTBlock : public nn::Module {

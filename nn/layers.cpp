@@ -43,9 +43,19 @@ Tensor MLP::operator()(const Tensor& x, const Tensor& residual) const {
   return mlp(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias, residual);
 }
 
+void check(const char* op, const AttentionConfig& c) {
+  if (c.heads < 1 || c.width % c.heads != 0) fail("{}: width {} is not a multiple of {} heads", op, c.width, c.heads);
+  if (!(c.dropout >= 0 && c.dropout < 1)) fail("{}: dropout is {}, must be in [0, 1)", op, c.dropout);
+  if (!(c.clamp_fro >= 0 && std::isfinite(c.clamp_fro))) fail("{}: clamp_fro is {}, must be 0 (off) or a positive bound of ||A||_F", op, c.clamp_fro);
+  for (int p = 0; c.scoring.normalize && p <= Scoring::max_degree; ++p) {  // what parse_scoring refuses; the ops take sums of any sign
+    const double a = c.scoring.coefficient[static_cast<std::size_t>(p)];
+    if (p % 2 == 1 && a != 0) fail("{}: rows can be normalised for even powers only, but the coefficient of s^{} is {}", op, p, a);
+    if (!(a >= 0)) fail("{}: a normalised polynomial must not be negative, its row sums could vanish, but the coefficient of s^{} is {}", op, p, a);
+  }
+}
+
 SelfAttention::SelfAttention(const AttentionConfig& c, Init& init) : config(c) {
-  if (c.heads < 1 || c.width % c.heads != 0)
-    fail("attention: width {} is not a multiple of {} heads", c.width, c.heads);
+  check("attention", c);
   qkv = Linear(c.width, 3 * c.width, init, true, c.std);
   proj = Linear(c.width, c.width, init, true, c.std);
 }
@@ -78,6 +88,7 @@ Tensor weighted_sum(const Tensor& a, const Tensor& packed, const AttentionOption
 Tensor SelfAttention::operator()(const Tensor& x, const Tensor& residual, const Tensor& key_mask, Index read) const {
   const Inside here(*this);
   if (!x || x.rank() != 3) fail("attention: x must be [B, T, {}], got {}", config.width, x ? x.shape().text() : "an empty Tensor handle");
+  if (read < 0) fail("attention: read is {}, must be 0 or more tokens", read);
   AttentionOptions options;
   options.scoring = config.scoring, options.causal = config.causal, options.key_mask = key_mask;
   options.clamp_fro = config.clamp_fro, options.form = config.form;

@@ -121,11 +121,15 @@ struct AttentionConfig {
   Index width = 0, heads = 1;
   Scoring scoring = {};
   bool causal = false;
-  double dropout = 0;  // of the weights
+  double dropout = 0;  // of the weights, from 0 to below 1
   double clamp_fro = 0;  // above 0: the largest ||A||_F of a head, see AttentionOptions::clamp_fro; forms the matrix
   AttentionForm form = AttentionForm::automatic;
   double std = 0.02;
 };
+
+/// Throws naming op, field and value: heads that do not divide the width, a dropout, clamp or deviation out of range, and a polynomial
+/// whose rows are divided by sums that could vanish.
+void check(const char* op, const AttentionConfig& config);
 
 constexpr Index all_tokens = std::numeric_limits<Index>::max();
 /// The first `count` tokens of x [B, T, C], or x itself where it has no more.
@@ -137,7 +141,7 @@ class SelfAttention : public Module {
   SelfAttention() = default;
   SelfAttention(const AttentionConfig& config, Init& init);
   /// key_mask: bool [B, T], or empty. residual is added in the output projection's pass where given. Only the first `read` tokens
-  /// are projected, [B, min(read, T), C], which is the residual's shape too; statistics and taps are those of all T.
+  /// (0 or more) are projected, [B, min(read, T), C], which is the residual's shape too; statistics and taps are those of all T.
   Tensor operator()(const Tensor& x, const Tensor& residual = {}, const Tensor& key_mask = {}, Index read = all_tokens) const;
   void visit(Visitor& v) override {
     v("qkv", qkv), v("proj", proj), v("packed", packed_tap), v("scores", scores), v("weights", weights), v("stats", stats);

@@ -64,7 +64,7 @@ void compare(const std::string& file, DType dtype, double tolerance) {
   nn::assign(model, golden.starting_with("init/"));
   const Tensor images = to(cast(golden.tensors.at("images"), dtype), device),
                targets = to(golden.tensors.at("targets"), device);
-  const auto optimizer = train::Optimizer::make({.lr = 1e-3, .weight_decay = 0.05}, model);
+  const auto optimizer = train::Optimizer::make({.weight_decay = 0.05}, model);
 
   auto check = [&](const std::string& name, const Tensor& found, const std::string& key) {
     INFO(name << " of " << file);

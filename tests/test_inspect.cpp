@@ -9,6 +9,8 @@
 
 #include "autograd/ops.h"
 #include "datasets/pnm.h"
+#include "inspect/heads_page.h"
+#include "tests/errors.h"
 #include "tests/program.h"
 #include "tests/written_run.h"
 #include "train/safetensors.h"
@@ -43,13 +45,8 @@ std::vector<float> floats_of(const std::string& text) {
   return values;
 }
 
-std::string error_of(const std::string& file) {
-  try {
-    datasets::read_pnm(file);
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "";
+std::string error_of_file(const std::string& file) {
+  return error_of([&] { datasets::read_pnm(file); });
 }
 
 }  // namespace
@@ -63,14 +60,14 @@ TEST_CASE("pictures: grey and colour, comments in the header, and what is wrong 
 
   const std::string png = file_with("a.png", "\x89PNG\r\n"), deep = file_with("deep.pgm", "P5 1 1 65535\nab");
   const std::string empty = file_with("empty.pgm", "P5 0 4 255\n"), cut = file_with("cut.pgm", "P5 4 4 255\nabc");
-  CHECK(error_of(png) == png + ": is not a binary PGM or PPM picture (P5 or P6); convert it to one first");
-  CHECK(error_of(deep) == deep + ": its samples go to 65535; only 8 bits (255) are read");
-  CHECK(error_of(empty) == empty + ": its header gives 0 x 4 pixels; from 1 to 16384 a side are possible");
-  CHECK(error_of(cut) == cut + ": is cut short: 3 of 16 bytes of samples");
+  CHECK(error_of_file(png) == png + ": is not a binary PGM or PPM picture (P5 or P6); convert it to one first");
+  CHECK(error_of_file(deep) == deep + ": its samples go to 65535; only 8 bits (255) are read");
+  CHECK(error_of_file(empty) == empty + ": its header gives 0 x 4 pixels; from 1 to 16384 a side are possible");
+  CHECK(error_of_file(cut) == cut + ": is cut short: 3 of 16 bytes of samples");
   const std::string promises = file_with("promises.ppm", "P6 16384 16384 255\nabc");
-  CHECK(error_of(promises) == promises + ": is cut short: 3 of 805306368 bytes of samples");
-  CHECK(error_of(".") == ".: is a folder; name a PGM or PPM file");
-  CHECK(error_of("absent.pgm") == "absent.pgm: cannot be read; is the path right?");
+  CHECK(error_of_file(promises) == promises + ": is cut short: 3 of 805306368 bytes of samples");
+  CHECK(error_of_file(".") == ".: is a folder; name a PGM or PPM file");
+  CHECK(error_of_file("absent.pgm") == "absent.pgm: cannot be read; is the path right?");
 }
 
 TEST_CASE("pictures are averaged to the model's size", "[inspect]") {
@@ -81,6 +78,22 @@ TEST_CASE("pictures are averaged to the model's size", "[inspect]") {
   CHECK(datasets::fitted({1, 1, 3, {255, 0, 0}}, 1, 1).pixels == std::vector<std::uint8_t>{76});  // luma of red
   const datasets::Picture even{28, 28, 1, std::vector<std::uint8_t>(784, 9)};
   for (Index side : {1, 3, 5, 27, 29}) CHECK(datasets::fitted(even, side, 1).pixels == std::vector<std::uint8_t>(static_cast<std::size_t>(side * side), 9));
+
+  const auto wrong = [](const datasets::Picture& picture, Index side, Index channels) { return error_of([&] { datasets::fitted(picture, side, channels); }); };
+  CHECK(wrong({4, 4, 1, {1, 2}}, 2, 1) == "fitted: the picture holds 2 bytes of pixels, but [1, 4, 4] needs 16");
+  CHECK(wrong({2, 1, 3, {1, 2}}, 2, 1) == "fitted: the picture holds 2 bytes of pixels, but [3, 2, 1] needs 6");
+  CHECK(wrong({1, 1, 4, {1, 2, 3, 4}}, 1, 3) == "fitted: from 4 channels to 3; there are 1 (grey) and 3 (colour)");
+  CHECK(wrong({1, 1, 1, {1}}, 1, 5) == "fitted: from 1 channels to 5; there are 1 (grey) and 3 (colour)");
+  CHECK(wrong({0, 1, 1, {}}, 1, 1) == "fitted: from 0x1 to 1x1 pixels; a side has at least 1");
+  CHECK(wrong({1, 1, 1, {1}}, 0, 1) == "fitted: from 1x1 to 0x0 pixels; a side has at least 1");
+}
+
+TEST_CASE("a page of heads holds an image of its sizes", "[inspect]") {
+  inspect::HeadsPage page;
+  page.side = 2, page.channels = 3, page.patch = 1, page.pixels.assign(12, 7);
+  CHECK_THAT(inspect::make_heads_page(page), Contains("BwcHBwcHBwcHBwcH"));
+  page.pixels.pop_back();
+  CHECK(error_of([&] { inspect::make_heads_page(page); }) == "heads page: the image holds 11 bytes of pixels, but [3, 2, 2] needs 12");
 }
 
 TEST_CASE("inspect shows every head of a run", "[inspect]") {

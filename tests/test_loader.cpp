@@ -1,6 +1,8 @@
 // The loader's promises, and what is made of a set of images in memory.
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <cmath>
+#include <functional>
 #include <map>
 #include <numeric>
 #include <set>
@@ -42,6 +44,7 @@ TEST_CASE("the order of an epoch is a permutation and a function of (seed, epoch
   CHECK(sorted == straight);
   CHECK(epoch_order(1000, 1, 5, false) == straight);
   CHECK(epoch_order(0, 1, 0, true).empty());
+  CHECK(error_of([] { epoch_order(-1, 1, 0, true); }) == "epoch_order: count -1 is negative");
   CHECK(epoch_order(1, 1, 0, true) == std::vector<Index>{0});
   // Uniform: all 24 orders of 4 about equally often (chi-square, 23 degrees of freedom; 99.9 % lie below 49.7).
   std::map<std::vector<Index>, int> seen;
@@ -209,10 +212,50 @@ TEST_CASE("a slice holds its own images; the hash tells pixels and labels apart"
   CHECK(some.labels == Bytes{2, 3, 4, 5});
   CHECK(some.pixels == Bytes(set.pixels.begin() + 2 * 12, set.pixels.begin() + 6 * 12));
   CHECK(error_of([&] { slice(set, 4, 4); }) == "slice: images 4 to 7 of counting; there are 7");
+  CHECK(error_of([&] { slice(set, 8, 0); }) == "slice: images 8 to 7 of counting; there are 7");
+  CHECK(slice(set, 7, 0).count == 0);
 
   ImageSet relabelled = set, touched = set;
   relabelled.labels[6] = 0, touched.pixels.back() ^= 1;
   CHECK(hash_of(set) == hash_of(slice(set, 0, 7)));
   CHECK(hash_of(relabelled) != hash_of(set));
   CHECK(hash_of(touched) != hash_of(set));
+}
+
+TEST_CASE("a set whose fields do not fit one another is refused wherever it is read", "[loader]") {
+  LoaderConfig config;
+  config.batch = 1;
+  const auto wrong = [&](const std::function<void(ImageSet&)>& change) {
+    ImageSet set = counting_set(3, 2, 4, 5);
+    change(set);
+    const std::string message = error_of([&] { check(set); });
+    CHECK(error_of([&] { Loader(set, config); }) == message);
+    CHECK(error_of([&] { slice(set, 0, 1); }) == message);
+    CHECK(error_of([&] { centred(set, 8); }) == message);
+    return message;
+  };
+  CHECK(wrong([](ImageSet&) {}) == "no error");
+  CHECK(wrong([](ImageSet& s) { s.count = -1; }) == "data set \"counting\": count is -1, must be at least 0");
+  CHECK(wrong([](ImageSet& s) { s.channels = 0; }) == "data set \"counting\": channels is 0, must be at least 1");
+  CHECK(wrong([](ImageSet& s) { s.height = 0; }) == "data set \"counting\": height is 0, must be at least 1");
+  CHECK(wrong([](ImageSet& s) { s.width = -2; }) == "data set \"counting\": width is -2, must be at least 1");
+  CHECK(wrong([](ImageSet& s) { s.pixels.pop_back(); }) == "data set \"counting\": pixels holds 119, but images [3, 2, 4, 5] need 120");
+  CHECK(wrong([](ImageSet& s) { s.count = 4; }) == "data set \"counting\": pixels holds 120, but images [4, 2, 4, 5] need 160");
+  CHECK(wrong([](ImageSet& s) { s.labels.resize(2); }) == "data set \"counting\": labels holds 2, but 3 images need 3");
+  CHECK(wrong([](ImageSet& s) { s.mean.clear(); }) == "data set \"counting\": mean holds 0, but 2 channels need 2");
+  CHECK(wrong([](ImageSet& s) { s.std.push_back(1); }) == "data set \"counting\": std holds 3, but 2 channels need 2");
+  CHECK(wrong([](ImageSet& s) { s.mean[1] = std::nanf(""); }) == "data set \"counting\": mean of channel 1 is nan, must be finite");
+  CHECK(wrong([](ImageSet& s) { s.class_names = {"a", "b"}; }) == "data set \"counting\": class_names holds 2, but 10 classes need 10");
+  CHECK(wrong([](ImageSet& s) { s.mean[0] = -1; }) == "no error");
+  CHECK(wrong([](ImageSet& s) { s.std[0] = 0; }) == "data set \"counting\": std of channel 0 is 0, must be finite and above zero");
+  CHECK(wrong([](ImageSet& s) { s.std[1] = INFINITY; }) == "data set \"counting\": std of channel 1 is inf, must be finite and above zero");
+  CHECK(wrong([](ImageSet& s) { s.labels[2] = 10; }) == "data set \"counting\": label 2 is 10, but classes is 10");
+  CHECK(wrong([](ImageSet& s) { s.count = s.height = s.width = Index{1} << 31; }) ==
+        "shape: the number of elements of [2147483648, 2, 2147483648, 2147483648] overflows the 63-bit size limit");
+
+  const ImageSet set = counting_set(3, 2, 4, 5);
+  CHECK(centred(set, 5).size() == 3 * 2 * 25);
+  for (const Index side : {4, 0, -1})
+    CHECK(error_of([&] { centred(set, side); }) ==
+          fmt::format("centred: side {} is smaller than the 4x5 images of counting; they are centred, none is cut", side));
 }

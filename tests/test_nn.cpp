@@ -283,15 +283,6 @@ TEST_CASE("watching the matrix changes no bit, and gradients reach it", "[nn]") 
   }
 }
 
-TEST_CASE("attention says what shape it reads", "[nn]") {
-  nn::Init init(1);
-  nn::AttentionConfig config;
-  config.width = 4, config.heads = 2;
-  const nn::SelfAttention attention(config, init);
-  CHECK_THROWS_WITH(attention(ones({2, 4})), "attention: x must be [B, T, 4], got [2, 4]");
-  CHECK_THROWS_WITH(attention(Tensor()), "attention: x must be [B, T, 4], got an empty Tensor handle");
-}
-
 TEST_CASE("MLP with a watched hidden layer is the same function", "[nn]") {
   nn::Init init(2, {DType::f64});
   nn::MLP layer(6, 10, init, 0.5);
@@ -362,6 +353,11 @@ TEST_CASE("ViT configurations are checked", "[nn]") {
   CHECK(message([](auto& c) { c.heads = 3; }) == "vit: width 16 is not a multiple of heads 3");
   CHECK(message([](auto& c) { c.drop_path = 1; }) == "vit: drop_path is 1, must be in [0, 1)");
   CHECK(message([](auto& c) { c.init_std = std::nan(""); }) == "vit: init_std is nan, must be zero or more");
+  CHECK(message([](auto& c) { c.dropout = 2; }) == "vit: dropout is 2, must be in [0, 1)");
+  CHECK(message([](auto& c) { c.clamp_fro = -1; }) == "vit: clamp_fro is -1, must be 0 (off) or a positive bound of ||A||_F");
+  CHECK(message([](auto& c) { c.activations = DType::i64; }) == "vit: activations is i64, must be a floating dtype: f32, f64 or bf16");
+  CHECK(message([](auto& c) { c.attention = nn::parse_scoring("x^2/sum(x^2)"), c.attention.coefficient[2] = -1; }) ==
+        "vit: a normalised polynomial must not be negative, its row sums could vanish, but the coefficient of s^2 is -1");
   CHECK(message([](auto& c) { c.width = 18, c.positions = models::ViTConfig::Positions::sincos; }) ==
         "vit: width 18 is not a multiple of 4, which sincos positions need");
   CHECK_THROWS_WITH(models::vit_preset("tinny"),

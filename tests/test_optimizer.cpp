@@ -65,7 +65,7 @@ auto sgd(double lr, double decay, double scale) {
   };
 }
 
-const OptimizerConfig adamw_config{.lr = 0.01, .weight_decay = 0.1, .beta2 = 0.99, .eps = 1e-6};
+const OptimizerConfig adamw_config{.weight_decay = 0.1, .beta2 = 0.99, .eps = 1e-6};
 const OptimizerConfig sgd_config{.kind = "sgd", .weight_decay = 0.1, .momentum = 0.8};
 
 }  // namespace
@@ -148,7 +148,7 @@ TEST_CASE("optimizer settings are checked", "[optimizer]") {
   };
   CHECK_THROWS_WITH(make([](auto& c) { c.kind = "adamv"; }),
                     "optimizer: unknown kind \"adamv\" (did you mean \"adamw\"?); there are adamw and sgd");
-  CHECK_THROWS_WITH(make([](auto& c) { c.lr = -1; }), "optimizer: lr is -1, must be zero or more");
+  CHECK_THROWS_WITH(make([](auto& c) { c.weight_decay = -1; }), "optimizer: weight_decay is -1, must be zero or more");
   CHECK_THROWS_WITH(make([](auto& c) { c.beta1 = 1; }), "optimizer: beta1 is 1, must be in [0, 1)");
   CHECK_THROWS_WITH(make([](auto& c) { c.eps = std::nan(""); }), "optimizer: eps is nan, must be above zero");
   CHECK_THROWS_WITH(make([](auto& c) { c.momentum = 1.5; }), "optimizer: momentum is 1.5, must be in [0, 1)");
@@ -175,6 +175,63 @@ TEST_CASE("learning rates: warm-up, then cosine or constant", "[optimizer]") {
   CHECK(learning_rate({.min_lr = 0.5, .warmup_steps = 5, .total_steps = 5}, 5) == 0.5);
   CHECK_THROWS_WITH(learning_rate({.lr = 0.1}, 0), "schedule: total_steps is 0; the cosine needs the number of steps");
   CHECK(learning_rate({.kind = "constant", .lr = 0.1}, 9) == 0.1);
+  CHECK_THROWS_WITH(learning_rate({.kind = "constant", .lr = -1}, 0), "schedule: lr is -1, must be zero or more");
+  CHECK_THROWS_WITH(learning_rate({.min_lr = std::nan(""), .total_steps = 5}, 0), "schedule: min_lr is nan, must be zero or more");
+  CHECK_THROWS_WITH(learning_rate({.warmup_lr = std::numeric_limits<double>::infinity(), .total_steps = 5}, 3),
+                    "schedule: warmup_lr is inf, must be zero or more");
+}
+
+TEST_CASE("a step that is not taken is not counted, and leaves all as it was", "[optimizer]") {
+  const double bad[] = {std::nan(""), std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()};
+  for (const OptimizerConfig& config : {adamw_config, sgd_config}) {
+    CAPTURE(config.kind);
+    Toy toy, other;
+    const auto stepped = Optimizer::make(config, toy), straight = Optimizer::make(config, other);
+    const auto bits = [](Toy& of, const Optimizer& optimizer) {
+      std::vector<std::vector<double>> all;
+      for (const auto& [name, t] : optimizer.state()) all.push_back(t.values());
+      for (const auto& [name, t] : nn::parameters(of)) all.push_back(t.values());
+      return all;
+    };
+    toy.differentiate(), stepped->step(0.02);
+    other.differentiate(), straight->step(0.02);
+    for (const double scale : bad) {
+      toy.differentiate();
+      stepped->step(0.02, scale);
+      CHECK_FALSE(toy.weight.grad());
+      CHECK((bits(toy, *stepped) == bits(other, *straight)));
+    }
+    CHECK(stepped->state().back().second.item() == 1);
+    toy.differentiate(), stepped->step(0.02, 0.5);
+    other.differentiate(), straight->step(0.02, 0.5);
+    CHECK((bits(toy, *stepped) == bits(other, *straight)));
+
+    const auto before = bits(toy, *stepped);
+    for (const double lr : {-1e-3, bad[0], bad[1]}) {
+      toy.differentiate();
+      const std::string text = fmt::format("optimizer: the learning rate is {}, must be zero or more", lr);
+      CHECK_THROWS_WITH(stepped->step(lr), text);
+      CHECK_THROWS_WITH(stepped->prepare(lr), text);
+    }
+    CHECK((bits(toy, *stepped) == before));
+    CHECK(toy.weight.grad());
+    const auto apply = [&](const Tensor& scale) { stepped->prepare(0.02), stepped->apply(scale); };
+    CHECK_THROWS_WITH(apply(ones({})), "optimizer: gradient_scale is f32 [] on cpu, must be f64 [] on cpu");
+    CHECK_THROWS_WITH(apply(ones({1}, {DType::f64})), "optimizer: gradient_scale is f64 [1] on cpu, must be f64 [] on cpu");
+    CHECK_THROWS_WITH(apply(ones({}, {DType::f64, {Device::Kind::reference}})), "optimizer: gradient_scale is f64 [] on reference, must be f64 [] on cpu");
+    CHECK((bits(toy, *stepped) == before));
+    CHECK(toy.weight.grad());
+  }
+}
+
+TEST_CASE("an optimizer's parameters are on one device", "[optimizer]") {
+  Toy toy;
+  toy.bias = ones({4}, {DType::f64, {Device::Kind::reference}}).track();
+  for (const OptimizerConfig& config : {adamw_config, sgd_config})
+    CHECK_THROWS_WITH(Optimizer::make(config, toy),
+                      config.kind + ": bias is on reference, but weight on cpu; all parameters must be on one device, see nn::to");
+  toy.bias.track(false);  // it does not learn
+  CHECK(Optimizer::make(adamw_config, toy)->device() == Device{});
 }
 
 TEST_CASE("the norm of all gradients", "[optimizer]") {

@@ -10,6 +10,7 @@
 #include "autograd/ops.h"
 #include "inspect/base64.h"
 #include "inspect/probe.h"
+#include "tests/errors.h"
 #include "tests/program.h"
 #include "train/loop.h"
 #include "train/prefix.h"
@@ -242,4 +243,13 @@ TEST_CASE("a page holds each matrix with its signs: roots of what is left of its
   std::vector<std::int16_t> bits(16, 0);
   bits[0] = -32767, bits[1] = 23170, bits[5] = -16384;  // 32767 times the roots of 1, 1/2 and 1/4
   CHECK(layer["a"] == inspect::base64(bits.data(), 32));
+
+  const auto wrong = [](inspect::Recording other, auto change) {
+    change(other);
+    return error_of([&] { inspect::page_data(other); });
+  };
+  CHECK(wrong(r, [](auto& x) { x.images.patch = 0; }) == "page_data: images have a patch of 0 pixels, must be 1 to their side 2");
+  CHECK(wrong(r, [](auto& x) { x.images.patch = 3; }) == "page_data: images have a patch of 3 pixels, must be 1 to their side 2");
+  CHECK(wrong(r, [](auto& x) { x.images.count = 2; }) == "page_data: blocks.0.attn at step 3 holds 16 numbers, but matrices [2, 1, 4, 4] need 32");
+  CHECK(wrong({}, [](auto&) {}) == "no error");  // no recorder, no images
 }

@@ -18,7 +18,7 @@ const double no_number = std::numeric_limits<double>::quiet_NaN(), inf = std::nu
 Tensor make(const Values& values, const Shape& shape, DType dtype = DType::f32) {
   return from_values(values, shape, {dtype, device});
 }
-Tensor result(const Shape& shape, DType dtype = DType::f32) { return full(shape, -99, {dtype, device}); }
+Tensor result(const Shape& shape, DType dtype = DType::f32) { return full(shape, 99, {dtype, device}); }
 Backend& b() { return backend(device); }
 
 }  // namespace

@@ -36,7 +36,7 @@ TEST_CASE("norms of parameters are those of the step that was made", "[report]")
   models::ViTConfig config;
   config.image = 8, config.patch = 4, config.classes = 5, config.width = 16, config.depth = 1, config.heads = 2;
   models::ViT model(config, 1, {DType::f64});
-  const auto optimizer = train::Optimizer::make({.lr = 1e-2}, model);
+  const auto optimizer = train::Optimizer::make({}, model);
   const Tensor images = cast(reshape(arange(2 * 3 * 64), {2, 3, 8, 8}), DType::f64) * 1e-2;
   backward(cross_entropy(model(images), from_values({1, 3}, {2}, {DType::i64})));
   std::map<std::string, std::vector<double>> weights, gradients;

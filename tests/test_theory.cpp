@@ -70,6 +70,8 @@ TEST_CASE("bounds: softmax has all three, rows that sum to one have the first, o
   const Bounds cubic = bounds(nn::parse_scoring("x^3/sqrt(N)"), 196);
   CHECK_FALSE(cubic.fro);
   CHECK_FALSE(cubic.jacobian_sharp);
+  CHECK(*bounds({}, 1).fro == 1);
+  for (const Index none : {0, -4}) CHECK_THROWS_WITH(bounds({}, none), fmt::format("bounds: tokens = {} must be 1 or more", none));
 }
 
 TEST_CASE("the sharp bound of softmax's Jacobian is reached, and nothing passes it", "[theory]") {

@@ -76,7 +76,7 @@ struct TrainConfig {
     v("min_lr", min_lr, "learning rate at the end of the cosine");
     v("schedule", schedule, "cosine or constant, after the warm-up");
     v("warmup_epochs", warmup_epochs, "linear warm-up, in epochs");
-    v("weight_decay", weight_decay, "decoupled weight decay (none on norms, biases, positions, class token)");
+    v("weight_decay", weight_decay, "weight decay: of adamw decoupled, of sgd added to the gradient (none on norms, biases, positions, class token)");
     v("momentum", momentum, "momentum of sgd, from 0 to below 1");
     v("clip", clip, "largest gradient norm; 0: no clipping");
     v("label_smoothing", label_smoothing, "share of the target spread over all classes, from 0 to below 1");

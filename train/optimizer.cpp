@@ -16,7 +16,6 @@ void check(const OptimizerConfig& c) {
   auto range = [](const char* field, double value, bool inside, const char* expected) {
     if (!inside) fail("optimizer: {} is {}, must be {}", field, value, expected);
   };
-  range("lr", c.lr, c.lr >= 0 && std::isfinite(c.lr), "zero or more");
   range("weight_decay", c.weight_decay, c.weight_decay >= 0 && std::isfinite(c.weight_decay), "zero or more");
   range("beta1", c.beta1, c.beta1 >= 0 && c.beta1 < 1, "in [0, 1)");
   range("beta2", c.beta2, c.beta2 >= 0 && c.beta2 < 1, "in [0, 1)");
@@ -30,6 +29,9 @@ class PerParameter : public Optimizer {
   PerParameter(const OptimizerConfig& config, nn::Module& model, std::vector<std::string> moments) : config_(config) {
     for (const auto& [name, parameter] : nn::parameters(model)) {
       if (!parameter.is_leaf()) continue;
+      if (!slots_.empty() && parameter.device() != device())
+        fail("{}: {} is on {}, but {} on {}; all parameters must be on one device, see nn::to", config.kind, name, norma::name(parameter.device()),
+             slots_[0].name, norma::name(device()));
       Slot slot{name, parameter, {}, decays(name, parameter) ? config.weight_decay : 0};
       for (const std::string& moment : moments) {
         slot.moments.push_back(zeros(parameter.shape(), place_of(parameter)));
@@ -52,6 +54,13 @@ class PerParameter : public Optimizer {
     Tensors moments;  // of the parameter's shape
     double decay;
   };
+  static void check_rate(double lr) {
+    if (!(lr >= 0 && std::isfinite(lr))) fail("optimizer: the learning rate is {}, must be zero or more", lr);
+  }
+  void check_scale(const Tensor& scale) const {
+    if (place_of(scale) != Place{DType::f64, device()} || scale.rank() != 0)
+      fail("optimizer: gradient_scale is {} {} on {}, must be f64 [] on {}", scale.dtype(), scale.shape(), name(scale.device()), name(device()));
+  }
   std::int64_t next_step() const { return static_cast<std::int64_t>(step_.item()) + 1; }
   OptimizerConfig config_;
   std::vector<Slot> slots_;
@@ -74,12 +83,14 @@ class AdamWOptimizer : public PerParameter {
   }
 
   void prepare(double lr) override {
+    check_rate(lr);
     const auto count = static_cast<double>(next_step());
     const double rates[] = {lr, 1 - std::pow(config_.beta1, count), 1 - std::pow(config_.beta2, count)};
     backend(device()).upload(rates_.view().data, rates, sizeof rates);
   }
 
   void apply(const Tensor& gradient_scale) override {
+    check_scale(gradient_scale);
     const NoGrad updating;
     Tensors gradients;  // alive until the update is on its way
     std::vector<AdamW::Parameter> all;
@@ -101,9 +112,10 @@ class Sgd : public PerParameter {
  public:
   Sgd(const OptimizerConfig& config, nn::Module& model) : PerParameter(config, model, {"momentum"}) {}
 
-  void prepare(double lr) override { lr_ = lr; }
+  void prepare(double lr) override { check_rate(lr), lr_ = lr; }
 
   void apply(const Tensor& gradient_scale) override {
+    check_scale(gradient_scale);
     const NoGrad updating;
     const double scale = gradient_scale.item();
     for (const Slot& slot : slots_) {
@@ -126,7 +138,7 @@ class Sgd : public PerParameter {
 void Optimizer::step(double lr, double gradient_scale) {
   prepare(lr);
   apply(full({}, gradient_scale, {DType::f64, device()}));
-  advance();
+  if (std::isfinite(gradient_scale)) advance();
 }
 
 std::unique_ptr<Optimizer> Optimizer::make(const OptimizerConfig& config, nn::Module& model) {
@@ -148,6 +160,8 @@ double learning_rate(const ScheduleConfig& config, Index step) {
     fail("schedule: unknown kind \"{}\"{}; there are cosine and constant", config.kind,
          did_you_mean(config.kind, kinds));
   }
+  for (const auto& [field, rate] : {std::pair("lr", config.lr), {"min_lr", config.min_lr}, {"warmup_lr", config.warmup_lr}})
+    if (!(rate >= 0 && std::isfinite(rate))) fail("schedule: {} is {}, must be zero or more", field, rate);
   if (config.kind == "cosine" && config.total_steps < 1)
     fail("schedule: total_steps is {}; the cosine needs the number of steps", config.total_steps);
   if (step < config.warmup_steps)

@@ -11,23 +11,24 @@ namespace norma::train {
 
 struct OptimizerConfig {
   std::string kind = "adamw";  // adamw | sgd
-  double lr = 1e-3, weight_decay = 0.05;
+  double weight_decay = 0.05;  // adamw: decoupled from the gradient; sgd: times the weight added to it, so that it gathers in the momentum
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
   double momentum = 0.9;
 };
 
-/// State is keyed by parameter name; save() and load() are exact.
+/// State is keyed by parameter name; what state() gives, load() takes up to the bit.
 class Optimizer {
  public:
-  /// All parameters that learn have one device; for adamw one dtype, f32 or f64, and are contiguous. Throws naming what is not.
+  /// All parameters that learn are on one device; for adamw of one dtype, f32 or f64, and contiguous. Throws naming what is not.
   static std::unique_ptr<Optimizer> make(const OptimizerConfig& config, nn::Module& model);
   virtual ~Optimizer() = default;
-  /// One update from the parameters' gradients times gradient_scale; then drops them. The three that follow, in turn.
+  /// One update from the parameters' gradients times gradient_scale; then drops them. The three that follow, in turn; a
+  /// gradient_scale that is not finite makes no update and counts none.
   void step(double lr, double gradient_scale = 1);
 
-  /// Puts the learning rate and the step's number to where apply() reads them.
+  /// Puts the learning rate, which is zero or more, and the step's number to where apply() reads them.
   virtual void prepare(double lr) = 0;
-  /// The update, from gradient_scale, f64 [] on the parameters' device; where that is not finite all stays as it is. Drops the
+  /// The update, from gradient_scale, which must be f64 [] on the parameters' device; where it is not finite all stays as it is. Drops the
   /// gradients. Of adamw it waits for nothing on the device, so that it can be captured.
   virtual void apply(const Tensor& gradient_scale) = 0;
   /// The update was taken: the next one has the next number.
@@ -46,7 +47,7 @@ struct ScheduleConfig {
   double lr = 1e-3, min_lr = 1e-6, warmup_lr = 1e-6;
   Index warmup_steps = 0, total_steps = 0;  // cosine: min_lr from total_steps on; to be given
 };
-double learning_rate(const ScheduleConfig& config, Index step);
+double learning_rate(const ScheduleConfig& config, Index step);  // throws naming the field that is out of range
 
 /// Sum of the squares of all gradients, f64 [] on the parameters' device; deterministic, non-finite where a gradient is.
 Tensor gradient_squares(nn::Module& model);

@@ -26,7 +26,7 @@ std::vector<std::string> chosen(models::ViT& model, const TrainConfig& config) {
 
 inspect::ProbeImages probe_images(const datasets::ImageSet& set, const models::ViTConfig& shape) {
   inspect::ProbeImages p{set.count, set.channels, shape.image, shape.patch, centred(set, shape.image), {}, shape.pool == models::ViTConfig::Pool::cls};
-  for (const std::uint8_t label : set.labels) p.labels.push_back(set.class_names[label]);
+  for (const std::uint8_t label : set.labels) p.labels.push_back(set.class_names.empty() ? std::to_string(label) : set.class_names[label]);
   return p;
 }
 

@@ -46,7 +46,7 @@ void check_same(const std::string& before, const std::string& now, const std::st
 Trained::Trained(const TrainConfig& config, const models::ViTConfig& shape, Place place)
     : model(shape, static_cast<std::uint64_t>(config.seed), place),
       optimizer(Optimizer::make(
-          {.kind = config.optimizer, .lr = config.lr, .weight_decay = config.weight_decay, .momentum = config.momentum}, model)),
+          {.kind = config.optimizer, .weight_decay = config.weight_decay, .momentum = config.momentum}, model)),
       ema(config.ema > 0 ? std::make_unique<Ema>(model, config.ema) : nullptr),
       state{.config = config_text(config), .data_hash = {}, .instructions = std::string(backend(place.device).instructions()), .last_row = {}},
       folder_(config.out) {}

@@ -1,0 +1,102 @@
+// What a tensor is asked before anything is computed: layouts inside their storage, numbers that a dtype has, devices; and its text.
+#include <catch2/catch.hpp>
+#include <limits>
+
+#include "core/backend.h"
+#include "tests/errors.h"
+
+using namespace norma;
+using norma::test::error_of;
+
+TEST_CASE("a layout lies within so many elements", "[tensor]") {
+  const auto within = [](const Shape& shape, Strides strides, Index offset, Index elements) { return Layout(shape, strides, offset).within(elements); };
+  CHECK(Layout(Shape{2, 3}).within(6));
+  CHECK_FALSE(Layout(Shape{2, 3}).within(5));
+  CHECK(Layout(Shape{}).within(1));
+  CHECK_FALSE(Layout(Shape{}).within(0));
+  CHECK(within({2, 3}, {1, 2}, 0, 6));     // turned round
+  CHECK(within({4}, {-2}, 6, 7));          // backwards: 6, 4, 2, 0
+  CHECK_FALSE(within({4}, {-2}, 5, 7));
+  CHECK_FALSE(within({4}, {-2}, 7, 7));
+  CHECK(within({3, 4}, {4, -1}, 3, 12));   // the end of an axis and the beginning of the other
+  CHECK_FALSE(within({3, 4}, {4, -1}, 4, 12));
+  CHECK(within({1000}, {0}, 1, 2));        // expanded
+  CHECK_FALSE(within({1000}, {0}, 2, 2));
+  CHECK(within({1}, {1000}, 0, 1));        // the stride of one element is never taken
+  CHECK(within({0, 5}, {1, 1}, 100, 0));   // and of none
+  const Index most = std::numeric_limits<Index>::max();
+  CHECK_FALSE(within({most}, {most}, 0, most));
+  CHECK_FALSE(within({2, 2}, {most, most}, most, most));
+  CHECK_FALSE(within({2}, {-most - 1}, 0, most));
+}
+
+TEST_CASE("no view reaches outside its storage", "[tensor]") {
+  const Tensor x = zeros({2}), wide = zeros({2}, {DType::f64});
+  CHECK(error_of([&] { x.with_layout(Layout(Shape{1000})); }) ==
+        "tensor: the layout [1000] with strides [1] and offset 0 reaches outside its storage, which has 2 elements of f32");
+  CHECK(error_of([&] { x.with_layout(Layout({2, 1}, {-1, 1}, 0)); }) ==
+        "tensor: the layout [2, 1] with strides [-1, 1] and offset 0 reaches outside its storage, which has 2 elements of f32");
+  CHECK(error_of([&] { wide.with_layout(Layout({}, {}, 2)); }) ==
+        "tensor: the layout [] with strides [] and offset 2 reaches outside its storage, which has 2 elements of f64");
+  CHECK(Tensor(wide.storage(), Layout(Shape{4}), DType::f32).numel() == 4);  // 16 bytes
+  CHECK(error_of([&] { Tensor(x.storage(), Layout(Shape{2}), DType::f64); }) ==
+        "tensor: the layout [2] with strides [1] and offset 0 reaches outside its storage, which has 1 elements of f64");
+  CHECK(x.with_layout(Layout({2, 2}, {-1, 0}, 1)).values() == std::vector<double>(4, 0.0));
+  CHECK(x.with_layout(Layout(Shape{0, 7})).numel() == 0);
+}
+
+TEST_CASE("a text holds the ends of long axes, and reads no more", "[tensor]") {
+  CHECK(arange(8).text() == "i64 [8] [0, 1, 2, 3, 4, 5, 6, 7]");
+  CHECK(arange(9, {DType::f32}).text() == "f32 [9] [0, 1, 2, ..., 6, 7, 8]");
+  const Tensor table = arange(200);
+  const std::string rows = "[[0, 1], [2, 3], [4, 5], ..., [194, 195], [196, 197], [198, 199]]";
+  CHECK(table.with_layout(Layout(Shape{100, 2})).text() == "i64 [100, 2] " + rows);
+  CHECK(table.with_layout(Layout({2, 100}, {1, 2}, 0)).text() == "i64 [2, 100] [[0, 2, 4, ..., 194, 196, 198], [1, 3, 5, ..., 195, 197, 199]]");
+  CHECK(table.with_layout(Layout({10, 10}, {-10, 1}, 190)).text() ==
+        "i64 [10, 10] [[190, 191, 192, ..., 197, 198, 199], [180, 181, 182, ..., 187, 188, 189], [170, 171, 172, ..., 177, 178, 179], ..., "
+        "[120, 121, 122, ..., 127, 128, 129], [110, 111, 112, ..., 117, 118, 119], [100, 101, 102, ..., 107, 108, 109]]");
+  CHECK(full({}, 0.1, {DType::f64}).text() == "f64 [] 0.1");
+  CHECK(full({2}, 1, {DType::boolean}).text() == "bool [2] [1, 1]");
+  CHECK(full({1}, 255, {DType::u8}).text() == "u8 [1] [255]");
+  CHECK(zeros({0}).text() == "f32 [0] []");
+  CHECK(zeros({9, 0}).text() == "f32 [9, 0] [[], [], [], ..., [], [], []]");
+  CHECK(full({1}, -std::numeric_limits<double>::infinity()).text() == "f32 [1] [-inf]");
+
+  const std::int64_t large[] = {9007199254740993, -9007199254740993, std::numeric_limits<std::int64_t>::max(), std::numeric_limits<std::int64_t>::min()};
+  CHECK(from_host(large, {4}, {DType::i64}).text() == "i64 [4] [9007199254740993, -9007199254740993, 9223372036854775807, -9223372036854775808]");
+
+  // 2^50 elements: no memory holds them.
+  const Tensor vast = full({1}, 3, {DType::u8}).with_layout(Layout({Index{1} << 50}, {0}, 0));
+  CHECK(vast.text() == "u8 [1125899906842624] [3, 3, 3, ..., 3, 3, 3]");
+}
+
+TEST_CASE("an integer dtype is filled with numbers that it has", "[tensor]") {
+  const auto filled = [](double value, DType dtype) { return error_of([&] { full({2}, value, {dtype}); }); };
+  CHECK(filled(1.7, DType::i64) == "full: 1.7 is not an integer, but the dtype is i64");
+  CHECK(filled(std::numeric_limits<double>::quiet_NaN(), DType::i32) == "full: nan is not an integer, but the dtype is i32");
+  CHECK(filled(300, DType::u8) == "full: 300 does not fit into u8, which goes from 0 to 255");
+  CHECK(filled(-1, DType::u8) == "full: -1 does not fit into u8, which goes from 0 to 255");
+  CHECK(filled(0x1p31, DType::i32) == "full: 2147483648 does not fit into i32, which goes from -2147483648 to 2147483647");
+  CHECK(filled(0x1p63, DType::i64) == "full: 9.223372036854776e+18 does not fit into i64, which goes from -9223372036854775808 to 9223372036854775807");
+  for (const auto& [value, dtype] : {std::pair(255.0, DType::u8), {0.0, DType::u8}, {0x1p31 - 1, DType::i32}, {-0x1p31, DType::i32}, {-0x1p63, DType::i64}})
+    CHECK(full({2}, value, {dtype}).values() == std::vector<double>(2, value));
+  CHECK(full({1}, 0.5, {DType::boolean}).item() == 1);
+  const Tensor x = zeros({2}, {DType::i64});
+  CHECK(error_of([&] { fill(x, 0.5); }) == "fill: 0.5 is not an integer, but the dtype is i64");
+  CHECK(x.values() == std::vector<double>{0, 0});
+}
+
+TEST_CASE("only cuda has more than one device", "[tensor]") {
+  const auto unknown = [](const std::string& text) { return "device \"" + text + "\" is unknown; there are cpu, cuda, cuda:INDEX, reference"; };
+  using Kind = Device::Kind;
+  for (const auto& [device, text] : {std::pair(Device{Kind::cpu, 3}, "cpu:3"), {Device{Kind::cpu, -1}, "cpu:-1"}, {Device{Kind::reference, 1}, "reference:1"},
+                                     {Device{Kind::cuda, -1}, "cuda:-1"}}) {
+    CHECK(name(device) == text);
+    CHECK(error_of([&] { backend(device); }) == unknown(text));
+    CHECK(error_of([&] { zeros({2}, {DType::f32, device}); }) == unknown(text));
+    CHECK(error_of([&] { parse_device(text); }) == unknown(text));
+  }
+  CHECK(name(Device{}) == "cpu");
+  CHECK(name(parse_device("cuda:2")) == "cuda:2");
+  CHECK(parse_device("cuda:2") == Device{Kind::cuda, 2});
+}
