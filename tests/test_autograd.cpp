@@ -1,4 +1,4 @@
-// The engine: derivatives of high order, misuse with its messages, memory, hooks, checkpointing, and the checkers
+// The engine: derivatives of high order, misuse with its messages, memory, hooks, and the checkers
 // themselves.
 #include <atomic>
 #include <catch2/catch.hpp>
@@ -336,59 +336,6 @@ TEST_CASE("hooks see the complete gradient", "[autograd]") {
   CHECK(calls == 1);
   CHECK(seen == std::vector<double>{5, 5});
   CHECK(x.grad().values() == std::vector<double>{10, 20});
-}
-
-TEST_CASE("checkpointing gives the same bits with fewer nodes", "[autograd]") {
-  Tensor x = ramp({4, 6}, 0, 0.3).track(), w = ramp({6, 6}, 1, 0.2).track();
-  const Function block = [](std::span<const Tensor> in) {
-    Tensor h = in[0];
-    for (int i = 0; i < 3; ++i) h = dropout(gelu(linear(h, in[1])), 0.5, RandomScope::next());
-    return h;
-  };
-  const Tensors inputs{x, w};
-  const auto run = [&](bool checkpointed, std::int64_t& nodes) {
-    const RandomScope scope(7, 1);
-    const std::int64_t before = live_nodes();
-    const Tensor y = checkpointed ? checkpoint(block, inputs) : block(inputs);
-    nodes = live_nodes() - before;
-    const Tensor z = dropout(y, 0.5, RandomScope::next());  // draws after it do not move
-    Tensors results = grad(sum(square(z)), inputs);
-    results.push_back(z.detach());
-    return results;
-  };
-  std::int64_t plain_nodes = 0, checkpoint_nodes = 0;
-  const Tensors plain = run(false, plain_nodes), checkpointed = run(true, checkpoint_nodes);
-  for (std::size_t i = 0; i < plain.size(); ++i) CHECK(plain[i].values() == checkpointed[i].values());
-  CHECK(checkpoint_nodes < plain_nodes);
-}
-
-TEST_CASE("checkpointing finds the leaves that a function holds", "[autograd]") {
-  const auto gradients = [](bool checkpointed, bool tracked_input, bool second) {
-    const Tensor w = ramp({6, 6}, 1, 0.2).track(), b = ramp({6}, 2, 0.1).track();
-    const Tensor x = tracked_input ? ramp({4, 6}, 0, 0.3).track() : ramp({4, 6}, 0, 0.3);
-    const Function block = [w, b](std::span<const Tensor> in) { return gelu(linear(in[0], w, b)); };
-    const Tensor h = tracked_input ? x * 2.0 : x;
-    const Tensor y = checkpointed ? checkpoint(block, {h}) : block(std::span(&h, 1));
-    Tensors xs{w, b};
-    if (tracked_input) xs.push_back(x);
-    Tensors first = grad(sum(square(y)), xs, {}, {.create_graph = second});
-    if (!second) return first;
-    Tensor all = scalar_like(0, y);
-    for (const Tensor& g : first) all = all + sum(square(g));
-    return grad(all, xs);
-  };
-  for (const bool tracked_input : {true, false})
-    for (const bool second : {true, false}) {
-      const Tensors plain = gradients(false, tracked_input, second), found = gradients(true, tracked_input, second);
-      for (std::size_t i = 0; i < plain.size(); ++i) {
-        CAPTURE(tracked_input, second, i);
-        CHECK(largest_difference(plain[i], found[i]) < 1e-13 * norm(plain[i]).item());
-        CHECK(norm(found[i]).item() > 0.1);
-      }
-    }
-  const Tensor w = ramp({3}, 1, 0.2).track(), outside = exp(w);
-  CHECK(error_of([&] { checkpoint([&](std::span<const Tensor> in) { return in[0] * outside; }, {ramp({3}, 0, 1)}); }) ==
-        "checkpoint: the function uses a result of exp, of shape [3], that was computed outside it from tracked tensors; give it as an input");
 }
 
 TEST_CASE("the gradient of something linear has a derivative, and it is zero", "[autograd]") {

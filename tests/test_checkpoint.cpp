@@ -210,5 +210,56 @@ TEST_CASE("the checkers want f64 and something to differentiate by", "[checkpoin
         "gradcheck: no input is tracked; call track() on those to differentiate by");
 }
 
+TEST_CASE("checkpointing gives the same bits with fewer nodes", "[checkpoint]") {
+  Tensor x = wave({4, 6}, 0).track(), w = wave({6, 6}, 1).track();
+  const Function block = [](std::span<const Tensor> in) {
+    Tensor h = in[0];
+    for (int i = 0; i < 3; ++i) h = dropout(gelu(linear(h, in[1])), 0.5, RandomScope::next());
+    return h;
+  };
+  const Tensors inputs{x, w};
+  const auto run = [&](bool checkpointed, std::int64_t& nodes) {
+    const RandomScope scope(7, 1);
+    const std::int64_t before = live_nodes();
+    const Tensor y = checkpointed ? checkpoint(block, inputs) : block(inputs);
+    nodes = live_nodes() - before;
+    const Tensor z = dropout(y, 0.5, RandomScope::next());  // draws after it do not move
+    Tensors results = grad(sum(square(z)), inputs);
+    results.push_back(z.detach());
+    return results;
+  };
+  std::int64_t plain_nodes = 0, checkpoint_nodes = 0;
+  const Tensors whole = run(false, plain_nodes), checkpointed = run(true, checkpoint_nodes);
+  for (std::size_t i = 0; i < whole.size(); ++i) CHECK(whole[i].values() == checkpointed[i].values());
+  CHECK(checkpoint_nodes < plain_nodes);
+}
+
+TEST_CASE("checkpointing finds the leaves that a function holds", "[checkpoint]") {
+  const auto gradients = [](bool checkpointed, bool tracked_input, bool second) {
+    const Tensor w = wave({6, 6}, 1).track(), b = wave({6}, 2).track();
+    const Tensor x = tracked_input ? wave({4, 6}, 0).track() : wave({4, 6}, 0);
+    const Function block = [w, b](std::span<const Tensor> in) { return gelu(linear(in[0], w, b)); };
+    const Tensor h = tracked_input ? x * 2.0 : x;
+    const Tensor y = checkpointed ? checkpoint(block, {h}) : block(std::span(&h, 1));
+    Tensors xs{w, b};
+    if (tracked_input) xs.push_back(x);
+    Tensors first = grad(sum(square(y)), xs, {}, {.create_graph = second});
+    if (!second) return first;
+    Tensor all = scalar_like(0, y);
+    for (const Tensor& g : first) all = all + sum(square(g));
+    return grad(all, xs);
+  };
+  for (const bool tracked_input : {true, false})
+    for (const bool second : {true, false}) {
+      const Tensors whole = gradients(false, tracked_input, second), found = gradients(true, tracked_input, second);
+      CAPTURE(tracked_input, second);
+      check_close(found, whole);
+      for (const Tensor& g : found) CHECK(norm(g).item() > 0.1);
+    }
+  const Tensor w = wave({3}, 1).track(), outside = exp(w);
+  CHECK(test::error_of([&] { checkpoint([&](std::span<const Tensor> in) { return in[0] * outside; }, {wave({3}, 0)}); }) ==
+        "checkpoint: the function uses a result of exp, of shape [3], that was computed outside it from tracked tensors; give it as an input");
+}
+
 }  // namespace
 }  // namespace norma
