@@ -149,10 +149,7 @@ std::vector<int> counts_of_threads(const std::string& text) {
 constexpr double loop_cost = 2e-6;  // seconds that oneTBB takes to begin and end a loop, measured with 16 empty tasks
 
 void deal(const Setup& s) {
-  double one = 0;
-  std::vector<int> counts = counts_of_threads(s.deal);
-  counts.insert(counts.begin(), 1);
-  for (const int threads : counts) {
+  for (const int threads : counts_of_threads(s.deal)) {
     cpu::set_threads(threads);
     const Workload work = workload(s);
     bench::TrainingStep step(*work.model, work.loss, s.dtype == "bf16" ? DType::bf16 : DType::f32, false);
@@ -160,16 +157,13 @@ void deal(const Setup& s) {
     bench::Dealt dealt;
     for (Index i = 0; i < s.steps; ++i) step.take(i + 1), dealt.end_step();
     const bench::Dealt::Times t = dealt.times(threads, loop_cost);
-    if (threads == 1) one = t.alone;
-    const double share = t.alone / threads;  // of a thread, if nothing waited
+    const double waiting = 1 - t.alone / threads / t.dealt;
     if (s.json)
-      fmt::print("{{\"threads\": {}, \"dealt_ms\": {:.3f}, \"speed_up\": {:.2f}, \"work\": {:.3f}, \"waiting\": {:.3f}, \"between_ms\": {:.3f}, \"loops\": {}}}\n", threads, 1e3 * t.dealt,
-                 one / t.dealt, t.alone / one, 1 - share / t.dealt, 1e3 * t.between, t.loops);
-    else if (threads == 1)
-      fmt::print("1 thread: {:.1f} ms, {:.2f} of them between {} loops\n", 1e3 * t.alone, 1e3 * t.between, t.loops);
+      fmt::print("{{\"threads\": {}, \"dealt_ms\": {:.3f}, \"alone_ms\": {:.3f}, \"between_ms\": {:.3f}, \"waiting\": {:.4f}, \"loops\": {}}}\n", threads, 1e3 * t.dealt, 1e3 * t.alone,
+                 1e3 * t.between, waiting, t.loops);
     else
-      fmt::print("{} threads, dealt out: {:.1f} ms, {:.1f} times as fast; {:.0f} % of the time of all threads is waiting, the work is {:.2f} times that of one\n", threads, 1e3 * t.dealt, one / t.dealt,
-                 100 * (1 - share / t.dealt), t.alone / one);
+      fmt::print("{} threads: {:.1f} ms dealt out, {:.1f} one task after the other, {:.2f} of them between {} loops; {:.0f} % of the time of all threads is waiting\n", threads, 1e3 * t.dealt,
+                 1e3 * t.alone, 1e3 * t.between, t.loops, 100 * waiting);
   }
 }
 
