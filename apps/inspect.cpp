@@ -1,8 +1,6 @@
 // norma inspect: one forward pass of a trained model on one image; a table and a page with the attention matrix of every head.
 #include <algorithm>
 #include <cmath>
-#include <limits>
-#include <span>
 
 #include "apps/run_model.h"
 #include "datasets/pnm.h"
@@ -21,19 +19,7 @@ in linear form, and with --ema the weights are the averaged ones, as in norma ev
 json and in logs, as in the code, and from 1 on pages.
 )";
 
-/// What the kernel counts and compares passes over entries that are no numbers; of a matrix that has such ones it says nothing.
-void leave_out_uncounted(inspect::HeadsLayer& layer) {
-  inspect::HeadStats& s = layer.stats;
-  const std::vector<double> a = layer.weights.values();
-  const std::size_t entries = a.size() / s.fro.size();
-  for (std::size_t h = 0; h < s.fro.size(); ++h) {
-    const std::span head(a.data() + h * entries, entries);
-    if (std::all_of(head.begin(), head.end(), [](double v) { return std::isfinite(v); })) continue;
-    for (auto* field : {&s.min, &s.max, &s.negative_share, &s.entropy}) (*field)[h] = std::numeric_limits<double>::quiet_NaN();
-  }
-}
-
-/// inf: a sum that is too large for the dtype.
+/// NaN: there is none. inf: an entry, or a sum that is too large for the dtype.
 std::string shown(double v, const char* format) { return std::isnan(v) ? "-" : fmt::format(fmt::runtime(format), v); }
 
 }  // namespace
@@ -94,7 +80,6 @@ int inspect_verb(const Args& given) {
   for (auto& [place, stats] : probe.take_attention()) {
     const std::string layer = place.substr(0, place.rfind('.'));
     page.layers.push_back({layer, stats, select(matrices.at(layer + ".weights").at(0), 0, 0)});
-    leave_out_uncounted(page.layers.back());
   }
   const std::string answer =
       std::isfinite(share[best]) ? fmt::format("{} ({:.1f} %)", test.class_names[best], share[best] * 100) : "nothing, its outputs are not finite";

@@ -133,6 +133,10 @@ HeadStats reduce(const std::vector<Sample>& samples) {
     out.negative_share[at] = sum(AttentionStat::negative) / entries;
     out.small_share[at] = sum(AttentionStat::small) / entries;
     out.entropy[at] = sum(AttentionStat::entropy) / rows;
+    // The kernel counts and compares past what is no number; of a matrix that has such entries it says nothing.
+    if (std::isnan(out.fro[at]))
+      for (auto* field : {&out.min, &out.max, &out.negative_share, &out.small_share, &out.entropy}) (*field)[at] = nan;
+    if (std::isnan(out.score_mean[at])) out.score_max[at] = nan;
     out.grad_a[at] = mean_root(AttentionStat::grad_a2, true);
     out.grad_s[at] = mean_root(AttentionStat::grad_s2, true);
     // The error of a root is that of its square over twice the root; those of a mean add up as squares.

@@ -27,8 +27,8 @@ Measure keep_all();   // the tensor itself, detached
 /// Statistics of one attention layer, one entry per head: norms are averages over the batch, `row_sum` and `entropy`
 /// averages over rows, shares and scores averages over visible entries, extremes those of the batch. `fro_error` is
 /// the standard error of `fro` where the linear form estimates it, 0 where it is exact (docs/linear-attention.md). NaN where there
-/// is none: the entropy of rows that do not sum to one, gradients before a backward pass. `grad_a` and `grad_s` are of the latest sweep that came by,
-/// whatever was differentiated in it.
+/// is none: the entropy of rows that do not sum to one, gradients before a backward pass, extremes and shares of a matrix with
+/// entries that are NaN. `grad_a` and `grad_s` are of the latest sweep that came by, whatever was differentiated in it.
 struct HeadStats {
   std::vector<double> fro, jacobian, score_mean, score_rms, score_max, row_sum, row_sum_std, min, max, negative_share,
       small_share, entropy, grad_a, grad_s, fro_error;

@@ -229,6 +229,22 @@ TEST_CASE("attention statistics are those of the matrix", "[probe]") {
   }
 }
 
+TEST_CASE("of a matrix with entries that are no numbers nothing is counted or compared", "[probe]") {
+  for (const char* text : {"softmax", "x^3/sqrt(N)"})
+    for (const DType dtype : {DType::f32, DType::f64}) {
+      CAPTURE(text, name(dtype));
+      models::ViT model(small_vit(text), 1, {dtype});
+      Tensor broken = images(2, dtype);
+      fill(slice(slice(broken, 2, 0, 1), 3, 0, 1), NAN);  // a pixel of each image
+      Probe probe(model);
+      probe.attention("blocks.0.attn.stats");
+      model(broken);
+      const HeadStats s = probe.take_attention()[0].second;
+      for (const auto* field : {&s.fro, &s.min, &s.max, &s.negative_share, &s.small_share, &s.entropy, &s.score_max, &s.score_mean})
+        for (const double v : *field) CHECK(std::isnan(v));
+    }
+}
+
 TEST_CASE("gradient statistics wait for the backward pass", "[probe]") {
   models::ViT model(small_vit("x^3/sqrt(N)"), 1, {DType::f64});
   Probe probe(model);
