@@ -3,6 +3,8 @@
 
 #include <cmath>
 
+#include "autograd/attention.h"
+
 namespace norma::nn {
 
 Linear::Linear(Index in, Index out, Init& init, bool with_bias, double std)
@@ -46,11 +48,12 @@ Tensor MLP::operator()(const Tensor& x, const Tensor& residual) const {
 void check(const char* op, const AttentionConfig& c) {
   if (c.heads < 1 || c.width % c.heads != 0) fail("{}: width {} is not a multiple of {} heads", op, c.width, c.heads);
   if (!(c.dropout >= 0 && c.dropout < 1)) fail("{}: dropout is {}, must be in [0, 1)", op, c.dropout);
-  if (!(c.clamp_fro >= 0 && std::isfinite(c.clamp_fro))) fail("{}: clamp_fro is {}, must be 0 (off) or a positive bound of ||A||_F", op, c.clamp_fro);
+  AttentionOptions options;
+  options.scoring = c.scoring, options.clamp_fro = c.clamp_fro;
+  fused::check_options(op, options);
   for (int p = 0; c.scoring.normalize && p <= Scoring::max_degree; ++p) {  // what parse_scoring refuses; the ops take sums of any sign
     const double a = c.scoring.coefficient[static_cast<std::size_t>(p)];
-    if (p % 2 == 1 && a != 0) fail("{}: rows can be normalised for even powers only, but the coefficient of s^{} is {}", op, p, a);
-    if (!(a >= 0)) fail("{}: a normalised polynomial must not be negative, its row sums could vanish, but the coefficient of s^{} is {}", op, p, a);
+    if (a < 0) fail("{}: a normalised polynomial must not be negative, its row sums could vanish, but the coefficient of s^{} is {}", op, p, a);
   }
 }
 

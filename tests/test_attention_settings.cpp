@@ -38,8 +38,8 @@ TEST_CASE("attention's settings are checked", "[attention_settings]") {
   CHECK(wrong([](auto& c) { c.heads = 3; }) == "attention: width 4 is not a multiple of 3 heads");
   CHECK(wrong([](auto& c) { c.dropout = 2; }) == "attention: dropout is 2, must be in [0, 1)");
   CHECK(wrong([](auto& c) { c.dropout = -0.1; }) == "attention: dropout is -0.1, must be in [0, 1)");
-  CHECK(wrong([](auto& c) { c.clamp_fro = -1; }) == "attention: clamp_fro is -1, must be 0 (off) or a positive bound of ||A||_F");
-  CHECK(wrong([](auto& c) { c.clamp_fro = std::nan(""); }) == "attention: clamp_fro is nan, must be 0 (off) or a positive bound of ||A||_F");
+  CHECK(wrong([](auto& c) { c.clamp_fro = -1; }) == "attention: clamp_fro = -1 must be 0 (off) or a positive bound of ||A||_F");
+  CHECK(wrong([](auto& c) { c.clamp_fro = std::nan(""); }) == "attention: clamp_fro = nan must be 0 (off) or a positive bound of ||A||_F");
   CHECK(wrong(polynomial(4, 2)) == "no error");
   CHECK(wrong(polynomial(4, -2)) ==
         "attention: a normalised polynomial must not be negative, its row sums could vanish, but the coefficient of s^4 is -2");

@@ -354,7 +354,7 @@ TEST_CASE("ViT configurations are checked", "[nn]") {
   CHECK(message([](auto& c) { c.drop_path = 1; }) == "vit: drop_path is 1, must be in [0, 1)");
   CHECK(message([](auto& c) { c.init_std = std::nan(""); }) == "vit: init_std is nan, must be zero or more");
   CHECK(message([](auto& c) { c.dropout = 2; }) == "vit: dropout is 2, must be in [0, 1)");
-  CHECK(message([](auto& c) { c.clamp_fro = -1; }) == "vit: clamp_fro is -1, must be 0 (off) or a positive bound of ||A||_F");
+  CHECK(message([](auto& c) { c.clamp_fro = -1; }) == "vit: clamp_fro = -1 must be 0 (off) or a positive bound of ||A||_F");
   CHECK(message([](auto& c) { c.activations = DType::i64; }) == "vit: activations is i64, must be a floating dtype: f32, f64 or bf16");
   CHECK(message([](auto& c) { c.attention = nn::parse_scoring("x^2/sum(x^2)"), c.attention.coefficient[2] = -1; }) ==
         "vit: a normalised polynomial must not be negative, its row sums could vanish, but the coefficient of s^2 is -1");

@@ -18,17 +18,6 @@ namespace {
 
 constexpr int kept_checkpoints = 2;
 
-std::vector<fs::path> checkpoints(const fs::path& run) {  // oldest first
-  std::vector<fs::path> found;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(run, error)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("checkpoint-") && name.ends_with(".safetensors")) found.push_back(entry.path());
-  }
-  std::sort(found.begin(), found.end());
-  return found;
-}
-
 /// Whether something would be lost. What a run leaves that ended before its first step (too large for the memory, say) may be written over.
 bool holds_run(const fs::path& run) {
   std::error_code error;

@@ -1,11 +1,10 @@
 #include "train/run_record.h"
 
 #include <algorithm>
-#include <fstream>
 
 #include "core/error.h"
 #include "train/metrics_tail.h"
-#include "train/safetensors_header.h"
+#include "train/safetensors.h"
 
 namespace norma::train {
 namespace fs = std::filesystem;
@@ -94,22 +93,10 @@ void check_row(const Json& row, const std::string& where) {
 
 /// The tokens for which the newest checkpoint has positions; 0 where there is none, or it cannot be read: whoever needs its tensors will say so.
 Index tokens_of_checkpoint(const fs::path& run) {
-  fs::path newest;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(run, error))
-    if (const std::string name = entry.path().filename().string(); name.starts_with("checkpoint-") && name.ends_with(".safetensors"))
-      newest = std::max(newest, entry.path());
-  std::ifstream file(newest, std::ios::binary);
-  unsigned char size[8] = {};
-  const std::uintmax_t bytes = fs::file_size(newest, error);
-  if (error || bytes < sizeof size || !file.read(reinterpret_cast<char*>(size), sizeof size)) return 0;
-  std::uint64_t length = 0;
-  for (int i = 7; i >= 0; --i) length = length << 8 | size[i];
-  if (length > safetensors::max_header || length > bytes - sizeof size) return 0;
-  std::string text(length, '\0');
-  if (!file.read(text.data(), static_cast<std::streamsize>(length))) return 0;
+  const std::vector<fs::path> all = checkpoints(run);
+  if (all.empty()) return 0;
   try {
-    for (const safetensors::Entry& e : safetensors::parse_header(text, bytes - sizeof size - length, newest.string()).entries)
+    for (const safetensors::Entry& e : read_safetensors_header(all.back()).entries)
       if (e.name == "model/pos_embed" && e.shape.rank() == 3) return e.shape[1];
   } catch (const Error&) {
   }
@@ -126,6 +113,17 @@ Index tokens_of(const RunRecord& run, const fs::path& path) {
 }
 
 }  // namespace
+
+std::vector<fs::path> checkpoints(const fs::path& run) {
+  std::vector<fs::path> found;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(run, error)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("checkpoint-") && name.ends_with(".safetensors")) found.push_back(entry.path());
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
 
 void check_kinds(const fs::path& run) {
   std::error_code error;

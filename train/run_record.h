@@ -37,6 +37,9 @@ RunRecord read_run_head(const std::filesystem::path& path);
 /// Of status.json; as at the beginning of a run where there is none.
 RunStatus read_status(const std::filesystem::path& path);
 
+/// Of a run's folder, oldest first.
+std::vector<std::filesystem::path> checkpoints(const std::filesystem::path& run);
+
 /// Throws where something in a run's folder is a folder and should be a file, or the other way round.
 void check_kinds(const std::filesystem::path& run);
 

@@ -19,7 +19,6 @@
 #include "core/crc32c.h"
 #include "core/sha256.h"
 #include "train/json.h"
-#include "train/safetensors_header.h"
 
 namespace norma::train {
 
@@ -104,7 +103,8 @@ Tensor read_tensor(const Entry& entry, const std::string& checksum, std::uint64_
   return tensor;
 }
 
-TensorFile read_from(const Source& source, const std::string& name) {
+/// `text` receives what it is parsed from.
+Header read_header(const Source& source, const std::string& name, std::string& text) {
   if (source.size < 8) fail("{}: {} bytes, too short for the 8-byte header length", name, source.size);
   LengthBytes prefix;
   source.read(0, prefix.data(), 8);
@@ -114,14 +114,19 @@ TensorFile read_from(const Source& source, const std::string& name) {
   if (length > source.size - 8) {
     fail("{}: header says {} bytes, file has {} after byte 8 (truncated?)", name, length, source.size - 8);
   }
-  std::string text(length, '\0');
+  text.resize(length);
   source.read(8, text.data(), length);
-  Header header = safetensors::parse_header(text, source.size - 8 - length, name);
+  return safetensors::parse_header(text, source.size - 8 - length, name);
+}
+
+TensorFile read_from(const Source& source, const std::string& name) {
+  std::string text;
+  Header header = read_header(source, name, text);
   const std::vector<std::string> sums = stored_checksums(header, text, name);
   TensorFile file{{}, std::move(header.metadata)};
   for (std::size_t i = 0; i < header.entries.size(); ++i) {
     const Entry& entry = header.entries[i];
-    file.tensors.emplace_back(entry.name, read_tensor(entry, sums.empty() ? "" : sums[i], 8 + length, source, name));
+    file.tensors.emplace_back(entry.name, read_tensor(entry, sums.empty() ? "" : sums[i], 8 + text.size(), source, name));
   }
   return file;
 }
@@ -211,7 +216,11 @@ void write_safetensors(const std::filesystem::path& path, const TensorFile& file
   out.commit();
 }
 
-TensorFile read_safetensors(const std::filesystem::path& path) {
+namespace {
+
+/// f(source, name) of a file that is open for so long.
+template <class F>
+auto from_file(const std::filesystem::path& path, F f) {
   const std::string name = path.string();
   struct Closer {
     int fd;
@@ -235,7 +244,18 @@ TensorFile read_safetensors(const std::filesystem::path& path) {
       bytes -= static_cast<std::size_t>(n);
     }
   };
-  return read_from({static_cast<std::uint64_t>(status.st_size), read}, name);
+  return f(Source{static_cast<std::uint64_t>(status.st_size), read}, name);
+}
+
+}  // namespace
+
+TensorFile read_safetensors(const std::filesystem::path& path) { return from_file(path, read_from); }
+
+Header read_safetensors_header(const std::filesystem::path& path) {
+  return from_file(path, [](const Source& source, const std::string& name) {
+    std::string text;
+    return read_header(source, name, text);
+  });
 }
 
 TensorFile parse_safetensors(std::span<const std::byte> bytes, const std::string& name) {

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "nn/module.h"
+#include "train/safetensors_header.h"
 
 namespace norma::train {
 
@@ -22,6 +23,8 @@ struct TensorFile {
 void write_safetensors(const std::filesystem::path& path, const TensorFile& file);
 /// Throws naming the file and the byte, tensor or key that is wrong. Files without our checksums (timm's) are read too.
 TensorFile read_safetensors(const std::filesystem::path& path);
+/// What is where in the file; the tensors are not read. Throws where it is no such file.
+safetensors::Header read_safetensors_header(const std::filesystem::path& path);
 TensorFile parse_safetensors(std::span<const std::byte> bytes, const std::string& name);
 
 /// Any bytes, written the same atomic way.
