@@ -11,3 +11,10 @@ function(norma_room folder)
   endif()
   norma_precompile(norma_${name} ${ARG_HEADERS})
 endfunction()
+
+# norma_quick_to_compile(targets...): files, text and pages, where nothing is hot; at -O1 they compile in two thirds of the time.
+function(norma_quick_to_compile)
+  foreach(target IN LISTS ARGN)
+    target_compile_options(${target} PRIVATE $<$<AND:$<CONFIG:Release>,$<NOT:$<BOOL:${NORMA_SANITIZE}>>>:-O1>)
+  endforeach()
+endfunction()
