@@ -35,10 +35,10 @@ NORMA_KERNEL void norm_kernel(NormRows r) {
   }
   const W *weight = static_cast<const W*>(r.weight), *bias = static_cast<const W*>(r.bias);
   T* y = static_cast<T*>(r.y) + team.row * r.y_row;
-  for (std::int64_t j = team.lane; j < r.n; j += team.size) {
+  write_row(team, r.n, y, [&](std::int64_t j) {
     const C v = (convert<C>(x[j]) - rough - rest) * rstd, scale = weight ? convert<C>(weight[j]) : C(1);
-    y[j] = convert<T>(bias ? std::fma(v, scale, convert<C>(bias[j])) : v * scale);
-  }
+    return convert<T>(bias ? std::fma(v, scale, convert<C>(bias[j])) : v * scale);
+  });
 }
 
 /// The same with each row in a warp's registers, read once.
@@ -103,19 +103,10 @@ NORMA_KERNEL void norm_backward_kernel(NormRows r) {
   if (!team.active) return;
   T* dx = static_cast<T*>(r.y) + team.row * r.y_row;
   const T* add = r.add ? static_cast<const T*>(r.add) + team.row * r.add_row : nullptr;
-  constexpr int at_once = 4;  // what is added comes from afar
-  for (std::int64_t first = team.lane; first < r.n; first += at_once * team.size) {
-    T more[at_once];
-    NORMA_UNROLL
-    for (int k = 0; k < at_once; ++k) more[k] = add && first + k * team.size < r.n ? add[first + k * team.size] : T{};
-    NORMA_UNROLL
-    for (int k = 0; k < at_once; ++k) {
-      const std::int64_t j = first + k * team.size;
-      if (j >= r.n) break;
-      const C normal = (convert<C>(x[j]) - mean) * rstd, own = std::fma(-normal, product, gradient(j) - sum);
-      dx[j] = convert<T>(add ? std::fma(rstd, own, convert<C>(more[k])) : rstd * own);
-    }
-  }
+  write_row(team, r.n, dx, [&](std::int64_t j) {
+    const C normal = (convert<C>(x[j]) - mean) * rstd, own = std::fma(-normal, product, gradient(j) - sum);
+    return convert<T>(add ? std::fma(rstd, own, convert<C>(add[j])) : rstd * own);
+  });
 }
 
 template <class T, class W, int packs>
@@ -154,7 +145,7 @@ NORMA_KERNEL void norm_backward_part_kernel(NormRows r, bool aligned) {
 
 /// First stage of dweight and dbias: one thread a column, over one block of rows, of which several are on their way at a time.
 template <class T>
-NORMA_KERNEL void norm_sums_kernel(NormRows r) {
+NORMA_KERNEL void NORMA_BOUNDS(row_threads, 8) norm_sums_kernel(NormRows r) {
   using C = Compute<T, false>;
   const std::int64_t j = std::int64_t{block_id().x} * row_threads + thread_id(), block = block_id().y;
   if (j >= r.n) return;
@@ -163,22 +154,24 @@ NORMA_KERNEL void norm_sums_kernel(NormRows r) {
   const T *dy = static_cast<const T*>(r.dy) + j, *x = static_cast<const T*>(r.x) + j;
   const C *means = static_cast<const C*>(r.mean), *rstds = static_cast<const C*>(r.rstd);
   C dweight = 0, dbias = 0;
-  for (std::int64_t top = first; top < last; top += at_once) {
+  const auto include = [&](T g, T value, C mean, C rstd) {
+    dweight = std::fma(convert<C>(g), (convert<C>(value) - mean) * rstd, dweight);
+    dbias += convert<C>(g);
+  };
+  std::int64_t i = first;
+  for (; i + at_once <= last; i += at_once) {  // no branch between the rows: behind one, a load would wait for the row before
     T g[at_once], value[at_once];
     C mean[at_once], rstd[at_once];
     NORMA_UNROLL
     for (int k = 0; k < at_once; ++k) {
-      const std::int64_t i = top + k < last ? top + k : first;
-      g[k] = dy[i * r.dy_row], value[k] = x[i * r.x_row];
-      mean[k] = r.rms ? C(0) : means[i], rstd[k] = rstds[i];
+      g[k] = dy[(i + k) * r.dy_row], value[k] = x[(i + k) * r.x_row];
+      mean[k] = r.rms ? C(0) : means[i + k], rstd[k] = rstds[i + k];
     }
     NORMA_UNROLL
-    for (int k = 0; k < at_once; ++k) {
-      if (top + k >= last) break;
-      dweight = std::fma(convert<C>(g[k]), (convert<C>(value[k]) - mean[k]) * rstd[k], dweight);
-      dbias += convert<C>(g[k]);
-    }
+    for (int k = 0; k < at_once; ++k) include(g[k], value[k], mean[k], rstd[k]);
   }
+  NORMA_ROLLED
+  for (; i < last; ++i) include(dy[i * r.dy_row], x[i * r.x_row], r.rms ? C(0) : means[i], rstds[i]);
   C* partial = static_cast<C*>(r.partial) + 2 * block * r.n;
   partial[j] = dweight;
   partial[r.n + j] = dbias;

@@ -38,6 +38,23 @@ struct RowTeam {
   }
 };
 
+/// to[j] = f(j) for all j < n. Some elements are computed before the first is stored, without a branch between them: a compiler that cannot
+/// know that what f reads is not what is written would let each load wait for the store before it.
+template <bool wide, class T, class F>
+NORMA_DEVICE void write_row(const RowTeam<wide>& team, std::int64_t n, T* to, F&& f) {
+  constexpr int at_once = 8;
+  std::int64_t j = team.lane;
+  for (; j + (at_once - 1) * team.size < n; j += at_once * team.size) {
+    T some[at_once];
+    NORMA_UNROLL
+    for (int k = 0; k < at_once; ++k) some[k] = f(j + k * team.size);
+    NORMA_UNROLL
+    for (int k = 0; k < at_once; ++k) to[j + k * team.size] = some[k];
+  }
+  NORMA_ROLLED
+  for (; j < n; j += team.size) to[j] = f(j);
+}
+
 /// A short row in the registers of a warp: a lane has 4 neighbours of every 128 elements. Of rows of a multiple of 4 elements, at most 128 packs.
 template <class T, int packs>
 struct RowPart {

@@ -34,10 +34,10 @@ NORMA_KERNEL void softmax_kernel(SoftmaxRows r) {
   const RowSums<C> s = sums_of<T, C>(team, x, r.n);
   if (!team.active) return;
   const C factor = 1 / s.sum, log_sum = std::log(s.sum);
-  for (std::int64_t j = team.lane; j < r.n; j += team.size) {
+  write_row(team, r.n, y, [&](std::int64_t j) {
     const C d = convert<C>(x[j]) - s.top;
-    y[j] = convert<T>(r.log ? d - log_sum : std::exp(d) * factor);
-  }
+    return convert<T>(r.log ? d - log_sum : std::exp(d) * factor);
+  });
 }
 
 template <class T, bool wide>
@@ -52,10 +52,10 @@ NORMA_KERNEL void softmax_backward_kernel(SoftmaxRows r) {
     sum = r.log ? sum + convert<C>(dy[j]) : std::fma(convert<C>(dy[j]), convert<C>(y[j]), sum);
   sum = team.reduce(sum, Plus{});
   if (!team.active) return;
-  for (std::int64_t j = team.lane; j < r.n; j += team.size) {
+  write_row(team, r.n, dx, [&](std::int64_t j) {
     const C g = convert<C>(dy[j]), v = convert<C>(y[j]);
-    dx[j] = convert<T>(r.log ? std::fma(-std::exp(v), sum, g) : v * (g - sum));
-  }
+    return convert<T>(r.log ? std::fma(-std::exp(v), sum, g) : v * (g - sum));
+  });
 }
 
 /// loss = sum_c t_c (lse - z_c) and, where asked for, dlogits = softmax * sum t - t. Of rows that are one class alone, the loss is read
@@ -86,8 +86,7 @@ NORMA_KERNEL void cross_entropy_kernel(CrossEntropyRows r) {
   if (!r.dlogits) return;
   T* d = static_cast<T*>(r.dlogits) + team.row * r.dlogits_row;
   const C factor = weight / s.sum;
-  for (std::int64_t j = team.lane; j < r.n; j += team.size)
-    d[j] = convert<T>(std::fma(std::exp(convert<C>(z[j]) - s.top), factor, -target(j)));
+  write_row(team, r.n, d, [&](std::int64_t j) { return convert<T>(std::fma(std::exp(convert<C>(z[j]) - s.top), factor, -target(j))); });
 }
 
 template <class F>
