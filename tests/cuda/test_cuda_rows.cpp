@@ -53,7 +53,7 @@ double distance(const Values& a, const Values& b) {
 
 TEST_CASE("norms of rows of every length, wherever they lie", "[cuda_backend]") {
   constexpr Index rows = 7;  // more than one block, the last not full
-  for (const Index n : {4, 6, 124, 192, 260, 500, 768, 1020, 1024, 1028})
+  for (const Index n : {4, 6, 124, 192, 260, 523, 768, 1020, 1024, 1028, 2059})
     for (const bool rms : {false, true}) {
       const Norms wanted = norms(rows, n, DType::f64, rms, false);
       for (const DType dtype : {DType::f32, DType::bf16}) {
