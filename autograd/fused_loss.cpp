@@ -50,6 +50,14 @@ Tensor cross_entropy_composite(const Tensor& logits, const Tensor& targets, doub
   return total * (-1.0 / static_cast<double>(rows));
 }
 
+struct Rows {
+  Tensor logits, targets;  // [rows, classes]; targets the same, or [rows]
+};
+Rows as_rows(std::span<const Tensor> in) {
+  const Tensor z = fused::as_matrix(in[0]);
+  return {z, is_floating(in[1].dtype()) ? fused::as_matrix(in[1]) : reshape(in[1].detach(), Shape{z.size(0)})};
+}
+
 }  // namespace
 
 Tensor cross_entropy(const Tensor& logits, const Tensor& targets, double label_smoothing) {
@@ -61,21 +69,22 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets, double label_s
   op.name = "cross_entropy";
   op.composite = [=](std::span<const Tensor> in) { return cross_entropy_composite(in[0], in[1], label_smoothing); };
   op.forward = [=](std::span<const Tensor> in, Tensors& extra) {
-    const Tensor z = fused::as_matrix(in[0]);
-    const Tensor t = is_floating(in[1].dtype()) ? fused::as_matrix(in[1]) : reshape(in[1].detach(), Shape{z.size(0)});
-    const Tensor loss = empty({z.size(0)}, {wide_of(z.dtype()), z.device()});
-    const Tensor dlogits = wanted ? empty(z.shape(), place_of(z)) : Tensor();
-    const fused::OptionalView dlogits_view(dlogits);
-    CrossEntropy args{z.view(), t.view(), loss.view()};
-    args.dlogits = dlogits_view.get(), args.label_smoothing = label_smoothing;
+    const auto [z, t] = as_rows(in);
+    const Place wide{wide_of(z.dtype()), z.device()};
+    const Tensor loss = empty({z.size(0)}, wide), sums = wanted ? empty({z.size(0), 2}, wide) : Tensor();
+    const fused::OptionalView sums_view(sums);
+    CrossEntropy args{z.view(), t.view(), loss.view(), label_smoothing, sums_view.get()};
     if (!on(z).cross_entropy(args)) return Tensor();
-    extra = {dlogits};
+    extra = {sums};
     return sum(loss) * per_row;
   };
   op.vjp = [=](const Ctx& ctx, std::span<const Tensor> in, const Tensor&, const Tensors& extra,
                const Tensor& g) -> Tensors {
     if (ctx.needs(1) || !extra[0]) return {};
-    return {reshape(extra[0] * fused::narrow(g * per_row, extra[0].dtype()), in[0].shape()), Tensor()};
+    const auto [z, t] = as_rows(in);
+    const Tensor dlogits = empty(z.shape(), place_of(z)), scale = g * per_row;
+    if (!on(z).cross_entropy_backward({z.view(), t.view(), extra[0].view(), scale.view(), dlogits.view(), label_smoothing})) return {};
+    return {reshape(dlogits, in[0].shape()), Tensor()};
   };
   return norma::apply(op, {logits, targets});
 }

@@ -29,7 +29,7 @@ Tensor softmax_last(const Tensor& x, bool log) {
   };
   op.forward = [log](std::span<const Tensor> in, Tensors&) {
     Tensor y = empty(in[0].shape(), place_of(in[0]));
-    return on(y).softmax(in[0].view(), y.view(), log) ? y : Tensor();
+    return on(y).softmax(fused::dense_rows(in[0]).view(), y.view(), log) ? y : Tensor();
   };
   op.vjp = [log](const Ctx&, std::span<const Tensor>, const Tensor& y, const Tensors&, const Tensor& g) -> Tensors {
     Tensor dx = empty(y.shape(), place_of(y));
@@ -46,9 +46,12 @@ Tensor softmax_along(const char* name, const Tensor& x, int axis, bool log) {
   return transpose(softmax_last(transpose(x, axis, -1), log), axis, -1);
 }
 
-/// x normalised in its own wide type, before weight and bias: two passes, so that a large mean costs no digits.
+Tensor without_mean(const Tensor& x) { return x - mean(x, {-1}, true); }
+
+/// x normalised in its own wide type, before weight and bias. The mean is taken twice, since a large one is rounded by more than the
+/// deviations from it may be.
 Tensor normalised(const Tensor& x, double eps, bool rms) {
-  const Tensor centred = rms ? x : x - mean(x, {-1}, true);
+  const Tensor centred = rms ? x : without_mean(without_mean(x));
   return centred * rsqrt(mean(square(centred), {-1}, true) + eps);
 }
 
@@ -85,7 +88,8 @@ Tensor row_norm(const char* name, const Tensor& x, const Tensor& weight, const T
                  rstd = wanted ? empty(rows, statistics) : Tensor();
     const fused::OptionalView w(weight_at ? in[weight_at] : Tensor()), b(bias_at ? in[bias_at] : Tensor());
     const fused::OptionalView mean_view(mean), rstd_view(rstd);
-    LayerNormForward args{in[0].view(), y.view()};
+    const Tensor dense = fused::dense_rows(in[0]);
+    LayerNormForward args{dense.view(), y.view()};
     args.weight = w.get(), args.bias = b.get();
     args.mean = mean_view.get(), args.rstd = rstd_view.get();
     args.eps = eps, args.rms = rms;
@@ -102,7 +106,8 @@ Tensor row_norm(const char* name, const Tensor& x, const Tensor& weight, const T
     }
     const fused::OptionalView w(weight_at ? in[weight_at] : Tensor()), mean_view(extra[0]), rstd_view(extra[1]);
     const fused::OptionalView dw(weight_at ? grads[weight_at] : Tensor()), db(bias_at ? grads[bias_at] : Tensor());
-    LayerNormBackward args{in[0].view(), g.view(), grads[0].view()};
+    const Tensor dense = fused::dense_rows(in[0]);
+    LayerNormBackward args{dense.view(), g.view(), grads[0].view()};
     args.weight = w.get(), args.mean = mean_view.get(), args.rstd = rstd_view.get();
     args.dweight = dw.get(), args.dbias = db.get(), args.rms = rms;
     const Tensor residual = ctx.arrived(0);

@@ -2,8 +2,12 @@
 #include <limits>
 
 #include "autograd/dispatch.h"
+#include "autograd/fused_util.h"
 
 namespace norma {
+
+using fused::narrow;
+using fused::widen;  // what is made of several operations rounds bf16 once, at its end
 
 namespace {
 
@@ -63,7 +67,7 @@ Tensor sum(const Tensor& x, const Axes& axes, bool keep_dims) {
 
 Tensor mean(const Tensor& x, const Axes& axes, bool keep_dims) {
   check_floating("mean", x);
-  return sum(x, axes, keep_dims) * (1.0 / static_cast<double>(Reduced("mean", x, axes).count));
+  return narrow(sum(widen(x), axes, keep_dims) * (1.0 / static_cast<double>(Reduced("mean", x, axes).count)), x.dtype());
 }
 
 Tensor max(const Tensor& x, const Axes& axes, bool keep_dims) { return extremum(ReduceOp::max, x, axes, keep_dims); }
@@ -72,11 +76,13 @@ Tensor min(const Tensor& x, const Axes& axes, bool keep_dims) { return extremum(
 Tensor var(const Tensor& x, const Axes& axes, bool keep_dims, int correction) {
   check_floating("var", x);
   const auto freedom = static_cast<double>(std::max<Index>(0, Reduced("var", x, axes).count - correction));
-  return sum(square(x - mean(x, axes, true)), axes, keep_dims) * (1 / freedom);
+  const Tensor wide = widen(x);
+  return narrow(sum(square(wide - mean(wide, axes, true)), axes, keep_dims) * (1 / freedom), x.dtype());
 }
 
 Tensor norm(const Tensor& x, const Axes& axes, bool keep_dims) {
   check_floating("norm", x);
+  if (x.dtype() == DType::bf16) return narrow(norm(widen(x), axes, keep_dims), x.dtype());
   const Reduced r("norm", x, axes);
   Tensor y;
   {
@@ -93,6 +99,7 @@ Tensor norm(const Tensor& x, const Axes& axes, bool keep_dims) {
 
 Tensor logsumexp(const Tensor& x, int axis, bool keep_dims) {
   check_floating("logsumexp", x);
+  if (x.dtype() == DType::bf16) return narrow(logsumexp(widen(x), axis, keep_dims), x.dtype());
   const Reduced r("logsumexp", x, {axis});
   Tensor y;
   {

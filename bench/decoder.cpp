@@ -31,7 +31,7 @@ Tensor Decoder::operator()(const Tensor& tokens) const {
   const nn::Inside here(*this);
   Tensor x = drop_(cast(wte_(tokens) + wpe_, activations_));  // [B, T, C]
   for (const DecoderBlock& block : blocks_) x = block(x);     // [B, T, C]
-  return cast(head_(norm_(x)), DType::f32);                   // [B, T, vocabulary]
+  return head_(norm_(x));                                    // [B, T, vocabulary]
 }
 
 double training_flops(const DecoderConfig& c, Index batch) {

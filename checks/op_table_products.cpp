@@ -1,4 +1,6 @@
 // Matrix products and convolution.
+#include <limits>
+
 #include "checks/op_case.h"
 
 namespace norma::checks {
@@ -115,6 +117,13 @@ void add_products(OpCases& cases, ErrorCases& errors) {
         conv2d(ones({1, 3, 2, 2}), ones({4, 3, 1, 1}), {}, {}, 2);
       },
       "conv2d: 3 input and 4 output channels in 2 groups do not fit weight [4, 3, 1, 1]");
+  add(
+      "unfold",
+      [] {
+        constexpr Index third = std::numeric_limits<Index>::max() / 3;
+        unfold(ones({1, 1, 1, 1}), {.kernel_h = 3, .kernel_w = third, .pad_h = 1, .pad_w = third / 2});
+      },
+      "unfold: kernel 3x3074457345618258602, stride 1x1, padding 1x1537228672809129301: none may be above 2147483648");
   add(
       "unfold",
       [] {

@@ -123,9 +123,15 @@ struct LayerNormBackward {
   bool rms = false;
 };
 
-struct CrossEntropy {  // loss[row] = -sum_c t_c log softmax(logits)_c; targets: i64 [rows] or floating [rows, classes]
-  View logits, targets, loss;
-  const View* dlogits = nullptr;  // receives softmax - t, for a unit upstream gradient
+/// loss[row] = -sum_c t_c log softmax(logits)_c, with t = (1 - label_smoothing) target + label_smoothing / classes.
+struct CrossEntropy {
+  View logits, targets, loss;  // targets: i64 [rows], or [rows, classes] in logits' dtype
+  double label_smoothing = 0;
+  const View* sums = nullptr;  // [rows, 2], receives the largest logit and sum_c t_c / sum_c exp(logit_c - largest); as loss in f32 for bf16
+};
+/// dlogits = scale (softmax(logits) sum_c t_c - t), rounded once.
+struct CrossEntropyBackward {
+  View logits, targets, sums, scale, dlogits;  // sums: of the forward pass; scale: one number of its dtype
   double label_smoothing = 0;
 };
 
@@ -207,6 +213,7 @@ class Backend {
   virtual bool layer_norm(const LayerNormForward&) { return false; }
   virtual bool layer_norm_backward(const LayerNormBackward&) { return false; }
   virtual bool cross_entropy(const CrossEntropy&) { return false; }
+  virtual bool cross_entropy_backward(const CrossEntropyBackward&) { return false; }
   /// Whether linear() writes a weight of another dtype to memory as it rounds it: then the backward pass need not do so again.
   virtual bool rounds_weights() const { return false; }
   /// The same for many weights and biases at once: to[i] = from[i] (f32, not empty), rounded; all contiguous.

@@ -243,18 +243,18 @@ TEST_CASE("layer norm of one element, and of equal ones, is the bias", "[cpu_nor
 }
 
 TEST_CASE("cross-entropy of indices and of probabilities, with smoothing", "[cpu_norms]") {
-  for (const DType dtype : floats)
+  for (const DType dtype : {DType::f32, DType::f64, DType::bf16})
     for (const double smooth : {0.0, 0.1})
       for (const bool soft : {false, true})
         for (const auto [rows, n] : sizes) {
           CAPTURE(name(dtype), smooth, soft, rows, n);
-          const Place place{dtype, device};
+          const Place place{dtype, device}, wide{wide_of(dtype), device};
           const Tensor x = tensor(draw(rows * n, 1, -10, 10), {rows, n}, dtype);
           Values classes(static_cast<std::size_t>(rows)), shares = draw(rows * n, 2, 0, 1);
           for (Index r = 0; r < rows; ++r) classes[r] = static_cast<double>((7 * r + 3) % n);
           const Tensor targets = soft ? tensor(shares, {rows, n}, dtype) : tensor(classes, {rows}, DType::i64);
           if (soft) shares = targets.values();
-          const Tensor loss = empty({rows}, place), dlogits = empty({rows, n}, place);
+          const Tensor loss = empty({rows}, wide), sums = empty({rows, 2}, wide), dlogits = empty({rows, n}, place), scale = full({}, -0.75, wide);
           const Values xs = x.values();
           Values losses, ds;
           for (Index r = 0; r < rows; ++r) {
@@ -268,23 +268,25 @@ TEST_CASE("cross-entropy of indices and of probabilities, with smoothing", "[cpu
             };
             for (Index j = 0; j < n; ++j) total -= t(j) * (row[j] - top - std::log(sum)), mass += t(j);
             losses.push_back(total);
-            for (Index j = 0; j < n; ++j) ds.push_back(std::exp(row[j] - top) / sum * mass - t(j));
+            for (Index j = 0; j < n; ++j) ds.push_back(-0.75 * (std::exp(row[j] - top) / sum * mass - t(j)));
           }
-          const View d_view = dlogits.view();
-          CrossEntropy args{x.view(), targets.view(), loss.view()};
-          args.label_smoothing = smooth;
+          const View sums_view = sums.view();
+          CrossEntropy args{x.view(), targets.view(), loss.view(), smooth};
           REQUIRE(cpu_backend().cross_entropy(args));  // without derivatives
-          close(loss, losses, 3 * eps_of(dtype));
-          args.dlogits = &d_view;
-          REQUIRE(cpu_backend().cross_entropy(args));
-          close(loss, losses, 3 * eps_of(dtype));
-          close(dlogits, ds, 3 * eps_of(dtype));
-          same_bits([&] {
-            cpu_backend().cross_entropy(args);
+          close(loss, losses, 3 * eps_of(wide.dtype));
+          args.sums = &sums_view;
+          const CrossEntropyBackward back{x.view(), targets.view(), sums_view, scale.view(), dlogits.view(), smooth};
+          const auto both = [&] {
+            REQUIRE(cpu_backend().cross_entropy(args));
+            REQUIRE(cpu_backend().cross_entropy_backward(back));
             Values all = loss.values();
             for (const double v : dlogits.values()) all.push_back(v);
             return all;
-          });
+          };
+          both();
+          close(loss, losses, 3 * eps_of(wide.dtype));
+          close(dlogits, ds, dtype == DType::bf16 ? 0x1p-8 : 3 * eps_of(dtype));  // bf16: rounded once
+          same_bits(both);
         }
 }
 

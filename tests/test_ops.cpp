@@ -203,6 +203,29 @@ TEST_CASE("memory layouts of inputs and cotangents change nothing", "[ops][devic
   });
 }
 
+TEST_CASE("reductions of bf16 are rounded once, at their end", "[ops][device]") {
+  const Place place{DType::bf16, tested};
+  CHECK(mean(ones({257}, place)).item() == 1);
+  CHECK(var(ones({257}, place)).item() == 0);
+  const Tensor x = from_values({51, 50.5, 50, 50.5}, {4}, place);
+  CHECK(mean(x).item() == 50.5);
+  CHECK(var(x, {}, false, 0).item() == 0.125);
+  CHECK(norm(x).item() == 101);
+  CHECK(logsumexp(from_values({3, 3}, {2}, place), 0).item() == 3.6875);  // 3.6931
+}
+
+TEST_CASE("a norm of rows far from zero has the same digits wherever they lie", "[ops][device]") {
+  std::vector<double> values;
+  for (int i = 0; i < 24; ++i) values.push_back(100 + 0.01 * std::cos(i));
+  const Tensor rows = from_values(values, {3, 8}, {DType::f32, tested}), columns = contiguous(transpose(rows));
+  const Tensor ones_of_row = ones({8}, place_of(rows));
+  const Tensor wanted = layer_norm(cast(rows, DType::f64), ones({8}, {DType::f64, tested}), {});
+  CHECK(difference(layer_norm(rows, ones_of_row, {}), wanted, 1e-6) == "");
+  CHECK(difference(layer_norm(transpose(columns), ones_of_row, {}), wanted, 1e-6) == "");
+  const NoFusion compositions;
+  CHECK(difference(layer_norm(rows, ones_of_row, {}), wanted, 1e-5) == "");
+}
+
 TEST_CASE("element-wise cases run on 0-d and on empty tensors", "[ops][device]") {
   for_each_case([](const OpCase& c) -> std::string {
     if (!c.any_shape) return {};

@@ -1,4 +1,4 @@
-// Softmax, layer norm and cross-entropy over the last axis: blocks of rows through the kernels of kernels/norm.cpp. Declines (returns
+// Softmax, layer norm and cross-entropy over the last axis: blocks of rows through the kernels of kernels/norm.cpp and kernels/bf16/. Declines (returns
 // false) for operands whose rows are not dense or not evenly spaced. Softmax of bf16 is in norm_bf16.cpp.
 #include <algorithm>
 
@@ -125,26 +125,60 @@ bool CpuBackend::layer_norm_backward(const LayerNormBackward& args) {
   });
 }
 
+namespace {
+
+/// Rows [begin, end) of both passes of cross-entropy; nothing where the operands are not dense rows of the dtypes they should have.
+struct LossRows {
+  std::optional<Rows> logits, targets;
+  bool soft;
+  LossRows(const View& z, const View& t) : logits(rows_of(z)), soft(t.dtype != DType::i64) {
+    targets = soft ? rows_of(t) : t.layout.contiguous() ? std::optional(Rows{}) : std::nullopt;
+    if (!is_floating(z.dtype) || (soft && t.dtype != z.dtype) || (logits && logits->n == 0)) logits.reset();
+  }
+  explicit operator bool() const { return logits && targets; }
+  template <class T, class Stored, class Args>
+  CrossEntropyRows<T, Stored> part(const Args& args, Index begin, Index end) const {
+    CrossEntropyRows<T, Stored> p{};
+    p.rows = end - begin, p.n = logits->n;
+    p.logits = activations<Stored>(&args.logits) + begin * logits->step, p.logits_row = logits->step;
+    p.classes = soft ? nullptr : args.targets.template as<Index>() + begin;
+    p.targets = soft ? activations<Stored>(&args.targets) + begin * targets->step : nullptr, p.targets_row = targets->step;
+    p.label_smoothing = args.label_smoothing;
+    return p;
+  }
+};
+
+}  // namespace
+
 bool CpuBackend::cross_entropy(const CrossEntropy& args) {
-  const auto from = rows_of(args.logits), to = args.dlogits ? rows_of(*args.dlogits) : Rows{};
-  const bool soft = args.targets.dtype != DType::i64;
-  const auto target = soft ? rows_of(args.targets) : Rows{};
-  if (!from || !to || !target || from->n == 0 || !all_are(args.logits.dtype, {args.dlogits, &args.loss}) ||
-      (soft && args.targets.dtype != args.logits.dtype) || !args.loss.layout.contiguous() ||
-      (!soft && !args.targets.layout.contiguous()))
+  const LossRows rows(args.logits, args.targets);
+  if (!rows || !all_are(wide_of(args.logits.dtype), {&args.loss, args.sums}) || !all_dense({&args.loss, args.sums})) return false;
+  return visit_activations(args.logits.dtype, [&](auto computed, auto stored) {
+    using T = typename decltype(computed)::type;
+    using Stored = typename decltype(stored)::type;
+    parallel_for(rows.logits->count, rows_per_task(rows.logits->n), [&](Index begin, Index end) {
+      auto part = rows.part<T, Stored>(args, begin, end);
+      part.loss = args.loss.as<T>() + begin;
+      part.sums = args.sums ? args.sums->as<T>() + 2 * begin : nullptr;
+      NORMA_BF16_KERNELS(cross_entropy_kernels).of<T, Stored>().forward(part);
+    });
+  });
+}
+
+bool CpuBackend::cross_entropy_backward(const CrossEntropyBackward& args) {
+  const LossRows rows(args.logits, args.targets);
+  const auto to = rows_of(args.dlogits);
+  if (!rows || !to || !all_are(args.logits.dtype, {&args.dlogits}) || !all_are(wide_of(args.logits.dtype), {&args.sums, &args.scale}) ||
+      !all_dense({&args.sums}))
     return false;
-  return visit_wide(args.logits.dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    parallel_for(from->count, rows_per_task(from->n), [&](Index begin, Index end) {
-      CrossEntropyRows<T> part{};
-      part.rows = end - begin, part.n = from->n;
-      part.logits = args.logits.as<T>() + begin * from->step, part.logits_row = from->step;
-      part.dlogits = args.dlogits ? args.dlogits->as<T>() + begin * to->step : nullptr, part.dlogits_row = to->step;
-      part.classes = soft ? nullptr : args.targets.as<Index>() + begin;
-      part.targets = soft ? args.targets.as<T>() + begin * target->step : nullptr, part.targets_row = target->step;
-      part.loss = args.loss.as<T>() + begin, part.loss_step = 1;
-      part.label_smoothing = args.label_smoothing;
-      NORMA_KERNELS(norm_kernels).of<T>().cross_entropy(part);
+  return visit_activations(args.logits.dtype, [&](auto computed, auto stored) {
+    using T = typename decltype(computed)::type;
+    using Stored = typename decltype(stored)::type;
+    parallel_for(rows.logits->count, rows_per_task(rows.logits->n), [&](Index begin, Index end) {
+      auto part = rows.part<T, Stored>(args, begin, end);
+      part.sums = args.sums.as<T>() + 2 * begin, part.scale = *args.scale.as<T>();
+      part.dlogits = activations<Stored>(&args.dlogits) + begin * to->step, part.dlogits_row = to->step;
+      NORMA_BF16_KERNELS(cross_entropy_kernels).of<T, Stored>().backward(part);
     });
   });
 }

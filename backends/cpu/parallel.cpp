@@ -24,12 +24,10 @@ namespace {
 
 struct Pool {
   std::unique_ptr<tbb::global_control> control;
-  std::unique_ptr<tbb::task_arena> arena;
   int count = 0;
   void set(int n) {
-    // More threads than cores is allowed (tests run 8 on 2): both the arena and the global limit must say so.
+    // More threads than cores is allowed (tests run 8 on 2): both the arenas and the global limit must say so.
     control = std::make_unique<tbb::global_control>(tbb::global_control::max_allowed_parallelism, static_cast<size_t>(n));
-    arena = std::make_unique<tbb::task_arena>(n);
     count = n;
   }
 };
@@ -42,6 +40,24 @@ Pool& pool() {
   }();
   return *instance;
 }
+
+/// Where the loops of a thread run. Each thread that computes has one of its own: while it waits for a loop it helps with that loop alone. A task
+/// of another thread's would write over scratch memory that it holds meanwhile.
+tbb::task_arena& arena() {
+  thread_local std::unique_ptr<tbb::task_arena> mine;
+  thread_local int size = 0;
+  if (size != pool().count) mine = std::make_unique<tbb::task_arena>(pool().count), size = pool().count;
+  return *mine;
+}
+
+/// Whether this thread is in a task of a loop. What is a loop in there is part of the task, for the same reason.
+thread_local bool in_task = false;
+struct InTask {
+  const bool before = std::exchange(in_task, true);
+  InTask() = default;
+  InTask(const InTask&) = delete;
+  ~InTask() { in_task = before; }
+};
 
 constexpr std::size_t huge_page = std::size_t{2} << 20;  // where pages are small, those of packed operands fill the table of translations
 
@@ -113,17 +129,17 @@ void watch_tasks(TaskWatcher to) { watcher() = std::move(to); }
 void detail::run_tasks(std::int64_t count, void (*body)(void*, std::int64_t), void* context) {
   if (count <= 0) return;
   if (watcher()) return run_watched(count, body, context);
-  Pool& p = pool();
-  if (p.count == 1) {
+  if (in_task || threads() == 1) {
     for (std::int64_t i = 0; i < count; ++i) body(context, i);
     return;
   }
   LoopOrder order;
-  p.arena->execute([&] {
+  arena().execute([&] {
     tbb::parallel_for(
         tbb::blocked_range<std::int64_t>(0, count, 1),
         [&](const auto& range) {
           const LoopOrder::Task task(order);
+          const InTask inside;
           for (std::int64_t i = range.begin(); i != range.end(); ++i) body(context, i);
         },
         tbb::simple_partitioner{});

@@ -68,17 +68,21 @@ struct NormRows {
   T *dweight, *dbias;  // [n]: this block's sums are added; null: not wanted
 };
 
-template <class T>
+/// logits, dlogits and probabilities may be bf16, as its bits; all else is T.
+template <class T, class Stored = T>
 struct CrossEntropyRows {
   std::int64_t rows, n;
-  const T* logits;
-  T* dlogits;  // null: not wanted
-  std::int64_t logits_row, dlogits_row, targets_row;
+  const Stored* logits;
+  std::int64_t logits_row;
   const std::int64_t* classes;  // or
-  const T* targets;             // probabilities [rows, n]
-  T* loss;
-  std::int64_t loss_step;
+  const Stored* targets;        // probabilities [rows, n]
+  std::int64_t targets_row;
   double label_smoothing;
+  T* sums;  // [rows, 2], dense, as CrossEntropy::sums; forward: null where not wanted
+  T* loss;  // [rows], dense
+  Stored* dlogits;
+  std::int64_t dlogits_row;
+  T scale;
 };
 
 /// p = decayed p - step_size m / (sqrt(v) / root_correction + eps), as torch.optim.AdamW computes it.
@@ -100,7 +104,6 @@ struct NormTable {
   void (*softmax)(std::int64_t rows, std::int64_t n, const T* x, std::int64_t x_row, T* y, std::int64_t y_row, bool log);
   void (*softmax_backward)(std::int64_t rows, std::int64_t n, const T* y, std::int64_t y_row, const T* dy,
                            std::int64_t dy_row, T* dx, std::int64_t dx_row, bool log);
-  void (*cross_entropy)(const CrossEntropyRows<T>& args);
   void (*adamw)(const AdamWArgs<T>& args);
 };
 
@@ -109,19 +112,10 @@ struct LayerNormTable {
   void (*forward)(const NormRows<T, Stored>& args);
   void (*backward)(const NormRows<T, Stored>& args);
 };
-struct LayerNormKernels {
-  LayerNormTable<float> f32;
-  LayerNormTable<double> f64;
-  LayerNormTable<float, std::uint16_t> bf16;
-  template <class T, class Stored>
-  const LayerNormTable<T, Stored>& of() const {
-    if constexpr (sizeof(Stored) == 2)
-      return bf16;
-    else if constexpr (sizeof(T) == 4)
-      return f32;
-    else
-      return f64;
-  }
+template <class T, class Stored = T>
+struct CrossEntropyTable {
+  void (*forward)(const CrossEntropyRows<T, Stored>& args);
+  void (*backward)(const CrossEntropyRows<T, Stored>& args);
 };
 
 struct RandomTable {
@@ -145,14 +139,33 @@ struct ForFloats {
     }
   }
 };
+/// Of what is computed in T and stored as T, or as bf16.
+template <template <class, class> class Table>
+struct ForActivations {
+  Table<float, float> f32;
+  Table<double, double> f64;
+  Table<float, std::uint16_t> bf16;
+  template <class T, class Stored>
+  const Table<T, Stored>& of() const {
+    if constexpr (sizeof(Stored) == 2)
+      return bf16;
+    else if constexpr (sizeof(T) == 4)
+      return f32;
+    else
+      return f64;
+  }
+};
 using ElementwiseKernels = ForFloats<ElementwiseTable>;
 using ReduceKernels = ForFloats<ReduceTable>;
 using NormKernels = ForFloats<NormTable>;
+using LayerNormKernels = ForActivations<LayerNormTable>;
+using CrossEntropyKernels = ForActivations<CrossEntropyTable>;
 NORMA_DECLARE_KERNELS(ElementwiseKernels, elementwise_kernels)
 NORMA_DECLARE_KERNELS(CopyTable, copy_kernels)
 NORMA_DECLARE_KERNELS(ReduceKernels, reduce_kernels)
 NORMA_DECLARE_KERNELS(NormKernels, norm_kernels)
 NORMA_DECLARE_BF16_KERNELS(LayerNormKernels, layer_norm_kernels)
+NORMA_DECLARE_BF16_KERNELS(CrossEntropyKernels, cross_entropy_kernels)
 NORMA_DECLARE_KERNELS(RandomTable, random_kernels)
 
 }  // namespace norma::cpu

@@ -60,6 +60,7 @@ class CudaBackend : public Backend {
   bool layer_norm(const LayerNormForward& args) override;
   bool layer_norm_backward(const LayerNormBackward& args) override;
   bool cross_entropy(const CrossEntropy& args) override;
+  bool cross_entropy_backward(const CrossEntropyBackward& args) override;
   bool attention(const AttentionForward& args) override;
   bool attention_backward(const AttentionBackward& args) override;
   bool cut_images(const ImageCuts& args) override;

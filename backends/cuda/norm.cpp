@@ -2,6 +2,8 @@
 // spaced. bf16 elements go with f32 weights and statistics.
 #include "backends/cuda/kernels/norm.h"
 
+#include <optional>
+
 #include "backends/common/rows.h"
 #include "backends/common/views.h"
 #include "backends/cuda/cuda_backend.h"
@@ -72,20 +74,40 @@ bool CudaBackend::layer_norm_backward(const LayerNormBackward& args) {
   return true;
 }
 
-bool CudaBackend::cross_entropy(const CrossEntropy& args) {
-  const bool soft = args.targets.dtype != DType::i64;
-  const auto from = dense_rows_of(args.logits), to = args.dlogits ? dense_rows_of(*args.dlogits) : DenseRows{};
-  const auto target = soft ? dense_rows_of(args.targets) : DenseRows{};
+namespace {
+
+/// What both passes of cross-entropy read; nothing where the operands are not dense rows of the dtypes they should have.
+template <class Args>
+std::optional<CrossEntropyRows> loss_rows(const Args& args) {
   const DType dtype = args.logits.dtype;
-  if (!from || !to || !target || from->n == 0 || !is_floating(dtype) || !all_are(dtype, {args.dlogits}) ||
-      args.loss.dtype != wide_of(dtype) || (soft && args.targets.dtype != dtype) || !args.loss.layout.contiguous() ||
+  const bool soft = args.targets.dtype != DType::i64;
+  const auto from = dense_rows_of(args.logits), target = soft ? dense_rows_of(args.targets) : DenseRows{};
+  if (!from || !target || from->n == 0 || !is_floating(dtype) || (soft && args.targets.dtype != dtype) ||
       (!soft && !args.targets.layout.contiguous()))
-    return false;
+    return std::nullopt;
   CrossEntropyRows r;
   r.rows = from->count, r.n = from->n, r.dtype = dtype, r.soft = soft, r.label_smoothing = args.label_smoothing;
-  r.logits = args.logits.data, r.logits_row = from->step, r.dlogits = data(args.dlogits), r.dlogits_row = to->step;
-  r.targets = args.targets.data, r.targets_row = target->step, r.loss = args.loss.data;
-  cross_entropy_rows(stream(), r);
+  r.logits = args.logits.data, r.logits_row = from->step, r.targets = args.targets.data, r.targets_row = target->step;
+  return r;
+}
+
+}  // namespace
+
+bool CudaBackend::cross_entropy(const CrossEntropy& args) {
+  auto rows = loss_rows(args);
+  if (!rows || !all_are(wide_of(rows->dtype), {&args.loss, args.sums}) || !all_dense({&args.loss, args.sums})) return false;
+  rows->loss = args.loss.data, rows->sums = data(args.sums);
+  cross_entropy_rows(stream(), *rows);
+  return true;
+}
+
+bool CudaBackend::cross_entropy_backward(const CrossEntropyBackward& args) {
+  auto rows = loss_rows(args);
+  const auto to = dense_rows_of(args.dlogits);
+  if (!rows || !to || args.dlogits.dtype != rows->dtype || !all_are(wide_of(rows->dtype), {&args.sums, &args.scale}) || !all_dense({&args.sums}))
+    return false;
+  rows->sums = args.sums.data, rows->scale = args.scale.data, rows->dlogits = args.dlogits.data, rows->dlogits_row = to->step;
+  cross_entropy_backward_rows(stream(), *rows);
   return true;
 }
 

@@ -53,11 +53,25 @@ NORMA_INLINE void strips(std::int64_t n, Body&& body) {
   if (i < n) body(Part{static_cast<int>(n - i)}, i, 0);
 }
 
+/// Such a body, in braces.
+#define NORMA_STRIP [&](auto strip, std::int64_t i, [[maybe_unused]] int chain) __attribute__((always_inline))
+
 template <class T>
 struct Sums {
   Vec<T> chain[chains] = {};
   NORMA_INLINE Vec<T> lanes() const { return (chain[0] + chain[1]) + (chain[2] + chain[3]); }
   NORMA_INLINE T total() const { return sum_lanes(lanes()); }
 };
+
+template <class T>
+constexpr T minus_infinity = -static_cast<T>(__builtin_inf());
+
+template <class T, class Stored>
+NORMA_INLINE T row_max(std::int64_t n, const Stored* x) {
+  Vec<T> best[chains];
+  for (auto& b : best) b = splat(minus_infinity<T>);
+  strips<T>(n, NORMA_STRIP { best[chain] = vmax(best[chain], strip.get(x + i, minus_infinity<T>)); });
+  return max_lanes(vmax(vmax(best[0], best[1]), vmax(best[2], best[3])));
+}
 
 }  // namespace norma::cpu::NORMA_ISA

@@ -39,12 +39,15 @@ constexpr std::int64_t norm_blocks(std::int64_t rows) {
 struct CrossEntropyRows {
   std::int64_t rows = 0, n = 0;
   const void *logits = nullptr, *targets = nullptr;  // targets: i64, or `soft`: of logits' dtype
-  void *loss = nullptr, *dlogits = nullptr;          // loss: f32, or f64 for f64
+  void *loss = nullptr, *sums = nullptr;             // as those of CrossEntropy: f32, or f64 for f64
+  const void* scale = nullptr;                       // of the same
+  void* dlogits = nullptr;
   std::int64_t logits_row = 0, dlogits_row = 0, targets_row = 0;
   double label_smoothing = 0;
   DType dtype = DType::f32;
   bool soft = false;
 };
 void cross_entropy_rows(void* stream, const CrossEntropyRows& r);
+void cross_entropy_backward_rows(void* stream, const CrossEntropyRows& r);
 
 }  // namespace norma::cuda

@@ -58,35 +58,54 @@ NORMA_KERNEL void softmax_backward_kernel(SoftmaxRows r) {
   });
 }
 
-/// loss = sum_c t_c (lse - z_c) and, where asked for, dlogits = softmax * sum t - t. Of rows that are one class alone, the loss is read
-/// from that class's logit.
+/// The operands of a row of both passes.
+template <class T, class C>
+struct LossRow {
+  const T *z, *soft;
+  std::int64_t chosen;  // -1 where targets are soft
+  C smooth, rest;
+  NORMA_DEVICE LossRow(const CrossEntropyRows& r, std::int64_t row)
+      : z(static_cast<const T*>(r.logits) + row * r.logits_row),
+        soft(r.soft ? static_cast<const T*>(r.targets) + row * r.targets_row : nullptr),
+        chosen(r.soft ? -1 : static_cast<const std::int64_t*>(r.targets)[row]),
+        smooth(static_cast<C>(r.label_smoothing / static_cast<double>(r.n))),
+        rest(static_cast<C>(1 - r.label_smoothing)) {}
+  NORMA_DEVICE C target(std::int64_t j) const { return rest * (soft ? convert<C>(soft[j]) : j == chosen ? C(1) : C(0)) + smooth; }
+};
+
+/// loss = sum_c t_c (lse - z_c). Of rows that are one class alone, it is read from that class's logit.
 template <class T, bool wide>
 NORMA_KERNEL void cross_entropy_kernel(CrossEntropyRows r) {
   using C = Compute<T, false>;
   const RowTeam<wide> team(r.rows);
-  const T* z = static_cast<const T*>(r.logits) + team.row * r.logits_row;
-  const T* soft = r.soft ? static_cast<const T*>(r.targets) + team.row * r.targets_row : nullptr;
-  const std::int64_t chosen = r.soft ? -1 : static_cast<const std::int64_t*>(r.targets)[team.row];
-  const C smooth = static_cast<C>(r.label_smoothing / static_cast<double>(r.n)), rest = static_cast<C>(1 - r.label_smoothing);
-  const RowSums<C> s = sums_of<T, C>(team, z, r.n);
+  const LossRow<T, C> row(r, team.row);
+  const RowSums<C> s = sums_of<T, C>(team, row.z, r.n);
   const C log_sum = std::log(s.sum);
-  const auto target = [&](std::int64_t j) { return rest * (soft ? convert<C>(soft[j]) : j == chosen ? C(1) : C(0)) + smooth; };
   C loss = 0, weight = 0;
-  const bool one_class = !soft && smooth == 0;
-  if (one_class && team.lane == 0 && chosen >= 0 && chosen < r.n) loss = log_sum - (convert<C>(z[chosen]) - s.top);
+  const bool one_class = !row.soft && row.smooth == 0;
+  if (one_class && team.lane == 0 && row.chosen >= 0 && row.chosen < r.n) loss = log_sum - (convert<C>(row.z[row.chosen]) - s.top);
   for (std::int64_t j = team.lane; j < r.n && !one_class; j += team.size) {
-    const C t = target(j);
+    const C t = row.target(j);
     weight += t;
-    if (t != 0) loss = std::fma(t, log_sum - (convert<C>(z[j]) - s.top), loss);
+    if (t != 0) loss = std::fma(t, log_sum - (convert<C>(row.z[j]) - s.top), loss);
   }
   loss = team.reduce(loss, Plus{});
   weight = r.soft ? team.reduce(weight, Plus{}) : C(1);
+  if (!team.active || team.lane != 0) return;
+  static_cast<C*>(r.loss)[team.row] = loss;
+  if (C* sums = static_cast<C*>(r.sums)) sums[2 * team.row] = s.top, sums[2 * team.row + 1] = weight / s.sum;
+}
+
+template <class T, bool wide>
+NORMA_KERNEL void cross_entropy_backward_kernel(CrossEntropyRows r) {
+  using C = Compute<T, false>;
+  const RowTeam<wide> team(r.rows);
   if (!team.active) return;
-  if (team.lane == 0) static_cast<C*>(r.loss)[team.row] = loss;
-  if (!r.dlogits) return;
-  T* d = static_cast<T*>(r.dlogits) + team.row * r.dlogits_row;
-  const C factor = weight / s.sum;
-  write_row(team, r.n, d, [&](std::int64_t j) { return convert<T>(std::fma(std::exp(convert<C>(z[j]) - s.top), factor, -target(j))); });
+  const LossRow<T, C> row(r, team.row);
+  const C* sums = static_cast<const C*>(r.sums) + 2 * team.row;
+  const C top = sums[0], factor = sums[1], scale = *static_cast<const C*>(r.scale);
+  write_row(team, r.n, static_cast<T*>(r.dlogits) + team.row * r.dlogits_row,
+            [&](std::int64_t j) { return convert<T>(std::fma(std::exp(convert<C>(row.z[j]) - top), factor, -row.target(j)) * scale); });
 }
 
 template <class F>
@@ -116,6 +135,13 @@ void cross_entropy_rows(void* stream, const CrossEntropyRows& r) {
   with_floating(r.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     launch_rows(stream, r.rows, r.n, cross_entropy_kernel<T, false>, cross_entropy_kernel<T, true>, r);
+  });
+}
+
+void cross_entropy_backward_rows(void* stream, const CrossEntropyRows& r) {
+  with_floating(r.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launch_rows(stream, r.rows, r.n, cross_entropy_backward_kernel<T, false>, cross_entropy_backward_kernel<T, true>, r);
   });
 }
 

@@ -8,8 +8,6 @@
 namespace norma::cpu::NORMA_ISA {
 namespace {
 
-#define NORMA_STRIP [&](auto strip, std::int64_t i, [[maybe_unused]] int chain) __attribute__((always_inline))
-
 /// y = x scale + shift, then weight and bias.
 template <class T, class Stored>
 NORMA_INLINE void affine(const NormRows<T, Stored>& a, const Stored* x, Stored* y, T center, T scale, T shift) {
