@@ -148,8 +148,9 @@ Tensor checkpoint(const Function& f, std::span<const Tensor> inputs) {
     for (const Tensor& x : xs) in.push_back(x.tracked() && !x.is_leaf() ? x.detach().track() : x);
     const std::uint64_t begun = Node().number;
     y = f(in);
+    if (!y.tracked()) return y;
     const std::size_t given = in.size();
-    if (y.tracked()) add_leaves(y, begun, in);
+    add_leaves(y, begun, in);
     xs.insert(xs.end(), in.begin() + static_cast<std::ptrdiff_t>(given), in.end());
     y = y.detach();
   }

@@ -19,7 +19,8 @@ struct GradOptions {
 };
 
 /// d<y, seed>/dx for each x. y must have one element unless a seed of its shape and dtype is given. An x that y does not depend on
-/// gets zeros. Throws when the graph was freed by an earlier sweep, or a saved tensor was changed in place.
+/// gets zeros. Throws when the graph was freed by an earlier sweep, or a saved tensor was changed in place. What is returned may share memory
+/// with one another and with the seed: clone() before changing one in place.
 Tensors grad(const Tensor& y, std::span<const Tensor> xs, const Tensor& seed = {}, GradOptions options = {});
 inline Tensors grad(const Tensor& y, std::initializer_list<Tensor> xs, const Tensor& seed = {}, GradOptions options = {}) {
   return grad(y, std::span(xs.begin(), xs.size()), seed, options);

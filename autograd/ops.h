@@ -59,7 +59,7 @@ Tensor pow(const Tensor& x, double exponent);
 Tensor add(const Tensor& a, const Tensor& b);
 Tensor sub(const Tensor& a, const Tensor& b);
 Tensor mul(const Tensor& a, const Tensor& b);
-Tensor div(const Tensor& a, const Tensor& b);
+Tensor div(const Tensor& a, const Tensor& b);  // integers: towards zero, and 0 where b is
 Tensor pow(const Tensor& a, const Tensor& b);
 Tensor maximum(const Tensor& a, const Tensor& b);  // at a tie the gradient goes half to each
 Tensor minimum(const Tensor& a, const Tensor& b);
@@ -164,6 +164,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, co
 /// linear(gelu(linear(x, w1, b1)), w2, b2) + residual: keeps only the pre-activation between its two products.
 Tensor mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2, const Tensor& residual = {});
 /// Mean over rows of the cross-entropy. logits [..., classes]; targets i64 [...] or floating [..., classes] (soft).
+/// The losses of bf16 are f32.
 Tensor cross_entropy(const Tensor& logits, const Tensor& targets, double label_smoothing = 0);
 Tensor mse_loss(const Tensor& x, const Tensor& target);
 /// Multiplies by a mask drawn from `stream`: 0 with probability p, else 1/(1-p). p in [0, 1].
@@ -172,7 +173,7 @@ Tensor dropout(const Tensor& x, double p, RandomStream stream);
 struct AttentionOptions {
   Scoring scoring = {};
   double scale = 0;  // 0: 1/sqrt(d)
-  bool causal = false;
+  bool causal = false;   // row i sees keys j <= i + M - N: the last row sees all
   Tensor key_mask = {};  // bool [B, M], or empty
   double dropout = 0;
   RandomStream stream = {};

@@ -261,5 +261,15 @@ TEST_CASE("checkpointing finds the leaves that a function holds", "[checkpoint]"
         "checkpoint: the function uses a result of exp, of shape [3], that was computed outside it from tracked tensors; give it as an input");
 }
 
+TEST_CASE("what does not depend on tracked tensors is untracked behind a checkpoint too", "[checkpoint]") {
+  const Tensor x = wave({4, 6}, 0).track();
+  const auto of = [&](Tensor (*f)(const Tensor&)) { return checkpoint([f](std::span<const Tensor> in) { return f(in[0]); }, {x}); };
+  CHECK_FALSE(of([](const Tensor& t) { return argmax(t, 1); }).tracked());
+  CHECK_FALSE(of([](const Tensor& t) { return t.detach() * 2.0; }).tracked());
+  const Tensor y = of([](const Tensor& t) { return t * 2.0; });
+  const Tensor dy = grad(sum(y), x, {.create_graph = true});
+  CHECK(norm(grad(sum(dy * x), x)).item() == Approx(2 * std::sqrt(24.0)));
+}
+
 }  // namespace
 }  // namespace norma

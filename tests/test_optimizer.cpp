@@ -175,6 +175,8 @@ TEST_CASE("learning rates: warm-up, then cosine or constant", "[optimizer]") {
   CHECK(learning_rate({.min_lr = 0.5, .warmup_steps = 5, .total_steps = 5}, 5) == 0.5);
   CHECK_THROWS_WITH(learning_rate({.lr = 0.1}, 0), "schedule: total_steps is 0; the cosine needs the number of steps");
   CHECK(learning_rate({.kind = "constant", .lr = 0.1}, 9) == 0.1);
+  CHECK_THROWS_WITH(learning_rate({.warmup_steps = -4, .total_steps = 5}, 0), "schedule: warmup_steps is -4, must be zero or more");
+  CHECK_THROWS_WITH(learning_rate({.total_steps = 5}, -1), "schedule: step is -1, must be zero or more");
   CHECK_THROWS_WITH(learning_rate({.kind = "constant", .lr = -1}, 0), "schedule: lr is -1, must be zero or more");
   CHECK_THROWS_WITH(learning_rate({.min_lr = std::nan(""), .total_steps = 5}, 0), "schedule: min_lr is nan, must be zero or more");
   CHECK_THROWS_WITH(learning_rate({.warmup_lr = std::numeric_limits<double>::infinity(), .total_steps = 5}, 3),
@@ -222,6 +224,13 @@ TEST_CASE("a step that is not taken is not counted, and leaves all as it was", "
     CHECK((bits(toy, *stepped) == before));
     CHECK(toy.weight.grad());
   }
+}
+
+TEST_CASE("an optimizer of parameters of which none learns is refused", "[optimizer]") {
+  Toy toy;
+  nn::track(toy, false);
+  for (const char* kind : {"adamw", "sgd"})
+    CHECK_THROWS_WITH(Optimizer::make({.kind = kind}, toy), fmt::format("{}: no parameter of the model learns; nn::track(model) comes before the optimizer", kind));
 }
 
 TEST_CASE("an optimizer's parameters are on one device", "[optimizer]") {

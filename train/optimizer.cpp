@@ -39,10 +39,11 @@ class PerParameter : public Optimizer {
       }
       slots_.push_back(std::move(slot));
     }
+    if (slots_.empty()) fail("{}: no parameter of the model learns; nn::track(model) comes before the optimizer", config.kind);
     state_.emplace_back("step", step_);
   }
 
-  Device device() const override { return slots_.empty() ? Device{} : slots_[0].parameter.device(); }
+  Device device() const override { return slots_[0].parameter.device(); }
   void advance() override { fill(step_, static_cast<double>(next_step())); }
   nn::Named state() const override { return state_; }
   void load(const nn::Named& state) override { nn::assign(state_, state, "optimizer"); }
@@ -162,6 +163,8 @@ double learning_rate(const ScheduleConfig& config, Index step) {
   }
   for (const auto& [field, rate] : {std::pair("lr", config.lr), {"min_lr", config.min_lr}, {"warmup_lr", config.warmup_lr}})
     if (!(rate >= 0 && std::isfinite(rate))) fail("schedule: {} is {}, must be zero or more", field, rate);
+  if (config.warmup_steps < 0) fail("schedule: warmup_steps is {}, must be zero or more", config.warmup_steps);
+  if (step < 0) fail("schedule: step is {}, must be zero or more", step);
   if (config.kind == "cosine" && config.total_steps < 1)
     fail("schedule: total_steps is {}; the cosine needs the number of steps", config.total_steps);
   if (step < config.warmup_steps)

@@ -19,7 +19,9 @@ struct OptimizerConfig {
 /// State is keyed by parameter name; what state() gives, load() takes up to the bit.
 class Optimizer {
  public:
-  /// All parameters that learn are on one device; for adamw of one dtype, f32 or f64, and contiguous. Throws naming what is not.
+  /// Of the parameters that are tracked by now. They are on one device; for adamw of one dtype, f32 or f64, and contiguous. Throws naming what
+  /// is not. A parameter without a gradient is passed over in that step, but there is one count of steps for all, on which adamw's bias
+  /// correction depends (torch.optim.AdamW counts for each).
   static std::unique_ptr<Optimizer> make(const OptimizerConfig& config, nn::Module& model);
   virtual ~Optimizer() = default;
   /// One update from the parameters' gradients times gradient_scale; then drops them. The three that follow, in turn; a
@@ -45,7 +47,7 @@ bool decays(const std::string& name, const Tensor& parameter);
 struct ScheduleConfig {
   std::string kind = "cosine";  // cosine | constant
   double lr = 1e-3, min_lr = 1e-6, warmup_lr = 1e-6;
-  Index warmup_steps = 0, total_steps = 0;  // cosine: min_lr from total_steps on; to be given
+  Index warmup_steps = 0, total_steps = 0;  // cosine: min_lr from total_steps on; to be given. A warm-up may be longer than that
 };
 double learning_rate(const ScheduleConfig& config, Index step);  // throws naming the field that is out of range
 
