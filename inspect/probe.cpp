@@ -127,7 +127,7 @@ HeadStats reduce(const std::vector<Sample>& samples) {
     out.score_max[at] = extreme(AttentionStat::score_max, std::greater<>());
     out.row_sum[at] = sum(AttentionStat::row_sum) / rows;
     out.row_sum_std[at] =
-        std::sqrt(std::max(0.0, sum(AttentionStat::row_sum2) / rows - out.row_sum[at] * out.row_sum[at]));
+        std::sqrt(std::max(sum(AttentionStat::row_sum2) / rows - out.row_sum[at] * out.row_sum[at], 0.0));  // NaN stays
     out.min[at] = extreme(AttentionStat::min, std::less<>());
     out.max[at] = extreme(AttentionStat::max, std::greater<>());
     out.negative_share[at] = sum(AttentionStat::negative) / entries;

@@ -93,7 +93,7 @@ TEST_CASE("an input given twice, inputs that need nothing, mixed dtypes", "[chec
   CHECK(grad(sum(checkpoint(product, Tensors{x, fixed})), x).values() == sin(fixed).values());
   CHECK(!checkpoint(product, Tensors{fixed, fixed}).tracked());
   const Function constant = [](std::span<const Tensor> in) { return in[0].detach() * 2.0; };
-  CHECK(grad(sum(checkpoint(constant, Tensors{x})), x).values() == std::vector<double>(4));
+  CHECK_FALSE(checkpoint(constant, Tensors{x}).tracked());
 
   const Tensor narrow = full({4}, 0.5, {DType::f32}).track();
   const Function mixed = [](std::span<const Tensor> in) { return square(in[0]) * sin(cast(in[1], DType::f64)); };

@@ -237,8 +237,8 @@ void forward(const AttentionForward& a, const LinearKernels<T>& kernels) {
   if (!a.stats) return;
   const bool norm = exact_norm(a.scoring, call.all.d);
   const Index work = std::max(kernels.work_bytes(call.all, 1 + (norm ? call.all.features : 0)), kernels.sample_bytes(call.all));
-  const RowSample sample(call.all.rows);
   parallel_tasks(call.heads, [&](Index i) {
+    const RowSample sample(call.all.rows, i);
     LinearHead<T> h = call.head(i);
     h.work = scratch(work_slot, static_cast<std::size_t>(work));
     double* to = a.stats->as<double>() + i * attention_stats;
@@ -256,9 +256,9 @@ void forward(const AttentionForward& a, const LinearKernels<T>& kernels) {
 template <class T>
 void measure_gradients(const AttentionBackward& a, const Call<T>& call, const LinearKernels<T>& kernels) {
   const Index work = kernels.sample_bytes(call.all);
-  const RowSample sample(call.all.rows);
   parallel_tasks(call.heads, [&](Index i) {
     LinearHead<T> h = call.bound(i);
+    const RowSample sample(h.rows, i, longest_rows(h.dout, h.rows, h.dout_row, h.e, SampledRows::longest));
     h.work = scratch(work_slot, static_cast<std::size_t>(work));
     SampledSums sampled;
     kernels.sample_gradients(h, sample.rows(), sampled);

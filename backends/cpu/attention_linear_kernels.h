@@ -44,6 +44,7 @@ struct LinearSums {
 /// Rows of A that are computed to estimate the statistics of all, in groups that stand for an even share of the rows each.
 struct SampledRows {
   static constexpr std::int64_t groups = 8, most = 48;
+  static constexpr std::int64_t longest = 8;  // of those whose gradients are measured: rows with the largest gradient of the output
   std::int64_t count = 0;
   std::int64_t row[most];
 };

@@ -1,30 +1,42 @@
 // Statistics of attention in linear form, where there is no matrix to measure: those of a few rows, scaled up.
 #pragma once
 
+#include <span>
+#include <vector>
+
 #include "backends/cpu/attention_linear_kernels.h"
 #include "core/backend.h"
 
 namespace norma::cpu {
 
-/// The rows are cut into as many equal parts as there are groups; a group is the rows in the middle of its part. Of few
-/// rows it has all, and the estimates are exact.
+/// A stratified sample of a head's rows (Cochran, Sampling Techniques, chapter 5): some rows that stand for themselves, and of the others, cut
+/// into as many equal parts as there are groups, the same number from each, drawn by `head`: heads draw independently of one another, and each
+/// the same in every step. Of few rows it has all, and the estimates are exact.
 class RowSample {
  public:
-  explicit RowSample(std::int64_t rows);
+  RowSample(std::int64_t rows, std::int64_t head, std::vector<std::int64_t> themselves = {});
   const SampledRows& rows() const { return rows_; }
   /// The statistics of a head that a forward pass has, but for those that the monomials give; so many (row, column)
-  /// pairs are visible. fro2_error is the spread between the groups, as the standard error of their sum.
+  /// pairs are visible. fro2_error is the standard error of fro2, from the spread within the groups.
   void estimate(const SampledSums& sums, double pairs, double* stats) const;
   /// And a backward pass.
   void estimate_gradients(const SampledSums& sums, double* stats) const;
 
  private:
+  struct Group {
+    std::int64_t begin, end;  // in rows_
+    std::int64_t all;         // rows that they stand for
+  };
   double total(const SampledSums::Each& each) const;
-  double of_group(std::int64_t group, const SampledSums::Each& each) const;
+  double error(const SampledSums::Each& each) const;  // standard error of the total
 
   SampledRows rows_;
-  std::int64_t all_, begin_[SampledRows::groups + 1];  // of a group in rows_
-  double weight_[SampledRows::groups];                 // rows that one of the group stands for
+  std::vector<Group> groups_;
 };
+
+/// The rows that are the longest of x, [rows, width], `row` elements apart; at most `most`. Where few tokens are read behind attention, as the
+/// class token, nearly all of the gradient is theirs.
+template <class T>
+std::vector<std::int64_t> longest_rows(const T* x, std::int64_t rows, std::int64_t row, std::int64_t width, std::int64_t most);
 
 }  // namespace norma::cpu
