@@ -40,7 +40,7 @@ Span over_training(const std::vector<Json>& rows, std::size_t layer, const char*
     for (const Json& v : row["attention"][layer][field]) heads.push_back(v.is_number() ? v.get<double>() : NAN);
     const double mean = std::accumulate(heads.begin(), heads.end(), 0.0) / static_cast<double>(heads.size());
     if (std::isnan(s.first)) s.first = mean;
-    if (!(s.largest >= mean)) s.largest = mean;
+    if (!(mean <= s.largest) && !std::isnan(mean)) s.largest = mean;  // what is no number hides nothing that was seen before
     s.last = mean;
   }
   return s;

@@ -208,9 +208,9 @@ int random_theory(const Flags& flags, bool json) {
 }
 
 /// One layer's spectral norms, averaged over the batch: per head norm and stable rank.
-std::vector<std::pair<double, double>> layer_spectral(const Tensor& packed, const Scoring& scoring) {
+std::vector<std::pair<double, double>> layer_spectral(const Tensor& packed, const models::ViTConfig& shape) {
   AttentionOptions options;
-  options.scoring = scoring;
+  options.scoring = shape.attention, options.clamp_fro = shape.clamp_fro;
   const Tensor wide = packed.dtype() == DType::bf16 ? cast(packed, DType::f32) : packed;
   const auto part = [&](Index i) { return transpose(select(wide, 2, i), 1, 2); };
   const inspect::Spectral s = inspect::spectral(part(0), part(1), options);
@@ -240,7 +240,7 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
   probe.attention("blocks.*.attn.stats");
   if (flags.spectral) probe.value("blocks.*.attn.packed", [&](const Tensor& packed) {
     std::vector<double> flat;
-    for (const auto& [norm, rank] : layer_spectral(packed, shape.attention)) flat.push_back(norm), flat.push_back(rank);
+    for (const auto& [norm, rank] : layer_spectral(packed, shape)) flat.push_back(norm), flat.push_back(rank);
     return from_values(flat, {static_cast<Index>(flat.size() / 2), 2}, {DType::f64});
   });
   datasets::Loader loader(loaded.data.test, loader_settings);
@@ -260,6 +260,7 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
                "Gaussian: expectation for independent normal scores of the head's rms.\n\n",
                softmax ? "Bounds:" : "For softmax", shown(root), shown(root / 2), shown(2 * root),
                softmax ? "." : bound.fro ? "; these rows are bounded by √N too." : "; this function has no such bounds.");
+    if (shape.clamp_fro > 0) fmt::print("This run clamps ‖A‖_F to {}; the Gaussian columns are without that.\n", shown(shape.clamp_fro));
     fmt::print("{:<22} {:>4} {:>10}  {:>10} {:>7} {:>9}  {:>10} {:>8} {:>9}", "layer", "head", "score rms", "‖A‖_F", "of √N", "Gaussian",
                "‖∂A/∂S‖_F", "of √N/2", "Gaussian");
     fmt::print("{}\n", flags.spectral ? fmt::format("  {:>9} {:>11}", "‖A‖₂", "stable rank") : "");

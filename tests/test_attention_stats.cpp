@@ -322,6 +322,24 @@ TEST_CASE("statistics of rows with negative weights, or that are divided by next
   }
 }
 
+TEST_CASE("a norm is a number where the squares of the weights are beyond a float", "[attention_stats]") {
+  for (const bool causal : {false, true})
+    for (const Index tokens : {5, 67, 700}) {
+      const auto norm_of = [&](DType dtype) {
+        AttentionOptions options;
+        options.scoring = power(3, 1, Scoring::Scale::one), options.causal = causal, options.form = AttentionForm::quadratic;
+        options.stats = zeros({1, 1, attention_stats}, {DType::f64});
+        const auto part = [&](std::uint64_t which) { return cast(draw({1, 1, tokens, 8}, which, DType::f32) * 3e4, dtype); };
+        attention(part(1), part(2), part(3), options);
+        return std::sqrt(options.stats.values()[static_cast<std::size_t>(AttentionStat::fro2)]);
+      };
+      const double wanted = norm_of(DType::f64);
+      INFO(tokens << " tokens, causal " << causal);
+      CHECK(wanted > 1e26);
+      CHECK(norm_of(DType::f32) == Approx(wanted).epsilon(1e-5));
+    }
+}
+
 TEST_CASE("gradient statistics: the hooks of the composition against the gradient of A itself", "[attention_stats]") {
   for_each_problem(DType::f64, [](const Setting&, const Problem& p) -> std::string {
     const NoFusion plain;

@@ -85,7 +85,7 @@ function chart(parent, title, get, given = {}) {
     const W = Math.max(260, figure.clientWidth - 20), H = 220, left = 50, right = 10, top = 12, bottom = 36;
     box.setAttribute("viewBox", `0 0 ${W} ${H}`); box.style.height = H + "px";
     const all = series.flatMap(s => s.points), bounds = options.bounds ? options.bounds() : [];
-    if (!all.length) { svg("text", {x: W / 2, y: H / 2, "text-anchor": "middle"}, box).textContent = "nothing recorded"; return; }
+    if (!all.length) { svg("text", {x: W / 2, y: H / 2, "text-anchor": "middle"}, box).textContent = options.log && get().some(s => s.points.some(p => p[1] === 0)) ? "all 0: no place on a logarithmic scale" : "nothing recorded"; return; }
     const xs = all.map(p => p[0]), ys = all.map(p => f(p[1])).concat(bounds.map(b => f(b.y)));
     const low = a => a.reduce((m, v) => Math.min(m, v)), high = a => a.reduce((m, v) => Math.max(m, v));
     let x0 = low(xs), x1 = high(xs), y0 = low(ys), y1 = high(ys);

@@ -1,7 +1,7 @@
 // What the runs recorded, section by section. Runs may grow while the page is open: read() takes them from `data`, build() makes the
 // sections, update() shows what is new in them, and builds again where a section is to appear.
 const main = document.getElementById("main"), byId = id => document.getElementById(id);
-const mean = a => { const b = a.filter(drawable); return b.length ? b.reduce((s, v) => s + v, 0) / b.length : NaN; };
+const mean = a => a.length && a.every(drawable) ? a.reduce((s, v) => s + v, 0) / a.length : NaN;  // of all heads, or of none
 const last = a => a.length ? a[a.length - 1] : undefined;
 const most = (...n) => n.reduce((a, b) => Math.max(a, b), 0);
 const dashes = ["", "7 3", "2 3", "9 3 2 3"];
@@ -142,7 +142,7 @@ function acrossDepth() {
       const values = heads(row, l, m.field).filter(drawable);
       if (!values.length) continue;
       values.forEach((v, h) => (dots[h] = dots[h] || []).push([l + 1 + shift, v]));
-      means.push([l + 1 + shift, mean(values)]);
+      means.push([l + 1 + shift, mean(heads(row, l, m.field))]);
       spread.set(l + 1 + shift, [Math.min(...values), Math.max(...values)]);
     }
     return [...dots.map((points, h) => line(r, points, {name: `${r.label}, head ${h + 1}`, opacity: 0.6, bare: true, quiet: true})),

@@ -8,6 +8,18 @@
 namespace norma::cpu::NORMA_ISA {
 namespace {
 
+/// The sum of squares of rows [begin, end) of a tile, for weights whose squares are beyond a float.
+template <class T>
+__attribute__((noinline)) double squares_in_double(const Sight<T>& sight, const Tile<T>& tile, int begin, int end) {
+  double sum = 0;
+  for (int m = begin; m < end; ++m) {
+    const T* p = tile.p + m * tile.ld;
+    const Int length = sight.row(tile.first + m, tile.column, tile.columns).length;
+    for (Int j = 0; j < length; ++j) sum += static_cast<double>(p[j]) * static_cast<double>(p[j]);
+  }
+  return sum;
+}
+
 /// Element-wise kinds without row normalisation: nothing is carried along a row, so the statistics are summed per tile.
 template <class T, Phi phi, bool measure>
 void weigh(const Sight<T>& sight, const Tile<T>& tile, T*, T*, Statistics<T>* stats) {
@@ -34,6 +46,7 @@ void weigh(const Sight<T>& sight, const Tile<T>& tile, T*, T*, Statistics<T>* st
     }
     slopes_over_factor = V{}, from = splat(Statistics<T>::infinity), to = -from;
   };
+  [[maybe_unused]] int added = 0;  // rows whose sums are in stats
   for (int m = 0; m < tile.rows; ++m) {
     T* p = tile.p + m * tile.ld;
     const Row<T> row = sight.row(tile.first + m, tile.column, tile.columns);
@@ -73,7 +86,12 @@ void weigh(const Sight<T>& sight, const Tile<T>& tile, T*, T*, Statistics<T>* st
       if (tile.column == 0) stats->entries += static_cast<double>(sight.visible(tile.first + m));
       if (m + 1 == tile.rows || row.length > columns_between_widenings) {
         settle();
-        stats->squares.add(squares), stats->slopes.add(slopes), stats->score.add(score), stats->score2.add(score2);
+        if (const bool finite = sum_lanes(squares - squares) == 0; finite)
+          stats->squares.add(squares);
+        else
+          stats->row_squares += squares_in_double(sight, tile, added, m + 1);
+        added = m + 1;
+        stats->slopes.add(slopes), stats->score.add(score), stats->score2.add(score2);
         stats->negative.add_count(negative), stats->small.add_count(small_count);
         squares = slopes = score = score2 = V{};
         negative = small_count = Mask<T>{};
