@@ -22,12 +22,16 @@ Tensor total(const Tensor& x) { return sum(x, {-2, -1}); }
 Tensor rows(const Tensor& x) { return sum(x, {-1}, true); }
 Tensor as_f64(const Tensor& x) { return x.dtype() == DType::f64 ? x : cast(x, DType::f64); }
 
-/// phi'(s), before masks; normalised rows: of the polynomial alone.
+/// phi'(s), before masks; normalised rows: of the polynomial alone. Softmax has none: its rows have a Jacobian.
 Tensor slope(const Tensor& s, const Scoring& scoring) {
-  if (scoring.kind == Scoring::Kind::relu) return step(s);
-  if (scoring.kind == Scoring::Kind::sigmoid) {
-    const Tensor a = sigmoid(s + sigmoid_bias(scoring, s.size(3)));
-    return a * (1.0 - a);
+  switch (scoring.kind) {
+    case Scoring::Kind::relu: return step(s);
+    case Scoring::Kind::sigmoid: {
+      const Tensor a = sigmoid(s + sigmoid_bias(scoring, s.size(3)));
+      return a * (1.0 - a);
+    }
+    case Scoring::Kind::softmax:
+    case Scoring::Kind::polynomial: break;
   }
   Tensor y = zeros({}, place_of(s));
   for (int p = scoring.degree(); p >= 1; --p) y = y * s + p * scoring.coefficient[static_cast<std::size_t>(p)];

@@ -96,15 +96,16 @@ Expectation expectation(const Scoring& scoring, Index tokens, double rms, Index 
     return {std::sqrt(polynomial_square(scoring, false, rms, 0)) / mean, std::nullopt};
   }
   double value = 0, slope = 0;  // E phi^2, E phi'^2
-  if (scoring.kind == Kind::polynomial) {
-    value = polynomial_square(scoring, false, rms, width), slope = polynomial_square(scoring, true, rms, width);
-  } else if (scoring.kind == Kind::relu) {
-    value = rms * rms / 2, slope = 0.5;
-  } else {
-    const double bias = scoring.bias - (scoring.bias_minus_log_keys ? std::log(n) : 0.0);
-    const auto phi = [bias](double s) { return 1 / (1 + std::exp(-(s + bias))); };
-    value = gaussian_square(phi, rms);
-    slope = gaussian_square([&](double s) { return phi(s) * (1 - phi(s)); }, rms);
+  switch (scoring.kind) {
+    case Kind::softmax: break;  // above
+    case Kind::polynomial: value = polynomial_square(scoring, false, rms, width), slope = polynomial_square(scoring, true, rms, width); break;
+    case Kind::relu: value = rms * rms / 2, slope = 0.5; break;
+    case Kind::sigmoid: {
+      const double bias = scoring.bias - (scoring.bias_minus_log_keys ? std::log(n) : 0.0);
+      const auto phi = [bias](double s) { return 1 / (1 + std::exp(-(s + bias))); };
+      value = gaussian_square(phi, rms);
+      slope = gaussian_square([&](double s) { return phi(s) * (1 - phi(s)); }, rms);
+    }
   }
   const double factor = n * scale_factor(scoring.scale, n);
   return {factor * std::sqrt(value), factor * std::sqrt(slope)};
