@@ -10,12 +10,7 @@ std::string RunModel::told() const {
 
 RunModel load_run_model(const std::filesystem::path& run, Index threads, const std::string& data_dir, Wanted wanted) {
   RunModel out;
-  const train::RunRecord record = train::read_run(run);
-  train::Options options;
-  out.config.fields(options);
-  options.read_json(record.config.dump(), (run / "config.json").string());
-  options.apply();
-  out.config.files = options.from_json();
+  out.config = train::written_config(train::read_run_head(run).config, (run / "config.json").string());
   out.config.threads = threads;
   out.config.cpu.clear();  // another machine may have trained it
   if (!data_dir.empty()) out.config.data_dir = data_dir;

@@ -113,7 +113,7 @@ std::vector<Event> events(const std::filesystem::path& file) {
 std::vector<std::filesystem::path> event_files(const std::filesystem::path& run) {
   std::vector<std::filesystem::path> out;
   for (const auto& entry : std::filesystem::directory_iterator(run))
-    if (entry.path().filename().string().find("tfevents") != std::string::npos) out.push_back(entry.path());
+    if (train::is_event_file(entry.path().filename().string())) out.push_back(entry.path());
   return out;
 }
 
@@ -174,6 +174,11 @@ TEST_CASE("a line of metrics.jsonl becomes curves with TensorBoard's names", "[e
   CHECK(test[0].tag == "test/loss");
   CHECK(test[1].tag == "test/accuracy");
   CHECK(test[1].value == 0.75);
+
+  found.clear();  // a twin's
+  for (const train::Scalar& s : train::scalars({{"step", 4}, {"twin_loss", {2.5, 2.25}}, {"weights", {{"blocks.0", {{"distance", 0.5}, {"cosine", 0.75}}}}}}))
+    CHECK(found.emplace(s.tag, s.value).second);
+  CHECK(found == std::map<std::string, double>{{"twin/loss/0", 2.5}, {"twin/loss/1", 2.25}, {"twin/weights/blocks.0/distance", 0.5}, {"twin/weights/blocks.0/cosine", 0.75}});
 }
 
 TEST_CASE("an event file has a version, a start and one event a line, each with right checksums", "[event_file]") {
@@ -216,11 +221,13 @@ TEST_CASE("a new event file takes the place of the old, keeps its times, and sur
     times_kept = 0;
   }
   std::ofstream(event_files(run)[0], std::ios::binary) << bytes;
-  std::ofstream(run / "events.out.tfevents.0000000001.other") << "x";
+  std::ofstream(run / "events.out.tfevents.0000000001.norma") << "x";
+  std::ofstream(run / "events.out.tfevents.1700000000.host.1.0") << "of another program";
   ::usleep(20000);
   rows.pop_back();  // metrics.jsonl was cut back to two lines
   { train::EventFile file(run, rows); }
   const std::vector<Event> after = events_of(run);
+  CHECK(contents(run / "events.out.tfevents.1700000000.host.1.0") == "of another program");
   check_same(after, rows);
   for (std::size_t i = 0; i < rows.size(); ++i) CHECK((after[i + 2].wall_time == before[i + 2].wall_time) == (i < times_kept));
 }
@@ -245,14 +252,17 @@ TEST_CASE("a killed and resumed run has each step once in its event file", "[eve
   check_same(events_of(runs / "a"), rows);
 }
 
-TEST_CASE("a disk that is full while an event is written is told, and going on repairs the file", "[event_file]") {
+TEST_CASE("a disk that is full while an event is written is told once, and going on repairs the file", "[event_file]") {
   const auto data = tiny_data(64, 20), out = fresh_folder("events-full") / "a";
   const std::vector<std::string> args = {"train", "vit", "--data-dir", data.string(), "--width", "8", "--depth", "1", "--heads", "2", "--patch", "14",
                                          "--batch", "8", "--epochs", "1", "--log-every", "2", "--out", out.string(), "--resume"};
   const Finished f = Program(args, ".", 13000).wait();  // between the lengths of metrics.jsonl and of the event file
   CAPTURE(f.err);
-  CHECK(f.code == 1);
-  CHECK_THAT(f.err, Catch::Matchers::Contains("events.out.tfevents.") && Catch::Matchers::Contains("bytes written (no space left on device)"));
+  CHECK(f.code == 1);  // for the checkpoint at its end
+  CHECK_THAT(f.err, Catch::Matchers::Contains("events.out.tfevents.") &&
+                        Catch::Matchers::Contains("bytes written (no space left on device); the run goes on without an event file; --resume makes it whole again\n"));
+  CHECK(f.err.find("events.out.tfevents.") == f.err.rfind("events.out.tfevents."));
+  CHECK(metrics(out).size() == 6);  // steps 0, 2, 4, 6, 7 and an evaluation
   REQUIRE(run_norma(args).code == 0);
   check_same(events_of(out), metrics(out));
 }

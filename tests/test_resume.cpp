@@ -160,11 +160,11 @@ TEST_CASE("a run that ended between two lines keeps its last one, also where it 
 TEST_CASE("what a killed process left half-written is removed; what others write is not", "[resume]") {
   const auto data = tiny_data(232, 20), runs = fresh_folder("unfinished");
   const auto args = with(run_args(data, runs / "a", "softmax"), {"--steps", "2", "--resume"});
-  std::filesystem::create_directories(runs / "a");
-  for (const char* name : {".checkpoint-000000005.safetensors.1-2.tmp", ".status.json.1-3.tmp", ".report.html.1-0.tmp"}) std::ofstream(runs / "a" / name) << "half";
+  std::filesystem::create_directories(runs / "a" / "record");
+  const std::vector<std::string> own = {".checkpoint-000000005.safetensors.1-2.tmp", ".status.json.1-3.tmp", "record/.step-000000003.safetensors.1-4.tmp", ".anomaly-3.json.1-5.tmp"};
+  for (const std::string& name : with(own, {".report.html.1-0.tmp"})) std::ofstream(runs / "a" / name) << "half";
   REQUIRE(run_norma(args).code == 0);
-  CHECK(!std::filesystem::exists(runs / "a" / ".checkpoint-000000005.safetensors.1-2.tmp"));
-  CHECK(!std::filesystem::exists(runs / "a" / ".status.json.1-3.tmp"));
+  for (const std::string& name : own) CHECK(!std::filesystem::exists(runs / "a" / name));
   CHECK(std::filesystem::exists(runs / "a" / ".report.html.1-0.tmp"));
 }
 
@@ -179,14 +179,14 @@ TEST_CASE("resuming refuses another configuration and another data set, and says
   CAPTURE(f.err);
   CHECK(f.code == 0);
   CHECK_THAT(f.err, Contains("resumed from step 6"));
-  std::filesystem::resize_file(runs / "a" / "metrics.jsonl", 10);
-  f = run_norma(with(run_args(data, runs / "a", "softmax"), {"--resume"}));
-  CHECK(f.code == 1);
-  CHECK_THAT(f.err, Contains("the file was cut: put it back whole, or begin anew with another --out"));
   const auto other = tiny_data(240, 20);
   f = run_norma(with(run_args(other, runs / "a", "softmax"), {"--resume"}));
   CHECK(f.code == 2);
   CHECK_THAT(f.err, Contains("data set"));
+  std::filesystem::resize_file(runs / "a" / "metrics.jsonl", 10);
+  f = run_norma(with(run_args(data, runs / "a", "softmax"), {"--resume"}));
+  CHECK(f.code == 1);
+  CHECK_THAT(f.err, Contains("its end is lost; put the file back whole, or begin anew with another --out"));
 }
 
 TEST_CASE("a run goes on when its attention function is spelled in another way", "[resume]") {
@@ -243,6 +243,20 @@ TEST_CASE("a checkpoint of an earlier version goes on where what it lacks is at 
   };
   CHECK_NOTHROW(run.restore(without("penalty"), run.tensors()));
   CHECK_THROWS_WITH(run.restore(without("clip"), run.tensors()), Contains("another configuration:\n  clip: absent before, 2.0 now\n"));
+  const auto configured = [&](const std::string& text) {
+    train::RunState state = run.state;
+    state.config = text;
+    return state;
+  };
+  const auto with_field = [&](const char* field, const train::Json& value) {
+    train::Json fields = train::Json::parse(run.state.config);
+    fields[field] = value;
+    return configured(fields.dump());
+  };
+  CHECK_THROWS_WITH(run.restore(with_field("newer", 1), run.tensors()), Contains("\n  newer: 1 before, unknown to this version of norma\n"));
+  CHECK_THROWS_WITH(run.restore(with_field("attention", 5), run.tensors()), Contains("\n  attention: 5 before, \"softmax\" now\n"));
+  for (const std::string& text : {std::string(300000, '['), std::string("c")})
+    CHECK_THROWS_WITH(run.restore(configured(text), run.tensors()), Contains("configuration in the checkpoint in " + config.out));
   config.threads = 3;
   CHECK_NOTHROW(train::Trained(config, shape, {DType::f32}).restore(run.state, run.tensors()));
 
@@ -253,4 +267,22 @@ TEST_CASE("a checkpoint of an earlier version goes on where what it lacks is at 
   REQUIRE(found);
   const train::RunState& s = found->first;
   CHECK((s.step == 7 && s.skipped == 2 && s.skipped_in_a_row == 1 && s.metrics_bytes == 3 && s.tested == 7 && s.config == "c" && s.data_hash == "h" && s.last_row.empty()));
+}
+
+TEST_CASE("a checkpoint whose tensors have another dtype is refused", "[resume]") {
+  train::TrainConfig config;
+  config.width = 8, config.depth = 1, config.heads = 2, config.patch = 14;
+  train::Trained run(config, train::vit_config(config, 28, 1, 10), {DType::f32});
+  nn::Named tensors = run.tensors();
+  const auto other = [&](const std::string& beginning, DType dtype) {
+    for (auto& [name, t] : tensors)
+      if (name.starts_with(beginning)) t = zeros(t.shape(), {dtype});
+  };
+  other("optimizer/", DType::f64);
+  CHECK_THROWS_WITH(run.restore(run.state, tensors), Contains("the checkpoint's optimizer/") && Contains("is f64, this run's is f32"));
+
+  const auto folder = fresh_folder("dtype");
+  other("model/head.weight", DType::i64);
+  train::RunFolder(folder, train::RunFolder::Held::refuse).save(run.state, tensors);
+  CHECK_THROWS_WITH(train::RunFolder::load(folder, [](const std::string&) {}), Contains("model/head.weight is i64, and parameters are floating"));
 }

@@ -2,10 +2,13 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <map>
 
 #include "tests/program.h"
 #include "tests/written_run.h"
+#include "train/loop.h"
+#include "train/metrics_tail.h"
 
 using namespace norma;
 using namespace norma::test;
@@ -64,6 +67,7 @@ TEST_CASE("a run that goes on records what it goes on with, and has no summary u
   fs::rename(out, moved);
   CHECK(Program(args_of(data, moved, {"--resume"}), ".", 4000).wait().code == 1);  // as on a full disk
   CHECK(!fs::exists(moved / "summary.json"));
+  CHECK(std::count_if(fs::directory_iterator(moved), {}, [](const auto& entry) { return train::is_event_file(entry.path().filename().string()); }) == 1);  // of before
   CHECK(json_of(moved / "config.json")["out"] == moved.string());
   CHECK(json_of(moved / "config.json")["steps"] == 0);
   CHECK(run_norma(args_of(data, moved, {"--resume"})).code == 0);
@@ -179,4 +183,124 @@ TEST_CASE("fewer images than a data set has are told", "[run_folder]") {
   const std::string notice = fmt::format("data set \"fashion-mnist\" in {}: 64 training and 20 test images, of 60000 and 10000\n", (data / "fashion-mnist").string());
   CHECK_THAT(run_norma(args_of(data, out, {"--steps", "1"})).err, Contains(notice));
   CHECK_THAT(run_norma({"eval", out.string()}).err, Contains(notice));
+}
+
+TEST_CASE("a checkpoint that is ahead of the log is passed over, and the run ends with the same log", "[run_folder]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("ahead"), out = runs / "a";
+  REQUIRE(run_norma(args_of(data, runs / "calm", {})).code == 0);
+  REQUIRE(run_norma(args_of(data, out, {"--steps", "7"})).code == 0);
+  fs::resize_file(out / "metrics.jsonl", fs::file_size(out / "metrics.jsonl") - 10);
+  const Finished f = run_norma(args_of(data, out, {"--resume"}));
+  CAPTURE(f.err);
+  REQUIRE(f.code == 0);
+  CHECK_THAT(f.err, Contains("the checkpoint of step 7 was made when it had") && Contains("trying the checkpoint before it") && Contains("resumed from step 4\n"));
+  CHECK(contents(out / "metrics.jsonl") == contents(runs / "calm" / "metrics.jsonl"));
+}
+
+TEST_CASE("--resume of a run whose checkpoints are gone does not throw its log away", "[run_folder]") {
+  const auto data = tiny_data(64, 20), out = fresh_folder("gone") / "a";
+  REQUIRE(run_norma(args_of(data, out, {"--steps", "6"})).code == 0);
+  for (const fs::path& checkpoint : train::checkpoints(out)) fs::remove(checkpoint);
+  const auto refused = [&](const std::string& why) {
+    const auto before = files_of(out);
+    const Finished f = run_norma(args_of(data, out, {"--resume"}));
+    CHECK(f.code == 1);
+    CHECK_THAT(f.err, Contains(why + ", but holds no checkpoint to go on from"));
+    CHECK((files_of(out) == before));
+  };
+  refused("has ended (summary.json)");
+  fs::remove(out / "summary.json");
+  refused("has ended (finished)");
+  fs::remove(out / "status.json");
+  refused("has made step 5");  // a checkpoint was due at 4
+  const std::string log = contents(out / "metrics.jsonl");
+  write(out / "metrics.jsonl", log.substr(0, log.find('\n') + 1));
+  const Finished other = run_norma(args_of(data, out, {"--resume", "--lr", "0.5"}));
+  CHECK(other.code == 2);
+  CHECK_THAT(other.err, Contains("the run was begun with another configuration:\n  lr: 0.001 before, 0.5 now\n"));
+  CHECK(run_norma(args_of(data, out, {"--resume", "--steps", "6"})).code == 0);
+  CHECK(contents(out / "metrics.jsonl") == log);
+}
+
+TEST_CASE("checkpoints are known by their names and ordered by their steps", "[run_folder]") {
+  const auto out = fresh_folder("names");
+  for (const char* name : {"checkpoint-keep.safetensors", "checkpoint-12.safetensors", "checkpoint-1000000000.safetensors", "checkpoint-999999999.safetensors"}) write(out / name, "x");
+  CHECK((train::checkpoints(out) == std::vector<fs::path>{out / "checkpoint-999999999.safetensors", out / "checkpoint-1000000000.safetensors"}));
+  CHECK_THROWS_WITH(train::RunFolder(out, train::RunFolder::Held::refuse), Contains("already holds a run"));  // nothing but checkpoints
+}
+
+TEST_CASE("no checkpoint is made that says another length of the log than it has", "[run_folder]") {
+  const auto out = fresh_folder("length");
+  train::RunFolder folder(out, train::RunFolder::Held::refuse);
+  folder.log(train::Json::parse(good_row));
+  fs::remove(out / "metrics.jsonl");
+  fs::create_directory(out / "metrics.jsonl");
+  CHECK_THROWS_WITH(folder.save({}, {}), Contains("metrics.jsonl: cannot be brought to the disk"));
+  CHECK(train::checkpoints(out).empty());
+}
+
+TEST_CASE("a status that cannot be written is told once", "[run_folder]") {
+  const auto out = fresh_folder("no-status");
+  std::vector<std::string> told;
+  train::RunFolder folder(out, train::RunFolder::Held::refuse, [&](const std::string& m) { told.push_back(m); });
+  fs::create_directory(out / "status.json");
+  for (const Index step : {1, 2}) folder.write_status(step, "", 0, 5);
+  REQUIRE(told.size() == 1);
+  CHECK_THAT(told[0], Contains("status.json: is a folder") && EndsWith("; the run goes on, and its status is that of before"));
+}
+
+TEST_CASE("a checkpoint that cannot be saved is told, and the next is saved when it is due", "[run_folder]") {
+  const auto out = fresh_folder("no-checkpoint") / "a";
+  train::TrainConfig config;
+  config.data_dir = tiny_data(64, 20).string(), config.out = out.string();
+  config.width = 8, config.depth = 1, config.heads = 2, config.patch = 14, config.batch = 8, config.epochs = 2, config.checkpoint_every = 4, config.steps = 10;
+  std::vector<std::string> told;
+  train::Watcher watcher;
+  watcher.message = [&](const std::string& m) { told.push_back(m); };
+  watcher.progress = [&](const train::Progress& p) {
+    if (p.step == 2) fs::create_directories(out / "checkpoint-000000004.safetensors");
+  };
+  CHECK(train::train(config, false, std::atomic<bool>{false}, watcher).ending == train::Ending::finished);
+  CHECK(std::count_if(told.begin(), told.end(), [](const std::string& m) { return m.starts_with("step 4: no checkpoint: ") && m.ends_with("training goes on, and the next is tried when it is due"); }) == 1);
+  CHECK((train::checkpoints(out) == std::vector<fs::path>{out / "checkpoint-000000008.safetensors", out / "checkpoint-000000010.safetensors"}));
+}
+
+TEST_CASE("a log that cannot grow ends the run with a checkpoint, and --resume goes on with the line that is missing", "[run_folder]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("full-log"), out = runs / "a";
+  const std::vector<std::string> each = {"--log-every", "1", "--checkpoint-every", "1000", "--optimizer", "sgd", "--epochs", "4"};
+  REQUIRE(run_norma(args_of(data, runs / "calm", each)).code == 0);
+  const auto checkpoint = fs::file_size(runs / "calm" / "checkpoint-000000032.safetensors"), log = fs::file_size(runs / "calm" / "metrics.jsonl");
+  const std::uintmax_t limit = 2 * checkpoint;  // so that it may hold a line too
+  CAPTURE(checkpoint, log);
+  REQUIRE(log > limit);
+  Finished f = Program(args_of(data, out, each), ".", limit).wait();
+  CAPTURE(f.err);
+  CHECK(f.code == 1);
+  CHECK_THAT(f.err, Contains("the run goes on without an event file") && Contains((out / "metrics.jsonl").string()));
+  CHECK(contents(out / "metrics.jsonl").ends_with("\n"));
+  REQUIRE(train::checkpoints(out).size() == 1);
+  f = run_norma(args_of(data, out, with(each, {"--resume"})));
+  CAPTURE(f.err);
+  REQUIRE(f.code == 0);
+  CHECK_THAT(f.err, Contains("resumed from step "));
+  CHECK(contents(out / "metrics.jsonl") == contents(runs / "calm" / "metrics.jsonl"));
+  CHECK(contents(out / "checkpoint-000000032.safetensors") == contents(runs / "calm" / "checkpoint-000000032.safetensors"));
+}
+
+TEST_CASE("a checkpoint is evaluated without a log; a wrong field of a run's config.json is the file's fault", "[run_folder]") {
+  const auto data = tiny_data(64, 20), out = fresh_folder("no-log") / "a";
+  REQUIRE(run_norma(args_of(data, out, {"--steps", "6"})).code == 0);
+  fs::remove(out / "metrics.jsonl");
+  CHECK(run_norma({"eval", out.string()}).code == 0);
+  write(out / "config.json", replaced(contents(out / "config.json"), "\"penalty\"", "\"penalti\""));
+  const Finished f = run_norma({"eval", out.string()});
+  CHECK(f.code == 1);
+  CHECK_THAT(f.err, Contains("unknown key \"penalti\""));
+}
+
+TEST_CASE("what the system does not tell about a folder is an error with its name", "[run_folder]") {
+  const fs::path out = fresh_folder("untold") / std::string(300, 'a');  // too long for a name
+  CHECK_THROWS_AS(train::read_run(out), Error);
+  CHECK_THROWS_WITH(train::read_run(out), Contains("aaa: cannot be looked at (file name too long)"));
+  CHECK_THROWS_AS(train::MetricsTail(out / "metrics.jsonl").read(), Error);
 }

@@ -114,11 +114,7 @@ Bundle read_bundle(const fs::path& path) {
   Bundle b;
   b.step = as_int(member(j, "step", name), name + ": \"step\"", 0);
   b.report = member(j, "report", name);
-  Options options;
-  b.config.fields(options);
-  options.read_json(member(j, "config", name).dump(), name + ": config");
-  options.apply();
-  b.config.files = options.from_json();
+  b.config = written_config(member(j, "config", name), name + ": config");
   b.config.anomaly = true;
   const TensorFile tensors = read_safetensors(fs::path(file).replace_extension(".safetensors"));
   for (auto& [key, t] : tensors.tensors) {

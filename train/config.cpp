@@ -16,6 +16,20 @@ nlohmann::ordered_json to_json(const TrainConfig& config) {
   return fields.to_json();
 }
 
+TrainConfig written_config(const nlohmann::ordered_json& fields, const std::string& name) {
+  TrainConfig config;
+  Options options;
+  config.fields(options);
+  try {
+    options.read_json(fields.dump(), name);
+    options.apply();
+  } catch (const UsageError& e) {
+    fail("{}", e.what());
+  }
+  config.files = options.from_json();
+  return config;
+}
+
 void apply_preset(TrainConfig& config) {
   const models::ViTConfig p = models::vit_preset(config.preset);
   config.width = p.width;

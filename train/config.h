@@ -104,6 +104,8 @@ struct TrainConfig {
 
 /// All fields, as config.json holds them.
 nlohmann::ordered_json to_json(const TrainConfig& config);
+/// The configuration that a program wrote into a file, which errors call `name`: an Error, since it is not the caller's.
+TrainConfig written_config(const nlohmann::ordered_json& fields, const std::string& name);
 /// Sets the fields of the preset that `config.preset` names.
 void apply_preset(TrainConfig& config);
 /// The model that config describes, once the data set's sizes are known. Throws UsageError naming field and value.

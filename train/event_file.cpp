@@ -15,6 +15,7 @@
 #include "core/atomic_file.h"
 #include "core/crc32c.h"
 #include "core/error.h"
+#include "train/safetensors.h"
 
 namespace norma::train {
 namespace fs = std::filesystem;
@@ -99,58 +100,20 @@ std::size_t layer_of(const Json& layer, std::size_t position) {
 }
 
 constexpr std::size_t records_before_rows = 2;  // the version, and the start of the session
+constexpr std::string_view name_begins = "events.out.tfevents.", name_ends = ".norma";
 
-}  // namespace
-
-std::vector<Scalar> scalars(const Json& row) {
-  std::vector<Scalar> out;
-  for (const auto& [key, value] : row.items()) {
-    if (key == "step" || key == "epoch") continue;
-    if (key == "attention") {
-      for (std::size_t l = 0; l < value.size(); ++l)
-        for (const auto& [field, heads] : value[l].items())
-          for (std::size_t h = 0; heads.is_array() && h < heads.size(); ++h)
-            out.push_back({fmt::format("attn/L{:02}/H{:02}/{}", layer_of(value[l], l), h, field), value_of(heads[h])});
-    } else if (key == "parameters") {
-      for (const auto& [name, measures] : value.items())
-        for (const auto& [field, number] : measures.items()) out.push_back({fmt::format("param/{}/{}", name, field), value_of(number)});
-    } else if (value.is_number() || value.is_null()) {
-      out.push_back({key.starts_with("test_") ? "test/" + key.substr(5) : "train/" + key, value_of(value)});
-    }
-  }
-  return out;
+/// An event as a TFRecord.
+std::string framed(const std::string& event) {
+  std::string record;
+  put_fixed(record, static_cast<std::uint64_t>(event.size()));
+  put_fixed(record, masked_crc(record));
+  record += event;
+  put_fixed(record, masked_crc(event));
+  return record;
 }
 
-EventFile::EventFile(const fs::path& run, const std::vector<Json>& rows) {
-  std::vector<fs::path> before;
-  for (const auto& entry : fs::directory_iterator(run))
-    if (entry.path().filename().string().starts_with("events.out.tfevents.")) before.push_back(entry.path());
-  std::sort(before.begin(), before.end());
-  const std::vector<double> times = before.empty() ? std::vector<double>{} : wall_times(before.back());
-  for (const fs::path& file : before) fs::remove(file);
-
-  const double start = now();
-  path_ = run / fmt::format("events.out.tfevents.{:010}.norma", static_cast<long long>(start));
-  fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
-  if (fd_ < 0) fail("{}: cannot be opened ({})", path_.string(), error_text(errno));
-
-  std::string version = event(start), session = event(start);
-  put_bytes(version, event_file_version, "brain.Event:2");
-  // A TensorBoard that is open on the file before this one drops what it has read there.
-  put_bytes(session, event_session_log, std::string{session_status, session_start});
-  write_record(version);
-  write_record(session);
-  for (std::size_t i = 0; i < rows.size(); ++i)
-    write(rows[i], records_before_rows + i < times.size() ? times[records_before_rows + i] : start);
-}
-
-EventFile::~EventFile() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
-void EventFile::append(const Json& row) { write(row, now()); }
-
-void EventFile::write(const Json& row, double time) {
+/// Of one line of metrics.jsonl.
+std::string event_of(const Json& row, double time) {
   std::string summary, value;
   for (const Scalar& s : scalars(row)) {
     value.clear();
@@ -163,15 +126,68 @@ void EventFile::write(const Json& row, double time) {
   text.push_back(event_step);
   put_varint(text, static_cast<std::uint64_t>(row.at("step").get<std::int64_t>()));
   put_bytes(text, event_summary, summary);
-  write_record(text);
+  return text;
 }
 
-void EventFile::write_record(const std::string& text) {
-  std::string record;
-  put_fixed(record, static_cast<std::uint64_t>(text.size()));
-  put_fixed(record, masked_crc(record));
-  record += text;
-  put_fixed(record, masked_crc(text));
+}  // namespace
+
+bool is_event_file(const std::string& name) {
+  return name.size() > name_begins.size() + name_ends.size() && name.starts_with(name_begins) && name.ends_with(name_ends);
+}
+
+std::vector<Scalar> scalars(const Json& row) {
+  std::vector<Scalar> out;
+  for (const auto& [key, value] : row.items()) {
+    if (key == "step" || key == "epoch") continue;
+    if (key == "attention") {
+      for (std::size_t l = 0; l < value.size(); ++l)
+        for (const auto& [field, heads] : value[l].items())
+          for (std::size_t h = 0; heads.is_array() && h < heads.size(); ++h)
+            out.push_back({fmt::format("attn/L{:02}/H{:02}/{}", layer_of(value[l], l), h, field), value_of(heads[h])});
+    } else if (value.is_object()) {  // "parameters", and a twin's gaps by place
+      for (const auto& [name, measures] : value.items())
+        for (const auto& [field, number] : measures.items())
+          out.push_back({fmt::format("{}/{}/{}", key == "parameters" ? "param" : "twin/" + key, name, field), value_of(number)});
+    } else if (key.starts_with("twin_")) {
+      for (std::size_t side = 0; side < value.size(); ++side) out.push_back({fmt::format("twin/{}/{}", key.substr(5), side), value_of(value[side])});
+    } else if (value.is_number() || value.is_null()) {
+      out.push_back({key.starts_with("test_") ? "test/" + key.substr(5) : "train/" + key, value_of(value)});
+    }
+  }
+  return out;
+}
+
+EventFile::EventFile(const fs::path& run, const std::vector<Json>& rows) {
+  std::vector<fs::path> before;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(run, error))
+    if (is_event_file(entry.path().filename().string())) before.push_back(entry.path());
+  std::sort(before.begin(), before.end());
+  const std::vector<double> times = before.empty() ? std::vector<double>{} : wall_times(before.back());
+
+  const double start = now();
+  std::string version = event(start), session = event(start);
+  put_bytes(version, event_file_version, "brain.Event:2");
+  // A TensorBoard that is open on the file before this one drops what it has read there.
+  put_bytes(session, event_session_log, std::string{session_status, session_start});
+  std::string text = framed(version) + framed(session);
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    text += framed(event_of(rows[i], records_before_rows + i < times.size() ? times[records_before_rows + i] : start));
+
+  path_ = run / fmt::format("{}{:010}{}", name_begins, static_cast<long long>(start), name_ends);
+  write_file_atomically(path_, std::as_bytes(std::span(text.data(), text.size())));
+  for (const fs::path& file : before)
+    if (file != path_ && !fs::remove(file, error) && error) fail("{}: holds steps twice now, and cannot be removed ({})", file.string(), error_text(error.value()));
+  fd_ = ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+  if (fd_ < 0) fail("{}: cannot be opened ({})", path_.string(), error_text(errno));
+}
+
+EventFile::~EventFile() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+void EventFile::append(const Json& row) {
+  const std::string record = framed(event_of(row, now()));
   const ssize_t written = ::write(fd_, record.data(), record.size());
   if (written != static_cast<ssize_t>(record.size()))
     fail("{}: {} of {} bytes written ({})", path_.string(), std::max<ssize_t>(written, 0), record.size(),

@@ -17,15 +17,19 @@ struct Scalar {
 };
 
 /// The curves of one line of metrics.jsonl: "train/loss", "test/accuracy", "attn/L03/H05/fro" (layers and heads count from 0, as in
-/// "blocks.3"), "param/blocks.3.attn.qkv.weight/grad". NaN stands for every number that is not finite (null in the file).
+/// "blocks.3"), "param/blocks.3.attn.qkv.weight/grad"; of a twin's line "twin/loss/0" and
+/// "twin/weights/blocks.3/distance". NaN stands for every number that is not finite (null in the file).
 std::vector<Scalar> scalars(const Json& row);
+
+/// Whether a file is called as ours are.
+bool is_event_file(const std::string& name);
 
 /// `events.out.tfevents.TIME.norma` in the run's folder: TFRecords, each of one Event of tensorflow/core/util/event.proto, one for
 /// each line of metrics.jsonl.
 class EventFile {
  public:
-  /// Takes the place of the event files in the folder. `rows` are the lines of metrics.jsonl so far; they keep the times that the
-  /// file before this one has for them.
+  /// Takes the place of our event files in the folder, which stay where it cannot be written; those of other programs always stay.
+  /// `rows` are the lines of metrics.jsonl so far; they keep the times that the file before this one has for them.
   EventFile(const std::filesystem::path& run, const std::vector<Json>& rows);
   ~EventFile();
   EventFile(const EventFile&) = delete;
@@ -34,9 +38,6 @@ class EventFile {
   void append(const Json& row);
 
  private:
-  void write(const Json& row, double time);
-  void write_record(const std::string& event);
-
   std::filesystem::path path_;
   int fd_ = -1;
 };

@@ -19,6 +19,8 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+constexpr const char* of_checkpoint = "remove that checkpoint, and --resume takes the one before it";
+
 /// The seconds that a run has trained so far. status.json is a view, written again at once: a damaged one is no reason not to go on.
 double seconds_of(const RunFolder& folder, const Watcher& watcher) {
   try {
@@ -32,7 +34,7 @@ double seconds_of(const RunFolder& folder, const Watcher& watcher) {
 /// Goes on from the folder's newest checkpoint where `resume` is set and there is one, else begins its log. `last`: the step to end at. Returns the
 /// seconds that were trained before. All is read and checked before anything in the folder is changed.
 double start_or_resume(Trained& run, RunFolder& folder, const TrainConfig& config, bool resume, Index last, const Watcher& watcher) {
-  if (auto found = resume ? RunFolder::load(config.out, watcher.message) : std::nullopt) {
+  if (auto found = resume ? RunFolder::load(config.out, watcher.message, RunFolder::Log::needed) : std::nullopt) {
     const std::string before = found->first.instructions, now = run.state.instructions;
     run.restore(found->first, found->second);
     if (!before.empty() && before != now)
@@ -46,14 +48,15 @@ double start_or_resume(Trained& run, RunFolder& folder, const TrainConfig& confi
       folder.remove_summary();
     }
     folder.rewind_metrics(run.state, rows);
+    if (std::string& row = run.state.unwritten_row; !row.empty()) folder.log(parse_row(std::exchange(row, {}), "unwritten_row of the checkpoint", of_checkpoint));
     cut_records(folder.path(), step);
     watcher.message(fmt::format("resumed from step {}{}", step, step < last ? "" : fmt::format(" of {}: nothing is left to train", last)));
     return seconds;
   }
   if (resume) {  // stopped before its first checkpoint: from the start
-    if (std::filesystem::exists(folder.path() / "config.json")) read_run_head(folder.path());  // throws where it is no training run's
+    if (const auto file = folder.path() / "config.json"; is_there(file)) run.check_begun(written_config(read_json(file), file.string()));
+    folder.begin_again();
     watcher.message(fmt::format("no checkpoint in {}: starting from step 0", config.out));
-    std::filesystem::remove(folder.path() / "metrics.jsonl");
   }
   cut_records(folder.path(), -1);
   folder.write_config(to_json(config));
@@ -123,7 +126,8 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
 
   std::optional<FlightRecorder> recorder;
   if (!config.record.empty()) recorder.emplace(run.model, config, data.test, loader_config(config, shape, false), last);
-  RunFolder folder(config.out, resume ? RunFolder::Held::resume : RunFolder::Held::refuse);
+  Dispensable with_records(watcher.message, "the run goes on without this record, and further ones that cannot be written");
+  RunFolder folder(config.out, resume ? RunFolder::Held::resume : RunFolder::Held::refuse, watcher.message);
   const auto identify_data = [&] {  // for checkpoints; not at once, since it takes as long as some steps
     if (state.data_hash.empty()) state.data_hash = datasets::hash_of(data.train);
   };
@@ -134,6 +138,22 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     identify_data();
     folder.save(state, run.tensors());
     stand("");
+  };
+  const auto try_to_save = [&](const char* meanwhile) {
+    try {
+      save();
+    } catch (const Error& e) {
+      watcher.message(fmt::format("step {}: no checkpoint: {}; {}", state.step, e.what(), meanwhile));
+    }
+  };
+  const auto append = [&](const Json& row) {  // a run without its log ends, and comes back with --resume
+    try {
+      folder.log(row);
+    } catch (const Error&) {
+      if (row.contains("loss")) state.unwritten_row = row.dump();  // evaluations are made again
+      try_to_save("--resume goes on from the one before it");
+      throw;
+    }
   };
   if (resume) identify_data();
   seconds_before = start_or_resume(run, folder, config, resume, last, watcher);
@@ -155,8 +175,8 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   };
   const auto test_epoch = [&] {
     if (state.step % per_epoch != 0 || state.tested == state.step || !test()) return;
-    folder.log({{"step", state.step}, {"epoch", static_cast<double>(state.step / per_epoch)},
-                {"test_loss", outcome.test.loss}, {"test_accuracy", outcome.test.accuracy}});
+    append({{"step", state.step}, {"epoch", static_cast<double>(state.step / per_epoch)},
+            {"test_loss", outcome.test.loss}, {"test_accuracy", outcome.test.accuracy}});
     state.tested = state.step;
   };
   const auto begun = std::chrono::steady_clock::now();
@@ -170,7 +190,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
       outcome.ending = Ending::interrupted;
       break;
     }
-    if (recorder) recorder->before_step(state.step);
+    if (recorder) with_records([&] { recorder->before_step(state.step); });
     const datasets::Batch batch = ahead ? std::move(*std::exchange(ahead, std::nullopt)) : loader.next();
     const bool log = state.step % config.log_every == 0 || state.step + 1 == total, may_end = state.step + 1 == last || state.skipped_in_a_row + 1 >= give_up_after,
                measured = log || may_end;
@@ -200,18 +220,17 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
       watcher.message(fmt::format("step {}: the {} is not finite; step skipped ({} of {})", state.step,
                                   std::isfinite(loss_value) ? "gradient" : "loss", state.skipped_in_a_row, give_up_after));
     const bool given_up = state.skipped_in_a_row >= give_up_after;
+    Json row;
     if (log || given_up || state.step + 1 == last) {
-      Json row = {{"step", state.step}, {"epoch", static_cast<double>(state.step) / static_cast<double>(per_epoch)},
+      row = {{"step", state.step}, {"epoch", static_cast<double>(state.step) / static_cast<double>(per_epoch)},
                   {"loss", loss_value}, {"accuracy", std::isfinite(loss_value) ? accuracy : std::nan("")}, {"lr", lr}, {"grad_norm", update.gradient_norm}, {"skipped", state.skipped}};
       if (!config.penalty.empty()) row["fro"] = result.fro;
       row["attention"] = attention_json(probe);
       row["parameters"] = parameters->after_step();
-      if (log)
-        folder.log(row);
-      else
-        state.last_row = row.dump();  // of the step that --steps, or one skipped too many, ends with
+      if (!log) state.last_row = row.dump();  // of the step that --steps, or one skipped too many, ends with
     }
     ++state.step;
+    if (log) append(row);
 
     const auto smooth = [](double& shown, double value) { shown = std::isfinite(shown) ? shown + 0.05 * (value - shown) : value; };
     if (std::isfinite(loss_value)) smooth(shown_loss, loss_value), smooth(shown_accuracy, accuracy);
@@ -224,12 +243,12 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
       break;
     }
     test_epoch();
-    if (config.checkpoint_every && state.step % config.checkpoint_every == 0) save();
+    if (config.checkpoint_every && state.step % config.checkpoint_every == 0) try_to_save("training goes on, and the next is tried when it is due");
   }
   save();
   // Behind the checkpoint, so that --resume takes it back, and in it, so that a run which ends there has it: the same lines however it was cut.
-  if (!state.last_row.empty()) folder.log(parse_row(state.last_row, "last_row of the checkpoint", "remove that checkpoint, and --resume takes the one before it"));
-  if (recorder && outcome.ending != Ending::interrupted) recorder->record(state.step);
+  if (!state.last_row.empty()) folder.log(parse_row(state.last_row, "last_row of the checkpoint", of_checkpoint));
+  if (recorder && outcome.ending != Ending::interrupted) with_records([&] { recorder->record(state.step); });
   // The last epoch's evaluation is this one, unless the averaged weights take over or the run was complete before.
   if (outcome.ending == Ending::finished) {
     if (run.ema) nn::assign(run.model, run.ema->values());

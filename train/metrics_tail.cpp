@@ -29,7 +29,7 @@ void MetricsTail::check_order(const Json& row, const std::string& where) {
 MetricsTail::News MetricsTail::read() {
   News news;
   const auto forget = [&] { offset_ = 0, lines_ = 0, last_line_.clear(), step_.reset(), tested_.reset(), news.anew = true; };
-  if (!fs::exists(file_)) {
+  if (!is_there(file_)) {
     if (offset_ != 0) forget();
     return news;
   }

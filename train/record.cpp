@@ -1,6 +1,7 @@
 #include "train/record.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 
 #include "autograd/ops.h"
@@ -12,7 +13,11 @@ namespace {
 double norm_of(const Tensor& t) { return std::sqrt(sum_of_squares(t)); }
 
 /// Rounded to the seven digits that weights in f32 carry: half as long in the file.
-double rounded(double v) { return std::isfinite(v) ? std::stod(fmt::format("{:.7g}", v)) : v; }
+double rounded(double v) {
+  const std::string text = fmt::format("{:.7g}", v);
+  std::from_chars(text.data(), text.data() + text.size(), v);  // whatever decimal point the process's locale has
+  return v;
+}
 
 }  // namespace
 

@@ -1,12 +1,12 @@
 #include "train/record_folder.h"
 
 #include <algorithm>
-#include <charconv>
 #include <optional>
 
 #include "train/json.h"
 #include "train/prefix.h"
 #include "train/safetensors.h"
+#include "train/step_files.h"
 
 namespace norma::train {
 namespace fs = std::filesystem;
@@ -14,20 +14,10 @@ using inspect::ProbeImages, inspect::Record, inspect::Recording, inspect::Record
 namespace {
 
 constexpr const char* format_name = "norma-record-1";
-constexpr std::string_view before = "step-", after = ".safetensors";
-constexpr std::size_t digits = 9;
+constexpr std::string_view before = "step-";
 constexpr Index moments_first = 16;  // so many steps are worth more than a second image
 
-fs::path file_of(const fs::path& run, Index step) { return run / "record" / fmt::format("{}{:0{}}{}", before, step, digits, after); }
-
-/// Of a file name; -1 where it is no record's.
-Index step_of(const std::string& name) {
-  if (name.size() < before.size() + digits + after.size() || !name.starts_with(before) || !name.ends_with(after)) return -1;
-  const char *begin = name.data() + before.size(), *end = name.data() + name.size() - after.size();
-  Index step = -1;
-  const auto [stop, error] = std::from_chars(begin, end, step);
-  return error == std::errc{} && stop == end && file_of("", step).filename() == name ? step : -1;
-}
+fs::path file_of(const fs::path& run, Index step) { return run / "record" / step_file(before, step); }
 
 struct Found {
   ProbeImages images;
@@ -96,14 +86,7 @@ void write_record(const fs::path& run, Index step, const ProbeImages& p, const n
   write_safetensors(file_of(run, step), {all, {{"format", format_name}, {"record", about.dump()}}});
 }
 
-std::vector<Index> recorded_steps(const fs::path& run) {
-  std::vector<Index> steps;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(run / "record", error))
-    if (const Index step = step_of(entry.path().filename().string()); step >= 0) steps.push_back(step);
-  std::sort(steps.begin(), steps.end());
-  return steps;
-}
+std::vector<Index> recorded_steps(const fs::path& run) { return steps_in(run / "record", before); }
 
 void cut_records(const fs::path& run, Index step) {
   for (const Index later : recorded_steps(run)) {

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <limits>
+#include <tuple>
 
 #include "train/json.h"
 #include "train/metrics_tail.h"
@@ -18,22 +19,52 @@ namespace {
 
 constexpr int kept_checkpoints = 2;
 
+/// Returns when what was written has reached the disk; the number of the error, 0 where there is none.
+int sync(const fs::path& path, int flags) {
+  const int fd = ::open(path.c_str(), flags | O_CLOEXEC);
+  if (fd < 0) return errno;
+  const int error = ::fsync(fd) == 0 ? 0 : errno;
+  ::close(fd);
+  return error;
+}
+
+/// Bytes of metrics.jsonl; 0 where there is none.
+Index size_of_log(const fs::path& run) {
+  const fs::path file = run / "metrics.jsonl";
+  if (!is_there(file)) return 0;
+  std::error_code error;
+  const auto size = fs::file_size(file, error);
+  if (error) fail("{}: has no size ({})", file.string(), error.message());
+  return static_cast<Index>(size);
+}
+
 /// Whether something would be lost. What a run leaves that ended before its first step (too large for the memory, say) may be written over.
 bool holds_run(const fs::path& run) {
-  std::error_code error;
-  const fs::path metrics = run / "metrics.jsonl";
-  if (!fs::exists(run / "status.json")) return fs::exists(run / "config.json") || fs::exists(metrics);
-  return !checkpoints(run).empty() || fs::exists(run / "summary.json") || (fs::exists(metrics) && fs::file_size(metrics, error) > 0);
+  if (!checkpoints(run).empty()) return true;
+  if (!is_there(run / "status.json")) return is_there(run / "config.json") || is_there(run / "metrics.jsonl");
+  return is_there(run / "summary.json") || size_of_log(run) > 0;
 }
 
 /// Removes what writers of these files left that were killed; nobody else writes them while the folder is held.
 void remove_unfinished(const fs::path& run) {
+  constexpr std::string_view ours[] = {".checkpoint-", ".config.json.", ".status.json.", ".summary.json.", ".anomaly-", ".events.out.tfevents.", ".step-"};
   std::error_code error;
-  for (const auto& entry : fs::directory_iterator(run, error)) {
-    const std::string name = entry.path().filename().string();
-    const bool own = name.starts_with(".checkpoint-") || name.starts_with(".config.json.") || name.starts_with(".status.json.") || name.starts_with(".summary.json.");
-    if (own && name.ends_with(".tmp")) fs::remove(entry.path(), error);
-  }
+  for (const fs::path& folder : {run, run / "record"})
+    for (const auto& entry : fs::directory_iterator(folder, error)) {
+      const std::string name = entry.path().filename().string();
+      const bool own = std::any_of(std::begin(ours), std::end(ours), [&](std::string_view begin) { return name.starts_with(begin); });
+      if (own && name.ends_with(".tmp")) fs::remove(entry.path(), error);
+    }
+}
+
+/// Makes a folder, and those it lies in; the names of the new ones reach the disk, where the file system can do that.
+void make_folder(const fs::path& path) {
+  std::vector<fs::path> made;
+  std::error_code error;
+  for (fs::path at = path; !at.empty() && !fs::exists(at, error); at = at.parent_path()) made.push_back(at);
+  fs::create_directories(path, error);
+  if (error) fail("run folder {}: cannot be made ({}); choose another with --out", path.string(), error.message());
+  for (const fs::path& at : made) sync(at.has_parent_path() ? at.parent_path() : ".", O_RDONLY | O_DIRECTORY);
 }
 
 std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text.data(), text.size())); }
@@ -43,6 +74,7 @@ Json to_json(const RunState& s) {
             {"metrics_bytes", s.metrics_bytes}, {"tested", s.tested}, {"config", s.config}, {"data_hash", s.data_hash}};
   if (!s.instructions.empty()) j["instructions"] = s.instructions;
   if (!s.last_row.empty()) j["last_row"] = s.last_row;
+  if (!s.unwritten_row.empty()) j["unwritten_row"] = s.unwritten_row;
   return j;
 }
 
@@ -58,7 +90,8 @@ RunState state_from(const Json& j, const std::string& where) {
   };
   const Index step = whole("step"), tested = j.contains("tested") ? whole("tested") : step;  // checkpoints before it was kept: all was tested
   return {step, whole("skipped"), whole("skipped_in_a_row"), whole("metrics_bytes"), tested, text("config"), text("data_hash"),
-          j.contains("instructions") ? text("instructions") : "", j.contains("last_row") ? text("last_row") : ""};
+          j.contains("instructions") ? text("instructions") : "", j.contains("last_row") ? text("last_row") : "",
+          j.contains("unwritten_row") ? text("unwritten_row") : ""};
 }
 
 }  // namespace
@@ -74,12 +107,13 @@ FolderLock::~FolderLock() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-RunFolder::RunFolder(const fs::path& path, Held held) : path_(path) {
+RunFolder::RunFolder(const fs::path& path, Held held, const Dispensable::Tell& warn)
+    : path_(path), with_status_(warn, "the run goes on, and its status is that of before"),
+      with_events_(warn, "the run goes on without an event file; --resume makes it whole again") {
   std::error_code error;
   if (fs::exists(path, error) && !fs::is_directory(path, error)) fail("run folder {}: is a file; choose another with --out", path.string());
-  fs::create_directories(path, error);
-  if (error) fail("run folder {}: cannot be made ({}); choose another with --out", path.string(), error.message());
-  if (::access(path.c_str(), W_OK) != 0)
+  make_folder(path);
+  if (::access(path.c_str(), W_OK | X_OK) != 0)
     fail("run folder {}: cannot be written ({}); choose another with --out", path.string(), std::strerror(errno));
   lock_ = std::make_unique<FolderLock>(path);
   check_kinds(path);
@@ -102,37 +136,45 @@ void RunFolder::remove_summary() const {
     fail("{}: is of before the run goes on, and cannot be removed ({})", (path_ / "summary.json").string(), error.message());
 }
 
-void RunFolder::write_status(Index step, const std::string& ending, double seconds, Index tokens) const {
-  write_file_atomically(path_ / "status.json", bytes_of(Json{{"step", step}, {"ending", ending}, {"seconds", seconds}, {"tokens", tokens}}.dump(2) + "\n"));
+void RunFolder::write_status(Index step, const std::string& ending, double seconds, Index tokens) {
+  with_status_([&] {
+    write_file_atomically(path_ / "status.json", bytes_of(Json{{"step", step}, {"ending", ending}, {"seconds", seconds}, {"tokens", tokens}}.dump(2) + "\n"));
+  });
 }
 
 void RunFolder::log(const Json& row) {
-  if (!events_) events_ = std::make_unique<EventFile>(path_, std::vector<Json>{});
   const std::string line = row.dump() + "\n";
   const fs::path file = path_ / "metrics.jsonl";
   const int fd = ::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (fd < 0) fail("{}: cannot be opened ({})", file.string(), std::strerror(errno));
   const ssize_t written = ::write(fd, line.data(), line.size());
   const int error = errno;
+  const bool whole = written == static_cast<ssize_t>(line.size());
+  if (!whole && written > 0) std::ignore = ::ftruncate(fd, metrics_bytes_);  // a part that stays is left out by readers, and cut off by --resume
   ::close(fd);
-  if (written != static_cast<ssize_t>(line.size()))
+  if (!whole)
     fail("{}: {} of {} bytes written ({})", file.string(), std::max<ssize_t>(written, 0), line.size(),
          written < 0 ? std::strerror(error) : "no space left on device");
-  events_->append(row);
+  metrics_bytes_ += static_cast<Index>(line.size());
+  if (with_events_.failed()) return;  // behind half an event no other can be read
+  with_events_([&] {
+    if (!events_) events_ = std::make_unique<EventFile>(path_, std::vector<Json>{});
+    events_->append(row);
+  });
 }
 
 void RunFolder::save(RunState state, const nn::Named& tensors) {
-  std::error_code error;
-  const auto size = fs::file_size(path_ / "metrics.jsonl", error);
-  state.metrics_bytes = error ? 0 : static_cast<Index>(size);
-  write_safetensors(path_ / fmt::format("checkpoint-{:09}.safetensors", state.step),
-                    {tensors, {{"format", "norma-run-1"}, {"state", to_json(state).dump()}}});
+  const fs::path log = path_ / "metrics.jsonl";
+  if (metrics_bytes_ > 0)  // a checkpoint that is ahead of the log is none
+    if (const int error = sync(log, O_WRONLY)) fail("{}: cannot be brought to the disk ({})", log.string(), std::strerror(error));
+  state.metrics_bytes = metrics_bytes_;
+  write_safetensors(checkpoint_file(path_, state.step), {tensors, {{"format", "norma-run-1"}, {"state", to_json(state).dump()}}});
   auto all = checkpoints(path_);
+  std::error_code error;
   for (std::size_t i = 0; i + kept_checkpoints < all.size(); ++i) fs::remove(all[i], error);
 }
 
-std::optional<std::pair<RunState, nn::Named>> RunFolder::load(const fs::path& run,
-                                                              const std::function<void(const std::string&)>& warn) {
+std::optional<std::pair<RunState, nn::Named>> RunFolder::load(const fs::path& run, const std::function<void(const std::string&)>& warn, Log log) {
   auto all = checkpoints(run);
   std::string first_error;
   for (auto it = all.rbegin(); it != all.rend(); ++it) {
@@ -143,24 +185,25 @@ std::optional<std::pair<RunState, nn::Named>> RunFolder::load(const fs::path& ru
         fail("{}: not a checkpoint of this program (format \"{}\", expected \"norma-run-1\")", it->string(),
              format == file.metadata.end() ? "" : format->second);
       RunState s = state_from(parse_json(state->second, it->string(), {}), it->string());
+      for (const auto& [name, t] : file.tensors)
+        if ((name.starts_with("model/") || name.starts_with("ema/")) && !is_floating(t.dtype()))
+          fail("{}: {} is {}, and parameters are floating", it->string(), name, t.dtype());
+      if (log == Log::needed)
+        if (const Index size = size_of_log(run); size < s.metrics_bytes)
+          fail("{}: has {} bytes, the checkpoint of step {} was made when it had {}; its end is lost", (run / "metrics.jsonl").string(), size, s.step, s.metrics_bytes);
       return std::pair{std::move(s), std::move(file.tensors)};
     } catch (const Error& e) {
       if (first_error.empty()) first_error = e.what();
       warn(fmt::format("{}; trying the checkpoint before it", e.what()));
     }
   }
-  if (!first_error.empty()) fail("no whole checkpoint in {}: {}", run.string(), first_error);
+  if (!first_error.empty()) fail("no whole checkpoint in {}: {}; put the file back whole, or begin anew with another --out", run.string(), first_error);
   return std::nullopt;
 }
 
 std::vector<Json> RunFolder::rows_before(const RunState& state) const {
   const fs::path file = path_ / "metrics.jsonl";
-  std::error_code error;
-  const Index size = fs::exists(file) ? static_cast<Index>(fs::file_size(file, error)) : 0;
   constexpr const char* remedy = "put it back whole, or begin anew with another --out";
-  if (error || size < state.metrics_bytes)
-    fail("{}: has {} bytes, the checkpoint of step {} was made when it had {}; the file was cut: {}", file.string(), error ? 0 : size, state.step,
-         state.metrics_bytes, remedy);
   MetricsTail::News all = MetricsTail(file, static_cast<std::uintmax_t>(state.metrics_bytes),
                                       fmt::format("the checkpoint of step {} is of after this line, so the file was changed: {}", state.step, remedy)).read();
   if (!all.wrong.empty()) throw Error(all.wrong);
@@ -172,9 +215,28 @@ std::vector<Json> RunFolder::rows_before(const RunState& state) const {
 void RunFolder::rewind_metrics(const RunState& state, const std::vector<Json>& rows) {
   const fs::path file = path_ / "metrics.jsonl";
   std::error_code error;
-  if (fs::exists(file)) fs::resize_file(file, static_cast<std::uintmax_t>(state.metrics_bytes), error);
+  if (is_there(file)) fs::resize_file(file, static_cast<std::uintmax_t>(state.metrics_bytes), error);
   if (error) fail("{}: cannot be cut to {} bytes ({})", file.string(), state.metrics_bytes, error.message());
-  events_ = std::make_unique<EventFile>(path_, rows);
+  metrics_bytes_ = state.metrics_bytes;
+  with_events_([&] { events_ = std::make_unique<EventFile>(path_, rows); });
+}
+
+void RunFolder::begin_again() {
+  const auto refuse = [&](const std::string& why) {
+    fail("run folder {}: {}, but holds no checkpoint to go on from; put the newest back, or begin anew with another --out", path_.string(), why);
+  };
+  if (is_there(path_ / "config.json")) {
+    const RunRecord before = read_run_head(path_);  // throws where it is no training run's
+    if (!before.summary.is_null()) refuse("has ended (summary.json)");
+    if (!before.status.ending.empty()) refuse(fmt::format("has ended ({})", before.status.ending));
+    std::string cut;
+    const Index due = before.config.value("checkpoint_every", Index{0});
+    for (const Json& row : read_metrics(path_ / "metrics.jsonl", cut))  // an epoch's evaluation comes before the checkpoint of its step
+      if (const Index step = row["step"]; due > 0 && step >= due + (row.contains("loss") ? 0 : 1))
+        refuse(fmt::format("has made step {}", step));
+  }
+  std::error_code error;
+  if (!fs::remove(path_ / "metrics.jsonl", error) && error) fail("{}: cannot be removed ({})", (path_ / "metrics.jsonl").string(), error.message());
 }
 
 }  // namespace norma::train

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "train/dispensable.h"
 #include "train/event_file.h"
 #include "train/run_record.h"
 #include "train/safetensors.h"
@@ -26,6 +27,7 @@ struct RunState {
   std::string data_hash;                    // of the data set
   std::string instructions;                 // Backend::instructions() of the process that wrote it
   std::string last_row;                     // the line of metrics.jsonl that only a run has which ends here; empty: none
+  std::string unwritten_row;                // a line that metrics.jsonl did not take (the disk was full): it goes on with it; empty: none
 };
 
 /// A folder held for writing. The system lets go of it when the process ends, however it ends.
@@ -44,33 +46,40 @@ class RunFolder {
  public:
   enum class Held { refuse, refuse_for_good, resume };  // what to do where it already holds a run; of some, none can be resumed
   /// Makes the folder and holds it. Throws when it cannot be written, is being trained into, holds a folder where a run has a file, or already holds
-  /// a run that is not to be resumed: a checkpoint, or a line of metrics. Files that a killed process left half-written are removed.
-  RunFolder(const std::filesystem::path& path, Held held);
+  /// a run that is not to be resumed: a checkpoint, or a line of metrics. Files that a killed process left half-written are removed. `warn` gets
+  /// told, once each, that status.json or the event file cannot be written: the run goes on without.
+  RunFolder(const std::filesystem::path& path, Held held, const Dispensable::Tell& warn = [](const std::string&) {});
   const std::filesystem::path& path() const { return path_; }
 
   void write_config(const Json& config) const;
-  /// Appends one line to metrics.jsonl, and its numbers to the event file. Throws when the disk is full.
+  /// Appends one line to metrics.jsonl, and its numbers to the event file. Throws when the disk is full, and leaves no part of the line.
   void log(const Json& row);
   void write_summary(const Json& summary) const;
   void remove_summary() const;  // of a run that goes on
   /// How it stands with the run (status.json): its ending, empty while it goes on, the seconds that all its sessions trained, and N, which config.json
   /// does not tell where the image is the data set's. Not in the checkpoints, which are the same to the byte however often a run was stopped.
-  void write_status(Index step, const std::string& ending, double seconds, Index tokens) const;
+  void write_status(Index step, const std::string& ending, double seconds, Index tokens);
 
-  /// Writes checkpoint-STEP.safetensors atomically and keeps the last two. state.metrics_bytes is filled in.
+  /// Writes checkpoint-STEP.safetensors atomically, when the log has reached the disk, and keeps the last two. state.metrics_bytes is filled in.
   void save(RunState state, const nn::Named& tensors);
-  /// The newest checkpoint that is whole, or nothing. A damaged one is passed over, told through `warn`.
-  static std::optional<std::pair<RunState, nn::Named>> load(const std::filesystem::path& run,
-                                                            const std::function<void(const std::string&)>& warn);
-  /// The lines of metrics.jsonl up to where a state stood; throws where they are not all there and whole. Changes nothing.
+  enum class Log { spared, needed };
+  /// The newest checkpoint that is whole, or nothing. A damaged one is passed over, told through `warn`; to go on, for which the log is needed, also
+  /// one that is ahead of metrics.jsonl.
+  static std::optional<std::pair<RunState, nn::Named>> load(const std::filesystem::path& run, const std::function<void(const std::string&)>& warn,
+                                                            Log log = Log::spared);
+  /// The lines of metrics.jsonl up to where a state stood, of a checkpoint that is not ahead of it; throws where they are not whole. Changes nothing.
   std::vector<Json> rows_before(const RunState& state) const;
   /// Cuts metrics.jsonl and the event file back to there.
   void rewind_metrics(const RunState& state, const std::vector<Json>& rows);
+  /// Throws where the run made checkpoints, which are gone: with them its log would be. Else what is left of it is removed, to begin again.
+  void begin_again();
 
  private:
   std::filesystem::path path_;
   std::unique_ptr<FolderLock> lock_;
   std::unique_ptr<EventFile> events_;
+  Index metrics_bytes_ = 0;  // what metrics.jsonl holds of this run: later bytes are none of it
+  Dispensable with_status_, with_events_;
 };
 
 }  // namespace norma::train

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 
+#include "core/atomic_file.h"
 #include "core/error.h"
+#include "train/event_file.h"
 #include "train/metrics_tail.h"
 #include "train/safetensors.h"
+#include "train/step_files.h"
 
 namespace norma::train {
 namespace fs = std::filesystem;
@@ -39,6 +42,7 @@ constexpr Expected of_summary[] = {{"steps", is_whole, "a whole number"},       
 constexpr Expected of_status[] = {{"ending", is_text, "a text"}, {"seconds", is_number, "a number"}};
 constexpr Expected sometimes_in_status[] = {{"tokens", is_whole, "a whole number"}};
 
+constexpr std::string_view checkpoint_begins = "checkpoint-";
 constexpr const char* other_version = "was the run made by another version of norma?";
 
 std::string shown(const Json& value) {
@@ -116,13 +120,17 @@ Index tokens_of(const RunRecord& run, const fs::path& path) {
 
 std::vector<fs::path> checkpoints(const fs::path& run) {
   std::vector<fs::path> found;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(run, error)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("checkpoint-") && name.ends_with(".safetensors")) found.push_back(entry.path());
-  }
-  std::sort(found.begin(), found.end());
+  for (const Index step : steps_in(run, checkpoint_begins)) found.push_back(checkpoint_file(run, step));
   return found;
+}
+
+fs::path checkpoint_file(const fs::path& run, Index step) { return run / step_file(checkpoint_begins, step); }
+
+bool is_there(const fs::path& path) {
+  std::error_code error;
+  const bool there = fs::exists(path, error);
+  if (error) fail("{}: cannot be looked at ({})", path.string(), error_text(error.value()));
+  return there;
 }
 
 void check_kinds(const fs::path& run) {
@@ -130,7 +138,7 @@ void check_kinds(const fs::path& run) {
   for (const auto& entry : fs::directory_iterator(run, error)) {
     const std::string name = entry.path().filename().string();
     const bool folder = name == "record", file = name == "config.json" || name == "metrics.jsonl" || name == "status.json" || name == "summary.json" ||
-                                                (name.starts_with("checkpoint-") && name.ends_with(".safetensors")) || name.starts_with("events.out.tfevents.");
+                                                step_of_file(checkpoint_begins, name) >= 0 || is_event_file(name);
     const fs::file_status there = entry.status(error);
     if ((!folder && !file) || !fs::exists(there) || (folder ? fs::is_directory(there) : fs::is_regular_file(there))) continue;
     fail("{}: is a {}, where a run has a {}; move it away, or name another run folder", entry.path().string(),
@@ -157,12 +165,15 @@ std::vector<Json> read_metrics(const fs::path& file, std::string& note) {
 }
 
 RunRecord read_run_head(const fs::path& path) {
-  if (fs::exists(path) && !fs::is_directory(path))
+  const bool there = is_there(path);
+  if (there && !fs::is_directory(path))
     fail("run folder {}: is a file; name the run's folder, as in {}", path.string(), path.has_parent_path() ? path.parent_path().string() : ".");
-  if (!fs::is_directory(path)) fail("run folder {}: there is no such folder", path.string());
-  if (fs::is_empty(path)) fail("run folder {}: is empty; has norma train --out written there?", path.string());
+  if (!there) fail("run folder {}: there is no such folder", path.string());
+  std::error_code error;
+  if (fs::is_empty(path, error)) fail("run folder {}: is empty; has norma train --out written there?", path.string());
+  if (error) fail("run folder {}: cannot be read ({})", path.string(), error_text(error.value()));
   check_kinds(path);
-  if (!fs::exists(path / "config.json")) fail("run folder {}: holds no config.json; is it a run?", path.string());
+  if (!is_there(path / "config.json")) fail("run folder {}: holds no config.json; is it a run?", path.string());
   RunRecord run;
   const fs::path whole = fs::absolute(path).lexically_normal();  // so that "." has a name too
   run.name = (whole.has_filename() ? whole : whole.parent_path()).filename().string();
@@ -171,7 +182,7 @@ RunRecord read_run_head(const fs::path& path) {
     fail("run folder {}: is of norma twin, whose log has two runs in every line; read {}, or train each side by itself with norma train", path.string(),
          (path / "metrics.jsonl").string());
   check(run.config, of_config, true, (path / "config.json").string());
-  if (fs::exists(path / "summary.json")) {
+  if (is_there(path / "summary.json")) {
     run.summary = read_json(path / "summary.json");
     check(run.summary, of_summary, true, (path / "summary.json").string());
   }
@@ -186,7 +197,7 @@ RunRecord read_run_head(const fs::path& path) {
 
 RunStatus read_status(const fs::path& path) {
   const fs::path file = path / "status.json";
-  if (!fs::exists(file)) return {};
+  if (!is_there(file)) return {};
   const Json status = read_json(file);
   check(status, of_status, true, file.string());
   check(status, sometimes_in_status, false, file.string());
@@ -195,7 +206,7 @@ RunStatus read_status(const fs::path& path) {
 
 RunRecord read_run(const fs::path& path) {
   RunRecord run = read_run_head(path);
-  if (!fs::exists(path / "metrics.jsonl"))
+  if (!is_there(path / "metrics.jsonl"))
     fail("run folder {}: holds no metrics.jsonl yet; has the run made a step?", path.string());
   std::string cut;
   run.rows = read_metrics(path / "metrics.jsonl", cut);

@@ -39,6 +39,10 @@ RunStatus read_status(const std::filesystem::path& path);
 
 /// Of a run's folder, oldest first.
 std::vector<std::filesystem::path> checkpoints(const std::filesystem::path& run);
+std::filesystem::path checkpoint_file(const std::filesystem::path& run, Index step);
+
+/// Whether there is something of that name; throws where the system does not tell.
+bool is_there(const std::filesystem::path& path);
 
 /// Throws where something in a run's folder is a folder and should be a file, or the other way round.
 void check_kinds(const std::filesystem::path& run);

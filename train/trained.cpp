@@ -1,6 +1,7 @@
 #include "train/trained.h"
 
 #include <cmath>
+#include <map>
 
 #include "nn/scoring.h"
 #include "train/prefix.h"
@@ -25,20 +26,40 @@ std::string config_text(const TrainConfig& config) {
 
 /// An attention function can be spelled in several ways.
 bool equal(const std::string& field, const Json& a, const Json& b) {
-  return a == b || (field == "attention" && nn::parse_scoring(a.get<std::string>()) == nn::parse_scoring(b.get<std::string>()));
+  if (a == b) return true;
+  if (field != "attention" || !a.is_string()) return false;
+  try {
+    return nn::parse_scoring(a.get<std::string>()) == nn::parse_scoring(b.get<std::string>());
+  } catch (const Error&) {
+    return false;
+  }
 }
 
-void check_same(const std::string& before, const std::string& now, const std::string& folder) {
+/// `begun` says whose the configuration before is.
+void check_same(const std::string& before, const std::string& now, const std::string& begun, const std::string& folder) {
   if (before == now) return;
-  const Json a = Json::parse(before), b = Json::parse(now);
+  const Json a = parse_json(before, fmt::format("configuration in the checkpoint in {}", folder)), b = Json::parse(now);
+  if (!a.is_object()) fail("configuration in the checkpoint in {}: is no object; remove that checkpoint, and --resume takes the one before it", folder);
   const Json defaults = Json::parse(config_text({}));  // a field that a checkpoint of an earlier version lacks
   std::string differences;
+  for (auto& [key, value] : a.items())
+    if (!b.contains(key) && key != "cpu")
+      differences += fmt::format("\n  {}: {} before, unknown to this version of norma", key, value.dump());
   for (auto& [key, value] : b.items())
     if (!equal(key, a.contains(key) ? a[key] : defaults[key], value))
       differences += fmt::format("\n  {}: {} before, {} now", key, a.contains(key) ? a[key].dump() : "absent", value.dump());
   if (!differences.empty())
-    throw UsageError(fmt::format("--resume: the checkpoint was made with another configuration:{}\n"
-                                 "to go on as it began, leave these flags out and give --config {}/config.json", differences, folder));
+    throw UsageError(fmt::format("--resume: {} with another configuration:{}\n"
+                                 "to go on as it began, leave these flags out and give --config {}/config.json", begun, differences, folder));
+}
+
+/// Copies convert, and what was saved in another dtype was not saved by this run. Names and shapes are checked where they are taken.
+void check_dtypes(const nn::Named& here, const nn::Named& saved) {
+  std::map<std::string, DType> dtypes;
+  for (const auto& [name, t] : saved) dtypes.emplace(name, t.dtype());
+  for (const auto& [name, t] : here)
+    if (const auto found = dtypes.find(name); found != dtypes.end() && found->second != t.dtype())
+      fail("--resume: the checkpoint's {} is {}, this run's is {}; was it made by another program?", name, found->second, t.dtype());
 }
 
 }  // namespace
@@ -48,7 +69,7 @@ Trained::Trained(const TrainConfig& config, const models::ViTConfig& shape, Plac
       optimizer(Optimizer::make(
           {.kind = config.optimizer, .weight_decay = config.weight_decay, .momentum = config.momentum}, model)),
       ema(config.ema > 0 ? std::make_unique<Ema>(model, config.ema) : nullptr),
-      state{.config = config_text(config), .data_hash = {}, .instructions = std::string(backend(place.device).instructions()), .last_row = {}},
+      state{.config = config_text(config), .data_hash = {}, .instructions = std::string(backend(place.device).instructions()), .last_row = {}, .unwritten_row = {}},
       folder_(config.out) {}
 
 Trained::Update Trained::update(double loss, double lr, double clip) {
@@ -86,12 +107,15 @@ nn::Named Trained::tensors() {
   return all;
 }
 
+void Trained::check_begun(const TrainConfig& before) const { check_same(config_text(before), state.config, "the run was begun", folder_); }
+
 void Trained::restore(const RunState& saved, const nn::Named& tensors) {
   const std::string mine = state.instructions;
-  check_same(saved.config, state.config, folder_);
+  check_same(saved.config, state.config, "the checkpoint was made", folder_);
   if (saved.data_hash != state.data_hash)
     throw UsageError(fmt::format("--resume: the checkpoint was made with data set {:.12}, this one is {:.12}", saved.data_hash,
                                  state.data_hash));
+  check_dtypes(this->tensors(), tensors);
   state = saved, state.instructions = mine;
   nn::assign(model, without_prefix("model/", tensors));
   optimizer->load(without_prefix("optimizer/", tensors));

@@ -27,6 +27,8 @@ struct Trained {
   Update finish(double loss, double gradient_squares);
 
   nn::Named tensors();  // "model/...", "optimizer/...", "ema/..."
+  /// Throws UsageError where a run that `before` began is another one.
+  void check_begun(const TrainConfig& before) const;
   /// To where a checkpoint stood. Throws UsageError when it was made with another configuration or data set.
   void restore(const RunState& saved, const nn::Named& tensors);
 

@@ -89,7 +89,7 @@ TwinOutcome train_twin(const TrainConfig& config, const std::string& other, cons
   const Index last = config.steps ? std::min(config.steps, total) : total;
   const ScheduleConfig schedule = schedule_of(config, per_epoch);
 
-  RunFolder folder(config.out, RunFolder::Held::refuse_for_good);
+  RunFolder folder(config.out, RunFolder::Held::refuse_for_good, watcher.message);
   Json written = to_json(config);
   written["other"] = other;
   folder.write_config(written);
