@@ -81,7 +81,7 @@ struct TrainConfig {
     v("clip", clip, "largest gradient norm; 0: no clipping");
     v("label_smoothing", label_smoothing, "share of the target spread over all classes, from 0 to below 1");
     v("penalty", penalty, "fro:W: adds W times the mean over layers, heads and images of ||A||_F to the loss; forms every matrix, slow; empty: off");
-    v("ema", ema, "decay of a moving average of the weights, which the test at the end, eval and inspect use (those after each epoch are of the weights themselves), below 1; 0: off");
+    v("ema", ema, "decay of a moving average of the weights, which every evaluation uses, below 1; 0: off");
     v.group("Run");
     v("out", out, "run folder");
     v("seed", seed, "seed of weights, data order and dropout");

@@ -19,6 +19,24 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+/// While alive, the model has the moving average of its weights, where the run keeps one.
+class AveragedWeights {
+ public:
+  explicit AveragedWeights(Trained& run) : run_(run) {
+    if (!run.ema) return;
+    for (const auto& [name, parameter] : nn::parameters(run.model)) trained_.emplace_back(name, clone(parameter.detach()));
+    nn::assign(run.model, run.ema->values());
+  }
+  ~AveragedWeights() {
+    if (!trained_.empty()) nn::assign(run_.model, trained_);
+  }
+  AveragedWeights(const AveragedWeights&) = delete;
+
+ private:
+  Trained& run_;
+  nn::Named trained_;
+};
+
 constexpr const char* of_checkpoint = "remove that checkpoint, and --resume takes the one before it";
 
 /// The seconds that a run has trained so far. status.json is a view, written again at once: a damaged one is no reason not to go on.
@@ -166,6 +184,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
 
   Outcome outcome;
   const auto test = [&] {  // whether it came to its end
+    const AveragedWeights averaged(run);
     const auto found = evaluate(run.model, data.test, loader_config(config, shape, false), stop, watcher);
     if (found)
       outcome.test = *found;
@@ -249,11 +268,8 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   // Behind the checkpoint, so that --resume takes it back, and in it, so that a run which ends there has it: the same lines however it was cut.
   if (!state.last_row.empty()) folder.log(parse_row(state.last_row, "last_row of the checkpoint", of_checkpoint));
   if (recorder && outcome.ending != Ending::interrupted) with_records([&] { recorder->record(state.step); });
-  // The last epoch's evaluation is this one, unless the averaged weights take over or the run was complete before.
-  if (outcome.ending == Ending::finished) {
-    if (run.ema) nn::assign(run.model, run.ema->values());
-    if (run.ema || state.step == first || state.step % per_epoch != 0) test();
-  }
+  // The last epoch's evaluation is this one, unless the run was complete before.
+  if (outcome.ending == Ending::finished && (state.step == first || state.step % per_epoch != 0)) test();
   outcome.step = state.step;
   outcome.seconds = seconds_before + (state.step > first ? seconds_since(start) : 0);
   folder.write_status(state.step, name(outcome.ending), outcome.seconds, shape.tokens());
