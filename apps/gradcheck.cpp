@@ -61,9 +61,8 @@ Check check_model(const train::TrainConfig& c) {
   models::ViT model(shape, static_cast<std::uint64_t>(c.seed), {DType::f64});
   const Tensor images = randn({3, shape.channels, shape.image, shape.image}, {static_cast<std::uint64_t>(c.seed), 1}, {DType::f64});
   Tensor labels = from_values({0, static_cast<double>(1 % shape.classes), static_cast<double>(2 % shape.classes)}, {3}, {DType::i64});
-  nn::Named named = nn::parameters(model);
   Tensors inputs;
-  for (auto& [name, t] : named) inputs.push_back(t.detach().track());
+  nn::for_each_parameter(model, [&](const std::string&, Tensor& t) { inputs.push_back(t.detach().track()); });
   auto loss = [&](std::span<const Tensor> ps) {
     std::size_t i = 0;
     nn::for_each_parameter(model, [&](const std::string&, Tensor& t) { t = ps[i++]; });

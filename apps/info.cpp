@@ -7,6 +7,12 @@ namespace {
 
 models::ViTConfig shape_of(const train::TrainConfig& c) { return vit_config(c, 224, 3, 1000); }
 
+/// A number of operations or bytes: exact where it is a whole number of 63 bits, which the largest models exceed.
+nlohmann::ordered_json whole(double x) {
+  if (x < 0x1p63) return static_cast<Index>(x);
+  return x;
+}
+
 void check(const ModelFlags& flags) {
   refuse_words(flags, "info");
   shape_of(flags.config);
@@ -34,15 +40,16 @@ out are those of ImageNet, and patches are of 16 pixels, where norma train has 4
   // What the fused step keeps for the backward pass, in numbers per token and block: block input, attention output, input of the MLP
   // branch, two normalised inputs (width each), qkv (3 width) and the pre-activation (mlp_ratio width).
   // The last block keeps what lies behind its attention only for the tokens that the head reads.
-  const Index behind = 2 + shape.mlp_ratio, unread = shape.tokens() - shape.tokens_read();
-  const double kept = static_cast<double>(c.batch * shape.width * (shape.tokens() * shape.depth * (6 + behind) - unread * behind));
+  const auto tokens = static_cast<double>(shape.tokens()), depth = static_cast<double>(shape.depth), unread = tokens - static_cast<double>(shape.tokens_read());
+  const auto behind = static_cast<double>(2 + shape.mlp_ratio);
+  const double kept = static_cast<double>(c.batch) * static_cast<double>(shape.width) * (tokens * depth * (6 + behind) - unread * behind);
   nlohmann::ordered_json out = {{"model", "vit"}, {"preset", c.preset}, {"attention", nn::to_string(shape.attention)},
       {"image", shape.image}, {"patch", shape.patch}, {"channels", shape.channels}, {"classes", shape.classes},
       {"width", shape.width}, {"depth", shape.depth}, {"heads", shape.heads}, {"tokens", shape.tokens()},
-      {"parameters", parameters}, {"batch", c.batch}, {"flops", static_cast<Index>(models::training_flops(shape, c.batch))},
-      {"parameter_bytes", static_cast<Index>(static_cast<double>(parameters) * bytes)},
-      {"training_state_bytes", static_cast<Index>(static_cast<double>(parameters) * bytes * 4)},
-      {"activation_bytes", static_cast<Index>(kept * stored)}};
+      {"parameters", parameters}, {"batch", c.batch}, {"flops", whole(models::training_flops(shape, c.batch))},
+      {"parameter_bytes", whole(static_cast<double>(parameters) * bytes)},
+      {"training_state_bytes", whole(static_cast<double>(parameters) * bytes * 4)},
+      {"activation_bytes", whole(kept * stored)}};
   if (!flags->json) {
     const auto bytes_with = [&](const char* name, const char* what) { out[name] = human_bytes(out[name].get<double>()) + what; };
     const double flops = out["flops"].get<double>();

@@ -60,7 +60,7 @@ int inspect_verb(const Args& given) {
   if (image.empty()) {
     if (index < 0 || index >= test.count) throw UsageError(fmt::format("--index: there is no test image {}; they go from 0 to {}", index, test.count - 1));
     one = slice(test, index, 1);
-    what = fmt::format("test image {} ({})", index, test.class_names[one.labels[0]]);
+    what = fmt::format("test image {} ({})", index, class_name(test, one.labels[0]));
   } else {
     one = slice(test, 0, 1);
     const datasets::Picture picture = datasets::fitted(datasets::read_pnm(image), test.height, test.channels);
@@ -74,6 +74,7 @@ int inspect_verb(const Args& given) {
   const NoGrad off;
   const std::vector<double> share = softmax((*run.model)(batch.images)).values();
   const auto best = static_cast<std::size_t>(std::max_element(share.begin(), share.end()) - share.begin());
+  const std::string best_class = class_name(test, static_cast<Index>(best));
 
   tell("{}\n", probe.take_formed());
   std::map<std::string, Tensors> matrices = probe.take_values();
@@ -82,7 +83,7 @@ int inspect_verb(const Args& given) {
     page.layers.push_back({layer, stats, select(matrices.at(layer + ".weights").at(0), 0, 0)});
   }
   const std::string answer =
-      std::isfinite(share[best]) ? fmt::format("{} ({:.1f} %)", test.class_names[best], share[best] * 100) : "nothing, its outputs are not finite";
+      std::isfinite(share[best]) ? fmt::format("{} ({:.1f} %)", best_class, share[best] * 100) : "nothing, its outputs are not finite";
   page.title = fmt::format("{}: {}", runs[0], what);
   page.summary = fmt::format("{} after step {}{}; the model says: {}.", nn::to_string(shape.attention), run.step, run.told(), answer);
   page.side = shape.image, page.channels = shape.channels, page.pixels = centred(one, shape.image), page.patch = shape.patch;
@@ -106,7 +107,7 @@ int inspect_verb(const Args& given) {
     }
   if (json)
     fmt::print("{}\n", nlohmann::ordered_json{{"run", runs[0]}, {"step", run.step}, {"weights", run.weights}, {"image", what},
-                                              {"answer", std::isfinite(share[best]) ? nlohmann::ordered_json(test.class_names[best]) : nullptr},
+                                              {"answer", std::isfinite(share[best]) ? nlohmann::ordered_json(best_class) : nullptr},
                                               {"share", share[best]}, {"heads", heads}, {"html", html}}.dump());
   const std::string text = inspect::make_heads_page(page);
   train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));  // last: where it cannot be written the table is there

@@ -33,6 +33,8 @@ void check_fields(const train::TrainConfig& c) {
   for (auto [field, value] : {std::pair{"lr", c.lr}, {"min_lr", c.min_lr}, {"warmup_epochs", c.warmup_epochs}, {"weight_decay", c.weight_decay},
                               {"clip", c.clip}, {"init_std", c.init_std}})
     if (value < 0) throw UsageError(fmt::format("{}: {} must be 0 or more", c.named(field), value));
+  if (constexpr double most = 1000000; c.warmup_epochs > most)
+    throw UsageError(fmt::format("{}: {} must be in 0..{}", c.named("warmup_epochs"), c.warmup_epochs, most));
   for (auto [field, p] : {std::pair{"drop_path", c.drop_path}, {"dropout", c.dropout}, {"label_smoothing", c.label_smoothing}, {"ema", c.ema},
                           {"momentum", c.momentum}})
     if (p < 0 || p >= 1) throw UsageError(fmt::format("{}: {} must be in [0, 1)", c.named(field), p));

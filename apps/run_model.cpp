@@ -8,6 +8,21 @@ std::string RunModel::told() const {
   return weights == std::string_view("averaged") ? fmt::format(", averaged weights (--ema {})", config.ema) : "";
 }
 
+namespace {
+
+/// A run that was trained on a GPU is computed on the CPU where there is no such GPU, and that is told.
+void choose_device(train::TrainConfig& config, const std::filesystem::path& run) {
+  if (!config.device.starts_with("cuda")) return;
+  try {
+    backend(parse_device(config.device));
+  } catch (const Error& e) {
+    tell("{}: was trained on {}; this machine computes it on the CPU ({})\n", run.string(), config.device, e.what());
+    config.device = "cpu";
+  }
+}
+
+}  // namespace
+
 RunModel load_run_model(const std::filesystem::path& run, Index threads, const std::string& data_dir, Wanted wanted) {
   RunModel out;
   out.config = train::written_config(train::read_run_head(run).config, (run / "config.json").string());
@@ -17,6 +32,7 @@ RunModel load_run_model(const std::filesystem::path& run, Index threads, const s
   models::ViTConfig shape;
   try {
     check_fields(out.config);
+    choose_device(out.config, run);
     prepare(out.config);
     out.data = datasets::load_images(out.config.data, out.config.data_dir);
     shape = vit_config(out.config, out.data.train);

@@ -28,6 +28,7 @@ struct Node : std::enable_shared_from_this<Node> {
   Shape shape;
   Place place;
   bool released = false;
+  std::shared_ptr<Node> buried;  // the next of those that wait for their end
 
   void release();
 };

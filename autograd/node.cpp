@@ -17,15 +17,24 @@ thread_local bool fusing = true;
 std::atomic<std::uint64_t> next_number{1};
 std::atomic<std::int64_t> alive{0}, declined{0};
 
-// Teardown is iterative: a dying node hands its inputs to the list of the outermost dying node, so that a chain of a million
-// ops needs no deep stack.
-thread_local std::vector<std::shared_ptr<Node>>* graveyard = nullptr;
+// Teardown is iterative: a dying node hands what nobody else has to the list of the outermost dying node, so that a chain of a million
+// ops needs no deep stack. The list runs through the nodes, and so needs no memory, which a destructor could not ask for.
+thread_local std::shared_ptr<Node>* graveyard = nullptr;  // the head of that list
 
-void bury(Node& n, std::vector<std::shared_ptr<Node>>& list) {
-  for (auto& input : n.inputs)
-    if (input) list.push_back(std::move(input));
-  for (Saved& s : n.saved)
-    if (s.tensor && s.tensor.impl()->node) list.push_back(s.tensor.impl()->node);
+void let_go(std::shared_ptr<Node>& n) {
+  if (n && n.use_count() == 1) {
+    n->buried = std::move(*graveyard);
+    *graveyard = std::move(n);
+  }
+  n.reset();
+}
+
+void bury(Node& dying) {
+  for (std::shared_ptr<Node>& input : dying.inputs) let_go(input);
+  for (Saved& s : dying.saved) {
+    if (s.tensor && s.tensor.impl().use_count() == 1 && !s.tensor.is_leaf()) let_go(s.tensor.impl()->node);
+    s.tensor = {};
+  }
 }
 
 }  // namespace
@@ -34,19 +43,15 @@ Node::Node() : number(next_number++) { ++alive; }
 
 Node::~Node() {
   --alive;
-  if (graveyard) {
-    bury(*this, *graveyard);
-    release();
-    return;
-  }
-  std::vector<std::shared_ptr<Node>> list;
-  graveyard = &list;
-  bury(*this, list);
+  std::shared_ptr<Node> list;
+  const bool outermost = !graveyard;
+  if (outermost) graveyard = &list;
+  bury(*this);
   release();
-  while (!list.empty()) {
-    std::shared_ptr<Node> n = std::move(list.back());
-    list.pop_back();
-    n.reset();
+  if (!outermost) return;
+  while (list) {
+    const std::shared_ptr<Node> n = std::move(list);  // dies at the end of this turn
+    list = std::move(n->buried);
   }
   graveyard = nullptr;
 }

@@ -24,8 +24,8 @@ class Ctx {
   /// What other ways through the graph have brought to this input's gradient so far, for a fused rule that can add it to its own in the
   /// same pass over memory; it then says so by take(). Empty: nothing yet, or an op is asked that must answer for itself alone.
   Tensor arrived(int input) const { return arrived_.empty() ? Tensor() : arrived_[static_cast<std::size_t>(input)]; }
-  void take(int input) const { taken_ |= 1u << input; }
-  bool took(std::size_t input) const { return taken_ >> input & 1; }
+  void take(int input) const { taken_ |= 1u << input; }  // one of the first 32
+  bool took(std::size_t input) const { return input < 32 && (taken_ >> input & 1) != 0; }
 
  private:
   const Node& node_;

@@ -21,7 +21,9 @@ class Axes {
   Axes() = default;
   template <std::integral I>
     requires(!std::same_as<I, bool>)
-  Axes(I axis) : axes_{static_cast<int>(axis)} {}
+  Axes(I axis) : axes_{static_cast<int>(axis)} {
+    if (!std::in_range<int>(axis)) fail("axes: {} is no axis of any tensor", axis);
+  }
   Axes(std::initializer_list<int> axes) : axes_(axes) {}
   Axes(std::vector<int> axes) : axes_(std::move(axes)) {}
   auto begin() const { return axes_.begin(); }

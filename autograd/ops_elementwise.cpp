@@ -214,31 +214,9 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
                  }});
 }
 
-namespace {
-
-/// What an integer dtype holds, as doubles.
-struct Limits {
-  double low, high;
-};
-Limits limits(DType dtype) {
-  switch (dtype) {
-    case DType::i32: return {-0x1p31, 0x1p31 - 1};
-    case DType::u8: return {0, 255};
-    case DType::boolean: return {0, 1};
-    default: return {-0x1p63, 0x1p63 - 1024};
-  }
-}
-
-}  // namespace
-
 Tensor scalar_like(double value, const Tensor& x) {
   check_present("scalar_like", x);
-  if (!is_floating(x.dtype()) && value != std::trunc(value)) {
-    fail("scalar_like: {} is not an integer, but x is {}; convert with cast()", value, x.dtype());
-  }
-  if (const Limits held = limits(x.dtype()); !is_floating(x.dtype()) && !(value >= held.low && value <= held.high)) {
-    fail("scalar_like: {} does not fit into {}, the dtype of x; convert with cast()", value, x.dtype());
-  }
+  check_value("scalar_like", value, x.dtype(), "; convert x with cast()");
   return full({}, value, place_of(x));
 }
 

@@ -87,12 +87,10 @@ Tensor flatten(const Tensor& x, int first, int last) {
   if (x.rank() == 0) return reshape(x, Shape{1});
   const int a = normalize_axis("flatten", first, x.shape()), b = normalize_axis("flatten", last, x.shape());
   if (a > b) fail("flatten: the first axis {} comes after the last {} in {}", first, last, x.shape());
-  Shape shape;
-  Index merged = 1;
+  Shape shape, merged;
   for (int axis = 0; axis < x.rank(); ++axis) {
-    if (axis < a || axis > b) shape.append(x.shape()[axis]);
-    if (axis >= a && axis <= b) merged *= x.shape()[axis];
-    if (axis == b) shape.append(merged);
+    (axis < a || axis > b ? shape : merged).append(x.shape()[axis]);
+    if (axis == b) shape.append(merged.numel());
   }
   return reshape(x, shape);
 }
@@ -163,7 +161,7 @@ Tensor slice(const Tensor& x, int axis, Index start, Index stop, Index step) {
   const Index n = x.shape()[a], low = step > 0 ? 0 : -1, high = step > 0 ? n : n - 1;
   const auto bound = [&](Index i) { return std::clamp(i < 0 ? i + n : i, low, high); };
   const Index from = bound(start), to = bound(stop);
-  const Index count = step > 0 ? (to > from ? (to - from - 1) / step + 1 : 0) : (from > to ? (from - to - 1) / -step + 1 : 0);
+  const Index count = step > 0 ? (to > from ? (to - from - 1) / step + 1 : 0) : (from > to ? 1 - (from - to - 1) / step : 0);
   if (count == n && step == 1) return alias(x);
   return take(x, {a, count ? from : 0, count, count ? step : 1});
 }

@@ -112,7 +112,7 @@ void add_elementwise(OpCases& cases, ErrorCases& errors) {
   errors.push_back({"where", [] { where(ones({2}), ones({2}), ones({2})); },
                     "where: the condition must be bool, got f32; convert with cast()"});
   errors.push_back({"scalar_like", [] { arange(3) * 0.5; },
-                    "scalar_like: 0.5 is not an integer, but x is i64; convert with cast()"});
+                    "scalar_like: 0.5 is not an integer, but the dtype is i64; convert x with cast()"});
 }
 
 }  // namespace norma::checks

@@ -1,22 +1,34 @@
 #include "core/layout.h"
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 namespace norma {
+namespace {
+
+/// a b, or the largest Index where that is too large: only strides of empty tensors get there, along which nobody walks.
+Index product(Index a, Index b) {
+  Index out = 0;
+  return __builtin_mul_overflow(a, b, &out) ? std::numeric_limits<Index>::max() : out;
+}
+
+bool holds_none(const Shape& shape) { return std::find(shape.begin(), shape.end(), Index{0}) != shape.end(); }
+
+}  // namespace
 
 Layout::Layout(const Shape& s) : shape(s) {
   Index stride = 1;
   for (int i = s.rank() - 1; i >= 0; --i) {
     strides[i] = stride;
-    stride *= std::max<Index>(s[i], 1);
+    stride = product(stride, std::max<Index>(s[i], 1));
   }
 }
 
 bool Layout::contiguous() const {
+  if (holds_none(shape)) return true;
   Index expected = 1;
   for (int i = rank() - 1; i >= 0; --i) {
-    if (shape[i] == 0) return true;
     if (shape[i] == 1) continue;
     if (strides[i] != expected) return false;
     expected *= shape[i];
@@ -68,9 +80,9 @@ Layout expand(const Layout& in, const Shape& shape) {
 
 Layout slice(const Layout& in, int axis, Index start, Index count, Index step) {
   Layout out = in;
-  if (count > 0) out.offset += start * in.strides[axis];
   out.shape.set(axis, count);
-  out.strides[axis] = in.strides[axis] * step;
+  if (!holds_none(out.shape)) out.offset += start * in.strides[axis];
+  if (count > 1) out.strides[axis] = product(in.strides[axis], step);  // one element has no next
   return out;
 }
 
@@ -154,9 +166,9 @@ Shape coalesce(std::span<Layout*> layouts) {
     const int last = merged.rank() - 1;
     bool joins = last >= 0;
     for (std::size_t k = 0; joins && k < layouts.size(); ++k)
-      joins = strides[k][last] == layouts[k]->strides[axis] * first.shape[axis];
+      joins = strides[k][last] == product(layouts[k]->strides[axis], first.shape[axis]);
     if (joins) {
-      merged.set(last, merged[last] * first.shape[axis]);
+      merged.set(last, product(merged[last], first.shape[axis]));
       for (std::size_t k = 0; k < layouts.size(); ++k) strides[k][last] = layouts[k]->strides[axis];
     } else {
       for (std::size_t k = 0; k < layouts.size(); ++k) strides[k][last + 1] = layouts[k]->strides[axis];

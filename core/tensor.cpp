@@ -174,23 +174,18 @@ Tensor empty(const Shape& shape, Place place) {
   return Tensor(std::make_shared<Storage>(place.device, bytes), Layout(shape), place.dtype);
 }
 
-namespace {
-
-/// Throws where an integer dtype does not have this number.
-void check_value(const char* op, double value, DType dtype) {
-  if (is_floating(dtype) || dtype == DType::boolean) return;
-  if (value != std::trunc(value)) fail("{}: {} is not an integer, but the dtype is {}", op, value, dtype);
+void check_value(const char* op, double value, DType dtype, const char* remedy) {
+  if (is_floating(dtype)) return;
+  if (value != std::trunc(value)) fail("{}: {} is not an integer, but the dtype is {}{}", op, value, dtype, remedy);
   visit_dtype(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     if constexpr (std::is_integral_v<T>) {
       constexpr Index low = std::numeric_limits<T>::min(), high = std::numeric_limits<T>::max();
       if (!(value >= static_cast<double>(low) && value < static_cast<double>(high) + 1))
-        fail("{}: {} does not fit into {}, which goes from {} to {}", op, value, dtype, low, high);
+        fail("{}: {} does not fit into {}, which goes from {} to {}{}", op, value, dtype, low, high, remedy);
     }
   });
 }
-
-}  // namespace
 
 Tensor full(const Shape& shape, double value, Place place) {
   check_value("full", value, place.dtype);

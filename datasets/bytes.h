@@ -9,8 +9,7 @@
 
 namespace norma::datasets {
 
-/// Leaves new elements as the memory is. What a file will overwrite need not be cleared, and a file that promises more than it
-/// holds costs no memory for the promise.
+/// Leaves new elements as the memory is.
 template <class T>
 struct Uninitialized : std::allocator<T> {
   template <class U>
@@ -26,6 +25,14 @@ struct Uninitialized : std::allocator<T> {
   }
 };
 
-using Bytes = std::vector<std::uint8_t, Uninitialized<std::uint8_t>>;
+/// A vector of bytes: new ones are 0, or as the memory is where that is asked for.
+class Bytes : public std::vector<std::uint8_t, Uninitialized<std::uint8_t>> {
+ public:
+  using vector::vector;
+  explicit Bytes(std::size_t size) : vector(size, 0) {}
+  void resize(std::size_t size) { vector::resize(size, 0); }
+  /// What a file will overwrite need not be cleared, and a file that promises more than it holds costs no memory for the promise.
+  void resize_uninitialized(std::size_t size) { vector::resize(size); }
+};
 
 }  // namespace norma::datasets

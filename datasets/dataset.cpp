@@ -163,6 +163,11 @@ ImageSet slice(const ImageSet& set, Index begin, Index count) {
           set.class_names, set.mean, set.std};
 }
 
+std::string class_name(const ImageSet& set, Index label) {
+  const bool named = label >= 0 && label < static_cast<Index>(set.class_names.size());
+  return named ? set.class_names[static_cast<std::size_t>(label)] : std::to_string(label);
+}
+
 std::string hash_of(const ImageSet& set) {
   Sha256 hash;
   hash.update(set.pixels.data(), set.pixels.size());

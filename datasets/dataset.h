@@ -30,6 +30,8 @@ void check(const ImageSet& set);
 
 /// `count` images from `begin` on, as a set of their own.
 ImageSet slice(const ImageSet& set, Index begin, Index count);
+/// The name of a class, or its number where it has none: a model may tell more classes apart than the set has.
+std::string class_name(const ImageSet& set, Index label);
 /// All pixels as a model of `side` gets them: a smaller image stands in the middle of zeros (see LoaderConfig::image). Throws where they
 /// are larger.
 std::vector<std::uint8_t> centred(const ImageSet& set, Index side);

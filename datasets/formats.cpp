@@ -29,7 +29,8 @@ Bytes unpacked(const fs::path& path, std::uint64_t file_bytes) {
   std::ifstream in(path, std::ios::binary);
   std::uint8_t magic[2] = {};
   if (!in.read(reinterpret_cast<char*>(magic), 2) || magic[0] != 0x1f || magic[1] != 0x8b || file_bytes < 18) return {};
-  Bytes packed(file_bytes);
+  Bytes packed, bytes;
+  packed.resize_uninitialized(file_bytes);
   in.seekg(0);
   if (!in.read(reinterpret_cast<char*>(packed.data()), static_cast<std::streamsize>(file_bytes))) return {};
   const std::uint8_t* last = packed.data() + file_bytes - 4;  // the unpacked size, modulo 2^32
@@ -38,7 +39,7 @@ Bytes unpacked(const fs::path& path, std::uint64_t file_bytes) {
   const std::unique_ptr<libdeflate_decompressor, void (*)(libdeflate_decompressor*)> tool(libdeflate_alloc_decompressor(),
                                                                                           libdeflate_free_decompressor);
   if (!tool) return {};
-  Bytes bytes(size);
+  bytes.resize_uninitialized(size);
   std::size_t used = 0;
   if (libdeflate_gzip_decompress_ex(tool.get(), packed.data(), file_bytes, bytes.data(), size, &used, nullptr) != LIBDEFLATE_SUCCESS ||
       used != file_bytes)
@@ -94,7 +95,7 @@ class Stream {
       at_ = 0;
       out.swap(whole_);
     } else {
-      out.resize(bytes);
+      out.resize_uninitialized(bytes);
       out.resize(read(out.data(), bytes));
     }
     return out;

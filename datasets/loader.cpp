@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <condition_variable>
-#include <deque>
+#include <list>
 #include <mutex>
 #include <numeric>
 #include <span>
@@ -21,6 +21,7 @@ namespace norma::datasets {
 namespace {
 
 constexpr std::size_t queue_length = 3;  // batches ahead
+constexpr Index most_padding = Index{1} << 30;
 
 /// Where an augmented image is cut from the padded one.
 struct Cut {
@@ -75,8 +76,7 @@ struct Loader::Impl {
   // Shared with the worker under `mutex`. A seek raises `generation`: what the worker was preparing is then dropped.
   std::mutex mutex;
   std::condition_variable changed;
-  std::deque<Prepared> ready;
-  std::vector<Prepared> used;  // buffers to fill again; with a feed, all there are: one a slot
+  std::list<Prepared> ready, used;  // to hand out, and to fill again; all were made at the start, so that moving one between lists cannot fail
   std::exception_ptr error;
   std::uint64_t generation = 0, worker_epoch = 0;
   Index worker_index = 0;
@@ -85,9 +85,10 @@ struct Loader::Impl {
 
   Impl(const ImageSet& s, const LoaderConfig& c) : set(s), config(c) {
     if (c.batch < 1) fail("loader: batch {} must be at least 1", c.batch);
-    if (c.augment.pad < 0) fail("loader: padding {} must not be negative", c.augment.pad);
+    if (c.augment.pad < 0 || c.augment.pad > most_padding) fail("loader: padding {} must be in 0..{}", c.augment.pad, most_padding);
     check(c.augment.rand);
     check(s);
+    if (c.augment.rand.operations > 0) check_size(s.channels, s.height, s.width);
     if (!is_floating(c.place.dtype)) fail("loader: images need a floating dtype, not {}", c.place.dtype);
     if (c.image != 0 && (c.image < s.height || c.image < s.width)) {
       fail("loader: image size {} is smaller than the {}x{} images of {}; larger ones are centred, none is cut",
@@ -113,8 +114,9 @@ struct Loader::Impl {
       const Tensor values = from_host(normalised.data(), {set.channels, 256}, {DType::f32, c.place.device});
       if (s.pixels.size() <= c.resident_bytes) reside(values);
       if (!set_there) feed = BatchFeed::make(set, std::min(c.batch, s.count), c.augment.rand.operations, values, side_h, side_w, c.place, queue_length);
-      for (std::size_t i = 0; feed && i < queue_length; ++i) used.emplace_back().slot = static_cast<int>(i);
     }
+    used.resize(feed ? queue_length : queue_length + 1);  // with a feed one a slot, else one more that is handed out
+    for (int slot = 0; Prepared& buffers : used) buffers.slot = slot++;
     worker = std::thread([this] { work(); });
   }
 
@@ -140,15 +142,12 @@ struct Loader::Impl {
     std::uint64_t order_epoch = 0;
     std::unique_lock lock(mutex);
     for (;;) {
-      changed.wait(lock, [&] { return stop || (!error && ready.size() < queue_length && (!feed || !used.empty())); });
+      changed.wait(lock, [&] { return stop || (!error && !used.empty()); });
       if (stop) return;
       const std::uint64_t from = generation, at_epoch = worker_epoch;
       const Index at_index = worker_index;
-      Prepared batch;
-      if (!used.empty()) {
-        batch = std::move(used.back());
-        used.pop_back();
-      }
+      std::list<Prepared> mine;
+      mine.splice(mine.begin(), used, used.begin());
       lock.unlock();
       std::exception_ptr failed;
       try {
@@ -156,21 +155,21 @@ struct Loader::Impl {
           order = epoch_order(set.count, config.seed, at_epoch, config.shuffle);
           order_epoch = at_epoch;
         }
-        prepare(batch, order, at_epoch, at_index);
-        if (feed) feed->send(batch);
+        prepare(mine.front(), order, at_epoch, at_index);
+        if (feed) feed->send(mine.front());
       } catch (...) {  // out of memory; the caller of next() gets it
         failed = std::current_exception();
       }
       lock.lock();
       if (from != generation) {
-        used.push_back(std::move(batch));
+        used.splice(used.begin(), mine);
         continue;
       }
       error = failed;
       if (failed)
-        used.push_back(std::move(batch));
+        used.splice(used.begin(), mine);
       else
-        ready.push_back(std::move(batch));
+        ready.splice(ready.end(), mine);
       worker_index = at_index + 1 < per_epoch ? at_index + 1 : 0;
       worker_epoch = worker_index == 0 ? at_epoch + 1 : at_epoch;
       changed.notify_all();
@@ -221,19 +220,6 @@ struct Loader::Impl {
         for (Index x = 0; x < w; ++x) out[(top + y) * side_w + left + x] = table[*from++];
     }
   }
-
-  /// Gives the buffers of a batch back to the worker, whatever happens meanwhile.
-  struct Returned {
-    Impl& loader;
-    Prepared& batch;
-    ~Returned() {
-      {
-        const std::lock_guard lock(loader.mutex);
-        loader.used.push_back(std::move(batch));
-      }
-      loader.changed.notify_all();
-    }
-  };
 
   /// Images and labels at their place.
   std::pair<Tensor, Tensor> tensors(const Prepared& batch) const {
@@ -286,29 +272,28 @@ void Loader::seek(std::uint64_t epoch, Index index) {
     s.worker_epoch = epoch;
     s.worker_index = index;
     s.error = nullptr;
-    for (Prepared& batch : s.ready) s.used.push_back(std::move(batch));
-    s.ready.clear();
+    s.used.splice(s.used.begin(), s.ready);
   }
   s.changed.notify_all();
 }
 
 Batch Loader::next() {
   Impl& s = *impl_;
-  Prepared prepared;
+  const Prepared* prepared = nullptr;  // it stays in front until it is handed out
   {
     std::unique_lock lock(s.mutex);
     s.changed.wait(lock, [&] { return !s.ready.empty() || s.error; });
     if (s.ready.empty()) std::rethrow_exception(s.error);
-    prepared = std::move(s.ready.front());
-    s.ready.pop_front();
+    prepared = &s.ready.front();
+  }
+  Batch batch;
+  batch.examples = prepared->examples;
+  std::tie(batch.images, batch.labels) = s.tensors(*prepared);
+  {
+    const std::lock_guard lock(s.mutex);
+    s.used.splice(s.used.begin(), s.ready, s.ready.begin());
   }
   s.changed.notify_all();
-  Batch batch;
-  {
-    const Impl::Returned back{s, prepared};
-    std::tie(batch.images, batch.labels) = s.tensors(prepared);
-    batch.examples = prepared.examples;
-  }
   if (++s.index == s.per_epoch) {
     s.index = 0;
     ++s.epoch;

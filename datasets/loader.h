@@ -31,7 +31,7 @@ struct Batch {
   std::vector<Index> examples;
 };
 
-/// The order of one epoch: a Feistel or Fisher-Yates permutation of [0, count) drawn from (seed, epoch).
+/// The order of one epoch: a Fisher-Yates permutation of [0, count) drawn from (seed, epoch).
 std::vector<Index> epoch_order(Index count, std::uint64_t seed, std::uint64_t epoch, bool shuffle);
 
 class Loader {
@@ -45,7 +45,7 @@ class Loader {
   bool sent_ahead() const;  // it does not, and the next batches are on their way there while the device computes
   std::uint64_t epoch() const;
   Index index() const;
-  /// The next batch; rolls over into the next epoch.
+  /// The next batch; rolls over into the next epoch. Where the device has no memory for it, that is thrown and the batch stays the next.
   Batch next();
 
  private:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numbers>
 
 #include "core/error.h"
@@ -49,6 +50,12 @@ void check(const RandAugment& settings) {
   };
   within("number of edits", settings.operations, RandAugment::most_operations);
   within("magnitude", settings.magnitude, RandAugment::most_magnitude);
+}
+
+void check_size(Index channels, Index height, Index width) {
+  constexpr Index longest = 65536, most_bytes = std::numeric_limits<std::int32_t>::max();
+  if (height > longest || width > longest || channels > most_bytes / std::max<Index>(height * width, 1))
+    fail("RandAugment: images of {} x {} x {} are too large, sides go up to {} and an image has at most {} bytes", channels, height, width, longest, most_bytes);
 }
 
 ImageEdit draw_edit(const RandAugment& settings, std::uint64_t seed, std::uint64_t epoch, Index example, Index k, Index height, Index width) {

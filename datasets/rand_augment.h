@@ -16,6 +16,8 @@ struct RandAugment {
 
 /// Throws where a number is out of its range.
 void check(const RandAugment& settings);
+/// Throws where images are larger than edits can count: sides up to 65536, 2^31 - 1 bytes.
+void check_size(Index channels, Index height, Index width);
 
 /// Edit `k` of `example`, for images of height x width, as a function of (seed, epoch, example, k). With m = magnitude / 30, each as likely:
 /// nothing; shear along x or y by 0.3 m; shift along x or y by 150/331 m of the side; rotation by 30 m degrees; brightness, color, contrast,
@@ -23,7 +25,7 @@ void check(const RandAugment& settings);
 /// direction (all up to sharpness) goes either way, as likely.
 ImageEdit draw_edit(const RandAugment& settings, std::uint64_t seed, std::uint64_t epoch, Index example, Index k, Index height, Index width);
 
-/// Carries out an edit on an image u8 [channels, height, width]; `scratch` holds as much.
+/// Carries out an edit on an image u8 [channels, height, width]; `scratch` holds as much. The size has been checked.
 void apply(const ImageEdit& edit, Index channels, Index height, Index width, std::uint8_t* image, std::uint8_t* scratch);
 
 }  // namespace norma::datasets

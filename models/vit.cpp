@@ -53,7 +53,7 @@ namespace {
 
 /// Sines and cosines of a patch's row and column, a quarter of the width each (as in MAE, arXiv 2111.06377); zeros for
 /// the class token. [1, T, C]
-Tensor sincos_positions(const ViTConfig& config, Place place) {
+std::vector<double> sincos_positions(const ViTConfig& config) {
   const Index side = config.image / config.patch, quarter = config.width / 4;
   const Index first = config.tokens() - config.patches();
   std::vector<double> values(static_cast<std::size_t>(config.tokens() * config.width), 0.0);
@@ -67,7 +67,7 @@ Tensor sincos_positions(const ViTConfig& config, Place place) {
       row[2 * quarter + i] = std::sin(down), row[3 * quarter + i] = std::cos(down);
     }
   }
-  return from_values(values, {1, config.tokens(), config.width}, place);
+  return values;
 }
 
 }  // namespace
@@ -100,9 +100,9 @@ ViT::ViT(const ViTConfig& config, std::uint64_t seed, Place place) : config_(con
   patch_embed_.weight = init.trunc_normal({config.width, config.channels, config.patch, config.patch}, config.init_std);
   patch_embed_.bias = init.zeros({config.width});
   if (config.pool == ViTConfig::Pool::cls) cls_token_ = init.trunc_normal({1, 1, config.width}, token_std);
-  pos_embed_ = config.positions == ViTConfig::Positions::learned
-                   ? init.trunc_normal({1, config.tokens(), config.width}, token_std)
-                   : sincos_positions(config, place);  // not tracked: it does not learn
+  const Shape positions{1, config.tokens(), config.width};
+  pos_embed_ = config.positions == ViTConfig::Positions::learned ? init.trunc_normal(positions, token_std)
+                                                                 : init.fixed(positions, [&] { return sincos_positions(config); });
   for (Index i = 0; i < config.depth; ++i) {
     const double share = config.depth > 1 ? static_cast<double>(i) / static_cast<double>(config.depth - 1) : 0;
     blocks_.emplace_back(config, config.drop_path * share, init);
@@ -112,8 +112,12 @@ ViT::ViT(const ViTConfig& config, std::uint64_t seed, Place place) : config_(con
 }
 
 void ViT::visit(nn::Visitor& v) {
-  v("cls_token", cls_token_), v("pos_embed", pos_embed_), v("patch_embed", patch_embed_), v("blocks", blocks_);
-  v("norm", norm_), v("head", head_);
+  v("cls_token", cls_token_);
+  if (config_.positions == ViTConfig::Positions::learned)
+    v("pos_embed", pos_embed_);
+  else
+    v.buffer("pos_embed", pos_embed_);
+  v("patch_embed", patch_embed_), v("blocks", blocks_), v("norm", norm_), v("head", head_);
 }
 
 Tensor ViT::features(const Tensor& images, Index read) const {

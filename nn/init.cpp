@@ -82,6 +82,10 @@ ShapesOnly::~ShapesOnly() { shapes_only = old_; }
 
 Tensor Init::constant(const Shape& s, double value) { return same_everywhere(s, value, place_); }
 
+Tensor Init::fixed(const Shape& s, const std::function<std::vector<double>()>& values) {
+  return shapes_only ? expand(full({}, 0, place_), s) : from_values(values(), s, place_);
+}
+
 Tensor Init::trunc_normal(const Shape& s, double std) {
   constexpr double within_two = 0.95449973610364159;  // the share of a normal distribution inside two deviations
   return draw(next_stream(seed_, next_), s, place_, [=](double u) { return std * normal_quantile(u * within_two); });

@@ -1,7 +1,9 @@
 // The layers of transformers. Shapes: B batch, T tokens, C width, H heads, d = C/H.
 #pragma once
 
+#include <functional>
 #include <limits>
+#include <vector>
 
 #include "nn/module.h"
 #include "nn/scoring.h"
@@ -19,6 +21,8 @@ class Init {
   Tensor trunc_normal(const Shape& s, double std);
   Tensor normal(const Shape& s, double std);
   Tensor xavier_uniform(const Shape& s);  // [out, in]
+  /// A buffer: values(), row-major, which are asked for only where a model is more than counted.
+  Tensor fixed(const Shape& s, const std::function<std::vector<double>()>& values);
   Place place() const { return place_; }
 
  private:

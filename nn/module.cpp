@@ -13,13 +13,16 @@ namespace {
 /// Walks a module and its children, with the dotted path of where it is.
 class Walk : public Visitor {
  public:
-  std::function<void(const std::string&, Tensor&)> on_tensor;
+  std::function<void(const std::string&, Tensor&)> on_parameter, on_buffer;
   std::function<void(const std::string&, Tap&)> on_tap;
   std::function<void(const std::string&, const Module&)> on_module;
 
  protected:
   void tensor(std::string_view name, Tensor& parameter) override {
-    if (on_tensor) on_tensor(path(name), parameter);
+    if (on_parameter) on_parameter(path(name), parameter);
+  }
+  void fixed(std::string_view name, Tensor& buffer) override {
+    if (on_buffer) on_buffer(path(name), buffer);
   }
   void tap(std::string_view name, Tap& place) override {
     if (on_tap) on_tap(path(name), place);
@@ -40,16 +43,30 @@ class Walk : public Visitor {
 
 thread_local bool training = false;
 
+/// f(name, tensor, whether it is a buffer)
+template <class F>
+void walk_tensors(Module& m, F f) {
+  std::unordered_set<std::string> seen;
+  const auto each = [&](const std::string& name, Tensor& t, bool buffer) {
+    if (!seen.insert(name).second) fail("module: two parameters are named {}; visit() must give each a name of its own", name);
+    f(name, t, buffer);
+  };
+  Walk walk;
+  walk.on_parameter = [&](const std::string& name, Tensor& t) { each(name, t, false); };
+  walk.on_buffer = [&](const std::string& name, Tensor& t) { each(name, t, true); };
+  m.visit(walk);
+}
+
 }  // namespace
 
 void for_each_parameter(Module& m, const std::function<void(const std::string&, Tensor&)>& f) {
-  std::unordered_set<std::string> seen;
-  Walk walk;
-  walk.on_tensor = [&](const std::string& name, Tensor& p) {
-    if (!seen.insert(name).second) fail("module: two parameters are named {}; visit() must give each a name of its own", name);
-    f(name, p);
-  };
-  m.visit(walk);
+  walk_tensors(m, [&](const std::string& name, Tensor& t, bool buffer) {
+    if (!buffer) f(name, t);
+  });
+}
+
+void for_each_tensor(Module& m, const std::function<void(const std::string&, Tensor&)>& f) {
+  walk_tensors(m, [&](const std::string& name, Tensor& t, bool) { f(name, t); });
 }
 
 void for_each_tap(Module& m, const std::function<void(const std::string&, Tap&)>& f) {
@@ -70,7 +87,7 @@ std::string path_of(Module& root, const void* place) {
 
 Named parameters(Module& m) {
   Named out;
-  for_each_parameter(m, [&](const std::string& name, Tensor& p) { out.emplace_back(name, p); });
+  for_each_tensor(m, [&](const std::string& name, Tensor& t) { out.emplace_back(name, t); });
   return out;
 }
 
@@ -85,14 +102,14 @@ Index parameter_count(Module& m) {
 
 namespace {
 
-/// Replaces each parameter by moved(it), one that stands at several places by the same tensor everywhere.
+/// Replaces each parameter and buffer by moved(it), one that stands at several places by the same tensor everywhere.
 template <class Moved>
 void replace(Module& m, Moved moved) {
   std::map<std::shared_ptr<Tensor::Impl>, Tensor> done;
-  for_each_parameter(m, [&](const std::string&, Tensor& p) {
-    Tensor& now = done[p.impl()];
-    if (!now) now = moved(p);
-    p = now;
+  for_each_tensor(m, [&](const std::string&, Tensor& t) {
+    Tensor& now = done[t.impl()];
+    if (!now) now = moved(t);
+    t = now;
   });
 }
 
@@ -103,8 +120,8 @@ void to(Module& m, Device device) {
 }
 
 void to(Module& m, DType dtype) {
-  if (!is_floating(dtype)) fail("to: parameters cannot be {}; f32 or f64", dtype);
-  replace(m, [&](const Tensor& p) { return p.dtype() == dtype ? p : cast(p.detach(), dtype).track(p.is_leaf()); });
+  if (dtype != DType::f32 && dtype != DType::f64) fail("to: parameters cannot be {}; f32 or f64", dtype);
+  replace(m, [&](const Tensor& t) { return t.dtype() == dtype || !is_floating(t.dtype()) ? t : cast(t.detach(), dtype).track(t.is_leaf()); });
 }
 
 RoundedParameters::RoundedParameters(Module& m, std::optional<DType> activations, Device device) {

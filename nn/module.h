@@ -1,4 +1,4 @@
-// What has parameters. Only visit() is virtual: names, counting, saving, loading, freezing, device moves and taps
+// What has parameters and buffers. Only visit() is virtual: names, counting, saving, loading, freezing, device moves and taps
 // follow from that one line per layer. Modules are plain values of handles: a copy shares its parameters.
 #pragma once
 
@@ -24,6 +24,10 @@ class Visitor {
   void operator()(std::string_view name, Tensor& parameter) {
     if (parameter) tensor(name, parameter);
   }
+  /// What is saved and moved as parameters are but never learns: fixed positions, running statistics.
+  void buffer(std::string_view name, Tensor& values) {
+    if (values) fixed(name, values);
+  }
   void operator()(std::string_view name, Tap& place) { tap(name, place); }
   void operator()(std::string_view name, Module& child) { enter(name, child); }
   template <class M>
@@ -33,6 +37,7 @@ class Visitor {
 
  protected:
   virtual void tensor(std::string_view name, Tensor& parameter) = 0;
+  virtual void fixed(std::string_view name, Tensor& buffer) = 0;
   virtual void tap(std::string_view, Tap&) {}
   virtual void enter(std::string_view name, Module& child) = 0;
 };
@@ -52,13 +57,15 @@ class Module {
 
 /// Dotted names in visiting order: "blocks.3.attn.qkv.weight". One tensor at two places (tied weights) has both names.
 using Named = std::vector<std::pair<std::string, Tensor>>;
+/// All that a checkpoint holds: the parameters, and with them the buffers, which are no leaves.
 Named parameters(Module& m);
-Index parameter_count(Module& m);  // tied weights once
-/// f(name, tensor) may replace the tensor: casts, device moves, loading. Throws naming a name that two of them have, as all that collects
-/// parameters does.
+Index parameter_count(Module& m);  // tied weights once; without buffers
+/// f(name, tensor) may replace the tensor. Throws naming a name that two have, buffers included, as all that collects parameters does.
 void for_each_parameter(Module& m, const std::function<void(const std::string&, Tensor&)>& f);
-/// Puts other tensors in the parameters' places, where they differ; tied weights stay tied. An optimizer that was made before goes on
-/// with the old ones: make it afterwards.
+/// The same of buffers too.
+void for_each_tensor(Module& m, const std::function<void(const std::string&, Tensor&)>& f);
+/// Puts other tensors in the places of parameters and buffers, where they differ; tied weights stay tied. An optimizer that was made
+/// before goes on with the old ones: make it afterwards. Buffers of integers keep their dtype.
 void to(Module& m, Device device);
 void to(Module& m, DType dtype);
 void track(Module& m, bool on = true);

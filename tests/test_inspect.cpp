@@ -198,3 +198,23 @@ TEST_CASE("inspect and theory say that the weights are averaged", "[inspect]") {
   CHECK(nlohmann::json::parse(told("theory", {"--log-format", "json"}))["weights"] == "averaged");
   CHECK(nlohmann::json::parse(told("theory", {"--log-format", "json", "--initial"}))["weights"] == "initial");
 }
+
+TEST_CASE("inspect and eval of a run with more classes than the set has, trained on a device that is not here", "[inspect]") {
+  const auto data = tiny_data(64, 20), run = fresh_folder("elsewhere") / "run";
+  const Finished trained = run_norma({"train", "--data-dir", data.string(), "--width", "8", "--depth", "1", "--heads", "2", "--patch", "14", "--batch", "32",
+                                      "--steps", "1", "--classes", "255", "--out", run.string()});
+  CAPTURE(trained.err);
+  REQUIRE(trained.code == 0);
+  const std::vector<std::string> eval = {"eval", run.string(), "--data-dir", data.string()};
+  const Finished here = run_norma(eval);
+  write(run / "config.json", replaced(contents(run / "config.json"), R"("device": "cpu")", R"("device": "cuda:99")"));
+  const Finished elsewhere = run_norma(eval);
+  CHECK(elsewhere.code == 0);
+  CHECK(elsewhere.out == here.out);
+  CHECK_THAT(elsewhere.err, Contains("was trained on cuda:99; this machine computes it on the CPU (device cuda:99"));
+  const Finished image = run_norma({"inspect", run.string(), "--data-dir", data.string(), "--log-format", "json"});
+  CAPTURE(image.err);
+  REQUIRE(image.code == 0);
+  const std::string answer = nlohmann::json::parse(image.out)["answer"];  // of 255 classes ten have names
+  CHECK((answer.size() <= 3 && std::stoi(answer) >= 10));
+}

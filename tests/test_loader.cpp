@@ -11,6 +11,7 @@
 #include "datasets/draws.h"
 #include "datasets/loader.h"
 #include "tests/errors.h"
+#include "tests/refused_memory.h"
 
 using namespace norma;
 using norma::test::error_of;
@@ -199,10 +200,56 @@ TEST_CASE("a loader refuses what it cannot do", "[loader]") {
   CHECK(make(0, 0, 0, DType::f32) == "loader: batch 0 must be at least 1");
   CHECK(make(2, 3, 0, DType::f32) ==
         "loader: image size 3 is smaller than the 4x4 images of counting; larger ones are centred, none is cut");
-  CHECK(make(2, 0, -1, DType::f32) == "loader: padding -1 must not be negative");
+  CHECK(make(2, 0, -1, DType::f32) == "loader: padding -1 must be in 0..1073741824");
+  CHECK(make(2, 0, Index{1} << 62, DType::f32) == "loader: padding 4611686018427387904 must be in 0..1073741824");
   CHECK(make(2, 0, 0, DType::i64) == "loader: images need a floating dtype, not i64");
   CHECK(make(4, 0, 0, DType::f32) ==
         "loader: 3 examples of counting do not fill a batch of 4; give a smaller --batch");
+}
+
+TEST_CASE("a loader edits no image that is too large for it", "[loader]") {
+  const ImageSet set = counting_set(1, 1, 1, 65537);
+  LoaderConfig config;
+  config.batch = 1;
+  CHECK(error_of([&] { Loader loader(set, config); }) == "no error");
+  config.augment.rand.operations = 1;
+  CHECK(error_of([&] { Loader loader(set, config); }) ==
+        "RandAugment: images of 1 x 1 x 65537 are too large, sides go up to 65536 and an image has at most 2147483647 bytes");
+  CHECK(error_of([&] { check_size(3, 65536, 65536); }) != "no error");
+  CHECK(error_of([&] { check_size(1, 65536, 32767); }) == "no error");
+}
+
+TEST_CASE("a batch that found no memory is the next one still", "[loader]") {
+  const ImageSet set = counting_set(40, 1, 2, 2);
+  LoaderConfig config;
+  config.batch = 4;
+  Loader loader(set, config), calm(set, config);
+  for (int i = 0; i < 12; ++i) {  // past an epoch, and more often than there are buffers
+    bool refused = false;
+    try {
+      const RefusedMemory none;
+      loader.next();
+    } catch (const std::bad_alloc&) {
+      refused = true;
+    }
+    CHECK(refused);
+    CHECK(loader.index() == calm.index());
+    const Batch found = loader.next(), expected = calm.next();
+    CHECK(found.examples == expected.examples);
+    CHECK(found.images.values() == expected.images.values());
+  }
+}
+
+TEST_CASE("new bytes are zero, a class without a name is its number", "[loader]") {
+  Bytes bytes(3, 7);
+  bytes.resize(1), bytes.resize(3);
+  CHECK(bytes == Bytes{7, 0, 0});
+  CHECK(Bytes(2) == Bytes{0, 0});
+  ImageSet set = counting_set(3, 1, 2, 2);
+  CHECK(class_name(set, 2) == "2");
+  set.classes = 2, set.class_names = {"cat", "dog"};
+  CHECK(class_name(set, 1) == "dog");
+  CHECK(class_name(set, 2) == "2");
 }
 
 TEST_CASE("a slice holds its own images; the hash tells pixels and labels apart", "[loader]") {

@@ -7,6 +7,7 @@
 
 #include "backends/common/host_memory.h"
 #include "backends/cpu/cpu_backend.h"
+#include "tests/refused_memory.h"
 
 using namespace norma;
 using Catch::Contains;
@@ -72,6 +73,19 @@ TEST_CASE("memory use is counted in the bytes that were asked for", "[memory]") 
   CHECK(b.memory().peak == 500);
   b.release(q, 500);
   CHECK(b.memory().reserved >= 1500);
+}
+
+TEST_CASE("memory is given back where none can be had", "[memory]") {
+  cpu::CpuBackend b;
+  std::vector<void*> blocks;
+  for (int i = 0; i < 1000; ++i) blocks.push_back(b.allocate(3000));
+  for (int i = 0; i < 3; ++i) blocks.push_back(b.allocate(9 * mib));
+  {
+    const test::RefusedMemory none;
+    for (std::size_t i = 0; i < 1000; ++i) b.release(blocks[i], 3000);
+    for (std::size_t i = 1000; i < blocks.size(); ++i) b.release(blocks[i], 9 * mib);
+  }
+  CHECK(b.memory().in_use == 0);
 }
 
 TEST_CASE("the pool serves several threads at once", "[memory]") {

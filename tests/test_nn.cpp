@@ -56,6 +56,8 @@ TEST_CASE("a model is counted without storage", "[nn]") {
   models::ViT model(small, 0);
   CHECK(models::parameter_count(small) == nn::parameter_count(model));
   CHECK(nn::parameters(model)[0].second.is_contiguous());  // counting is over
+  huge.image = 16384, huge.patch = 1, huge.width = 64, huge.depth = 1, huge.positions = models::ViTConfig::Positions::sincos;  // 69 GB of positions
+  CHECK(models::parameter_count(huge) < 1'000'000);
 }
 
 TEST_CASE("ViT weights have timm's names", "[nn]") {
@@ -179,6 +181,13 @@ TEST_CASE("sin-cos positions do not learn", "[nn]") {
   CHECK(last[8 + 1] == Approx(std::sin(std::pow(10000.0, -0.25))));
   const double* right = positions.data() + 2 * 16;  // patch (0, 1): a column further, no row
   CHECK((right[0] == last[0] && right[4] == last[4] && right[8] == 0 && right[12] == 1));
+
+  nn::track(model, false), nn::track(model, true);
+  for (const auto& [name, value] : nn::parameters(model)) CHECK(value.is_leaf() == (name != "pos_embed"));
+  nn::for_each_parameter(model, [](const std::string& name, Tensor&) { CHECK(name != "pos_embed"); });
+  models::ViT learned(small_vit(), 1);
+  CHECK(nn::parameter_count(model) == nn::parameter_count(learned) - 5 * 16);
+  CHECK(nn::parameters(model).size() == nn::parameters(learned).size());  // what is saved has the same names
 }
 
 TEST_CASE("dropout and drop path draw only in training, and the same for the same step", "[nn]") {
@@ -322,6 +331,7 @@ TEST_CASE("models move between types, freeze and forget gradients", "[nn]") {
   for (const auto& [name, value] : nn::parameters(model)) CHECK((value.dtype() == DType::f64 && value.is_leaf()));
   CHECK(nn::parameters(model)[2].second.values() == before);
   CHECK_THROWS_WITH(nn::to(model, DType::i64), "to: parameters cannot be i64; f32 or f64");
+  CHECK_THROWS_WITH(nn::to(model, DType::bf16), "to: parameters cannot be bf16; f32 or f64");
   models::ViTConfig fixed = small_vit();
   fixed.positions = models::ViTConfig::Positions::sincos;
   models::ViT other(fixed, 1);

@@ -359,10 +359,11 @@ TEST_CASE("a scalar that a tensor of integers cannot hold is refused", "[ops]") 
   CHECK(text(DType::u8, 255) == "255");
   CHECK(text(DType::i32, -0x1p31) == "-2147483648");
   CHECK(text(DType::boolean, 1) == "1");
-  CHECK(text(DType::u8, -1) == "scalar_like: -1 does not fit into u8, the dtype of x; convert with cast()");
-  CHECK(text(DType::i32, 0x1p31) == "scalar_like: 2147483648 does not fit into i32, the dtype of x; convert with cast()");
-  CHECK(text(DType::i64, INFINITY) == "scalar_like: inf does not fit into i64, the dtype of x; convert with cast()");
-  CHECK(text(DType::boolean, 2) == "scalar_like: 2 does not fit into bool, the dtype of x; convert with cast()");
+  CHECK(text(DType::u8, -1) == "scalar_like: -1 does not fit into u8, which goes from 0 to 255; convert x with cast()");
+  CHECK(text(DType::i32, 0x1p31) == "scalar_like: 2147483648 does not fit into i32, which goes from -2147483648 to 2147483647; convert x with cast()");
+  CHECK(text(DType::i64, INFINITY) ==
+        "scalar_like: inf does not fit into i64, which goes from -9223372036854775808 to 9223372036854775807; convert x with cast()");
+  CHECK(text(DType::boolean, 2) == "scalar_like: 2 does not fit into bool, which goes from 0 to 1; convert x with cast()");
 }
 
 TEST_CASE("ties share the gradient", "[ops]") {

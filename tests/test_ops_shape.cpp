@@ -197,6 +197,8 @@ TEST_CASE("what shape ops refuse", "[ops_shape]") {
   CHECK(test::error_of([&] { reshape(x, {-1, -2}); }) == "reshape: a size is negative, got [-1, -2]");
   CHECK(test::error_of([&] { reshape(x, {-1, Index{1} << 32, Index{1} << 32}); }) ==
         "shape: the number of elements of [4294967296, 4294967296] overflows the 63-bit size limit");
+  CHECK(test::error_of([&] { flatten(zeros({0, Index{1} << 32, Index{1} << 32}), 1); }) ==
+        "shape: the number of elements of [4294967296, 4294967296] overflows the 63-bit size limit");
   CHECK(test::error_of([&] { flatten(x, 1, 0); }) == "flatten: the first axis 1 comes after the last 0 in [2, 3]");
   CHECK(test::error_of([&] { permute(x, {0, 0}); }) == "permute: axis 0 is given twice for [2, 3]");
   CHECK(test::error_of([&] { permute(x, {0}); }) == "permute: 1 axes are given for [2, 3]");
@@ -216,6 +218,7 @@ TEST_CASE("what shape ops refuse", "[ops_shape]") {
   CHECK(test::error_of([&] { pad(x, 0, -1, 0); }) == "pad: -1 before and 0 after must not be negative; cut with slice()");
   CHECK(test::error_of([&] { sum_to(x, {2}); }) == "sum_to: [2] does not broadcast to [2, 3]");
   CHECK(test::error_of([&] { sum(x, {0, -2}); }) == "sum: axis -2 is given twice");
+  CHECK(test::error_of([&] { sum(x, Index{1} << 32); }) == "axes: 4294967296 is no axis of any tensor");
 }
 
 TEST_CASE("axes are one, several or all, and may be kept", "[ops_shape]") {

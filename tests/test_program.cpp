@@ -56,6 +56,7 @@ TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]"
       {{"train", "--batch", "2.5"}, 2, "norma: --batch: \"2.5\" is not a whole number; images a step\n"},
       {{"train", "--batch", "0"}, 2, "norma: --batch: 0 must be in 1..1000000\n"},
       {{"train", "--dropout", "1.5"}, 2, "norma: --dropout: 1.5 must be in [0, 1)\n"},
+      {{"train", "--warmup-epochs", "1e300"}, 2, "norma: --warmup-epochs: 1e+300 must be in 0..1000000\n"},
       {{"train", "--rand-augment", "9"}, 2, "norma: --rand-augment: 9 must be in 0..8\n"},
       {{"train", "--rand-magnitude", "-1"}, 2, "norma: --rand-magnitude: -1 must be in 0..30\n"},
       {{"train", "--out", "caf\xe9"}, 2, "norma: --out: the text is not UTF-8 (byte 3)\n"},
@@ -269,6 +270,8 @@ TEST_CASE("info counts the parameters of the paper's models", "[program]") {
   CHECK(parameters({"--preset", "tiny", "--image", "64", "--patch", "4", "--classes", "200"}) == 5436296);
   CHECK(parameters({"--image", "224"}) == 5717416);  // what is left out does not depend on what is given
   CHECK(parameters({"--channels", "3", "--classes", "0"}) == 5717416);
+  const Finished large = run_norma({"info", "--batch", "1000000", "--width", "4096", "--depth", "100", "--image", "4096", "--patch", "4", "--log-format", "json"});
+  for (const char* field : {"flops", "activation_bytes"}) CHECK(nlohmann::json::parse(large.out)[field].get<double>() > 0x1p63);
   CHECK_THAT(run_norma({"info", "--help"}).out, Contains("[224]") && Contains("[16]") && Contains("[1000]"));
 }
 

@@ -30,6 +30,18 @@ TEST_CASE("a layout lies within so many elements", "[tensor]") {
   CHECK_FALSE(within({2}, {-most - 1}, 0, most));
 }
 
+TEST_CASE("an empty tensor may be of any sizes, and is contiguous however it is turned", "[tensor]") {
+  constexpr Index large = Index{1} << 40;
+  const Layout empty(Shape{0, large, large});
+  CHECK(empty.contiguous());
+  const Layout cut = slice(slice(empty, 1, large - 1, 1 << 9, -(Index{1} << 30)), 2, 5, 2, Index{1} << 38);
+  CHECK(cut.shape == Shape{0, 1 << 9, 2});
+  CHECK(cut.contiguous());
+  CHECK(transpose(Layout(Shape{0, 3, 5}), 1, 2).contiguous());
+  CHECK(zeros({0, large, large}).values().empty());
+  CHECK(slice(Layout(Shape{4}), 0, 2, 1, std::numeric_limits<Index>::min()).within(4));
+}
+
 TEST_CASE("no view reaches outside its storage", "[tensor]") {
   const Tensor x = zeros({2}), wide = zeros({2}, {DType::f64});
   CHECK(error_of([&] { x.with_layout(Layout(Shape{1000})); }) ==
@@ -80,7 +92,8 @@ TEST_CASE("an integer dtype is filled with numbers that it has", "[tensor]") {
   CHECK(filled(0x1p63, DType::i64) == "full: 9.223372036854776e+18 does not fit into i64, which goes from -9223372036854775808 to 9223372036854775807");
   for (const auto& [value, dtype] : {std::pair(255.0, DType::u8), {0.0, DType::u8}, {0x1p31 - 1, DType::i32}, {-0x1p31, DType::i32}, {-0x1p63, DType::i64}})
     CHECK(full({2}, value, {dtype}).values() == std::vector<double>(2, value));
-  CHECK(full({1}, 0.5, {DType::boolean}).item() == 1);
+  CHECK(filled(0.5, DType::boolean) == "full: 0.5 is not an integer, but the dtype is bool");
+  CHECK(filled(2, DType::boolean) == "full: 2 does not fit into bool, which goes from 0 to 1");
   const Tensor x = zeros({2}, {DType::i64});
   CHECK(error_of([&] { fill(x, 0.5); }) == "fill: 0.5 is not an integer, but the dtype is i64");
   CHECK(x.values() == std::vector<double>{0, 0});

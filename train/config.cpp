@@ -99,8 +99,9 @@ models::ViTConfig vit_config(const TrainConfig& c, const datasets::ImageSet& set
 DType parameter_dtype(const TrainConfig& c) { return wide_of(parse_dtype(c.dtype)); }
 
 ScheduleConfig schedule_of(const TrainConfig& c, Index steps_per_epoch) {
+  constexpr double most_steps = 0x1p53;  // more than any training has, and few enough to count with
   return {.kind = c.schedule, .lr = c.lr, .min_lr = c.min_lr,
-          .warmup_steps = std::llround(c.warmup_epochs * static_cast<double>(steps_per_epoch)),
+          .warmup_steps = std::llround(std::fmin(c.warmup_epochs * static_cast<double>(steps_per_epoch), most_steps)),
           .total_steps = c.epochs * steps_per_epoch};
 }
 

@@ -40,19 +40,22 @@ class Pool {
     const SizeClass c = size_class(bytes);
     class_bytes_[c.index] = c.bytes;
     auto& list = free_[c.index];
+    if (list.empty()) make_room(list, blocks_[c.index] + 1);
     std::byte* block = nullptr;
     if (!list.empty()) {
       block = list.back();
       list.pop_back();
     } else {
       block = c.bytes >= own_mapping ? map(c.bytes, bytes) : cut(c.bytes, bytes);
+      ++blocks_[c.index];
     }
     use_.in_use += bytes;
     use_.peak = std::max(use_.peak, use_.in_use);
     return block;
   }
 
-  void release(void* block, std::size_t bytes) {
+  /// Destructors call it: it asks for no memory, since allocate() made room in the list.
+  void release(void* block, std::size_t bytes) noexcept {
     if (!block) return;
     const std::lock_guard lock(mutex_);
     free_[size_class(bytes).index].push_back(static_cast<std::byte*>(block));
@@ -74,6 +77,12 @@ class Pool {
     std::size_t used;  // cut so far, from the start
     bool holds(const std::byte* p) const { return p >= start && p < start + chunk_bytes; }
   };
+
+  /// Room for so many, a doubling each time.
+  template <class T>
+  static void make_room(std::vector<T>& list, std::size_t count) {
+    if (list.capacity() < count) list.reserve(std::max(count, 2 * list.capacity()));
+  }
 
   /// A new mapping, 2 MiB-aligned, in huge pages where the system has them; `need` is what the user asked for.
   std::byte* map(std::size_t bytes, std::size_t need) {
@@ -101,7 +110,10 @@ class Pool {
 
   /// The next piece of the newest chunk. What is left of a chunk when a piece does not fit stays untouched.
   std::byte* cut(std::size_t bytes, std::size_t need) {
-    if (chunks_.empty() || chunks_.back().used + bytes > chunk_bytes) chunks_.push_back({map(chunk_bytes, need), 0});
+    if (chunks_.empty() || chunks_.back().used + bytes > chunk_bytes) {
+      make_room(chunks_, chunks_.size() + 1);
+      chunks_.push_back({map(chunk_bytes, need), 0});
+    }
     std::byte* block = chunks_.back().start + chunks_.back().used;
     chunks_.back().used += bytes;
     return block;
@@ -117,6 +129,7 @@ class Pool {
     for (std::size_t i = 0; i < class_count; ++i) {
       if (class_bytes_[i] < own_mapping) continue;
       for (std::byte* block : free_[i]) unmap(block, class_bytes_[i]);
+      blocks_[i] -= free_[i].size();
       free_[i].clear();
     }
     std::erase_if(chunks_, [&](const Chunk& chunk) {
@@ -125,14 +138,15 @@ class Pool {
       for (std::size_t i = 0; i < class_count; ++i)
         idle += class_bytes_[i] * static_cast<std::size_t>(std::count_if(free_[i].begin(), free_[i].end(), inside));
       if (idle != chunk.used) return false;
-      for (auto& list : free_) std::erase_if(list, inside);
+      for (std::size_t i = 0; i < class_count; ++i) blocks_[i] -= std::erase_if(free_[i], inside);
       unmap(chunk.start, chunk_bytes);
       return true;
     });
   }
 
   mutable std::mutex mutex_;
-  std::vector<std::vector<std::byte*>> free_;  // per class, last in first out
+  std::vector<std::vector<std::byte*>> free_;  // per class, last in first out, with room for all its blocks
+  std::size_t blocks_[class_count] = {};       // of the class, free or handed out
   std::size_t class_bytes_[class_count] = {};  // 0 until the class is used
   std::vector<Chunk> chunks_;
   MemoryUse use_;

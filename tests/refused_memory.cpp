@@ -1,0 +1,23 @@
+#include "tests/refused_memory.h"
+
+#include <cstdlib>
+#include <new>
+
+namespace {
+thread_local bool refusing = false;
+}
+
+void* operator new(std::size_t bytes) {
+  void* block = refusing ? nullptr : std::malloc(bytes ? bytes : 1);
+  if (!block) throw std::bad_alloc();
+  return block;
+}
+void operator delete(void* block) noexcept { std::free(block); }
+void operator delete(void* block, std::size_t) noexcept { std::free(block); }
+
+namespace norma::test {
+
+RefusedMemory::RefusedMemory() { refusing = true; }
+RefusedMemory::~RefusedMemory() { refusing = false; }
+
+}  // namespace norma::test
