@@ -217,6 +217,8 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
 Tensor scalar_like(double value, const Tensor& x) {
   check_present("scalar_like", x);
   check_value("scalar_like", value, x.dtype(), "; convert x with cast()");
+  if (x.dtype() == DType::boolean && value != 0 && value != 1)  // as an operand it would equal what it is not
+    fail("scalar_like: {} is neither 0 nor 1, but the dtype is bool; convert x with cast()", value);
   return full({}, value, place_of(x));
 }
 

@@ -175,7 +175,7 @@ Tensor empty(const Shape& shape, Place place) {
 }
 
 void check_value(const char* op, double value, DType dtype, const char* remedy) {
-  if (is_floating(dtype)) return;
+  if (is_floating(dtype) || dtype == DType::boolean) return;
   if (value != std::trunc(value)) fail("{}: {} is not an integer, but the dtype is {}{}", op, value, dtype, remedy);
   visit_dtype(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;

@@ -103,9 +103,9 @@ struct Place {
 };
 inline Place place_of(const Tensor& t) { return {t.dtype(), t.device()}; }
 Tensor empty(const Shape& shape, Place place = {});  // contents undefined
-/// Throws naming op where value is no number of an integer dtype or bool: 1.7 of i64, 300 of u8, 2 of bool. `remedy` ends the message.
+/// Throws naming op where value is no number of an integer dtype: 1.7 of i64, 300 of u8. `remedy` ends the message.
 void check_value(const char* op, double value, DType dtype, const char* remedy = "");
-/// Throws as check_value does.
+/// Throws as check_value does. In bool all but 0 is true.
 Tensor full(const Shape& shape, double value, Place place = {});
 inline Tensor zeros(const Shape& shape, Place place = {}) { return full(shape, 0, place); }
 inline Tensor ones(const Shape& shape, Place place = {}) { return full(shape, 1, place); }

@@ -363,7 +363,7 @@ TEST_CASE("a scalar that a tensor of integers cannot hold is refused", "[ops]") 
   CHECK(text(DType::i32, 0x1p31) == "scalar_like: 2147483648 does not fit into i32, which goes from -2147483648 to 2147483647; convert x with cast()");
   CHECK(text(DType::i64, INFINITY) ==
         "scalar_like: inf does not fit into i64, which goes from -9223372036854775808 to 9223372036854775807; convert x with cast()");
-  CHECK(text(DType::boolean, 2) == "scalar_like: 2 does not fit into bool, which goes from 0 to 1; convert x with cast()");
+  CHECK(text(DType::boolean, 2) == "scalar_like: 2 is neither 0 nor 1, but the dtype is bool; convert x with cast()");
 }
 
 TEST_CASE("ties share the gradient", "[ops]") {
