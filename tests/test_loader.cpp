@@ -227,7 +227,7 @@ TEST_CASE("a batch that found no memory is the next one still", "[loader]") {
   for (int i = 0; i < 12; ++i) {  // past an epoch, and more often than there are buffers
     bool refused = false;
     try {
-      const RefusedMemory none;
+      const test::RefusedMemory none;
       loader.next();
     } catch (const std::bad_alloc&) {
       refused = true;

@@ -270,7 +270,9 @@ TEST_CASE("info counts the parameters of the paper's models", "[program]") {
   CHECK(parameters({"--preset", "tiny", "--image", "64", "--patch", "4", "--classes", "200"}) == 5436296);
   CHECK(parameters({"--image", "224"}) == 5717416);  // what is left out does not depend on what is given
   CHECK(parameters({"--channels", "3", "--classes", "0"}) == 5717416);
-  const Finished large = run_norma({"info", "--batch", "1000000", "--width", "4096", "--depth", "100", "--image", "4096", "--patch", "4", "--log-format", "json"});
+  const Finished large = run_norma({"info", "--batch", "1000000", "--width", "4096", "--heads", "4", "--depth", "100", "--image", "4096", "--patch", "4", "--log-format", "json"});
+  CAPTURE(large.err);
+  REQUIRE(large.code == 0);
   for (const char* field : {"flops", "activation_bytes"}) CHECK(nlohmann::json::parse(large.out)[field].get<double>() > 0x1p63);
   CHECK_THAT(run_norma({"info", "--help"}).out, Contains("[224]") && Contains("[16]") && Contains("[1000]"));
 }
