@@ -26,7 +26,8 @@ int info_verb(const Args& args) {
   auto flags = read_model_flags(args, R"(usage: norma info vit [flags]
 
 Parameters, floating-point operations of a training step, and memory of a model. No data set is read: images and classes that are left
-out are those of ImageNet, and patches are of 16 pixels, where norma train has 4.
+out are those of ImageNet, and patches are of 16 pixels, where norma train has 4. Operations are those of an attention whose matrices are
+formed, also where norma train would take the linear form.
 )", {"Model", "batch", "dtype"}, check, imagenet, [](train::Options& options) {
     options.describe("image", "image side in pixels; 0: 224");
     options.describe("channels", "colour channels; 0: 3");

@@ -1,7 +1,9 @@
 // Shapes: B batch, T tokens, C width, P patches, p patch size, c channels, h x w patches in an image.
 #include "models/vit.h"
 
+#include <algorithm>
 #include <cmath>
+#include <string>
 #include <vector>
 
 #include "core/suggest.h"
@@ -24,6 +26,17 @@ nn::AttentionConfig attention_of(const ViTConfig& config) {
           .form = config.form, .std = config.init_std};
 }
 
+/// "1, 2, 4, 8", for a message: what divides a size, from the least on, and not more than fit a line.
+std::string divisors(Index size) {
+  std::string text;
+  for (Index d = 1, shown = 0; d <= std::min<Index>(size, 4096); ++d) {
+    if (size % d != 0) continue;
+    if (++shown > 12) return text + ", ...";
+    text += fmt::format("{}{}", text.empty() ? "" : ", ", d);
+  }
+  return text;
+}
+
 }  // namespace
 
 void check(const ViTConfig& config) {
@@ -33,8 +46,8 @@ void check(const ViTConfig& config) {
   positive("image", config.image), positive("patch", config.patch), positive("channels", config.channels);
   positive("classes", config.classes), positive("width", config.width), positive("depth", config.depth);
   positive("heads", config.heads), positive("mlp_ratio", config.mlp_ratio);
-  if (config.image % config.patch != 0) fail("vit: image {} is not a multiple of patch {}", config.image, config.patch);
-  if (config.width % config.heads != 0) fail("vit: width {} is not a multiple of heads {}", config.width, config.heads);
+  if (config.image % config.patch != 0) fail("vit: image {} is not a multiple of patch {}; it is of {}", config.image, config.patch, divisors(config.image));
+  if (config.width % config.heads != 0) fail("vit: width {} is not a multiple of heads {}; it is of {}", config.width, config.heads, divisors(config.width));
   if (config.positions == ViTConfig::Positions::sincos && config.width % 4 != 0)
     fail("vit: width {} is not a multiple of 4, which sincos positions need", config.width);
   if (!(config.drop_path >= 0 && config.drop_path < 1)) fail("vit: drop_path is {}, must be in [0, 1)", config.drop_path);

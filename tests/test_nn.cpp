@@ -359,8 +359,8 @@ TEST_CASE("ViT configurations are checked", "[nn]") {
   };
   CHECK(message([](auto&) {}) == "(accepted)");
   CHECK(message([](auto& c) { c.depth = 0; }) == "vit: depth is 0, must be at least 1");
-  CHECK(message([](auto& c) { c.image = 30; }) == "vit: image 30 is not a multiple of patch 4");
-  CHECK(message([](auto& c) { c.heads = 3; }) == "vit: width 16 is not a multiple of heads 3");
+  CHECK(message([](auto& c) { c.image = 30; }) == "vit: image 30 is not a multiple of patch 4; it is of 1, 2, 3, 5, 6, 10, 15, 30");
+  CHECK(message([](auto& c) { c.heads = 3; }) == "vit: width 16 is not a multiple of heads 3; it is of 1, 2, 4, 8, 16");
   CHECK(message([](auto& c) { c.drop_path = 1; }) == "vit: drop_path is 1, must be in [0, 1)");
   CHECK(message([](auto& c) { c.init_std = std::nan(""); }) == "vit: init_std is nan, must be zero or more");
   CHECK(message([](auto& c) { c.dropout = 2; }) == "vit: dropout is 2, must be in [0, 1)");

@@ -107,7 +107,7 @@ TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]"
       {{"gradcheck", "--model", "vit", "log1p"}, 2, "norma: gradcheck: --model is for a model and \"log1p\" is an op; check one of them at a time\n"},
       {{"gradcheck", "log1p", "--mlp-ratio", "2"}, 2, "norma: gradcheck: --mlp-ratio is for a model and \"log1p\" is an op; check one of them at a time\n"},
       {{"gradcheck", "--device", "cpu"}, 2, "norma: --device means nothing here; see --help\n"},
-      {{"gradcheck", "--width", "9"}, 2, "norma: vit: width 9 is not a multiple of heads 2\n"},
+      {{"gradcheck", "--width", "9"}, 2, "norma: vit: width 9 is not a multiple of heads 2; it is of 1, 3, 9\n"},
       {{"gradcheck", "--model", "vit", "--width", "256"}, 2,
        "norma: gradcheck: this model has 1586691 parameters, and each costs four forward passes; at most 50000 are checked: give a smaller --width, --depth or "
        "--image (8, 2 and 8 if left out)\n"},

@@ -210,7 +210,7 @@ function build() {
 
   const tables = plain("Tables");
   if (layers)
-    cells(folded(tables, "Attention at the last logged step, mean over heads and batch", true),
+    cells(folded(tables, "Attention at the last logged step, mean over heads and batch (least and largest: over heads, of the batch)", true),
           ["run", "block", ...statistics.map(m => m.short)],
           () => runs.flatMap(r => ((last(r.train) || {}).attention || []).map((a, l) => [r.label, String(l + 1), ...statistics.map(m => a[m.field] ? number(mean(a[m.field])) : "–")])));
   if (layers)
