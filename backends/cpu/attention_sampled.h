@@ -1,7 +1,6 @@
 // Statistics of attention in linear form, where there is no matrix to measure: those of a few rows, scaled up.
 #pragma once
 
-#include <span>
 #include <vector>
 
 #include "backends/cpu/attention_linear_kernels.h"
