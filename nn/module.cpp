@@ -87,6 +87,12 @@ std::string path_of(Module& root, const void* place) {
 
 Named parameters(Module& m) {
   Named out;
+  for_each_parameter(m, [&](const std::string& name, Tensor& t) { out.emplace_back(name, t); });
+  return out;
+}
+
+Named state(Module& m) {
+  Named out;
   for_each_tensor(m, [&](const std::string& name, Tensor& t) { out.emplace_back(name, t); });
   return out;
 }
@@ -185,7 +191,7 @@ void assign(const Named& targets, const Named& values, std::string_view what) {
   for (const auto& [name, target] : targets) copy_into(target.detach(), source.at(name).detach());
 }
 
-void assign(Module& m, const Named& values) { assign(parameters(m), values, "model"); }
+void assign(Module& m, const Named& values) { assign(state(m), values, "model"); }
 
 Training::Training(bool on) : old_(training) { training = on; }
 Training::~Training() { training = old_; }

@@ -57,8 +57,9 @@ class Module {
 
 /// Dotted names in visiting order: "blocks.3.attn.qkv.weight". One tensor at two places (tied weights) has both names.
 using Named = std::vector<std::pair<std::string, Tensor>>;
-/// All that a checkpoint holds: the parameters, and with them the buffers, which are no leaves.
 Named parameters(Module& m);
+/// All that a checkpoint holds: the parameters, and with them the buffers.
+Named state(Module& m);
 Index parameter_count(Module& m);  // tied weights once; without buffers
 /// f(name, tensor) may replace the tensor. Throws naming a name that two have, buffers included, as all that collects parameters does.
 void for_each_parameter(Module& m, const std::function<void(const std::string&, Tensor&)>& f);
@@ -75,7 +76,7 @@ void for_each_tap(Module& m, const std::function<void(const std::string&, Tap&)>
 /// Copies values by name. Throws one message that tells missing, unexpected and wrongly shaped names, three of each; then nothing
 /// was written. `what` names the targets in that message.
 void assign(const Named& targets, const Named& values, std::string_view what);
-void assign(Module& m, const Named& values);
+void assign(Module& m, const Named& values);  // to its state()
 
 /// While alive, layers of `m`, which is on `device`, find their f32 parameters rounded to the activations' dtype all at once, where the device has a
 /// use for that (autograd/rounded_weights.h); without mixed precision it does nothing.

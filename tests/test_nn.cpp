@@ -172,8 +172,8 @@ TEST_CASE("sin-cos positions do not learn", "[nn]") {
   models::ViTConfig config = small_vit();
   config.positions = models::ViTConfig::Positions::sincos;
   models::ViT model(config, 1);
-  for (const auto& [name, value] : nn::parameters(model)) CHECK(value.is_leaf() == (name != "pos_embed"));
-  const std::vector<double> positions = nn::parameters(model)[1].second.values();
+  for (const auto& [name, value] : nn::state(model)) CHECK(value.is_leaf() == (name != "pos_embed"));
+  const std::vector<double> positions = nn::state(model)[1].second.values();
   for (int i = 0; i < 16; ++i) CHECK(positions[static_cast<std::size_t>(i)] == 0);  // the class token's
   const double* last = positions.data() + 4 * 16;                                   // patch (1, 1)
   CHECK(last[0] == Approx(std::sin(1.0)));
@@ -183,11 +183,11 @@ TEST_CASE("sin-cos positions do not learn", "[nn]") {
   CHECK((right[0] == last[0] && right[4] == last[4] && right[8] == 0 && right[12] == 1));
 
   nn::track(model, false), nn::track(model, true);
-  for (const auto& [name, value] : nn::parameters(model)) CHECK(value.is_leaf() == (name != "pos_embed"));
-  nn::for_each_parameter(model, [](const std::string& name, Tensor&) { CHECK(name != "pos_embed"); });
+  for (const auto& [name, value] : nn::state(model)) CHECK(value.is_leaf() == (name != "pos_embed"));
+  for (const auto& [name, value] : nn::parameters(model)) CHECK(name != "pos_embed");
   models::ViT learned(small_vit(), 1);
   CHECK(nn::parameter_count(model) == nn::parameter_count(learned) - 5 * 16);
-  CHECK(nn::parameters(model).size() == nn::parameters(learned).size());  // what is saved has the same names
+  CHECK(nn::state(model).size() == nn::state(learned).size());  // what is saved has the same names
 }
 
 TEST_CASE("dropout and drop path draw only in training, and the same for the same step", "[nn]") {
@@ -336,7 +336,7 @@ TEST_CASE("models move between types, freeze and forget gradients", "[nn]") {
   fixed.positions = models::ViTConfig::Positions::sincos;
   models::ViT other(fixed, 1);
   nn::to(other, DType::f64);
-  for (const auto& [name, value] : nn::parameters(other)) CHECK(value.is_leaf() == (name != "pos_embed"));  // what does not learn still does not
+  for (const auto& [name, value] : nn::state(other)) CHECK(value.is_leaf() == (name != "pos_embed"));  // what does not learn still does not
 
   backward(sum(model(noise({1, 3, 8, 8}))));
   CHECK(nn::parameters(model)[0].second.grad());

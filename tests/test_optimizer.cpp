@@ -344,6 +344,21 @@ TEST_CASE("a moving average is of the parameters it began with", "[optimizer]") 
   CHECK(ema.values()[0].second.values() == std::vector<double>{2, 2});
 }
 
+TEST_CASE("a moving average has buffers and frozen parameters as they are", "[optimizer]") {
+  class Counting : public nn::Module {
+   public:
+    void visit(nn::Visitor& v) override { v("weight", weight), v("frozen", frozen), v.buffer("count", count), v.buffer("mean", mean); }
+    Tensor weight = ones({2}).track(), frozen = full({2}, 0.1), mean = full({2}, 0.1), count = zeros({}, {DType::i64});
+  } model;
+  Ema ema(model, 0.9);
+  for (int step = 1; step <= 3; ++step) {
+    fill(model.weight, 2), fill(model.count, step), fill(model.mean, 0.1 * step);
+    ema.update(model);
+  }
+  CHECK(ema.values()[0].second.values()[0] == Approx(2 - 0.9 * 0.9 * 0.9));
+  for (std::size_t i = 1; i < 4; ++i) CHECK(ema.values()[i].second.values() == nn::state(model)[i].second.values());
+}
+
 TEST_CASE("two parameters of one name are refused by all that collects them", "[optimizer]") {
   class Twice : public nn::Module {
    public:
@@ -352,6 +367,7 @@ TEST_CASE("two parameters of one name are refused by all that collects them", "[
   } twice;
   const std::string text = "module: two parameters are named inner.weight; visit() must give each a name of its own";
   CHECK_THROWS_WITH(nn::parameters(twice), text);
+  CHECK_THROWS_WITH(nn::state(twice), text);
   CHECK_THROWS_WITH(nn::parameter_count(twice), text);
   CHECK_THROWS_WITH(gradient_norm(twice), text);
   CHECK_THROWS_WITH(Optimizer::make(adamw_config, twice), text);

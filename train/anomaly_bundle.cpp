@@ -58,7 +58,7 @@ fs::path json_of(const fs::path& path) {
 
 Json report_of(const Anomaly& a, models::ViT& model, const datasets::Batch& batch, Index step) {
   std::map<const Storage*, std::string> names;
-  for (auto& [name, p] : nn::parameters(model)) names[p.storage().get()] = name;
+  for (auto& [name, t] : nn::state(model)) names[t.storage().get()] = name;
   names[batch.images.storage().get()] = "images";
   names[batch.labels.storage().get()] = "labels";
   const std::string path = nn::path_of(model, a.place);

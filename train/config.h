@@ -85,7 +85,7 @@ struct TrainConfig {
     v.group("Run");
     v("out", out, "run folder");
     v("seed", seed, "seed of weights, data order and dropout");
-    v("threads", threads, "CPU threads; 0: all cores. The result has the same bits whatever their number");
+    v("threads", threads, "CPU threads; 0: all cores, or a container's share of them. The result has the same bits whatever their number");
     v("device", device, "cpu, reference (slow, the oracle), cuda");
     v("dtype", dtype, "f32, f64, or bf16: activations stored in bf16, weights and optimizer in f32");
     v("graph", graph, "cuda: a step is captured once and replayed; the same bits as without");

@@ -24,7 +24,7 @@ class AveragedWeights {
  public:
   explicit AveragedWeights(Trained& run) : run_(run) {
     if (!run.ema) return;
-    for (const auto& [name, parameter] : nn::parameters(run.model)) trained_.emplace_back(name, clone(parameter.detach()));
+    for (const auto& [name, values] : nn::state(run.model)) trained_.emplace_back(name, clone(values.detach()));
     nn::assign(run.model, run.ema->values());
   }
   ~AveragedWeights() {

@@ -203,12 +203,12 @@ Tensor gradient_scale(const Tensor& squares, const Tensor& loss, double clip) {
 
 Ema::Ema(nn::Module& model, double decay) : decay_(decay) {
   if (!(decay >= 0 && decay < 1)) fail("ema: decay is {}, must be in [0, 1)", decay);
-  for (const auto& [name, parameter] : nn::parameters(model)) values_.emplace_back(name, clone(parameter.detach()));
+  for (const auto& [name, t] : nn::state(model)) values_.emplace_back(name, clone(t.detach()));
 }
 
 void Ema::update(nn::Module& model) {
   const NoGrad updating;
-  const nn::Named now = nn::parameters(model);
+  const nn::Named now = nn::state(model);
   for (std::size_t i = 0; i < std::max(now.size(), values_.size()); ++i) {  // all, before any is changed
     std::string why;
     if (i == now.size())
@@ -220,7 +220,7 @@ void Ema::update(nn::Module& model) {
     if (!why.empty()) fail("ema: the model is not the one that the average began with: {}", why);
   }
   for (std::size_t i = 0; i < now.size(); ++i)
-    copy_into(values_[i].second, values_[i].second * decay_ + now[i].second.detach() * (1 - decay_));
+    copy_into(values_[i].second, now[i].second.is_leaf() ? values_[i].second * decay_ + now[i].second.detach() * (1 - decay_) : now[i].second.detach());
 }
 
 void Ema::load(const nn::Named& values) { nn::assign(values_, values, "ema"); }

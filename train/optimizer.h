@@ -60,7 +60,7 @@ double gradient_norm(nn::Module& model);
 /// loss [] are not finite.
 Tensor gradient_scale(const Tensor& squares, const Tensor& loss, double clip);
 
-/// Exponential moving average of the parameters.
+/// Exponential moving average of what learns; buffers and frozen parameters are taken as they are.
 class Ema {
  public:
   Ema(nn::Module& model, double decay);

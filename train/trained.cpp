@@ -100,7 +100,7 @@ Trained::Update Trained::finish(double loss, double gradient_squares) {
 }
 
 nn::Named Trained::tensors() {
-  nn::Named all = with_prefix("model/", nn::parameters(model));
+  nn::Named all = with_prefix("model/", nn::state(model));
   for (auto& row : with_prefix("optimizer/", optimizer->state())) all.push_back(row);
   if (ema)
     for (auto& row : with_prefix("ema/", ema->values())) all.push_back(row);

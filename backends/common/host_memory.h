@@ -1,6 +1,7 @@
 // What the host's memory can still give, and sizes in words.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "core/host_limits.h"
 
 namespace norma {
 
@@ -22,15 +24,16 @@ inline std::string human_bytes(double bytes) {
                                                       : fmt::format("{:.0f} {}", bytes, units[unit]);
 }
 
-/// Bytes that new allocations can use without swapping, as the kernel estimates it; the largest number where it does
-/// not say.
+/// Bytes that new allocations can use without swapping, as the kernel estimates it, and no more than a container leaves; the
+/// largest number where neither says.
 inline std::uint64_t available_host_memory() {
+  const std::uint64_t most = host_limits().memory_left.value_or(std::numeric_limits<std::uint64_t>::max());
   std::ifstream file("/proc/meminfo");
   for (std::string word; file >> word;) {
     std::uint64_t kib;
-    if (word == "MemAvailable:" && file >> kib) return kib * 1024;
+    if (word == "MemAvailable:" && file >> kib) return std::min(most, kib * 1024);
   }
-  return std::numeric_limits<std::uint64_t>::max();
+  return most;
 }
 
 /// Reservations from here on are held against available_host_memory(): the system itself would promise what it does not

@@ -11,13 +11,17 @@
 #include <sanitizer/tsan_interface.h>
 #endif
 
+#include <algorithm>
 #include <array>
 #include <chrono>
+#include <climits>
+#include <cmath>
 #include <cstdlib>
 #include <utility>
 #include <vector>
 
 #include "core/error.h"
+#include "core/host_limits.h"
 
 namespace norma::cpu {
 namespace {
@@ -35,7 +39,8 @@ struct Pool {
 Pool& pool() {
   static Pool* instance = [] {  // never destroyed: threads may outlive static destructors
     auto* p = new Pool;
-    p->set(std::max(1, tbb::info::default_concurrency()));
+    const double allowed = std::ceil(host_limits().cpus.value_or(INT_MAX));  // a container's share; more threads would be stopped in turn
+    p->set(static_cast<int>(std::clamp(allowed, 1.0, static_cast<double>(std::max(1, tbb::info::default_concurrency())))));
     return p;
   }();
   return *instance;

@@ -1,0 +1,84 @@
+#include "core/host_limits.h"
+
+#include <algorithm>
+#include <fstream>
+#include <string>
+
+namespace norma {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// The first number in a file; nothing where there is none ("max").
+std::optional<double> number(const fs::path& file) {
+  std::ifstream in(file);
+  double value;
+  return in >> value ? std::optional(value) : std::nullopt;
+}
+
+/// The number behind a key in a file of "key number" lines, 0 where there is none.
+double keyed(const fs::path& file, const std::string& key) {
+  std::ifstream in(file);
+  double value;
+  for (std::string word; in >> word >> value;)
+    if (word == key) return value;
+  return 0;
+}
+
+template <class T>
+void at_most(std::optional<T>& limit, T value) {
+  limit = std::min(limit.value_or(value), value);
+}
+
+/// What is left in `group`, if it has a limit: files of version 2, or of 1, under their names there.
+void memory_of(const fs::path& group, const char* limit, const char* used, const char* cached, HostLimits& all) {
+  const auto most = number(group / limit), now = number(group / used);
+  if (!most || !now || *most >= 0x1p60) return;  // version 1 has a huge number where there is no limit
+  const double in_use = std::max(0.0, *now - keyed(group / "memory.stat", cached));
+  at_most(all.memory_left, static_cast<std::uint64_t>(std::max(0.0, *most - in_use)));
+}
+
+void cpus_of(std::optional<double> quota, std::optional<double> period, HostLimits& all) {
+  if (quota && period && *quota > 0 && *period > 0) at_most(all.cpus, *quota / *period);
+}
+
+/// f(folder) of the group at `path` below `base` and of all above it. A container may see its own group as the base.
+template <class F>
+void upwards(const fs::path& base, fs::path path, F f) {
+  for (;; path = path.parent_path()) {
+    f(base / path);
+    if (path.empty()) return;
+  }
+}
+
+}  // namespace
+
+HostLimits host_limits(const fs::path& root) {
+  HostLimits all;
+  const fs::path groups = root / "sys/fs/cgroup";
+  std::ifstream mine(root / "proc/self/cgroup");  // lines of "4:memory:/path"; of version 2 "0::/path"
+  for (std::string line; std::getline(mine, line);) {
+    const auto first = line.find(':'), second = line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+    const fs::path path = fs::path(line.substr(second + 1)).relative_path();
+    if (controllers == ",,")
+      upwards(groups, path, [&](const fs::path& group) {
+        memory_of(group, "memory.max", "memory.current", "inactive_file", all);
+        std::ifstream cpu(group / "cpu.max");  // "quota period"
+        double quota, period;
+        if (cpu >> quota >> period) cpus_of(quota, period, all);
+      });
+    if (controllers.find(",memory,") != std::string::npos)
+      upwards(groups / "memory", path, [&](const fs::path& group) {
+        memory_of(group, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", all);
+      });
+    if (controllers.find(",cpu,") != std::string::npos)
+      upwards(groups / "cpu", path, [&](const fs::path& group) {
+        cpus_of(number(group / "cpu.cfs_quota_us"), number(group / "cpu.cfs_period_us"), all);
+      });
+  }
+  return all;
+}
+
+}  // namespace norma
