@@ -1,4 +1,5 @@
 // norma compare: runs side by side, as a table on stdout and a page that needs no network.
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -20,7 +21,17 @@ using train::Json;
 
 double number(const Json& row, const char* key) { return row.is_object() && row.contains(key) && row[key].is_number() ? row[key].get<double>() : NAN; }
 
-std::string shown(double v, const char* format = "{:.4g}") { return std::isfinite(v) ? fmt::format(fmt::runtime(format), v) : "-"; }
+std::string shown(double v, const char* format) { return std::isfinite(v) ? fmt::format(fmt::runtime(format), v) : "-"; }
+/// Zeros at the end stay, so that all numbers of a column show as much.
+std::string three_digits(double v) {
+  std::string text = shown(v, "{:#.3g}");
+  if (text.back() == '.') text.pop_back();
+  return text;
+}
+/// How wide a UTF-8 text is printed: its bytes but those that continue a character.
+std::size_t columns(const std::string& text) {
+  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+}
 
 const Json* last_with(const std::vector<Json>& rows, const char* key) {
   for (auto it = rows.rbegin(); it != rows.rend(); ++it)
@@ -99,15 +110,15 @@ int compare_verb(const Args& args) {
   };
   fmt::print("{} {:>9} {:>10} {:>9}\n", names("run", "attention"), "test acc.", "test loss", "seconds");
   for (const Json& r : all)
-    fmt::print("{} {:>9} {:>10} {:>9}\n", names(r["run"], r["attention"]), shown(number(r, "test_accuracy") * 100, "{:.2f} %"), shown(number(r, "test_loss")),
+    fmt::print("{} {:>9} {:>10} {:>9}\n", names(r["run"], r["attention"]), shown(number(r, "test_accuracy") * 100, "{:.2f} %"), shown(number(r, "test_loss"), "{:.4f}"),
                std::isnan(number(r, "seconds")) && r["ending"] != "" ? r["ending"].get<std::string>() : shown(number(r, "seconds"), "{:.0f}"));
-  fmt::print("\n||A||_F by block (mean over heads and batch): first step > largest > last logged step\n{}", names("run", "attention"));
+  fmt::print("\n||A||_F by block (mean over heads and batch): first step → largest → last logged step\n{}", names("run", "attention"));
   const auto norms = [](const Json& s) {
-    return fmt::format("{} > {} > {}", shown(number(s, "first"), "{:.3g}"), shown(number(s, "largest"), "{:.3g}"), shown(number(s, "last"), "{:.3g}"));
+    return fmt::format("{} → {} → {}", three_digits(number(s, "first")), three_digits(number(s, "largest")), three_digits(number(s, "last")));
   };
   std::size_t column = 22;
   for (const Json& r : all)
-    for (const Json& s : r["fro"]) column = std::max(column, norms(s).size() + 1);
+    for (const Json& s : r["fro"]) column = std::max(column, columns(norms(s)) + 1);
   for (std::size_t l = 0; l < layers; ++l) fmt::print(" {:>{}}", fmt::format("block {}", l + 1), column);
   fmt::print("\n");
   for (const Json& r : all) {

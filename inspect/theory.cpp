@@ -93,7 +93,9 @@ Expectation expectation(const Scoring& scoring, Index tokens, double rms, Index 
   if (scoring.normalize) {
     double mean = 0;
     for (int p = 0; p <= scoring.degree(); ++p) mean += coefficient(scoring, p) * moment(p, rms, 0);
-    return {std::sqrt(polynomial_square(scoring, false, rms, 0)) / mean, std::nullopt};
+    const double fro = std::sqrt(polynomial_square(scoring, false, rms, 0)) / mean;
+    if (fro > std::sqrt(n)) return {};  // no matrix of such rows has that norm: N is far from the limit of many keys
+    return {fro, std::nullopt};
   }
   double value = 0, slope = 0;  // E phi^2, E phi'^2
   switch (scoring.kind) {

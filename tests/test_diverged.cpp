@@ -64,6 +64,9 @@ TEST_CASE("ten steps in a row without a finite loss end the run: exit code 3, a 
   REQUIRE(steps_of(runs / "seldom").size() == 2);
   CHECK(steps_of(runs / "seldom")[1]["step"] == 10);
   CHECK(steps_of(runs / "seldom")[1]["skipped"] == 11);
+  REQUIRE(run_norma(with(seldom, {"--resume", "--anomaly"})).code == 3);  // takes no step: the line stays
+  REQUIRE(steps_of(runs / "seldom").size() == 2);
+  CHECK(steps_of(runs / "seldom")[1]["skipped"] == 11);
 
   const auto before = tensors_of(out, 9), after = tensors_of(out, 10);
   REQUIRE(before.size() > 10);

@@ -244,7 +244,8 @@ TEMPLATE_TEST_CASE("gemm: the same bits with any number of threads", "[gemm][thr
                           {20, 900, 800, 'n', 't'},  {64, 64, 4000, 't', 'n'}, {500, 20, 1100, 't', 't', true}};
   cases[0].bias = cases[0].gelu = cases[0].pre = true;
   cases[2].row_sums = cases[2].gelu_b = true;
-  for (const GemmProvider provider : {GemmProvider::fma, GemmProvider::slices})
+  for (const auto& [m, n, k] : {std::array<int64_t, 3>{192, 72, 24}, {192, 24, 96}, {96, 24, 784}}) cases.push_back({m, n, k, 'n', 't'});
+  for (const GemmProvider provider : {GemmProvider::fma, GemmProvider::slices, GemmProvider::openblas})
     for (const Case& x : cases) {
       set_gemm_provider(provider);
       set_threads(1);

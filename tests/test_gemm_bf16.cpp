@@ -13,6 +13,7 @@
 #include "backends/cpu/parallel.h"
 #include "core/dtype.h"
 #include "core/error.h"
+#include "core/random.h"
 
 using namespace norma;
 using namespace norma::cpu;
@@ -199,6 +200,31 @@ TEST_CASE("bf16 products have the same bits with any number of threads", "[gemm_
       for (const auto& of : {g, h}) {
         CHECK(std::memcmp(of[i].dw.data(), of[0].dw.data(), of[0].dw.size() * 4) == 0);
         CHECK(std::memcmp(of[i].db.data(), of[0].db.data(), of[0].db.size() * 4) == 0);
+      }
+    }
+  });
+  set_threads(before);
+}
+
+TEST_CASE("sums for a bias have the same bits with any number of threads", "[gemm_bf16]") {
+  const int before = threads();
+  each_form([] {
+    for (const int64_t m : {48, 64, 96, 100, 192}) {  // whole and left-over columns are packed apart, and threads decide which are left over
+      constexpr int64_t k = 272, n = 32;
+      std::vector<Bf16Bits> a, b;
+      for (int64_t i = 0; i < k * m; ++i) {  // of several magnitudes: sums of equal ones are exact in any order
+        const Philox u = philox({static_cast<std::uint32_t>(i), 0, 0, 0}, {1, 2});
+        a.push_back(bf16((uniform_from(u[0]) - 0.5f) * std::exp2(-12 * uniform_from(u[1]))).bits);
+      }
+      for (int64_t i = 0; i < k * n; ++i) b.push_back(bf16(uniform_from(philox({static_cast<std::uint32_t>(i), 1, 0, 0}, {1, 2})[0])).bits);
+      std::vector<float> first;
+      for (const int count : {1, 2, 3, 8, 21}) {
+        set_threads(count);
+        std::vector<float> c(static_cast<std::size_t>(m * n)), db(static_cast<std::size_t>(m));
+        gemm_bf16_long(m, n, k, {a.data(), 1, m}, {b.data(), n, 1}, false, c.data(), n, db.data());
+        if (first.empty()) first = db;
+        CAPTURE(m, count);
+        CHECK((db == first));
       }
     }
   });

@@ -45,6 +45,8 @@ TEST_CASE("expectations are the paper's constants", "[theory]") {
   // (1 + x)^2 = 1 + 2x + x^2, so E = 1 + 1; its derivative is 1.
   CHECK(*expectation(nn::parse_scoring("1 + x"), 10).fro == Approx(10 * std::sqrt(2.0)));
   CHECK(*expectation(nn::parse_scoring("1 + x"), 10).jacobian == Approx(10));
+  CHECK(expectation(nn::parse_scoring("x^2/sum(x^2)"), 64).fro);
+  CHECK_FALSE(expectation(nn::parse_scoring("x^2/sum(x^2)"), 2).fro);  // sqrt(3), where rows that sum to one allow sqrt(2)
   CHECK(*expectation(nn::parse_scoring("relu/N"), 50, 2).fro == Approx(std::sqrt(2.0)));
   CHECK(*expectation(nn::parse_scoring("relu/N"), 50, 2).jacobian == Approx(std::sqrt(0.5)));
   // sigmoid at rms 0: 1/2, slope 1/4

@@ -202,7 +202,6 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   const Index first = state.step;
   double shown_loss = std::nan(""), shown_accuracy = std::nan("");  // smoothed, of the steps whose loss was finite
   std::optional<datasets::Batch> ahead;  // made while a captured step ran
-  if (state.step < last) state.last_row.clear();  // the run goes on behind it
   test_epoch();  // of a run that was stopped within it
   while (state.step < last && outcome.ending == Ending::finished) {
     if (stop) {
@@ -239,6 +238,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
       watcher.message(fmt::format("step {}: the {} is not finite; step skipped ({} of {})", state.step,
                                   std::isfinite(loss_value) ? "gradient" : "loss", state.skipped_in_a_row, give_up_after));
     const bool given_up = state.skipped_in_a_row >= give_up_after;
+    state.last_row.clear();  // the run has gone on behind it
     Json row;
     if (log || given_up || state.step + 1 == last) {
       row = {{"step", state.step}, {"epoch", static_cast<double>(state.step) / static_cast<double>(per_epoch)},
@@ -262,7 +262,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
       break;
     }
     test_epoch();
-    if (config.checkpoint_every && state.step % config.checkpoint_every == 0) try_to_save("training goes on, and the next is tried when it is due");
+    if (config.checkpoint_every && state.step % config.checkpoint_every == 0 && state.step < last) try_to_save("training goes on, and the next is tried when it is due");
   }
   save();
   // Behind the checkpoint, so that --resume takes it back, and in it, so that a run which ends there has it: the same lines however it was cut.

@@ -101,6 +101,8 @@ int64_t rows_of_panel(const GemmTable<T>& t, int64_t k) {
 template <class T>
 Plan make_plan(const GemmTable<T>& t, const Product<T>& x) {
   constexpr int64_t size = sizeof(T);
+  // A library's bits follow from the sizes of a block, so that those must not follow from the number of threads.
+  const int64_t workers = gemm_provider() == GemmProvider::openblas ? 8 : threads();
   const int64_t m = x.m, n = x.n, k = x.k;
   Plan p;
   // A panel of B stays in the first-level cache while rows pass by, if it is narrow enough for that; the sliced blocks walk through k
@@ -121,25 +123,25 @@ Plan make_plan(const GemmTable<T>& t, const Product<T>& x) {
     p.columns = ceil_div(n, 384);
     const int64_t want = std::min<int64_t>(8, most);
     p.slices = std::clamp<int64_t>(ceil_div(want, p.rows * p.columns), 1, k / 256);
-    cut_c(threads());
+    cut_c(workers);
     pack_ahead();
     return p;
   }
   if (!packs_a(t, x) && few_rows(m, k, size)) {
-    const FewRows few(m, n, k, t.mr, t.nr);
+    const FewRows few(m, n, k, t.mr, t.nr, workers);
     p.share_b = false, p.rows = few.rows, p.columns = few.columns;
     return p;
   }
   if (packs_a(t, x) && reads_b_in_place(t, x) && n >= t.nr && k * n * size <= int64_t{1} << 20) {  // the gradient of a weight
     p.share_b = false;
-    p.rows = std::clamp<int64_t>(m / (2 * t.mr) / 2 * 2, 1, std::min<int64_t>(std::max(n < 4 * t.nr ? 1 : 8, threads()), most));
+    p.rows = std::clamp<int64_t>(m / (2 * t.mr) / 2 * 2, 1, std::min<int64_t>(std::max<int64_t>(n < 4 * t.nr ? 1 : 8, workers), most));
     return p;
   }
   p.rows = ceil_div(m, p.block_rows);
   if (n * t.packed(k) * size <= int64_t{1} << 20) pack_ahead();  // B stays in the second-level cache beside two blocks of rows
   if (p.rows > 8) p.rows = ceil_div(p.rows, 8) * 8;  // even shares for 2, 4 and 8 threads
   // Every task packs its rows of A, so that slices want few and large ones.
-  cut_c(std::max<int64_t>(t.sliced ? std::clamp<int64_t>(4 * threads(), 8, 16) : 16, 2 * threads()));
+  cut_c(std::max<int64_t>(t.sliced ? std::clamp<int64_t>(4 * workers, 8, 16) : 16, 2 * workers));
   return p;
 }
 

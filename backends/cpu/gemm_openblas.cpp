@@ -1,5 +1,5 @@
 // Matrix products by OpenBLAS: the portable provider and the second opinion in tests and benchmarks. The library runs
-// with one thread; gemm.cpp calls it on its own fixed tiles. The only file that names cblas.
+// with one thread; gemm.cpp calls it on blocks that the sizes alone decide. The only file that names cblas.
 //
 // A library built for one thread (Debian's libopenblas0-serial) hands out its packing buffers without a lock: two calls
 // at once give wrong numbers. Its calls therefore queue up; the threaded builds run side by side.

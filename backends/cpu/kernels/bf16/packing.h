@@ -139,7 +139,8 @@ Bf16Tiles pack_columns(int64_t m, int64_t k, Matrix<const Bf16Bits> a, Word* til
   const int64_t words = words_of<Form>(k);
   int64_t i = 0;
 #if defined(__AVX512F__)
-  if constexpr (Form::depth == 2 && rows == 6)
+  constexpr bool by_pairs = Form::depth == 2 && rows == 6;
+  if constexpr (by_pairs)
     for (; i + wide <= m; i += wide) pack_wide_columns<Form>(k, a.data + i, a.col, tiles + i * words, rows * words, row_sums ? row_sums + i : nullptr);
 #endif
   for (; i < m; i += rows) {
@@ -152,10 +153,18 @@ Bf16Tiles pack_columns(int64_t m, int64_t k, Matrix<const Bf16Bits> a, Word* til
         U bits[Form::depth] = {};
         for (int d = 0; d < Form::depth && p + d < k; ++d) {
           const F x = load_most(in + (p + d) * a.col + v * width, m - i - v * width);
-          sums[v] += x;
+#if defined(__AVX512F__)
+          if constexpr (!by_pairs)
+#endif
+            sums[v] += x;
           bits[d] = (U)x >> 16;
         }
-        store_words(out + v * width, Form::join(bits));
+        const U w = Form::join(bits);
+#if defined(__AVX512F__)
+        // As pack_wide_columns sums: which columns are left over follows from the number of threads, and their bits must not.
+        if constexpr (by_pairs) sums[v] = dot_pairs(sums[v], w, U{} + 0x3f803f80u);
+#endif
+        store_words(out + v * width, w);
       }
     }
     if (row_sums)
