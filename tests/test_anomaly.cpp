@@ -239,6 +239,11 @@ TEST_CASE("a replay tells when it sees something else, and what is wrong with a 
   std::ofstream(script) << "echo";
   CHECK_THAT(run_norma({"replay", script.string()}).err, StartsWith("norma: " + script.string() + ": "));
   write(whole);
+  auto later = nlohmann::ordered_json::parse(whole);
+  later["step"] = later["report"]["step"] = 7;
+  std::ofstream(out / "anomaly-000000007.json") << later.dump();
+  std::filesystem::copy_file(out / "anomaly-000000000.safetensors", out / "anomaly-000000007.safetensors");
+  CHECK_THAT(run_norma({"replay", out.string()}).out, Contains("step 7:"));  // of several the newest
   std::filesystem::resize_file(out / "anomaly-000000000.safetensors", 1000);
   f = run_norma({"replay", bundle.string()});
   CHECK(f.code == 1);

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <optional>
 
+#include "autograd/grad.h"
+#include "autograd/ops.h"
 #include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
 #include "backends/cpu/tile_products.h"
@@ -338,6 +340,16 @@ TEST_CASE("fused attention: in a row divided by its sum an only key has no gradi
       check_only_keys<float>(scoring);
       check_only_keys<bf16>(scoring);
     }
+  }
+}
+
+TEST_CASE("fused attention: relu has no derivative at a score of zero", "[attention_cpu]") {
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    AttentionOptions options;
+    options.scoring.kind = Scoring::Kind::relu;
+    const Tensor q = zeros({1, 1, 4, 8}, {dtype}).track();
+    const Tensor k = randn({1, 1, 4, 8}, {3, 1}, {dtype}), v = randn({1, 1, 4, 8}, {3, 2}, {dtype});
+    CHECK(grad(sum(attention(q, k, v, options)), q).values() == std::vector<double>(32, 0.0));
   }
 }
 

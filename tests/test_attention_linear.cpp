@@ -157,6 +157,15 @@ TEST_CASE("linear attention: estimated statistics lie within their stated error"
   CHECK(squares / heads < 1.6);
 }
 
+TEST_CASE("linear attention: a norm that is taken from all rows has no error", "[attention_linear]") {
+  for (const Index rows : {1, 3, 8, 11, 40}) {
+    Problem<double> p({1, 1, rows, rows, 20, 20}, power(2, 1, Scoring::Scale::inverse_keys));
+    p.form = AttentionForm::linear;
+    CAPTURE(rows);
+    CHECK(stat_of(by_kernels(p, true).stats, 0, AttentionStat::fro2_error) == 0);
+  }
+}
+
 TEST_CASE("linear attention: gradients of a few rows, as of the class token, are measured as they are", "[attention_linear]") {
   const ProblemSizes s{2, 2, 400, 400, 6, 6};
   for (const Index others : {0, 1}) {  // whether other rows have a gradient, a hundredth of those
@@ -187,6 +196,9 @@ TEST_CASE("linear attention is chosen by sizes and dtype alone, and keys that a 
     CHECK(same(by(small, AttentionForm::automatic, stats), by(small, AttentionForm::quadratic, stats)));
     CHECK(same(by(large, AttentionForm::automatic, stats), by(large, AttentionForm::linear, stats)));
     CHECK(same(by(dropped, AttentionForm::automatic, stats), by(dropped, AttentionForm::quadratic, stats)));
+    Problem<float> square({1, 1, 1024, 1024, 8, 8}, power(2, 1, Scoring::Scale::inverse_keys));
+    CHECK(same(by(square, AttentionForm::automatic, stats), by(square, AttentionForm::linear, stats)));
+    CHECK_FALSE(same(by(square, AttentionForm::automatic, stats), by(square, AttentionForm::quadratic, stats)));
   }
   // On bf16 the matrix is the quicker one up to more keys where it is multiplied on tiles or by pairs.
   Problem<bf16> between({1, 1, 350, 350, 32, 32, true}, line);

@@ -340,6 +340,32 @@ TEST_CASE("a norm is a number where the squares of the weights are beyond a floa
     }
 }
 
+TEST_CASE("the least and the largest weight of a function that falls are told as such", "[attention_stats]") {
+  for (const int degree : {1, 3})
+    for (const bool causal : {false, true}) {
+      const auto extremes = [&](DType dtype) {
+        const Problem p = problem({1, 1, 20, 20, 8, causal, false, 0}, power(degree, -1, Scoring::Scale::inverse_keys), dtype);
+        attention(p.q, p.k, p.v, p.options);
+        const std::vector<double> stats = p.options.stats.values();
+        return std::pair(stats[static_cast<std::size_t>(AttentionStat::min)], stats[static_cast<std::size_t>(AttentionStat::max)]);
+      };
+      const auto [least, largest] = extremes(DType::f32);
+      const auto [wanted_least, wanted_largest] = extremes(DType::f64);
+      CAPTURE(degree, causal);
+      CHECK(least == Approx(wanted_least).epsilon(1e-4).margin(1e-6));
+      CHECK(largest == Approx(wanted_largest).epsilon(1e-4).margin(1e-6));
+    }
+}
+
+TEST_CASE("statistics may lie in a strided view, whose neighbours stay as they are", "[attention_stats]") {
+  Problem p = problem({1, 2, 4, 4, 8, false, false, 0}, power(3, 1, Scoring::Scale::inverse_keys), DType::f32);
+  const Tensor wide = zeros({1, 2, attention_stats, 2}, {DType::f64});
+  p.options.stats = select(wide, 3, 0);
+  attention(p.q, p.k, p.v, p.options);
+  CHECK(select(wide, 3, 1).values() == std::vector<double>(2 * attention_stats, 0.0));
+  CHECK(p.options.stats.values()[static_cast<std::size_t>(AttentionStat::entries)] == 16);
+}
+
 TEST_CASE("gradient statistics: the hooks of the composition against the gradient of A itself", "[attention_stats]") {
   for_each_problem(DType::f64, [](const Setting&, const Problem& p) -> std::string {
     const NoFusion plain;

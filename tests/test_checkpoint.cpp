@@ -271,5 +271,15 @@ TEST_CASE("what does not depend on tracked tensors is untracked behind a checkpo
   CHECK(norm(grad(sum(dy * x), x)).item() == Approx(2 * std::sqrt(24.0)));
 }
 
+TEST_CASE("a derivative that is no number is wrong", "[checkpoint]") {
+  const Tensor x = from_values({-1, 2, 3}, {3}, {DType::f64}).track(), bad = from_values({std::nan(""), 1, 1}, {3}, {DType::f64});
+  const Function f = [&](std::span<const Tensor> in) {
+    const Tensor y = in[0].detach() * 1.0;
+    if (!grad_enabled() || !in[0].tracked()) return y;
+    return record(y, {in[0]}, {"bad", keep_nothing, [bad](const Ctx&, const Tensor& g) -> Tensors { return {g * bad}; }});
+  };
+  CHECK_FALSE(gradcheck(f, std::span(&x, 1)).ok);
+}
+
 }  // namespace
 }  // namespace norma

@@ -196,6 +196,17 @@ TEST_CASE("in a run, the clamp bounds every head at every step and the penalty l
   CHECK(e.code == 0);
 }
 
+TEST_CASE("theory measures the spectral norm of the clamped matrix", "[constraint]") {
+  const auto data = tiny_data(64, 20), out = fresh_folder("constraint-theory") / "a";
+  REQUIRE(run_norma(args_of(data, out, {"--steps", "1", "--clamp", "fro:0.3"})).code == 0);
+  const Finished f = run_norma({"theory", out.string(), "--data-dir", data.string(), "--spectral", "--images", "2", "--log-format", "json"});
+  CAPTURE(f.err);
+  REQUIRE(f.code == 0);
+  const auto heads = nlohmann::json::parse(f.out)["heads"];
+  REQUIRE(!heads.empty());
+  for (const auto& head : heads) CHECK(head["norm"].get<double>() <= 0.3 * (1 + 1e-5));
+}
+
 TEST_CASE("wrong penalties and clamps are answered with what is near, exit code 2", "[constraint]") {
   const std::vector<std::pair<std::vector<std::string>, std::string>> table = {
       {{"--penalty", "frob:1"}, "norma: --penalty: norm \"frob\" is unknown (did you mean \"fro\"?); there is: fro\n"},

@@ -175,6 +175,16 @@ TEST_CASE("where, fill and casts between all dtypes", "[cpu_kernels]") {
     }
 }
 
+TEST_CASE("a cast into one column leaves the others as they are", "[cpu_kernels]") {
+  for (const DType from : dtypes)
+    for (const DType to : dtypes) {
+      CAPTURE(name(from), name(to));
+      const Tensor x = zeros({3, 4}, {to});
+      copy_into(x.with_layout(Layout({3}, {4}, 1)), from_values({1, 0, 1}, {3}, {from}));
+      CHECK(x.values() == std::vector<double>{0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0});
+    }
+}
+
 TEST_CASE("copies of permuted tensors", "[cpu_kernels]") {
   const Shape shape{3, 70, 5, 131};
   const std::vector<std::vector<int>> orders = {{3, 2, 1, 0}, {0, 3, 2, 1}, {0, 2, 1, 3}, {1, 0, 3, 2}, {2, 3, 0, 1}};

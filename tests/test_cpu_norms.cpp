@@ -6,6 +6,8 @@
 #include <limits>
 #include <vector>
 
+#include "autograd/grad.h"
+#include "autograd/ops.h"
 #include "backends/cpu/parallel.h"
 #include "checks/draws.h"
 #include "core/backend.h"
@@ -288,6 +290,13 @@ TEST_CASE("cross-entropy of indices and of probabilities, with smoothing", "[cpu
           close(dlogits, ds, dtype == DType::bf16 ? 0x1p-8 : 3 * eps_of(dtype));  // bf16: rounded once
           same_bits(both);
         }
+}
+
+TEST_CASE("cross-entropy of f32 takes probabilities of f64", "[cpu_norms]") {
+  const Tensor x = tensor(draw(15, 1), {3, 5}, DType::f32).track(), wide = softmax(tensor(draw(15, 2), {3, 5}, DType::f64));
+  const Tensor mixed = cross_entropy(x, wide), same = cross_entropy(x, cast(wide, DType::f32));
+  CHECK(mixed.item() == Approx(same.item()).epsilon(1e-5));
+  CHECK(norm(grad(mixed, x) - grad(same, x)).item() < 1e-6);
 }
 
 TEST_CASE("gelu's derivative times a gradient", "[cpu_norms]") {

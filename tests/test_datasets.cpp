@@ -13,6 +13,8 @@
 #include "datasets/formats.h"
 #include "tests/errors.h"
 #include "tests/folders.h"
+#include "tests/program.h"
+#include "train/json.h"
 
 namespace fs = std::filesystem;
 using namespace norma;
@@ -183,6 +185,17 @@ TEST_CASE("datasets: where a set is looked for", "[datasets]") {
   CHECK(load_images("cifar-10").test.count == 3);
   CHECK(error_of([&] { load_images("cifar10"); }) ==
         "data set \"cifar10\" is unknown (did you mean \"cifar-10\"?); there are fashion-mnist, cifar-10");
+}
+
+TEST_CASE("datasets: norma data says where a set is, and of none that is not there that it is installed", "[datasets]") {
+  const TemporaryFolder dir;
+  const Environment unset("NORMA_DATA", ""), home("HOME", dir.path.string());
+  const fs::path data = test::tiny_data(64, 20);
+  const test::Finished f = test::run_norma({"data", "--data-dir", data.string(), "--log-format", "json"});
+  REQUIRE(f.code == 0);
+  const auto sets = train::Json::parse(f.out);
+  CHECK(sets[0]["installed"] == (data / "fashion-mnist").string());
+  CHECK(sets[1]["installed"].is_null());
 }
 
 TEST_CASE("datasets: damaged IDX files are named with what is wrong", "[datasets]") {

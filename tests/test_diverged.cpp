@@ -53,6 +53,7 @@ TEST_CASE("ten steps in a row without a finite loss end the run: exit code 3, a 
   for (std::size_t i = 0; i < rows.size(); ++i) {
     CHECK(rows[i]["skipped"] == i + 1);
     CHECK(rows[i]["loss"].is_null());
+    CHECK(rows[i]["accuracy"].is_null());
   }
   // Logged seldom, the step that ends it has a line too, which a run that goes on takes back.
   const auto seldom = with(args_of(data, runs / "seldom", {"--init-std", "1e4"}), {"--log-every", "100"});
@@ -60,6 +61,8 @@ TEST_CASE("ten steps in a row without a finite loss end the run: exit code 3, a 
   REQUIRE(steps_of(runs / "seldom").size() == 2);
   CHECK(steps_of(runs / "seldom")[1]["step"] == 9);
   CHECK(steps_of(runs / "seldom")[1]["skipped"] == 10);
+  CHECK(steps_of(runs / "seldom")[1]["attention"].size() == 2);
+  CHECK(steps_of(runs / "seldom")[1]["parameters"].size() > 5);
   REQUIRE(run_norma(with(seldom, {"--resume"})).code == 3);
   REQUIRE(steps_of(runs / "seldom").size() == 2);
   CHECK(steps_of(runs / "seldom")[1]["step"] == 10);

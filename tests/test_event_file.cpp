@@ -232,6 +232,20 @@ TEST_CASE("a new event file takes the place of the old, keeps its times, and sur
   for (std::size_t i = 0; i < rows.size(); ++i) CHECK((after[i + 2].wall_time == before[i + 2].wall_time) == (i < times_kept));
 }
 
+TEST_CASE("an event file that was cut anywhere is gone on with", "[event_file]") {
+  const auto run = fresh_folder("events-cut");
+  { train::EventFile(run, {}).append(row(0)); }
+  const std::filesystem::path file = event_files(run)[0];
+  const std::string whole = contents(file);
+  for (std::size_t length = 1; length < whole.size(); length += 7) {
+    for (const auto& old : event_files(run)) std::filesystem::remove(old);
+    std::ofstream(file, std::ios::binary) << whole.substr(0, length);
+    CAPTURE(length);
+    { train::EventFile again(run, {row(0)}); }
+    check_same(events_of(run), {row(0)});
+  }
+}
+
 TEST_CASE("a killed and resumed run has each step once in its event file", "[event_file]") {
   const auto data = tiny_data(232, 20), runs = fresh_folder("events-run");
   const std::vector<std::string> args = {"train", "vit", "--data-dir", data.string(), "--width", "16", "--depth", "2", "--heads", "2", "--patch", "7",

@@ -332,6 +332,7 @@ TEST_CASE("fetch: servers that are not there or silent", "[fetch]") {
   CHECK(error_of([] { body_of("http://a b/"); }) == "http://a b/: is not a valid address");
   CHECK(error_of([] { body_of("http://h:/"); }) == "http://h:/: is not a valid address");
   CHECK(error_of([] { body_of("http://h/\r\nX: y"); }) == "http://h/\r\nX: y: is not a valid address");
+  CHECK_THAT(error_of([] { body_of("http://[::1]/x", 1000, 1); }), !Catch::Contains("cannot be found"));
   CHECK_THAT(error_of([] { body_of("http://host.invalid/"); }),
              Catch::StartsWith("http://host.invalid/: host host.invalid cannot be found, "));
 }

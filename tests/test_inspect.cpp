@@ -194,6 +194,7 @@ TEST_CASE("inspect and theory say that the weights are averaged", "[inspect]") {
   CHECK_THAT(contents(out / "inspect-0.html"), Contains("softmax after step 2, averaged weights (--ema 0.99); the model says"));
   CHECK_THAT(told("theory"), Contains("at step 2, averaged weights (--ema 0.99), softmax: mean norms"));
   CHECK_THAT(told("theory", {"--initial"}), Contains("at step 0, softmax: mean norms"));
+  CHECK(nlohmann::json::parse(told("eval", {"--log-format", "json"}))["test_loss"] == nlohmann::json::parse(contents(out / "summary.json"))["test_loss"]);
   CHECK(nlohmann::json::parse(told("inspect", {"--log-format", "json"}))["weights"] == "averaged");
   CHECK(nlohmann::json::parse(told("theory", {"--log-format", "json"}))["weights"] == "averaged");
   CHECK(nlohmann::json::parse(told("theory", {"--log-format", "json", "--initial"}))["weights"] == "initial");
@@ -217,4 +218,17 @@ TEST_CASE("inspect and eval of a run with more classes than the set has, trained
   REQUIRE(image.code == 0);
   const std::string answer = nlohmann::json::parse(image.out)["answer"];  // of 255 classes ten have names
   CHECK((answer.size() <= 3 && std::stoi(answer) >= 10));
+}
+
+TEST_CASE("a run is evaluated where its data lies elsewhere and its instruction set is missing", "[inspect]") {
+  const auto data = tiny_data(64, 20), there = fresh_folder("moved"), run = there / "run";
+  REQUIRE(run_norma({"train", "vit", "--data-dir", data.string(), "--width", "8", "--depth", "1", "--heads", "2", "--patch", "14", "--batch", "8", "--steps", "1",
+                     "--out", run.string()}).code == 0);
+  auto config = nlohmann::ordered_json::parse(contents(run / "config.json"));
+  config["cpu"] = "amx";  // this processor may have it
+  write(run / "config.json", config.dump());
+  std::filesystem::rename(data, there / "data");
+  const Finished f = run_norma({"eval", run.string(), "--data-dir", (there / "data").string()});
+  CAPTURE(f.err);
+  CHECK(f.code == 0);
 }

@@ -200,6 +200,11 @@ TEST_CASE("a loader refuses what it cannot do", "[loader]") {
   CHECK(make(0, 0, 0, DType::f32) == "loader: batch 0 must be at least 1");
   CHECK(make(2, 3, 0, DType::f32) ==
         "loader: image size 3 is smaller than the 4x4 images of counting; larger ones are centred, none is cut");
+  const ImageSet broad = counting_set(3, 1, 4, 6);
+  LoaderConfig between;
+  between.batch = 1, between.image = 5;
+  CHECK(error_of([&] { Loader loader(broad, between); }) ==
+        "loader: image size 5 is smaller than the 4x6 images of counting; larger ones are centred, none is cut");
   CHECK(make(2, 0, -1, DType::f32) == "loader: padding -1 must be in 0..1073741824");
   CHECK(make(2, 0, Index{1} << 62, DType::f32) == "loader: padding 4611686018427387904 must be in 0..1073741824");
   CHECK(make(2, 0, 0, DType::i64) == "loader: images need a floating dtype, not i64");

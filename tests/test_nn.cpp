@@ -5,6 +5,7 @@
 #include <set>
 
 #include "models/vit.h"
+#include "train/config.h"
 
 using namespace norma;
 using Catch::Matchers::Equals;
@@ -135,6 +136,8 @@ TEST_CASE("patch embedding is the convolution", "[nn]") {
   const Tensor convolved = conv2d(images, weight, bias, {4, 4, 4, 4, 0, 0});                 // [B, C, h, w]
   const Tensor expected = layer_norm(rearrange(convolved, "b c h w -> b (h w) c"), {}, {});  // [B, P, C]
   CHECK(largest_difference(model.features(images), expected) < 1e-12);
+  const Tensor aside = conv2d(ones({1, 1, 2, 2}), ones({1, 1, 2, 2}), {}, {2, 2, 2, 2, 0, 1});  // padded along one axis alone
+  CHECK((aside.shape() == Shape{1, 1, 1, 2} && aside.values() == std::vector<double>{2, 2}));
 }
 
 TEST_CASE("of the last block only what the head reads is computed, with the values and gradients of all of it", "[nn]") {
@@ -397,6 +400,12 @@ TEST_CASE("every matrix of a ViT begins with the deviation that is asked for", "
     else if (value.rank() > 1) CHECK((largest > 0.4 && largest <= 0.5));  // cut at two deviations
     else CHECK(largest == (name.ends_with("weight") ? 1 : 0));
   }
+}
+
+TEST_CASE("without a deviation that is asked for it follows from the width", "[nn]") {
+  train::TrainConfig config;
+  config.init_std = 0, config.width = 192, config.heads = 3;
+  CHECK(train::vit_config(config, 32, 3, 10).init_std == Approx(0.04));  // 0.02 sqrt(768 / width)
 }
 
 TEST_CASE("drop path: both branches of a block fall out by themselves, more often from block to block", "[nn]") {

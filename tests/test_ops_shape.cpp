@@ -216,6 +216,9 @@ TEST_CASE("what shape ops refuse", "[ops_shape]") {
   CHECK(test::error_of([&] { stack(Tensors{x, ones({3, 2})}, 0); }) == "stack: tensor 1 has shape [3, 2], the first has [2, 3]");
   CHECK(test::error_of([&] { split(x, 0, 1); }) == "split: the size of a part must be at least 1, got 0");
   CHECK(test::error_of([&] { pad(x, 0, -1, 0); }) == "pad: -1 before and 0 after must not be negative; cut with slice()");
+  CHECK(test::error_of([&] { pad(x, 0, 1, -1); }) == "pad: 1 before and -1 after must not be negative; cut with slice()");
+  CHECK(test::error_of([&] { gather(x, 1, zeros({3, 1}, {DType::i64})); }) ==
+        "gather: index [3, 1] must have the rank of [2, 3] and not exceed it outside axis 1");
   CHECK(test::error_of([&] { sum_to(x, {2}); }) == "sum_to: [2] does not broadcast to [2, 3]");
   CHECK(test::error_of([&] { sum(x, {0, -2}); }) == "sum: axis -2 is given twice");
   CHECK(test::error_of([&] { sum(x, Index{1} << 32); }) == "axes: 4294967296 is no axis of any tensor");

@@ -388,3 +388,12 @@ TEST_CASE("an update changes what graphs have saved, and reads gradients in any 
     CHECK_THROWS_WITH(backward(y), Catch::Contains("it was changed in place"));
   }
 }
+
+TEST_CASE("an optimizer's parameters are contiguous", "[optimizer]") {
+  class Turned : public nn::Module {
+   public:
+    void visit(nn::Visitor& v) override { v("weight", weight); }
+    Tensor weight = transpose(ones({2, 3})).detach().track();
+  } turned;
+  CHECK_THROWS_WITH(Optimizer::make(adamw_config, turned), Catch::Contains("weight [3, 2] is not contiguous"));
+}

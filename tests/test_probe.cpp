@@ -92,6 +92,21 @@ TEST_CASE("values and gradients at named places", "[probe]") {
   CHECK(probe.take_values().size() == 2);
 }
 
+TEST_CASE("the gradient of an MLP's hidden layer reaches who watches it", "[probe]") {
+  models::ViTConfig config = small_vit("softmax");
+  config.pool = models::ViTConfig::Pool::mean;
+  models::ViT model(config, 1, {DType::f64});
+  Probe probe(model);
+  probe.gradient("blocks.*.mlp.hidden", frobenius());
+  backward(sum(square(model(images(3)))));
+  const auto gradients = probe.take_gradients();
+  REQUIRE(gradients.size() == 2);
+  for (const auto& [place, values] : gradients) {
+    INFO(place);
+    CHECK(values.at(0).item() > 0);
+  }
+}
+
 TEST_CASE("a probe stops watching when it ends", "[probe]") {
   models::ViT model(small_vit("softmax"), 1, {DType::f64});
   Tensor loss;

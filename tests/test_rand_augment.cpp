@@ -134,6 +134,8 @@ TEST_CASE("all edits of RandAugment are drawn equally often, in both directions,
   const auto cosine = std::int32_t(std::lround(std::cos(std::acos(-1) / 20) * unit)), sine = std::int32_t(std::lround(std::sin(std::acos(-1) / 20) * unit));
   for (const std::int32_t s : {sine, -sine}) CHECK(drawn.count(key({ImageEdit::warp, {cosine, s, 0, -s, cosine, 0}})));  // by 9 of 30 degrees
   CHECK(drawn.count(key({ImageEdit::posterize, {0xfe}})));
+  for (Index i = 0; i < 300; ++i)
+    if (const ImageEdit e = draw(14, i); e.kind == ImageEdit::posterize) CHECK(e.n[0] == 0xfc);  // 14 of 30 of four bits: 1.87, two
   CHECK(drawn.count(key({ImageEdit::solarize, {179}})));
   Pixels image = noise(3 * 32 * 24);
   for (std::size_t c = 0; c < 3; ++c) image[c * 768] = 0, image[c * 768 + 1] = 255;  // nothing to do for autocontrast

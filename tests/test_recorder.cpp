@@ -163,6 +163,13 @@ TEST_CASE("what does not fit a page is left out evenly, and said", "[recorder]")
   CHECK((few.records[0].step == 0 && few.records[2].step == 13 && few.images.count == 1));
   REQUIRE(few.notes.size() == 2);
   CHECK_THAT(few.notes[1], Equals(fmt::format("3 of the 4 recorded steps are shown, evenly spaced, to keep this page small; all are in {}", (run / "record").string())));
+
+  const fs::path nine = fresh_folder("recorder-nine");
+  const inspect::ProbeImages images{1, 1, 4, 2, std::vector<std::uint8_t>(16, 9), {"x"}, false};
+  for (Index step = 0; step < 9; ++step) train::write_record(nine, step, images, {{"blocks.0.attn", ones({1, 1, 4, 4})}});
+  const inspect::Recording three = train::read_records(nine, 16 * inspect::page_bytes_a_number * 3 + 1);
+  REQUIRE(three.records.size() == 3);
+  CHECK((three.records[0].step == 0 && three.records[1].step == 4 && three.records[2].step == 8));
 }
 
 TEST_CASE("a cut, foreign or different record is a note in the report, not its end", "[recorder]") {
@@ -252,4 +259,23 @@ TEST_CASE("a page holds each matrix with its signs: roots of what is left of its
   CHECK(wrong(r, [](auto& x) { x.images.patch = 3; }) == "page_data: images have a patch of 3 pixels, must be 1 to their side 2");
   CHECK(wrong(r, [](auto& x) { x.images.count = 2; }) == "page_data: blocks.0.attn at step 3 holds 16 numbers, but matrices [2, 1, 4, 4] need 32");
   CHECK(wrong({}, [](auto&) {}) == "no error");  // no recorder, no images
+}
+
+TEST_CASE("base64 fills up what three bytes do not divide", "[recorder]") {
+  CHECK(inspect::base64("abc", 3) == "YWJj");
+  CHECK(inspect::base64("ab", 2) == "YWI=");
+  CHECK(inspect::base64("a", 1) == "YQ==");
+  CHECK(inspect::base64("", 0).empty());
+}
+
+TEST_CASE("a run that begins anew in its folder leaves no record of the one before", "[recorder]") {
+  const auto data = tiny_data(232, 20);
+  const fs::path run = fresh_folder("recorder-anew") / "run";
+  const auto args = run_args(data, run, with(recorded, {"--steps", "1"}));
+  REQUIRE(run_norma(args).code == 0);
+  for (const auto& entry : fs::directory_iterator(run))
+    if (entry.is_regular_file()) fs::remove(entry.path());
+  fs::copy_file(run / "record" / "step-000000000.safetensors", run / "record" / "step-000000900.safetensors");
+  REQUIRE(run_norma(run_args(data, run, {"--steps", "1"})).code == 0);
+  CHECK(!fs::exists(run / "record" / "step-000000900.safetensors"));
 }

@@ -129,10 +129,10 @@ TEST_CASE("stopped within an evaluation, a run makes it again and ends with the 
   CHECK(train("cut", true, 0).ending == train::Ending::finished);
   CHECK((bits(runs / "cut") == bits(runs / "calm")));
   CHECK(train::read_status(runs / "cut").ending == "finished");
-  const double whole = train::read_run(runs / "cut").summary["seconds"];
-  CHECK(whole >= seconds);
+  const train::Json summary = train::read_run(runs / "cut").summary;
+  CHECK(summary["seconds"].get<double>() >= seconds);
   CHECK(train("cut", true, 0).ending == train::Ending::finished);  // nothing left to train
-  CHECK(train::read_run(runs / "cut").summary["seconds"] == whole);
+  for (const char* field : {"seconds", "test_loss", "test_accuracy"}) CHECK(train::read_run(runs / "cut").summary[field] == summary[field]);
 }
 
 TEST_CASE("--steps stops early and a later resume goes on to the same bits", "[resume]") {
@@ -257,6 +257,7 @@ TEST_CASE("a checkpoint of an earlier version goes on where what it lacks is at 
   CHECK_THROWS_WITH(run.restore(with_field("attention", 5), run.tensors()), Contains("\n  attention: 5 before, \"softmax\" now\n"));
   for (const std::string& text : {std::string(300000, '['), std::string("c")})
     CHECK_THROWS_WITH(run.restore(configured(text), run.tensors()), Contains("configuration in the checkpoint in " + config.out));
+  CHECK_NOTHROW(run.restore(with_field("cpu", "avx2"), run.tensors()));
   config.threads = 3;
   CHECK_NOTHROW(train::Trained(config, shape, {DType::f32}).restore(run.state, run.tensors()));
 
@@ -285,4 +286,17 @@ TEST_CASE("a checkpoint whose tensors have another dtype is refused", "[resume]"
   other("model/head.weight", DType::i64);
   train::RunFolder(folder, train::RunFolder::Held::refuse).save(run.state, tensors);
   CHECK_THROWS_WITH(train::RunFolder::load(folder, [](const std::string&) {}), Contains("model/head.weight is i64, and parameters are floating"));
+}
+
+TEST_CASE("a checkpoint tells the instructions that computed it last", "[resume]") {
+  const auto data = tiny_data(232, 20), runs = fresh_folder("instructions");
+  const auto instructions = [&](const char* name, const std::vector<std::string>& flags) {
+    REQUIRE(run_norma(with(run_args(data, runs / name, "softmax"), flags)).code == 0);
+    const auto found = train::RunFolder::load(runs / name, [](const std::string& m) { FAIL(m); });
+    REQUIRE(found);
+    return found->first.instructions;
+  };
+  const std::string here = instructions("alone", {"--steps", "1"});
+  CHECK(instructions("resumed", {"--steps", "2", "--cpu", "base"}) == "base");
+  CHECK(instructions("resumed", {"--steps", "4", "--resume"}) == here);
 }

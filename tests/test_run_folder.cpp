@@ -222,9 +222,21 @@ TEST_CASE("--resume of a run whose checkpoints are gone does not throw its log a
   CHECK(contents(out / "metrics.jsonl") == log);
 }
 
+TEST_CASE("the log of a run that was killed before its first checkpoint is not written over", "[run_folder]") {
+  const auto data = tiny_data(64, 20), out = fresh_folder("killed-early") / "a";
+  REQUIRE(run_norma(args_of(data, out, {"--steps", "2"})).code == 0);
+  for (const fs::path& checkpoint : train::checkpoints(out)) fs::remove(checkpoint);
+  fs::remove(out / "summary.json");
+  write(out / "status.json", R"({"step": 2, "ending": "", "seconds": 1.0})");
+  const auto before = files_of(out);
+  CHECK(run_norma(args_of(data, out, {})).code == 1);
+  CHECK((files_of(out) == before));
+}
+
 TEST_CASE("checkpoints are known by their names and ordered by their steps", "[run_folder]") {
   const auto out = fresh_folder("names");
-  for (const char* name : {"checkpoint-keep.safetensors", "checkpoint-12.safetensors", "checkpoint-1000000000.safetensors", "checkpoint-999999999.safetensors"}) write(out / name, "x");
+  for (const char* name : {"checkpoint-keep.safetensors", "checkpoint-12.safetensors", "checkpoint-0000000001.safetensors",
+                           "checkpoint-1000000000.safetensors", "checkpoint-999999999.safetensors"}) write(out / name, "x");
   CHECK((train::checkpoints(out) == std::vector<fs::path>{out / "checkpoint-999999999.safetensors", out / "checkpoint-1000000000.safetensors"}));
   CHECK_THROWS_WITH(train::RunFolder(out, train::RunFolder::Held::refuse), Contains("already holds a run"));  // nothing but checkpoints
 }

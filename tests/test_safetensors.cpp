@@ -2,6 +2,7 @@
 // every truncation of our files is noticed; a failed write leaves the old file.
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <catch2/catch.hpp>
 #include <csignal>
@@ -337,6 +338,12 @@ TEST_CASE("safetensors: any bytes, atomically", "[safetensors]") {
   }
   CHECK(contents(dir.path / "a.json") == "new");
   CHECK(files_in(dir.path) == 1);
+  for (int i = 0; i < 5000; ++i)  // left by a process that had the same number
+    std::ofstream(dir.path / fmt::format(".b.json.{}-{}.tmp", ::getpid(), i)) << "half";
+  write_file_atomically(dir.path / "b.json", bytes_of("new"));
+  CHECK(contents(dir.path / "b.json") == "new");
+  for (const auto& entry : fs::directory_iterator(dir.path))
+    if (entry.path().filename() != "a.json") fs::remove(entry.path());
   fs::create_directory(dir.path / "d");
   CHECK_THAT(error_of([&] { write_file_atomically(dir.path / "d", bytes_of("x")); }),
              Catch::StartsWith((dir.path / "d").string() + ": is a folder; name a file"));

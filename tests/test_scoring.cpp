@@ -168,3 +168,7 @@ TEST_CASE("wrong attention texts are explained", "[scoring]") {
   for (const auto& [text, what] : cases) CHECK(message(text) == "attention \"" + text + "\": " + what);
   CHECK(message(std::string(1001, 'x')) == "attention: the text has 1001 characters, 1000 is the most");
 }
+
+TEST_CASE("a sigmoid is shifted by the logarithm of the keys once", "[scoring]") {
+  CHECK_THAT(message("sigmoid(x-log(N)-log(N))"), Catch::StartsWith("attention \"sigmoid(x-log(N)-log(N))\": "));
+}

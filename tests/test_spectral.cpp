@@ -117,6 +117,14 @@ TEST_CASE("spectral: masked keys, any scale, one vector, the reference backend",
   CHECK(spectral(q, k, scaled).norm[0] == Approx(6 * spectral(q, k, with("x")).norm[0]).epsilon(1e-8));  // 1/sqrt(4) by default
 }
 
+TEST_CASE("spectral: the Frobenius norm is exact in linear form too", "[spectral]") {
+  const Tensor q = normal({1, 1, 100, 20}, 3, DType::f64), k = normal({1, 1, 100, 20}, 4, DType::f64);
+  AttentionOptions options = with("x^2/sqrt(N)");
+  const double exact = spectral(q, k, options).fro[0];
+  options.form = AttentionForm::linear;
+  CHECK(spectral(q, k, options).fro[0] == Approx(exact).epsilon(1e-10));
+}
+
 TEST_CASE("spectral: matrices whose norms are known", "[spectral]") {
   // Queries of zero: softmax rows are uniform, A = 1 1^T / N, of norm 1 and rank 1. The second
   // iteration starts from its only singular vector, the third sees no change.

@@ -39,6 +39,7 @@ TEST_CASE("an empty tensor may be of any sizes, and is contiguous however it is 
   CHECK(cut.contiguous());
   CHECK(transpose(Layout(Shape{0, 3, 5}), 1, 2).contiguous());
   CHECK(zeros({0, large, large}).values().empty());
+  CHECK(Shape({large, large, 0}).numel() == 0);
   CHECK(slice(Layout(Shape{4}), 0, 2, 1, std::numeric_limits<Index>::min()).within(4));
 }
 
@@ -55,6 +56,8 @@ TEST_CASE("no view reaches outside its storage", "[tensor]") {
         "tensor: the layout [2] with strides [1] and offset 0 reaches outside its storage, which has 1 elements of f64");
   CHECK(x.with_layout(Layout({2, 2}, {-1, 0}, 1)).values() == std::vector<double>(4, 0.0));
   CHECK(x.with_layout(Layout(Shape{0, 7})).numel() == 0);
+  CHECK(error_of([&] { fill(wide.with_layout(Layout({2}, {0}, 0)), 3); }) ==
+        "fill: the target [2] is expanded, several indices share an element; make it contiguous() first");
 }
 
 TEST_CASE("a text holds the ends of long axes, and reads no more", "[tensor]") {

@@ -262,6 +262,11 @@ TEST_CASE("norma theory: the exponents of N", "[theory]") {
     CHECK(p["stable_rank"]["mean"].get<double>() > 1);
     CHECK(p["unconverged"] == 0);
   }
+  const Finished doubled = run_norma({"theory", "--tokens", "16:64", "--width", "4", "--samples", "1", "--attention", "softmax", "--log-format", "json"});
+  std::vector<Index> tokens;
+  const auto points = nlohmann::json::parse(doubled.out)["attention"][0]["points"];
+  for (const auto& p : points) tokens.push_back(p["tokens"]);
+  CHECK(tokens == std::vector<Index>{16, 32, 64});
   const Finished text = run_norma({"theory", "--tokens", "8", "--width", "4", "--attention", "softmax"});
   CHECK(text.code == 0);
   CHECK_THAT(text.out, Contains("√N, 2√N and √N/2 are bounds") && !Contains("grows as"));  // one N: nothing to fit
