@@ -73,7 +73,7 @@ Made by_hand(const datasets::ImageData& data) {
   models::ViT model(shape_of_it(), 5);
   const auto optimizer = train::Optimizer::make({.kind = "sgd", .weight_decay = 0.3, .momentum = 0.7}, model);
   datasets::Loader loader(data.train, {.batch = batch, .seed = 5, .augment = {3, false, {1, 20}}});
-  for (const auto& [name, p] : nn::parameters(model)) made.average.emplace_back(name, clone(p.detach()));
+  for (const auto& [name, p] : nn::state(model)) made.average.emplace_back(name, clone(p.detach()));
   for (Index step = 0; step < epochs * per_epoch; ++step) {
     const datasets::Batch b = loader.next();
     {
@@ -89,12 +89,12 @@ Made by_hand(const datasets::ImageData& data) {
     made.norm.push_back(train::gradient_norm(model)), made.rates.push_back(rate(step));
     optimizer->step(rate(step), std::min(1.0, 0.5 / made.norm.back()));
     const NoGrad off;
-    for (std::size_t i = 0; const auto& [name, p] : nn::parameters(model)) {
+    for (std::size_t i = 0; const auto& [name, p] : nn::state(model)) {
       const Tensor average = made.average[i++].second;
-      copy_into(average, average * 0.8 + p.detach() * (1 - 0.8));
+      if (p.is_leaf()) copy_into(average, average * 0.8 + p.detach() * (1 - 0.8));  // positions are fixed
     }
     made.weights.clear();
-    for (const auto& [name, p] : nn::parameters(model)) made.weights.emplace_back(name, clone(p.detach()));
+    for (const auto& [name, p] : nn::state(model)) made.weights.emplace_back(name, clone(p.detach()));
     if ((step + 1) % per_epoch != 0) continue;
     nn::assign(model, made.average);
     made.after_epoch.push_back(tested(model, data.test));
