@@ -121,6 +121,25 @@ TEST_CASE("products by cuBLASLt: bias, addend and sums of rows beside any form o
           check_product(types, {.a_turned = a_turned, .b_turned = b_turned, .bias = beside % 2 != 0, .addend = beside == 2 || beside == 3, .sums = beside == 4}, true);
 }
 
+TEST_CASE("a small product of a long sum beside sums of rows is cut, or declined where it may not be", "[cuda_blas]") {
+  const std::unique_ptr<Runtime> runtime = make_runtime(0);
+  const std::unique_ptr<Blas> blas = make_blas(*runtime);
+  const std::size_t k = 4160;
+  const Numbers a(DType::bf16, 8 * k, 1), b(DType::bf16, 8 * k, 2), bias(DType::f32, 8, 3);
+  Numbers c(DType::f32, 64, 4), sums(DType::f32, 8, 5);
+  Gemm g;
+  g.dtype = DType::bf16, g.m = g.n = 8, g.k = static_cast<Index>(k), g.a = {a.data, 8, true}, g.b = {b.data, 8}, g.c = c.data, g.c_pitch = 8, g.row_sums = sums.data;
+  CHECK(blas->multiply_with(g));  // by the library's second algorithm
+  g.k -= 8;                       // which it then has not
+  CHECK_FALSE(blas->multiply_with(g));
+  g.row_sums = nullptr, g.bias = bias.data;
+  CHECK(blas->multiply_with(g));
+  g.k = 2040, g.row_sums = sums.data, g.bias = nullptr;
+  CHECK(blas->multiply_with(g));
+  runtime->synchronize();
+  check_product({DType::bf16, DType::f32}, {.m = 8, .n = 8, .k = k, .a_turned = true, .sums = true}, true);
+}
+
 TEST_CASE("what cuBLASLt names no algorithm for is declined, and nothing is done", "[cuda_blas]") {
   const std::unique_ptr<Runtime> runtime = make_runtime(0);
   const std::unique_ptr<Blas> blas = make_blas(*runtime);
