@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "autograd/ops.h"
 #include "core/backend.h"
 
 namespace norma {
@@ -30,8 +31,10 @@ Tensor RoundedWeights::of(const Tensor& parameter, DType dtype) {
   const auto found = innermost->copies_.find(parameter.view().data);
   if (found == innermost->copies_.end()) return {};
   const Copy& copy = found->second;
-  const bool same = copy.source.shape() == parameter.shape() && copy.source.layout().strides == parameter.layout().strides && parameter.dtype() == DType::f32;
-  return same && copy.version == parameter.storage()->version() ? copy.rounded : Tensor();
+  // From the same address on as many elements without gaps: the same, whatever shape a layer gives them (a patch's kernel as a matrix).
+  const bool same = copy.source.numel() == parameter.numel() && parameter.is_contiguous() && parameter.dtype() == DType::f32;
+  if (!same || copy.version != parameter.storage()->version()) return {};
+  return copy.rounded.shape() == parameter.shape() ? copy.rounded : reshape(copy.rounded, parameter.shape());
 }
 
 }  // namespace norma

@@ -5,7 +5,7 @@
     .venv/bin/python bench/compare_torch.py [--only steps gemm gemm-bf16 attention attention-bf16 start demo]
                                              [--rows 1 3 8] [--rounds 3]
                                              [--threads 2] [--no-compile] [--cpu avx2]
-    python3 bench/compare_torch.py --device cuda [--only steps attention] [--rows 1 3 8] [--rounds 1] [--limit 240]
+    python3 bench/compare_torch.py --device cuda [--only steps attention] [--rows 1 3 8] [--rounds 1] [--limit 240] [--within S]
                                              [--programs FOLDER] [--results FILE]     on a machine with a GPU: bench/compare_cuda.py
     python3 bench/compare_torch.py --merge FILE...                                    its results into docs/performance.md
 
@@ -246,6 +246,7 @@ def main():
     p.add_argument("--results", type=pathlib.Path, help="cuda: the file that keeps the rows, and to which they are added")
     p.add_argument("--merge", type=pathlib.Path, nargs="+", metavar="FILE", help="cuda: write the tables of such files into docs/performance.md, and stop")
     p.add_argument("--limit", type=float, default=240, help="cuda: seconds after which one program is given up")
+    p.add_argument("--within", type=float, default=math.inf, help="cuda: seconds in which all must be done; what no time is left for is given up, or left out")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--cpu", choices=LIMITED, help="keep both programs to this instruction set (with --only steps)")
     p.add_argument("--no-compile", action="store_true", help="leave torch.compile out (it is slow to start)")

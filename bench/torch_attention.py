@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import statistics
+import sys
 import time
 
 import torch
@@ -47,12 +48,27 @@ def graph_ms(work, seconds=0.3):
     return statistics.median(times[1:]) / calls
 
 
+def kernels_of_attention(work):
+    """The names of the kernels of fused attention that the device runs in a call of `work`, those with the most time first: PyTorch chooses between
+    its own and cuDNN's by the card, the version and the shape. Empty where the profiler sees none."""
+    try:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
+            work()
+            torch.cuda.synchronize()
+        events = sorted(seen.key_averages(), key=lambda e: -e.self_device_time_total)
+    except (RuntimeError, AssertionError) as e:  # not every machine lets a program look on
+        print(f"torch.profiler: {e}", file=sys.stderr)
+        return []
+    return [e.key[:160] for e in events if any(word in e.key.lower() for word in ("sdpa", "flash", "fmha", "attention"))]
+
+
 def on_device(a, shapes):
     if not torch.cuda.is_available():
         raise SystemExit("torch_attention.py --device cuda: PyTorch sees no CUDA device on this machine")
     dtype = torch.float32 if a.dtype == "f32" else torch.bfloat16
     for n, d, heads, batch in shapes:
-        row = dict(n=n, d=d, heads=heads, batch=batch, score=a.score, dtype=a.dtype, compile=a.compile, causal=a.causal, torch=torch.__version__)
+        row = dict(n=n, d=d, heads=heads, batch=batch, score=a.score, dtype=a.dtype, compile=a.compile, causal=a.causal, torch=torch.__version__,
+                   cudnn=torch.backends.cudnn.version())
         try:
             torch.manual_seed(0)
             q, k, v, g = (torch.randn(batch, heads, n, d, dtype=dtype, device=a.device) for _ in range(4))
@@ -62,11 +78,14 @@ def on_device(a, shapes):
             if a.compile:  # the graphs are made here
                 run = torch.compile(run, mode="max-autotune-no-cudagraphs")
             forward = graph_ms(lambda: run(q, k, v))
-            both = graph_ms(lambda: torch.autograd.grad(run(q, k, v), (q, k, v), g))
+            work = lambda: torch.autograd.grad(run(q, k, v), (q, k, v), g)
+            both = graph_ms(work)
             row.update(forward_ms=round(forward, 5), backward_ms=round(both - forward, 5))
+            if a.score == "sdpa":
+                row["attention_kernels"] = kernels_of_attention(work)
         except torch.cuda.OutOfMemoryError:
             row["out_of_memory"] = True
-        q = k = v = g = run = None
+        q = k = v = g = run = work = None
         torch.cuda.empty_cache()
         print(json.dumps(row), flush=True)
 

@@ -44,6 +44,11 @@ void TrainingStep::record() {
   });
 }
 
+void TrainingStep::launch(Index number) {
+  recorded_->launch(number, rate);
+  optimizer_->advance();
+}
+
 double TrainingStep::take(Index number) {
   if (capture_ && warm_ && !recorded_) {
     record();

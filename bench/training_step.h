@@ -16,6 +16,8 @@ class TrainingStep {
   TrainingStep(nn::Module& model, std::function<Tensor()> loss, DType activations, bool capture);
   /// Step `number`, done when this returns; the loss. The first runs op by op, so that all is loaded, and the second is recorded.
   double take(Index number);
+  /// Gives a replayed step to the device and does not wait for it, as a loop may that does not look at its losses; it has to be one that counts.
+  void launch(Index number);
   bool replayed() const { return recorded_ != nullptr; }
 
  private:

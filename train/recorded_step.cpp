@@ -32,16 +32,20 @@ std::unique_ptr<RecordedStep> RecordedStep::record(nn::Module& model, Optimizer&
   return step->graph_ ? std::move(step) : nullptr;
 }
 
-std::vector<double> RecordedStep::replay(Index number, double rate, const std::function<void()>& meanwhile) {
+void RecordedStep::launch(Index number, double rate) {
   std::vector<std::uint64_t> ids(draws_);
   for (std::uint64_t k = 0; k < draws_; ++k) ids[k] = stream_id(static_cast<std::uint64_t>(number), k);
   backend(stream_ids_.device()).upload(stream_ids_.view().data, ids.data(), ids.size() * sizeof(std::uint64_t));
   optimizer_.prepare(rate);
   graph_->replay();
+  nn::for_each_parameter(model_, [](const std::string&, Tensor& p) { p.storage()->bump(); });
+}
+
+std::vector<double> RecordedStep::replay(Index number, double rate, const std::function<void()>& meanwhile) {
+  launch(number, rate);
   if (meanwhile) meanwhile();
   std::vector<double> numbers = numbers_.values();  // waits
   numbers.resize(count_);
-  nn::for_each_parameter(model_, [](const std::string&, Tensor& p) { p.storage()->bump(); });
   return numbers;
 }
 

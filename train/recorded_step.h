@@ -31,6 +31,8 @@ class RecordedStep {
   /// random streams are those of RandomScope(seed, number). Optimizer::advance, where the step counts, is the caller's.
   /// `meanwhile` runs here while the device works.
   std::vector<double> replay(Index number, double rate, const std::function<void()>& meanwhile = {});
+  /// The same without waiting, and without its numbers: whether the step counts is not known then.
+  void launch(Index number, double rate);
 
  private:
   RecordedStep(nn::Module& model, Optimizer& optimizer);

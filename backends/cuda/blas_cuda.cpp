@@ -71,22 +71,40 @@ class CuBlas : public Blas {
   }
 
   void multiply(const Gemm& g) override {
-    runtime_.stream();  // makes its device the current one
-    const bool wide = g.dtype == DType::f64;
-    const float one = 1, zero = 0;
-    const double one_wide = 1, zero_wide = 0;
-    const auto operation = [](const Gemm::Operand& x) { return x.transposed ? CUBLAS_OP_T : CUBLAS_OP_N; };
-    check(library().cublasGemmStridedBatchedEx_64_(
-              handle_, operation(g.b), operation(g.a), g.n, g.m, g.k, wide ? static_cast<const void*>(&one_wide) : &one, g.b.data,
-              type_of(g.dtype), g.b.pitch, g.b.batch_stride, g.a.data, type_of(g.dtype), g.a.pitch, g.a.batch_stride,
-              wide ? static_cast<const void*>(&zero_wide) : &zero, g.c, type_of(g.out_dtype), g.c_pitch, g.c_batch_stride, g.batch,
-              wide ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
-          "cublasGemmStridedBatchedEx");
+    // Split-K kernels of cuBLAS 12.8 and 13.1 are reported to leave out the last k % 64 terms of long sums on Hopper, without an error; blaslt_cuda.cpp
+    // forbids them there, which this interface cannot. Of a sum that is stored rounded the rest is not added: it would be rounded twice.
+    const Index rest = g.k >= 4096 && g.out_dtype != DType::bf16 ? g.k % 64 : 0;
+    Gemm part = g;
+    part.k = g.k - rest;
+    multiply(part, false);
+    if (rest == 0) return;
+    const auto behind = [&](Gemm::Operand& x, bool rows_run_over_k) {
+      const Index skipped = part.k * (rows_run_over_k ? x.pitch : 1);
+      x.data = static_cast<const char*>(x.data) + skipped * static_cast<Index>(size_of(g.dtype));
+    };
+    behind(part.a, g.a.transposed);
+    behind(part.b, !g.b.transposed);
+    part.k = rest;
+    multiply(part, true);
   }
 
   bool multiply_with(const Gemm& g) override { return lt_ && lt_->multiply(g); }
 
  private:
+  void multiply(const Gemm& g, bool add) {  // to what is there, or in its place
+    runtime_.stream();  // makes its device the current one
+    const bool wide = g.dtype == DType::f64;
+    const float one = 1, beta = add ? 1 : 0;
+    const double one_wide = 1, beta_wide = beta;
+    const auto operation = [](const Gemm::Operand& x) { return x.transposed ? CUBLAS_OP_T : CUBLAS_OP_N; };
+    check(library().cublasGemmStridedBatchedEx_64_(
+              handle_, operation(g.b), operation(g.a), g.n, g.m, g.k, wide ? static_cast<const void*>(&one_wide) : &one, g.b.data,
+              type_of(g.dtype), g.b.pitch, g.b.batch_stride, g.a.data, type_of(g.dtype), g.a.pitch, g.a.batch_stride,
+              wide ? static_cast<const void*>(&beta_wide) : &beta, g.c, type_of(g.out_dtype), g.c_pitch, g.c_batch_stride, g.batch,
+              wide ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+          "cublasGemmStridedBatchedEx");
+  }
+
   Runtime& runtime_;
   cudaStream_t stream_;
   std::unique_ptr<LtBlas> lt_;  // null where there is no cuBLASLt: then products and what follows them are kernels of their own

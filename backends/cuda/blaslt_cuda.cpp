@@ -17,7 +17,7 @@ struct Library {
   X(cublasLtCreate) X(cublasLtDestroy) X(cublasLtMatmul) X(cublasLtMatmulAlgoGetHeuristic) X(cublasLtMatmulDescCreate)             \
   X(cublasLtMatmulDescDestroy) X(cublasLtMatmulDescSetAttribute) X(cublasLtMatrixLayoutCreate) X(cublasLtMatrixLayoutDestroy)      \
   X(cublasLtMatmulPreferenceCreate) X(cublasLtMatmulPreferenceDestroy) X(cublasLtMatmulPreferenceSetAttribute)                     \
-  X(cublasLtGetStatusString) X(cublasLtGetStatusName)
+  X(cublasLtMatmulAlgoConfigGetAttribute) X(cublasLtGetVersion) X(cublasLtGetStatusString) X(cublasLtGetStatusName)
 #define NORMA_MEMBER(name) decltype(&name) name##_ = nullptr;
   NORMA_CUBLASLT(NORMA_MEMBER)
   bool opened = false;
@@ -56,6 +56,14 @@ std::uint32_t alignment(const void* p) {
   return bytes;
 }
 
+/// A number in an algorithm's configuration; `missing` where the library does not tell it.
+std::int32_t configured(const cublasLtMatmulAlgo_t& algorithm, cublasLtMatmulAlgoConfigAttributes_t attribute, std::int32_t missing) {
+  std::int32_t value = 0;
+  std::size_t written = 0;
+  const cublasStatus_t status = library().cublasLtMatmulAlgoConfigGetAttribute_(&algorithm, attribute, &value, sizeof(value), &written);
+  return status == CUBLAS_STATUS_SUCCESS ? value : missing;
+}
+
 /// One kind of product: descriptors and the algorithm, found once.
 struct Plan {
   cublasLtMatmulDesc_t product = nullptr;
@@ -91,10 +99,11 @@ Key key_of(const Gemm& g) {
 
 class CuBlasLt : public LtBlas {
  public:
-  CuBlasLt(Runtime& runtime, void* workspace, std::size_t workspace_bytes, bool gradients)
-      : runtime_(runtime), workspace_(workspace), workspace_bytes_(workspace_bytes), gradients_(gradients) {
+  CuBlasLt(Runtime& runtime, void* workspace, std::size_t workspace_bytes, bool gradients, bool verbose)
+      : runtime_(runtime), workspace_(workspace), workspace_bytes_(workspace_bytes), gradients_(gradients), verbose_(verbose) {
     runtime_.stream();  // makes its device the current one
     check(library().cublasLtCreate_(&handle_), "cublasLtCreate");
+    if (verbose_) fmt::print(stderr, "cuda: cuBLASLt {}\n", library().cublasLtGetVersion_());
   }
   ~CuBlasLt() override {
     plans_.clear();
@@ -164,21 +173,43 @@ class CuBlasLt : public LtBlas {
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment(g.a.data));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment(g.addend ? g.addend : g.c));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment(g.c));
-    cublasLtMatmulHeuristicResult_t best{};
+    constexpr int most_results = 8;
+    cublasLtMatmulHeuristicResult_t results[most_results] = {};
     int count = 0;
     const cublasStatus_t status = library().cublasLtMatmulAlgoGetHeuristic_(handle_, plan->product, plan->left, plan->right, plan->addend, plan->out,
-                                                                            wish, 1, &best, &count);
+                                                                            wish, most_results, results, &count);
     // What it does not cover it says so; other trouble may pass, and is not kept.
     if (status != CUBLAS_STATUS_NOT_SUPPORTED && status != CUBLAS_STATUS_INVALID_VALUE) check(status, "cublasLtMatmulAlgoGetHeuristic");
-    plan->found = status == CUBLAS_STATUS_SUCCESS && count > 0 && best.state == CUBLAS_STATUS_SUCCESS;
-    plan->algorithm = best.algo;
+    if (status != CUBLAS_STATUS_SUCCESS) count = 0;
+    if (verbose_ && count == 0) tell(g, "there is no algorithm");
+    for (int i = 0; i < count && !plan->found; ++i) {
+      plan->found = results[i].state == CUBLAS_STATUS_SUCCESS && !leaves_idle(g, results[i]);
+      plan->algorithm = results[i].algo;
+      if (verbose_)
+        tell(g, fmt::format("algorithm {}, tile {}, split in {}, {:.2f} waves: {}", configured(results[i].algo, CUBLASLT_ALGO_CONFIG_ID, -1),
+                            configured(results[i].algo, CUBLASLT_ALGO_CONFIG_TILE_ID, -1), splits(results[i]), results[i].wavesCount, plan->found ? "taken" : "passed over"));
+    }
     return plan;
+  }
+
+  static std::int32_t splits(const cublasLtMatmulHeuristicResult_t& result) { return configured(result.algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, 1); }
+
+  /// Whether a small product of a long sum, as a gradient of a weight is, would be computed by few blocks while the rest of the device has nothing
+  /// to do: then cuBLAS's own product, which may cut the sum, and a kernel that sums the rows are expected to be faster.
+  static bool leaves_idle(const Gemm& g, const cublasLtMatmulHeuristicResult_t& result) {
+    return g.row_sums && g.k >= 2048 && result.wavesCount < 0.5f && splits(result) == 1;
+  }
+
+  static void tell(const Gemm& g, std::string_view what) {
+    fmt::print(stderr, "cuda: cuBLASLt, {} to {}, {} x {}, sum of {}{}{}{}: {}\n", name(g.dtype), name(g.out_dtype), g.m, g.n, g.k, g.bias ? ", bias" : "",
+               g.addend ? ", addend" : "", g.row_sums ? ", sums of rows" : "", what);
   }
 
   Runtime& runtime_;
   void* workspace_;
   std::size_t workspace_bytes_;
   bool gradients_;  // sums the gradients of biases too
+  bool verbose_;    // tells on stderr what is chosen
   cublasLtHandle_t handle_ = nullptr;
   std::map<Key, std::unique_ptr<Plan>> plans_;
 };
@@ -188,9 +219,10 @@ class CuBlasLt : public LtBlas {
 std::unique_ptr<LtBlas> make_lt_blas(Runtime& runtime, void* workspace, std::size_t workspace_bytes) {
   const char* set = std::getenv("NORMA_CUDA_LT");
   const std::string_view word = set ? set : "all";
-  if (word != "all" && word != "forward" && word != "off") fail("NORMA_CUDA_LT: \"{}\" is unknown; there are all, forward, off", word);
+  if (word != "all" && word != "forward" && word != "off" && word != "verbose")
+    fail("NORMA_CUDA_LT: \"{}\" is unknown; there are all, forward, off, verbose (all, and tells which algorithms are taken)", word);
   if (word == "off" || !library().opened) return nullptr;
-  return std::make_unique<CuBlasLt>(runtime, workspace, workspace_bytes, word == "all");
+  return std::make_unique<CuBlasLt>(runtime, workspace, workspace_bytes, word != "forward", word == "verbose");
 }
 
 }  // namespace norma::cuda

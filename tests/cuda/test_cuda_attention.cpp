@@ -147,6 +147,39 @@ TEST_CASE("bf16 attention equals the f64 result of the same numbers", "[cuda_att
   cuda::set_attention_products("mma");
 }
 
+#if !defined(__SANITIZE_ADDRESS__)  // for which the case above has such a list
+// Few launches, so that it fits into minutes under compute-sanitizer: every kernel of every width, with and without statistics.
+TEST_CASE("each kernel of attention once agrees with the scalar ones", "[cuda_attention][sanitized]") {
+  const std::vector<std::string> all_products = products_here();
+  const auto check = [](const Run& got, const Run& wanted, double tolerance) {
+    for (std::size_t i = 0; i < got.results.size(); ++i) CHECK(distance(got.results[i], wanted.results[i]) < tolerance);
+  };
+  for (const auto& [name, scoring] : checks::scorings()) {
+    if (name != "softmax" && name != "x^3/sqrt(n)" && name != "(0.1 + x^2 + 0.5 x^4)/sum") continue;
+    for (const Problem& s : {Problem{2, 1, 65, 130, 16, 24, false, true, 0.2}, {1, 1, 130, 197, 64, 32, true, true, 0.1}, {1, 1, 40, 100, 128, 128, false, false, 0},
+                             {1, 1, 33, 270, 16, 16, false, false, 0}, {1, 1, 70, 270, 32, 40, true, false, 0.2}, {1, 1, 20, 140, 128, 128, false, false, 0}}) {
+      INFO(name << ", " << s.rows << " x " << s.keys << " of " << s.width);
+      const Run wanted = run(s, scoring, DType::bf16, DType::f32);
+      check(run(s, scoring, DType::bf16, DType::f32, false), wanted, 1e-5);
+      for (const std::string& products : all_products)
+        for (const bool with_stats : {false, true}) {
+          INFO(products << (with_stats ? ", statistics" : ""));
+          cuda::set_attention_products(products);
+          check(run(s, scoring, DType::bf16, DType::bf16, with_stats), wanted, 8e-3);
+        }
+    }
+  }
+  cuda::set_attention_products("mma");
+  Scoring line;
+  line.kind = Scoring::Kind::polynomial, line.coefficient[0] = 0.4, line.coefficient[1] = 0.7;
+  for (const Problem& s : {Problem{1, 2, 70, 70, 32, 32, false, false, 0}, {1, 1, 140, 140, 65, 128, true, false, 0}})
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      INFO("linear form, " << s.rows << " rows of " << s.width << ", " << name(dtype));
+      check(run(s, line, DType::bf16, dtype, false, AttentionForm::linear), run(s, line, DType::bf16, DType::f32, false), dtype == DType::f32 ? 2e-6 : 8e-3);
+    }
+}
+#endif
+
 TEST_CASE("statistics of the kernels equal those of the composition", "[cuda_attention]") {
   for (const auto& [name, scoring] : scorings()) {
     for (const Problem& s : all_sizes()) {

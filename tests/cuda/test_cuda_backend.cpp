@@ -224,6 +224,12 @@ TEST_CASE("layers read weights that were rounded for all of them, unless they ha
   {
     const RoundedWeights rounded(p, DType::bf16);
     CHECK(results() == plain);
+    const Tensor matrix = RoundedWeights::of(flatten(reshape(p[2], {hidden, 4, 4, 4}), 1), DType::bf16), kernel = RoundedWeights::of(reshape(p[2], {hidden, 4, 4, 4}), DType::bf16);
+    REQUIRE((matrix && kernel));  // the same elements in other shapes
+    CHECK(matrix.shape() == Shape{hidden, in});
+    CHECK(kernel.shape() == Shape{hidden, 4, 4, 4});
+    CHECK(matrix.values() == cast(p[2], DType::bf16).values());
+    for (const Tensor& other : {transpose(p[0]), slice(p[2], 0, 0, hidden / 2), slice(p[2], 1, 0, in / 2)}) CHECK_FALSE(RoundedWeights::of(other, DType::bf16));
     std::vector<std::vector<double>> before;
     for (const Tensor& t : p) before.push_back(t.values()), cuda().fill(std::numeric_limits<double>::quiet_NaN(), t.view());  // behind the tensors' back
     CHECK(results() == plain);

@@ -25,6 +25,8 @@ TEST_CASE("the benchmarks' replayed step has the losses and weights of the step 
   for (Index i = 0; i < 5; ++i) CHECK(replayed.take(i) == by_ops.take(i));
   CHECK(replayed.replayed());
   CHECK_FALSE(by_ops.replayed());
+  for (Index i = 5; i < 17; ++i) replayed.launch(i), by_ops.take(i);  // more steps than there are staging buffers
+  CHECK(replayed.take(17) == by_ops.take(17));
   const nn::Named left = nn::parameters(a), right = nn::parameters(b);
   for (std::size_t i = 0; i < left.size(); ++i) CHECK((left[i].second.values() == right[i].second.values()));
 }

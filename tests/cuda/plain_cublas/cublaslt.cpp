@@ -1,5 +1,6 @@
 // cuBLASLt without a device, for the tests: the functions that blaslt_cuda.cpp opens, by plain loops. Attributes have the sizes that the header
-// says; an algorithm is found where addresses and leading dimensions are multiples of 16 bytes, and holds for what was asked alone.
+// says; algorithms are found where addresses and leading dimensions are multiples of 16 bytes, and hold for what was asked alone. The first does not
+// cut the sum, and keeps a tenth of the device busy; the second, where it may, cuts it, and then leaves out what plain cuBLAS does.
 #include <cublasLt.h>
 
 #include <algorithm>
@@ -33,6 +34,7 @@ struct Found {
   std::uint32_t magic, epilogue, alignment[4];
   std::uint32_t bias_alignment;
   std::uint32_t m, n, k;
+  std::int32_t splits;
 };
 constexpr std::uint32_t magic = 0x11ad;
 static_assert(sizeof(Found) <= sizeof(cublasLtMatmulAlgo_t));
@@ -127,8 +129,9 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t w
 }
 
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c,
-                                              cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t wish, int, cublasLtMatmulHeuristicResult_t results[], int* count) {
+                                              cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t wish, int most, cublasLtMatmulHeuristicResult_t results[], int* count) {
   *count = 0;
+  if (most < 1) return CUBLAS_STATUS_INVALID_VALUE;
   const Desc& p = of(desc);
   Found found{};
   if (!fits(p, of(a), of(b), of(c), of(d), found)) return CUBLAS_STATUS_INVALID_VALUE;
@@ -145,12 +148,31 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   }
   found.bias_alignment = beside ? 16 : 1;
   if (beside && !aligned(p.bias, found.bias_alignment)) return CUBLAS_STATUS_NOT_SUPPORTED;
-  results[0] = {};
-  std::memcpy(&results[0].algo, &found, sizeof found);
-  results[0].workspaceSize = of(wish).workspace;
-  *count = 1;
+  for (const std::int32_t splits : {1, 4}) {
+    if (*count == most || (splits > 1 && !(of(wish).schemes & CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE))) break;
+    found.splits = splits;
+    cublasLtMatmulHeuristicResult_t& result = results[(*count)++] = {};
+    std::memcpy(&result.algo, &found, sizeof found);
+    result.workspaceSize = of(wish).workspace;
+    result.wavesCount = 0.1f * static_cast<float>(splits);
+  }
   return CUBLAS_STATUS_SUCCESS;
 }
+
+cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t* algo, cublasLtMatmulAlgoConfigAttributes_t attribute, void* value, size_t bytes,
+                                                    size_t* written) {
+  Found found{};
+  std::memcpy(&found, algo, sizeof found);
+  *written = sizeof(std::int32_t);
+  if (found.magic != magic || bytes != *written) return CUBLAS_STATUS_INVALID_VALUE;
+  switch (attribute) {
+    case CUBLASLT_ALGO_CONFIG_ID:
+    case CUBLASLT_ALGO_CONFIG_TILE_ID: return std::memset(value, 0, bytes), CUBLAS_STATUS_SUCCESS;
+    case CUBLASLT_ALGO_CONFIG_SPLITK_NUM: return std::memcpy(value, &found.splits, bytes), CUBLAS_STATUS_SUCCESS;
+    default: return CUBLAS_STATUS_INVALID_VALUE;
+  }
+}
+size_t cublasLtGetVersion() { return CUBLAS_VERSION; }
 
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void* alpha, const void* a, cublasLtMatrixLayout_t a_layout, const void* b,
                               cublasLtMatrixLayout_t b_layout, const void* beta, const void* c, cublasLtMatrixLayout_t c_layout, void* d, cublasLtMatrixLayout_t d_layout,
@@ -169,6 +191,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
   const Columns bias{p.bias, to.type, 0};  // packed: element i is row i
   const double one = *static_cast<const float*>(alpha), other = *static_cast<const float*>(beta);
   const auto m = std::int64_t{now.m}, n = std::int64_t{now.n}, k = std::int64_t{now.k};
+  const std::int64_t summed = found.splits > 1 && k >= 4096 && to.type != CUDA_R_16BF ? k - k % 64 : k;
   norma::cuda::emulator::enqueue(stream, [=] {
     if (p.epilogue == CUBLASLT_EPILOGUE_BGRADB)
       for (std::int64_t j = 0; j < n; ++j) {
@@ -176,7 +199,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
         for (std::int64_t l = 0; l < k; ++l) sum += static_cast<float>(element(y, p.transb != CUBLAS_OP_N, l, j));
         bias.set(j, 0, sum);
       }
-    multiply<float>(m, n, k, one, x, p.transa != CUBLAS_OP_N, y, p.transb != CUBLAS_OP_N, to, [=](std::int64_t i, std::int64_t j) {
+    multiply<float>(m, n, summed, one, x, p.transa != CUBLAS_OP_N, y, p.transb != CUBLAS_OP_N, to, [=](std::int64_t i, std::int64_t j) {
       return (p.epilogue == CUBLASLT_EPILOGUE_BIAS ? bias.at(i, 0) : 0.0) + (other != 0 ? other * z.at(i, j) : 0.0);
     });
   });
