@@ -256,18 +256,27 @@ TEST_CASE("sums over many rows leave none out", "[cuda_large]") {  // on a devic
 }
 
 TEST_CASE("rows are added at thousands of places, many times each or hardly ever", "[cuda_backend]") {
-  constexpr Index n = 3000, width = 5;  // several rounds of a block's list
-  for (const Index rows : {Index{20}, Index{5000}}) {
+  constexpr Index n = 3000;  // several rounds of a block's list
+  struct Sizes {
+    Index rows, width;
+    bool crowded;  // most of them at one place
+  };
+  // Lists that overflow and lists that hold all; columns in blocks of their own, and of many rows all in one block, which lists once or again.
+  for (const auto& [rows, width, crowded] : {Sizes{20, 5, false}, {5000, 5, false}, {20, 300, false}, {9000, 300, false}, {9000, 300, true}}) {
+    INFO(rows << " rows of " << width << (crowded ? ", crowded" : ""));
     const std::vector<double> x = checks::drawn(n * width, {3, 1}, 0, 1);
     std::vector<double> places(static_cast<std::size_t>(n)), wanted(static_cast<std::size_t>(rows * width), 0.25);
     for (std::size_t i = 0; i < places.size(); ++i) {
       places[i] = static_cast<double>(RandomStream{3, 2}.word(i) % static_cast<std::uint32_t>(rows));
-      for (std::size_t j = 0; j < width; ++j) wanted[static_cast<std::size_t>(places[i]) * width + j] += x[i * width + j];
+      if (crowded && i % 8 != 0) places[i] = 7;
+      for (std::size_t j = 0, all = static_cast<std::size_t>(width); j < all; ++j) wanted[static_cast<std::size_t>(places[i]) * all + j] += x[i * all + j];
     }
     const Tensor out = full({rows, width}, 0.25, {DType::f32, device});
     cuda().index_add(from_values(x, {n, width}, {DType::f32, device}).view(), 0, from_values(places, {n}, {DType::i64, device}).view(), out.view());
     const std::vector<double> found = out.values();
-    for (std::size_t i = 0; i < found.size(); ++i) CHECK(found[i] == Approx(wanted[i]).epsilon(1e-6));
+    std::size_t wrong = 0;
+    for (std::size_t i = 0; i < found.size(); ++i) wrong += found[i] != Approx(wanted[i]).epsilon(1e-6);
+    CHECK(wrong == 0);
   }
 }
 
