@@ -1,4 +1,5 @@
-// Index arithmetic shared by host and device: division by constants known at run time, and strided element loops as plain data.
+// Index arithmetic shared by host and device: division by constants known at run time, columns cut into blocks, and strided element loops
+// as plain data.
 // Made on the host (loop_of in launches.h), walked by kernels; tested on the host.
 #pragma once
 
@@ -21,6 +22,15 @@ struct Divider {
     return (high + n) >> shift;
   }
 };
+
+/// `columns` by blocks of at most `most` threads, a thread a column: the fewest blocks, of as few warps as that takes.
+struct ColumnBlocks {
+  std::int64_t blocks, threads;
+};
+constexpr ColumnBlocks column_blocks(std::int64_t columns, std::int64_t most) {
+  const std::int64_t blocks = (columns + most - 1) / most, each = blocks > 0 ? (columns + blocks - 1) / blocks : 0;
+  return {blocks, (each + 31) / 32 * 32};
+}
 
 constexpr int loop_rank = 8;
 

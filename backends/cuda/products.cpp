@@ -216,20 +216,27 @@ bool CudaBackend::linear_backward(const LinearBackward& args) {
     if (weights && !weight_fits(weights, dtype)) return false;
   const View dy = with_rows(args.dy);
   bool summed = false;  // dbias, within the product for dW
+  // The activation X = gelu(h) is not kept: what multiplies dX by gelu'(h) makes it beside.
+  const bool beside_gradient = args.dx && args.gelu_pre && args.dweight && args.x_is_pre_gelu && args.gelu_pre->data == args.x->data &&
+                               args.gelu_pre->shape() == args.x->shape() && args.gelu_pre->layout.strides == args.x->layout.strides;
+  std::optional<Scratch> activated;
+  View x;
+  if (args.dweight) x = *args.x;
+  if (args.dweight && args.x_is_pre_gelu) {
+    activated.emplace(pool_, static_cast<std::size_t>(x.numel()) * size_of(dtype));
+    x = {activated->as<void>(), Layout(x.shape()), dtype};
+  }
   if (args.dx) {
     std::optional<Scratch> narrow;
     const void* no_bias = nullptr;
     multiply(dy, args.rounded ? *args.rounded : narrowed(*args.weight, nullptr, nullptr, dtype, narrow, no_bias), with_rows(*args.dx));
-    if (args.gelu_pre) gelu_backward(*args.gelu_pre, *args.dx, *args.dx);
+    if (beside_gradient)
+      each_launch([&](const Elements<4>& e) { gelu_with_gradient(stream(), e, dtype); }, *args.gelu_pre, *args.dx, x, *args.dx);
+    else if (args.gelu_pre)
+      gelu_backward(*args.gelu_pre, *args.dx, *args.dx);
   }
   if (args.dweight) {
-    View x = *args.x;
-    std::optional<Scratch> activated;
-    if (args.x_is_pre_gelu) {
-      activated.emplace(pool_, static_cast<std::size_t>(x.numel()) * size_of(dtype));
-      x = {activated->as<void>(), Layout(x.shape()), dtype};
-      unary(UnaryOp::gelu, *args.x, x, 0);
-    }
+    if (args.x_is_pre_gelu && !beside_gradient) unary(UnaryOp::gelu, *args.x, x, 0);
     Gemm beside;
     if (args.dbias && args.dbias->dtype == args.dweight->dtype && dense_vector(args.dbias)) beside.row_sums = args.dbias->data;
     summed = beside.row_sums && multiply_with(transpose_of(dy), with_rows(x), *args.dweight, beside);

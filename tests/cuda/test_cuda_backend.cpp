@@ -262,18 +262,27 @@ TEST_CASE("sums over many rows leave none out", "[cuda_large]") {  // on a devic
 }
 
 TEST_CASE("rows are added at thousands of places, many times each or hardly ever", "[cuda_backend]") {
-  constexpr Index n = 3000, width = 5;  // several rounds of a block's list
-  for (const Index rows : {Index{20}, Index{5000}}) {
+  constexpr Index n = 3000;  // several rounds of a block's list
+  struct Sizes {
+    Index rows, width;
+    bool crowded;  // most of them at one place
+  };
+  // Lists that overflow and lists that hold all; columns in blocks of their own, and of many rows all in one block, which lists once or again.
+  for (const auto& [rows, width, crowded] : {Sizes{20, 5, false}, {5000, 5, false}, {20, 300, false}, {9000, 300, false}, {9000, 300, true}}) {
+    INFO(rows << " rows of " << width << (crowded ? ", crowded" : ""));
     const std::vector<double> x = checks::drawn(n * width, {3, 1}, 0, 1);
     std::vector<double> places(static_cast<std::size_t>(n)), wanted(static_cast<std::size_t>(rows * width), 0.25);
     for (std::size_t i = 0; i < places.size(); ++i) {
       places[i] = static_cast<double>(RandomStream{3, 2}.word(i) % static_cast<std::uint32_t>(rows));
-      for (std::size_t j = 0; j < width; ++j) wanted[static_cast<std::size_t>(places[i]) * width + j] += x[i * width + j];
+      if (crowded && i % 8 != 0) places[i] = 7;
+      for (std::size_t j = 0, all = static_cast<std::size_t>(width); j < all; ++j) wanted[static_cast<std::size_t>(places[i]) * all + j] += x[i * all + j];
     }
     const Tensor out = full({rows, width}, 0.25, {DType::f32, device});
     cuda().index_add(from_values(x, {n, width}, {DType::f32, device}).view(), 0, from_values(places, {n}, {DType::i64, device}).view(), out.view());
     const std::vector<double> found = out.values();
-    for (std::size_t i = 0; i < found.size(); ++i) CHECK(found[i] == Approx(wanted[i]).epsilon(1e-6));
+    std::size_t wrong = 0;
+    for (std::size_t i = 0; i < found.size(); ++i) wrong += found[i] != Approx(wanted[i]).epsilon(1e-6);
+    CHECK(wrong == 0);
   }
 }
 
@@ -294,6 +303,22 @@ TEST_CASE("gradients of a norm's weights are sums over many rows", "[cuda_backen
               Approx(wanted[i].values()[static_cast<std::size_t>(j)]).epsilon(1e-5).margin(1e-5 * static_cast<double>(rows)));
       }
   }
+}
+
+TEST_CASE("cross-entropy has the same bits wherever its rows begin", "[cuda_backend]") {
+  constexpr Index rows = 3;
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const Index classes : {Index{3000}, Index{1025}, Index{4099}}) {  // with and without a rest; some threads take one piece more
+      INFO(static_cast<int>(dtype) << ", " << classes << " classes");
+      const Tensor apart = from_values(checks::drawn(rows * (classes + 1), {3, 1}, 0, 4), {rows, classes + 1}, {dtype, device});
+      const Tensor targets = from_values({0, static_cast<double>(classes - 1), 1024}, {rows}, {DType::i64, device});
+      const auto results = [&](const Tensor& logits) {
+        const Tensor loss = cross_entropy(logits, targets);
+        return std::pair{loss.values(), grad(loss, logits).values()};
+      };
+      const Tensor odd = slice(apart, 1, 1, classes + 1).detach().track();
+      CHECK(results(odd) == results(contiguous(slice(apart, 1, 1, classes + 1)).detach().track()));
+    }
 }
 
 TEST_CASE("cross-entropy of many classes: logits in any order, at the ends of the range, without a class", "[cuda_backend]") {

@@ -244,6 +244,21 @@ TEST_CASE("a capture that fails leaves the backend usable, and its blocks to eve
   }
 }
 
+TEST_CASE("columns are cut into few blocks without an empty warp", "[cuda_emulator]") {
+  for (std::int64_t columns = 1; columns <= 3000; ++columns) {
+    const ColumnBlocks cut = column_blocks(columns, 128);
+    INFO(columns << " columns");
+    CHECK(cut.blocks == (columns + 127) / 128);
+    CHECK(cut.threads % 32 == 0);
+    CHECK(cut.threads <= 128);
+    CHECK(cut.blocks * cut.threads >= columns);
+    CHECK(cut.blocks * (cut.threads - 32) < columns);
+  }
+  CHECK(column_blocks(192, 128).threads == 96);
+  CHECK(column_blocks(384, 128).blocks == 3);
+  CHECK(column_blocks(0, 128).blocks == 0);
+}
+
 TEST_CASE("Divider divides", "[cuda_emulator]") {
   for (std::uint32_t d : {1u, 2u, 3u, 5u, 7u, 12u, 31u, 641u, 65535u, 65536u, 65537u, 1000003u, 0x3fffffffu, 0x40000000u, 0x7fffffffu}) {
     const Divider divider(d);

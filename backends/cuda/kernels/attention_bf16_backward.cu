@@ -22,7 +22,7 @@ struct Tiles {
 };
 
 template <int chunks, bool softmax, bool measure>
-NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) rows_kernel(AttentionProblem p) {
+NORMA_KERNEL void NORMA_BOUNDS(mma_threads, mma_blocks(chunks)) rows_kernel(AttentionProblem p) {
   const Head head(p, block_id().y);
   const int warp = static_cast<int>(thread_id()) / 32, first = static_cast<int>(block_id().x) * tile;
   const int row = first + warp * 16 + static_cast<int>(thread_id()) % 32 / 4;  // of the thread's two, with 8 more

@@ -1,4 +1,4 @@
-// Attention forward in bf16 on tensor cores: a block of 4 warps computes 64 rows of one head, a warp 16 of them. Keys and values
+// Attention forward in bf16 on tensor cores: a block of 4 or 5 warps computes rows of one head, a warp 16 of them. Keys and values
 // come in tiles of 64 through two stages of asynchronous copies; the fragment that holds scores becomes, after phi, the left operand
 // of the product with V without leaving the registers. Sums and statistics in f32, weights rounded to bf16 for the product.
 #include "backends/cuda/kernels/attention_forward.h"
@@ -8,20 +8,20 @@ namespace norma::cuda {
 namespace {
 
 static_assert(forward_block_rows == 16 * mma_warps);
-constexpr int tile = mma_tile, threads = mma_threads;
+constexpr int tile = mma_tile;
 constexpr int tail = 16;  // so many keys of a tile are taken alone where the rows see no more: images of 8 x 8 patches make 65
 
-template <int chunks, bool softmax, bool measure>
-NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 || measure ? 2 : 3) forward_kernel(AttentionProblem p) {
-  constexpr int pitch = mma_pitch(chunks);
+template <int chunks, bool softmax, bool measure, int warps>
+NORMA_KERNEL void NORMA_BOUNDS(32 * warps, measure ? 2 : mma_blocks(chunks) - (warps > mma_warps ? 1 : 0)) forward_kernel(AttentionProblem p) {
+  constexpr int pitch = mma_pitch(chunks), threads = 32 * warps, own_rows = 16 * warps;
   const Head head(p, block_id().y);
   const int lane = static_cast<int>(thread_id()) % 32, warp = static_cast<int>(thread_id()) / 32;
-  const int first = static_cast<int>(block_id().x) * tile;
+  const int first = static_cast<int>(block_id().x) * own_rows;
   bf16* q = reinterpret_cast<bf16*>(shared_memory());
-  bf16 *k = q + tile * pitch, *v = k + 2 * tile * pitch;  // two stages each
+  bf16 *k = q + own_rows * pitch, *v = k + 2 * tile * pitch;  // two stages each
   const bool two_passes = measure && (softmax || p.normalize);
-  const int last = first + tile < p.rows ? first + tile - 1 : p.rows - 1, end = head.length(last);
-  const int tiles = (end + tile - 1) / tile, my_end = head.length_of_rows(first + warp * 16, 16);  // the warp's; 0 past the rows
+  const int tiles = (head.length_of_rows(first, own_rows) + tile - 1) / tile;
+  const int my_end = head.length_of_rows(first + warp * 16, 16);  // of what the warp's rows see; 0 past the last row
 
   ForwardRows r(head, first + warp * 16);
   float out[chunks * 2][4] = {};
@@ -29,8 +29,8 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 || measure ? 2 : 3) forward_k
   AttentionSums sums;
   const auto fetch = [&](int i, bool values) {
     if (i < tiles) {
-      fetch_rows<chunks, tile>(head.at<bf16>(p.k), p.k.row, i * tile, p.keys, p.d, k + i % 2 * tile * pitch);
-      if (values) fetch_rows<chunks, tile>(head.at<bf16>(p.v), p.v.row, i * tile, p.keys, p.e, v + i % 2 * tile * pitch);
+      fetch_rows<chunks, tile, threads>(head.at<bf16>(p.k), p.k.row, i * tile, p.keys, p.d, k + i % 2 * tile * pitch);
+      if (values) fetch_rows<chunks, tile, threads>(head.at<bf16>(p.v), p.v.row, i * tile, p.keys, p.e, v + i % 2 * tile * pitch);
     }
     commit_copies();
   };
@@ -63,7 +63,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 || measure ? 2 : 3) forward_k
       add_weighted<chunks>(s, v + i % 2 * tile * pitch, out);
     }
   };
-  fetch_rows<chunks, tile>(head.at<bf16>(p.q), p.q.row, first, p.rows, p.d, q);
+  fetch_rows<chunks, own_rows, threads>(head.at<bf16>(p.q), p.q.row, first, p.rows, p.d, q);
   for (int pass = two_passes ? 0 : 1; pass < 2; ++pass) {
     fetch(0, pass == 1);
     for (int i = 0; i < tiles; ++i) {
@@ -95,11 +95,22 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 || measure ? 2 : 3) forward_k
     write_block_stats(p, sums, reinterpret_cast<double*>(shared_memory()), block_id().y, block_id().x, grid_size().x);
 }
 
+template <int chunks, bool softmax, int warps>
+void run_warps(void* stream, const AttentionProblem& p) {
+  constexpr int rows = 16 * warps;
+  const auto kernel = [&] {
+    if constexpr (warps == mma_warps)
+      if (p.partial_stats) return forward_kernel<chunks, softmax, true, warps>;
+    return forward_kernel<chunks, softmax, false, warps>;
+  }();
+  const Extent grid{static_cast<unsigned>((p.rows + rows - 1) / rows), static_cast<unsigned>(p.batches * p.heads)};
+  launch(stream, grid, 32 * warps, forward_mma_bytes(chunks, warps), kernel, p);
+}
 template <int chunks, bool softmax>
 void run(void* stream, const AttentionProblem& p) {
-  const Extent grid{static_cast<unsigned>((p.rows + tile - 1) / tile), static_cast<unsigned>(p.batches * p.heads)};
-  launch(stream, grid, threads, forward_mma_bytes(chunks),
-         p.partial_stats ? forward_kernel<chunks, softmax, true> : forward_kernel<chunks, softmax, false>, p);
+  if constexpr (chunks <= 4)  // wide rows take the registers of more warps; statistics are of blocks of forward_block_rows
+    if (!p.partial_stats && forward_mma_warps(p.rows) == 5) return run_warps<chunks, softmax, 5>(stream, p);
+  run_warps<chunks, softmax, mma_warps>(stream, p);
 }
 
 }  // namespace

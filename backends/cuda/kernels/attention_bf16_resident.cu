@@ -17,61 +17,22 @@ NORMA_DEVICE void fetch(const bf16* x, std::int64_t x_row, int first, int rows, 
   while (mine.row() < count) mine.next();
 }
 
-/// Fragments of 16 keys by 16 rows for each group of keys that a warp owns.
-template <int owned>
-using Fragments = float[owned][2][4];
-/// What a warp knows of its groups: where their keys begin, and whether any of the rows at hand sees one of them.
-template <int owned>
-struct Groups {
-  int key[owned];
-  bool active[owned];
-};
-
-/// s[k] = x_key . y_row for the keys of group k in `x` and the 16 rows at `y`.
-template <int chunks, int owned>
-NORMA_DEVICE void multiply_groups(const Groups<owned>& groups, const bf16* x, const bf16* y, Fragments<owned>& s) {
-  constexpr int pitch = mma_pitch(chunks);
-  const int lane = static_cast<int>(thread_id()) % 32;
-  NORMA_UNROLL
-  for (int k = 0; k < owned; ++k)
-    NORMA_UNROLL
-    for (int n = 0; n < 2; ++n) s[k][n][0] = s[k][n][1] = s[k][n][2] = s[k][n][3] = 0;
-  NORMA_UNROLL
-  for (int c = 0; c < chunks; ++c) {
-    std::uint32_t right[4];
-    load_matrices(right, y + (lane / 16 * 8 + lane % 8) * pitch + c * 16 + lane / 8 % 2 * 8);
-    NORMA_UNROLL
-    for (int k = 0; k < owned; ++k) {
-      if (owned > 1 && !groups.active[k]) continue;
-      std::uint32_t left[4];
-      load_matrices(left, x + (groups.key[k] + lane % 16) * pitch + c * 16 + lane / 16 * 8);
-      mma_16x8x16(s[k][0], left, right[0], right[1]);
-      mma_16x8x16(s[k][1], left, right[2], right[3]);
-    }
-  }
-}
-
 /// A fragment of 16 keys by 16 rows as left operand: keys g, g + 8 for rows 2 t.., then the same for rows 2 t + 8...
 NORMA_DEVICE void pack_left(const float (&w)[2][4], std::uint32_t (&left)[4]) {
   NORMA_UNROLL
   for (int n = 0; n < 2; ++n) left[2 * n] = pack_pair(w[n][0], w[n][1]), left[2 * n + 1] = pack_pair(w[n][2], w[n][3]);
 }
 
-/// sums[k] += left[k] y for the 16 rows at `y`.
-template <int chunks, int owned>
-NORMA_DEVICE void add_groups(const Groups<owned>& groups, const std::uint32_t (&left)[owned][4], const bf16* y,
-                             float (&sums)[owned][chunks * 2][4]) {
+/// sums += left y for the 16 rows at `y`.
+template <int chunks>
+NORMA_DEVICE void add_rows(const std::uint32_t (&left)[4], const bf16* y, float (&sums)[chunks * 2][4]) {
   const int lane = static_cast<int>(thread_id()) % 32;
   NORMA_UNROLL
   for (int n = 0; n < chunks * 2; n += 2) {
     std::uint32_t right[4];
     load_matrices_transposed(right, y + (lane / 8 % 2 * 8 + lane % 8) * mma_pitch(chunks) + n * 8 + lane / 16 * 8);
-    NORMA_UNROLL
-    for (int k = 0; k < owned; ++k) {
-      if (owned > 1 && !groups.active[k]) continue;
-      mma_16x8x16(sums[k][n], left[k], right[0], right[1]);
-      mma_16x8x16(sums[k][n + 1], left[k], right[2], right[3]);
-    }
+    mma_16x8x16(sums[n], left, right[0], right[1]);
+    mma_16x8x16(sums[n + 1], left, right[2], right[3]);
   }
 }
 
@@ -128,8 +89,8 @@ NORMA_DEVICE void make_dq(const Head& head, const ResidentPlan& plan, int first,
   }
 }
 
-template <int chunks, int owned, bool softmax, bool measure>
-NORMA_KERNEL void NORMA_BOUNDS(ResidentPlan::most_warps * 32, 1) resident_kernel(AttentionProblem p, ResidentPlan plan) {
+template <int chunks, bool softmax, bool measure>
+NORMA_KERNEL void NORMA_BOUNDS(ResidentPlan::most_warps(chunks) * 32, 1) resident_kernel(AttentionProblem p, ResidentPlan plan) {
   constexpr int pitch = mma_pitch(chunks);
   const Head head(p, block_id().x);
   const int lane = static_cast<int>(thread_id()) % 32, warp = static_cast<int>(thread_id()) / 32, threads = plan.warps * 32;
@@ -155,55 +116,45 @@ NORMA_KERNEL void NORMA_BOUNDS(ResidentPlan::most_warps * 32, 1) resident_kernel
     find_row_states<chunks, softmax>(head, plan, q, k, states);
   }
 
-  Groups<owned> groups;
-  NORMA_UNROLL
-  for (int g = 0; g < owned; ++g) groups.key[g] = plan.first_key(warp, g);
-  const float keep_scale = p.drop ? p.keep_scale : 1;
-  float dk[owned][chunks * 2][4] = {}, dv[owned][chunks * 2][4] = {};
+  const int key = warp * group;
+  float dk[chunks * 2][4] = {}, dv[chunks * 2][4] = {};
   float a2 = 0, s2 = 0;
   double a2_total = 0, s2_total = 0;
   for (int first = 0; first < p.rows; first += tile) {
     if (first > 0) wait_copies<0>();
     block_barrier();  // the rows are there, and dS of the tile before has been read
     for (int step = 0; step < tile && first + step < p.rows; step += group) {
-      const int row = first + step, end = head.length(row + group < p.rows ? row + group - 1 : p.rows - 1);
+      const int row = first + step;
+      if (key >= head.length_of_rows(row, group)) continue;  // they see none of the warp's keys
+      float s[2][4], da[2][4];
+      multiply_rows<chunks>(k + key * pitch, q + row * pitch, s);
+      multiply_rows<chunks>(v + key * pitch, dout + row * pitch, da);
+      const auto row_at = [&](int c) { return row + c / 4 * 8 + 2 * (lane % 4) + c % 2; };
+      const bool all_seen = key + group <= head.seen_by_all(row, row + group - 1);
+      const std::uint32_t seen = all_seen ? all_pairs : pairs_of_keys(head, key + lane / 4, row);
+      const std::uint32_t kept = p.drop ? kept_of_keys<2>(head, key + lane / 4, row) : all_pairs;
+      with_family<softmax>(p, all_seen && !p.drop, [&](auto chosen, auto is_plain) {
+        constexpr bool plain = decltype(is_plain)::value;
+        const auto keep_of = [&](int c) { return plain ? 1 : has_pair(kept, c) ? p.keep_scale : 0; };
+        each_gradient<decltype(chosen)::value>(
+            p, s, da, [&](int c) -> const RowState& { return states[row_at(c)]; }, keep_of, [&](int c, const PairGradient& pair) {
+              float &x = s[c / 4][c % 4], &y = da[c / 4][c % 4];
+              const bool visible = plain || has_pair(seen, c);
+              x = visible ? pair.a * keep_of(c) : 0, y = visible ? pair.ds : 0;
+              if constexpr (measure) {
+                const float own = visible ? pair.da : 0;
+                a2 = std::fma(own, own, a2), s2 = std::fma(y, y, s2);
+              }
+            });
+      });
+      std::uint32_t weights[4], slopes[4];
+      pack_left(s, weights);
+      pack_left(da, slopes);
       NORMA_UNROLL
-      for (int g = 0; g < owned; ++g) groups.active[g] = groups.key[g] < end;
-      if (owned == 1 && !groups.active[0]) continue;
-      Fragments<owned> s, da;
-      multiply_groups<chunks, owned>(groups, k, q + row * pitch, s);
-      multiply_groups<chunks, owned>(groups, v, dout + row * pitch, da);
-      std::uint32_t weights[owned][4], slopes[owned][4];
-      NORMA_UNROLL
-      for (int g = 0; g < owned; ++g) {
-        if (owned > 1 && !groups.active[g]) continue;
-        const int key = groups.key[g];
-        const auto row_at = [&](int c) { return row + c / 4 * 8 + 2 * (lane % 4) + c % 2; };
-        const bool all_seen = key + group <= head.seen_by_all(row, row + group - 1);
-        const std::uint32_t seen = all_seen ? all_pairs : pairs_of_keys(head, key + lane / 4, row);
-        const std::uint32_t kept = p.drop ? kept_of_keys<2>(head, key + lane / 4, row) : all_pairs;
-        with_family<softmax>(p, all_seen && !p.drop, [&](auto chosen, auto is_plain) {
-          constexpr bool plain = decltype(is_plain)::value;
-          const auto keep_of = [&](int c) { return plain ? 1 : has_pair(kept, c) ? keep_scale : 0; };
-          each_gradient<decltype(chosen)::value>(
-              p, s[g], da[g], [&](int c) -> const RowState& { return states[row_at(c)]; }, keep_of, [&](int c, const PairGradient& pair) {
-                float &x = s[g][c / 4][c % 4], &y = da[g][c / 4][c % 4];
-                const bool visible = plain || has_pair(seen, c);
-                x = visible ? pair.a * keep_of(c) : 0, y = visible ? pair.ds : 0;
-                if constexpr (measure) {
-                  const float own = visible ? pair.da : 0;
-                  a2 = std::fma(own, own, a2), s2 = std::fma(y, y, s2);
-                }
-              });
-        });
-        pack_left(s[g], weights[g]);
-        pack_left(da[g], slopes[g]);
-        NORMA_UNROLL
-        for (int i = 0; i < 4; ++i)
-          *reinterpret_cast<std::uint32_t*>(ds + (key + lane / 4 + i % 2 * 8) * ds_pitch + step + i / 2 * 8 + 2 * (lane % 4)) = slopes[g][i];
-      }
-      add_groups<chunks, owned>(groups, weights, dout + row * pitch, dv);
-      add_groups<chunks, owned>(groups, slopes, q + row * pitch, dk);
+      for (int i = 0; i < 4; ++i)
+        *reinterpret_cast<std::uint32_t*>(ds + (key + lane / 4 + i % 2 * 8) * ds_pitch + step + i / 2 * 8 + 2 * (lane % 4)) = slopes[i];
+      add_rows<chunks>(weights, dout + row * pitch, dv);
+      add_rows<chunks>(slopes, q + row * pitch, dk);
     }
     if constexpr (measure) {
       a2_total += a2, s2_total += s2;
@@ -213,27 +164,19 @@ NORMA_KERNEL void NORMA_BOUNDS(ResidentPlan::most_warps * 32, 1) resident_kernel
     make_dq<chunks>(head, plan, first, ds, k);
   }
   NORMA_UNROLL
-  for (int g = 0; g < owned; ++g)
-    NORMA_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const int key = groups.key[g] + lane / 4 + 8 * half;
-      if (key >= p.keys) continue;
-      store_row(dk[g], half, p.scale, p.d, head.at<bf16>(p.dk) + key * p.dk.row);
-      store_row(dv[g], half, 1, p.e, head.at<bf16>(p.dv) + key * p.dv.row);
-    }
+  for (int half = 0; half < 2; ++half) {
+    const int to = key + lane / 4 + 8 * half;
+    if (to >= p.keys) continue;
+    store_row(dk, half, p.scale, p.d, head.at<bf16>(p.dk) + to * p.dk.row);
+    store_row(dv, half, 1, p.e, head.at<bf16>(p.dv) + to * p.dv.row);
+  }
   if constexpr (measure) write_block_gradients(p, a2_total, s2_total, block_id().x, 0, 1);
 }
 
-template <int chunks, int owned, bool softmax>
+template <int chunks, bool softmax>
 void run(void* stream, const AttentionProblem& p, const ResidentPlan& plan) {
   launch(stream, {static_cast<unsigned>(p.batches * p.heads)}, static_cast<unsigned>(plan.warps) * 32, plan.bytes(sizeof(RowState)),
-         p.partial_stats ? resident_kernel<chunks, owned, softmax, true> : resident_kernel<chunks, owned, softmax, false>, p, plan);
-}
-template <bool softmax>
-void run(void* stream, const AttentionProblem& p, const ResidentPlan& plan) {
-  if (plan.chunks > 4) return run<8, 1, softmax>(stream, p, plan);
-  if (plan.chunks > 2) return plan.owned > 1 ? run<4, 2, softmax>(stream, p, plan) : run<4, 1, softmax>(stream, p, plan);
-  plan.owned > 1 ? run<2, 2, softmax>(stream, p, plan) : run<2, 1, softmax>(stream, p, plan);
+         p.partial_stats ? resident_kernel<chunks, softmax, true> : resident_kernel<chunks, softmax, false>, p, plan);
 }
 
 }  // namespace
@@ -245,7 +188,10 @@ bool attention_fits_resident(const AttentionProblem& p, std::size_t shared_bytes
 
 void attention_backward_resident(void* stream, const AttentionProblem& p) {
   const ResidentPlan plan = resident_plan(p.rows, p.keys, p.d, p.e);
-  p.phi == Phi::softmax ? run<true>(stream, p, plan) : run<false>(stream, p, plan);
+  with_width(p, [&](auto chunks) {
+    constexpr int of_width = decltype(chunks)::value;
+    p.phi == Phi::softmax ? run<of_width, true>(stream, p, plan) : run<of_width, false>(stream, p, plan);
+  });
 }
 
 }  // namespace norma::cuda

@@ -8,6 +8,14 @@ namespace norma::cuda {
 
 constexpr int mma_warps = 4, mma_threads = 32 * mma_warps;
 
+/// How many blocks a multiprocessor is to hold at a time. With widths up to 64 a fourth costs registers and has room in shared memory only from
+/// 228 KiB on.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200
+constexpr int mma_blocks(int chunks) { return chunks > 4 ? 2 : 4; }
+#else
+constexpr int mma_blocks(int chunks) { return chunks > 4 ? 2 : chunks > 2 ? 3 : 4; }
+#endif
+
 /// f(chunks), with the bucket of the problem's widths as a constant.
 template <class F>
 void with_width(const AttentionProblem& p, F f) {
@@ -55,11 +63,11 @@ NORMA_DEVICE RowCopies<chunks> row_copies(const bf16* x, std::int64_t x_row, int
 /// Starts copying `count` rows, by a block of `threads`.
 template <int chunks, int count, int threads = mma_threads>
 NORMA_DEVICE void fetch_rows(const bf16* x, std::int64_t x_row, int first, int rows, int width, bf16* to) {
-  constexpr int copies = count * chunks * 2 / threads;
-  static_assert(copies * threads == count * chunks * 2);
+  constexpr int all = count * chunks * 2, copies = all / threads;
   RowCopies<chunks> mine = row_copies<chunks>(x, x_row, first, rows, width, to, threads);
   NORMA_UNROLL
   for (int i = 0; i < copies; ++i) mine.next();
+  if (copies * threads < all && mine.row() < count) mine.next();
 }
 
 NORMA_DEVICE std::uint32_t pack_pair(float low, float high) {

@@ -10,24 +10,20 @@
 
 namespace norma::cuda {
 
-/// A block owns one head. A warp owns one or two groups of 16 keys, of which it keeps dK and dV in registers while the rows pass in tiles
-/// of 64; a tile's dS meets in shared memory as [keys, 64], and units of 16 rows by 32 columns of dQ are made from it, a warp a unit.
+/// A block owns one head. A warp owns a group of 16 keys, of which it keeps dK and dV in registers while the rows pass in tiles of 64; a
+/// tile's dS meets in shared memory as [keys, 64], and units of 16 rows by 32 columns of dQ are made from it, a warp a unit.
 struct ResidentPlan {
   static constexpr std::int32_t group = 16, tile = 64, unit_columns = 32;
   static constexpr std::int32_t ds_pitch = tile + 8;  // elements: 8 rows lie in different banks
-  static constexpr std::int32_t most_rows = 256, most_keys = 256, most_warps = 8;
+  static constexpr std::int32_t most_rows = 256, most_keys = 256;
+  /// Of a block: so many leave each of its threads the registers that dK and dV of these widths take.
+  static constexpr std::int32_t most_warps(std::int32_t chunks) { return chunks > 4 ? 8 : 16; }
 
   std::int32_t rows = 0, keys = 0;  // in shared memory: multiples of 16, zeros beyond the problem's
   std::int32_t chunks = 4;          // the width's bucket in units of 16: 2, 4 or 8
-  std::int32_t owned = 1;           // groups of keys a warp
-  std::int32_t warps = 0;
+  std::int32_t warps = 0;           // as many as groups of keys
 
   NORMA_HD std::int32_t pitch() const { return chunks * 16 + 8; }
-  /// The first key of the warp's group `which` < owned; at or past the last key where there is none. A warp that owns two has one of
-  /// the first and one of the last, so that a causal mask leaves all warps about the same work.
-  NORMA_HD std::int32_t first_key(std::int32_t warp, std::int32_t which) const {
-    return group * (which == 0 ? warp : 2 * warps - 1 - warp);
-  }
   /// Elements before each tensor: Q, dO, K, V, then dS; the rows' states follow at state_offset().
   NORMA_HD std::int32_t dout_offset() const { return rows * pitch(); }
   NORMA_HD std::int32_t key_offset() const { return 2 * rows * pitch(); }
@@ -53,10 +49,7 @@ inline ResidentPlan resident_plan(std::int32_t rows, std::int32_t keys, std::int
   plan.rows = padded(rows), plan.keys = padded(keys);
   plan.chunks = mma_chunks(d, e);
   const std::int32_t groups = plan.keys / ResidentPlan::group;
-  plan.owned = groups > ResidentPlan::most_warps ? 2 : 1;
-  if (rows > ResidentPlan::most_rows || keys > ResidentPlan::most_keys) return plan;
-  if (plan.chunks > 4 && plan.owned > 1) return plan;  // dK and dV of two groups would fill all registers
-  plan.warps = (groups + plan.owned - 1) / plan.owned;
+  if (rows <= ResidentPlan::most_rows && groups <= ResidentPlan::most_warps(plan.chunks)) plan.warps = groups;
   return plan;
 }
 

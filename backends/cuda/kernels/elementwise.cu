@@ -87,51 +87,79 @@ NORMA_KERNEL void where_kernel(Elements<4> e) {
 }
 
 template <class T>
-NORMA_KERNEL void gelu_gradient_kernel(Elements<3> e) {
+NORMA_DEVICE T gelu_value(T x) {
+  return convert<T>(gelu_of<T>(convert<Compute<T, false>>(x)));
+}
+template <class T>
+NORMA_DEVICE T times_slope(T dy, T x) {
   using C = Compute<T, false>;
-  const Cursor<3> c(e);
+  return convert<T>(convert<C>(dy) * gelu_slope_of<T>(convert<C>(x)));
+}
+
+/// Operands x, dy and dx, and before dx, where there are four, gelu(x).
+template <class T, int operands>
+NORMA_KERNEL void gelu_gradient_kernel(Elements<operands> e) {
+  const Cursor<operands> c(e);
   T x[unit], dy[unit];
   c.load(0, x);
   c.load(1, dy);
   NORMA_UNROLL
-  for (unsigned k = 0; k < unit; ++k)
-    dy[k] = convert<T>(convert<C>(dy[k]) * gelu_slope_of<T>(convert<C>(x[k])));
-  c.store(2, dy);
+  for (unsigned k = 0; k < unit; ++k) dy[k] = times_slope(dy[k], x[k]), x[k] = gelu_value(x[k]);
+  if (operands == 4) c.store(2, x);
+  c.store(operands - 1, dy);
 }
 
-/// GELU, and with dy its gradient, where 16 bytes may move by one access, as a thread's do here: what finding its elements costs is shared by
-/// more of them. dy may be y.
-template <class T, bool gradient>
-NORMA_KERNEL void dense_gelu_kernel(const T* x, const T* dy, T* y, std::uint32_t n) {
-  using C = Compute<T, false>;
+/// GELU, its gradient dy gelu'(x), or both, where 16 bytes may move by one access, as a thread's do here: what finding its
+/// elements costs is shared by more of them. dy may be y.
+template <class T, bool gradient, bool both>
+NORMA_KERNEL void dense_gelu_kernel(const T* x, const T* dy, T* value, T* y, std::uint32_t n) {
   constexpr int width = 16 / sizeof(T);
   const std::uint32_t first = (block_id().x * element_threads + thread_id()) * width;
-  const auto one = [](T value, T slope) {
-    if constexpr (gradient)
-      return convert<T>(convert<C>(slope) * gelu_slope_of<T>(convert<C>(value)));
-    else
-      return convert<T>(gelu_of<T>(convert<C>(value)));
-  };
   if (first + width <= n) {
-    Pack<T, width> value = load_pack<width>(x + first), slope;
-    if constexpr (gradient) slope = load_pack<width>(dy + first);
+    Pack<T, width> h = load_pack<width>(x + first), out;
+    if constexpr (gradient) out = load_pack<width>(dy + first);
     NORMA_UNROLL
-    for (int k = 0; k < width; ++k) value.v[k] = one(value.v[k], gradient ? slope.v[k] : T{});
-    store_pack(y + first, value);
+    for (int k = 0; k < width; ++k) {
+      if constexpr (gradient)
+        out.v[k] = times_slope(out.v[k], h.v[k]);
+      else
+        out.v[k] = gelu_value(h.v[k]);
+      if constexpr (both) h.v[k] = gelu_value(h.v[k]);
+    }
+    if constexpr (both) store_pack(value + first, h);
+    store_pack(y + first, out);
   } else {
-    for (std::uint32_t i = first; i < n; ++i) y[i] = one(x[i], gradient ? dy[i] : T{});
+    for (std::uint32_t i = first; i < n; ++i) {
+      const T h = x[i];
+      if constexpr (both) value[i] = gelu_value(h);
+      if constexpr (gradient)
+        y[i] = times_slope(dy[i], h);
+      else
+        y[i] = gelu_value(h);
+    }
   }
 }
-/// False where addresses do not allow it, or the elements lie otherwise.
-template <class T, bool gradient, int operands>
+/// Operands x and y, or those of gelu_gradient_kernel. False where addresses do not allow it, or the elements lie otherwise.
+template <class T, int operands>
 bool run_dense_gelu(void* stream, const Elements<operands>& e) {
   if (!e.dense) return false;
   for (const void* data : e.data)
     if (reinterpret_cast<std::uintptr_t>(data) % 16 != 0) return false;
   constexpr unsigned each = element_threads * (16 / sizeof(T));
-  launch(stream, {(e.loop.size + each - 1) / each}, element_threads, 0, dense_gelu_kernel<T, gradient>, static_cast<const T*>(e.data[0]),
-         static_cast<const T*>(e.data[gradient ? 1 : 0]), static_cast<T*>(e.data[operands - 1]), e.loop.size);
+  constexpr bool gradient = operands > 2, both = operands > 3;
+  launch(stream, {(e.loop.size + each - 1) / each}, element_threads, 0, dense_gelu_kernel<T, gradient, both>, static_cast<const T*>(e.data[0]),
+         static_cast<const T*>(e.data[gradient ? 1 : 0]), static_cast<T*>(e.data[both ? 2 : operands - 1]), static_cast<T*>(e.data[operands - 1]),
+         e.loop.size);
   return true;
+}
+template <int operands>
+void run_gelu_gradient(void* stream, const Elements<operands>& e, DType dtype) {
+  if (dtype == DType::f32 && run_dense_gelu<float>(stream, e)) return;
+  if (dtype == DType::bf16 && run_dense_gelu<bf16>(stream, e)) return;
+  const Extent grid = element_grid(e.loop.size);
+  if (dtype == DType::f64) return launch(stream, grid, element_threads, 0, gelu_gradient_kernel<double, operands>, e);
+  if (dtype == DType::f32) return launch(stream, grid, element_threads, 0, gelu_gradient_kernel<float, operands>, e);
+  launch(stream, grid, element_threads, 0, gelu_gradient_kernel<bf16, operands>, e);
 }
 
 }  // namespace
@@ -154,8 +182,8 @@ bool unary_elements(void* stream, const Elements<2>& e, DType dtype, UnaryOp op,
   bool covered = dtype == DType::f32 || dtype == DType::f64 || dtype == DType::bf16;
   with_unary(op, [&](auto f) { covered = covered || decltype(f)::integers; });
   if (!covered) return false;
-  if (op == UnaryOp::gelu && dtype == DType::f32 && run_dense_gelu<float, false>(stream, e)) return true;
-  if (op == UnaryOp::gelu && dtype == DType::bf16 && run_dense_gelu<bf16, false>(stream, e)) return true;
+  if (op == UnaryOp::gelu && dtype == DType::f32 && run_dense_gelu<float>(stream, e)) return true;
+  if (op == UnaryOp::gelu && dtype == DType::bf16 && run_dense_gelu<bf16>(stream, e)) return true;
   visit_dtype(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     launch(stream, element_grid(e.loop.size), element_threads, 0, unary_kernel<T>, e, op, parameter);
@@ -186,13 +214,7 @@ void where_elements(void* stream, const Elements<4>& e, DType dtype) {
   }
 }
 
-void gelu_gradient(void* stream, const Elements<3>& e, DType dtype) {
-  if (dtype == DType::f32 && run_dense_gelu<float, true>(stream, e)) return;
-  if (dtype == DType::bf16 && run_dense_gelu<bf16, true>(stream, e)) return;
-  const Extent grid = element_grid(e.loop.size);
-  if (dtype == DType::f64) return launch(stream, grid, element_threads, 0, gelu_gradient_kernel<double>, e);
-  if (dtype == DType::f32) return launch(stream, grid, element_threads, 0, gelu_gradient_kernel<float>, e);
-  launch(stream, grid, element_threads, 0, gelu_gradient_kernel<bf16>, e);
-}
+void gelu_gradient(void* stream, const Elements<3>& e, DType dtype) { run_gelu_gradient(stream, e, dtype); }
+void gelu_with_gradient(void* stream, const Elements<4>& e, DType dtype) { run_gelu_gradient(stream, e, dtype); }
 
 }  // namespace norma::cuda

@@ -23,5 +23,7 @@ void binary_elements(void* stream, const Elements<3>& e, DType dtype, BinaryOp o
 void where_elements(void* stream, const Elements<4>& e, DType dtype);
 /// x, dy -> dx = dy gelu'(x); f32, f64 or bf16
 void gelu_gradient(void* stream, const Elements<3>& e, DType dtype);
+/// x, dy -> gelu(x), dx: x is read once. dx may be dy.
+void gelu_with_gradient(void* stream, const Elements<4>& e, DType dtype);
 
 }  // namespace norma::cuda

@@ -2,6 +2,8 @@
 // the same bits every time.
 #include "backends/cuda/kernels/index.h"
 
+#include <algorithm>
+
 #include "backends/cuda/kernels/elements.h"
 
 namespace norma::cuda {
@@ -37,71 +39,98 @@ NORMA_KERNEL void scatter_add_kernel(ScatterAdd s) {
   out = convert<T>(sum);
 }
 
-constexpr unsigned listing_threads = 128, listed_at_once = 8;  // index_add: threads of a block, indices of each that are looked at together
+constexpr unsigned listing_threads = 128, looked_at_once = 8;  // index_add: threads of a block, indices of each that are looked at together
+constexpr unsigned list_size = listing_threads * looked_at_once, added_at_once = 8;
 struct Listing {
-  std::int32_t position[listing_threads * listed_at_once], row[listing_threads * listed_at_once];  // of the hits, in order
-  unsigned counts[listed_at_once][listing_threads / warp_size];
+  std::int64_t position[list_size];  // of the hits, in order
+  std::int32_t row[list_size];
+  unsigned counts[looked_at_once][listing_threads / warp_size];
 };
 
-/// The block lists, in order, the indices that name its rows; each thread adds one column of them. Most blocks of a large vocabulary find none
-/// in most rounds, and then go on at once.
+/// The block lists, in order, the indices that name its rows; then each thread adds them in one column of every listing_threads. The list is
+/// made once where it holds all hits, as with a large vocabulary, most of whose blocks find next to none; a list that is full is added and made
+/// anew, and then again for the next columns.
 template <class T>
-NORMA_KERNEL void index_add_kernel(IndexAdd s) {
+NORMA_KERNEL void index_add_kernel(IndexAdd s, std::uint32_t block_lines) {
   using A = Accumulator<T>;
   constexpr unsigned threads = listing_threads, warps = threads / warp_size;
   auto& listing = *reinterpret_cast<Listing*>(shared_memory());
   const unsigned t = thread_id(), warp = t / warp_size;
   const std::int64_t first_row = std::int64_t{block_id().x} * row_group;
-  const std::uint32_t line = block_id().y * threads + t;
-  const bool mine = line < s.lines.size;
-  std::int64_t at[2] = {0, 0};
-  if (mine) s.lines.offsets(line, at);
-  const T* x = static_cast<const T*>(s.x) + at[0];
-  T* out = static_cast<T*>(s.out) + at[1];
-  A sum[row_group] = {};
-  for (std::int64_t start = 0; start < s.n; start += threads * listed_at_once) {
-    std::int64_t target[listed_at_once];
-    unsigned bits[listed_at_once];
-    NORMA_UNROLL
-    for (unsigned k = 0; k < listed_at_once; ++k) {
-      const std::int64_t j = start + k * threads + t;
-      target[k] = j < s.n ? s.index[j * s.index_stride] - first_row : -1;
-    }
-    NORMA_UNROLL
-    for (unsigned k = 0; k < listed_at_once; ++k) {
-      bits[k] = ballot(target[k] >= 0 && target[k] < row_group);
-      if (t % warp_size == 0) listing.counts[k][warp] = count_bits(bits[k]);
-    }
-    block_barrier();
-    unsigned total = 0, before[listed_at_once];
-    NORMA_UNROLL
-    for (unsigned k = 0; k < listed_at_once; ++k)
-      for (unsigned w = 0; w < warps; ++w) {
-        if (w == warp) before[k] = total + count_bits(bits[k] & ((1u << t % warp_size) - 1u));
-        total += listing.counts[k][w];
-      }
-    if (total > 0) {  // for the whole block
+  const std::uint32_t first_line = block_id().y * block_lines;
+  const std::uint32_t last_line = first_line + block_lines < s.lines.size ? first_line + block_lines : s.lines.size;
+  unsigned listed = 0;
+  bool complete = false;  // all hits are listed
+  for (std::uint32_t lines = first_line; lines < last_line; lines += threads) {
+    const std::uint32_t line = lines + t;
+    const bool mine = line < last_line;
+    std::int64_t at[2] = {0, 0};
+    if (mine) s.lines.offsets(line, at);
+    const T* x = static_cast<const T*>(s.x) + at[0];
+    A sum[row_group] = {};
+    const auto include = [&](A v, unsigned i) {
       NORMA_UNROLL
-      for (unsigned k = 0; k < listed_at_once; ++k)
-        if (bits[k] >> t % warp_size & 1u)
-          listing.position[before[k]] = static_cast<std::int32_t>(k * threads + t), listing.row[before[k]] = static_cast<std::int32_t>(target[k]);
+      for (unsigned r = 0; r < row_group; ++r) sum[r] += static_cast<unsigned>(listing.row[i]) == r ? v : A{0};
+    };
+    const auto add_listed = [&] {
+      if (!mine) return;
+      unsigned i = 0;
+      for (; i + added_at_once <= listed; i += added_at_once) {  // no branch between them: their loads are under way together
+        A some[added_at_once];
+        NORMA_UNROLL
+        for (unsigned k = 0; k < added_at_once; ++k) some[k] = convert<A>(x[listing.position[i + k] * s.x_stride]);
+        NORMA_UNROLL
+        for (unsigned k = 0; k < added_at_once; ++k) include(some[k], i + k);
+      }
+      NORMA_ROLLED
+      for (; i < listed; ++i) include(convert<A>(x[listing.position[i] * s.x_stride]), i);
+    };
+    const bool known = complete;
+    if (!known) listed = 0, complete = true;
+    for (std::int64_t start = 0; start < s.n && !known; start += list_size) {
+      std::int64_t target[looked_at_once];
+      unsigned bits[looked_at_once];
+      NORMA_UNROLL
+      for (unsigned k = 0; k < looked_at_once; ++k) {
+        const std::int64_t j = start + k * threads + t;
+        target[k] = j < s.n ? s.index[j * s.index_stride] - first_row : -1;
+      }
+      NORMA_UNROLL
+      for (unsigned k = 0; k < looked_at_once; ++k) {
+        bits[k] = ballot(target[k] >= 0 && target[k] < row_group);
+        if (t % warp_size == 0) listing.counts[k][warp] = count_bits(bits[k]);
+      }
       block_barrier();
-      if (mine)
-        for (unsigned i = 0; i < total; ++i) {
-          const A v = convert<A>(x[(start + listing.position[i]) * s.x_stride]);
-          NORMA_UNROLL
-          for (unsigned r = 0; r < row_group; ++r) sum[r] += static_cast<unsigned>(listing.row[i]) == r ? v : A{0};
+      unsigned total = 0, before[looked_at_once];
+      NORMA_UNROLL
+      for (unsigned k = 0; k < looked_at_once; ++k)
+        for (unsigned w = 0; w < warps; ++w) {
+          if (w == warp) before[k] = total + count_bits(bits[k] & ((1u << t % warp_size) - 1u));
+          total += listing.counts[k][w];
         }
+      if (listed + total > list_size) {  // for the whole block
+        add_listed();
+        listed = 0, complete = false;
+        block_barrier();  // the list has been read
+      }
+      NORMA_UNROLL
+      for (unsigned k = 0; k < looked_at_once; ++k)
+        if (bits[k] >> t % warp_size & 1u)
+          listing.position[listed + before[k]] = start + k * threads + t, listing.row[listed + before[k]] = static_cast<std::int32_t>(target[k]);
+      listed += total;
+      block_barrier();  // the list is written, the counts have been read
     }
-    block_barrier();
+    add_listed();
+    if (!complete) block_barrier();  // before it is made anew
+    if (!mine) continue;
+    T* out = static_cast<T*>(s.out) + at[1];
+    NORMA_UNROLL
+    for (unsigned r = 0; r < row_group; ++r)
+      if (first_row + r < s.rows) {
+        T& to = out[(first_row + r) * s.out_stride];
+        to = convert<T>(convert<A>(to) + sum[r]);
+      }
   }
-  if (!mine) return;
-  NORMA_UNROLL
-  for (unsigned r = 0; r < row_group; ++r)
-    if (first_row + r < s.rows) {
-      T& to = out[(first_row + r) * s.out_stride];
-      to = convert<T>(convert<A>(to) + sum[r]);
-    }
 }
 
 NORMA_KERNEL void check_kernel(Loop<1> loop, const std::int64_t* index, std::int64_t limit, unsigned long long* first) {
@@ -144,6 +173,14 @@ NORMA_KERNEL void fold_kernel(Windows w) {
       convert<T>(sum);
 }
 
+/// Columns of a block that has one of `groups` groups of rows: all where the groups alone make blocks enough, since each block looks through
+/// the whole index.
+std::uint32_t index_add_lines(std::int64_t groups, std::uint32_t lines) {
+  constexpr std::int64_t enough = 1024;
+  const std::int64_t pieces = (std::int64_t{lines} + listing_threads - 1) / listing_threads, blocks = std::min(pieces, (enough + groups - 1) / groups);
+  return static_cast<std::uint32_t>((pieces + blocks - 1) / blocks) * listing_threads;
+}
+
 Extent threads_for(std::int64_t count) { return {static_cast<unsigned>((count + 127) / 128)}; }
 
 }  // namespace
@@ -163,9 +200,11 @@ void scatter_add_elements(void* stream, const ScatterAdd& s) {
 }
 
 void index_add_rows(void* stream, const IndexAdd& s) {
-  const Extent grid{static_cast<unsigned>((s.rows + row_group - 1) / row_group), (s.lines.size + listing_threads - 1) / listing_threads};
+  const std::int64_t groups = (s.rows + row_group - 1) / row_group;
+  const std::uint32_t lines = index_add_lines(groups, s.lines.size);
+  const Extent grid{static_cast<unsigned>(groups), (s.lines.size + lines - 1) / lines};
   visit_dtype(s.dtype, [&](auto tag) {
-    launch(stream, grid, listing_threads, sizeof(Listing), index_add_kernel<typename decltype(tag)::type>, s);
+    launch(stream, grid, listing_threads, sizeof(Listing), index_add_kernel<typename decltype(tag)::type>, s, lines);
   });
 }
 

@@ -1,6 +1,7 @@
 // Layer norm and RMS norm over rows.
 #include "backends/cuda/kernels/norm.h"
 
+#include "backends/cuda/geometry.h"
 #include "backends/cuda/kernels/rows.h"
 
 namespace norma::cuda {
@@ -143,38 +144,41 @@ NORMA_KERNEL void norm_backward_part_kernel(NormRows r, bool aligned) {
   x.store(static_cast<T*>(r.y) + team.row * r.y_row, r.n, team.lane, aligned);
 }
 
-/// First stage of dweight and dbias: one thread a column, over one block of rows, of which several are on their way at a time.
-template <class T>
+/// First stage of dweight and dbias: `v` neighbouring columns a thread, over one block of rows, of which several are on their way at a time.
+template <class T, int v>
 NORMA_KERNEL void NORMA_BOUNDS(row_threads, 8) norm_sums_kernel(NormRows r) {
   using C = Compute<T, false>;
-  const std::int64_t j = std::int64_t{block_id().x} * row_threads + thread_id(), block = block_id().y;
+  const std::int64_t j = (std::int64_t{block_id().x} * block_threads() + thread_id()) * v, block = block_id().y;
   if (j >= r.n) return;
   const std::int64_t size = norm_block_rows(r.rows), first = block * size, last = first + size < r.rows ? first + size : r.rows;
-  constexpr int at_once = 8;
+  constexpr int at_once = sizeof(T) * v > 4 ? 4 : 8;  // 8 words of each
   const T *dy = static_cast<const T*>(r.dy) + j, *x = static_cast<const T*>(r.x) + j;
   const C *means = static_cast<const C*>(r.mean), *rstds = static_cast<const C*>(r.rstd);
-  C dweight = 0, dbias = 0;
-  const auto include = [&](T g, T value, C mean, C rstd) {
-    dweight = std::fma(convert<C>(g), (convert<C>(value) - mean) * rstd, dweight);
-    dbias += convert<C>(g);
+  Pack<C, v> dweight{}, dbias{};
+  const auto include = [&](const Pack<T, v>& g, const Pack<T, v>& value, C mean, C rstd) {
+    NORMA_UNROLL
+    for (int c = 0; c < v; ++c) {
+      dweight.v[c] = std::fma(convert<C>(g.v[c]), (convert<C>(value.v[c]) - mean) * rstd, dweight.v[c]);
+      dbias.v[c] += convert<C>(g.v[c]);
+    }
   };
   std::int64_t i = first;
   for (; i + at_once <= last; i += at_once) {  // no branch between the rows: behind one, a load would wait for the row before
-    T g[at_once], value[at_once];
+    Pack<T, v> g[at_once], value[at_once];
     C mean[at_once], rstd[at_once];
     NORMA_UNROLL
     for (int k = 0; k < at_once; ++k) {
-      g[k] = dy[(i + k) * r.dy_row], value[k] = x[(i + k) * r.x_row];
+      g[k] = load_pack<v>(dy + (i + k) * r.dy_row), value[k] = load_pack<v>(x + (i + k) * r.x_row);
       mean[k] = r.rms ? C(0) : means[i + k], rstd[k] = rstds[i + k];
     }
     NORMA_UNROLL
     for (int k = 0; k < at_once; ++k) include(g[k], value[k], mean[k], rstd[k]);
   }
   NORMA_ROLLED
-  for (; i < last; ++i) include(dy[i * r.dy_row], x[i * r.x_row], r.rms ? C(0) : means[i], rstds[i]);
+  for (; i < last; ++i) include(load_pack<v>(dy + i * r.dy_row), load_pack<v>(x + i * r.x_row), r.rms ? C(0) : means[i], rstds[i]);
   C* partial = static_cast<C*>(r.partial) + 2 * block * r.n;
-  partial[j] = dweight;
-  partial[r.n + j] = dbias;
+  store_pack(partial + j, dweight);
+  store_pack(partial + r.n + j, dbias);
 }
 
 constexpr unsigned join_columns = 32, join_groups = 32;
@@ -201,6 +205,16 @@ NORMA_KERNEL void NORMA_BOUNDS(join_columns * join_groups, 1) norm_join_kernel(N
   double sum = 0;
   for (unsigned g = 0; g < join_groups; ++g) sum += space[(2 * g + group) * join_columns];
   to[j] = convert<W>(sum);
+}
+
+/// Two columns a thread where two elements of every row may move by one access.
+template <class T>
+void launch_sums(void* stream, const NormRows& r) {
+  const auto fits = [](const void* p, std::int64_t row) { return reinterpret_cast<std::uintptr_t>(p) % (2 * sizeof(T)) == 0 && row % 2 == 0; };
+  const bool pairs = r.n % 2 == 0 && fits(r.x, r.x_row) && fits(r.dy, r.dy_row);
+  const ColumnBlocks cut = column_blocks(pairs ? r.n / 2 : r.n, row_threads);
+  const Extent grid{static_cast<unsigned>(cut.blocks), static_cast<unsigned>(norm_blocks(r.rows))};
+  launch(stream, grid, static_cast<unsigned>(cut.threads), 0, pairs ? norm_sums_kernel<T, 2> : norm_sums_kernel<T, 1>, r);
 }
 
 /// Whether 4 elements of every row may move by one access.
@@ -251,8 +265,7 @@ void layer_norm_backward_rows(void* stream, const NormRows& r) {
     });
     if (r.y && !parts) launch_rows(stream, r.rows, r.n, norm_backward_kernel<T, W, false>, norm_backward_kernel<T, W, true>, r);
     if (!r.dweight && !r.dbias) return;
-    const unsigned columns = static_cast<unsigned>((r.n + row_threads - 1) / row_threads);
-    launch(stream, {columns, static_cast<unsigned>(norm_blocks(r.rows))}, row_threads, 0, norm_sums_kernel<T>, r);
+    launch_sums<T>(stream, r);
     launch(stream, {static_cast<unsigned>((r.n + join_columns - 1) / join_columns)}, join_columns * join_groups,
            2 * join_columns * join_groups * sizeof(double), norm_join_kernel<T, W>, r);
   });
