@@ -61,9 +61,10 @@ std::vector<std::vector<double>> results(const Case& c) {
 }  // namespace
 
 TEST_CASE("what a block asks for is there on every card", "[cuda_emulator]") {
-  CHECK(forward_mma_bytes(4) == 45 << 10);
+  CHECK(forward_mma_bytes(4, mma_tile) == 45 << 10);
+  for (const int chunks : {2, 4}) CHECK(forward_mma_bytes(chunks, 2 * mma_tile) <= least_block_shared);  // a warp owns 32 rows
   for (const int chunks : {2, 4, 8}) {
-    CHECK(forward_mma_bytes(chunks) <= least_block_shared);
+    CHECK(forward_mma_bytes(chunks, mma_tile) <= least_block_shared);
     CHECK(backward_mma_bytes(chunks, sizeof(RowState)) <= least_block_shared);
     CHECK(mma_passing(chunks) % mma_step == 0);
   }

@@ -23,9 +23,9 @@ constexpr int mma_pitch(int chunks) { return chunks * 16 + 8; }
 /// tensors fit.
 constexpr int mma_passing(int chunks) { return chunks > 4 ? mma_step : mma_tile; }
 
-/// Q, and two stages of K and V.
-constexpr std::size_t forward_mma_bytes(int chunks) {
-  return std::size_t{2} * 5 * mma_tile * static_cast<std::size_t>(mma_pitch(chunks));
+/// Q of the block's rows, and two stages of K and V.
+constexpr std::size_t forward_mma_bytes(int chunks, int block_rows) {
+  return std::size_t{2} * static_cast<std::size_t>((block_rows + 4 * mma_tile) * mma_pitch(chunks));
 }
 /// Two tensors that stay and two stages of two that stream, with `state_bytes` for each row that does.
 constexpr std::size_t backward_mma_bytes(int chunks, std::size_t state_bytes) {
