@@ -61,7 +61,7 @@ std::vector<std::vector<double>> results(const Case& c) {
 }  // namespace
 
 TEST_CASE("what a block asks for is there on every card", "[cuda_emulator]") {
-  CHECK(forward_mma_bytes(4, 4) == 45 << 10);
+  CHECK(forward_mma_bytes(4, mma_tile) == 45 << 10);
   for (int rows = 1; rows <= 2000; ++rows) {
     const int warps = forward_mma_warps(rows), groups = (rows + 15) / 16, blocks = (groups + warps - 1) / warps;
     INFO(rows << " rows");
@@ -73,8 +73,9 @@ TEST_CASE("what a block asks for is there on every card", "[cuda_emulator]") {
   CHECK(forward_mma_warps(81) == 4);
   CHECK(forward_mma_warps(197) == 5);
   CHECK(forward_mma_warps(1024) == 4);
+  for (const int chunks : {2, 4}) CHECK(forward_mma_bytes(chunks, 2 * mma_tile) <= least_block_shared);  // a warp owns 32 rows
   for (const int chunks : {2, 4, 8}) {
-    CHECK(forward_mma_bytes(chunks, 5) <= least_block_shared);
+    CHECK(forward_mma_bytes(chunks, 80) <= least_block_shared);
     CHECK(backward_mma_bytes(chunks, sizeof(RowState)) <= least_block_shared);
     CHECK(mma_passing(chunks) % mma_step == 0);
   }

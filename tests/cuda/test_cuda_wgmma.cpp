@@ -270,10 +270,13 @@ TEST_CASE("broken rules of a warpgroup's products are refused", "[cuda_emulator]
 }
 
 TEST_CASE("emulated attention has the same bits on wgmma and on mma.sync", "[cuda_emulator][slow]") {
-  // Blocks of which one warpgroup has no rows, few, and all; widths of each bucket and between; rows that see nothing.
+  // Blocks of which one warpgroup has no rows, few, and all; widths of each bucket and between; rows that see nothing. On mma.sync a warp owns 16
+  // rows where statistics are measured, rows are less than 128 or widths more than 64, else 32.
   const std::vector<Case> cases = {
       {1, 2, 65, 65, 64, 64, false, false, false, true},    {2, 1, 16, 130, 16, 24, false, true, true, false},
       {1, 1, 197, 197, 32, 32, false, false, true, true},   {1, 1, 128, 64, 64, 40, true, false, false, false},
+      {1, 2, 197, 197, 64, 64, false, false, false, false}, {1, 1, 197, 65, 64, 40, false, true, true, false},
+      {2, 1, 300, 140, 32, 24, true, true, false, false},   {1, 1, 145, 150, 24, 32, true, false, true, false},
       {1, 1, 190, 100, 8, 8, true, true, false, true},      {1, 1, 70, 300, 128, 72, false, true, true, true},
       {1, 2, 300, 170, 72, 128, true, false, false, false}, {1, 1, 129, 129, 128, 128, true, true, true, true},
       {2, 2, 1, 1, 8, 16, false, false, false, true}};

@@ -1,12 +1,16 @@
 // Attention backward in bf16 on tensor cores, scores computed again: one kernel owns rows (dQ), one owns keys (dK, dV), 16 a warp, so
 // that nothing is added by atomics. The keys' kernel works on S^T = K Q^T, so that its fragments of A^T and dS^T are the left
-// operands of dV = A^T dO and dK = dS^T Q as they stand. The rows' kernel also finds what the other needs of each row.
+// operands of dV = A^T dO and dK = dS^T Q as they stand. The rows' kernel also finds what the other needs of each row. A warp keeps its own
+// left operands in registers where these hold them, since shared memory bounds the products.
 #include "backends/cuda/kernels/attention_backward.h"
 
 namespace norma::cuda {
 namespace {
 
 constexpr int tile = mma_tile;
+// What the keys' kernel keeps in registers; the rows' kernel keeps both Q and dO.
+constexpr bool keeps_keys(int chunks) { return chunks <= 4; }
+constexpr bool keeps_values(int chunks, bool softmax) { return softmax ? chunks <= 4 : chunks <= 2; }
 
 /// What stays, and the two stages of what streams past.
 template <int chunks>
@@ -22,7 +26,7 @@ struct Tiles {
 };
 
 template <int chunks, bool softmax, bool measure>
-NORMA_KERNEL void NORMA_BOUNDS(mma_threads, mma_blocks(chunks)) rows_kernel(AttentionProblem p) {
+NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) rows_kernel(AttentionProblem p) {
   const Head head(p, block_id().y);
   const int warp = static_cast<int>(thread_id()) / 32, first = static_cast<int>(block_id().x) * tile;
   const int row = first + warp * 16 + static_cast<int>(thread_id()) % 32 / 4;  // of the thread's two, with 8 more
@@ -46,23 +50,25 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, mma_blocks(chunks)) rows_kernel(Atte
   float dq[chunks * 2][4] = {}, sum[2] = {0, 0};
   float a2 = 0, s2 = 0;
   double a2_total = 0, s2_total = 0;
-  const bf16 *q = tiles.own[0] + warp * 16 * mma_pitch(chunks), *dout = tiles.own[1] + warp * 16 * mma_pitch(chunks);
+  LeftRows<chunks, true> q(tiles.own[0] + warp * 16 * mma_pitch(chunks));
+  LeftRows<chunks, true> dout(tiles.own[1] + warp * 16 * mma_pitch(chunks));
   for (int pass = !softmax && p.normalize ? 0 : 1; pass < 2; ++pass) {
     fetch(0);
     for (int i = 0; i < count; ++i) {
       fetch(i + 1);
       wait_copies<1>();
       block_barrier();
+      if (i == 0) q.arrived(), dout.arrived();
       for (int step = 0; step < passing; step += mma_step) {
         const int at = i % 2 * Tiles<chunks>::size + step * mma_pitch(chunks), start = i * passing + step;
         if (start >= my_end) break;
         float s[mma_step / 8][4], da[mma_step / 8][4];
-        multiply_rows<chunks>(q, tiles.passing[0] + at, s);
+        multiply_rows(q, tiles.passing[0] + at, s);
         if (pass == 0) {
           sum_rows(head, row, start, s, sum);
           continue;
         }
-        multiply_rows<chunks>(dout, tiles.passing[1] + at, da);
+        multiply_rows(dout, tiles.passing[1] + at, da);
         differentiate_rows<softmax, measure>(head, state, row, start, s, da, a2, s2);
         add_weighted<chunks>(s, tiles.passing[0] + at, dq);
       }
@@ -105,19 +111,21 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) keys_kernel(Atte
   fetch_rows<chunks, tile>(head.at<bf16>(p.k), p.k.row, first, p.keys, p.d, tiles.own[0]);
   fetch_rows<chunks, tile>(head.at<bf16>(p.v), p.v.row, first, p.keys, p.e, tiles.own[1]);
   float dk[chunks * 2][4] = {}, dv[chunks * 2][4] = {};
-  const bf16 *k = tiles.own[0] + warp * 16 * mma_pitch(chunks), *v = tiles.own[1] + warp * 16 * mma_pitch(chunks);
+  LeftRows<chunks, keeps_keys(chunks)> k(tiles.own[0] + warp * 16 * mma_pitch(chunks));
+  LeftRows<chunks, keeps_values(chunks, softmax)> v(tiles.own[1] + warp * 16 * mma_pitch(chunks));
   fetch(begin);
   states.put(begin);
   for (int i = begin; i < end; ++i) {
     fetch(i + 1);
     wait_copies<1>();
     block_barrier();
+    if (i == begin) k.arrived(), v.arrived();
     for (int step = 0; step < passing; step += mma_step) {
       const int at = i % 2 * Tiles<chunks>::size + step * mma_pitch(chunks), start = i * passing + step;
       if (head.length_of_rows(start, mma_step) <= first + warp * 16) continue;  // they see none of the warp's keys
       float s[mma_step / 8][4], da[mma_step / 8][4];
-      multiply_rows<chunks>(k, tiles.passing[0] + at, s);
-      multiply_rows<chunks>(v, tiles.passing[1] + at, da);
+      multiply_rows(k, tiles.passing[0] + at, s);
+      multiply_rows(v, tiles.passing[1] + at, da);
       differentiate_keys<softmax>(head, states.of(i) + step, key, start, s, da);
       add_weighted<chunks>(s, tiles.passing[1] + at, dv);
       add_weighted<chunks>(da, tiles.passing[0] + at, dk);

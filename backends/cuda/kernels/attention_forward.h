@@ -8,13 +8,14 @@
 
 namespace norma::cuda {
 
-/// What a thread knows of its two rows, g and g + 8 of the warp's sixteen.
+/// What a thread knows of its two rows, g and g + 8 of sixteen that the warp owns.
 struct ForwardRows {
   int row[2];
   float top[2], sum[2], factor[2];
   float row_sum[2], a2[2], x1[2], x2[2];  // for the statistics
 
-  /// `first`: the warp's first row.
+  ForwardRows() = default;
+  /// `first`: the first of the sixteen.
   NORMA_DEVICE ForwardRows(const Head& head, int first) {
     NORMA_UNROLL
     for (int half = 0; half < 2; ++half) {

@@ -74,25 +74,58 @@ NORMA_DEVICE std::uint32_t pack_pair(float low, float high) {
   return static_cast<std::uint32_t>(bf16(low).bits) | static_cast<std::uint32_t>(bf16(high).bits) << 16;
 }
 
-/// s[n] = the 16 x 8 fragment of a_i . b_j for the 16 rows at `a` and rows 8 n.. of the 8 * fragments at `b`.
-template <int chunks, int fragments>
-NORMA_DEVICE void multiply_rows(const bf16* a, const bf16* b, float (&s)[fragments][4]) {
-  constexpr int pitch = mma_pitch(chunks);
+/// 16 rows of a tile as left operands: `kept` in registers from arrived() on, else read for each product.
+template <int chunks, bool kept>
+class LeftRows {
+ public:
+  NORMA_DEVICE explicit LeftRows(const bf16* rows) {
+    const int lane = static_cast<int>(thread_id()) % 32;
+    from_ = rows + lane % 16 * mma_pitch(chunks) + lane / 16 * 8;
+  }
+  NORMA_DEVICE void arrived() {
+    if constexpr (kept) {
+      NORMA_UNROLL
+      for (int c = 0; c < chunks; ++c) load_matrices(fragments_[c], from_ + c * 16);
+    }
+  }
+  /// Columns from 16 c on.
+  NORMA_DEVICE void get(int c, std::uint32_t (&left)[4]) const {
+    if constexpr (kept) {
+      NORMA_UNROLL
+      for (int x = 0; x < 4; ++x) left[x] = fragments_[c][x];
+    } else {
+      load_matrices(left, from_ + c * 16);
+    }
+  }
+
+ private:
+  const bf16* from_;
+  std::uint32_t fragments_[kept ? chunks : 1][4];
+};
+
+/// s[n] = the 16 x 8 fragment of a_i . b_j for the 16 rows `a` and rows 8 n.. of the 8 * fragments at `b`.
+template <int chunks, bool kept, int fragments>
+NORMA_DEVICE void multiply_rows(const LeftRows<chunks, kept>& a, const bf16* b, float (&s)[fragments][4]) {
   const int lane = static_cast<int>(thread_id()) % 32;
   NORMA_UNROLL
   for (int n = 0; n < fragments; ++n) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0;
   NORMA_UNROLL
   for (int c = 0; c < chunks; ++c) {
     std::uint32_t left[4];
-    load_matrices(left, a + lane % 16 * pitch + c * 16 + lane / 16 * 8);
+    a.get(c, left);
     NORMA_UNROLL
     for (int n = 0; n < fragments; n += 2) {
       std::uint32_t right[4];
-      load_matrices(right, b + (n * 8 + lane / 16 * 8 + lane % 8) * pitch + c * 16 + lane / 8 % 2 * 8);
+      load_matrices(right, b + (n * 8 + lane / 16 * 8 + lane % 8) * mma_pitch(chunks) + c * 16 + lane / 8 % 2 * 8);
       mma_16x8x16(s[n], left, right[0], right[1]);
       mma_16x8x16(s[n + 1], left, right[2], right[3]);
     }
   }
+}
+/// The 16 rows at `a`.
+template <int chunks, int fragments>
+NORMA_DEVICE void multiply_rows(const bf16* a, const bf16* b, float (&s)[fragments][4]) {
+  multiply_rows(LeftRows<chunks, false>(a), b, s);
 }
 
 /// sums += w b for fragments w, 16 x 8 * fragments, rounded to bf16, and the 8 * fragments rows at `b`.
