@@ -76,7 +76,7 @@ TEST_CASE("what a block asks for is there on every card", "[cuda_emulator]") {
   for (const int chunks : {2, 4}) CHECK(forward_mma_bytes(chunks, 2 * mma_tile) <= least_block_shared);  // a warp owns 32 rows
   for (const int chunks : {2, 4, 8}) {
     CHECK(forward_mma_bytes(chunks, 80) <= least_block_shared);
-    CHECK(backward_mma_bytes(chunks, sizeof(RowState)) <= least_block_shared);
+    CHECK(backward_mma_bytes(chunks, mma_state_words(false)) <= least_block_shared);
     CHECK(mma_passing(chunks) % mma_step == 0);
   }
   for (int d = 1; d <= attention_max_width; ++d)

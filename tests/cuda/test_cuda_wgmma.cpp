@@ -129,7 +129,7 @@ TEST_CASE("attention's tiles lie where its descriptors look, each piece in a pla
       CHECK(t.passing_offset(0) == t.owned * t.tensor_bytes(128));
       CHECK(t.passing_offset(1) == t.passing_offset(0) + 2 * t.tensor_bytes(t.passing));
       CHECK(t.state_offset() == t.passing_offset(1) + 2 * t.tensor_bytes(t.passing));
-      CHECK(t.bytes(12) <= emulator::Card{}.block_shared);
+      CHECK(t.bytes(mma_state_words(false)) <= emulator::Card{}.block_shared);
     }
   }
 }
@@ -270,8 +270,9 @@ TEST_CASE("broken rules of a warpgroup's products are refused", "[cuda_emulator]
 }
 
 TEST_CASE("emulated attention has the same bits on wgmma and on mma.sync", "[cuda_emulator][slow]") {
-  // Blocks of which one warpgroup has no rows, few, and all; widths of each bucket and between; rows that see nothing. On mma.sync a warp owns 16
-  // rows where statistics are measured, rows are less than 128 or widths more than 64, else 32.
+  // Blocks of which one warpgroup has no rows, few, and all; widths of each bucket and between; rows that see nothing.
+  // On mma.sync a warp owns 16 rows where statistics are measured, rows are less than 128 or widths more than 64,
+  // else 32.
   const std::vector<Case> cases = {
       {1, 2, 65, 65, 64, 64, false, false, false, true},    {2, 1, 16, 130, 16, 24, false, true, true, false},
       {1, 1, 197, 197, 32, 32, false, false, true, true},   {1, 1, 128, 64, 64, 40, true, false, false, false},
@@ -284,7 +285,8 @@ TEST_CASE("emulated attention has the same bits on wgmma and on mma.sync", "[cud
     for (const Case& c : cases) {
       INFO("phi " << static_cast<int>(scoring.phi) << ", " << c.rows << " x " << c.keys << " of " << c.d << " and "
                   << c.e);
-      const Results got = run(c, scoring, {attention_forward_wgmma, wgmma_block_rows}, {attention_backward_wgmma, wgmma_block_rows}),
+      const Results got = run(c, scoring, {attention_forward_wgmma, wgmma_block_rows},
+                              {attention_backward_wgmma, wgmma_block_rows}),
                     wanted = run(c, scoring, streaming_forward, streaming_backward);
       for (std::size_t i = 0; i < 4; ++i) {
         INFO("result " << i);

@@ -61,10 +61,33 @@ NORMA_DEVICE RowState left_row(const Head& head, int row) {
   return {softmax ? *head.lse(row) : head.lone(row) ? 0 : factor, factor, p.row_delta[at]};
 }
 
+/// The states of rows that pass a keys' kernel as they lie in shared memory (mma_state_words). With `pairs` a read gives two rows.
+template <bool pairs>
+struct StateWords {
+  static constexpr int count = mma_state_words(pairs);
+  NORMA_DEVICE static void put(const RowState& x, float* to) {
+    if constexpr (pairs)
+      store_pack(to, Pack<float, 2>{{x.shift, x.delta}});
+    else
+      to[0] = x.shift, to[1] = x.factor, to[2] = x.delta;  // or the slope
+  }
+  /// Of row k, 0 or 1, of the two from the even one at `two` on.
+  NORMA_DEVICE static RowState get(const float* two, int k) {
+    RowState x;
+    if constexpr (pairs) {
+      const Pack<float, 4> both = load_pack<4>(two);
+      x.shift = both.v[2 * k], x.delta = both.v[2 * k + 1];
+    } else {
+      x.shift = two[3 * k], x.factor = two[3 * k + 1], x.delta = two[3 * k + 2];
+    }
+    return x;
+  }
+};
+
 /// A^T after dropout in place of scores S^T of the thread's keys, `key` and key + 8, and 8 * fragments rows from
 /// `start` on, and dS^T in place of dA^T. `states`: of the rows from `start` on.
-template <bool softmax, int fragments>
-NORMA_DEVICE void differentiate_keys(const Head& head, const RowState* states, int key, int start,
+template <bool softmax, bool pairs, int fragments>
+NORMA_DEVICE void differentiate_keys(const Head& head, const float* states, int key, int start,
                                      float (&s)[fragments][4], float (&da)[fragments][4]) {
   const AttentionProblem& p = head.p;
   const int place = 2 * (static_cast<int>(thread_id()) % 4);
@@ -76,7 +99,7 @@ NORMA_DEVICE void differentiate_keys(const Head& head, const RowState* states, i
     constexpr bool plain = decltype(is_plain)::value;
     const auto keep_of = [&](int c) { return plain ? 1 : has_pair(kept, c) ? keep_scale : 0; };
     each_gradient<decltype(chosen)::value>(
-        p, s, da, [&](int c) -> const RowState& { return states[place + c / 4 * 8 + c % 2]; }, keep_of,
+        p, s, da, [&](int c) { return StateWords<pairs>::get(states + (place + c / 4 * 8) * StateWords<pairs>::count, c % 2); }, keep_of,
         [&](int c, const PairGradient& g) {
           const bool visible = plain || has_pair(seen, c);
           s[c / 4][c % 4] = visible ? g.a * keep_of(c) : 0, da[c / 4][c % 4] = visible ? g.ds : 0;
@@ -86,22 +109,26 @@ NORMA_DEVICE void differentiate_keys(const Head& head, const RowState* states, i
 
 /// The states of rows that pass a keys' kernel, two stages of `count` in shared memory. Those of a tile come from memory while the tile before is
 /// computed: a thread asks for its row's, and puts it in place before the barrier that ends that tile.
-template <bool softmax, int count>
+template <bool softmax, bool pairs, int count>
 class PassingStates {
  public:
-  NORMA_DEVICE PassingStates(const Head& head, RowState* space, int end) : head_(head), space_(space), end_(end) {}
+  NORMA_DEVICE PassingStates(const Head& head, float* space, int end) : head_(head), space_(space), end_(end) {}
   NORMA_DEVICE void ask(int tile) {
     if (mine(tile)) next_ = left_row<softmax>(head_, tile * count + static_cast<int>(thread_id()));
   }
   NORMA_DEVICE void put(int tile) {
-    if (mine(tile)) space_[tile % 2 * count + static_cast<int>(thread_id())] = {softmax ? next_.shift * log2_e : next_.slope, next_.factor, next_.delta};
+    if (!mine(tile)) return;
+    RowState x = next_;
+    if (softmax) x.shift *= log2_e;
+    StateWords<pairs>::put(x, space_ + (tile % 2 * count + static_cast<int>(thread_id())) * StateWords<pairs>::count);
   }
-  NORMA_DEVICE const RowState* of(int tile) const { return space_ + tile % 2 * count; }
+  /// Of the row `first`, an even one, of a tile and those behind it.
+  NORMA_DEVICE const float* of(int tile, int first) const { return space_ + (tile % 2 * count + first) * StateWords<pairs>::count; }
 
  private:
   NORMA_DEVICE bool mine(int tile) const { return tile < end_ && static_cast<int>(thread_id()) < count; }
   const Head& head_;
-  RowState* space_;
+  float* space_;
   int end_;
   RowState next_{};
 };

@@ -11,17 +11,18 @@ constexpr int tile = mma_tile;
 // What the keys' kernel keeps in registers; the rows' kernel keeps both Q and dO.
 constexpr bool keeps_keys(int chunks) { return chunks <= 4; }
 constexpr bool keeps_values(int chunks, bool softmax) { return softmax ? chunks <= 4 : chunks <= 2; }
+constexpr bool pairs = false;  // states two at a time would take the registers that hold V
 
 /// What stays, and the two stages of what streams past.
 template <int chunks>
 struct Tiles {
   static constexpr int passing_rows = mma_passing(chunks), own_size = tile * mma_pitch(chunks), size = passing_rows * mma_pitch(chunks);
   bf16 *own[2], *passing[2];  // q and dout, k and v; or the other way round; passing: the first of two stages
-  RowState* states;           // of the passing rows, two stages; the keys' kernel only
+  float* states;              // of the passing rows, two stages; the keys' kernel only
   NORMA_DEVICE explicit Tiles(char* space) {
     auto* at = reinterpret_cast<bf16*>(space);
     own[0] = at, own[1] = at + own_size, passing[0] = at + 2 * own_size, passing[1] = passing[0] + 2 * size;
-    states = reinterpret_cast<RowState*>(passing[1] + 2 * size);
+    states = reinterpret_cast<float*>(passing[1] + 2 * size);
   }
 };
 
@@ -44,6 +45,8 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) rows_kernel(Atte
   };
   fetch_rows<chunks, tile>(head.at<bf16>(p.q), p.q.row, first, p.rows, p.d, tiles.own[0]);
   fetch_rows<chunks, tile>(head.at<bf16>(p.dout), p.dout.row, first, p.rows, p.e, tiles.own[1]);
+  commit_copies();
+  fetch(0);
 
   RowState state[2];
   start_rows<softmax>(head, row, state);
@@ -52,13 +55,14 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) rows_kernel(Atte
   double a2_total = 0, s2_total = 0;
   LeftRows<chunks, true> q(tiles.own[0] + warp * 16 * mma_pitch(chunks));
   LeftRows<chunks, true> dout(tiles.own[1] + warp * 16 * mma_pitch(chunks));
+  wait_copies<1>();
+  block_barrier();
+  q.arrived(), dout.arrived();
   for (int pass = !softmax && p.normalize ? 0 : 1; pass < 2; ++pass) {
-    fetch(0);
     for (int i = 0; i < count; ++i) {
       fetch(i + 1);
       wait_copies<1>();
       block_barrier();
-      if (i == 0) q.arrived(), dout.arrived();
       for (int step = 0; step < passing; step += mma_step) {
         const int at = i % 2 * Tiles<chunks>::size + step * mma_pitch(chunks), start = i * passing + step;
         if (start >= my_end) break;
@@ -80,7 +84,10 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) rows_kernel(Atte
     }
     wait_copies<0>();
     block_barrier();
-    if (pass == 0) divide_by_sums(head, row, sum, state);
+    if (pass == 0) {
+      fetch(0);
+      divide_by_sums(head, row, sum, state);
+    }
   }
   NORMA_UNROLL
   for (int half = 0; half < 2; ++half)
@@ -98,7 +105,7 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) keys_kernel(Atte
   int begin = 0;  // tiles of rows before it see none of these keys
   if (p.causal && first + p.rows - p.keys > 0) begin = (first + p.rows - p.keys) / passing;
   const int end = (p.rows + passing - 1) / passing;
-  PassingStates<softmax, passing> states(head, tiles.states, end);
+  PassingStates<softmax, pairs, passing> states(head, tiles.states, end);
   const auto fetch = [&](int i) {
     if (i < end) {
       const int stage = i % 2 * Tiles<chunks>::size;
@@ -110,23 +117,26 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) keys_kernel(Atte
   };
   fetch_rows<chunks, tile>(head.at<bf16>(p.k), p.k.row, first, p.keys, p.d, tiles.own[0]);
   fetch_rows<chunks, tile>(head.at<bf16>(p.v), p.v.row, first, p.keys, p.e, tiles.own[1]);
+  commit_copies();
   float dk[chunks * 2][4] = {}, dv[chunks * 2][4] = {};
   LeftRows<chunks, keeps_keys(chunks)> k(tiles.own[0] + warp * 16 * mma_pitch(chunks));
   LeftRows<chunks, keeps_values(chunks, softmax)> v(tiles.own[1] + warp * 16 * mma_pitch(chunks));
   fetch(begin);
   states.put(begin);
+  wait_copies<1>();
+  block_barrier();
+  k.arrived(), v.arrived();
   for (int i = begin; i < end; ++i) {
     fetch(i + 1);
     wait_copies<1>();
     block_barrier();
-    if (i == begin) k.arrived(), v.arrived();
     for (int step = 0; step < passing; step += mma_step) {
       const int at = i % 2 * Tiles<chunks>::size + step * mma_pitch(chunks), start = i * passing + step;
       if (head.length_of_rows(start, mma_step) <= first + warp * 16) continue;  // they see none of the warp's keys
       float s[mma_step / 8][4], da[mma_step / 8][4];
       multiply_rows(k, tiles.passing[0] + at, s);
       multiply_rows(v, tiles.passing[1] + at, da);
-      differentiate_keys<softmax>(head, states.of(i) + step, key, start, s, da);
+      differentiate_keys<softmax, pairs>(head, states.of(i, step), key, start, s, da);
       add_weighted<chunks>(s, tiles.passing[1] + at, dv);
       add_weighted<chunks>(da, tiles.passing[0] + at, dk);
     }
@@ -148,7 +158,7 @@ void run(void* stream, const AttentionProblem& p) {
   const unsigned heads = static_cast<unsigned>(p.batches * p.heads);
   launch(stream, {static_cast<unsigned>((p.rows + tile - 1) / tile), heads}, mma_threads, backward_mma_bytes(chunks, 0),
          p.partial_stats ? rows_kernel<chunks, softmax, true> : rows_kernel<chunks, softmax, false>, p);
-  launch(stream, {static_cast<unsigned>((p.keys + tile - 1) / tile), heads}, mma_threads, backward_mma_bytes(chunks, sizeof(RowState)),
+  launch(stream, {static_cast<unsigned>((p.keys + tile - 1) / tile), heads}, mma_threads, backward_mma_bytes(chunks, mma_state_words(pairs)),
          keys_kernel<chunks, softmax>, p);
 }
 

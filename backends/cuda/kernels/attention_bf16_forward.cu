@@ -97,18 +97,19 @@ NORMA_KERNEL void NORMA_BOUNDS(32 * warps, groups > 1 || measure ? 2 : mma_block
     if (pass == 1) add_groups<chunks>(s, v + i % 2 * tile * pitch, out);
   };
   fetch_rows<chunks, block_rows, threads>(head.at<bf16>(p.q), p.q.row, first, p.rows, p.d, q);
+  commit_copies();
+  fetch(0, !two_passes);
+  wait_copies<1>();
+  block_barrier();
+  NORMA_UNROLL
+  for (int g = 0; g < groups; ++g) NORMA_UNROLL
+  for (int c = 0; c < chunks; ++c)
+    load_matrices(q_fragment[g][c], q + (warp * warp_rows + 16 * g + lane % 16) * pitch + c * 16 + lane / 16 * 8);
   for (int pass = two_passes ? 0 : 1; pass < 2; ++pass) {
-    fetch(0, pass == 1);
     for (int i = 0; i < tiles; ++i) {
       fetch(i + 1, pass == 1);
       wait_copies<1>();
       block_barrier();
-      if (i == 0) {
-        NORMA_UNROLL
-        for (int g = 0; g < groups; ++g) NORMA_UNROLL
-        for (int c = 0; c < chunks; ++c)
-          load_matrices(q_fragment[g][c], q + (warp * warp_rows + 16 * g + lane % 16) * pitch + c * 16 + lane / 16 * 8);
-      }
       if (i * tile + tail >= my_end) {
         if (i * tile < my_end) take(std::integral_constant<int, tail>{}, i, pass);
       } else {
@@ -118,8 +119,10 @@ NORMA_KERNEL void NORMA_BOUNDS(32 * warps, groups > 1 || measure ? 2 : mma_block
     }
     wait_copies<0>();
     block_barrier();
-    if (pass == 0)
+    if (pass == 0) {
+      fetch(0, true);
       for (int half = 0; half < 2 * groups; ++half) r[half / 2].divide_by_sum(half % 2);
+    }
   }
   NORMA_UNROLL
   for (int g = 0; g < groups; ++g) NORMA_UNROLL

@@ -165,7 +165,7 @@ NORMA_DEVICE void each_gradient(const AttentionProblem& p, const float (&s)[frag
     NORMA_UNROLL
     for (int c = 0; c < n; ++c) x[c] = s[(first + c) / 4][c % 4], y[c] = da[(first + c) / 4][c % 4];
     differentiate<family>(
-        p, x, y, [&](int c) -> const RowState& { return state_of(first + c); }, [&](int c) { return keep_of(first + c); }, g);
+        p, x, y, [&](int c) -> decltype(auto) { return state_of(first + c); }, [&](int c) { return keep_of(first + c); }, g);
     NORMA_UNROLL
     for (int c = 0; c < n; ++c) use(first + c, g[c]);
   }

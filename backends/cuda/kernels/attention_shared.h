@@ -25,15 +25,19 @@ constexpr int mma_passing(int chunks) { return chunks > 4 ? mma_step : mma_tile;
 
 /// Warps of a forward block, of 16 rows each: five where of four the last block's would have rows for one (images of 8 x 8 patches make 65).
 constexpr int forward_mma_warps(int rows) { return rows > mma_tile && (rows + 15) / 16 % 4 == 1 ? 5 : 4; }
+/// Words that a keys' kernel keeps of each row that passes: `pairs`, of softmax alone: shift and delta, so that 16 bytes hold two rows; else all
+/// three of its state.
+constexpr int mma_state_words(bool pairs) { return pairs ? 2 : 3; }
+
 /// Q of the block's rows, and two stages of K and V.
 constexpr std::size_t forward_mma_bytes(int chunks, int block_rows) {
   return std::size_t{2} * static_cast<std::size_t>((block_rows + 4 * mma_tile) * mma_pitch(chunks));
 }
-/// Two tensors that stay and two stages of two that stream, with `state_bytes` for each row that does.
-constexpr std::size_t backward_mma_bytes(int chunks, std::size_t state_bytes) {
+/// Two tensors that stay and two stages of two that stream, with `state_words` for each row that does.
+constexpr std::size_t backward_mma_bytes(int chunks, int state_words) {
   const auto passing = static_cast<std::size_t>(mma_passing(chunks)),
              pitch = static_cast<std::size_t>(mma_pitch(chunks));
-  return 2 * (2 * mma_tile + 4 * passing) * pitch + 2 * passing * state_bytes;
+  return 2 * (2 * mma_tile + 4 * passing) * pitch + 2 * passing * sizeof(float) * static_cast<std::size_t>(state_words);
 }
 
 // Scalar kernels, f32 in shared memory; widths d and e.

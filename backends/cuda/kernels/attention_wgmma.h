@@ -93,9 +93,9 @@ struct WgmmaTiles : WgmmaPanels {
   NORMA_HD constexpr int passing_offset(int which) const { return own_offset(owned) + which * 2 * stage_bytes(); }
   /// What a kernel keeps of each passing row, two stages of it.
   NORMA_HD constexpr int state_offset() const { return passing_offset(2); }
-  constexpr std::size_t bytes(std::size_t state_bytes) const {
+  constexpr std::size_t bytes(int state_words) const {
     return static_cast<std::size_t>(state_offset() + most_padding()) +
-           2 * static_cast<std::size_t>(passing) * state_bytes;
+           2 * static_cast<std::size_t>(passing * state_words) * sizeof(float);
   }
 };
 

@@ -88,7 +88,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) keys_kernel(AttentionProblem p) {
   // The first tile of rows that see keys from `from` on.
   const auto seen_from = [&](int from) { return p.causal && from + p.rows - p.keys > 0 ? (from + p.rows - p.keys) / tile : 0; };
   const int end = (p.rows + tile - 1) / tile, begin = seen_from(first), my_begin = mine < p.keys ? seen_from(mine) : end;
-  PassingStates<softmax, tile> states(head, reinterpret_cast<RowState*>(memory.space + layout.state_offset()), end);
+  PassingStates<softmax, softmax, tile> states(head, reinterpret_cast<float*>(memory.space + layout.state_offset()), end);
   const auto fetch = [&](int i) {
     if (i < end) {
       memory.fetch_passing(0, head.at<bf16>(p.q), p.q.row, i, p.rows, p.d);
@@ -115,7 +115,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) keys_kernel(AttentionProblem p) {
       memory.multiply_rows(1, i, da);
       commit_products();
       wait_products<0>(s, da);
-      differentiate_keys<softmax>(head, states.of(i), key, i * tile, s, da);
+      differentiate_keys<softmax, softmax>(head, states.of(i, 0), key, i * tile, s, da);
       std::uint32_t weights[tile / 16][4], slopes[tile / 16][4];
       pack_left(s, weights);
       pack_left(da, slopes);
@@ -145,7 +145,7 @@ void run(void* stream, const AttentionProblem& p) {
   };
   launch(stream, grid(p.rows), threads, WgmmaTiles::backward_rows(chunks).bytes(0),
          p.partial_stats ? rows_kernel<chunks, softmax, true> : rows_kernel<chunks, softmax, false>, p);
-  launch(stream, grid(p.keys), threads, WgmmaTiles::backward_keys(chunks).bytes(sizeof(RowState)), keys_kernel<chunks, softmax>, p);
+  launch(stream, grid(p.keys), threads, WgmmaTiles::backward_keys(chunks).bytes(mma_state_words(softmax)), keys_kernel<chunks, softmax>, p);
 }
 }  // namespace
 
