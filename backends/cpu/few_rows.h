@@ -1,5 +1,5 @@
 // Products of few rows, which use what is packed of B but a few times: each task packs its own columns of B, or all of a narrow one. Packed by
-// one core and read by another, B would take longer than the product, twice as long where the cores lie on different dies (docs/performance.md).
+// one core and read by another, B would take longer than the product, twice as long where the cores lie on different dies (docs/performance-notes.md).
 #pragma once
 
 #include <algorithm>
