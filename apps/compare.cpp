@@ -96,7 +96,7 @@ int compare_verb(const Args& args) {
     train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));
   };
   if (json) {
-    fmt::print("{}\n", Json{{"runs", all}, {"html", html}}.dump());
+    print_result({{"runs", all}, {"html", html}}, true);
     write_page();
     return ok;
   }

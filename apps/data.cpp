@@ -8,6 +8,8 @@
 namespace norma::apps {
 namespace {
 
+using Json = nlohmann::ordered_json;
+
 constexpr const char* usage = R"(usage: norma data [flags]                          what is known, installed, and where it is looked for
        norma data get NAME --from FOLDER|URL       copy or download, check the SHA-256, put in place
 
@@ -16,37 +18,31 @@ that the environment variable NORMA_DATA names, in ~/.cache/norma, and in /usr/s
 first.
 )";
 
-/// The first place that holds every file of the set, or an empty path.
-std::filesystem::path installed_at(const datasets::KnownSet& set, const std::filesystem::path& data_dir) {
-  for (const auto& place : datasets::locations(set.name, data_dir)) {
-    bool all = true;
-    for (const auto& file : set.files) all &= !datasets::find_file(place, file).empty();
-    if (all) return place;
-  }
-  return {};
-}
-
 void list(const std::string& data_dir, bool json) {
-  auto rows = nlohmann::ordered_json::array();
+  Json rows = Json::array();
   for (const auto& set : datasets::catalog()) {
-    nlohmann::ordered_json looked = nlohmann::ordered_json::array();
+    Json looked = Json::array();
     for (const auto& place : datasets::locations(set.name, data_dir)) looked.push_back(place.string());
-    const auto at = installed_at(set, data_dir);
+    const datasets::Installed at = datasets::find_set(set, data_dir);
+    const bool whole = !at.folder.empty() && at.missing.empty();
     rows.push_back({{"name", set.name}, {"about", set.about}, {"licence", set.licence}, {"source", set.source},
-                    {"installed", at.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(at.string())}, {"looked_in", looked}, {"get", set.get}});
+                    {"installed", whole ? Json(at.folder.string()) : Json()}, {"looked_in", looked}, {"get", set.get}});
+    if (!at.missing.empty()) rows.back()["incomplete"] = {{"folder", at.folder.string()}, {"missing", at.missing}};
   }
-  if (json) {
-    fmt::print("{}\n", rows.dump());
-    return;
-  }
+  if (json) return print_result(rows, true);
   for (auto& r : rows) {
-    fmt::print("{}\n  {}\n  licence    {}\n  source     {}\n", r["name"].get<std::string>(), r["about"].get<std::string>(), r["licence"].get<std::string>(), r["source"].get<std::string>());
-    if (r["installed"].is_null()) {
-      fmt::print("  installed  no; get it with: {}\n  looked in  ", r["get"].get<std::string>());
-      for (std::size_t i = 0; i < r["looked_in"].size(); ++i) fmt::print("{}{}", i ? "\n             " : "", r["looked_in"][i].get<std::string>());
-      fmt::print("\n");
+    const auto text = [&](const char* key) { return r[key].get<std::string>(); };
+    fmt::print("{}\n  {}\n  licence    {}\n  source     {}\n", text("name"), text("about"), text("licence"), text("source"));
+    if (!r["installed"].is_null()) {
+      fmt::print("  installed  {}\n", text("installed"));
+    } else if (r.contains("incomplete")) {
+      fmt::print("  installed  in part, in {}: {} missing; get it with: {}\n", r["incomplete"]["folder"].get<std::string>(),
+                 r["incomplete"]["missing"].get<std::string>(), text("get"));
     } else {
-      fmt::print("  installed  {}\n", r["installed"].get<std::string>());
+      fmt::print("  installed  no; get it with: {}\n  looked in  ", text("get"));
+      for (std::size_t i = 0; i < r["looked_in"].size(); ++i)
+        fmt::print("{}{}", i ? "\n             " : "", r["looked_in"][i].get<std::string>());
+      fmt::print("\n");
     }
   }
 }

@@ -105,7 +105,7 @@ drops what a step of training would, the same in every evaluation.
       fmt::print("{:<52} first {} ({:.2f} of the tolerance){}\n", c.what, c.first.ok ? "ok" : "WRONG at " + c.first.where, without_sign_of_nan(c.first.worst),
                  c.has_second ? fmt::format("  second {} ({:.2f})", c.second.ok ? "ok" : "WRONG at " + c.second.where, without_sign_of_nan(c.second.worst)) : "");
   }
-  if (flags->json) fmt::print("{}\n", nlohmann::ordered_json{{"ok", good}, {"checks", rows}}.dump());
+  if (flags->json) print_result({{"ok", good}, {"checks", rows}}, true);
   return good ? ok : failure;
 }
 

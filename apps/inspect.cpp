@@ -63,7 +63,8 @@ int inspect_verb(const Args& given) {
     what = fmt::format("test image {} ({})", index, class_name(test, one.labels[0]));
   } else {
     one = slice(test, 0, 1);
-    const datasets::Picture picture = datasets::fitted(datasets::read_pnm(image), test.height, test.channels);
+    one.height = one.width = std::max(test.height, test.width);
+    const datasets::Picture picture = datasets::fitted(datasets::read_pnm(image), one.height, test.channels);
     one.pixels.assign(picture.pixels.begin(), picture.pixels.end());
     what = image;
   }
@@ -106,9 +107,9 @@ int inspect_verb(const Args& given) {
                    shown(s.entropy[h], "{:.3g}"));
     }
   if (json)
-    fmt::print("{}\n", nlohmann::ordered_json{{"run", runs[0]}, {"step", run.step}, {"weights", run.weights}, {"image", what},
-                                              {"answer", std::isfinite(share[best]) ? nlohmann::ordered_json(best_class) : nullptr},
-                                              {"share", share[best]}, {"heads", heads}, {"html", html}}.dump());
+    print_result({{"run", runs[0]}, {"step", run.step}, {"weights", run.weights}, {"image", what},
+                  {"answer", std::isfinite(share[best]) ? nlohmann::ordered_json(best_class) : nullptr},
+                  {"share", share[best]}, {"heads", heads}, {"html", html}}, true);
   const std::string text = inspect::make_heads_page(page);
   train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));  // last: where it cannot be written the table is there
   if (!json) fmt::print("\npage: {}\n", html);

@@ -66,10 +66,10 @@ std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, 
   bool help = false, print_config = false;
   std::string config_file, log_format = "text";
   train::Options options;
-  // A config file holds the fields of TrainConfig only; the flags below are of the command line.
   if (own) own(options);
   flags.config.fields(options);
   options.group("General");
+  options.of_command_line();  // a config file holds the fields of TrainConfig only
   options("resume", flags.resume, "go on from the newest checkpoint in --out, to the bit");
   if (!only.empty()) options.only(only);
   options("config", config_file, "JSON file with any of these fields (comments allowed); flags win over it");

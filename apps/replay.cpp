@@ -1,5 +1,6 @@
 // norma replay: runs the step again that produced a value that is not finite, from the bundle --anomaly left.
 #include "apps/model_flags.h"
+#include "backends/cpu/isa.h"
 #include "train/anomaly_bundle.h"
 
 namespace norma::apps {
@@ -33,6 +34,12 @@ int replay_verb(const Args& args) {
   train::Bundle bundle = train::read_bundle(words[0]);
   bundle.config.threads = threads;
   try {
+    if (!bundle.config.cpu.empty()) cpu::set_isa(bundle.config.cpu);
+  } catch (const Error& e) {  // another machine's
+    tell("{}; replayed with this processor's, whose bits may differ\n", e.what());
+    bundle.config.cpu.clear();
+  }
+  try {
     check_fields(bundle.config);
     prepare(bundle.config);
   } catch (const UsageError& e) {  // the file's, not the caller's
@@ -41,7 +48,7 @@ int replay_verb(const Args& args) {
   const nlohmann::ordered_json report = train::replay(bundle);
   const bool same = report == bundle.report;
   if (json) {
-    fmt::print("{}\n", nlohmann::ordered_json{{"reproduced", same}, {"report", report}}.dump());
+    print_result({{"reproduced", same}, {"report", report}}, true);
   } else if (!report.is_null()) {
     fmt::print("{}", train::report_text(report));
   }

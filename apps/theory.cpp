@@ -202,8 +202,8 @@ int random_theory(const Flags& flags, bool json) {
     all.push_back(random_table(config, work, json));
   }
   if (json)
-    fmt::print("{}\n", Json{{"width", flags.width}, {"samples", flags.samples}, {"score_rms", flags.score_rms}, {"seed", flags.seed},
-                            {"dtype", flags.dtype}, {"attention", all}}.dump());
+    print_result({{"width", flags.width}, {"samples", flags.samples}, {"score_rms", flags.score_rms}, {"seed", flags.seed},
+                  {"dtype", flags.dtype}, {"attention", all}}, true);
   return ok;
 }
 
@@ -284,9 +284,9 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
     }
   }
   if (json)
-    fmt::print("{}\n", Json{{"run", run.string()}, {"step", step}, {"weights", loaded.weights}, {"attention", nn::to_string(shape.attention)}, {"tokens", tokens},
-                            {"images", loader_settings.batch}, {"sqrt_n", root}, {"bound_fro", number(bound.fro)},
-                            {"bound_jacobian", number(bound.jacobian)}, {"sharp_jacobian", number(bound.jacobian_sharp)}, {"heads", rows}}.dump());
+    print_result({{"run", run.string()}, {"step", step}, {"weights", loaded.weights}, {"attention", nn::to_string(shape.attention)}, {"tokens", tokens},
+                  {"images", loader_settings.batch}, {"sqrt_n", root}, {"bound_fro", number(bound.fro)},
+                  {"bound_jacobian", number(bound.jacobian)}, {"sharp_jacobian", number(bound.jacobian_sharp)}, {"heads", rows}}, true);
   return ok;
 }
 

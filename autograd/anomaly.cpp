@@ -73,7 +73,7 @@ const void* AnomalyHooks::place_of(const Node& node) {
   return found == recorded.end() ? nullptr : found->second.place;
 }
 
-void AnomalyHooks::went_back(const Node& node, const Tensor& g, std::span<const Tensor> gradients) {
+void AnomalyHooks::went_back(const Node& node, const Ctx& ctx, const Tensor& g, std::span<const Tensor> gradients) {
   AnomalyScope& scope = *AnomalyScope::current_;
   for (std::size_t i = 0; i < gradients.size() && !scope.first_; ++i) {
     if (!node.inputs[i] || finite(gradients[i])) continue;
@@ -81,6 +81,7 @@ void AnomalyHooks::went_back(const Node& node, const Tensor& g, std::span<const 
     Anomaly a{node.name, true, found == scope.recorded_.end() ? 0 : found->second.number, place_of(node),
               summarize(fmt::format("gradient of input {}", i), gradients[i]), {}};
     a.inputs.push_back(summarize("gradient of the output", g));
+    if (ctx.took(i)) a.inputs.push_back(summarize(fmt::format("gradient of input {} from elsewhere", i), ctx.arrived(static_cast<int>(i))));
     int kept = 0;
     for (const Saved& s : node.saved) {
       const std::string role = s.own_output ? "output" : fmt::format("saved {}", kept++);

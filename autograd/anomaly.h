@@ -19,6 +19,8 @@
 
 namespace norma {
 
+class Ctx;
+
 /// One tensor at the moment of an anomaly. Statistics are those of its finite elements, NaN where there are none.
 struct TensorSummary {
   std::string role;  // "output", "input 1", "gradient of the output", "saved 0", ...
@@ -83,8 +85,8 @@ struct AnomalyHooks {
   static void ran(const char* op, const Tensor& y, std::span<const Tensor> inputs);
   static void recorded(const Node& node);
   static const void* place_of(const Node& node);
-  /// The derivative of `node` turned g into `gradients`, one for each input.
-  static void went_back(const Node& node, const Tensor& g, std::span<const Tensor> gradients);
+  /// The derivative of `node` turned g into `gradients`, one for each input; those that ctx took have what had arrived in them.
+  static void went_back(const Node& node, const Ctx& ctx, const Tensor& g, std::span<const Tensor> gradients);
   /// Two gradients of what `node` computed were added.
   static void summed(const Node& node, const Tensor& a, const Tensor& b, const Tensor& sum);
 };

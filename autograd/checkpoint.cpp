@@ -112,10 +112,6 @@ Tensors vjp(const Function& f, const Tensors& xs, const Draws& draws, const Ctx&
   return result;
 }
 
-}  // namespace
-
-namespace {
-
 /// Adds to xs the tracked leaves from which y was computed and that are not among them.
 void add_leaves(const Tensor& y, std::uint64_t begun, Tensors& xs) {
   NodeSet known;
@@ -156,16 +152,21 @@ Tensor checkpoint(const Function& f, std::span<const Tensor> inputs) {
   }
   draws.count = RandomScope::drawn() - draws.first;
   const Function of_inputs = [f, given = inputs.size()](std::span<const Tensor> in) { return f(in.first(given)); };
+  Tensors kept;  // of what was computed only the data: the node has what it was computed by, and a chain ends node by node
   std::vector<std::uint32_t> versions;
-  for (const Tensor& x : xs) versions.push_back(x ? x.storage()->version() : 0);
-  return record(y, xs, {"checkpoint", keep_nothing, [f = of_inputs, xs, versions, draws](const Ctx& c, const Tensor& g) {
-                              for (std::size_t i = 0; i < xs.size(); ++i) {
-                                if (xs[i] && xs[i].storage()->version() != versions[i]) {
-                                  fail("checkpoint: input {} of shape {} was changed in place since", i, xs[i].shape());
-                                }
-                              }
-                              return vjp(f, xs, draws, c, g);
-                            }});
+  for (const Tensor& x : xs) {
+    kept.push_back(x.tracked() && !x.is_leaf() ? x.detach() : x);
+    versions.push_back(x ? x.storage()->version() : 0);
+  }
+  return record(y, xs, {"checkpoint", keep_nothing, [f = of_inputs, kept, versions, draws](const Ctx& c, const Tensor& g) {
+                          Tensors in;
+                          for (std::size_t i = 0; i < kept.size(); ++i) {
+                            if (kept[i] && kept[i].storage()->version() != versions[i])
+                              fail("checkpoint: input {} of shape {} was changed in place since", i, kept[i].shape());
+                            in.push_back(c.attached(static_cast<int>(i), kept[i]));
+                          }
+                          return vjp(f, in, draws, c, g);
+                        }});
 }
 
 }  // namespace norma

@@ -51,7 +51,7 @@ void sweep(const Tensor& y, const Tensor& seed, const NodeSet& wanted, bool crea
     Pending now = std::move(pending.begin()->second);
     pending.erase(pending.begin());
     Node& n = *now.node;
-    for (auto& hook : n.hooks) hook(now.gradient.detach());
+    for (const auto hooks = n.hooks; const auto& hook : hooks) (*hook)(now.gradient.detach());  // one may take itself off
     finished(n, now.gradient);
     bool further = false;
     for (auto& input : n.inputs) further |= input && wanted.count(input.get());
@@ -59,7 +59,7 @@ void sweep(const Tensor& y, const Tensor& seed, const NodeSet& wanted, bool crea
     if (n.released) fail("backward: the graph of {} was already freed by an earlier backward(); pass retain_graph", n.name);
     const bool fused = !create_graph && n.fused;
     Tensors arrived;
-    if (fused && !AnomalyScope::active()) {
+    if (fused) {
       for (const auto& input : n.inputs) {
         const auto found = input ? pending.find(input->number) : pending.end();
         arrived.push_back(found == pending.end() ? Tensor() : found->second.gradient);
@@ -68,9 +68,9 @@ void sweep(const Tensor& y, const Tensor& seed, const NodeSet& wanted, bool crea
     Ctx ctx(n, &wanted, arrived);
     const AnomalyPlace place(AnomalyScope::active() ? AnomalyHooks::place_of(n) : nullptr);
     Tensors gradients = fused ? n.fused(ctx, now.gradient) : n.vjp(ctx, now.gradient);
-    if (AnomalyScope::active()) AnomalyHooks::went_back(n, now.gradient, gradients);
     if (gradients.size() != n.inputs.size())
       fail("backward: {} has {} inputs, but its rule returned {} gradients", n.name, n.inputs.size(), gradients.size());
+    if (AnomalyScope::active()) AnomalyHooks::went_back(n, ctx, now.gradient, gradients);
     now.gradient = {};
     if (!retain) n.released = true, n.release();
     for (std::size_t i = 0; i < gradients.size(); ++i) {

@@ -1,4 +1,4 @@
-// The inside of a Node: for the engine's own files (node.cpp, grad.cpp) only.
+// The inside of a Node: for the engine's own files (node.cpp, grad.cpp, checkpoint.cpp, anomaly.cpp) only.
 #pragma once
 
 #include <unordered_set>
@@ -13,6 +13,8 @@ struct Saved {
   bool own_output = false;
 };
 
+using Hook = std::function<void(const Tensor& g)>;
+
 struct Node : std::enable_shared_from_this<Node> {
   Node();
   ~Node();
@@ -23,7 +25,7 @@ struct Node : std::enable_shared_from_this<Node> {
   std::vector<std::shared_ptr<Node>> inputs;  // null where an input is not tracked
   std::vector<Saved> saved;
   Vjp vjp, fused;
-  std::vector<std::function<void(const Tensor&)>> hooks;
+  std::vector<std::shared_ptr<const Hook>> hooks;
   std::weak_ptr<Tensor::Impl> leaf;  // set for leaves: where backward() accumulates
   Shape shape;
   Place place;

@@ -90,6 +90,14 @@ bool Ctx::needs(int input) const {
   return n && static_cast<const NodeSet*>(wanted_)->count(n.get());
 }
 
+Tensor Ctx::attached(int input, const Tensor& kept) const {
+  const auto& n = node_.inputs[static_cast<std::size_t>(input)];
+  if (!n || kept.is_leaf()) return kept;
+  Tensor t = kept.detach();
+  t.impl()->node = n;
+  return t;
+}
+
 Tensor Ctx::saved(int i) const {
   if (node_.released)
     fail("backward: the graph of {} was already freed by an earlier backward(); pass retain_graph", node_.name);
@@ -183,10 +191,13 @@ Tensor apply(const Fused& op, std::initializer_list<Tensor> inputs) {
   return apply(op, std::span<const Tensor>(inputs.begin(), inputs.size()));
 }
 
-void on_gradient(const Tensor& x, std::function<void(const Tensor& g)> hook) {
+std::function<void()> on_gradient(const Tensor& x, std::function<void(const Tensor& g)> hook) {
   auto n = node_of(x);
   if (!n) fail("on_gradient: the tensor {} takes part in no graph; track() a leaf it is computed from", x.shape());
-  n->hooks.push_back(std::move(hook));
+  n->hooks.push_back(std::make_shared<const Hook>(std::move(hook)));
+  return [node = std::weak_ptr(n), its = std::weak_ptr(n->hooks.back())] {
+    if (const auto alive = node.lock()) std::erase(alive->hooks, its.lock());
+  };
 }
 
 }  // namespace norma

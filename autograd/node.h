@@ -19,10 +19,12 @@ class Ctx {
   /// The i-th tensor the rule kept (inputs in order, then the output), attached to the graph again.
   /// Throws when it was changed in place since, or when the graph was freed.
   Tensor saved(int i) const;
+  /// The data of an input that a rule kept by itself, attached to the graph again; a leaf, and what was not tracked, as it is.
+  Tensor attached(int input, const Tensor& kept) const;
   /// Whether the gradient of this input is asked for: skip the work where not.
   bool needs(int input) const;
   /// What other ways through the graph have brought to this input's gradient so far, for a fused rule that can add it to its own in the
-  /// same pass over memory; it then says so by take(). Empty: nothing yet, or an op is asked that must answer for itself alone.
+  /// same pass over memory; it then says so by take(). Empty: nothing yet.
   Tensor arrived(int input) const { return arrived_.empty() ? Tensor() : arrived_[static_cast<std::size_t>(input)]; }
   void take(int input) const { taken_ |= 1u << input; }  // one of the first 32
   bool took(std::size_t input) const { return input < 32 && (taken_ >> input & 1) != 0; }
@@ -37,7 +39,7 @@ class Ctx {
 /// The vector-Jacobian product: gradient of the output in, one gradient for each input out (an empty Tensor: none), of its shape and dtype.
 using Vjp = std::function<Tensors(const Ctx&, const Tensor& g)>;
 
-/// Which tensors a rule keeps: bits for inputs 0..7, and the output.
+/// Which tensors a rule keeps: bit i for input i, 0 to 30 (the usual ones have names), bit 31 for the output.
 enum Keep : unsigned { keep_nothing = 0, keep0 = 1, keep1 = 2, keep2 = 4, keep3 = 8, keep4 = 16, keep_output = 1u << 31 };
 inline constexpr unsigned keep_inputs(int n) { return (1u << n) - 1; }
 
@@ -93,8 +95,9 @@ class NoGrad : public GradMode {
   NoGrad() : GradMode(false) {}
 };
 
-/// Called on every recorded gradient of an intermediate: see nn/tap.h. The hook must not change g.
-void on_gradient(const Tensor& x, std::function<void(const Tensor& g)> hook);
+/// Calls the hook with x's gradient in each backward sweep that reaches x, once it is complete; the hook must not change g. Returns what
+/// takes the hook off again, which may be called at any time, or never. Throws where x takes part in no graph. See nn/tap.h.
+std::function<void()> on_gradient(const Tensor& x, std::function<void(const Tensor& g)> hook);
 
 /// Nodes alive on all threads: a leak test reads it.
 std::int64_t live_nodes();

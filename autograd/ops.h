@@ -98,16 +98,17 @@ inline Tensor not_equal(const Tensor& a, double b) { return not_equal(a, scalar_
 inline Tensor logical_not(const Tensor& x) { return equal(x, 0); }  // true where x is 0 or false
 
 // ---- reductions (ops_reduce.cpp) ------------------------------------------------------------------------------------
+/// Over `axes`, or all where none are named; these go, or stay with size 1 (keep_dims). Integers and bool: sum in i64, modulo 2^64.
 Tensor sum(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);
-Tensor mean(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);
+Tensor mean(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // floating dtypes, as var, norm and logsumexp; NaN of no elements
 Tensor max(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // ties share the gradient
 Tensor min(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);
-Tensor var(const Tensor& x, const Axes& axes = {}, bool keep_dims = false, int correction = 1);
+Tensor var(const Tensor& x, const Axes& axes = {}, bool keep_dims = false, int correction = 1);  // divides by n - correction
 Tensor norm(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // Euclidean
-Tensor logsumexp(const Tensor& x, int axis, bool keep_dims = false);
+Tensor logsumexp(const Tensor& x, int axis, bool keep_dims = false);  // -inf of no elements
 Tensor argmax(const Tensor& x, int axis, bool keep_dims = false);  // i64, not differentiable
 Tensor argmin(const Tensor& x, int axis, bool keep_dims = false);
-Tensor cumsum(const Tensor& x, int axis);
+Tensor cumsum(const Tensor& x, int axis);  // inclusive, of x's shape
 Tensor sum_to(const Tensor& x, const Shape& shape);  // the inverse of broadcasting
 
 // ---- shape (ops_shape.cpp): views where strides allow, no copies ----------------------------------------------------
@@ -128,7 +129,7 @@ Tensor stack(std::span<const Tensor> xs, int axis);
 inline Tensor cat(std::initializer_list<Tensor> xs, int axis) { return cat(std::span(xs.begin(), xs.size()), axis); }
 inline Tensor stack(std::initializer_list<Tensor> xs, int axis) { return stack(std::span(xs.begin(), xs.size()), axis); }
 Tensors split(const Tensor& x, Index size, int axis);  // the last part may be smaller
-Tensor pad(const Tensor& x, int axis, Index before, Index after, double value = 0);
+Tensor pad(const Tensor& x, int axis, Index before, Index after, double value = 0);  // of an integer dtype: a value that it has
 Tensor flip(const Tensor& x, int axis);
 Tensor roll(const Tensor& x, int axis, Index shift);
 Tensor tril(const Tensor& x, Index diagonal = 0);  // of the last two axes: zero right of the diagonal; 1 is the one above the main, -1 below
@@ -144,13 +145,17 @@ Tensor rearrange(const Tensor& x, std::string_view pattern, Sizes sizes = {});
 // ---- products and convolution (ops_linalg.cpp, ops_conv.cpp) --------------------------------------------------------
 Tensor matmul(const Tensor& a, const Tensor& b);  // NumPy's @: 1-d operands and broadcast batches included
 Tensor unfold(const Tensor& x, const Window& window);  // [B, C, h, w] -> [B, C kh kw, oh ow]
-Tensor fold(const Tensor& columns, const Window& window, Index height, Index width);
+Tensor fold(const Tensor& columns, const Window& window, Index height, Index width);  // its adjoint: what overlaps is added
 /// x[B, C, h, w], weight[O, C / groups, kh, kw], bias[O] or empty. kernel sizes come from weight.
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, Window window, Index groups = 1);
 
 // ---- indexing (ops_index.cpp): index tensors are i64 ------------------------------------------------------------------
+// Each throws where an index lies outside its axis.
+/// y[.., i, ..] = x[.., index[.., i, ..], ..]: of index's shape, whose sizes are at most x's but along `axis`.
 Tensor gather(const Tensor& x, int axis, const Tensor& index);
+/// x with source, of index's shape, added at those places, in one order on any number of threads.
 Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor& source);
+/// The slices of x that index [n] names: along `axis` of size n.
 Tensor index_select(const Tensor& x, int axis, const Tensor& index);
 Tensor embedding(const Tensor& table, const Tensor& index);  // [V, C], [...] -> [..., C]
 Tensor one_hot(const Tensor& index, Index classes, DType dtype = DType::f32);  // [...] -> [..., classes]

@@ -1,4 +1,6 @@
 // Ops that put tensors side by side or take them apart: cat, stack, split, pad, roll.
+#include <limits>
+
 #include "autograd/dispatch.h"
 
 namespace norma {
@@ -78,8 +80,12 @@ Tensor pad(const Tensor& x, int axis, Index before, Index after, double value) {
   const int a = normalize_axis("pad", axis, x.shape());
   if (before < 0 || after < 0) fail("pad: {} before and {} after must not be negative; cut with slice()", before, after);
   if (before == 0 && after == 0) return alias(x);
+  check_value("pad", value, x.dtype());
   const Index n = x.shape()[a];
-  Tensor y = empty(x.shape().with(a, before + n + after), place_of(x));
+  Index length = 0;
+  if (__builtin_add_overflow(before, n, &length) || __builtin_add_overflow(length, after, &length))
+    fail("pad: {} before and {} after an axis of {} are more than {} elements", before, after, n, std::numeric_limits<Index>::max());
+  Tensor y = empty(x.shape().with(a, length), place_of(x));
   on(y).fill(value, part(y, a, 0, before));
   on(y).copy(x.view(), part(y, a, before, n));
   on(y).fill(value, part(y, a, before + n, after));

@@ -1,7 +1,9 @@
 #include "core/layout.h"
 
 #include <algorithm>
+#include <array>
 #include <limits>
+#include <utility>
 #include <vector>
 
 namespace norma {
@@ -37,8 +39,22 @@ bool Layout::contiguous() const {
 }
 
 bool Layout::overlapping() const {
-  for (int i = 0; i < rank(); ++i)
-    if (shape[i] > 1 && strides[i] == 0) return true;
+  if (holds_none(shape)) return false;
+  std::array<std::pair<__int128, Index>, max_rank> axes;  // how far apart neighbours lie, in rising order, and how many there are
+  std::size_t count = 0;
+  for (int i = 0; i < rank(); ++i) {
+    if (shape[i] == 1) continue;
+    const __int128 apart = strides[i] < 0 ? -static_cast<__int128>(strides[i]) : strides[i];
+    std::size_t at = count++;
+    for (; at > 0 && apart < axes[at - 1].first; --at) axes[at] = axes[at - 1];
+    axes[at] = {apart, shape[i]};
+  }
+  __int128 reach = 0;  // of the axes so far: the next one's neighbours must lie beyond
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto& [apart, size] = axes[i];
+    if (apart <= reach) return true;
+    reach += apart * (size - 1);
+  }
   return false;
 }
 
@@ -122,7 +138,7 @@ std::optional<Layout> reshape(const Layout& in, const Shape& shape) {
     Index have = axes[a].first, want = 1;
     std::size_t last = a;
     int o_end = o;
-    while (want != have || (o_end < shape.rank() && shape[o_end] == 1 && want != have)) {
+    while (want != have) {
       if (want < have) {
         if (o_end >= shape.rank()) return std::nullopt;
         want *= shape[o_end++];
@@ -145,10 +161,11 @@ std::optional<Layout> reshape(const Layout& in, const Shape& shape) {
 }
 
 Shape coalesce(std::span<Layout*> layouts) {
-  const Layout& first = *layouts[0];
-  std::vector<int> order;
-  for (int i = 0; i < first.rank(); ++i)
-    if (first.shape[i] != 1) order.push_back(i);
+  const Shape shape = layouts[0]->shape;
+  std::array<int, max_rank> order{};
+  std::size_t count = 0;
+  for (int i = 0; i < shape.rank(); ++i)
+    if (shape[i] != 1) order[count++] = i;
   // Outer axes first: sort by the strides of the last operand (the output), then of the others. Stable, so ties keep order.
   auto outer = [&](int a, int b) {
     for (std::size_t k = layouts.size(); k-- > 0;) {
@@ -157,25 +174,29 @@ Shape coalesce(std::span<Layout*> layouts) {
     }
     return false;
   };
-  for (std::size_t i = 1; i < order.size(); ++i)  // insertion: `outer` is not transitive over zero strides
+  for (std::size_t i = 1; i < count; ++i)  // insertion: `outer` is not transitive over zero strides
     for (std::size_t j = i; j > 0 && outer(order[j], order[j - 1]); --j) std::swap(order[j], order[j - 1]);
-
-  Shape merged;
-  std::vector<Strides> strides(layouts.size());
-  for (int axis : order) {
-    const int last = merged.rank() - 1;
-    bool joins = last >= 0;
-    for (std::size_t k = 0; joins && k < layouts.size(); ++k)
-      joins = strides[k][last] == product(layouts[k]->strides[axis], first.shape[axis]);
-    if (joins) {
-      merged.set(last, product(merged[last], first.shape[axis]));
-      for (std::size_t k = 0; k < layouts.size(); ++k) strides[k][last] = layouts[k]->strides[axis];
-    } else {
-      for (std::size_t k = 0; k < layouts.size(); ++k) strides[k][last + 1] = layouts[k]->strides[axis];
-      merged.append(first.shape[axis]);
-    }
+  for (Layout* x : layouts) {
+    const Strides before = std::exchange(x->strides, {});
+    for (std::size_t i = 0; i < count; ++i) x->strides[i] = before[order[i]];
   }
-  for (std::size_t k = 0; k < layouts.size(); ++k) *layouts[k] = Layout(merged, strides[k], layouts[k]->offset);
+
+  Shape merged;  // its axis `last` has taken in those of `order` so far, the strides likewise
+  for (std::size_t i = 0; i < count; ++i) {
+    const Index size = shape[order[i]];
+    const auto last = static_cast<std::size_t>(merged.rank()) - 1;
+    bool joins = merged.rank() > 0;
+    for (const Layout* x : layouts) joins = joins && x->strides[last] == product(x->strides[i], size);
+    if (joins)
+      merged.set(merged.rank() - 1, product(merged[merged.rank() - 1], size));
+    else
+      merged.append(size);
+    for (Layout* x : layouts) x->strides[static_cast<std::size_t>(merged.rank()) - 1] = x->strides[i];
+  }
+  for (Layout* x : layouts) {
+    std::fill(x->strides.begin() + merged.rank(), x->strides.end(), 0);
+    x->shape = merged;
+  }
   return merged;
 }
 

@@ -23,7 +23,8 @@ struct Layout {
   Index stride(int axis) const { return strides[axis < 0 ? axis + shape.rank() : axis]; }
   /// Row-major without gaps (axes of size 1 and empty tensors do not matter).
   bool contiguous() const;
-  /// Some axis of size > 1 has stride 0: two indices share an element, so it must not be written.
+  /// Two indices share an element, as those of a broadcast axis do, so that it must not be written. Some layouts whose axes interleave
+  /// (strides 2 and 3) count as such though none do.
   bool overlapping() const;
   /// Every element lies in [0, elements).
   bool within(Index elements) const;

@@ -204,6 +204,7 @@ Tensor arange(Index count, Place place) {
 Tensor from_values(const std::vector<double>& values, const Shape& shape, Place place) {
   if (static_cast<Index>(values.size()) != shape.numel())
     fail("from_values: {} values for shape {}", values.size(), shape);
+  for (const double value : values) check_value("from_values", value, place.dtype);
   if (place.dtype == DType::f64) return from_host(values.data(), shape, place);
   Tensor wide = from_host(values.data(), shape, {DType::f64, place.device});
   Tensor t = empty(shape, place);

@@ -109,7 +109,9 @@ void check_value(const char* op, double value, DType dtype, const char* remedy =
 Tensor full(const Shape& shape, double value, Place place = {});
 inline Tensor zeros(const Shape& shape, Place place = {}) { return full(shape, 0, place); }
 inline Tensor ones(const Shape& shape, Place place = {}) { return full(shape, 1, place); }
+/// 0, 1, ..., count - 1.
 Tensor arange(Index count, Place place = {DType::i64});
+/// Row-major; throws unless there are shape.numel() values, and as check_value does.
 Tensor from_values(const std::vector<double>& values, const Shape& shape, Place place = {});
 /// Uniform in [0, 1), and standard normal: element i is a function of (seed, stream, i) alone, the same
 /// on every device (randn's to rounding). Floating dtypes; a uniform number is a multiple of 2^-24, in f64 too, and in bf16 may

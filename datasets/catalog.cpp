@@ -77,6 +77,21 @@ fs::path cache() {
 
 }  // namespace
 
+Installed find_set(const KnownSet& set, const fs::path& data_dir) {
+  for (const fs::path& place : locations(set.name, data_dir)) {
+    std::string missing;
+    std::size_t there = 0;
+    for (const KnownFile& file : set.files) {
+      if (!find_file(place, file).empty())
+        ++there;
+      else
+        missing += (missing.empty() ? "" : ", ") + file.name + (set.gzip ? "[.gz]" : "");
+    }
+    if (there > 0) return {place, missing};
+  }
+  return {};
+}
+
 fs::path home_of(const KnownSet& set, const fs::path& data_dir) {
   for (const fs::path& root : {data_dir, from_environment("NORMA_DATA"), cache()}) {
     if (!root.empty()) return root / set.name;

@@ -34,6 +34,13 @@ const std::vector<KnownSet>& catalog();
 /// Throws with a suggestion when there is no such set.
 const KnownSet& known_set(const std::string& name);
 
+/// Where a set lies: the first place that has any of its files, and the names of those that are not there. An empty folder: nowhere.
+struct Installed {
+  std::filesystem::path folder;
+  std::string missing;
+};
+Installed find_set(const KnownSet& set, const std::filesystem::path& data_dir = {});
+
 /// The file or its .gz form in `folder`, whichever exists; an empty path when neither does.
 std::filesystem::path find_file(const std::filesystem::path& folder, const KnownFile& file);
 

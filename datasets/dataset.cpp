@@ -24,24 +24,14 @@ std::string joined(const std::vector<fs::path>& paths) {
   return text;
 }
 
-/// The first place that has any of the set's files.
+/// Where the set lies; throws where a file of it is not there.
 fs::path folder_of(const KnownSet& set, const fs::path& data_dir) {
-  const std::vector<fs::path> places = locations(set.name, data_dir);
-  for (const fs::path& place : places) {
-    std::string missing;
-    for (const KnownFile& file : set.files) {
-      if (find_file(place, file).empty())
-        missing += (missing.empty() ? "" : ", ") + file.name + (set.gzip ? "[.gz]" : "");
-    }
-    if (missing.empty()) return place;
-    for (const KnownFile& file : set.files) {
-      if (!find_file(place, file).empty()) {
-        fail("data set \"{}\" in {} is incomplete: {} missing; get it with: {}", set.name, place.string(), missing,
-             set.get);
-      }
-    }
-  }
-  fail("data set \"{}\" not found; looked in {}; get it with: {}", set.name, joined(places), set.get);
+  const Installed at = find_set(set, data_dir);
+  if (at.folder.empty())
+    fail("data set \"{}\" not found; looked in {}; get it with: {}", set.name, joined(locations(set.name, data_dir)), set.get);
+  if (!at.missing.empty())
+    fail("data set \"{}\" in {} is incomplete: {} missing; get it with: {}", set.name, at.folder.string(), at.missing, set.get);
+  return at.folder;
 }
 
 ImageSet read_idx_pair(const KnownSet& known, const fs::path& images_path, const fs::path& labels_path) {

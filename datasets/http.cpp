@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <filesystem>
 #include <vector>
 
 #include "core/atomic_file.h"
@@ -19,7 +20,7 @@ namespace norma::datasets {
 namespace {
 
 constexpr std::size_t max_head = 64 * 1024;
-constexpr int max_redirects = 5;
+constexpr int max_redirects = 5, max_interim = 16;
 
 struct Address {
   std::string host, port = "80", path = "/";
@@ -173,6 +174,24 @@ Head read_head(Connection& connection, const std::string& url) {
   return head;
 }
 
+/// The answer's head; interim ones (103 Early Hints, say) are passed over.
+Head final_head(Connection& connection, const std::string& url) {
+  for (int interim = 0; interim <= max_interim; ++interim)
+    if (Head head = read_head(connection, url); head.status >= 200) return head;
+  fail("{}: more than {} interim answers", url, max_interim);
+}
+
+/// Where `location`, of an answer to `address`, leads (RFC 3986, 5.2).
+std::string redirected(const Address& address, const std::string& location) {
+  const std::size_t colon = location.find(':');
+  if (colon != std::string::npos && colon < location.find_first_of("/?#")) return location;  // has a scheme
+  if (location.starts_with("//")) return "http:" + location;
+  const std::string here = address.path.substr(0, address.path.find('?'));
+  const std::string name = location.substr(0, location.find_first_of("?#"));
+  const std::string path = name.empty() ? here : name.starts_with('/') ? name : here.substr(0, here.rfind('/') + 1) + name;
+  return "http://" + address.authority + std::filesystem::path(path).lexically_normal().string() + location.substr(name.size());
+}
+
 }  // namespace
 
 int http_get(const std::string& url, const HttpLimits& limits,
@@ -185,9 +204,9 @@ int http_get(const std::string& url, const HttpLimits& limits,
         fmt::format("GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: norma\r\nAccept-Encoding: identity\r\n"
                     "Connection: close\r\n\r\n",
                     address.path, address.authority));
-    const Head head = read_head(connection, at);
+    const Head head = final_head(connection, at);
     if (head.status >= 301 && head.status <= 308 && !head.location.empty()) {
-      at = head.location.starts_with('/') ? "http://" + address.authority + head.location : head.location;
+      at = redirected(address, head.location);
       continue;
     }
     if (head.status != 200) return head.status;

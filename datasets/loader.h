@@ -26,7 +26,7 @@ struct LoaderConfig {
   std::size_t resident_bytes = std::size_t{1} << 30;  // the largest set that is kept in a device's memory
 };
 struct Batch {
-  Tensor images;  // [B, channels, image, image], normalised by the set's mean and std
+  Tensor images;  // [B, channels, image, image], or the set's own height and width where `image` is 0; normalised by its mean and std
   Tensor labels;  // i64 [B]
   std::vector<Index> examples;
 };
@@ -39,7 +39,7 @@ class Loader {
   Loader(const ImageSet& set, LoaderConfig config);  // set must outlive it, and stay as it was checked here
   ~Loader();
   Index batches_per_epoch() const;
-  /// Where reading goes on: batch `index` of `epoch`. O(1).
+  /// Where reading goes on: batch `index` of `epoch`, O(1). Throws where an epoch has no such batch.
   void seek(std::uint64_t epoch, Index index);
   bool resident() const;  // the set lies in the device's memory
   bool sent_ahead() const;  // it does not, and the next batches are on their way there while the device computes

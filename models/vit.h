@@ -68,7 +68,8 @@ class ViT : public nn::Module {
 };
 
 /// Floating-point operations of one training step on `batch` images (forward + backward, a multiply-add is two): matrix products
-/// only, 3 L tokens (24 C^2 + 4 N C) plus patch embedding and head, less what the last block leaves out with Pool::cls.
+/// only: of each block and image 3 N ((8 + 4 mlp_ratio) C^2 + 4 N C), N tokens; of the head three products, of the patch embedding two,
+/// since images have no gradient; less what the last block leaves out with Pool::cls.
 double training_flops(const ViTConfig& config, Index batch);
 /// Numbers that the model learns; none of them is stored for this.
 Index parameter_count(const ViTConfig& config);

@@ -48,6 +48,7 @@ Tensor MLP::operator()(const Tensor& x, const Tensor& residual) const {
 void check(const char* op, const AttentionConfig& c) {
   if (c.heads < 1 || c.width % c.heads != 0) fail("{}: width {} is not a multiple of {} heads", op, c.width, c.heads);
   if (!(c.dropout >= 0 && c.dropout < 1)) fail("{}: dropout is {}, must be in [0, 1)", op, c.dropout);
+  if (!(c.std >= 0 && std::isfinite(c.std))) fail("{}: std is {}, must be finite and not negative", op, c.std);
   AttentionOptions options;
   options.scoring = c.scoring, options.clamp_fro = c.clamp_fro;
   fused::check_options(op, options);

@@ -131,7 +131,7 @@ struct AttentionConfig {
   double std = 0.02;
 };
 
-/// Throws naming op, field and value: heads that do not divide the width, a dropout, clamp or deviation out of range, and a polynomial
+/// Throws naming op, field and value: heads that do not divide the width, a dropout, clamp or std out of range, and a polynomial
 /// whose rows are divided by sums that could vanish.
 void check(const char* op, const AttentionConfig& config);
 

@@ -1,10 +1,14 @@
 // A recursive descent over the text without its blanks, in which formulas as books print them, x³/√N, are spelled as x^3/sqrt(N). One method per piece
 // of the grammar:
 //
-//   scoring    = "softmax" | "sigmoid" [ "(x" { sign number | "-log(N)" } ")" ] scale | "relu" [ "(x)" ] scale |
-//   polynomial polynomial = terms | "(" terms ")" { divisor }, then perhaps "/sum(" terms ")" terms      = [ sign ]
-//   term { sign term } term       = ( number | [ number [ "*" ] ] "x" [ "^" degree ] ) { divisor } divisor    = "/" (
-//   number | "N" | "n" | "sqrt(N)" | "sqrt(n)" )
+// clang-format off
+//   scoring    = "softmax" | "sigmoid" [ "(x" { sign number | "-log(N)" } ")" ] scale | "relu" [ "(x)" ] scale | polynomial
+//   polynomial = ( terms | "(" terms ")" { divisor } ) [ "/sum(" terms ")" ]
+//   terms      = [ sign ] term { sign term }
+//   term       = ( number | [ number [ "*" ] ] "x" [ "^" degree ] ) { divisor }
+//   scale      = { divisor }
+//   divisor    = "/" ( number | "N" | "n" | "sqrt(N)" | "sqrt(n)" )
+// clang-format on
 #include "nn/scoring.h"
 
 #include <algorithm>

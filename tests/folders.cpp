@@ -34,8 +34,8 @@ std::string contents(const fs::path& file) {
   return text.str();
 }
 
-fs::path tiny_data(Index train, Index test) {
-  const fs::path root = fresh_folder(fmt::format("data-{}-{}", train, test));
+fs::path tiny_data(Index train, Index test, Index height, Index width) {
+  const fs::path root = fresh_folder(fmt::format("data-{}-{}{}", train, test, height == 28 && width == 28 ? "" : fmt::format("-{}x{}", height, width)));
   const fs::path folder = root / "fashion-mnist";
   fs::create_directories(folder);
   auto big_endian = [](std::ofstream& f, Index v) {
@@ -43,12 +43,12 @@ fs::path tiny_data(Index train, Index test) {
   };
   auto write = [&](const std::string& prefix, Index count) {
     std::ofstream images(folder / (prefix + "-images-idx3-ubyte"), std::ios::binary), labels(folder / (prefix + "-labels-idx1-ubyte"), std::ios::binary);
-    big_endian(images, 0x803), big_endian(images, count), big_endian(images, 28), big_endian(images, 28);
+    big_endian(images, 0x803), big_endian(images, count), big_endian(images, height), big_endian(images, width);
     big_endian(labels, 0x801), big_endian(labels, count);
     for (Index i = 0; i < count; ++i) {
       const Index label = i % 10;
       labels.put(static_cast<char>(label));
-      for (Index p = 0; p < 28 * 28; ++p) images.put(static_cast<char>((label * 20 + (p * 7 + i * 13) % 40) & 255));
+      for (Index p = 0; p < height * width; ++p) images.put(static_cast<char>((label * 20 + (p * 7 + i * 13) % 40) & 255));
     }
   };
   write("train", train);

@@ -11,8 +11,8 @@ namespace norma::test {
 /// An empty folder for one test, removed first if it is left from before.
 std::filesystem::path fresh_folder(const std::string& name);
 
-/// A data folder that holds a tiny data set in Fashion-MNIST's format: 28x28 images whose brightness tells the class.
-std::filesystem::path tiny_data(Index train, Index test);
+/// A data folder that holds a tiny data set in Fashion-MNIST's format: images whose brightness tells the class.
+std::filesystem::path tiny_data(Index train, Index test, Index height = 28, Index width = 28);
 
 /// A folder of its own outside the tests' folder, gone with this.
 struct TemporaryFolder {

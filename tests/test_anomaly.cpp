@@ -2,11 +2,13 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <limits>
 
 #include "models/vit.h"
+#include "tests/errors.h"
 #include "tests/program.h"
 #include "train/anomaly_bundle.h"
 #include "train/safetensors.h"
@@ -160,14 +162,39 @@ TEST_CASE("an op knows its module, forward and backward", "[anomaly]") {
 }
 
 TEST_CASE("watching for anomalies changes no bit", "[anomaly]") {
-  const auto data = tiny_data(64, 20), runs = fresh_folder("anomaly-bits");
-  REQUIRE(run_norma(args_of(data, runs / "a", {"--steps", "8", "--dropout", "0.1"})).code == 0);
-  REQUIRE(run_norma(args_of(data, runs / "b", {"--steps", "8", "--dropout", "0.1", "--anomaly"})).code == 0);
-  CHECK(contents(runs / "a/checkpoint-000000008.safetensors").size() > 0);
-  const auto a = train::read_safetensors(runs / "a/checkpoint-000000008.safetensors").tensors;
-  const auto b = train::read_safetensors(runs / "b/checkpoint-000000008.safetensors").tensors;
-  REQUIRE(a.size() == b.size());
-  for (std::size_t i = 0; i < a.size(); ++i) CHECK((a[i].second.values() == b[i].second.values()));
+  const auto data = tiny_data(64, 20);
+  for (const std::string dtype : {"f32", "bf16", "f64"}) {
+    const auto runs = fresh_folder("anomaly-bits");
+    REQUIRE(run_norma(args_of(data, runs / "a", {"--steps", "8", "--dropout", "0.1", "--dtype", dtype})).code == 0);
+    REQUIRE(run_norma(args_of(data, runs / "b", {"--steps", "8", "--dropout", "0.1", "--dtype", dtype, "--anomaly"})).code == 0);
+    CAPTURE(dtype);
+    CHECK(contents(runs / "a/metrics.jsonl") == contents(runs / "b/metrics.jsonl"));
+    const auto a = train::read_safetensors(runs / "a/checkpoint-000000008.safetensors").tensors;
+    const auto b = train::read_safetensors(runs / "b/checkpoint-000000008.safetensors").tensors;
+    REQUIRE(a.size() > 0);
+    REQUIRE(a.size() == b.size());
+    for (std::size_t i = 0; i < a.size(); ++i) CHECK((a[i].second.values() == b[i].second.values()));
+  }
+}
+
+TEST_CASE("a rule with too many gradients is an error in anomaly mode too", "[anomaly]") {
+  const Tensor x = ones({2}, {DType::f64}).track();
+  const Tensor y = record(x.detach() * 2.0, {x}, {"two", keep_nothing, [](const Ctx&, const Tensor& g) -> Tensors { return {g, g, g}; }});
+  const AnomalyScope anomalies;
+  CHECK(error_of([&] { backward(sum(y)); }) == "backward: two has 1 inputs, but its rule returned 3 gradients");
+}
+
+TEST_CASE("what a norm adds to a gradient that had arrived is told with what had arrived", "[anomaly]") {
+  const Tensor x = from_values({1, -1, 2, 0.5}, {1, 4}, {DType::f32}).track();
+  const Tensor seed = from_values({3e38, 1, 1, 1}, {1, 4}, {DType::f32}), ones_of = ones({4}, {DType::f32});
+  const AnomalyScope anomalies;
+  const Tensor normed = layer_norm(x, ones_of * 1e38, {}), beside = x * 1.0;
+  grad(normed + beside, Tensors{x}, seed);
+  REQUIRE(anomalies.first());
+  CHECK(anomalies.first()->op == "layer_norm");
+  std::vector<std::string> roles;
+  for (const TensorSummary& s : anomalies.first()->inputs) roles.push_back(s.role);
+  CHECK(std::find(roles.begin(), roles.end(), "gradient of input 0 from elsewhere") != roles.end());
 }
 
 TEST_CASE("--anomaly stops with exit code 3, tells the op, and its bundle replays to the same report", "[anomaly]") {
@@ -216,9 +243,14 @@ TEST_CASE("a replay tells when it sees something else, and what is wrong with a 
   const std::string whole = contents(bundle);
   const auto write = [&](const std::string& text) { std::ofstream(bundle) << text; };
   auto j = nlohmann::ordered_json::parse(whole);
-  j["config"]["attention"] = "softmax";
+  j["config"]["cpu"] = "none-of-here";  // another machine's
   write(j.dump());
   Finished f = run_norma({"replay", bundle.string()});
+  CHECK(f.code == 0);
+  CHECK_THAT(f.err, StartsWith("--cpu: unknown instruction set \"none-of-here\"") && Contains("replayed with this processor's"));
+  j["config"]["cpu"] = "", j["config"]["attention"] = "softmax";
+  write(j.dump());
+  f = run_norma({"replay", bundle.string()});
   CHECK(f.code == 1);
   CHECK_THAT(f.err, Contains("norma: replay: ") && Contains("the training run reported:\nstep 0: the first value"));
   write(whole.substr(0, whole.size() / 2));

@@ -1,6 +1,7 @@
 // What nn::SelfAttention refuses: shapes, counts of tokens, settings out of their range.
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <limits>
 
 #include "nn/layers.h"
 #include "tests/errors.h"
@@ -37,6 +38,8 @@ TEST_CASE("attention's settings are checked", "[attention_settings]") {
   CHECK(wrong([](auto&) {}) == "no error");
   CHECK(wrong([](auto& c) { c.heads = 3; }) == "attention: width 4 is not a multiple of 3 heads");
   CHECK(wrong([](auto& c) { c.dropout = 2; }) == "attention: dropout is 2, must be in [0, 1)");
+  CHECK(wrong([](auto& c) { c.std = -1; }) == "attention: std is -1, must be finite and not negative");
+  CHECK(wrong([](auto& c) { c.std = std::numeric_limits<double>::quiet_NaN(); }) == "attention: std is nan, must be finite and not negative");
   CHECK(wrong([](auto& c) { c.dropout = -0.1; }) == "attention: dropout is -0.1, must be in [0, 1)");
   CHECK(wrong([](auto& c) { c.clamp_fro = -1; }) == "attention: clamp_fro = -1 must be 0 (off) or a positive bound of ||A||_F");
   CHECK(wrong([](auto& c) { c.clamp_fro = std::nan(""); }) == "attention: clamp_fro = nan must be 0 (off) or a positive bound of ||A||_F");

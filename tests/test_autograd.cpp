@@ -343,6 +343,24 @@ TEST_CASE("hooks see the complete gradient", "[autograd]") {
   CHECK(x.grad().values() == std::vector<double>{10, 20});
 }
 
+TEST_CASE("a hook can be taken off, also by itself and after the graph has gone", "[autograd]") {
+  const Tensor x = leaf({1, 2}, {2});
+  int first = 0, second = 0, third = 0;
+  const auto off_first = on_gradient(x, [&](const Tensor&) { ++first; });
+  std::function<void()> off_second = on_gradient(x, [&](const Tensor&) { ++second, off_second(); });
+  on_gradient(x, [&](const Tensor&) { ++third; });
+  backward(sum(x));
+  off_first(), off_first();
+  backward(sum(x));
+  CHECK((first == 1 && second == 1 && third == 2));
+  std::function<void()> off;
+  {
+    const Tensor y = square(x);
+    off = on_gradient(y, [](const Tensor&) {});
+  }
+  off();
+}
+
 TEST_CASE("the gradient of something linear has a derivative, and it is zero", "[autograd]") {
   const Tensor x = leaf({1, 2, 3}, {3});
   Tensor y = sum(square(x));

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "autograd/node.h"
 #include "autograd/ops.h"
 #include "tests/errors.h"
 
@@ -104,6 +105,17 @@ TEST_CASE("an input given twice, inputs that need nothing, mixed dtypes", "[chec
     return all;
   };
   check_close(both(checkpoint), both(plain), 1e-6);  // part of it runs in f32
+}
+
+TEST_CASE("a long chain of checkpoints is let go without a deep stack", "[checkpoint]") {
+  const std::int64_t before = live_nodes();
+  {
+    const Tensor x = wave({2}, 0).track();
+    Tensor y = x;
+    for (int i = 0; i < 50'000; ++i) y = checkpoint([](std::span<const Tensor> in) { return sin(in[0]); }, Tensors{y});
+    CHECK(live_nodes() >= before + 50'000);
+  }
+  CHECK(live_nodes() == before);
 }
 
 TEST_CASE("between the passes only the inputs and the output are held", "[checkpoint]") {

@@ -196,6 +196,13 @@ TEST_CASE("datasets: norma data says where a set is, and of none that is not the
   const auto sets = train::Json::parse(f.out);
   CHECK(sets[0]["installed"] == (data / "fashion-mnist").string());
   CHECK(sets[1]["installed"].is_null());
+
+  fs::remove(data / "fashion-mnist" / "t10k-labels-idx1-ubyte");  // as training finds it, which goes no further
+  const auto part = train::Json::parse(test::run_norma({"data", "--data-dir", data.string(), "--log-format", "json"}).out)[0];
+  CHECK(part["installed"].is_null());
+  CHECK(part["incomplete"] == train::Json{{"folder", (data / "fashion-mnist").string()}, {"missing", "t10k-labels-idx1-ubyte[.gz]"}});
+  CHECK_THAT(test::run_norma({"data", "--data-dir", data.string()}).out,
+             Catch::Contains("installed  in part, in " + (data / "fashion-mnist").string() + ": t10k-labels-idx1-ubyte[.gz] missing; get it with: "));
 }
 
 TEST_CASE("datasets: damaged IDX files are named with what is wrong", "[datasets]") {

@@ -179,6 +179,7 @@ TEST_CASE("a line of metrics.jsonl becomes curves with TensorBoard's names", "[e
   for (const train::Scalar& s : train::scalars({{"step", 4}, {"twin_loss", {2.5, 2.25}}, {"weights", {{"blocks.0", {{"distance", 0.5}, {"cosine", 0.75}}}}}}))
     CHECK(found.emplace(s.tag, s.value).second);
   CHECK(found == std::map<std::string, double>{{"twin/loss/0", 2.5}, {"twin/loss/1", 2.25}, {"twin/weights/blocks.0/distance", 0.5}, {"twin/weights/blocks.0/cosine", 0.75}});
+  CHECK(train::scalars({{"step", 4}, {"twin_loss", 3}}).size() == 1);  // of another program
 }
 
 TEST_CASE("an event file has a version, a start and one event a line, each with right checksums", "[event_file]") {

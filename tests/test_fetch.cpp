@@ -267,6 +267,13 @@ TEST_CASE("fetch: HTTP as servers speak it", "[fetch]") {
               {"/chunk-long", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhello\r\n0\r\n\r\n"},
               {"/chunk-bad", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n"},
               {"/moved", "HTTP/1.1 302 Found\r\nLocation: /chunked\r\n\r\n"},
+              {"/q/moved", "HTTP/1.1 302 Found\r\nLocation: there/x\r\n\r\n"},
+              {"/q/up", "HTTP/1.1 302 Found\r\nLocation: ../q/./there/x?a=/../b\r\n\r\n"},
+              {"/q/query?a=1/2", "HTTP/1.1 302 Found\r\nLocation: ?b\r\n\r\n"},
+              {"/q/query?b", ok("of b")},
+              {"/q/there/x", ok("there")},
+              {"/q/there/x?a=/../b", ok("there too")},
+              {"/early", "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + ok("late")},
               {"/loop", "HTTP/1.1 301 Moved\r\nLocation: /loop\r\n\r\n"},
               {"/tls", "HTTP/1.1 301 Moved\r\nLocation: https://example.org/x\r\n\r\n"},
               {"/long", "HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n"},
@@ -299,6 +306,12 @@ TEST_CASE("fetch: HTTP as servers speak it", "[fetch]") {
   CHECK(get("/close") == "200 until the end");
   CHECK(get("/chunked") == "200 hello, chunked!");
   CHECK(get("/moved") == "200 hello, chunked!");
+  CHECK(get("/q/moved") == "200 there");
+  CHECK(get("/q/up") == "200 there too");
+  CHECK(get("/q/query?a=1/2") == "200 of b");
+  CHECK(get("/early") == "200 late");
+  const Server front(Answers{{"/elsewhere", fmt::format("HTTP/1.1 302 Found\r\nLocation: //127.0.0.1:{}/q/there/x\r\n\r\n", server.port)}});
+  CHECK(body_of(front.url("/elsewhere")) == "200 there");
   CHECK(get("/nowhere") == "404 ");
   CHECK(get("/chunk-cut") == "/chunk-cut: the connection ended after 3 bytes");
   CHECK(get("/chunk-long") == "/chunk-long: a chunk is longer than it says");

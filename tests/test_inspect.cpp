@@ -128,6 +128,23 @@ TEST_CASE("inspect shows every head of a run", "[inspect]") {
   CHECK_THAT(run_norma({"inspect", "no-such-run"}).err, Equals("norma: run folder no-such-run: there is no such folder\n"));
 }
 
+TEST_CASE("images that are not square are trained on and inspected, in the middle of a square", "[inspect]") {
+  const auto out = fresh_folder("inspect-oblong") / "run";
+  for (const auto& [height, width] : {std::pair<Index, Index>{28, 20}, {20, 28}}) {
+    const auto data = tiny_data(64, 20, height, width);
+    std::filesystem::remove_all(out);
+    const Finished trained = run_norma({"train", "vit", "--data-dir", data.string(), "--width", "8", "--depth", "1", "--heads", "2", "--patch", "14", "--batch", "8",
+                                        "--epochs", "1", "--out", out.string()});
+    CAPTURE(height, width, trained.err);
+    REQUIRE(trained.code == 0);
+    for (const std::vector<std::string>& image : {std::vector<std::string>{"--index", "1"}, {"--image", file_with("oblong.pgm", "P5 2 3 255\nabcdef")}}) {
+      const Finished f = run_norma(with({"inspect", out.string(), "--data-dir", data.string()}, image));
+      CAPTURE(f.err);
+      CHECK(f.code == 0);
+    }
+  }
+}
+
 TEST_CASE("inspect and theory measure the matrix that is shown, also of a run in linear form", "[inspect]") {
   const auto data = tiny_data(64, 20), out = fresh_folder("inspect-linear") / "run";
   const std::vector<std::string> run = {out.string(), "--data-dir", data.string(), "--log-format", "json"};

@@ -1,5 +1,6 @@
 // Where elements go: values of views, joins and rearrange against what one can count by hand, and what they refuse.
 #include <catch2/catch.hpp>
+#include <limits>
 
 #include "autograd/ops.h"
 #include "tests/errors.h"
@@ -216,6 +217,13 @@ TEST_CASE("what shape ops refuse", "[ops_shape]") {
   CHECK(test::error_of([&] { stack(Tensors{x, ones({3, 2})}, 0); }) == "stack: tensor 1 has shape [3, 2], the first has [2, 3]");
   CHECK(test::error_of([&] { split(x, 0, 1); }) == "split: the size of a part must be at least 1, got 0");
   CHECK(test::error_of([&] { pad(x, 0, -1, 0); }) == "pad: -1 before and 0 after must not be negative; cut with slice()");
+  const Index most = std::numeric_limits<Index>::max();
+  CHECK(test::error_of([&] { pad(x, 0, most, 1); }) == fmt::format("pad: {} before and 1 after an axis of 2 are more than {} elements", most, most));
+  CHECK(test::error_of([&] { pad(cast(x, DType::i64), 0, 1, 0, 0.5); }) == "pad: 0.5 is not an integer, but the dtype is i64");
+  CHECK(tril(x, most).values() == x.values());
+  CHECK(triu(x, -most - 1).values() == x.values());
+  CHECK(tril(x, -most - 1).values() == std::vector<double>(static_cast<std::size_t>(x.numel()), 0));
+  CHECK(triu(x, most).values() == std::vector<double>(static_cast<std::size_t>(x.numel()), 0));
   CHECK(test::error_of([&] { pad(x, 0, 1, -1); }) == "pad: 1 before and -1 after must not be negative; cut with slice()");
   CHECK(test::error_of([&] { gather(x, 1, zeros({3, 1}, {DType::i64})); }) ==
         "gather: index [3, 1] must have the rank of [2, 3] and not exceed it outside axis 1");

@@ -170,6 +170,12 @@ TEST_CASE("config files: unknown keys, wrong types, comments, and who wins", "[p
   const auto flags = nlohmann::json::parse(f.out);
   CHECK((flags["flip"] == false && flags["graph"] == true && flags["lr"] == 0.25));  // the last word counts
   CHECK(run_norma({"train", "--no-flip=1"}).err == "norma: --no-flip takes no value\n");
+  for (const std::string name : {"resume", "print_config", "help"}) {
+    const std::string file = write("{\"" + name + "\": true}");
+    f = run_norma({"train", "--config", file});
+    CHECK(f.code == 2);
+    CHECK(f.err == fmt::format("norma: {}: \"{}\" is a flag of the command line, no field of a configuration; leave it out\n", file, name));
+  }
 }
 
 TEST_CASE("what could not be used is not printed as a configuration", "[program]") {
@@ -416,6 +422,20 @@ TEST_CASE("a run name that looks like script stays text in the page", "[program]
   const std::string html = contents(runs / "page.html");
   CHECK(html.find("<script>alert") == std::string::npos);
   CHECK_THAT(html, Contains("\\u003cscript>alert(1)"));
+}
+
+TEST_CASE("a run whose name is no UTF-8 is compared, inspected and measured", "[program]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("bytes");
+  const std::string run = (runs / "\xff").string(), page = (runs / "page.html").string();
+  REQUIRE(run_norma(tiny_run(data, run)).code == 0);
+  const std::vector<std::vector<std::string>> calls = {{"compare", run, "--html", page}, {"inspect", run, "--html", page, "--data-dir", data.string()},
+                                                       {"theory", run, "--data-dir", data.string()}, {"data", "--data-dir", run}};
+  for (const auto& call : calls) {
+    const Finished f = run_norma(with(call, {"--log-format", "json"}));
+    CAPTURE(call[0], f.err);
+    CHECK(f.code == 0);
+    CHECK(nlohmann::json::accept(f.out));
+  }
 }
 
 TEST_CASE("missing, swapped and cut data files are named", "[program]") {

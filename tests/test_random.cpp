@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include "autograd/ops.h"
 #include "backends/common/draws.h"
 #include "backends/cpu/parallel.h"
 #include "core/backend.h"
@@ -79,6 +80,18 @@ TEST_CASE("keep drops the share p and scales the rest", "[random]") {
   CHECK(std::abs(static_cast<double>(dropped) / n - p) < 4 * std::sqrt(p * (1 - p) / n));
   for (double x : draw(cpu_device, RandomKind::keep, {5, 6}, 0, 1000)) REQUIRE(x == 1);
   for (double x : draw(cpu_device, RandomKind::keep, {5, 6}, 1, 1000)) REQUIRE(x == 0);
+}
+
+TEST_CASE("a word just below the share is dropped, by every op alike", "[random]") {
+  const RandomStream stream{11, 4};
+  const double p = (static_cast<double>(stream.word(0)) + 0.5) * 0x1p-32;  // no multiple of 2^-32
+  REQUIRE((p > 0.01 && p < 0.99));
+  for (const Device device : {cpu_device, reference_device}) CHECK(draw(device, RandomKind::keep, stream, p, 1)[0] == 0);
+  const Tensor x = ones({1, 1, 1, 1});
+  AttentionOptions options;
+  options.dropout = p;
+  options.stream = stream;
+  CHECK(attention(x, x, x, options).item() == 0);
 }
 
 TEST_CASE("the CPU draws the reference's numbers with any number of threads", "[random]") {

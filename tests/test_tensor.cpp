@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 #include <limits>
 
+#include "autograd/ops.h"
 #include "core/backend.h"
 #include "tests/errors.h"
 
@@ -99,6 +100,37 @@ TEST_CASE("an integer dtype is filled with numbers that it has", "[tensor]") {
   const Tensor x = zeros({2}, {DType::i64});
   CHECK(error_of([&] { fill(x, 0.5); }) == "fill: 0.5 is not an integer, but the dtype is i64");
   CHECK(x.values() == std::vector<double>{0, 0});
+}
+
+TEST_CASE("values of an integer dtype are numbers that it has", "[tensor]") {
+  CHECK(error_of([&] { from_values({1, 1.7}, {2}, {DType::i64}); }) == "from_values: 1.7 is not an integer, but the dtype is i64");
+  CHECK(error_of([&] { from_values({300}, {1}, {DType::u8}); }) == "from_values: 300 does not fit into u8, which goes from 0 to 255");
+  CHECK(from_values({0, 255}, {2}, {DType::u8}).values() == std::vector<double>{0, 255});
+}
+
+TEST_CASE("sums of integers wrap around", "[tensor]") {
+  for (const char* device : {"cpu", "reference"}) {
+    const Tensor x = full({3}, 0x1p62, {DType::i64, parse_device(device)});
+    CHECK(sum(slice(x, 0, 0, 2)).item() == -0x1p63);
+    CHECK(cumsum(x, 0).values() == std::vector<double>{0x1p62, -0x1p63, -0x1p62});
+    CHECK(sum(full({3, 40000}, 0x1p62, {DType::i64, parse_device(device)}), 0).values() == std::vector<double>(40000, -0x1p62));
+  }
+}
+
+TEST_CASE("a layout whose elements overlap is not written", "[tensor]") {
+  const auto overlaps = [](const Shape& shape, const Strides& strides) { return Layout(shape, strides, 0).overlapping(); };
+  CHECK_FALSE(overlaps({2, 3}, {3, 1}));
+  CHECK_FALSE(overlaps({2, 3}, {1, 2}));
+  CHECK_FALSE(overlaps({2, 3}, {-3, 1}));
+  CHECK_FALSE(overlaps({2, 1}, {1, 0}));
+  CHECK_FALSE(overlaps({0, 5}, {0, 0}));
+  CHECK(overlaps({2, 3}, {0, 1}));
+  CHECK(overlaps({2, 2}, {1, 1}));
+  CHECK(overlaps({2, 3}, {2, 1}));
+  CHECK(overlaps({3, 2}, {2, -4}));
+  const Tensor x = zeros({3});
+  CHECK_THROWS_AS(fill(x.with_layout(Layout({2, 2}, {1, 1}, 0)), 1), Error);
+  CHECK(x.values() == std::vector<double>(3, 0));
 }
 
 TEST_CASE("only cuda has more than one device", "[tensor]") {

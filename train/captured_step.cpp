@@ -19,6 +19,7 @@ void CapturedStep::record(const datasets::Batch& batch) {
     const Tensor squares = run_.apply(out.loss, config_.clip);
     return std::vector<Tensor>{out.loss, out.correct, squares, out.fro};
   });
+  if (!step_) fail("{}: a training step cannot be captured there; --no-graph does without", name(run_.optimizer->device()));
   if (run_.ema) average_ = backend(run_.optimizer->device()).capture([&] { run_.ema->update(run_.model); });
 }
 

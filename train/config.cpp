@@ -87,7 +87,7 @@ models::ViTConfig vit_config(const TrainConfig& c, Index image, Index channels, 
 }
 
 models::ViTConfig vit_config(const TrainConfig& c, const datasets::ImageSet& set) {
-  const models::ViTConfig m = vit_config(c, set.height, set.channels, set.classes);
+  const models::ViTConfig m = vit_config(c, std::max(set.height, set.width), set.channels, set.classes);
   if (m.image < std::max(set.height, set.width))
     throw UsageError(fmt::format("{}: {} given, but the images of {} are {}x{} and are not cut; give {} or more, in whose middle they then stand, or leave it out", c.named("image"), m.image, set.name, set.height, set.width,
                                  std::max(set.height, set.width)));

@@ -1,6 +1,7 @@
 // What training goes on without where it cannot be written: a view of the run, which can be made again or be spared.
 #pragma once
 
+#include <exception>
 #include <functional>
 #include <string>
 #include <utility>
@@ -19,7 +20,7 @@ class Dispensable {
   void operator()(F write) {
     try {
       write();
-    } catch (const Error& e) {
+    } catch (const std::exception& e) {
       if (!std::exchange(failed_, true)) tell_(fmt::format("{}; {}", e.what(), meanwhile_));
     }
   }

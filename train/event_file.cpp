@@ -148,7 +148,7 @@ std::vector<Scalar> scalars(const Json& row) {
       for (const auto& [name, measures] : value.items())
         for (const auto& [field, number] : measures.items())
           out.push_back({fmt::format("{}/{}/{}", key == "parameters" ? "param" : "twin/" + key, name, field), value_of(number)});
-    } else if (key.starts_with("twin_")) {
+    } else if (key.starts_with("twin_") && value.is_array()) {
       for (std::size_t side = 0; side < value.size(); ++side) out.push_back({fmt::format("twin/{}/{}", key.substr(5), side), value_of(value[side])});
     } else if (value.is_number() || value.is_null()) {
       out.push_back({key.starts_with("test_") ? "test/" + key.substr(5) : "train/" + key, value_of(value)});

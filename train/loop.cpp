@@ -27,8 +27,15 @@ class AveragedWeights {
     for (const auto& [name, values] : nn::state(run.model)) trained_.emplace_back(name, clone(values.detach()));
     nn::assign(run.model, run.ema->values());
   }
+  /// Gives the model its own weights back.
+  void restore() {
+    if (!trained_.empty()) nn::assign(run_.model, std::exchange(trained_, {}));
+  }
   ~AveragedWeights() {
-    if (!trained_.empty()) nn::assign(run_.model, trained_);
+    try {
+      restore();
+    } catch (const std::exception&) {  // while another error is on its way, which is the one to tell
+    }
   }
   AveragedWeights(const AveragedWeights&) = delete;
 
@@ -184,8 +191,9 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
 
   Outcome outcome;
   const auto test = [&] {  // whether it came to its end
-    const AveragedWeights averaged(run);
+    AveragedWeights averaged(run);
     const auto found = evaluate(run.model, data.test, loader_config(config, shape, false), stop, watcher);
+    averaged.restore();
     if (found)
       outcome.test = *found;
     else

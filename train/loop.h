@@ -44,7 +44,8 @@ std::optional<Evaluation> evaluate(const models::ViT& model, const datasets::Ima
 /// made again, with a checkpoint. `resume` goes on from the newest checkpoint, to the bit; throws when it was made with another configuration or data set.
 Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& stop, const Watcher& watcher);
 
-/// The loader both training and evaluation use.
+/// How the loader of a run is set up. training: batches of config.batch, shuffled and augmented, the last partial one dropped; otherwise all
+/// images in their order, as they are.
 datasets::LoaderConfig loader_config(const TrainConfig& config, const models::ViTConfig& model, bool training);
 
 }  // namespace norma::train

@@ -54,7 +54,7 @@ void Options::add(const char* name, Field field, const char* help) {
       },
       field);
   const auto other = described_.find(name);
-  rows_.push_back({name, field, other == described_.end() ? help : other->second, group_, text});
+  rows_.push_back({name, field, other == described_.end() ? help : other->second, group_, text, true, in_files_});
 }
 
 void Options::only(const std::vector<std::string>& wanted) {
@@ -137,6 +137,7 @@ void Options::read_json(const std::string& text, const std::string& from) {
   json_name_ = from;
   for (auto& [key, value] : object.items()) {
     const Row& row = find(key, from);
+    if (!row.in_files) usage("{}: \"{}\" is a flag of the command line, no field of a configuration; leave it out", from, key);
     if (!fits(value, row.field.index()))
       usage("{}: \"{}\" is {}, it must be {}", from, key, value.dump(), kinds[row.field.index()]);
     keys_.emplace_back(key, value);

@@ -33,6 +33,8 @@ class Options {
   /// Of the fields so far only those of these groups or names are flags: the others are left out of --help and refused. A config
   /// file may still hold them.
   void only(const std::vector<std::string>& groups_or_names);
+  /// The fields that follow are flags only: a config file that holds one is refused.
+  void of_command_line() { in_files_ = false; }
   void operator()(const char* name, std::string& field, const char* help) { add(name, &field, help); }
   void operator()(const char* name, Index& field, const char* help) { add(name, &field, help); }
   void operator()(const char* name, double& field, const char* help) { add(name, &field, help); }
@@ -59,7 +61,7 @@ class Options {
     std::string name;  // with underscores; flags use hyphens
     Field field;
     std::string help, group, default_text;
-    bool flag = true;
+    bool flag = true, in_files = true;
   };
   void add(const char* name, Field field, const char* help);
   const Row& find(const std::string& name, const std::string& where) const;
@@ -72,6 +74,7 @@ class Options {
   std::string json_name_;
   std::map<std::string, std::string> described_;
   const char* group_ = "";
+  bool in_files_ = true;
 };
 
 }  // namespace norma::train

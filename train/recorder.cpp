@@ -30,7 +30,7 @@ inspect::ProbeImages probe_images(const datasets::ImageSet& set, const models::V
   return p;
 }
 
-double mib(std::uint64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
+double mib(double bytes) { return bytes / (1 << 20); }
 
 }  // namespace
 
@@ -55,8 +55,8 @@ FlightRecorder::FlightRecorder(models::ViT& model, const TrainConfig& config, co
   whole.batch = probe.count;
   batch_ = datasets::Loader(probe, whole).next().images;
 
-  bytes_ = static_cast<std::uint64_t>(static_cast<Index>(places_.size()) * probe.count * shape.heads * shape.tokens() * shape.tokens()) *
-           size_of(loader.place.dtype);
+  const auto tokens = static_cast<double>(shape.tokens());  // in double: as a whole number the product may be beyond any
+  bytes_ = static_cast<double>(places_.size()) * static_cast<double>(probe.count * shape.heads) * tokens * tokens * static_cast<double>(size_of(loader.place.dtype));
   if (const double all = mib(bytes_) * static_cast<double>(records_); all > static_cast<double>(config.record_limit_mib))
     throw UsageError(fmt::format("{}: {} records of {:.3g} MiB would be {:.0f} MiB in {}, more than {} {}; record fewer "
                                  "layers, images (--record-images) or steps (--record-every), or raise the limit",

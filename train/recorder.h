@@ -35,7 +35,7 @@ class FlightRecorder {
   std::vector<std::string> places_;  // "blocks.0.attn"
   inspect::ProbeImages images_;
   Tensor batch_;
-  std::uint64_t bytes_;  // of the matrices of one record
+  double bytes_;  // of the matrices of one record
 };
 
 }  // namespace norma::train

@@ -10,8 +10,9 @@
 
 namespace norma {
 
-/// Dropout: an element is dropped where its word lies below p 2^32, so exactly never for p = 0 and always for p = 1.
-NORMA_HD std::uint64_t drop_threshold(double p) { return static_cast<std::uint64_t>(p * 4294967296.0); }
+/// Dropout: an element is dropped where its word lies below p 2^32, so exactly never for p = 0 and always for p = 1. The least word
+/// that is kept.
+NORMA_HD std::uint64_t drop_threshold(double p) { return static_cast<std::uint64_t>(std::ceil(p * 0x1p32)); }
 NORMA_HD bool keeps(std::uint32_t word, std::uint64_t threshold) { return word >= threshold; }
 /// What a kept element is multiplied by; never used for p = 1.
 NORMA_HD double keep_scale(double p) { return p < 1 ? 1 / (1 - p) : 0; }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "backends/common/draws.h"
 #include "backends/common/views.h"
 #include "backends/cpu/attention_kernels.h"
 #include "backends/cpu/attention_linear.h"
@@ -138,7 +139,7 @@ void describe(const Attention& a, const View& q, const View& k, const View& v, H
   head.causal = a.causal;
   head.key_mask = nullptr;
   head.drop = a.dropout > 0;
-  head.drop_below = static_cast<std::uint32_t>(std::min(std::ceil(a.dropout * 0x1p32), 0x1p32 - 1));
+  head.drop_below = static_cast<std::uint32_t>(std::min<std::uint64_t>(drop_threshold(a.dropout), 0xffff'ffff));
   head.keep_scale = 1 / (1 - a.dropout);
   head.seed = a.stream.seed;
   head.stream = a.stream.stream;

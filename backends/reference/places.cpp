@@ -18,7 +18,10 @@ void add_exactly(const View& out, Terms&& terms) {
   std::vector<Accumulator<T>> sums(static_cast<std::size_t>(out.numel()), 0);
   const View buffer{sums.data(), dense, dtype_of<Accumulator<T>>()};
   each(out.shape(), [&](const Tuple& i) { at<Accumulator<T>>(buffer, i) = convert<Accumulator<T>>(at<T>(out, i)); });
-  terms([&](const Tuple& i, T value) { at<Accumulator<T>>(buffer, i) += convert<Accumulator<T>>(value); });
+  terms([&](const Tuple& i, T value) {
+    auto& sum = at<Accumulator<T>>(buffer, i);
+    sum = wrapping_sum(sum, convert<Accumulator<T>>(value));
+  });
   each(out.shape(), [&](const Tuple& i) { at<T>(out, i) = convert<T>(at<Accumulator<T>>(buffer, i)); });
 }
 
