@@ -281,19 +281,3 @@ TEST_CASE("report: wrong usage", "[report]") {
   CHECK(f.code == 0);
   CHECK_THAT(f.out, Contains("usage: norma report RUN..."));
 }
-
-TEST_CASE("compare tells the first, the largest and the last norm of a block, passing over what is no number", "[report]") {
-  const auto row = [](Index step, const std::string& fro) {
-    return replaced(replaced(good_row, "\"step\": 0", fmt::format("\"step\": {}", step)), "[1.0, 2.0]", fro) + "\n";
-  };
-  const auto fro_of = [&](const char* name, const std::string& second, const std::string& third) {
-    const auto run = written_run(name, good_config, good_row + "\n" + row(1, second) + row(2, third));
-    const Finished f = run_norma({"compare", run.string(), "--log-format", "json", "--html", (run / "page.html").string()});
-    CAPTURE(f.err);
-    REQUIRE(f.code == 0);
-    return Json::parse(f.out)["runs"][0]["fro"][0];
-  };
-  const Json whole = fro_of("compare-norms", "[5.0, 6.0]", "[3.0, 4.0]");
-  CHECK((whole["first"] == 1.5 && whole["largest"] == 5.5 && whole["last"] == 3.5));
-  CHECK(fro_of("compare-gap", "[null, 6.0]", "[0.5, 0.5]")["largest"] == 1.5);
-}
