@@ -1,10 +1,11 @@
 // A recursive descent over the text without its blanks, in which formulas as books print them, x³/√N, are spelled as x^3/sqrt(N). One method per piece
 // of the grammar:
 //
-//   scoring    = "softmax" | "sigmoid" [ "(x" { sign number | "-log(N)" } ")" ] scale | "relu" [ "(x)" ] scale |
-//   polynomial polynomial = terms | "(" terms ")" { divisor }, then perhaps "/sum(" terms ")" terms      = [ sign ]
-//   term { sign term } term       = ( number | [ number [ "*" ] ] "x" [ "^" degree ] ) { divisor } divisor    = "/" (
-//   number | "N" | "n" | "sqrt(N)" | "sqrt(n)" )
+//   scoring    = "softmax" | "sigmoid" [ "(x" { sign number | "-log(N)" } ")" ] scale | "relu" [ "(x)" ] scale | polynomial
+//   polynomial = terms | "(" terms ")" { divisor }, then perhaps "/sum(" terms ")"
+//   terms      = [ sign ] term { sign term }
+//   term       = ( number | [ number [ "*" ] ] "x" [ "^" degree ] ) { divisor }
+//   divisor    = "/" ( number | "sqrt(" number ")" | "sqrt" number | "N" | "n" | "sqrt(N)" | "sqrt(n)" )
 #include "nn/scoring.h"
 
 #include <algorithm>
@@ -135,7 +136,11 @@ class Parser {
   }
 
   void scale_only(Scoring& s) {
-    if (take("/")) s.scale = keys();
+    if (!take("/")) return;
+    if (constant_divisor())
+      fail_text(fmt::format("{} is divided by N, n, sqrt(N) or sqrt(n) alone; a constant divides polynomials, as in x^3/14",
+                            s.kind == Kind::relu ? "relu" : "sigmoid"));
+    s.scale = keys();
   }
 
   void polynomial(Scoring& s) {
@@ -209,8 +214,8 @@ class Parser {
   std::vector<double> divisors(Scale& scale) {
     std::vector<double> numbers;
     while (text_.compare(at_, 5, "/sum(") != 0 && take("/")) {
-      if (starts_number()) {
-        numbers.push_back(number());
+      if (const auto constant = constant_divisor()) {
+        numbers.push_back(*constant);
         if (numbers.back() == 0) fail_text("division by zero");
       } else {
         if (scale != Scale::one) fail_text("the term is scaled twice");
@@ -218,6 +223,18 @@ class Parser {
       }
     }
     return numbers;
+  }
+
+  /// 14, sqrt(196), or sqrt196 as √196 is spelled; nothing where something else follows.
+  std::optional<double> constant_divisor() {
+    if (starts_number()) return number();
+    const std::size_t before = at_;
+    if (!take("sqrt")) return {};
+    const bool parenthesis = take("(");
+    if (!starts_number()) return at_ = before, std::nullopt;
+    const double square = number();
+    if (parenthesis && !take(")")) fail_text("the parenthesis behind sqrt is not closed");
+    return std::sqrt(square);
   }
 
   Scale keys() {
