@@ -153,6 +153,7 @@ TEST_CASE("config files: unknown keys, wrong types, comments, and who wins", "[p
   Finished f = run_norma({"train", "--config", write("{\"learing_rate\": 1}")});
   CHECK(f.code == 2);
   CHECK_THAT(f.err, Contains("unknown key \"learing_rate\""));
+  CHECK_THAT(run_norma({"train", "--config", write("{\"learning_rate\": 1}")}).err, Contains("unknown key \"learning_rate\" (did you mean \"lr\"?)"));
   f = run_norma({"train", "--config", write("{\"epochs\": \"three\"}")});
   CHECK(f.code == 2);
   CHECK_THAT(f.err, Contains("\"epochs\" is \"three\", it must be a whole number"));
