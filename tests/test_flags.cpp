@@ -36,3 +36,10 @@ TEST_CASE("a flag that is misspelt, or called so by other programs, is told with
   }
   CHECK_THAT(run_norma({"info", "--learning-rate", "1"}).err, Equals("norma: unknown flag --learning-rate; see --help\n"));  // what means nothing there is not named
 }
+
+TEST_CASE("gradcheck names the ops there are, and one that has no derivative", "[flags]") {
+  const Finished none = run_norma({"gradcheck", "nosuchop"});
+  CHECK(none.code == 2);
+  CHECK_THAT(none.err, StartsWith("norma: gradcheck: unknown op \"nosuchop\"; there are all, ") && Contains(", matmul, ") && Contains(", softmax, ") && !Contains("one_hot"));
+  CHECK_THAT(run_norma({"gradcheck", "one_hot"}).err, Equals("norma: gradcheck: \"one_hot\" has no derivative\n"));
+}
