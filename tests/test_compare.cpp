@@ -75,6 +75,8 @@ TEST_CASE("groups are named by what differs between them", "[compare]") {
   CHECK(groups[0].runs == std::vector<std::size_t>{0, 2});
   CHECK(groups[1].runs == std::vector<std::size_t>{1, 3});
   CHECK(runs[3].setting == "x^3/sqrt(N), clamp -");
+  runs[4].config["clamp"] = "", runs[4].config["init_std"] = 0;
+  CHECK(train::group_runs(runs)[0].name == "softmax, init_std 0.02");
   runs.erase(runs.begin() + 4);
   CHECK(train::group_runs(runs)[1].name == "x^3/sqrt(N)");
   runs[1].config.erase("penalty");  // of a version without it, which means its default

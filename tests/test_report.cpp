@@ -147,6 +147,7 @@ TEST_CASE("a report of a run goes into its folder and holds all that was recorde
   CHECK(Json::parse(f.out)["html"] == (runs / "both.html").string());
   const Json both = data_of(contents(runs / "both.html"));
   REQUIRE(both["runs"].size() == 2);
+  CHECK((both["runs"][0]["setting"] == "softmax" && both["runs"][1]["setting"] == "x^3/sqrt(N)" && both["runs"][0]["left_out"] == ""));
   for (const Json& layer : both["runs"][1]["rows"][0]["attention"]) {
     CHECK(layer.contains("fro"));
     CHECK(!layer.contains("entropy"));  // rows of x^3 do not sum to one

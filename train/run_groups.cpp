@@ -30,6 +30,7 @@ nlohmann::json setting_of(const Json& config) {
 
 std::string shown(const nlohmann::json& value) {
   if (value.is_null()) return "-";
+  if (value.is_number_float()) return fmt::format("{}", value.get<double>());
   if (!value.is_string()) return value.dump();
   const auto text = value.get<std::string>();
   return text.empty() ? "-" : text;

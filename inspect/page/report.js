@@ -11,7 +11,7 @@ let runs, groups, grouped, layers, groupNames, shape;  // grouped: runs of one s
 function read() {
   runs = data.runs.map((r, i) => {
     const again = data.runs.slice(0, i).filter(o => o.name === r.name).length, name = again ? `${r.name} (${again + 1})` : r.name;
-    return {...r, name, label: `${name} · ${r.setting || r.config.attention}`, color: `var(--c${i % 8})`, dash: dashes[Math.floor(i / 8) % 4],
+    return {...r, name, label: `${name} · ${r.setting && r.setting.length < 60 ? r.setting : r.config.attention}`, color: `var(--c${i % 8})`, dash: dashes[Math.floor(i / 8) % 4],
             train: r.rows.filter(x => x.loss !== undefined), test: r.rows.filter(x => x.test_accuracy !== undefined)};
   });
   groups = groupsOf(runs);
