@@ -1,4 +1,6 @@
 // norma compare: runs side by side, as a table on stdout and a page that needs no network.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -7,6 +9,7 @@
 #include "inspect/page.h"
 #include "train/record_folder.h"
 #include "train/run_folder.h"
+#include "train/run_groups.h"
 
 namespace norma::apps {
 namespace {
@@ -14,7 +17,13 @@ namespace {
 constexpr const char* usage = R"(usage: norma compare RUN... [flags]
 
 A table of one or more runs, and a page with their curves: accuracy, loss, and the norms of every layer's attention matrix over
-training. The page is one file and needs no network.
+training. The page is one file and needs no network. Blocks and heads count from 0, as in blocks.0.attn.
+
+Runs of one setting, which differ in their seed alone, are also told together: mean ± sample standard deviation over seeds. Runs are of
+one setting where their config.json is the same but for
+  {},
+  {}
+Runs that diverged, were stopped or have not ended are named, and are in no mean; of runs with the same seed the first counts.
 )";
 
 using train::Json;
@@ -57,6 +66,88 @@ Span over_training(const std::vector<Json>& rows, std::size_t layer, const char*
   return s;
 }
 
+/// finished, diverged, interrupted or not ended.
+std::string status_of(const train::RunRecord& run) { return !run.status.ending.empty() ? run.status.ending : run.summary.is_object() ? "finished" : "not ended"; }
+/// That it trained, as far as its folder knows.
+double seconds_of(const train::RunRecord& run) { return run.summary.is_object() ? number(run.summary, "seconds") : run.status.seconds > 0 ? run.status.seconds : NAN; }
+
+Json json_of(const train::Spread& s) { return {{"mean", s.mean}, {"deviation", s.deviation}}; }
+
+/// Of the runs' results, as compare_verb has them, what the counted ones of a group say together.
+Json group_json(const train::RunGroup& group, const Json& runs, std::span<const inspect::PageRun> page) {
+  std::vector<double> accuracy, loss, fro;
+  std::vector<std::vector<double>> blocks;
+  for (const std::size_t i : group.counted) {
+    accuracy.push_back(number(runs[i], "test_accuracy"));
+    loss.push_back(number(runs[i], "test_loss"));
+    std::vector<double> last;
+    for (const Json& span : runs[i]["fro"]) last.push_back(number(span, "last"));
+    if (last.empty()) continue;
+    fro.push_back(train::spread_of(last).mean);
+    blocks.resize(std::max(blocks.size(), last.size()));
+    for (std::size_t l = 0; l < last.size(); ++l) blocks[l].push_back(last[l]);
+  }
+  Json names = Json::array(), left_out = Json::array(), by_block = Json::array();
+  for (const std::size_t i : group.runs) {
+    names.push_back(runs[i]["run"]);
+    if (!page[i].left_out.empty()) left_out.push_back({{"run", runs[i]["run"]}, {"why", page[i].left_out}});
+  }
+  for (const auto& last : blocks) by_block.push_back(json_of(train::spread_of(last)));
+  return {{"name", group.name}, {"differs", group.differs}, {"runs", names}, {"seeds", group.counted.size()}, {"left_out", left_out},
+          {"test_accuracy", json_of(train::spread_of(accuracy))}, {"test_loss", json_of(train::spread_of(loss))},
+          {"fro", json_of(train::spread_of(fro))}, {"fro_by_block", by_block}};
+}
+
+std::string with_spread(const Json& spread, const char* format, double factor = 1, const char* unit = "") {
+  const double mean = number(spread, "mean") * factor, deviation = number(spread, "deviation") * factor;
+  if (!std::isfinite(mean)) return "-";
+  return shown(mean, format) + (std::isfinite(deviation) ? " ± " + shown(deviation, format) : "") + unit;
+}
+std::string norm_with_spread(const Json& spread) {
+  const double deviation = number(spread, "deviation");
+  return three_digits(number(spread, "mean")) + (std::isfinite(deviation) ? " ± " + shown(deviation, "{:#.2g}") : "");
+}
+
+/// Columns of text: the first to the left, the others to the right.
+void print_columns(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<std::size_t> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], columns(row[i]));
+  }
+  for (const auto& row : rows) {
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      const std::string gap(widths[i] - columns(row[i]), ' ');
+      fmt::print("{}", i == 0 ? row[i] + gap : "   " + gap + row[i]);
+    }
+    fmt::print("\n");
+  }
+}
+
+/// Only where there is a setting with several runs.
+void print_groups(const Json& groups) {
+  if (std::none_of(groups.begin(), groups.end(), [](const Json& g) { return g["runs"].size() > 1; })) return;
+  fmt::print("\nby setting, runs that differ in their seed alone: mean ± sample standard deviation over seeds\n");
+  std::vector<std::vector<std::string>> rows = {{"setting", "seeds", "diverged", "test acc.", "test loss", "last ||A||_F"}};
+  std::vector<std::vector<std::string>> norms = {{"setting"}};
+  std::size_t blocks = 0;
+  for (const Json& g : groups) {
+    const auto diverged = std::count_if(g["left_out"].begin(), g["left_out"].end(), [](const Json& r) { return r["why"] == "diverged"; });
+    rows.push_back({g["name"].get<std::string>(), g["seeds"].dump(), fmt::format("{}", diverged), with_spread(g["test_accuracy"], "{:.2f}", 100, " %"),
+                    with_spread(g["test_loss"], "{:.4f}"), norm_with_spread(g["fro"])});
+    norms.push_back({g["name"].get<std::string>()});
+    for (const Json& block : g["fro_by_block"]) norms.back().push_back(norm_with_spread(block));
+    blocks = std::max(blocks, g["fro_by_block"].size());
+  }
+  print_columns(rows);
+  for (const Json& g : groups)
+    for (const Json& r : g["left_out"]) fmt::print("not in the mean of {}: {} ({})\n", g["name"].get<std::string>(), r["run"].get<std::string>(), r["why"].get<std::string>());
+  if (!blocks) return;
+  for (std::size_t l = 0; l < blocks; ++l) norms[0].push_back(fmt::format("block {}", l));
+  fmt::print("\nlast ||A||_F by setting and block\n");
+  print_columns(norms);
+}
+
 }  // namespace
 
 int compare_verb(const Args& args) {
@@ -66,7 +157,8 @@ int compare_verb(const Args& args) {
   options("html", html, "where to write the page");
   options("log_format", log_format, "text, or json: one object on stdout");
   options("help", help, "print this, and stop");
-  const std::optional<Args> found = read_words(options, args, usage);
+  const auto aside = train::fields_of_no_setting();
+  const std::optional<Args> found = read_words(options, args, fmt::format(usage, fmt::join(aside.first(9), ", "), fmt::join(aside.subspan(9), ", ")));
   if (!found) return ok;
   const Args& runs = *found;
   options.apply();
@@ -88,15 +180,18 @@ int compare_verb(const Args& args) {
       fro.push_back({{"first", s.first}, {"largest", s.largest}, {"last", s.last}});
     }
     all.push_back({{"run", path}, {"attention", r.config.value("attention", "?")}, {"test_accuracy", test ? number(*test, "test_accuracy") : NAN},
-                   {"test_loss", test ? number(*test, "test_loss") : NAN}, {"seconds", number(r.summary, "seconds")}, {"ending", r.status.ending}, {"fro", fro}});
+                   {"test_loss", test ? number(*test, "test_loss") : NAN}, {"seconds", seconds_of(r)}, {"ending", r.status.ending},
+                   {"status", status_of(r)}, {"fro", fro}});
     page.push_back({r.name, r.config, r.summary, r.rows, r.note, train::read_records(path, inspect::page_bytes / runs.size()), r.status.ending, r.tokens});
   }
+  Json groups = Json::array();
+  for (const train::RunGroup& group : train::group_runs(page)) groups.push_back(group_json(group, all, page));
   const auto write_page = [&] {  // last: where it cannot be written the table is there
     const std::string text = inspect::make_page(fmt::format("Norma: {} run{} compared", runs.size(), runs.size() == 1 ? "" : "s"), page);
     train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));
   };
   if (json) {
-    print_result({{"runs", all}, {"html", html}}, true);
+    print_result({{"runs", all}, {"groups", groups}, {"html", html}}, true);
     write_page();
     return ok;
   }
@@ -108,10 +203,13 @@ int compare_verb(const Args& args) {
   const auto names = [&](const std::string& run, const std::string& attention) {
     return fmt::format("{:<{}} {:<{}}", run, run_width, attention, attention_width);
   };
-  fmt::print("{} {:>9} {:>10} {:>9}\n", names("run", "attention"), "test acc.", "test loss", "seconds");
+  // How runs stand has a column of its own where one of them is not as it should be.
+  const bool all_finished = std::all_of(all.begin(), all.end(), [](const Json& r) { return r["status"] == "finished"; });
+  const auto status = [&](const std::string& text) { return all_finished ? "" : "   " + text; };
+  fmt::print("{} {:>9} {:>10} {:>9}{}\n", names("run", "attention"), "test acc.", "test loss", "seconds", status("status"));
   for (const Json& r : all)
-    fmt::print("{} {:>9} {:>10} {:>9}\n", names(r["run"], r["attention"]), shown(number(r, "test_accuracy") * 100, "{:.2f} %"), shown(number(r, "test_loss"), "{:.4f}"),
-               std::isnan(number(r, "seconds")) && r["ending"] != "" ? r["ending"].get<std::string>() : shown(number(r, "seconds"), "{:.0f}"));
+    fmt::print("{} {:>9} {:>10} {:>9}{}\n", names(r["run"], r["attention"]), shown(number(r, "test_accuracy") * 100, "{:.2f} %"), shown(number(r, "test_loss"), "{:.4f}"),
+               shown(number(r, "seconds"), "{:.0f}"), status(r["status"]));
   fmt::print("\n||A||_F by block (mean over heads and batch): first step → largest → last logged step\n{}", names("run", "attention"));
   const auto norms = [](const Json& s) {
     return fmt::format("{} → {} → {}", three_digits(number(s, "first")), three_digits(number(s, "largest")), three_digits(number(s, "last")));
@@ -119,13 +217,14 @@ int compare_verb(const Args& args) {
   std::size_t column = 22;
   for (const Json& r : all)
     for (const Json& s : r["fro"]) column = std::max(column, columns(norms(s)) + 1);
-  for (std::size_t l = 0; l < layers; ++l) fmt::print(" {:>{}}", fmt::format("block {}", l + 1), column);
+  for (std::size_t l = 0; l < layers; ++l) fmt::print(" {:>{}}", fmt::format("block {}", l), column);
   fmt::print("\n");
   for (const Json& r : all) {
     fmt::print("{}", names(r["run"], r["attention"]));
     for (const Json& s : r["fro"]) fmt::print(" {:>{}}", norms(s), column);
     fmt::print("\n");
   }
+  print_groups(groups);
   write_page();
   fmt::print("\npage: {}\n", html);
   return ok;

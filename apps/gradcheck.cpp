@@ -1,5 +1,8 @@
 // norma gradcheck: derivatives against finite differences, of the ops in the table of op cases, or of a small model.
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <set>
 
 #include "apps/model_flags.h"
 #include "checks/op_case.h"
@@ -36,18 +39,28 @@ train::TrainConfig small_model() {
 
 models::ViTConfig shape_of(const train::TrainConfig& c) { return vit_config(c, 8, 1, 3); }
 
+/// Of the ops that have a derivative, each once, by the alphabet.
+std::vector<std::string> op_names() {
+  std::set<std::string> names;
+  for (const auto& c : checks::op_table())
+    if (c.order > 0 && !c.large) names.insert(c.op);
+  return {names.begin(), names.end()};
+}
+
 /// Words are ops, and flags are of a model.
 void check_words(const ModelFlags& flags) {
   for (const std::string& name : flags.given) {
     if (flags.words.empty() || name == "threads") continue;
     throw UsageError(fmt::format("gradcheck: {} is for a model and \"{}\" is an op; check one of them at a time", flags.config.named(name), flags.words[0]));
   }
-  std::vector<std::string> names;
-  for (const auto& c : checks::op_table())
-    if (std::find(names.begin(), names.end(), c.op) == names.end()) names.push_back(c.op);
-  for (const std::string& word : flags.words)
-    if (word != "all" && std::find(names.begin(), names.end(), word) == names.end())
-      throw UsageError(fmt::format("gradcheck: unknown op \"{}\"{}", word, did_you_mean(word, names)));
+  const std::vector<std::string> names = op_names();
+  for (const std::string& word : flags.words) {
+    if (word == "all" || std::find(names.begin(), names.end(), word) != names.end()) continue;
+    if (std::any_of(checks::op_table().begin(), checks::op_table().end(), [&](const checks::OpCase& c) { return c.op == word; }))
+      throw UsageError(fmt::format("gradcheck: \"{}\" has no derivative", word));
+    const std::string near = did_you_mean(word, names);
+    throw UsageError(fmt::format("gradcheck: unknown op \"{}\"{}", word, near.empty() ? fmt::format("; there are all, {}", fmt::join(names, ", ")) : near));
+  }
   if (!flags.words.empty()) return;
   constexpr Index most_parameters = 50000;
   if (const Index count = models::parameter_count(shape_of(flags.config)); count > most_parameters)

@@ -15,8 +15,7 @@ constexpr const char* usage = R"(usage: norma inspect RUN [flags]
 
 One forward pass of the run's newest checkpoint on one image: a table of every head's norms, and a page (one file, no
 network) with every head's attention matrix and, for any patch, where it looks. The matrix is computed also where the run has attention
-in linear form, and with --ema the weights are the averaged ones, as in norma eval. Blocks and heads count from 0 in the table, in --log-format
-json and in logs, as in the code, and from 1 on pages.
+in linear form, and with --ema the weights are the averaged ones, as in norma eval. Blocks and heads count from 0, as in blocks.0.attn.
 )";
 
 /// NaN: there is none. inf: an entry, or a sum that is too large for the dtype.

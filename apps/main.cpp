@@ -12,6 +12,9 @@
 #include "core/suggest.h"
 
 namespace norma::apps {
+
+extern const char commit[];  // that this is built from: cmake/commit.cmake
+
 namespace {
 
 struct Verb {
@@ -62,7 +65,7 @@ int run(const Args& args) {
     return args.empty() ? usage_error : ok;
   }
   if (args[0] == "--version") {
-    fmt::print("norma {}\n", NORMA_VERSION);
+    fmt::print("norma {} ({})\n", NORMA_VERSION, commit);
     return ok;
   }
   std::vector<std::string> names;

@@ -3,6 +3,7 @@
 #include "inspect/page.h"
 #include "train/record_folder.h"
 #include "train/run_folder.h"
+#include "train/run_groups.h"
 
 namespace norma::apps {
 namespace {
@@ -11,8 +12,9 @@ constexpr const char* usage = R"(usage: norma report RUN... [flags]
 
 A page of all that the runs recorded: loss and accuracy, the norms of every layer's attention matrix and of its Jacobian and gradient
 by head, the norms and updates of the weights, the attention matrices that --record kept, step by step, and what the runs were. Several
-runs lie over each other. The page is one file, needs no network, and gives its numbers as tables and as CSV. A run that is still going
-on can be reported too.
+runs lie over each other; those that differ in their seed alone (norma compare --help says what that is) as their mean with a band, or
+singly. The page is one file, needs no network, and gives its numbers as tables and as CSV. A run that is still going on can be
+reported too.
 )";
 
 }  // namespace
@@ -47,6 +49,7 @@ int report_verb(const Args& args) {
     }
     page.push_back({r.name, std::move(r.config), std::move(r.summary), std::move(r.rows), std::move(r.note), std::move(recording), std::move(r.status.ending), r.tokens});
   }
+  train::group_runs(page);
   if (html.empty()) html = runs.size() == 1 ? (std::filesystem::path(runs[0]) / "report.html").string() : "report.html";
   const std::string text = inspect::make_page(inspect::page_title(page), page);
   train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));

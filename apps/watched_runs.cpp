@@ -3,6 +3,7 @@
 #include <charconv>
 #include <iterator>
 
+#include "train/run_groups.h"
 #include "train/run_record.h"
 
 namespace norma::apps {
@@ -27,6 +28,7 @@ WatchedRuns::WatchedRuns(const std::vector<std::string>& folders) {
     runs_.emplace_back();
     read(sources_.size() - 1);
   }
+  train::group_runs(runs_);
   read_at_ = std::chrono::steady_clock::now();
 }
 
@@ -59,6 +61,7 @@ void WatchedRuns::refresh() {
       runs_[i].note = e.what();  // what was read before stays to be seen
     }
   }
+  train::group_runs(runs_);
 }
 
 std::string WatchedRuns::page(const std::string& nonce) {

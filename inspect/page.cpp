@@ -8,7 +8,7 @@
 namespace norma::inspect {
 
 // The files in inspect/page/, made into strings by CMake.
-extern const char page_html[], page_css[], page_elements[], page_chart[], page_matrix[], page_recorder[], page_report[], page_live[];
+extern const char page_html[], page_css[], page_elements[], page_chart[], page_matrix[], page_recorder[], page_groups[], page_report[], page_live[];
 
 namespace {
 
@@ -48,8 +48,8 @@ Json page_run(const PageRun& run, std::size_t from) {
   const std::vector<std::string> names = parameter_names(run.rows);
   Json rows = Json::array();
   for (std::size_t i = from; i < run.rows.size(); ++i) rows.push_back(with_columns(run.rows[i], names));
-  return {{"name", run.name}, {"config", run.config}, {"tokens", run.tokens}, {"summary", run.summary}, {"ending", run.ending}, {"note", run.note}, {"parameters", names},
-          {"generation", run.generation}, {"from", from}, {"rows", std::move(rows)}, {"recording", page_data(run.recording)}};
+  return {{"name", run.name}, {"config", run.config}, {"tokens", run.tokens}, {"summary", run.summary}, {"ending", run.ending}, {"note", run.note},
+          {"setting", run.setting}, {"left_out", run.left_out}, {"parameters", names}, {"generation", run.generation}, {"from", from}, {"rows", std::move(rows)}, {"recording", page_data(run.recording)}};
 }
 
 std::string page_title(std::span<const PageRun> runs) {
@@ -68,6 +68,7 @@ std::string make_page(const std::string& title, std::span<const PageRun> runs, c
   put(page, "/*CHART*/", page_chart);
   put(page, "/*REPORT*/", page_report);
   put(page, "/*RECORDER*/", page_recorder);
+  put(page, "/*GROUPS*/", page_groups);
   put(page, "/*LIVE*/", live ? page_live : "");
   return fill_page(page, data);
 }

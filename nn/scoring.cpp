@@ -7,7 +7,7 @@
 //   terms      = [ sign ] term { sign term }
 //   term       = ( number | [ number [ "*" ] ] "x" [ "^" degree ] ) { divisor }
 //   scale      = { divisor }
-//   divisor    = "/" ( number | "N" | "n" | "sqrt(N)" | "sqrt(n)" )
+//   divisor    = "/" ( number | "sqrt(" number ")" | "sqrt" number | "N" | "n" | "sqrt(N)" | "sqrt(n)" )
 // clang-format on
 #include "nn/scoring.h"
 
@@ -139,7 +139,11 @@ class Parser {
   }
 
   void scale_only(Scoring& s) {
-    if (take("/")) s.scale = keys();
+    if (!take("/")) return;
+    if (constant_divisor())
+      fail_text(fmt::format("{} is divided by N, n, sqrt(N) or sqrt(n) alone; a constant divides polynomials, as in x^3/14",
+                            s.kind == Kind::relu ? "relu" : "sigmoid"));
+    s.scale = keys();
   }
 
   void polynomial(Scoring& s) {
@@ -213,8 +217,8 @@ class Parser {
   std::vector<double> divisors(Scale& scale) {
     std::vector<double> numbers;
     while (text_.compare(at_, 5, "/sum(") != 0 && take("/")) {
-      if (starts_number()) {
-        numbers.push_back(number());
+      if (const auto constant = constant_divisor()) {
+        numbers.push_back(*constant);
         if (numbers.back() == 0) fail_text("division by zero");
       } else {
         if (scale != Scale::one) fail_text("the term is scaled twice");
@@ -222,6 +226,18 @@ class Parser {
       }
     }
     return numbers;
+  }
+
+  /// 14, sqrt(196), or sqrt196 as √196 is spelled; nothing where something else follows.
+  std::optional<double> constant_divisor() {
+    if (starts_number()) return number();
+    const std::size_t before = at_;
+    if (!take("sqrt")) return {};
+    const bool parenthesis = take("(");
+    if (!starts_number()) return at_ = before, std::nullopt;
+    const double square = number();
+    if (parenthesis && !take(")")) fail_text("the parenthesis behind sqrt is not closed");
+    return std::sqrt(square);
   }
 
   Scale keys() {

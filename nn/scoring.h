@@ -3,7 +3,7 @@
 //   softmax                 rows of exp(s)/sum exp(s)
 //   x^3/sqrt(N)             polynomial over the root of the number of keys (the paper's scaled form)
 //   x^3/sqrt(n)             the same, n counting per row the keys that no mask hides
-//   x^3/14   x^3   x/N      by a constant, unscaled, by N or n
+//   x^3/14   x^3   x/N      by a constant (also x^3/sqrt(196)), unscaled, by N or n
 //   0.5x + x^3/14           any coefficients up to x^8 ("*" is optional)
 //   x^2/sum(x^2)            row-normalised, even powers only
 //   sigmoid                 1/(1+exp(-s));  sigmoid(x - log(N)), sigmoid(x - 2)

@@ -147,6 +147,7 @@ TEST_CASE("a report of a run goes into its folder and holds all that was recorde
   CHECK(Json::parse(f.out)["html"] == (runs / "both.html").string());
   const Json both = data_of(contents(runs / "both.html"));
   REQUIRE(both["runs"].size() == 2);
+  CHECK((both["runs"][0]["setting"] == "softmax" && both["runs"][1]["setting"] == "x^3/sqrt(N)" && both["runs"][0]["left_out"] == ""));
   for (const Json& layer : both["runs"][1]["rows"][0]["attention"]) {
     CHECK(layer.contains("fro"));
     CHECK(!layer.contains("entropy"));  // rows of x^3 do not sum to one
@@ -280,20 +281,4 @@ TEST_CASE("report: wrong usage", "[report]") {
   f = run_norma({"report", "--help"});
   CHECK(f.code == 0);
   CHECK_THAT(f.out, Contains("usage: norma report RUN..."));
-}
-
-TEST_CASE("compare tells the first, the largest and the last norm of a block, passing over what is no number", "[report]") {
-  const auto row = [](Index step, const std::string& fro) {
-    return replaced(replaced(good_row, "\"step\": 0", fmt::format("\"step\": {}", step)), "[1.0, 2.0]", fro) + "\n";
-  };
-  const auto fro_of = [&](const char* name, const std::string& second, const std::string& third) {
-    const auto run = written_run(name, good_config, good_row + "\n" + row(1, second) + row(2, third));
-    const Finished f = run_norma({"compare", run.string(), "--log-format", "json", "--html", (run / "page.html").string()});
-    CAPTURE(f.err);
-    REQUIRE(f.code == 0);
-    return Json::parse(f.out)["runs"][0]["fro"][0];
-  };
-  const Json whole = fro_of("compare-norms", "[5.0, 6.0]", "[3.0, 4.0]");
-  CHECK((whole["first"] == 1.5 && whole["largest"] == 5.5 && whole["last"] == 3.5));
-  CHECK(fro_of("compare-gap", "[null, 6.0]", "[0.5, 0.5]")["largest"] == 1.5);
 }

@@ -292,8 +292,10 @@ TEST_CASE("the data grows with the file, and follows a run that was resumed", "[
   for (const char* nonsense : {"", "x", "2", "2.", "2.-1", "2.6", "-1.-1", ".....", "99999999999999999999999.1", "2.5;0.2"})  // whole, or what fits
     CHECK((watch.data(nonsense)[0]["rows"].size() == 5 || std::string(nonsense) == "2.5;0.2"));
 
+  CHECK(watch.data("2.5_0.2")[0]["left_out"] == "not ended");
   write(run / "summary.json", R"({"steps": 5, "tokens": 17, "test_loss": 0.5, "test_accuracy": 0.5, "seconds": 1.5})");
-  CHECK(watch.data("2.5_0.2")[0]["summary"]["tokens"] == 17);
+  const Json ended = watch.data("2.5_0.2")[0];
+  CHECK((ended["summary"]["tokens"] == 17 && ended["left_out"] == ""));
 }
 
 TEST_CASE("a file that goes wrong while it is watched says so in the page, and keeps what there was", "[watch]") {

@@ -1,6 +1,7 @@
 #include "train/options.h"
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <fstream>
@@ -44,6 +45,37 @@ bool fits(const nlohmann::ordered_json& v, std::size_t kind) {
 }
 constexpr const char* kinds[] = {"a text", "a whole number", "a number", "true or false"};
 
+/// What other programs call our fields, without '_' and '-'; the names are those of timm, DeiT, Hugging Face, Lightning and nanoGPT.
+constexpr std::pair<std::string_view, const char*> elsewhere[] = {
+    {"learningrate", "lr"}, {"baselr", "lr"}, {"stepsize", "lr"}, {"blr", "lr"}, {"minlearningrate", "min_lr"}, {"lrmin", "min_lr"},
+    {"b", "batch"}, {"bs", "batch"}, {"batchsize", "batch"}, {"trainbatchsize", "batch"}, {"perdevicetrainbatchsize", "batch"}, {"minibatch", "batch"},
+    {"numepochs", "epochs"}, {"nepochs", "epochs"}, {"numtrainepochs", "epochs"}, {"maxepochs", "epochs"},
+    {"maxsteps", "steps"}, {"numsteps", "steps"}, {"maxiters", "steps"}, {"iterations", "steps"}, {"iters", "steps"},
+    {"opt", "optimizer"}, {"optim", "optimizer"}, {"sched", "schedule"}, {"scheduler", "schedule"}, {"lrscheduler", "schedule"}, {"lrschedulertype", "schedule"},
+    {"wd", "weight_decay"}, {"decay", "weight_decay"}, {"l2", "weight_decay"}, {"warmup", "warmup_epochs"}, {"warmupsteps", "warmup_epochs"}, {"warmupiters", "warmup_epochs"},
+    {"gradclip", "clip"}, {"clipgrad", "clip"}, {"maxgradnorm", "clip"}, {"gradientclipval", "clip"}, {"clipnorm", "clip"},
+    {"smoothing", "label_smoothing"}, {"modelemadecay", "ema"}, {"emadecay", "ema"}, {"modelema", "ema"},
+    {"embeddim", "width"}, {"hiddensize", "width"}, {"hiddendim", "width"}, {"dim", "width"}, {"dmodel", "width"}, {"nembd", "width"},
+    {"layers", "depth"}, {"numlayers", "depth"}, {"nlayer", "depth"}, {"numhiddenlayers", "depth"}, {"blocks", "depth"},
+    {"numheads", "heads"}, {"nhead", "heads"}, {"numattentionheads", "heads"}, {"patchsize", "patch"}, {"imgsize", "image"}, {"imagesize", "image"}, {"inputsize", "image"},
+    {"numclasses", "classes"}, {"nbclasses", "classes"}, {"inchans", "channels"}, {"inchannels", "channels"}, {"drop", "dropout"}, {"attndrop", "dropout"},
+    {"attndroprate", "dropout"}, {"activation", "attention"}, {"attn", "attention"}, {"arch", "preset"}, {"size", "preset"},
+    {"dataset", "data"}, {"datapath", "data_dir"}, {"dataroot", "data_dir"}, {"root", "data_dir"}, {"hflip", "flip"}, {"randaug", "rand_augment"}, {"autoaugment", "rand_augment"}, {"aa", "rand_augment"},
+    {"output", "out"}, {"outputdir", "out"}, {"outdir", "out"}, {"savedir", "out"}, {"logdir", "out"}, {"runname", "out"}, {"randomseed", "seed"}, {"manualseed", "seed"},
+    {"workers", "threads"}, {"numworkers", "threads"}, {"numthreads", "threads"}, {"jobs", "threads"}, {"j", "threads"}, {"precision", "dtype"}, {"amp", "dtype"}, {"bf16", "dtype"}, {"fp16", "dtype"},
+    {"gpu", "device"}, {"accelerator", "device"}, {"loginterval", "log_every"}, {"loggingsteps", "log_every"}, {"savesteps", "checkpoint_every"}, {"savefreq", "checkpoint_every"},
+    {"continue", "resume"}, {"json", "log_format"}, {"format", "log_format"}, {"page", "html"}};
+
+/// Ours for what other programs call so; "" where none of them does.
+std::string_view named_elsewhere(const std::string& name) {
+  std::string plain;
+  for (const char c : name)
+    if (c != '_' && c != '-') plain += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  for (const auto& [theirs, ours] : elsewhere)
+    if (plain == theirs) return ours;
+  return {};
+}
+
 }  // namespace
 
 void Options::add(const char* name, Field field, const char* help) {
@@ -64,16 +96,21 @@ void Options::only(const std::vector<std::string>& wanted) {
 
 const Options::Row& Options::find(const std::string& name, const std::string& where) const {
   std::vector<std::string> names;
-  const bool flag = where.starts_with("--");
+  const bool flag = where.starts_with("--") || where == "-" + spelled(name, '_', '-');
+  const auto spelling = [&](const std::string& field) { return flag ? "--" + spelled(field, '_', '-') : field; };
+  const std::string_view theirs = named_elsewhere(name);
+  std::string near;
   for (const Row& r : rows_) {
     if (flag && !r.flag) {
-      if (r.name == name) usage("{} means nothing here; see --help", where);
+      if (r.name == name && where.starts_with("--")) usage("{} means nothing here; see --help", where);
       continue;
     }
-    if (r.name == name) return r;
-    names.push_back(flag ? "--" + spelled(r.name, '_', '-') : r.name);
+    if (r.name == name && (!flag || where.starts_with("--"))) return r;
+    if (r.name == theirs || (flag && r.name == name)) near = spelling(r.name);  // -lr is --lr
+    names.push_back(spelling(r.name));
+    if (flag && std::holds_alternative<bool*>(r.field) && where.starts_with("--no-")) names.push_back("--no-" + spelled(r.name, '_', '-'));
   }
-  const std::string near = suggest(flag ? where : name, names);
+  if (near.empty()) near = suggest(flag ? where : name, names);
   usage("{}{}", flag ? fmt::format("unknown flag {}", where) : fmt::format("{}: unknown key \"{}\"", where, name),
         near.empty() ? std::string("; see --help") : fmt::format(" (did you mean {}?)", flag ? near : '"' + near + '"'));
 }
@@ -91,6 +128,8 @@ std::vector<std::string> Options::read_flags(const std::vector<std::string>& arg
   for (std::size_t i = 0; i < args.size(); ++i) {
     const std::string a = args[i] == "-h" ? "--help" : args[i];
     if (!a.starts_with("--")) {
+      const std::string word = a.substr(0, a.find('='));
+      if (word.size() > 1 && word[0] == '-' && std::isalpha(static_cast<unsigned char>(word[1]))) find(spelled(word.substr(1), '-', '_'), word);  // -lr: tells what is meant
       rest.push_back(a);
       continue;
     }

@@ -14,11 +14,6 @@ function table(parent, head, rows) {
   for (const c of head) make("th", c, h).scope = "col";
   return fill(body, rows);
 }
-function fill(body, rows) {
-  body.replaceChildren(...rows.map(r => { const tr = make("tr"); for (const c of r) make("td", c, tr); return tr; }));
-  return body;
-}
-
 // Text of a CSV file (RFC 4180). A text that a spreadsheet would run as a formula gets an apostrophe.
 const csvCell = v => {
   if (v === undefined || v === null) return "";
@@ -61,9 +56,9 @@ function logTicks(a, b) {  // a, b: exponents of ten
 
 /* A chart of lines with its numbers as a table below.
    get: returns the series as they are now, each {name, short: its name under the pointer, color, dash, width, opacity, points: [[x, y], ...], dots: marks too, bare: marks only, quiet: not under the pointer,
-            spread: x -> [low, high] beside the value under the pointer,
+            spread: x -> [low, high] beside the value under the pointer, spreadOf: of what (heads), band: [[x, low, high], ...] behind the curve,
             exact: points for the table where the curve is smoothed}
-   options: {log, bounds: returns [{y, label}], x: label of the axis, ticks: [[x, label], ...] where x counts things,
+   options: {log, bounds: returns [{y, label, whose}], family: the charts that may share its scale, x: label of the axis, ticks: [[x, label], ...] where x counts things,
              start: the axis begins there at the latest, of: what is shown of it, before the title, file: name of the CSV};
             or a function that returns them
    Returns a function that shows them anew: at once, or where the chart is out of sight, when it comes into sight. */
@@ -73,7 +68,16 @@ function chart(parent, title, get, given = {}) {
   const figure = make("figure", undefined, parent), caption = make("figcaption", undefined, figure);
   const box = svg("svg", {role: "img"}, figure), xLabel = options.x || "epoch";
   const f = options.log ? Math.log10 : v => v;
-  const kept = list => list.map(s => ({...s, points: s.points.filter(p => drawable(p[0]) && drawable(p[1]) && (!options.log || p[1] > 0))}));
+  const inside = p => p.every(v => drawable(v)) && (!options.log || p[1] > 0);  // of a band p[1] is the least
+  const kept = list => list.map(s => ({...s, points: s.points.filter(inside), band: s.band && s.band.filter(inside)}));
+  const low = a => a.reduce((m, v) => Math.min(m, v)), high = a => a.reduce((m, v) => Math.max(m, v));
+  const boundsNow = () => options.bounds ? options.bounds() : [];
+  // From the least to the largest that is drawn, on the axis; nothing where there is no point.
+  const extent = list => {
+    if (!list.some(s => s.points.length)) return;
+    const ys = list.flatMap(s => [...s.points.map(p => p[1]), ...(s.band || []).flatMap(p => [p[1], p[2]])]).concat(boundsNow().map(b => b.y)).map(f);
+    return [low(ys), high(ys)];
+  };
   const shown = x => options.ticks ? (options.ticks.find(t => t[0] === Math.round(x)) || [0, number(x)])[1] : `${xLabel} ${number(x)}`;
   let series = kept(get()), pointer;  // pointer: where it is over the chart
 
@@ -84,11 +88,10 @@ function chart(parent, title, get, given = {}) {
     box.setAttribute("aria-label", whole);
     const W = Math.max(260, figure.clientWidth - 20), H = 220, left = 50, right = 10, top = 12, bottom = 36;
     box.setAttribute("viewBox", `0 0 ${W} ${H}`); box.style.height = H + "px";
-    const all = series.flatMap(s => s.points), bounds = options.bounds ? options.bounds() : [];
+    const all = series.flatMap(s => s.points), bounds = boundsNow();
     if (!all.length) { svg("text", {x: W / 2, y: H / 2, "text-anchor": "middle"}, box).textContent = options.log && get().some(s => s.points.some(p => p[1] === 0)) ? "all 0: no place on a logarithmic scale" : "nothing recorded"; return; }
-    const xs = all.map(p => p[0]), ys = all.map(p => f(p[1])).concat(bounds.map(b => f(b.y)));
-    const low = a => a.reduce((m, v) => Math.min(m, v)), high = a => a.reduce((m, v) => Math.max(m, v));
-    let x0 = low(xs), x1 = high(xs), y0 = low(ys), y1 = high(ys);
+    const xs = all.map(p => p[0]);
+    let x0 = low(xs), x1 = high(xs), [y0, y1] = (options.family && options.family.range()) || extent(series);
     if (options.ticks) { x0 = options.ticks[0][0] - 0.5; x1 = options.ticks[options.ticks.length - 1][0] + 0.5; }
     if (options.start !== undefined) x0 = Math.min(x0, options.start);
     if (x1 === x0) x1 = x0 + 1;
@@ -103,7 +106,12 @@ function chart(parent, title, get, given = {}) {
     const xTicks = options.ticks ? options.ticks.filter((_, i) => i % every === 0) : linearTicks(x0, x1, Math.max(3, Math.floor(W / 110)));
     for (const [t, text] of xTicks) svg("text", {x: X(t), y: H - bottom + 15, "text-anchor": "middle"}, box).textContent = text;
     svg("text", {x: (left + W - right) / 2, y: H - 4, "text-anchor": "middle"}, box).textContent = xLabel;
-    for (const b of bounds) svg("title", {}, svg("line", {class: "bound", x1: left, x2: W - right, y1: Y(b.y), y2: Y(b.y)}, box)).textContent = b.label;
+    for (const b of bounds) svg("title", {}, svg("line", {class: "bound", x1: left, x2: W - right, y1: Y(b.y), y2: Y(b.y)}, box)).textContent = b.label + (b.whose ? `: ${b.whose}` : "");
+    for (const s of series) {
+      if (!s.band || s.band.length < 2) continue;
+      const edge = (points, i) => points.map(p => X(p[0]).toFixed(1) + " " + Y(p[i]).toFixed(1)).join("L");
+      svg("path", {class: "band", d: `M${edge(s.band, 2)}L${edge([...s.band].reverse(), 1)}Z`, fill: s.color}, box);
+    }
     for (const s of series) {
       if (!s.bare && s.points.length > 1) {
         const d = s.points.map((p, i) => (i ? "L" : "M") + X(p[0]).toFixed(1) + " " + Y(p[1]).toFixed(1)).join("");
@@ -144,7 +152,7 @@ function chart(parent, title, get, given = {}) {
         if (s.quiet || !s.points.length) continue;
         const p = s.points.reduce((a, b) => Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a), range = s.spread && s.spread(p[0]);
         where = p[0];
-        make("div", `${s.short || s.name}: ${number(p[1])}` + (range ? ` (heads ${number(range[0])} to ${number(range[1])})` : ""), tip).style.color = s.color;
+        make("div", `${s.short || s.name}: ${number(p[1])}` + (range ? ` (${s.spreadOf || "heads"} ${number(range[0])} to ${number(range[1])})` : ""), tip).style.color = s.color;
       }
       if (where === undefined) return leave();
       tip.prepend(make("div", shown(where)));
@@ -172,7 +180,7 @@ function chart(parent, title, get, given = {}) {
   let body, listed;  // the table, and the heads of its columns
   function list() {
     if (!details.open) return;
-    const n = numbers(), rows = n.rows.map(r => r.map(v => typeof v === "string" ? v : number(v)));
+    const n = numbers(), rows = n.rows;
     if (listed === String(n.head)) { fill(body, rows); return; }
     listed = String(n.head);
     details.replaceChildren(details.firstChild);
@@ -181,7 +189,9 @@ function chart(parent, title, get, given = {}) {
     b.onclick = () => { const now = numbers(); download((options.file || title).replace(/[^\w]+/g, "-") + ".csv", [now.head, ...now.rows]); };
   }
   details.ontoggle = list;
-  draw(); new ResizeObserver(draw).observe(box);
+  if (options.family) { options.family.extents.push(() => extent(kept(get()))); options.family.draws.push(() => draw()); }
+  else draw();
+  new ResizeObserver(draw).observe(box);  // which draws a chart of a family, when all of it are known
   let seen = true, stale = false;
   const renew = () => { stale = !seen; if (seen) { options = asked(); series = kept(get()); draw(); list(); } };
   new IntersectionObserver(changes => { seen = changes[changes.length - 1].isIntersecting; if (stale) renew(); }, {rootMargin: "200px"}).observe(figure);

@@ -11,7 +11,7 @@ function recordings() {
   });
   if (!recorded.length) return;
   const unique = a => [...new Set(a)], places = unique(recorded.flatMap(r => r.records.flatMap(x => Object.keys(x.layers))));
-  const placeName = p => { const block = /^blocks\.(\d+)\.attn$/.exec(p); return block ? `Block ${+block[1] + 1}` : p; };
+  const placeName = p => { const block = /^blocks\.(\d+)\.attn$/.exec(p); return block ? `Block ${block[1]}` : p; };
   places.sort((a, b) => a.localeCompare(b, "en", {numeric: true}));
   const steps = unique(recorded.flatMap(r => r.records.map(x => x.step))).sort((a, b) => a - b);
   const headCount = most(...recorded.flatMap(r => r.records.flatMap(x => Object.values(x.layers).map(l => l.heads))));
@@ -58,7 +58,7 @@ function recordings() {
   const what = choices();
   const layerChoice = labelled(what, "layer", "select"), headChoice = labelled(what, "head", "select");
   for (const p of places) make("option", placeName(p), layerChoice).value = p;
-  for (let h = 0; h < headCount; ++h) make("option", String(h + 1), headChoice).value = h;
+  for (let h = 0; h < headCount; ++h) make("option", String(h), headChoice).value = h;
   layerChoice.onchange = () => { place = layerChoice.value; draw(); };
   headChoice.onchange = () => { head = +headChoice.value; draw(); };
   const firstImage = recorded[0].image(0), tokenChoice = labelled(what, "token", "input", {type: "number", min: 0, max: firstImage.tokens - 1, step: 1});
@@ -127,7 +127,7 @@ function recordings() {
     if (!details.open) return;
     table(details, ["run", "step", "layer", "head", "‖A‖_F", "least", "largest"], recorded.flatMap(r => image < r.labels.length ? places.flatMap(p => {
       const x = current(r), l = x.layers[p];
-      return l ? [...Array(l.heads).keys()].map(h => [r.run.label, String(x.step), placeName(p), String(h + 1), ...["fro", "min", "max"].map(k => number(l[k][image * l.heads + h]))]) : [];
+      return l ? [...Array(l.heads).keys()].map(h => [r.run.label, String(x.step), placeName(p), String(h), ...["fro", "min", "max"].map(k => l[k][image * l.heads + h])]) : [];
     }) : []));
   }
   function draw() {

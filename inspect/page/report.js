@@ -7,13 +7,16 @@ const most = (...n) => n.reduce((a, b) => Math.max(a, b), 0);
 const dashes = ["", "7 3", "2 3", "9 3 2 3"];
 
 // --- the runs as they are now ---
-let runs, layers, groupNames, shape;
+let runs, groups, grouped, layers, groupNames, shape;  // grouped: runs of one setting are shown as one
 function read() {
   runs = data.runs.map((r, i) => {
     const again = data.runs.slice(0, i).filter(o => o.name === r.name).length, name = again ? `${r.name} (${again + 1})` : r.name;
-    return {...r, name, label: `${name} · ${r.config.attention}`, color: `var(--c${i % 8})`, dash: dashes[Math.floor(i / 8) % 4],
+    return {...r, name, label: `${name} · ${r.setting && r.setting.length < 60 ? r.setting : r.config.attention}`, color: `var(--c${i % 8})`, dash: dashes[Math.floor(i / 8) % 4],
             train: r.rows.filter(x => x.loss !== undefined), test: r.rows.filter(x => x.test_accuracy !== undefined)};
   });
+  groups = groupsOf(runs);
+  grouped = together && groups.some(g => g.members.length > 1);
+  if (grouped) for (const g of groups) for (const r of g.runs) Object.assign(r, {color: g.color, dash: g.dash});
   layers = most(...runs.map(r => most(...r.train.map(x => (x.attention || []).length))));
   // Parameters come as columns of r.parameters; groups are the blocks and what stands before and after them.
   groupNames = [];
@@ -42,6 +45,13 @@ function section(title, text) {  // text: one, or a function that returns it
 function plain(title, text) { const box = section(title, text); box.className = ""; return box; }
 function folded(parent, title, open) { const d = make("details", undefined, parent); make("summary", title, d); d.open = !!open; return d; }
 const curves = (...args) => { shows.push(chart(...args)); };
+// A section of charts of one measure, with the choice of one scale for all.
+function compared(title, text) {
+  const grid = section(title, text), f = family(title, main);
+  main.append(grid);  // behind the choice
+  show(f.renew);
+  return {grid, family: f};
+}
 function cells(parent, head, rows) { const body = table(parent, head, []); show(() => fill(body, rows())); return body; }
 
 // --- learning ---
@@ -59,10 +69,11 @@ const tests = (r, key, factor) => {
 
 // --- attention ---
 const heads = (row, l, field) => (row.attention && row.attention[l] && row.attention[l][field]) || [];
-// N of the runs that have block l, or any block; a bound says which N is its own where the page has several.
+// N of the runs that have block l, or any block; a bound says which N is its own, and to the pointer whose, where the page has several.
 const sizes = (l = 0) => [...new Set(runs.filter(r => r.tokens > 0 && r.train.some(x => heads(x, l, "fro").length)).map(r => r.tokens))].sort((a, b) => a - b);
 const bounds = (...lines) => l => sizes(l).flatMap(n => lines.map(([scale, text]) => (
-  {y: Math.sqrt(n) * scale, label: `${sizes().length > 1 ? text.replace("N", n) : text} = ${number(Math.sqrt(n) * scale)}`})));
+  {y: Math.sqrt(n) * scale, label: `${text} = ${number(Math.sqrt(n) * scale)}` + (sizes().length > 1 ? ` (N = ${n})` : ""),
+   whose: sizes().length > 1 ? runs.filter(r => r.tokens === n).map(r => r.name).join(", ") : ""})));
 const measures = [
   {field: "fro", short: "‖A‖_F", title: "‖A‖_F: size of the attention matrix", bounds: bounds([1, "√N"]),
    text: () => "Frobenius norm per image and head, mean over the batch." + (sizes().length ? " Dashed: √N, which bounds softmax (Theorem 4.1)." : "")},
@@ -85,29 +96,31 @@ const further = [
   {field: "entropy", short: "entropy", text: "Mean entropy of the rows of A, in nats; only where rows are non-negative and sum to one."}];
 const statistics = [...measures, ...further];
 function byBlock(m, l) {
-  const series = [];
-  for (const r of runs) {
-    const rows = r.train.filter(x => heads(x, l, m.field).length), count = rows.length ? heads(rows[0], l, m.field).length : 0;
-    for (let h = 0; h < count && count > 1; ++h)
-      series.push(over(r, rows, x => heads(x, l, m.field)[h], {name: `${r.label}, head ${h + 1}`, width: 1, opacity: 0.35, quiet: true}));
-    const spread = new Map(rows.map(x => [x.epoch, heads(x, l, m.field).filter(drawable)]));
-    series.push(over(r, rows, x => mean(heads(x, l, m.field)), {name: count > 1 ? `${r.label}, mean` : r.label,
-      spread: count > 1 ? x => spread.get(x) && [Math.min(...spread.get(x)), Math.max(...spread.get(x))] : undefined}));
-  }
-  return series;
+  const rows = r => r.train.filter(x => heads(x, l, m.field).length), count = r => { const x = rows(r)[0]; return x ? heads(x, l, m.field).length : 0; };
+  const ofHeads = r => count(r) < 2 ? [] : [...Array(count(r)).keys()].map(h =>
+    over(r, rows(r), x => heads(x, l, m.field)[h], {name: `${r.label}, head ${h}`, width: 1, opacity: 0.35, quiet: true}));
+  return lines(r => {
+    const spread = new Map(rows(r).map(x => [x.epoch, heads(x, l, m.field).filter(drawable)])), several = count(r) > 1;
+    return over(r, rows(r), x => mean(heads(x, l, m.field)), {name: several ? `${r.label}, mean` : r.label,
+      spread: several ? x => spread.get(x) && [Math.min(...spread.get(x)), Math.max(...spread.get(x))] : undefined});
+  }, ofHeads);
 }
+// How to read the lines of these charts, as things stand.
+const thickness = () => grouped ? "Mean over heads and runs, with a band from the least to the largest run of a setting; single runs as thick lines, their heads thin."
+  : "Thick: mean over heads; thin: each head.";
 
 let other = further[0];  // the measure that the reader chose
 function furtherMeasures() {
-  const box = plain("More about the matrix", "What else the kernel measures in every head. Thick: mean over heads; thin: each head.");
+  const title = "More about the matrix", box = plain(title, () => "What else the kernel measures in every head. " + thickness());
   const label = make("label", undefined, box), choice = (make("span", "measure", label), make("select", undefined, label)), say = make("p", other.text, box), draws = [];
   choice.id = "further";
   for (const m of further) make("option", m.short, choice).value = m.field;
   choice.value = other.field;
-  const grid = make("div", undefined, box); grid.className = "grid";
-  const names = l => ({of: other.short, file: `${other.field} block ${l + 1}`});
-  for (let l = 0; l < layers; ++l) draws.push(chart(grid, `Block ${l + 1}`, () => byBlock(other, l), () => names(l)));
-  choice.onchange = () => { other = further.find(m => m.field === choice.value); say.textContent = other.text; draws.forEach(d => d()); };
+  const f = family(title, box), grid = make("div", undefined, box); grid.className = "grid";
+  show(f.renew);
+  const names = l => ({of: other.short, file: `${other.field} block ${l}`, family: f});
+  for (let l = 0; l < layers; ++l) draws.push(chart(grid, `Block ${l}`, () => byBlock(other, l), () => names(l)));
+  choice.onchange = () => { other = further.find(m => m.field === choice.value); say.textContent = other.text; f.anew(); draws.forEach(d => d()); };
   shows.push(...draws);
 }
 
@@ -116,7 +129,7 @@ const norms = [
   {key: "weight", short: "weights", title: "Weight norm", text: "Euclidean norm of all parameters of the block together."},
   {key: "grad", short: "gradient", title: "Gradient norm", text: "Norm of the gradient that reaches them, before clipping. Logarithmic scale."},
   {key: "update", short: "update / weight", title: "Update, as a share of the weight", text: "How far one step moves the block's parameters, divided by their norm; a rule of thumb is 0.001. Logarithmic scale."}];
-const groupTitle = g => g === 0 ? "Embedding" : g === Infinity ? "Output" : `Block ${g}`;
+const groupTitle = g => g === 0 ? "Embedding" : g === Infinity ? "Output" : `Block ${g - 1}`;
 // Norm of all parameters of a group together; of updates, that of all changes over that of all weights.
 function groupNorm(r, row, g, key) {
   const p = row.parameters, weight = [], values = [];
@@ -128,28 +141,32 @@ function groupNorm(r, row, g, key) {
 // --- one moment, across depth ---
 let chosen;  // the epoch to which the reader moved the slider; none: the end, wherever that is
 function acrossDepth() {
-  const box = plain("Across depth and heads", "One moment of training. Dots are heads, one column a run; lines join the means over heads. Move the slider through training.");
+  const box = plain("Across depth and heads", () => `One moment of training. Dots are heads, one column a ${grouped ? "setting" : "run"}; lines join the means over heads${grouped ? " and runs" : ""}. Move the slider through training.`);
   const label = make("label", undefined, box), slider = make("input", undefined, label), say = make("span", undefined, label);
   Object.assign(slider, {type: "range", min: 0, max: 1000, value: 1000, id: "moment"}); slider.setAttribute("aria-label", "moment of training");
   const grid = make("div", undefined, box); grid.className = "grid";
   const end = () => most(...runs.map(r => (last(r.train) || {epoch: 0}).epoch));
   const moment = r => { const before = chosen === undefined ? r.train : r.train.filter(x => x.epoch <= chosen + 1e-9); return last(before) || r.train[0]; };
-  const blocks = [...Array(layers).keys()].map(l => [l + 1, String(l + 1)]);
-  const byHead = m => runs.flatMap((r, i) => {
-    const row = moment(r), shift = (i - (runs.length - 1) / 2) * Math.min(0.2, 0.7 / runs.length), dots = [], means = [], spread = new Map();
-    if (!row) return [];
-    for (let l = 0; l < layers; ++l) {
-      const values = heads(row, l, m.field).filter(drawable);
-      if (!values.length) continue;
-      values.forEach((v, h) => (dots[h] = dots[h] || []).push([l + 1 + shift, v]));
-      means.push([l + 1 + shift, mean(heads(row, l, m.field))]);
-      spread.set(l + 1 + shift, [Math.min(...values), Math.max(...values)]);
-    }
-    return [...dots.map((points, h) => line(r, points, {name: `${r.label}, head ${h + 1}`, opacity: 0.6, bare: true, quiet: true})),
-            line(r, means, {width: 1.5, name: `${r.label}, mean`, spread: x => spread.get(x)})];
-  });
-  const places = groupNames.map((g, i) => [i, g === 0 ? "emb." : g === Infinity ? "out" : String(g)]);
-  const byGroup = n => runs.map(r => { const row = moment(r); return line(r, row && row.parameters ? groupNames.map((g, i) => [i, groupNorm(r, row, g, n.key)]) : [], {dots: true}); });
+  const blocks = [...Array(layers).keys()].map(l => [l, String(l)]);
+  const byHead = m => {
+    const columns = grouped ? groups.filter(g => g.members.length).map(g => ({of: g.members[0], runs: g.members, label: g.members.length > 1 ? g.name : g.members[0].label}))
+      : runs.map(r => ({of: r, runs: [r], label: r.label}));
+    return columns.flatMap((c, i) => {
+      const rows = c.runs.map(moment).filter(row => row), shift = (i - (columns.length - 1) / 2) * Math.min(0.2, 0.7 / columns.length), dots = [], means = [], spread = new Map();
+      for (let l = 0; l < layers; ++l) {
+        const each = rows.map(row => heads(row, l, m.field)).filter(a => a.length), values = each.flat().filter(drawable);
+        if (!values.length) continue;
+        each.flat().forEach((v, h) => (dots[h] = dots[h] || []).push([l + shift, v]));
+        means.push([l + shift, mean(each.map(mean))]);
+        spread.set(l + shift, [Math.min(...values), Math.max(...values)]);
+      }
+      const count = dots.length / rows.length, name = h => `${c.runs[Math.floor(h / count)].label}, head ${h % count}`;
+      return [...dots.map((points, h) => line(c.of, points, {name: name(h), opacity: 0.6, bare: true, quiet: true})),
+              line(c.of, means, {width: 1.5, name: `${c.label}, mean`, short: c.runs.length > 1 ? c.label : c.of.name, spread: x => spread.get(x)})];
+    });
+  };
+  const places = groupNames.map((g, i) => [i, g === 0 ? "emb." : g === Infinity ? "out" : String(g - 1)]);
+  const byGroup = n => lines(r => { const row = moment(r); return line(r, row && row.parameters ? groupNames.map((g, i) => [i, groupNorm(r, row, g, n.key)]) : [], {dots: true}); });
   const draws = [];
   for (const m of layers ? measures : []) draws.push(chart(grid, `${m.short}, every head`, () => byHead(m), {file: m.field + " across depth", log: true, bounds: m.bounds, x: "block", ticks: blocks}));
   for (const n of groupNames.length ? norms : []) draws.push(chart(grid, n.title, () => byGroup(n), {log: n.key !== "weight", x: "block", ticks: places}));
@@ -165,45 +182,82 @@ function who() {
   byId("title").textContent = data.title;
   const same = k => runs.every(r => r.config[k] === runs[0].config[k]), told = k => same(k) ? String(runs[0].config[k]) : `(several: ${[...new Set(runs.map(r => r.config[k]))].join(", ")})`;
   byId("intro").textContent = `${told("model")}, width ${told("width")}, depth ${told("depth")}, heads ${told("heads")}, on ${told("data")} with patch ${told("patch")}; ` +
-    `batch ${told("batch")}, epochs ${told("epochs")}, ${told("optimizer")} at ${told("lr")}, seed ${told("seed")}.`;
+    `batch ${told("batch")}, epochs ${told("epochs")}, ${told("optimizer")} at ${told("lr")}, seed ${told("seed")}.` +
+    (layers || groupNames.length ? " Blocks and heads are counted from 0, as in blocks.0.attn, metrics.jsonl and TensorBoard." : "");
   byId("legend").replaceChildren(); byId("notes").replaceChildren();
+  const entry = (text, draw) => { const e = make("span", undefined, byId("legend")); draw(svg("svg", {viewBox: "0 0 26 8", "aria-hidden": true}, e)); make("span", text, e); };
+  const stroke = (of, parent) => svg("line", {x1: 0, x2: 26, y1: 4, y2: 4, stroke: of.color, "stroke-width": 3, "stroke-dasharray": of.dash}, parent);
+  const single = r => entry(r.label, picture => stroke(r, picture));
+  if (!grouped) runs.forEach(single);
+  else {
+    for (const g of groups) {
+      if (g.runs.length < 2) { g.runs.forEach(single); continue; }
+      const n = g.members.length, band = picture => svg("rect", {class: "band", x: 0, y: 0, width: 26, height: 8, fill: g.color}, picture);
+      entry(`${g.name} · ${n > 1 ? `mean of ${n} runs` : n ? g.members[0].name : "no run"}`, picture => { if (n > 1) band(picture); stroke(g, picture); });
+    }
+    entry("band: least to largest run" + (groups.some(g => g.aside.length) ? "; dotted: runs in no mean" : ""), picture => svg("rect", {class: "band", x: 0, y: 0, width: 26, height: 8, fill: "var(--soft)"}, picture));
+  }
+  for (const g of groups) for (const r of g.runs.length > 1 ? g.aside : []) make("p", `${r.label}: in no mean over runs (${r.left_out}).`, byId("notes")).className = "note";
   for (const r of runs) {
-    const s = make("span", undefined, byId("legend"));
-    svg("line", {x1: 0, x2: 26, y1: 4, y2: 4, stroke: r.color, "stroke-width": 3, "stroke-dasharray": r.dash}, svg("svg", {viewBox: "0 0 26 8", "aria-hidden": true}, s));
-    make("span", r.label, s);
     if (r.note) make("p", r.note, byId("notes")).className = "note";
     if (!r.rows.length) make("p", `${r.label}: nothing has been logged yet.`, byId("notes")).className = "note";
   }
+  byId("together").hidden = !groups.some(g => g.members.length > 1);
+}
+// Settings or single runs; what stands open stays so.
+function chooseTogether() {
+  const buttons = [["Settings: mean over seeds", true], ["Single runs", false]].map(([text, value]) => [value, pressable(byId("together"), text, together === value, () => {
+    together = value;
+    for (const [v, b] of buttons) b.setAttribute("aria-pressed", v === together);
+    update();
+  })]);
+}
+
+// What runs of one setting say together, where there are several of one.
+function bySetting(parent) {
+  const box = make("div", undefined, parent);
+  make("h3", "By setting", box);
+  make("p", "Runs that differ in their seed alone (and in where they lie, what they write down, and what rounds otherwise): mean ± sample standard deviation over the runs that finished, one a seed.", box);
+  const norm = r => mean(((last(r.train) || {}).attention || []).map(a => mean(a.fro))), fixed = n => v => v.toFixed(n);
+  cells(box, ["setting", "seeds", "diverged", "test accuracy", "test loss", "‖A‖_F, last, mean over blocks"], () => groups.map(g => {
+    const counted = g.runs.filter(r => !r.left_out);
+    return [g.name, String(counted.length), String(g.runs.filter(r => r.left_out === "diverged").length), withSpread(counted.map(r => times(r.summary.test_accuracy, 100)), fixed(2), " %"),
+            withSpread(counted.map(r => r.summary.test_loss), fixed(4)), withSpread(counted.map(norm), v => v !== 0 && (v < 0.001 || v >= 1e5) ? v.toExponential(2) : v.toPrecision(3))];
+  }));
+  show(() => { box.hidden = groups.every(g => g.runs.length < 2); });
 }
 
 function build() {
   shows = [];
   main.replaceChildren();
   show(who);
-  cells(plain("Where they stand"), ["run", "attention", "test accuracy", "test loss", "train loss, last 5 logged", "steps", "skipped", "minutes"], () => runs.map(r => {
+  const stand = plain("Where they stand");
+  cells(stand, ["run", "attention", "test accuracy", "test loss", "train loss, last 5 logged", "steps", "skipped", "minutes", "status"], () => runs.map(r => {
     const end = r.summary || last(r.test) || {}, t = last(r.train) || {};
-    return [r.name, r.config.attention, drawable(end.test_accuracy) ? (100 * end.test_accuracy).toFixed(2) + " %" : "–", number(end.test_loss),
-            number(mean(r.train.slice(-5).map(x => x.loss))), String(r.summary ? r.summary.steps : t.step === undefined ? "–" : t.step + 1), String(t.skipped ?? 0),
-            r.summary ? (r.summary.seconds / 60).toFixed(1) : r.ending || "not ended"];
+    return [r.name, r.config.attention, drawable(end.test_accuracy) ? (100 * end.test_accuracy).toFixed(2) + " %" : "–", end.test_loss,
+            mean(r.train.slice(-5).map(x => x.loss)), String(r.summary ? r.summary.steps : t.step === undefined ? "–" : t.step + 1), String(t.skipped ?? 0),
+            r.summary ? (r.summary.seconds / 60).toFixed(1) : "–", r.ending || (r.summary ? "finished" : "not ended")];
   }));
+  bySetting(stand);
 
   const learning = section("Learning", "Training loss and accuracy are of the batch of that step, the curves smoothed and the tables not; test loss and accuracy are over all test images after each epoch.");
-  curves(learning, "Training loss", () => runs.map(r => smoothed(r, x => x.loss)));
-  curves(learning, "Training accuracy, %", () => runs.map(r => smoothed(r, x => times(x.accuracy, 100))));
-  curves(learning, "Test loss", () => runs.map(r => tests(r, "test_loss", 1)), {start: 0});
-  curves(learning, "Test accuracy, %", () => runs.map(r => tests(r, "test_accuracy", 100)), {start: 0});
-  curves(learning, "Gradient norm, all parameters", () => runs.map(r => over(r, r.train, x => x.grad_norm)), {log: true});
-  curves(learning, "Learning rate", () => runs.map(r => over(r, r.train, x => x.lr)));
+  curves(learning, "Training loss", () => lines(r => smoothed(r, x => x.loss)));
+  curves(learning, "Training accuracy, %", () => lines(r => smoothed(r, x => times(x.accuracy, 100))));
+  curves(learning, "Test loss", () => lines(r => tests(r, "test_loss", 1)), {start: 0});
+  curves(learning, "Test accuracy, %", () => lines(r => tests(r, "test_accuracy", 100)), {start: 0});
+  curves(learning, "Gradient norm, all parameters", () => lines(r => over(r, r.train, x => x.grad_norm)), {log: true});
+  curves(learning, "Learning rate", () => lines(r => over(r, r.train, x => x.lr)));
 
   for (const m of layers ? measures : []) {
-    const grid = section(m.title, () => m.text() + " Thick: mean over heads; thin: each head. Logarithmic scale.");
-    for (let l = 0; l < layers; ++l) curves(grid, `Block ${l + 1}`, () => byBlock(m, l), {of: m.short, file: `${m.field} block ${l + 1}`, log: true, bounds: m.bounds && (() => m.bounds(l))});
+    const {grid, family: f} = compared(m.title, () => `${m.text()} ${thickness()} Logarithmic scale.`);
+    for (let l = 0; l < layers; ++l) curves(grid, `Block ${l}`, () => byBlock(m, l), {of: m.short, file: `${m.field} block ${l}`, log: true, family: f, bounds: m.bounds && (() => m.bounds(l))});
   }
   if (layers) furtherMeasures();
   for (const n of groupNames.length ? norms : []) {
-    const grid = section(`${n.title}, by block`, n.text);
+    const {grid, family: f} = compared(`${n.title}, by block`, n.text);
     for (const g of groupNames)
-      curves(grid, groupTitle(g), () => runs.map(r => over(r, r.train.filter(x => x.parameters), x => groupNorm(r, x, g, n.key))), {of: n.short, file: `${n.key} ${groupTitle(g)}`, log: n.key !== "weight"});
+      curves(grid, groupTitle(g), () => lines(r => over(r, r.train.filter(x => x.parameters), x => groupNorm(r, x, g, n.key))),
+             {of: n.short, file: `${n.key} ${groupTitle(g)}`, log: n.key !== "weight", family: f});
   }
   if (layers || groupNames.length) acrossDepth();
   recordings();
@@ -212,13 +266,13 @@ function build() {
   if (layers)
     cells(folded(tables, "Attention at the last logged step, mean over heads and batch (least and largest: over heads, of the batch)", true),
           ["run", "block", ...statistics.map(m => m.short)],
-          () => runs.flatMap(r => ((last(r.train) || {}).attention || []).map((a, l) => [r.label, String(l + 1), ...statistics.map(m => a[m.field] ? number(mean(a[m.field])) : "–")])));
+          () => runs.flatMap(r => ((last(r.train) || {}).attention || []).map((a, l) => [r.label, String(l), ...statistics.map(m => a[m.field] && mean(a[m.field]))])));
   if (layers)
     cells(folded(tables, "Attention at the last logged step, every head"), ["run", "block", "head", ...statistics.map(m => m.short)],
-          () => runs.flatMap(r => ((last(r.train) || {}).attention || []).flatMap((a, l) => a.fro.map((_, h) => [r.label, String(l + 1), String(h + 1), ...statistics.map(m => a[m.field] ? number(a[m.field][h]) : "–")]))));
+          () => runs.flatMap(r => ((last(r.train) || {}).attention || []).flatMap((a, l) => a.fro.map((_, h) => [r.label, String(l), String(h), ...statistics.map(m => a[m.field] && a[m.field][h])]))));
   if (groupNames.length)
     cells(folded(tables, "Every parameter at the last logged step"), ["run", "parameter", "weight norm", "gradient norm", "update / weight"],
-          () => runs.flatMap(r => { const row = last(r.train); return (r.parameters || []).map((name, i) => [r.label, name, ...norms.map(n => row && row.parameters ? number(row.parameters[n.key][i]) : "–")]); }));
+          () => runs.flatMap(r => { const row = last(r.train); return (r.parameters || []).map((name, i) => [r.label, name, ...norms.map(n => row && row.parameters ? row.parameters[n.key][i] : null)]); }));
   const what = plain("What the runs were", runs.length > 1 ? "config.json of each; bold where they differ." : "config.json.");
   const meanings = {image: "the data set's", channels: "the data set's", classes: "the data set's", init_std: "0.02 √(768/width)", steps: "no limit", threads: "all cores"};
   const setting = (k, v) => v === 0 && meanings[k] ? `0: ${meanings[k]}` : v === undefined ? "–" : String(v);
@@ -250,4 +304,4 @@ function everything() {
   return out;
 }
 byId("csv").onclick = () => download("norma.csv", everything());
-read(); build();
+chooseTogether(); read(); build();

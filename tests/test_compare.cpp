@@ -1,0 +1,170 @@
+// `norma compare`: its tables, and runs that differ in their seed alone.
+#include <catch2/catch.hpp>
+
+#include <cmath>
+
+#include "tests/program.h"
+#include "tests/written_run.h"
+#include "train/config.h"
+#include "train/run_groups.h"
+
+using namespace norma;
+using namespace norma::test;
+using Catch::Matchers::Contains;
+using Catch::Matchers::Equals;
+using train::Json;
+namespace fs = std::filesystem;
+
+namespace {
+
+inspect::PageRun run_of(const std::string& name, const Json& changes, double accuracy = 0.5, const std::string& ending = "finished") {
+  inspect::PageRun run;
+  run.name = name, run.config = train::to_json({}), run.ending = ending;
+  for (const auto& [field, value] : changes.items()) run.config[field] = value;
+  if (ending == "finished") run.summary = {{"test_accuracy", accuracy}, {"test_loss", 1 - accuracy}};
+  return run;
+}
+
+/// A finished run of two blocks whose last norms are 1.5 and 3, times `norm`.
+fs::path seeded_run(const std::string& name, int seed, const std::string& attention, double accuracy, double norm = 1) {
+  const std::string blocks = fmt::format(R"({{"place": "blocks.0.attn.stats", "fro": [{}, {}]}}, {{"place": "blocks.1.attn.stats", "fro": [{}, {}]}})", norm, 2 * norm, 2 * norm, 4 * norm);
+  const fs::path run = written_run(name, replaced(replaced(good_config, "\"seed\": 1", fmt::format("\"seed\": {}", seed)), "softmax", attention),
+                                   replaced(good_row, R"({"place": "blocks.0.attn.stats", "fro": [1.0, 2.0]})", blocks) + "\n");
+  write(run / "summary.json", fmt::format(R"({{"steps": 1, "tokens": 17, "test_loss": {}, "test_accuracy": {}, "seconds": 90.4}})", 1 - accuracy, accuracy));
+  return run;
+}
+
+fs::path diverged_run(const std::string& name, int seed, const std::string& attention) {
+  const fs::path run = seeded_run(name, seed, attention, 0.9);
+  fs::remove(run / "summary.json");
+  write(run / "status.json", R"({"step": 7, "ending": "diverged", "seconds": 12.0})");
+  return run;
+}
+
+}  // namespace
+
+TEST_CASE("runs are of one setting where nothing but the seed and what changes no outcome differs", "[compare]") {
+  const std::vector<Json> same = {{{"seed", 2}}, {{"out", "x"}}, {{"data_dir", "x"}}, {{"preset", "small"}}, {{"threads", 3}}, {{"device", "cuda"}}, {{"cpu", "avx2"}}, {{"gemm", "openblas"}},
+                                  {{"graph", false}}, {{"attention_form", "linear"}}, {{"anomaly", true}}, {{"checkpoint_every", 7}}, {{"log_every", 7}}, {{"record", "blocks.0.attn"}},
+                                  {{"record_every", 7}}, {{"record_images", 7}}, {{"record_limit_mib", 7}}};
+  CHECK(same.size() == train::fields_of_no_setting().size());
+  const Json fields = train::to_json({});
+  for (const auto& [field, value] : fields.items()) {
+    CAPTURE(field);
+    bool aside = false;
+    for (const Json& change : same) aside |= change.contains(field);
+    const Json other = value.is_string() ? Json("x") : value.is_boolean() ? Json(!value.get<bool>()) : Json(value.get<double>() + 1);
+    std::vector<inspect::PageRun> runs = {run_of("a", Json::object()), run_of("b", {{field, other}})};
+    CHECK(train::group_runs(runs).size() == (aside ? 1 : 2));
+  }
+  for (const Json& change : same) {
+    std::vector<inspect::PageRun> runs = {run_of("a", Json::object()), run_of("b", change)};
+    CHECK(train::group_runs(runs).size() == 1);
+  }
+}
+
+TEST_CASE("groups are named by what differs between them", "[compare]") {
+  std::vector<inspect::PageRun> runs = {run_of("a", {{"seed", 1}, {"epochs", 2}}), run_of("b", {{"attention", "x³/√N"}, {"epochs", 2}}), run_of("c", {{"seed", 2}, {"epochs", 2}}),
+                                        run_of("d", {{"attention", "x^3 / sqrt(N)"}, {"seed", 4}, {"epochs", 2}}), run_of("e", {{"clamp", "fro:1"}, {"epochs", 2}})};
+  const auto groups = train::group_runs(runs);
+  REQUIRE(groups.size() == 3);
+  CHECK(groups[0].name == "softmax, clamp -");
+  CHECK(groups[1].name == "x^3/sqrt(N), clamp -");
+  CHECK(groups[2].name == "softmax, clamp fro:1");
+  CHECK(groups[2].differs == Json{{"attention", "softmax"}, {"clamp", "fro:1"}});
+  CHECK(groups[0].runs == std::vector<std::size_t>{0, 2});
+  CHECK(groups[1].runs == std::vector<std::size_t>{1, 3});
+  CHECK(runs[3].setting == "x^3/sqrt(N), clamp -");
+  runs[4].config["clamp"] = "", runs[4].config["init_std"] = 0;
+  CHECK(train::group_runs(runs)[0].name == "softmax, init_std 0.02");
+  runs.erase(runs.begin() + 4);
+  CHECK(train::group_runs(runs)[1].name == "x^3/sqrt(N)");
+  runs[1].config.erase("penalty");  // of a version without it, which means its default
+  runs[2].config["unheard_of"] = 1;  // of a later version
+  const auto unlike = train::group_runs(runs);
+  REQUIRE(unlike.size() == 3);
+  CHECK(unlike[0].name == "softmax, unheard_of -");
+  CHECK(unlike[2].name == "softmax, unheard_of 1");
+}
+
+TEST_CASE("a mean is of runs that finished, one a seed", "[compare]") {
+  std::vector<inspect::PageRun> runs = {run_of("a", {{"seed", 1}}), run_of("b", {{"seed", 2}}, 0.9, "diverged"), run_of("c", {{"seed", 3}}, 0.9, "interrupted"),
+                                        run_of("d", {{"seed", 4}}, 0.9, ""), run_of("e", {{"seed", 1}}), run_of("f", {{"seed", 5}}, NAN), run_of("g", {{"seed", 2}})};
+  const auto groups = train::group_runs(runs);
+  REQUIRE(groups.size() == 1);
+  CHECK(groups[0].counted == std::vector<std::size_t>{0, 6});
+  std::vector<std::string> why;
+  for (const inspect::PageRun& run : runs) why.push_back(run.left_out);
+  CHECK(why == std::vector<std::string>{"", "diverged", "interrupted", "not ended", "seed 1 again, as a", "not finite", ""});
+}
+
+TEST_CASE("the spread over seeds is the sample standard deviation", "[compare]") {
+  const train::Spread three = train::spread_of(std::vector<double>{1, 2, 6}), one = train::spread_of(std::vector<double>{4});
+  CHECK(three.mean == 3);
+  CHECK(three.deviation == Approx(std::sqrt(7.0)));
+  CHECK((one.mean == 4 && std::isnan(one.deviation)));
+  CHECK(std::isnan(train::spread_of({}).mean));
+}
+
+TEST_CASE("compare tells settings of several runs beside the runs", "[compare]") {
+  const std::vector<std::string> runs = {seeded_run("compare-a1", 1, "softmax", 0.80).string(), seeded_run("compare-a2", 2, "softmax", 0.82, 2).string(), seeded_run("compare-a3", 3, "softmax", 0.87, 3).string(),
+                                         diverged_run("compare-x1", 1, "x^3").string(), seeded_run("compare-x2", 2, "x^3", 0.5).string(), seeded_run("compare-y", 1, "relu", 0.25).string()};
+  const std::string page = (fresh_folder("compare-groups") / "page.html").string();
+  Finished f = run_norma(with(with({"compare"}, runs), {"--html", page}));
+  CAPTURE(f.err);
+  REQUIRE(f.code == 0);
+  CHECK_THAT(f.out, Contains("seconds   status\n"));
+  CHECK_THAT(f.out, Contains(" 80.00 %     0.2000        90   finished\n") && Contains(" x^3                        -          -        12   diverged\n"));
+  CHECK_THAT(f.out, Contains("\nby setting, runs that differ in their seed alone: mean ± sample standard deviation over seeds\n"
+                             "setting   seeds   diverged        test acc.         test loss   last ||A||_F\n"
+                             "softmax       3          0   83.00 ± 3.61 %   0.1700 ± 0.0361     4.50 ± 2.2\n"
+                             "x^3           1          1          50.00 %            0.5000           2.25\n"
+                             "relu          1          0          25.00 %            0.7500           2.25\n"
+                             "not in the mean of x^3: " + runs[3] + " (diverged)\n"));
+  CHECK_THAT(f.out, Contains("\nlast ||A||_F by setting and block\n"
+                             "setting      block 0      block 1\n"
+                             "softmax   3.00 ± 1.5   6.00 ± 3.0\n"
+                             "x^3             1.50         3.00\n"));
+
+  f = run_norma(with(with({"compare"}, runs), {"--html", page, "--log-format", "json"}));
+  REQUIRE(f.code == 0);
+  const Json all = Json::parse(f.out), softmax = all["groups"][0], cubes = all["groups"][1];
+  REQUIRE(all["groups"].size() == 3);
+  CHECK((softmax["name"] == "softmax" && softmax["seeds"] == 3 && softmax["runs"] == Json({runs[0], runs[1], runs[2]})));
+  CHECK(softmax["test_accuracy"]["mean"].get<double>() == Approx(0.83));
+  CHECK(softmax["test_accuracy"]["deviation"].get<double>() == Approx(std::sqrt(0.0013)));
+  CHECK(softmax["fro_by_block"][1]["mean"].get<double>() == Approx(6));
+  CHECK((cubes["seeds"] == 1 && cubes["test_loss"]["mean"] == 0.5 && cubes["test_loss"]["deviation"].is_null()));
+  CHECK(cubes["left_out"] == Json::array({{{"run", runs[3]}, {"why", "diverged"}}}));
+  CHECK(all["runs"][3]["status"] == "diverged");
+  const Json shown = data_of(contents(page))["runs"];
+  CHECK((shown[1]["setting"] == "softmax" && shown[3]["setting"] == "x^3" && shown[3]["left_out"] == "diverged" && shown[4]["left_out"] == ""));
+}
+
+TEST_CASE("without two runs of a setting there is no table of settings, and no status where all have finished", "[compare]") {
+  const std::string a = seeded_run("compare-single-a", 1, "softmax", 0.8).string(), b = seeded_run("compare-single-b", 1, "x^3", 0.8).string();
+  const Finished f = run_norma({"compare", a, b, "--html", (fresh_folder("compare-single") / "page.html").string()});
+  REQUIRE(f.code == 0);
+  CHECK_THAT(f.out, Contains("test loss   seconds\n") && !Contains("setting") && !Contains("status") && !Contains("±"));
+}
+
+TEST_CASE("the help of compare names every field that makes no other setting", "[compare]") {
+  const std::string help = run_norma({"compare", "--help"}).out;
+  for (const char* field : train::fields_of_no_setting()) CHECK_THAT(help, Contains(field));
+}
+
+TEST_CASE("compare tells the first, the largest and the last norm of a block, passing over what is no number", "[compare]") {
+  const auto row = [](Index step, const std::string& fro) {
+    return replaced(replaced(good_row, "\"step\": 0", fmt::format("\"step\": {}", step)), "[1.0, 2.0]", fro) + "\n";
+  };
+  const auto fro_of = [&](const char* name, const std::string& second, const std::string& third) {
+    const auto run = written_run(name, good_config, good_row + "\n" + row(1, second) + row(2, third));
+    const Finished f = run_norma({"compare", run.string(), "--log-format", "json", "--html", (run / "page.html").string()});
+    CAPTURE(f.err);
+    REQUIRE(f.code == 0);
+    return Json::parse(f.out)["runs"][0]["fro"][0];
+  };
+  const Json whole = fro_of("compare-norms", "[5.0, 6.0]", "[3.0, 4.0]");
+  CHECK((whole["first"] == 1.5 && whole["largest"] == 5.5 && whole["last"] == 3.5));
+  CHECK(fro_of("compare-gap", "[null, 6.0]", "[0.5, 0.5]")["largest"] == 1.5);
+}

@@ -1,0 +1,103 @@
+#include "train/run_groups.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numeric>
+
+#include "nn/scoring.h"
+#include "train/config.h"
+
+namespace norma::train {
+namespace {
+
+constexpr const char* of_no_setting[] = {"seed", "out", "data_dir", "preset", "threads", "device", "cpu", "gemm", "graph", "attention_form", "anomaly",
+                                         "checkpoint_every", "log_every", "record", "record_every", "record_images", "record_limit_mib"};
+
+/// Sorted by name, so that the order in a file means nothing.
+nlohmann::json setting_of(const Json& config) {
+  nlohmann::json setting = to_json(TrainConfig{});
+  for (const auto& [field, value] : config.items()) setting[field] = value;
+  for (const char* field : of_no_setting) setting.erase(field);
+  try {
+    setting["attention"] = nn::to_string(nn::parse_scoring(setting["attention"].get<std::string>()));
+  } catch (const Error&) {  // of another version: a text like any other
+  }
+  return setting;
+}
+
+std::string shown(const nlohmann::json& value) {
+  if (value.is_null()) return "-";
+  if (value.is_number_float()) return fmt::format("{}", value.get<double>());
+  if (!value.is_string()) return value.dump();
+  const auto text = value.get<std::string>();
+  return text.empty() ? "-" : text;
+}
+
+bool finite(const Json& summary, const char* key) { return summary[key].is_number() && std::isfinite(summary[key].get<double>()); }
+
+std::string why_left_out(const inspect::PageRun& run) {
+  if (run.ending == "diverged" || run.ending == "interrupted") return run.ending;
+  if (!run.summary.is_object()) return "not ended";
+  return finite(run.summary, "test_accuracy") && finite(run.summary, "test_loss") ? "" : "not finite";
+}
+
+void name_groups(std::span<RunGroup> groups, std::span<const nlohmann::json> settings) {
+  std::vector<std::string> fields = {"attention"};
+  for (const nlohmann::json& setting : settings)
+    for (const auto& [field, value] : setting.items())
+      if (std::find(fields.begin(), fields.end(), field) == fields.end() &&
+          std::any_of(settings.begin(), settings.end(), [&](const nlohmann::json& other) { return !other.contains(field) || other[field] != value; }))
+        fields.push_back(field);
+  for (std::size_t i = 0; i < groups.size(); ++i) {
+    groups[i].differs = Json::object();
+    for (const std::string& field : fields) {
+      const nlohmann::json value = settings[i].contains(field) ? settings[i][field] : nlohmann::json();
+      groups[i].differs[field] = value;
+      groups[i].name += field == "attention" ? shown(value) : fmt::format(", {} {}", field, shown(value));
+    }
+  }
+}
+
+}  // namespace
+
+std::span<const char* const> fields_of_no_setting() { return of_no_setting; }
+
+std::vector<RunGroup> group_runs(std::span<inspect::PageRun> runs) {
+  std::vector<nlohmann::json> settings;  // of the groups
+  std::vector<RunGroup> groups;
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    nlohmann::json setting = setting_of(runs[i].config);
+    const auto at = static_cast<std::size_t>(std::find(settings.begin(), settings.end(), setting) - settings.begin());
+    if (at == settings.size()) settings.push_back(std::move(setting)), groups.emplace_back();
+    groups[at].runs.push_back(i);
+  }
+  name_groups(groups, settings);
+  for (RunGroup& group : groups) {
+    std::map<Index, std::string> seeds;  // and the run that has each
+    for (const std::size_t i : group.runs) {
+      inspect::PageRun& run = runs[i];
+      run.setting = group.name;
+      run.left_out = why_left_out(run);
+      if (!run.left_out.empty()) continue;
+      const Index seed = run.config["seed"];
+      if (const auto [before, is_new] = seeds.emplace(seed, run.name); is_new)
+        group.counted.push_back(i);
+      else
+        run.left_out = fmt::format("seed {} again, as {}", seed, before->second);
+    }
+  }
+  return groups;
+}
+
+Spread spread_of(std::span<const double> values) {
+  const auto n = static_cast<double>(values.size());
+  const double mean = values.empty() ? NAN : std::accumulate(values.begin(), values.end(), 0.0) / n;
+  double squares = 0;
+  for (const double v : values) squares += (v - mean) * (v - mean);
+  return {mean, values.size() < 2 ? NAN : std::sqrt(squares / (n - 1))};
+}
+
+}  // namespace norma::train

@@ -1,0 +1,33 @@
+// Runs of one setting, which differ in their seed alone: what can be said of them together, with its spread.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "inspect/page.h"
+#include "train/json.h"
+
+namespace norma::train {
+
+struct RunGroup {
+  std::string name;                  // the attention function, and what else is not as in every group: "softmax, epochs 2"
+  Json differs;                      // the fields in which groups differ, as this group has them
+  std::vector<std::size_t> runs;     // their places among the runs that were given
+  std::vector<std::size_t> counted;  // those of which means are made: finished with finite numbers, one a seed
+};
+
+/// The fields of config.json that make no other setting: the seed, where a run lies, what is written down, and what changes results by their rounding at most.
+std::span<const char* const> fields_of_no_setting();
+
+/// Puts runs together whose configurations are equal but for these fields. A field that is absent counts as its default of today, and a text of an
+/// attention function as any other text of the same function. Groups stand in the order of their first runs. Sets `setting` of every run to the name
+/// of its group, and `left_out` to why it is in no mean: "diverged", "interrupted", "not ended", "not finite", or that its seed has been there.
+std::vector<RunGroup> group_runs(std::span<inspect::PageRun> runs);
+
+struct Spread {
+  double mean, deviation;  // sample standard deviation, with n - 1; NaN of less than two values, and the mean of none
+};
+Spread spread_of(std::span<const double> values);
+
+}  // namespace norma::train
