@@ -196,7 +196,7 @@ std::function<void()> on_gradient(const Tensor& x, std::function<void(const Tens
   if (!n) fail("on_gradient: the tensor {} takes part in no graph; track() a leaf it is computed from", x.shape());
   n->hooks.push_back(std::make_shared<const Hook>(std::move(hook)));
   return [node = std::weak_ptr(n), its = std::weak_ptr(n->hooks.back())] {
-    if (const auto alive = node.lock()) std::erase(alive->hooks, its.lock());
+    if (const auto living = node.lock()) std::erase(living->hooks, its.lock());
   };
 }
 

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <sstream>
 
+#include "autograd/ops.h"
 #include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
 #include "backends/register_all.h"
@@ -96,7 +97,32 @@ class Call {
   View lse_view_, stats_view_;
 };
 
+/// The same as a user calls it, and as other libraries' ops are timed: dense q, k, v [B, H, N, d], results of their own, the graph.
+class OpCall {
+ public:
+  explicit OpCall(const Case& c) : cotangent_(noise(c, 4)), stats_(zeros({c.batch, c.heads, Index{attention_stats}}, {DType::f64, c.place.device})) {
+    for (std::uint64_t i = 1; i <= 3; ++i) inputs_.push_back(noise(c, i).track());
+    options_.scoring = c.scoring, options_.causal = c.causal, options_.dropout = c.dropout, options_.stream = {3, 5}, options_.form = c.form;
+  }
+  bool forward(bool stats) {
+    options_.stats = stats ? stats_ : Tensor();
+    out_ = attention(inputs_[0], inputs_[1], inputs_[2], options_);
+    return true;
+  }
+  bool backward(bool) {
+    grad(out_, inputs_, cotangent_);
+    return true;
+  }
+
+ private:
+  static Tensor noise(const Case& c, std::uint64_t stream) { return cast(rand({c.batch, c.heads, c.n, c.d}, {1, stream}, {DType::f32, c.place.device}) * 2.0 - 1.0, c.place.dtype).detach(); }
+  AttentionOptions options_;
+  Tensors inputs_;
+  Tensor cotangent_, stats_, out_;
+};
+
 /// Empty where the backend declines the case.
+template <class Call>
 std::optional<Times> measure(const Case& c, double budget, bool with_stats, double (*clock)()) {
   Call call(c);
   if (!call.forward(false) || !call.backward(false)) return {};
@@ -110,7 +136,7 @@ std::optional<Times> measure(const Case& c, double budget, bool with_stats, doub
     return best;
   }
   const double start = bench::seconds();
-  for (int i = 0; i < 2 || (bench::seconds() - start < budget && i < 400); ++i) {
+  for (int i = 0; i < 4 || (bench::seconds() - start < budget && i < 400); ++i) {
     for (int j = 0; j < (with_stats ? 2 : 1); ++j) {
       const bool stats = with_stats && (i + j) % 2;  // in turn, so that a drift of the machine falls on both alike
       const double a = clock();
@@ -160,7 +186,7 @@ int main(int argc, char** argv) {
     std::string cases = "plain", form = "auto", device = "cpu", dtype = "f32";
     Index batch = 0, heads = 0, threads = 0;
     double seconds_each = 0.2;
-    bool json = false, processor_time = false, stats = true, help = false;
+    bool ops = false, json = false, processor_time = false, stats = true, help = false;
     train::Options o;
     o("n", n, "sequence lengths");
     o("d", d, "widths of a head");
@@ -173,6 +199,7 @@ int main(int argc, char** argv) {
     o("dtype", dtype, "f32, or bf16: of q, k, v and the gradients");
     o("threads", threads, "threads; 0: all cores");
     o("stats", stats, "measure with the statistics in turn; --no-stats: only without");
+    o("ops", ops, "attention() and grad() on dense [B, H, N, d], with their graph; else the backend's calls alone, on what a projection leaves");
     o("seconds", seconds_each, "time for each row");
     o("processor_time", processor_time, "measure processor time, not the wall clock: for a machine that others use; one thread");
     o("json", json, "one JSON object a row");
@@ -205,7 +232,7 @@ int main(int argc, char** argv) {
               Case c{text, kind, nn::parse_scoring(text), nn::parse_attention_form(f), kind.find("causal") != std::string::npos,
                      kind.find("dropout") != std::string::npos ? 0.2 : 0, batch, heads ? heads : 4, std::stoll(length), std::stoll(width), place};
               if (!c.batch) c.batch = std::clamp<Index>(300'000'000 / (14 * c.heads * c.n * c.n * c.d), 1, 64);
-              if (const auto times = measure(c, seconds_each, stats, clock)) print(c, *times, peak, t, json);
+              if (const auto times = ops ? measure<OpCall>(c, seconds_each, stats, clock) : measure<Call>(c, seconds_each, stats, clock)) print(c, *times, peak, t, json);
               std::fflush(stdout);
             }
   } catch (const std::exception& e) {

@@ -10,10 +10,12 @@
     python3 bench/compare_torch.py --merge FILE...                                    its results into docs/performance.md
 
 Every measurement is a fresh process; Norma's and PyTorch's take turns. PyTorch gets the settings that were found best for it on two
-cores (a short OpenMP spin, a heap that is never given back, all its instruction sets) and the faster of eager, its fused attention and
-torch.compile counts. Medians over the rounds: of each process's median step, and of its best time for attention
-alone. Writes the tables into docs/performance.md between the marker
-lines of each part, and prints them. --cpu keeps both to an instruction set that this processor surpasses, and has tables of its own.
+cores (a short OpenMP spin, a heap that is never given back, all its instruction sets) and the fastest of its forms counts: eager and
+compiled, and its fused attention, eager and in f32 (compiled, or in bf16 on a CPU, it was slower wherever it was tried). Medians over
+the rounds: of each process's median step, and of its best time for attention alone, which both take of as many calls as fit into 0.2
+seconds, four at least, as ops with their graph. Of several rounds the least and the largest ratio stand in brackets. Prints the tables,
+and writes them into docs/performance.md between the marker lines of each part; some of the steps' rows (--rows) are printed only, but
+with --cpu, which keeps both to an instruction set that this processor surpasses, and has tables of its own.
 """
 import argparse
 import json
@@ -82,6 +84,13 @@ def median(rows, key):
     return statistics.median(r[key] for r in rows)
 
 
+def ratio_of(ours, theirs):
+    """Norma's time as a share of PyTorch's, of the medians; in brackets the least and the largest of the rounds."""
+    rounds = [x / y for x, y in zip(ours, theirs)]
+    middle = f"{statistics.median(ours) / statistics.median(theirs):.2f}"
+    return middle if len(rounds) == 1 else f"{middle} ({min(rounds):.2f} to {max(rounds):.2f})"
+
+
 def alternate(a, ours, theirs):
     """Rounds of Norma's command and each of PyTorch's forms in turn; the rows of Norma, and of the fastest form by `key`."""
     mine, forms = [], {}
@@ -109,7 +118,7 @@ def steps(a):
         best = min(all_forms, key=lambda n: median(all_forms[n], "median_ms"))
         ms, torch_ms = median(mine, "median_ms"), median(all_forms[best], "median_ms")
         share = statistics.median(r["gflops"] / r["peak_gflops"] for r in mine)
-        out.append(f"| {label} | {ms:.0f} | {100 * share:.0f} % | {torch_ms:.0f} ({best}) | {ms / torch_ms:.2f} | "
+        out.append(f"| {label} | {ms:.0f} | {100 * share:.0f} % | {torch_ms:.0f} ({best}) | {ratio_of([r['median_ms'] for r in mine], [r['median_ms'] for r in all_forms[best]])} | "
                    f"{max(r['peak_mib'] for r in mine):.0f}, {min(r['peak_mib'] for rows in all_forms.values() for r in rows)} |")
         print(out[-1], file=sys.stderr, flush=True)
     return out
@@ -123,40 +132,48 @@ def attention(a, dtype="f32"):
         for label, ours_flag, forms in (("softmax", "softmax", ["softmax", "sdpa"]), ("x³/√N", X3, ["x3"])):
             theirs = {name: lambda name=name, more=more: torch("torch_attention.py", *shape, "--score", name.split(",")[0], *more)
                       for name, more in with_compile(a, forms).items()}
-            mine, all_forms = alternate(a, lambda: run([BUILD / "bench/norma_bench_attention", "--json", "--no-stats", "--scoring", ours_flag, *shape]), theirs)
-            total = {name: median(rows, "forward_ms") + median(rows, "backward_ms") for name, rows in all_forms.items()}
-            best = min(total, key=total.get)
+            mine, all_forms = alternate(a, lambda: run([BUILD / "bench/norma_bench_attention", "--json", "--ops", "--no-stats", "--scoring", ours_flag, *shape]), theirs)
+            both = {name: [r["forward_ms"] + r["backward_ms"] for r in rows] for name, rows in {"": mine, **all_forms}.items()}
+            best = min(all_forms, key=lambda name: statistics.median(both[name]))
             f, b = median(mine, "forward_ms"), median(mine, "backward_ms")
             out.append(f"| {n}, {d} | {label} | {f:.2f} + {b:.2f} | {median(mine, 'forward_gflops'):.0f}, {median(mine, 'backward_gflops'):.0f} | "
-                       f"{median(all_forms[best], 'forward_ms'):.2f} + {median(all_forms[best], 'backward_ms'):.2f} ({best}) | {(f + b) / total[best]:.2f} |")
+                       f"{median(all_forms[best], 'forward_ms'):.2f} + {median(all_forms[best], 'backward_ms'):.2f} ({best}) | {ratio_of(both[''], both[best])} |")
             print(out[-1], file=sys.stderr, flush=True)
     return out
 
 
+def shapes_of(rows):
+    return list(dict.fromkeys(f"{r['rows']},{r['out']},{r['in']}" for r in rows))
+
+
 def gemm(a):
     newer = {"OPENBLAS_CORETYPE": "SkylakeX"} if has_avx512() else {}  # which an older library does not find out
-    mine = [run([BUILD / "norma", "bench", "gemm", "--threads", a.threads, "--log-format", "json"], newer)["rows"] for _ in range(a.rounds)]
-    shapes = list(dict.fromkeys(f"{r['rows']},{r['out']},{r['in']}" for r in mine[0]))
-    theirs = [torch("torch_gemm.py", "--threads", a.threads, "--shapes", *shapes)["rows"] for _ in range(a.rounds)]
+    mine, theirs = [], []
+    for _ in range(a.rounds):
+        mine.append(run([BUILD / "norma", "bench", "gemm", "--threads", a.threads, "--log-format", "json"], newer)["rows"])
+        theirs.append(torch("torch_gemm.py", "--threads", a.threads, "--shapes", *shapes_of(mine[0]))["rows"])
     out = ["| rows, out, in | product | Norma GFLOP/s | share of the FMA peak | `--gemm fma` | OpenBLAS | PyTorch | time, Norma to PyTorch |", "|---|---|---|---|---|---|---|---|"]
     for ours, peer in zip(zip(*mine), zip(*theirs)):
         row, rate, other = ours[0], median(ours, "own_gflops"), median(peer, "gflops")
+        ratio = ratio_of([1 / r["own_gflops"] for r in ours], [1 / r["gflops"] for r in peer])
         assert row["product"] == peer[0]["product"] and row["rows"] == peer[0]["rows"]
-        out.append(f"| {row['rows']}, {row['out']}, {row['in']} | {row['product']} | {rate:.0f} | {100 * rate / median(ours, 'peak_gflops'):.0f} % | {median(ours, 'fma_gflops'):.0f} | {median(ours, 'openblas_gflops'):.0f} | {other:.0f} | {other / rate:.2f} |")
+        out.append(f"| {row['rows']}, {row['out']}, {row['in']} | {row['product']} | {rate:.0f} | {100 * rate / median(ours, 'peak_gflops'):.0f} % | {median(ours, 'fma_gflops'):.0f} | {median(ours, 'openblas_gflops'):.0f} | {other:.0f} | {ratio} |")
     return out
 
 
 def gemm_bf16(a):
-    mine = [run([BUILD / "bench/norma_bench_gemm_bf16", "--threads", a.threads, "--json"]) for _ in range(a.rounds)]
-    shapes = list(dict.fromkeys(f"{r['rows']},{r['out']},{r['in']}" for r in mine[0]["rows"]))
-    theirs = [torch("torch_gemm.py", "--threads", a.threads, "--dtype", "bf16", "--shapes", *shapes)["rows"] for _ in range(a.rounds)]
+    mine, theirs = [], []
+    for _ in range(a.rounds):
+        mine.append(run([BUILD / "bench/norma_bench_gemm_bf16", "--threads", a.threads, "--json"]))
+        theirs.append(torch("torch_gemm.py", "--threads", a.threads, "--dtype", "bf16", "--shapes", *shapes_of(mine[0]["rows"]))["rows"])
     out = ["| rows, out, in | product | Norma GFLOP/s | share of the peak of bf16 | of the FMA peak | PyTorch | time, Norma to PyTorch |", "|---|---|---|---|---|---|---|"]
     for ours, peer in zip(zip(*(m["rows"] for m in mine)), zip(*theirs)):
         row, rate, other = ours[0], median(ours, "gflops"), median(peer, "gflops")
+        ratio = ratio_of([1 / r["gflops"] for r in ours], [1 / r["gflops"] for r in peer])
         assert row["product"] == peer[0]["product"] and row["rows"] == peer[0]["rows"]
         peak = median(mine, "bf16_peak_gflops")
         share = f"{100 * rate / peak:.0f} %" if peak else ""
-        out.append(f"| {row['rows']}, {row['out']}, {row['in']} | {row['product']} | {rate:.0f} | {share} | {100 * rate / median(mine, 'peak_gflops'):.0f} % | {other:.0f} | {other / rate:.2f} |")
+        out.append(f"| {row['rows']}, {row['out']}, {row['in']} | {row['product']} | {rate:.0f} | {share} | {100 * rate / median(mine, 'peak_gflops'):.0f} % | {other:.0f} | {ratio} |")
     return out
 
 
@@ -165,9 +182,13 @@ def first_step(command):
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         p = subprocess.Popen([str(c) for c in command(folder)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        told = ""
         for line in p.stderr:
+            told += line
             if "step 1/" in line:
                 break
+        else:
+            sys.exit(f"{' '.join(map(str, command(folder)))} took no step:\n{told}")
         seconds = time.perf_counter() - start
         p.kill()
         p.wait()
@@ -208,15 +229,21 @@ def demo(a):
              "--batch", 64, "--lr", 2e-3, "--weight-decay", 0.05, "--pad", 0, "--no-flip", "--seed", 1, "--log-every", 20, "--threads", a.threads]
     reached = lambda epochs: next((e["seconds"] for e in epochs if e["accuracy"] >= GOAL), math.inf)
     cell = lambda epochs: f"{reached(epochs):.0f}, {100 * epochs[-1]['accuracy']:.2f} %"
-    for label, formula, score in (("softmax", "softmax", "softmax"), ("x³/√N", X3, "x3")):
+    for label, formula, forms in (("softmax", "softmax", ["softmax", "sdpa"]), ("x³/√N", X3, ["x3"])):
         best = [math.inf, math.inf]
         for dtype in ("f32", "bf16"):
-            with tempfile.TemporaryDirectory() as folder:
-                run_folder = pathlib.Path(folder) / "run"
-                ours = evaluations([BUILD / "norma", *flags, "--dtype", dtype, "--attention", formula, "--out", run_folder], run_folder)
-            theirs = torch("torch_demo.py", "--score", score, "--dtype", dtype, "--threads", a.threads)["epochs"]
-            best = [min(best[0], reached(ours)), min(best[1], reached(theirs))]
-            out.append(f"| {label}, {dtype} | {cell(ours)} | {cell(theirs)} | {reached(ours) / reached(theirs):.2f} |")
+            def ours():
+                with tempfile.TemporaryDirectory() as folder:
+                    run_folder = pathlib.Path(folder) / "run"
+                    return evaluations([BUILD / "norma", *flags, "--dtype", dtype, "--attention", formula, "--out", run_folder], run_folder)
+            theirs = {name: lambda name=name, more=more: torch("torch_demo.py", "--score", name.split(",")[0], "--dtype", dtype, "--threads", a.threads, *more)["epochs"]
+                      for name, more in with_compile(a, forms).items()}
+            mine, all_forms = alternate(a, ours, theirs)
+            middle = lambda rounds: sorted(rounds, key=reached)[len(rounds) // 2]
+            form = min(all_forms, key=lambda name: reached(middle(all_forms[name])))
+            mine, peer = middle(mine), middle(all_forms[form])
+            best = [min(best[0], reached(mine)), min(best[1], reached(peer))]
+            out.append(f"| {label}, {dtype} | {cell(mine)} | {cell(peer)} ({form}) | {reached(mine) / reached(peer):.2f} |")
             print(out[-1], file=sys.stderr, flush=True)
         out.append(f"| {label}, the best dtype of each | {best[0]:.0f} | {best[1]:.0f} | {best[0] / best[1]:.2f} |")
         print(out[-1], file=sys.stderr, flush=True)
@@ -226,10 +253,11 @@ def demo(a):
 def write(part, lines):
     """Puts a table between the marker lines of its part in the page."""
     begin, end = f"<!-- {part}: bench/compare_torch.py -->", f"<!-- end of {part} -->"
-    page = PAGE.read_text() if PAGE.exists() else ""
-    if begin in page:
-        head, rest = page.split(begin)
-        PAGE.write_text(head + begin + "\n" + "\n".join([*lines, ""]) + end + rest.split(end)[1])
+    page = PAGE.read_text()
+    if page.count(begin) != 1 or page.count(end) != 1:
+        sys.exit(f"{PAGE}: has no place for this table; it goes between the lines\n{begin}\n{end}")
+    head, rest = page.split(begin)
+    PAGE.write_text(head + begin + "\n" + "\n".join([*lines, ""]) + end + rest.split(end)[1])
 
 
 PARTS = {"steps": steps, "gemm": gemm, "gemm-bf16": gemm_bf16, "attention": attention, "attention-bf16": lambda a: attention(a, "bf16"),
@@ -263,7 +291,8 @@ def main():
     a.rounds = a.rounds or 3
     version = subprocess.run([sys.executable, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True, check=True).stdout.strip()
     cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.processor())
-    isa = "AVX-512" if has_avx512() else "AVX2"
+    flags = pathlib.Path("/proc/cpuinfo").read_text()
+    isa = {"avx2": "AVX2", "avx512": "AVX-512"}[a.cpu] + " alone" if a.cpu else "AVX-512, AMX" if "amx_bf16" in flags else "AVX-512" if has_avx512() else "AVX2"
     for part in a.only:
         lines = PARTS[part](a)
         command = f"bench/compare_torch.py --only {part} --rounds {a.rounds} --threads {a.threads}{' --no-compile' if a.no_compile else ''}"
@@ -273,7 +302,10 @@ def main():
             command += f" --cpu {a.cpu}"
         table = [f"`{command}`: {cpu} ({isa}), {os.cpu_count()} cores, PyTorch {version}.", "", *lines]
         print("\n".join(["", *table, ""]))
-        write(f"{part}-{a.cpu}" if a.cpu else part, table)
+        if part == "steps" and a.rows and not a.cpu:  # some of a table's rows are no table
+            print("printed only: with --rows nothing is written into the page", file=sys.stderr)
+        else:
+            write(f"{part}-{a.cpu}" if a.cpu else part, table)
 
 
 if __name__ == "__main__":

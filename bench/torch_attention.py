@@ -115,7 +115,6 @@ def main():
     p.add_argument("--compile", action="store_true")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--dtype", default="f32", choices=["f32", "bf16"])
-    p.add_argument("--repeats", type=int, default=15)
     p.add_argument("--device", default="cpu")
     p.add_argument("--shapes", nargs="+", help="cuda: N,d,heads,batch of each row, instead of the four flags")
     a = p.parse_args()
@@ -131,15 +130,18 @@ def main():
     attention = attention_of(a, a.n, a.d, torch.ones(a.n, a.n, dtype=torch.bool).tril())
     run = torch.compile(attention) if a.compile else attention
     forward, backward = [], []
-    for i in range(a.repeats + 3):
+    warm, begun = 3, 0
+    while len(forward) < 4 or (time.perf_counter() - begun < 0.2 and len(forward) < 400):  # as norma_bench_attention
         start = time.perf_counter()
         y = run(q, k, v)
         middle = time.perf_counter()
         torch.autograd.grad(y, (q, k, v), g)
         end = time.perf_counter()
-        if i >= 3:
-            forward.append(1e3 * (middle - start))
-            backward.append(1e3 * (end - middle))
+        if warm:
+            warm, begun = warm - 1, end
+            continue
+        forward.append(1e3 * (middle - start))
+        backward.append(1e3 * (end - middle))
     f, b = min(forward), min(backward)  # the best, as norma_bench_attention takes it
     work = a.batch * a.heads * a.n ** 2 * a.d / (2 if a.causal else 1)
     print(json.dumps(dict(n=a.n, d=a.d, score=a.score, compile=a.compile, causal=a.causal, forward_ms=round(f, 3), backward_ms=round(b, 3),

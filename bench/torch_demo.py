@@ -2,7 +2,7 @@
 """scripts/demo's training in PyTorch: the same model, data, batches, schedule and evaluation after every epoch.
 
 Prints one JSON object: the test accuracy after each epoch, and the seconds from the start of the process until then.
-  torch_demo.py --score softmax|x3 [--epochs 3] [--threads 2] [--dtype f32|bf16] [--data /usr/share/datasets/fashion-mnist]
+  torch_demo.py --score softmax|x3|sdpa [--compile] [--epochs 3] [--threads 2] [--dtype f32|bf16] [--data /usr/share/datasets/fashion-mnist]
 """
 import time
 
@@ -51,6 +51,7 @@ def read(folder, name, header):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--score", default="softmax")
+    p.add_argument("--compile", action="store_true")
     p.add_argument("--epochs", type=int, default=3)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--dtype", default="f32", choices=["f32", "bf16"])
@@ -63,6 +64,7 @@ def main():
     mean, std = train.mean(), train.std()
     train, test = (train - mean) / std, (test - mean) / std
     model = ViT(a.score)
+    run = torch.compile(model) if a.compile else model
     decayed = [p for n, p in model.named_parameters() if p.dim() > 1 and n != "pos"]
     rest = [p for n, p in model.named_parameters() if p.dim() <= 1 or n == "pos"]
     opt = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}], lr=2e-3, fused=True)
@@ -77,7 +79,7 @@ def main():
                 g["lr"] = lr
             rows = order[i * batch:(i + 1) * batch]
             with torch.autocast("cpu", torch.bfloat16, enabled=a.dtype == "bf16"):
-                loss = F.cross_entropy(model(train[rows]), labels[rows])
+                loss = F.cross_entropy(run(train[rows]), labels[rows])
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             opt.step()
@@ -86,7 +88,7 @@ def main():
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=a.dtype == "bf16"):
             right = sum((model(test[i:i + 256]).argmax(1) == test_labels[i:i + 256]).sum().item() for i in range(0, len(test), 256))
         epochs.append({"accuracy": right / len(test), "seconds": round(time.perf_counter() - STARTED, 2)})
-    print(json.dumps(dict(score=a.score, dtype=a.dtype, epochs=epochs, torch=torch.__version__)))
+    print(json.dumps(dict(score=a.score, compile=a.compile, dtype=a.dtype, epochs=epochs, torch=torch.__version__)))
 
 
 if __name__ == "__main__":

@@ -51,11 +51,11 @@ void check(const ViTConfig& config) {
   if (config.positions == ViTConfig::Positions::sincos && config.width % 4 != 0)
     fail("vit: width {} is not a multiple of 4, which sincos positions need", config.width);
   if (!(config.drop_path >= 0 && config.drop_path < 1)) fail("vit: drop_path is {}, must be in [0, 1)", config.drop_path);
+  if (!(config.init_std >= 0) || std::isinf(config.init_std))
+    fail("vit: init_std is {}, must be zero or more", config.init_std);
   nn::check("vit", attention_of(config));
   if (config.activations && !is_floating(*config.activations))
     fail("vit: activations is {}, must be a floating dtype: f32, f64 or bf16", *config.activations);
-  if (!(config.init_std >= 0) || std::isinf(config.init_std))
-    fail("vit: init_std is {}, must be zero or more", config.init_std);
   AttentionOptions attention;
   attention.scoring = config.attention, attention.dropout = config.dropout, attention.clamp_fro = config.clamp_fro;
   attention.form = config.form;

@@ -26,6 +26,11 @@ LIMIT = {".h": 300, ".cuh": 300, ".cpp": 500, ".cu": 500}
 
 root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 bad = []
+if empty := [room for room in MAY if not (root / room).is_dir()]:
+    sys.exit(f"{root}: is not the root of these sources, or a room is gone: {', '.join(empty)}")
+bad += [f"{folder.name}/: holds sources and is in no room; name it in {pathlib.Path(__file__).name}" for folder in sorted(root.iterdir())
+        if folder.is_dir() and folder.name not in MAY and folder.name not in ("build", "docs", "scripts", "cmake", "recipes") and not folder.name.startswith(".")
+        and any(folder.rglob("*.cpp"))]
 files = [f for room in MAY for f in sorted((root / room).rglob("*")) if f.suffix in LIMIT]
 for f in files:
     rel = f.relative_to(root)

@@ -8,6 +8,7 @@
 #include "backends/common/convert.h"
 #include "backends/common/functors.h"
 #include "backends/common/loops.h"
+#include "tests/worst.h"
 
 using namespace norma;
 
@@ -30,7 +31,7 @@ double worst_gelu() {
     const T x = static_cast<T>(i * 0.001 + 1e-7 * i);
     if (std::fabs(x) > 8 || x == 0) continue;
     const long double exact = 0.5L * x * std::erfc(-x / std::sqrt(2.0L));
-    worst = std::max(worst, ulps(Unary<UnaryOp::gelu>{}(x), exact));
+    worst = test::worse(worst, ulps(Unary<UnaryOp::gelu>{}(x), exact));
   }
   return worst;
 }

@@ -15,6 +15,7 @@
 #include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
 #include "core/error.h"
+#include "tests/worst.h"
 
 using namespace norma::cpu;
 
@@ -118,13 +119,13 @@ std::vector<T> run(const Case& x, bool check) {
         if (x.accumulate) s += c_before[i * ldc + j];
         if (x.bias) s += bias[j];
         bound += 8 * u * (std::abs(s) + 3);
-        if (x.pre) worst = std::max(worst, std::abs(s - pre[i * ld + j]) / bound);
+        if (x.pre) worst = norma::test::worse(worst, std::abs(s - pre[i * ld + j]) / bound);
         if (x.gelu) s = gelu(s);
         if (x.gelu_pre) s *= gelu_grad(gelu_pre[i * ld + j]);
         if (x.residual) s += residual[i * ld + j];
         if (!(x.bias || x.accumulate || x.gelu || x.gelu_pre || x.residual || x.gelu_b)) bound = 8 * u * size;
         const double error = std::abs(s - c[i * ldc + j]);
-        if (error > 0 || std::isnan(error)) worst = std::isnan(error) ? INFINITY : std::max(worst, error / bound);
+        if (error != 0) worst = norma::test::worse(worst, error / bound);
         squares += error * error / (bound * bound + 1e-300);
         ++checked;
       }
@@ -388,9 +389,6 @@ TEMPLATE_TEST_CASE("gemm: own kernels and OpenBLAS agree", "[gemm]", float, doub
     const auto own = run<TestType>(x, true);
     set_gemm_provider(GemmProvider::openblas);
     const auto blas = run<TestType>(x, true);
-    double worst = 0;
-    for (std::size_t i = 0; i < own.size(); ++i)
-      worst = std::max(worst, std::abs(static_cast<double>(own[i]) - static_cast<double>(blas[i])));
-    CHECK(worst <= 16 * std::sqrt(static_cast<double>(x.k)) * std::numeric_limits<TestType>::epsilon());
+    CHECK(norma::test::largest_difference(own, blas) <= 16 * std::sqrt(static_cast<double>(x.k)) * std::numeric_limits<TestType>::epsilon());
   }
 }

@@ -9,6 +9,7 @@
 #include "backends/cpu/parallel.h"
 #include "core/backend.h"
 #include "core/tensor.h"
+#include "tests/worst.h"
 
 using namespace norma;
 
@@ -40,12 +41,7 @@ std::vector<double> slow(const std::vector<double>& a, const std::vector<double>
 
 double worst_difference(const std::vector<double>& a, const std::vector<double>& b) {
   REQUIRE(a.size() == b.size());
-  double worst = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    if (!(std::abs(a[i] - b[i]) <= worst)) worst = std::abs(a[i] - b[i]);
-    if (std::isnan(worst)) break;
-  }
-  return worst;
+  return test::largest_difference(a, b);
 }
 
 double tolerance(DType dtype, Index k) {

@@ -13,6 +13,7 @@
 #include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
 #include "core/backend.h"
+#include "tests/worst.h"
 
 using namespace norma;
 
@@ -104,12 +105,9 @@ struct Problem {
 double difference(const Tensor& a, const Tensor& b) {
   const std::vector<double> x = a.values(), y = b.values();
   REQUIRE(x.size() == y.size());
-  double worst = 0, largest = 0;
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    if (!(std::abs(x[i] - y[i]) <= worst)) worst = std::abs(x[i] - y[i]);
-    largest = std::max(largest, std::abs(y[i]));
-  }
-  return worst / largest;
+  double largest = 0;
+  for (const double v : y) largest = std::max(largest, std::abs(v));
+  return test::largest_difference(x, y) / largest;
 }
 
 /// What this instruction set does at once.

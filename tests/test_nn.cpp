@@ -5,6 +5,7 @@
 #include <set>
 
 #include "models/vit.h"
+#include "tests/worst.h"
 #include "train/config.h"
 
 using namespace norma;
@@ -25,11 +26,8 @@ Tensor noise(const Shape& shape, DType dtype = DType::f64, std::uint64_t seed = 
 }
 
 double largest_difference(const Tensor& a, const Tensor& b) {
-  const std::vector<double> x = a.values(), y = b.values();
-  REQUIRE(x.size() == y.size());
-  double worst = 0;
-  for (std::size_t i = 0; i < x.size(); ++i) worst = std::max(worst, std::abs(x[i] - y[i]));
-  return worst;
+  REQUIRE(a.shape() == b.shape());
+  return test::largest_difference(a.values(), b.values());
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "inspect/probe.h"
 #include "tests/errors.h"
 #include "tests/program.h"
+#include "tests/worst.h"
 #include "train/loop.h"
 #include "train/prefix.h"
 #include "train/record_folder.h"
@@ -102,9 +103,7 @@ TEST_CASE("a record holds the attention weights of the composition, to the bit",
   CHECK(r.records[0].layers[0].place == "blocks.1.attn");
   REQUIRE(r.records[0].layers[0].a.size() == a.size());
   CHECK(static_cast<Index>(a.size()) == 3 * 2 * tokens * tokens);
-  double largest_difference = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) largest_difference = std::max(largest_difference, std::abs(a[i] - static_cast<double>(r.records[0].layers[0].a[i])));
-  CHECK(largest_difference == 0);
+  CHECK(largest_difference(a, r.records[0].layers[0].a) == 0);
   CHECK((r.images.pixels == datasets::centred(datasets::slice(test, 0, 3), 28)));
   CHECK(r.images.labels.size() == 3);
   CHECK((r.images.class_token == class_token && r.images.patch == 7 && r.images.tokens() == tokens));
