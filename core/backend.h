@@ -162,6 +162,11 @@ struct AdamW {
   View gradient_scale;  // f64 []: from clipping; not finite: the update changes nothing
 };
 
+/// A tensor and its exponential moving average, of one shape and floating dtype, contiguous, in memory of their own.
+struct MovingAverage {
+  View average, value;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -233,6 +238,8 @@ class Backend {
   /// decide: for gradient norms. NaN or infinity in an x gives a non-finite result.
   virtual void sum_of_squares(std::span<const View> xs, const View& out) = 0;
   virtual void adamw(const AdamW& args) = 0;
+  /// One step of each: average = average * decay + value * (1 - decay), factors, products and sum rounded to the dtype: the bits of mul and add.
+  virtual void moving_averages(std::span<const MovingAverage> all, double decay) = 0;
 
   /// A way for batches to reach the device while it computes: slots of two buffers each, one on the host and one on the device. One
   /// thread fills and sends, another takes and gives back; a slot goes round fill, send, take, give back, and may be filled and sent again
