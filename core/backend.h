@@ -120,7 +120,13 @@ struct LayerNormBackward {
   const View* add = nullptr;  // shaped as dx and added to it: the gradient that a residual branch brings
   const View *weight = nullptr, *mean = nullptr, *rstd = nullptr;
   const View *dweight = nullptr, *dbias = nullptr;
+  const View* sums = nullptr;  // instead of both: receives sums over parts of the rows, for join_norm_sums()
   bool rms = false;
+};
+/// What layer_norm_backward() left of one norm, and what is to be made of it.
+struct NormSums {
+  View sums;                                        // [norm_sum_parts(rows), 2, n] in weight's dtype, contiguous
+  const View *dweight = nullptr, *dbias = nullptr;  // [n], contiguous
 };
 
 /// loss[row] = -sum_c t_c log softmax(logits)_c, with t = (1 - label_smoothing) target + label_smoothing / classes.
@@ -217,6 +223,9 @@ class Backend {
   virtual bool gelu_backward(const View& /*x*/, const View& /*dy*/, const View& /*dx*/) { return false; }
   virtual bool layer_norm(const LayerNormForward&) { return false; }
   virtual bool layer_norm_backward(const LayerNormBackward&) { return false; }
+  /// Of how many parts of so many rows layer_norm_backward() can leave the sums, to be added up for many norms at once, to the same bits; 0: of none.
+  virtual Index norm_sum_parts(Index /*rows*/) const { return 0; }
+  virtual void join_norm_sums(std::span<const NormSums>) {}
   virtual bool cross_entropy(const CrossEntropy&) { return false; }
   virtual bool cross_entropy_backward(const CrossEntropyBackward&) { return false; }
   /// Whether linear() writes a weight of another dtype to memory as it rounds it: then the backward pass need not do so again.

@@ -59,6 +59,8 @@ class CudaBackend : public Backend {
   bool gelu_backward(const View& x, const View& dy, const View& dx) override;
   bool layer_norm(const LayerNormForward& args) override;
   bool layer_norm_backward(const LayerNormBackward& args) override;
+  Index norm_sum_parts(Index rows) const override;
+  void join_norm_sums(std::span<const NormSums> all) override;
   bool cross_entropy(const CrossEntropy& args) override;
   bool cross_entropy_backward(const CrossEntropyBackward& args) override;
   bool attention(const AttentionForward& args) override;
