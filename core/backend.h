@@ -168,6 +168,12 @@ struct AdamW {
   View gradient_scale;  // f64 []: from clipping; not finite: the update changes nothing
 };
 
+/// What gradients are multiplied by: min(clip / root of squares, 1), or 1 where clip is 0; NaN where squares or loss is not finite.
+struct GradientScale {
+  View squares, loss, scale;  // f64 [], floating [], f64 []
+  double clip = 0;
+};
+
 /// A tensor and its exponential moving average, of one shape and floating dtype, contiguous, in memory of their own.
 struct MovingAverage {
   View average, value;
@@ -247,6 +253,7 @@ class Backend {
   /// decide: for gradient norms. NaN or infinity in an x gives a non-finite result.
   virtual void sum_of_squares(std::span<const View> xs, const View& out) = 0;
   virtual void adamw(const AdamW& args) = 0;
+  virtual bool gradient_scale(const GradientScale&) { return false; }  // may decline
   /// One step of each: average = average * decay + value * (1 - decay), factors, products and sum rounded to the dtype: the bits of mul and add.
   virtual void moving_averages(std::span<const MovingAverage> all, double decay) = 0;
 

@@ -7,6 +7,7 @@
 #include "autograd/ops.h"
 #include "core/backend.h"
 #include "tests/tested_device.h"
+#include "train/optimizer.h"
 
 using namespace norma;
 
@@ -215,5 +216,27 @@ TEST_CASE("moving averages have the bits of the ops that they are made of, all t
       CHECK(averages[0].values() != start[0]);
       backend(device).moving_averages({}, decay);
       backend(device).moving_averages({&all[1], 1}, decay);  // an empty tensor alone
+    }
+}
+
+TEST_CASE("what gradients are multiplied by, on every device", "[device][parameters]") {
+  const double infinity = std::numeric_limits<double>::infinity(), nan = std::nan("");
+  for (const Device device : devices())
+    for (const DType dtype : {DType::f32, DType::f64, DType::bf16}) {
+      CAPTURE(name(device), name(dtype));
+      const auto scale = [&](double squares, double loss, double clip) {
+        return train::gradient_scale(full({}, squares, {DType::f64, device}), full({}, loss, {dtype, device}), clip).item();
+      };
+      CHECK(scale(9, 1, 0.3) == 0.3 / 3);
+      CHECK(scale(7, -2, 0.1) == 0.1 / std::sqrt(7.0));
+      CHECK(scale(9, 1, 3) == 1);
+      CHECK(scale(9, 1, 4) == 1);
+      CHECK(scale(9, 1, 0) == 1);
+      CHECK(scale(0, 0, 1) == 1);
+      for (const double clip : {0.0, 1.0})
+        for (const double bad : {nan, infinity, -infinity}) {
+          if (bad != -infinity) CHECK(std::isnan(scale(bad, 1, clip)));
+          CHECK(std::isnan(scale(4, bad, clip)));
+        }
     }
 }

@@ -197,6 +197,8 @@ double gradient_norm(nn::Module& model) { return std::sqrt(gradient_squares(mode
 
 Tensor gradient_scale(const Tensor& squares, const Tensor& loss, double clip) {
   const NoGrad updating;
+  const Tensor scale = empty({}, place_of(squares));
+  if (loss.device() == squares.device() && backend(squares.device()).gradient_scale({squares.view(), loss.view(), scale.view(), clip})) return scale;
   const Tensor norm = sqrt(squares), one = ones({}, place_of(squares));
   return (clip > 0 ? minimum(clip / norm, one) : one) + 0.0 * (norm + cast(loss.detach(), DType::f64));
 }

@@ -69,6 +69,7 @@ class CudaBackend : public Backend {
 
   void sum_of_squares(std::span<const View> xs, const View& out) override;
   void adamw(const AdamW& args) override;
+  bool gradient_scale(const GradientScale& args) override;
   void moving_averages(std::span<const MovingAverage> all, double decay) override;
 
   std::unique_ptr<Feed> feed(int slots, std::size_t bytes) override;

@@ -71,6 +71,12 @@ void CudaBackend::moving_averages(std::span<const MovingAverage> all, double dec
   run();
 }
 
+bool CudaBackend::gradient_scale(const GradientScale& args) {
+  if (args.loss.dtype != DType::f32 && args.loss.dtype != DType::f64) return false;
+  scale_gradients(stream(), args.squares.as<double>(), args.loss.data, args.loss.dtype, args.clip, args.scale.as<double>());
+  return true;
+}
+
 void CudaBackend::adamw(const AdamW& args) {
   const AdamWRule rule{args.beta1, args.beta2, args.eps, args.rates.as<double>(), args.gradient_scale.as<double>()};
   AdamWTable table;

@@ -1,4 +1,4 @@
-// The sum of squares of all gradients in two stages of fixed order, AdamW and moving averages of all parameters in
+// The sum of squares of all gradients in two stages of fixed order and what they are scaled by, AdamW and moving averages of all parameters in
 // one pass.
 #include "backends/cuda/kernels/parameters.h"
 
@@ -37,6 +37,13 @@ NORMA_KERNEL void join_kernel(const double* partial, std::int64_t count, double*
   for (std::int64_t i = thread_id(); i < count; i += threads) sum += partial[i];
   sum = join_block(sum, reinterpret_cast<double*>(shared_memory()), Plus{});
   if (thread_id() == 0) *out = sum;
+}
+
+template <class L>
+NORMA_KERNEL void scale_kernel(const double* squares, const L* loss, double clip, double* scale) {
+  if (thread_id() != 0) return;
+  const double norm = std::sqrt(*squares), cut = clip > 0 ? Binary<BinaryOp::min>{}(clip / norm, 1.0) : 1.0;
+  *scale = cut + 0.0 * (norm + convert<double>(*loss));
 }
 
 NORMA_KERNEL void rounding_kernel(const PairTable table) {
@@ -114,6 +121,11 @@ void sum_squares(void* stream, const SquaresTable& table, DType dtype, double* p
 
 void join_squares(void* stream, const double* partial, std::int64_t count, double* out) {
   launch(stream, {1}, threads, threads * sizeof(double), join_kernel, partial, count, out);
+}
+
+void scale_gradients(void* stream, const double* squares, const void* loss, DType loss_dtype, double clip, double* scale) {
+  if (loss_dtype == DType::f64) return launch(stream, {1}, warp_size, 0, scale_kernel<double>, squares, static_cast<const double*>(loss), clip, scale);
+  launch(stream, {1}, warp_size, 0, scale_kernel<float>, squares, static_cast<const float*>(loss), clip, scale);
 }
 
 void step_averages(void* stream, const PairTable& table, DType dtype, double decay) {

@@ -18,6 +18,9 @@ using SquaresTable = Table<SquaresRow, 144, piece_elements>;
 void sum_squares(void* stream, const SquaresTable& table, DType dtype, double* partial);
 void join_squares(void* stream, const double* partial, std::int64_t count, double* out);
 
+/// scale = min(clip / root of squares, 1), or 1 where clip is 0; NaN where squares or loss (f32 or f64) is not finite.
+void scale_gradients(void* stream, const double* squares, const void* loss, DType loss_dtype, double clip, double* scale);
+
 struct PairRow {
   const void* from = nullptr;  // n dense elements
   void* to = nullptr;          // as many
