@@ -18,6 +18,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "core/op_list.h"
@@ -278,6 +279,8 @@ class Backend {
   struct Graph {
     virtual ~Graph() = default;
     virtual void replay() = 0;
+    /// What a replay launches, in order: kernels by their names, "product" where it is a library's; copies and the like by what they are.
+    virtual std::vector<std::string> launches() const { return {}; }
   };
   virtual std::unique_ptr<Graph> capture(const std::function<void()>&) { return nullptr; }
 };
