@@ -1,5 +1,6 @@
 // Gradients of norms' weights that are still parts of sums while a backward pass goes on (LayerNormBackward::sums): at its end one call adds up
-// those of all norms. Only gradients of leaves wait, which nothing reads before, as a rule; what does says so first (settle).
+// those of all norms. Only gradients of leaves wait, which nothing reads before, as a rule; what does says so first (settle). A pass that throws leaves
+// them undefined.
 #pragma once
 
 #include <memory>
