@@ -1,5 +1,8 @@
 // Softmax, log-softmax, layer norm and RMS norm: rows of the last axis, each with the composition it replaces.
+#include <algorithm>
+
 #include "autograd/fused_util.h"
+#include "autograd/late_sums.h"
 
 namespace norma {
 
@@ -62,6 +65,15 @@ void check_row(const char* name, const char* what, const Tensor& x, const Tensor
   fused::check_parameter(name, what, x, parameter);
 }
 
+/// Where the device leaves the sums for dweight and dbias, either of which may be none, until the backward pass is over; empty where they are to be
+/// there at once, as other nodes read them. `in` is x and the parameters.
+Tensor room_for_sums(std::span<const Tensor> in, const Tensor& dweight, const Tensor& dbias) {
+  const bool leaves = std::all_of(in.begin() + 1, in.end(), [](const Tensor& p) { return p.is_leaf(); });
+  if (!LateSums::innermost() || !leaves || (!dweight && !dbias)) return {};
+  const Index n = in[0].size(-1), parts = on(in[0]).norm_sum_parts(in[0].numel() / std::max<Index>(n, 1));
+  return parts > 0 ? empty({parts, 2, n}, place_of(dweight ? dweight : dbias)) : Tensor();
+}
+
 /// Layer norm and RMS norm: the inputs are x and those of weight and bias that are present, in this order.
 Tensor row_norm(const char* name, const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, bool rms) {
   check_floating(name, x);
@@ -114,7 +126,11 @@ Tensor row_norm(const char* name, const Tensor& x, const Tensor& weight, const T
     const bool takes = residual && residual.is_contiguous();
     const fused::OptionalView add(takes ? residual : Tensor());
     args.add = add.get();
+    const Tensor dweight = weight_at ? grads[weight_at] : Tensor(), dbias = bias_at ? grads[bias_at] : Tensor(), sums = room_for_sums(in, dweight, dbias);
+    const fused::OptionalView sums_view(sums);
+    args.sums = sums_view.get();
     if (!on(g).layer_norm_backward(args)) return {};
+    if (sums) LateSums::innermost()->add(sums, dweight, dbias);
     if (takes) ctx.take(0);
     return grads;
   };

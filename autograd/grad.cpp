@@ -5,6 +5,7 @@
 #include "autograd/anomaly.h"
 #include "autograd/dispatch.h"
 #include "autograd/graph.h"
+#include "autograd/late_sums.h"
 
 namespace norma {
 namespace {
@@ -35,7 +36,8 @@ void check_gradient(const Node& n, std::size_t i, const Tensor& g, const Node& i
          input.place.dtype, name(input.place.device));
 }
 
-/// Sweeps from y in order of falling creation number. finished(node, gradient) sees each node's complete gradient.
+/// Sweeps from y in order of falling creation number. finished(node, gradient, late) sees each node's complete gradient, and settles it before it
+/// reads its values.
 template <class Finished>
 void sweep(const Tensor& y, const Tensor& seed, const NodeSet& wanted, bool create_graph, bool retain, Finished finished) {
   struct Pending {
@@ -47,12 +49,14 @@ void sweep(const Tensor& y, const Tensor& seed, const NodeSet& wanted, bool crea
   pending[root->number] = {root, seed};
   root = nullptr;
   GradMode mode(create_graph);
+  LateSums late;
   while (!pending.empty()) {
     Pending now = std::move(pending.begin()->second);
     pending.erase(pending.begin());
     Node& n = *now.node;
+    if (!n.hooks.empty()) late.finish();  // they may read any gradient
     for (const auto hooks = n.hooks; const auto& hook : hooks) (*hook)(now.gradient.detach());  // one may take itself off
-    finished(n, now.gradient);
+    finished(n, now.gradient, late);
     bool further = false;
     for (auto& input : n.inputs) further |= input && wanted.count(input.get());
     if (!further) continue;
@@ -63,6 +67,7 @@ void sweep(const Tensor& y, const Tensor& seed, const NodeSet& wanted, bool crea
       for (const auto& input : n.inputs) {
         const auto found = input ? pending.find(input->number) : pending.end();
         arrived.push_back(found == pending.end() ? Tensor() : found->second.gradient);
+        late.settle(arrived.back());
       }
     }
     Ctx ctx(n, &wanted, arrived);
@@ -70,7 +75,10 @@ void sweep(const Tensor& y, const Tensor& seed, const NodeSet& wanted, bool crea
     Tensors gradients = fused ? n.fused(ctx, now.gradient) : n.vjp(ctx, now.gradient);
     if (gradients.size() != n.inputs.size())
       fail("backward: {} has {} inputs, but its rule returned {} gradients", n.name, n.inputs.size(), gradients.size());
-    if (AnomalyScope::active()) AnomalyHooks::went_back(n, ctx, now.gradient, gradients);
+    if (AnomalyScope::active()) {
+      late.finish();
+      AnomalyHooks::went_back(n, ctx, now.gradient, gradients);
+    }
     now.gradient = {};
     if (!retain) n.released = true, n.release();
     for (std::size_t i = 0; i < gradients.size(); ++i) {
@@ -84,16 +92,20 @@ void sweep(const Tensor& y, const Tensor& seed, const NodeSet& wanted, bool crea
         continue;
       }
       const Tensor before = slot.gradient;
+      late.settle(before), late.settle(gradients[i]);
       slot.gradient = add(before, gradients[i]);
       if (AnomalyScope::active()) AnomalyHooks::summed(*input, before, gradients[i], slot.gradient);
     }
   }
+  late.finish();
 }
 
 /// g in memory that nothing else reads or writes: another leaf may have the same gradient, and either is scaled in place.
-Tensor of_its_own(const Tensor& g) {
+Tensor of_its_own(const Tensor& g, LateSums& late) {
   const bool shared = g.impl().use_count() > 1 || g.storage().use_count() > 1;
-  return shared || !g.is_contiguous() ? copy_of(g) : g.detach();
+  if (!shared && g.is_contiguous()) return g.detach();
+  late.settle(g);
+  return copy_of(g);
 }
 
 Tensor check_seed(const char* op, const Tensor& y, const Tensor& seed) {
@@ -126,7 +138,7 @@ Tensors grad(const Tensor& y, std::span<const Tensor> xs, const Tensor& seed, Gr
   }
   const NodeSet wanted = nodes_between(node_of(y).get(), targets);
   sweep(y, start, wanted, options.create_graph, options.create_graph || options.retain_graph,
-        [&](const Node& n, const Tensor& g) {
+        [&](const Node& n, const Tensor& g, LateSums&) {
           if (targets.count(&n)) found[&n] = g;
         });
   Tensors out;
@@ -156,12 +168,13 @@ void backward(const Tensor& loss, GradOptions options) {
   }
   const NodeSet wanted = nodes_between(node_of(loss).get(), leaves);
   sweep(loss, start, wanted, options.create_graph, options.create_graph || options.retain_graph,
-        [&](const Node& n, const Tensor& g) {
+        [&](const Node& n, const Tensor& g, LateSums& late) {
           auto impl = n.leaf.lock();
           if (!impl) return;
           Tensor leaf = Tensor::wrap(impl);
           if (!leaf.tracked()) return;  // not any more
-          leaf.set_grad(leaf.grad() ? add(leaf.grad(), g) : options.create_graph ? g : of_its_own(g));
+          if (leaf.grad()) late.settle(g);
+          leaf.set_grad(leaf.grad() ? add(leaf.grad(), g) : options.create_graph ? g : of_its_own(g, late));
         });
 }
 

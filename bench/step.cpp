@@ -39,7 +39,7 @@ struct Setup {
   std::string model = "vit", attention = "softmax", dtype = "f32", device = "cpu", cpu, deal;
   Index threads = 0, batch = 0, width = 0, depth = 0, heads = 0, image = 32, patch = 4, classes = 10, tokens = 256, vocabulary = 65, steps = 7;
   double dropout = 0;
-  bool json = false, stats = false, overhead = false, graph = true, help = false;
+  bool json = false, stats = false, overhead = false, graph = true, launches = false, help = false;
   Device place() const { return parse_device(device); }
   bool on_cpu() const { return place().kind == Device::Kind::cpu; }
 };
@@ -107,8 +107,8 @@ struct Times {
 };
 
 /// Times of steps[0] without statistics and [1] with them; --overhead alternates, else all are of one kind.
-/// `faults`: page faults of all timed steps together; `replayed`: whether steps were replayed.
-std::array<Row, 2> time_step(const Setup& s, int threads, long& faults, bool& replayed) {
+/// `faults`: page faults of all timed steps together; `replayed`: whether steps were replayed; `launches`: what a replay launches.
+std::array<Row, 2> time_step(const Setup& s, int threads, long& faults, bool& replayed, std::vector<std::string>& launches) {
   cpu::set_threads(threads);
   const Workload work = workload(s);
   nn::Module& model = *work.model;
@@ -132,6 +132,7 @@ std::array<Row, 2> time_step(const Setup& s, int threads, long& faults, bool& re
   }
   faults = page_faults() - faults;
   replayed = step.replayed();
+  launches = step.launches();
   std::array<Row, 2> rows{times[0].row(), times[1].row()};
   if (replayed) {
     const auto start = std::chrono::steady_clock::now();
@@ -187,6 +188,7 @@ int main(int argc, char** argv) {
     o("dtype", s.dtype, "f32, or bf16: mixed precision");
     o("device", s.device, "cpu, or cuda");
     o("graph", s.graph, "cuda: replay a recorded step");
+    o("launches", s.launches, "cuda: list what a replay launches, by kind");
     o("cpu", s.cpu, "instruction set: base, avx2, avx512, avx512bf16, amx; empty: the best there is");
     o("threads", s.threads, "threads; 0: both 1 and all cores");
     o("batch", s.batch, "images or sequences a step; 0: 64, decoder 8");
@@ -234,7 +236,8 @@ int main(int argc, char** argv) {
       there.reset_peak();
       long faults = 0;
       bool replayed = false;
-      const std::array<Row, 2> rows = time_step(s, t, faults, replayed);
+      std::vector<std::string> launches;
+      const std::array<Row, 2> rows = time_step(s, t, faults, replayed, launches);
       if (s.overhead) {
         const auto percent = [&](double Row::*which) { return 100 * (rows[1].*which / rows[0].*which - 1); };
         const double median = percent(&Row::median_ms), best = percent(&Row::min_ms), cpu = percent(&Row::median_cpu_ms);
@@ -255,11 +258,14 @@ int main(int argc, char** argv) {
       const double apart = s.on_cpu() ? bench::core_round_trip() : 0;
       if (!s.on_cpu()) {
         if (s.json)
-          fmt::print("{{\"device\": \"{}\", \"replayed\": {}, \"median_ms\": {:.4f}, \"min_ms\": {:.4f}, \"unwaited_ms\": {:.4f}, \"gflops\": {:.1f}, \"peak_gflops\": {:.1f}, \"peak_mib\": {:.0f}}}\n",
-                     name(s.place()), replayed, r.median_ms, r.min_ms, r.unwaited_ms, rate, peak, mib);
+          fmt::print("{{\"device\": \"{}\", \"replayed\": {}, \"launches\": {}, \"median_ms\": {:.4f}, \"min_ms\": {:.4f}, \"unwaited_ms\": {:.4f}, \"gflops\": {:.1f}, \"peak_gflops\": {:.1f}, \"peak_mib\": {:.0f}}}\n",
+                     name(s.place()), replayed, launches.size(), r.median_ms, r.min_ms, r.unwaited_ms, rate, peak, mib);
         else
           fmt::print("{}: {:.3f} ms median, {:.3f} ms best{}, {:.0f} GFLOP/s = {:.0f} % of the {:.0f} of a large product, {:.0f} MiB of the device in use at most\n",
-                     replayed ? "replayed" : "op by op", r.median_ms, r.min_ms, replayed ? fmt::format(", {:.3f} ms where the host does not wait", r.unwaited_ms) : "", rate, 100 * rate / peak, peak, mib);
+                     replayed ? fmt::format("{} launches replayed", launches.size()) : "op by op", r.median_ms, r.min_ms,
+                     replayed ? fmt::format(", {:.3f} ms where the host does not wait", r.unwaited_ms) : "", rate, 100 * rate / peak, peak, mib);
+        if (s.launches)
+          for (const auto& [count, kind] : bench::by_kind(launches)) fmt::print(s.json ? stderr : stdout, "{:5} {}\n", count, kind);
         continue;
       }
       if (s.json)

@@ -1,6 +1,8 @@
 #include "bench/training_step.h"
 
+#include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "autograd/ops.h"
 #include "nn/layers.h"
@@ -59,6 +61,15 @@ double TrainingStep::take(Index number) {
   const std::vector<double> numbers = recorded_->replay(number, rate);
   if (std::isfinite(numbers[0]) && std::isfinite(numbers[1])) optimizer_->advance();
   return numbers[0];
+}
+
+std::vector<std::pair<std::size_t, std::string>> by_kind(const std::vector<std::string>& launches) {
+  std::map<std::string, std::size_t> counts;
+  for (const std::string& name : launches) ++counts[name];
+  std::vector<std::pair<std::size_t, std::string>> kinds;
+  for (const auto& [name, count] : counts) kinds.emplace_back(count, name);
+  std::stable_sort(kinds.begin(), kinds.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+  return kinds;
 }
 
 }  // namespace norma::bench

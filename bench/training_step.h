@@ -4,6 +4,9 @@
 
 #include <functional>
 #include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "train/recorded_step.h"
 
@@ -19,6 +22,8 @@ class TrainingStep {
   /// Gives a replayed step to the device and does not wait for it, as a loop may that does not look at its losses; it has to be one that counts.
   void launch(Index number);
   bool replayed() const { return recorded_ != nullptr; }
+  /// What a replay launches (Backend::Graph::launches); none where steps run op by op.
+  std::vector<std::string> launches() const { return recorded_ ? recorded_->launches() : std::vector<std::string>(); }
 
  private:
   Tensor forward_backward();  // the loss
@@ -32,5 +37,8 @@ class TrainingStep {
   bool capture_, warm_ = false;
   std::unique_ptr<train::RecordedStep> recorded_;  // its numbers: loss, sum of the squares of the gradients
 };
+
+/// How often each name is among them, the most frequent first.
+std::vector<std::pair<std::size_t, std::string>> by_kind(const std::vector<std::string>& launches);
 
 }  // namespace norma::bench

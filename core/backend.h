@@ -18,6 +18,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "core/op_list.h"
@@ -120,7 +121,13 @@ struct LayerNormBackward {
   const View* add = nullptr;  // shaped as dx and added to it: the gradient that a residual branch brings
   const View *weight = nullptr, *mean = nullptr, *rstd = nullptr;
   const View *dweight = nullptr, *dbias = nullptr;
+  const View* sums = nullptr;  // instead of both: receives sums over parts of the rows, for join_norm_sums()
   bool rms = false;
+};
+/// What layer_norm_backward() left of one norm, and what is to be made of it.
+struct NormSums {
+  View sums;                                        // [norm_sum_parts(rows), 2, n] in weight's dtype, contiguous
+  const View *dweight = nullptr, *dbias = nullptr;  // [n], contiguous
 };
 
 /// loss[row] = -sum_c t_c log softmax(logits)_c, with t = (1 - label_smoothing) target + label_smoothing / classes.
@@ -160,6 +167,17 @@ struct AdamW {
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
   View rates;           // f64 [3], contiguous: lr, 1 - beta1^t, 1 - beta2^t
   View gradient_scale;  // f64 []: from clipping; not finite: the update changes nothing
+};
+
+/// What gradients are multiplied by: min(clip / root of squares, 1), or 1 where clip is 0; NaN where squares or loss is not finite.
+struct GradientScale {
+  View squares, loss, scale;  // f64 [], floating [], f64 []
+  double clip = 0;
+};
+
+/// A tensor and its exponential moving average, of one shape and floating dtype, contiguous, in memory of their own.
+struct MovingAverage {
+  View average, value;
 };
 
 class Backend {
@@ -212,6 +230,9 @@ class Backend {
   virtual bool gelu_backward(const View& /*x*/, const View& /*dy*/, const View& /*dx*/) { return false; }
   virtual bool layer_norm(const LayerNormForward&) { return false; }
   virtual bool layer_norm_backward(const LayerNormBackward&) { return false; }
+  /// Of how many parts of so many rows layer_norm_backward() can leave the sums, to be added up for many norms at once, to the same bits; 0: of none.
+  virtual Index norm_sum_parts(Index /*rows*/) const { return 0; }
+  virtual void join_norm_sums(std::span<const NormSums>) {}
   virtual bool cross_entropy(const CrossEntropy&) { return false; }
   virtual bool cross_entropy_backward(const CrossEntropyBackward&) { return false; }
   /// Whether linear() writes a weight of another dtype to memory as it rounds it: then the backward pass need not do so again.
@@ -233,6 +254,9 @@ class Backend {
   /// decide: for gradient norms. NaN or infinity in an x gives a non-finite result.
   virtual void sum_of_squares(std::span<const View> xs, const View& out) = 0;
   virtual void adamw(const AdamW& args) = 0;
+  virtual bool gradient_scale(const GradientScale&) { return false; }  // may decline
+  /// One step of each: average = average * decay + value * (1 - decay), factors, products and sum rounded to the dtype: the bits of mul and add.
+  virtual void moving_averages(std::span<const MovingAverage> all, double decay) = 0;
 
   /// A way for batches to reach the device while it computes: slots of two buffers each, one on the host and one on the device. One
   /// thread fills and sends, another takes and gives back; a slot goes round fill, send, take, give back, and may be filled and sent again
@@ -255,6 +279,8 @@ class Backend {
   struct Graph {
     virtual ~Graph() = default;
     virtual void replay() = 0;
+    /// What a replay launches, in order: kernels by their names, "product" where it is a library's; copies and the like by what they are.
+    virtual std::vector<std::string> launches() const { return {}; }
   };
   virtual std::unique_ptr<Graph> capture(const std::function<void()>&) { return nullptr; }
 };

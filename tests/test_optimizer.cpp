@@ -342,6 +342,22 @@ TEST_CASE("a moving average is of the parameters it began with", "[optimizer]") 
   }
   ema.update(model);
   CHECK(ema.values()[0].second.values() == std::vector<double>{2, 2});
+  nn::to(model, DType::f64);
+  CHECK_THROWS_WITH(ema.update(model), "ema: the model is not the one that the average began with: its a is f64 on cpu, it was f32 on cpu");
+  CHECK(ema.values()[0].second.values() == std::vector<double>{2, 2});
+}
+
+TEST_CASE("a moving average reads parameters in any layout", "[optimizer]") {
+  class Turned : public nn::Module {
+   public:
+    void visit(nn::Visitor& v) override { v("weight", weight); }
+    Tensor weight = transpose(nn::Init(3, {DType::f64}).normal({2, 3}, 1)).detach().track();
+  } turned;
+  Ema ema(turned, 0.75);
+  const Tensor start = clone(turned.weight.detach());
+  fill(turned.weight, 1);
+  ema.update(turned);
+  CHECK(ema.values()[0].second.values() == (start * 0.75 + 0.25).values());
 }
 
 TEST_CASE("a moving average has buffers and frozen parameters as they are", "[optimizer]") {

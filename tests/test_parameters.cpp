@@ -1,12 +1,14 @@
 // The verbs over all parameters of a model, on every device that is tested: AdamW against its formula, the sum of squares against
-// plain loops; many tensors at once as one by one.
+// plain loops, moving averages against the ops that they are; many tensors at once as one by one.
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <limits>
 
+#include "autograd/ops.h"
 #include "core/backend.h"
 #include "tests/tested_device.h"
 #include "tests/worst.h"
+#include "train/optimizer.h"
 
 using namespace norma;
 
@@ -186,5 +188,62 @@ TEST_CASE("the sum of squares of many tensors", "[device][parameters]") {
         backend(device).sum_of_squares(views, sum.view());
         CHECK_FALSE(std::isfinite(sum.item()));
       }
+    }
+}
+
+TEST_CASE("moving averages have the bits of the ops that they are made of, all tensors at once", "[device][parameters]") {
+  constexpr double decay = 0.9995;
+  for (const Device device : devices())
+    for (const std::vector<DType>& dtypes : std::vector<std::vector<DType>>{{DType::f32}, {DType::f64}, {DType::bf16}, {DType::f32, DType::f32, DType::bf16, DType::f64}}) {
+      Tensors averages, values, wanted;
+      std::vector<MovingAverage> all;
+      const auto placed = [&](Values numbers, DType dtype, bool shifted) {  // shifted: not where a vector may be read
+        if (numbers.size() > 4) numbers[0] = 1e-40, numbers[1] = std::numeric_limits<double>::infinity(), numbers[2] = -0.0;
+        const auto n = static_cast<Index>(numbers.size());
+        const Tensor room = zeros({n + 1}, {dtype, device}), inside = room.with_layout(slice(room.layout(), 0, shifted ? 1 : 0, n, 1));
+        copy_into(inside, from_values(numbers, {n}, {dtype, device}));
+        return inside;
+      };
+      for (const Index n : sizes_of()) {
+        const std::size_t i = all.size();
+        const DType dtype = dtypes[i % dtypes.size()];
+        averages.push_back(placed(draw(n, i + 1), dtype, i % 5 == 3)), wanted.push_back(clone(averages[i]));
+        values.push_back(placed(draw(n, i + 1000), dtype, i % 7 == 4));
+        all.push_back({averages[i].view(), values[i].view()});
+      }
+      const std::vector<Values> start{averages[0].values(), averages[5].values()};
+      for (int step = 0; step < 3; ++step) {
+        backend(device).moving_averages(all, decay);
+        for (std::size_t i = 0; i < all.size(); ++i) copy_into(wanted[i], wanted[i] * decay + values[i] * (1 - decay));
+      }
+      std::size_t wrong = 0;
+      for (std::size_t i = 0; i < all.size(); ++i) wrong += averages[i].values() != wanted[i].values();
+      CAPTURE(name(device), dtypes.size(), name(dtypes[0]));
+      CHECK(wrong == 0);
+      CHECK(averages[0].values() != start[0]);
+      backend(device).moving_averages({}, decay);
+      backend(device).moving_averages({&all[1], 1}, decay);  // an empty tensor alone
+    }
+}
+
+TEST_CASE("what gradients are multiplied by, on every device", "[device][parameters]") {
+  const double infinity = std::numeric_limits<double>::infinity(), nan = std::nan("");
+  for (const Device device : devices())
+    for (const DType dtype : {DType::f32, DType::f64, DType::bf16}) {
+      CAPTURE(name(device), name(dtype));
+      const auto scale = [&](double squares, double loss, double clip) {
+        return train::gradient_scale(full({}, squares, {DType::f64, device}), full({}, loss, {dtype, device}), clip).item();
+      };
+      CHECK(scale(9, 1, 0.3) == 0.3 / 3);
+      CHECK(scale(7, -2, 0.1) == 0.1 / std::sqrt(7.0));
+      CHECK(scale(9, 1, 3) == 1);
+      CHECK(scale(9, 1, 4) == 1);
+      CHECK(scale(9, 1, 0) == 1);
+      CHECK(scale(0, 0, 1) == 1);
+      for (const double clip : {0.0, 1.0})
+        for (const double bad : {nan, infinity, -infinity}) {
+          if (bad != -infinity) CHECK(std::isnan(scale(bad, 1, clip)));
+          CHECK(std::isnan(scale(4, bad, clip)));
+        }
     }
 }

@@ -197,6 +197,8 @@ double gradient_norm(nn::Module& model) { return std::sqrt(gradient_squares(mode
 
 Tensor gradient_scale(const Tensor& squares, const Tensor& loss, double clip) {
   const NoGrad updating;
+  const Tensor scale = empty({}, place_of(squares));
+  if (loss.device() == squares.device() && backend(squares.device()).gradient_scale({squares.view(), loss.view(), scale.view(), clip})) return scale;
   const Tensor norm = sqrt(squares), one = ones({}, place_of(squares));
   return (clip > 0 ? minimum(clip / norm, one) : one) + 0.0 * (norm + cast(loss.detach(), DType::f64));
 }
@@ -217,10 +219,23 @@ void Ema::update(nn::Module& model) {
       why = fmt::format("it has a parameter {}", now[i].first);
     else if (now[i].second.shape() != values_[i].second.shape())
       why = fmt::format("its {} is {}, it was {}", now[i].first, now[i].second.shape(), values_[i].second.shape());
+    else if (now[i].second.is_leaf() && place_of(now[i].second) != place_of(values_[i].second))
+      why = fmt::format("its {} is {} on {}, it was {} on {}", now[i].first, now[i].second.dtype(), name(now[i].second.device()), values_[i].second.dtype(),
+                        name(values_[i].second.device()));
     if (!why.empty()) fail("ema: the model is not the one that the average began with: {}", why);
   }
-  for (std::size_t i = 0; i < now.size(); ++i)
-    copy_into(values_[i].second, now[i].second.is_leaf() ? values_[i].second * decay_ + now[i].second.detach() * (1 - decay_) : now[i].second.detach());
+  std::vector<MovingAverage> learning;
+  Tensors values;  // alive until the step is on its way
+  for (std::size_t i = 0; i < now.size(); ++i) {
+    const Tensor &average = values_[i].second, value = now[i].second.detach();
+    if (!now[i].second.is_leaf()) {
+      copy_into(average, value);
+      continue;
+    }
+    learning.push_back({average.view(), values.emplace_back(contiguous(value)).view()});
+    average.storage()->bump();
+  }
+  if (!learning.empty()) backend(values[0].device()).moving_averages(learning, decay_);
 }
 
 void Ema::load(const nn::Named& values) { nn::assign(values_, values, "ema"); }

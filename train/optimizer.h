@@ -64,7 +64,7 @@ Tensor gradient_scale(const Tensor& squares, const Tensor& loss, double clip);
 class Ema {
  public:
   Ema(nn::Module& model, double decay);
-  /// Throws where the parameters are not those it began with, by name, order and shape; then nothing has changed.
+  /// Throws where the parameters are not those it began with, by name, order, shape, dtype and device; then nothing has changed.
   void update(nn::Module& model);
   const nn::Named& values() const { return values_; }
   void load(const nn::Named& values);

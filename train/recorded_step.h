@@ -33,6 +33,8 @@ class RecordedStep {
   std::vector<double> replay(Index number, double rate, const std::function<void()>& meanwhile = {});
   /// The same without waiting, and without its numbers: whether the step counts is not known then.
   void launch(Index number, double rate);
+  /// Backend::Graph::launches of the step.
+  std::vector<std::string> launches() const { return graph_->launches(); }
 
  private:
   RecordedStep(nn::Module& model, Optimizer& optimizer);

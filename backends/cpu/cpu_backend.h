@@ -61,6 +61,7 @@ class CpuBackend : public Backend {
 
   void sum_of_squares(std::span<const View> xs, const View& out) override;
   void adamw(const AdamW& args) override;
+  void moving_averages(std::span<const MovingAverage> all, double decay) override;
 
  private:
   std::unique_ptr<Pool> pool_;

@@ -1,10 +1,11 @@
-// The verbs over all parameters of a model: the sum of squares of their gradients, AdamW. One parallel region for all of them, cut
+// The verbs over all parameters of a model: the sum of squares of their gradients, AdamW, moving averages. One parallel region for all of them, cut
 // into pieces of a fixed size, each of one tensor.
 #include <cmath>
 #include <vector>
 
 #include "backends/common/convert.h"
 #include "backends/common/loops.h"
+#include "backends/cpu/bf16_rows.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/parallel.h"
 #include "backends/cpu/vector_kernels.h"
@@ -74,6 +75,41 @@ void update(const AdamW& args) {
   });
 }
 
+constexpr Index block = 512;  // elements of an average that are in work at a time, so that what they meet in stays in the nearest cache
+
+/// Element-wise kernels one after the other, so that the bits are those of mul and add.
+template <class T>
+void step_average(T* average, const T* value, Index n, T decay, T rest) {
+  const auto kernel = NORMA_KERNELS(elementwise_kernels).of<T>().binary;
+  T added[block];
+  for (Index i = 0; i < n; i += block) {
+    const Index count = std::min(block, n - i);
+    kernel(BinaryOp::mul, count, average + i, 1, &decay, 0, average + i);
+    kernel(BinaryOp::mul, count, value + i, 1, &rest, 0, added);
+    kernel(BinaryOp::add, count, average + i, 1, added, 1, average + i);
+  }
+}
+template <>
+void step_average(bf16* average, const bf16* value, Index n, bf16 decay, bf16 rest) {
+  const auto kernel = NORMA_KERNELS(elementwise_kernels).of<float>().binary;
+  float kept[block], added[block];
+  bf16 rounded[block];
+  const auto product = [&](const bf16* from, bf16 factor, Index count, float* to) {
+    const auto wide = static_cast<float>(factor);
+    widen_rows(1, count, from, count, to);
+    kernel(BinaryOp::mul, count, to, 1, &wide, 0, to);
+    narrow_rows(1, count, to, rounded, count);
+    widen_rows(1, count, rounded, count, to);
+  };
+  for (Index i = 0; i < n; i += block) {
+    const Index count = std::min(block, n - i);
+    product(average + i, decay, count, kept);
+    product(value + i, rest, count, added);
+    kernel(BinaryOp::add, count, kept, 1, added, 1, kept);
+    narrow_rows(1, count, kept, average + i, count);
+  }
+}
+
 }  // namespace
 
 void CpuBackend::sum_of_squares(std::span<const View> xs, const View& out) {
@@ -98,6 +134,19 @@ void CpuBackend::sum_of_squares(std::span<const View> xs, const View& out) {
 void CpuBackend::adamw(const AdamW& args) {
   if (args.parameters.empty()) return;
   args.parameters[0].value.dtype == DType::f64 ? update<double>(args) : update<float>(args);
+}
+
+void CpuBackend::moving_averages(std::span<const MovingAverage> all, double decay) {
+  Pieces pieces;
+  for (const MovingAverage& one : all) pieces.add(one.average.numel());
+  parallel_tasks(pieces.count(), [&](Index i) {
+    const auto [tensor, begin] = pieces.at(i);
+    const MovingAverage& one = all[tensor];
+    const auto step = [&, first = begin]<class T>(T) {
+      step_average<T>(one.average.as<T>() + first, one.value.as<T>() + first, std::min(one.average.numel() - first, grain), convert<T>(decay), convert<T>(1 - decay));
+    };
+    one.average.dtype == DType::f64 ? step(double{}) : one.average.dtype == DType::bf16 ? step(bf16{}) : step(float{});
+  });
 }
 
 }  // namespace norma::cpu

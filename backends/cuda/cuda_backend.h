@@ -59,6 +59,8 @@ class CudaBackend : public Backend {
   bool gelu_backward(const View& x, const View& dy, const View& dx) override;
   bool layer_norm(const LayerNormForward& args) override;
   bool layer_norm_backward(const LayerNormBackward& args) override;
+  Index norm_sum_parts(Index rows) const override;
+  void join_norm_sums(std::span<const NormSums> all) override;
   bool cross_entropy(const CrossEntropy& args) override;
   bool cross_entropy_backward(const CrossEntropyBackward& args) override;
   bool attention(const AttentionForward& args) override;
@@ -67,6 +69,8 @@ class CudaBackend : public Backend {
 
   void sum_of_squares(std::span<const View> xs, const View& out) override;
   void adamw(const AdamW& args) override;
+  bool gradient_scale(const GradientScale& args) override;
+  void moving_averages(std::span<const MovingAverage> all, double decay) override;
 
   std::unique_ptr<Feed> feed(int slots, std::size_t bytes) override;
   std::unique_ptr<Graph> capture(const std::function<void()>& step) override;

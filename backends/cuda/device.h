@@ -215,7 +215,7 @@ template <class... Params, class... Args>
 void launch(Stream stream, Extent grid, unsigned threads, std::size_t shared, void (*kernel)(Params...), Args... args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   emulator::check_launch({grid.x, grid.y, grid.z}, threads, shared, (sizeof(Params) + ... + 0));
-  emulator::enqueue(stream, [=] {
+  emulator::enqueue_kernel(stream, reinterpret_cast<const void*>(kernel), [=] {
     emulator::run_grid({grid.x, grid.y, grid.z}, threads, shared, [&] { kernel(static_cast<Params>(args)...); });
   });
 }

@@ -19,6 +19,7 @@ class PooledGraph : public Backend::Graph {
     pool_.dissolve_arena(arena_);
   }
   void replay() override { graph_->replay(); }
+  std::vector<std::string> launches() const override { return graph_->launches(); }
 
  private:
   std::unique_ptr<Backend::Graph> graph_;

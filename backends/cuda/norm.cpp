@@ -57,8 +57,8 @@ bool CudaBackend::layer_norm_backward(const LayerNormBackward& args) {
   const auto add = args.add ? dense_rows_of(*args.add) : DenseRows{};
   const DType weights = wide_of(args.x.dtype);
   if (!from || !gradient || !to || !add || !args.rstd || (!args.rms && !args.mean) || !is_floating(args.x.dtype) || args.x.numel() == 0 ||
-      !all_are(args.x.dtype, {&args.dy, dx, args.add}) || !all_are(weights, {args.weight, args.mean, args.rstd, args.dweight, args.dbias}) ||
-      !all_dense({args.weight, args.mean, args.rstd, args.dweight, args.dbias}))
+      !all_are(args.x.dtype, {&args.dy, dx, args.add}) || !all_are(weights, {args.weight, args.mean, args.rstd, args.dweight, args.dbias, args.sums}) ||
+      !all_dense({args.weight, args.mean, args.rstd, args.dweight, args.dbias, args.sums}))
     return false;
   NormRows r;
   r.rows = from->count, r.n = from->n, r.dtype = args.x.dtype, r.rms = args.rms;
@@ -66,12 +66,33 @@ bool CudaBackend::layer_norm_backward(const LayerNormBackward& args) {
   r.add = data(args.add), r.add_row = add->step;
   r.y = data(dx), r.y_row = to->step;
   r.weight = data(args.weight), r.mean = data(args.mean), r.rstd = data(args.rstd);
-  r.dweight = data(args.dweight), r.dbias = data(args.dbias);
-  const bool sums = r.dweight || r.dbias;
-  const Scratch partial = scratch<char>(sums ? 2 * norm_blocks(r.rows) * r.n * static_cast<Index>(size_of(weights)) : 0);
-  r.partial = partial.as<void>();
+  r.partial = data(args.sums);
+  const bool at_once = !args.sums && (args.dweight || args.dbias);
+  const Shape parts{norm_blocks(r.rows), 2, r.n};
+  const Scratch partial = scratch<char>(at_once ? parts.numel() * static_cast<Index>(size_of(weights)) : 0);
+  if (at_once) r.partial = partial.as<void>();
   layer_norm_backward_rows(stream(), r);
+  if (!at_once) return true;
+  const NormSums sums{{r.partial, Layout(parts), weights}, args.dweight, args.dbias};
+  join_norm_sums({&sums, 1});
   return true;
+}
+
+Index CudaBackend::norm_sum_parts(Index rows) const { return norm_blocks(rows); }
+
+void CudaBackend::join_norm_sums(std::span<const NormSums> all) {
+  JoinTable table;
+  DType dtype = DType::f32;  // of the table's rows
+  const auto run = [&] {
+    if (table.pieces > 0) join_norm_rows(stream(), table, dtype);
+    table = {};
+  };
+  for (const NormSums& one : all) {
+    if (one.sums.dtype != dtype || table.count == JoinTable::capacity) run();
+    dtype = one.sums.dtype;
+    table.add({one.sums.data, data(one.dweight), data(one.dbias), one.sums.shape()[2], one.sums.shape()[0]});
+  }
+  run();
 }
 
 namespace {

@@ -18,7 +18,7 @@ bool aligned(std::initializer_list<const void*> pointers) {
 
 void CudaBackend::sum_of_squares(std::span<const View> xs, const View& out) {
   Index pieces = 0;
-  for (const View& x : xs) pieces += pieces_of(x.numel());
+  for (const View& x : xs) pieces += SquaresTable::pieces_of(x.numel());
   const Scratch partial = scratch<double>(pieces);
   std::deque<Scratch> dense;  // copies of what is not
   double* to = partial.as<double>();
@@ -43,16 +43,38 @@ void CudaBackend::sum_of_squares(std::span<const View> xs, const View& out) {
 }
 
 void CudaBackend::round_weights(std::span<const View> from, std::span<const View> to) {
-  RoundingTable table;
+  PairTable table;
   const auto run = [&] {
     if (table.pieces > 0) round_parameters(stream(), table);
     table = {};
   };
   for (std::size_t i = 0; i < from.size(); ++i) {
-    table.add({from[i].as<float>(), to[i].data, from[i].numel()});
-    if (table.count == RoundingTable::capacity) run();
+    table.add({from[i].data, to[i].data, from[i].numel()});
+    if (table.count == PairTable::capacity) run();
   }
   run();
+}
+
+void CudaBackend::moving_averages(std::span<const MovingAverage> all, double decay) {
+  PairTable table;
+  DType dtype = DType::f32;  // of the table's rows
+  const auto run = [&] {
+    if (table.pieces > 0) step_averages(stream(), table, dtype, decay);
+    table = {};
+  };
+  for (const MovingAverage& one : all) {
+    if (one.average.numel() == 0) continue;
+    if (one.average.dtype != dtype || table.count == PairTable::capacity) run();
+    dtype = one.average.dtype;
+    table.add({one.value.data, one.average.data, one.average.numel()});
+  }
+  run();
+}
+
+bool CudaBackend::gradient_scale(const GradientScale& args) {
+  if (args.loss.dtype != DType::f32 && args.loss.dtype != DType::f64) return false;
+  scale_gradients(stream(), args.squares.as<double>(), args.loss.data, args.loss.dtype, args.clip, args.scale.as<double>());
+  return true;
 }
 
 void CudaBackend::adamw(const AdamW& args) {

@@ -145,7 +145,7 @@ View CudaBackend::narrowed(const View& weight, const View* to, const View* bias,
     copy(weight, there);
     return there;
   }
-  RoundingTable both;
+  PairTable both;
   both.add({weight.as<float>(), there.data, count});
   if (with_bias) {
     bf16* to_bias = room->as<bf16>() + at;

@@ -6,6 +6,7 @@
 #include <map>
 #include <mutex>
 
+#include "backends/cuda/kernel_name.h"
 #include "backends/cuda/runtime.h"
 
 namespace norma::cuda {
@@ -50,14 +51,19 @@ void check_cuda(int code, const char* what) {
   fail("cuda: {}: {} ({}){}", what, cudaGetErrorString(error), cudaGetErrorName(error), hint);
 }
 
-void check_launch(int code, const void* kernel) {
-  if (code == cudaSuccess) return;
+/// Null where the runtime does not tell, as of kernels of libraries.
+static const char* symbol_of([[maybe_unused]] const void* kernel) {
   const char* name = nullptr;
 #if CUDART_VERSION >= 12030
-  if (cudaFuncGetName(&name, kernel) != cudaSuccess) name = nullptr;
-#else
-  static_cast<void>(kernel);
+  if (cudaFuncGetName(&name, kernel) == cudaSuccess) return name;
+  cudaGetLastError();
 #endif
+  return nullptr;
+}
+
+void check_launch(int code, const void* kernel) {
+  if (code == cudaSuccess) return;
+  const char* name = symbol_of(kernel);
   check_cuda(code, fmt::format("launch of kernel {}", name ? name : "").c_str());
 }
 
@@ -89,6 +95,27 @@ class DeviceGraph : public Backend::Graph {
   void replay() override {
     check_cuda(cudaSetDevice(device_), "cudaSetDevice");
     check_cuda(cudaGraphLaunch(executable_, stream_), "cudaGraphLaunch");
+  }
+  std::vector<std::string> launches() const override {
+    std::size_t count = 0;
+    check_cuda(cudaGraphGetNodes(graph_, nullptr, &count), "cudaGraphGetNodes");
+    std::vector<cudaGraphNode_t> nodes(count);
+    check_cuda(cudaGraphGetNodes(graph_, nodes.data(), &count), "cudaGraphGetNodes");
+    std::vector<std::string> names;
+    for (const cudaGraphNode_t node : nodes) {
+      cudaGraphNodeType type{};
+      check_cuda(cudaGraphNodeGetType(node, &type), "cudaGraphNodeGetType");
+      if (type != cudaGraphNodeTypeKernel) {
+        names.push_back(type == cudaGraphNodeTypeMemset ? "memset" : type == cudaGraphNodeTypeMemcpy ? "memcpy" : "node");
+        continue;
+      }
+      cudaKernelNodeParams kernel{};
+      const bool ours = cudaGraphKernelNodeGetParams(node, &kernel) == cudaSuccess;
+      if (!ours) cudaGetLastError();
+      const char* symbol = ours ? symbol_of(kernel.func) : nullptr;
+      names.push_back(symbol ? kernel_name(symbol) : "product");
+    }
+    return names;
   }
 
  private:

@@ -1,6 +1,7 @@
-// The reference backend's verbs over all parameters of a model: the sum of squares of their gradients, AdamW.
+// The reference backend's verbs over all parameters of a model: the sum of squares of their gradients, AdamW, moving averages.
 #include <cmath>
 
+#include "backends/common/average.h"
 #include "backends/reference/reference.h"
 #include "backends/reference/walk.h"
 
@@ -33,6 +34,16 @@ void ReferenceBackend::adamw(const AdamW& args) {
         const double denominator = std::sqrt(square) / std::sqrt(rates[2]) + args.eps;
         x = convert<T>((1 - lr * parameter.decay) * convert<double>(x) - lr / rates[1] * mean / denominator);
         m = convert<T>(mean), v = convert<T>(square);
+      });
+    });
+}
+
+void ReferenceBackend::moving_averages(std::span<const MovingAverage> all, double decay) {
+  for (const MovingAverage& one : all)
+    typed(one.average, [&]<class T>(T) {
+      each(one.average.shape(), [&](const Tuple& i) {
+        T& average = at<T>(one.average, i);
+        average = averaged(average, at<T>(one.value, i), convert<T>(decay), convert<T>(1 - decay));
       });
     });
 }

@@ -37,6 +37,7 @@ class ReferenceBackend : public Backend {
   // parameters.cpp
   void sum_of_squares(std::span<const View> xs, const View& out) override;
   void adamw(const AdamW& args) override;
+  void moving_averages(std::span<const MovingAverage> all, double decay) override;
 
   // places.cpp
   void gather(const View& x, int axis, const View& index, const View& out) override;

@@ -1,4 +1,5 @@
-// Rows in registers and GELU in bf16: the values of plain loops in double, and the same bits wherever the numbers lie.
+// Rows in registers and GELU in bf16: the values of plain loops in double, and the same bits wherever the numbers lie and whatever is made beside.
+#include <array>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <limits>
@@ -64,6 +65,92 @@ TEST_CASE("norms of rows of every length, wherever they lie", "[cuda_backend]") 
         CHECK((norms(rows, n, dtype, rms, true) == got));
       }
     }
+}
+
+TEST_CASE("gradients of a norm have the same bits together and each by itself", "[cuda_backend]") {
+  const auto compare = [](Index rows, Index n, DType dtype, bool rms, bool apart) {
+    INFO(rows << " x " << n << ", " << name(dtype) << (rms ? ", rms" : "") << (apart ? ", apart" : ""));
+    const Place wide{wide_of(dtype), device};
+    const Tensor x = matrix(draw(rows * n, 1, -2, 3), rows, n, dtype, apart), dy = matrix(draw(rows * n, 2, -1, 1), rows, n, dtype, apart),
+                 add = matrix(draw(rows * n, 3, -1, 1), rows, n, dtype, apart);
+    const Tensor weight = from_values(draw(n, 6, 0.5, 1.5), {n}, wide);
+    const Tensor mean = from_values(draw(rows, 8, -1, 1), {rows}, wide), rstd = from_values(draw(rows, 9, 0.5, 2), {rows}, wide);
+    const View w = weight.view(), m = mean.view(), s = rstd.view(), more = add.view();
+    const auto gradients = [&](bool of_x, bool of_weight, bool of_bias) {
+      const Tensor dx = full({rows, n}, 7, {dtype, device}), dweight = full({n}, 7, wide), dbias = full({n}, 7, wide);
+      const View dw = dweight.view(), db = dbias.view();
+      LayerNormBackward back{x.view(), dy.view(), of_x ? dx.view() : View{}};
+      back.add = &more, back.weight = &w, back.mean = rms ? nullptr : &m, back.rstd = &s, back.rms = rms;
+      back.dweight = of_weight ? &dw : nullptr, back.dbias = of_bias ? &db : nullptr;
+      REQUIRE(backend(device).layer_norm_backward(back));
+      return std::array{dx.values(), dweight.values(), dbias.values()};
+    };
+    const Values untouched(static_cast<std::size_t>(n), 7);
+    const auto all = gradients(true, true, true), own = gradients(true, false, false), sums = gradients(false, true, true);
+    CHECK((all[0] == own[0]));
+    CHECK((all[1] == sums[1]));
+    CHECK((all[2] == sums[2]));
+    CHECK((own[1] == untouched));
+    CHECK((all[1] != untouched));
+    const auto bias = gradients(true, false, true);
+    CHECK((bias[0] == all[0]));
+    CHECK((bias[1] == untouched));
+    CHECK((bias[2] == all[2]));
+  };
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f64})
+    for (const bool apart : {false, true}) {
+      for (const Index n : {4, 6, 192, 260, 512, 516}) compare(37, n, dtype, n == 260, apart);
+      compare(1, 12, dtype, apart, apart);
+      compare(64, 64, dtype, apart, apart);
+      compare(8300, 8, dtype, apart, apart);  // blocks of more rows than they have warps
+    }
+}
+
+TEST_CASE("gradients of norms' weights are whole wherever they are read, though their sums are added up last", "[cuda_backend]") {
+  // Behind a product with 1 a weight is no leaf, and its gradient is added up at once.
+  const auto gradients = [](int which, bool late) {
+    const Place place{DType::f32, device};
+    const auto leaf = [&](Shape shape, std::uint64_t stream) { return from_values(draw(shape.numel(), stream, 0.5, 2), shape, place).track(); };
+    const auto at = [&](const Tensor& w) { return late ? w : w * 1.0; };
+    const Tensor x = leaf({40, 64}, 1), w = leaf({64}, 2), b = leaf({64}, 3), v = leaf({64}, 4), c = leaf({64}, 5);
+    std::vector<Values> seen;
+    const auto norm = [&](const Tensor& in, const Tensor& weight, const Tensor& bias) { return layer_norm(in, at(weight), at(bias)); };
+    const auto run = [&](const Tensor& y) { backward(sum(square(y))); };
+    switch (which) {
+      case 0: run(norm(norm(x, w, b), v, c)); break;
+      case 1: run(norm(norm(x, w, b), w, c)); break;                 // one weight for two norms
+      case 2: run(norm(x, w, b)), run(norm(x, w, c)); break;         // added to a gradient from before
+      case 3: run(norm(w, w, b)); break;                             // the weight is normalised, too
+      case 4: run(norm(norm(x, w, b), w, b) + w * v + b); break;     // other ways
+      case 5: {
+        const Tensor h = norm(x, w, b), y = norm(h, v, c);
+        seen.resize(3);
+        on_gradient(w, [&](const Tensor& g) { seen[0] = g.values(); });
+        on_gradient(v, [&](const Tensor& g) { seen[1] = g.values(); });
+        on_gradient(h, [&](const Tensor&) { seen[2] = c.grad().values(); });  // which the sweep has reached before
+        run(y);
+        break;
+      }
+      case 6: {
+        const Tensors found = grad(sum(square(rms_norm(norm(x, w, b), at(v)))), Tensors{v, w, x, b});
+        for (const Tensor& g : found) seen.push_back(g.values());
+        break;
+      }
+      default: {
+        const Tensor y = norm(x, w, b);
+        grad(sum(square(y)), Tensors{x}, {}, {.retain_graph = true});  // those of the weights are not asked for
+        run(y);
+      }
+    }
+    for (const Tensor& t : {x, w, b, v, c}) seen.push_back(t.grad() ? t.grad().values() : Values());
+    return seen;
+  };
+  for (int which = 0; which < 8; ++which) {
+    CAPTURE(which);
+    const auto late = gradients(which, true), at_once = gradients(which, false);
+    CHECK((late == at_once));
+    CHECK((late != std::vector<Values>(late.size())));
+  }
 }
 
 TEST_CASE("GELU of bf16 has the error of its rounding", "[cuda_backend]") {

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <string>
 
 #include "backends/cuda/emulator/order.h"
 
@@ -66,8 +67,11 @@ void check_launch(std::array<unsigned, 3> grid, unsigned threads, std::size_t sh
 /// Runs `kernel` for every thread of every block.
 void run_grid(std::array<unsigned, 3> grid, unsigned threads, std::size_t shared, const std::function<void()>& kernel);
 
-/// A stream in order: `work` runs when it is waited for, or, while the stream is captured, is kept for the graph.
+/// A stream in order: `work` runs when it is waited for, or, while the stream is captured, is kept for the graph. A library's product, or a kernel.
 void enqueue(void* stream, std::function<void()> work);
+void enqueue_kernel(void* stream, const void* kernel, std::function<void()> work);
+/// The linker's name for a function of this program; "?" where its file does not tell.
+std::string symbol_of(const void* function);
 
 /// Threads run in falling order in blocks of odd number, or, turned, in those of even number.
 void turn_order(bool turned);

@@ -12,12 +12,19 @@
 #include <vector>
 
 #include "backends/cuda/emulator/emulator.h"
+#include "backends/cuda/kernel_name.h"
 
 namespace norma::cuda {
 namespace {
 
 using Lane = Runtime::Lane;
-using Work = std::vector<std::function<void()>>;
+/// What a graph does, one thing after the other.
+struct Part {
+  enum class Kind { kernel, product, checker } kind;  // checker: what no device does
+  const void* kernel;
+  std::function<void()> work;
+};
+using Work = std::vector<Part>;
 
 /// A place in a lane: so much stands before it.
 struct Point {
@@ -127,13 +134,27 @@ struct EmulatedStream {
   Lanes lanes;
   bool captured = false;
   Work recorded;
+
+  void add(Part part) {
+    if (captured) {
+      recorded.push_back(std::move(part));
+    } else {
+      lanes.add(Lane::work, std::move(part.work));
+    }
+  }
 };
 
 class EmulatedGraph : public Backend::Graph {
  public:
   EmulatedGraph(EmulatedStream& stream, Work work) : stream_(stream), work_(std::move(work)) {}
   void replay() override {
-    for (const auto& part : work_) stream_.lanes.add(Lane::work, part);
+    for (const Part& part : work_) stream_.lanes.add(Lane::work, part.work);
+  }
+  std::vector<std::string> launches() const override {
+    std::vector<std::string> names;
+    for (const Part& part : work_)
+      if (part.kind != Part::Kind::checker) names.push_back(part.kernel ? kernel_name(emulator::symbol_of(part.kernel).c_str()) : "product");
+    return names;
   }
 
  private:
@@ -166,7 +187,7 @@ class EmulatedRuntime : public Runtime {
   }
   /// In order with the work, also of a graph each time: what is not written before it is read is NaN.
   void hand_out(void* block, std::size_t bytes) override {
-    emulator::enqueue(&stream_, [=] { std::memset(block, 0xff, bytes); });
+    stream_.add({Part::Kind::checker, nullptr, [=] { std::memset(block, 0xff, bytes); }});
   }
   std::size_t free_bytes() override { return std::size_t{1} << 34; }
   std::string text() const override { return "cuda:0 (emulated)"; }
@@ -235,12 +256,10 @@ class EmulatedRuntime : public Runtime {
 
 namespace emulator {
 void enqueue(void* stream, std::function<void()> work) {
-  auto& s = *static_cast<EmulatedStream*>(stream);
-  if (s.captured) {
-    s.recorded.push_back(std::move(work));
-  } else {
-    s.lanes.add(Lane::work, std::move(work));
-  }
+  static_cast<EmulatedStream*>(stream)->add({Part::Kind::product, nullptr, std::move(work)});
+}
+void enqueue_kernel(void* stream, const void* kernel, std::function<void()> work) {
+  static_cast<EmulatedStream*>(stream)->add({Part::Kind::kernel, kernel, std::move(work)});
 }
 }  // namespace emulator
 

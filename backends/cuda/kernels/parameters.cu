@@ -1,6 +1,8 @@
-// The sum of squares of all gradients in two stages of fixed order, and AdamW of all parameters in one pass.
+// The sum of squares of all gradients in two stages of fixed order and what they are scaled by, AdamW and moving averages of all parameters in
+// one pass.
 #include "backends/cuda/kernels/parameters.h"
 
+#include "backends/common/average.h"
 #include "backends/cuda/kernels/block.h"
 
 namespace norma::cuda {
@@ -8,18 +10,14 @@ namespace {
 
 constexpr unsigned threads = 256;
 
-/// The table's row that `piece` is of; [begin, end) of its elements.
-template <class Row, int rows>
-NORMA_DEVICE int row_of(const Table<Row, rows>& table, std::uint32_t piece, std::int64_t& begin, std::int64_t& end) {
-  int low = 0, high = table.count;
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    (table.row[middle].first_piece <= piece ? low : high) = middle;
-  }
-  begin = std::int64_t{piece - table.row[low].first_piece} * piece_elements;
-  end = begin + piece_elements < table.row[low].n ? begin + piece_elements : table.row[low].n;
-  return low;
+/// f(integral_constant of 1 or width, i) for the block's elements [begin, end), `width` neighbours at a time where they are aligned to it.
+template <int width, class F>
+NORMA_DEVICE void each_pack(std::int64_t begin, std::int64_t end, bool aligned, F&& f) {
+  const std::int64_t packed = aligned ? begin + (end - begin) / width * width : begin;
+  for (std::int64_t i = begin + width * thread_id(); i < packed; i += width * threads) f(std::integral_constant<int, width>{}, i);
+  for (std::int64_t i = packed + thread_id(); i < end; i += threads) f(std::integral_constant<int, 1>{}, i);
 }
+NORMA_DEVICE bool aligned_to(const void* p, std::size_t bytes) { return reinterpret_cast<std::uintptr_t>(p) % bytes == 0; }
 
 template <class T>
 NORMA_KERNEL void squares_kernel(const SquaresTable table, double* partial) {
@@ -41,21 +39,45 @@ NORMA_KERNEL void join_kernel(const double* partial, std::int64_t count, double*
   if (thread_id() == 0) *out = sum;
 }
 
-NORMA_KERNEL void rounding_kernel(const RoundingTable table) {
+template <class L>
+NORMA_KERNEL void scale_kernel(const double* squares, const L* loss, double clip, double* scale) {
+  if (thread_id() != 0) return;
+  const double norm = std::sqrt(*squares), cut = clip > 0 ? Binary<BinaryOp::min>{}(clip / norm, 1.0) : 1.0;
+  *scale = cut + 0.0 * (norm + convert<double>(*loss));
+}
+
+NORMA_KERNEL void rounding_kernel(const PairTable table) {
   constexpr int width = 4;
   std::int64_t begin, end;
-  const RoundingRow& row = table.row[row_of(table, block_id().x, begin, end)];
+  const PairRow& row = table.row[row_of(table, block_id().x, begin, end)];
+  const float* from = static_cast<const float*>(row.from);
   bf16* to = static_cast<bf16*>(row.to);
-  const bool aligned = reinterpret_cast<std::uintptr_t>(row.from) % (width * sizeof(float)) == 0 && reinterpret_cast<std::uintptr_t>(to) % (width * sizeof(bf16)) == 0;
-  const std::int64_t packed = aligned ? begin + (end - begin) / width * width : begin;
-  for (std::int64_t i = begin + width * thread_id(); i < packed; i += width * threads) {
-    const auto x = load_pack<width>(row.from + i);
-    Pack<bf16, width> y;
+  each_pack<width>(begin, end, aligned_to(from, width * sizeof(float)) && aligned_to(to, width * sizeof(bf16)), [&](auto count, std::int64_t i) {
+    constexpr int n = decltype(count)::value;
+    const auto x = load_pack<n>(from + i);
+    Pack<bf16, n> y;
     NORMA_UNROLL
-    for (int k = 0; k < width; ++k) y.v[k] = bf16(x.v[k]);
+    for (int k = 0; k < n; ++k) y.v[k] = bf16(x.v[k]);
     store_pack(to + i, y);
-  }
-  for (std::int64_t i = packed + thread_id(); i < end; i += threads) to[i] = bf16(row.from[i]);
+  });
+}
+
+template <class T>
+NORMA_KERNEL void average_kernel(const PairTable table, double decay) {
+  constexpr int width = 16 / sizeof(T);
+  std::int64_t begin, end;
+  const PairRow& row = table.row[row_of(table, block_id().x, begin, end)];
+  const T* value = static_cast<const T*>(row.from);
+  T* average = static_cast<T*>(row.to);
+  const T keep = convert<T>(decay), rest = convert<T>(1 - decay);
+  each_pack<width>(begin, end, aligned_to(value, 16) && aligned_to(average, 16), [&](auto count, std::int64_t i) {
+    constexpr int n = decltype(count)::value;
+    const auto x = load_pack<n>(value + i);
+    auto mean = load_pack<n>(average + i);
+    NORMA_UNROLL
+    for (int k = 0; k < n; ++k) mean.v[k] = averaged(mean.v[k], x.v[k], keep, rest);
+    store_pack(average + i, mean);
+  });
 }
 
 template <class T>
@@ -77,18 +99,16 @@ NORMA_KERNEL void adamw_kernel(const AdamWTable table, AdamWRule rule) {
     x = x * keep - mean / (std::sqrt(square) / root + eps) * step;
   };
 
-  constexpr int width = 16 / sizeof(T);
-  const std::int64_t packed = row.aligned ? begin + (end - begin) / width * width : begin;
-  for (std::int64_t i = begin + width * thread_id(); i < packed; i += width * threads) {
-    const auto g = load_pack<width>(gradient + i);
-    auto mean = load_pack<width>(m + i), square = load_pack<width>(v + i), x = load_pack<width>(value + i);
+  each_pack<16 / sizeof(T)>(begin, end, row.aligned, [&](auto count, std::int64_t i) {
+    constexpr int n = decltype(count)::value;
+    const auto g = load_pack<n>(gradient + i);
+    auto mean = load_pack<n>(m + i), square = load_pack<n>(v + i), x = load_pack<n>(value + i);
     NORMA_UNROLL
-    for (int k = 0; k < width; ++k) update(g.v[k], mean.v[k], square.v[k], x.v[k]);
+    for (int k = 0; k < n; ++k) update(g.v[k], mean.v[k], square.v[k], x.v[k]);
     store_pack(m + i, mean);
     store_pack(v + i, square);
     store_pack(value + i, x);
-  }
-  for (std::int64_t i = packed + thread_id(); i < end; i += threads) update(gradient[i], m[i], v[i], value[i]);
+  });
 }
 
 }  // namespace
@@ -103,7 +123,18 @@ void join_squares(void* stream, const double* partial, std::int64_t count, doubl
   launch(stream, {1}, threads, threads * sizeof(double), join_kernel, partial, count, out);
 }
 
-void round_parameters(void* stream, const RoundingTable& table) { launch(stream, {table.pieces}, threads, 0, rounding_kernel, table); }
+void scale_gradients(void* stream, const double* squares, const void* loss, DType loss_dtype, double clip, double* scale) {
+  if (loss_dtype == DType::f64) return launch(stream, {1}, warp_size, 0, scale_kernel<double>, squares, static_cast<const double*>(loss), clip, scale);
+  launch(stream, {1}, warp_size, 0, scale_kernel<float>, squares, static_cast<const float*>(loss), clip, scale);
+}
+
+void step_averages(void* stream, const PairTable& table, DType dtype, double decay) {
+  if (dtype == DType::f64) return launch(stream, {table.pieces}, threads, 0, average_kernel<double>, table, decay);
+  if (dtype == DType::bf16) return launch(stream, {table.pieces}, threads, 0, average_kernel<bf16>, table, decay);
+  launch(stream, {table.pieces}, threads, 0, average_kernel<float>, table, decay);
+}
+
+void round_parameters(void* stream, const PairTable& table) { launch(stream, {table.pieces}, threads, 0, rounding_kernel, table); }
 
 void adamw_update(void* stream, const AdamWTable& table, DType dtype, const AdamWRule& rule) {
   if (dtype == DType::f64) return launch(stream, {table.pieces}, threads, 0, adamw_kernel<double>, table, rule);
