@@ -28,9 +28,13 @@ Runs that diverged, were stopped or have not ended are named, and are in no mean
 
 using train::Json;
 
-double number(const Json& row, const char* key) { return row.is_object() && row.contains(key) && row[key].is_number() ? row[key].get<double>() : NAN; }
+double number(const Json& row, const char* key) {
+  return row.is_object() && row.contains(key) && row[key].is_number() ? row[key].get<double>() : NAN;
+}
 
-std::string shown(double v, const char* format) { return std::isfinite(v) ? fmt::format(fmt::runtime(format), v) : "-"; }
+std::string shown(double v, const char* format) {
+  return std::isfinite(v) ? fmt::format(fmt::runtime(format), v) : "-";
+}
 /// Zeros at the end stay, so that all numbers of a column show as much.
 std::string three_digits(double v) {
   std::string text = shown(v, "{:#.3g}");
@@ -55,21 +59,27 @@ struct Span {
 Span over_training(const std::vector<Json>& rows, std::size_t layer, const char* field) {
   Span s;
   for (const Json& row : rows) {
-    if (!row.contains("attention") || row["attention"].size() <= layer || !row["attention"][layer].contains(field)) continue;
+    if (!row.contains("attention") || row["attention"].size() <= layer || !row["attention"][layer].contains(field))
+      continue;
     std::vector<double> heads;
     for (const Json& v : row["attention"][layer][field]) heads.push_back(v.is_number() ? v.get<double>() : NAN);
     const double mean = std::accumulate(heads.begin(), heads.end(), 0.0) / static_cast<double>(heads.size());
     if (std::isnan(s.first)) s.first = mean;
-    if (!(mean <= s.largest) && !std::isnan(mean)) s.largest = mean;  // what is no number hides nothing that was seen before
+    if (!(mean <= s.largest) && !std::isnan(mean))
+      s.largest = mean;  // what is no number hides nothing that was seen before
     s.last = mean;
   }
   return s;
 }
 
 /// finished, diverged, interrupted or not ended.
-std::string status_of(const train::RunRecord& run) { return !run.status.ending.empty() ? run.status.ending : run.summary.is_object() ? "finished" : "not ended"; }
+std::string status_of(const train::RunRecord& run) {
+  return !run.status.ending.empty() ? run.status.ending : run.summary.is_object() ? "finished" : "not ended";
+}
 /// That it trained, as far as its folder knows.
-double seconds_of(const train::RunRecord& run) { return run.summary.is_object() ? number(run.summary, "seconds") : run.status.seconds > 0 ? run.status.seconds : NAN; }
+double seconds_of(const train::RunRecord& run) {
+  return run.summary.is_object() ? number(run.summary, "seconds") : run.status.seconds > 0 ? run.status.seconds : NAN;
+}
 
 Json json_of(const train::Spread& s) { return {{"mean", s.mean}, {"deviation", s.deviation}}; }
 
@@ -93,9 +103,15 @@ Json group_json(const train::RunGroup& group, const Json& runs, std::span<const 
     if (!page[i].left_out.empty()) left_out.push_back({{"run", runs[i]["run"]}, {"why", page[i].left_out}});
   }
   for (const auto& last : blocks) by_block.push_back(json_of(train::spread_of(last)));
-  return {{"name", group.name}, {"differs", group.differs}, {"runs", names}, {"seeds", group.counted.size()}, {"left_out", left_out},
-          {"test_accuracy", json_of(train::spread_of(accuracy))}, {"test_loss", json_of(train::spread_of(loss))},
-          {"fro", json_of(train::spread_of(fro))}, {"fro_by_block", by_block}};
+  return {{"name", group.name},
+          {"differs", group.differs},
+          {"runs", names},
+          {"seeds", group.counted.size()},
+          {"left_out", left_out},
+          {"test_accuracy", json_of(train::spread_of(accuracy))},
+          {"test_loss", json_of(train::spread_of(loss))},
+          {"fro", json_of(train::spread_of(fro))},
+          {"fro_by_block", by_block}};
 }
 
 std::string with_spread(const Json& spread, const char* format, double factor = 1, const char* unit = "") {
@@ -128,20 +144,25 @@ void print_columns(const std::vector<std::vector<std::string>>& rows) {
 void print_groups(const Json& groups) {
   if (std::none_of(groups.begin(), groups.end(), [](const Json& g) { return g["runs"].size() > 1; })) return;
   fmt::print("\nby setting, runs that differ in their seed alone: mean ± sample standard deviation over seeds\n");
-  std::vector<std::vector<std::string>> rows = {{"setting", "seeds", "diverged", "test acc.", "test loss", "last ||A||_F"}};
+  std::vector<std::vector<std::string>> rows = {
+      {"setting", "seeds", "diverged", "test acc.", "test loss", "last ||A||_F"}};
   std::vector<std::vector<std::string>> norms = {{"setting"}};
   std::size_t blocks = 0;
   for (const Json& g : groups) {
-    const auto diverged = std::count_if(g["left_out"].begin(), g["left_out"].end(), [](const Json& r) { return r["why"] == "diverged"; });
-    rows.push_back({g["name"].get<std::string>(), g["seeds"].dump(), fmt::format("{}", diverged), with_spread(g["test_accuracy"], "{:.2f}", 100, " %"),
-                    with_spread(g["test_loss"], "{:.4f}"), norm_with_spread(g["fro"])});
+    const auto diverged =
+        std::count_if(g["left_out"].begin(), g["left_out"].end(), [](const Json& r) { return r["why"] == "diverged"; });
+    rows.push_back({g["name"].get<std::string>(), g["seeds"].dump(), fmt::format("{}", diverged),
+                    with_spread(g["test_accuracy"], "{:.2f}", 100, " %"), with_spread(g["test_loss"], "{:.4f}"),
+                    norm_with_spread(g["fro"])});
     norms.push_back({g["name"].get<std::string>()});
     for (const Json& block : g["fro_by_block"]) norms.back().push_back(norm_with_spread(block));
     blocks = std::max(blocks, g["fro_by_block"].size());
   }
   print_columns(rows);
   for (const Json& g : groups)
-    for (const Json& r : g["left_out"]) fmt::print("not in the mean of {}: {} ({})\n", g["name"].get<std::string>(), r["run"].get<std::string>(), r["why"].get<std::string>());
+    for (const Json& r : g["left_out"])
+      fmt::print("not in the mean of {}: {} ({})\n", g["name"].get<std::string>(), r["run"].get<std::string>(),
+                 r["why"].get<std::string>());
   if (!blocks) return;
   for (std::size_t l = 0; l < blocks; ++l) norms[0].push_back(fmt::format("block {}", l));
   fmt::print("\nlast ||A||_F by setting and block\n");
@@ -158,7 +179,8 @@ int compare_verb(const Args& args) {
   options("log_format", log_format, "text, or json: one object on stdout");
   options("help", help, "print this, and stop");
   const auto aside = train::fields_of_no_setting();
-  const std::optional<Args> found = read_words(options, args, fmt::format(usage, fmt::join(aside.first(9), ", "), fmt::join(aside.subspan(9), ", ")));
+  const std::optional<Args> found =
+      read_words(options, args, fmt::format(usage, fmt::join(aside.first(9), ", "), fmt::join(aside.subspan(9), ", ")));
   if (!found) return ok;
   const Args& runs = *found;
   options.apply();
@@ -179,15 +201,22 @@ int compare_verb(const Args& args) {
       const Span s = over_training(r.rows, l, "fro");
       fro.push_back({{"first", s.first}, {"largest", s.largest}, {"last", s.last}});
     }
-    all.push_back({{"run", path}, {"attention", r.config.value("attention", "?")}, {"test_accuracy", test ? number(*test, "test_accuracy") : NAN},
-                   {"test_loss", test ? number(*test, "test_loss") : NAN}, {"seconds", seconds_of(r)}, {"ending", r.status.ending},
-                   {"status", status_of(r)}, {"fro", fro}});
-    page.push_back({r.name, r.config, r.summary, r.rows, r.note, train::read_records(path, inspect::page_bytes / runs.size()), r.status.ending, r.tokens});
+    all.push_back({{"run", path},
+                   {"attention", r.config.value("attention", "?")},
+                   {"test_accuracy", test ? number(*test, "test_accuracy") : NAN},
+                   {"test_loss", test ? number(*test, "test_loss") : NAN},
+                   {"seconds", seconds_of(r)},
+                   {"ending", r.status.ending},
+                   {"status", status_of(r)},
+                   {"fro", fro}});
+    page.push_back({r.name, r.config, r.summary, r.rows, r.note,
+                    train::read_records(path, inspect::page_bytes / runs.size()), r.status.ending, r.tokens});
   }
   Json groups = Json::array();
   for (const train::RunGroup& group : train::group_runs(page)) groups.push_back(group_json(group, all, page));
   const auto write_page = [&] {  // last: where it cannot be written the table is there
-    const std::string text = inspect::make_page(fmt::format("Norma: {} run{} compared", runs.size(), runs.size() == 1 ? "" : "s"), page);
+    const std::string text =
+        inspect::make_page(fmt::format("Norma: {} run{} compared", runs.size(), runs.size() == 1 ? "" : "s"), page);
     train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));
   };
   if (json) {
@@ -204,15 +233,20 @@ int compare_verb(const Args& args) {
     return fmt::format("{:<{}} {:<{}}", run, run_width, attention, attention_width);
   };
   // How runs stand has a column of its own where one of them is not as it should be.
-  const bool all_finished = std::all_of(all.begin(), all.end(), [](const Json& r) { return r["status"] == "finished"; });
+  const bool all_finished =
+      std::all_of(all.begin(), all.end(), [](const Json& r) { return r["status"] == "finished"; });
   const auto status = [&](const std::string& text) { return all_finished ? "" : "   " + text; };
-  fmt::print("{} {:>9} {:>10} {:>9}{}\n", names("run", "attention"), "test acc.", "test loss", "seconds", status("status"));
+  fmt::print("{} {:>9} {:>10} {:>9}{}\n", names("run", "attention"), "test acc.", "test loss", "seconds",
+             status("status"));
   for (const Json& r : all)
-    fmt::print("{} {:>9} {:>10} {:>9}{}\n", names(r["run"], r["attention"]), shown(number(r, "test_accuracy") * 100, "{:.2f} %"), shown(number(r, "test_loss"), "{:.4f}"),
+    fmt::print("{} {:>9} {:>10} {:>9}{}\n", names(r["run"], r["attention"]),
+               shown(number(r, "test_accuracy") * 100, "{:.2f} %"), shown(number(r, "test_loss"), "{:.4f}"),
                shown(number(r, "seconds"), "{:.0f}"), status(r["status"]));
-  fmt::print("\n||A||_F by block (mean over heads and batch): first step → largest → last logged step\n{}", names("run", "attention"));
+  fmt::print("\n||A||_F by block (mean over heads and batch): first step → largest → last logged step\n{}",
+             names("run", "attention"));
   const auto norms = [](const Json& s) {
-    return fmt::format("{} → {} → {}", three_digits(number(s, "first")), three_digits(number(s, "largest")), three_digits(number(s, "last")));
+    return fmt::format("{} → {} → {}", three_digits(number(s, "first")), three_digits(number(s, "largest")),
+                       three_digits(number(s, "last")));
   };
   std::size_t column = 22;
   for (const Json& r : all)

@@ -10,7 +10,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* usage = R"(usage: norma data [flags]                          what is known, installed, and where it is looked for
+constexpr const char* usage =
+    R"(usage: norma data [flags]                          what is known, installed, and where it is looked for
        norma data get NAME --from FOLDER|URL       copy or download, check the SHA-256, put in place
 
 URL is an http:// address of a folder that holds the files under their usual names. Data sets are looked for in --data-dir, in the folder
@@ -25,19 +26,26 @@ void list(const std::string& data_dir, bool json) {
     for (const auto& place : datasets::locations(set.name, data_dir)) looked.push_back(place.string());
     const datasets::Installed at = datasets::find_set(set, data_dir);
     const bool whole = !at.folder.empty() && at.missing.empty();
-    rows.push_back({{"name", set.name}, {"about", set.about}, {"licence", set.licence}, {"source", set.source},
-                    {"installed", whole ? Json(at.folder.string()) : Json()}, {"looked_in", looked}, {"get", set.get}});
+    rows.push_back({{"name", set.name},
+                    {"about", set.about},
+                    {"licence", set.licence},
+                    {"source", set.source},
+                    {"installed", whole ? Json(at.folder.string()) : Json()},
+                    {"looked_in", looked},
+                    {"get", set.get}});
     if (!at.missing.empty()) rows.back()["incomplete"] = {{"folder", at.folder.string()}, {"missing", at.missing}};
   }
   if (json) return print_result(rows, true);
   for (auto& r : rows) {
     const auto text = [&](const char* key) { return r[key].get<std::string>(); };
-    fmt::print("{}\n  {}\n  licence    {}\n  source     {}\n", text("name"), text("about"), text("licence"), text("source"));
+    fmt::print("{}\n  {}\n  licence    {}\n  source     {}\n", text("name"), text("about"), text("licence"),
+               text("source"));
     if (!r["installed"].is_null()) {
       fmt::print("  installed  {}\n", text("installed"));
     } else if (r.contains("incomplete")) {
-      fmt::print("  installed  in part, in {}: {} missing; get it with: {}\n", r["incomplete"]["folder"].get<std::string>(),
-                 r["incomplete"]["missing"].get<std::string>(), text("get"));
+      fmt::print("  installed  in part, in {}: {} missing; get it with: {}\n",
+                 r["incomplete"]["folder"].get<std::string>(), r["incomplete"]["missing"].get<std::string>(),
+                 text("get"));
     } else {
       fmt::print("  installed  no; get it with: {}\n  looked in  ", text("get"));
       for (std::size_t i = 0; i < r["looked_in"].size(); ++i)
@@ -66,8 +74,10 @@ int data_verb(const Args& args) {
     list(data_dir, json);
     return ok;
   }
-  if (words[0] != "get") throw UsageError(fmt::format("data: unknown word \"{}\" (did you mean \"get\"?); see norma data --help", words[0]));
-  if (words.size() != 2) throw UsageError("data get: name one data set, as in norma data get cifar-10 --from FOLDER; see norma data");
+  if (words[0] != "get")
+    throw UsageError(fmt::format("data: unknown word \"{}\" (did you mean \"get\"?); see norma data --help", words[0]));
+  if (words.size() != 2)
+    throw UsageError("data get: name one data set, as in norma data get cifar-10 --from FOLDER; see norma data");
   const auto& set = [&]() -> const datasets::KnownSet& {
     try {
       return datasets::known_set(words[1]);
@@ -75,11 +85,15 @@ int data_verb(const Args& args) {
       throw UsageError(e.what());
     }
   }();
-  if (from.empty()) throw UsageError(fmt::format("data get {}: say where from: --from FOLDER or --from http://...; {}", set.name, set.get));
+  if (from.empty())
+    throw UsageError(
+        fmt::format("data get {}: say where from: --from FOLDER or --from http://...; {}", set.name, set.get));
   const bool terminal = redraws();
-  const auto folder = datasets::fetch(set, from, data_dir, [&](const std::string& file, std::uint64_t done, std::uint64_t total) {
-    if (terminal && total) tell("\r\033[K{} {:.0f} %", file, 100.0 * static_cast<double>(done) / static_cast<double>(total));
-  });
+  const auto folder =
+      datasets::fetch(set, from, data_dir, [&](const std::string& file, std::uint64_t done, std::uint64_t total) {
+        if (terminal && total)
+          tell("\r\033[K{} {:.0f} %", file, 100.0 * static_cast<double>(done) / static_cast<double>(total));
+      });
   if (terminal) tell("\r\033[K");
   print_result({{"data", set.name}, {"folder", folder.string()}}, json);
   return ok;

@@ -33,11 +33,14 @@ int eval_verb(const Args& args) {
   ProgressLine line;
   if (!run.data.notice.empty()) line.message(run.data.notice);
   const std::optional<train::Evaluation> test =
-      train::evaluate(*run.model, run.data.test, train::loader_config(run.config, run.model->config(), false), stop_on_signal(), line.watcher());
+      train::evaluate(*run.model, run.data.test, train::loader_config(run.config, run.model->config(), false),
+                      stop_on_signal(), line.watcher());
   nlohmann::ordered_json result = {{"run", runs[0]}, {"step", run.step}};
   if (json) result["ending"] = train::name(test ? train::Ending::finished : train::Ending::interrupted);
-  if (test) result.update(nlohmann::ordered_json{{"test_accuracy", test->accuracy}, {"test_loss", test->loss}});
-  else line.message("interrupted before all test images were seen");
+  if (test)
+    result.update(nlohmann::ordered_json{{"test_accuracy", test->accuracy}, {"test_loss", test->loss}});
+  else
+    line.message("interrupted before all test images were seen");
   if (test || json) print_result(result, json);
   if (!test) return interrupted();
   return ok;

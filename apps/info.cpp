@@ -28,33 +28,50 @@ int info_verb(const Args& args) {
 Parameters, floating-point operations of a training step, and memory of a model. No data set is read: images and classes that are left
 out are those of ImageNet, and patches are of 16 pixels, where norma train has 4. Operations are those of an attention whose matrices are
 formed, also where norma train would take the linear form.
-)", {"Model", "batch", "dtype"}, check, imagenet, [](train::Options& options) {
-    options.describe("image", "image side in pixels; 0: 224");
-    options.describe("channels", "colour channels; 0: 3");
-    options.describe("classes", "number of classes; 0: 1000");
-  });
+)",
+                                {"Model", "batch", "dtype"}, check, imagenet, [](train::Options& options) {
+                                  options.describe("image", "image side in pixels; 0: 224");
+                                  options.describe("channels", "colour channels; 0: 3");
+                                  options.describe("classes", "number of classes; 0: 1000");
+                                });
   if (!flags) return ok;
   const train::TrainConfig& c = flags->config;
   const models::ViTConfig shape = shape_of(c);
   const Index parameters = models::parameter_count(shape);
-  const double bytes = c.dtype == "f64" ? 8 : 4, stored = c.dtype == "bf16" ? 2 : bytes;  // of a weight, of an activation
-  // What the fused step keeps for the backward pass, in numbers per token and block: block input, attention output, input of the MLP
-  // branch, two normalised inputs (width each), qkv (3 width) and the pre-activation (mlp_ratio width).
-  // The last block keeps what lies behind its attention only for the tokens that the head reads.
-  const auto tokens = static_cast<double>(shape.tokens()), depth = static_cast<double>(shape.depth), unread = tokens - static_cast<double>(shape.tokens_read());
+  const double bytes = c.dtype == "f64" ? 8 : 4,
+               stored = c.dtype == "bf16" ? 2 : bytes;  // of a weight, of an activation
+  // What the fused step keeps for the backward pass, in numbers per token and block: block input, attention output,
+  // input of the MLP branch, two normalised inputs (width each), qkv (3 width) and the pre-activation (mlp_ratio
+  // width). The last block keeps what lies behind its attention only for the tokens that the head reads.
+  const auto tokens = static_cast<double>(shape.tokens()), depth = static_cast<double>(shape.depth),
+             unread = tokens - static_cast<double>(shape.tokens_read());
   const auto behind = static_cast<double>(2 + shape.mlp_ratio);
-  const double kept = static_cast<double>(c.batch) * static_cast<double>(shape.width) * (tokens * depth * (6 + behind) - unread * behind);
-  nlohmann::ordered_json out = {{"model", "vit"}, {"preset", c.preset}, {"attention", nn::to_string(shape.attention)},
-      {"image", shape.image}, {"patch", shape.patch}, {"channels", shape.channels}, {"classes", shape.classes},
-      {"width", shape.width}, {"depth", shape.depth}, {"heads", shape.heads}, {"tokens", shape.tokens()},
-      {"parameters", parameters}, {"batch", c.batch}, {"flops", whole(models::training_flops(shape, c.batch))},
-      {"parameter_bytes", whole(static_cast<double>(parameters) * bytes)},
-      {"training_state_bytes", whole(static_cast<double>(parameters) * bytes * 4)},
-      {"activation_bytes", whole(kept * stored)}};
+  const double kept = static_cast<double>(c.batch) * static_cast<double>(shape.width) *
+                      (tokens * depth * (6 + behind) - unread * behind);
+  nlohmann::ordered_json out = {{"model", "vit"},
+                                {"preset", c.preset},
+                                {"attention", nn::to_string(shape.attention)},
+                                {"image", shape.image},
+                                {"patch", shape.patch},
+                                {"channels", shape.channels},
+                                {"classes", shape.classes},
+                                {"width", shape.width},
+                                {"depth", shape.depth},
+                                {"heads", shape.heads},
+                                {"tokens", shape.tokens()},
+                                {"parameters", parameters},
+                                {"batch", c.batch},
+                                {"flops", whole(models::training_flops(shape, c.batch))},
+                                {"parameter_bytes", whole(static_cast<double>(parameters) * bytes)},
+                                {"training_state_bytes", whole(static_cast<double>(parameters) * bytes * 4)},
+                                {"activation_bytes", whole(kept * stored)}};
   if (!flags->json) {
-    const auto bytes_with = [&](const char* name, const char* what) { out[name] = human_bytes(out[name].get<double>()) + what; };
+    const auto bytes_with = [&](const char* name, const char* what) {
+      out[name] = human_bytes(out[name].get<double>()) + what;
+    };
     const double flops = out["flops"].get<double>();
-    out["flops"] = fmt::format("{:.1f} {} a training step of batch {}", flops / (flops < 1e13 ? 1e9 : 1e12), flops < 1e13 ? "GFLOP" : "TFLOP", c.batch);
+    out["flops"] = fmt::format("{:.1f} {} a training step of batch {}", flops / (flops < 1e13 ? 1e9 : 1e12),
+                               flops < 1e13 ? "GFLOP" : "TFLOP", c.batch);
     bytes_with("parameter_bytes", "");
     bytes_with("training_state_bytes", ": parameters, gradients, and the two moments of AdamW");
     bytes_with("activation_bytes", " kept for the backward pass");

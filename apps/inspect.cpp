@@ -1,4 +1,5 @@
-// norma inspect: one forward pass of a trained model on one image; a table and a page with the attention matrix of every head.
+// norma inspect: one forward pass of a trained model on one image; a table and a page with the attention matrix of
+// every head.
 #include <algorithm>
 #include <cmath>
 
@@ -30,7 +31,8 @@ int inspect_verb(const Args& given) {
   train::Options options;
   options("index", index, "which test image, from 0");
   options("image", image, "a picture of your own instead: binary PGM or PPM; it is fitted to the model's size");
-  options("html", html, "where to write the page; left out: in the run folder, inspect-INDEX.html or inspect-NAME.html");
+  options("html", html,
+          "where to write the page; left out: in the run folder, inspect-INDEX.html or inspect-NAME.html");
   options("data_dir", data_dir, "folder to look for data sets in first");
   options("threads", threads, "CPU threads; 0: all cores");
   options("log_format", log_format, "text, or json: one object on stdout");
@@ -40,13 +42,16 @@ int inspect_verb(const Args& given) {
   const Args& runs = *found;
   options.apply();
   if (runs.size() != 1) throw UsageError("inspect: name one run folder, as in norma inspect runs/a");
-  if (options.given("html") && html.empty()) throw UsageError("--html: is empty; name a file, or leave it out for one in the run folder");
+  if (options.given("html") && html.empty())
+    throw UsageError("--html: is empty; name a file, or leave it out for one in the run folder");
   if (html.empty()) {
     const std::string name = image.empty() ? std::to_string(index) : std::filesystem::path(image).stem().string();
     html = (std::filesystem::path(runs[0]) / fmt::format("inspect-{}.html", name)).string();
   }
-  if (options.given("image") && image.empty()) throw UsageError("--image: is empty; name a PGM or PPM file, or leave it out for a test image");
-  if (!image.empty() && options.given("index")) throw UsageError("inspect: --image and --index are two ways to name one image; give one of them");
+  if (options.given("image") && image.empty())
+    throw UsageError("--image: is empty; name a PGM or PPM file, or leave it out for a test image");
+  if (!image.empty() && options.given("index"))
+    throw UsageError("inspect: --image and --index are two ways to name one image; give one of them");
   check_threads(threads);
   const bool json = wants_json(log_format);
   const RunModel run = load_run_model(runs[0], threads, data_dir, {.matrices = true});
@@ -57,7 +62,8 @@ int inspect_verb(const Args& given) {
   datasets::ImageSet one;
   std::string what;
   if (image.empty()) {
-    if (index < 0 || index >= test.count) throw UsageError(fmt::format("--index: there is no test image {}; they go from 0 to {}", index, test.count - 1));
+    if (index < 0 || index >= test.count)
+      throw UsageError(fmt::format("--index: there is no test image {}; they go from 0 to {}", index, test.count - 1));
     one = slice(test, index, 1);
     what = fmt::format("test image {} ({})", index, class_name(test, one.labels[0]));
   } else {
@@ -82,35 +88,54 @@ int inspect_verb(const Args& given) {
     const std::string layer = place.substr(0, place.rfind('.'));
     page.layers.push_back({layer, stats, select(matrices.at(layer + ".weights").at(0), 0, 0)});
   }
-  const std::string answer =
-      std::isfinite(share[best]) ? fmt::format("{} ({:.1f} %)", best_class, share[best] * 100) : "nothing, its outputs are not finite";
+  const std::string answer = std::isfinite(share[best]) ? fmt::format("{} ({:.1f} %)", best_class, share[best] * 100)
+                                                        : "nothing, its outputs are not finite";
   page.title = fmt::format("{}: {}", runs[0], what);
-  page.summary = fmt::format("{} after step {}{}; the model says: {}.", nn::to_string(shape.attention), run.step, run.told(), answer);
-  page.side = shape.image, page.channels = shape.channels, page.pixels = centred(one, shape.image), page.patch = shape.patch;
+  page.summary = fmt::format("{} after step {}{}; the model says: {}.", nn::to_string(shape.attention), run.step,
+                             run.told(), answer);
+  page.side = shape.image, page.channels = shape.channels, page.pixels = centred(one, shape.image),
+  page.patch = shape.patch;
   page.class_token = shape.pool == models::ViTConfig::Pool::cls;
   nlohmann::ordered_json heads = nlohmann::ordered_json::array();
   const double root = std::sqrt(static_cast<double>(shape.tokens()));
   if (!json) {
-    fmt::print("{}: {}\nattention {}, N = {}, sqrt(N) = {:.3g}{}; the model says: {}\n\n{:<20} {:>4} {:>9} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9}\n", runs[0],
-               what, nn::to_string(shape.attention), shape.tokens(), root, run.told(), answer, "place", "head", "||A||_F", "||dA/dS||_F", "row sum", "least", "largest",
-               "negative", "entropy");
+    fmt::print(
+        "{}: {}\nattention {}, N = {}, sqrt(N) = {:.3g}{}; the model says: {}\n\n{:<20} {:>4} {:>9} {:>11} {:>9} {:>9} "
+        "{:>9} {:>9} {:>9}\n",
+        runs[0], what, nn::to_string(shape.attention), shape.tokens(), root, run.told(), answer, "place", "head",
+        "||A||_F", "||dA/dS||_F", "row sum", "least", "largest", "negative", "entropy");
   }
   for (const inspect::HeadsLayer& l : page.layers)
     for (std::size_t h = 0; h < l.stats.fro.size(); ++h) {
       const inspect::HeadStats& s = l.stats;
-      heads.push_back({{"place", l.place}, {"head", h}, {"fro", s.fro[h]}, {"jacobian", s.jacobian[h]}, {"row_sum", s.row_sum[h]}, {"min", s.min[h]},
-                       {"max", s.max[h]}, {"negative_share", s.negative_share[h]}, {"entropy", s.entropy[h]}});  // what is not finite: null
+      heads.push_back({{"place", l.place},
+                       {"head", h},
+                       {"fro", s.fro[h]},
+                       {"jacobian", s.jacobian[h]},
+                       {"row_sum", s.row_sum[h]},
+                       {"min", s.min[h]},
+                       {"max", s.max[h]},
+                       {"negative_share", s.negative_share[h]},
+                       {"entropy", s.entropy[h]}});  // what is not finite: null
       if (!json)
-        fmt::print("{:<20} {:>4} {:>9} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9}\n", l.place, h, shown(s.fro[h], "{:.4g}"), shown(s.jacobian[h], "{:.4g}"),
-                   shown(s.row_sum[h], "{:.4g}"), shown(s.min[h], "{:.3g}"), shown(s.max[h], "{:.3g}"), shown(s.negative_share[h] * 100, "{:.1f} %"),
+        fmt::print("{:<20} {:>4} {:>9} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9}\n", l.place, h, shown(s.fro[h], "{:.4g}"),
+                   shown(s.jacobian[h], "{:.4g}"), shown(s.row_sum[h], "{:.4g}"), shown(s.min[h], "{:.3g}"),
+                   shown(s.max[h], "{:.3g}"), shown(s.negative_share[h] * 100, "{:.1f} %"),
                    shown(s.entropy[h], "{:.3g}"));
     }
   if (json)
-    print_result({{"run", runs[0]}, {"step", run.step}, {"weights", run.weights}, {"image", what},
+    print_result({{"run", runs[0]},
+                  {"step", run.step},
+                  {"weights", run.weights},
+                  {"image", what},
                   {"answer", std::isfinite(share[best]) ? nlohmann::ordered_json(best_class) : nullptr},
-                  {"share", share[best]}, {"heads", heads}, {"html", html}}, true);
+                  {"share", share[best]},
+                  {"heads", heads},
+                  {"html", html}},
+                 true);
   const std::string text = inspect::make_heads_page(page);
-  train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));  // last: where it cannot be written the table is there
+  train::write_file_atomically(
+      html, std::as_bytes(std::span(text.data(), text.size())));  // last: where it cannot be written the table is there
   if (!json) fmt::print("\npage: {}\n", html);
   return ok;
 }

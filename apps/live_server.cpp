@@ -25,7 +25,8 @@ constexpr std::size_t bytes_a_connection = 16 * 1024;  // holds a request's head
 /// 128 bits that nobody can guess, in hex.
 std::string secret() {
   unsigned char bytes[16];
-  if (::getrandom(bytes, sizeof bytes, 0) != sizeof bytes) fail("watch: the system gives no random bytes ({})", std::strerror(errno));
+  if (::getrandom(bytes, sizeof bytes, 0) != sizeof bytes)
+    fail("watch: the system gives no random bytes ({})", std::strerror(errno));
   std::string text;
   for (unsigned char b : bytes) text += fmt::format("{:02x}", b);
   return text;
@@ -35,7 +36,8 @@ std::string secret() {
 bool same_secret(const std::string& a, const std::string& b) {
   if (a.size() != b.size()) return false;
   unsigned difference = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) difference |= static_cast<unsigned char>(a[i]) ^ static_cast<unsigned char>(b[i]);
+  for (std::size_t i = 0; i < a.size(); ++i)
+    difference |= static_cast<unsigned char>(a[i]) ^ static_cast<unsigned char>(b[i]);
   return difference == 0;
 }
 
@@ -47,17 +49,21 @@ int listen_on_loopback(Index port) {
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<std::uint16_t>(port));
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 && ::listen(fd, SOMAXCONN) == 0) return fd;
+  if (::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 && ::listen(fd, SOMAXCONN) == 0)
+    return fd;
   const int error = errno;
   ::close(fd);
-  if (error == EADDRINUSE) fail("port {}: is taken by another program; choose another with --port, or any free one with --port 0", port);
-  fail("port {}: cannot be listened on ({}); choose another with --port, or any free one with --port 0", port, std::strerror(error));
+  if (error == EADDRINUSE)
+    fail("port {}: is taken by another program; choose another with --port, or any free one with --port 0", port);
+  fail("port {}: cannot be listened on ({}); choose another with --port, or any free one with --port 0", port,
+       std::strerror(error));
 }
 
 int port_of(int fd) {
   sockaddr_in address{};
   socklen_t size = sizeof address;
-  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) fail("watch: the port is not known ({})", std::strerror(errno));
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0)
+    fail("watch: the port is not known ({})", std::strerror(errno));
   return ntohs(address.sin_port);
 }
 
@@ -71,7 +77,8 @@ unsigned possible_connections() {
     ::setrlimit(RLIMIT_NOFILE, &files);
     ::getrlimit(RLIMIT_NOFILE, &files);
   }
-  return static_cast<unsigned>(std::min(files.rlim_cur > 2 * other_files ? files.rlim_cur - other_files : other_files, most_connections));
+  return static_cast<unsigned>(
+      std::min(files.rlim_cur > 2 * other_files ? files.rlim_cur - other_files : other_files, most_connections));
 }
 
 std::vector<std::string> header_values(MHD_Connection* connection, const char* name) {
@@ -102,7 +109,8 @@ struct Reply {
 
 MHD_Result send(MHD_Connection* connection, const Reply& reply) {
   std::string policy = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-  if (!reply.nonce.empty()) policy += fmt::format("; script-src 'nonce-{0}'; style-src 'nonce-{0}'; connect-src 'self'", reply.nonce);
+  if (!reply.nonce.empty())
+    policy += fmt::format("; script-src 'nonce-{0}'; style-src 'nonce-{0}'; connect-src 'self'", reply.nonce);
   MHD_Response* response =
       MHD_create_response_from_buffer(reply.body.size(), const_cast<char*>(reply.body.data()), MHD_RESPMEM_MUST_COPY);
   if (!response) return MHD_NO;
@@ -136,14 +144,17 @@ struct LiveServer::Impl {
   Reply answer(MHD_Connection* connection, const std::string& path, const std::string& method) const {
     const auto hosts = header_values(connection, "Host"), origins = header_values(connection, "Origin");
     if (hosts.size() != 1 || !is_own(hosts[0], ""))
-      return {MHD_HTTP_FORBIDDEN, fmt::format("only 127.0.0.1:{0} and localhost:{0} are answered; forward the port under the same number\n", port)};
+      return {MHD_HTTP_FORBIDDEN,
+              fmt::format("only 127.0.0.1:{0} and localhost:{0} are answered; forward the port under the same number\n",
+                          port)};
     if (origins.size() > 1 || (origins.size() == 1 && !is_own(origins[0], "http://")))
       return {MHD_HTTP_FORBIDDEN, "other pages are not answered\n"};
     if (method != "GET") return {MHD_HTTP_METHOD_NOT_ALLOWED, "GET only\n"};
     if (path != "/" && path != "/data") return {MHD_HTTP_NOT_FOUND, "there are / and /data\n"};
     if (!same_secret(argument(connection, "token"), token))
       return {MHD_HTTP_FORBIDDEN, "the token is missing or wrong; open the address that norma watch printed\n"};
-    if (path == "/data") return {MHD_HTTP_OK, content.data(argument(connection, "since")), "application/json; charset=utf-8"};
+    if (path == "/data")
+      return {MHD_HTTP_OK, content.data(argument(connection, "since")), "application/json; charset=utf-8"};
     const std::string nonce = secret();
     return {MHD_HTTP_OK, content.page(nonce), "text/html; charset=utf-8", nonce};
   }
@@ -152,8 +163,8 @@ struct LiveServer::Impl {
   static std::size_t leave_escaped(void*, MHD_Connection*, char* text) noexcept { return std::strlen(text); }
 
   /// The first and only call for a request: it is answered before a body that it may have is read.
-  static MHD_Result on_request(void* self, MHD_Connection* connection, const char* path, const char* method, const char*, const char*,
-                               std::size_t*, void**) noexcept {
+  static MHD_Result on_request(void* self, MHD_Connection* connection, const char* path, const char* method,
+                               const char*, const char*, std::size_t*, void**) noexcept {
     try {
       return send(connection, static_cast<const Impl*>(self)->answer(connection, path, method));
     } catch (const std::exception& e) {
@@ -170,13 +181,14 @@ LiveServer::LiveServer(Index port, LiveContent content) : impl_(std::make_unique
   impl_->content = std::move(content);
   const int fd = listen_on_loopback(port);
   impl_->port = port_of(fd);
-  impl_->daemon = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD, 0, nullptr, nullptr, &Impl::on_request, impl_.get(),  //
-                                   MHD_OPTION_LISTEN_SOCKET, fd,                                                       //
-                                   MHD_OPTION_CONNECTION_LIMIT, possible_connections(),                                //
-                                   MHD_OPTION_CONNECTION_TIMEOUT, idle_seconds,                                        //
-                                   MHD_OPTION_CONNECTION_MEMORY_LIMIT, bytes_a_connection,                             //
-                                   MHD_OPTION_UNESCAPE_CALLBACK, &Impl::leave_escaped, nullptr,                        //
-                                   MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+  impl_->daemon =
+      MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD, 0, nullptr, nullptr, &Impl::on_request, impl_.get(),  //
+                       MHD_OPTION_LISTEN_SOCKET, fd,                                                        //
+                       MHD_OPTION_CONNECTION_LIMIT, possible_connections(),                                 //
+                       MHD_OPTION_CONNECTION_TIMEOUT, idle_seconds,                                         //
+                       MHD_OPTION_CONNECTION_MEMORY_LIMIT, bytes_a_connection,                              //
+                       MHD_OPTION_UNESCAPE_CALLBACK, &Impl::leave_escaped, nullptr,                         //
+                       MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
   if (!impl_->daemon) fail("port {}: the server does not start ({})", impl_->port, std::strerror(errno));
 }
 

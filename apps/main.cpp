@@ -41,13 +41,16 @@ constexpr Verb verbs[] = {
 void print_help() {
   fmt::print("norma: train transformers, and see inside their attention\n\nusage: norma VERB [arguments]\n\n");
   for (const Verb& v : verbs) fmt::print("  {:<10} {}\n", v.name, v.help);
-  fmt::print("\n`norma VERB --help` tells more, `norma --version` which one this is. A first try:\n\n"
-             "  norma train vit --data fashion-mnist --width 64 --depth 3 --heads 2 --init-std 0 --epochs 1 --out runs/a\n"
-             "  norma train vit --data fashion-mnist --width 64 --depth 3 --heads 2 --init-std 0 --epochs 1 --out runs/b --attention \"x^3/sqrt(N)\"\n"
-             "  norma compare runs/a runs/b\n");
+  fmt::print(
+      "\n`norma VERB --help` tells more, `norma --version` which one this is. A first try:\n\n"
+      "  norma train vit --data fashion-mnist --width 64 --depth 3 --heads 2 --init-std 0 --epochs 1 --out runs/a\n"
+      "  norma train vit --data fashion-mnist --width 64 --depth 3 --heads 2 --init-std 0 --epochs 1 --out runs/b "
+      "--attention \"x^3/sqrt(N)\"\n"
+      "  norma compare runs/a runs/b\n");
 }
 
-/// Where the caller has closed stdin, stdout or stderr, a file opened later would get its number, and what is printed would go into that file.
+/// Where the caller has closed stdin, stdout or stderr, a file opened later would get its number, and what is printed
+/// would go into that file.
 void open_standard_streams() {
   for (int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
     if (::fcntl(fd, F_GETFD) < 0 && ::open("/dev/null", O_RDWR) < 0) return;
@@ -56,7 +59,8 @@ void open_standard_streams() {
 /// Results that could not be written are a failure: a full disk, say.
 void flush_results() {
   errno = 0;
-  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) fail("stdout: cannot be written ({})", error_text(errno ? errno : EIO));
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+    fail("stdout: cannot be written ({})", error_text(errno ? errno : EIO));
 }
 
 int run(const Args& args) {
@@ -86,7 +90,8 @@ std::optional<Args> read_words(train::Options& options, const Args& args, std::s
 }
 
 bool wants_json(const std::string& log_format) {
-  if (log_format != "text" && log_format != "json") throw UsageError(fmt::format("--log-format: \"{}\" is unknown; there are text, json", log_format));
+  if (log_format != "text" && log_format != "json")
+    throw UsageError(fmt::format("--log-format: \"{}\" is unknown; there are text, json", log_format));
   return log_format == "json";
 }
 
@@ -96,7 +101,10 @@ void print_result(const nlohmann::ordered_json& result, bool json) {
     return;
   }
   for (auto& [key, value] : result.items())
-    fmt::print("{:<22} {}\n", key, value.is_string() ? value.get<std::string>() : value.is_number_float() ? fmt::format("{:.6g}", without_sign_of_nan(value.get<double>())) : value.dump());
+    fmt::print("{:<22} {}\n", key,
+               value.is_string()         ? value.get<std::string>()
+               : value.is_number_float() ? fmt::format("{:.6g}", without_sign_of_nan(value.get<double>()))
+                                         : value.dump());
 }
 
 }  // namespace norma::apps

@@ -20,36 +20,63 @@ void check_fields(const train::TrainConfig& c) {
     const char* field;
     Index value, least, most;
   };
-  for (const auto& [field, value, least, most] : std::initializer_list<Whole>{
-           {"image", c.image, 0, 16384},   {"patch", c.patch, 1, 16384},      {"channels", c.channels, 0, 4096},    {"classes", c.classes, 0, 1 << 24},
-           {"width", c.width, 1, 1 << 16}, {"depth", c.depth, 1, 1000},       {"heads", c.heads, 1, 1 << 16},       {"mlp_ratio", c.mlp_ratio, 1, 256},
-           {"batch", c.batch, 1, 1000000}, {"epochs", c.epochs, 1, 1000000},  {"steps", c.steps, 0, any},           {"pad", c.pad, 0, any},
-           {"seed", c.seed, 0, any},       {"log_every", c.log_every, 1, any}, {"checkpoint_every", c.checkpoint_every, 0, any},
-           {"record_every", c.record_every, 1, any}, {"record_images", c.record_images, 1, any}, {"record_limit_mib", c.record_limit_mib, 1, any},
-           {"rand_augment", c.rand_augment, 0, datasets::RandAugment::most_operations},
-           {"rand_magnitude", c.rand_magnitude, 0, datasets::RandAugment::most_magnitude}})
+  for (const auto& [field, value, least, most] :
+       std::initializer_list<Whole>{{"image", c.image, 0, 16384},
+                                    {"patch", c.patch, 1, 16384},
+                                    {"channels", c.channels, 0, 4096},
+                                    {"classes", c.classes, 0, 1 << 24},
+                                    {"width", c.width, 1, 1 << 16},
+                                    {"depth", c.depth, 1, 1000},
+                                    {"heads", c.heads, 1, 1 << 16},
+                                    {"mlp_ratio", c.mlp_ratio, 1, 256},
+                                    {"batch", c.batch, 1, 1000000},
+                                    {"epochs", c.epochs, 1, 1000000},
+                                    {"steps", c.steps, 0, any},
+                                    {"pad", c.pad, 0, any},
+                                    {"seed", c.seed, 0, any},
+                                    {"log_every", c.log_every, 1, any},
+                                    {"checkpoint_every", c.checkpoint_every, 0, any},
+                                    {"record_every", c.record_every, 1, any},
+                                    {"record_images", c.record_images, 1, any},
+                                    {"record_limit_mib", c.record_limit_mib, 1, any},
+                                    {"rand_augment", c.rand_augment, 0, datasets::RandAugment::most_operations},
+                                    {"rand_magnitude", c.rand_magnitude, 0, datasets::RandAugment::most_magnitude}})
     if (value < least || value > most)
-      throw UsageError(fmt::format("{}: {} must be {}", c.named(field), value, most < any ? fmt::format("in {}..{}", least, most) : least ? "more than 0" : "0 or more"));
-  for (auto [field, value] : {std::pair{"lr", c.lr}, {"min_lr", c.min_lr}, {"warmup_epochs", c.warmup_epochs}, {"weight_decay", c.weight_decay},
-                              {"clip", c.clip}, {"init_std", c.init_std}})
+      throw UsageError(fmt::format("{}: {} must be {}", c.named(field), value,
+                                   most < any ? fmt::format("in {}..{}", least, most)
+                                   : least    ? "more than 0"
+                                              : "0 or more"));
+  for (auto [field, value] : {std::pair{"lr", c.lr},
+                              {"min_lr", c.min_lr},
+                              {"warmup_epochs", c.warmup_epochs},
+                              {"weight_decay", c.weight_decay},
+                              {"clip", c.clip},
+                              {"init_std", c.init_std}})
     if (value < 0) throw UsageError(fmt::format("{}: {} must be 0 or more", c.named(field), value));
   if (constexpr double most = 1000000; c.warmup_epochs > most)
     throw UsageError(fmt::format("{}: {} must be in 0..{}", c.named("warmup_epochs"), c.warmup_epochs, most));
-  for (auto [field, p] : {std::pair{"drop_path", c.drop_path}, {"dropout", c.dropout}, {"label_smoothing", c.label_smoothing}, {"ema", c.ema},
+  for (auto [field, p] : {std::pair{"drop_path", c.drop_path},
+                          {"dropout", c.dropout},
+                          {"label_smoothing", c.label_smoothing},
+                          {"ema", c.ema},
                           {"momentum", c.momentum}})
     if (p < 0 || p >= 1) throw UsageError(fmt::format("{}: {} must be in [0, 1)", c.named(field), p));
   if (c.schedule == "cosine" && c.min_lr > c.lr)
-    throw UsageError(fmt::format("{}: {} is above {} {}, where the cosine begins; give at most that", c.named("min_lr"), c.min_lr, c.named("lr"), c.lr));
+    throw UsageError(fmt::format("{}: {} is above {} {}, where the cosine begins; give at most that", c.named("min_lr"),
+                                 c.min_lr, c.named("lr"), c.lr));
   train::parse_fro(c.named("penalty"), c.penalty), train::parse_fro(c.named("clamp"), c.clamp);
   struct Choice {
     const char* field;
     const std::string& value;
     std::vector<std::string> known;
   };
-  for (const Choice& choice : std::initializer_list<Choice>{{"optimizer", c.optimizer, {"adamw", "sgd"}}, {"schedule", c.schedule, {"cosine", "constant"}},
-                                                            {"gemm", c.gemm, {"own", "fma", "openblas"}}, {"dtype", c.dtype, {"f32", "f64", "bf16"}}})
+  for (const Choice& choice : std::initializer_list<Choice>{{"optimizer", c.optimizer, {"adamw", "sgd"}},
+                                                            {"schedule", c.schedule, {"cosine", "constant"}},
+                                                            {"gemm", c.gemm, {"own", "fma", "openblas"}},
+                                                            {"dtype", c.dtype, {"f32", "f64", "bf16"}}})
     if (std::find(choice.known.begin(), choice.known.end(), choice.value) == choice.known.end())
-      throw UsageError(fmt::format("{}: \"{}\" is unknown; there are {}", c.named(choice.field), choice.value, fmt::join(choice.known, ", ")));
+      throw UsageError(fmt::format("{}: \"{}\" is unknown; there are {}", c.named(choice.field), choice.value,
+                                   fmt::join(choice.known, ", ")));
   check_threads(c.threads, c.named("threads"));
   if (c.out.empty()) throw UsageError(fmt::format("{}: is empty; name a folder", c.named("out")));
 }
@@ -57,11 +84,14 @@ void check_fields(const train::TrainConfig& c) {
 void check_threads(Index threads, const std::string& where) {
   // A pool starts a thread when there is a task for it; where the system has no more to give, oneTBB ends the process.
   constexpr Index most = 1024;
-  if (threads < 0 || threads > most) throw UsageError(fmt::format("{}: {} must be in 0..{}; 0 is all cores", where, threads, most));
+  if (threads < 0 || threads > most)
+    throw UsageError(fmt::format("{}: {} must be in 0..{}; 0 is all cores", where, threads, most));
 }
 
 std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, const std::vector<std::string>& only,
-                                           const std::function<void(const ModelFlags&)>& check, const train::TrainConfig& defaults, const std::function<void(train::Options&)>& own) {
+                                           const std::function<void(const ModelFlags&)>& check,
+                                           const train::TrainConfig& defaults,
+                                           const std::function<void(train::Options&)>& own) {
   ModelFlags flags{.config = defaults, .words = {}, .given = {}};
   bool help = false, print_config = false;
   std::string config_file, log_format = "text";
@@ -113,7 +143,9 @@ models::ViTConfig shape_without_data(train::TrainConfig c) {
 }
 
 void refuse_words(const ModelFlags& flags, const char* verb) {
-  if (!flags.words.empty()) throw UsageError(fmt::format("{0}: unexpected \"{1}\"; the one model is vit, see norma {0} --help", verb, flags.words[0]));
+  if (!flags.words.empty())
+    throw UsageError(
+        fmt::format("{0}: unexpected \"{1}\"; the one model is vit, see norma {0} --help", verb, flags.words[0]));
 }
 
 void prepare(const train::TrainConfig& config) {

@@ -20,7 +20,9 @@ void on_signal(int signal) {
 
 std::string duration(double seconds) {
   const auto s = static_cast<Index>(seconds + 0.5);
-  return s < 60 ? fmt::format("{} s", s) : s < 3600 ? fmt::format("{}:{:02}", s / 60, s % 60) : fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+  return s < 60     ? fmt::format("{} s", s)
+         : s < 3600 ? fmt::format("{}:{:02}", s / 60, s % 60)
+                    : fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
 }
 
 }  // namespace
@@ -47,8 +49,10 @@ void ProgressLine::show(const train::Progress& p) {
   const bool end = p.step == p.steps;
   if (!end && p.seconds - shown_ < (terminal_ ? 0.1 : 10)) return;
   shown_ = p.seconds;
-  const std::string text = fmt::format("epoch {}/{}  step {}/{}  loss {:.4f}  accuracy {:.1f} %  {:.0f} images/s  {} left", p.epoch, p.epochs,
-                                       p.step, p.steps, without_sign_of_nan(p.loss), without_sign_of_nan(p.accuracy) * 100, p.images_per_second, duration(p.seconds_left));
+  const std::string text =
+      fmt::format("epoch {}/{}  step {}/{}  loss {:.4f}  accuracy {:.1f} %  {:.0f} images/s  {} left", p.epoch,
+                  p.epochs, p.step, p.steps, without_sign_of_nan(p.loss), without_sign_of_nan(p.accuracy) * 100,
+                  p.images_per_second, duration(p.seconds_left));
   if (!terminal_) {
     tell("{}\n", text);
   } else {
@@ -93,7 +97,8 @@ void WorkLine::done(double more, const std::string& what) {
   const bool again = redraws();
   next_ = now + std::chrono::milliseconds(again ? 200 : 10'000);
   const double seconds = std::chrono::duration<double>(now - begun_).count();
-  tell("{}{}: {:.0f} % of all is done, {} left{}", again ? "\r\033[K" : "", what, 100 * done_ / all_, duration(seconds * (all_ - done_) / done_), again ? "" : "\n");
+  tell("{}{}: {:.0f} % of all is done, {} left{}", again ? "\r\033[K" : "", what, 100 * done_ / all_,
+       duration(seconds * (all_ - done_) / done_), again ? "" : "\n");
   std::fflush(stderr);
   open_ = again;
 }

@@ -57,7 +57,8 @@ int replay_verb(const Args& args) {
     return ok;
   }
   tell("norma: replay: {}; the training run reported:\n{}",
-             report.is_null() ? "all values of the step were finite" : "the report differs", train::report_text(bundle.report));
+       report.is_null() ? "all values of the step were finite" : "the report differs",
+       train::report_text(bundle.report));
   return failure;
 }
 

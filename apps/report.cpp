@@ -32,7 +32,8 @@ int report_verb(const Args& args) {
   options.apply();
   if (runs.empty()) throw UsageError("report: name the run folders, as in norma report runs/a runs/b");
   const bool json = wants_json(log_format);
-  if (options.given("html") && html.empty()) throw UsageError("--html: is empty; name a file, or leave it out for report.html");
+  if (options.given("html") && html.empty())
+    throw UsageError("--html: is empty; name a file, or leave it out for report.html");
 
   std::vector<inspect::PageRun> page;
   nlohmann::ordered_json notes = nlohmann::ordered_json::array();
@@ -47,7 +48,8 @@ int report_verb(const Args& args) {
       tell("{}\n", note);
       notes.push_back(note);
     }
-    page.push_back({r.name, std::move(r.config), std::move(r.summary), std::move(r.rows), std::move(r.note), std::move(recording), std::move(r.status.ending), r.tokens});
+    page.push_back({r.name, std::move(r.config), std::move(r.summary), std::move(r.rows), std::move(r.note),
+                    std::move(recording), std::move(r.status.ending), r.tokens});
   }
   train::group_runs(page);
   if (html.empty()) html = runs.size() == 1 ? (std::filesystem::path(runs[0]) / "report.html").string() : "report.html";

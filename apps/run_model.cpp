@@ -40,7 +40,8 @@ RunModel load_run_model(const std::filesystem::path& run, Index threads, const s
   } catch (const UsageError& e) {  // the file's, not the caller's
     fail("{}", e.what());
   }
-  out.model = std::make_unique<models::ViT>(shape, static_cast<std::uint64_t>(out.config.seed), train::loader_config(out.config, shape, false).place);
+  out.model = std::make_unique<models::ViT>(shape, static_cast<std::uint64_t>(out.config.seed),
+                                            train::loader_config(out.config, shape, false).place);
   out.weights = wanted.initial ? "initial" : out.config.ema > 0 ? "averaged" : "trained";
   if (wanted.initial) return out;
 

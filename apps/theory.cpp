@@ -1,4 +1,5 @@
-// norma theory: measured norms of attention matrices beside what theory says of them, for random Q and K or for a run's model.
+// norma theory: measured norms of attention matrices beside what theory says of them, for random Q and K or for a run's
+// model.
 #include "inspect/theory.h"
 
 #include <algorithm>
@@ -29,7 +30,8 @@ has it in linear form; a run with --ema has its averaged weights looked at, as n
 constexpr Index most_tokens = 1 << 20;
 
 struct Flags {
-  std::string attention = "softmax, x/sqrt(N), x^2/sqrt(N), x^3/sqrt(N), x^4/sqrt(N)", tokens = "64:4096", dtype = "f32";
+  std::string attention = "softmax, x/sqrt(N), x^2/sqrt(N), x^3/sqrt(N), x^4/sqrt(N)", tokens = "64:4096",
+              dtype = "f32";
   Index width = 64, samples = 4;
   double score_rms = 1;
   Index images = 64;
@@ -69,7 +71,9 @@ Index parse_tokens_number(std::string_view text, const std::string& all) {
   Index n = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), n);
   if (error == std::errc::invalid_argument || text.empty() || end != text.data() + text.size())
-    throw UsageError(fmt::format("--tokens: \"{}\" in \"{}\" is not a whole number; write a list as in 64,128,197 or a range as in 64:4096", text, all));
+    throw UsageError(fmt::format(
+        "--tokens: \"{}\" in \"{}\" is not a whole number; write a list as in 64,128,197 or a range as in 64:4096",
+        text, all));
   if (error != std::errc{} || n < 1 || n > most_tokens)
     throw UsageError(fmt::format("--tokens: N = {} must be 1 to {}", text, most_tokens));
   return n;
@@ -102,9 +106,11 @@ std::vector<Index> parse_tokens(const std::string& text) {
 Json number(const std::optional<double>& v) { return v && std::isfinite(*v) ? Json(*v) : Json(); }
 std::string shown(const std::optional<double>& v) { return v && std::isfinite(*v) ? fmt::format("{:.4g}", *v) : "-"; }
 std::string shown(const inspect::Measured& m) {
-  if (!std::isfinite(m.mean)) return fmt::format("{}", without_sign_of_nan(m.mean));  // inf: measured, and too large for the dtype
+  if (!std::isfinite(m.mean))
+    return fmt::format("{}", without_sign_of_nan(m.mean));  // inf: measured, and too large for the dtype
   const char* error = m.error >= 1 ? "{:.0f}" : m.error >= 1e-4 || m.error == 0 ? "{:.1g}" : "{:.0e}";
-  return fmt::format("{} ± {}", shown(m.mean), std::isfinite(m.error) ? fmt::format(fmt::runtime(error), m.error) : "-");
+  return fmt::format("{} ± {}", shown(m.mean),
+                     std::isfinite(m.error) ? fmt::format(fmt::runtime(error), m.error) : "-");
 }
 Json json_of(const inspect::Measured& m) { return {{"mean", number(m.mean)}, {"error", number(m.error)}}; }
 
@@ -120,7 +126,8 @@ Json json_of(const std::optional<inspect::PowerLaw>& law) {
 
 /// On stderr: the table's numbers are then a little small.
 void tell_unconverged(Index count, Index of, const std::string& where) {
-  if (count > 0) tell("spectral norm: {} of {} matrices had not settled ({}); theirs are lower bounds\n", count, of, where);
+  if (count > 0)
+    tell("spectral norm: {} of {} matrices had not settled ({}); theirs are lower bounds\n", count, of, where);
 }
 
 /// One attention function over all N: prints its table, returns its JSON.
@@ -128,7 +135,8 @@ Json random_table(inspect::TheoryConfig config, WorkLine& work, bool json) {
   const bool softmax = config.scoring.kind == Scoring::Kind::softmax;
   const std::string width = fmt::format("d = {}", config.width);
   const auto line = [&](const std::vector<std::string>& f) {
-    fmt::print("{:>8} {:>18} {:>8} {:>9} {:>9}  {:>18} {:>8} {:>8} {:>9} {:>9}", f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9]);
+    fmt::print("{:>8} {:>18} {:>8} {:>9} {:>9}  {:>18} {:>8} {:>8} {:>9} {:>9}", f[0], f[1], f[2], f[3], f[4], f[5],
+               f[6], f[7], f[8], f[9]);
     if (config.spectral) fmt::print("  {:>18} {:>18}", f[10], f[11]);
     fmt::print("\n");
     std::fflush(stdout);  // a row may be minutes after the one before it
@@ -155,17 +163,29 @@ Json random_table(inspect::TheoryConfig config, WorkLine& work, bool json) {
     n.push_back(static_cast<double>(tokens)), fro.add(p.fro), jacobian.add(p.jacobian), norm.add(p.norm);
     tell_unconverged(p.unconverged, config.samples, fmt::format("{}, N = {}", name, tokens));
     if (!json)
-      line({fmt::format("{}", tokens), shown(p.fro), shown(root), shown(gaussian.fro), shown(exact.fro), shown(p.jacobian), shown(2 * root),
-            shown(root / 2), shown(gaussian.jacobian), shown(exact.jacobian), shown(p.norm), shown(p.stable_rank)});
-    points.push_back({{"tokens", tokens}, {"score_rms", p.score_rms}, {"fro", json_of(p.fro)}, {"jacobian", json_of(p.jacobian)},
-                      {"sqrt_n", root}, {"bound_fro", number(bound.fro)}, {"bound_jacobian", number(bound.jacobian)},
-                      {"sharp_jacobian", number(bound.jacobian_sharp)}, {"gaussian_fro", number(gaussian.fro)},
-                      {"gaussian_jacobian", number(gaussian.jacobian)}, {"width_fro", number(exact.fro)}, {"width_jacobian", number(exact.jacobian)}});
-    if (config.spectral) points.back().update(Json{{"norm", json_of(p.norm)}, {"stable_rank", json_of(p.stable_rank)}, {"unconverged", p.unconverged}});
+      line({fmt::format("{}", tokens), shown(p.fro), shown(root), shown(gaussian.fro), shown(exact.fro),
+            shown(p.jacobian), shown(2 * root), shown(root / 2), shown(gaussian.jacobian), shown(exact.jacobian),
+            shown(p.norm), shown(p.stable_rank)});
+    points.push_back({{"tokens", tokens},
+                      {"score_rms", p.score_rms},
+                      {"fro", json_of(p.fro)},
+                      {"jacobian", json_of(p.jacobian)},
+                      {"sqrt_n", root},
+                      {"bound_fro", number(bound.fro)},
+                      {"bound_jacobian", number(bound.jacobian)},
+                      {"sharp_jacobian", number(bound.jacobian_sharp)},
+                      {"gaussian_fro", number(gaussian.fro)},
+                      {"gaussian_jacobian", number(gaussian.jacobian)},
+                      {"width_fro", number(exact.fro)},
+                      {"width_jacobian", number(exact.jacobian)}});
+    if (config.spectral)
+      points.back().update(
+          Json{{"norm", json_of(p.norm)}, {"stable_rank", json_of(p.stable_rank)}, {"unconverged", p.unconverged}});
   }
   const auto fit = [&](const Column& c) { return inspect::fit_power_law(n, c.mean, c.error); };
   const auto law_fro = fit(fro), law_jacobian = fit(jacobian);
-  Json out = {{"attention", name}, {"points", points}, {"fit_fro", json_of(law_fro)}, {"fit_jacobian", json_of(law_jacobian)}};
+  Json out = {
+      {"attention", name}, {"points", points}, {"fit_fro", json_of(law_fro)}, {"fit_jacobian", json_of(law_jacobian)}};
   std::optional<inspect::PowerLaw> law_norm;
   if (config.spectral) out["fit_norm"] = json_of(law_norm = fit(norm));
   if (json) return out;
@@ -190,11 +210,15 @@ int random_theory(const Flags& flags, bool json) {
   config.seed = static_cast<std::uint64_t>(flags.seed), config.spectral = flags.spectral;
   config.place = {parse_dtype(flags.dtype), parse_device(flags.device)};
   if (!json)
-    fmt::print("Random Q, K of width {}: scores of rms {}; {} head{} for each N, mean ± standard error; seed {}, {}.\n"
-               "Gaussian: expectation for independent normal scores; d = {}: for products of two normal vectors of that width.\n",
-               flags.width, flags.score_rms, flags.samples, flags.samples == 1 ? "" : "s", flags.seed, flags.dtype, flags.width);
+    fmt::print(
+        "Random Q, K of width {}: scores of rms {}; {} head{} for each N, mean ± standard error; seed {}, {}.\n"
+        "Gaussian: expectation for independent normal scores; d = {}: for products of two normal vectors of that "
+        "width.\n",
+        flags.width, flags.score_rms, flags.samples, flags.samples == 1 ? "" : "s", flags.seed, flags.dtype,
+        flags.width);
   double scores = 0;
-  for (const Index tokens : config.tokens) scores += static_cast<double>(scorings.size()) * inspect::theory_work(config, tokens);
+  for (const Index tokens : config.tokens)
+    scores += static_cast<double>(scorings.size()) * inspect::theory_work(config, tokens);
   WorkLine work(scores);
   Json all = Json::array();
   for (const Scoring& scoring : scorings) {
@@ -202,8 +226,13 @@ int random_theory(const Flags& flags, bool json) {
     all.push_back(random_table(config, work, json));
   }
   if (json)
-    print_result({{"width", flags.width}, {"samples", flags.samples}, {"score_rms", flags.score_rms}, {"seed", flags.seed},
-                  {"dtype", flags.dtype}, {"attention", all}}, true);
+    print_result({{"width", flags.width},
+                  {"samples", flags.samples},
+                  {"score_rms", flags.score_rms},
+                  {"seed", flags.seed},
+                  {"dtype", flags.dtype},
+                  {"attention", all}},
+                 true);
   return ok;
 }
 
@@ -228,7 +257,8 @@ std::vector<std::pair<double, double>> layer_spectral(const Tensor& packed, cons
 }
 
 int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) {
-  const RunModel loaded = load_run_model(run, flags.threads, flags.data_dir, {.initial = flags.initial, .matrices = true});
+  const RunModel loaded =
+      load_run_model(run, flags.threads, flags.data_dir, {.initial = flags.initial, .matrices = true});
   models::ViT& model = *loaded.model;
   const models::ViTConfig& shape = model.config();
   const Index step = loaded.step;
@@ -238,11 +268,12 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
   const NoGrad off;
   inspect::Probe probe(model);
   probe.attention("blocks.*.attn.stats");
-  if (flags.spectral) probe.value("blocks.*.attn.packed", [&](const Tensor& packed) {
-    std::vector<double> flat;
-    for (const auto& [norm, rank] : layer_spectral(packed, shape)) flat.push_back(norm), flat.push_back(rank);
-    return from_values(flat, {static_cast<Index>(flat.size() / 2), 2}, {DType::f64});
-  });
+  if (flags.spectral)
+    probe.value("blocks.*.attn.packed", [&](const Tensor& packed) {
+      std::vector<double> flat;
+      for (const auto& [norm, rank] : layer_spectral(packed, shape)) flat.push_back(norm), flat.push_back(rank);
+      return from_values(flat, {static_cast<Index>(flat.size() / 2), 2}, {DType::f64});
+    });
   datasets::Loader loader(loaded.data.test, loader_settings);
   model(loader.next().images);
   const auto layers = probe.take_attention();
@@ -254,23 +285,32 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
   const inspect::Bounds bound = inspect::bounds(shape.attention, tokens);
   Json rows = Json::array();
   if (!json) {
-    fmt::print("{} at step {}{}, {}: mean norms over {} test images, N = {}\n", run.string(), step, loaded.told(), nn::to_string(shape.attention),
-               loader_settings.batch, tokens);
-    fmt::print("{} ‖A‖_F ≤ √N = {} and ‖∂A/∂S‖_F ≤ √N/2 = {} (in the paper 2√N = {}){}\n"
-               "Gaussian: expectation for independent normal scores of the head's rms.\n\n",
-               softmax ? "Bounds:" : "For softmax", shown(root), shown(root / 2), shown(2 * root),
-               softmax ? "." : bound.fro ? "; these rows are bounded by √N too." : "; this function has no such bounds.");
-    if (shape.clamp_fro > 0) fmt::print("This run clamps ‖A‖_F to {}; the Gaussian columns are without that.\n", shown(shape.clamp_fro));
-    fmt::print("{:<22} {:>4} {:>10}  {:>10} {:>7} {:>9}  {:>10} {:>8} {:>9}", "layer", "head", "score rms", "‖A‖_F", "of √N", "Gaussian",
-               "‖∂A/∂S‖_F", "of √N/2", "Gaussian");
+    fmt::print("{} at step {}{}, {}: mean norms over {} test images, N = {}\n", run.string(), step, loaded.told(),
+               nn::to_string(shape.attention), loader_settings.batch, tokens);
+    fmt::print(
+        "{} ‖A‖_F ≤ √N = {} and ‖∂A/∂S‖_F ≤ √N/2 = {} (in the paper 2√N = {}){}\n"
+        "Gaussian: expectation for independent normal scores of the head's rms.\n\n",
+        softmax ? "Bounds:" : "For softmax", shown(root), shown(root / 2), shown(2 * root),
+        softmax     ? "."
+        : bound.fro ? "; these rows are bounded by √N too."
+                    : "; this function has no such bounds.");
+    if (shape.clamp_fro > 0)
+      fmt::print("This run clamps ‖A‖_F to {}; the Gaussian columns are without that.\n", shown(shape.clamp_fro));
+    fmt::print("{:<22} {:>4} {:>10}  {:>10} {:>7} {:>9}  {:>10} {:>8} {:>9}", "layer", "head", "score rms", "‖A‖_F",
+               "of √N", "Gaussian", "‖∂A/∂S‖_F", "of √N/2", "Gaussian");
     fmt::print("{}\n", flags.spectral ? fmt::format("  {:>9} {:>11}", "‖A‖₂", "stable rank") : "");
   }
   for (const auto& [place, s] : layers) {
     const std::string layer = place.substr(0, place.rfind('.'));
     for (std::size_t h = 0; h < s.fro.size(); ++h) {
       const auto gaussian = inspect::expectation(shape.attention, tokens, s.score_rms[h]);
-      Json row = {{"layer", layer}, {"head", h}, {"score_rms", number(s.score_rms[h])}, {"fro", number(s.fro[h])}, {"jacobian", number(s.jacobian[h])},
-                  {"gaussian_fro", number(gaussian.fro)}, {"gaussian_jacobian", number(gaussian.jacobian)}};
+      Json row = {{"layer", layer},
+                  {"head", h},
+                  {"score_rms", number(s.score_rms[h])},
+                  {"fro", number(s.fro[h])},
+                  {"jacobian", number(s.jacobian[h])},
+                  {"gaussian_fro", number(gaussian.fro)},
+                  {"gaussian_jacobian", number(gaussian.jacobian)}};
       std::string more;
       if (flags.spectral) {
         const std::vector<double> pair = spectral.at(layer + ".packed").at(0).values();
@@ -278,15 +318,25 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
         more = fmt::format("  {:>9} {:>11}", shown(pair[2 * h]), shown(pair[2 * h + 1]));
       }
       if (!json)
-        fmt::print("{:<22} {:>4} {:>10}  {:>10} {:>7} {:>9}  {:>10} {:>8} {:>9}{}\n", layer, h, shown(s.score_rms[h]), shown(s.fro[h]),
-                   shown(s.fro[h] / root), shown(gaussian.fro), shown(s.jacobian[h]), shown(s.jacobian[h] / (root / 2)), shown(gaussian.jacobian), more);
+        fmt::print("{:<22} {:>4} {:>10}  {:>10} {:>7} {:>9}  {:>10} {:>8} {:>9}{}\n", layer, h, shown(s.score_rms[h]),
+                   shown(s.fro[h]), shown(s.fro[h] / root), shown(gaussian.fro), shown(s.jacobian[h]),
+                   shown(s.jacobian[h] / (root / 2)), shown(gaussian.jacobian), more);
       rows.push_back(row);
     }
   }
   if (json)
-    print_result({{"run", run.string()}, {"step", step}, {"weights", loaded.weights}, {"attention", nn::to_string(shape.attention)}, {"tokens", tokens},
-                  {"images", loader_settings.batch}, {"sqrt_n", root}, {"bound_fro", number(bound.fro)},
-                  {"bound_jacobian", number(bound.jacobian)}, {"sharp_jacobian", number(bound.jacobian_sharp)}, {"heads", rows}}, true);
+    print_result({{"run", run.string()},
+                  {"step", step},
+                  {"weights", loaded.weights},
+                  {"attention", nn::to_string(shape.attention)},
+                  {"tokens", tokens},
+                  {"images", loader_settings.batch},
+                  {"sqrt_n", root},
+                  {"bound_fro", number(bound.fro)},
+                  {"bound_jacobian", number(bound.jacobian)},
+                  {"sharp_jacobian", number(bound.jacobian_sharp)},
+                  {"heads", rows}},
+                 true);
   return ok;
 }
 
@@ -300,17 +350,22 @@ int theory_verb(const Args& args) {
   if (!found) return ok;
   const Args& words = *found;
   options.apply();
-  if (words.size() > 1) throw UsageError(fmt::format("theory: unexpected \"{}\"; name one run folder, or none for random Q and K", words[1]));
+  if (words.size() > 1)
+    throw UsageError(
+        fmt::format("theory: unexpected \"{}\"; name one run folder, or none for random Q and K", words[1]));
   for (const char* name : {"attention", "tokens", "width", "samples", "score_rms", "seed", "dtype", "device"})
     if (!words.empty() && options.given(name))
-      throw UsageError(fmt::format("theory: --{} is for random Q and K; the run {} brings its own", std::string_view(name) == "score_rms" ? "score-rms" : name, words[0]));
+      throw UsageError(fmt::format("theory: --{} is for random Q and K; the run {} brings its own",
+                                   std::string_view(name) == "score_rms" ? "score-rms" : name, words[0]));
   for (const char* name : {"images", "initial", "data_dir"})
     if (words.empty() && options.given(name))
-      throw UsageError(fmt::format("theory: --{} is for a run; name its folder, as in norma theory runs/a", std::string_view(name) == "data_dir" ? "data-dir" : name));
+      throw UsageError(fmt::format("theory: --{} is for a run; name its folder, as in norma theory runs/a",
+                                   std::string_view(name) == "data_dir" ? "data-dir" : name));
   for (auto [name, value] : {std::pair{"width", flags.width}, {"samples", flags.samples}, {"images", flags.images}})
     if (value < 1) throw UsageError(fmt::format("--{}: {} must be more than 0", name, value));
   if (!(flags.score_rms > 0)) throw UsageError(fmt::format("--score-rms: {} must be more than 0", flags.score_rms));
-  if (flags.dtype != "f32" && flags.dtype != "f64") throw UsageError(fmt::format("--dtype: \"{}\" is not possible; there are f32, f64", flags.dtype));
+  if (flags.dtype != "f32" && flags.dtype != "f64")
+    throw UsageError(fmt::format("--dtype: \"{}\" is not possible; there are f32, f64", flags.dtype));
   const bool json = wants_json(flags.log_format);
   if (flags.seed < 0) throw UsageError(fmt::format("--seed: {} must be 0 or more", flags.seed));
   check_threads(flags.threads);

@@ -22,15 +22,19 @@ line on stderr alone.
 Exit codes: 0 done, 1 failure, 2 wrong usage, 3 diverged, 130 interrupted (143 by SIGTERM).
 )";
 
-/// Throws where this machine has less memory than weights, gradients and optimizer alone will take, before a minute is spent on filling it.
+/// Throws where this machine has less memory than weights, gradients and optimizer alone will take, before a minute is
+/// spent on filling it.
 void check_memory(const train::TrainConfig& c, const models::ViTConfig& shape) {
   if (parse_device(c.device).kind == Device::Kind::cuda) return;  // its memory is another, and is filled at once
   const Index parameters = models::parameter_count(shape);  // images of one patch have hardly fewer than the data set's
   const int copies = 2 + (c.optimizer == "adamw" ? 2 : c.momentum > 0 ? 1 : 0) + (c.ema > 0 ? 1 : 0);
-  const double need = static_cast<double>(parameters) * copies * (c.dtype == "f64" ? 8 : 4), free = static_cast<double>(available_host_memory());
+  const double need = static_cast<double>(parameters) * copies * (c.dtype == "f64" ? 8 : 4),
+               free = static_cast<double>(available_host_memory());
   if (need > free)
-    fail("out of memory: {:.3g} parameters, their gradients and {} need {}, {} free; a smaller --width or --depth needs less", static_cast<double>(parameters),
-         "the state of " + c.optimizer, human_bytes(need), human_bytes(free));
+    fail(
+        "out of memory: {:.3g} parameters, their gradients and {} need {}, {} free; a smaller --width or --depth needs "
+        "less",
+        static_cast<double>(parameters), "the state of " + c.optimizer, human_bytes(need), human_bytes(free));
 }
 
 /// All that can be known before the data set is.
@@ -46,14 +50,18 @@ void check(const ModelFlags& flags) {
 }  // namespace
 
 int train_verb(const Args& args) {
-  if (args.empty()) throw UsageError("train: name the model, as in norma train vit --data fashion-mnist --out runs/a; see norma train --help");
+  if (args.empty())
+    throw UsageError(
+        "train: name the model, as in norma train vit --data fashion-mnist --out runs/a; see norma train --help");
   auto flags = read_model_flags(args, usage, {}, check);
   if (!flags) return ok;
 
   ProgressLine line;
-  if (const auto& c = flags->config; c.warmup_epochs > static_cast<double>(c.epochs))  // a recipe that is tried for less than its time
-    line.message(fmt::format("{} {} is longer than the run, {} {}: the learning rate rises to the end and stays below {}", c.named("warmup_epochs"),
-                             c.warmup_epochs, c.named("epochs"), c.epochs, c.named("lr")));
+  if (const auto& c = flags->config;
+      c.warmup_epochs > static_cast<double>(c.epochs))  // a recipe that is tried for less than its time
+    line.message(
+        fmt::format("{} {} is longer than the run, {} {}: the learning rate rises to the end and stays below {}",
+                    c.named("warmup_epochs"), c.warmup_epochs, c.named("epochs"), c.epochs, c.named("lr")));
   const train::Outcome outcome = train::train(flags->config, flags->resume, stop_on_signal(), line.watcher());
   const bool finished = outcome.ending == train::Ending::finished;
   std::string why;
@@ -62,11 +70,15 @@ int train_verb(const Args& args) {
   else if (!outcome.bundle.empty())
     why = fmt::format("stopped before this step; look again with: norma replay {}", outcome.bundle.string());
   else if (!finished)
-    why = fmt::format("diverged: no finite step in a row of {}; a checkpoint is in {}", train::give_up_after, flags->config.out);
+    why = fmt::format("diverged: no finite step in a row of {}; a checkpoint is in {}", train::give_up_after,
+                      flags->config.out);
   if (!finished) line.message(why);
   nlohmann::ordered_json result = {{"run", flags->config.out}, {"attention", flags->config.attention}};
-  if (flags->json) result.update(nlohmann::ordered_json{{"ending", train::name(outcome.ending)}, {"message", why}, {"step", outcome.step}});
-  if (finished) result.update(nlohmann::ordered_json{{"test_accuracy", outcome.test.accuracy}, {"test_loss", outcome.test.loss}});
+  if (flags->json)
+    result.update(
+        nlohmann::ordered_json{{"ending", train::name(outcome.ending)}, {"message", why}, {"step", outcome.step}});
+  if (finished)
+    result.update(nlohmann::ordered_json{{"test_accuracy", outcome.test.accuracy}, {"test_loss", outcome.test.loss}});
   result["seconds"] = outcome.seconds;
   if (finished || flags->json) print_result(result, flags->json);
   if (outcome.ending == train::Ending::interrupted) return interrupted();

@@ -1,10 +1,11 @@
 // norma twin: two attention functions from the same weights on the same batches, and where they part.
+#include "train/twin.h"
+
 #include <cmath>
 
 #include "apps/model_flags.h"
 #include "apps/progress.h"
 #include "datasets/catalog.h"
-#include "train/twin.h"
 
 namespace norma::apps {
 namespace {
@@ -20,7 +21,8 @@ and --record, is not here: train each side by itself with norma train. How it en
 /// At most `count` of the logged steps, evenly spaced, the first and the last among them.
 std::vector<std::size_t> columns(std::size_t steps, std::size_t count) {
   std::vector<std::size_t> out;
-  for (std::size_t i = 0; i < std::min(steps, count); ++i) out.push_back(steps <= count ? i : i * (steps - 1) / (count - 1));
+  for (std::size_t i = 0; i < std::min(steps, count); ++i)
+    out.push_back(steps <= count ? i : i * (steps - 1) / (count - 1));
   return out;
 }
 
@@ -43,29 +45,33 @@ void print_table(const char* what, const std::vector<train::TwinStep>& steps, tr
 }  // namespace
 
 int twin_verb(const Args& args) {
-  if (args.empty()) throw UsageError("twin: name the model, as in norma twin vit --data fashion-mnist --out runs/twin; see norma twin --help");
+  if (args.empty())
+    throw UsageError(
+        "twin: name the model, as in norma twin vit --data fashion-mnist --out runs/twin; see norma twin --help");
   std::string other = "x^3/sqrt(N)";
-  auto flags = read_model_flags(args, usage,
-                                {"other", "Model", "Data", "Optimization", "out", "seed", "threads", "device", "dtype", "gemm", "cpu", "log_every"},
-                                [&](const ModelFlags& given) {
-                                  refuse_words(given, "twin");
-                                  prepare(given.config);
-                                  train::TrainConfig twin = given.config;
-                                  shape_without_data(twin);
-                                  twin.attention = other;
-                                  shape_without_data(twin);
-                                  datasets::known_set(twin.data);
-                                }, {},
-                                [&](train::Options& options) {
-                                  options.group("Twins");
-                                  options("other", other, "the other attention function");
-                                });
+  auto flags = read_model_flags(
+      args, usage,
+      {"other", "Model", "Data", "Optimization", "out", "seed", "threads", "device", "dtype", "gemm", "cpu",
+       "log_every"},
+      [&](const ModelFlags& given) {
+        refuse_words(given, "twin");
+        prepare(given.config);
+        train::TrainConfig twin = given.config;
+        shape_without_data(twin);
+        twin.attention = other;
+        shape_without_data(twin);
+        datasets::known_set(twin.data);
+      },
+      {},
+      [&](train::Options& options) {
+        options.group("Twins");
+        options("other", other, "the other attention function");
+      });
   if (!flags) return ok;
   flags->config.anomaly = false, flags->config.record.clear();  // a config file may hold them
 
   ProgressLine line;
-  const train::TwinOutcome outcome =
-      train::train_twin(flags->config, other, stop_on_signal(), line.watcher());
+  const train::TwinOutcome outcome = train::train_twin(flags->config, other, stop_on_signal(), line.watcher());
   const std::string& attention = flags->config.attention;
   if (!outcome.steps.empty() && !flags->json) {
     fmt::print("distance of {} from {}, as a share of its norm\n", other, attention);
@@ -75,15 +81,24 @@ int twin_verb(const Args& args) {
     fmt::print("\nall logged steps, with cosines: {}/metrics.jsonl\n", flags->config.out);
   }
   const bool finished = outcome.ending == train::Ending::finished;
-  const std::string why = finished ? "" : outcome.ending == train::Ending::interrupted ? "interrupted; the log holds the steps so far"
-                                                      : fmt::format("diverged: no finite step in a row of {} on one side", train::give_up_after);
+  const std::string why =
+      finished ? ""
+      : outcome.ending == train::Ending::interrupted
+          ? "interrupted; the log holds the steps so far"
+          : fmt::format("diverged: no finite step in a row of {} on one side", train::give_up_after);
   if (!finished) line.message(why);
   if (finished && !flags->json) fmt::print("\n");
   nlohmann::ordered_json result = {{"run", flags->config.out}, {"attention", attention}};
-  if (flags->json) result.update(nlohmann::ordered_json{{"ending", train::name(outcome.ending)}, {"message", why}, {"step", outcome.step}});
-  if (finished) result.update(nlohmann::ordered_json{{"test_accuracy", outcome.test[0].accuracy}, {"test_loss", outcome.test[0].loss}});
+  if (flags->json)
+    result.update(
+        nlohmann::ordered_json{{"ending", train::name(outcome.ending)}, {"message", why}, {"step", outcome.step}});
+  if (finished)
+    result.update(
+        nlohmann::ordered_json{{"test_accuracy", outcome.test[0].accuracy}, {"test_loss", outcome.test[0].loss}});
   result["other"] = other;
-  if (finished) result.update(nlohmann::ordered_json{{"other_test_accuracy", outcome.test[1].accuracy}, {"other_test_loss", outcome.test[1].loss}});
+  if (finished)
+    result.update(nlohmann::ordered_json{{"other_test_accuracy", outcome.test[1].accuracy},
+                                         {"other_test_loss", outcome.test[1].loss}});
   if (finished || flags->json) print_result(result, flags->json);
   if (outcome.ending == train::Ending::interrupted) return interrupted();
   return finished ? ok : diverged;

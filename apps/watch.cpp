@@ -37,12 +37,15 @@ class EndSignals {
   sigset_t set_;
 };
 
-/// A run that was just started, as in `norma train ... & norma watch ...`, makes its folder some moments later; and its config.json after that.
+/// A run that was just started, as in `norma train ... & norma watch ...`, makes its folder some moments later; and its
+/// config.json after that.
 void wait_for(const std::vector<std::string>& folders) {
   using namespace std::chrono;
   const auto end = steady_clock::now() + seconds(3);
   for (const std::string& f : folders)
-    for (bool told = false; !std::filesystem::exists(std::filesystem::path(f) / "config.json") && !std::filesystem::is_regular_file(f) && steady_clock::now() < end; told = true) {
+    for (bool told = false; !std::filesystem::exists(std::filesystem::path(f) / "config.json") &&
+                            !std::filesystem::is_regular_file(f) && steady_clock::now() < end;
+         told = true) {
       if (!told) tell("waiting for {} to begin\n", f);
       std::this_thread::sleep_for(milliseconds(50));
     }
@@ -64,7 +67,8 @@ int watch_verb(const Args& args) {
   options.apply();
   if (folders.empty()) throw UsageError("watch: name the run folders, as in norma watch runs/a runs/b");
   const bool json = wants_json(log_format);
-  if (port != 0 && (port < 1024 || port > 65535)) throw UsageError(fmt::format("--port: {} must be 0 or in [1024, 65535]", port));
+  if (port != 0 && (port < 1024 || port > 65535))
+    throw UsageError(fmt::format("--port: {} must be 0 or in [1024, 65535]", port));
 
   wait_for(folders);
   WatchedRuns runs(folders);

@@ -35,10 +35,12 @@ WatchedRuns::WatchedRuns(const std::vector<std::string>& folders) {
 void WatchedRuns::read(std::size_t i) {
   inspect::PageRun& run = runs_[i];
   train::RunRecord head = train::read_run_head(sources_[i].folder);
-  run.name = std::move(head.name), run.config = std::move(head.config), run.summary = std::move(head.summary), run.ending = std::move(head.status.ending), run.tokens = head.tokens;
+  run.name = std::move(head.name), run.config = std::move(head.config), run.summary = std::move(head.summary),
+  run.ending = std::move(head.status.ending), run.tokens = head.tokens;
   const auto record = run.config.find("record");
   if (record != run.config.end() && *record != "")
-    run.recording.notes = {"the matrices that --record keeps are not on this page; norma report shows them, also while the run goes on"};
+    run.recording.notes = {
+        "the matrices that --record keeps are not on this page; norma report shows them, also while the run goes on"};
   train::MetricsTail::News news = sources_[i].metrics.read();
   if (news.anew) {
     run.rows.clear();
@@ -75,7 +77,8 @@ std::string WatchedRuns::data(const std::string& since) {
   Json all = Json::array();
   for (std::size_t i = 0; i < runs_.size(); ++i) {
     const Index generation = take_number(seen), rows = take_number(seen);
-    const bool fits = generation == runs_[i].generation && rows >= 0 && rows <= static_cast<Index>(runs_[i].rows.size());
+    const bool fits =
+        generation == runs_[i].generation && rows >= 0 && rows <= static_cast<Index>(runs_[i].rows.size());
     all.push_back(inspect::page_run(runs_[i], fits ? static_cast<std::size_t>(rows) : 0));
     all.back()["quiet_seconds"] = sources_[i].metrics.seconds_since_written();
   }

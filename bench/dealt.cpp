@@ -37,10 +37,16 @@ void Dealt::end_step() {
   if (least_.empty()) {
     least_ = step_, least_end_ = end;
   } else {
-    if (step_.size() != least_.size()) fail("a step of {} loops came after one of {}: tasks can only be dealt out of steps that do the same", step_.size(), least_.size());
+    if (step_.size() != least_.size())
+      fail("a step of {} loops came after one of {}: tasks can only be dealt out of steps that do the same",
+           step_.size(), least_.size());
     for (std::size_t i = 0; i < step_.size(); ++i) {
       std::vector<double>&to = least_[i].tasks, &from = step_[i].tasks;
-      if (from.size() != to.size()) fail("a loop of {} tasks came where there had been one of {}: tasks can only be dealt out of steps that do the same", from.size(), to.size());
+      if (from.size() != to.size())
+        fail(
+            "a loop of {} tasks came where there had been one of {}: tasks can only be dealt out of steps that do the "
+            "same",
+            from.size(), to.size());
       least_[i].before = std::min(least_[i].before, step_[i].before);
       for (std::size_t k = 0; k < to.size(); ++k) to[k] = std::min(to[k], from[k]);
     }

@@ -4,9 +4,11 @@
 namespace norma::bench {
 
 DecoderBlock::DecoderBlock(const DecoderConfig& c, nn::Init& init)
-    : norm1(c.width, init), norm2(c.width, init),
+    : norm1(c.width, init),
+      norm2(c.width, init),
       attn({.width = c.width, .heads = c.heads, .scoring = c.attention, .causal = true, .dropout = c.dropout}, init),
-      mlp(c.width, 4 * c.width, init), drop(c.dropout) {}
+      mlp(c.width, 4 * c.width, init),
+      drop(c.dropout) {}
 
 Tensor DecoderBlock::operator()(const Tensor& x) const {  // [B, T, C]
   const nn::Inside here(*this);
@@ -18,7 +20,8 @@ Tensor DecoderBlock::operator()(const Tensor& x) const {  // [B, T, C]
   return y + drop(mlp(norm2(y)));
 }
 
-Decoder::Decoder(const DecoderConfig& c, std::uint64_t seed, Place place) : drop_(c.dropout), activations_(c.activations) {
+Decoder::Decoder(const DecoderConfig& c, std::uint64_t seed, Place place)
+    : drop_(c.dropout), activations_(c.activations) {
   nn::Init init(seed, place);
   wte_ = nn::Embedding(c.vocabulary, c.width, init);
   wpe_ = init.trunc_normal({c.tokens, c.width}, 0.02);
@@ -31,7 +34,7 @@ Tensor Decoder::operator()(const Tensor& tokens) const {
   const nn::Inside here(*this);
   Tensor x = drop_(cast(wte_(tokens) + wpe_, activations_));  // [B, T, C]
   for (const DecoderBlock& block : blocks_) x = block(x);     // [B, T, C]
-  return head_(norm_(x));                                    // [B, T, vocabulary]
+  return head_(norm_(x));                                     // [B, T, vocabulary]
 }
 
 double training_flops(const DecoderConfig& c, Index batch) {

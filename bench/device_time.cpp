@@ -28,7 +28,8 @@ double call_ms(Device device, const std::function<void()>& call, double seconds_
     return seconds() - start;
   };
   call();  // loads what is loaded once
-  const int calls = static_cast<int>(std::clamp(group_seconds / std::max(timed(call), 1e-9), 1.0, static_cast<double>(most_calls)));
+  const int calls =
+      static_cast<int>(std::clamp(group_seconds / std::max(timed(call), 1e-9), 1.0, static_cast<double>(most_calls)));
   const auto group = [&] {
     for (int i = 0; i < calls; ++i) call();
   };
@@ -58,7 +59,8 @@ double product_peak(Device device, DType dtype) {
   };
   a = in(a), b = in(b);
   const Tensor out = empty({n, n}, {dtype, device});
-  const double ms = call_ms(device, [&] { there.matmul(a.view(), b.view(), out.view()); }, 0.3);
+  const double ms = call_ms(
+      device, [&] { there.matmul(a.view(), b.view(), out.view()); }, 0.3);
   return 2.0 * std::pow(static_cast<double>(n), 3) / ms / 1e6;
 }
 

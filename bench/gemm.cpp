@@ -14,8 +14,8 @@
 namespace norma::bench {
 namespace {
 
-/// Operands of order one, and results of their own: read again as operands, they would grow until gelu makes denormals, which some
-/// processors multiply a hundred times slower.
+/// Operands of order one, and results of their own: read again as operands, they would grow until gelu makes denormals,
+/// which some processors multiply a hundred times slower.
 struct Data {
   Pooled<float> x, w, dy, bias, y, pre, dx, dw, db;
   explicit Data(const Layer& l) {
@@ -40,10 +40,8 @@ void run(Product product, const Layer& l, Data& d) {
       e.pre = d.pre.data();
       e.gelu = true;
       [[fallthrough]];
-    case Product::forward:
-      return cpu::gemm<float>(l.rows, l.out, l.in, x, w_transposed, d.y.data(), l.out, false, e);
-    case Product::dx:
-      return cpu::gemm<float>(l.rows, l.in, l.out, dy, w, d.dx.data(), l.in);
+    case Product::forward: return cpu::gemm<float>(l.rows, l.out, l.in, x, w_transposed, d.y.data(), l.out, false, e);
+    case Product::dx: return cpu::gemm<float>(l.rows, l.in, l.out, dy, w, d.dx.data(), l.in);
     case Product::dw:
       return cpu::gemm_with_row_sums<float>(l.out, l.in, l.rows, dy_transposed, x, false, d.dw.data(), l.in,
                                             d.db.data());
@@ -62,7 +60,8 @@ std::string with_single_blanks(std::string_view text) {
 
 }  // namespace
 
-void bench_gemm(int threads, std::span<const Layer> layers, std::string_view filter, const std::function<void(const GemmRate&)>& row) {
+void bench_gemm(int threads, std::span<const Layer> layers, std::string_view filter,
+                const std::function<void(const GemmRate&)>& row) {
   const cpu::GemmProvider provider = cpu::gemm_provider();
   const int before = cpu::threads();
   double peak = 0, tiles = 0;  // measured when the first product is
@@ -79,7 +78,9 @@ void bench_gemm(int threads, std::span<const Layer> layers, std::string_view fil
         if (cpu::isa() == cpu::Isa::amx) tiles = bf16_peak(threads);
       }
       r.peak = peak, r.bf16_peak = tiles;
-      for (const auto& [p, rate] : {std::pair{cpu::GemmProvider::own, &r.own}, {cpu::GemmProvider::fma, &r.fma}, {cpu::GemmProvider::openblas, &r.openblas}}) {
+      for (const auto& [p, rate] : {std::pair{cpu::GemmProvider::own, &r.own},
+                                    {cpu::GemmProvider::fma, &r.fma},
+                                    {cpu::GemmProvider::openblas, &r.openblas}}) {
         cpu::set_gemm_provider(p);
         *rate = l.gigaflops() / best_time([&] { run(product, l, *data); }, 0.2);
       }

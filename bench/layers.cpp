@@ -10,7 +10,9 @@ namespace {
 
 constexpr std::int64_t most = 1 << 20;  // of each size: their products stay far from overflow
 
-void skip(std::string_view& text, const char* letters) { text.remove_prefix(std::min(text.find_first_not_of(letters), text.size())); }
+void skip(std::string_view& text, const char* letters) {
+  text.remove_prefix(std::min(text.find_first_not_of(letters), text.size()));
+}
 
 /// The size that `text` begins with, which is removed from it with what stands before the next; 0 where there is none.
 std::int64_t take_size(std::string_view& text) {
@@ -26,7 +28,8 @@ Layer read_layer(std::string_view text) {
   skip(rest, " \t");
   const Layer l{take_size(rest), take_size(rest), take_size(rest)};
   if (l.rows * l.out * l.in == 0 || !rest.empty())
-    fail("--shapes: \"{}\" is no layer: give rows,out,in, each from 1 to {}, as in \"4160,576,192; 65,768,192\"", text, most);
+    fail("--shapes: \"{}\" is no layer: give rows,out,in, each from 1 to {}, as in \"4160,576,192; 65,768,192\"", text,
+         most);
   return l;
 }
 

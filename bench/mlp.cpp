@@ -1,5 +1,6 @@
-// norma_bench_mlp: the two layers of a transformer's MLP in one call and layer by layer, forward and backward, on the CPU. Several
-// layers are computed in turn, so that operands come from memory as in a training step. norma_bench_mlp --help lists the flags.
+// norma_bench_mlp: the two layers of a transformer's MLP in one call and layer by layer, forward and backward, on the
+// CPU. Several layers are computed in turn, so that operands come from memory as in a training step. norma_bench_mlp
+// --help lists the flags.
 #include <algorithm>
 #include <functional>
 
@@ -48,10 +49,12 @@ struct Layer {
   }
   bool backward_at_once() const {
     const View to = dx.view(), bias1 = db1.view(), bias2 = db2.view();
-    return backend({}).mlp_backward({dy.view(), x.view(), pre.view(), w1.view(), w2.view(), dw1.view(), dw2.view(), &to, &bias1, &bias2});
+    return backend({}).mlp_backward(
+        {dy.view(), x.view(), pre.view(), w1.view(), w2.view(), dw1.view(), dw2.view(), &to, &bias1, &bias2});
   }
   bool backward_by_layer() const {
-    const View to = dx.view(), bias1 = db1.view(), bias2 = db2.view(), middle = dpre.view(), kept = pre.view(), in = x.view();
+    const View to = dx.view(), bias1 = db1.view(), bias2 = db2.view(), middle = dpre.view(), kept = pre.view(),
+               in = x.view();
     const View first = w1.view(), second = w2.view(), to_first = dw1.view(), to_second = dw2.view();
     return backend({}).linear_backward({dy.view(), &kept, &second, true, &middle, &kept, &to_second, &bias2}) &&
            backend({}).linear_backward({dpre.view(), &in, &first, false, &to, nullptr, &to_first, &bias1});
@@ -79,7 +82,11 @@ int main(int argc, char** argv) {
       fmt::print("usage: norma_bench_mlp [flags]\n{}", o.help());
       return 0;
     }
-    for (const auto& [name, value] : {std::pair{"rows", s.rows}, {"width", s.width}, {"layers", s.layers}, {"threads", s.threads}, {"rounds", s.rounds}})
+    for (const auto& [name, value] : {std::pair{"rows", s.rows},
+                                      {"width", s.width},
+                                      {"layers", s.layers},
+                                      {"threads", s.threads},
+                                      {"rounds", s.rounds}})
       if (value < 1) fail("--{}: {} is not possible; give 1 or more", name, value);
     if (s.hidden == 0) s.hidden = 4 * s.width;
     cpu::set_threads(static_cast<int>(s.threads));
@@ -99,7 +106,8 @@ int main(int argc, char** argv) {
       std::sort(times.begin(), times.end());
       const double time = times[times.size() / 2];
       const double rate = products * 2e-9 * static_cast<double>(s.rows * s.width * s.hidden) / time;
-      fmt::print("{:<26} {:8.2f} ms {:8.0f} GFLOP/s {:5.0f} % of the FMA peak\n", name, 1e3 * time, rate, 100 * rate / peak);
+      fmt::print("{:<26} {:8.2f} ms {:8.0f} GFLOP/s {:5.0f} % of the FMA peak\n", name, 1e3 * time, rate,
+                 100 * rate / peak);
     };
     row("forward, at once", 2, &Layer::forward_at_once);
     row("forward, layer by layer", 2, &Layer::forward_by_layer);

@@ -1,5 +1,6 @@
-// norma_bench_ops [OP...]: one row for every line of the op table, at its own (small) shapes: what a call costs, alone and with its
-// derivative, in f32 on the CPU backend. At these sizes that is the cost of dispatch and recording rather than of arithmetic.
+// norma_bench_ops [OP...]: one row for every line of the op table, at its own (small) shapes: what a call costs, alone
+// and with its derivative, in f32 on the CPU backend. At these sizes that is the cost of dispatch and recording rather
+// than of arithmetic.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -19,7 +20,9 @@ using namespace norma;
 template <class Function>
 double microseconds(Function f) {
   using Clock = std::chrono::steady_clock;
-  const auto since = [](Clock::time_point start) { return std::chrono::duration<double, std::micro>(Clock::now() - start).count(); };
+  const auto since = [](Clock::time_point start) {
+    return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+  };
   int calls = 1;
   for (;; calls *= 2) {
     const auto start = Clock::now();

@@ -30,10 +30,15 @@ double peak_of_one_run(Peak peak, int threads, std::int64_t rounds, double (*clo
   std::atomic<int> not_finite{0};  // keeps the results alive
   const double start = clock();
   cpu::parallel_tasks(pieces * threads, [&](std::int64_t) {
-    const float sum = peak == Peak::fma ? f32.run(rounds) : slices ? bf16.run_slices(rounds) : bf16.run(rounds, peak == Peak::bf16_zeros);
+    const float sum = peak == Peak::fma ? f32.run(rounds)
+                      : slices          ? bf16.run_slices(rounds)
+                                        : bf16.run(rounds, peak == Peak::bf16_zeros);
     if (!(sum < 1e30f)) ++not_finite;
   });
-  const double flops = static_cast<double>((peak == Peak::fma ? f32.flops_per_round : slices ? bf16.slices_flops_per_round : bf16.flops_per_round) * rounds * pieces * threads);
+  const double flops = static_cast<double>((peak == Peak::fma ? f32.flops_per_round
+                                            : slices          ? bf16.slices_flops_per_round
+                                                              : bf16.flops_per_round) *
+                                           rounds * pieces * threads);
   return not_finite ? 0 : 1e-9 * flops / (clock() - start);
 }
 
@@ -82,7 +87,8 @@ double core_round_trip() {
       if (first == 0 && (best == 0 || each < best)) best = each;
     }
   };
-  std::thread one(play, cores[0], 0), other(play, cores[1], 1);  // threads of their own: the callers' and the pool's go where they like
+  std::thread one(play, cores[0], 0),
+      other(play, cores[1], 1);  // threads of their own: the callers' and the pool's go where they like
   one.join(), other.join();
   return best;
 }

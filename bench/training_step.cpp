@@ -16,7 +16,11 @@ constexpr double rate = 1e-3, clip = 1;
 }  // namespace
 
 TrainingStep::TrainingStep(nn::Module& model, std::function<Tensor()> loss, DType activations, bool capture)
-    : model_(model), loss_(std::move(loss)), optimizer_(train::Optimizer::make({}, model)), activations_(activations), capture_(capture) {}
+    : model_(model),
+      loss_(std::move(loss)),
+      optimizer_(train::Optimizer::make({}, model)),
+      activations_(activations),
+      capture_(capture) {}
 
 Tensor TrainingStep::forward_backward() {
   const nn::Training training;

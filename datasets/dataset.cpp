@@ -28,9 +28,11 @@ std::string joined(const std::vector<fs::path>& paths) {
 fs::path folder_of(const KnownSet& set, const fs::path& data_dir) {
   const Installed at = find_set(set, data_dir);
   if (at.folder.empty())
-    fail("data set \"{}\" not found; looked in {}; get it with: {}", set.name, joined(locations(set.name, data_dir)), set.get);
+    fail("data set \"{}\" not found; looked in {}; get it with: {}", set.name, joined(locations(set.name, data_dir)),
+         set.get);
   if (!at.missing.empty())
-    fail("data set \"{}\" in {} is incomplete: {} missing; get it with: {}", set.name, at.folder.string(), at.missing, set.get);
+    fail("data set \"{}\" in {} is incomplete: {} missing; get it with: {}", set.name, at.folder.string(), at.missing,
+         set.get);
   return at.folder;
 }
 
@@ -102,7 +104,8 @@ void measure(ImageSet& set) {
   for (Index c = 0; c < set.channels; ++c) {
     std::vector<std::future<Moments>> others;
     for (Index i = 1; i < parts; ++i)
-      others.push_back(std::async(std::launch::async, moments, std::cref(set), c, set.count * i / parts, set.count * (i + 1) / parts));
+      others.push_back(std::async(std::launch::async, moments, std::cref(set), c, set.count * i / parts,
+                                  set.count * (i + 1) / parts));
     Moments all = moments(set, c, 0, set.count / parts);
     for (auto& other : others) {
       const Moments m = other.get();
@@ -122,9 +125,11 @@ void check(const ImageSet& set) {
   const auto at_least = [&](const char* field, Index value, Index least) {
     if (value < least) fail("data set \"{}\": {} is {}, must be at least {}", set.name, field, value, least);
   };
-  at_least("count", set.count, 0), at_least("channels", set.channels, 1), at_least("height", set.height, 1), at_least("width", set.width, 1);
+  at_least("count", set.count, 0), at_least("channels", set.channels, 1), at_least("height", set.height, 1),
+      at_least("width", set.width, 1);
   const auto holds = [&](const char* field, std::size_t have, Index need, const std::string& of) {
-    if (have != static_cast<std::size_t>(need)) fail("data set \"{}\": {} holds {}, but {} need {}", set.name, field, have, of, need);
+    if (have != static_cast<std::size_t>(need))
+      fail("data set \"{}\": {} holds {}, but {} need {}", set.name, field, have, of, need);
   };
   const Shape images{set.count, set.channels, set.height, set.width};
   holds("pixels", set.pixels.size(), images.numel(), fmt::format("images {}", images));
@@ -134,10 +139,13 @@ void check(const ImageSet& set) {
     const bool positive = values == &set.std;
     for (std::size_t c = 0; c < values->size(); ++c)
       if (const float x = (*values)[c]; !std::isfinite(x) || (positive && x <= 0))
-        fail("data set \"{}\": {} of channel {} is {}, must be finite{}", set.name, field, c, x, positive ? " and above zero" : "");
+        fail("data set \"{}\": {} of channel {} is {}, must be finite{}", set.name, field, c, x,
+             positive ? " and above zero" : "");
   }
-  if (const std::size_t names = set.class_names.size(); names != 0) holds("class_names", names, set.classes, fmt::format("{} classes", set.classes));
-  const auto bad = std::find_if(set.labels.begin(), set.labels.end(), [&](std::uint8_t label) { return label >= set.classes; });
+  if (const std::size_t names = set.class_names.size(); names != 0)
+    holds("class_names", names, set.classes, fmt::format("{} classes", set.classes));
+  const auto bad =
+      std::find_if(set.labels.begin(), set.labels.end(), [&](std::uint8_t label) { return label >= set.classes; });
   if (bad != set.labels.end())
     fail("data set \"{}\": label {} is {}, but classes is {}", set.name, bad - set.labels.begin(), *bad, set.classes);
 }
@@ -149,8 +157,17 @@ ImageSet slice(const ImageSet& set, Index begin, Index count) {
   const Index size = set.channels * set.height * set.width;
   const auto pixels = set.pixels.begin() + begin * size;
   const auto labels = set.labels.begin() + begin;
-  return {set.name, count, set.channels, set.height, set.width, set.classes, {pixels, pixels + count * size}, {labels, labels + count},
-          set.class_names, set.mean, set.std};
+  return {set.name,
+          count,
+          set.channels,
+          set.height,
+          set.width,
+          set.classes,
+          {pixels, pixels + count * size},
+          {labels, labels + count},
+          set.class_names,
+          set.mean,
+          set.std};
 }
 
 std::string class_name(const ImageSet& set, Index label) {
@@ -168,12 +185,14 @@ std::string hash_of(const ImageSet& set) {
 std::vector<std::uint8_t> centred(const ImageSet& set, Index side) {
   check(set);
   if (side < set.height || side < set.width)
-    fail("centred: side {} is smaller than the {}x{} images of {}; they are centred, none is cut", side, set.height, set.width, set.name);
+    fail("centred: side {} is smaller than the {}x{} images of {}; they are centred, none is cut", side, set.height,
+         set.width, set.name);
   std::vector<std::uint8_t> out(static_cast<std::size_t>(Shape{set.count, set.channels, side, side}.numel()));
   const Index top = (side - set.height) / 2, left = (side - set.width) / 2;
   for (Index plane = 0; plane < set.count * set.channels; ++plane)
     for (Index y = 0; y < set.height; ++y)
-      std::copy_n(set.pixels.begin() + (plane * set.height + y) * set.width, set.width, out.begin() + (plane * side + top + y) * side + left);
+      std::copy_n(set.pixels.begin() + (plane * set.height + y) * set.width, set.width,
+                  out.begin() + (plane * side + top + y) * side + left);
   return out;
 }
 
@@ -214,7 +233,8 @@ ImageData load_images(const std::string& name, const fs::path& data_dir) {
          a.width, b.height, b.width);
   }
   if (a.count != known.train || b.count != known.test)
-    data.notice = fmt::format("data set \"{}\" in {}: {} training and {} test images, of {} and {}", name, folder.string(), a.count, b.count, known.train, known.test);
+    data.notice = fmt::format("data set \"{}\" in {}: {} training and {} test images, of {} and {}", name,
+                              folder.string(), a.count, b.count, known.train, known.test);
   return data;
 }
 

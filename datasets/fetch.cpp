@@ -1,10 +1,9 @@
 // Every file goes source -> temporary file beside its place -> check -> rename.
 #include "datasets/fetch.h"
 
-#include <csignal>
-
 #include <cerrno>
 #include <charconv>
+#include <csignal>
 #include <fstream>
 #include <vector>
 

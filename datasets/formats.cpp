@@ -23,8 +23,8 @@ namespace {
 
 constexpr std::uint64_t most_packed = 1032;  // bytes that deflate makes of one
 
-/// A whole gzip file unpacked by libdeflate, three times as fast as zlib. Empty where the file is no gzip, holds several members or is
-/// damaged: zlib then reads it, or says what is wrong with it.
+/// A whole gzip file unpacked by libdeflate, three times as fast as zlib. Empty where the file is no gzip, holds
+/// several members or is damaged: zlib then reads it, or says what is wrong with it.
 Bytes unpacked(const fs::path& path, std::uint64_t file_bytes) {
   std::ifstream in(path, std::ios::binary);
   std::uint8_t magic[2] = {};
@@ -36,18 +36,20 @@ Bytes unpacked(const fs::path& path, std::uint64_t file_bytes) {
   const std::uint8_t* last = packed.data() + file_bytes - 4;  // the unpacked size, modulo 2^32
   const std::uint64_t size = last[0] | last[1] << 8 | last[2] << 16 | std::uint64_t{last[3]} << 24;
   if (size == 0 || size > file_bytes * most_packed) return {};
-  const std::unique_ptr<libdeflate_decompressor, void (*)(libdeflate_decompressor*)> tool(libdeflate_alloc_decompressor(),
-                                                                                          libdeflate_free_decompressor);
+  const std::unique_ptr<libdeflate_decompressor, void (*)(libdeflate_decompressor*)> tool(
+      libdeflate_alloc_decompressor(), libdeflate_free_decompressor);
   if (!tool) return {};
   bytes.resize_uninitialized(size);
   std::size_t used = 0;
-  if (libdeflate_gzip_decompress_ex(tool.get(), packed.data(), file_bytes, bytes.data(), size, &used, nullptr) != LIBDEFLATE_SUCCESS ||
+  if (libdeflate_gzip_decompress_ex(tool.get(), packed.data(), file_bytes, bytes.data(), size, &used, nullptr) !=
+          LIBDEFLATE_SUCCESS ||
       used != file_bytes)
     return {};
   return bytes;
 }
 
-/// The bytes of a plain file as they are and those of a gzip file unpacked, to its very end: checksums and lengths are checked.
+/// The bytes of a plain file as they are and those of a gzip file unpacked, to its very end: checksums and lengths are
+/// checked.
 class Stream {
  public:
   explicit Stream(const fs::path& path) : name_(path.filename().string()) {
@@ -63,7 +65,8 @@ class Stream {
     buffer_.resize(1u << 18);
     refill();
     gzip_ = left_ >= 2 && next_[0] == 0x1f && next_[1] == 0x8b;
-    if (gzip_ && inflateInit2(&inflate_, 15 + 16) != Z_OK) fail("{}: cannot be unpacked, {}", name_, error_text(ENOMEM));
+    if (gzip_ && inflateInit2(&inflate_, 15 + 16) != Z_OK)
+      fail("{}: cannot be unpacked, {}", name_, error_text(ENOMEM));
   }
   ~Stream() {
     if (gzip_) inflateEnd(&inflate_);
@@ -83,8 +86,10 @@ class Stream {
       at_ += done;
       return done;
     }
-    while (done < bytes && (left_ > 0 || refill())) done += gzip_ ? unpack(next + done, bytes - done) : copy(next + done, bytes - done);
-    if (done < bytes && gzip_ && within_) fail("{}: the gzip data ends too early (truncated file of {} bytes)", name_, file_bytes_);
+    while (done < bytes && (left_ > 0 || refill()))
+      done += gzip_ ? unpack(next + done, bytes - done) : copy(next + done, bytes - done);
+    if (done < bytes && gzip_ && within_)
+      fail("{}: the gzip data ends too early (truncated file of {} bytes)", name_, file_bytes_);
     return done;
   }
   /// The next `bytes` bytes, fewer only at the end.
@@ -122,7 +127,8 @@ class Stream {
     if (left_ == 0) return 0;
     within_ = file_begun_ = true;
     const auto room = static_cast<unsigned>(std::min<std::size_t>(bytes, 1u << 30));
-    inflate_.next_in = next_, inflate_.avail_in = static_cast<unsigned>(left_), inflate_.next_out = to, inflate_.avail_out = room;
+    inflate_.next_in = next_, inflate_.avail_in = static_cast<unsigned>(left_), inflate_.next_out = to,
+    inflate_.avail_out = room;
     const int code = inflate(&inflate_, Z_NO_FLUSH);
     next_ = inflate_.next_in, left_ = inflate_.avail_in;
     if (code == Z_STREAM_END) {
@@ -139,7 +145,7 @@ class Stream {
   std::string name_;
   std::uint64_t file_bytes_ = 0;
   Bytes whole_;
-  std::size_t at_ = 0;  // of whole_
+  std::size_t at_ = 0;                      // of whole_
   std::unique_ptr<std::FILE, Close> file_;  // null: all bytes are in whole_
   Bytes buffer_;                            // of the file as it is
   std::uint8_t* next_ = nullptr;            // in it, what is not used yet
@@ -180,7 +186,8 @@ Idx read_idx(const fs::path& path, int rank) {
          what_of(expected));
   }
   idx.bytes = in.take(bytes);
-  if (idx.bytes.size() < bytes) fail("{}: ends after {} of {} bytes of {}", in.name(), idx.bytes.size(), bytes, what_of(expected));
+  if (idx.bytes.size() < bytes)
+    fail("{}: ends after {} of {} bytes of {}", in.name(), idx.bytes.size(), bytes, what_of(expected));
   std::uint8_t more = 0;
   if (in.read(&more, 1) != 0)
     fail("{}: holds more than the {} bytes of {} its header promises", in.name(), bytes, what_of(expected));

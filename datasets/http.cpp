@@ -188,8 +188,11 @@ std::string redirected(const Address& address, const std::string& location) {
   if (location.starts_with("//")) return "http:" + location;
   const std::string here = address.path.substr(0, address.path.find('?'));
   const std::string name = location.substr(0, location.find_first_of("?#"));
-  const std::string path = name.empty() ? here : name.starts_with('/') ? name : here.substr(0, here.rfind('/') + 1) + name;
-  return "http://" + address.authority + std::filesystem::path(path).lexically_normal().string() + location.substr(name.size());
+  const std::string path = name.empty()            ? here
+                           : name.starts_with('/') ? name
+                                                   : here.substr(0, here.rfind('/') + 1) + name;
+  return "http://" + address.authority + std::filesystem::path(path).lexically_normal().string() +
+         location.substr(name.size());
 }
 
 }  // namespace

@@ -76,7 +76,8 @@ struct Loader::Impl {
   // Shared with the worker under `mutex`. A seek raises `generation`: what the worker was preparing is then dropped.
   std::mutex mutex;
   std::condition_variable changed;
-  std::list<Prepared> ready, used;  // to hand out, and to fill again; all were made at the start, so that moving one between lists cannot fail
+  std::list<Prepared> ready,
+      used;  // to hand out, and to fill again; all were made at the start, so that moving one between lists cannot fail
   std::exception_ptr error;
   std::uint64_t generation = 0, worker_epoch = 0;
   Index worker_index = 0;
@@ -85,7 +86,8 @@ struct Loader::Impl {
 
   Impl(const ImageSet& s, const LoaderConfig& c) : set(s), config(c) {
     if (c.batch < 1) fail("loader: batch {} must be at least 1", c.batch);
-    if (c.augment.pad < 0 || c.augment.pad > most_padding) fail("loader: padding {} must be in 0..{}", c.augment.pad, most_padding);
+    if (c.augment.pad < 0 || c.augment.pad > most_padding)
+      fail("loader: padding {} must be in 0..{}", c.augment.pad, most_padding);
     check(c.augment.rand);
     check(s);
     if (c.augment.rand.operations > 0) check_size(s.channels, s.height, s.width);
@@ -100,8 +102,7 @@ struct Loader::Impl {
     beside.resize(window.size());
     per_epoch = c.drop_last ? s.count / c.batch : (s.count + c.batch - 1) / c.batch;
     if (per_epoch == 0) {
-      fail("loader: {} examples of {} do not fill a batch of {}; give a smaller --batch", s.count,
-           s.name, c.batch);
+      fail("loader: {} examples of {} do not fill a batch of {}; give a smaller --batch", s.count, s.name, c.batch);
     }
     for (Index ch = 0; ch < s.channels; ++ch) {
       const auto channel = static_cast<std::size_t>(ch);
@@ -113,18 +114,23 @@ struct Loader::Impl {
     if (c.place.device.kind == Device::Kind::cuda) {
       const Tensor values = from_host(normalised.data(), {set.channels, 256}, {DType::f32, c.place.device});
       if (s.pixels.size() <= c.resident_bytes) reside(values);
-      if (!set_there) feed = BatchFeed::make(set, std::min(c.batch, s.count), c.augment.rand.operations, values, side_h, side_w, c.place, queue_length);
+      if (!set_there)
+        feed = BatchFeed::make(set, std::min(c.batch, s.count), c.augment.rand.operations, values, side_h, side_w,
+                               c.place, queue_length);
     }
     used.resize(feed ? queue_length : queue_length + 1);  // with a feed one a slot, else one more that is handed out
-    for (int slot = 0; Prepared& buffers : used) buffers.slot = slot++;
+    for (int slot = 0; Prepared & buffers : used) buffers.slot = slot++;
     worker = std::thread([this] { work(); });
   }
 
   void reside(const Tensor& values) {
-    const Tensor none = empty({0, 4}, {DType::i64, config.place.device}), out = empty({0, set.channels, side_h, side_w}, config.place);
-    const Tensor images = from_host(set.pixels.data(), {set.count, set.channels, set.height, set.width}, {DType::u8, config.place.device});
+    const Tensor none = empty({0, 4}, {DType::i64, config.place.device}),
+                 out = empty({0, set.channels, side_h, side_w}, config.place);
+    const Tensor images = from_host(set.pixels.data(), {set.count, set.channels, set.height, set.width},
+                                    {DType::u8, config.place.device});
     const View unedited{nullptr, Layout({0, config.augment.rand.operations, ImageEdit::words}), DType::i32};
-    if (!backend(config.place.device).cut_images({images.view(), none.view(), unedited, values.view(), out.view()})) return;
+    if (!backend(config.place.device).cut_images({images.view(), none.view(), unedited, values.view(), out.view()}))
+      return;
     set_there = images, values_there = values;
   }
 
@@ -203,12 +209,14 @@ struct Loader::Impl {
   void place(Index example, const Cut& cut, std::span<const ImageEdit> edits, float* out) {
     const Index h = set.height, w = set.width, top = (side_h - h) / 2, left = (side_w - w) / 2;
     std::fill(window.begin(), window.end(), std::uint8_t{0});
-    for (Index c = 0; c < set.channels; ++c) {  // the window's row y shows the original's row y + down; columns alike, then mirrored
+    for (Index c = 0; c < set.channels;
+         ++c) {  // the window's row y shows the original's row y + down; columns alike, then mirrored
       const std::uint8_t* plane = set.pixels.data() + (example * set.channels + c) * h * w;
       for (Index y = std::max<Index>(0, -cut.down); y < std::min(h, h - cut.down); ++y) {
         const std::uint8_t* row = plane + (y + cut.down) * w;
         std::uint8_t* line = window.data() + (c * h + y) * w;
-        for (Index x = std::max<Index>(0, -cut.right); x < std::min(w, w - cut.right); ++x) line[cut.mirror ? w - 1 - x : x] = row[x + cut.right];
+        for (Index x = std::max<Index>(0, -cut.right); x < std::min(w, w - cut.right); ++x)
+          line[cut.mirror ? w - 1 - x : x] = row[x + cut.right];
       }
     }
     for (const ImageEdit& edit : edits) apply(edit, set.channels, h, w, window.data(), beside.data());
@@ -224,26 +232,27 @@ struct Loader::Impl {
   /// Images and labels at their place.
   std::pair<Tensor, Tensor> tensors(const Prepared& batch) const {
     if (feed) return feed->receive(batch);
-    return {images(batch), from_host(batch.labels.data(), {static_cast<Index>(batch.labels.size())}, {DType::i64, config.place.device})};
+    return {images(batch), from_host(batch.labels.data(), {static_cast<Index>(batch.labels.size())},
+                                     {DType::i64, config.place.device})};
   }
 
   Tensor images(const Prepared& batch) const {
     const auto size = static_cast<Index>(batch.labels.size());
     const Shape shape{size, set.channels, side_h, side_w};
     if (set_there) {
-      const Tensor cuts = from_host(batch.cuts.data(), {size, 4}, {DType::i64, config.place.device}), out = empty(shape, config.place);
-      const Tensor edits = from_host(batch.edits.data(), {size, config.augment.rand.operations, ImageEdit::words}, {DType::i32, config.place.device});
-      backend(config.place.device).cut_images({set_there.view(), cuts.view(), edits.view(), values_there.view(), out.view()});
+      const Tensor cuts = from_host(batch.cuts.data(), {size, 4}, {DType::i64, config.place.device}),
+                   out = empty(shape, config.place);
+      const Tensor edits = from_host(batch.edits.data(), {size, config.augment.rand.operations, ImageEdit::words},
+                                     {DType::i32, config.place.device});
+      backend(config.place.device)
+          .cut_images({set_there.view(), cuts.view(), edits.view(), values_there.view(), out.view()});
       return out;
     }
     const std::vector<float>& pixels = batch.pixels;
     switch (config.place.dtype) {
-      case DType::f64:
-        return converted<double>(pixels, shape, config.place);
-      case DType::bf16:
-        return converted<bf16>(pixels, shape, config.place);
-      default:
-        return from_host(pixels.data(), shape, config.place);
+      case DType::f64: return converted<double>(pixels, shape, config.place);
+      case DType::bf16: return converted<bf16>(pixels, shape, config.place);
+      default: return from_host(pixels.data(), shape, config.place);
     }
   }
 };

@@ -20,7 +20,8 @@ Index header_number(std::istream& in) {
       in.get();
   }
   Index value = -1;
-  while (in.peek() >= '0' && in.peek() <= '9' && value < largest_side * 10) value = std::max<Index>(value, 0) * 10 + (in.get() - '0');
+  while (in.peek() >= '0' && in.peek() <= '9' && value < largest_side * 10)
+    value = std::max<Index>(value, 0) * 10 + (in.get() - '0');
   return value;
 }
 
@@ -53,7 +54,8 @@ Picture read_pnm(const std::filesystem::path& file) {
   p.height = header_number(in);
   const Index most = header_number(in);
   if (p.width < 1 || p.height < 1 || p.width > largest_side || p.height > largest_side)
-    fail("{}: its header gives {} x {} pixels; from 1 to {} a side are possible", file.string(), p.width, p.height, largest_side);
+    fail("{}: its header gives {} x {} pixels; from 1 to {} a side are possible", file.string(), p.width, p.height,
+         largest_side);
   if (most != 255) fail("{}: its samples go to {}; only 8 bits (255) are read", file.string(), most);
   in.get();  // the one white space before the samples
   const auto need = static_cast<std::size_t>(p.width * p.height * p.channels);
@@ -61,7 +63,8 @@ Picture read_pnm(const std::filesystem::path& file) {
     if (bytes < need) fail("{}: is cut short: {} of {} bytes of samples", file.string(), bytes, need);
   };
   const std::streamoff begin = in.tellg();
-  if (const auto size = std::filesystem::file_size(file, error); !error && begin >= 0)  // before memory is taken for what is not there
+  if (const auto size = std::filesystem::file_size(file, error);
+      !error && begin >= 0)  // before memory is taken for what is not there
     cut(size - std::min(size, static_cast<std::uintmax_t>(begin)));
   std::vector<std::uint8_t> rows(need);
   in.read(reinterpret_cast<char*>(rows.data()), static_cast<std::streamsize>(need));
@@ -69,21 +72,25 @@ Picture read_pnm(const std::filesystem::path& file) {
   p.pixels.resize(rows.size());
   const Index plane = p.width * p.height;
   for (Index i = 0; i < plane; ++i)
-    for (Index c = 0; c < p.channels; ++c) p.pixels[static_cast<std::size_t>(c * plane + i)] = rows[static_cast<std::size_t>(i * p.channels + c)];
+    for (Index c = 0; c < p.channels; ++c)
+      p.pixels[static_cast<std::size_t>(c * plane + i)] = rows[static_cast<std::size_t>(i * p.channels + c)];
   return p;
 }
 
 Picture fitted(const Picture& from, Index side, Index channels) {
   for (const Index c : {from.channels, channels})
-    if (c != 1 && c != 3) fail("fitted: from {} channels to {}; there are 1 (grey) and 3 (colour)", from.channels, channels);
+    if (c != 1 && c != 3)
+      fail("fitted: from {} channels to {}; there are 1 (grey) and 3 (colour)", from.channels, channels);
   if (from.height < 1 || from.width < 1 || side < 1)
     fail("fitted: from {}x{} to {}x{} pixels; a side has at least 1", from.height, from.width, side, side);
-  if (const Shape shape{from.channels, from.height, from.width}; from.pixels.size() != static_cast<std::size_t>(shape.numel()))
+  if (const Shape shape{from.channels, from.height, from.width};
+      from.pixels.size() != static_cast<std::size_t>(shape.numel()))
     fail("fitted: the picture holds {} bytes of pixels, but {} needs {}", from.pixels.size(), shape, shape.numel());
   Picture out{side, side, channels, std::vector<std::uint8_t>(static_cast<std::size_t>(side * side * channels))};
   const Index plane = from.width * from.height;
   const auto edge = [side](Index i, Index size) {  // of box i; the last is exactly `size`, whatever rounding says
-    return i == side ? static_cast<double>(size) : static_cast<double>(i) * static_cast<double>(size) / static_cast<double>(side);
+    return i == side ? static_cast<double>(size)
+                     : static_cast<double>(i) * static_cast<double>(size) / static_cast<double>(side);
   };
   for (Index y = 0; y < side; ++y)
     for (Index x = 0; x < side; ++x) {
@@ -92,9 +99,11 @@ Picture fitted(const Picture& from, Index side, Index channels) {
         value[c] = box_mean(from.pixels.data() + c * plane, from.width, edge(y, from.height), edge(y + 1, from.height),
                             edge(x, from.width), edge(x + 1, from.width));
       if (from.channels == 1) value[1] = value[2] = value[0];
-      if (from.channels == 3 && channels == 1) value[0] = 0.299 * value[0] + 0.587 * value[1] + 0.114 * value[2];  // ITU-R BT.601
+      if (from.channels == 3 && channels == 1)
+        value[0] = 0.299 * value[0] + 0.587 * value[1] + 0.114 * value[2];  // ITU-R BT.601
       for (Index c = 0; c < channels; ++c)
-        out.pixels[static_cast<std::size_t>((c * side + y) * side + x)] = static_cast<std::uint8_t>(std::lround(std::clamp(value[c], 0.0, 255.0)));
+        out.pixels[static_cast<std::size_t>((c * side + y) * side + x)] =
+            static_cast<std::uint8_t>(std::lround(std::clamp(value[c], 0.0, 255.0)));
     }
   return out;
 }

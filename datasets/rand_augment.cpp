@@ -12,7 +12,21 @@ namespace norma::datasets {
 namespace {
 
 enum Operation : Index {
-  identity, shear_x, shear_y, translate_x, translate_y, rotate, brightness, color, contrast, sharpness, posterize, solarize, autocontrast, equalize, operations
+  identity,
+  shear_x,
+  shear_y,
+  translate_x,
+  translate_y,
+  rotate,
+  brightness,
+  color,
+  contrast,
+  sharpness,
+  posterize,
+  solarize,
+  autocontrast,
+  equalize,
+  operations
 };
 
 std::int32_t fixed(double x) { return static_cast<std::int32_t>(std::lround(x * ImageEdit::unit)); }
@@ -55,17 +69,23 @@ void check(const RandAugment& settings) {
 void check_size(Index channels, Index height, Index width) {
   constexpr Index longest = 65536, most_bytes = std::numeric_limits<std::int32_t>::max();
   if (height > longest || width > longest || channels > most_bytes / std::max<Index>(height * width, 1))
-    fail("RandAugment: images of {} x {} x {} are too large, sides go up to {} and an image has at most {} bytes", channels, height, width, longest, most_bytes);
+    fail("RandAugment: images of {} x {} x {} are too large, sides go up to {} and an image has at most {} bytes",
+         channels, height, width, longest, most_bytes);
 }
 
-ImageEdit draw_edit(const RandAugment& settings, std::uint64_t seed, std::uint64_t epoch, Index example, Index k, Index height, Index width) {
-  const Philox words = RandomStream{seed, stream_id(epoch, edit_draws, static_cast<std::uint64_t>(k))}.block(static_cast<std::uint64_t>(example));
-  const double m = static_cast<double>(settings.magnitude) / static_cast<double>(RandAugment::most_magnitude), sign = words[2] >> 31 != 0 ? -1 : 1;
+ImageEdit draw_edit(const RandAugment& settings, std::uint64_t seed, std::uint64_t epoch, Index example, Index k,
+                    Index height, Index width) {
+  const Philox words = RandomStream{seed, stream_id(epoch, edit_draws, static_cast<std::uint64_t>(k))}.block(
+      static_cast<std::uint64_t>(example));
+  const double m = static_cast<double>(settings.magnitude) / static_cast<double>(RandAugment::most_magnitude),
+               sign = words[2] >> 31 != 0 ? -1 : 1;
   return edit_of(below(words[0], words[1], operations), m, sign, height, width);
 }
 
-void apply(const ImageEdit& edit, Index channels, Index height, Index width, std::uint8_t* image, std::uint8_t* scratch) {
-  const auto c = static_cast<std::int32_t>(channels), h = static_cast<std::int32_t>(height), w = static_cast<std::int32_t>(width), pixels = h * w;
+void apply(const ImageEdit& edit, Index channels, Index height, Index width, std::uint8_t* image,
+           std::uint8_t* scratch) {
+  const auto c = static_cast<std::int32_t>(channels), h = static_cast<std::int32_t>(height),
+             w = static_cast<std::int32_t>(width), pixels = h * w;
   std::array<std::uint32_t, 256> counts{};
   if (edit.kind == ImageEdit::color || edit.kind == ImageEdit::contrast)
     for (std::int32_t i = 0; i < pixels; ++i) ++counts[scratch[i] = grey_of(image, c, pixels, i)];
@@ -82,7 +102,9 @@ void apply(const ImageEdit& edit, Index channels, Index height, Index width, std
         return from < 0 ? std::uint8_t{0} : before[from];
       });
     } else if (edit.kind == ImageEdit::sharpness) {
-      each([&](std::int32_t y, std::int32_t x) { return blended(before[y * w + x], smoothed(before, h, w, y, x), edit.n[0]); });
+      each([&](std::int32_t y, std::int32_t x) {
+        return blended(before[y * w + x], smoothed(before, h, w, y, x), edit.n[0]);
+      });
     } else if (edit.kind == ImageEdit::color) {
       for (std::int32_t i = 0; i < pixels; ++i) plane[i] = blended(plane[i], scratch[i], edit.n[0]);
     } else if (by_table(edit)) {

@@ -1,7 +1,6 @@
 #include "inspect/heads_page.h"
 
 #include <bit>
-
 #include <nlohmann/json.hpp>
 
 #include "inspect/base64.h"
@@ -15,22 +14,34 @@ using Json = nlohmann::ordered_json;
 
 std::string make_heads_page(const HeadsPage& page) {
   static_assert(std::endian::native == std::endian::little, "the page reads little-endian floats");
-  if (const Shape image{page.channels, page.side, page.side}; page.pixels.size() != static_cast<std::size_t>(image.numel()))
+  if (const Shape image{page.channels, page.side, page.side};
+      page.pixels.size() != static_cast<std::size_t>(image.numel()))
     fail("heads page: the image holds {} bytes of pixels, but {} needs {}", page.pixels.size(), image, image.numel());
   Json layers = Json::array();
   for (const HeadsLayer& layer : page.layers) {
     const std::vector<double> wide = layer.weights.values();
     const std::vector<float> a(wide.begin(), wide.end());
     const HeadStats& s = layer.stats;
-    layers.push_back({{"place", layer.place}, {"heads", layer.weights.size(0)}, {"tokens", layer.weights.size(1)},
-                      {"fro", s.fro}, {"jacobian", s.jacobian}, {"row_sum", s.row_sum}, {"min", s.min}, {"max", s.max},
-                      {"negative_share", s.negative_share}, {"entropy", s.entropy},
+    layers.push_back({{"place", layer.place},
+                      {"heads", layer.weights.size(0)},
+                      {"tokens", layer.weights.size(1)},
+                      {"fro", s.fro},
+                      {"jacobian", s.jacobian},
+                      {"row_sum", s.row_sum},
+                      {"min", s.min},
+                      {"max", s.max},
+                      {"negative_share", s.negative_share},
+                      {"entropy", s.entropy},
                       {"weights", base64(a.data(), a.size() * sizeof(float))}});
   }
-  return fill_page(page_heads,
-                       {{"title", page.title}, {"summary", page.summary}, {"side", page.side}, {"channels", page.channels},
-                        {"pixels", base64(page.pixels.data(), page.pixels.size())}, {"patch", page.patch},
-                        {"class_token", page.class_token}, {"layers", layers}});
+  return fill_page(page_heads, {{"title", page.title},
+                                {"summary", page.summary},
+                                {"side", page.side},
+                                {"channels", page.channels},
+                                {"pixels", base64(page.pixels.data(), page.pixels.size())},
+                                {"patch", page.patch},
+                                {"class_token", page.class_token},
+                                {"layers", layers}});
 }
 
 }  // namespace norma::inspect

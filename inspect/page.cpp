@@ -8,16 +8,19 @@
 namespace norma::inspect {
 
 // The files in inspect/page/, made into strings by CMake.
-extern const char page_html[], page_css[], page_elements[], page_chart[], page_matrix[], page_recorder[], page_groups[], page_report[], page_live[];
+extern const char page_html[], page_css[], page_elements[], page_chart[], page_matrix[], page_recorder[], page_groups[],
+    page_report[], page_live[];
 
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-void put(std::string& page, std::string_view mark, std::string_view text) { page.replace(page.find(mark), mark.size(), text); }
+void put(std::string& page, std::string_view mark, std::string_view text) {
+  page.replace(page.find(mark), mark.size(), text);
+}
 
-/// Rows repeat the name of every parameter; on the page it stands once: "parameters" becomes columns of numbers in the order of
-/// `names`.
+/// Rows repeat the name of every parameter; on the page it stands once: "parameters" becomes columns of numbers in the
+/// order of `names`.
 Json with_columns(Json row, const std::vector<std::string>& names) {
   if (!row.contains("parameters")) return row;
   Json columns = {{"weight", Json::array()}, {"grad", Json::array()}, {"update", Json::array()}};
@@ -48,8 +51,19 @@ Json page_run(const PageRun& run, std::size_t from) {
   const std::vector<std::string> names = parameter_names(run.rows);
   Json rows = Json::array();
   for (std::size_t i = from; i < run.rows.size(); ++i) rows.push_back(with_columns(run.rows[i], names));
-  return {{"name", run.name}, {"config", run.config}, {"tokens", run.tokens}, {"summary", run.summary}, {"ending", run.ending}, {"note", run.note},
-          {"setting", run.setting}, {"left_out", run.left_out}, {"parameters", names}, {"generation", run.generation}, {"from", from}, {"rows", std::move(rows)}, {"recording", page_data(run.recording)}};
+  return {{"name", run.name},
+          {"config", run.config},
+          {"tokens", run.tokens},
+          {"summary", run.summary},
+          {"ending", run.ending},
+          {"note", run.note},
+          {"setting", run.setting},
+          {"left_out", run.left_out},
+          {"parameters", names},
+          {"generation", run.generation},
+          {"from", from},
+          {"rows", std::move(rows)},
+          {"recording", page_data(run.recording)}};
 }
 
 std::string page_title(std::span<const PageRun> runs) {
@@ -60,9 +74,11 @@ std::string make_page(const std::string& title, std::span<const PageRun> runs, c
   Json data = {{"title", title}, {"runs", Json::array()}};
   for (const PageRun& r : runs) data["runs"].push_back(page_run(r));
   const bool live = !nonce.empty();
-  const std::string allowed = live ? fmt::format("'nonce-{}'", nonce) : "'unsafe-inline'", mark = live ? fmt::format(" nonce=\"{}\"", nonce) : "";
+  const std::string allowed = live ? fmt::format("'nonce-{}'", nonce) : "'unsafe-inline'",
+                    mark = live ? fmt::format(" nonce=\"{}\"", nonce) : "";
   std::string page = page_html;
-  put(page, "/*POLICY*/", fmt::format("default-src 'none'; style-src {0}; script-src {0}{1}", allowed, live ? "; connect-src 'self'" : ""));
+  put(page, "/*POLICY*/",
+      fmt::format("default-src 'none'; style-src {0}; script-src {0}{1}", allowed, live ? "; connect-src 'self'" : ""));
   put(page, "/*NONCE*/", mark);  // of the style sheet
   put(page, "/*NONCE*/", mark);  // of the script
   put(page, "/*CHART*/", page_chart);

@@ -83,9 +83,9 @@ HeadStats reduce(const std::vector<Sample>& samples) {
   const Index heads = samples.front().stats.size(1);
   HeadStats out;
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  for (auto* field :
-       {&out.fro, &out.jacobian, &out.score_mean, &out.score_rms, &out.score_max, &out.row_sum, &out.row_sum_std,
-        &out.min, &out.max, &out.negative_share, &out.small_share, &out.entropy, &out.grad_a, &out.grad_s, &out.fro_error})
+  for (auto* field : {&out.fro, &out.jacobian, &out.score_mean, &out.score_rms, &out.score_max, &out.row_sum,
+                      &out.row_sum_std, &out.min, &out.max, &out.negative_share, &out.small_share, &out.entropy,
+                      &out.grad_a, &out.grad_s, &out.fro_error})
     field->assign(static_cast<std::size_t>(heads), nan);
   std::vector<std::vector<double>> values;
   for (const Sample& s : samples) values.push_back(s.stats.values());
@@ -163,7 +163,8 @@ struct Records {
 
 std::vector<std::string> matching(std::string_view glob, const std::vector<std::string>& names, std::string_view who) {
   std::vector<std::string> chosen;
-  std::copy_if(names.begin(), names.end(), std::back_inserter(chosen), [&](const std::string& name) { return glob_match(glob, name); });
+  std::copy_if(names.begin(), names.end(), std::back_inserter(chosen),
+               [&](const std::string& name) { return glob_match(glob, name); });
   if (chosen.empty()) no_place(glob, names, who);
   return chosen;
 }
@@ -180,14 +181,17 @@ struct Probe::Impl {
   std::shared_ptr<Records> records = std::make_shared<Records>();
 
   void count_formed(const Place& place) {
-    if (!dynamic_cast<const nn::MatrixTap*>(place.tap) || std::find(counted.begin(), counted.end(), place.tap) != counted.end()) return;
+    if (!dynamic_cast<const nn::MatrixTap*>(place.tap) ||
+        std::find(counted.begin(), counted.end(), place.tap) != counted.end())
+      return;
     counted.push_back(place.tap);
-    listening.emplace_back(place.tap, place.tap->on_value([weak = std::weak_ptr<Records>(records), name = place.name](const Tensor& x) {
-      const auto alive = weak.lock();
-      if (!alive) return;
-      Records::Formed& formed = alive->formed[name];
-      ++formed.calls, formed.bytes += x.numel() * static_cast<Index>(size_of(x.dtype()));
-    }));
+    listening.emplace_back(
+        place.tap, place.tap->on_value([weak = std::weak_ptr<Records>(records), name = place.name](const Tensor& x) {
+          const auto alive = weak.lock();
+          if (!alive) return;
+          Records::Formed& formed = alive->formed[name];
+          ++formed.calls, formed.bytes += x.numel() * static_cast<Index>(size_of(x.dtype()));
+        }));
   }
 
   /// f(place) at every place of the kind that the pattern names.
@@ -274,8 +278,8 @@ std::string Probe::take_formed() {
   auto size = static_cast<double>(bytes);
   int unit = 0;
   for (; size >= 1024 && unit < 3; ++unit) size /= 1024;
-  return fmt::format("attention matrices formed for watching: {} in {} place{}, {:.3g} {}; each for its call only", calls, formed.size(),
-                     formed.size() == 1 ? "" : "s", size, units[unit]);
+  return fmt::format("attention matrices formed for watching: {} in {} place{}, {:.3g} {}; each for its call only",
+                     calls, formed.size(), formed.size() == 1 ? "" : "s", size, units[unit]);
 }
 
 std::vector<std::pair<std::string, HeadStats>> Probe::take_attention() {

@@ -17,7 +17,8 @@ using Json = nlohmann::ordered_json;
 constexpr std::int16_t not_finite = -32768;
 
 struct Measured {
-  double fro = 0, min = std::numeric_limits<double>::infinity(), max = -min, largest = 0;  // all but fro: of its finite numbers
+  double fro = 0, min = std::numeric_limits<double>::infinity(), max = -min,
+         largest = 0;  // all but fro: of its finite numbers
 };
 
 Measured measure(std::span<const float> a) {
@@ -34,8 +35,8 @@ Measured measure(std::span<const float> a) {
   return m;
 }
 
-/// The root of v / largest, with its sign, in steps of 1/32767: small numbers, which a colour shows too, keep their digits, and rows that
-/// are nearly even their differences.
+/// The root of v / largest, with its sign, in steps of 1/32767: small numbers, which a colour shows too, keep their
+/// digits, and rows that are nearly even their differences.
 std::int16_t in_16_bits(double v, double largest) {
   if (!std::isfinite(v)) return not_finite;
   if (largest == 0) return 0;
@@ -46,7 +47,11 @@ Json layer_data(const RecordedLayer& layer, Index images, Index tokens) {
   const auto size = static_cast<std::size_t>(tokens * tokens);
   std::vector<std::int16_t> bits;
   bits.reserve(layer.a.size());
-  Json out = {{"heads", layer.heads}, {"fro", Json::array()}, {"min", Json::array()}, {"max", Json::array()}, {"largest", Json::array()}};
+  Json out = {{"heads", layer.heads},
+              {"fro", Json::array()},
+              {"min", Json::array()},
+              {"max", Json::array()},
+              {"largest", Json::array()}};
   for (Index i = 0; i < images * layer.heads; ++i) {
     const auto a = std::span(layer.a).subspan(static_cast<std::size_t>(i) * size, size);
     const Measured m = measure(a);
@@ -63,12 +68,14 @@ Json layer_data(const RecordedLayer& layer, Index images, Index tokens) {
 void check(const Recording& r) {
   const ProbeImages& p = r.images;
   if (r.records.empty()) return;
-  if (p.patch < 1 || p.side < p.patch) fail("page_data: images have a patch of {} pixels, must be 1 to their side {}", p.patch, p.side);
+  if (p.patch < 1 || p.side < p.patch)
+    fail("page_data: images have a patch of {} pixels, must be 1 to their side {}", p.patch, p.side);
   for (const Record& record : r.records)
     for (const RecordedLayer& layer : record.layers) {
       const Shape shape{p.count, layer.heads, p.tokens(), p.tokens()};
       if (layer.a.size() != static_cast<std::size_t>(shape.numel()))
-        fail("page_data: {} at step {} holds {} numbers, but matrices {} need {}", layer.place, record.step, layer.a.size(), shape, shape.numel());
+        fail("page_data: {} at step {} holds {} numbers, but matrices {} need {}", layer.place, record.step,
+             layer.a.size(), shape, shape.numel());
     }
 }
 
@@ -84,8 +91,15 @@ Json page_data(const Recording& r) {
     for (const RecordedLayer& layer : record.layers) layers[layer.place] = layer_data(layer, p.count, p.tokens());
     records.push_back({{"step", record.step}, {"layers", layers}});
   }
-  return {{"count", p.count},   {"channels", p.channels},       {"side", p.side},     {"patch", p.patch}, {"class_token", p.class_token},
-          {"labels", p.labels}, {"pixels", base64(p.pixels.data(), p.pixels.size())}, {"records", records}, {"notes", r.notes}};
+  return {{"count", p.count},
+          {"channels", p.channels},
+          {"side", p.side},
+          {"patch", p.patch},
+          {"class_token", p.class_token},
+          {"labels", p.labels},
+          {"pixels", base64(p.pixels.data(), p.pixels.size())},
+          {"records", records},
+          {"notes", r.notes}};
 }
 
 }  // namespace norma::inspect

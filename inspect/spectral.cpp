@@ -33,8 +33,8 @@ struct Block {
     const RandomStream random{0x5bec, stream};
     for (Index i = 0; i < length; ++i) at(i, c) = uniform_from(random.word(static_cast<std::uint64_t>(i))) - 0.5;
   }
-  /// Gram-Schmidt, twice (Kahan: twice is enough). A column that lies in the span of those before it is drawn anew, so that
-  /// a matrix of low rank does not starve the block; zero where the space has no more room.
+  /// Gram-Schmidt, twice (Kahan: twice is enough). A column that lies in the span of those before it is drawn anew, so
+  /// that a matrix of low rank does not starve the block; zero where the space has no more room.
   void orthonormalize() const {
     for (int c = 0; c < count; ++c) {
       for (int attempt = 0;; ++attempt) {
@@ -116,7 +116,8 @@ Ritz rayleigh_ritz(const Block& v, const Block& w, const Block& z) {
 }
 
 void check(const Tensor& q, const AttentionOptions& options, const SpectralOptions& how) {
-  if (q && q.dtype() != DType::f32 && q.dtype() != DType::f64) fail("spectral: q is {}; there are f32 and f64", q.dtype());
+  if (q && q.dtype() != DType::f32 && q.dtype() != DType::f64)
+    fail("spectral: q is {}; there are f32 and f64", q.dtype());
   if (options.dropout != 0)
     fail("spectral: dropout = {} must be 0: A would be another matrix at every product", options.dropout);
   if (!(how.tolerance >= 0 && how.tolerance < 1)) fail("spectral: tolerance = {} must be in [0, 1)", how.tolerance);

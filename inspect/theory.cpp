@@ -15,7 +15,8 @@ using Scale = Scoring::Scale;
 
 double coefficient(const Scoring& s, int p) { return s.coefficient[static_cast<std::size_t>(p)]; }
 
-/// E s^power: (power-1)!! rms^power for a Gaussian, times prod (1 + 2i/d) for a product of two vectors of d normal numbers.
+/// E s^power: (power-1)!! rms^power for a Gaussian, times prod (1 + 2i/d) for a product of two vectors of d normal
+/// numbers.
 double moment(int power, double rms, Index width) {
   if (power % 2 == 1) return 0;
   double m = 1;
@@ -82,8 +83,8 @@ Bounds bounds(const Scoring& scoring, Index tokens) {
 Expectation expectation(const Scoring& scoring, Index tokens, double rms, Index width) {
   const auto n = static_cast<double>(tokens);
   if (scoring.kind == Kind::softmax) {
-    // A row given its query: sqrt(E e^2s) / E e^s = e^(v/2) with v = rms^2 |q|^2 / d; its square averaged over chi^2_d. The
-    // Jacobian diag(a) - a a^T differs from diag(a) by terms in 1/N.
+    // A row given its query: sqrt(E e^2s) / E e^s = e^(v/2) with v = rms^2 |q|^2 / d; its square averaged over chi^2_d.
+    // The Jacobian diag(a) - a a^T differs from diag(a) by terms in 1/N.
     const double v = rms * rms, d = static_cast<double>(width);
     if (std::exp(4 * v) > n || (width > 0 && 2 * v >= d)) return {};
     const double fro = width > 0 ? std::pow(1 - 2 * v / d, -d / 4) : std::exp(v / 2);
@@ -100,7 +101,9 @@ Expectation expectation(const Scoring& scoring, Index tokens, double rms, Index 
   double value = 0, slope = 0;  // E phi^2, E phi'^2
   switch (scoring.kind) {
     case Kind::softmax: break;  // above
-    case Kind::polynomial: value = polynomial_square(scoring, false, rms, width), slope = polynomial_square(scoring, true, rms, width); break;
+    case Kind::polynomial:
+      value = polynomial_square(scoring, false, rms, width), slope = polynomial_square(scoring, true, rms, width);
+      break;
     case Kind::relu: value = rms * rms / 2, slope = 0.5; break;
     case Kind::sigmoid: {
       const double bias = scoring.bias - (scoring.bias_minus_log_keys ? std::log(n) : 0.0);
@@ -150,7 +153,8 @@ TheoryPoint measure_theory(const TheoryConfig& config, Index tokens) {
   if (tokens < 1) fail("theory: tokens = {} must be 1 or more", tokens);
   if (config.width < 1) fail("theory: width = {} must be 1 or more", config.width);
   if (config.samples < 1) fail("theory: samples = {} must be 1 or more", config.samples);
-  if (!(config.rms > 0) || !std::isfinite(config.rms)) fail("theory: rms = {} of the scores must be more than 0", config.rms);
+  if (!(config.rms > 0) || !std::isfinite(config.rms))
+    fail("theory: rms = {} of the scores must be more than 0", config.rms);
   if (config.place.dtype != DType::f32 && config.place.dtype != DType::f64)
     fail("theory: dtype is {}; there are f32 and f64", config.place.dtype);
 
@@ -196,7 +200,8 @@ std::optional<PowerLaw> fit_power_law(const std::vector<double>& n, const std::v
     u.push_back(std::log(n[i])), w.push_back(std::log(y[i]));
   }
   double mu = 0, mw = 0, uu = 0, uw = 0;
-  for (std::size_t i = 0; i < count; ++i) mu += u[i] / static_cast<double>(count), mw += w[i] / static_cast<double>(count);
+  for (std::size_t i = 0; i < count; ++i)
+    mu += u[i] / static_cast<double>(count), mw += w[i] / static_cast<double>(count);
   for (std::size_t i = 0; i < count; ++i) uu += (u[i] - mu) * (u[i] - mu), uw += (u[i] - mu) * (w[i] - mw);
   if (count < 2 || !(uu > 1e-18)) return std::nullopt;
   PowerLaw law{uw / uu, 0, std::nullopt};

@@ -22,8 +22,13 @@ ViTConfig vit_preset(std::string_view name) {
 namespace {
 
 nn::AttentionConfig attention_of(const ViTConfig& config) {
-  return {.width = config.width, .heads = config.heads, .scoring = config.attention, .dropout = config.dropout, .clamp_fro = config.clamp_fro,
-          .form = config.form, .std = config.init_std};
+  return {.width = config.width,
+          .heads = config.heads,
+          .scoring = config.attention,
+          .dropout = config.dropout,
+          .clamp_fro = config.clamp_fro,
+          .form = config.form,
+          .std = config.init_std};
 }
 
 /// "1, 2, 4, 8", for a message: what divides a size, from the least on, and not more than fit a line.
@@ -46,11 +51,16 @@ void check(const ViTConfig& config) {
   positive("image", config.image), positive("patch", config.patch), positive("channels", config.channels);
   positive("classes", config.classes), positive("width", config.width), positive("depth", config.depth);
   positive("heads", config.heads), positive("mlp_ratio", config.mlp_ratio);
-  if (config.image % config.patch != 0) fail("vit: image {} is not a multiple of patch {}; it is of {}", config.image, config.patch, divisors(config.image));
-  if (config.width % config.heads != 0) fail("vit: width {} is not a multiple of heads {}; it is of {}", config.width, config.heads, divisors(config.width));
+  if (config.image % config.patch != 0)
+    fail("vit: image {} is not a multiple of patch {}; it is of {}", config.image, config.patch,
+         divisors(config.image));
+  if (config.width % config.heads != 0)
+    fail("vit: width {} is not a multiple of heads {}; it is of {}", config.width, config.heads,
+         divisors(config.width));
   if (config.positions == ViTConfig::Positions::sincos && config.width % 4 != 0)
     fail("vit: width {} is not a multiple of 4, which sincos positions need", config.width);
-  if (!(config.drop_path >= 0 && config.drop_path < 1)) fail("vit: drop_path is {}, must be in [0, 1)", config.drop_path);
+  if (!(config.drop_path >= 0 && config.drop_path < 1))
+    fail("vit: drop_path is {}, must be in [0, 1)", config.drop_path);
   if (!(config.init_std >= 0) || std::isinf(config.init_std))
     fail("vit: init_std is {}, must be zero or more", config.init_std);
   nn::check("vit", attention_of(config));
@@ -92,9 +102,9 @@ ViTBlock::ViTBlock(const ViTConfig& config, double drop_path, nn::Init& init)
       mlp(config.width, config.mlp_ratio * config.width, init, config.init_std),
       drop(drop_path) {}
 
-/// attn is O = A V with A = phi(Q K^T / sqrt(d)) in every head, and phi is config.attention: nn::SelfAttention calls attention_packed
-/// (autograd/attention.cpp), whose meaning op by op is autograd/attention_weights.cpp. Tokens meet in A V alone: what is not read
-/// (R tokens are) goes no further.
+/// attn is O = A V with A = phi(Q K^T / sqrt(d)) in every head, and phi is config.attention: nn::SelfAttention calls
+/// attention_packed (autograd/attention.cpp), whose meaning op by op is autograd/attention_weights.cpp. Tokens meet in
+/// A V alone: what is not read (R tokens are) goes no further.
 Tensor ViTBlock::operator()(const Tensor& x, Index read) const {
   const nn::Inside here(*this);
   const Tensor kept = nn::first_tokens(x, read);  // [B, R, C]
@@ -114,8 +124,9 @@ ViT::ViT(const ViTConfig& config, std::uint64_t seed, Place place) : config_(con
   patch_embed_.bias = init.zeros({config.width});
   if (config.pool == ViTConfig::Pool::cls) cls_token_ = init.trunc_normal({1, 1, config.width}, token_std);
   const Shape positions{1, config.tokens(), config.width};
-  pos_embed_ = config.positions == ViTConfig::Positions::learned ? init.trunc_normal(positions, token_std)
-                                                                 : init.fixed(positions, [&] { return sincos_positions(config); });
+  pos_embed_ = config.positions == ViTConfig::Positions::learned
+                   ? init.trunc_normal(positions, token_std)
+                   : init.fixed(positions, [&] { return sincos_positions(config); });
   for (Index i = 0; i < config.depth; ++i) {
     const double share = config.depth > 1 ? static_cast<double>(i) / static_cast<double>(config.depth - 1) : 0;
     blocks_.emplace_back(config, config.drop_path * share, init);

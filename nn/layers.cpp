@@ -52,9 +52,14 @@ void check(const char* op, const AttentionConfig& c) {
   AttentionOptions options;
   options.scoring = c.scoring, options.clamp_fro = c.clamp_fro;
   fused::check_options(op, options);
-  for (int p = 0; c.scoring.normalize && p <= Scoring::max_degree; ++p) {  // what parse_scoring refuses; the ops take sums of any sign
+  for (int p = 0; c.scoring.normalize && p <= Scoring::max_degree;
+       ++p) {  // what parse_scoring refuses; the ops take sums of any sign
     const double a = c.scoring.coefficient[static_cast<std::size_t>(p)];
-    if (a < 0) fail("{}: a normalised polynomial must not be negative, its row sums could vanish, but the coefficient of s^{} is {}", op, p, a);
+    if (a < 0)
+      fail(
+          "{}: a normalised polynomial must not be negative, its row sums could vanish, but the coefficient of s^{} is "
+          "{}",
+          op, p, a);
   }
 }
 
@@ -91,7 +96,8 @@ Tensor weighted_sum(const Tensor& a, const Tensor& packed, const AttentionOption
 
 Tensor SelfAttention::operator()(const Tensor& x, const Tensor& residual, const Tensor& key_mask, Index read) const {
   const Inside here(*this);
-  if (!x || x.rank() != 3) fail("attention: x must be [B, T, {}], got {}", config.width, x ? x.shape().text() : "an empty Tensor handle");
+  if (!x || x.rank() != 3)
+    fail("attention: x must be [B, T, {}], got {}", config.width, x ? x.shape().text() : "an empty Tensor handle");
   if (read < 0) fail("attention: read is {}, must be 0 or more tokens", read);
   AttentionOptions options;
   options.scoring = config.scoring, options.causal = config.causal, options.key_mask = key_mask;

@@ -48,7 +48,8 @@ template <class F>
 void walk_tensors(Module& m, F f) {
   std::unordered_set<std::string> seen;
   const auto each = [&](const std::string& name, Tensor& t, bool buffer) {
-    if (!seen.insert(name).second) fail("module: two parameters are named {}; visit() must give each a name of its own", name);
+    if (!seen.insert(name).second)
+      fail("module: two parameters are named {}; visit() must give each a name of its own", name);
     f(name, t, buffer);
   };
   Walk walk;
@@ -122,12 +123,15 @@ void replace(Module& m, Moved moved) {
 }  // namespace
 
 void to(Module& m, Device device) {
-  replace(m, [&](const Tensor& p) { return p.device() == device ? p : norma::to(p.detach(), device).track(p.is_leaf()); });
+  replace(m,
+          [&](const Tensor& p) { return p.device() == device ? p : norma::to(p.detach(), device).track(p.is_leaf()); });
 }
 
 void to(Module& m, DType dtype) {
   if (dtype != DType::f32 && dtype != DType::f64) fail("to: parameters cannot be {}; f32 or f64", dtype);
-  replace(m, [&](const Tensor& t) { return t.dtype() == dtype || !is_floating(t.dtype()) ? t : cast(t.detach(), dtype).track(t.is_leaf()); });
+  replace(m, [&](const Tensor& t) {
+    return t.dtype() == dtype || !is_floating(t.dtype()) ? t : cast(t.detach(), dtype).track(t.is_leaf());
+  });
 }
 
 RoundedParameters::RoundedParameters(Module& m, std::optional<DType> activations, Device device) {
@@ -186,7 +190,8 @@ void assign(const Named& targets, const Named& values, std::string_view what) {
     if (!known.contains(name)) unexpected.add(name);
 
   std::string wrong;
-  missing.tell("missing", wrong), unexpected.tell("unexpected", wrong), misshapen.tell("wrong shape", wrong), twice.tell("given twice", wrong);
+  missing.tell("missing", wrong), unexpected.tell("unexpected", wrong), misshapen.tell("wrong shape", wrong),
+      twice.tell("given twice", wrong);
   if (!wrong.empty()) fail("{}: the values do not fit: {}", what, wrong);
   for (const auto& [name, target] : targets) copy_into(target.detach(), source.at(name).detach());
 }

@@ -1,5 +1,5 @@
-// A recursive descent over the text without its blanks, in which formulas as books print them, x³/√N, are spelled as x^3/sqrt(N). One method per piece
-// of the grammar:
+// A recursive descent over the text without its blanks, in which formulas as books print them, x³/√N, are spelled as
+// x^3/sqrt(N). One method per piece of the grammar:
 //
 // clang-format off
 //   scoring    = "softmax" | "sigmoid" [ "(x" { sign number | "-log(N)" } ")" ] scale | "relu" [ "(x)" ] scale | polynomial
@@ -141,8 +141,9 @@ class Parser {
   void scale_only(Scoring& s) {
     if (!take("/")) return;
     if (constant_divisor())
-      fail_text(fmt::format("{} is divided by N, n, sqrt(N) or sqrt(n) alone; a constant divides polynomials, as in x^3/14",
-                            s.kind == Kind::relu ? "relu" : "sigmoid"));
+      fail_text(
+          fmt::format("{} is divided by N, n, sqrt(N) or sqrt(n) alone; a constant divides polynomials, as in x^3/14",
+                      s.kind == Kind::relu ? "relu" : "sigmoid"));
     s.scale = keys();
   }
 
@@ -320,7 +321,8 @@ class Parser {
     const Origin first = origin_[at_], end = origin_[at_ + std::max<std::size_t>(word().size(), 1) - 1];
     std::size_t characters = 0;
     for (std::size_t i = 0; i <= first.at; i += length_of_character(original_, i)) ++characters;
-    wrong(fmt::format("unexpected \"{}\" at character {}", original_.substr(first.at, end.at + end.size - first.at), characters));
+    wrong(fmt::format("unexpected \"{}\" at character {}", original_.substr(first.at, end.at + end.size - first.at),
+                      characters));
   }
 
   std::string original_, text_;
@@ -330,16 +332,11 @@ class Parser {
 
 std::string scale_text(Scale scale) {
   switch (scale) {
-    case Scale::one:
-      return "";
-    case Scale::inverse_sqrt_keys:
-      return "/sqrt(N)";
-    case Scale::inverse_keys:
-      return "/N";
-    case Scale::inverse_sqrt_valid_keys:
-      return "/sqrt(n)";
-    case Scale::inverse_valid_keys:
-      return "/n";
+    case Scale::one: return "";
+    case Scale::inverse_sqrt_keys: return "/sqrt(N)";
+    case Scale::inverse_keys: return "/N";
+    case Scale::inverse_sqrt_valid_keys: return "/sqrt(n)";
+    case Scale::inverse_valid_keys: return "/n";
   }
   return "";
 }
@@ -387,14 +384,10 @@ Scoring parse_scoring(std::string_view text) { return Parser(text).run(); }
 
 std::string to_string(const Scoring& scoring) {
   switch (scoring.kind) {
-    case Kind::softmax:
-      return "softmax";
-    case Kind::polynomial:
-      return polynomial_text(scoring);
-    case Kind::sigmoid:
-      return sigmoid_text(scoring);
-    case Kind::relu:
-      return "relu" + scale_text(scoring.scale);
+    case Kind::softmax: return "softmax";
+    case Kind::polynomial: return polynomial_text(scoring);
+    case Kind::sigmoid: return sigmoid_text(scoring);
+    case Kind::relu: return "relu" + scale_text(scoring.scale);
   }
   return "";
 }

@@ -19,14 +19,22 @@ Json row_of(const TensorSummary& s, const std::map<const Storage*, std::string>&
   Json shape = Json::array();
   for (int axis = 0; axis < s.shape.rank(); ++axis) shape.push_back(s.shape[axis]);
   const auto name = names.find(s.storage);
-  return {{"role", s.role},       {"name", name == names.end() ? "" : name->second}, {"shape", shape}, {"dtype", fmt::format("{}", s.dtype)},
-          {"min", number(s.min)}, {"max", number(s.max)}, {"mean", number(s.mean)},  {"rms", number(s.rms)},
-          {"elements", s.shape.numel()}, {"non_finite", s.non_finite}};
+  return {{"role", s.role},
+          {"name", name == names.end() ? "" : name->second},
+          {"shape", shape},
+          {"dtype", fmt::format("{}", s.dtype)},
+          {"min", number(s.min)},
+          {"max", number(s.max)},
+          {"mean", number(s.mean)},
+          {"rms", number(s.rms)},
+          {"elements", s.shape.numel()},
+          {"non_finite", s.non_finite}};
 }
 
 std::string shape_text(const Json& row) {
   std::string out;
-  for (auto& size : member(row, "shape", "report")) out += fmt::format("{}{}", out.empty() ? "" : ", ", as_int(size, "report: shape"));
+  for (auto& size : member(row, "shape", "report"))
+    out += fmt::format("{}{}", out.empty() ? "" : ", ", as_int(size, "report: shape"));
   return "[" + out + "]";
 }
 
@@ -36,7 +44,8 @@ std::string figure(const Json& row, const char* key) {
 }
 
 std::string title(const Json& row) {
-  const std::string role = as_string(member(row, "role", "report"), "report: role"), name = as_string(member(row, "name", "report"), "report: name");
+  const std::string role = as_string(member(row, "role", "report"), "report: role"),
+                    name = as_string(member(row, "name", "report"), "report: name");
   return name.empty() ? role : fmt::format("{}: {}", role, name);
 }
 
@@ -44,11 +53,13 @@ Index non_finite(const Json& row) { return as_int(member(row, "non_finite", "rep
 
 fs::path json_of(const fs::path& path) {
   if (!fs::exists(path)) fail("{}: there is no such bundle or run folder", path.string());
-  if (!fs::is_directory(path)) return path.extension() == ".safetensors" ? fs::path(path).replace_extension(".json") : path;
+  if (!fs::is_directory(path))
+    return path.extension() == ".safetensors" ? fs::path(path).replace_extension(".json") : path;
   fs::path newest;
   for (const auto& entry : fs::directory_iterator(path)) {
     const std::string name = entry.path().filename().string();
-    if (name.starts_with("anomaly-") && name.ends_with(".json") && (newest.empty() || newest < entry.path())) newest = entry.path();
+    if (name.starts_with("anomaly-") && name.ends_with(".json") && (newest.empty() || newest < entry.path()))
+      newest = entry.path();
   }
   if (newest.empty()) fail("{}: holds no anomaly-STEP.json; train with --anomaly to get one", path.string());
   return newest;
@@ -64,40 +75,58 @@ Json report_of(const Anomaly& a, models::ViT& model, const datasets::Batch& batc
   const std::string path = nn::path_of(model, a.place);
   Json inputs = Json::array();
   for (const TensorSummary& s : a.inputs) inputs.push_back(row_of(s, names));
-  return {{"step", step}, {"op", a.op}, {"direction", a.backward ? "backward" : "forward"}, {"number", a.number},
-          {"place", !path.empty() ? path : a.place == &static_cast<const nn::Module&>(model) ? "model" : "loss"},
-          {"output", row_of(a.output, names)}, {"inputs", inputs}};
+  return {{"step", step},
+          {"op", a.op},
+          {"direction", a.backward ? "backward" : "forward"},
+          {"number", a.number},
+          {"place", !path.empty()                                       ? path
+                    : a.place == &static_cast<const nn::Module&>(model) ? "model"
+                                                                        : "loss"},
+          {"output", row_of(a.output, names)},
+          {"inputs", inputs}};
 }
 
 std::string report_text(const Json& r) {
-  const auto text = [&](const char* key) { return as_string(member(r, key, "report"), fmt::format("report: {}", key)); };
+  const auto text = [&](const char* key) {
+    return as_string(member(r, key, "report"), fmt::format("report: {}", key));
+  };
   const Json &output = member(r, "output", "report"), &inputs = member(r, "inputs", "report");
-  std::string out = fmt::format("step {}: the first value that is not finite is in the {} of {} in {} (op {} of the step): {} of {} elements\n",
-                                as_int(member(r, "step", "report"), "report: step"), text("direction") == "forward" ? "output" : "derivative",
-                                text("op"), text("place"), as_int(member(r, "number", "report"), "report: number"), non_finite(output),
-                                as_int(member(output, "elements", "report"), "report: elements"));
+  std::string out = fmt::format(
+      "step {}: the first value that is not finite is in the {} of {} in {} (op {} of the step): {} of {} elements\n",
+      as_int(member(r, "step", "report"), "report: step"), text("direction") == "forward" ? "output" : "derivative",
+      text("op"), text("place"), as_int(member(r, "number", "report"), "report: number"), non_finite(output),
+      as_int(member(output, "elements", "report"), "report: elements"));
   std::size_t width = 0, shape_width = 0;
   std::string came_through;
   Json rows = inputs;
   rows.push_back(output);
-  for (const Json& row : rows) width = std::max(width, title(row).size()), shape_width = std::max(shape_width, shape_text(row).size());
   for (const Json& row : rows)
-    out += fmt::format("  {:<{}}  {:<{}} {}  min {:>12}  max {:>12}  mean {:>12}  rms {:>12}  not finite {}\n", title(row), width, shape_text(row),
-                       shape_width, as_string(member(row, "dtype", "report"), "report: dtype"), figure(row, "min"), figure(row, "max"),
-                       figure(row, "mean"), figure(row, "rms"), non_finite(row));
+    width = std::max(width, title(row).size()), shape_width = std::max(shape_width, shape_text(row).size());
+  for (const Json& row : rows)
+    out +=
+        fmt::format("  {:<{}}  {:<{}} {}  min {:>12}  max {:>12}  mean {:>12}  rms {:>12}  not finite {}\n", title(row),
+                    width, shape_text(row), shape_width, as_string(member(row, "dtype", "report"), "report: dtype"),
+                    figure(row, "min"), figure(row, "max"), figure(row, "mean"), figure(row, "rms"), non_finite(row));
   for (const Json& row : inputs)
     if (non_finite(row) > 0 && came_through.empty()) came_through = title(row);
-  return out + (came_through.empty() ? "  all that went in is finite: this op made it\n" : fmt::format("  it came in through {}\n", came_through));
+  return out + (came_through.empty() ? "  all that went in is finite: this op made it\n"
+                                     : fmt::format("  it came in through {}\n", came_through));
 }
 
 fs::path write_bundle(const fs::path& folder, const Bundle& b) {
-  const fs::path json = folder / fmt::format("anomaly-{:09}.json", b.step), tensors = fs::path(json).replace_extension(".safetensors");
+  const fs::path json = folder / fmt::format("anomaly-{:09}.json", b.step),
+                 tensors = fs::path(json).replace_extension(".safetensors");
   nn::Named all = b.state;
   all.emplace_back("batch/images", b.batch.images);
   all.emplace_back("batch/labels", b.batch.labels);
   write_safetensors(tensors, {all, {{"format", format_name}}});
-  const Json text = {{"format", format_name}, {"tensors", tensors.filename().string()}, {"random", {{"seed", b.config.seed}, {"step", b.step}}},
-                     {"step", b.step}, {"config", to_json(b.config)}, {"examples", b.batch.examples}, {"report", b.report}};
+  const Json text = {{"format", format_name},
+                     {"tensors", tensors.filename().string()},
+                     {"random", {{"seed", b.config.seed}, {"step", b.step}}},
+                     {"step", b.step},
+                     {"config", to_json(b.config)},
+                     {"examples", b.batch.examples},
+                     {"report", b.report}};
   const std::string dumped = text.dump(2) + "\n";
   write_file_atomically(json, std::as_bytes(std::span(dumped.data(), dumped.size())));
   return json;
@@ -110,7 +139,8 @@ Bundle read_bundle(const fs::path& path) {
   if (!j.is_object() || !j.contains("format"))
     fail("{}: is not a bundle, the anomaly-STEP.json that norma train --anomaly leaves in the run's folder", name);
   const std::string format = as_string(j["format"], name + ": \"format\"");
-  if (format != format_name) fail("{}: format is \"{}\", expected \"{}\"; is it a bundle of this program?", name, format, format_name);
+  if (format != format_name)
+    fail("{}: format is \"{}\", expected \"{}\"; is it a bundle of this program?", name, format, format_name);
   Bundle b;
   b.step = as_int(member(j, "step", name), name + ": \"step\"", 0);
   b.report = member(j, "report", name);
@@ -118,9 +148,12 @@ Bundle read_bundle(const fs::path& path) {
   b.config.anomaly = true;
   const TensorFile tensors = read_safetensors(fs::path(file).replace_extension(".safetensors"));
   for (auto& [key, t] : tensors.tensors) {
-    if (key == "batch/images") b.batch.images = t;
-    else if (key == "batch/labels") b.batch.labels = t;
-    else b.state.emplace_back(key, t);
+    if (key == "batch/images")
+      b.batch.images = t;
+    else if (key == "batch/labels")
+      b.batch.labels = t;
+    else
+      b.state.emplace_back(key, t);
   }
   if (!b.batch.images || !b.batch.labels) fail("{}: its tensors hold no batch/images and batch/labels", name);
   return b;

@@ -52,11 +52,15 @@ std::string TrainConfig::file_of(const std::string& field) const {
 models::ViTConfig vit_config(const TrainConfig& c, Index image, Index channels, Index classes) {
   const auto one_of = [&](const char* field, const std::string& value, std::initializer_list<const char*> known) {
     if (std::find(known.begin(), known.end(), value) == known.end())
-      throw UsageError(fmt::format("{}: \"{}\" is unknown; there {} {}", c.named(field), value, known.size() == 1 ? "is" : "are", fmt::join(known, ", ")));
+      throw UsageError(fmt::format("{}: \"{}\" is unknown; there {} {}", c.named(field), value,
+                                   known.size() == 1 ? "is" : "are", fmt::join(known, ", ")));
   };
-  one_of("model", c.model, {"vit"}), one_of("pool", c.pool, {"cls", "mean"}), one_of("positions", c.positions, {"learned", "sincos"});
+  one_of("model", c.model, {"vit"}), one_of("pool", c.pool, {"cls", "mean"}),
+      one_of("positions", c.positions, {"learned", "sincos"});
   if (image && c.pad > image)
-    throw UsageError(fmt::format("{}: {} must be in 0..{}, the side of the data set's images: a window further off holds nothing of them", c.named("pad"), c.pad, image));
+    throw UsageError(fmt::format(
+        "{}: {} must be in 0..{}, the side of the data set's images: a window further off holds nothing of them",
+        c.named("pad"), c.pad, image));
   models::ViTConfig m;
   m.image = c.image ? c.image : image;
   m.patch = c.patch;
@@ -89,10 +93,16 @@ models::ViTConfig vit_config(const TrainConfig& c, Index image, Index channels, 
 models::ViTConfig vit_config(const TrainConfig& c, const datasets::ImageSet& set) {
   const models::ViTConfig m = vit_config(c, std::max(set.height, set.width), set.channels, set.classes);
   if (m.image < std::max(set.height, set.width))
-    throw UsageError(fmt::format("{}: {} given, but the images of {} are {}x{} and are not cut; give {} or more, in whose middle they then stand, or leave it out", c.named("image"), m.image, set.name, set.height, set.width,
-                                 std::max(set.height, set.width)));
-  if (m.channels != set.channels) throw UsageError(fmt::format("{}: {} given, but the images of {} have {}; leave it out", c.named("channels"), m.channels, set.name, set.channels));
-  if (m.classes < set.classes) throw UsageError(fmt::format("{}: {} given, but {} has {}; leave it out", c.named("classes"), m.classes, set.name, set.classes));
+    throw UsageError(
+        fmt::format("{}: {} given, but the images of {} are {}x{} and are not cut; give {} or more, in whose middle "
+                    "they then stand, or leave it out",
+                    c.named("image"), m.image, set.name, set.height, set.width, std::max(set.height, set.width)));
+  if (m.channels != set.channels)
+    throw UsageError(fmt::format("{}: {} given, but the images of {} have {}; leave it out", c.named("channels"),
+                                 m.channels, set.name, set.channels));
+  if (m.classes < set.classes)
+    throw UsageError(
+        fmt::format("{}: {} given, but {} has {}; leave it out", c.named("classes"), m.classes, set.name, set.classes));
   return m;
 }
 
@@ -100,7 +110,9 @@ DType parameter_dtype(const TrainConfig& c) { return wide_of(parse_dtype(c.dtype
 
 ScheduleConfig schedule_of(const TrainConfig& c, Index steps_per_epoch) {
   constexpr double most_steps = 0x1p53;  // more than any training has, and few enough to count with
-  return {.kind = c.schedule, .lr = c.lr, .min_lr = c.min_lr,
+  return {.kind = c.schedule,
+          .lr = c.lr,
+          .min_lr = c.min_lr,
           .warmup_steps = std::llround(std::fmin(c.warmup_epochs * static_cast<double>(steps_per_epoch), most_steps)),
           .total_steps = c.epochs * steps_per_epoch};
 }

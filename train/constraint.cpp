@@ -28,8 +28,10 @@ double parse_fro(const std::string& where, const std::string& text) {
   const std::string norm = text.substr(0, colon), amount = text.substr(colon + 1);
   if (norm != "fro") wrong(fmt::format("norm \"{}\" is unknown{}; there is: fro", norm, did_you_mean(norm, norms)));
   const double value = number(amount);
-  if (std::isnan(value)) wrong(fmt::format("\"{}\" in \"{}\" is not a number; write fro:NUMBER, as in fro:0.01", amount, text));
-  if (!(value > 0 && std::isfinite(value))) wrong(fmt::format("{} in \"{}\" must be more than 0 and finite", amount, text));
+  if (std::isnan(value))
+    wrong(fmt::format("\"{}\" in \"{}\" is not a number; write fro:NUMBER, as in fro:0.01", amount, text));
+  if (!(value > 0 && std::isfinite(value)))
+    wrong(fmt::format("{} in \"{}\" must be more than 0 and finite", amount, text));
   return value;
 }
 
@@ -41,7 +43,9 @@ struct FroNorms::Impl {
 FroNorms::FroNorms(nn::Module& model) : impl_(std::make_unique<Impl>()) {
   nn::for_each_tap(model, [this](const std::string& name, nn::Tap& tap) {
     if (name != "weights" && !name.ends_with(".weights")) return;
-    impl_->listening.emplace_back(&tap, tap.on_value([this](const Tensor& a) { impl_->means.push_back(mean(norm(a, {-2, -1}))); }));
+    impl_->listening.emplace_back(&tap, tap.on_value([this](const Tensor& a) {
+      impl_->means.push_back(mean(norm(a, {-2, -1})));
+    }));
   });
 }
 

@@ -1,4 +1,5 @@
-// Framing: TensorFlow's core/lib/io/record_writer.cc. Messages: event.proto and summary.proto, of which four fields are needed.
+// Framing: TensorFlow's core/lib/io/record_writer.cc. Messages: event.proto and summary.proto, of which four fields are
+// needed.
 #include "train/event_file.h"
 
 #include <fcntl.h>
@@ -33,7 +34,8 @@ void put_fixed(std::string& out, T value) {  // little-endian
 template <class T>
 T get_fixed(std::string_view text) {
   std::uint64_t bits = 0;
-  for (std::size_t i = 0; i < sizeof(T); ++i) bits |= static_cast<std::uint64_t>(static_cast<unsigned char>(text[i])) << (8 * i);
+  for (std::size_t i = 0; i < sizeof(T); ++i)
+    bits |= static_cast<std::uint64_t>(static_cast<unsigned char>(text[i])) << (8 * i);
   T value;
   std::memcpy(&value, &bits, sizeof(T));
   return value;
@@ -44,10 +46,11 @@ void put_varint(std::string& out, std::uint64_t v) {
   out.push_back(static_cast<char>(v));
 }
 
-// Keys of a protobuf field are its number * 8 + its wire type: 0 varint, 1 eight bytes, 2 a length and bytes, 5 four bytes.
-constexpr char event_wall_time = 1 * 8 + 1, event_step = 2 * 8 + 0, event_file_version = 3 * 8 + 2, event_summary = 5 * 8 + 2,
-               event_session_log = 7 * 8 + 2, summary_value = 1 * 8 + 2, value_tag = 1 * 8 + 2, value_simple = 2 * 8 + 5,
-               session_status = 1 * 8 + 0;
+// Keys of a protobuf field are its number * 8 + its wire type: 0 varint, 1 eight bytes, 2 a length and bytes, 5 four
+// bytes.
+constexpr char event_wall_time = 1 * 8 + 1, event_step = 2 * 8 + 0, event_file_version = 3 * 8 + 2,
+               event_summary = 5 * 8 + 2, event_session_log = 7 * 8 + 2, summary_value = 1 * 8 + 2,
+               value_tag = 1 * 8 + 2, value_simple = 2 * 8 + 5, session_status = 1 * 8 + 0;
 constexpr char session_start = 1;
 
 void put_bytes(std::string& out, char key, std::string_view bytes) {
@@ -95,7 +98,8 @@ double value_of(const Json& number) {
 std::size_t layer_of(const Json& layer, std::size_t position) {
   const std::string place = layer.value("place", "");
   const std::size_t dot = place.find('.');
-  if (dot == std::string::npos || dot + 1 >= place.size() || place[dot + 1] < '0' || place[dot + 1] > '9') return position;
+  if (dot == std::string::npos || dot + 1 >= place.size() || place[dot + 1] < '0' || place[dot + 1] > '9')
+    return position;
   return static_cast<std::size_t>(std::strtoull(place.c_str() + dot + 1, nullptr, 10));
 }
 
@@ -132,7 +136,8 @@ std::string event_of(const Json& row, double time) {
 }  // namespace
 
 bool is_event_file(const std::string& name) {
-  return name.size() > name_begins.size() + name_ends.size() && name.starts_with(name_begins) && name.ends_with(name_ends);
+  return name.size() > name_begins.size() + name_ends.size() && name.starts_with(name_begins) &&
+         name.ends_with(name_ends);
 }
 
 std::vector<Scalar> scalars(const Json& row) {
@@ -147,9 +152,11 @@ std::vector<Scalar> scalars(const Json& row) {
     } else if (value.is_object()) {  // "parameters", and a twin's gaps by place
       for (const auto& [name, measures] : value.items())
         for (const auto& [field, number] : measures.items())
-          out.push_back({fmt::format("{}/{}/{}", key == "parameters" ? "param" : "twin/" + key, name, field), value_of(number)});
+          out.push_back(
+              {fmt::format("{}/{}/{}", key == "parameters" ? "param" : "twin/" + key, name, field), value_of(number)});
     } else if (key.starts_with("twin_") && value.is_array()) {
-      for (std::size_t side = 0; side < value.size(); ++side) out.push_back({fmt::format("twin/{}/{}", key.substr(5), side), value_of(value[side])});
+      for (std::size_t side = 0; side < value.size(); ++side)
+        out.push_back({fmt::format("twin/{}/{}", key.substr(5), side), value_of(value[side])});
     } else if (value.is_number() || value.is_null()) {
       out.push_back({key.starts_with("test_") ? "test/" + key.substr(5) : "train/" + key, value_of(value)});
     }
@@ -177,7 +184,8 @@ EventFile::EventFile(const fs::path& run, const std::vector<Json>& rows) {
   path_ = run / fmt::format("{}{:010}{}", name_begins, static_cast<long long>(start), name_ends);
   write_file_atomically(path_, std::as_bytes(std::span(text.data(), text.size())));
   for (const fs::path& file : before)
-    if (file != path_ && !fs::remove(file, error) && error) fail("{}: holds steps twice now, and cannot be removed ({})", file.string(), error_text(error.value()));
+    if (file != path_ && !fs::remove(file, error) && error)
+      fail("{}: holds steps twice now, and cannot be removed ({})", file.string(), error_text(error.value()));
   fd_ = ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
   if (fd_ < 0) fail("{}: cannot be opened ({})", path_.string(), error_text(errno));
 }

@@ -46,7 +46,8 @@ class AveragedWeights {
 
 constexpr const char* of_checkpoint = "remove that checkpoint, and --resume takes the one before it";
 
-/// The seconds that a run has trained so far. status.json is a view, written again at once: a damaged one is no reason not to go on.
+/// The seconds that a run has trained so far. status.json is a view, written again at once: a damaged one is no reason
+/// not to go on.
 double seconds_of(const RunFolder& folder, const Watcher& watcher) {
   try {
     return read_status(folder.path()).seconds;
@@ -56,15 +57,20 @@ double seconds_of(const RunFolder& folder, const Watcher& watcher) {
   }
 }
 
-/// Goes on from the folder's newest checkpoint where `resume` is set and there is one, else begins its log. `last`: the step to end at. Returns the
-/// seconds that were trained before. All is read and checked before anything in the folder is changed.
-double start_or_resume(Trained& run, RunFolder& folder, const TrainConfig& config, bool resume, Index last, const Watcher& watcher) {
+/// Goes on from the folder's newest checkpoint where `resume` is set and there is one, else begins its log. `last`: the
+/// step to end at. Returns the seconds that were trained before. All is read and checked before anything in the folder
+/// is changed.
+double start_or_resume(Trained& run, RunFolder& folder, const TrainConfig& config, bool resume, Index last,
+                       const Watcher& watcher) {
   if (auto found = resume ? RunFolder::load(config.out, watcher.message, RunFolder::Log::needed) : std::nullopt) {
     const std::string before = found->first.instructions, now = run.state.instructions;
     run.restore(found->first, found->second);
     if (!before.empty() && before != now)
-      watcher.message(fmt::format("this run was trained with {} instructions so far, and goes on with {}: its bits will not be those of a run that was not cut; "
-                                  "--cpu {} goes on with them, where the processor has them", before, now, before));
+      watcher.message(
+          fmt::format("this run was trained with {} instructions so far, and goes on with {}: its bits will not be "
+                      "those of a run that was not cut; "
+                      "--cpu {} goes on with them, where the processor has them",
+                      before, now, before));
     const Index step = run.state.step;
     const std::vector<Json> rows = folder.rows_before(run.state);
     const double seconds = step > 0 ? seconds_of(folder, watcher) : 0;
@@ -73,13 +79,16 @@ double start_or_resume(Trained& run, RunFolder& folder, const TrainConfig& confi
       folder.remove_summary();
     }
     folder.rewind_metrics(run.state, rows);
-    if (std::string& row = run.state.unwritten_row; !row.empty()) folder.log(parse_row(std::exchange(row, {}), "unwritten_row of the checkpoint", of_checkpoint));
+    if (std::string& row = run.state.unwritten_row; !row.empty())
+      folder.log(parse_row(std::exchange(row, {}), "unwritten_row of the checkpoint", of_checkpoint));
     cut_records(folder.path(), step);
-    watcher.message(fmt::format("resumed from step {}{}", step, step < last ? "" : fmt::format(" of {}: nothing is left to train", last)));
+    watcher.message(fmt::format("resumed from step {}{}", step,
+                                step < last ? "" : fmt::format(" of {}: nothing is left to train", last)));
     return seconds;
   }
   if (resume) {  // stopped before its first checkpoint: from the start
-    if (const auto file = folder.path() / "config.json"; is_there(file)) run.check_begun(written_config(read_json(file), file.string()));
+    if (const auto file = folder.path() / "config.json"; is_there(file))
+      run.check_begun(written_config(read_json(file), file.string()));
     folder.begin_again();
     watcher.message(fmt::format("no checkpoint in {}: starting from step 0", config.out));
   }
@@ -89,8 +98,8 @@ double start_or_resume(Trained& run, RunFolder& folder, const TrainConfig& confi
 }
 
 /// Tells what `--anomaly` found and saves what `norma replay` needs. The step is not taken: all is as it was before it.
-std::filesystem::path save_anomaly(Trained& run, const Anomaly& anomaly, const datasets::Batch& batch, const TrainConfig& config,
-                                   const RunFolder& folder, const Watcher& watcher) {
+std::filesystem::path save_anomaly(Trained& run, const Anomaly& anomaly, const datasets::Batch& batch,
+                                   const TrainConfig& config, const RunFolder& folder, const Watcher& watcher) {
   TrainConfig whole = config;
   const models::ViTConfig& shape = run.model.config();
   whole.image = shape.image, whole.channels = shape.channels, whole.classes = shape.classes;
@@ -119,7 +128,8 @@ datasets::LoaderConfig loader_config(const TrainConfig& c, const models::ViTConf
   return l;
 }
 
-std::optional<Evaluation> evaluate(const models::ViT& model, const datasets::ImageSet& set, datasets::LoaderConfig config, const std::atomic<bool>& stop,
+std::optional<Evaluation> evaluate(const models::ViT& model, const datasets::ImageSet& set,
+                                   datasets::LoaderConfig config, const std::atomic<bool>& stop,
                                    const Watcher& watcher) {
   NoGrad off;
   datasets::Loader loader(set, config);
@@ -134,7 +144,8 @@ std::optional<Evaluation> evaluate(const models::ViT& model, const datasets::Ima
     correct += static_cast<Index>(count_correct(logits, batch.labels).item());
   }
   watcher.testing(set.count, set.count);
-  return Evaluation{loss / static_cast<double>(set.count), static_cast<double>(correct) / static_cast<double>(set.count)};
+  return Evaluation{loss / static_cast<double>(set.count),
+                    static_cast<double>(correct) / static_cast<double>(set.count)};
 }
 
 Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& stop, const Watcher& watcher) {
@@ -151,14 +162,17 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
 
   std::optional<FlightRecorder> recorder;
   if (!config.record.empty()) recorder.emplace(run.model, config, data.test, loader_config(config, shape, false), last);
-  Dispensable with_records(watcher.message, "the run goes on without this record, and further ones that cannot be written");
+  Dispensable with_records(watcher.message,
+                           "the run goes on without this record, and further ones that cannot be written");
   RunFolder folder(config.out, resume ? RunFolder::Held::resume : RunFolder::Held::refuse, watcher.message);
   const auto identify_data = [&] {  // for checkpoints; not at once, since it takes as long as some steps
     if (state.data_hash.empty()) state.data_hash = datasets::hash_of(data.train);
   };
   const auto start = std::chrono::steady_clock::now();
   double seconds_before = 0;  // of earlier sessions
-  const auto stand = [&](const char* ending) { folder.write_status(state.step, ending, seconds_before + seconds_since(start), shape.tokens()); };
+  const auto stand = [&](const char* ending) {
+    folder.write_status(state.step, ending, seconds_before + seconds_since(start), shape.tokens());
+  };
   const auto save = [&] {
     identify_data();
     folder.save(state, run.tensors());
@@ -202,15 +216,17 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   };
   const auto test_epoch = [&] {
     if (state.step % per_epoch != 0 || state.tested == state.step || !test()) return;
-    append({{"step", state.step}, {"epoch", static_cast<double>(state.step / per_epoch)},
-            {"test_loss", outcome.test.loss}, {"test_accuracy", outcome.test.accuracy}});
+    append({{"step", state.step},
+            {"epoch", static_cast<double>(state.step / per_epoch)},
+            {"test_loss", outcome.test.loss},
+            {"test_accuracy", outcome.test.accuracy}});
     state.tested = state.step;
   };
   const auto begun = std::chrono::steady_clock::now();
   const Index first = state.step;
   double shown_loss = std::nan(""), shown_accuracy = std::nan("");  // smoothed, of the steps whose loss was finite
-  std::optional<datasets::Batch> ahead;  // made while a captured step ran
-  test_epoch();  // of a run that was stopped within it
+  std::optional<datasets::Batch> ahead;                             // made while a captured step ran
+  test_epoch();                                                     // of a run that was stopped within it
   while (state.step < last && outcome.ending == Ending::finished) {
     if (stop) {
       outcome.ending = Ending::interrupted;
@@ -218,7 +234,8 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     }
     if (recorder) with_records([&] { recorder->before_step(state.step); });
     const datasets::Batch batch = ahead ? std::move(*std::exchange(ahead, std::nullopt)) : loader.next();
-    const bool log = state.step % config.log_every == 0 || state.step + 1 == total, may_end = state.step + 1 == last || state.skipped_in_a_row + 1 >= give_up_after,
+    const bool log = state.step % config.log_every == 0 || state.step + 1 == total,
+               may_end = state.step + 1 == last || state.skipped_in_a_row + 1 >= give_up_after,
                measured = log || may_end;
     inspect::Probe probe(run.model);
     if (measured) probe.attention("blocks.*.attn.stats");
@@ -244,13 +261,19 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     const double loss_value = result.loss, accuracy = result.accuracy;
     if (!update.taken)
       watcher.message(fmt::format("step {}: the {} is not finite; step skipped ({} of {})", state.step,
-                                  std::isfinite(loss_value) ? "gradient" : "loss", state.skipped_in_a_row, give_up_after));
+                                  std::isfinite(loss_value) ? "gradient" : "loss", state.skipped_in_a_row,
+                                  give_up_after));
     const bool given_up = state.skipped_in_a_row >= give_up_after;
     state.last_row.clear();  // the run has gone on behind it
     Json row;
     if (log || given_up || state.step + 1 == last) {
-      row = {{"step", state.step}, {"epoch", static_cast<double>(state.step) / static_cast<double>(per_epoch)},
-                  {"loss", loss_value}, {"accuracy", std::isfinite(loss_value) ? accuracy : std::nan("")}, {"lr", lr}, {"grad_norm", update.gradient_norm}, {"skipped", state.skipped}};
+      row = {{"step", state.step},
+             {"epoch", static_cast<double>(state.step) / static_cast<double>(per_epoch)},
+             {"loss", loss_value},
+             {"accuracy", std::isfinite(loss_value) ? accuracy : std::nan("")},
+             {"lr", lr},
+             {"grad_norm", update.gradient_norm},
+             {"skipped", state.skipped}};
       if (!config.penalty.empty()) row["fro"] = result.fro;
       row["attention"] = attention_json(probe);
       row["parameters"] = parameters->after_step();
@@ -259,7 +282,9 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     ++state.step;
     if (log) append(row);
 
-    const auto smooth = [](double& shown, double value) { shown = std::isfinite(shown) ? shown + 0.05 * (value - shown) : value; };
+    const auto smooth = [](double& shown, double value) {
+      shown = std::isfinite(shown) ? shown + 0.05 * (value - shown) : value;
+    };
     if (std::isfinite(loss_value)) smooth(shown_loss, loss_value), smooth(shown_accuracy, accuracy);
     const double seconds = seconds_since(begun), done = static_cast<double>(state.step - first);
     watcher.progress({state.step, last, (state.step - 1) / per_epoch + 1, config.epochs, shown_loss, shown_accuracy,
@@ -270,10 +295,12 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
       break;
     }
     test_epoch();
-    if (config.checkpoint_every && state.step % config.checkpoint_every == 0 && state.step < last) try_to_save("training goes on, and the next is tried when it is due");
+    if (config.checkpoint_every && state.step % config.checkpoint_every == 0 && state.step < last)
+      try_to_save("training goes on, and the next is tried when it is due");
   }
   save();
-  // Behind the checkpoint, so that --resume takes it back, and in it, so that a run which ends there has it: the same lines however it was cut.
+  // Behind the checkpoint, so that --resume takes it back, and in it, so that a run which ends there has it: the same
+  // lines however it was cut.
   if (!state.last_row.empty()) folder.log(parse_row(state.last_row, "last_row of the checkpoint", of_checkpoint));
   if (recorder && outcome.ending != Ending::interrupted) with_records([&] { recorder->record(state.step); });
   // The last epoch's evaluation is this one, unless the run was complete before.
@@ -282,8 +309,12 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   outcome.seconds = seconds_before + (state.step > first ? seconds_since(start) : 0);
   folder.write_status(state.step, name(outcome.ending), outcome.seconds, shape.tokens());
   if (outcome.ending != Ending::finished) return outcome;
-  folder.write_summary({{"steps", state.step}, {"test_loss", outcome.test.loss}, {"test_accuracy", outcome.test.accuracy},
-                        {"skipped", state.skipped}, {"parameters", nn::parameter_count(run.model)}, {"seconds", outcome.seconds},
+  folder.write_summary({{"steps", state.step},
+                        {"test_loss", outcome.test.loss},
+                        {"test_accuracy", outcome.test.accuracy},
+                        {"skipped", state.skipped},
+                        {"parameters", nn::parameter_count(run.model)},
+                        {"seconds", outcome.seconds},
                         {"tokens", shape.tokens()}});
   return outcome;
 }

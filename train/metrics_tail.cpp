@@ -22,13 +22,16 @@ bool MetricsTail::goes_on(std::istream& in, std::uintmax_t size) const {
 void MetricsTail::check_order(const Json& row, const std::string& where) {
   std::optional<Index>& before = row.contains("test_loss") || row.contains("test_accuracy") ? tested_ : step_;
   const Index step = row["step"];
-  if (before && step <= *before) fail("{}: step {} stands behind step {}, which no run writes; {}", where, step, *before, remedy_);
+  if (before && step <= *before)
+    fail("{}: step {} stands behind step {}, which no run writes; {}", where, step, *before, remedy_);
   before = step;
 }
 
 MetricsTail::News MetricsTail::read() {
   News news;
-  const auto forget = [&] { offset_ = 0, lines_ = 0, last_line_.clear(), step_.reset(), tested_.reset(), news.anew = true; };
+  const auto forget = [&] {
+    offset_ = 0, lines_ = 0, last_line_.clear(), step_.reset(), tested_.reset(), news.anew = true;
+  };
   if (!is_there(file_)) {
     if (offset_ != 0) forget();
     return news;
@@ -47,7 +50,8 @@ MetricsTail::News MetricsTail::read() {
     const std::string where = fmt::format("{}:{}", file_.string(), lines_ + 1);
     const std::size_t end = text.find('\n', begin);
     if (end == std::string::npos) {
-      news.cut = fmt::format("{}: the line is cut after {} bytes (the run is going on, or was stopped); left out", where, text.size() - begin);
+      news.cut = fmt::format("{}: the line is cut after {} bytes (the run is going on, or was stopped); left out",
+                             where, text.size() - begin);
       break;
     }
     try {

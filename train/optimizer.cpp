@@ -23,15 +23,16 @@ void check(const OptimizerConfig& c) {
   range("momentum", c.momentum, c.momentum >= 0 && c.momentum < 1, "in [0, 1)");
 }
 
-/// What all optimizers share: the parameters that learn, the state that goes with each, and the number of updates taken.
+/// What all optimizers share: the parameters that learn, the state that goes with each, and the number of updates
+/// taken.
 class PerParameter : public Optimizer {
  public:
   PerParameter(const OptimizerConfig& config, nn::Module& model, std::vector<std::string> moments) : config_(config) {
     for (const auto& [name, parameter] : nn::parameters(model)) {
       if (!parameter.is_leaf()) continue;
       if (!slots_.empty() && parameter.device() != device())
-        fail("{}: {} is on {}, but {} on {}; all parameters must be on one device, see nn::to", config.kind, name, norma::name(parameter.device()),
-             slots_[0].name, norma::name(device()));
+        fail("{}: {} is on {}, but {} on {}; all parameters must be on one device, see nn::to", config.kind, name,
+             norma::name(parameter.device()), slots_[0].name, norma::name(device()));
       Slot slot{name, parameter, {}, decays(name, parameter) ? config.weight_decay : 0};
       for (const std::string& moment : moments) {
         slot.moments.push_back(zeros(parameter.shape(), place_of(parameter)));
@@ -39,7 +40,8 @@ class PerParameter : public Optimizer {
       }
       slots_.push_back(std::move(slot));
     }
-    if (slots_.empty()) fail("{}: no parameter of the model learns; nn::track(model) comes before the optimizer", config.kind);
+    if (slots_.empty())
+      fail("{}: no parameter of the model learns; nn::track(model) comes before the optimizer", config.kind);
     state_.emplace_back("step", step_);
   }
 
@@ -60,7 +62,8 @@ class PerParameter : public Optimizer {
   }
   void check_scale(const Tensor& scale) const {
     if (place_of(scale) != Place{DType::f64, device()} || scale.rank() != 0)
-      fail("optimizer: gradient_scale is {} {} on {}, must be f64 [] on {}", scale.dtype(), scale.shape(), name(scale.device()), name(device()));
+      fail("optimizer: gradient_scale is {} {} on {}, must be f64 [] on {}", scale.dtype(), scale.shape(),
+           name(scale.device()), name(device()));
   }
   std::int64_t next_step() const { return static_cast<std::int64_t>(step_.item()) + 1; }
   OptimizerConfig config_;
@@ -161,7 +164,8 @@ double learning_rate(const ScheduleConfig& config, Index step) {
     fail("schedule: unknown kind \"{}\"{}; there are cosine and constant", config.kind,
          did_you_mean(config.kind, kinds));
   }
-  for (const auto& [field, rate] : {std::pair("lr", config.lr), {"min_lr", config.min_lr}, {"warmup_lr", config.warmup_lr}})
+  for (const auto& [field, rate] :
+       {std::pair("lr", config.lr), {"min_lr", config.min_lr}, {"warmup_lr", config.warmup_lr}})
     if (!(rate >= 0 && std::isfinite(rate))) fail("schedule: {} is {}, must be zero or more", field, rate);
   if (config.warmup_steps < 0) fail("schedule: warmup_steps is {}, must be zero or more", config.warmup_steps);
   if (step < 0) fail("schedule: step is {}, must be zero or more", step);
@@ -198,7 +202,9 @@ double gradient_norm(nn::Module& model) { return std::sqrt(gradient_squares(mode
 Tensor gradient_scale(const Tensor& squares, const Tensor& loss, double clip) {
   const NoGrad updating;
   const Tensor scale = empty({}, place_of(squares));
-  if (loss.device() == squares.device() && backend(squares.device()).gradient_scale({squares.view(), loss.view(), scale.view(), clip})) return scale;
+  if (loss.device() == squares.device() &&
+      backend(squares.device()).gradient_scale({squares.view(), loss.view(), scale.view(), clip}))
+    return scale;
   const Tensor norm = sqrt(squares), one = ones({}, place_of(squares));
   return (clip > 0 ? minimum(clip / norm, one) : one) + 0.0 * (norm + cast(loss.detach(), DType::f64));
 }
@@ -220,8 +226,8 @@ void Ema::update(nn::Module& model) {
     else if (now[i].second.shape() != values_[i].second.shape())
       why = fmt::format("its {} is {}, it was {}", now[i].first, now[i].second.shape(), values_[i].second.shape());
     else if (now[i].second.is_leaf() && place_of(now[i].second) != place_of(values_[i].second))
-      why = fmt::format("its {} is {} on {}, it was {} on {}", now[i].first, now[i].second.dtype(), name(now[i].second.device()), values_[i].second.dtype(),
-                        name(values_[i].second.device()));
+      why = fmt::format("its {} is {} on {}, it was {} on {}", now[i].first, now[i].second.dtype(),
+                        name(now[i].second.device()), values_[i].second.dtype(), name(values_[i].second.device()));
     if (!why.empty()) fail("ema: the model is not the one that the average began with: {}", why);
   }
   std::vector<MovingAverage> learning;

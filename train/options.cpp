@@ -33,7 +33,9 @@ bool parse_number(const std::string& text, T& value, const std::string& where) {
 }
 
 /// How a JSON value would be written as a flag's text.
-std::string as_text(const nlohmann::ordered_json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
+std::string as_text(const nlohmann::ordered_json& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
 
 bool fits(const nlohmann::ordered_json& v, std::size_t kind) {
   switch (kind) {
@@ -45,26 +47,114 @@ bool fits(const nlohmann::ordered_json& v, std::size_t kind) {
 }
 constexpr const char* kinds[] = {"a text", "a whole number", "a number", "true or false"};
 
-/// What other programs call our fields, without '_' and '-'; the names are those of timm, DeiT, Hugging Face, Lightning and nanoGPT.
-constexpr std::pair<std::string_view, const char*> elsewhere[] = {
-    {"learningrate", "lr"}, {"baselr", "lr"}, {"stepsize", "lr"}, {"blr", "lr"}, {"minlearningrate", "min_lr"}, {"lrmin", "min_lr"},
-    {"b", "batch"}, {"bs", "batch"}, {"batchsize", "batch"}, {"trainbatchsize", "batch"}, {"perdevicetrainbatchsize", "batch"}, {"minibatch", "batch"},
-    {"numepochs", "epochs"}, {"nepochs", "epochs"}, {"numtrainepochs", "epochs"}, {"maxepochs", "epochs"},
-    {"maxsteps", "steps"}, {"numsteps", "steps"}, {"maxiters", "steps"}, {"iterations", "steps"}, {"iters", "steps"},
-    {"opt", "optimizer"}, {"optim", "optimizer"}, {"sched", "schedule"}, {"scheduler", "schedule"}, {"lrscheduler", "schedule"}, {"lrschedulertype", "schedule"},
-    {"wd", "weight_decay"}, {"decay", "weight_decay"}, {"l2", "weight_decay"}, {"warmup", "warmup_epochs"}, {"warmupsteps", "warmup_epochs"}, {"warmupiters", "warmup_epochs"},
-    {"gradclip", "clip"}, {"clipgrad", "clip"}, {"maxgradnorm", "clip"}, {"gradientclipval", "clip"}, {"clipnorm", "clip"},
-    {"smoothing", "label_smoothing"}, {"modelemadecay", "ema"}, {"emadecay", "ema"}, {"modelema", "ema"},
-    {"embeddim", "width"}, {"hiddensize", "width"}, {"hiddendim", "width"}, {"dim", "width"}, {"dmodel", "width"}, {"nembd", "width"},
-    {"layers", "depth"}, {"numlayers", "depth"}, {"nlayer", "depth"}, {"numhiddenlayers", "depth"}, {"blocks", "depth"},
-    {"numheads", "heads"}, {"nhead", "heads"}, {"numattentionheads", "heads"}, {"patchsize", "patch"}, {"imgsize", "image"}, {"imagesize", "image"}, {"inputsize", "image"},
-    {"numclasses", "classes"}, {"nbclasses", "classes"}, {"inchans", "channels"}, {"inchannels", "channels"}, {"drop", "dropout"}, {"attndrop", "dropout"},
-    {"attndroprate", "dropout"}, {"activation", "attention"}, {"attn", "attention"}, {"arch", "preset"}, {"size", "preset"},
-    {"dataset", "data"}, {"datapath", "data_dir"}, {"dataroot", "data_dir"}, {"root", "data_dir"}, {"hflip", "flip"}, {"randaug", "rand_augment"}, {"autoaugment", "rand_augment"}, {"aa", "rand_augment"},
-    {"output", "out"}, {"outputdir", "out"}, {"outdir", "out"}, {"savedir", "out"}, {"logdir", "out"}, {"runname", "out"}, {"randomseed", "seed"}, {"manualseed", "seed"},
-    {"workers", "threads"}, {"numworkers", "threads"}, {"numthreads", "threads"}, {"jobs", "threads"}, {"j", "threads"}, {"precision", "dtype"}, {"amp", "dtype"}, {"bf16", "dtype"}, {"fp16", "dtype"},
-    {"gpu", "device"}, {"accelerator", "device"}, {"loginterval", "log_every"}, {"loggingsteps", "log_every"}, {"savesteps", "checkpoint_every"}, {"savefreq", "checkpoint_every"},
-    {"continue", "resume"}, {"json", "log_format"}, {"format", "log_format"}, {"page", "html"}};
+/// What other programs call our fields, without '_' and '-'; the names are those of timm, DeiT, Hugging Face, Lightning
+/// and nanoGPT.
+constexpr std::pair<std::string_view, const char*> elsewhere[] = {{"learningrate", "lr"},
+                                                                  {"baselr", "lr"},
+                                                                  {"stepsize", "lr"},
+                                                                  {"blr", "lr"},
+                                                                  {"minlearningrate", "min_lr"},
+                                                                  {"lrmin", "min_lr"},
+                                                                  {"b", "batch"},
+                                                                  {"bs", "batch"},
+                                                                  {"batchsize", "batch"},
+                                                                  {"trainbatchsize", "batch"},
+                                                                  {"perdevicetrainbatchsize", "batch"},
+                                                                  {"minibatch", "batch"},
+                                                                  {"numepochs", "epochs"},
+                                                                  {"nepochs", "epochs"},
+                                                                  {"numtrainepochs", "epochs"},
+                                                                  {"maxepochs", "epochs"},
+                                                                  {"maxsteps", "steps"},
+                                                                  {"numsteps", "steps"},
+                                                                  {"maxiters", "steps"},
+                                                                  {"iterations", "steps"},
+                                                                  {"iters", "steps"},
+                                                                  {"opt", "optimizer"},
+                                                                  {"optim", "optimizer"},
+                                                                  {"sched", "schedule"},
+                                                                  {"scheduler", "schedule"},
+                                                                  {"lrscheduler", "schedule"},
+                                                                  {"lrschedulertype", "schedule"},
+                                                                  {"wd", "weight_decay"},
+                                                                  {"decay", "weight_decay"},
+                                                                  {"l2", "weight_decay"},
+                                                                  {"warmup", "warmup_epochs"},
+                                                                  {"warmupsteps", "warmup_epochs"},
+                                                                  {"warmupiters", "warmup_epochs"},
+                                                                  {"gradclip", "clip"},
+                                                                  {"clipgrad", "clip"},
+                                                                  {"maxgradnorm", "clip"},
+                                                                  {"gradientclipval", "clip"},
+                                                                  {"clipnorm", "clip"},
+                                                                  {"smoothing", "label_smoothing"},
+                                                                  {"modelemadecay", "ema"},
+                                                                  {"emadecay", "ema"},
+                                                                  {"modelema", "ema"},
+                                                                  {"embeddim", "width"},
+                                                                  {"hiddensize", "width"},
+                                                                  {"hiddendim", "width"},
+                                                                  {"dim", "width"},
+                                                                  {"dmodel", "width"},
+                                                                  {"nembd", "width"},
+                                                                  {"layers", "depth"},
+                                                                  {"numlayers", "depth"},
+                                                                  {"nlayer", "depth"},
+                                                                  {"numhiddenlayers", "depth"},
+                                                                  {"blocks", "depth"},
+                                                                  {"numheads", "heads"},
+                                                                  {"nhead", "heads"},
+                                                                  {"numattentionheads", "heads"},
+                                                                  {"patchsize", "patch"},
+                                                                  {"imgsize", "image"},
+                                                                  {"imagesize", "image"},
+                                                                  {"inputsize", "image"},
+                                                                  {"numclasses", "classes"},
+                                                                  {"nbclasses", "classes"},
+                                                                  {"inchans", "channels"},
+                                                                  {"inchannels", "channels"},
+                                                                  {"drop", "dropout"},
+                                                                  {"attndrop", "dropout"},
+                                                                  {"attndroprate", "dropout"},
+                                                                  {"activation", "attention"},
+                                                                  {"attn", "attention"},
+                                                                  {"arch", "preset"},
+                                                                  {"size", "preset"},
+                                                                  {"dataset", "data"},
+                                                                  {"datapath", "data_dir"},
+                                                                  {"dataroot", "data_dir"},
+                                                                  {"root", "data_dir"},
+                                                                  {"hflip", "flip"},
+                                                                  {"randaug", "rand_augment"},
+                                                                  {"autoaugment", "rand_augment"},
+                                                                  {"aa", "rand_augment"},
+                                                                  {"output", "out"},
+                                                                  {"outputdir", "out"},
+                                                                  {"outdir", "out"},
+                                                                  {"savedir", "out"},
+                                                                  {"logdir", "out"},
+                                                                  {"runname", "out"},
+                                                                  {"randomseed", "seed"},
+                                                                  {"manualseed", "seed"},
+                                                                  {"workers", "threads"},
+                                                                  {"numworkers", "threads"},
+                                                                  {"numthreads", "threads"},
+                                                                  {"jobs", "threads"},
+                                                                  {"j", "threads"},
+                                                                  {"precision", "dtype"},
+                                                                  {"amp", "dtype"},
+                                                                  {"bf16", "dtype"},
+                                                                  {"fp16", "dtype"},
+                                                                  {"gpu", "device"},
+                                                                  {"accelerator", "device"},
+                                                                  {"loginterval", "log_every"},
+                                                                  {"loggingsteps", "log_every"},
+                                                                  {"savesteps", "checkpoint_every"},
+                                                                  {"savefreq", "checkpoint_every"},
+                                                                  {"continue", "resume"},
+                                                                  {"json", "log_format"},
+                                                                  {"format", "log_format"},
+                                                                  {"page", "html"}};
 
 /// Ours for what other programs call so; "" where none of them does.
 std::string_view named_elsewhere(const std::string& name) {
@@ -81,8 +171,10 @@ std::string_view named_elsewhere(const std::string& name) {
 void Options::add(const char* name, Field field, const char* help) {
   std::string text = std::visit(
       [](auto* f) -> std::string {
-        if constexpr (std::is_same_v<decltype(f), std::string*>) return *f;
-        else return nlohmann::json(*f).dump();
+        if constexpr (std::is_same_v<decltype(f), std::string*>)
+          return *f;
+        else
+          return nlohmann::json(*f).dump();
       },
       field);
   const auto other = described_.find(name);
@@ -108,11 +200,13 @@ const Options::Row& Options::find(const std::string& name, const std::string& wh
     if (r.name == name && (!flag || where.starts_with("--"))) return r;
     if (r.name == theirs || (flag && r.name == name)) near = spelling(r.name);  // -lr is --lr
     names.push_back(spelling(r.name));
-    if (flag && std::holds_alternative<bool*>(r.field) && where.starts_with("--no-")) names.push_back("--no-" + spelled(r.name, '_', '-'));
+    if (flag && std::holds_alternative<bool*>(r.field) && where.starts_with("--no-"))
+      names.push_back("--no-" + spelled(r.name, '_', '-'));
   }
   if (near.empty()) near = suggest(flag ? where : name, names);
-  usage("{}{}", flag ? fmt::format("unknown flag {}", where) : fmt::format("{}: unknown key \"{}\"", where, name),
-        near.empty() ? std::string("; see --help") : fmt::format(" (did you mean {}?)", flag ? near : '"' + near + '"'));
+  usage(
+      "{}{}", flag ? fmt::format("unknown flag {}", where) : fmt::format("{}: unknown key \"{}\"", where, name),
+      near.empty() ? std::string("; see --help") : fmt::format(" (did you mean {}?)", flag ? near : '"' + near + '"'));
 }
 
 /// The switch `flip` for "no_flip", null for any other name.
@@ -129,7 +223,8 @@ std::vector<std::string> Options::read_flags(const std::vector<std::string>& arg
     const std::string a = args[i] == "-h" ? "--help" : args[i];
     if (!a.starts_with("--")) {
       const std::string word = a.substr(0, a.find('='));
-      if (word.size() > 1 && word[0] == '-' && std::isalpha(static_cast<unsigned char>(word[1]))) find(spelled(word.substr(1), '-', '_'), word);  // -lr: tells what is meant
+      if (word.size() > 1 && word[0] == '-' && std::isalpha(static_cast<unsigned char>(word[1])))
+        find(spelled(word.substr(1), '-', '_'), word);  // -lr: tells what is meant
       rest.push_back(a);
       continue;
     }
@@ -176,7 +271,8 @@ void Options::read_json(const std::string& text, const std::string& from) {
   json_name_ = from;
   for (auto& [key, value] : object.items()) {
     const Row& row = find(key, from);
-    if (!row.in_files) usage("{}: \"{}\" is a flag of the command line, no field of a configuration; leave it out", from, key);
+    if (!row.in_files)
+      usage("{}: \"{}\" is a flag of the command line, no field of a configuration; leave it out", from, key);
     if (!fits(value, row.field.index()))
       usage("{}: \"{}\" is {}, it must be {}", from, key, value.dump(), kinds[row.field.index()]);
     keys_.emplace_back(key, value);
@@ -204,7 +300,8 @@ void Options::set(const Row& row, const std::string& text, const std::string& wh
         using T = std::remove_pointer_t<decltype(field)>;
         if constexpr (std::is_same_v<T, std::string>) {
           // It is written to config.json and into checkpoints.
-          if (const std::size_t bad = invalid_utf8(text); bad != text.npos) usage("{}: the text is not UTF-8 (byte {})", where, bad);
+          if (const std::size_t bad = invalid_utf8(text); bad != text.npos)
+            usage("{}: the text is not UTF-8 (byte {})", where, bad);
           *field = text;
           return true;
         } else if constexpr (std::is_same_v<T, bool>) {
@@ -240,12 +337,15 @@ std::string Options::help() const {
   bool noted = false;
   for (const Row& r : rows_) {
     if (!r.flag) continue;
-    if (r.group != group) out += fmt::format("\n{}:\n", group = r.group);
-    else if (out.empty()) out += "\n";
+    if (r.group != group)
+      out += fmt::format("\n{}:\n", group = r.group);
+    else if (out.empty())
+      out += "\n";
     const bool is_switch = std::holds_alternative<bool*>(r.field);
     std::string left = "--" + spelled(r.name, '_', '-') + (is_switch ? "" : r.field.index() == 0 ? " TEXT" : " N");
     std::string note = r.default_text.empty() || r.default_text == "false" ? "" : fmt::format(" [{}]", r.default_text);
-    if (is_switch && r.default_text == "true") note = fmt::format(" [on; --no-{} turns it off]", spelled(r.name, '_', '-'));
+    if (is_switch && r.default_text == "true")
+      note = fmt::format(" [on; --no-{} turns it off]", spelled(r.name, '_', '-'));
     out += fmt::format("  {:<24} {}{}\n", left, r.help, note);
     noted |= !note.empty();
   }

@@ -38,7 +38,8 @@ Index size_of_log(const fs::path& run) {
   return static_cast<Index>(size);
 }
 
-/// Whether something would be lost. What a run leaves that ended before its first step (too large for the memory, say) may be written over.
+/// Whether something would be lost. What a run leaves that ended before its first step (too large for the memory, say)
+/// may be written over.
 bool holds_run(const fs::path& run) {
   if (!checkpoints(run).empty()) return true;
   if (!is_there(run / "status.json")) return is_there(run / "config.json") || is_there(run / "metrics.jsonl");
@@ -47,12 +48,14 @@ bool holds_run(const fs::path& run) {
 
 /// Removes what writers of these files left that were killed; nobody else writes them while the folder is held.
 void remove_unfinished(const fs::path& run) {
-  constexpr std::string_view ours[] = {".checkpoint-", ".config.json.", ".status.json.", ".summary.json.", ".anomaly-", ".events.out.tfevents.", ".step-"};
+  constexpr std::string_view ours[] = {".checkpoint-", ".config.json.",         ".status.json.", ".summary.json.",
+                                       ".anomaly-",    ".events.out.tfevents.", ".step-"};
   std::error_code error;
   for (const fs::path& folder : {run, run / "record"})
     for (const auto& entry : fs::directory_iterator(folder, error)) {
       const std::string name = entry.path().filename().string();
-      const bool own = std::any_of(std::begin(ours), std::end(ours), [&](std::string_view begin) { return name.starts_with(begin); });
+      const bool own = std::any_of(std::begin(ours), std::end(ours),
+                                   [&](std::string_view begin) { return name.starts_with(begin); });
       if (own && name.ends_with(".tmp")) fs::remove(entry.path(), error);
     }
 }
@@ -67,11 +70,18 @@ void make_folder(const fs::path& path) {
   for (const fs::path& at : made) sync(at.has_parent_path() ? at.parent_path() : ".", O_RDONLY | O_DIRECTORY);
 }
 
-std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text.data(), text.size())); }
+std::span<const std::byte> bytes_of(const std::string& text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
 
 Json to_json(const RunState& s) {
-  Json j = {{"step", s.step},       {"skipped", s.skipped},     {"skipped_in_a_row", s.skipped_in_a_row},
-            {"metrics_bytes", s.metrics_bytes}, {"tested", s.tested}, {"config", s.config}, {"data_hash", s.data_hash}};
+  Json j = {{"step", s.step},
+            {"skipped", s.skipped},
+            {"skipped_in_a_row", s.skipped_in_a_row},
+            {"metrics_bytes", s.metrics_bytes},
+            {"tested", s.tested},
+            {"config", s.config},
+            {"data_hash", s.data_hash}};
   if (!s.instructions.empty()) j["instructions"] = s.instructions;
   if (!s.last_row.empty()) j["last_row"] = s.last_row;
   if (!s.unwritten_row.empty()) j["unwritten_row"] = s.unwritten_row;
@@ -80,7 +90,8 @@ Json to_json(const RunState& s) {
 
 RunState state_from(const Json& j, const std::string& where) {
   auto whole = [&](const char* key) {
-    if (!j.contains(key) || !j[key].is_number_unsigned() || j[key].get<std::uint64_t>() > std::numeric_limits<Index>::max())
+    if (!j.contains(key) || !j[key].is_number_unsigned() ||
+        j[key].get<std::uint64_t>() > std::numeric_limits<Index>::max())
       fail("{}: state has no whole number \"{}\"", where, key);
     return static_cast<Index>(j[key].get<std::uint64_t>());
   };
@@ -88,9 +99,17 @@ RunState state_from(const Json& j, const std::string& where) {
     if (!j.contains(key) || !j[key].is_string()) fail("{}: state has no text \"{}\"", where, key);
     return j[key].get<std::string>();
   };
-  const Index step = whole("step"), tested = j.contains("tested") ? whole("tested") : step;  // checkpoints before it was kept: all was tested
-  return {step, whole("skipped"), whole("skipped_in_a_row"), whole("metrics_bytes"), tested, text("config"), text("data_hash"),
-          j.contains("instructions") ? text("instructions") : "", j.contains("last_row") ? text("last_row") : "",
+  const Index step = whole("step"),
+              tested = j.contains("tested") ? whole("tested") : step;  // checkpoints before it was kept: all was tested
+  return {step,
+          whole("skipped"),
+          whole("skipped_in_a_row"),
+          whole("metrics_bytes"),
+          tested,
+          text("config"),
+          text("data_hash"),
+          j.contains("instructions") ? text("instructions") : "",
+          j.contains("last_row") ? text("last_row") : "",
           j.contains("unwritten_row") ? text("unwritten_row") : ""};
 }
 
@@ -100,7 +119,8 @@ FolderLock::FolderLock(const fs::path& folder) : fd_(::open(folder.c_str(), O_RD
   // A file system without locks is no reason not to train.
   if (fd_ < 0 || ::flock(fd_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
   ::close(fd_);
-  fail("run folder {}: another process is training into it; wait until it has ended, or choose another with --out", folder.string());
+  fail("run folder {}: another process is training into it; wait until it has ended, or choose another with --out",
+       folder.string());
 }
 
 FolderLock::~FolderLock() {
@@ -108,17 +128,20 @@ FolderLock::~FolderLock() {
 }
 
 RunFolder::RunFolder(const fs::path& path, Held held, const Dispensable::Tell& warn)
-    : path_(path), with_status_(warn, "the run goes on, and its status is that of before"),
+    : path_(path),
+      with_status_(warn, "the run goes on, and its status is that of before"),
       with_events_(warn, "the run goes on without an event file; --resume makes it whole again") {
   std::error_code error;
-  if (fs::exists(path, error) && !fs::is_directory(path, error)) fail("run folder {}: is a file; choose another with --out", path.string());
+  if (fs::exists(path, error) && !fs::is_directory(path, error))
+    fail("run folder {}: is a file; choose another with --out", path.string());
   make_folder(path);
   if (::access(path.c_str(), W_OK | X_OK) != 0)
     fail("run folder {}: cannot be written ({}); choose another with --out", path.string(), std::strerror(errno));
   lock_ = std::make_unique<FolderLock>(path);
   check_kinds(path);
   if (held != Held::resume && holds_run(path))
-    fail("run folder {}: already holds a run; {}choose another with --out", path.string(), held == Held::refuse ? "go on with --resume, or " : "");
+    fail("run folder {}: already holds a run; {}choose another with --out", path.string(),
+         held == Held::refuse ? "go on with --resume, or " : "");
   remove_unfinished(path);
 }
 
@@ -133,12 +156,15 @@ void RunFolder::write_summary(const Json& summary) const {
 void RunFolder::remove_summary() const {
   std::error_code error;
   if (!fs::remove(path_ / "summary.json", error) && error)
-    fail("{}: is of before the run goes on, and cannot be removed ({})", (path_ / "summary.json").string(), error.message());
+    fail("{}: is of before the run goes on, and cannot be removed ({})", (path_ / "summary.json").string(),
+         error.message());
 }
 
 void RunFolder::write_status(Index step, const std::string& ending, double seconds, Index tokens) {
   with_status_([&] {
-    write_file_atomically(path_ / "status.json", bytes_of(Json{{"step", step}, {"ending", ending}, {"seconds", seconds}, {"tokens", tokens}}.dump(2) + "\n"));
+    write_file_atomically(
+        path_ / "status.json",
+        bytes_of(Json{{"step", step}, {"ending", ending}, {"seconds", seconds}, {"tokens", tokens}}.dump(2) + "\n"));
   });
 }
 
@@ -150,7 +176,8 @@ void RunFolder::log(const Json& row) {
   const ssize_t written = ::write(fd, line.data(), line.size());
   const int error = errno;
   const bool whole = written == static_cast<ssize_t>(line.size());
-  if (!whole && written > 0) std::ignore = ::ftruncate(fd, metrics_bytes_);  // a part that stays is left out by readers, and cut off by --resume
+  if (!whole && written > 0)
+    std::ignore = ::ftruncate(fd, metrics_bytes_);  // a part that stays is left out by readers, and cut off by --resume
   ::close(fd);
   if (!whole)
     fail("{}: {} of {} bytes written ({})", file.string(), std::max<ssize_t>(written, 0), line.size(),
@@ -166,15 +193,19 @@ void RunFolder::log(const Json& row) {
 void RunFolder::save(RunState state, const nn::Named& tensors) {
   const fs::path log = path_ / "metrics.jsonl";
   if (metrics_bytes_ > 0)  // a checkpoint that is ahead of the log is none
-    if (const int error = sync(log, O_WRONLY)) fail("{}: cannot be brought to the disk ({})", log.string(), std::strerror(error));
+    if (const int error = sync(log, O_WRONLY))
+      fail("{}: cannot be brought to the disk ({})", log.string(), std::strerror(error));
   state.metrics_bytes = metrics_bytes_;
-  write_safetensors(checkpoint_file(path_, state.step), {tensors, {{"format", "norma-run-1"}, {"state", to_json(state).dump()}}});
+  write_safetensors(checkpoint_file(path_, state.step),
+                    {tensors, {{"format", "norma-run-1"}, {"state", to_json(state).dump()}}});
   auto all = checkpoints(path_);
   std::error_code error;
   for (std::size_t i = 0; i + kept_checkpoints < all.size(); ++i) fs::remove(all[i], error);
 }
 
-std::optional<std::pair<RunState, nn::Named>> RunFolder::load(const fs::path& run, const std::function<void(const std::string&)>& warn, Log log) {
+std::optional<std::pair<RunState, nn::Named>> RunFolder::load(const fs::path& run,
+                                                              const std::function<void(const std::string&)>& warn,
+                                                              Log log) {
   auto all = checkpoints(run);
   std::string first_error;
   for (auto it = all.rbegin(); it != all.rend(); ++it) {
@@ -190,25 +221,34 @@ std::optional<std::pair<RunState, nn::Named>> RunFolder::load(const fs::path& ru
           fail("{}: {} is {}, and parameters are floating", it->string(), name, t.dtype());
       if (log == Log::needed)
         if (const Index size = size_of_log(run); size < s.metrics_bytes)
-          fail("{}: has {} bytes, the checkpoint of step {} was made when it had {}; its end is lost", (run / "metrics.jsonl").string(), size, s.step, s.metrics_bytes);
+          fail("{}: has {} bytes, the checkpoint of step {} was made when it had {}; its end is lost",
+               (run / "metrics.jsonl").string(), size, s.step, s.metrics_bytes);
       return std::pair{std::move(s), std::move(file.tensors)};
     } catch (const Error& e) {
       if (first_error.empty()) first_error = e.what();
       warn(fmt::format("{}; trying the checkpoint before it", e.what()));
     }
   }
-  if (!first_error.empty()) fail("no whole checkpoint in {}: {}; put the file back whole, or begin anew with another --out", run.string(), first_error);
+  if (!first_error.empty())
+    fail("no whole checkpoint in {}: {}; put the file back whole, or begin anew with another --out", run.string(),
+         first_error);
   return std::nullopt;
 }
 
 std::vector<Json> RunFolder::rows_before(const RunState& state) const {
   const fs::path file = path_ / "metrics.jsonl";
   constexpr const char* remedy = "put it back whole, or begin anew with another --out";
-  MetricsTail::News all = MetricsTail(file, static_cast<std::uintmax_t>(state.metrics_bytes),
-                                      fmt::format("the checkpoint of step {} is of after this line, so the file was changed: {}", state.step, remedy)).read();
+  MetricsTail::News all =
+      MetricsTail(file, static_cast<std::uintmax_t>(state.metrics_bytes),
+                  fmt::format("the checkpoint of step {} is of after this line, so the file was changed: {}",
+                              state.step, remedy))
+          .read();
   if (!all.wrong.empty()) throw Error(all.wrong);
   if (!all.cut.empty())
-    fail("{}: has no end of a line at byte {}, where it ended when the checkpoint of step {} was made, so it was changed: {}", file.string(), state.metrics_bytes, state.step, remedy);
+    fail(
+        "{}: has no end of a line at byte {}, where it ended when the checkpoint of step {} was made, so it was "
+        "changed: {}",
+        file.string(), state.metrics_bytes, state.step, remedy);
   return std::move(all.rows);
 }
 
@@ -223,7 +263,10 @@ void RunFolder::rewind_metrics(const RunState& state, const std::vector<Json>& r
 
 void RunFolder::begin_again() {
   const auto refuse = [&](const std::string& why) {
-    fail("run folder {}: {}, but holds no checkpoint to go on from; put the newest back, or begin anew with another --out", path_.string(), why);
+    fail(
+        "run folder {}: {}, but holds no checkpoint to go on from; put the newest back, or begin anew with another "
+        "--out",
+        path_.string(), why);
   };
   if (is_there(path_ / "config.json")) {
     const RunRecord before = read_run_head(path_);  // throws where it is no training run's
@@ -231,12 +274,14 @@ void RunFolder::begin_again() {
     if (!before.status.ending.empty()) refuse(fmt::format("has ended ({})", before.status.ending));
     std::string cut;
     const Index due = before.config.value("checkpoint_every", Index{0});
-    for (const Json& row : read_metrics(path_ / "metrics.jsonl", cut))  // an epoch's evaluation comes before the checkpoint of its step
+    for (const Json& row :
+         read_metrics(path_ / "metrics.jsonl", cut))  // an epoch's evaluation comes before the checkpoint of its step
       if (const Index step = row["step"]; due > 0 && step >= due + (row.contains("loss") ? 0 : 1))
         refuse(fmt::format("has made step {}", step));
   }
   std::error_code error;
-  if (!fs::remove(path_ / "metrics.jsonl", error) && error) fail("{}: cannot be removed ({})", (path_ / "metrics.jsonl").string(), error.message());
+  if (!fs::remove(path_ / "metrics.jsonl", error) && error)
+    fail("{}: cannot be removed ({})", (path_ / "metrics.jsonl").string(), error.message());
 }
 
 }  // namespace norma::train

@@ -13,8 +13,10 @@
 namespace norma::train {
 namespace {
 
-constexpr const char* of_no_setting[] = {"seed", "out", "data_dir", "preset", "threads", "device", "cpu", "gemm", "graph", "attention_form", "anomaly",
-                                         "checkpoint_every", "log_every", "record", "record_every", "record_images", "record_limit_mib"};
+constexpr const char* of_no_setting[] = {
+    "seed",      "out",    "data_dir",     "preset",         "threads",         "device",
+    "cpu",       "gemm",   "graph",        "attention_form", "anomaly",         "checkpoint_every",
+    "log_every", "record", "record_every", "record_images",  "record_limit_mib"};
 
 /// Sorted by name, so that the order in a file means nothing.
 nlohmann::json setting_of(const Json& config) {
@@ -36,7 +38,9 @@ std::string shown(const nlohmann::json& value) {
   return text.empty() ? "-" : text;
 }
 
-bool finite(const Json& summary, const char* key) { return summary[key].is_number() && std::isfinite(summary[key].get<double>()); }
+bool finite(const Json& summary, const char* key) {
+  return summary[key].is_number() && std::isfinite(summary[key].get<double>());
+}
 
 std::string why_left_out(const inspect::PageRun& run) {
   if (run.ending == "diverged" || run.ending == "interrupted") return run.ending;
@@ -49,7 +53,8 @@ void name_groups(std::span<RunGroup> groups, std::span<const nlohmann::json> set
   for (const nlohmann::json& setting : settings)
     for (const auto& [field, value] : setting.items())
       if (std::find(fields.begin(), fields.end(), field) == fields.end() &&
-          std::any_of(settings.begin(), settings.end(), [&](const nlohmann::json& other) { return !other.contains(field) || other[field] != value; }))
+          std::any_of(settings.begin(), settings.end(),
+                      [&](const nlohmann::json& other) { return !other.contains(field) || other[field] != value; }))
         fields.push_back(field);
   for (std::size_t i = 0; i < groups.size(); ++i) {
     groups[i].differs = Json::object();
@@ -82,7 +87,9 @@ std::vector<RunGroup> group_runs(std::span<inspect::PageRun> runs) {
       run.setting = group.name;
       run.left_out = why_left_out(run);
       if (!run.left_out.empty()) continue;
-      const Index seed = run.config["seed"];
+      const auto given = run.config.find("seed");
+      const Index seed =
+          given != run.config.end() && given->is_number_integer() ? given->get<Index>() : TrainConfig{}.seed;
       if (const auto [before, is_new] = seeds.emplace(seed, run.name); is_new)
         group.counted.push_back(i);
       else

@@ -24,19 +24,25 @@ struct Expected {
   bool (*right)(const Json&);
   const char* what;
 };
-constexpr Expected of_config[] = {
-    {"model", is_text, "a text"},       {"attention", is_text, "a text"},    {"pool", is_text, "a text"},
-    {"data", is_text, "a text"},        {"optimizer", is_text, "a text"},    {"image", is_whole, "a whole number"},
-    {"patch", is_whole, "a whole number"}, {"width", is_whole, "a whole number"}, {"depth", is_whole, "a whole number"},
-    {"heads", is_whole, "a whole number"}, {"batch", is_whole, "a whole number"}, {"epochs", is_whole, "a whole number"},
-    {"seed", is_whole, "a whole number"},  {"lr", is_number, "a number"}};
+constexpr Expected of_config[] = {{"model", is_text, "a text"},          {"attention", is_text, "a text"},
+                                  {"pool", is_text, "a text"},           {"data", is_text, "a text"},
+                                  {"optimizer", is_text, "a text"},      {"image", is_whole, "a whole number"},
+                                  {"patch", is_whole, "a whole number"}, {"width", is_whole, "a whole number"},
+                                  {"depth", is_whole, "a whole number"}, {"heads", is_whole, "a whole number"},
+                                  {"batch", is_whole, "a whole number"}, {"epochs", is_whole, "a whole number"},
+                                  {"seed", is_whole, "a whole number"},  {"lr", is_number, "a number"}};
 constexpr Expected of_row[] = {{"step", is_whole, "a whole number"}, {"epoch", is_number, "a number"}};
-constexpr Expected sometimes_in_row[] = {
-    {"loss", is_measure, "a number"},      {"accuracy", is_measure, "a number"},      {"lr", is_measure, "a number"},
-    {"grad_norm", is_measure, "a number"}, {"test_accuracy", is_measure, "a number"}, {"test_loss", is_measure, "a number"},
-    {"skipped", is_whole, "a whole number"}};
-constexpr Expected of_summary[] = {{"steps", is_whole, "a whole number"},        {"tokens", is_whole, "a whole number"},
-                                   {"test_accuracy", is_measure, "a number"}, {"test_loss", is_measure, "a number"},
+constexpr Expected sometimes_in_row[] = {{"loss", is_measure, "a number"},
+                                         {"accuracy", is_measure, "a number"},
+                                         {"lr", is_measure, "a number"},
+                                         {"grad_norm", is_measure, "a number"},
+                                         {"test_accuracy", is_measure, "a number"},
+                                         {"test_loss", is_measure, "a number"},
+                                         {"skipped", is_whole, "a whole number"}};
+constexpr Expected of_summary[] = {{"steps", is_whole, "a whole number"},
+                                   {"tokens", is_whole, "a whole number"},
+                                   {"test_accuracy", is_measure, "a number"},
+                                   {"test_loss", is_measure, "a number"},
                                    {"seconds", is_number, "a number"}};
 
 constexpr Expected of_status[] = {{"ending", is_text, "a text"}, {"seconds", is_number, "a number"}};
@@ -95,7 +101,8 @@ void check_row(const Json& row, const std::string& where) {
   }
 }
 
-/// The tokens for which the newest checkpoint has positions; 0 where there is none, or it cannot be read: whoever needs its tensors will say so.
+/// The tokens for which the newest checkpoint has positions; 0 where there is none, or it cannot be read: whoever needs
+/// its tensors will say so.
 Index tokens_of_checkpoint(const fs::path& run) {
   const std::vector<fs::path> all = checkpoints(run);
   if (all.empty()) return 0;
@@ -137,12 +144,17 @@ void check_kinds(const fs::path& run) {
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(run, error)) {
     const std::string name = entry.path().filename().string();
-    const bool folder = name == "record", file = name == "config.json" || name == "metrics.jsonl" || name == "status.json" || name == "summary.json" ||
-                                                step_of_file(checkpoint_begins, name) >= 0 || is_event_file(name);
+    const bool folder = name == "record", file = name == "config.json" || name == "metrics.jsonl" ||
+                                                 name == "status.json" || name == "summary.json" ||
+                                                 step_of_file(checkpoint_begins, name) >= 0 || is_event_file(name);
     const fs::file_status there = entry.status(error);
-    if ((!folder && !file) || !fs::exists(there) || (folder ? fs::is_directory(there) : fs::is_regular_file(there))) continue;
+    if ((!folder && !file) || !fs::exists(there) || (folder ? fs::is_directory(there) : fs::is_regular_file(there)))
+      continue;
     fail("{}: is a {}, where a run has a {}; move it away, or name another run folder", entry.path().string(),
-         fs::is_directory(there) ? "folder" : fs::is_regular_file(there) ? "file" : "device or pipe", folder ? "folder" : "file");
+         fs::is_directory(there)      ? "folder"
+         : fs::is_regular_file(there) ? "file"
+                                      : "device or pipe",
+         folder ? "folder" : "file");
   }
 }
 
@@ -167,7 +179,8 @@ std::vector<Json> read_metrics(const fs::path& file, std::string& note) {
 RunRecord read_run_head(const fs::path& path) {
   const bool there = is_there(path);
   if (there && !fs::is_directory(path))
-    fail("run folder {}: is a file; name the run's folder, as in {}", path.string(), path.has_parent_path() ? path.parent_path().string() : ".");
+    fail("run folder {}: is a file; name the run's folder, as in {}", path.string(),
+         path.has_parent_path() ? path.parent_path().string() : ".");
   if (!there) fail("run folder {}: there is no such folder", path.string());
   std::error_code error;
   if (fs::is_empty(path, error)) fail("run folder {}: is empty; has norma train --out written there?", path.string());
@@ -179,8 +192,10 @@ RunRecord read_run_head(const fs::path& path) {
   run.name = (whole.has_filename() ? whole : whole.parent_path()).filename().string();
   run.config = read_json(path / "config.json");
   if (run.config.is_object() && run.config.contains("other"))
-    fail("run folder {}: is of norma twin, whose log has two runs in every line; read {}, or train each side by itself with norma train", path.string(),
-         (path / "metrics.jsonl").string());
+    fail(
+        "run folder {}: is of norma twin, whose log has two runs in every line; read {}, or train each side by itself "
+        "with norma train",
+        path.string(), (path / "metrics.jsonl").string());
   check(run.config, of_config, true, (path / "config.json").string());
   if (is_there(path / "summary.json")) {
     run.summary = read_json(path / "summary.json");

@@ -126,7 +126,8 @@ TensorFile read_from(const Source& source, const std::string& name) {
   TensorFile file{{}, std::move(header.metadata)};
   for (std::size_t i = 0; i < header.entries.size(); ++i) {
     const Entry& entry = header.entries[i];
-    file.tensors.emplace_back(entry.name, read_tensor(entry, sums.empty() ? "" : sums[i], 8 + text.size(), source, name));
+    file.tensors.emplace_back(entry.name,
+                              read_tensor(entry, sums.empty() ? "" : sums[i], 8 + text.size(), source, name));
   }
   return file;
 }

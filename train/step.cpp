@@ -4,7 +4,9 @@
 
 namespace norma::train {
 
-Tensor count_correct(const Tensor& logits, const Tensor& labels) { return sum(equal(argmax(logits.detach(), -1), labels)); }
+Tensor count_correct(const Tensor& logits, const Tensor& labels) {
+  return sum(equal(argmax(logits.detach(), -1), labels));
+}
 
 StepOutputs forward_backward(models::ViT& model, const datasets::Batch& batch, const TrainConfig& config) {
   const double weight = parse_fro(config.named("penalty"), config.penalty);

@@ -13,10 +13,13 @@ constexpr std::size_t digits = 9;
 
 }  // namespace
 
-std::string step_file(std::string_view before, Index step) { return fmt::format("{}{:0{}}{}", before, step, digits, after); }
+std::string step_file(std::string_view before, Index step) {
+  return fmt::format("{}{:0{}}{}", before, step, digits, after);
+}
 
 Index step_of_file(std::string_view before, const std::string& name) {
-  if (name.size() < before.size() + digits + after.size() || !name.starts_with(before) || !name.ends_with(after)) return -1;
+  if (name.size() < before.size() + digits + after.size() || !name.starts_with(before) || !name.ends_with(after))
+    return -1;
   const char *begin = name.data() + before.size(), *end = name.data() + name.size() - after.size();
   Index step = -1;
   const auto [stop, error] = std::from_chars(begin, end, step);

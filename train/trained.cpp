@@ -10,7 +10,8 @@ namespace norma::train {
 namespace {
 
 std::string config_text(const TrainConfig& config) {
-  // What decides the bits of a run: not where it is stored, how far it goes this time, on how many threads, or what is recorded of it.
+  // What decides the bits of a run: not where it is stored, how far it goes this time, on how many threads, or what is
+  // recorded of it.
   TrainConfig c = config;
   const TrainConfig defaults;
   c.record = defaults.record, c.record_every = defaults.record_every;
@@ -36,10 +37,15 @@ bool equal(const std::string& field, const Json& a, const Json& b) {
 }
 
 /// `begun` says whose the configuration before is.
-void check_same(const std::string& before, const std::string& now, const std::string& begun, const std::string& folder) {
+void check_same(const std::string& before, const std::string& now, const std::string& begun,
+                const std::string& folder) {
   if (before == now) return;
   const Json a = parse_json(before, fmt::format("configuration in the checkpoint in {}", folder)), b = Json::parse(now);
-  if (!a.is_object()) fail("configuration in the checkpoint in {}: is no object; remove that checkpoint, and --resume takes the one before it", folder);
+  if (!a.is_object())
+    fail(
+        "configuration in the checkpoint in {}: is no object; remove that checkpoint, and --resume takes the one "
+        "before it",
+        folder);
   const Json defaults = Json::parse(config_text({}));  // a field that a checkpoint of an earlier version lacks
   std::string differences;
   for (auto& [key, value] : a.items())
@@ -47,19 +53,24 @@ void check_same(const std::string& before, const std::string& now, const std::st
       differences += fmt::format("\n  {}: {} before, unknown to this version of norma", key, value.dump());
   for (auto& [key, value] : b.items())
     if (!equal(key, a.contains(key) ? a[key] : defaults[key], value))
-      differences += fmt::format("\n  {}: {} before, {} now", key, a.contains(key) ? a[key].dump() : "absent", value.dump());
+      differences +=
+          fmt::format("\n  {}: {} before, {} now", key, a.contains(key) ? a[key].dump() : "absent", value.dump());
   if (!differences.empty())
-    throw UsageError(fmt::format("--resume: {} with another configuration:{}\n"
-                                 "to go on as it began, leave these flags out and give --config {}/config.json", begun, differences, folder));
+    throw UsageError(
+        fmt::format("--resume: {} with another configuration:{}\n"
+                    "to go on as it began, leave these flags out and give --config {}/config.json",
+                    begun, differences, folder));
 }
 
-/// Copies convert, and what was saved in another dtype was not saved by this run. Names and shapes are checked where they are taken.
+/// Copies convert, and what was saved in another dtype was not saved by this run. Names and shapes are checked where
+/// they are taken.
 void check_dtypes(const nn::Named& here, const nn::Named& saved) {
   std::map<std::string, DType> dtypes;
   for (const auto& [name, t] : saved) dtypes.emplace(name, t.dtype());
   for (const auto& [name, t] : here)
     if (const auto found = dtypes.find(name); found != dtypes.end() && found->second != t.dtype())
-      fail("--resume: the checkpoint's {} is {}, this run's is {}; was it made by another program?", name, found->second, t.dtype());
+      fail("--resume: the checkpoint's {} is {}, this run's is {}; was it made by another program?", name,
+           found->second, t.dtype());
 }
 
 }  // namespace
@@ -69,7 +80,11 @@ Trained::Trained(const TrainConfig& config, const models::ViTConfig& shape, Plac
       optimizer(Optimizer::make(
           {.kind = config.optimizer, .weight_decay = config.weight_decay, .momentum = config.momentum}, model)),
       ema(config.ema > 0 ? std::make_unique<Ema>(model, config.ema) : nullptr),
-      state{.config = config_text(config), .data_hash = {}, .instructions = std::string(backend(place.device).instructions()), .last_row = {}, .unwritten_row = {}},
+      state{.config = config_text(config),
+            .data_hash = {},
+            .instructions = std::string(backend(place.device).instructions()),
+            .last_row = {},
+            .unwritten_row = {}},
       folder_(config.out) {}
 
 Trained::Update Trained::update(double loss, double lr, double clip) {
@@ -107,14 +122,16 @@ nn::Named Trained::tensors() {
   return all;
 }
 
-void Trained::check_begun(const TrainConfig& before) const { check_same(config_text(before), state.config, "the run was begun", folder_); }
+void Trained::check_begun(const TrainConfig& before) const {
+  check_same(config_text(before), state.config, "the run was begun", folder_);
+}
 
 void Trained::restore(const RunState& saved, const nn::Named& tensors) {
   const std::string mine = state.instructions;
   check_same(saved.config, state.config, "the checkpoint was made", folder_);
   if (saved.data_hash != state.data_hash)
-    throw UsageError(fmt::format("--resume: the checkpoint was made with data set {:.12}, this one is {:.12}", saved.data_hash,
-                                 state.data_hash));
+    throw UsageError(fmt::format("--resume: the checkpoint was made with data set {:.12}, this one is {:.12}",
+                                 saved.data_hash, state.data_hash));
   check_dtypes(this->tensors(), tensors);
   state = saved, state.instructions = mine;
   nn::assign(model, without_prefix("model/", tensors));

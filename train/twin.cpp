@@ -14,10 +14,13 @@ namespace {
 /// Sums over pairs of tensors, from which the gap of all of them together follows.
 struct Sums {
   double a = 0, b = 0, difference = 0;
-  void add(const Tensor& x, const Tensor& y) { a += sum_of_squares(x), b += sum_of_squares(y), difference += sum_of_squares(y - x); }
+  void add(const Tensor& x, const Tensor& y) {
+    a += sum_of_squares(x), b += sum_of_squares(y), difference += sum_of_squares(y - x);
+  }
   Gap gap() const {
     constexpr double none = std::numeric_limits<double>::quiet_NaN();
-    return {a > 0 ? std::sqrt(difference / a) : none, a > 0 && b > 0 ? (a + b - difference) / (2 * std::sqrt(a * b)) : none};
+    return {a > 0 ? std::sqrt(difference / a) : none,
+            a > 0 && b > 0 ? (a + b - difference) / (2 * std::sqrt(a * b)) : none};
   }
 };
 
@@ -34,7 +37,8 @@ Gaps parameter_gaps(models::ViT& a, models::ViT& b, bool gradients) {
   for (std::size_t i = 0; i < left.size(); ++i) {
     const std::string part = part_of(left[i].first);
     if (parts.empty() || parts.back().first != part) parts.emplace_back(part, Sums{});
-    const Tensor x = gradients ? left[i].second.grad() : left[i].second.detach(), y = gradients ? right[i].second.grad() : right[i].second.detach();
+    const Tensor x = gradients ? left[i].second.grad() : left[i].second.detach(),
+                 y = gradients ? right[i].second.grad() : right[i].second.detach();
     if (x && y) parts.back().second.add(x, y);
   }
   Gaps out;
@@ -64,9 +68,14 @@ Json to_json(const Gaps& gaps) {
 }
 
 Json to_json(const TwinStep& s) {
-  auto both = [](const double (&v)[2]) { return Json{number(v[0]), number(v[1])}; };
-  return {{"step", s.step}, {"twin_loss", both(s.loss)}, {"twin_accuracy", both(s.accuracy)}, {"twin_grad_norm", both(s.gradient_norm)},
-          {"outputs", to_json(s.outputs)}, {"gradients", to_json(s.gradients)}, {"weights", to_json(s.weights)}};
+  auto both = [](const double(&v)[2]) { return Json{number(v[0]), number(v[1])}; };
+  return {{"step", s.step},
+          {"twin_loss", both(s.loss)},
+          {"twin_accuracy", both(s.accuracy)},
+          {"twin_grad_norm", both(s.gradient_norm)},
+          {"outputs", to_json(s.outputs)},
+          {"gradients", to_json(s.gradients)},
+          {"weights", to_json(s.weights)}};
 }
 
 TrainConfig with_attention(TrainConfig config, const std::string& attention) {
@@ -76,7 +85,8 @@ TrainConfig with_attention(TrainConfig config, const std::string& attention) {
 
 }  // namespace
 
-TwinOutcome train_twin(const TrainConfig& config, const std::string& other, const std::atomic<bool>& stop, const Watcher& watcher) {
+TwinOutcome train_twin(const TrainConfig& config, const std::string& other, const std::atomic<bool>& stop,
+                       const Watcher& watcher) {
   const datasets::ImageData data = datasets::load_images(config.data, config.data_dir);
   const TrainConfig configs[2] = {config, with_attention(config, other)};
   auto shape_of = [&](const TrainConfig& c) { return vit_config(c, data.train); };
@@ -121,8 +131,8 @@ TwinOutcome train_twin(const TrainConfig& config, const std::string& other, cons
       row.gradient_norm[i] = update.gradient_norm;
       const RunState& state = sides[i]->state;
       if (!update.taken)
-        watcher.message(fmt::format("step {}, {}: loss or gradient is not finite; step skipped ({} of {})", step, configs[i].attention,
-                                    state.skipped_in_a_row, give_up_after));
+        watcher.message(fmt::format("step {}, {}: loss or gradient is not finite; step skipped ({} of {})", step,
+                                    configs[i].attention, state.skipped_in_a_row, give_up_after));
       if (state.skipped_in_a_row >= give_up_after) outcome.ending = Ending::diverged;
     }
     if (log) {
@@ -130,9 +140,11 @@ TwinOutcome train_twin(const TrainConfig& config, const std::string& other, cons
       folder.log(to_json(row));
       outcome.steps.push_back(std::move(row));
     }
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), done = static_cast<double>(step + 1);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
+                 done = static_cast<double>(step + 1);
     watcher.progress({step + 1, last, step / per_epoch + 1, config.epochs, row.loss[0], row.accuracy[0],
-                      2 * done * static_cast<double>(config.batch) / seconds, seconds, seconds / done * static_cast<double>(last - step - 1)});
+                      2 * done * static_cast<double>(config.batch) / seconds, seconds,
+                      seconds / done * static_cast<double>(last - step - 1)});
   }
   if (outcome.ending == Ending::finished)
     for (int i : {0, 1}) {
