@@ -23,7 +23,8 @@ Runs of one setting, which differ in their seed alone, are also told together: m
 one setting where their config.json is the same but for
   {},
   {}
-Runs that diverged, were stopped or have not ended are named, and are in no mean; of runs with the same seed the first counts.
+Runs that diverged, were stopped or have not ended are named, and are in no mean; of runs with the same seed the first that finished
+counts.
 )";
 
 using train::Json;
@@ -119,9 +120,12 @@ std::string with_spread(const Json& spread, const char* format, double factor = 
   if (!std::isfinite(mean)) return "-";
   return shown(mean, format) + (std::isfinite(deviation) ? " ± " + shown(deviation, format) : "") + unit;
 }
+/// Both with as many decimals as two digits of the deviation take.
 std::string norm_with_spread(const Json& spread) {
-  const double deviation = number(spread, "deviation");
-  return three_digits(number(spread, "mean")) + (std::isfinite(deviation) ? " ± " + shown(deviation, "{:#.2g}") : "");
+  const double mean = number(spread, "mean"), deviation = number(spread, "deviation");
+  if (!(std::isfinite(deviation) && deviation > 0 && std::abs(mean) < 1e6)) return three_digits(mean);
+  const int decimals = std::clamp(1 - static_cast<int>(std::floor(std::log10(deviation))), 0, 9);
+  return fmt::format("{:.{}f} ± {:.{}f}", mean, decimals, deviation, decimals);
 }
 
 /// Columns of text: the first to the left, the others to the right.
@@ -145,19 +149,18 @@ void print_groups(const Json& groups) {
   if (std::none_of(groups.begin(), groups.end(), [](const Json& g) { return g["runs"].size() > 1; })) return;
   fmt::print("\nby setting, runs that differ in their seed alone: mean ± sample standard deviation over seeds\n");
   std::vector<std::vector<std::string>> rows = {
-      {"setting", "seeds", "diverged", "test acc.", "test loss", "last ||A||_F"}};
+      {"setting", "in the mean", "left out", "test acc.", "test loss", "last ||A||_F"}};
   std::vector<std::vector<std::string>> norms = {{"setting"}};
   std::size_t blocks = 0;
   for (const Json& g : groups) {
-    const auto diverged =
-        std::count_if(g["left_out"].begin(), g["left_out"].end(), [](const Json& r) { return r["why"] == "diverged"; });
-    rows.push_back({g["name"].get<std::string>(), g["seeds"].dump(), fmt::format("{}", diverged),
+    rows.push_back({g["name"].get<std::string>(), g["seeds"].dump(), fmt::format("{}", g["left_out"].size()),
                     with_spread(g["test_accuracy"], "{:.2f}", 100, " %"), with_spread(g["test_loss"], "{:.4f}"),
                     norm_with_spread(g["fro"])});
     norms.push_back({g["name"].get<std::string>()});
     for (const Json& block : g["fro_by_block"]) norms.back().push_back(norm_with_spread(block));
     blocks = std::max(blocks, g["fro_by_block"].size());
   }
+  for (std::size_t i = 1; i < norms.size(); ++i) norms[i].resize(blocks + 1, "-");
   print_columns(rows);
   for (const Json& g : groups)
     for (const Json& r : g["left_out"])
@@ -165,7 +168,7 @@ void print_groups(const Json& groups) {
                  r["why"].get<std::string>());
   if (!blocks) return;
   for (std::size_t l = 0; l < blocks; ++l) norms[0].push_back(fmt::format("block {}", l));
-  fmt::print("\nlast ||A||_F by setting and block\n");
+  fmt::print("\nlast ||A||_F by setting and block (above: the mean over blocks)\n");
   print_columns(norms);
 }
 

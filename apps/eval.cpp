@@ -1,4 +1,6 @@
 // norma eval: loss and accuracy of a run's newest checkpoint on the test images.
+#include <cmath>
+
 #include "apps/progress.h"
 #include "apps/run_model.h"
 #include "train/loop.h"
@@ -37,10 +39,15 @@ int eval_verb(const Args& args) {
                       stop_on_signal(), line.watcher());
   nlohmann::ordered_json result = {{"run", runs[0]}, {"step", run.step}};
   if (json) result["ending"] = train::name(test ? train::Ending::finished : train::Ending::interrupted);
-  if (test)
+  if (test && std::isfinite(test->loss)) {
     result.update(nlohmann::ordered_json{{"test_accuracy", test->accuracy}, {"test_loss", test->loss}});
-  else
+  } else if (test) {
+    const nlohmann::ordered_json none = json ? nlohmann::ordered_json() : nlohmann::ordered_json("-");
+    result.update(nlohmann::ordered_json{{"test_accuracy", none}, {"test_loss", none}});
+    line.message("the model's outputs are not finite, so that it names no class");
+  } else {
     line.message("interrupted before all test images were seen");
+  }
   if (test || json) print_result(result, json);
   if (!test) return interrupted();
   return ok;

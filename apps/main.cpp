@@ -65,10 +65,11 @@ void flush_results() {
 
 int run(const Args& args) {
   if (args.empty() || args[0] == "--help" || args[0] == "-h" || args[0] == "help") {
+    if (args.size() > 1) return run({args[1], "--help"});
     print_help();
     return args.empty() ? usage_error : ok;
   }
-  if (args[0] == "--version") {
+  if (args[0] == "--version" || args[0] == "version") {
     fmt::print("norma {} ({})\n", NORMA_VERSION, commit);
     return ok;
   }

@@ -116,15 +116,19 @@ TEST_CASE("compare tells settings of several runs beside the runs", "[compare]")
   CHECK_THAT(f.out, Contains("seconds   status\n"));
   CHECK_THAT(f.out, Contains(" 80.00 %     0.2000        90   finished\n") && Contains(" x^3                        -          -        12   diverged\n"));
   CHECK_THAT(f.out, Contains("\nby setting, runs that differ in their seed alone: mean ± sample standard deviation over seeds\n"
-                             "setting   seeds   diverged        test acc.         test loss   last ||A||_F\n"
-                             "softmax       3          0   83.00 ± 3.61 %   0.1700 ± 0.0361     4.50 ± 2.2\n"
-                             "x^3           1          1          50.00 %            0.5000           2.25\n"
-                             "relu          1          0          25.00 %            0.7500           2.25\n"
+                             "setting   in the mean   left out        test acc.         test loss   last ||A||_F\n"
+                             "softmax             3          0   83.00 ± 3.61 %   0.1700 ± 0.0361      4.5 ± 2.2\n"
+                             "x^3                 1          1          50.00 %            0.5000           2.25\n"
+                             "relu                1          0          25.00 %            0.7500           2.25\n"
                              "not in the mean of x^3: " + runs[3] + " (diverged)\n"));
-  CHECK_THAT(f.out, Contains("\nlast ||A||_F by setting and block\n"
-                             "setting      block 0      block 1\n"
-                             "softmax   3.00 ± 1.5   6.00 ± 3.0\n"
-                             "x^3             1.50         3.00\n"));
+  CHECK_THAT(f.out, Contains("\nlast ||A||_F by setting and block (above: the mean over blocks)\n"
+                             "setting     block 0     block 1\n"
+                             "softmax   3.0 ± 1.5   6.0 ± 3.0\n"
+                             "x^3            1.50        3.00\n"));
+
+  f = run_norma({"compare", diverged_run("compare-z1", 1, "x^3/sqrt(17)").string(), diverged_run("compare-z2", 2, "x^3/sqrt(17)").string(), runs[0], "--html", page});
+  CHECK_THAT(f.out, Contains("\nx^3/sqrt(17)             0          2           -           -              -\n"));  // named as the runs are
+  CHECK_THAT(f.out, Contains("\nx^3/sqrt(17)         -         -\n"));
 
   f = run_norma(with(with({"compare"}, runs), {"--html", page, "--log-format", "json"}));
   REQUIRE(f.code == 0);

@@ -45,6 +45,8 @@ TEST_CASE("help answers on every level", "[program]") {
     CHECK(brief.out == f.out);
   }
   CHECK(run_norma({"-h"}).out == run_norma({"--help"}).out);
+  CHECK(run_norma({"help", "train"}).out == run_norma({"train", "--help"}).out);
+  CHECK(run_norma({"version"}).out == run_norma({"--version"}).out);
 }
 
 TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]") {

@@ -48,7 +48,8 @@ std::string why_left_out(const inspect::PageRun& run) {
   return finite(run.summary, "test_accuracy") && finite(run.summary, "test_loss") ? "" : "not finite";
 }
 
-void name_groups(std::span<RunGroup> groups, std::span<const nlohmann::json> settings) {
+void name_groups(std::span<RunGroup> groups, std::span<const nlohmann::json> settings,
+                 std::span<const nlohmann::json> formulas) {
   std::vector<std::string> fields = {"attention"};
   for (const nlohmann::json& setting : settings)
     for (const auto& [field, value] : setting.items())
@@ -59,7 +60,9 @@ void name_groups(std::span<RunGroup> groups, std::span<const nlohmann::json> set
   for (std::size_t i = 0; i < groups.size(); ++i) {
     groups[i].differs = Json::object();
     for (const std::string& field : fields) {
-      const nlohmann::json value = settings[i].contains(field) ? settings[i][field] : nlohmann::json();
+      const nlohmann::json value = field == "attention"          ? formulas[i]
+                                   : settings[i].contains(field) ? settings[i][field]
+                                                                 : nlohmann::json();
       groups[i].differs[field] = value;
       groups[i].name += field == "attention" ? shown(value) : fmt::format(", {} {}", field, shown(value));
     }
@@ -71,15 +74,18 @@ void name_groups(std::span<RunGroup> groups, std::span<const nlohmann::json> set
 std::span<const char* const> fields_of_no_setting() { return of_no_setting; }
 
 std::vector<RunGroup> group_runs(std::span<inspect::PageRun> runs) {
-  std::vector<nlohmann::json> settings;  // of the groups
+  std::vector<nlohmann::json> settings, formulas;  // of the groups, and the attention function as its first run has it
   std::vector<RunGroup> groups;
   for (std::size_t i = 0; i < runs.size(); ++i) {
     nlohmann::json setting = setting_of(runs[i].config);
     const auto at = static_cast<std::size_t>(std::find(settings.begin(), settings.end(), setting) - settings.begin());
-    if (at == settings.size()) settings.push_back(std::move(setting)), groups.emplace_back();
+    if (at == settings.size()) {
+      settings.push_back(std::move(setting)), groups.emplace_back();
+      formulas.push_back(runs[i].config.value("attention", Json()));
+    }
     groups[at].runs.push_back(i);
   }
-  name_groups(groups, settings);
+  name_groups(groups, settings, formulas);
   for (RunGroup& group : groups) {
     std::map<Index, std::string> seeds;  // and the run that has each
     for (const std::size_t i : group.runs) {
