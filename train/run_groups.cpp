@@ -38,6 +38,14 @@ std::string shown(const nlohmann::json& value) {
   return text.empty() ? "-" : text;
 }
 
+/// An attention function's text as a run has it, where that is shorter than the usual one and as easily typed:
+/// x^3/sqrt(17), not 0.24253562503633297x^3.
+nlohmann::json formula_of(const Json& config, const nlohmann::json& usual) {
+  const std::string text = config.value("attention", ""), other = usual.is_string() ? usual.get<std::string>() : "";
+  const bool ascii = std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+  return !text.empty() && ascii && text.size() < other.size() ? nlohmann::json(text) : usual;
+}
+
 bool finite(const Json& summary, const char* key) {
   return summary[key].is_number() && std::isfinite(summary[key].get<double>());
 }
@@ -74,14 +82,14 @@ void name_groups(std::span<RunGroup> groups, std::span<const nlohmann::json> set
 std::span<const char* const> fields_of_no_setting() { return of_no_setting; }
 
 std::vector<RunGroup> group_runs(std::span<inspect::PageRun> runs) {
-  std::vector<nlohmann::json> settings, formulas;  // of the groups, and the attention function as its first run has it
+  std::vector<nlohmann::json> settings, formulas;  // of the groups, and their attention functions as they are shown
   std::vector<RunGroup> groups;
   for (std::size_t i = 0; i < runs.size(); ++i) {
     nlohmann::json setting = setting_of(runs[i].config);
     const auto at = static_cast<std::size_t>(std::find(settings.begin(), settings.end(), setting) - settings.begin());
     if (at == settings.size()) {
+      formulas.push_back(formula_of(runs[i].config, setting["attention"]));
       settings.push_back(std::move(setting)), groups.emplace_back();
-      formulas.push_back(runs[i].config.value("attention", Json()));
     }
     groups[at].runs.push_back(i);
   }
