@@ -87,4 +87,9 @@ int kill_until_finished(const std::vector<std::string>& args, const fs::path& ru
   throw std::runtime_error(fmt::format("kill_until_finished: still not finished after {} kills", kills));
 }
 
+std::vector<std::string> tiny_run(const std::filesystem::path& data, const std::filesystem::path& out) {
+  return {"train", "vit", "--data-dir", data.string(), "--width", "8", "--depth", "1", "--heads", "2", "--patch", "14", "--batch", "8", "--epochs", "1",
+          "--log-every", "2", "--out", out.string()};
+}
+
 }  // namespace norma::test

@@ -36,6 +36,9 @@ class Program {
 /// Arguments and some more.
 std::vector<std::string> with(std::vector<std::string> args, const std::vector<std::string>& more);
 
+/// The arguments of `norma train` for one epoch of a small model.
+std::vector<std::string> tiny_run(const std::filesystem::path& data, const std::filesystem::path& out);
+
 inline Finished run_norma(const std::vector<std::string>& args) { return Program(args).wait(); }
 
 /// Runs `args` (which ends with --resume) again and again, each time killed by SIGKILL at a random moment, until it ends by itself. The moments

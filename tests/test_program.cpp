@@ -17,11 +17,6 @@ using Catch::Matchers::StartsWith;
 
 namespace {
 
-std::vector<std::string> tiny_run(const std::filesystem::path& data, const std::filesystem::path& out) {
-  return {"train", "vit", "--data-dir", data.string(), "--width", "8", "--depth", "1", "--heads", "2", "--patch", "14", "--batch", "8", "--epochs", "1",
-          "--log-every", "2", "--out", out.string()};
-}
-
 struct Wrong {
   std::vector<std::string> args;
   int code;
