@@ -159,8 +159,8 @@ function acrossDepth() {
   const moment = r => { const before = chosen === undefined ? r.train : r.train.filter(x => x.epoch <= chosen + 1e-9); return last(before) || r.train[0]; };
   const blocks = [...Array(layers).keys()].map(l => [l, String(l)]);
   const byHead = m => {
-    const columns = grouped ? groups.filter(g => g.members.length).map(g => ({of: g.members[0], runs: g.members, label: g.members.length > 1 ? g.name : g.members[0].label}))
-      : runs.map(r => ({of: r, runs: [r], label: r.label}));
+    const one = r => ({of: r, runs: [r], label: broken(r) ? `${r.label} (${r.left_out})` : r.label}), several = g => ({of: g.members[0], runs: g.members, label: g.name});
+    const columns = grouped ? groups.flatMap(g => g.members.length > 1 ? [several(g)] : (g.members.length ? g.members : g.aside).map(one)) : runs.map(one);
     return columns.flatMap((c, i) => {
       const rows = c.runs.map(moment).filter(row => row), shift = (i - (columns.length - 1) / 2) * Math.min(0.2, 0.7 / columns.length), dots = [], means = [], spread = new Map();
       for (let l = 0; l < layers; ++l) {
