@@ -214,6 +214,7 @@ int compare_verb(const Args& args) {
                    {"fro", fro}});
     page.push_back({r.name, r.config, r.summary, r.rows, r.note,
                     train::read_records(path, inspect::page_bytes / runs.size()), r.status.ending, r.tokens});
+    page.back().seconds = r.status.seconds;
   }
   Json groups = Json::array();
   for (const train::RunGroup& group : train::group_runs(page)) groups.push_back(group_json(group, all, page));

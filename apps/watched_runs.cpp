@@ -36,7 +36,7 @@ void WatchedRuns::read(std::size_t i) {
   inspect::PageRun& run = runs_[i];
   train::RunRecord head = train::read_run_head(sources_[i].folder);
   run.name = std::move(head.name), run.config = std::move(head.config), run.summary = std::move(head.summary),
-  run.ending = std::move(head.status.ending), run.tokens = head.tokens;
+  run.ending = std::move(head.status.ending), run.tokens = head.tokens, run.seconds = head.status.seconds;
   const auto record = run.config.find("record");
   if (record != run.config.end() && *record != "")
     run.recording.notes = {

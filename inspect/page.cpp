@@ -59,6 +59,7 @@ Json page_run(const PageRun& run, std::size_t from) {
           {"note", run.note},
           {"setting", run.setting},
           {"left_out", run.left_out},
+          {"seconds", run.seconds},
           {"parameters", names},
           {"generation", run.generation},
           {"from", from},
@@ -71,9 +72,9 @@ std::string page_title(std::span<const PageRun> runs) {
 }
 
 std::string make_page(const std::string& title, std::span<const PageRun> runs, const std::string& nonce) {
-  Json data = {{"title", title}, {"runs", Json::array()}};
-  for (const PageRun& r : runs) data["runs"].push_back(page_run(r));
   const bool live = !nonce.empty();
+  Json data = {{"title", title}, {"live", live}, {"runs", Json::array()}};
+  for (const PageRun& r : runs) data["runs"].push_back(page_run(r));
   const std::string allowed = live ? fmt::format("'nonce-{}'", nonce) : "'unsafe-inline'",
                     mark = live ? fmt::format(" nonce=\"{}\"", nonce) : "";
   std::string page = page_html;

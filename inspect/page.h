@@ -23,6 +23,7 @@ struct PageRun {
   Index generation = 0;                       // of rows, in a live page: another number when they are not those of before, continued
   std::string setting = {};                   // the name of what it has in common with runs of other seeds: runs of one name are shown together
   std::string left_out = {};                  // why it is in no mean over them; empty: it is
+  double seconds = 0;                         // that it trained, of status.json; 0: not known
 };
 
 /// The page as text. Names are data: they reach the reader as text, whatever they hold. With a `nonce` it is the live page, for a server

@@ -141,7 +141,8 @@ TEST_CASE("compare tells settings of several runs beside the runs", "[compare]")
   CHECK((cubes["seeds"] == 1 && cubes["test_loss"]["mean"] == 0.5 && cubes["test_loss"]["deviation"].is_null()));
   CHECK(cubes["left_out"] == Json::array({{{"run", runs[3]}, {"why", "diverged"}}}));
   CHECK(all["runs"][3]["status"] == "diverged");
-  const Json shown = data_of(contents(page))["runs"];
+  const Json data = data_of(contents(page)), shown = data["runs"];
+  CHECK((data["live"] == false && shown[3]["seconds"] == 12));
   CHECK((shown[1]["setting"] == "softmax" && shown[3]["setting"] == "x^3" && shown[3]["left_out"] == "diverged" && shown[4]["left_out"] == ""));
 }
 

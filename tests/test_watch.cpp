@@ -146,13 +146,15 @@ TEST_CASE("the page is the report's, under a policy that runs nothing but its ow
   CHECK_THAT(a.body, StartsWith("<!doctype html>") && Contains("<script nonce=\"" + nonce[1].str() + "\">") && Contains("<style nonce=\"" + nonce[1].str() + "\">"));
   CHECK_THAT(a.body, !Contains("unsafe-inline") && !Contains(" style=") && !Contains("src=\"") && !Contains("onclick=\""));
   for (const char* mark : {"/*STYLE*/", "/*CHART*/", "/*REPORT*/", "/*LIVE*/", "/*DATA*/", "/*POLICY*/", "/*NONCE*/"}) CHECK_THAT(a.body, !Contains(mark));
-  const Json page = data_of(a.body);
+  Json page = data_of(a.body);
   CHECK(page["title"] == "Norma: test-watch-page");
   CHECK(page["runs"][0]["rows"].size() == 2);
   CHECK_THAT(header(watch.page(), "Content-Security-Policy"), !Contains(nonce[1].str()));  // every answer has its own
 
   const Finished report = run_norma({"report", run.string()});
   REQUIRE(report.code == 0);
+  CHECK(page["live"] == true);
+  page["live"] = false;
   CHECK(data_of(contents(run / "report.html")) == page);
 }
 
@@ -292,7 +294,8 @@ TEST_CASE("the data grows with the file, and follows a run that was resumed", "[
   for (const char* nonsense : {"", "x", "2", "2.", "2.-1", "2.6", "-1.-1", ".....", "99999999999999999999999.1", "2.5;0.2"})  // whole, or what fits
     CHECK((watch.data(nonsense)[0]["rows"].size() == 5 || std::string(nonsense) == "2.5;0.2"));
 
-  CHECK(watch.data("2.5_0.2")[0]["left_out"] == "not ended");
+  write(run / "status.json", R"({"step": 5, "ending": "", "seconds": 1.25})");
+  CHECK((watch.data("2.5_0.2")[0]["left_out"] == "not ended" && watch.data("2.5_0.2")[0]["seconds"] == 1.25));
   write(run / "summary.json", R"({"steps": 5, "tokens": 17, "test_loss": 0.5, "test_accuracy": 0.5, "seconds": 1.5})");
   const Json ended = watch.data("2.5_0.2")[0];
   CHECK((ended["summary"]["tokens"] == 17 && ended["left_out"] == ""));

@@ -54,9 +54,11 @@ function logTicks(a, b) {  // a, b: exponents of ten
   return [[1, 3], [1, 2, 5]].map(inside).find(t => t.length > 2) || linearTicks(10 ** a, 10 ** b, 4);
 }
 
+let clips = 0;  // that have been drawn: names of their own
 /* A chart of lines with its numbers as a table below.
    get: returns the series as they are now, each {name, short: its name under the pointer, color, dash, width, opacity, points: [[x, y], ...], dots: marks too, bare: marks only, quiet: not under the pointer,
             spread: x -> [low, high] beside the value under the pointer, spreadOf: of what (heads), band: [[x, low, high], ...] behind the curve,
+            broken: of a run whose numbers mean little: the scale is that of the others, hollow: marks are rings,
             exact: points for the table where the curve is smoothed}
    options: {log, bounds: returns [{y, label, whose}], family: the charts that may share its scale, x: label of the axis, ticks: [[x, label], ...] where x counts things,
              start: the axis begins there at the latest, of: what is shown of it, before the title, file: name of the CSV};
@@ -72,11 +74,12 @@ function chart(parent, title, get, given = {}) {
   const kept = list => list.map(s => ({...s, points: s.points.filter(inside), band: s.band && s.band.filter(inside)}));
   const low = a => a.reduce((m, v) => Math.min(m, v)), high = a => a.reduce((m, v) => Math.max(m, v));
   const boundsNow = () => options.bounds ? options.bounds() : [];
-  // From the least to the largest that is drawn, on the axis; nothing where there is no point.
+  // From the least to the largest of those that are not broken, on the axis, or of all where all are, with true; nothing where there is no point.
   const extent = list => {
-    if (!list.some(s => s.points.length)) return;
-    const ys = list.flatMap(s => [...s.points.map(p => p[1]), ...(s.band || []).flatMap(p => [p[1], p[2]])]).concat(boundsNow().map(b => b.y)).map(f);
-    return [low(ys), high(ys)];
+    const shown = list.filter(s => s.points.length), sound = shown.filter(s => !s.broken), of = sound.length ? sound : shown;
+    if (!shown.length) return;
+    const ys = of.flatMap(s => [...s.points.map(p => p[1]), ...(s.band || []).flatMap(p => [p[1], p[2]])]).concat(boundsNow().map(b => b.y)).map(f);
+    return [low(ys), high(ys), !sound.length];
   };
   const shown = x => options.ticks ? (options.ticks.find(t => t[0] === Math.round(x)) || [0, number(x)])[1] : `${xLabel} ${number(x)}`;
   let series = kept(get()), pointer;  // pointer: where it is over the chart
@@ -96,7 +99,9 @@ function chart(parent, title, get, given = {}) {
     if (options.start !== undefined) x0 = Math.min(x0, options.start);
     if (x1 === x0) x1 = x0 + 1;
     if (y1 - y0 < 1e-12) { const margin = options.log || y0 === 0 ? 0.5 : Math.abs(y0) / 2; y0 -= margin; y1 += margin; } else { const margin = (y1 - y0) * 0.06; y1 += margin; y0 -= margin; }
-    const X = v => left + (v - x0) / (x1 - x0) * (W - left - right), at = t => H - bottom - (t - y0) / (y1 - y0) * (H - top - bottom), Y = v => at(f(v));
+    const X = v => left + (v - x0) / (x1 - x0) * (W - left - right), at = t => Math.max(-1e4, Math.min(1e4, H - bottom - (t - y0) / (y1 - y0) * (H - top - bottom))), Y = v => at(f(v));
+    const clip = `clip${++clips}`, plot = svg("g", {"clip-path": `url(#${clip})`});  // for curves: a broken one may leave the chart
+    svg("rect", {x: left - 4, y: top - 4, width: W - left - right + 8, height: H - top - bottom + 8}, svg("clipPath", {id: clip}, box));
 
     for (const [t, text] of options.log ? logTicks(y0, y1) : linearTicks(y0, y1, 4)) {
       svg("line", {class: "axis", x1: left, x2: W - right, y1: Y(t), y2: Y(t)}, box);
@@ -107,18 +112,20 @@ function chart(parent, title, get, given = {}) {
     for (const [t, text] of xTicks) svg("text", {x: X(t), y: H - bottom + 15, "text-anchor": "middle"}, box).textContent = text;
     svg("text", {x: (left + W - right) / 2, y: H - 4, "text-anchor": "middle"}, box).textContent = xLabel;
     for (const b of bounds) svg("title", {}, svg("line", {class: "bound", x1: left, x2: W - right, y1: Y(b.y), y2: Y(b.y)}, box)).textContent = b.label + (b.whose ? `: ${b.whose}` : "");
+    box.append(plot);
     for (const s of series) {
       if (!s.band || s.band.length < 2) continue;
       const edge = (points, i) => points.map(p => X(p[0]).toFixed(1) + " " + Y(p[i]).toFixed(1)).join("L");
-      svg("path", {class: "band", d: `M${edge(s.band, 2)}L${edge([...s.band].reverse(), 1)}Z`, fill: s.color}, box);
+      svg("path", {class: "band", d: `M${edge(s.band, 2)}L${edge([...s.band].reverse(), 1)}Z`, fill: s.color}, plot);
     }
     for (const s of series) {
       if (!s.bare && s.points.length > 1) {
         const d = s.points.map((p, i) => (i ? "L" : "M") + X(p[0]).toFixed(1) + " " + Y(p[1]).toFixed(1)).join("");
-        svg("path", {d, fill: "none", stroke: s.color, "stroke-width": s.width || 2, "stroke-opacity": s.opacity || 1, "stroke-dasharray": s.dash || "", "stroke-linejoin": "round"}, box);
+        svg("path", {d, fill: "none", stroke: s.color, "stroke-width": s.width || 2, "stroke-opacity": s.opacity || 1, "stroke-dasharray": s.dash || "", "stroke-linejoin": "round"}, plot);
       }
       if (s.points.length === 1 || s.dots || s.bare)
-        for (const p of s.points) svg("circle", {cx: X(p[0]), cy: Y(p[1]), r: s.bare ? 2.5 : 3, fill: s.color, "fill-opacity": s.opacity || 1}, box);
+        for (const p of s.points)
+          svg("circle", {cx: X(p[0]), cy: Y(p[1]), r: s.bare ? 2.5 : 3, "fill-opacity": s.opacity || 1, ...(s.hollow && !s.bare ? {class: "ring", fill: "var(--card)", stroke: s.color} : {fill: s.color})}, plot);
     }
     // Names of the bounds last, over the curves: above or below their line, at one of its ends or within it, clear of each other and
     // where fewest points lie. One that finds no place says its name to the pointer alone.

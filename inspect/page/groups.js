@@ -2,43 +2,59 @@
 // largest. And panels of one measure on one scale.
 let together = true;  // what the reader chose: settings where several runs are of one, or single runs
 
-// The groups of runs as they are now. A run that has not ended is in the mean as far as all of its group have come; one that diverged, was
-// stopped, or repeats a seed is drawn beside it.
+// How a run stands that is in no mean. A run that has not ended is in it on a live page, as far as it has come; elsewhere it is as one that was stopped.
+const notOver = r => data.live && r.left_out === "not ended", apart = r => !!r.left_out && !notOver(r);
+const broken = r => apart(r) && !r.left_out.startsWith("seed ");  // one that repeats a seed is sound
+// The groups of runs as they are now: those in the mean, and those drawn beside it.
 function groupsOf(runs) {
   const key = (r, i) => r.setting || String(i), keys = [...new Set(runs.map(key))];
   return keys.map((k, i) => {
-    const all = runs.filter((r, j) => key(r, j) === k), member = r => r.rows.length && (!r.left_out || r.left_out === "not ended");
+    const all = runs.filter((r, j) => key(r, j) === k), member = r => r.rows.length && !apart(r);
     return {name: k, color: `var(--c${i % 8})`, dash: dashes[Math.floor(i / 8) % 4], runs: all, members: all.filter(member), aside: all.filter(r => !member(r))};
   });
 }
 
-// [x, mean, least, largest] of curves that rise in x, between where the last begins and the first ends. A curve without a point at x has the value on the straight line between its neighbours.
+// [x, mean, least, largest, count] of curves that rise in x: at x of those that have begun and come so far. A curve without a point at x has the value on the straight line between its neighbours.
 function meanOfCurves(curves) {
   const all = curves.map(c => c.filter(p => drawable(p[1]))).filter(c => c.length);
-  if (!all.length) return [];
-  const from = Math.max(...all.map(c => c[0][0])), to = Math.min(...all.map(c => last(c)[0])), at = all.map(() => 0);
-  const xs = [...new Set(all.flatMap(c => c.map(p => p[0])))].filter(x => x >= from && x <= to).sort((a, b) => a - b);
+  const at = all.map(() => 0), xs = [...new Set(all.flatMap(c => c.map(p => p[0])))].sort((a, b) => a - b);
   return xs.map(x => {
-    const ys = all.map((c, i) => {
+    const ys = all.flatMap((c, i) => {
+      if (x < c[0][0] || x > last(c)[0]) return [];
       while (at[i] + 1 < c.length && c[at[i] + 1][0] <= x) ++at[i];
       const [x0, y0] = c[at[i]], next = c[at[i] + 1];
       return next && x > x0 ? y0 + (next[1] - y0) * (x - x0) / (next[0] - x0) : y0;
     });
-    return [x, mean(ys), Math.min(...ys), Math.max(...ys)];
+    return [x, mean(ys), Math.min(...ys), Math.max(...ys), ys.length];
   });
 }
+// "mean of 3 runs", or, where some have not come as far as others, "mean of 1 to 3 runs".
+function meanOf(points) {
+  const counts = points.map(p => p[4]), least = counts.reduce((a, b) => Math.min(a, b), Infinity), largest = most(...counts);
+  return `mean of ${least < largest ? `${least} to ${largest}` : largest} run${largest === 1 ? "" : "s"}`;
+}
 function averaged(group, curves) {
-  const points = meanOfCurves(curves.map(c => c.points)), range = new Map(points.map(p => [p[0], [p[2], p[3]]])), count = curves.filter(c => c.points.some(p => drawable(p[1]))).length;
-  return {...curves[0], name: `${group.name}, mean of ${count} run${count === 1 ? "" : "s"}`, short: group.name, color: group.color, dash: group.dash, points: points.map(p => [p[0], p[1]]),
+  const points = meanOfCurves(curves.map(c => c.points)), range = new Map(points.map(p => [p[0], [p[2], p[3]]]));
+  return {...curves[0], name: `${group.name}, ${meanOf(points)}`, short: group.name, color: group.color, dash: group.dash, points: points.map(p => [p[0], p[1]]),
           exact: meanOfCurves(curves.map(c => c.exact || c.points)).map(p => [p[0], p[1]]), band: points.map(p => [p[0], p[2], p[3]]), spread: x => range.get(x), spreadOf: "runs"};
 }
 // What a chart draws. curve: of a run; beside: what else is drawn of a run that stands for itself.
 function lines(curve, beside = () => []) {
-  const single = r => [...beside(r), curve(r)];
+  const dotted = r => ({...curve(r), name: `${r.label} (${r.left_out})`, width: 1, dash: dots});
+  const single = r => [...beside(r), broken(r) ? dotted(r) : curve(r)];
   if (!grouped) return runs.flatMap(single);
   return groups.flatMap(g => g.members.length < 2 && !g.aside.length ? g.runs.flatMap(single)
     : [...(g.members.length > 1 ? [averaged(g, g.members.map(curve))] : g.members.map(curve)),
-       ...g.aside.map(r => ({...curve(r), name: `${r.label} (${r.left_out})`, width: 1, dash: "2 3"}))]);
+       ...g.aside.map(dotted)]);
+}
+
+// Short names of settings, by their names: where one is long, all are without what most of them share, then cut in the middle, unless two would be the same.
+function shortNames(names) {
+  const parts = names.map(n => n.split(", ")), whole = new Map(names.map(n => [n, n]));
+  if (names.every(n => n.length < 60) || parts.some(p => p.length !== parts[0].length)) return whole;
+  const common = (part, i) => i > 0 && 2 * parts.filter(p => p[i] === part).length > parts.length;
+  const brief = parts.map(p => p.filter((part, i) => !common(part, i)).join(", ")), cut = brief.map(b => b.length < 60 ? b : `${b.slice(0, 29)}…${b.slice(-29)}`);
+  return new Map(names.map((n, i) => [n, (new Set(cut).size === names.length ? cut : brief)[i]]));
 }
 
 // Mean and sample standard deviation, as text: of one value no deviation, of none a dash.
@@ -61,8 +77,9 @@ function family(title, parent) {
   f.range = () => {
     if (!range) {
       const own = f.extents.map(e => e()).filter(e => e);
-      range = [Math.min(...own.map(e => e[0])), Math.max(...own.map(e => e[1]))];
-      const flat = own.some(([a, b]) => b - a > 1e-9 * Math.max(Math.abs(a), Math.abs(b)) && b - a < 0.02 * (range[1] - range[0]));
+      const sound = own.filter(e => !e[2]), of = sound.length ? sound : own;
+      range = [Math.min(...of.map(e => e[0])), Math.max(...of.map(e => e[1]))];
+      const flat = of.some(([a, b]) => b - a > 1e-9 * Math.max(Math.abs(a), Math.abs(b)) && b - a < 0.02 * (range[1] - range[0]));
       if (f.same === undefined) f.same = !flat;
       box.checked = f.same;
       say.textContent = f.same ? "" : flat ? "on one scale a panel's curves would be a flat line" : "";

@@ -4,19 +4,21 @@ const main = document.getElementById("main"), byId = id => document.getElementBy
 const mean = a => a.length && a.every(drawable) ? a.reduce((s, v) => s + v, 0) / a.length : NaN;  // of all heads, or of none
 const last = a => a.length ? a[a.length - 1] : undefined;
 const most = (...n) => n.reduce((a, b) => Math.max(a, b), 0);
-const dashes = ["", "7 3", "2 3", "9 3 2 3"];
+const dashes = ["", "7 3", "14 4", "9 3 2 3"], dots = "2 3";  // dots: of runs in no mean
+const minutes = s => s > 0 ? s < 60 ? (s / 60).toPrecision(2) : (s / 60).toFixed(1) : "–";
 
 // --- the runs as they are now ---
 let runs, groups, grouped, layers, groupNames, shape;  // grouped: runs of one setting are shown as one
 function read() {
+  const brief = shortNames([...new Set(data.runs.map(r => r.setting))]);
   runs = data.runs.map((r, i) => {
     const again = data.runs.slice(0, i).filter(o => o.name === r.name).length, name = again ? `${r.name} (${again + 1})` : r.name;
-    return {...r, name, label: `${name} · ${r.setting && r.setting.length < 60 ? r.setting : r.config.attention}`, color: `var(--c${i % 8})`, dash: dashes[Math.floor(i / 8) % 4],
+    return {...r, name, brief: brief.get(r.setting), label: `${name} · ${brief.get(r.setting) || r.config.attention}`, color: `var(--c${i % 8})`, dash: broken(r) ? dots : dashes[Math.floor(i / 8) % 4],
             train: r.rows.filter(x => x.loss !== undefined), test: r.rows.filter(x => x.test_accuracy !== undefined)};
   });
   groups = groupsOf(runs);
   grouped = together && groups.some(g => g.members.length > 1);
-  if (grouped) for (const g of groups) for (const r of g.runs) Object.assign(r, {color: g.color, dash: g.dash});
+  if (grouped) for (const g of groups) for (const r of g.runs) Object.assign(r, {color: g.color, dash: broken(r) ? dots : g.dash});
   layers = most(...runs.map(r => most(...r.train.map(x => (x.attention || []).length))));
   // Parameters come as columns of r.parameters; groups are the blocks and what stands before and after them.
   groupNames = [];
@@ -55,7 +57,7 @@ function compared(title, text) {
 function cells(parent, head, rows) { const body = table(parent, head, []); show(() => fill(body, rows())); return body; }
 
 // --- learning ---
-const line = (r, points, more) => ({name: r.label, short: r.name, color: r.color, dash: r.dash, points, ...more});
+const line = (r, points, more) => ({name: r.label, short: r.name, color: r.color, dash: r.dash, broken: broken(r), hollow: apart(r), points, ...more});
 const over = (r, rows, get, more) => line(r, rows.map(x => [x.epoch, get(x)]), more);
 const smooth = points => { let v; return points.filter(p => drawable(p[1])).map(([x, y]) => [x, v = v === undefined ? y : v + 0.3 * (y - v)]); };
 const smoothed = (r, get) => { const exact = r.train.map(x => [x.epoch, get(x)]); return line(r, smooth(exact), {exact}); };
@@ -68,6 +70,12 @@ const tests = (r, key, factor) => {
 };
 
 // --- attention ---
+// Of all heads: the mean, of extremes the extreme; none where one is not finite.
+const overHeads = (m, a) => a.length && a.every(drawable) ? {least: Math.min(...a), largest: Math.max(...a)}[m.extreme] ?? mean(a) : NaN;
+const unlikeBatches = () => {
+  const all = [...new Set(runs.map(r => r.config.batch))];
+  return all.length < 2 ? "" : ` Runs differ in batch (${all.join(", ")}), and the gradients are of the mean loss over a batch: these norms have a factor 1/batch, and are not comparable between those runs.`;
+};
 const heads = (row, l, field) => (row.attention && row.attention[l] && row.attention[l][field]) || [];
 // N of the runs that have block l, or any block; a bound says which N is its own, and to the pointer whose, where the page has several.
 const sizes = (l = 0) => [...new Set(runs.filter(r => r.tokens > 0 && r.train.some(x => heads(x, l, "fro").length)).map(r => r.tokens))].sort((a, b) => a - b);
@@ -79,17 +87,17 @@ const measures = [
    text: () => "Frobenius norm per image and head, mean over the batch." + (sizes().length ? " Dashed: √N, which bounds softmax (Theorem 4.1)." : "")},
   {field: "jacobian", short: "‖∂A/∂S‖_F", title: "‖∂A/∂S‖_F: size of its Jacobian", bounds: bounds([2, "2√N"], [0.5, "√N/2"]),
    text: () => "How strongly the matrix answers to its scores." + (sizes().length ? " Dashed: bounds for softmax, 2√N in the paper (Theorem 4.1) and √N/2, the sharp one." : "")},
-  {field: "grad_a", short: "‖∂L/∂A‖_F", title: "‖∂L/∂A‖_F: gradient that reaches the matrix", text: () => "Measured in the backward pass, of the loss of the whole batch."},
-  {field: "grad_s", short: "‖∂L/∂S‖_F", title: "‖∂L/∂S‖_F: gradient that passes on to the scores", text: () => "The same behind the attention function: what its Jacobian lets through."}];
+  {field: "grad_a", short: "‖∂L/∂A‖_F", title: "‖∂L/∂A‖_F: gradient that reaches the matrix", text: () => "Measured in the backward pass, of the mean loss over the batch." + unlikeBatches()},
+  {field: "grad_s", short: "‖∂L/∂S‖_F", title: "‖∂L/∂S‖_F: gradient that passes on to the scores", text: () => "The same behind the attention function: what its Jacobian lets through." + unlikeBatches()}];
 // What else the kernel measures. Shares and scores are of the visible entries, extremes those of the batch.
 const further = [
   {field: "score_rms", short: "score rms", text: "Root of the mean square of the scores S = QKᵀ/√d."},
   {field: "score_mean", short: "score mean", text: "Mean of the scores S = QKᵀ/√d."},
-  {field: "score_max", short: "largest score", text: "Largest score of the batch."},
+  {field: "score_max", extreme: "largest", short: "largest score", text: "Largest score of the batch."},
   {field: "row_sum", short: "row sum", text: "Mean sum of a row of A; softmax: always 1."},
   {field: "row_sum_std", short: "spread of row sums", text: "Standard deviation of the sums of the rows of A; softmax: 0."},
-  {field: "min", short: "least a", text: "Least weight of the batch."},
-  {field: "max", short: "largest a", text: "Largest weight of the batch."},
+  {field: "min", extreme: "least", short: "least a", text: "Least weight of the batch."},
+  {field: "max", extreme: "largest", short: "largest a", text: "Largest weight of the batch."},
   {field: "negative_share", short: "share a < 0", text: "Share of the weights that are negative."},
   {field: "small_share", short: "share |a| < 0.001", text: "Share of the weights whose size is below 0.001: how sparse A is."},
   {field: "fro_error", short: "error of ‖A‖_F", text: "Standard error of ‖A‖_F where the linear form of attention estimates it; elsewhere it is exact."},
@@ -101,18 +109,20 @@ function byBlock(m, l) {
     over(r, rows(r), x => heads(x, l, m.field)[h], {name: `${r.label}, head ${h}`, width: 1, opacity: 0.35, quiet: true}));
   return lines(r => {
     const spread = new Map(rows(r).map(x => [x.epoch, heads(x, l, m.field).filter(drawable)])), several = count(r) > 1;
-    return over(r, rows(r), x => mean(heads(x, l, m.field)), {name: several ? `${r.label}, mean` : r.label,
+    return over(r, rows(r), x => overHeads(m, heads(x, l, m.field)), {name: several ? `${r.label}, ${m.extreme || "mean"}` : r.label,
       spread: several ? x => spread.get(x) && [Math.min(...spread.get(x)), Math.max(...spread.get(x))] : undefined});
   }, ofHeads);
 }
 // How to read the lines of these charts, as things stand.
-const thickness = () => grouped ? "Mean over heads and runs, with a band from the least to the largest run of a setting; single runs as thick lines, their heads thin."
-  : "Thick: mean over heads; thin: each head.";
+const thickness = ({extreme}) => !grouped ? `Thick: ${extreme || "mean"} over heads; thin: each head.`
+  : `${extreme ? `The ${extreme} over heads, its mean over runs` : "Mean over heads and runs"}, with a band from the least to the largest run of a setting; single runs as thick lines, their heads thin.`;
 
 let other = further[0];  // the measure that the reader chose
 function furtherMeasures() {
-  const title = "More about the matrix", box = plain(title, () => "What else the kernel measures in every head. " + thickness());
-  const label = make("label", undefined, box), choice = (make("span", "measure", label), make("select", undefined, label)), say = make("p", other.text, box), draws = [];
+  const title = "More about the matrix", box = plain(title, "What else the kernel measures in every head.");
+  const label = make("label", undefined, box), choice = (make("span", "measure", label), make("select", undefined, label)), say = make("p", undefined, box), draws = [];
+  const tell = () => { say.textContent = `${other.text} ${thickness(other)}`; };
+  show(tell);
   choice.id = "further";
   for (const m of further) make("option", m.short, choice).value = m.field;
   choice.value = other.field;
@@ -120,7 +130,7 @@ function furtherMeasures() {
   show(f.renew);
   const names = l => ({of: other.short, file: `${other.field} block ${l}`, family: f});
   for (let l = 0; l < layers; ++l) draws.push(chart(grid, `Block ${l}`, () => byBlock(other, l), () => names(l)));
-  choice.onchange = () => { other = further.find(m => m.field === choice.value); say.textContent = other.text; f.anew(); draws.forEach(d => d()); };
+  choice.onchange = () => { other = further.find(m => m.field === choice.value); tell(); f.anew(); draws.forEach(d => d()); };
   shows.push(...draws);
 }
 
@@ -149,8 +159,8 @@ function acrossDepth() {
   const moment = r => { const before = chosen === undefined ? r.train : r.train.filter(x => x.epoch <= chosen + 1e-9); return last(before) || r.train[0]; };
   const blocks = [...Array(layers).keys()].map(l => [l, String(l)]);
   const byHead = m => {
-    const columns = grouped ? groups.filter(g => g.members.length).map(g => ({of: g.members[0], runs: g.members, label: g.members.length > 1 ? g.name : g.members[0].label}))
-      : runs.map(r => ({of: r, runs: [r], label: r.label}));
+    const one = r => ({of: r, runs: [r], label: broken(r) ? `${r.label} (${r.left_out})` : r.label}), several = g => ({of: g.members[0], runs: g.members, label: g.name});
+    const columns = grouped ? groups.flatMap(g => g.members.length > 1 ? [several(g)] : (g.members.length ? g.members : g.aside).map(one)) : runs.map(one);
     return columns.flatMap((c, i) => {
       const rows = c.runs.map(moment).filter(row => row), shift = (i - (columns.length - 1) / 2) * Math.min(0.2, 0.7 / columns.length), dots = [], means = [], spread = new Map();
       for (let l = 0; l < layers; ++l) {
@@ -185,22 +195,28 @@ function who() {
     `batch ${told("batch")}, epochs ${told("epochs")}, ${told("optimizer")} at ${told("lr")}, seed ${told("seed")}.` +
     (layers || groupNames.length ? " Blocks and heads are counted from 0, as in blocks.0.attn, metrics.jsonl and TensorBoard." : "");
   byId("legend").replaceChildren(); byId("notes").replaceChildren();
+  const said = {"not ended": "has not ended", interrupted: "was interrupted", "not finite": "ended with numbers that are not finite"};
   const entry = (text, draw) => { const e = make("span", undefined, byId("legend")); draw(svg("svg", {viewBox: "0 0 26 8", "aria-hidden": true}, e)); make("span", text, e); };
   const stroke = (of, parent) => svg("line", {x1: 0, x2: 26, y1: 4, y2: 4, stroke: of.color, "stroke-width": 3, "stroke-dasharray": of.dash}, parent);
-  const single = r => entry(r.label, picture => stroke(r, picture));
+  const single = r => entry(broken(r) ? `${r.label} (${r.left_out})` : r.label, picture => stroke(r, picture));
   if (!grouped) runs.forEach(single);
   else {
     for (const g of groups) {
       if (g.runs.length < 2) { g.runs.forEach(single); continue; }
       const n = g.members.length, band = picture => svg("rect", {class: "band", x: 0, y: 0, width: 26, height: 8, fill: g.color}, picture);
-      entry(`${g.name} · ${n > 1 ? `mean of ${n} runs` : n ? g.members[0].name : "no run"}`, picture => { if (n > 1) band(picture); stroke(g, picture); });
+      entry(`${g.runs[0].brief || g.name} · ${n > 1 ? meanOf(meanOfCurves(g.members.map(r => r.train.map(x => [x.epoch, 0])))) : n ? g.members[0].name : "no run"}`,
+            picture => { if (n > 1) band(picture); stroke(n ? g : g.runs[0], picture); });
     }
     entry("band: least to largest run" + (groups.some(g => g.aside.length) ? "; dotted: runs in no mean" : ""), picture => svg("rect", {class: "band", x: 0, y: 0, width: 26, height: 8, fill: "var(--soft)"}, picture));
   }
-  for (const g of groups) for (const r of g.runs.length > 1 ? g.aside : []) make("p", `${r.label}: in no mean over runs (${r.left_out}).`, byId("notes")).className = "note";
+  const note = text => { make("p", text, byId("notes")).className = "note"; }, leaves = runs.some(r => !broken(r)) ? ", and may leave a chart, whose scale is that of the others" : "";
   for (const r of runs) {
-    if (r.note) make("p", r.note, byId("notes")).className = "note";
-    if (!r.rows.length) make("p", `${r.label}: nothing has been logged yet.`, byId("notes")).className = "note";
+    if (broken(r)) note(`${r.label}: ${said[r.left_out] || r.left_out}. Its curves are dotted${grouped ? ", in no mean over runs" : ""}${leaves}.`);
+    else if (grouped && apart(r)) note(`${r.label}: in no mean over runs (${r.left_out}).`);
+  }
+  for (const r of runs) {
+    if (r.note) note(r.note);
+    if (!r.rows.length) note(`${r.label}: nothing has been logged yet.`);
   }
   byId("together").hidden = !groups.some(g => g.members.length > 1);
 }
@@ -236,7 +252,7 @@ function build() {
     const end = r.summary || last(r.test) || {}, t = last(r.train) || {};
     return [r.name, r.config.attention, drawable(end.test_accuracy) ? (100 * end.test_accuracy).toFixed(2) + " %" : "–", end.test_loss,
             mean(r.train.slice(-5).map(x => x.loss)), String(r.summary ? r.summary.steps : t.step === undefined ? "–" : t.step + 1), String(t.skipped ?? 0),
-            r.summary ? (r.summary.seconds / 60).toFixed(1) : "–", r.ending || (r.summary ? "finished" : "not ended")];
+            minutes(r.summary ? r.summary.seconds : r.seconds), r.ending || (r.summary ? "finished" : "not ended")];
   }));
   bySetting(stand);
 
@@ -249,7 +265,7 @@ function build() {
   curves(learning, "Learning rate", () => lines(r => over(r, r.train, x => x.lr)));
 
   for (const m of layers ? measures : []) {
-    const {grid, family: f} = compared(m.title, () => `${m.text()} ${thickness()} Logarithmic scale.`);
+    const {grid, family: f} = compared(m.title, () => `${m.text()} ${thickness(m)} Logarithmic scale.`);
     for (let l = 0; l < layers; ++l) curves(grid, `Block ${l}`, () => byBlock(m, l), {of: m.short, file: `${m.field} block ${l}`, log: true, family: f, bounds: m.bounds && (() => m.bounds(l))});
   }
   if (layers) furtherMeasures();
@@ -266,7 +282,7 @@ function build() {
   if (layers)
     cells(folded(tables, "Attention at the last logged step, mean over heads and batch (least and largest: over heads, of the batch)", true),
           ["run", "block", ...statistics.map(m => m.short)],
-          () => runs.flatMap(r => ((last(r.train) || {}).attention || []).map((a, l) => [r.label, String(l), ...statistics.map(m => a[m.field] && mean(a[m.field]))])));
+          () => runs.flatMap(r => ((last(r.train) || {}).attention || []).map((a, l) => [r.label, String(l), ...statistics.map(m => a[m.field] && overHeads(m, a[m.field]))])));
   if (layers)
     cells(folded(tables, "Attention at the last logged step, every head"), ["run", "block", "head", ...statistics.map(m => m.short)],
           () => runs.flatMap(r => ((last(r.train) || {}).attention || []).flatMap((a, l) => a.fro.map((_, h) => [r.label, String(l), String(h), ...statistics.map(m => a[m.field] && a[m.field][h])]))));
