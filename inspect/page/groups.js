@@ -57,11 +57,11 @@ function shortNames(names) {
   return new Map(names.map((n, i) => [n, (new Set(cut).size === names.length ? cut : brief)[i]]));
 }
 
-// Mean and sample standard deviation, as text: of one value no deviation, of none a dash.
+// Mean and sample standard deviation, as text(value, deviation): of one value no deviation, of none a dash.
 function withSpread(values, text, unit = "") {
   if (!values.length || !values.every(drawable)) return "–";
   const m = mean(values), deviation = Math.sqrt(values.reduce((s, v) => s + (v - m) ** 2, 0) / (values.length - 1));
-  return text(m) + (values.length > 1 ? ` ± ${text(deviation)}` : "") + unit;
+  return text(m, deviation) + (values.length > 1 ? ` ± ${text(deviation, deviation)}` : "") + unit;
 }
 
 // Charts of one measure, on one scale, so that heights can be compared, or each on its own. Where the reader has not chosen it is one scale, unless

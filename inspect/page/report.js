@@ -235,10 +235,10 @@ function bySetting(parent) {
   make("h3", "By setting", box);
   make("p", "Runs that differ in their seed alone (and in where they lie, what they write down, and what rounds otherwise): mean ± sample standard deviation over the runs that finished, one a seed.", box);
   const norm = r => mean(((last(r.train) || {}).attention || []).map(a => mean(a.fro))), fixed = n => v => v.toFixed(n);
-  cells(box, ["setting", "seeds", "diverged", "test accuracy", "test loss", "‖A‖_F, last, mean over blocks"], () => groups.map(g => {
+  cells(box, ["setting", "in the mean", "left out", "test accuracy", "test loss", "‖A‖_F, last, mean over blocks"], () => groups.map(g => {
     const counted = g.runs.filter(r => !r.left_out);
-    return [g.name, String(counted.length), String(g.runs.filter(r => r.left_out === "diverged").length), withSpread(counted.map(r => times(r.summary.test_accuracy, 100)), fixed(2), " %"),
-            withSpread(counted.map(r => r.summary.test_loss), fixed(4)), withSpread(counted.map(norm), v => v !== 0 && (v < 0.001 || v >= 1e5) ? v.toExponential(2) : v.toPrecision(3))];
+    return [g.name, String(counted.length), String(g.runs.length - counted.length), withSpread(counted.map(r => times(r.summary.test_accuracy, 100)), fixed(2), " %"),
+            withSpread(counted.map(r => r.summary.test_loss), fixed(4)), withSpread(counted.map(norm), (v, deviation) => v !== 0 && (v < 0.001 || v >= 1e5) ? v.toExponential(2) : deviation > 0 ? v.toFixed(Math.min(9, Math.max(0, 1 - Math.floor(Math.log10(deviation))))) : v.toPrecision(3))];
   }));
   show(() => { box.hidden = groups.every(g => g.runs.length < 2); });
 }
