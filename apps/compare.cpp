@@ -212,9 +212,7 @@ int compare_verb(const Args& args) {
                    {"ending", r.status.ending},
                    {"status", status_of(r)},
                    {"fro", fro}});
-    page.push_back({r.name, r.config, r.summary, r.rows, r.note,
-                    train::read_records(path, inspect::page_bytes / runs.size()), r.status.ending, r.tokens});
-    page.back().seconds = r.status.seconds;
+    page.push_back(train::page_run(std::move(r), train::read_records(path, inspect::page_bytes / runs.size())));
   }
   Json groups = Json::array();
   for (const train::RunGroup& group : train::group_runs(page)) groups.push_back(group_json(group, all, page));

@@ -48,9 +48,7 @@ int report_verb(const Args& args) {
       tell("{}\n", note);
       notes.push_back(note);
     }
-    page.push_back({r.name, std::move(r.config), std::move(r.summary), std::move(r.rows), std::move(r.note),
-                    std::move(recording), std::move(r.status.ending), r.tokens});
-    page.back().seconds = r.status.seconds;
+    page.push_back(train::page_run(std::move(r), std::move(recording)));
   }
   train::group_runs(page);
   if (html.empty()) html = runs.size() == 1 ? (std::filesystem::path(runs[0]) / "report.html").string() : "report.html";

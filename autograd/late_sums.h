@@ -30,7 +30,7 @@ class LateSums {
     std::weak_ptr<Storage> storage;
     View view;
     explicit Target(const Tensor& t);
-    bool is(const Tensor& t) const { return !storage.expired() && storage.lock() == t.storage(); }
+    bool is(const Tensor& t) const { return storage.lock() == t.storage(); }
   };
   struct Row {
     Tensor sums;

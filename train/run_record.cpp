@@ -176,6 +176,14 @@ std::vector<Json> read_metrics(const fs::path& file, std::string& note) {
   return std::move(all.rows);
 }
 
+inspect::PageRun page_run(RunRecord run, inspect::Recording recording) {
+  inspect::PageRun page;
+  page.name = std::move(run.name), page.config = std::move(run.config), page.summary = std::move(run.summary);
+  page.rows = std::move(run.rows), page.note = std::move(run.note), page.recording = std::move(recording);
+  page.ending = std::move(run.status.ending), page.seconds = run.status.seconds, page.tokens = run.tokens;
+  return page;
+}
+
 RunRecord read_run_head(const fs::path& path) {
   const bool there = is_there(path);
   if (there && !fs::is_directory(path))

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "inspect/page.h"
 #include "train/json.h"
 
 namespace norma::train {
@@ -33,6 +34,9 @@ RunRecord read_run(const std::filesystem::path& path);
 
 /// The same without rows and note: a run that has made no step yet has this already.
 RunRecord read_run_head(const std::filesystem::path& path);
+
+/// What pages show of a run, with what its flight recorder kept.
+inspect::PageRun page_run(RunRecord run, inspect::Recording recording);
 
 /// Of status.json; as at the beginning of a run where there is none.
 RunStatus read_status(const std::filesystem::path& path);

@@ -41,17 +41,9 @@ using Compute = std::conditional_t<
     std::conditional_t<std::is_floating_point_v<T>, T,
                        std::conditional_t<!integers, double, std::conditional_t<std::is_same_v<T, bool>, int, T>>>>;
 
-/// What sums of elements of type T are kept in on the exact path: double, or i64.
+/// What sums of elements of type T are kept in on the exact path: double, or i64, which Binary<BinaryOp::add> adds modulo 2^64.
 template <class T>
 using Accumulator = std::conditional_t<std::is_integral_v<T>, std::int64_t, double>;
-/// a + b of accumulators; of integers modulo 2^64.
-template <class A>
-NORMA_HD A wrapping_sum(A a, A b) {
-  if constexpr (std::is_integral_v<A>)
-    return static_cast<A>(static_cast<std::make_unsigned_t<A>>(a) + static_cast<std::make_unsigned_t<A>>(b));
-  else
-    return a + b;
-}
 
 template <class Op, class T>
 NORMA_HD T apply_unary(Op op, T x, double parameter) {

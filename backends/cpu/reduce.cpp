@@ -63,7 +63,7 @@ struct Sum {
   using A = Accumulator<T>;
   static constexpr bool narrow = std::is_same_v<T, bf16>, columns = std::is_floating_point_v<T> || narrow;
   static A start(const T*) { return 0; }
-  static void join(A& a, A b) { a = wrapping_sum(a, b); }
+  static void join(A& a, A b) { a = Binary<BinaryOp::add>{}(a, b); }
   static void add(A& a, Index n, const T* x, Index step) {
     if constexpr (std::is_floating_point_v<T>) {
       if (step == 1) {
@@ -82,7 +82,7 @@ struct Sum {
         return;
       }
     }
-    for (Index i = 0; i < n; ++i) a = wrapping_sum(a, convert<A>(x[i * step]));
+    for (Index i = 0; i < n; ++i) a = Binary<BinaryOp::add>{}(a, convert<A>(x[i * step]));
   }
   static void add_rows(A* a, Index rows, Index n, const T* x, Index row) {
     if constexpr (narrow) {
@@ -268,7 +268,7 @@ void CpuBackend::cumsum(const View& x, int axis, const View& out) {
           T* sums = reinterpret_cast<T*>(row[1]) + line * step[1];
           Accumulator<T> sum = 0;
           for (Index j = 0; j < n; ++j) {
-            sum = wrapping_sum(sum, convert<Accumulator<T>>(in[j * from]));
+            sum = Binary<BinaryOp::add>{}(sum, convert<Accumulator<T>>(in[j * from]));
             sums[j * to] = convert<T>(sum);
           }
         }

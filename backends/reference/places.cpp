@@ -20,7 +20,7 @@ void add_exactly(const View& out, Terms&& terms) {
   each(out.shape(), [&](const Tuple& i) { at<Accumulator<T>>(buffer, i) = convert<Accumulator<T>>(at<T>(out, i)); });
   terms([&](const Tuple& i, T value) {
     auto& sum = at<Accumulator<T>>(buffer, i);
-    sum = wrapping_sum(sum, convert<Accumulator<T>>(value));
+    sum = Binary<BinaryOp::add>{}(sum, convert<Accumulator<T>>(value));
   });
   each(out.shape(), [&](const Tuple& i) { at<T>(out, i) = convert<T>(at<Accumulator<T>>(buffer, i)); });
 }

@@ -28,7 +28,7 @@ void reduce_sum(const View& x, const View& out) {
   typed(out, [&]<class Out>(Out) {
     each(out.shape(), [&](const Tuple& o) {
       Accumulator<T> sum = 0;
-      each(part, [&](const Tuple& p) { sum = wrapping_sum(sum, convert<Accumulator<T>>(at<T>(x, sum_of(o, p)))); });
+      each(part, [&](const Tuple& p) { sum = Binary<BinaryOp::add>{}(sum, convert<Accumulator<T>>(at<T>(x, sum_of(o, p)))); });
       at<Out>(out, o) = convert<Out>(sum);
     });
   });
@@ -85,7 +85,7 @@ void ReferenceBackend::cumsum(const View& x, int axis, const View& out) {
       const Line<T> from = line<T>(x, beside, axis), to = line<T>(out, beside, axis);
       Accumulator<T> sum = 0;
       for (Index j = 0; j < x.shape()[axis]; ++j) {
-        sum = wrapping_sum(sum, convert<Accumulator<T>>(from[j]));
+        sum = Binary<BinaryOp::add>{}(sum, convert<Accumulator<T>>(from[j]));
         to[j] = convert<T>(sum);
       }
     });
