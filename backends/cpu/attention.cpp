@@ -18,7 +18,6 @@
 namespace norma::cpu {
 namespace {
 
-constexpr int work_slot = 8, stats_slot = 9, wide_slot = 10, part_slot = 11;
 std::atomic<int> forced_tiles{-1};  // 1: everywhere, 0: nowhere
 
 /// Into how many pieces the rows of a head, or its keys in the backward pass, are cut: one each where heads are many. A piece of rows packs all
@@ -191,7 +190,7 @@ void merge(const double* pieces, Index count, double* to) {
 
 template <class Head>
 void run(const AttentionKernel<Head>& kernel, Head& head) {
-  head.work = scratch(work_slot, static_cast<std::size_t>(kernel.work(head)));
+  head.work = scratch(Slot::attention_work, static_cast<std::size_t>(kernel.work(head)));
   kernel.run(head);
 }
 
@@ -199,7 +198,7 @@ void run(const AttentionKernel<Head>& kernel, Head& head) {
 void run_widened(const AttentionForward& a, Index b, Index h, AttentionHeadForward<float>& head,
                  const AttentionKernel<AttentionHeadForward<float>>& kernel) {
   using Wide = WideHead;
-  float* next = scratch<float>(wide_slot, Wide::size(a.q) + Wide::size(a.k) + Wide::size(a.v) + Wide::size(a.out));
+  float* next = scratch<float>(Slot::attention_wide, Wide::size(a.q) + Wide::size(a.k) + Wide::size(a.v) + Wide::size(a.out));
   const Wide q(a.q, b, h, next), k(a.k, b, h, next), v(a.v, b, h, next), out(a.out, b, h, next);
   const Index rows = head.row_end - head.row_begin;
   k.fetch(), v.fetch();
@@ -214,7 +213,7 @@ void run_widened(const AttentionForward& a, Index b, Index h, AttentionHeadForwa
 void run_widened(const AttentionBackward& a, Index b, Index h, AttentionHeadBackward<float>& head,
                  const AttentionKernel<AttentionHeadBackward<float>>& kernel) {
   using Wide = WideHead;
-  float* next = scratch<float>(wide_slot, 2 * (Wide::size(a.q) + Wide::size(a.k) + Wide::size(a.v)) + 2 * Wide::size(a.dout));
+  float* next = scratch<float>(Slot::attention_wide, 2 * (Wide::size(a.q) + Wide::size(a.k) + Wide::size(a.v)) + 2 * Wide::size(a.dout));
   const Wide q(a.q, b, h, next), k(a.k, b, h, next), v(a.v, b, h, next), dout(a.dout, b, h, next);
   const Wide dq(a.dq, b, h, next), dk(a.dk, b, h, next), dv(a.dv, b, h, next);
   for (const Wide* x : {&q, &k, &v, &dout}) x->fetch();
@@ -243,7 +242,7 @@ void forward(const AttentionForward& a, const AttentionKernel<AttentionHeadForwa
   const Index heads = a.q.shape()[1], count = a.q.shape()[0] * heads;
   const Index pieces = pieces_of(all.rows, count);
   double* stats = !a.stats ? nullptr : pieces == 1 ? a.stats->as<double>()
-                                                   : scratch<double>(stats_slot, count * pieces * attention_stats);
+                                                   : scratch<double>(Slot::attention_stat_parts, count * pieces * attention_stats);
   parallel_tasks(count * pieces, [&](Index task) {
     AttentionHeadForward<T, Stored> head = all;
     const Index index = task / pieces, piece = task % pieces, b = index / heads, h = index % heads;
@@ -281,7 +280,7 @@ void add_parts(const View& dq, Index pieces, const T* parts) {
       } else if (dq.dtype == DType::f32) {
         kernels.f32.combine(pieces, d, from, rows * d, head_of<T>(dq, head / heads, head % heads) + to);
       } else {
-        T* sums = scratch<T>(wide_slot, d);
+        T* sums = scratch<T>(Slot::attention_wide, d);
         kernels.f32.combine(pieces, d, from, rows * d, sums);
         narrow_rows(1, d, sums, head_of<bf16>(dq, head / heads, head % heads) + to, d);
       }
@@ -303,8 +302,8 @@ void backward(const AttentionBackward& a, const AttentionKernel<AttentionHeadBac
   const Index heads = a.q.shape()[1], count = a.q.shape()[0] * heads, part = all.rows * all.d;
   const bool whole_rows = all.normalize && all.phi != Phi::softmax;
   const Index pieces = whole_rows ? 1 : pieces_of_keys(all.keys, count, count * part * static_cast<Index>(sizeof(T)));
-  T* parts = pieces > 1 ? scratch<T>(part_slot, count * pieces * part) : nullptr;
-  double* stats = !a.stats ? nullptr : pieces == 1 ? a.stats->as<double>() : scratch<double>(stats_slot, count * pieces * attention_stats);
+  T* parts = pieces > 1 ? scratch<T>(Slot::attention_dq_parts, count * pieces * part) : nullptr;
+  double* stats = !a.stats ? nullptr : pieces == 1 ? a.stats->as<double>() : scratch<double>(Slot::attention_stat_parts, count * pieces * attention_stats);
   parallel_tasks(count * pieces, [&](Index task) {
     AttentionHeadBackward<T, Stored> head = all;
     const Index index = task / pieces, piece = task % pieces, b = index / heads, h = index % heads;

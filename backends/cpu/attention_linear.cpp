@@ -15,7 +15,6 @@
 namespace norma::cpu {
 namespace {
 
-constexpr int weight_slot = 10, count_slot = 11, state_slot = 12, mirror_slot = 13, work_slot = 14, wide_slot = 15;  // of scratch()
 
 /// ||A||_F is exact up to so many monomials: its state has their number squared.
 constexpr Index most_for_norm = 160;
@@ -106,7 +105,7 @@ class Call {
     h.scale = a.scale, h.degree = a.scoring.degree(), h.causal = a.causal, h.small = a.small;
     for (int p = 0; p <= Scoring::max_degree; ++p) h.coefficient[p] = a.scoring.coefficient[static_cast<std::size_t>(p)];
     h.features = linear_features(a.scoring, h.d);
-    T* weights = scratch<T>(weight_slot, h.features);
+    T* weights = scratch<T>(Slot::linear_weights, h.features);
     thread_local Weights known;
     for (std::size_t i = 0; double w : known.of(a.scoring, a.scale, h.d)) weights[i++] = static_cast<T>(w);
     h.weights = weights;
@@ -142,8 +141,8 @@ class Call {
     const Index step = (count + pieces * piece_step - 1) / (pieces * piece_step) * piece_step;
     h.begin = std::min(count, piece * step), h.end = std::min(count, h.begin + step);
   }
-  T* state_of_task(int slot) const { return scratch<T>(slot, state_size); }
-  void give_work(LinearHead<T>& h) const { h.work = scratch(work_slot, static_cast<std::size_t>(work_size)); }
+  T* state_of_task(Slot slot) const { return scratch<T>(slot, state_size); }
+  void give_work(LinearHead<T>& h) const { h.work = scratch(Slot::linear_work, static_cast<std::size_t>(work_size)); }
 
   /// body(head, state): for every piece of every head, with the states of all of them in `states`.
   template <class Body>
@@ -192,7 +191,7 @@ class Call {
   void count_keys() {
     const View& mask = *a_.key_mask;
     const Index batch = mask.shape()[0], keys = mask.shape()[1];
-    before_ = scratch<std::int32_t>(count_slot, batch * (keys + 1));
+    before_ = scratch<std::int32_t>(Slot::linear_key_counts, batch * (keys + 1));
     for (Index b = 0; b < batch; ++b) {
       std::int32_t* to = before_ + b * (keys + 1);
       to[0] = 0;
@@ -216,7 +215,7 @@ void forward(const AttentionForward& a, const LinearKernels<T>& kernels) {
     parallel_tasks(call.heads, [&](Index i) {
       LinearHead<T> h = call.bound(i);
       call.give_work(h);
-      T* s = call.state_of_task(mirror_slot);
+      T* s = call.state_of_task(Slot::linear_mirror);
       h.begin = 0, h.end = h.keys;
       if (a.causal) {
         std::fill_n(s, call.state_size, T{0});
@@ -227,7 +226,7 @@ void forward(const AttentionForward& a, const LinearKernels<T>& kernels) {
       kernels.forward_rows(h, s);
     });
   } else {
-    T* states = scratch<T>(state_slot, call.heads * call.pieces * call.state_size);
+    T* states = scratch<T>(Slot::linear_states, call.heads * call.pieces * call.state_size);
     call.each(states, false, [&](const LinearHead<T>& h, T* s) { kernels.sum_keys(h, s); });
     a.causal ? call.add_before(states, false) : call.add_up(states);
     call.each(states, !a.causal, [&](const LinearHead<T>& h, T* s) {
@@ -240,7 +239,7 @@ void forward(const AttentionForward& a, const LinearKernels<T>& kernels) {
   parallel_tasks(call.heads, [&](Index i) {
     const RowSample sample(call.all.rows, i);
     LinearHead<T> h = call.head(i);
-    h.work = scratch(work_slot, static_cast<std::size_t>(work));
+    h.work = scratch(Slot::linear_work, static_cast<std::size_t>(work));
     double* to = a.stats->as<double>() + i * attention_stats;
     SampledSums sampled;
     kernels.sample(h, sample.rows(), sampled);
@@ -259,7 +258,7 @@ void measure_gradients(const AttentionBackward& a, const Call<T>& call, const Li
   parallel_tasks(call.heads, [&](Index i) {
     LinearHead<T> h = call.bound(i);
     const RowSample sample(h.rows, i, longest_rows(h.dout, h.rows, h.dout_row, h.e, SampledRows::longest));
-    h.work = scratch(work_slot, static_cast<std::size_t>(work));
+    h.work = scratch(Slot::linear_work, static_cast<std::size_t>(work));
     SampledSums sampled;
     kernels.sample_gradients(h, sample.rows(), sampled);
     sample.estimate_gradients(sampled, a.stats->as<double>() + i * attention_stats);
@@ -280,7 +279,7 @@ void backward(const AttentionBackward& a, const LinearKernels<T>& kernels) {
     parallel_tasks(call.heads, [&](Index i) {
       LinearHead<T> h = call.bound(i);
       call.give_work(h);
-      T *s = call.state_of_task(mirror_slot), *u = call.state_of_task(state_slot);
+      T *s = call.state_of_task(Slot::linear_mirror), *u = call.state_of_task(Slot::linear_states);
       h.begin = 0, h.end = h.keys;
       if (a.causal) {
         std::fill_n(s, call.state_size, T{0});
@@ -297,7 +296,7 @@ void backward(const AttentionBackward& a, const LinearKernels<T>& kernels) {
     return;
   }
   const Index all = call.heads * call.pieces * call.state_size;
-  T *s = scratch<T>(state_slot, 2 * all), *u = s + all;
+  T *s = scratch<T>(Slot::linear_states, 2 * all), *u = s + all;
   call.each(s, false, [&](const LinearHead<T>& h, T* to) { kernels.sum_keys(h, to); });
   if (a.causal) {
     call.each(u, false, [&](const LinearHead<T>& h, T* to) { kernels.sum_rows(h, to); });
@@ -319,7 +318,7 @@ class Widened {
     std::copy(views.begin(), views.end(), views_.begin());
     Index size = 0;
     for (const View* x : views) size += x->numel();
-    float* next = scratch<float>(wide_slot, size);
+    float* next = scratch<float>(Slot::linear_wide, size);
     for (View* x : views) {
       *x = {next, Layout(x->shape()), DType::f32};
       next += x->numel();

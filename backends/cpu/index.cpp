@@ -12,7 +12,6 @@
 namespace norma::cpu {
 namespace {
 
-constexpr int order_slot = 12, sums_slot = 13;  // of scratch()
 constexpr Index grain = 16384;                  // elements per task, about
 
 /// Element offset of the row-major position `n` among the axes [first, last) of `shape`.
@@ -84,7 +83,7 @@ void CpuBackend::scatter_add(const View& x, int axis, const View& index, const V
       if constexpr (std::is_same_v<T, A>) {
         for (Index j = 0; j < n; ++j) to[at[j * is] * os] = Binary<BinaryOp::add>{}(to[at[j * is] * os], from[j * xs]);
       } else {
-        A* sums = scratch<A>(sums_slot, targets);
+        A* sums = scratch<A>(Slot::index_sums, targets);
         for (Index t = 0; t < targets; ++t) sums[t] = convert<A>(to[t * os]);
         for (Index j = 0; j < n; ++j) sums[at[j * is]] += convert<A>(from[j * xs]);
         for (Index t = 0; t < targets; ++t) to[t * os] = convert<T>(sums[t]);
@@ -124,7 +123,7 @@ void CpuBackend::index_select(const View& x, int axis, const View& index, const 
 void CpuBackend::index_add(const View& x, int axis, const View& index, const View& out) {
   if (x.numel() == 0) return;
   const Index n = x.shape()[axis], targets = out.shape()[axis], before = count(out.shape(), 0, axis);
-  Index* first = scratch<Index>(order_slot, targets + 1 + n);  // of each target, among the sorted positions
+  Index* first = scratch<Index>(Slot::index_order, targets + 1 + n);  // of each target, among the sorted positions
   Index* sorted = first + targets + 1;
   const auto target_of = [&](Index j) { return index.as<const Index>()[j * index.layout.stride(0)]; };
   std::fill_n(first, targets + 1, 0);
@@ -155,7 +154,7 @@ void CpuBackend::index_add(const View& x, int axis, const View& index, const Vie
         if constexpr (std::is_same_v<T, A>) {
           to = place;
         } else {
-          to = scratch<A>(sums_slot, inner.size());
+          to = scratch<A>(Slot::index_sums, inner.size());
           edge.run_at({bytes(place), bytes(to)}, 0, edge.size(), [](Index m, const auto& p, const auto& step) {
             for (Index i = 0; i < m; ++i)
               reinterpret_cast<A*>(p[1])[i * step[1]] = convert<A>(reinterpret_cast<const T*>(p[0])[i * step[0]]);

@@ -12,9 +12,6 @@
 namespace norma::cpu {
 namespace {
 
-// Of scratch(); gemm.cpp uses the slots below.
-enum Slot { slot_offsets = 4, slot_wide_a, slot_wide_b, slot_wide_out, slot_sums };
-
 struct BatchAxis {
   Index size;
   Index a, b, out;  // strides
@@ -118,7 +115,7 @@ void multiply(const T* a, const T* b, T* out, Batch batch) {
   Batch target = batch;
   T* c = out;
   if (!dense) {
-    c = scratch<T>(slot_wide_out, batch.count * batch.m * batch.n);
+    c = scratch<T>(Slot::wide_out, batch.count * batch.m * batch.n);
     batch.out_row = batch.n, batch.out_col = 1;
     Index step = batch.m * batch.n;
     for (int x = batch.rank; x-- > 0; step *= batch.axes[x].size) batch.axes[x].out = step;
@@ -126,7 +123,7 @@ void multiply(const T* a, const T* b, T* out, Batch batch) {
   if (batch.count == 1) {
     gemm<T>(batch.m, batch.n, batch.k, {a, batch.a_row, batch.a_col}, {b, batch.b_row, batch.b_col}, c, batch.out_row);
   } else {
-    Index* offsets = scratch<Index>(slot_offsets, 3 * batch.count);
+    Index* offsets = scratch<Index>(Slot::batch_offsets, 3 * batch.count);
     for (Index i = 0; i < batch.count; ++i) {
       offsets[i] = batch.offset<&BatchAxis::a>(i);
       offsets[batch.count + i] = batch.offset<&BatchAxis::b>(i);
@@ -141,9 +138,9 @@ void multiply(const T* a, const T* b, T* out, Batch batch) {
 /// bfloat16: sums in float, rounded once.
 void multiply(const bf16* a, const bf16* b, bf16* out, Batch batch) {
   const Batch target = batch;
-  const float* wide_a = widen<float, &BatchAxis::a>(a, batch, batch.m, batch.k, batch.a_row, batch.a_col, slot_wide_a);
-  const float* wide_b = widen<float, &BatchAxis::b>(b, batch, batch.k, batch.n, batch.b_row, batch.b_col, slot_wide_b);
-  float* c = scratch<float>(slot_wide_out, batch.count * batch.m * batch.n);
+  const float* wide_a = widen<float, &BatchAxis::a>(a, batch, batch.m, batch.k, batch.a_row, batch.a_col, Slot::wide_a);
+  const float* wide_b = widen<float, &BatchAxis::b>(b, batch, batch.k, batch.n, batch.b_row, batch.b_col, Slot::wide_b);
+  float* c = scratch<float>(Slot::wide_out, batch.count * batch.m * batch.n);
   batch.out_row = batch.n, batch.out_col = 1;
   Index step = batch.m * batch.n;
   for (int x = batch.rank; x-- > 0; step *= batch.axes[x].size) batch.axes[x].out = step;
@@ -207,7 +204,7 @@ template <class T>
 void sum_rows(const T* x, const MatrixRows& r, T* sums) {
   constexpr Index block = 256;
   const Index blocks = std::max<Index>(1, (r.rows + block - 1) / block);
-  T* part = scratch<T>(slot_sums, blocks * r.columns);
+  T* part = scratch<T>(Slot::column_sums, blocks * r.columns);
   parallel_tasks(blocks, [&](Index i) {
     T* mine = part + i * r.columns;
     std::fill_n(mine, r.columns, T{0});

@@ -7,8 +7,6 @@
 namespace norma::cpu {
 namespace {
 
-constexpr int sums_slot = 8;  // of scratch()
-
 /// The dtypes of core/backend.h, and dense last axes everywhere. With --gemm openblas the composition runs, in f32.
 bool covered(std::initializer_list<const View*> activations, std::initializer_list<const View*> parameters) {
   if (gemm_provider() == GemmProvider::openblas) return false;
@@ -25,7 +23,7 @@ Bf16Bits* bits(const View* x) { return x ? reinterpret_cast<Bf16Bits*>(x->as<bf1
 void sum_rows(const View& x, const MatrixRows& r, float* sums) {
   constexpr Index block = 256;
   const Index blocks = std::max<Index>(1, (r.rows + block - 1) / block);
-  float* part = scratch<float>(sums_slot, blocks * r.columns);
+  float* part = scratch<float>(Slot::column_sums, blocks * r.columns);
   parallel_tasks(blocks, [&](Index i) {
     float* mine = part + i * r.columns;
     std::fill_n(mine, r.columns, 0.0f);
