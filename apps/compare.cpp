@@ -74,11 +74,11 @@ Span over_training(const std::vector<Json>& rows, std::size_t layer, const char*
 }
 
 /// finished, diverged, interrupted or not ended.
-std::string status_of(const train::RunRecord& run) {
+std::string status_of(const train::SavedRun& run) {
   return !run.status.ending.empty() ? run.status.ending : run.summary.is_object() ? "finished" : "not ended";
 }
 /// That it trained, as far as its folder knows.
-double seconds_of(const train::RunRecord& run) {
+double seconds_of(const train::SavedRun& run) {
   return run.summary.is_object() ? number(run.summary, "seconds") : run.status.seconds > 0 ? run.status.seconds : NAN;
 }
 
@@ -195,7 +195,7 @@ int compare_verb(const Args& args) {
   Json all = Json::array();
   std::size_t layers = 0;
   for (const std::string& path : runs) {
-    train::RunRecord r = train::read_run(path);
+    train::SavedRun r = train::read_run(path);
     const Json* test = r.summary.is_object() ? &r.summary : last_with(r.rows, "test_accuracy");
     const Json* step = last_with(r.rows, "attention");
     if (step) layers = std::max(layers, (*step)["attention"].size());
@@ -212,7 +212,7 @@ int compare_verb(const Args& args) {
                    {"ending", r.status.ending},
                    {"status", status_of(r)},
                    {"fro", fro}});
-    page.push_back(train::page_run(std::move(r), train::read_records(path, inspect::page_bytes / runs.size())));
+    page.push_back(train::to_page_run(std::move(r), train::read_records(path, inspect::page_bytes / runs.size())));
   }
   Json groups = Json::array();
   for (const train::RunGroup& group : train::group_runs(page)) groups.push_back(group_json(group, all, page));

@@ -38,7 +38,7 @@ int report_verb(const Args& args) {
   std::vector<inspect::PageRun> page;
   nlohmann::ordered_json notes = nlohmann::ordered_json::array();
   for (const std::string& path : runs) {
-    train::RunRecord r = train::read_run(path);
+    train::SavedRun r = train::read_run(path);
     if (!r.note.empty()) {
       tell("{}\n", r.note);
       notes.push_back(r.note);
@@ -48,7 +48,7 @@ int report_verb(const Args& args) {
       tell("{}\n", note);
       notes.push_back(note);
     }
-    page.push_back(train::page_run(std::move(r), std::move(recording)));
+    page.push_back(train::to_page_run(std::move(r), std::move(recording)));
   }
   train::group_runs(page);
   if (html.empty()) html = runs.size() == 1 ? (std::filesystem::path(runs[0]) / "report.html").string() : "report.html";

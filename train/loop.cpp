@@ -7,10 +7,10 @@
 #include "inspect/probe.h"
 #include "train/anomaly_bundle.h"
 #include "train/captured_step.h"
-#include "train/record.h"
+#include "train/learner.h"
 #include "train/record_folder.h"
 #include "train/recorder.h"
-#include "train/trained.h"
+#include "train/step_measures.h"
 
 namespace norma::train {
 namespace {
@@ -22,7 +22,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 /// While alive, the model has the moving average of its weights, where the run keeps one.
 class AveragedWeights {
  public:
-  explicit AveragedWeights(Trained& run) : run_(run) {
+  explicit AveragedWeights(Learner& run) : run_(run) {
     if (!run.ema) return;
     for (const auto& [name, values] : nn::state(run.model)) trained_.emplace_back(name, clone(values.detach()));
     nn::assign(run.model, run.ema->values());
@@ -40,7 +40,7 @@ class AveragedWeights {
   AveragedWeights(const AveragedWeights&) = delete;
 
  private:
-  Trained& run_;
+  Learner& run_;
   nn::Named trained_;
 };
 
@@ -60,7 +60,7 @@ double seconds_of(const RunFolder& folder, const Watcher& watcher) {
 /// Goes on from the folder's newest checkpoint where `resume` is set and there is one, else begins its log. `last`: the
 /// step to end at. Returns the seconds that were trained before. All is read and checked before anything in the folder
 /// is changed.
-double start_or_resume(Trained& run, RunFolder& folder, const TrainConfig& config, bool resume, Index last,
+double start_or_resume(Learner& run, RunFolder& folder, const TrainConfig& config, bool resume, Index last,
                        const Watcher& watcher) {
   if (auto found = resume ? RunFolder::load(config.out, watcher.message, RunFolder::Log::needed) : std::nullopt) {
     const std::string before = found->first.instructions, now = run.state.instructions;
@@ -98,7 +98,7 @@ double start_or_resume(Trained& run, RunFolder& folder, const TrainConfig& confi
 }
 
 /// Tells what `--anomaly` found and saves what `norma replay` needs. The step is not taken: all is as it was before it.
-std::filesystem::path save_anomaly(Trained& run, const Anomaly& anomaly, const datasets::Batch& batch,
+std::filesystem::path save_anomaly(Learner& run, const Anomaly& anomaly, const datasets::Batch& batch,
                                    const TrainConfig& config, const RunFolder& folder, const Watcher& watcher) {
   TrainConfig whole = config;
   const models::ViTConfig& shape = run.model.config();
@@ -152,7 +152,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   const datasets::ImageData data = datasets::load_images(config.data, config.data_dir);
   const models::ViTConfig shape = vit_config(config, data.train);
   const auto loader_settings = loader_config(config, shape, true);
-  Trained run(config, shape, loader_settings.place);
+  Learner run(config, shape, loader_settings.place);
   RunState& state = run.state;
   datasets::Loader loader(data.train, loader_settings);
 
@@ -164,7 +164,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   if (!config.record.empty()) recorder.emplace(run.model, config, data.test, loader_config(config, shape, false), last);
   Dispensable with_records(watcher.message,
                            "the run goes on without this record, and further ones that cannot be written");
-  RunFolder folder(config.out, resume ? RunFolder::Held::resume : RunFolder::Held::refuse, watcher.message);
+  RunFolder folder(config.out, resume ? RunFolder::IfOccupied::resume : RunFolder::IfOccupied::fail_suggest_resume, watcher.message);
   const auto identify_data = [&] {  // for checkpoints; not at once, since it takes as long as some steps
     if (state.data_hash.empty()) state.data_hash = datasets::hash_of(data.train);
   };
@@ -242,7 +242,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
 
     const double lr = learning_rate(schedule, state.step);
     StepResult result;
-    Trained::Update update;
+    Learner::Update update;
     std::optional<ParameterWatch> parameters;
     if (captured && !measured && state.step > first) {
       std::tie(result, update) = captured->take(batch, state.step, lr, [&] {

@@ -127,7 +127,7 @@ FolderLock::~FolderLock() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-RunFolder::RunFolder(const fs::path& path, Held held, const Dispensable::Tell& warn)
+RunFolder::RunFolder(const fs::path& path, IfOccupied occupied, const Dispensable::Tell& warn)
     : path_(path),
       with_status_(warn, "the run goes on, and its status is that of before"),
       with_events_(warn, "the run goes on without an event file; --resume makes it whole again") {
@@ -139,9 +139,9 @@ RunFolder::RunFolder(const fs::path& path, Held held, const Dispensable::Tell& w
     fail("run folder {}: cannot be written ({}); choose another with --out", path.string(), std::strerror(errno));
   lock_ = std::make_unique<FolderLock>(path);
   check_kinds(path);
-  if (held != Held::resume && holds_run(path))
+  if (occupied != IfOccupied::resume && holds_run(path))
     fail("run folder {}: already holds a run; {}choose another with --out", path.string(),
-         held == Held::refuse ? "go on with --resume, or " : "");
+         occupied == IfOccupied::fail_suggest_resume ? "go on with --resume, or " : "");
   remove_unfinished(path);
 }
 
@@ -269,7 +269,7 @@ void RunFolder::begin_again() {
         path_.string(), why);
   };
   if (is_there(path_ / "config.json")) {
-    const RunRecord before = read_run_head(path_);  // throws where it is no training run's
+    const SavedRun before = read_run_head(path_);  // throws where it is no training run's
     if (!before.summary.is_null()) refuse("has ended (summary.json)");
     if (!before.status.ending.empty()) refuse(fmt::format("has ended ({})", before.status.ending));
     std::string cut;

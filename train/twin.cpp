@@ -5,8 +5,8 @@
 #include <limits>
 
 #include "inspect/probe.h"
+#include "train/learner.h"
 #include "train/step.h"
-#include "train/trained.h"
 
 namespace norma::train {
 namespace {
@@ -92,14 +92,14 @@ TwinOutcome train_twin(const TrainConfig& config, const std::string& other, cons
   auto shape_of = [&](const TrainConfig& c) { return vit_config(c, data.train); };
   const models::ViTConfig shapes[2] = {shape_of(configs[0]), shape_of(configs[1])};
   const auto settings = loader_config(config, shapes[0], true);
-  Trained left(configs[0], shapes[0], settings.place), right(configs[1], shapes[1], settings.place);
-  Trained* const sides[2] = {&left, &right};
+  Learner left(configs[0], shapes[0], settings.place), right(configs[1], shapes[1], settings.place);
+  Learner* const sides[2] = {&left, &right};
   datasets::Loader loader(data.train, settings);
   const Index per_epoch = loader.batches_per_epoch(), total = config.epochs * per_epoch;
   const Index last = config.steps ? std::min(config.steps, total) : total;
   const ScheduleConfig schedule = schedule_of(config, per_epoch);
 
-  RunFolder folder(config.out, RunFolder::Held::refuse_for_good, watcher.message);
+  RunFolder folder(config.out, RunFolder::IfOccupied::fail, watcher.message);
   Json written = to_json(config);
   written["other"] = other;
   folder.write_config(written);
@@ -127,7 +127,7 @@ TwinOutcome train_twin(const TrainConfig& config, const std::string& other, cons
     }
     if (log) row.gradients = parameter_gaps(left.model, right.model, true);
     for (int i : {0, 1}) {
-      const Trained::Update update = sides[i]->update(row.loss[i], learning_rate(schedule, step), config.clip);
+      const Learner::Update update = sides[i]->update(row.loss[i], learning_rate(schedule, step), config.clip);
       row.gradient_norm[i] = update.gradient_norm;
       const RunState& state = sides[i]->state;
       if (!update.taken)

@@ -110,11 +110,10 @@ void describe(const Attention& a, const View& q, const View& k, const View& v, H
   const Scoring& s = a.scoring;
   const auto keys = static_cast<double>(head.keys);
   head.factor = 1;
-  head.row_scale = RowScale::constant;
   head.degree = s.degree();
   for (int p = 0; p <= Scoring::max_degree; ++p) head.coefficient[p] = s.coefficient[static_cast<std::size_t>(p)];
   head.normalize = s.normalize || s.kind == Scoring::Kind::softmax;
-  head.bias = s.bias - (s.bias_minus_log_keys ? std::log(keys) : 0.0);
+  head.bias = s.sigmoid_bias(keys);
   switch (s.kind) {
     case Scoring::Kind::softmax: head.phi = Phi::softmax; break;
     case Scoring::Kind::sigmoid: head.phi = Phi::sigmoid; break;
@@ -126,15 +125,8 @@ void describe(const Attention& a, const View& q, const View& k, const View& v, H
       }
   }
   if (head.phi >= Phi::power1 && head.phi <= Phi::power4 && sizeof(T) == 4) head.factor = head.coefficient[s.degree()];
-  if (s.kind != Scoring::Kind::softmax) {
-    switch (s.scale) {
-      case Scoring::Scale::one: break;
-      case Scoring::Scale::inverse_sqrt_keys: head.factor /= std::sqrt(keys); break;
-      case Scoring::Scale::inverse_keys: head.factor /= keys; break;
-      case Scoring::Scale::inverse_sqrt_valid_keys: head.row_scale = RowScale::inverse_sqrt_visible; break;
-      case Scoring::Scale::inverse_valid_keys: head.row_scale = RowScale::inverse_visible; break;
-    }
-  }
+  head.row_scale = RowScale::constant;
+  if (s.kind != Scoring::Kind::softmax) head.factor /= s.divisor(keys), head.row_scale = s.row_scale();
   head.causal = a.causal;
   head.key_mask = nullptr;
   head.drop = a.dropout > 0;
@@ -143,7 +135,6 @@ void describe(const Attention& a, const View& q, const View& k, const View& v, H
   head.seed = a.stream.seed;
   head.stream = a.stream.stream;
   head.stats = nullptr;
-  head.small = a.small;
 }
 
 /// The parts that differ between heads.
@@ -271,7 +262,7 @@ template <class T>
 void add_parts(const View& dq, Index pieces, const T* parts) {
   const GemmKernels& kernels = NORMA_KERNELS(gemm_kernels);
   const Index heads = dq.shape()[1], rows = dq.shape()[2], d = dq.shape()[3];
-  parallel_for(dq.shape()[0] * heads * rows, std::max<Index>(1, 16384 / (d * pieces)), [&](Index begin, Index end) {
+  parallel_for(dq.shape()[0] * heads * rows, std::max<Index>(1, task_elements / (d * pieces)), [&](Index begin, Index end) {
     for (Index i = begin; i < end; ++i) {
       const Index head = i / rows, row = i % rows, to = row * dq.layout.stride(2);
       const T* from = parts + (head * pieces * rows + row) * d;

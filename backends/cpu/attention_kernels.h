@@ -6,6 +6,7 @@
 
 #include "backends/cpu/gemm_bf16.h"
 #include "backends/cpu/isa.h"
+#include "core/scoring.h"
 
 namespace norma::cpu {
 
@@ -13,7 +14,6 @@ struct TileProducts;
 
 /// The element-wise function of the scores; powers are monomials with their own code.
 enum class Phi : std::int32_t { softmax, power1, power2, power3, power4, polynomial, sigmoid, relu };
-enum class RowScale : std::int32_t { constant, inverse_sqrt_visible, inverse_visible };
 
 /// Rows that the next task reads, `lines` cache lines each, `row` bytes apart.
 struct RowsAhead {
@@ -21,7 +21,7 @@ struct RowsAhead {
   std::int64_t row, rows, lines;
 };
 
-/// What is the same whatever the tensors lie in memory as: they are computed with in T.
+/// The part that does not depend on the stored dtype; T is the compute type.
 template <class T>
 struct AttentionHead {
   std::int64_t rows, keys, d, e;
@@ -44,7 +44,6 @@ struct AttentionHead {
   std::uint64_t seed, stream, first_index;  // of element (0, 0) of this head
 
   double* stats;  // one double per AttentionStat, overwritten (backward: only the two gradients); null: not measured
-  double small;   // threshold of |a|
   void* work;     // scratch of work_bytes(head), 64-byte aligned
 
   const TileProducts* tiles;  // what multiplies, where T is float; null: the kernels' own products

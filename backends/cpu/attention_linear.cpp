@@ -15,7 +15,6 @@
 namespace norma::cpu {
 namespace {
 
-
 /// ||A||_F is exact up to so many monomials: its state has their number squared.
 constexpr Index most_for_norm = 160;
 bool exact_norm(const Scoring& s, Index d) { return linear_features(s, d) <= most_for_norm; }
@@ -102,22 +101,14 @@ class Call {
     LinearHead<T>& h = all;
     h.q_row = q.layout.stride(2), h.k_row = k.layout.stride(2), h.v_row = v.layout.stride(2);
     h.rows = q.shape()[2], h.keys = k.shape()[2], h.d = q.shape()[3], h.e = v.shape()[3];
-    h.scale = a.scale, h.degree = a.scoring.degree(), h.causal = a.causal, h.small = a.small;
+    h.scale = a.scale, h.degree = a.scoring.degree(), h.causal = a.causal;
     for (int p = 0; p <= Scoring::max_degree; ++p) h.coefficient[p] = a.scoring.coefficient[static_cast<std::size_t>(p)];
     h.features = linear_features(a.scoring, h.d);
     T* weights = scratch<T>(Slot::linear_weights, h.features);
     thread_local Weights known;
     for (std::size_t i = 0; double w : known.of(a.scoring, a.scale, h.d)) weights[i++] = static_cast<T>(w);
     h.weights = weights;
-    const auto keys = static_cast<double>(h.keys);
-    h.factor = 1, h.row_scale = RowScale::constant;
-    switch (a.scoring.scale) {
-      case Scoring::Scale::one: break;
-      case Scoring::Scale::inverse_sqrt_keys: h.factor = 1 / std::sqrt(keys); break;
-      case Scoring::Scale::inverse_keys: h.factor = 1 / keys; break;
-      case Scoring::Scale::inverse_sqrt_valid_keys: h.row_scale = RowScale::inverse_sqrt_visible; break;
-      case Scoring::Scale::inverse_valid_keys: h.row_scale = RowScale::inverse_visible; break;
-    }
+    h.factor = 1 / a.scoring.divisor(static_cast<double>(h.keys)), h.row_scale = a.scoring.row_scale();
     if (a.key_mask) count_keys();
     heads = q.shape()[0] * q.shape()[1];
     pieces = pieces_of(h.keys, heads, h.causal);

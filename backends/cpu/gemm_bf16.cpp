@@ -185,7 +185,7 @@ void gemm_bf16_long(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, M
   });
   const auto combine = NORMA_KERNELS(gemm_kernels).f32.combine;
   if (!in_place)
-    parallel_for(m, std::max<int64_t>(1, 16384 / n), [&](int64_t begin, int64_t end) {
+    parallel_for(m, std::max<int64_t>(1, task_elements / n), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) combine(slices, n, partial + i * ld, step, c + i * ldc);
     });
   if (row_sums) combine(slices, m, partial + size, step, row_sums);

@@ -12,8 +12,6 @@
 namespace norma::cpu {
 namespace {
 
-constexpr Index grain = 16384;                  // elements per task, about
-
 /// Element offset of the row-major position `n` among the axes [first, last) of `shape`.
 Index offset_of(Index n, const Shape& shape, const Layout& layout, int first, int last) {
   Index offset = 0;
@@ -51,7 +49,7 @@ void each_line(const View& x, int axis, const View& index, const View& out, F&& 
   if (index.numel() == 0) return;
   const Shape lines = index.shape().with(axis, 1);
   const int rank = lines.rank();
-  parallel_for(lines.numel(), std::max<Index>(1, grain / index.shape()[axis]), [&](Index begin, Index end) {
+  parallel_for(lines.numel(), std::max<Index>(1, task_elements / index.shape()[axis]), [&](Index begin, Index end) {
     for (Index n = begin; n < end; ++n)
       f(x.as<T>() + offset_of(n, lines, x.layout, 0, rank),
         index.as<const Index>() + offset_of(n, lines, index.layout, 0, rank),
@@ -99,7 +97,7 @@ void CpuBackend::index_select(const View& x, int axis, const View& index, const 
   const StridedLoop inner(from, to);
   visit_dtype(out.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    parallel_for(before * n, std::max<Index>(1, grain / inner.size()), [&](Index begin, Index end) {
+    parallel_for(before * n, std::max<Index>(1, task_elements / inner.size()), [&](Index begin, Index end) {
       for (Index row = begin; row < end; ++row) {
         const Index lead = row / n, j = row % n, target = index.as<const Index>()[j * index.layout.stride(0)];
         T* source = x.as<T>() + offset_of(lead, out.shape(), x.layout, 0, axis) + target * x.layout.stride(axis);
@@ -144,7 +142,7 @@ void CpuBackend::index_add(const View& x, int axis, const View& index, const Vie
     else
       sums.dtype = DType::f32;
     const StridedLoop inner(terms, sums), edge(row, sums);
-    parallel_for(before * targets, std::max<Index>(1, grain / inner.size()), [&](Index begin, Index end) {
+    parallel_for(before * targets, std::max<Index>(1, task_elements / inner.size()), [&](Index begin, Index end) {
       for (Index r = begin; r < end; ++r) {
         const Index lead = r / targets, t = r % targets;
         if (first[t] == first[t + 1]) continue;

@@ -76,7 +76,7 @@ T* widen(const bf16* from, Batch& batch, Index rows, Index columns, Index& row, 
     distinct.count *= distinct.axes[x].size;
   }
   T* wide = scratch<T>(slot, std::max<Index>(1, distinct.count * rows * columns));
-  parallel_for(distinct.count * rows, std::max<Index>(1, 16384 / std::max<Index>(1, columns)),
+  parallel_for(distinct.count * rows, std::max<Index>(1, task_elements / std::max<Index>(1, columns)),
                [&](Index begin, Index end) {
                  for (Index i = begin; i < end; ++i) {
                    const bf16* line = from + distinct.offset<stride>(i / rows) + i % rows * row;
@@ -96,7 +96,7 @@ T* widen(const bf16* from, Batch& batch, Index rows, Index columns, Index& row, 
 /// Copies dense results [count, m, n] to where they belong.
 template <class From, class To>
 void put(const From* from, const Batch& batch, To* to) {
-  parallel_for(batch.count * batch.m, std::max<Index>(1, 16384 / batch.n), [&](Index begin, Index end) {
+  parallel_for(batch.count * batch.m, std::max<Index>(1, task_elements / batch.n), [&](Index begin, Index end) {
     for (Index i = begin; i < end; ++i) {
       To* line = to + batch.offset<&BatchAxis::out>(i / batch.m) + i % batch.m * batch.out_row;
       for (Index j = 0; j < batch.n; ++j) line[j * batch.out_col] = convert<To>(from[i * batch.n + j]);
@@ -151,7 +151,7 @@ void multiply(const bf16* a, const bf16* b, bf16* out, Batch batch) {
 /// Integers: sums in 64 bits, wrapping as unsigned numbers do; bool: whether the sum is not zero.
 template <class T>
 void multiply_integers(const T* a, const T* b, T* out, const Batch& batch) {
-  parallel_for(batch.count * batch.m, std::max<Index>(1, 16384 / std::max<Index>(1, batch.n * batch.k)),
+  parallel_for(batch.count * batch.m, std::max<Index>(1, task_elements / std::max<Index>(1, batch.n * batch.k)),
                [&](Index begin, Index end) {
                  for (Index i = begin; i < end; ++i) {
                    const T* left = a + batch.offset<&BatchAxis::a>(i / batch.m) + i % batch.m * batch.a_row;

@@ -58,7 +58,7 @@ class MlpSums {
 
   void give(Place from, Index lines, Index columns, const View& to) const {
     const Rows<float> rows = rows_of<float>(&to, 0);
-    parallel_for(lines, std::max<Index>(1, 16384 / columns), [&](Index begin, Index end) {
+    parallel_for(lines, std::max<Index>(1, task_elements / columns), [&](Index begin, Index end) {
       for (Index i = begin; i < end; ++i) combine(columns, from.offset + i * from.row, rows.data + i * rows.row);
     });
   }

@@ -15,7 +15,7 @@ namespace norma::cpu {
 using Rows = DenseRows;
 inline std::optional<Rows> rows_of(const View& v) { return dense_rows_of(v); }
 
-inline Index rows_per_task(Index n) { return std::max<Index>(1, 16384 / std::max<Index>(1, n)); }
+inline Index rows_per_task(Index n) { return std::max<Index>(1, task_elements / std::max<Index>(1, n)); }
 
 template <class T>
 T* data(const View* v) {

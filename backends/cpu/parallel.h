@@ -34,6 +34,9 @@ void parallel_tasks(std::int64_t count, Body&& body) {
       const_cast<void*>(static_cast<const void*>(std::addressof(body))));
 }
 
+/// Elements of a task that does little with each: some microseconds of element-wise work.
+constexpr std::int64_t task_elements = 16384;
+
 /// body(begin, end) over [0, size) in pieces of `grain`; small work runs here, without the pool.
 template <class Body>
 void parallel_for(std::int64_t size, std::int64_t grain, Body&& body) {

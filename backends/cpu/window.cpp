@@ -62,7 +62,7 @@ void CpuBackend::unfold(const View& x, const Window& window, const View& columns
   const Strides &xs = x.layout.strides, &cs = columns.layout.strides;
   visit_dtype(x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const Index grain = std::max<Index>(1, 16384 / (kernel * columns.shape()[2]));
+    const Index grain = std::max<Index>(1, task_elements / (kernel * columns.shape()[2]));
     parallel_for(x.shape()[0] * channels, grain, [&](Index begin, Index end) {
       for (Index n = begin; n < end; ++n) {
         const Index b = n / channels, c = n % channels;
@@ -80,7 +80,7 @@ void CpuBackend::fold(const View& columns, const Window& window, const View& x) 
   visit_dtype(x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = Compute<T, true>;
-    const Index grain = std::max<Index>(1, 16384 / (h * w));
+    const Index grain = std::max<Index>(1, task_elements / (h * w));
     parallel_for(x.shape()[0] * channels, grain, [&](Index begin, Index end) {
       A* plane = scratch<A>(Slot::window_plane, h * w);
       for (Index n = begin; n < end; ++n) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "backends/cpu/kernels/attention_linear.h"
+#include "core/scoring.h"
 
 namespace norma::cpu::NORMA_ISA {
 namespace {
@@ -39,7 +40,7 @@ class Sampler : public RowsOfHead<T> {
     each_block(false, [&](Int j, Int keys, Int v) {
       V fro2{}, jac2{}, sum{}, sum2{}, least = splat(infinity), most_a = splat(-infinity), most_s = splat(-infinity);
       Mask<T> negative{}, small_count{};
-      const V small = splat(static_cast<T>(head.small));
+      const V small = splat(static_cast<T>(small_weight));
       each_key(j, keys, v, [&](Int at, auto visible) __attribute__((always_inline)) {
         const V s = load(scores_ + at), c = load(factor_ + v);
         const V a = visible.keep(polynomial_.value(s) * c), slope = visible.keep(polynomial_.slope(s) * c), seen = visible.keep(s);

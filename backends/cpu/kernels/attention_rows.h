@@ -155,7 +155,7 @@ struct Weight {
   static constexpr bool monotone = phi == Phi::power1 || phi == Phi::power3 || phi == Phi::sigmoid || phi == Phi::relu;
   /// Whether no weight is negative unless c < 0.
   static constexpr bool one_sign = phi == Phi::power2 || phi == Phi::power4 || phi == Phi::sigmoid || phi == Phi::relu;
-  /// Of powers and the sigmoid without the factor, that a row's sum of squares is multiplied by: factor_of_slope.
+  /// phi'(s) without the row's factor (powers, sigmoid); factor_of_slope() is applied once to the row's sum.
   NORMA_INLINE V slope_over_factor(V s, T c) const {
     if constexpr (phi == Phi::power1) return splat(T{1});
     if constexpr (phi == Phi::power2) return s;
@@ -186,7 +186,7 @@ struct Weight {
   }
 };
 
-/// How many of so many columns are left over by whole panels, if so few that dot products are quicker than a register of them.
+/// Columns after the last whole panel, if at most 2 (dot products are then faster); else 0.
 template <class T>
 constexpr Int few_of(Int columns) {
   const Int left = columns % panel_width<T>;

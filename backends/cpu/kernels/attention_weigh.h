@@ -25,7 +25,7 @@ template <class T, Phi phi, bool measure>
 void weigh(const Sight<T>& sight, const Tile<T>& tile, T*, T*, Statistics<T>* stats) {
   using V = Vec<T>;
   const Weight<T, phi> weight(sight.head);
-  const T small = static_cast<T>(sight.head.small);
+  const T small = static_cast<T>(small_weight);
   V row_sums[row_slots] = {};
   V squares{}, slopes{}, score{}, score2{};
   Mask<T> negative{}, small_count{};
@@ -192,7 +192,7 @@ void weigh_softmax(const Sight<T>& sight, const Tile<T>& tile, T* inverse, T* ls
       stats->row_most = Larger{}(stats->row_most, inv);
       stats->row_score_max = Larger{}(stats->row_score_max, static_cast<double>(top.value[m]));
       const T* p = tile.p + m * tile.ld;
-      const T limit = static_cast<T>(sight.head.small * total);
+      const T limit = static_cast<T>(small_weight * total);
       if (low[m] < limit)
         for_columns(row[m], [&](Int j, auto visible) __attribute__((always_inline)) {
           count_below(load(p + j), splat(limit), visible, small);

@@ -94,7 +94,7 @@ void weigh_normalized(const Sight<T>& sight, const Tile<T>& tile, T* inverse, T*
     combine_each(most, high, Larger{});
     if constexpr (!square) combine_each(slopes, slope2, Plus{}), combine_each(slopes_f, slope2_f, Plus{});
     const double of_slope = weight.factor_of_slope(T{1});
-    const T threshold = static_cast<T>(sight.head.small);
+    const T threshold = static_cast<T>(small_weight);
     V entropy{};
     Mask<T> small{};
     for (int m = 0; m < tile.rows; ++m) {
