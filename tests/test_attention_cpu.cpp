@@ -8,7 +8,7 @@
 #include "autograd/ops.h"
 #include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
-#include "backends/cpu/tile_products.h"
+#include "backends/cpu/packed_products.h"
 #include "checks/scorings.h"
 #include "tests/attention_problem.h"
 
@@ -252,11 +252,11 @@ TEST_CASE("fused attention on every instruction set of this processor", "[attent
 }
 
 TEST_CASE("fused attention on tiles of AMX, at every size", "[attention_cpu]") {
-  if (!NORMA_BF16_KERNELS(tile_products)) {
+  if (!NORMA_BF16_KERNELS(packed_products)) {
     SUCCEED("this processor or instruction set has none");
     return;
   }
-  const cpu::ForceTiles everywhere(true);
+  const cpu::ForcePacked everywhere(true);
   std::uint64_t stream = 100;  // the problems of the first test
   for (const auto& [name, scoring] : scorings()) {
     for (const ProblemSizes& s : random_sizes(++stream, 8)) check<float>(name, s, scoring);
@@ -282,8 +282,8 @@ TEST_CASE("fused attention on bf16: by tiles or pairs as by multiply-adds, but f
       sizes.push_back(s);
     for (const ProblemSizes& s : sizes) {
       const Problem<bf16> p(s, scoring);
-      const auto with = [&](bool tiles, bool measured) {
-        const cpu::ForceTiles force(tiles);
+      const auto with = [&](bool packed, bool measured) {
+        const cpu::ForcePacked force(packed);
         return by_kernels(p, measured);
       };
       const Results<bf16> plain = with(false, true), tiled = with(true, true);
@@ -335,8 +335,8 @@ TEST_CASE("fused attention: in a row divided by its sum an only key has no gradi
     if (scoring.kind != Scoring::Kind::softmax && !scoring.normalize) continue;
     INFO(name);
     check_only_keys<double>(scoring);
-    for (const bool tiles : {false, true}) {
-      const cpu::ForceTiles force(tiles);
+    for (const bool packed : {false, true}) {
+      const cpu::ForcePacked force(packed);
       check_only_keys<float>(scoring);
       check_only_keys<bf16>(scoring);
     }

@@ -1,7 +1,7 @@
 // Attention in linear form against the quadratic one over scorings, shapes and masks; its statistics; who chooses it.
 #include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
-#include "backends/cpu/tile_products.h"
+#include "backends/cpu/packed_products.h"
 #include "checks/scorings.h"
 #include "models/vit.h"
 #include "tests/attention_problem.h"
@@ -207,9 +207,9 @@ TEST_CASE("linear attention is chosen by sizes and dtype alone, and keys that a 
     return by_kernels(between, false).out.memory;
   };
   const auto equal = [](const std::vector<bf16>& a, const std::vector<bf16>& b) { return std::memcmp(a.data(), b.data(), a.size() * sizeof(bf16)) == 0; };
-  const bool tiles = cpu::own_tiles(true) != nullptr;
-  CHECK(equal(by_form(AttentionForm::automatic), by_form(tiles ? AttentionForm::quadratic : AttentionForm::linear)));
-  if (tiles) CHECK_FALSE(equal(by_form(AttentionForm::quadratic), by_form(AttentionForm::linear)));  // without, all digits of a bf16 agree
+  const bool packed = cpu::own_products(true) != nullptr;
+  CHECK(equal(by_form(AttentionForm::automatic), by_form(packed ? AttentionForm::quadratic : AttentionForm::linear)));
+  if (packed) CHECK_FALSE(equal(by_form(AttentionForm::quadratic), by_form(AttentionForm::linear)));  // without, all digits of a bf16 agree
 
   Problem<float> p({1, 2, 150, 150, 6, 6, true, true}, power(2, 1, Scoring::Scale::inverse_valid_keys));
   p.form = AttentionForm::linear;

@@ -92,10 +92,8 @@ std::vector<T> run(const Case& x, bool check) {
   e.gelu = x.gelu;
   if (x.gelu_pre) e.gelu_pre = gelu_pre.data();
   if (x.residual) e.residual = residual.data();
-  if (x.row_sums)
-    gemm_with_row_sums<T>(x.m, x.n, x.k, a.matrix, b.matrix, x.gelu_b, c.data(), ldc, row_sums.data());
-  else if (x.gelu_b)
-    gemm_gelu_b<T>(x.m, x.n, x.k, a.matrix, b.matrix, c.data(), ldc);
+  if (x.row_sums || x.gelu_b)
+    gemm_with_row_sums<T>(x.m, x.n, x.k, a.matrix, b.matrix, x.gelu_b, c.data(), ldc, x.row_sums ? row_sums.data() : nullptr);
   else
     gemm<T>(x.m, x.n, x.k, a.matrix, b.matrix, c.data(), ldc, x.accumulate, e);
 

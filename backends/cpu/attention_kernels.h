@@ -10,7 +10,7 @@
 
 namespace norma::cpu {
 
-struct TileProducts;
+struct PackedProducts;
 
 /// The element-wise function of the scores; powers are monomials with their own code.
 enum class Phi : std::int32_t { softmax, power1, power2, power3, power4, polynomial, sigmoid, relu };
@@ -46,8 +46,8 @@ struct AttentionHead {
   double* stats;  // one double per AttentionStat, overwritten (backward: only the two gradients); null: not measured
   void* work;     // scratch of work_bytes(head), 64-byte aligned
 
-  const TileProducts* tiles;  // what multiplies, where T is float; null: the kernels' own products
-  RowsAhead ahead[5];         // to be asked for while this task computes, tiles only
+  const PackedProducts* packed;  // what multiplies, where T is float; null: the kernels' own products
+  RowsAhead ahead[5];            // to be asked for while this task computes, with `packed` only
   int ahead_count;
 };
 
@@ -84,7 +84,7 @@ struct AttentionKernel {
 struct AttentionForwardKernels {
   AttentionKernel<AttentionHeadForward<float>> f32;
   AttentionKernel<AttentionHeadForward<double>> f64;
-  AttentionKernel<AttentionHeadForward<float, Bf16Bits>> bf16;  // for heads with `tiles`
+  AttentionKernel<AttentionHeadForward<float, Bf16Bits>> bf16;  // for heads with `packed`
 };
 struct AttentionBackwardKernels {
   AttentionKernel<AttentionHeadBackward<float>> f32;

@@ -6,11 +6,12 @@
 #include <functional>
 #include <vector>
 
+#include "backends/common/views.h"
 #include "backends/cpu/attention_linear_kernels.h"
 #include "backends/cpu/attention_sampled.h"
 #include "backends/cpu/bf16_rows.h"
+#include "backends/cpu/packed_products.h"
 #include "backends/cpu/parallel.h"
-#include "backends/cpu/tile_products.h"
 
 namespace norma::cpu {
 namespace {
@@ -86,11 +87,6 @@ class Weights {
   Index d_ = -1;
   std::vector<double> all_;
 };
-
-template <class T>
-T* head_of(const View& x, Index b, Index h) {
-  return x.as<T>() + b * x.layout.stride(0) + h * x.layout.stride(1);
-}
 
 /// One call: what all heads share, and the cut into tasks.
 template <class T>
@@ -347,7 +343,7 @@ bool linear_form(const Attention& a, const View& q, const View& k) {
   if (a.form == AttentionForm::quadratic || features == 0 || a.dropout != 0) return false;
   if (a.form == AttentionForm::linear) return true;
   const bool bf16 = q.dtype == DType::bf16;
-  const TileProducts* products = q.dtype == DType::f64 ? nullptr : own_tiles(bf16);
+  const PackedProducts* products = q.dtype == DType::f64 ? nullptr : own_products(bf16);
   const Matrices matrices = !products        ? Matrices::by_multiply_adds
                             : !products->amx ? Matrices::bf16_by_pairs
                             : bf16           ? Matrices::bf16_on_tiles

@@ -25,8 +25,6 @@ using std::int64_t;
 
 std::atomic<GemmProvider> chosen_provider{GemmProvider::own};
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 /// Whether C is small beside k, as the gradient of a weight is.
 bool is_long(int64_t m, int64_t n, int64_t k) { return k >= 1024 && m < 2048 && k >= 2 * std::max(m, n); }
 
@@ -140,11 +138,6 @@ Plan make_plan(const GemmTable<T>& t, const Product<T>& x) {
   // Every task packs its rows of A, so that slices want few and large ones.
   cut_c(std::max<int64_t>(t.sliced ? std::clamp<int64_t>(4 * workers, 8, 16) : 16, 2 * workers));
   return p;
-}
-
-/// Piece `i` of `count` of [0, size), cut at multiples of `unit`.
-int64_t cut(int64_t size, int64_t unit, int64_t count, int64_t i) {
-  return std::min(size, ceil_div(size, unit) * i / count * unit);
 }
 
 template <class T>
@@ -329,11 +322,6 @@ void gemm(int64_t m, int64_t n, int64_t k, Matrix<const T> a, Matrix<const T> b,
 }
 
 template <class T>
-void gemm_gelu_b(int64_t m, int64_t n, int64_t k, Matrix<const T> a, Matrix<const T> b_pre, T* c, int64_t ldc) {
-  gemm_with_row_sums<T>(m, n, k, a, b_pre, true, c, ldc, nullptr);
-}
-
-template <class T>
 void gemm_with_row_sums(int64_t m, int64_t n, int64_t k, Matrix<const T> a, Matrix<const T> b, bool gelu_b, T* c,
                         int64_t ldc, T* row_sums) {
   Run<T>({m, n, k, a, b, gelu_b, c, ldc, false, nullptr, row_sums}, true)();
@@ -373,7 +361,6 @@ GemmProvider gemm_provider() { return chosen_provider; }
 #define NORMA_INSTANCES(T)                                                                                            \
   template void gemm<T>(int64_t, int64_t, int64_t, Matrix<const T>, Matrix<const T>, T*, int64_t, bool,               \
                         const Epilogue<T>&);                                                                          \
-  template void gemm_gelu_b<T>(int64_t, int64_t, int64_t, Matrix<const T>, Matrix<const T>, T*, int64_t);             \
   template void gemm_with_row_sums<T>(int64_t, int64_t, int64_t, Matrix<const T>, Matrix<const T>, bool, T*, int64_t, \
                                       T*);                                                                            \
   template void gemm_batched<T>(int64_t, const int64_t*, const int64_t*, const int64_t*, int64_t, int64_t, int64_t,   \

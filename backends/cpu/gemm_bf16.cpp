@@ -40,13 +40,7 @@ struct Entered {
   Entered(const Entered&) = delete;
 };
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t unit) { return ceil_div(a, unit) * unit; }
 int64_t words_of(const GemmBf16Table& t, int64_t k) { return round_up(ceil_div(k, t.depth), t.unit); }
-/// Piece `i` of `count` of [0, size), cut at multiples of `unit`.
-int64_t cut(int64_t size, int64_t unit, int64_t count, int64_t i) {
-  return std::min(size, ceil_div(size, unit) * i / count * unit);
-}
 /// Words of k that a panel of B may hold and stay in the first cache.
 int64_t piece_words(const GemmBf16Table& t) { return std::clamp<int64_t>(24 * 1024 / (t.nr * 4), 192, 384); }
 Word* words(Slot slot, int64_t count) { return scratch<Word>(slot, count + pack_slack); }

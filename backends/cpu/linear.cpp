@@ -3,6 +3,7 @@
 #include <array>
 
 #include "backends/common/convert.h"
+#include "backends/cpu/column_sums.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/linear_bf16.h"
@@ -197,23 +198,6 @@ bool run_linear(const LinearForward& args) {
   gemm<T>(x->rows, w->rows, x->columns, matrix<T>(args.x, *x), transposed<T>(args.weight, *w), args.y.as<T>(), y->row,
           false, e);
   return true;
-}
-
-/// sums[j] = sum over the rows of x[., j]: blocks of rows side by side, then their sums in order.
-template <class T>
-void sum_rows(const T* x, const MatrixRows& r, T* sums) {
-  constexpr Index block = 256;
-  const Index blocks = std::max<Index>(1, (r.rows + block - 1) / block);
-  T* part = scratch<T>(Slot::column_sums, blocks * r.columns);
-  parallel_tasks(blocks, [&](Index i) {
-    T* mine = part + i * r.columns;
-    std::fill_n(mine, r.columns, T{0});
-    for (Index row = i * block; row < std::min(r.rows, (i + 1) * block); ++row)
-      for (Index j = 0; j < r.columns; ++j) mine[j] += x[row * r.row + j * r.col];
-  });
-  std::copy_n(part, r.columns, sums);
-  for (Index i = 1; i < blocks; ++i)
-    for (Index j = 0; j < r.columns; ++j) sums[j] += part[i * r.columns + j];
 }
 
 template <class T>

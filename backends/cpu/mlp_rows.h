@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "backends/cpu/cut_product.h"
 #include "backends/cpu/gemm_kernels.h"
 #include "backends/cpu/matrix_rows.h"
 #include "backends/cpu/parallel.h"
@@ -11,11 +12,6 @@
 #include "core/backend.h"
 
 namespace norma::cpu {
-
-inline Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
-inline Index round_up(Index a, Index unit) { return ceil_div(a, unit) * unit; }
-/// Piece `i` of `count` of [0, size), cut at multiples of `unit`.
-inline Index cut(Index size, Index unit, Index count, Index i) { return std::min(size, ceil_div(size, unit) * i / count * unit); }
 
 template <class T>
 constexpr DType dtype_of = sizeof(T) == sizeof(float) ? DType::f32 : DType::bf16;

@@ -71,7 +71,7 @@ void update(const AdamW& args) {
     part.g = p.gradient.as<T>() + begin;
     part.m = p.m.as<T>() + begin;
     part.v = p.v.as<T>() + begin;
-    NORMA_KERNELS(norm_kernels).of<T>().adamw(part);
+    NORMA_KERNELS(parameters_kernels).of<T>().adamw(part);
   });
 }
 

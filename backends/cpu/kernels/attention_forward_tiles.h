@@ -1,4 +1,4 @@
-// Attention forward for one head by products of packed operands (backends/cpu/tile_products.h), block by block of scores: rows
+// Attention forward for one head by products of packed operands (backends/cpu/packed_products.h), block by block of scores: rows
 // against all keys, or, where nothing is carried along a row, against some keys, whose products with V are added up.
 // Under AMX, while the tile registers compute the scores of the next block and the product of the weights of the one before with
 // V, the vector registers turn the scores of this one into weights and pack them.
@@ -27,7 +27,7 @@ struct ForwardRooms {
   Bits<float>* mask;
   std::int32_t* before;
 
-  ForwardRooms(const Head& h, Pieces& pieces) {
+  ForwardRooms(const Head& h, ScratchCutter& scratch) {
     // A block of f32 scores and what is packed of it share the second-level cache; one of bf16, whose products are
     // quicker, lies in the first, unless the keys and values that pass by for each block come from further away.
     const Int passing = 4 * (operand_words(h.keys, h.d, slices) + operand_words(h.e, h.keys, slices));
@@ -35,27 +35,27 @@ struct ForwardRooms {
     const Int all = round_up(h.row_end - h.row_begin, tile_lines);
     const bool cut = !h.normalize && h.keys > (two_bytes ? 192 : 512);
     columns = cut ? 128 : h.keys;
-    const bool at_once = all <= 96 && columns <= 96 && (h.tiles->amx || !h.causal);
+    const bool at_once = all <= 96 && columns <= 96 && (h.packed->amx || !h.causal);
     rows = smaller(all, two_bytes ? (at_once ? 96 : few) : cut ? 128 : 64);
     ld = round_up(columns, 16) + 16;  // an odd number of cache lines apart
     out_ld = round_up(h.e, 16);
     piece = smaller(columns, 512);
-    beside = h.tiles->amx && (two_bytes ? h.normalize && columns <= 320 : columns <= piece);
-    const auto operand = [&](Int lines, Int depth) { return take_operand(pieces, lines, depth, slices); };
+    beside = h.packed->amx && (two_bytes ? h.normalize && columns <= 320 : columns <= piece);
+    const auto operand = [&](Int lines, Int depth) { return take_operand(scratch, lines, depth, slices); };
     k = operand(h.keys, h.d);
     v = operand(h.e, h.keys);
     for (int i = 0; i < (beside ? 2 : 1); ++i) {
       q[i] = operand(rows, h.d);
       p[i] = operand(rows, piece);
-      scores[i] = pieces.take<float>(rows * ld);
-      inverse[i] = pieces.take<float>(rows / row_slots * slot_size);
+      scores[i] = scratch.take<float>(rows * ld);
+      inverse[i] = scratch.take<float>(rows / row_slots * slot_size);
     }
-    out = pieces.take<float>(rows * out_ld);
-    row_sums = pieces.take<float>(round_up(rows, 16));
-    keep = pieces.take<float>(h.drop ? round_up(columns, 16) + 128 : 0);
-    words = pieces.take<std::uint32_t>(h.drop ? round_up(columns, 16) + 128 : 0);
-    mask = pieces.take<Bits<float>>(h.key_mask ? round_up(h.keys, 16) : 0);
-    before = pieces.take<std::int32_t>(h.key_mask ? round_up(h.keys + 1, 16) : 0);
+    out = scratch.take<float>(rows * out_ld);
+    row_sums = scratch.take<float>(round_up(rows, 16));
+    keep = scratch.take<float>(h.drop ? round_up(columns, 16) + 128 : 0);
+    words = scratch.take<std::uint32_t>(h.drop ? round_up(columns, 16) + 128 : 0);
+    mask = scratch.take<Bits<float>>(h.key_mask ? round_up(h.keys, 16) : 0);
+    before = scratch.take<std::int32_t>(h.key_mask ? round_up(h.keys + 1, 16) : 0);
   }
 };
 
@@ -63,7 +63,7 @@ template <class Stored>
 class ForwardOnTiles {
  public:
   using Head = AttentionHeadForward<float, Stored>;
-  explicit ForwardOnTiles(const Head& h) : h_(h), tiles_(*h.tiles), pieces_(h.work), rooms_(h, pieces_), sight_{h} {
+  explicit ForwardOnTiles(const Head& h) : h_(h), tiles_(*h.packed), scratch_(h.work), rooms_(h, scratch_), sight_{h} {
     sight_.set_masks(rooms_.mask, rooms_.before);
   }
 
@@ -184,7 +184,7 @@ class ForwardOnTiles {
       if (!rooms_.beside) tiles_.pack_left(b.rows, piece, {rooms_.scores[b.room] + c, rooms_.ld, 1, true}, 1, p);
       // Of v's steps the first ones are behind.
       tiles_.multiply(b.rows, h_.e, piece, p,
-                      {v.words + TileProducts::words_of_tile(b.j + c, v.slices), v.tile, v.slices}, rooms_.out,
+                      {v.words + PackedProducts::words_of_tile(b.j + c, v.slices), v.tile, v.slices}, rooms_.out,
                       rooms_.out_ld, b.j + c > 0, aside);
     }
     if (!b.last) return;
@@ -195,8 +195,8 @@ class ForwardOnTiles {
   }
 
   const Head& h_;
-  const TileProducts& tiles_;
-  Pieces pieces_;
+  const PackedProducts& tiles_;
+  ScratchCutter scratch_;
   ForwardRooms<Stored> rooms_;
   Sight<float> sight_;
   const SplitScale<Stored> scale_{h_.scale};
@@ -210,7 +210,7 @@ void forward_on_tiles(const AttentionHeadForward<float, Stored>& h) {
 }
 template <class Stored>
 Int forward_on_tiles_bytes(const AttentionHeadForward<float, Stored>& h) {
-  Pieces count(nullptr);
+  ScratchCutter count(nullptr);
   ForwardRooms<Stored>(h, count);
   return count.used();
 }

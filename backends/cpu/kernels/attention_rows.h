@@ -1,10 +1,11 @@
 // What happens to a row of scores: the attention function and its derivative, masks. Kernels call it on tiles of a few
-// rows that lie in the first-level cache.
+// rows that lie in the first-level cache. Names in these files: p, scores, then weights A; g, dA, then dS; delta, of each row
+// the sum of dO o O.
 #pragma once
 
 #include "backends/cpu/attention_kernels.h"
 #include "backends/cpu/kernels/attention_tiles.h"
-#include "backends/cpu/kernels/pieces.h"
+#include "backends/cpu/kernels/scratch_cutter.h"
 #include "backends/cpu/kernels/vmath.h"
 
 namespace norma::cpu::NORMA_ISA {
@@ -82,6 +83,19 @@ NORMA_INLINE void for_columns(const Row<T>& row, Body body) {
   }
 }
 
+/// How many columns row i of a head sees when no key mask hides any.
+template <class Head>
+Int seen_by_row(const Head& head, Int i) {
+  return head.causal ? larger(0, smaller(head.keys, i + head.keys - head.rows + 1)) : head.keys;
+}
+/// What the weights of a row are multiplied by that sees so many columns.
+template <class T, class Head>
+T factor_of_row(const Head& head, Int visible) {
+  if (head.row_scale == RowScale::constant) return static_cast<T>(head.factor);
+  const double n = static_cast<double>(larger(1, visible));
+  return static_cast<T>(head.factor / (head.row_scale == RowScale::inverse_visible ? n : __builtin_sqrt(n)));
+}
+
 /// The visible part of rows, from the task's masks.
 template <class T>
 struct Sight {
@@ -89,20 +103,13 @@ struct Sight {
   Bits<T>* mask = nullptr;        // [keys rounded up], null: no key mask
   std::int32_t* before = nullptr;  // before[j]: visible keys in [0, j); with a key mask
 
-  /// How many columns row i sees when no key mask hides any.
-  Int length(Int i) const {
-    return head.causal ? larger(0, smaller(head.keys, i + head.keys - head.rows + 1)) : head.keys;
-  }
+  Int length(Int i) const { return seen_by_row(head, i); }
   Int visible(Int i) const { return mask ? before[length(i)] : length(i); }
   /// Row i, for the columns [first, first + count).
   Row<T> row(Int i, Int first, Int count) const {
     return {larger(0, smaller(count, length(i) - first)), mask ? mask + first : nullptr, factor(i)};
   }
-  T factor(Int i) const {
-    if (head.row_scale == RowScale::constant) return static_cast<T>(head.factor);
-    const double n = static_cast<double>(larger(1, visible(i)));
-    return static_cast<T>(head.factor / (head.row_scale == RowScale::inverse_visible ? n : __builtin_sqrt(n)));
-  }
+  T factor(Int i) const { return factor_of_row<T>(head, visible(i)); }
   void set_masks(Bits<T>* mask_space, std::int32_t* before_space) {
     if (!head.key_mask) return;
     mask = mask_space;
