@@ -7,13 +7,15 @@
 #include "autograd/grad.h"
 #include "autograd/ops.h"
 #include "backends/cpu/isa.h"
-#include "backends/cpu/parallel.h"
 #include "backends/cpu/packed_products.h"
+#include "backends/cpu/parallel.h"
 #include "checks/scorings.h"
 #include "tests/attention_problem.h"
+#include "tests/cpu_settings.h"
 
 using namespace norma;
 using namespace norma::checks;
+using namespace norma::test;
 
 namespace {
 
@@ -207,7 +209,7 @@ TEST_CASE("fused attention over sequences that are cut into pieces and blocks", 
 }
 
 TEST_CASE("fused attention: watching changes no bit, nor does the number of threads", "[attention_cpu]") {
-  const int before = cpu::threads();
+  const RestoreSettings restore;
   for (const auto& [name, scoring] : scorings()) {
     const Problem<float> p({2, 3, 65, 65, 32, 32, false, true, 0.2}, scoring);
     const Problem<float> q({1, 2, 530, 600, 8, 8, true}, scoring), r({1, 3, 200, 210, 64, 48}, scoring);
@@ -228,17 +230,10 @@ TEST_CASE("fused attention: watching changes no bit, nor does the number of thre
       }
     }
   }
-  cpu::set_threads(before);
 }
 
 TEST_CASE("fused attention on every instruction set of this processor", "[attention_cpu][every_isa]") {
-  const std::string before(cpu::name(cpu::isa()));
-  for (const char* isa : {"base", "avx2", "avx512"}) {
-    try {
-      cpu::set_isa(isa);
-    } catch (const Error&) {
-      continue;  // not on this processor
-    }
+  for_each_isa([](const std::string& isa) {
     std::uint64_t stream = 300;
     for (const auto& [name, scoring] : scorings()) {
       for (const ProblemSizes& s : random_sizes(++stream, 2)) {
@@ -247,8 +242,7 @@ TEST_CASE("fused attention on every instruction set of this processor", "[attent
       }
     }
     check<float>(isa, {1, 1, 197, 197, 64, 64, true, false, 0.1}, scorings()[5].second);
-  }
-  cpu::set_isa(before);
+  });
 }
 
 TEST_CASE("fused attention on tiles of AMX, at every size", "[attention_cpu]") {
@@ -274,7 +268,6 @@ TEST_CASE("fused attention on tiles of AMX, at every size", "[attention_cpu]") {
 
 TEST_CASE("fused attention on bf16: by tiles or pairs as by multiply-adds, but for the rounding of weights", "[attention_cpu]") {
   std::uint64_t stream = 600;
-  const int before = cpu::threads();
   for (const auto& [name, scoring] : scorings()) {
     std::vector<ProblemSizes> sizes = random_sizes(++stream, 4);
     for (const ProblemSizes& s : {ProblemSizes{1, 3, 65, 65, 64, 64}, {1, 2, 130, 190, 32, 32, true, false, 0.2}, {1, 1, 300, 420, 24, 40, false, true},
@@ -296,9 +289,11 @@ TEST_CASE("fused attention on bf16: by tiles or pairs as by multiply-adds, but f
       CHECK(error(tiled.dv, plain.dv) <= 0x1p-7);
       const auto different = statistics_differ(tiled.stats, plain.stats, 1e-5 * (1 + scoring.degree()), 0x1p-7);
       if (different) FAIL_CHECK(*different);
-      cpu::set_threads(3);
-      const Results<bf16> again = with(true, false);
-      cpu::set_threads(before);
+      const Results<bf16> again = [&] {
+        const RestoreSettings restore;
+        cpu::set_threads(3);
+        return with(true, false);
+      }();
       const auto same = [](const Placed<bf16>& a, const Placed<bf16>& b) {
         return std::memcmp(a.memory.data(), b.memory.data(), a.memory.size() * sizeof(bf16)) == 0;
       };

@@ -18,10 +18,7 @@ using Catch::Matchers::Equals;
 namespace {
 
 std::vector<std::string> args_of(const std::filesystem::path& data, const std::filesystem::path& out, const std::vector<std::string>& more) {
-  std::vector<std::string> args = {"train", "vit", "--data-dir", data.string(), "--width", "16", "--depth", "2", "--heads", "2", "--patch", "7", "--batch", "16",
-                                   "--epochs", "10", "--log-every", "1", "--checkpoint-every", "1", "--attention", "x^8", "--out", out.string()};
-  args.insert(args.end(), more.begin(), more.end());
-  return args;
+  return with(small_run(data, out, {"--epochs", "10", "--log-every", "1", "--checkpoint-every", "1", "--attention", "x^8"}), more);
 }
 
 /// Weights, optimizer (its step count too) and moving average, byte by byte.

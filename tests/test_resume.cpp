@@ -21,8 +21,7 @@ using Catch::Matchers::Contains;
 namespace {
 
 std::vector<std::string> run_args(const std::filesystem::path& data, const std::filesystem::path& out, const std::string& attention) {
-  return {"train", "vit", "--data-dir", data.string(), "--width", "16", "--depth", "2", "--heads", "2", "--patch", "7", "--batch", "16", "--epochs", "4",
-          "--dropout", "0.1", "--drop-path", "0.1", "--ema", "0.9", "--attention", attention, "--checkpoint-every", "5", "--log-every", "3", "--out", out.string()};
+  return small_run(data, out, {"--epochs", "4", "--dropout", "0.1", "--drop-path", "0.1", "--ema", "0.9", "--attention", attention, "--checkpoint-every", "5", "--log-every", "3"});
 }
 constexpr const char* last = "checkpoint-000000056.safetensors";  // 4 epochs of 14 batches
 

@@ -6,6 +6,7 @@
 #include "backends/cpu/parallel.h"
 #include "inspect/spectral.h"
 #include "nn/layers.h"
+#include "tests/cpu_settings.h"
 
 using namespace norma;
 using namespace norma::inspect;
@@ -203,12 +204,11 @@ TEST_CASE("spectral: the same bits with any number of threads; nothing is record
   q.track();
   AttentionOptions options = with("softmax");
   options.stats = full({2, 3, attention_stats}, 7, {DType::f64});
-  const int before = cpu::threads();
+  const test::RestoreSettings restore;
   cpu::set_threads(1);
   const Spectral a = spectral(q, k, options);
   cpu::set_threads(4);
   const Spectral b = spectral(q, k, options);
-  cpu::set_threads(before);
   CHECK(a.norm == b.norm);
   CHECK(a.iterations == b.iterations);
   CHECK_FALSE(q.grad());

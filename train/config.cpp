@@ -117,4 +117,9 @@ ScheduleConfig schedule_of(const TrainConfig& c, Index steps_per_epoch) {
           .total_steps = c.epochs * steps_per_epoch};
 }
 
+RunSteps steps_of(const TrainConfig& c, Index per_epoch) {
+  const Index total = c.epochs * per_epoch;
+  return {per_epoch, total, c.steps ? std::min(c.steps, total) : total};
+}
+
 }  // namespace norma::train

@@ -119,4 +119,10 @@ DType parameter_dtype(const TrainConfig& config);
 /// Over all epochs, with the warm-up in steps.
 ScheduleConfig schedule_of(const TrainConfig& config, Index steps_per_epoch);
 
+/// The steps of a run.
+struct RunSteps {
+  Index per_epoch, total, last;  // total: of all epochs; last: where the run ends, which --steps may bring forward
+};
+RunSteps steps_of(const TrainConfig& config, Index per_epoch);
+
 }  // namespace norma::train
