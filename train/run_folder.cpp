@@ -70,10 +70,6 @@ void make_folder(const fs::path& path) {
   for (const fs::path& at : made) sync(at.has_parent_path() ? at.parent_path() : ".", O_RDONLY | O_DIRECTORY);
 }
 
-std::span<const std::byte> bytes_of(const std::string& text) {
-  return std::as_bytes(std::span(text.data(), text.size()));
-}
-
 Json to_json(const RunState& s) {
   Json j = {{"step", s.step},
             {"skipped", s.skipped},
@@ -146,11 +142,11 @@ RunFolder::RunFolder(const fs::path& path, IfOccupied occupied, const Dispensabl
 }
 
 void RunFolder::write_config(const Json& config) const {
-  write_file_atomically(path_ / "config.json", bytes_of(config.dump(2) + "\n"));
+  write_text_atomically(path_ / "config.json", config.dump(2) + "\n");
 }
 
 void RunFolder::write_summary(const Json& summary) const {
-  write_file_atomically(path_ / "summary.json", bytes_of(summary.dump(2) + "\n"));
+  write_text_atomically(path_ / "summary.json", summary.dump(2) + "\n");
 }
 
 void RunFolder::remove_summary() const {
@@ -162,9 +158,9 @@ void RunFolder::remove_summary() const {
 
 void RunFolder::write_status(Index step, const std::string& ending, double seconds, Index tokens) {
   with_status_([&] {
-    write_file_atomically(
+    write_text_atomically(
         path_ / "status.json",
-        bytes_of(Json{{"step", step}, {"ending", ending}, {"seconds", seconds}, {"tokens", tokens}}.dump(2) + "\n"));
+        Json{{"step", step}, {"ending", ending}, {"seconds", seconds}, {"tokens", tokens}}.dump(2) + "\n");
   });
 }
 

@@ -102,7 +102,7 @@ void backward(const AttentionHeadBackward<T>& h) {
         if (h.phi == Phi::softmax)
           for (int m = 0; m < mr; ++m) lse[m] = h.lse[(i + m) * h.lse_step];
         // A tile of keys that starts at the last visible column reaches past it, into the padding of the block.
-        const Tile<T> both{p, g, plan.ld, i, mr, j0, columns, smaller(plan.ld, round_up(seen + tile_rows, L))};
+        const GradientTile<T> both{p, g, plan.ld, i, mr, j0, columns, smaller(plan.ld, round_up(seen + tile_rows, L))};
         differentiate_tile(sight, both, lse, plan.delta + i, plan.keep, plan.words, &sums);
         multiply_rows<T, false>(mr, h.d, seen, g, plan.ld, {plan.k_panels, plan.k_step}, dq + i * dq_row, dq_row, false, j0 > h.key_begin,
                                 nullptr);

@@ -9,7 +9,7 @@ namespace {
 
 /// A tile of rows of scores and of dA, columns [column, column + columns), turned into A and scale * dS in place.
 template <class T>
-struct Tile {
+struct GradientTile {
   T *p, *g;
   Int ld;
   Int first;  // global number of the first row
@@ -31,7 +31,7 @@ struct Gradients {
 
 /// Per row: the log-sum-exp (softmax) or unused, and delta.
 template <class T, Phi phi, bool normalize, bool measure>
-void differentiate(const Sight<T>& sight, const Tile<T>& tile, const T* lse, const T* delta, T* keep, std::uint32_t* words,
+void differentiate(const Sight<T>& sight, const GradientTile<T>& tile, const T* lse, const T* delta, T* keep, std::uint32_t* words,
                    Gradients<T>* sums) {
   using V = Vec<T>;
   const AttentionHead<T>& h = sight.head;
@@ -112,7 +112,7 @@ void row_products(const AttentionHeadBackward<T, Stored>& h, T* delta) {
 }
 
 template <class T>
-using Differentiate = void (*)(const Sight<T>&, const Tile<T>&, const T* lse, const T* delta, T* keep, std::uint32_t* words,
+using Differentiate = void (*)(const Sight<T>&, const GradientTile<T>&, const T* lse, const T* delta, T* keep, std::uint32_t* words,
                                Gradients<T>*);
 
 template <class T, bool measure>
