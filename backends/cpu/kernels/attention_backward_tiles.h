@@ -106,8 +106,8 @@ void backward_on_tiles(const AttentionHeadBackward<float, Stored>& h) {
           for (int m = 0; m < count; ++m) lse[m] = h.lse[(i0 + i + m) * h.lse_step];
         if (j0 == h.key_begin) fetch_ahead(h, i0 + i, row_slots);
         scale.finish(h.phi, r.p + i * r.ld, r.ld, count, round_up(seen, 16));
-        const GradientTile<float> both{r.p + i * r.ld,   r.g + i * r.ld,     r.ld, i0 + i, count, j0, columns,
-                               round_up(seen, 16), scale.left_to(h.phi)};
+        const GradientTile<float> both{r.p + i * r.ld,     r.g + i * r.ld,        r.ld, i0 + i, count, j0, columns,
+                                       round_up(seen, 16), scale.left_to(h.phi)};
         differentiate_tile(sight, both, lse, r.delta + i0 + i, r.keep, r.words, &sums);
       }
       const TileOperand ds = over(r.by_rows, seen);
