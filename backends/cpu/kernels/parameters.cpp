@@ -1,5 +1,6 @@
 // What an optimizer does to parameters, element by element.
 #include "backends/cpu/kernels/strips.h"
+#include "backends/cpu/kernels/vmath.h"
 #include "backends/cpu/vector_kernels.h"
 
 namespace norma::cpu::NORMA_ISA {
