@@ -1,11 +1,16 @@
 // Fused attention on the CPU, through the backend's verbs on plain memory: output, gradients and statistics against loops in
 // double over random sizes, layouts and masks; the same bits with statistics and with any number of threads.
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
 #include <optional>
 
 #include "autograd/grad.h"
 #include "autograd/ops.h"
+#include "backends/cpu/attention_kernels.h"
 #include "backends/cpu/isa.h"
 #include "backends/cpu/packed_products.h"
 #include "backends/cpu/parallel.h"
@@ -346,6 +351,69 @@ TEST_CASE("fused attention: relu has no derivative at a score of zero", "[attent
     const Tensor k = randn({1, 1, 4, 8}, {3, 1}, {dtype}), v = randn({1, 1, 4, 8}, {3, 2}, {dtype});
     CHECK(grad(sum(attention(q, k, v, options)), q).values() == std::vector<double>(32, 0.0));
   }
+}
+
+namespace {
+
+/// Whether a kernel writes nothing behind the scratch memory that it asks for.
+template <class Head>
+bool keeps_to_its_scratch(const cpu::AttentionKernel<Head>& kernel, Head head) {
+  constexpr std::size_t guard = 512;
+  const auto bytes = static_cast<std::size_t>(kernel.work(head));
+  const std::unique_ptr<char, void (*)(void*)> memory(static_cast<char*>(std::aligned_alloc(64, bytes + guard)), std::free);
+  std::memset(memory.get() + bytes, 0x5a, guard);
+  head.work = memory.get();
+  kernel.run(head);
+  return std::all_of(memory.get() + bytes, memory.get() + bytes + guard, [](char c) { return c == 0x5a; });
+}
+
+template <class T>
+void check_scratch(const ProblemSizes& z, cpu::Phi phi, const cpu::PackedProducts* packed) {
+  const std::vector<T> numbers(static_cast<std::size_t>(std::max(z.rows, z.keys) * std::max(z.d, z.e) + 64), T{0.125});
+  std::vector<T> written[4];
+  for (auto& x : written) x.resize(numbers.size());
+  std::vector<std::uint8_t> mask(static_cast<std::size_t>(z.keys), 1);
+  mask[0] = 0;
+  const auto fill = [&](auto& h) {
+    h.rows = z.rows, h.keys = z.keys, h.d = z.d, h.e = z.e, h.scale = z.scale(), h.factor = 1, h.row_scale = RowScale::inverse_visible;
+    h.phi = phi, h.normalize = phi == cpu::Phi::softmax || phi == cpu::Phi::polynomial, h.degree = 2, h.coefficient[2] = 1;
+    h.causal = z.causal, h.key_mask = z.masked ? mask.data() : nullptr, h.key_mask_step = 1;
+    h.drop = z.dropout > 0, h.drop_below = 1u << 30, h.keep_scale = 1.25, h.packed = packed;
+    h.q = h.k = h.v = numbers.data(), h.q_row = h.k_row = z.d, h.v_row = z.e;
+  };
+  cpu::AttentionHeadForward<T> f{};
+  fill(f);
+  f.row_end = z.rows, f.out = written[0].data(), f.out_row = z.e;
+  cpu::AttentionHeadBackward<T> b{};
+  fill(b);
+  b.out = b.dout = numbers.data(), b.out_row = b.dout_row = z.e, b.lse = numbers.data(), b.lse_step = 1, b.key_end = z.keys;
+  b.dq = written[1].data(), b.dk = written[2].data(), b.dv = written[3].data(), b.dq_row = b.dk_row = z.d, b.dv_row = z.e;
+  CAPTURE(z.rows, z.keys, z.d, z.e, z.causal, z.masked, z.dropout, static_cast<int>(phi), sizeof(T));
+  const auto& forward = NORMA_KERNELS(attention_forward_kernels);
+  const auto& backward = NORMA_KERNELS(attention_backward_kernels);
+  if constexpr (sizeof(T) == 4) {
+    CHECK(keeps_to_its_scratch(forward.f32, f));
+    CHECK(keeps_to_its_scratch(backward.f32, b));
+  } else {
+    CHECK(keeps_to_its_scratch(forward.f64, f));
+    CHECK(keeps_to_its_scratch(backward.f64, b));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("attention kernels keep to the scratch memory that they ask for", "[attention_cpu]") {
+  const cpu::PackedProducts* tiles = cpu::own_products(false);  // for f32 under AMX alone
+  for (const ProblemSizes& sizes : {ProblemSizes{1, 1, 1, 1, 1, 1}, {1, 1, 7, 17, 5, 3}, {1, 1, 33, 65, 16, 24}, {1, 1, 130, 130, 64, 64, true}, {1, 1, 97, 530, 8, 40}})
+    for (const bool masked : {false, true})
+      for (const double dropout : {0.0, 0.25})
+        for (const cpu::Phi phi : {cpu::Phi::softmax, cpu::Phi::power3, cpu::Phi::polynomial}) {
+          ProblemSizes z = sizes;
+          z.masked = masked, z.dropout = dropout;
+          check_scratch<float>(z, phi, nullptr);
+          check_scratch<double>(z, phi, nullptr);
+          if (tiles) check_scratch<float>(z, phi, tiles);
+        }
 }
 
 TEST_CASE("fused attention declines what it does not cover", "[attention_cpu]") {

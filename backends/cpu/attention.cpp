@@ -42,8 +42,8 @@ bool covered(const Attention& a, std::initializer_list<const View*> tensors) {
   return a.dropout >= 0 && a.dropout < 1;
 }
 
-/// Products of packed operands, by AMX or pairs, where they are and pay: packing an element of the scores costs as much as some 20 multiply-adds of f32, less of bf16, and short
-/// sums and few columns leave tiles half empty.
+/// Products of packed operands, by AMX or pairs, where they are and pay: packing an element of the scores costs as much as some 20 multiply-adds of
+/// f32, less of bf16, and short sums and few columns leave tiles half empty.
 const PackedProducts* products_for(const Attention& a, const View& k, const View& v) {
   const Index keys = k.shape()[2], seen = a.causal ? keys / 2 : keys, width = k.shape()[3] + v.shape()[3];
   const bool pays = k.dtype == DType::bf16 ? (width >= 64 ? seen >= 24 : width >= 32 && seen >= 96)

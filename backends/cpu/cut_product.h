@@ -14,7 +14,8 @@ inline std::int64_t cut(std::int64_t size, std::int64_t unit, std::int64_t count
 }
 
 /// Into how many blocks C is cut beyond what its sizes ask for, so that every thread has one: the sums over k, and with them the bits, are the same
-/// however it is cut. Doubles rows or columns, whichever leaves blocks of C[m, n] squarer, until there are `blocks`, or blocks are down to two micro-tiles [mr, nr] a side.
+/// however it is cut. Doubles rows or columns, whichever leaves blocks of C[m, n] squarer, until there are `blocks`, or blocks are down to two
+/// micro-tiles [mr, nr] a side.
 inline void cut_further(std::int64_t blocks, std::int64_t m, std::int64_t n, std::int64_t mr, std::int64_t nr, std::int64_t& rows, std::int64_t& columns) {
   while (rows * columns < blocks) {
     const bool can_rows = m >= 4 * mr * rows, can_columns = n >= 4 * nr * columns;

@@ -69,7 +69,7 @@ void multiply(int64_t m, int64_t n, int64_t k, TileOperand left, TileOperand rig
 }
 
 constexpr PackedProducts products = {true,         enter_tiles, leave_tiles, pack_operand<false>, pack_operand<true>, pack_near_square,
-                                   multiply,     put_row};
+                                     multiply,     put_row};
 constexpr const PackedProducts* products_or_null = &products;
 #elif defined(__AVX512BF16__)
 void nothing() {}
@@ -82,7 +82,7 @@ void multiply(int64_t m, int64_t n, int64_t k, TileOperand left, TileOperand rig
 }
 
 constexpr PackedProducts products = {false,    nothing, nothing, pack_as_pairs<false>, pack_as_pairs<true>, pack_near_square,
-                                   multiply, put_row};
+                                     multiply, put_row};
 constexpr const PackedProducts* products_or_null = &products;
 #else
 constexpr const PackedProducts* products_or_null = nullptr;
