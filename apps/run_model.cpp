@@ -1,6 +1,7 @@
 #include "apps/run_model.h"
 
 #include "train/loop.h"
+#include "train/prefix.h"
 
 namespace norma::apps {
 
