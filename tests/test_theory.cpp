@@ -327,6 +327,12 @@ TEST_CASE("expectations at other sizes of the scores, with a bias, of rows that 
   const double a = 1 / (1 + 8 * std::exp(-0.3));  // at rms 0
   CHECK(*expectation(sigmoid, 8, 1e-9).fro == Approx(8 * a));
   CHECK(*expectation(sigmoid, 8, 1e-9).jacobian == Approx(8 * a * (1 - a)));
+  // Scores so large that a sigmoid is a step at -b: E phi^2 = P(s > -b), and E phi'^2 = the density there times the integral of phi'^2, 1/6.
+  const double b = 0.3 - std::log(8.0);
+  for (const double rms : {1e3, 1e4, 1e6}) {
+    CHECK(*expectation(sigmoid, 8, rms).fro == Approx(8 * std::sqrt(0.5 * std::erfc(-b / rms / std::sqrt(2.0)))).epsilon(1e-3));
+    CHECK(*expectation(sigmoid, 8, rms).jacobian == Approx(8 * std::sqrt(std::exp(-b * b / rms / rms / 2) / rms / std::sqrt(2 * std::acos(-1.0)) / 6)).epsilon(1e-5));
+  }
 }
 
 TEST_CASE("the error of a mean of two samples is half of their distance", "[theory]") {
