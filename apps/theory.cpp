@@ -108,7 +108,10 @@ std::string shown(const std::optional<double>& v) { return v && std::isfinite(*v
 std::string shown(const inspect::Measured& m) {
   if (!std::isfinite(m.mean))
     return fmt::format("{}", without_sign_of_nan(m.mean));  // inf: measured, and too large for the dtype
-  const char* error = m.error >= 1e6 ? "{:.0e}" : m.error >= 1 ? "{:.0f}" : m.error >= 1e-4 || m.error == 0 ? "{:.1g}" : "{:.0e}";
+  const char* error = m.error >= 1e6                    ? "{:.0e}"
+                      : m.error >= 1                    ? "{:.0f}"
+                      : m.error >= 1e-4 || m.error == 0 ? "{:.1g}"
+                                                        : "{:.0e}";
   return fmt::format("{} ± {}", shown(m.mean),
                      std::isfinite(m.error) ? fmt::format(fmt::runtime(error), m.error) : "-");
 }

@@ -173,7 +173,8 @@ Spectral spectral(const Tensor& q, const Tensor& k, const AttentionOptions& opti
     // A^T A V may be beyond the dtype where A V is not: each head's A V is divided by its largest entry on the way.
     std::vector<double> largest(size, 1);
     for (std::size_t m = 0; m < size; ++m) {
-      const auto entries = std::span(shrunk).subspan(m * static_cast<std::size_t>(rows * count), static_cast<std::size_t>(rows * count));
+      const auto entries =
+          std::span(shrunk).subspan(m * static_cast<std::size_t>(rows * count), static_cast<std::size_t>(rows * count));
       double most = 0;
       for (double x : entries) most = std::max(most, std::abs(x));
       if (!(most > 0 && std::isfinite(most))) continue;

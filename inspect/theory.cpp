@@ -38,8 +38,8 @@ double polynomial_square(const Scoring& s, bool derivative, double rms, Index wi
   return sum;
 }
 
-/// E f(s)^2 over a Gaussian of s, of an f that is smooth over distances of 1 and changes within `reach` of `middle` alone: Simpson's rule on
-/// both sides of that and within, so that no rms is too large for its steps.
+/// E f(s)^2 over a Gaussian of s, of an f that is smooth over distances of 1 and changes within `reach` of `middle`
+/// alone: Simpson's rule on both sides of that and within, so that no rms is too large for its steps.
 template <class F>
 double gaussian_square(F f, double rms, double middle) {
   constexpr double tails = 12, reach = 40;
