@@ -256,7 +256,7 @@ class Backend {
   virtual void sum_of_squares(std::span<const View> xs, const View& out) = 0;
   virtual void adamw(const AdamW& args) = 0;
   virtual bool gradient_scale(const GradientScale&) { return false; }  // may decline
-  /// One step of each: average = average * decay + value * (1 - decay), factors, products and sum rounded to the dtype: the bits of mul and add.
+  /// One step of each: average += (value - average) * (1 - decay), each step rounded to the dtype: the bits of sub, mul and add.
   virtual void moving_averages(std::span<const MovingAverage> all, double decay) = 0;
 
   /// A way for batches to reach the device while it computes: slots of two buffers each, one on the host and one on the device. One

@@ -149,6 +149,20 @@ TEST_CASE("spectral: matrices whose norms are known", "[spectral]") {
   CHECK(identity.stable_rank[0] == Approx(16).epsilon(1e-12));
 }
 
+TEST_CASE("spectral: norms whose squares are beyond the dtype", "[spectral]") {
+  for (const auto& [scoring, size] : {std::pair{"x^8", 200.0}, {"x^4", 1e5}, {"x^8", 3e-4}}) {
+    const Tensor q = normal({1, 2, 24, 8}, 1, DType::f32) * size, k = normal({1, 2, 24, 8}, 2, DType::f32);
+    const AttentionOptions options = with(scoring);
+    const Spectral got = spectral(q, k, options), wanted = spectral(cast(q, DType::f64), cast(k, DType::f64), options);
+    CAPTURE(scoring, size);
+    for (std::size_t h = 0; h < 2; ++h) {
+      CHECK((got.converged[h] && wanted.converged[h]));
+      CHECK(got.norm[h] == Approx(wanted.norm[h]).epsilon(1e-4));
+      CHECK(got.stable_rank[h] == Approx(wanted.stable_rank[h]).epsilon(1e-3));
+    }
+  }
+}
+
 TEST_CASE("spectral: a warm start needs fewer iterations, and other shapes start anew", "[spectral]") {
   const Tensor q = normal({1, 2, 64, 16}, 8, DType::f64), k = normal({1, 2, 64, 16}, 9, DType::f64);
   const AttentionOptions options = with("x^3/sqrt(N)");

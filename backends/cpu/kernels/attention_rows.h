@@ -131,7 +131,8 @@ struct Weight {
   T coefficient[9], slope[9];
   int degree;
   T bias;
-  explicit Weight(const AttentionHead<T>& h) : degree(h.degree), bias(static_cast<T>(h.bias)) {
+  template <class Head>
+  explicit Weight(const Head& h) : degree(h.degree), bias(static_cast<T>(h.bias)) {
     for (int p = 0; p < 9; ++p) {
       coefficient[p] = static_cast<T>(h.coefficient[p]);
       slope[p] = static_cast<T>(h.coefficient[p] * p);

@@ -8,7 +8,14 @@
 namespace norma::cpu::NORMA_ISA {
 namespace {
 
-/// The sum of squares of rows [begin, end) of a tile, for weights whose squares are beyond a float.
+/// Whether sums of squares of weights, the largest of them so large, keep their digits in a T: neither beyond it nor lost in it.
+template <class T>
+bool squares_fit(T sum, T largest) {
+  constexpr T least = sizeof(T) == 4 ? static_cast<T>(1e-25) : T{0};
+  return sum - sum == 0 && (sum >= least || largest == 0);
+}
+
+/// The sum of squares of rows [begin, end) of a tile, for weights whose squares do not fit.
 template <class T>
 __attribute__((noinline)) double squares_in_double(const Sight<T>& sight, const Tile<T>& tile, int begin, int end) {
   double sum = 0;
@@ -86,7 +93,7 @@ void weigh(const Sight<T>& sight, const Tile<T>& tile, T*, T*, Statistics<T>* st
       if (tile.column == 0) stats->entries += static_cast<double>(sight.visible(tile.first + m));
       if (m + 1 == tile.rows || row.length > columns_between_widenings) {
         settle();
-        if (const bool finite = sum_lanes(squares - squares) == 0; finite)
+        if (squares_fit(sum_lanes(squares), max_lanes(vmax(abs(least), abs(most)))))
           stats->squares.add(squares);
         else
           stats->row_squares += squares_in_double(sight, tile, added, m + 1);
