@@ -59,8 +59,8 @@ void backward(const AttentionHeadBackward<T>& h) {
   ScratchCutter scratch(h.work);
   const Plan<T> plan(h, scratch);
   for (Int i = 0; i < plan.zero_count(h); ++i) plan.zeros[i] = 0;
-  Sight<T> sight{h};
-  sight.set_masks(plan.mask, plan.before);
+  Visibility<T> visibility{h};
+  visibility.set_masks(plan.mask, plan.before);
   const Differentiate<T> differentiate_tile = h.stats ? differentiate_of<T, true>(h) : differentiate_of<T, false>(h);
   Gradients<T> sums;
   if (h.normalize) row_products(h, plan.delta);
@@ -80,7 +80,7 @@ void backward(const AttentionHeadBackward<T>& h) {
     bool started = false;  // dk and dv of these keys hold the sum over earlier rows
     for (Int i0 = 0; i0 < h.rows; i0 += plan.rows) {
       const Int rows = smaller(plan.rows, h.rows - i0);
-      const Int seen_by_block = smaller(columns, sight.length(i0 + rows - 1) - j0);
+      const Int seen_by_block = smaller(columns, visibility.length(i0 + rows - 1) - j0);
       if (seen_by_block <= 0 && j0 > h.key_begin) continue;  // the last row sees every key, so dk and dv get started
       pack_rows(h.q + i0 * h.q_row, h.q_row, rows, h.d, plan.q_panels, plan.q_step);
       pack_rows(h.dout + i0 * h.dout_row, h.dout_row, rows, h.e, plan.o_panels, plan.o_step);
@@ -88,7 +88,7 @@ void backward(const AttentionHeadBackward<T>& h) {
       for (Int t = 0; t < row_tiles.count; ++t) {
         const Int r = row_tiles.begin(t), i = i0 + r;
         const int mr = row_tiles.rows(t);
-        const Int seen = larger(0, smaller(columns, sight.length(i + mr - 1) - j0));
+        const Int seen = larger(0, smaller(columns, visibility.length(i + mr - 1) - j0));
         T *p = plan.p_block + r * plan.ld, *g = plan.g_block + r * plan.ld;
         const T *q = h.q + i * h.q_row, *dout = h.dout + i * h.dout_row;
         const Int by_panels = smaller(seen, in_panels);
@@ -103,7 +103,7 @@ void backward(const AttentionHeadBackward<T>& h) {
           for (int m = 0; m < mr; ++m) lse[m] = h.lse[(i + m) * h.lse_step];
         // A tile of keys that starts at the last visible column reaches past it, into the padding of the block.
         const GradientTile<T> both{p, g, plan.ld, i, mr, j0, columns, smaller(plan.ld, round_up(seen + tile_rows, L))};
-        differentiate_tile(sight, both, lse, plan.delta + i, plan.keep, plan.words, &sums);
+        differentiate_tile(visibility, both, lse, plan.delta + i, plan.keep, plan.words, &sums);
         multiply_rows<T, false>(mr, h.d, seen, g, plan.ld, {plan.k_panels, plan.k_step}, dq + i * dq_row, dq_row, false, j0 > h.key_begin,
                                 nullptr);
       }

@@ -72,8 +72,8 @@ void backward_on_tiles(const AttentionHeadBackward<float, Stored>& h) {
   const TileScope configured(tiles);
   const SplitScale<Stored> scale(h.scale);
   clear(r.zeros, 0, round_up(r.columns, 16));
-  Sight<float> sight{h};
-  sight.set_masks(r.mask, r.before);
+  Visibility<float> visibility{h};
+  visibility.set_masks(r.mask, r.before);
   const Differentiate<float> differentiate_tile =
       h.stats ? differentiate_of<float, true>(h) : differentiate_of<float, false>(h);
   Gradients<float> sums;
@@ -92,7 +92,7 @@ void backward_on_tiles(const AttentionHeadBackward<float, Stored>& h) {
     clear(r.dv, 0, r.dv_size);
     for (Int i0 = 0; i0 < h.rows; i0 += r.rows) {
       const Int rows = smaller(r.rows, h.rows - i0);
-      const Int seen = larger(0, smaller(columns, sight.length(i0 + rows - 1) - j0));
+      const Int seen = larger(0, smaller(columns, visibility.length(i0 + rows - 1) - j0));
       if (seen == 0 && j0 > h.key_begin) continue;
       const Stored *q = h.q + i0 * h.q_row, *dout = h.dout + i0 * h.dout_row;
       tiles.pack_left(rows, h.d, {q, h.q_row, 1}, 1, r.q_scores);
@@ -108,13 +108,13 @@ void backward_on_tiles(const AttentionHeadBackward<float, Stored>& h) {
         scale.finish(h.phi, r.p + i * r.ld, r.ld, count, round_up(seen, 16));
         const GradientTile<float> both{r.p + i * r.ld,     r.g + i * r.ld,        r.ld, i0 + i, count, j0, columns,
                                        round_up(seen, 16), scale.left_to(h.phi)};
-        differentiate_tile(sight, both, lse, r.delta + i0 + i, r.keep, r.words, &sums);
+        differentiate_tile(visibility, both, lse, r.delta + i0 + i, r.keep, r.words, &sums);
       }
       const TileOperand ds = over(r.by_rows, seen);
       tiles.pack_left(rows, seen, {r.g, r.ld, 1, true}, 1, ds);
       float* sum = columns < h.key_end - h.key_begin ? r.dq + i0 * r.d_ld : r.dq;
       tiles.multiply(rows, h.d, seen, ds, k_here, sum, r.d_ld, j0 > h.key_begin, nullptr);
-      if (j0 + columns >= smaller(h.key_end, sight.length(i0 + rows - 1)))
+      if (j0 + columns >= smaller(h.key_end, visibility.length(i0 + rows - 1)))
         for (Int i = 0; i < rows; ++i) {
           if (h.dq_part)
             put_row(tiles, sum + i * r.d_ld, h.d, 1, h.dq_part + (i0 + i) * h.d);

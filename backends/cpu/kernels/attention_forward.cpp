@@ -56,8 +56,8 @@ void forward(const AttentionHeadForward<T>& h) {
   const Int in_panels = h.keys - few_of<T>(h.keys);
   pack_transposed(h.k, h.k_row, in_panels, h.d, static_cast<T>(h.scale), plan.zeros, plan.k_panels, plan.k_step);
   pack_rows(h.v, h.v_row, h.keys, h.e, plan.v_panels, plan.v_step);
-  Sight<T> sight{h};
-  sight.set_masks(plan.mask, plan.before);
+  Visibility<T> visibility{h};
+  visibility.set_masks(plan.mask, plan.before);
   const Weigh<T> weigh_tile = h.stats ? weigh_of<T, true>(h) : weigh_of<T, false>(h);
   Statistics<T> stats;
 
@@ -70,7 +70,7 @@ void forward(const AttentionHeadForward<T>& h) {
       for (Int t = t0; t < t1; ++t) {
         const Int i = h.row_begin + tiling.begin(t);
         const int mr = tiling.rows(t);
-        const Int seen = sight.length(i + mr - 1);
+        const Int seen = visibility.length(i + mr - 1);
         if (seen <= n) continue;
         const Int vectors = (smaller(W, smaller(seen, in_panels) - n) + lanes<T> - 1) / lanes<T>;
         tile<T, false>(mr, static_cast<int>(vectors), h.d, h.q + i * h.q_row, h.q_row, plan.k_panels + panel * plan.k_step,
@@ -80,21 +80,21 @@ void forward(const AttentionHeadForward<T>& h) {
     for (Int t = t0; t < t1; ++t) {
       const Int i = h.row_begin + tiling.begin(t);
       const int mr = tiling.rows(t);
-      if (const Int left = sight.length(i + mr - 1) - in_panels; left > 0)
+      if (const Int left = visibility.length(i + mr - 1) - in_panels; left > 0)
         few_columns(mr, left, h.d, h.q + i * h.q_row, h.q_row, h.k + in_panels * h.k_row, h.k_row, static_cast<T>(h.scale),
                     scores_of(t) + in_panels, plan.ld);
-      const Tile<T> scores{scores_of(t), plan.ld, i, mr, round_up(sight.length(i + mr - 1), lanes<T>)};
+      const ScoreTile<T> scores{scores_of(t), plan.ld, i, mr, round_up(visibility.length(i + mr - 1), lanes<T>)};
       Slots<T> lse;
-      weigh_tile(sight, scores, inverse_of(t), lse.value, &stats);
+      weigh_tile(visibility, scores, inverse_of(t), lse.value, &stats);
       if (h.lse)
         for (int m = 0; m < mr; ++m) h.lse[(i + m) * h.lse_step] = lse.value[m];
-      if (h.drop) drop(sight, scores, plan.keep, plan.words);
+      if (h.drop) drop(visibility, scores, plan.keep, plan.words);
     }
     for (Int j = 0; j == 0 || j < h.keys; j += plan.v_piece) {
       for (Int t = t0; t < t1; ++t) {
         const Int i = h.row_begin + tiling.begin(t);
         const int mr = tiling.rows(t);
-        const Int seen = smaller(plan.v_piece, sight.length(i + mr - 1) - j);
+        const Int seen = smaller(plan.v_piece, visibility.length(i + mr - 1) - j);
         if (seen <= 0 && j > 0) continue;
         multiply_rows<T, false>(mr, h.e, seen, scores_of(t) + j, plan.ld, {plan.v_panels + j * W, plan.v_step}, h.out + i * h.out_row,
                                 h.out_row, false, j > 0, h.normalize ? inverse_of(t) : nullptr);

@@ -63,8 +63,8 @@ template <class Stored>
 class ForwardOnTiles {
  public:
   using Head = AttentionHeadForward<float, Stored>;
-  explicit ForwardOnTiles(const Head& h) : h_(h), tiles_(*h.packed), scratch_(h.work), rooms_(h, scratch_), sight_{h} {
-    sight_.set_masks(rooms_.mask, rooms_.before);
+  explicit ForwardOnTiles(const Head& h) : h_(h), tiles_(*h.packed), scratch_(h.work), rooms_(h, scratch_), visibility_{h} {
+    visibility_.set_masks(rooms_.mask, rooms_.before);
   }
 
   void run() {
@@ -85,7 +85,7 @@ class ForwardOnTiles {
     int room = 0, row_room = 0;
   };
   Block block(Int i, Int j) const {
-    const Int rows = smaller(rooms_.rows, h_.row_end - i), length = sight_.length(i + rows - 1);
+    const Int rows = smaller(rooms_.rows, h_.row_end - i), length = visibility_.length(i + rows - 1);
     return {i, rows, j, smaller(rooms_.columns, length - j), j + rooms_.columns >= length};
   }
   Block after(const Block& b) const {
@@ -155,17 +155,17 @@ class ForwardOnTiles {
     float* scores = rooms_.scores[b.room] + r * rooms_.ld;
     const Int columns = round_up(b.seen, 16);
     scale_.finish(h_.phi, scores, rooms_.ld, rows, columns);
-    Tile<float> tile{scores, rooms_.ld, b.i + r, rows, columns, scale_.left_to(h_.phi)};
+    ScoreTile<float> tile{scores, rooms_.ld, b.i + r, rows, columns, scale_.left_to(h_.phi)};
     if (!whole) {
       tile.column = b.j, tile.columns = rooms_.columns, tile.row_sums = rooms_.row_sums + r;
       if (b.j == 0)
         for (Int i = 0; i < tile.rows; ++i) tile.row_sums[i] = 0;
     }
     Slots<float> lse;
-    weigh_(sight_, tile, rooms_.inverse[b.row_room] + r / row_slots * slot_size, lse.value, &stats_);
+    weigh_(visibility_, tile, rooms_.inverse[b.row_room] + r / row_slots * slot_size, lse.value, &stats_);
     if (h_.lse)
       for (int m = 0; m < tile.rows; ++m) h_.lse[(b.i + r + m) * h_.lse_step] = lse.value[m];
-    if (h_.drop) drop(sight_, tile, rooms_.keep, rooms_.words);
+    if (h_.drop) drop(visibility_, tile, rooms_.keep, rooms_.words);
     if (h_.stats && !whole && b.last)
       for (int m = 0; m < tile.rows; ++m) stats_.add_row_sum(tile.row_sums[m]);
   }
@@ -198,7 +198,7 @@ class ForwardOnTiles {
   const PackedProducts& tiles_;
   ScratchCutter scratch_;
   ForwardRooms<Stored> rooms_;
-  Sight<float> sight_;
+  Visibility<float> visibility_;
   const SplitScale<Stored> scale_{h_.scale};
   Weigh<float> weigh_ = h_.stats ? weigh_of<float, true>(h_) : weigh_of<float, false>(h_);
   Statistics<float> stats_;

@@ -98,7 +98,7 @@ T factor_of_row(const Head& head, Int visible) {
 
 /// The visible part of rows, from the task's masks.
 template <class T>
-struct Sight {
+struct Visibility {
   const AttentionHead<T>& head;
   Bits<T>* mask = nullptr;        // [keys rounded up], null: no key mask
   std::int32_t* before = nullptr;  // before[j]: visible keys in [0, j); with a key mask

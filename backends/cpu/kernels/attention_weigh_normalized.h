@@ -77,11 +77,11 @@ bool slopes_fit(const AttentionHead<T>& head, double top, Int count) {
 
 /// Element-wise kinds whose rows are divided by their sum F: leaves f(s) and gives 1 / F per row, 1 where F is 0.
 template <class T, Phi phi, bool measure>
-void weigh_normalized(const Sight<T>& sight, const Tile<T>& tile, T* inverse, T*, Statistics<T>* stats) {
+void weigh_normalized(const Visibility<T>& visibility, const ScoreTile<T>& tile, T* inverse, T*, Statistics<T>* stats) {
   using V = Vec<T>;
   constexpr bool square = phi == Phi::power2;  // f = s^2 and f'^2 = 4 f: the sums of s^2 and of slopes are sums of f and f^2
   constexpr T infinity = Statistics<T>::infinity;
-  const Weight<T, phi> weight(sight.head);
+  const Weight<T, phi> weight(visibility.head);
   V sums[row_slots] = {}, squares[row_slots] = {}, slopes[row_slots] = {}, slopes_f[row_slots] = {}, least[row_slots] = {}, most[row_slots] = {};
   Row<T> row[row_slots];
   V score{}, score2{}, score_max;
@@ -89,13 +89,13 @@ void weigh_normalized(const Sight<T>& sight, const Tile<T>& tile, T* inverse, T*
   [[maybe_unused]] bool apart[row_slots] = {};  // rows whose sums of slopes are in `in_double`
   [[maybe_unused]] SlopeSums in_double[row_slots];
   for (int m = 0; m < tile.rows; ++m) {
-    row[m] = sight.row(tile.first + m, 0, sight.head.keys);
+    row[m] = visibility.row(tile.first + m, 0, visibility.head.keys);
     T* p = tile.p + m * tile.ld;
     if constexpr (measure && !square) {
       V top{};
       for_columns(row[m], [&](Int j, auto visible) __attribute__((always_inline)) { top = vmax(visible.keep(abs(load(p + j))), top); });
-      apart[m] = !slopes_fit<T, phi>(sight.head, static_cast<double>(max_lanes(top)), row[m].length);
-      if (apart[m]) in_double[m] = slopes_in_double<T, phi>(sight.head, row[m], p);
+      apart[m] = !slopes_fit<T, phi>(visibility.head, static_cast<double>(max_lanes(top)), row[m].length);
+      if (apart[m]) in_double[m] = slopes_in_double<T, phi>(visibility.head, row[m], p);
     }
     V row_sum{}, f2{}, slope2{}, slope2_f{}, low = splat(infinity), high = -low;
     for_columns(row[m], [&](Int j, auto visible) __attribute__((always_inline)) {
@@ -153,7 +153,7 @@ void weigh_normalized(const Sight<T>& sight, const Tile<T>& tile, T* inverse, T*
       } else {
         a2 = measure_weights<false>(row[m], p, inverse[m], threshold, entropy, small, stats);
       }
-      const double pairs = static_cast<double>(sight.visible(tile.first + m)), d = of_slope * inv;
+      const double pairs = static_cast<double>(visibility.visible(tile.first + m)), d = of_slope * inv;
       // d a_i / d s_k = f'_k / F (delta_ik - a_i): squared norm = sum_k (f'_k / F)^2 (1 - 2 a_k + sum a^2). The only weight of a row is 1 and
       // stays so: of the difference nothing would be left but its rounding, times 1 / F.
       const SlopeSums own_sums = apart[m] ? in_double[m] : SlopeSums{slope2[m], slope2_f[m]};
