@@ -276,7 +276,8 @@ TEST_CASE("fused attention on bf16: by tiles or pairs as by multiply-adds, but f
   for (const auto& [name, scoring] : scorings()) {
     std::vector<ProblemSizes> sizes = random_sizes(++stream, 4);
     for (const ProblemSizes& s : {ProblemSizes{1, 3, 65, 65, 64, 64}, {1, 2, 130, 190, 32, 32, true, false, 0.2}, {1, 1, 300, 420, 24, 40, false, true},
-                                  {1, 1, 70, 90, 48, 32, false, false, 0, -0.3}, {2, 8, 40, 420, 32, 24}, {1, 4, 12, 1400, 24, 40, true}})
+                                  {1, 1, 70, 90, 48, 32, false, false, 0, -0.3}, {2, 8, 40, 420, 32, 24}, {1, 4, 12, 1400, 24, 40, true},
+                                  {1, 1, 40, 8, 33, 33, true}, {1, 1, 600, 600, 17, 33, true}})  // rows that see no key, of it or of a piece; a column alone
       sizes.push_back(s);
     for (const ProblemSizes& s : sizes) {
       const Problem<bf16> p(s, scoring);

@@ -217,7 +217,8 @@ TEMPLATE_TEST_CASE("gemm: gelu of B and row sums of A", "[gemm][every_isa]", flo
 TEMPLATE_TEST_CASE("gemm: the same bits with any number of threads", "[gemm][threads]", float, double) {
   const norma::test::RestoreSettings restore;
   std::vector<Case> cases{{700, 192, 500, 'n', 't'}, {300, 700, 96, 'n', 'n'}, {192, 130, 2100, 't', 'n'},
-                          {20, 900, 800, 'n', 't'},  {64, 64, 4000, 't', 'n'}, {500, 20, 1100, 't', 't', true}};
+                          {20, 900, 800, 'n', 't'},  {64, 64, 4000, 't', 'n'}, {500, 20, 1100, 't', 't', true},
+                          {267, 76, 2492, 't', 'n', false, false, true}, {1000, 256, 512, 'n', 'n'}, {520, 192, 576, 'n', 'n'}, {482, 96, 1000, 'n', 't', true}};
   cases[0].bias = cases[0].gelu = cases[0].pre = true;
   cases[2].row_sums = cases[2].gelu_b = true;
   for (const auto& [m, n, k] : {std::array<int64_t, 3>{192, 72, 24}, {192, 24, 96}, {96, 24, 784}}) cases.push_back({m, n, k, 'n', 't'});
@@ -226,11 +227,33 @@ TEMPLATE_TEST_CASE("gemm: the same bits with any number of threads", "[gemm][thr
       set_gemm_provider(provider);
       set_threads(1);
       const auto one = run<TestType>(x, true);
-      for (int count : {2, 3, 8, 21, 48}) {
+      for (int count : {2, 3, 4, 8, 13, 21, 48}) {
         set_threads(count);
         for (int repeat = 0; repeat < 3; ++repeat) CHECK(same_bits(one, run<TestType>(x, false)));
       }
     }
+}
+
+TEST_CASE("gemm: the same bits with any number of threads, over random sizes", "[gemm][threads]") {
+  const norma::test::RestoreSettings restore;
+  std::mt19937 engine(17);
+  const auto below = [&](unsigned limit) { return static_cast<int64_t>(engine() % limit); };
+  for (const GemmProvider provider : {GemmProvider::fma, GemmProvider::slices, GemmProvider::own}) {
+    set_gemm_provider(provider);
+    for (int round = 0; round < 60; ++round) {
+      Case x{1 + below(700), 1 + below(300), 1 + below(round % 3 ? 900 : 3000), "nt"[below(2)], "nt"[below(2)], below(4) == 0};
+      x.row_sums = !x.accumulate && below(3) == 0;
+      if (!x.row_sums && below(3) == 0) x.bias = x.pre = x.gelu = true;
+      set_threads(1);
+      const auto one = run<float>(x, false);
+      for (int more = 0; more < 3; ++more) {
+        const auto count = static_cast<int>(2 + below(31));
+        set_threads(count);
+        INFO(x.m << " x " << x.n << ", k " << x.k << " " << x.a << x.b << ", " << count << " threads" << provider_names[static_cast<int>(provider)]);
+        CHECK(same_bits(one, run<float>(x, false)));
+      }
+    }
+  }
 }
 
 TEST_CASE("gemm: where slices pay is a matter of sizes: few rows go by multiply-adds", "[gemm]") {

@@ -29,7 +29,7 @@ struct GemmBf16Table {
   std::int64_t mr, nr;
   std::int64_t depth;  // elements of k in a word: 1 or 2
   std::int64_t unit;   // words that `multiply` takes at a time
-  /// Around calls of `multiply` on one thread.
+  /// Around calls of `multiply` on one thread; behind `leave` others may read what it wrote.
   void (*enter)();
   void (*leave)();
   /// B[k, n] -> panels of nr columns, each [words][nr], panel_step words apart, the last one padded with zeros.

@@ -170,15 +170,15 @@ void reduce_columns(const Split& s, const View& out) {
   const StridedLoop loop(s.reduced);
   const T* x = s.reduced.template as<T>();
   const int last = s.x_kept.rank() - 1;
-  const Index width = s.x_kept.shape[last], blocks = (width + column_block - 1) / column_block;
+  const Index width = s.x_kept.shape[last], block = std::min(width, column_block), blocks = (width + block - 1) / block;
   const Index groups = s.outputs / width * blocks, chunks = (s.terms + column_rows - 1) / column_rows;
-  A* partial = scratch<A>(Slot::reduce_partial, groups * chunks * column_block);
-  const auto first_output = [&](Index group) { return group / blocks * width + group % blocks * column_block; };
-  const auto count = [&](Index group) { return std::min(column_block, width - group % blocks * column_block); };
+  A* partial = scratch<A>(Slot::reduce_partial, groups * chunks * block);
+  const auto first_output = [&](Index group) { return group / blocks * width + group % blocks * block; };
+  const auto count = [&](Index group) { return std::min(block, width - group % blocks * block); };
   parallel_tasks(groups * chunks, [&](Index task) {
     const Index group = task / chunks, chunk = task % chunks, n = count(group);
     const T* base = x + s.place(first_output(group))[0];
-    A* mine = partial + task * column_block;
+    A* mine = partial + task * block;
     bool fresh = true;
     loop.run_at({reinterpret_cast<std::byte*>(const_cast<T*>(base))}, chunk * column_rows,
                 std::min(s.terms, (chunk + 1) * column_rows), [&](Index rows, const auto& row, const auto& step) {
@@ -190,12 +190,12 @@ void reduce_columns(const Split& s, const View& out) {
                 });
   });
   const Index out_step = s.out_kept.strides[last];
-  parallel_for(groups, std::max<Index>(1, grain / (chunks * column_block)), [&](Index begin, Index end) {
+  parallel_for(groups, std::max<Index>(1, grain / (chunks * block)), [&](Index begin, Index end) {
     for (Index group = begin; group < end; ++group) {
-      A* total = partial + group * chunks * column_block;
+      A* total = partial + group * chunks * block;
       const Index n = count(group);
       for (Index chunk = 1; chunk < chunks; ++chunk)
-        for (Index j = 0; j < n; ++j) R::join(total[j], total[chunk * column_block + j]);
+        for (Index j = 0; j < n; ++j) R::join(total[j], total[chunk * block + j]);
       const Index to = s.place(first_output(group))[1];
       for (Index j = 0; j < n; ++j) put(out, to + j * out_step, total[j]);
     }

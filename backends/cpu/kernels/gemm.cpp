@@ -101,6 +101,12 @@ void finish(int64_t m, int64_t n, const T* sum, int64_t ld_sum, T* c, int64_t ld
   }
 }
 
+template <class T>
+void finish_alone(int64_t m, int64_t n, const T* sum, int64_t ld_sum, T* c, int64_t ldc, bool accumulate, const Epilogue<T>* e) {
+  finish<T>(m, n, sum, ld_sum, c, ldc, accumulate, e);
+  if (e && e->pre) end_stream();
+}
+
 /// One micro-tile of MR rows and n <= NV registers of columns, of a panel of tile_columns.
 template <class T, int MR, int NV = tile_vectors>
 void tile(int64_t k, const T* a, int64_t row, int64_t col, const T* b, int64_t b_row, int64_t n, T* c, int64_t ldc, bool accumulate,
@@ -350,7 +356,7 @@ void add_rows(int64_t m, int64_t n, const T* x, int64_t row, T* sums) {
 
 template <class T>
 constexpr GemmTable<T> make_table() {
-  return {tile_rows, tile_columns<T>, 16, false, pack_b<T>, pack_a<T>, block<T>, finish<T>, combine<T>, add_rows<T>};
+  return {tile_rows, tile_columns<T>, 16, false, pack_b<T>, pack_a<T>, block<T>, finish_alone<T>, combine<T>, add_rows<T>};
 }
 
 }  // namespace

@@ -62,7 +62,8 @@ NORMA_INLINE F exp_fast(F x) {
   const F t = fma(x, splat(log2_e), splat(round_magic));
   const F n = t - round_magic;
   const F r = fma(n, splat(-ln2_low), fma(n, splat(-ln2_high), x));
-  return (F)(((U)exp_reduced<false>(r) + ((U)t << 23)) & ~(U)zero);
+  const F shift = vmin(t, splat(round_magic + 512.0f));  // in this order a NaN becomes 512, of which no bit is left: its own would make it a number
+  return (F)(((U)exp_reduced<false>(r) + ((U)shift << 23)) & ~(U)zero);
 }
 
 /// log x, of a normal x > 0 times 2^-lost.

@@ -136,7 +136,9 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, Panels<float> b, flo
     if (far && j + side < n) packing.panel.begin(panel + panel_words, panel_words, turns(m, side, steps));
     for (int64_t i0 = 0; i0 < m; i0 += strip_rows) {
       const int64_t height = least(strip_rows, m - i0), width = least(side, n - j);
-      const bool direct = !e && width == side && height % side == 0;  // else the sums wait for what is done with them
+      // Rows of whole tiles, whose sums go to C from the registers; others wait for what is done with them. Tile by tile, since which tiles share a
+      // strip depends on how many threads there are, and C is added first or last.
+      const int64_t whole = !e && width == side ? height / side * side : 0;
       float* to = c + i0 * ldc + j;
       const float* other = e && e->gelu_pre ? e->gelu_pre : e ? e->residual : nullptr;
       if (other) other += i0 * e->ld + j;
@@ -145,6 +147,7 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, Panels<float> b, flo
         const int64_t count = least(most, steps - from);
         const bool last = from + count >= steps;
         for (int64_t i = 0; i < height; i += side) {
+          const bool direct = i < whole;
           const Word* rows = words(a.data) + (i0 + i) / side * (steps * step_words) + from * step_words;
           const Sums<float> strip{sums + i * side, side}, result{to + i * ldc, ldc};
           const Sums<const float> before = from > 0 ? Sums<const float>{strip.data, side} : Sums<const float>{direct && accumulate ? result.data : nullptr, ldc};
@@ -160,10 +163,10 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, Panels<float> b, flo
         }
         from += count;
       } while (from < steps);
-      if (direct) continue;
+      if (whole == height) continue;
       Epilogue<float> here;
       if (e) here = at(*e, i0, j);
-      finish(height, width, sums, side, to, ldc, accumulate, e ? &here : nullptr);
+      finish(height - whole, width, sums + whole * side, side, to + whole * ldc, ldc, accumulate, e ? &here : nullptr);
     }
   }
   leave_tiles();

@@ -70,7 +70,7 @@ inline void pair_column(int64_t m, int64_t words, Packed a, const Word* column, 
   static_assert(pair_rows == row_slots);
   constexpr int64_t most = 1024;  // words at a time
   alignas(64) Word along[most];
-  for (int64_t from = 0; from < words; from += most, add = true) {
+  for (int64_t from = 0; from == 0 || from < words; from += most, add = true) {  // once where k is 0: the sum of nothing
     const int64_t steps = (least(most, words - from) + tile_side - 1) / tile_side;
     for (int64_t w = 0; w < steps * tile_side; ++w) along[w] = column[(from + w) / tile_side * slice_words + w % tile_side * tile_side];
     for (int64_t i = 0; i < m; i += pair_rows) {
