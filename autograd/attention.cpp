@@ -59,7 +59,7 @@ bool run_forward(const Parts& in, const AttentionOptions& options, const Tensor&
   AttentionForward args;
   common.write(args);
   args.q = in.q.view(), args.k = in.k.view(), args.v = in.v.view(), args.out = out.view(), args.row_lse = lse.get();
-  if (!on(out).attention(args)) return false;
+  if (!backend_of(out).attention(args)) return false;
   common.wrote();
   return true;
 }
@@ -72,7 +72,7 @@ bool run_backward(const Parts& in, const AttentionOptions& options, const Tensor
   args.q = in.q.view(), args.k = in.k.view(), args.v = in.v.view(), args.out = out.view(), args.dout = dout.view();
   if (row_lse) args.row_lse = row_lse.view();
   args.dq = grads.q.view(), args.dk = grads.k.view(), args.dv = grads.v.view();
-  if (!on(out).attention_backward(args)) return false;
+  if (!backend_of(out).attention_backward(args)) return false;
   common.wrote();
   return true;
 }

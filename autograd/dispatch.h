@@ -8,7 +8,7 @@
 
 namespace norma {
 
-inline Backend& on(const Tensor& x) { return backend(x.device()); }
+inline Backend& backend_of(const Tensor& x) { return backend(x.device()); }
 
 // ---- checks ---------------------------------------------------------------------------------------------------------
 void check_present(std::string_view op, const Tensor& x);  // not an empty handle
@@ -28,9 +28,9 @@ Tensor alias(const Tensor& x);
 /// x as a kernel sees it when it is broadcast to `shape`, which fits.
 View expanded(const Tensor& x, const Shape& shape);
 Tensor copy_of(const Tensor& x);  // contiguous
-Tensor call(UnaryOp op, const Tensor& x, double parameter = 0);
-Tensor call(std::string_view op_name, BinaryOp op, const Tensor& a, const Tensor& b);
+Tensor run_unary(UnaryOp op, const Tensor& x, double parameter = 0);
+Tensor run_binary(std::string_view op_name, BinaryOp op, const Tensor& a, const Tensor& b);
 /// Reduces the axes whose bit is set, keeping them with size 1. Sums of integers and bools are i64.
-Tensor call(ReduceOp op, const Tensor& x, unsigned axes);
+Tensor run_reduce(ReduceOp op, const Tensor& x, unsigned axes);
 
 }  // namespace norma

@@ -59,7 +59,7 @@ Tensor linear_composite(const Tensor& x, const Tensor& weight, const Tensor& bia
 /// A place for a weight as it is rounded, from the forward pass of a layer whose x has a gradient to its backward pass; empty where the backend
 /// has no use for it.
 Tensor room_for_rounded(const Tensor& x, const Tensor& weight, bool gradient_of_x) {
-  if (!gradient_of_x || x.dtype() == weight.dtype() || !on(x).rounds_weights()) return {};
+  if (!gradient_of_x || x.dtype() == weight.dtype() || !backend_of(x).rounds_weights()) return {};
   return empty(weight.shape(), place_of(x));
 }
 
@@ -83,7 +83,7 @@ bool run_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const
   LinearForward args{rows.view(), w.view(), y.view()};
   args.bias = bias_view.get(), args.residual = residual_view.get(), args.pre = pre_view.get(), args.gelu = gelu;
   (before.weight ? args.rounded_before : args.rounded) = rounded_view.get(), args.bias_before = bias_before.get();
-  return on(y).linear(args);
+  return backend_of(y).linear(args);
 }
 
 /// One call for the gradients of a linear: each where its target is given. With `pre`, x is gelu(pre) and dx gets
@@ -98,7 +98,7 @@ bool run_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const
   args.x_is_pre_gelu = static_cast<bool>(pre);
   args.dx = dx_view.get(), args.dweight = dw_view.get(), args.dbias = db_view.get();
   if (pre && dx) args.gelu_pre = input_view.get();
-  return on(g).linear_backward(args);
+  return backend_of(g).linear_backward(args);
 }
 
 /// Both layers of an MLP in one call, x, w1 and w2 being the first of its inputs.
@@ -106,7 +106,7 @@ bool run_mlp(std::span<const Tensor> in, const Tensor& b1, const Tensor& b2, con
   const Tensor x = dense_rows(in[0]), w1 = dense_rows(in[1]), w2 = dense_rows(in[2]);
   const Tensor first = b1 ? dense_rows(b1) : b1, second = b2 ? dense_rows(b2) : b2, r = residual ? dense_rows(residual) : residual;
   const fused::OptionalView b1_view(first), b2_view(second), r_view(r), pre_view(pre);
-  return on(y).mlp({x.view(), w1.view(), w2.view(), y.view(), b1_view.get(), b2_view.get(), r_view.get(), pre_view.get()});
+  return backend_of(y).mlp({x.view(), w1.view(), w2.view(), y.view(), b1_view.get(), b2_view.get(), r_view.get(), pre_view.get()});
 }
 
 /// The gradients of its inputs, into grads and those of its biases.
@@ -114,7 +114,7 @@ bool run_mlp_backward(const Tensor& dy, std::span<const Tensor> in, const Tensor
                       const Tensor& db2) {
   const Tensor g = dense_rows(dy), x = dense_rows(in[0]), w1 = dense_rows(in[1]), w2 = dense_rows(in[2]);
   const fused::OptionalView dx_view(grads[0]), db1_view(db1), db2_view(db2);
-  return on(g).mlp_backward({g.view(), x.view(), pre.view(), w1.view(), w2.view(), grads[1].view(), grads[2].view(), dx_view.get(),
+  return backend_of(g).mlp_backward({g.view(), x.view(), pre.view(), w1.view(), w2.view(), grads[1].view(), grads[2].view(), dx_view.get(),
                              db1_view.get(), db2_view.get()});
 }
 

@@ -61,9 +61,9 @@ void sweep(const Tensor& y, const Tensor& seed, const NodeSet& wanted, bool crea
     for (auto& input : n.inputs) further |= input && wanted.count(input.get());
     if (!further) continue;
     if (n.released) fail("backward: the graph of {} was already freed by an earlier backward(); pass retain_graph", n.name);
-    const bool fused = !create_graph && n.fused;
+    const bool first_order = !create_graph && n.first_order;
     Tensors arrived;
-    if (fused) {
+    if (first_order) {
       for (const auto& input : n.inputs) {
         const auto found = input ? pending.find(input->number) : pending.end();
         arrived.push_back(found == pending.end() ? Tensor() : found->second.gradient);
@@ -72,7 +72,7 @@ void sweep(const Tensor& y, const Tensor& seed, const NodeSet& wanted, bool crea
     }
     Ctx ctx(n, &wanted, arrived);
     const AnomalyPlace place(AnomalyScope::active() ? AnomalyHooks::place_of(n) : nullptr);
-    Tensors gradients = fused ? n.fused(ctx, now.gradient) : n.vjp(ctx, now.gradient);
+    Tensors gradients = first_order ? n.first_order(ctx, now.gradient) : n.vjp(ctx, now.gradient);
     if (gradients.size() != n.inputs.size())
       fail("backward: {} has {} inputs, but its rule returned {} gradients", n.name, n.inputs.size(), gradients.size());
     if (AnomalyScope::active()) {

@@ -59,7 +59,7 @@ Node::~Node() {
 void Node::release() {
   saved.clear();
   vjp = nullptr;
-  fused = nullptr;
+  first_order = nullptr;
 }
 
 std::int64_t live_nodes() { return alive; }
@@ -129,7 +129,7 @@ Tensor record(Tensor y, std::span<const Tensor> inputs, Rule rule) {
   n->name = rule.name;
   n->shape = y.shape(), n->place = place_of(y);
   n->vjp = std::move(rule.vjp);
-  n->fused = std::move(rule.fused);
+  n->first_order = std::move(rule.first_order);
   n->inputs = std::move(from);
   auto save = [&](const Tensor& t, bool own) { n->saved.push_back({t, t ? t.storage()->version() : 0, own}); };
   for (std::size_t i = 0; i < inputs.size(); ++i)

@@ -46,8 +46,8 @@ inline constexpr unsigned keep_inputs(int n) { return (1u << n) - 1; }
 struct Rule {
   const char* name;
   unsigned keep = keep_nothing;
-  Vjp vjp;         // written with recorded ops: differentiable to any order
-  Vjp fused = {};  // optional, faster, used only where create_graph is off
+  Vjp vjp;               // written with recorded ops: differentiable to any order
+  Vjp first_order = {};  // optional, faster, used only where create_graph is off
 };
 
 /// The single interception point of the graph: says that y was computed from `inputs`. Returns y, attached if gradients are

@@ -42,24 +42,24 @@ Tensor with_shape(const Tensor& fresh, const Shape& shape) { return fresh.with_l
 
 Tensor extremum(ReduceOp op, const Tensor& x, const Axes& axes, bool keep_dims) {
   const Reduced r(name(op), x, axes);
-  return record(with_shape(call(op, x, r.axes), r.shape(keep_dims)), {x},
+  return record(with_shape(run_reduce(op, x, r.axes), r.shape(keep_dims)), {x},
                 {name(op).data(), keep0 | keep_output, [r](const Ctx& c, const Tensor& g) -> Tensors {
                    const Tensor x0 = c.saved(0), hit = cast(equal(x0, reshape(c.saved(1), r.kept)), x0.dtype());
-                   const Tensor ties = call(ReduceOp::sum, hit, r.axes);
+                   const Tensor ties = run_reduce(ReduceOp::sum, hit, r.axes);
                    return {hit * (reshape(g, r.kept) / ties)};
                  }});
 }
 
 Tensor position(ReduceOp op, const Tensor& x, int axis, bool keep_dims) {
   const Reduced r(name(op), x, axis);
-  return with_shape(call(op, x, r.axes), r.shape(keep_dims));
+  return with_shape(run_reduce(op, x, r.axes), r.shape(keep_dims));
 }
 
 }  // namespace
 
 Tensor sum(const Tensor& x, const Axes& axes, bool keep_dims) {
   const Reduced r("sum", x, axes);
-  return record(with_shape(call(ReduceOp::sum, x, r.axes), r.shape(keep_dims)), {x},
+  return record(with_shape(run_reduce(ReduceOp::sum, x, r.axes), r.shape(keep_dims)), {x},
                 {"sum", keep_nothing, [kept = r.kept, shape = x.shape()](const Ctx&, const Tensor& g) -> Tensors {
                    return {expand(reshape(g, kept), shape)};
                  }});
@@ -123,7 +123,7 @@ Tensor cumsum(const Tensor& x, int axis) {
   const int a = normalize_axis("cumsum", axis, x.shape());
   const Tensor in = is_floating(x.dtype()) ? x : cast(x, DType::i64);
   Tensor y = empty(in.shape(), place_of(in));
-  on(in).cumsum(in.view(), a, y.view());
+  backend_of(in).cumsum(in.view(), a, y.view());
   return record(y, {in}, {"cumsum", keep_nothing, [a](const Ctx&, const Tensor& g) -> Tensors {
                             return {flip(cumsum(flip(g, a), a), a)};
                           }});
@@ -141,7 +141,7 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
     fits = to == 1 || to == x.shape()[axis];
   }
   if (!fits) fail("sum_to: {} does not broadcast to {}", shape, x.shape());
-  return record(with_shape(call(ReduceOp::sum, x, axes), shape), {x},
+  return record(with_shape(run_reduce(ReduceOp::sum, x, axes), shape), {x},
                 {"sum_to", keep_nothing, [from = x.shape()](const Ctx&, const Tensor& g) -> Tensors {
                    return {expand(g, from)};
                  }});

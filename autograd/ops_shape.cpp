@@ -31,7 +31,7 @@ Tensor put(const Tensor& x, const Shape& shape, Cut cut) {
     return pad(flip(x, cut.axis), cut.axis, first, shape[cut.axis] - cut.start - 1);
   }
   Tensor y = zeros(shape, place_of(x));
-  on(x).copy(x.view(), y.with_layout(slice(y.layout(), cut.axis, cut.start, cut.count, cut.step)).view());
+  backend_of(x).copy(x.view(), y.with_layout(slice(y.layout(), cut.axis, cut.start, cut.count, cut.step)).view());
   return record(y, {x}, {"put", keep_nothing, [cut](const Ctx&, const Tensor& g) -> Tensors { return {take(g, cut)}; }});
 }
 
@@ -214,7 +214,7 @@ Tensor cast(const Tensor& x, DType dtype) {
   check_present("cast", x);
   if (x.dtype() == dtype) return x;
   Tensor y = empty(x.shape(), {dtype, x.device()});
-  on(x).copy(x.view(), y.view());
+  backend_of(x).copy(x.view(), y.view());
   if (!is_floating(dtype)) return y;
   return record(y, {x}, {"cast", keep_nothing, [from = x.dtype()](const Ctx&, const Tensor& g) -> Tensors {
                            return {cast(g, from)};
@@ -227,8 +227,8 @@ Tensor to(const Tensor& x, Device device) {
   const Tensor source = x.is_contiguous() ? x.detach() : copy_of(x);
   const Tensor y = empty(x.shape(), {x.dtype(), device});
   std::vector<std::byte> host(static_cast<std::size_t>(x.numel()) * size_of(x.dtype()));
-  on(x).download(host.data(), source.view().data, host.size());
-  on(y).upload(y.view().data, host.data(), host.size());
+  backend_of(x).download(host.data(), source.view().data, host.size());
+  backend_of(y).upload(y.view().data, host.data(), host.size());
   return record(y, {x}, {"to", keep_nothing, [from = x.device()](const Ctx&, const Tensor& g) -> Tensors {
                            return {to(g, from)};
                          }});

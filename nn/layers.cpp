@@ -94,11 +94,11 @@ Tensor weighted_sum(const Tensor& a, const Tensor& packed, const AttentionOption
 
 }  // namespace
 
-Tensor SelfAttention::operator()(const Tensor& x, const Tensor& residual, const Tensor& key_mask, Index read) const {
+Tensor SelfAttention::operator()(const Tensor& x, const Tensor& residual, const Tensor& key_mask, Index out_tokens) const {
   const Inside here(*this);
   if (!x || x.rank() != 3)
     fail("attention: x must be [B, T, {}], got {}", config.width, x ? x.shape().text() : "an empty Tensor handle");
-  if (read < 0) fail("attention: read is {}, must be 0 or more tokens", read);
+  if (out_tokens < 0) fail("attention: out_tokens is {}, must be 0 or more", out_tokens);
   AttentionOptions options;
   options.scoring = config.scoring, options.causal = config.causal, options.key_mask = key_mask;
   options.clamp_fro = config.clamp_fro, options.form = config.form;
@@ -120,7 +120,7 @@ Tensor SelfAttention::operator()(const Tensor& x, const Tensor& residual, const 
     }
   }
   if (options.stats) stats(options.stats, x.size(1));
-  return proj(first_tokens(out, read), residual);
+  return proj(first_tokens(out, out_tokens), residual);
 }
 
 }  // namespace norma::nn

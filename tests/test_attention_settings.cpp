@@ -17,7 +17,7 @@ TEST_CASE("attention says what shape it reads", "[attention_settings]") {
   CHECK_THROWS_WITH(attention(ones({2, 4})), "attention: x must be [B, T, 4], got [2, 4]");
   CHECK_THROWS_WITH(attention(Tensor()), "attention: x must be [B, T, 4], got an empty Tensor handle");
   const Tensor x = ones({2, 3, 4});
-  CHECK_THROWS_WITH(attention(x, {}, {}, -1), "attention: read is -1, must be 0 or more tokens");
+  CHECK_THROWS_WITH(attention(x, {}, {}, -1), "attention: out_tokens is -1, must be 0 or more");
   CHECK(attention(x, {}, {}, 0).shape() == Shape{2, 0, 4});
   CHECK(attention(x, {}, {}, 9).shape() == Shape{2, 3, 4});
 }
