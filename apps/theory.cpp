@@ -275,7 +275,7 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
       return from_values(flat, {static_cast<Index>(flat.size() / 2), 2}, {DType::f64});
     });
   datasets::Loader loader(loaded.data.test, loader_settings);
-  model(loader.next().images);
+  (void)model(loader.next().images);
   const auto layers = probe.take_attention();
   auto spectral = probe.take_values();
 

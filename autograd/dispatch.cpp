@@ -22,8 +22,8 @@ bool accepts_integers(UnaryOp op) {
 
 }  // namespace
 
-void check_present(std::string_view op, const Tensor& x) {
-  if (!x) fail("{}: an operand is an empty Tensor handle", op);
+void check_present(std::string_view op, const Tensor& x, std::string_view what) {
+  if (!x) fail("{}: {} is an empty Tensor handle", op, what);
 }
 
 void check_floating(std::string_view op, const Tensor& x) {
@@ -43,6 +43,17 @@ void check_same_place(std::string_view op, const Tensor& a, const Tensor& b) {
     fail("{}: operands on {} and {}; move one with to()", op, name(a.device()), name(b.device()));
   }
   if (a.dtype() != b.dtype()) fail("{}: dtypes {} and {} differ; convert with cast()", op, a.dtype(), b.dtype());
+}
+
+void check_room(std::string_view op, const Shape& shape) {
+  if (shape.rank() == max_rank) fail("{}: {} has {} axes already, the most there can be; reshape() it to fewer", op, shape, max_rank);
+}
+
+int normalize_new_axis(std::string_view op, int axis, const Shape& shape) {
+  check_room(op, shape);
+  const int last = shape.rank();
+  if (axis < -last - 1 || axis > last) fail("{}: axis {} out of range [{}, {}] for a new axis of shape {}", op, axis, -last - 1, last, shape);
+  return axis < 0 ? axis + last + 1 : axis;
 }
 
 TrustIndices::TrustIndices() : before_(std::exchange(trusted, true)) {}

@@ -11,11 +11,15 @@ namespace norma {
 inline Backend& backend_of(const Tensor& x) { return backend(x.device()); }
 
 // ---- checks ---------------------------------------------------------------------------------------------------------
-void check_present(std::string_view op, const Tensor& x);  // not an empty handle
+void check_present(std::string_view op, const Tensor& x, std::string_view what = "an operand");  // not an empty handle
 void check_floating(std::string_view op, const Tensor& x);
 void check_dtype(std::string_view op, std::string_view what, const Tensor& x, DType expected);
 /// Same device and dtype.
 void check_same_place(std::string_view op, const Tensor& a, const Tensor& b);
+/// A shape that is to get one more axis has room for it.
+void check_room(std::string_view op, const Shape& shape);
+/// Which of them that will be; negative ones count from the end.
+int normalize_new_axis(std::string_view op, int axis, const Shape& shape);
 /// Position of the first element of an i64 tensor outside [0, limit), or -1; also -1 under TrustIndices.
 Index first_outside(const Tensor& index, Index limit);
 /// Every element of an i64 tensor lies in [0, limit); `outside` ends the message: "axis 1 of size 5".

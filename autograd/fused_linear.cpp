@@ -11,8 +11,9 @@ namespace {
 Shape with_last(const Tensor& x, Index n) { return x.shape().with(-1, n); }
 
 void check_linear(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual) {
+  check_present(op, x, "x");
   check_floating(op, x);
-  check_present(op, weight);
+  check_present(op, weight, "weight");
   if (x.rank() == 0) fail("{}: x is 0-d; it needs a last axis to multiply", op);
   if (weight.rank() != 2 || weight.size(1) != x.size(-1)) {
     fail("{}: weight {} does not fit x {}; expected [n, {}]", op, weight.shape(), x.shape(), x.size(-1));
@@ -155,7 +156,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const T
 Tensor mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2,
            const Tensor& residual) {
   check_linear("mlp: first layer", x, w1, b1, {});
-  check_present("mlp", w2);
+  check_present("mlp", w2, "the second weight");
   if (w2.rank() != 2 || w2.size(1) != w1.size(0)) {
     fail("mlp: second weight {} does not fit the first {}; expected [n, {}]", w2.shape(), w1.shape(), w1.size(0));
   }

@@ -67,8 +67,12 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, Window 
   if (weight.rank() != 4) fail("conv2d: weight must be [O, C / groups, kh, kw], got {}", weight.shape());
   const Index channels = x.size(1), out = weight.size(0);
   if (out == 0) fail("conv2d: 0 output channels");
-  if (groups < 1 || channels % groups != 0 || out % groups != 0 || weight.size(1) != channels / groups) {
-    fail("conv2d: {} input and {} output channels in {} groups do not fit weight {}", channels, out, groups, weight.shape());
+  if (groups < 1 || channels % groups != 0 || out % groups != 0) {
+    fail("conv2d: {} input and {} output channels do not divide into {} groups", channels, out, groups);
+  }
+  if (weight.size(1) != channels / groups) {
+    fail("conv2d: weight {} does not fit x {} in {} group{}; expected [{}, {}, kh, kw]", weight.shape(), x.shape(), groups, groups == 1 ? "" : "s", out,
+         channels / groups);
   }
   if (bias) {
     check_same_place("conv2d", x, bias);

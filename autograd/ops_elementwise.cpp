@@ -111,9 +111,10 @@ Tensor sign(const Tensor& x) {
 Tensor step(const Tensor& x) {
   return map(UnaryOp::step, x, keep_nothing, [](const Tensor&, const Tensor&) { return Tensor{}; });
 }
-Tensor pow(const Tensor& x, double exponent) {
+Tensor pow(const Tensor& x, Scalar power) {
   check_present("pow", x);
-  if (!is_floating(x.dtype())) return pow(x, scalar_like(exponent, x));
+  if (!is_floating(x.dtype())) return pow(x, scalar_like(power, x, "pow"));
+  const double exponent = power.value();
   // The exponent 0 ends the chain: 0 * x^-1 would be NaN at x = 0.
   return map(UnaryOp::power, x, keep0, [exponent](const Tensor& x0, const Tensor& g) {
     if (exponent == 0) return Tensor{};
@@ -214,12 +215,36 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
                  }});
 }
 
-Tensor scalar_like(double value, const Tensor& x) {
-  check_present("scalar_like", x);
-  check_value("scalar_like", value, x.dtype(), "; convert x with cast()");
+Tensor scalar_like(Scalar number, const Tensor& x, const char* op) {
+  check_present(op, x);
+  const double value = number.value();
+  if (const auto exact = number.integer(); x.dtype() == DType::i64 && exact && std::abs(value) >= 0x1p53)
+    return from_integers({*exact}, {}, place_of(x));  // fill() takes a double, which may be another number
+  check_value(op, value, x.dtype(), "; convert x with cast()");
   if (x.dtype() == DType::boolean && value != 0 && value != 1)  // as an operand it would equal what it is not
-    fail("scalar_like: {} is neither 0 nor 1, but the dtype is bool; convert x with cast()", value);
+    fail("{}: {} is neither 0 nor 1, but the dtype is bool; convert x with cast()", op, value);
   return full({}, value, place_of(x));
+}
+
+Tensor clamp(const Tensor& x, Scalar low, Scalar high) {
+  if (low.value() > high.value()) fail("clamp: the lowest value {} is above the highest {}", low.value(), high.value());
+  return minimum(maximum(x, scalar_like(low, x, "clamp")), scalar_like(high, x, "clamp"));
+}
+
+namespace {
+/// Where x is not 0 or false, as bool.
+Tensor truth(const char* op, const Tensor& x) {
+  check_present(op, x);
+  return x.dtype() == DType::boolean ? x : not_equal(x, 0);
+}
+}  // namespace
+
+Tensor logical_not(const Tensor& x) { return equal(x, scalar_like(0, x, "logical_not")); }
+Tensor logical_and(const Tensor& a, const Tensor& b) {
+  return run_binary("logical_and", BinaryOp::min, truth("logical_and", a), truth("logical_and", b));
+}
+Tensor logical_or(const Tensor& a, const Tensor& b) {
+  return run_binary("logical_or", BinaryOp::max, truth("logical_or", a), truth("logical_or", b));
 }
 
 }  // namespace norma

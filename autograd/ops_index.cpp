@@ -85,7 +85,7 @@ Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor&
 Tensor index_select(const Tensor& x, int axis, const Tensor& index) {
   check_index("index_select", x, index);
   const int a = normalize_axis("index_select", axis, x.shape());
-  if (index.rank() != 1) fail("index_select: the index must have one axis, got {}", index.shape());
+  if (index.rank() != 1) fail("index_select: the index must have one axis, got {}; flatten() it, and reshape() the result", index.shape());
   check_indices("index_select", index, x.shape()[a], axis_text(a, x.shape()[a]));
   return index_select_unchecked(x, a, index);
 }
@@ -93,6 +93,7 @@ Tensor index_select(const Tensor& x, int axis, const Tensor& index) {
 Tensor embedding(const Tensor& table, const Tensor& index) {
   check_index("embedding", table, index);
   if (table.rank() != 2) fail("embedding: the table must be [rows, width], got {}", table.shape());
+  check_room("embedding", index.shape());
   check_indices("embedding", index, table.size(0), fmt::format("the table of {} rows", table.size(0)));
   Shape shape = index.shape();
   shape.append(table.size(1));
@@ -102,6 +103,7 @@ Tensor embedding(const Tensor& table, const Tensor& index) {
 Tensor one_hot(const Tensor& index, Index classes, DType dtype) {
   check_present("one_hot", index);
   check_dtype("one_hot", "the index", index, DType::i64);
+  check_room("one_hot", index.shape());
   check_indices("one_hot", index, classes, fmt::format("{} classes", classes));
   return cast(equal(unsqueeze(index, -1), arange(classes, place_of(index))), dtype);
 }

@@ -53,15 +53,17 @@ Tensor cat(std::span<const Tensor> xs, int axis) {
 
 Tensor stack(std::span<const Tensor> xs, int axis) {
   if (xs.empty()) fail("stack: needs at least one tensor");
+  check_present("stack", xs[0]);
+  const int a = normalize_new_axis("stack", axis, xs[0].shape());
   Tensors rows;
   for (std::size_t i = 0; i < xs.size(); ++i) {
     check_same_place("stack", xs[0], xs[i]);
     if (!(xs[i].shape() == xs[0].shape())) {
       fail("stack: tensor {} has shape {}, the first has {}", i, xs[i].shape(), xs[0].shape());
     }
-    rows.push_back(unsqueeze(xs[i], axis));
+    rows.push_back(unsqueeze(xs[i], a));
   }
-  return cat(rows, axis);
+  return cat(rows, a);
 }
 
 Tensors split(const Tensor& x, Index size, int axis) {

@@ -1,4 +1,5 @@
 // Reductions and their derivatives.
+#include <algorithm>
 #include <limits>
 
 #include "autograd/dispatch.h"
@@ -20,9 +21,9 @@ struct Reduced {
   Reduced(std::string_view op, const Tensor& x, const Axes& list) {
     check_present(op, x);
     if (list.empty()) axes = (1u << x.rank()) - 1;
-    for (const int given : list) {
-      const unsigned bit = 1u << normalize_axis(op, given, x.shape());
-      if (axes & bit) fail("{}: axis {} is given twice", op, given);
+    for (auto given = list.begin(); given != list.end(); ++given) {
+      const unsigned bit = 1u << normalize_axis(op, *given, x.shape());
+      if (axes & bit) twice(op, *std::find_if(list.begin(), given, [&](int a) { return (a - *given) % x.rank() == 0; }), *given, x.shape());
       axes |= bit;
     }
     kept = x.shape();
@@ -34,6 +35,10 @@ struct Reduced {
         dropped.append(x.shape()[axis]);
       }
     }
+  }
+  [[noreturn]] static void twice(std::string_view op, int first, int again, const Shape& shape) {
+    if (first == again) fail("{}: axis {} of {} is given twice", op, first, shape);
+    fail("{}: the axes {} and {} of {} are the same", op, first, again, shape);
   }
   const Shape& shape(bool keep_dims) const { return keep_dims ? kept : dropped; }
 };
@@ -78,6 +83,21 @@ Tensor var(const Tensor& x, const Axes& axes, bool keep_dims, int correction) {
   const auto freedom = static_cast<double>(std::max<Index>(0, Reduced("var", x, axes).count - correction));
   const Tensor wide = widen(x);
   return narrow(sum(square(wide - mean(wide, axes, true)), axes, keep_dims) * (1 / freedom), x.dtype());
+}
+
+Tensor std(const Tensor& x, const Axes& axes, bool keep_dims, int correction) {
+  check_floating("std", x);
+  return narrow(sqrt(var(widen(x), axes, keep_dims, correction)), x.dtype());
+}
+
+Tensor any(const Tensor& x, const Axes& axes, bool keep_dims) {
+  check_present("any", x);
+  return not_equal(sum(logical_not(logical_not(x)), axes, keep_dims), 0);
+}
+
+Tensor all(const Tensor& x, const Axes& axes, bool keep_dims) {
+  check_present("all", x);
+  return equal(sum(logical_not(x), axes, keep_dims), 0);
 }
 
 Tensor norm(const Tensor& x, const Axes& axes, bool keep_dims) {

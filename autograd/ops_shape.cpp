@@ -42,12 +42,6 @@ Tensor take(const Tensor& x, Cut cut) {
                  }});
 }
 
-/// An axis of the result of unsqueeze and stack, which has one more than x.
-int normalize_new_axis(std::string_view op, int axis, Shape shape) {
-  shape.append(1);
-  return normalize_axis(op, axis, shape);
-}
-
 }  // namespace
 
 Tensor reshape(const Tensor& x, const Shape& shape) {
@@ -152,6 +146,13 @@ Tensor expand(const Tensor& x, const Shape& shape) {
                 {"expand", keep_nothing, [from = x.shape()](const Ctx&, const Tensor& g) -> Tensors {
                    return {sum_to(g, from)};
                  }});
+}
+
+Tensor expand(const Tensor& x, std::initializer_list<Index> sizes) {
+  const std::span<const Index> given(sizes.begin(), sizes.size());
+  for (const Index n : sizes)
+    if (n < 0) fail("expand: a size is negative, got {}; -1 does not stand for an axis as it is, give its size", text(given));
+  return expand(x, Shape(given));
 }
 
 Tensor slice(const Tensor& x, int axis, Index start, Index stop, Index step) {
