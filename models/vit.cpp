@@ -66,10 +66,6 @@ void check(const ViTConfig& config) {
   nn::check("vit", attention_of(config));
   if (config.activations && !is_floating(*config.activations))
     fail("vit: activations is {}, must be a floating dtype: f32, f64 or bf16", *config.activations);
-  AttentionOptions attention;
-  attention.scoring = config.attention, attention.dropout = config.dropout, attention.clamp_fro = config.clamp_fro;
-  attention.form = config.form;
-  check_attention_form("vit", attention, config.width / config.heads);
 }
 
 namespace {
@@ -110,10 +106,10 @@ Tensor ViTBlock::operator()(const Tensor& x, Index out_tokens) const {
   const Tensor kept = nn::first_tokens(x, out_tokens);  // [B, R, C]
   if (drop.active()) {
     const Tensor y = kept + drop(attn(norm1(x), {}, {}, out_tokens));  // [B, R, C]
-    return out(y + drop(mlp(norm2(y))));                         // [B, R, C]
+    return out(y + drop(mlp(norm2(y))));                               // [B, R, C]
   }
   const Tensor y = attn(norm1(x), kept, {}, out_tokens);  // [B, R, C], the residual is added by the projection
-  return out(mlp(norm2(y), y));                     // [B, R, C]
+  return out(mlp(norm2(y), y));                           // [B, R, C]
 }
 
 ViT::ViT(const ViTConfig& config, std::uint64_t seed, Place place) : config_(config) {
