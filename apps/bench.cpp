@@ -19,9 +19,8 @@ sixth of that of tiles, which a busy host slows down. FMA is what they reach wit
 )";
 
 struct Flags {
-  std::string shapes, filter, cpu, log_format = "text";
+  std::string shapes, filter, cpu;
   Index threads = 0;
-  bool help = false;
 
   template <class V>
   void fields(V& v) {
@@ -30,8 +29,6 @@ struct Flags {
       "layers to measure, as in \"4160,576,192; 65,768,192\": rows, out, in; empty: those of transformers");
     v("filter", filter, "only products whose line contains this, as in \"dW=dY'X 4160\"");
     v("cpu", cpu, "instruction set: base, avx2, avx512, avx512bf16, amx; empty: the best there is");
-    v("log_format", log_format, "text, or json: one object on stdout");
-    v("help", help, "print this, and stop");
   }
 };
 
@@ -41,15 +38,13 @@ int bench_verb(const Args& args) {
   Flags flags;
   train::Options options;
   flags.fields(options);
-  const std::optional<Args> found = read_words(options, args, usage);
-  if (!found) return ok;
-  const Args& words = *found;
-  options.apply();
+  const auto given = read_given(options, args, usage);
+  if (!given) return ok;
+  const auto& [words, json] = *given;
   if (words != Args{"gemm"})
     throw UsageError(words.empty()
                          ? "bench: name what is to be measured: gemm"
                          : fmt::format("bench: there is gemm, not \"{}\"", words[0] == "gemm" ? words[1] : words[0]));
-  const bool json = wants_json(flags.log_format);
   check_threads(flags.threads);
   std::vector<bench::Layer> layers(std::begin(bench::transformer_layers), std::end(bench::transformer_layers));
   try {

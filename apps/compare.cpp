@@ -21,8 +21,7 @@ training. The page is one file and needs no network. Blocks and heads count from
 
 Runs of one setting, which differ in their seed alone, are also told together: mean ± sample standard deviation over seeds. Runs are of
 one setting where their config.json is the same but for
-  {},
-  {}
+{}
 Runs that diverged, were stopped or have not ended are named, and are in no mean; of runs with the same seed the first that finished
 counts.
 )";
@@ -74,11 +73,11 @@ Span over_training(const std::vector<Json>& rows, std::size_t layer, const char*
 }
 
 /// finished, diverged, interrupted or not ended.
-std::string status_of(const train::RunRecord& run) {
+std::string status_of(const train::SavedRun& run) {
   return !run.status.ending.empty() ? run.status.ending : run.summary.is_object() ? "finished" : "not ended";
 }
 /// That it trained, as far as its folder knows.
-double seconds_of(const train::RunRecord& run) {
+double seconds_of(const train::SavedRun& run) {
   return run.summary.is_object() ? number(run.summary, "seconds") : run.status.seconds > 0 ? run.status.seconds : NAN;
 }
 
@@ -172,62 +171,40 @@ void print_groups(const Json& groups) {
   print_columns(norms);
 }
 
-}  // namespace
-
-int compare_verb(const Args& args) {
-  std::string html = "compare.html", log_format = "text";
-  bool help = false;
-  train::Options options;
-  options("html", html, "where to write the page");
-  options("log_format", log_format, "text, or json: one object on stdout");
-  options("help", help, "print this, and stop");
-  const auto aside = train::fields_of_no_setting();
-  const std::optional<Args> found =
-      read_words(options, args, fmt::format(usage, fmt::join(aside.first(9), ", "), fmt::join(aside.subspan(9), ", ")));
-  if (!found) return ok;
-  const Args& runs = *found;
-  options.apply();
-  if (runs.empty()) throw UsageError("compare: name the run folders, as in norma compare runs/a runs/b");
-  const bool json = wants_json(log_format);
-  if (html.empty()) throw UsageError("--html: is empty; name a file, or leave it out for compare.html");
-
-  std::vector<inspect::PageRun> page;
-  Json all = Json::array();
-  std::size_t layers = 0;
-  for (const std::string& path : runs) {
-    train::RunRecord r = train::read_run(path);
-    const Json* test = r.summary.is_object() ? &r.summary : last_with(r.rows, "test_accuracy");
-    const Json* step = last_with(r.rows, "attention");
-    if (step) layers = std::max(layers, (*step)["attention"].size());
-    Json fro = Json::array();
-    for (std::size_t l = 0; step && l < (*step)["attention"].size(); ++l) {
-      const Span s = over_training(r.rows, l, "fro");
-      fro.push_back({{"first", s.first}, {"largest", s.largest}, {"last", s.last}});
-    }
-    all.push_back({{"run", path},
-                   {"attention", r.config.value("attention", "?")},
-                   {"test_accuracy", test ? number(*test, "test_accuracy") : NAN},
-                   {"test_loss", test ? number(*test, "test_loss") : NAN},
-                   {"seconds", seconds_of(r)},
-                   {"ending", r.status.ending},
-                   {"status", status_of(r)},
-                   {"fro", fro}});
-    page.push_back(train::page_run(std::move(r), train::read_records(path, inspect::page_bytes / runs.size())));
+/// Words with commas between them, in lines of at most `width` that begin with two blanks.
+std::string listed(std::span<const char* const> words, std::size_t width) {
+  std::string text, line = " ";
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    const std::string word = fmt::format(" {}{}", words[i], i + 1 < words.size() ? "," : "");
+    if (line.size() + word.size() > width) text += line + "\n", line = " ";
+    line += word;
   }
-  Json groups = Json::array();
-  for (const train::RunGroup& group : train::group_runs(page)) groups.push_back(group_json(group, all, page));
-  const auto write_page = [&] {  // last: where it cannot be written the table is there
-    const std::string text =
-        inspect::make_page(fmt::format("Norma: {} run{} compared", runs.size(), runs.size() == 1 ? "" : "s"), page);
-    train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));
-  };
-  if (json) {
-    print_result({{"runs", all}, {"groups", groups}, {"html", html}}, true);
-    write_page();
-    return ok;
+  return text + line;
+}
+
+/// What is told of one run, and how its norms went over training.
+Json run_json(const train::SavedRun& run, const std::string& path) {
+  const Json* test = run.summary.is_object() ? &run.summary : last_with(run.rows, "test_accuracy");
+  const Json* step = last_with(run.rows, "attention");
+  Json fro = Json::array();
+  for (std::size_t l = 0; step && l < (*step)["attention"].size(); ++l) {
+    const Span s = over_training(run.rows, l, "fro");
+    fro.push_back({{"first", s.first}, {"largest", s.largest}, {"last", s.last}});
   }
+  return {{"run", path},
+          {"attention", run.config.value("attention", "?")},
+          {"test_accuracy", test ? number(*test, "test_accuracy") : NAN},
+          {"test_loss", test ? number(*test, "test_loss") : NAN},
+          {"seconds", seconds_of(run)},
+          {"ending", run.status.ending},
+          {"status", status_of(run)},
+          {"fro", fro}};
+}
+
+/// The results of the runs, then their norms by block.
+void print_runs(const Json& runs) {
   std::size_t run_width = 20, attention_width = 18;  // of the first two columns
-  for (const Json& r : all) {
+  for (const Json& r : runs) {
     run_width = std::max(run_width, r["run"].get<std::string>().size());
     attention_width = std::max(attention_width, r["attention"].get<std::string>().size());
   }
@@ -236,11 +213,11 @@ int compare_verb(const Args& args) {
   };
   // How runs stand has a column of its own where one of them is not as it should be.
   const bool all_finished =
-      std::all_of(all.begin(), all.end(), [](const Json& r) { return r["status"] == "finished"; });
+      std::all_of(runs.begin(), runs.end(), [](const Json& r) { return r["status"] == "finished"; });
   const auto status = [&](const std::string& text) { return all_finished ? "" : "   " + text; };
   fmt::print("{} {:>9} {:>10} {:>9}{}\n", names("run", "attention"), "test acc.", "test loss", "seconds",
              status("status"));
-  for (const Json& r : all)
+  for (const Json& r : runs)
     fmt::print("{} {:>9} {:>10} {:>9}{}\n", names(r["run"], r["attention"]),
                shown(number(r, "test_accuracy") * 100, "{:.2f} %"), shown(number(r, "test_loss"), "{:.4f}"),
                shown(number(r, "seconds"), "{:.0f}"), status(r["status"]));
@@ -250,19 +227,51 @@ int compare_verb(const Args& args) {
     return fmt::format("{} → {} → {}", three_digits(number(s, "first")), three_digits(number(s, "largest")),
                        three_digits(number(s, "last")));
   };
-  std::size_t column = 22;
-  for (const Json& r : all)
+  std::size_t blocks = 0, column = 22;
+  for (const Json& r : runs) {
+    blocks = std::max(blocks, r["fro"].size());
     for (const Json& s : r["fro"]) column = std::max(column, columns(norms(s)) + 1);
-  for (std::size_t l = 0; l < layers; ++l) fmt::print(" {:>{}}", fmt::format("block {}", l), column);
+  }
+  for (std::size_t l = 0; l < blocks; ++l) fmt::print(" {:>{}}", fmt::format("block {}", l), column);
   fmt::print("\n");
-  for (const Json& r : all) {
+  for (const Json& r : runs) {
     fmt::print("{}", names(r["run"], r["attention"]));
     for (const Json& s : r["fro"]) fmt::print(" {:>{}}", norms(s), column);
     fmt::print("\n");
   }
-  print_groups(groups);
-  write_page();
-  fmt::print("\npage: {}\n", html);
+}
+
+}  // namespace
+
+int compare_verb(const Args& args) {
+  std::string html = "compare.html";
+  train::Options options;
+  options("html", html, "where to write the page");
+  const auto given = read_given(options, args, fmt::format(usage, listed(train::fields_of_no_setting(), 140)));
+  if (!given) return ok;
+  const auto& [runs, json] = *given;
+  if (runs.empty()) throw UsageError("compare: name the run folders, as in norma compare runs/a runs/b");
+  if (html.empty()) throw UsageError("--html: is empty; name a file, or leave it out for compare.html");
+
+  std::vector<inspect::PageRun> page;
+  Json all = Json::array();
+  for (const std::string& path : runs) {
+    train::SavedRun r = train::read_run(path);
+    all.push_back(run_json(r, path));
+    page.push_back(train::to_page_run(std::move(r), train::read_records(path, inspect::page_bytes / runs.size())));
+  }
+  Json groups = Json::array();
+  for (const train::RunGroup& group : train::group_runs(page)) groups.push_back(group_json(group, all, page));
+  if (json) {
+    print_result({{"runs", all}, {"groups", groups}, {"html", html}}, true);
+  } else {
+    print_runs(all);
+    print_groups(groups);
+  }
+  const std::string title = fmt::format("Norma: {} run{} compared", runs.size(), runs.size() == 1 ? "" : "s");
+  train::write_text_atomically(html,
+                               inspect::make_page(title, page));  // last: where it cannot be written the table is there
+  if (!json) fmt::print("\npage: {}\n", html);
   return ok;
 }
 

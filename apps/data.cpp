@@ -58,18 +58,13 @@ void list(const std::string& data_dir, bool json) {
 }  // namespace
 
 int data_verb(const Args& args) {
-  std::string from, data_dir, log_format = "text";
-  bool help = false;
+  std::string from, data_dir;
   train::Options options;
   options("from", from, "get: folder or http:// address that holds the files");
   options("data_dir", data_dir, "folder of data sets to look in first, and to put new ones in");
-  options("log_format", log_format, "text, or json");
-  options("help", help, "print this, and stop");
-  const std::optional<Args> found = read_words(options, args, usage);
-  if (!found) return ok;
-  const Args& words = *found;
-  options.apply();
-  const bool json = wants_json(log_format);
+  const auto given = read_given(options, args, usage, "text, or json");
+  if (!given) return ok;
+  const auto& [words, json] = *given;
   if (words.empty()) {
     list(data_dir, json);
     return ok;

@@ -16,20 +16,15 @@ Loss and accuracy of the run's newest checkpoint on the test images.
 }  // namespace
 
 int eval_verb(const Args& args) {
-  std::string data_dir, log_format = "text";
+  std::string data_dir;
   Index threads = 0;
-  bool help = false;
   train::Options options;
   options("data_dir", data_dir, "folder to look for data sets in first");
   options("threads", threads, "CPU threads; 0: all cores");
-  options("log_format", log_format, "text, or json: one object on stdout");
-  options("help", help, "print this, and stop");
-  const std::optional<Args> found = read_words(options, args, usage);
-  if (!found) return ok;
-  const Args& runs = *found;
-  options.apply();
+  const auto given = read_given(options, args, usage);
+  if (!given) return ok;
+  const auto& [runs, json] = *given;
   if (runs.size() != 1) throw UsageError("eval: name one run folder, as in norma eval runs/a");
-  const bool json = wants_json(log_format);
   check_threads(threads);
   const RunModel run = load_run_model(runs[0], threads, data_dir);
   ProgressLine line;

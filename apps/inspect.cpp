@@ -12,6 +12,8 @@
 namespace norma::apps {
 namespace {
 
+using Json = nlohmann::ordered_json;
+
 constexpr const char* usage = R"(usage: norma inspect RUN [flags]
 
 One forward pass of the run's newest checkpoint on one image: a table of every head's norms, and a page (one file, no
@@ -22,12 +24,64 @@ in linear form, and with --ema the weights are the averaged ones, as in norma ev
 /// NaN: there is none. inf: an entry, or a sum that is too large for the dtype.
 std::string shown(double v, const char* format) { return std::isnan(v) ? "-" : fmt::format(fmt::runtime(format), v); }
 
+/// The image that is looked at, as a set of one, and what it is called.
+struct Chosen {
+  datasets::ImageSet set;
+  std::string what;
+};
+Chosen test_image(const datasets::ImageSet& test, Index index) {
+  if (index < 0 || index >= test.count)
+    throw UsageError(fmt::format("--index: there is no test image {}; they go from 0 to {}", index, test.count - 1));
+  Chosen one{slice(test, index, 1), {}};
+  one.what = fmt::format("test image {} ({})", index, class_name(test, one.set.labels[0]));
+  return one;
+}
+Chosen own_image(const datasets::ImageSet& test, const std::string& file) {
+  Chosen one{slice(test, 0, 1), file};
+  one.set.height = one.set.width = std::max(test.height, test.width);
+  const datasets::Picture picture = datasets::fitted(datasets::read_pnm(file), one.set.height, test.channels);
+  one.set.pixels.assign(picture.pixels.begin(), picture.pixels.end());
+  return one;
+}
+
+/// One object a head; what is not finite becomes null where it is printed as JSON.
+Json heads_json(const std::vector<inspect::HeadsLayer>& layers) {
+  Json heads = Json::array();
+  for (const inspect::HeadsLayer& l : layers)
+    for (std::size_t h = 0; h < l.stats.fro.size(); ++h) {
+      const inspect::HeadStats& s = l.stats;
+      heads.push_back({{"place", l.place},
+                       {"head", h},
+                       {"fro", s.fro[h]},
+                       {"jacobian", s.jacobian[h]},
+                       {"row_sum", s.row_sum[h]},
+                       {"min", s.min[h]},
+                       {"max", s.max[h]},
+                       {"negative_share", s.negative_share[h]},
+                       {"entropy", s.entropy[h]}});
+    }
+  return heads;
+}
+
+void print_heads(const Json& heads) {
+  fmt::print("{:<20} {:>4} {:>9} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9}\n", "place", "head", "||A||_F", "||dA/dS||_F",
+             "row sum", "least", "largest", "negative", "entropy");
+  for (const Json& h : heads) {
+    const auto text = [&](const char* key, const char* format, double factor = 1) {
+      return shown(h[key].get<double>() * factor, format);
+    };
+    fmt::print("{:<20} {:>4} {:>9} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9}\n", h["place"].get<std::string>(),
+               h["head"].get<Index>(), text("fro", "{:.4g}"), text("jacobian", "{:.4g}"), text("row_sum", "{:.4g}"),
+               text("min", "{:.3g}"), text("max", "{:.3g}"), text("negative_share", "{:.1f} %", 100),
+               text("entropy", "{:.3g}"));
+  }
+}
+
 }  // namespace
 
-int inspect_verb(const Args& given) {
-  std::string image, html, data_dir, log_format = "text";
+int inspect_verb(const Args& args) {
+  std::string image, html, data_dir;
   Index index = 0, threads = 0;
-  bool help = false;
   train::Options options;
   options("index", index, "which test image, from 0");
   options("image", image, "a picture of your own instead: binary PGM or PPM; it is fitted to the model's size");
@@ -35,12 +89,9 @@ int inspect_verb(const Args& given) {
           "where to write the page; left out: in the run folder, inspect-INDEX.html or inspect-NAME.html");
   options("data_dir", data_dir, "folder to look for data sets in first");
   options("threads", threads, "CPU threads; 0: all cores");
-  options("log_format", log_format, "text, or json: one object on stdout");
-  options("help", help, "print this, and stop");
-  const std::optional<Args> found = read_words(options, given, usage);
-  if (!found) return ok;
-  const Args& runs = *found;
-  options.apply();
+  const auto given = read_given(options, args, usage);
+  if (!given) return ok;
+  const auto& [runs, json] = *given;
   if (runs.size() != 1) throw UsageError("inspect: name one run folder, as in norma inspect runs/a");
   if (options.given("html") && html.empty())
     throw UsageError("--html: is empty; name a file, or leave it out for one in the run folder");
@@ -53,26 +104,11 @@ int inspect_verb(const Args& given) {
   if (!image.empty() && options.given("index"))
     throw UsageError("inspect: --image and --index are two ways to name one image; give one of them");
   check_threads(threads);
-  const bool json = wants_json(log_format);
   const RunModel run = load_run_model(runs[0], threads, data_dir, {.matrices = true});
   const models::ViTConfig& shape = run.model->config();
   const datasets::ImageSet& test = run.data.test;
 
-  inspect::HeadsPage page;
-  datasets::ImageSet one;
-  std::string what;
-  if (image.empty()) {
-    if (index < 0 || index >= test.count)
-      throw UsageError(fmt::format("--index: there is no test image {}; they go from 0 to {}", index, test.count - 1));
-    one = slice(test, index, 1);
-    what = fmt::format("test image {} ({})", index, class_name(test, one.labels[0]));
-  } else {
-    one = slice(test, 0, 1);
-    one.height = one.width = std::max(test.height, test.width);
-    const datasets::Picture picture = datasets::fitted(datasets::read_pnm(image), one.height, test.channels);
-    one.pixels.assign(picture.pixels.begin(), picture.pixels.end());
-    what = image;
-  }
+  const auto& [one, what] = image.empty() ? test_image(test, index) : own_image(test, image);
   datasets::Loader loader(one, train::loader_config(run.config, shape, false));
   const datasets::Batch batch = loader.next();
   inspect::Probe probe(*run.model);
@@ -83,6 +119,7 @@ int inspect_verb(const Args& given) {
   const std::string best_class = class_name(test, static_cast<Index>(best));
 
   tell("{}\n", probe.take_formed());
+  inspect::HeadsPage page;
   std::map<std::string, Tensors> matrices = probe.take_values();
   for (auto& [place, stats] : probe.take_attention()) {
     const std::string layer = place.substr(0, place.rfind('.'));
@@ -96,46 +133,25 @@ int inspect_verb(const Args& given) {
   page.side = shape.image, page.channels = shape.channels, page.pixels = centred(one, shape.image),
   page.patch = shape.patch;
   page.class_token = shape.pool == models::ViTConfig::Pool::cls;
-  nlohmann::ordered_json heads = nlohmann::ordered_json::array();
-  const double root = std::sqrt(static_cast<double>(shape.tokens()));
-  if (!json) {
-    fmt::print(
-        "{}: {}\nattention {}, N = {}, sqrt(N) = {:.3g}{}; the model says: {}\n\n{:<20} {:>4} {:>9} {:>11} {:>9} {:>9} "
-        "{:>9} {:>9} {:>9}\n",
-        runs[0], what, nn::to_string(shape.attention), shape.tokens(), root, run.told(), answer, "place", "head",
-        "||A||_F", "||dA/dS||_F", "row sum", "least", "largest", "negative", "entropy");
-  }
-  for (const inspect::HeadsLayer& l : page.layers)
-    for (std::size_t h = 0; h < l.stats.fro.size(); ++h) {
-      const inspect::HeadStats& s = l.stats;
-      heads.push_back({{"place", l.place},
-                       {"head", h},
-                       {"fro", s.fro[h]},
-                       {"jacobian", s.jacobian[h]},
-                       {"row_sum", s.row_sum[h]},
-                       {"min", s.min[h]},
-                       {"max", s.max[h]},
-                       {"negative_share", s.negative_share[h]},
-                       {"entropy", s.entropy[h]}});  // what is not finite: null
-      if (!json)
-        fmt::print("{:<20} {:>4} {:>9} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9}\n", l.place, h, shown(s.fro[h], "{:.4g}"),
-                   shown(s.jacobian[h], "{:.4g}"), shown(s.row_sum[h], "{:.4g}"), shown(s.min[h], "{:.3g}"),
-                   shown(s.max[h], "{:.3g}"), shown(s.negative_share[h] * 100, "{:.1f} %"),
-                   shown(s.entropy[h], "{:.3g}"));
-    }
-  if (json)
+  const Json heads = heads_json(page.layers);
+  if (json) {
     print_result({{"run", runs[0]},
                   {"step", run.step},
                   {"weights", run.weights},
                   {"image", what},
-                  {"answer", std::isfinite(share[best]) ? nlohmann::ordered_json(best_class) : nullptr},
+                  {"answer", std::isfinite(share[best]) ? Json(best_class) : nullptr},
                   {"share", share[best]},
                   {"heads", heads},
                   {"html", html}},
                  true);
-  const std::string text = inspect::make_heads_page(page);
-  train::write_file_atomically(
-      html, std::as_bytes(std::span(text.data(), text.size())));  // last: where it cannot be written the table is there
+  } else {
+    fmt::print("{}: {}\nattention {}, N = {}, sqrt(N) = {:.3g}{}; the model says: {}\n\n", runs[0], what,
+               nn::to_string(shape.attention), shape.tokens(), std::sqrt(static_cast<double>(shape.tokens())),
+               run.told(), answer);
+    print_heads(heads);
+  }
+  train::write_text_atomically(html,
+                               inspect::make_heads_page(page));  // last: where it cannot be written the table is there
   if (!json) fmt::print("\npage: {}\n", html);
   return ok;
 }

@@ -90,6 +90,18 @@ std::optional<Args> read_words(train::Options& options, const Args& args, std::s
   return std::nullopt;
 }
 
+std::optional<Given> read_given(train::Options& options, const Args& args, std::string_view usage,
+                                const char* about_log_format) {
+  std::string log_format = "text";
+  bool help = false;
+  options("log_format", log_format, about_log_format);
+  options("help", help, "print this, and stop");
+  std::optional<Args> words = read_words(options, args, usage);
+  if (!words) return std::nullopt;
+  options.apply();
+  return Given{std::move(*words), wants_json(log_format)};
+}
+
 bool wants_json(const std::string& log_format) {
   if (log_format != "text" && log_format != "json")
     throw UsageError(fmt::format("--log-format: \"{}\" is unknown; there are text, json", log_format));

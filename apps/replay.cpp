@@ -18,17 +18,11 @@ Exit codes: 0 the same report as in training, 1 another one or none, 2 wrong usa
 int replay_verb(const Args& args) {
   train::Options options;
   Index threads = 0;
-  std::string log_format = "text";
-  bool help = false;
   options("threads", threads, "CPU threads; 0: all cores. The result has the same bits whatever their number");
-  options("log_format", log_format, "text, or json: one object on stdout");
-  options("help", help, "print this, and stop");
-  const std::optional<Args> found = read_words(options, args, usage);
-  if (!found) return ok;
-  const Args& words = *found;
-  options.apply();
+  const auto given = read_given(options, args, usage);
+  if (!given) return ok;
+  const auto& [words, json] = *given;
   if (words.size() != 1) throw UsageError("replay: name one bundle, as in norma replay runs/a/anomaly-000000012.json");
-  const bool json = wants_json(log_format);
   check_threads(threads);
 
   train::Bundle bundle = train::read_bundle(words[0]);

@@ -20,25 +20,20 @@ reported too.
 }  // namespace
 
 int report_verb(const Args& args) {
-  std::string html, log_format = "text";
-  bool help = false;
+  std::string html;
   train::Options options;
   options("html", html, "where to write the page; left out: report.html, in the run's folder if there is one run");
-  options("log_format", log_format, "text, or json: one object on stdout");
-  options("help", help, "print this, and stop");
-  const std::optional<Args> found = read_words(options, args, usage);
-  if (!found) return ok;
-  const Args& runs = *found;
-  options.apply();
+  const auto given = read_given(options, args, usage);
+  if (!given) return ok;
+  const auto& [runs, json] = *given;
   if (runs.empty()) throw UsageError("report: name the run folders, as in norma report runs/a runs/b");
-  const bool json = wants_json(log_format);
   if (options.given("html") && html.empty())
     throw UsageError("--html: is empty; name a file, or leave it out for report.html");
 
   std::vector<inspect::PageRun> page;
   nlohmann::ordered_json notes = nlohmann::ordered_json::array();
   for (const std::string& path : runs) {
-    train::RunRecord r = train::read_run(path);
+    train::SavedRun r = train::read_run(path);
     if (!r.note.empty()) {
       tell("{}\n", r.note);
       notes.push_back(r.note);
@@ -48,12 +43,12 @@ int report_verb(const Args& args) {
       tell("{}\n", note);
       notes.push_back(note);
     }
-    page.push_back(train::page_run(std::move(r), std::move(recording)));
+    page.push_back(train::to_page_run(std::move(r), std::move(recording)));
   }
   train::group_runs(page);
   if (html.empty()) html = runs.size() == 1 ? (std::filesystem::path(runs[0]) / "report.html").string() : "report.html";
   const std::string text = inspect::make_page(inspect::page_title(page), page);
-  train::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));
+  train::write_text_atomically(html, text);
   if (json)
     print_result({{"runs", runs}, {"html", html}, {"bytes", text.size()}, {"notes", notes}}, true);
   else

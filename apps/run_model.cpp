@@ -1,6 +1,7 @@
 #include "apps/run_model.h"
 
 #include "train/loop.h"
+#include "train/prefix.h"
 
 namespace norma::apps {
 
@@ -48,11 +49,7 @@ RunModel load_run_model(const std::filesystem::path& run, Index threads, const s
   auto found = train::RunFolder::load(run, [](const std::string& m) { tell("{}\n", m); });
   if (!found) fail("run folder {}: holds no checkpoint", run.string());
   out.step = found->first.step;
-  const std::string prefix = out.config.ema > 0 ? "ema/" : "model/";
-  nn::Named weights;
-  for (auto& [name, t] : found->second)
-    if (name.starts_with(prefix)) weights.emplace_back(name.substr(prefix.size()), t);
-  nn::assign(*out.model, weights);
+  nn::assign(*out.model, train::without_prefix(out.config.ema > 0 ? "ema/" : "model/", found->second));
   return out;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <map>
 
 #include "apps/progress.h"
 #include "apps/run_model.h"
@@ -108,7 +109,10 @@ std::string shown(const std::optional<double>& v) { return v && std::isfinite(*v
 std::string shown(const inspect::Measured& m) {
   if (!std::isfinite(m.mean))
     return fmt::format("{}", without_sign_of_nan(m.mean));  // inf: measured, and too large for the dtype
-  const char* error = m.error >= 1 ? "{:.0f}" : m.error >= 1e-4 || m.error == 0 ? "{:.1g}" : "{:.0e}";
+  const char* error = m.error >= 1e6                    ? "{:.0e}"
+                      : m.error >= 1                    ? "{:.0f}"
+                      : m.error >= 1e-4 || m.error == 0 ? "{:.1g}"
+                                                        : "{:.0e}";
   return fmt::format("{} ± {}", shown(m.mean),
                      std::isfinite(m.error) ? fmt::format(fmt::runtime(error), m.error) : "-");
 }
@@ -263,7 +267,8 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
   const models::ViTConfig& shape = model.config();
   const Index step = loaded.step;
   auto loader_settings = train::loader_config(loaded.config, shape, false);
-  loader_settings.batch = std::min(flags.images, loaded.data.test.count);
+  const Index images = std::min(flags.images, loaded.data.test.count);
+  loader_settings.batch = std::min<Index>(images, 64);
 
   const NoGrad off;
   inspect::Probe probe(model);
@@ -275,9 +280,20 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
       return from_values(flat, {static_cast<Index>(flat.size() / 2), 2}, {DType::f64});
     });
   datasets::Loader loader(loaded.data.test, loader_settings);
-  (void)model(loader.next().images);
+  std::map<std::string, std::vector<double>> spectral;  // by layer: norm and stable rank of each head
+  for (Index done = 0; done < images;) {
+    const Tensor batch = loader.next().images;
+    const Index count = std::min(batch.size(0), images - done);
+    (void)model(slice(batch, 0, 0, count));
+    for (const auto& [place, calls] : probe.take_values()) {
+      const std::vector<double> means = calls.at(0).values();
+      auto& sums = spectral.try_emplace(place.substr(0, place.rfind('.')), means.size(), 0.0).first->second;
+      for (std::size_t i = 0; i < means.size(); ++i)
+        sums[i] += means[i] * static_cast<double>(count) / static_cast<double>(images);
+    }
+    done += count;
+  }
   const auto layers = probe.take_attention();
-  auto spectral = probe.take_values();
 
   const Index tokens = shape.tokens();
   const double root = std::sqrt(static_cast<double>(tokens));
@@ -286,7 +302,7 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
   Json rows = Json::array();
   if (!json) {
     fmt::print("{} at step {}{}, {}: mean norms over {} test images, N = {}\n", run.string(), step, loaded.told(),
-               nn::to_string(shape.attention), loader_settings.batch, tokens);
+               nn::to_string(shape.attention), images, tokens);
     fmt::print(
         "{} ‖A‖_F ≤ √N = {} and ‖∂A/∂S‖_F ≤ √N/2 = {} (in the paper 2√N = {}){}\n"
         "Gaussian: expectation for independent normal scores of the head's rms.\n\n",
@@ -313,7 +329,7 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
                   {"gaussian_jacobian", number(gaussian.jacobian)}};
       std::string more;
       if (flags.spectral) {
-        const std::vector<double> pair = spectral.at(layer + ".packed").at(0).values();
+        const std::vector<double>& pair = spectral.at(layer);
         row["norm"] = number(pair[2 * h]), row["stable_rank"] = number(pair[2 * h + 1]);
         more = fmt::format("  {:>9} {:>11}", shown(pair[2 * h]), shown(pair[2 * h + 1]));
       }
@@ -330,7 +346,7 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
                   {"weights", loaded.weights},
                   {"attention", nn::to_string(shape.attention)},
                   {"tokens", tokens},
-                  {"images", loader_settings.batch},
+                  {"images", images},
                   {"sqrt_n", root},
                   {"bound_fro", number(bound.fro)},
                   {"bound_jacobian", number(bound.jacobian)},

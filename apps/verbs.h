@@ -34,6 +34,15 @@ int bench_verb(const Args& args);
 /// Reads flags for `options`, sets nothing yet, and returns the other words; none where --help was asked for, which is printed then.
 std::optional<Args> read_words(train::Options& options, const Args& args, std::string_view usage);
 
+/// What a verb with flags of its own was given beside them.
+struct Given {
+  Args words;  // that are no flags
+  bool json;   // --log-format
+};
+/// Adds --log-format and --help to the flags of `options`, and sets all of them; nothing where --help was asked for, which is printed then.
+std::optional<Given> read_given(train::Options& options, const Args& args, std::string_view usage,
+                                const char* about_log_format = "text, or json: one object on stdout");
+
 /// Prints on stderr. Where that is full or closed nothing is told, which is no reason for a run to end.
 template <class... A>
 void tell(fmt::format_string<A...> text, A&&... args) {

@@ -55,18 +55,12 @@ void wait_for(const std::vector<std::string>& folders) {
 
 int watch_verb(const Args& args) {
   Index port = 6007;
-  std::string log_format = "text";
-  bool help = false;
   train::Options options;
   options("port", port, "where to listen, on 127.0.0.1; 0: any free port");
-  options("log_format", log_format, "text, or json: one object on stdout");
-  options("help", help, "print this, and stop");
-  const std::optional<Args> found = read_words(options, args, usage);
-  if (!found) return ok;
-  const Args& folders = *found;
-  options.apply();
+  const auto given = read_given(options, args, usage);
+  if (!given) return ok;
+  const auto& [folders, json] = *given;
   if (folders.empty()) throw UsageError("watch: name the run folders, as in norma watch runs/a runs/b");
-  const bool json = wants_json(log_format);
   if (port != 0 && (port < 1024 || port > 65535))
     throw UsageError(fmt::format("--port: {} must be 0 or in [1024, 65535]", port));
 

@@ -4,7 +4,7 @@
 #include <iterator>
 
 #include "train/run_groups.h"
-#include "train/run_record.h"
+#include "train/saved_run.h"
 
 namespace norma::apps {
 namespace {
@@ -34,7 +34,7 @@ WatchedRuns::WatchedRuns(const std::vector<std::string>& folders) {
 
 void WatchedRuns::read(std::size_t i) {
   inspect::PageRun& run = runs_[i];
-  train::RunRecord head = train::read_run_head(sources_[i].folder);
+  train::SavedRun head = train::read_run_head(sources_[i].folder);
   run.name = std::move(head.name), run.config = std::move(head.config), run.summary = std::move(head.summary),
   run.ending = std::move(head.status.ending), run.tokens = head.tokens, run.seconds = head.status.seconds;
   const auto record = run.config.find("record");
@@ -79,7 +79,7 @@ std::string WatchedRuns::data(const std::string& since) {
     const Index generation = take_number(seen), rows = take_number(seen);
     const bool fits =
         generation == runs_[i].generation && rows >= 0 && rows <= static_cast<Index>(runs_[i].rows.size());
-    all.push_back(inspect::page_run(runs_[i], fits ? static_cast<std::size_t>(rows) : 0));
+    all.push_back(inspect::run_json(runs_[i], fits ? static_cast<std::size_t>(rows) : 0));
     all.back()["quiet_seconds"] = sources_[i].metrics.seconds_since_written();
   }
   return Json{{"runs", std::move(all)}}.dump(-1, ' ', false, Json::error_handler_t::replace);

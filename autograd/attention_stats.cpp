@@ -9,7 +9,6 @@ namespace norma::fused {
 namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
-constexpr double small_weight = 1e-3;  // the default of Attention::small
 
 void put(const Tensor& stats, AttentionStat which, const Tensor& value) {
   copy_into(select(stats, 2, static_cast<Index>(which)), value);

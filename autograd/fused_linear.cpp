@@ -64,38 +64,38 @@ Tensor room_for_rounded(const Tensor& x, const Tensor& weight, bool gradient_of_
   return empty(weight.shape(), place_of(x));
 }
 
-/// A weight and its bias as they were rounded before, both or none of them.
-struct RoundedBefore {
+/// A weight and its bias as RoundedWeights holds them, both or none of them.
+struct RoundedCopies {
   Tensor weight, bias;
-  RoundedBefore(const Tensor& x, const Tensor& w, const Tensor& b) : weight(RoundedWeights::of(w, x.dtype())), bias(RoundedWeights::of(b, x.dtype())) {
+  RoundedCopies(const Tensor& x, const Tensor& w, const Tensor& b) : weight(RoundedWeights::of(w, x.dtype())), bias(RoundedWeights::of(b, x.dtype())) {
     if (!weight || (b && !bias)) weight = bias = Tensor();
   }
 };
 
-/// One call of the backend for Y = X W^T + b (+ residual), optionally with GELU. `pre` may be empty. `rounded` receives what the backward pass reads in
-/// place of the weight, if there is such.
+/// One call of the backend for Y = X W^T + b (+ residual), optionally with GELU. `pre` may be empty. `rounded_weight` receives what the backward pass
+/// reads in place of the weight, if there is such.
 bool run_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual, const Tensor& y,
-                bool gelu, const Tensor& pre, bool gradient_of_x, Tensor& rounded) {
-  const RoundedBefore before(x, weight, bias);
-  rounded = before.weight ? before.weight : room_for_rounded(x, weight, gradient_of_x);
+                bool gelu, const Tensor& pre, bool gradient_of_x, Tensor& rounded_weight) {
+  const RoundedCopies copies(x, weight, bias);
+  rounded_weight = copies.weight ? copies.weight : room_for_rounded(x, weight, gradient_of_x);
   const Tensor b = bias ? dense_rows(bias) : bias, r = residual ? dense_rows(residual) : residual;
-  const fused::OptionalView bias_view(b), residual_view(r), pre_view(pre), rounded_view(rounded), bias_before(before.bias);
+  const fused::OptionalView bias_view(b), residual_view(r), pre_view(pre), rounded_weight_view(rounded_weight), rounded_bias(copies.bias);
   const Tensor rows = dense_rows(x), w = dense_rows(weight);
   LinearForward args{rows.view(), w.view(), y.view()};
   args.bias = bias_view.get(), args.residual = residual_view.get(), args.pre = pre_view.get(), args.gelu = gelu;
-  (before.weight ? args.rounded_before : args.rounded) = rounded_view.get(), args.bias_before = bias_before.get();
+  (copies.weight ? args.rounded_weight : args.rounded_weight_out) = rounded_weight_view.get(), args.rounded_bias = rounded_bias.get();
   return backend_of(y).linear(args);
 }
 
 /// One call for the gradients of a linear: each where its target is given. With `pre`, x is gelu(pre) and dx gets
 /// gelu'(pre).
-bool run_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rounded, const Tensor& pre, const Tensor& dx,
+bool run_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rounded_weight, const Tensor& pre, const Tensor& dx,
                   const Tensor& dw, const Tensor& db) {
   const Tensor g = dense_rows(dy), input = dense_rows(pre ? pre : x), w = dense_rows(weight);
-  const fused::OptionalView input_view(input), w_view(w), rounded_view(rounded), dx_view(dx), dw_view(dw), db_view(db);
+  const fused::OptionalView input_view(input), w_view(w), rounded_view(rounded_weight), dx_view(dx), dw_view(dw), db_view(db);
   LinearBackward args{g.view()};
   if (dw) args.x = input_view.get();
-  if (dx) args.weight = w_view.get(), args.rounded = rounded_view.get();
+  if (dx) args.weight = w_view.get(), args.rounded_weight = rounded_view.get();
   args.x_is_pre_gelu = static_cast<bool>(pre);
   args.dx = dx_view.get(), args.dweight = dw_view.get(), args.dbias = db_view.get();
   if (pre && dx) args.gelu_pre = input_view.get();

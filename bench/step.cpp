@@ -2,7 +2,7 @@
 // blocks, 256 tokens, batch 8): time, GFLOP/s, share of the machine's measured FMA peak, memory. norma_bench_step
 // --help lists the flags.
 //
-// With --device cuda a step is recorded once and replayed (--no-graph: op by op, as are steps with statistics), its
+// With --device cuda a step is captured once and replayed (--no-graph: op by op, as are steps with statistics), its
 // time ends when the device is done (and once more for steps that the host does not wait for), the peak is that of a
 // large matrix product in the same dtype, and the memory is the device's.
 //
@@ -207,7 +207,7 @@ int main(int argc, char** argv) {
     o("attention", s.attention, "attention function");
     o("dtype", s.dtype, "f32, or bf16: mixed precision");
     o("device", s.device, "cpu, or cuda");
-    o("graph", s.graph, "cuda: replay a recorded step");
+    o("graph", s.graph, "cuda: replay a captured step");
     o("launches", s.launches, "cuda: list what a replay launches, by kind");
     o("cpu", s.cpu, "instruction set: base, avx2, avx512, avx512bf16, amx; empty: the best there is");
     o("threads", s.threads, "threads; 0: both 1 and all cores");

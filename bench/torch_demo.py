@@ -31,7 +31,7 @@ class ViT(nn.Module):  # 64/3/2, patch 4, mean pooling
         for name, p in self.named_parameters():
             if p.dim() > 1:
                 of = 0.02 if name == "pos" else std  # positions do not follow the width: models/vit.cpp
-                nn.init.trunc_normal_(p, std=of, a=-2 * of, b=2 * of)
+                nn.init.trunc_normal_(p, std=of)
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
 

@@ -42,8 +42,8 @@ double TrainingStep::take_by_ops(Index number) {
   return value;
 }
 
-void TrainingStep::record() {
-  recorded_ = train::RecordedStep::record(model_, *optimizer_, seed, [&] {
+void TrainingStep::capture_step() {
+  graph_ = train::StepGraph::capture(model_, *optimizer_, seed, [&] {
     const Tensor loss = forward_backward(), squares = train::gradient_squares(model_);
     optimizer_->apply(train::gradient_scale(squares, loss, clip));
     return std::vector<Tensor>{loss, squares};
@@ -51,18 +51,18 @@ void TrainingStep::record() {
 }
 
 void TrainingStep::launch(Index number) {
-  recorded_->launch(number, rate);
+  graph_->launch(number, rate);
   optimizer_->advance();
 }
 
 double TrainingStep::take(Index number) {
-  if (capture_ && warm_ && !recorded_) {
-    record();
-    capture_ = recorded_ != nullptr;
+  if (capture_ && warm_ && !graph_) {
+    capture_step();
+    capture_ = graph_ != nullptr;
   }
   warm_ = true;
-  if (!recorded_) return take_by_ops(number);
-  const std::vector<double> numbers = recorded_->replay(number, rate);
+  if (!graph_) return take_by_ops(number);
+  const std::vector<double> numbers = graph_->replay(number, rate);
   if (std::isfinite(numbers[0]) && std::isfinite(numbers[1])) optimizer_->advance();
   return numbers[0];
 }

@@ -33,11 +33,6 @@ void register_backend(Device::Kind kind, BackendFactory factory) {
   registry().factories[kind] = factory;
 }
 
-bool has_backend(Device::Kind kind) {
-  std::lock_guard lock(registry().mutex);
-  return registry().factories.count(kind) > 0;
-}
-
 Backend& backend(Device device) {
   thread_local Device last;
   thread_local Backend* cached = nullptr;

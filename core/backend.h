@@ -44,15 +44,16 @@ struct Window {
 
 enum class RandomKind : std::uint8_t { uniform, normal, keep };  // keep: 1/(1-p) with probability 1-p, else 0
 
-/// What follows a matrix product Y[m, n] = X[m, k] W[n, k]^T + bias[n]. (a): x, y, residual, pre.
+/// A linear layer: Y[m, n] = X[m, k] W[n, k]^T + bias[n], perhaps through GELU, then + residual. (a): x, y, residual, pre.
 struct LinearForward {
   View x, weight, y;             // [..., k], [n, k], [..., n]; x's and y's leading axes collapse to rows
   const View* bias = nullptr;    // [n]
   const View* residual = nullptr;  // shape of y, added last
   const View* pre = nullptr;     // with gelu: receives X W^T + bias
   bool gelu = false;             // exact (erf) form
-  const View* rounded = nullptr;  // where rounds_weights(): contiguous, weight's shape in y's dtype; receives the weight as it is multiplied
-  const View *rounded_before = nullptr, *bias_before = nullptr;  // where rounds_weights(): what round_weights() made of weight and bias, of all that is there or of none; read in their place
+  // Where rounds_weights(): contiguous, in y's dtype. Either rounded_weight (and rounded_bias, if there is a bias), made by round_weights(), is given and
+  // read instead, or rounded_weight_out receives the weight as it is multiplied.
+  const View *rounded_weight = nullptr, *rounded_bias = nullptr, *rounded_weight_out = nullptr;
 };
 /// dX = dY W, dW = dY^T X, db = column sums of dY; each computed where its pointer is set. (a): dy, x, dx, gelu_pre.
 struct LinearBackward {
@@ -64,7 +65,7 @@ struct LinearBackward {
   const View* gelu_pre = nullptr;
   const View* dweight = nullptr;
   const View* dbias = nullptr;
-  const View* rounded = nullptr;  // what LinearForward or round_weights() left there, read in place of weight
+  const View* rounded_weight = nullptr;  // what LinearForward or round_weights() left there, read in place of weight
 };
 
 /// An MLP: Y = gelu(X W1^T + b1) W2^T + b2 (+ residual). (a): x, y, residual, pre.
@@ -94,7 +95,6 @@ struct Attention {
   double dropout = 0;
   RandomStream stream;          // element index ((b H + h) N + i) M + j
   const View* stats = nullptr;  // f64 [B, H, attention_stats]; absent: not measured
-  double small = 1e-3;          // threshold of AttentionStat::small
   /// Whether A may be avoided; never depends on `stats`, so that watching changes no bit. In linear form some statistics are
   /// estimated from sampled rows: docs/linear-attention.md says which.
   AttentionForm form = AttentionForm::automatic;
@@ -230,14 +230,15 @@ class Backend {
   virtual bool gelu_backward(const View& /*x*/, const View& /*dy*/, const View& /*dx*/) { return false; }
   virtual bool layer_norm(const LayerNormForward&) { return false; }
   virtual bool layer_norm_backward(const LayerNormBackward&) { return false; }
-  /// Of how many parts of so many rows layer_norm_backward() can leave the sums, to be added up for many norms at once, to the same bits; 0: of none.
+  /// How many blocks `rows` rows are summed in when layer_norm_backward() leaves partial sums to join_norm_sums(); 0: it cannot. The bits are the same.
   virtual Index norm_sum_parts(Index /*rows*/) const { return 0; }
+  /// The gradients of weights and biases from what layer_norm_backward() left, for many norms at once.
   virtual void join_norm_sums(std::span<const NormSums>) {}
   virtual bool cross_entropy(const CrossEntropy&) { return false; }
   virtual bool cross_entropy_backward(const CrossEntropyBackward&) { return false; }
-  /// Whether linear() writes a weight of another dtype to memory as it rounds it: then the backward pass need not do so again.
+  /// Whether linear() stores the rounded weight, so that the backward pass can reuse it.
   virtual bool rounds_weights() const { return false; }
-  /// The same for many weights and biases at once: to[i] = from[i] (f32, not empty), rounded; all contiguous.
+  /// Rounds many weights and biases at once: to[i] = from[i] (f32, not empty), rounded; all contiguous.
   virtual void round_weights(std::span<const View> from, std::span<const View> to) {
     for (std::size_t i = 0; i < from.size(); ++i) copy(from[i], to[i]);
   }
@@ -255,7 +256,7 @@ class Backend {
   virtual void sum_of_squares(std::span<const View> xs, const View& out) = 0;
   virtual void adamw(const AdamW& args) = 0;
   virtual bool gradient_scale(const GradientScale&) { return false; }  // may decline
-  /// One step of each: average = average * decay + value * (1 - decay), factors, products and sum rounded to the dtype: the bits of mul and add.
+  /// One step of each: average += (value - average) * (1 - decay), each step rounded to the dtype: the bits of sub, mul and add.
   virtual void moving_averages(std::span<const MovingAverage> all, double decay) = 0;
 
   /// A way for batches to reach the device while it computes: slots of two buffers each, one on the host and one on the device. One
@@ -275,7 +276,7 @@ class Backend {
   /// nullptr: what is uploaded is there at once, or arrives in order with the work.
   virtual std::unique_ptr<Feed> feed(int /*slots*/, std::size_t /*bytes*/) { return nullptr; }
 
-  /// A step recorded once and replayed (CUDA graphs); nullptr: run eagerly.
+  /// A step captured once and replayed (CUDA graphs); nullptr: run eagerly.
   struct Graph {
     virtual ~Graph() = default;
     virtual void replay() = 0;
@@ -292,6 +293,5 @@ double sum_of_squares(const Tensor& x);
 using BackendFactory = std::unique_ptr<Backend> (*)(int index);
 /// Called by each backend's own registration (backends/*/register.cpp).
 void register_backend(Device::Kind kind, BackendFactory factory);
-bool has_backend(Device::Kind kind);
 
 }  // namespace norma

@@ -3,9 +3,13 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstdint>
 
 namespace norma {
+
+/// What a row's weights are multiplied by that is not the same for all rows: 1, 1 / sqrt(n) or 1 / n, where n of its columns are visible.
+enum class RowScale : std::int32_t { constant, inverse_sqrt_visible, inverse_visible };
 
 struct Scoring {
   enum class Kind : std::uint8_t {
@@ -35,6 +39,15 @@ struct Scoring {
     for (int p = 0; p < degree(); ++p) if (coefficient[p] != 0) return false;
     return true;
   }
+  /// `scale` in two parts: what all weights are divided by where rows have N keys, and what differs between rows.
+  double divisor(double keys) const { return scale == Scale::inverse_sqrt_keys ? std::sqrt(keys) : scale == Scale::inverse_keys ? keys : 1; }
+  RowScale row_scale() const {
+    return scale == Scale::inverse_sqrt_valid_keys ? RowScale::inverse_sqrt_visible
+           : scale == Scale::inverse_valid_keys    ? RowScale::inverse_visible
+                                                   : RowScale::constant;
+  }
+  /// What the sigmoid adds to scores of N keys.
+  double sigmoid_bias(double keys) const { return bias - (bias_minus_log_keys ? std::log(keys) : 0.0); }
 };
 
 /// How attention is computed; the result is the same up to rounding. Linear time takes polynomials through their monomials:
@@ -67,7 +80,7 @@ enum class AttentionStat : std::uint8_t {
   score_sum, score_sum2, score_max,
   row_sum, row_sum2,  // of the sums of A's rows: first and second moment
   min, max, negative, // extreme weights; how many are below zero
-  small,              // how many |a| lie below the threshold
+  small,              // how many |a| lie below small_weight
   entropy,            // sum over rows of -sum a log a, for softmax and row-normalised weights; NaN otherwise
   entries,            // how many (row, column) pairs are visible
   grad_a2, grad_s2,   // filled by the backward pass: ||dL/dA||_F^2 and ||dL/dS||_F^2
@@ -75,5 +88,6 @@ enum class AttentionStat : std::uint8_t {
   count
 };
 constexpr int attention_stats = static_cast<int>(AttentionStat::count);
+constexpr double small_weight = 1e-3;
 
 }  // namespace norma

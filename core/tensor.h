@@ -107,7 +107,7 @@ inline Place place_of(const Tensor& t) { return {t.dtype(), t.device()}; }
 Tensor empty(const Shape& shape, Place place = {});  // contents undefined
 /// Throws naming op where value is no number of an integer dtype: 1.7 of i64, 300 of u8. `remedy` ends the message.
 void check_value(const char* op, double value, DType dtype, const char* remedy = "");
-/// Throws as check_value does. In bool all but 0 is true.
+/// Throws as check_value does. In bool all but 0 is true. A number of i64 that no double is: from_values() of integers.
 Tensor full(const Shape& shape, double value, Place place = {});
 inline Tensor zeros(const Shape& shape, Place place = {}) { return full(shape, 0, place); }
 inline Tensor ones(const Shape& shape, Place place = {}) { return full(shape, 1, place); }
@@ -123,7 +123,7 @@ template <std::floating_point T>
 Tensor from_values(const std::vector<T>& values, const Shape& shape, Place place = {}) {
   return from_values(std::vector<double>(values.begin(), values.end()), shape, place);
 }
-Tensor from_integers(const std::vector<Index>& values, const Shape& shape, Place place);
+Tensor from_integers(const std::vector<Index>& values, const Shape& shape, Place place);  // what the next one calls
 template <std::integral T>
   requires(!std::same_as<T, bool> && (std::signed_integral<T> || sizeof(T) < sizeof(Index)))
 Tensor from_values(const std::vector<T>& values, const Shape& shape, Place place = {DType::i64}) {

@@ -11,7 +11,7 @@ namespace norma::datasets {
 struct RandAugment {
   static constexpr Index most_operations = 8, most_magnitude = 30;
   Index operations = 0;  // edits an image; 0: off
-  Index magnitude = 9;   // their strength, 0 to 30 (the paper's Table 6 in units of a thirtieth)
+  Index magnitude = 9;   // their strength: 30 is all of it, as in torchvision. timm counts to 10: its m9 is 27 here
 };
 
 /// Throws where a number is out of its range.

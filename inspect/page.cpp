@@ -47,7 +47,7 @@ std::vector<std::string> parameter_names(const std::vector<Json>& rows) {
 
 }  // namespace
 
-Json page_run(const PageRun& run, std::size_t from) {
+Json run_json(const PageRun& run, std::size_t from) {
   const std::vector<std::string> names = parameter_names(run.rows);
   Json rows = Json::array();
   for (std::size_t i = from; i < run.rows.size(); ++i) rows.push_back(with_columns(run.rows[i], names));
@@ -74,7 +74,7 @@ std::string page_title(std::span<const PageRun> runs) {
 std::string make_page(const std::string& title, std::span<const PageRun> runs, const std::string& nonce) {
   const bool live = !nonce.empty();
   Json data = {{"title", title}, {"live", live}, {"runs", Json::array()}};
-  for (const PageRun& r : runs) data["runs"].push_back(page_run(r));
+  for (const PageRun& r : runs) data["runs"].push_back(run_json(r));
   const std::string allowed = live ? fmt::format("'nonce-{}'", nonce) : "'unsafe-inline'",
                     mark = live ? fmt::format(" nonce=\"{}\"", nonce) : "";
   std::string page = page_html;

@@ -169,8 +169,21 @@ Spectral spectral(const Tensor& q, const Tensor& k, const AttentionOptions& opti
   for (int iteration = 1; iteration <= how.max_iterations; ++iteration) {
     const Tensor values = cast(from_values(v, shape, {DType::f64, q.device()}), q.dtype()).detach().track();
     const Tensor product = attention(queries, columns, values, iteration == 1 ? measured : plain);
-    const Tensor back = grad(product, std::span(&values, 1), product.detach())[0];
-    std::vector<double> used = values.values(), w = product.values(), z = back.values();
+    std::vector<double> used = values.values(), w = product.values(), shrunk = w;
+    // A^T A V may be beyond the dtype where A V is not: each head's A V is divided by its largest entry on the way.
+    std::vector<double> largest(size, 1);
+    for (std::size_t m = 0; m < size; ++m) {
+      const auto entries =
+          std::span(shrunk).subspan(m * static_cast<std::size_t>(rows * count), static_cast<std::size_t>(rows * count));
+      double most = 0;
+      for (double x : entries) most = std::max(most, std::abs(x));
+      if (!(most > 0 && std::isfinite(most))) continue;
+      largest[m] = most;
+      for (double& x : entries) x /= most;
+    }
+    const Tensor seed = cast(from_values(shrunk, product.shape(), {DType::f64, q.device()}), q.dtype());
+    std::vector<double> z = grad(product, std::span(&values, 1), seed)[0].values();
+    for (std::size_t i = 0; i < z.size(); ++i) z[i] *= largest[i / static_cast<std::size_t>(keys * count)];
     bool all = true;
     for (Index m = 0; m < matrices; ++m) {
       const auto i = static_cast<std::size_t>(m);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numbers>
 
 #include "core/random.h"
 
@@ -37,17 +38,26 @@ double polynomial_square(const Scoring& s, bool derivative, double rms, Index wi
   return sum;
 }
 
-/// E f(s)^2 of a smooth f over a Gaussian, by the trapezoidal rule, which converges faster than any power here.
+/// E f(s)^2 over a Gaussian of s, of an f that is smooth over distances of 1 and changes within `reach` of `middle`
+/// alone: Simpson's rule on both sides of that and within, so that no rms is too large for its steps.
 template <class F>
-double gaussian_square(F f, double rms) {
-  constexpr int steps = 4000;
-  constexpr double reach = 12, h = 2 * reach / steps;
-  double sum = 0;
-  for (int i = 0; i <= steps; ++i) {
-    const double x = -reach + i * h, y = f(rms * x);
-    sum += y * y * std::exp(-x * x / 2);
-  }
-  return sum * h / std::sqrt(2 * std::acos(-1.0));
+double gaussian_square(F f, double rms, double middle) {
+  constexpr double tails = 12, reach = 40;
+  constexpr int steps = 4000;  // an even number
+  const auto integral = [&](double from, double to) {
+    from = std::max(from, -tails), to = std::min(to, tails);
+    if (!(from < to)) return 0.0;
+    const double h = (to - from) / steps;
+    double sum = 0;
+    for (int i = 0; i <= steps; ++i) {
+      const double x = from + i * h, y = f(rms * x);
+      sum += (i == 0 || i == steps ? 1 : i % 2 == 1 ? 4 : 2) * y * y * std::exp(-x * x / 2);
+    }
+    return sum * h / 3;
+  };
+  if (rms == 0) return f(0) * f(0);
+  const double begin = (middle - reach) / rms, end = (middle + reach) / rms;
+  return (integral(-tails, begin) + integral(begin, end) + integral(end, tails)) / std::sqrt(2 * std::numbers::pi);
 }
 
 double scale_factor(Scale scale, double keys) {
@@ -108,8 +118,8 @@ Expectation expectation(const Scoring& scoring, Index tokens, double rms, Index 
     case Kind::sigmoid: {
       const double bias = scoring.bias - (scoring.bias_minus_log_keys ? std::log(n) : 0.0);
       const auto phi = [bias](double s) { return 1 / (1 + std::exp(-(s + bias))); };
-      value = gaussian_square(phi, rms);
-      slope = gaussian_square([&](double s) { return phi(s) * (1 - phi(s)); }, rms);
+      value = gaussian_square(phi, rms, -bias);
+      slope = gaussian_square([&](double s) { return phi(s) * (1 - phi(s)); }, rms, -bias);
     }
   }
   const double factor = n * scale_factor(scoring.scale, n);

@@ -100,8 +100,8 @@ Tensor Init::fixed(const Shape& s, const std::function<std::vector<double>()>& v
 
 Tensor Init::trunc_normal(const Shape& s, double std) {
   check_deviation("trunc_normal", std);
-  constexpr double within_two = 0.95449973610364159;  // the share of a normal distribution inside two deviations
-  return draw(next_stream(seed_, next_), s, place_, [=](double u) { return std * normal_quantile(u * within_two); });
+  const double share = std::erf(std::sqrt(2.0) / std);  // of the distribution, within -2 and 2
+  return draw(next_stream(seed_, next_), s, place_, [=](double u) { return std * normal_quantile(u * share); });
 }
 
 Tensor Init::normal(const Shape& s, double std) {

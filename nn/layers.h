@@ -18,7 +18,8 @@ class Init {
   explicit Init(std::uint64_t seed, Place place = {}) : seed_(seed), place_(place) {}
   Tensor zeros(const Shape& s) { return constant(s, 0); }
   Tensor ones(const Shape& s) { return constant(s, 1); }
-  /// Normal with this deviation (finite, not negative), cut at two deviations (timm's trunc_normal_ with a = -2 std).
+  /// Normal with this deviation (finite, not negative), cut at -2 and 2, as PyTorch's and timm's trunc_normal_: of the usual 0.02 nothing
+  /// is cut.
   Tensor trunc_normal(const Shape& s, double std);
   Tensor normal(const Shape& s, double std);
   Tensor xavier_uniform(const Shape& s);  // [out, in]

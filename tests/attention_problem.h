@@ -9,7 +9,7 @@
 #include "backends/cpu/cpu_backend.h"
 #include "tests/worst.h"
 
-namespace norma::checks {
+namespace norma::test {
 
 struct ProblemSizes {
   Index batch, heads, rows, keys, d, e;
@@ -147,4 +147,4 @@ double error(const Placed<T>& got, const Placed<U>& wanted) {
   return worst / size;
 }
 
-}  // namespace norma::checks
+}  // namespace norma::test

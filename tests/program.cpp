@@ -92,4 +92,12 @@ std::vector<std::string> tiny_run(const std::filesystem::path& data, const std::
           "--log-every", "2", "--out", out.string()};
 }
 
+std::vector<std::string> small_model(const std::filesystem::path& data) {
+  return {"--data-dir", data.string(), "--width", "16", "--depth", "2", "--heads", "2", "--patch", "7", "--batch", "16"};
+}
+
+std::vector<std::string> small_run(const std::filesystem::path& data, const std::filesystem::path& out, const std::vector<std::string>& more) {
+  return with(with(with({"train", "vit"}, small_model(data)), {"--out", out.string()}), more);
+}
+
 }  // namespace norma::test

@@ -36,8 +36,13 @@ class Program {
 /// Arguments and some more.
 std::vector<std::string> with(std::vector<std::string> args, const std::vector<std::string>& more);
 
-/// The arguments of `norma train` for one epoch of a small model.
+/// The arguments of `norma train` for one epoch of a tiny model.
 std::vector<std::string> tiny_run(const std::filesystem::path& data, const std::filesystem::path& out);
+
+/// The flags of a model with something of everything, two blocks of two heads, on these images in batches of 16.
+std::vector<std::string> small_model(const std::filesystem::path& data);
+/// The arguments of `norma train` for such a one, and some more.
+std::vector<std::string> small_run(const std::filesystem::path& data, const std::filesystem::path& out, const std::vector<std::string>& more = {});
 
 inline Finished run_norma(const std::vector<std::string>& args) { return Program(args).wait(); }
 

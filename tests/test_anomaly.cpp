@@ -24,10 +24,7 @@ namespace {
 Tensor leaf(const std::vector<double>& values) { return from_values(values, {static_cast<Index>(values.size())}, {DType::f64}).track(); }
 
 std::vector<std::string> args_of(const std::filesystem::path& data, const std::filesystem::path& out, const std::vector<std::string>& more) {
-  std::vector<std::string> args = {"train", "vit", "--data-dir", data.string(), "--width", "16", "--depth", "2", "--heads", "2", "--patch", "7",
-                                   "--batch", "16", "--epochs", "20", "--log-every", "1", "--out", out.string()};
-  args.insert(args.end(), more.begin(), more.end());
-  return args;
+  return with(small_run(data, out, {"--epochs", "20", "--log-every", "1"}), more);
 }
 
 }  // namespace

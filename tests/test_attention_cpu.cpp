@@ -1,19 +1,26 @@
 // Fused attention on the CPU, through the backend's verbs on plain memory: output, gradients and statistics against loops in
 // double over random sizes, layouts and masks; the same bits with statistics and with any number of threads.
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
 #include <optional>
 
 #include "autograd/grad.h"
 #include "autograd/ops.h"
+#include "backends/cpu/attention_kernels.h"
 #include "backends/cpu/isa.h"
+#include "backends/cpu/packed_products.h"
 #include "backends/cpu/parallel.h"
-#include "backends/cpu/tile_products.h"
 #include "checks/scorings.h"
 #include "tests/attention_problem.h"
+#include "tests/cpu_settings.h"
 
 using namespace norma;
 using namespace norma::checks;
+using namespace norma::test;
 
 namespace {
 
@@ -207,7 +214,7 @@ TEST_CASE("fused attention over sequences that are cut into pieces and blocks", 
 }
 
 TEST_CASE("fused attention: watching changes no bit, nor does the number of threads", "[attention_cpu]") {
-  const int before = cpu::threads();
+  const RestoreSettings restore;
   for (const auto& [name, scoring] : scorings()) {
     const Problem<float> p({2, 3, 65, 65, 32, 32, false, true, 0.2}, scoring);
     const Problem<float> q({1, 2, 530, 600, 8, 8, true}, scoring), r({1, 3, 200, 210, 64, 48}, scoring);
@@ -228,17 +235,10 @@ TEST_CASE("fused attention: watching changes no bit, nor does the number of thre
       }
     }
   }
-  cpu::set_threads(before);
 }
 
 TEST_CASE("fused attention on every instruction set of this processor", "[attention_cpu][every_isa]") {
-  const std::string before(cpu::name(cpu::isa()));
-  for (const char* isa : {"base", "avx2", "avx512"}) {
-    try {
-      cpu::set_isa(isa);
-    } catch (const Error&) {
-      continue;  // not on this processor
-    }
+  for_each_isa([](const std::string& isa) {
     std::uint64_t stream = 300;
     for (const auto& [name, scoring] : scorings()) {
       for (const ProblemSizes& s : random_sizes(++stream, 2)) {
@@ -247,16 +247,15 @@ TEST_CASE("fused attention on every instruction set of this processor", "[attent
       }
     }
     check<float>(isa, {1, 1, 197, 197, 64, 64, true, false, 0.1}, scorings()[5].second);
-  }
-  cpu::set_isa(before);
+  });
 }
 
 TEST_CASE("fused attention on tiles of AMX, at every size", "[attention_cpu]") {
-  if (!NORMA_BF16_KERNELS(tile_products)) {
+  if (!NORMA_BF16_KERNELS(packed_products)) {
     SUCCEED("this processor or instruction set has none");
     return;
   }
-  const cpu::ForceTiles everywhere(true);
+  const cpu::ForcePacked everywhere(true);
   std::uint64_t stream = 100;  // the problems of the first test
   for (const auto& [name, scoring] : scorings()) {
     for (const ProblemSizes& s : random_sizes(++stream, 8)) check<float>(name, s, scoring);
@@ -274,7 +273,6 @@ TEST_CASE("fused attention on tiles of AMX, at every size", "[attention_cpu]") {
 
 TEST_CASE("fused attention on bf16: by tiles or pairs as by multiply-adds, but for the rounding of weights", "[attention_cpu]") {
   std::uint64_t stream = 600;
-  const int before = cpu::threads();
   for (const auto& [name, scoring] : scorings()) {
     std::vector<ProblemSizes> sizes = random_sizes(++stream, 4);
     for (const ProblemSizes& s : {ProblemSizes{1, 3, 65, 65, 64, 64}, {1, 2, 130, 190, 32, 32, true, false, 0.2}, {1, 1, 300, 420, 24, 40, false, true},
@@ -282,8 +280,8 @@ TEST_CASE("fused attention on bf16: by tiles or pairs as by multiply-adds, but f
       sizes.push_back(s);
     for (const ProblemSizes& s : sizes) {
       const Problem<bf16> p(s, scoring);
-      const auto with = [&](bool tiles, bool measured) {
-        const cpu::ForceTiles force(tiles);
+      const auto with = [&](bool packed, bool measured) {
+        const cpu::ForcePacked force(packed);
         return by_kernels(p, measured);
       };
       const Results<bf16> plain = with(false, true), tiled = with(true, true);
@@ -296,9 +294,11 @@ TEST_CASE("fused attention on bf16: by tiles or pairs as by multiply-adds, but f
       CHECK(error(tiled.dv, plain.dv) <= 0x1p-7);
       const auto different = statistics_differ(tiled.stats, plain.stats, 1e-5 * (1 + scoring.degree()), 0x1p-7);
       if (different) FAIL_CHECK(*different);
-      cpu::set_threads(3);
-      const Results<bf16> again = with(true, false);
-      cpu::set_threads(before);
+      const Results<bf16> again = [&] {
+        const RestoreSettings restore;
+        cpu::set_threads(3);
+        return with(true, false);
+      }();
       const auto same = [](const Placed<bf16>& a, const Placed<bf16>& b) {
         return std::memcmp(a.memory.data(), b.memory.data(), a.memory.size() * sizeof(bf16)) == 0;
       };
@@ -335,8 +335,8 @@ TEST_CASE("fused attention: in a row divided by its sum an only key has no gradi
     if (scoring.kind != Scoring::Kind::softmax && !scoring.normalize) continue;
     INFO(name);
     check_only_keys<double>(scoring);
-    for (const bool tiles : {false, true}) {
-      const cpu::ForceTiles force(tiles);
+    for (const bool packed : {false, true}) {
+      const cpu::ForcePacked force(packed);
       check_only_keys<float>(scoring);
       check_only_keys<bf16>(scoring);
     }
@@ -351,6 +351,69 @@ TEST_CASE("fused attention: relu has no derivative at a score of zero", "[attent
     const Tensor k = randn({1, 1, 4, 8}, {3, 1}, {dtype}), v = randn({1, 1, 4, 8}, {3, 2}, {dtype});
     CHECK(grad(sum(attention(q, k, v, options)), q).values() == std::vector<double>(32, 0.0));
   }
+}
+
+namespace {
+
+/// Whether a kernel writes nothing behind the scratch memory that it asks for.
+template <class Head>
+bool keeps_to_its_scratch(const cpu::AttentionKernel<Head>& kernel, Head head) {
+  constexpr std::size_t guard = 512;
+  const auto bytes = static_cast<std::size_t>(kernel.work(head));
+  const std::unique_ptr<char, void (*)(void*)> memory(static_cast<char*>(std::aligned_alloc(64, bytes + guard)), std::free);
+  std::memset(memory.get() + bytes, 0x5a, guard);
+  head.work = memory.get();
+  kernel.run(head);
+  return std::all_of(memory.get() + bytes, memory.get() + bytes + guard, [](char c) { return c == 0x5a; });
+}
+
+template <class T>
+void check_scratch(const ProblemSizes& z, cpu::Phi phi, const cpu::PackedProducts* packed) {
+  const std::vector<T> numbers(static_cast<std::size_t>(std::max(z.rows, z.keys) * std::max(z.d, z.e) + 64), T{0.125});
+  std::vector<T> written[4];
+  for (auto& x : written) x.resize(numbers.size());
+  std::vector<std::uint8_t> mask(static_cast<std::size_t>(z.keys), 1);
+  mask[0] = 0;
+  const auto fill = [&](auto& h) {
+    h.rows = z.rows, h.keys = z.keys, h.d = z.d, h.e = z.e, h.scale = z.scale(), h.factor = 1, h.row_scale = RowScale::inverse_visible;
+    h.phi = phi, h.normalize = phi == cpu::Phi::softmax || phi == cpu::Phi::polynomial, h.degree = 2, h.coefficient[2] = 1;
+    h.causal = z.causal, h.key_mask = z.masked ? mask.data() : nullptr, h.key_mask_step = 1;
+    h.drop = z.dropout > 0, h.drop_below = 1u << 30, h.keep_scale = 1.25, h.packed = packed;
+    h.q = h.k = h.v = numbers.data(), h.q_row = h.k_row = z.d, h.v_row = z.e;
+  };
+  cpu::AttentionHeadForward<T> f{};
+  fill(f);
+  f.row_end = z.rows, f.out = written[0].data(), f.out_row = z.e;
+  cpu::AttentionHeadBackward<T> b{};
+  fill(b);
+  b.out = b.dout = numbers.data(), b.out_row = b.dout_row = z.e, b.lse = numbers.data(), b.lse_step = 1, b.key_end = z.keys;
+  b.dq = written[1].data(), b.dk = written[2].data(), b.dv = written[3].data(), b.dq_row = b.dk_row = z.d, b.dv_row = z.e;
+  CAPTURE(z.rows, z.keys, z.d, z.e, z.causal, z.masked, z.dropout, static_cast<int>(phi), sizeof(T));
+  const auto& forward = NORMA_KERNELS(attention_forward_kernels);
+  const auto& backward = NORMA_KERNELS(attention_backward_kernels);
+  if constexpr (sizeof(T) == 4) {
+    CHECK(keeps_to_its_scratch(forward.f32, f));
+    CHECK(keeps_to_its_scratch(backward.f32, b));
+  } else {
+    CHECK(keeps_to_its_scratch(forward.f64, f));
+    CHECK(keeps_to_its_scratch(backward.f64, b));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("attention kernels keep to the scratch memory that they ask for", "[attention_cpu]") {
+  const cpu::PackedProducts* tiles = cpu::own_products(false);  // for f32 under AMX alone
+  for (const ProblemSizes& sizes : {ProblemSizes{1, 1, 1, 1, 1, 1}, {1, 1, 7, 17, 5, 3}, {1, 1, 33, 65, 16, 24}, {1, 1, 130, 130, 64, 64, true}, {1, 1, 97, 530, 8, 40}})
+    for (const bool masked : {false, true})
+      for (const double dropout : {0.0, 0.25})
+        for (const cpu::Phi phi : {cpu::Phi::softmax, cpu::Phi::power3, cpu::Phi::polynomial}) {
+          ProblemSizes z = sizes;
+          z.masked = masked, z.dropout = dropout;
+          check_scratch<float>(z, phi, nullptr);
+          check_scratch<double>(z, phi, nullptr);
+          if (tiles) check_scratch<float>(z, phi, tiles);
+        }
 }
 
 TEST_CASE("fused attention declines what it does not cover", "[attention_cpu]") {

@@ -1,14 +1,16 @@
 // Attention in linear form against the quadratic one over scorings, shapes and masks; its statistics; who chooses it.
 #include "backends/cpu/isa.h"
+#include "backends/cpu/packed_products.h"
 #include "backends/cpu/parallel.h"
-#include "backends/cpu/tile_products.h"
 #include "checks/scorings.h"
 #include "models/vit.h"
 #include "tests/attention_problem.h"
+#include "tests/cpu_settings.h"
 #include "train/config.h"
 
 using namespace norma;
 using namespace norma::checks;
+using namespace norma::test;
 
 namespace {
 
@@ -80,7 +82,7 @@ TEST_CASE("linear attention at widths of models and over sequences that are cut 
 }
 
 TEST_CASE("linear attention: watching changes no bit, nor does the number of threads", "[attention_linear]") {
-  const int before = cpu::threads();
+  const RestoreSettings restore;
   const auto all = scorings();
   for (const auto& [scoring, size] : {std::pair{all[3].second, ProblemSizes{2, 3, 165, 165, 9, 9, false, true}},
                                       {all[2].second, ProblemSizes{1, 2, 4300, 4300, 6, 6, true}},
@@ -100,7 +102,6 @@ TEST_CASE("linear attention: watching changes no bit, nor does the number of thr
       CHECK(std::memcmp(one.stats.data(), many.stats.data(), one.stats.size() * sizeof(double)) == 0);
     }
   }
-  cpu::set_threads(before);
 }
 
 TEST_CASE("linear attention: exact statistics", "[attention_linear]") {
@@ -207,9 +208,9 @@ TEST_CASE("linear attention is chosen by sizes and dtype alone, and keys that a 
     return by_kernels(between, false).out.memory;
   };
   const auto equal = [](const std::vector<bf16>& a, const std::vector<bf16>& b) { return std::memcmp(a.data(), b.data(), a.size() * sizeof(bf16)) == 0; };
-  const bool tiles = cpu::own_tiles(true) != nullptr;
-  CHECK(equal(by_form(AttentionForm::automatic), by_form(tiles ? AttentionForm::quadratic : AttentionForm::linear)));
-  if (tiles) CHECK_FALSE(equal(by_form(AttentionForm::quadratic), by_form(AttentionForm::linear)));  // without, all digits of a bf16 agree
+  const bool packed = cpu::own_products(true) != nullptr;
+  CHECK(equal(by_form(AttentionForm::automatic), by_form(packed ? AttentionForm::quadratic : AttentionForm::linear)));
+  if (packed) CHECK_FALSE(equal(by_form(AttentionForm::quadratic), by_form(AttentionForm::linear)));  // without, all digits of a bf16 agree
 
   Problem<float> p({1, 2, 150, 150, 6, 6, true, true}, power(2, 1, Scoring::Scale::inverse_valid_keys));
   p.form = AttentionForm::linear;
@@ -227,17 +228,10 @@ TEST_CASE("linear attention is chosen by sizes and dtype alone, and keys that a 
 }
 
 TEST_CASE("linear attention on every instruction set of this processor", "[attention_linear]") {
-  const std::string before(cpu::name(cpu::isa()));
-  for (const char* isa : {"base", "avx2", "avx512"}) {
-    try {
-      cpu::set_isa(isa);
-    } catch (const Error&) {
-      continue;  // not on this processor
-    }
-    check_all<float>(std::string(isa) + ": ", {{1, 2, 150, 150, 11, 11, true}, {1, 1, 100, 90, 6, 7, false, true}});
-    check_all<double>(std::string(isa) + ": ", {{1, 1, 150, 150, 5, 5, true}});
-  }
-  cpu::set_isa(before);
+  for_each_isa([](const std::string& isa) {
+    check_all<float>(isa + ": ", {{1, 2, 150, 150, 11, 11, true}, {1, 1, 100, 90, 6, 7, false, true}});
+    check_all<double>(isa + ": ", {{1, 1, 150, 150, 5, 5, true}});
+  });
 }
 
 TEST_CASE("--attention-form: what it accepts, and a ViT computes the same in either form", "[attention_linear]") {

@@ -322,6 +322,33 @@ TEST_CASE("statistics of rows with negative weights, or that are divided by next
   }
 }
 
+TEST_CASE("statistics of a high power are those of f64 where its squares are no numbers of f32", "[attention_stats]") {
+  struct Case {
+    int degree;
+    bool normalize;
+    double size;  // of q
+  };
+  for (const Case& c : std::vector<Case>{{8, true, 2e-3}, {8, true, 0.02}, {6, true, 1e-3}, {4, true, 1e-5}, {4, true, 1e4}, {8, false, 2e-3}, {3, false, 1e-7}})
+    for (const bool masked : {false, true}) {
+      const auto measured = [&](DType dtype) {
+        AttentionOptions options;
+        options.scoring = power(c.degree, 1, Scoring::Scale::one), options.scoring.normalize = c.normalize, options.form = AttentionForm::quadratic;
+        options.causal = masked, options.stats = zeros({1, 1, attention_stats}, {DType::f64});
+        if (masked) options.key_mask = checks::drawn_keys(1, 67, {});
+        const auto part = [&](std::uint64_t which, double size) { return cast(draw({1, 1, 67, 8}, which, DType::f32) * size, dtype); };
+        (void)attention(part(1, c.size), part(2, 1), part(3, 1), options);
+        return options.stats.values();
+      };
+      const std::vector<double> got = measured(DType::f32), wanted = measured(DType::f64);
+      CAPTURE(c.degree, c.normalize, c.size, masked);
+      for (const AttentionStat which : {AttentionStat::fro2, AttentionStat::jac2}) {
+        const auto i = static_cast<std::size_t>(which);
+        CHECK(wanted[i] > 0);
+        CHECK(got[i] == Approx(wanted[i]).epsilon(1e-4));
+      }
+    }
+}
+
 TEST_CASE("a norm is a number where the squares of the weights are beyond a float", "[attention_stats]") {
   for (const bool causal : {false, true})
     for (const Index tokens : {5, 67, 700}) {

@@ -8,6 +8,7 @@
 
 #include "autograd/ops.h"
 #include "backends/cpu/parallel.h"
+#include "tests/cpu_settings.h"
 
 using namespace norma;
 
@@ -49,7 +50,7 @@ TEST_CASE("threads that compute at once have the bits of each alone", "[concurre
       {gradients({{1024, 96}, {384, 96}, {384}, {96, 384}, {96}}, [](const Tensors& x) { return sum(square(mlp(x[0], x[1], x[2], x[3], x[4]))); }),
        products({192, 4096}, {4096, 192})},
   };
-  const int before = cpu::threads();
+  const test::RestoreSettings restore;
   cpu::set_threads(2);
   int number = 0;
   for (const auto& [here, there] : pairs) {
@@ -65,5 +66,4 @@ TEST_CASE("threads that compute at once have the bits of each alone", "[concurre
     INFO("pair " << number++);
     CHECK(wrong == 0);
   }
-  cpu::set_threads(before);
 }

@@ -5,6 +5,8 @@
 #include <fstream>
 
 #include "tests/program.h"
+#include "train/config.h"
+#include "train/optimizer.h"
 #include "train/run_folder.h"
 
 using namespace norma;
@@ -56,6 +58,16 @@ TEST_CASE("config files: unknown keys, wrong types, comments, and who wins", "[c
     CHECK(f.code == 2);
     CHECK(f.err == fmt::format("norma: {}: \"{}\" is a flag of the command line, no field of a configuration; leave it out\n", file, name));
   }
+}
+
+TEST_CASE("a warm-up begins below the rate that it leads to", "[config]") {
+  train::TrainConfig config;
+  config.lr = 1e-8, config.min_lr = 0, config.warmup_epochs = 1, config.epochs = 2;
+  CHECK(train::learning_rate(train::schedule_of(config, 10), 0) == 1e-8);
+  config.lr = 0;
+  for (Index step = 0; step < 20; ++step) CHECK(train::learning_rate(train::schedule_of(config, 10), step) == 0);
+  config.lr = 1e-3;
+  CHECK(train::learning_rate(train::schedule_of(config, 10), 0) == 1e-6);
 }
 
 TEST_CASE("what could not be used is not printed as a configuration", "[config]") {

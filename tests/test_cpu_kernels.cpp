@@ -9,6 +9,7 @@
 #include "backends/cpu/parallel.h"
 #include "checks/draws.h"
 #include "core/backend.h"
+#include "tests/cpu_settings.h"
 
 using namespace norma;
 
@@ -60,7 +61,7 @@ void close(const std::vector<double>& got, const std::vector<double>& expected, 
 using Run = std::function<std::vector<double>(Device, int)>;
 void agrees(double tolerance, const Run& f) {
   const std::vector<double> expected = f(reference_device, 0);
-  const int before = cpu::threads();
+  const test::RestoreSettings restore;
   for (int how = 0; how < layouts; ++how) {
     CAPTURE(how);
     cpu::set_threads(1);
@@ -73,7 +74,6 @@ void agrees(double tolerance, const Run& f) {
                          [](double a, double b) { return a == b || (std::isnan(a) && std::isnan(b)); }));
     }
   }
-  cpu::set_threads(before);
 }
 
 double tolerance_of(DType dtype) {

@@ -11,6 +11,7 @@
 #include "backends/cpu/parallel.h"
 #include "checks/draws.h"
 #include "core/backend.h"
+#include "tests/cpu_settings.h"
 
 using namespace norma;
 
@@ -42,14 +43,13 @@ void close(const Tensor& got, const Values& expected, double tolerance) {
 
 /// f() gives the same bits with 1, 2, 3 and 8 threads.
 void same_bits(const std::function<Values()>& f) {
-  const int before = cpu::threads();
+  const test::RestoreSettings restore;
   cpu::set_threads(1);
   const Values one = f();
   for (const int threads : {2, 3, 8}) {
     cpu::set_threads(threads);
     REQUIRE(f() == one);
   }
-  cpu::set_threads(before);
 }
 
 struct Sizes {

@@ -5,6 +5,7 @@
 
 #include "backends/cpu/parallel.h"
 #include "bench/dealt.h"
+#include "tests/cpu_settings.h"
 #include "tests/errors.h"
 
 using namespace norma;
@@ -19,7 +20,7 @@ TEST_CASE("tasks go in their order to the thread that is free first", "[dealt]")
 }
 
 TEST_CASE("watched tasks run one after the other on their caller's thread, those within a task unseen", "[dealt]") {
-  const int before = cpu::threads();
+  const test::RestoreSettings restore;
   cpu::set_threads(4);
   std::vector<std::size_t> seen;
   std::vector<int> order;
@@ -36,7 +37,6 @@ TEST_CASE("watched tasks run one after the other on their caller's thread, those
   CHECK(order == std::vector<int>{0, 1, 2, 3, 4});
   CHECK(seen == std::vector<std::size_t>{5, 3});
   CHECK(cpu::threads() == 4);
-  cpu::set_threads(before);
 }
 
 TEST_CASE("a step dealt out: the least time of each task, and what lies between the loops", "[dealt]") {

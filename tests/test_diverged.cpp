@@ -7,8 +7,8 @@
 
 #include "tests/program.h"
 #include "tests/written_run.h"
+#include "train/learner.h"
 #include "train/safetensors.h"
-#include "train/trained.h"
 
 using namespace norma;
 using namespace norma::test;
@@ -18,10 +18,7 @@ using Catch::Matchers::Equals;
 namespace {
 
 std::vector<std::string> args_of(const std::filesystem::path& data, const std::filesystem::path& out, const std::vector<std::string>& more) {
-  std::vector<std::string> args = {"train", "vit", "--data-dir", data.string(), "--width", "16", "--depth", "2", "--heads", "2", "--patch", "7", "--batch", "16",
-                                   "--epochs", "10", "--log-every", "1", "--checkpoint-every", "1", "--attention", "x^8", "--out", out.string()};
-  args.insert(args.end(), more.begin(), more.end());
-  return args;
+  return with(small_run(data, out, {"--epochs", "10", "--log-every", "1", "--checkpoint-every", "1", "--attention", "x^8"}), more);
 }
 
 /// Weights, optimizer (its step count too) and moving average, byte by byte.
@@ -123,7 +120,7 @@ TEST_CASE("a finite step in between starts the count again; a skipped step alone
 TEST_CASE("a step that is taken ends a row of skipped ones, and the average follows steps that are taken alone", "[diverged]") {
   train::TrainConfig config;
   config.width = 8, config.depth = 1, config.heads = 2, config.patch = 14, config.ema = 0.5, config.optimizer = "sgd", config.weight_decay = config.momentum = 0;
-  train::Trained run(config, train::vit_config(config, 28, 1, 10), {DType::f32});
+  train::Learner run(config, train::vit_config(config, 28, 1, 10), {DType::f32});
   const Tensor bias = nn::parameters(run.model).back().second;
   const auto update = [&](double loss) {
     bias.set_grad(ones({10}));

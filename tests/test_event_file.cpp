@@ -249,8 +249,7 @@ TEST_CASE("an event file that was cut anywhere is gone on with", "[event_file]")
 
 TEST_CASE("a killed and resumed run has each step once in its event file", "[event_file]") {
   const auto data = tiny_data(232, 20), runs = fresh_folder("events-run");
-  const std::vector<std::string> args = {"train", "vit", "--data-dir", data.string(), "--width", "16", "--depth", "2", "--heads", "2", "--patch", "7",
-                                         "--batch", "16", "--epochs", "4", "--checkpoint-every", "5", "--log-every", "3", "--out", (runs / "a").string(), "--resume"};
+  const std::vector<std::string> args = small_run(data, runs / "a", {"--epochs", "4", "--checkpoint-every", "5", "--log-every", "3", "--resume"});
   bool killed = false;
   {
     Program p(args);

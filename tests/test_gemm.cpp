@@ -15,6 +15,7 @@
 #include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
 #include "core/error.h"
+#include "tests/cpu_settings.h"
 #include "tests/worst.h"
 
 using namespace norma::cpu;
@@ -22,17 +23,6 @@ using namespace norma::cpu;
 namespace {
 
 using std::int64_t;
-
-struct RestoreSettings {
-  int threads_before = threads();
-  GemmProvider provider_before = gemm_provider();
-  std::string isa_before{name(isa())};
-  ~RestoreSettings() {
-    set_threads(threads_before);
-    set_gemm_provider(provider_before);
-    set_isa(isa_before);
-  }
-};
 
 template <class T>
 std::vector<T> noise(int64_t count, unsigned seed) {
@@ -92,10 +82,8 @@ std::vector<T> run(const Case& x, bool check) {
   e.gelu = x.gelu;
   if (x.gelu_pre) e.gelu_pre = gelu_pre.data();
   if (x.residual) e.residual = residual.data();
-  if (x.row_sums)
-    gemm_with_row_sums<T>(x.m, x.n, x.k, a.matrix, b.matrix, x.gelu_b, c.data(), ldc, row_sums.data());
-  else if (x.gelu_b)
-    gemm_gelu_b<T>(x.m, x.n, x.k, a.matrix, b.matrix, c.data(), ldc);
+  if (x.row_sums || x.gelu_b)
+    gemm_with_row_sums<T>(x.m, x.n, x.k, a.matrix, b.matrix, x.gelu_b, c.data(), ldc, x.row_sums ? row_sums.data() : nullptr);
   else
     gemm<T>(x.m, x.n, x.k, a.matrix, b.matrix, c.data(), ldc, x.accumulate, e);
 
@@ -154,14 +142,9 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
-std::vector<std::string> available_isas() {
-  std::vector<std::string> found;
-  for (const char* candidate : {"base", "avx2", "avx512", "amx"}) try {
-      set_isa(candidate);
-      found.push_back(candidate);
-    } catch (const norma::Error&) {
-    }
-  return found;
+template <class F>
+void for_each_isa(F&& f) {
+  norma::test::for_each_isa({"base", "avx2", "avx512", "amx"}, [&](const std::string&) { f(); });
 }
 
 /// Those that the active instruction set has for itself: AMX differs from AVX-512 in slices alone.
@@ -173,9 +156,7 @@ std::vector<GemmProvider> providers() {
 }  // namespace
 
 TEMPLATE_TEST_CASE("gemm: every small size and transpose", "[gemm][every_isa]", float, double) {
-  RestoreSettings restore;
-  for (const std::string& set : available_isas()) {
-    set_isa(set);
+  for_each_isa([&] {
     for (auto provider : providers()) {
       set_gemm_provider(provider);
       for (int64_t m : {0, 1, 5, 6, 13})
@@ -184,15 +165,13 @@ TEMPLATE_TEST_CASE("gemm: every small size and transpose", "[gemm][every_isa]", 
             for (char a : {'n', 't', 'g'})
               for (char b : {'n', 't', 'g'}) run<TestType>({m, n, k, a, b, (m + n + k) % 2 == 1}, true);
     }
-  }
+  });
 }
 
 TEMPLATE_TEST_CASE("gemm: random sizes, k in pieces and slices", "[gemm][every_isa]", float, double) {
-  RestoreSettings restore;
   std::mt19937 engine(7);
   const auto draw = [&](int64_t most) { return std::uniform_int_distribution<int64_t>(1, most)(engine); };
-  for (const std::string& set : available_isas()) {
-    set_isa(set);
+  for_each_isa([&] {
     set_gemm_provider(providers().front());
     for (int i = 0; i < 12; ++i) {
       const Case wide{draw(300), draw(200), draw(900), "ntg"[i % 3], "ntg"[i / 3 % 3]};
@@ -201,13 +180,11 @@ TEMPLATE_TEST_CASE("gemm: random sizes, k in pieces and slices", "[gemm][every_i
     }
     run<TestType>({100, 1, 3000}, true);
     run<TestType>({1, 100, 3000, 'n', 't'}, true);
-  }
+  });
 }
 
 TEMPLATE_TEST_CASE("gemm: epilogues", "[gemm][every_isa]", float, double) {
-  RestoreSettings restore;
-  for (const std::string& set : available_isas()) {
-    set_isa(set);
+  for_each_isa([&] {
     for (auto provider : providers()) {
       set_gemm_provider(provider);
       for (const auto& [m, n, k] : {std::array<int64_t, 3>{37, 53, 20}, {130, 96, 500}, {24, 40, 1500}, {9, 16, 0}})
@@ -218,13 +195,11 @@ TEMPLATE_TEST_CASE("gemm: epilogues", "[gemm][every_isa]", float, double) {
           run<TestType>(x, true);
         }
     }
-  }
+  });
 }
 
 TEMPLATE_TEST_CASE("gemm: gelu of B and row sums of A", "[gemm][every_isa]", float, double) {
-  RestoreSettings restore;
-  for (const std::string& set : available_isas()) {
-    set_isa(set);
+  for_each_isa([&] {
     for (auto provider : providers()) {
       set_gemm_provider(provider);
       for (const auto& [m, n, k] : {std::array<int64_t, 3>{37, 53, 20}, {100, 500, 130}, {70, 40, 2500}, {9, 16, 0}})
@@ -236,11 +211,11 @@ TEMPLATE_TEST_CASE("gemm: gelu of B and row sums of A", "[gemm][every_isa]", flo
               run<TestType>(x, true);
             }
     }
-  }
+  });
 }
 
 TEMPLATE_TEST_CASE("gemm: the same bits with any number of threads", "[gemm][threads]", float, double) {
-  RestoreSettings restore;
+  const norma::test::RestoreSettings restore;
   std::vector<Case> cases{{700, 192, 500, 'n', 't'}, {300, 700, 96, 'n', 'n'}, {192, 130, 2100, 't', 'n'},
                           {20, 900, 800, 'n', 't'},  {64, 64, 4000, 't', 'n'}, {500, 20, 1100, 't', 't', true}};
   cases[0].bias = cases[0].gelu = cases[0].pre = true;
@@ -259,7 +234,7 @@ TEMPLATE_TEST_CASE("gemm: the same bits with any number of threads", "[gemm][thr
 }
 
 TEST_CASE("gemm: where slices pay is a matter of sizes: few rows go by multiply-adds", "[gemm]") {
-  RestoreSettings restore;
+  const norma::test::RestoreSettings restore;
   const auto by = [](GemmProvider provider, const Case& x) {
     set_gemm_provider(provider);
     return run<float>(x, false);
@@ -270,7 +245,7 @@ TEST_CASE("gemm: where slices pay is a matter of sizes: few rows go by multiply-
 }
 
 TEST_CASE("gemm: fma is what AVX-512 does", "[gemm]") {
-  RestoreSettings restore;
+  const norma::test::RestoreSettings restore;
   const Case x{200, 192, 500, 'n', 't', false, false, false, true};
   const auto on = [&](const char* set, GemmProvider provider) {
     set_isa(set);
@@ -290,7 +265,7 @@ TEST_CASE("gemm: fma is what AVX-512 does", "[gemm]") {
 
 TEST_CASE("gemm: slices are as exact as multiply-adds, also over many magnitudes", "[gemm]") {
   // Without AMX both are multiply-adds, and equal.
-  RestoreSettings restore;
+  const norma::test::RestoreSettings restore;
   const int64_t m = 96, n = 80;
   for (const int64_t k : {32, 192, 768, 3000})
     for (const int magnitudes : {0, 10, 40}) {
@@ -329,7 +304,7 @@ TEST_CASE("gemm: what is not finite, and what is tiny", "[gemm]") {
   a[3 * k + 5] = inf, a[7 * k + 9] = std::nanf(""), a[11 * k] = 3e38f;
   for (int64_t p = 0; p < k; ++p) a[13 * k + p] *= 1e-30f, a[17 * k + p] *= 1e-38f;
   std::vector<float> c(static_cast<std::size_t>(m * n));
-  RestoreSettings restore;
+  const norma::test::RestoreSettings restore;
   set_gemm_provider(GENERATE(GemmProvider::fma, GemmProvider::slices));
   gemm<float>(m, n, k, {a.data(), k, 1}, {b.data(), n, 1}, c.data(), n);
   for (int64_t j = 0; j < n; ++j) {
@@ -352,7 +327,7 @@ TEST_CASE("gemm: strides do not change the order of the sum", "[gemm]") {
     for (int64_t p = 0; p < k; ++p) a_transposed[p * m + i] = a[i * k + p];
   for (std::size_t i = 0; i < b.size(); ++i) b_spread[2 * i] = b[i];
   for (auto& x : c) x.resize(m * n);
-  RestoreSettings restore;
+  const norma::test::RestoreSettings restore;
   set_gemm_provider(GENERATE(GemmProvider::fma, GemmProvider::slices));
   gemm<float>(m, n, k, {a.data(), k, 1}, {b.data(), n, 1}, c[0].data(), n);
   gemm<float>(m, n, k, {a_transposed.data(), 1, m}, {b_spread.data(), 2 * n, 2}, c[1].data(), n);
@@ -360,7 +335,7 @@ TEST_CASE("gemm: strides do not change the order of the sum", "[gemm]") {
 }
 
 TEMPLATE_TEST_CASE("gemm: batches equal single products, and broadcast operands", "[gemm]", float, double) {
-  RestoreSettings restore;
+  const norma::test::RestoreSettings restore;
   using T = TestType;
   set_gemm_provider(GENERATE(GemmProvider::fma, GemmProvider::slices));
   for (const auto& [count, m, n, k] : {std::array<int64_t, 4>{40, 17, 33, 20}, {3, 200, 180, 200}, {0, 5, 5, 5}}) {
@@ -383,7 +358,7 @@ TEMPLATE_TEST_CASE("gemm: batches equal single products, and broadcast operands"
 }
 
 TEMPLATE_TEST_CASE("gemm: own kernels and OpenBLAS agree", "[gemm]", float, double) {
-  RestoreSettings restore;
+  const norma::test::RestoreSettings restore;
   for (const Case& x : {Case{333, 192, 576, 'n', 't'}, Case{200, 300, 400, 'n', 'n'}, Case{96, 100, 3000, 't', 'n'}}) {
     set_gemm_provider(GemmProvider::own);
     const auto own = run<TestType>(x, true);

@@ -14,6 +14,7 @@
 #include "core/dtype.h"
 #include "core/error.h"
 #include "core/random.h"
+#include "tests/cpu_settings.h"
 #include "tests/worst.h"
 
 using namespace norma;
@@ -45,24 +46,17 @@ std::vector<Bf16Bits> bits(int64_t count, unsigned seed) {
   return v;
 }
 
-/// Each instruction set of this processor, each form; the active set is active again afterwards.
+/// Each instruction set of this processor, each form.
 template <class F>
 void each_form(F&& f) {
-  const std::string before(name(isa()));
-  for (const std::string set : {"base", "avx2", "avx512", "avx512bf16", "amx"}) {
-    try {
-      set_isa(set);
-    } catch (const Error&) {
-      continue;  // this processor lacks it
-    }
+  test::for_each_isa({"base", "avx2", "avx512", "avx512bf16", "amx"}, [&](const std::string&) {
     for (const Bf16Form form : {Bf16Form::widened, Bf16Form::pairs, Bf16Form::tiles}) {
       if (!has(form)) continue;
       const ForceBf16Form force(form);
-      INFO(set << " " << name(form));
+      INFO(name(form));
       f();
     }
-  }
-  set_isa(before);
+  });
 }
 
 struct Case {
@@ -182,7 +176,7 @@ TEST_CASE("bf16 gradients of weights", "[gemm_bf16]") {
 }
 
 TEST_CASE("bf16 products have the same bits with any number of threads", "[gemm_bf16]") {
-  const int before = threads();
+  const test::RestoreSettings restore;
   each_form([] {
     std::array<std::vector<Bf16Bits>, 6> c, d;
     std::array<Gradient, 6> g, h;
@@ -204,11 +198,10 @@ TEST_CASE("bf16 products have the same bits with any number of threads", "[gemm_
       }
     }
   });
-  set_threads(before);
 }
 
 TEST_CASE("sums for a bias have the same bits with any number of threads", "[gemm_bf16]") {
-  const int before = threads();
+  const test::RestoreSettings restore;
   each_form([] {
     for (const int64_t m : {48, 64, 96, 100, 192}) {  // whole and left-over columns are packed apart, and threads decide which are left over
       constexpr int64_t k = 272, n = 32;
@@ -229,7 +222,6 @@ TEST_CASE("sums for a bias have the same bits with any number of threads", "[gem
       }
     }
   });
-  set_threads(before);
 }
 
 TEST_CASE("bf16 epilogues: gelu and its derivative of every bf16", "[gemm_bf16]") {

@@ -6,6 +6,7 @@
 
 #include "backends/cpu/parallel.h"
 #include "core/backend.h"
+#include "tests/cpu_settings.h"
 
 using namespace norma;
 
@@ -51,7 +52,7 @@ const DType dtypes[] = {DType::f32, DType::f64, DType::bf16, DType::i64, DType::
 template <class F>
 void same_everywhere(F&& f) {
   const std::vector<double> expected = f(reference_device, 0);
-  const int before = cpu::threads();
+  const test::RestoreSettings restore;
   for (const int threads : {1, 3}) {
     cpu::set_threads(threads);
     for (int how = 0; how < 3; ++how) {
@@ -59,7 +60,6 @@ void same_everywhere(F&& f) {
       REQUIRE(f(cpu_device, how) == expected);
     }
   }
-  cpu::set_threads(before);
 }
 
 }  // namespace

@@ -84,15 +84,6 @@ TEST_CASE("json: integers are exact", "[json]") {
   CHECK(error_of([&] { member(j[8], "a", "config.json"); }) == "config.json: \"a\" is missing");
 }
 
-TEST_CASE("json: unknown keys are errors with a suggestion", "[json]") {
-  const std::vector<std::string> known = {"epochs", "learning_rate", "seed"};
-  CHECK_NOTHROW(check_keys(parse_json(R"({"seed": 1})", "x"), known, "x"));
-  CHECK(error_of([&] { check_keys(parse_json(R"({"seed": 1, "learing_rate": 1})", "x"), known, "config.json"); }) ==
-        "config.json: unknown key \"learing_rate\" (did you mean \"learning_rate\"?)");
-  CHECK(error_of([&] { check_keys(parse_json(R"({"zzzzzz": 1})", "x"), known, "config.json"); }) ==
-        "config.json: unknown key \"zzzzzz\"");
-}
-
 TEST_CASE("suggest: slips of the pen are recognised, other words are not", "[json]") {
   const std::vector<std::string> words = {"train", "eval", "compare", "info", "data", "x"};
   CHECK(edit_distance("", "abc") == 3);

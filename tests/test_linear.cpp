@@ -9,6 +9,7 @@
 #include "backends/cpu/parallel.h"
 #include "core/backend.h"
 #include "core/tensor.h"
+#include "tests/cpu_settings.h"
 #include "tests/worst.h"
 
 using namespace norma;
@@ -194,7 +195,7 @@ TEST_CASE("linear declines what it does not cover", "[linear]") {
 }
 
 TEST_CASE("linear: the same bits with any number of threads", "[linear][threads]") {
-  const int before = cpu::threads();
+  const test::RestoreSettings restore;
   const Tensor x = noise({33, 65, 48}, DType::f32, 1), w = noise({80, 48}, DType::f32, 2),
                dy = noise({33, 65, 80}, DType::f32, 3);
   const View x_view = x.view(), w_view = w.view();
@@ -214,7 +215,6 @@ TEST_CASE("linear: the same bits with any number of threads", "[linear][threads]
     if (first.empty()) first = now;
     CHECK(now == first);
   }
-  cpu::set_threads(before);
 }
 
 TEST_CASE("linear: a residual whose rows lie further apart than those of the result", "[linear]") {

@@ -91,7 +91,7 @@ Made by_hand(const datasets::ImageData& data) {
     const NoGrad off;
     for (std::size_t i = 0; const auto& [name, p] : nn::state(model)) {
       const Tensor average = made.average[i++].second;
-      if (p.is_leaf()) copy_into(average, average * 0.8 + p.detach() * (1 - 0.8));  // positions are fixed
+      if (p.is_leaf()) copy_into(average, average + (p.detach() - average) * (1 - 0.8));  // positions are fixed
     }
     made.weights.clear();
     for (const auto& [name, p] : nn::state(model)) made.weights.emplace_back(name, clone(p.detach()));

@@ -13,17 +13,12 @@
 #include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
 #include "core/backend.h"
+#include "tests/cpu_settings.h"
 #include "tests/worst.h"
 
 using namespace norma;
 
 namespace {
-
-struct RestoreSettings {
-  int threads_before = cpu::threads();
-  cpu::GemmProvider provider_before = cpu::gemm_provider();
-  ~RestoreSettings() { cpu::set_threads(threads_before), cpu::set_gemm_provider(provider_before); }
-};
 
 struct Widths {
   Index rows, in, hidden, out;
@@ -130,7 +125,7 @@ constexpr Widths cases[] = {
 }  // namespace
 
 TEST_CASE("an MLP at once: values and gradients", "[mlp]") {
-  const RestoreSettings restore;
+  const test::RestoreSettings restore;
   for (const auto& [dtype, provider] : passes())
     for (const Widths& sizes : cases) {
       INFO(sizes.text() << ", " << name(dtype) << (provider == cpu::GemmProvider::fma ? ", by multiply-adds" : ""));
@@ -151,7 +146,7 @@ TEST_CASE("an MLP at once: values and gradients", "[mlp]") {
 }
 
 TEST_CASE("an MLP at once has the same bits with any number of threads", "[mlp]") {
-  const RestoreSettings restore;
+  const test::RestoreSettings restore;
   for (const auto& [dtype, provider] : passes()) {
     cpu::set_gemm_provider(provider);
     for (const Widths& sizes : {Widths{2100, 64, 130, 48}, {700, 96, 600, 64}, {1600, 48, 420, 96, true, true, false}, {800, 64, 400, 64, false}}) {
@@ -169,7 +164,7 @@ TEST_CASE("an MLP at once has the same bits with any number of threads", "[mlp]"
 }
 
 TEST_CASE("an MLP at once declines what it does not do", "[mlp]") {
-  const RestoreSettings restore;
+  const test::RestoreSettings restore;
   CHECK(!Problem({3, 192, 768, 192}, DType::f32).at_once().covered);     // few rows
   CHECK(!Problem({256, 8, 768, 192}, DType::f32).at_once().covered);     // narrow
   CHECK(!Problem({256, 1024, 64, 1024}, DType::f32).at_once().covered);  // its weights leave no room for rows
@@ -178,7 +173,7 @@ TEST_CASE("an MLP at once declines what it does not do", "[mlp]") {
 }
 
 TEST_CASE("an MLP is the same at once and layer by layer, also without some gradients", "[mlp]") {
-  const RestoreSettings restore;
+  const test::RestoreSettings restore;
   const Problem p({400, 64, 160, 64}, DType::f32);
   const auto gradients = [&](bool second) {
     const Tensor x = copy_of(p.x.inner).track(), w1 = copy_of(p.w1).track(), w2 = second ? copy_of(p.w2).track() : p.w2;

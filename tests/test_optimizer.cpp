@@ -325,6 +325,22 @@ TEST_CASE("the moving average of weights", "[optimizer]") {
   CHECK(again.values()[0].second.values() == ema.values()[0].second.values());
 }
 
+TEST_CASE("the moving average of a constant is that constant", "[optimizer]") {
+  class One : public nn::Module {
+   public:
+    void visit(nn::Visitor& v) override { v("weight", weight); }
+    Tensor weight;
+  } model;
+  for (const DType dtype : {DType::f32, DType::f64, DType::bf16})
+    for (const double decay : {0.9, 0.9999, 0.99996, 0.9999999}) {
+      model.weight = full({3}, 0.3, {dtype}).track();
+      Ema ema(model, decay);
+      for (int step = 0; step < 500; ++step) ema.update(model);
+      CAPTURE(name(dtype), decay);
+      CHECK(ema.values()[0].second.values() == model.weight.values());
+    }
+}
+
 TEST_CASE("a moving average is of the parameters it began with", "[optimizer]") {
   class Some : public nn::Module {
    public:
@@ -365,7 +381,7 @@ TEST_CASE("a moving average reads parameters in any layout", "[optimizer]") {
   const Tensor start = clone(turned.weight.detach());
   fill(turned.weight, 1);
   ema.update(turned);
-  CHECK(ema.values()[0].second.values() == (start * 0.75 + 0.25).values());
+  CHECK(ema.values()[0].second.values() == (start + (1.0 - start) * 0.25).values());
 }
 
 TEST_CASE("a moving average has buffers and frozen parameters as they are", "[optimizer]") {

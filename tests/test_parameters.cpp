@@ -198,7 +198,7 @@ TEST_CASE("moving averages have the bits of the ops that they are made of, all t
       Tensors averages, values, wanted;
       std::vector<MovingAverage> all;
       const auto placed = [&](Values numbers, DType dtype, bool shifted) {  // shifted: not where a vector may be read
-        if (numbers.size() > 4) numbers[0] = 1e-40, numbers[1] = std::numeric_limits<double>::infinity(), numbers[2] = -0.0;
+        if (numbers.size() > 4) numbers[0] = 1e-40, numbers[1] = 1e30, numbers[2] = -0.0;
         const auto n = static_cast<Index>(numbers.size());
         const Tensor room = zeros({n + 1}, {dtype, device}), inside = room.with_layout(slice(room.layout(), 0, shifted ? 1 : 0, n, 1));
         copy_into(inside, from_values(numbers, {n}, {dtype, device}));
@@ -214,7 +214,7 @@ TEST_CASE("moving averages have the bits of the ops that they are made of, all t
       const std::vector<Values> start{averages[0].values(), averages[5].values()};
       for (int step = 0; step < 3; ++step) {
         backend(device).moving_averages(all, decay);
-        for (std::size_t i = 0; i < all.size(); ++i) copy_into(wanted[i], wanted[i] * decay + values[i] * (1 - decay));
+        for (std::size_t i = 0; i < all.size(); ++i) copy_into(wanted[i], wanted[i] + (values[i] - wanted[i]) * (1 - decay));
       }
       std::size_t wrong = 0;
       for (std::size_t i = 0; i < all.size(); ++i) wrong += averages[i].values() != wanted[i].values();

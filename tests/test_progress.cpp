@@ -89,7 +89,7 @@ TEST_CASE("norma theory on a million tokens begins at once, and Ctrl-C ends it",
 TEST_CASE("the one object of --log-format json comes however a run ends", "[progress]") {
   const auto data = tiny_data(64, 20), runs = fresh_folder("endings");
   const auto args = [&](const char* verb, const std::filesystem::path& out, const std::vector<std::string>& more) {
-    return with({verb, "vit", "--data-dir", data.string(), "--width", "16", "--depth", "2", "--heads", "2", "--patch", "7", "--batch", "16", "--log-format", "json", "--out", out.string()}, more);
+    return with(with(with({verb, "vit"}, small_model(data)), {"--log-format", "json", "--out", out.string()}), more);
   };
   const auto result = [&](const Finished& f, int code) {
     CAPTURE(f.err);

@@ -7,6 +7,7 @@
 #include "backends/common/draws.h"
 #include "backends/cpu/parallel.h"
 #include "core/backend.h"
+#include "tests/cpu_settings.h"
 
 using namespace norma;
 
@@ -95,7 +96,7 @@ TEST_CASE("a word just below the share is dropped, by every op alike", "[random]
 }
 
 TEST_CASE("the CPU draws the reference's numbers with any number of threads", "[random]") {
-  const int before = cpu::threads();
+  const test::RestoreSettings restore;
   for (const DType dtype : {DType::f32, DType::f64, DType::bf16})
     for (const RandomKind kind : {RandomKind::uniform, RandomKind::normal, RandomKind::keep})
       for (const Index n : {0, 1, 3, 4, 40001}) {
@@ -105,7 +106,6 @@ TEST_CASE("the CPU draws the reference's numbers with any number of threads", "[
           REQUIRE(draw(cpu_device, kind, {7, 8}, 0.1, n, dtype) == expected);
         }
       }
-  cpu::set_threads(before);
 }
 
 TEST_CASE("streams, seeds and stream ids are told apart", "[random]") {

@@ -28,11 +28,7 @@ namespace fs = std::filesystem;
 namespace {
 
 std::vector<std::string> run_args(const fs::path& data, const fs::path& out, const std::vector<std::string>& more = {}) {
-  std::vector<std::string> args{"train", "vit", "--data-dir", data.string(), "--width", "16", "--depth", "2", "--heads", "2", "--patch", "7", "--batch", "16",
-                                "--epochs", "2", "--dropout", "0.1", "--drop-path", "0.1", "--checkpoint-every", "5", "--log-every", "3",
-                                "--attention", "x^3/sqrt(N)", "--out", out.string()};
-  args.insert(args.end(), more.begin(), more.end());
-  return args;
+  return with(small_run(data, out, {"--epochs", "2", "--dropout", "0.1", "--drop-path", "0.1", "--checkpoint-every", "5", "--log-every", "3", "--attention", "x^3/sqrt(N)"}), more);
 }
 const std::vector<std::string> recorded{"--record", "blocks.*.attn", "--record-every", "6"};
 constexpr const char* last = "checkpoint-000000028.safetensors";  // 2 epochs of 14 batches

@@ -12,8 +12,8 @@
 #include "tests/written_run.h"
 #include "train/json.h"
 #include "train/optimizer.h"
-#include "train/record.h"
 #include "train/safetensors.h"
+#include "train/step_measures.h"
 
 using namespace norma;
 using namespace norma::test;

@@ -9,10 +9,10 @@
 #include <fstream>
 
 #include "tests/program.h"
+#include "train/learner.h"
 #include "train/loop.h"
 #include "train/run_folder.h"
 #include "train/safetensors.h"
-#include "train/trained.h"
 
 using namespace norma;
 using namespace norma::test;
@@ -21,8 +21,7 @@ using Catch::Matchers::Contains;
 namespace {
 
 std::vector<std::string> run_args(const std::filesystem::path& data, const std::filesystem::path& out, const std::string& attention) {
-  return {"train", "vit", "--data-dir", data.string(), "--width", "16", "--depth", "2", "--heads", "2", "--patch", "7", "--batch", "16", "--epochs", "4",
-          "--dropout", "0.1", "--drop-path", "0.1", "--ema", "0.9", "--attention", attention, "--checkpoint-every", "5", "--log-every", "3", "--out", out.string()};
+  return small_run(data, out, {"--epochs", "4", "--dropout", "0.1", "--drop-path", "0.1", "--ema", "0.9", "--attention", attention, "--checkpoint-every", "5", "--log-every", "3"});
 }
 constexpr const char* last = "checkpoint-000000056.safetensors";  // 4 epochs of 14 batches
 
@@ -233,7 +232,7 @@ TEST_CASE("a checkpoint of an earlier version goes on where what it lacks is at 
   train::TrainConfig config;
   config.width = 8, config.depth = 1, config.heads = 2, config.patch = 14, config.clip = 2;
   const models::ViTConfig shape = train::vit_config(config, 28, 1, 10);
-  train::Trained run(config, shape, {DType::f32});
+  train::Learner run(config, shape, {DType::f32});
   const auto without = [&](const char* field) {
     train::RunState state = run.state;
     train::Json fields = train::Json::parse(state.config);
@@ -259,7 +258,7 @@ TEST_CASE("a checkpoint of an earlier version goes on where what it lacks is at 
     CHECK_THROWS_WITH(run.restore(configured(text), run.tensors()), Contains("configuration in the checkpoint in " + config.out));
   CHECK_NOTHROW(run.restore(with_field("cpu", "avx2"), run.tensors()));
   config.threads = 3;
-  CHECK_NOTHROW(train::Trained(config, shape, {DType::f32}).restore(run.state, run.tensors()));
+  CHECK_NOTHROW(train::Learner(config, shape, {DType::f32}).restore(run.state, run.tensors()));
 
   const auto folder = fresh_folder("earlier");  // evaluations were not counted: all were made
   const std::string state = R"({"step": 7, "skipped": 2, "skipped_in_a_row": 1, "metrics_bytes": 3, "config": "c", "data_hash": "h"})";
@@ -273,7 +272,7 @@ TEST_CASE("a checkpoint of an earlier version goes on where what it lacks is at 
 TEST_CASE("a checkpoint whose tensors have another dtype is refused", "[resume]") {
   train::TrainConfig config;
   config.width = 8, config.depth = 1, config.heads = 2, config.patch = 14;
-  train::Trained run(config, train::vit_config(config, 28, 1, 10), {DType::f32});
+  train::Learner run(config, train::vit_config(config, 28, 1, 10), {DType::f32});
   nn::Named tensors = run.tensors();
   const auto other = [&](const std::string& beginning, DType dtype) {
     for (auto& [name, t] : tensors)
@@ -284,7 +283,7 @@ TEST_CASE("a checkpoint whose tensors have another dtype is refused", "[resume]"
 
   const auto folder = fresh_folder("dtype");
   other("model/head.weight", DType::i64);
-  train::RunFolder(folder, train::RunFolder::Held::refuse).save(run.state, tensors);
+  train::RunFolder(folder, train::RunFolder::IfOccupied::fail_suggest_resume).save(run.state, tensors);
   CHECK_THROWS_WITH(train::RunFolder::load(folder, [](const std::string&) {}), Contains("model/head.weight is i64, and parameters are floating"));
 }
 

@@ -238,12 +238,12 @@ TEST_CASE("checkpoints are known by their names and ordered by their steps", "[r
   for (const char* name : {"checkpoint-keep.safetensors", "checkpoint-12.safetensors", "checkpoint-0000000001.safetensors",
                            "checkpoint-1000000000.safetensors", "checkpoint-999999999.safetensors"}) write(out / name, "x");
   CHECK((train::checkpoints(out) == std::vector<fs::path>{out / "checkpoint-999999999.safetensors", out / "checkpoint-1000000000.safetensors"}));
-  CHECK_THROWS_WITH(train::RunFolder(out, train::RunFolder::Held::refuse), Contains("already holds a run"));  // nothing but checkpoints
+  CHECK_THROWS_WITH(train::RunFolder(out, train::RunFolder::IfOccupied::fail_suggest_resume), Contains("already holds a run"));  // nothing but checkpoints
 }
 
 TEST_CASE("no checkpoint is made that says another length of the log than it has", "[run_folder]") {
   const auto out = fresh_folder("length");
-  train::RunFolder folder(out, train::RunFolder::Held::refuse);
+  train::RunFolder folder(out, train::RunFolder::IfOccupied::fail_suggest_resume);
   folder.log(train::Json::parse(good_row));
   fs::remove(out / "metrics.jsonl");
   fs::create_directory(out / "metrics.jsonl");
@@ -254,7 +254,7 @@ TEST_CASE("no checkpoint is made that says another length of the log than it has
 TEST_CASE("a status that cannot be written is told once", "[run_folder]") {
   const auto out = fresh_folder("no-status");
   std::vector<std::string> told;
-  train::RunFolder folder(out, train::RunFolder::Held::refuse, [&](const std::string& m) { told.push_back(m); });
+  train::RunFolder folder(out, train::RunFolder::IfOccupied::fail_suggest_resume, [&](const std::string& m) { told.push_back(m); });
   fs::create_directory(out / "status.json");
   for (const Index step : {1, 2}) folder.write_status(step, "", 0, 5);
   REQUIRE(told.size() == 1);

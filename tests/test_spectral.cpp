@@ -6,6 +6,7 @@
 #include "backends/cpu/parallel.h"
 #include "inspect/spectral.h"
 #include "nn/layers.h"
+#include "tests/cpu_settings.h"
 
 using namespace norma;
 using namespace norma::inspect;
@@ -148,6 +149,20 @@ TEST_CASE("spectral: matrices whose norms are known", "[spectral]") {
   CHECK(identity.stable_rank[0] == Approx(16).epsilon(1e-12));
 }
 
+TEST_CASE("spectral: norms whose squares are beyond the dtype", "[spectral]") {
+  for (const auto& [scoring, size] : {std::pair{"x^8", 200.0}, {"x^4", 1e5}, {"x^8", 3e-4}}) {
+    const Tensor q = normal({1, 2, 24, 8}, 1, DType::f32) * size, k = normal({1, 2, 24, 8}, 2, DType::f32);
+    const AttentionOptions options = with(scoring);
+    const Spectral got = spectral(q, k, options), wanted = spectral(cast(q, DType::f64), cast(k, DType::f64), options);
+    CAPTURE(scoring, size);
+    for (std::size_t h = 0; h < 2; ++h) {
+      CHECK((got.converged[h] && wanted.converged[h]));
+      CHECK(got.norm[h] == Approx(wanted.norm[h]).epsilon(1e-4));
+      CHECK(got.stable_rank[h] == Approx(wanted.stable_rank[h]).epsilon(1e-3));
+    }
+  }
+}
+
 TEST_CASE("spectral: a warm start needs fewer iterations, and other shapes start anew", "[spectral]") {
   const Tensor q = normal({1, 2, 64, 16}, 8, DType::f64), k = normal({1, 2, 64, 16}, 9, DType::f64);
   const AttentionOptions options = with("x^3/sqrt(N)");
@@ -203,12 +218,11 @@ TEST_CASE("spectral: the same bits with any number of threads; nothing is record
   q.track();
   AttentionOptions options = with("softmax");
   options.stats = full({2, 3, attention_stats}, 7, {DType::f64});
-  const int before = cpu::threads();
+  const test::RestoreSettings restore;
   cpu::set_threads(1);
   const Spectral a = spectral(q, k, options);
   cpu::set_threads(4);
   const Spectral b = spectral(q, k, options);
-  cpu::set_threads(before);
   CHECK(a.norm == b.norm);
   CHECK(a.iterations == b.iterations);
   CHECK_FALSE(q.grad());

@@ -276,7 +276,7 @@ TEST_CASE("norma theory: the exponents of N", "[theory]") {
 }
 
 TEST_CASE("norma theory RUN: every layer and head, trained and as it started", "[theory]") {
-  const auto data = tiny_data(64, 20), runs = fresh_folder("theory");
+  const auto data = tiny_data(64, 150), runs = fresh_folder("theory");
   const std::string run = (runs / "a").string();
   REQUIRE(run_norma({"train", "vit", "--data-dir", data.string(), "--width", "8", "--depth", "2", "--heads", "2", "--patch", "14", "--batch", "8",
                      "--epochs", "1", "--lr", "0.01", "--out", run}).code == 0);
@@ -291,9 +291,18 @@ TEST_CASE("norma theory RUN: every layer and head, trained and as it started", "
   const auto trained = heads({}), fresh = heads({"--initial"});
   CHECK(trained["step"] == 8);
   CHECK(fresh["step"] == 0);
-  CHECK(trained["images"] == 20);
+  CHECK(trained["images"] == 64);
   CHECK(trained["tokens"] == 5);
   CHECK(heads({"--images", "3"})["images"] == 3);
+  // More than 64 images are measured in parts; what the 65th adds to the sums are norms of one matrix whose rows sum to one.
+  const auto all = heads({"--images", "1000"}), one_more = heads({"--images", "65"});
+  CHECK(all["images"] == 150);
+  CHECK(all == heads({"--images", "150"}));
+  for (std::size_t h = 0; h < 4; ++h) {
+    const auto last = [&](const char* field) { return 65 * one_more["heads"][h][field].get<double>() - 64 * trained["heads"][h][field].get<double>(); };
+    CHECK((last("norm") > 1 - 1e-4 && last("norm") < last("fro") + 1e-4 && last("fro") < std::sqrt(5.0) + 1e-4));
+    CHECK((last("stable_rank") > 1 - 1e-4 && last("stable_rank") < 5 + 1e-4));
+  }
   REQUIRE(trained["heads"].size() == 4);
   CHECK(trained["heads"][3]["layer"] == "blocks.1.attn");
   CHECK(trained["heads"][3]["head"] == 1);
@@ -307,7 +316,7 @@ TEST_CASE("norma theory RUN: every layer and head, trained and as it started", "
     CHECK(head["stable_rank"].get<double>() >= 1 - 1e-6);
   }
   const Finished text = run_norma({"theory", run, "--data-dir", data.string()});
-  CHECK_THAT(text.out, Contains("softmax: mean norms over 20 test images, N = 5") && Contains("blocks.1.attn"));
+  CHECK_THAT(text.out, Contains("softmax: mean norms over 64 test images, N = 5") && Contains("blocks.1.attn"));
   for (const auto& file : std::filesystem::directory_iterator(runs / "a"))
     if (file.path().extension() == ".safetensors") std::filesystem::remove(file.path());
   const Finished none = run_norma({"theory", run, "--data-dir", data.string()});
@@ -327,6 +336,12 @@ TEST_CASE("expectations at other sizes of the scores, with a bias, of rows that 
   const double a = 1 / (1 + 8 * std::exp(-0.3));  // at rms 0
   CHECK(*expectation(sigmoid, 8, 1e-9).fro == Approx(8 * a));
   CHECK(*expectation(sigmoid, 8, 1e-9).jacobian == Approx(8 * a * (1 - a)));
+  // Scores so large that a sigmoid is a step at -b: E phi^2 = P(s > -b), and E phi'^2 = the density there times the integral of phi'^2, 1/6.
+  const double b = 0.3 - std::log(8.0);
+  for (const double rms : {1e3, 1e4, 1e6}) {
+    CHECK(*expectation(sigmoid, 8, rms).fro == Approx(8 * std::sqrt(0.5 * std::erfc(-b / rms / std::sqrt(2.0)))).epsilon(1e-3));
+    CHECK(*expectation(sigmoid, 8, rms).jacobian == Approx(8 * std::sqrt(std::exp(-b * b / rms / rms / 2) / rms / std::sqrt(2 * std::acos(-1.0)) / 6)).epsilon(1e-5));
+  }
 }
 
 TEST_CASE("the error of a mean of two samples is half of their distance", "[theory]") {

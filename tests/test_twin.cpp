@@ -18,8 +18,7 @@ using Catch::Matchers::Contains;
 namespace {
 
 std::vector<std::string> sizes(const std::filesystem::path& data) {
-  return {"--data-dir", data.string(), "--width", "16", "--depth", "2", "--heads", "2", "--patch", "7", "--batch", "16", "--epochs", "2",
-          "--dropout", "0.1", "--ema", "0.9", "--log-every", "4"};
+  return with(small_model(data), {"--epochs", "2", "--dropout", "0.1", "--ema", "0.9", "--log-every", "4"});
 }
 
 std::vector<Json> rows_of(const std::filesystem::path& run) {

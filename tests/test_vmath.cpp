@@ -11,6 +11,7 @@
 
 #include "backends/cpu/vector_kernels.h"
 #include "core/error.h"
+#include "tests/cpu_settings.h"
 #include "tests/worst.h"
 
 using namespace norma;
@@ -19,22 +20,6 @@ namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 const float nan_value = std::numeric_limits<float>::quiet_NaN();
-
-/// f() under each instruction set in turn; the active one is active again afterwards.
-template <class F>
-void each_isa(F&& f) {
-  const cpu::Isa before = cpu::isa();
-  for (const std::string isa : {"base", "avx2", "avx512"}) {
-    try {
-      cpu::set_isa(isa);
-    } catch (const Error&) {
-      continue;  // this processor lacks it
-    }
-    CAPTURE(isa);
-    f();
-  }
-  cpu::set_isa(cpu::name(before));
-}
 
 std::vector<float> values_of(UnaryOp op, const std::vector<float>& x) {
   std::vector<float> y(x.size());
@@ -118,7 +103,7 @@ TEST_CASE("elementary functions of floats stay within their bounds", "[vmath]") 
       {"gelu in its tails", UnaryOp::gelu, -14.5, 20, exact_gelu, 4},
       {"softplus", UnaryOp::softplus, -80, 80, [](double x) { return std::log1p(std::exp(x)); }, 4},
   };
-  each_isa([&] {
+  test::for_each_isa([&](const std::string&) {
     for (const Case& c : cases) {
       CAPTURE(c.text);
       const std::vector<float> x = samples(c.low, c.high);
@@ -128,7 +113,7 @@ TEST_CASE("elementary functions of floats stay within their bounds", "[vmath]") 
 }
 
 TEST_CASE("gelu's derivative is exact to 2.5e-7, and in its tail to 1e-5 of itself", "[vmath]") {
-  each_isa([] {
+  test::for_each_isa([](const std::string&) {
     const std::vector<float> x = samples(-14.5, 20), y = gelu_grad(x);
     for (std::size_t i = 0; i < x.size(); ++i) {
       const double exact = exact_gelu_grad(x[i]);
@@ -140,7 +125,7 @@ TEST_CASE("gelu's derivative is exact to 2.5e-7, and in its tail to 1e-5 of itse
 }
 
 TEST_CASE("gelu and its derivative: a number's bits do not depend on its neighbours", "[vmath]") {
-  each_isa([] {
+  test::for_each_isa([](const std::string&) {
     const std::vector<float> x = samples(-9, 9);
     std::vector<float> among(2 * x.size(), 7.0f);  // every other one is far from 0, where another form is taken
     for (std::size_t i = 0; i < x.size(); ++i) among[2 * i] = x[i];
@@ -154,7 +139,7 @@ TEST_CASE("gelu and its derivative: a number's bits do not depend on its neighbo
 }
 
 TEST_CASE("exp_fast, as a softmax of two numbers", "[vmath]") {
-  each_isa([] {
+  test::for_each_isa([](const std::string&) {
     const std::vector<float> x = samples(-86.8f, 0);
     for (const float v : x) {
       const float row[2] = {0, v};
@@ -196,7 +181,7 @@ TEST_CASE("elementary functions at the edges", "[vmath]") {
       {UnaryOp::softplus, infinity, infinity}, {UnaryOp::softplus, -infinity, 0},
       {UnaryOp::relu, -infinity, 0},          {UnaryOp::sqrt, -1, nan_value},
   };
-  each_isa([&] {
+  test::for_each_isa([&](const std::string&) {
     for (const Edge& edge : edges) {
       // The last, partly filled register goes the same way as a whole one.
       for (const std::size_t length : {1u, 40u}) {
@@ -225,7 +210,7 @@ TEST_CASE("elementary functions at the edges", "[vmath]") {
 }
 
 TEST_CASE("doubles go through libm", "[vmath]") {
-  each_isa([] {
+  test::for_each_isa([](const std::string&) {
     const std::vector<double> x = {-30, -8, -1.5, -1e-9, 0.25, 3, 30};
     std::vector<double> y(x.size());
     const auto run = [&](UnaryOp op) {

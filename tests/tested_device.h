@@ -1,4 +1,4 @@
-// Where test_ops.cpp, test_golden.cpp and test_parameters.cpp run. They are compiled once for all test programs.
+// Where test_ops.cpp, test_random_cases.cpp, test_golden.cpp and test_parameters.cpp run. They are compiled once for all test programs.
 #pragma once
 
 #include <cstdlib>

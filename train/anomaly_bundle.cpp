@@ -127,8 +127,7 @@ fs::path write_bundle(const fs::path& folder, const Bundle& b) {
                      {"config", to_json(b.config)},
                      {"examples", b.batch.examples},
                      {"report", b.report}};
-  const std::string dumped = text.dump(2) + "\n";
-  write_file_atomically(json, std::as_bytes(std::span(dumped.data(), dumped.size())));
+  write_text_atomically(json, text.dump(2) + "\n");
   return json;
 }
 

@@ -4,7 +4,7 @@
 
 namespace norma::train {
 
-std::unique_ptr<CapturedStep> CapturedStep::make(Trained& run, const TrainConfig& config,
+std::unique_ptr<CapturedStep> CapturedStep::make(Learner& run, const TrainConfig& config,
                                                  const datasets::ImageSet& set) {
   const bool labelled =
       std::all_of(set.labels.begin(), set.labels.end(),
@@ -15,10 +15,10 @@ std::unique_ptr<CapturedStep> CapturedStep::make(Trained& run, const TrainConfig
   return std::unique_ptr<CapturedStep>(new CapturedStep(run, config));
 }
 
-void CapturedStep::record(const datasets::Batch& batch) {
+void CapturedStep::capture(const datasets::Batch& batch) {
   batch_.images = empty(batch.images.shape(), place_of(batch.images)),
   batch_.labels = empty(batch.labels.shape(), place_of(batch.labels));
-  step_ = RecordedStep::record(run_.model, *run_.optimizer, static_cast<std::uint64_t>(config_.seed), [&] {
+  step_ = StepGraph::capture(run_.model, *run_.optimizer, static_cast<std::uint64_t>(config_.seed), [&] {
     const StepOutputs out = forward_backward(run_.model, batch_, config_);
     const Tensor squares = run_.apply(out.loss, config_.clip);
     return std::vector<Tensor>{out.loss, out.correct, squares, out.fro};
@@ -28,16 +28,16 @@ void CapturedStep::record(const datasets::Batch& batch) {
   if (run_.ema) average_ = backend(run_.optimizer->device()).capture([&] { run_.ema->update(run_.model); });
 }
 
-std::pair<StepResult, Trained::Update> CapturedStep::take(const datasets::Batch& batch, Index step, double lr,
+std::pair<StepResult, Learner::Update> CapturedStep::take(const datasets::Batch& batch, Index step, double lr,
                                                           const std::function<void()>& meanwhile) {
-  if (!step_) record(batch);
+  if (!step_) capture(batch);
   copy_into(batch_.images, batch.images);
   copy_into(batch_.labels, batch.labels);
   const std::vector<double> numbers = step_->replay(step, lr, meanwhile);
   StepResult result;
   result.loss = numbers[0], result.accuracy = numbers[1] / static_cast<double>(batch.labels.numel()),
   result.fro = numbers[3];
-  const Trained::Update update = run_.finish(result.loss, numbers[2]);
+  const Learner::Update update = run_.finish(result.loss, numbers[2]);
   if (update.taken && average_) average_->replay();
   return {result, update};
 }

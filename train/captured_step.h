@@ -1,4 +1,4 @@
-// The step of `norma train` as a recorded one (recorded_step.h): forward, backward, gradient norm, clipping, optimizer.
+// The step of `norma train` as a graph (step_graph.h): forward, backward, gradient norm, clipping, optimizer.
 // Beside it the batch that the graph reads, and the moving average of the weights, a graph of its own that is replayed
 // where the step was taken.
 #pragma once
@@ -7,9 +7,9 @@
 #include <memory>
 #include <utility>
 
-#include "train/recorded_step.h"
+#include "train/learner.h"
 #include "train/step.h"
-#include "train/trained.h"
+#include "train/step_graph.h"
 
 namespace norma::train {
 
@@ -17,20 +17,20 @@ class CapturedStep {
  public:
   /// Null where steps run one by one: on devices that capture nothing, without config.graph, with config.anomaly (which looks at every
   /// value), with sgd, and where `set` has labels that are no class of the model (their check belongs to the eager step).
-  static std::unique_ptr<CapturedStep> make(Trained& run, const TrainConfig& config, const datasets::ImageSet& set);
+  static std::unique_ptr<CapturedStep> make(Learner& run, const TrainConfig& config, const datasets::ImageSet& set);
 
-  /// The bits of forward_backward and Trained::update. The first call records; the device must have run a step before, so that nothing is
+  /// The bits of forward_backward and Learner::update. The first call captures; the device must have run a step before, so that nothing is
   /// loaded meanwhile. All batches have one shape. `meanwhile`, the next batch's making, runs while the device works.
-  std::pair<StepResult, Trained::Update> take(const datasets::Batch& batch, Index step, double lr, const std::function<void()>& meanwhile = {});
+  std::pair<StepResult, Learner::Update> take(const datasets::Batch& batch, Index step, double lr, const std::function<void()>& meanwhile = {});
 
  private:
-  CapturedStep(Trained& run, const TrainConfig& config) : run_(run), config_(config) {}
-  void record(const datasets::Batch& batch);
+  CapturedStep(Learner& run, const TrainConfig& config) : run_(run), config_(config) {}
+  void capture(const datasets::Batch& batch);
 
-  Trained& run_;
+  Learner& run_;
   const TrainConfig& config_;
   datasets::Batch batch_;  // what the graph reads
-  std::unique_ptr<RecordedStep> step_;       // its numbers: loss, correct, sum of the gradients' squares, mean ||A||_F
+  std::unique_ptr<StepGraph> step_;       // its numbers: loss, correct, sum of the gradients' squares, mean ||A||_F
   std::unique_ptr<Backend::Graph> average_;  // null without --ema
 };
 

@@ -113,8 +113,14 @@ ScheduleConfig schedule_of(const TrainConfig& c, Index steps_per_epoch) {
   return {.kind = c.schedule,
           .lr = c.lr,
           .min_lr = c.min_lr,
+          .warmup_lr = std::min(1e-6, c.lr),
           .warmup_steps = std::llround(std::fmin(c.warmup_epochs * static_cast<double>(steps_per_epoch), most_steps)),
           .total_steps = c.epochs * steps_per_epoch};
+}
+
+RunSteps steps_of(const TrainConfig& c, Index per_epoch) {
+  const Index total = c.epochs * per_epoch;
+  return {per_epoch, total, c.steps ? std::min(c.steps, total) : total};
 }
 
 }  // namespace norma::train

@@ -67,7 +67,7 @@ struct TrainConfig {
     v("pad", pad, "augment: pad by so many pixels and cut a random window; 0: off");
     v("flip", flip, "augment: mirror half of the images");
     v("rand_augment", rand_augment, "augment: RandAugment, so many of its 14 edits on each image; 0: off");
-    v("rand_magnitude", rand_magnitude, "strength of RandAugment's edits, 0 to 30");
+    v("rand_magnitude", rand_magnitude, "strength of RandAugment's edits, 0 to 30 as in torchvision; timm counts to 10, so that its 9 is 27 here");
     v.group("Optimization");
     v("epochs", epochs, "passes over the training images");
     v("steps", steps, "stop after so many steps (the schedule still spans all epochs); 0: no limit");
@@ -118,5 +118,11 @@ DType parameter_dtype(const TrainConfig& config);
 
 /// Over all epochs, with the warm-up in steps.
 ScheduleConfig schedule_of(const TrainConfig& config, Index steps_per_epoch);
+
+/// The steps of a run.
+struct RunSteps {
+  Index per_epoch, total, last;  // total: of all epochs; last: where the run ends, which --steps may bring forward
+};
+RunSteps steps_of(const TrainConfig& config, Index per_epoch);
 
 }  // namespace norma::train

@@ -182,7 +182,7 @@ EventFile::EventFile(const fs::path& run, const std::vector<Json>& rows) {
     text += framed(event_of(rows[i], records_before_rows + i < times.size() ? times[records_before_rows + i] : start));
 
   path_ = run / fmt::format("{}{:010}{}", name_begins, static_cast<long long>(start), name_ends);
-  write_file_atomically(path_, std::as_bytes(std::span(text.data(), text.size())));
+  write_text_atomically(path_, text);
   for (const fs::path& file : before)
     if (file != path_ && !fs::remove(file, error) && error)
       fail("{}: holds steps twice now, and cannot be removed ({})", file.string(), error_text(error.value()));

@@ -10,7 +10,6 @@
 #include <sstream>
 
 #include "core/error.h"
-#include "core/suggest.h"
 
 namespace norma::train {
 
@@ -193,15 +192,6 @@ const Json& member(const Json& object, const std::string& key, const std::string
   const auto found = object.find(key);
   if (found == object.end()) fail("{}: \"{}\" is missing", name, key);
   return *found;
-}
-
-void check_keys(const Json& object, const std::vector<std::string>& known, const std::string& name) {
-  if (!object.is_object()) wrong_type(object, name, "an object");
-  for (const auto& [key, value] : object.items()) {
-    if (std::find(known.begin(), known.end(), key) == known.end()) {
-      fail("{}: unknown key \"{}\"{}", name, key, did_you_mean(key, known));
-    }
-  }
 }
 
 }  // namespace norma::train

@@ -41,10 +41,6 @@ const std::string& as_string(const Json& value, const std::string& where);
 /// object[key]; throws when `object` is no object or lacks the key.
 const Json& member(const Json& object, const std::string& key, const std::string& name);
 
-/// Throws on the first key that is not known: `config.json: unknown key "learing_rate" (did you mean
-/// "learning_rate"?)`.
-void check_keys(const Json& object, const std::vector<std::string>& known, const std::string& name);
-
 /// Where UTF-8 breaks in `text`, or npos.
 std::size_t invalid_utf8(std::string_view text);
 

@@ -7,10 +7,10 @@
 #include "inspect/probe.h"
 #include "train/anomaly_bundle.h"
 #include "train/captured_step.h"
-#include "train/record.h"
+#include "train/learner.h"
 #include "train/record_folder.h"
 #include "train/recorder.h"
-#include "train/trained.h"
+#include "train/step_measures.h"
 
 namespace norma::train {
 namespace {
@@ -22,7 +22,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 /// While alive, the model has the moving average of its weights, where the run keeps one.
 class AveragedWeights {
  public:
-  explicit AveragedWeights(Trained& run) : run_(run) {
+  explicit AveragedWeights(Learner& run) : run_(run) {
     if (!run.ema) return;
     for (const auto& [name, values] : nn::state(run.model)) trained_.emplace_back(name, clone(values.detach()));
     nn::assign(run.model, run.ema->values());
@@ -40,7 +40,7 @@ class AveragedWeights {
   AveragedWeights(const AveragedWeights&) = delete;
 
  private:
-  Trained& run_;
+  Learner& run_;
   nn::Named trained_;
 };
 
@@ -60,7 +60,7 @@ double seconds_of(const RunFolder& folder, const Watcher& watcher) {
 /// Goes on from the folder's newest checkpoint where `resume` is set and there is one, else begins its log. `last`: the
 /// step to end at. Returns the seconds that were trained before. All is read and checked before anything in the folder
 /// is changed.
-double start_or_resume(Trained& run, RunFolder& folder, const TrainConfig& config, bool resume, Index last,
+double start_or_resume(Learner& run, RunFolder& folder, const TrainConfig& config, bool resume, Index last,
                        const Watcher& watcher) {
   if (auto found = resume ? RunFolder::load(config.out, watcher.message, RunFolder::Log::needed) : std::nullopt) {
     const std::string before = found->first.instructions, now = run.state.instructions;
@@ -98,7 +98,7 @@ double start_or_resume(Trained& run, RunFolder& folder, const TrainConfig& confi
 }
 
 /// Tells what `--anomaly` found and saves what `norma replay` needs. The step is not taken: all is as it was before it.
-std::filesystem::path save_anomaly(Trained& run, const Anomaly& anomaly, const datasets::Batch& batch,
+std::filesystem::path save_anomaly(Learner& run, const Anomaly& anomaly, const datasets::Batch& batch,
                                    const TrainConfig& config, const RunFolder& folder, const Watcher& watcher) {
   TrainConfig whole = config;
   const models::ViTConfig& shape = run.model.config();
@@ -109,6 +109,89 @@ std::filesystem::path save_anomaly(Trained& run, const Anomaly& anomaly, const d
   watcher.message(told);
   return write_bundle(folder.path(), {whole, run.state.step, report, batch, run.tensors()});
 }
+
+/// What a run in training leaves in its folder: the log, checkpoints, status.json.
+class RunWriter {
+ public:
+  RunWriter(RunFolder& folder, Learner& run, const datasets::ImageSet& set, const Watcher& watcher)
+      : folder_(folder), run_(run), set_(set), watcher_(watcher) {}
+  /// `before`: the seconds of earlier sessions.
+  void begin(double before) {
+    seconds_before_ = before;
+    status("");
+  }
+  /// Of all sessions.
+  double seconds() const { return seconds_before_ + seconds_since(start_); }
+  double seconds_before() const { return seconds_before_; }
+
+  /// For checkpoints; not at once, since it takes as long as some steps.
+  void identify_data() {
+    if (run_.state.data_hash.empty()) run_.state.data_hash = datasets::hash_of(set_);
+  }
+  void save() {
+    identify_data();
+    folder_.save(run_.state, run_.tensors());
+    status("");
+  }
+  void try_to_save(const char* meanwhile) {
+    try {
+      save();
+    } catch (const Error& e) {
+      watcher_.message(fmt::format("step {}: no checkpoint: {}; {}", run_.state.step, e.what(), meanwhile));
+    }
+  }
+  /// A line of the log. A run without its log ends, and comes back with --resume.
+  void append(const Json& row) {
+    try {
+      folder_.log(row);
+    } catch (const Error&) {
+      if (row.contains("loss")) run_.state.unwritten_row = row.dump();  // evaluations are made again
+      try_to_save("--resume goes on from the one before it");
+      throw;
+    }
+  }
+  void status(const char* ending) { status(ending, seconds()); }
+  void status(const char* ending, double seconds) {
+    folder_.write_status(run_.state.step, ending, seconds, run_.model.config().tokens());
+  }
+
+ private:
+  RunFolder& folder_;
+  Learner& run_;
+  const datasets::ImageSet& set_;
+  const Watcher& watcher_;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  double seconds_before_ = 0;
+};
+
+/// The line of a step in metrics.jsonl, made behind the update and before the step counts.
+Json step_row(const RunState& state, const TrainConfig& config, const RunSteps& steps, double lr,
+              const StepResult& result, const Learner::Update& update, inspect::Probe& probe,
+              const ParameterWatch& parameters) {
+  Json row = {{"step", state.step},
+              {"epoch", static_cast<double>(state.step) / static_cast<double>(steps.per_epoch)},
+              {"loss", result.loss},
+              {"accuracy", std::isfinite(result.loss) ? result.accuracy : std::nan("")},
+              {"lr", lr},
+              {"grad_norm", update.gradient_norm},
+              {"skipped", state.skipped}};
+  if (!config.penalty.empty()) row["fro"] = result.fro;
+  row["attention"] = attention_json(probe);
+  row["parameters"] = parameters.after_step();
+  return row;
+}
+
+/// What the progress bar shows of the steps whose loss was finite.
+struct Smoothed {
+  double loss = std::nan(""), accuracy = std::nan("");
+  void add(const StepResult& step) {
+    if (!std::isfinite(step.loss)) return;
+    const auto smooth = [](double& shown, double value) {
+      shown = std::isfinite(shown) ? shown + 0.05 * (value - shown) : value;
+    };
+    smooth(loss, step.loss), smooth(accuracy, step.accuracy);
+  }
+};
 
 }  // namespace
 
@@ -152,54 +235,26 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   const datasets::ImageData data = datasets::load_images(config.data, config.data_dir);
   const models::ViTConfig shape = vit_config(config, data.train);
   const auto loader_settings = loader_config(config, shape, true);
-  Trained run(config, shape, loader_settings.place);
+  Learner run(config, shape, loader_settings.place);
   RunState& state = run.state;
   datasets::Loader loader(data.train, loader_settings);
 
-  const Index per_epoch = loader.batches_per_epoch(), total = config.epochs * per_epoch;
-  const Index last = config.steps ? std::min(config.steps, total) : total;
-  const ScheduleConfig schedule = schedule_of(config, per_epoch);
+  const RunSteps steps = steps_of(config, loader.batches_per_epoch());
+  const ScheduleConfig schedule = schedule_of(config, steps.per_epoch);
 
   std::optional<FlightRecorder> recorder;
-  if (!config.record.empty()) recorder.emplace(run.model, config, data.test, loader_config(config, shape, false), last);
+  if (!config.record.empty())
+    recorder.emplace(run.model, config, data.test, loader_config(config, shape, false), steps.last);
   Dispensable with_records(watcher.message,
                            "the run goes on without this record, and further ones that cannot be written");
-  RunFolder folder(config.out, resume ? RunFolder::Held::resume : RunFolder::Held::refuse, watcher.message);
-  const auto identify_data = [&] {  // for checkpoints; not at once, since it takes as long as some steps
-    if (state.data_hash.empty()) state.data_hash = datasets::hash_of(data.train);
-  };
-  const auto start = std::chrono::steady_clock::now();
-  double seconds_before = 0;  // of earlier sessions
-  const auto stand = [&](const char* ending) {
-    folder.write_status(state.step, ending, seconds_before + seconds_since(start), shape.tokens());
-  };
-  const auto save = [&] {
-    identify_data();
-    folder.save(state, run.tensors());
-    stand("");
-  };
-  const auto try_to_save = [&](const char* meanwhile) {
-    try {
-      save();
-    } catch (const Error& e) {
-      watcher.message(fmt::format("step {}: no checkpoint: {}; {}", state.step, e.what(), meanwhile));
-    }
-  };
-  const auto append = [&](const Json& row) {  // a run without its log ends, and comes back with --resume
-    try {
-      folder.log(row);
-    } catch (const Error&) {
-      if (row.contains("loss")) state.unwritten_row = row.dump();  // evaluations are made again
-      try_to_save("--resume goes on from the one before it");
-      throw;
-    }
-  };
-  if (resume) identify_data();
-  seconds_before = start_or_resume(run, folder, config, resume, last, watcher);
-  stand("");
+  RunFolder folder(config.out, resume ? RunFolder::IfOccupied::resume : RunFolder::IfOccupied::fail_suggest_resume,
+                   watcher.message);
+  RunWriter writer(folder, run, data.train, watcher);
+  if (resume) writer.identify_data();
+  writer.begin(start_or_resume(run, folder, config, resume, steps.last, watcher));
   if (!data.notice.empty()) watcher.message(data.notice);
   if (recorder) watcher.message(recorder->announcement());
-  loader.seek(static_cast<std::uint64_t>(state.step / per_epoch), state.step % per_epoch);
+  loader.seek(static_cast<std::uint64_t>(state.step / steps.per_epoch), state.step % steps.per_epoch);
 
   const auto captured = CapturedStep::make(run, config, data.train);
 
@@ -215,38 +270,38 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     return found.has_value();
   };
   const auto test_epoch = [&] {
-    if (state.step % per_epoch != 0 || state.tested == state.step || !test()) return;
-    append({{"step", state.step},
-            {"epoch", static_cast<double>(state.step / per_epoch)},
-            {"test_loss", outcome.test.loss},
-            {"test_accuracy", outcome.test.accuracy}});
+    if (state.step % steps.per_epoch != 0 || state.tested == state.step || !test()) return;
+    writer.append({{"step", state.step},
+                   {"epoch", static_cast<double>(state.step / steps.per_epoch)},
+                   {"test_loss", outcome.test.loss},
+                   {"test_accuracy", outcome.test.accuracy}});
     state.tested = state.step;
   };
   const auto begun = std::chrono::steady_clock::now();
   const Index first = state.step;
-  double shown_loss = std::nan(""), shown_accuracy = std::nan("");  // smoothed, of the steps whose loss was finite
-  std::optional<datasets::Batch> ahead;                             // made while a captured step ran
-  test_epoch();                                                     // of a run that was stopped within it
-  while (state.step < last && outcome.ending == Ending::finished) {
+  Smoothed shown;
+  std::optional<datasets::Batch> ahead;  // made while a captured step ran
+  test_epoch();                          // of a run that was stopped within it
+  while (state.step < steps.last && outcome.ending == Ending::finished) {
     if (stop) {
       outcome.ending = Ending::interrupted;
       break;
     }
     if (recorder) with_records([&] { recorder->before_step(state.step); });
     const datasets::Batch batch = ahead ? std::move(*std::exchange(ahead, std::nullopt)) : loader.next();
-    const bool log = state.step % config.log_every == 0 || state.step + 1 == total,
-               may_end = state.step + 1 == last || state.skipped_in_a_row + 1 >= give_up_after,
+    const bool log = state.step % config.log_every == 0 || state.step + 1 == steps.total,
+               may_end = state.step + 1 == steps.last || state.skipped_in_a_row + 1 >= give_up_after,
                measured = log || may_end;
     inspect::Probe probe(run.model);
     if (measured) probe.attention("blocks.*.attn.stats");
 
     const double lr = learning_rate(schedule, state.step);
     StepResult result;
-    Trained::Update update;
+    Learner::Update update;
     std::optional<ParameterWatch> parameters;
     if (captured && !measured && state.step > first) {
       std::tie(result, update) = captured->take(batch, state.step, lr, [&] {
-        if (state.step + 1 < last) ahead = loader.next();
+        if (state.step + 1 < steps.last) ahead = loader.next();
       });
     } else {
       result = forward_backward(run.model, batch, config, state.step);
@@ -258,56 +313,43 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
       if (measured) parameters.emplace(run.model);
       update = run.update(result.loss, lr, config.clip);
     }
-    const double loss_value = result.loss, accuracy = result.accuracy;
     if (!update.taken)
       watcher.message(fmt::format("step {}: the {} is not finite; step skipped ({} of {})", state.step,
-                                  std::isfinite(loss_value) ? "gradient" : "loss", state.skipped_in_a_row,
+                                  std::isfinite(result.loss) ? "gradient" : "loss", state.skipped_in_a_row,
                                   give_up_after));
     const bool given_up = state.skipped_in_a_row >= give_up_after;
     state.last_row.clear();  // the run has gone on behind it
     Json row;
-    if (log || given_up || state.step + 1 == last) {
-      row = {{"step", state.step},
-             {"epoch", static_cast<double>(state.step) / static_cast<double>(per_epoch)},
-             {"loss", loss_value},
-             {"accuracy", std::isfinite(loss_value) ? accuracy : std::nan("")},
-             {"lr", lr},
-             {"grad_norm", update.gradient_norm},
-             {"skipped", state.skipped}};
-      if (!config.penalty.empty()) row["fro"] = result.fro;
-      row["attention"] = attention_json(probe);
-      row["parameters"] = parameters->after_step();
+    if (log || given_up || state.step + 1 == steps.last) {
+      row = step_row(state, config, steps, lr, result, update, probe, *parameters);
       if (!log) state.last_row = row.dump();  // of the step that --steps, or one skipped too many, ends with
     }
     ++state.step;
-    if (log) append(row);
+    if (log) writer.append(row);
 
-    const auto smooth = [](double& shown, double value) {
-      shown = std::isfinite(shown) ? shown + 0.05 * (value - shown) : value;
-    };
-    if (std::isfinite(loss_value)) smooth(shown_loss, loss_value), smooth(shown_accuracy, accuracy);
+    shown.add(result);
     const double seconds = seconds_since(begun), done = static_cast<double>(state.step - first);
-    watcher.progress({state.step, last, (state.step - 1) / per_epoch + 1, config.epochs, shown_loss, shown_accuracy,
-                      done * static_cast<double>(config.batch) / seconds, seconds,
-                      seconds / done * static_cast<double>(last - state.step)});
+    watcher.progress({state.step, steps.last, (state.step - 1) / steps.per_epoch + 1, config.epochs, shown.loss,
+                      shown.accuracy, done * static_cast<double>(config.batch) / seconds, seconds,
+                      seconds / done * static_cast<double>(steps.last - state.step)});
     if (given_up) {
       outcome.ending = Ending::diverged;
       break;
     }
     test_epoch();
-    if (config.checkpoint_every && state.step % config.checkpoint_every == 0 && state.step < last)
-      try_to_save("training goes on, and the next is tried when it is due");
+    if (config.checkpoint_every && state.step % config.checkpoint_every == 0 && state.step < steps.last)
+      writer.try_to_save("training goes on, and the next is tried when it is due");
   }
-  save();
+  writer.save();
   // Behind the checkpoint, so that --resume takes it back, and in it, so that a run which ends there has it: the same
   // lines however it was cut.
   if (!state.last_row.empty()) folder.log(parse_row(state.last_row, "last_row of the checkpoint", of_checkpoint));
   if (recorder && outcome.ending != Ending::interrupted) with_records([&] { recorder->record(state.step); });
   // The last epoch's evaluation is this one, unless the run was complete before.
-  if (outcome.ending == Ending::finished && (state.step == first || state.step % per_epoch != 0)) test();
+  if (outcome.ending == Ending::finished && (state.step == first || state.step % steps.per_epoch != 0)) test();
   outcome.step = state.step;
-  outcome.seconds = seconds_before + (state.step > first ? seconds_since(start) : 0);
-  folder.write_status(state.step, name(outcome.ending), outcome.seconds, shape.tokens());
+  outcome.seconds = state.step > first ? writer.seconds() : writer.seconds_before();
+  writer.status(name(outcome.ending), outcome.seconds);
   if (outcome.ending != Ending::finished) return outcome;
   folder.write_summary({{"steps", state.step},
                         {"test_loss", outcome.test.loss},

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <fstream>
 
-#include "train/run_record.h"
+#include "train/saved_run.h"
 
 namespace norma::train {
 namespace fs = std::filesystem;

@@ -46,7 +46,7 @@ bool decays(const std::string& name, const Tensor& parameter);
 
 struct ScheduleConfig {
   std::string kind = "cosine";  // cosine | constant
-  double lr = 1e-3, min_lr = 1e-6, warmup_lr = 1e-6;
+  double lr = 1e-3, min_lr = 1e-6, warmup_lr = 1e-6;  // warmup_lr: of step 0, where there is a warm-up
   Index warmup_steps = 0, total_steps = 0;  // cosine: min_lr from total_steps on; to be given. A warm-up may be longer than that
 };
 double learning_rate(const ScheduleConfig& config, Index step);  // throws naming the field that is out of range

@@ -32,8 +32,7 @@ inspect::ProbeImages probe_images(const datasets::ImageSet& set, const models::V
                          centred(set, shape.image),
                          {},
                          shape.pool == models::ViTConfig::Pool::cls};
-  for (const std::uint8_t label : set.labels)
-    p.labels.push_back(set.class_names.empty() ? std::to_string(label) : set.class_names[label]);
+  for (const std::uint8_t label : set.labels) p.labels.push_back(class_name(set, label));
   return p;
 }
 

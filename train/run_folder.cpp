@@ -70,10 +70,6 @@ void make_folder(const fs::path& path) {
   for (const fs::path& at : made) sync(at.has_parent_path() ? at.parent_path() : ".", O_RDONLY | O_DIRECTORY);
 }
 
-std::span<const std::byte> bytes_of(const std::string& text) {
-  return std::as_bytes(std::span(text.data(), text.size()));
-}
-
 Json to_json(const RunState& s) {
   Json j = {{"step", s.step},
             {"skipped", s.skipped},
@@ -127,7 +123,7 @@ FolderLock::~FolderLock() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-RunFolder::RunFolder(const fs::path& path, Held held, const Dispensable::Tell& warn)
+RunFolder::RunFolder(const fs::path& path, IfOccupied occupied, const Dispensable::Tell& warn)
     : path_(path),
       with_status_(warn, "the run goes on, and its status is that of before"),
       with_events_(warn, "the run goes on without an event file; --resume makes it whole again") {
@@ -139,18 +135,18 @@ RunFolder::RunFolder(const fs::path& path, Held held, const Dispensable::Tell& w
     fail("run folder {}: cannot be written ({}); choose another with --out", path.string(), std::strerror(errno));
   lock_ = std::make_unique<FolderLock>(path);
   check_kinds(path);
-  if (held != Held::resume && holds_run(path))
+  if (occupied != IfOccupied::resume && holds_run(path))
     fail("run folder {}: already holds a run; {}choose another with --out", path.string(),
-         held == Held::refuse ? "go on with --resume, or " : "");
+         occupied == IfOccupied::fail_suggest_resume ? "go on with --resume, or " : "");
   remove_unfinished(path);
 }
 
 void RunFolder::write_config(const Json& config) const {
-  write_file_atomically(path_ / "config.json", bytes_of(config.dump(2) + "\n"));
+  write_text_atomically(path_ / "config.json", config.dump(2) + "\n");
 }
 
 void RunFolder::write_summary(const Json& summary) const {
-  write_file_atomically(path_ / "summary.json", bytes_of(summary.dump(2) + "\n"));
+  write_text_atomically(path_ / "summary.json", summary.dump(2) + "\n");
 }
 
 void RunFolder::remove_summary() const {
@@ -162,9 +158,9 @@ void RunFolder::remove_summary() const {
 
 void RunFolder::write_status(Index step, const std::string& ending, double seconds, Index tokens) {
   with_status_([&] {
-    write_file_atomically(
+    write_text_atomically(
         path_ / "status.json",
-        bytes_of(Json{{"step", step}, {"ending", ending}, {"seconds", seconds}, {"tokens", tokens}}.dump(2) + "\n"));
+        Json{{"step", step}, {"ending", ending}, {"seconds", seconds}, {"tokens", tokens}}.dump(2) + "\n");
   });
 }
 
@@ -269,7 +265,7 @@ void RunFolder::begin_again() {
         path_.string(), why);
   };
   if (is_there(path_ / "config.json")) {
-    const RunRecord before = read_run_head(path_);  // throws where it is no training run's
+    const SavedRun before = read_run_head(path_);  // throws where it is no training run's
     if (!before.summary.is_null()) refuse("has ended (summary.json)");
     if (!before.status.ending.empty()) refuse(fmt::format("has ended ({})", before.status.ending));
     std::string cut;

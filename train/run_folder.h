@@ -12,8 +12,8 @@
 
 #include "train/dispensable.h"
 #include "train/event_file.h"
-#include "train/run_record.h"
 #include "train/safetensors.h"
+#include "train/saved_run.h"
 
 namespace norma::train {
 
@@ -26,7 +26,7 @@ struct RunState {
   std::string config;                       // config.json's text
   std::string data_hash;                    // of the data set
   std::string instructions;                 // Backend::instructions() of the process that wrote it
-  std::string last_row;                     // the line of metrics.jsonl that only a run has which ends here; empty: none
+  std::string last_row;                     // the last step's line if it was logged only because the run ends here; empty otherwise
   std::string unwritten_row;                // a line that metrics.jsonl did not take (the disk was full): it goes on with it; empty: none
 };
 
@@ -44,11 +44,11 @@ class FolderLock {
 
 class RunFolder {
  public:
-  enum class Held { refuse, refuse_for_good, resume };  // what to do where it already holds a run; of some, none can be resumed
+  enum class IfOccupied { fail_suggest_resume, fail, resume };  // what to do when the folder already holds a run
   /// Makes the folder and holds it. Throws when it cannot be written, is being trained into, holds a folder where a run has a file, or already holds
   /// a run that is not to be resumed: a checkpoint, or a line of metrics. Files that a killed process left half-written are removed. `warn` gets
   /// told, once each, that status.json or the event file cannot be written: the run goes on without.
-  RunFolder(const std::filesystem::path& path, Held held, const Dispensable::Tell& warn = [](const std::string&) {});
+  RunFolder(const std::filesystem::path& path, IfOccupied occupied, const Dispensable::Tell& warn = [](const std::string&) {});
   const std::filesystem::path& path() const { return path_; }
 
   void write_config(const Json& config) const;

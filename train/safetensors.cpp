@@ -272,4 +272,8 @@ void write_file_atomically(const std::filesystem::path& path, std::span<const st
   out.commit();
 }
 
+void write_text_atomically(const std::filesystem::path& path, std::string_view text) {
+  write_file_atomically(path, std::as_bytes(std::span(text.data(), text.size())));
+}
+
 }  // namespace norma::train

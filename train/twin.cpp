@@ -5,8 +5,8 @@
 #include <limits>
 
 #include "inspect/probe.h"
+#include "train/learner.h"
 #include "train/step.h"
-#include "train/trained.h"
 
 namespace norma::train {
 namespace {
@@ -92,14 +92,13 @@ TwinOutcome train_twin(const TrainConfig& config, const std::string& other, cons
   auto shape_of = [&](const TrainConfig& c) { return vit_config(c, data.train); };
   const models::ViTConfig shapes[2] = {shape_of(configs[0]), shape_of(configs[1])};
   const auto settings = loader_config(config, shapes[0], true);
-  Trained left(configs[0], shapes[0], settings.place), right(configs[1], shapes[1], settings.place);
-  Trained* const sides[2] = {&left, &right};
+  Learner left(configs[0], shapes[0], settings.place), right(configs[1], shapes[1], settings.place);
+  Learner* const sides[2] = {&left, &right};
   datasets::Loader loader(data.train, settings);
-  const Index per_epoch = loader.batches_per_epoch(), total = config.epochs * per_epoch;
-  const Index last = config.steps ? std::min(config.steps, total) : total;
-  const ScheduleConfig schedule = schedule_of(config, per_epoch);
+  const RunSteps steps = steps_of(config, loader.batches_per_epoch());
+  const ScheduleConfig schedule = schedule_of(config, steps.per_epoch);
 
-  RunFolder folder(config.out, RunFolder::Held::refuse_for_good, watcher.message);
+  RunFolder folder(config.out, RunFolder::IfOccupied::fail, watcher.message);
   Json written = to_json(config);
   written["other"] = other;
   folder.write_config(written);
@@ -108,13 +107,13 @@ TwinOutcome train_twin(const TrainConfig& config, const std::string& other, cons
   TwinOutcome outcome;
   Index& step = outcome.step;
   const auto start = std::chrono::steady_clock::now();
-  for (; step < last && outcome.ending == Ending::finished; ++step) {
+  for (; step < steps.last && outcome.ending == Ending::finished; ++step) {
     if (stop) {
       outcome.ending = Ending::interrupted;
       break;
     }
     const datasets::Batch batch = loader.next();
-    const bool log = step % config.log_every == 0 || step + 1 == last;
+    const bool log = step % config.log_every == 0 || step + 1 == steps.last;
     TwinStep row{.step = step, .outputs = {}, .gradients = {}, .weights = {}};
     {
       inspect::Probe probes[2] = {inspect::Probe(left.model), inspect::Probe(right.model)};
@@ -127,7 +126,7 @@ TwinOutcome train_twin(const TrainConfig& config, const std::string& other, cons
     }
     if (log) row.gradients = parameter_gaps(left.model, right.model, true);
     for (int i : {0, 1}) {
-      const Trained::Update update = sides[i]->update(row.loss[i], learning_rate(schedule, step), config.clip);
+      const Learner::Update update = sides[i]->update(row.loss[i], learning_rate(schedule, step), config.clip);
       row.gradient_norm[i] = update.gradient_norm;
       const RunState& state = sides[i]->state;
       if (!update.taken)
@@ -142,9 +141,9 @@ TwinOutcome train_twin(const TrainConfig& config, const std::string& other, cons
     }
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
                  done = static_cast<double>(step + 1);
-    watcher.progress({step + 1, last, step / per_epoch + 1, config.epochs, row.loss[0], row.accuracy[0],
+    watcher.progress({step + 1, steps.last, step / steps.per_epoch + 1, config.epochs, row.loss[0], row.accuracy[0],
                       2 * done * static_cast<double>(config.batch) / seconds, seconds,
-                      seconds / done * static_cast<double>(last - step - 1)});
+                      seconds / done * static_cast<double>(steps.last - step - 1)});
   }
   if (outcome.ending == Ending::finished)
     for (int i : {0, 1}) {

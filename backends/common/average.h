@@ -5,11 +5,12 @@
 
 namespace norma {
 
-/// average * decay + value * rest, every step rounded to T as mul and add round it.
+/// average + (value - average) * rest, every step rounded to T as sub, mul and add round it. With two factors, decay and 1 - decay, whose rounded
+/// values do not add up to 1, the average of a constant would be another number.
 template <class T>
-NORMA_HD T averaged(T average, T value, T decay, T rest) {
-  const T kept = apply_binary<T>(Binary<BinaryOp::mul>{}, average, decay), added = apply_binary<T>(Binary<BinaryOp::mul>{}, value, rest);
-  return apply_binary<T>(Binary<BinaryOp::add>{}, kept, added);
+NORMA_HD T averaged(T average, T value, T rest) {
+  const T step = apply_binary<T>(Binary<BinaryOp::mul>{}, apply_binary<T>(Binary<BinaryOp::sub>{}, value, average), rest);
+  return apply_binary<T>(Binary<BinaryOp::add>{}, average, step);
 }
 
 }  // namespace norma

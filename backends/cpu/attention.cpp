@@ -1,25 +1,23 @@
 // The verbs attention and attention_backward: checks whether the fused kernels cover the case, and runs them head by head.
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cmath>
-#include <limits>
 
 #include "backends/common/draws.h"
 #include "backends/common/views.h"
 #include "backends/cpu/attention_kernels.h"
 #include "backends/cpu/attention_linear.h"
+#include "backends/cpu/attention_widened.h"
 #include "backends/cpu/bf16_rows.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/gemm_kernels.h"
+#include "backends/cpu/packed_products.h"
 #include "backends/cpu/parallel.h"
-#include "backends/cpu/tile_products.h"
 
 namespace norma::cpu {
 namespace {
 
-constexpr int work_slot = 8, stats_slot = 9, wide_slot = 10, part_slot = 11;
-std::atomic<int> forced_tiles{-1};  // 1: everywhere, 0: nowhere
+std::atomic<int> forced_packed{-1};  // 1: everywhere, 0: nowhere
 
 /// Into how many pieces the rows of a head, or its keys in the backward pass, are cut: one each where heads are many. A piece of rows packs all
 /// keys, a piece of keys has dQ's sums for itself, so that pieces are long unless heads are very few.
@@ -31,48 +29,6 @@ Index pieces_of(Index size, Index heads) {
 Index pieces_of_keys(Index keys, Index heads, Index dq_bytes) {
   return std::min(pieces_of(keys, heads), std::max<Index>(2, (Index{16} << 20) / std::max<Index>(1, dq_bytes)));
 }
-
-template <class T>
-T* head_of(const View& x, Index b, Index h) {
-  return static_cast<T*>(x.data) + b * x.layout.stride(0) + h * x.layout.stride(1);
-}
-
-/// One head of a bf16 tensor as dense rows of floats in this task's scratch: what the f32 kernels read or write in its place, where there are
-/// no tiles for bf16. Stored bf16 is a head's q, k, v and their like; scores and statistics are f32 all the way.
-class WideHead {
- public:
-  WideHead(const View& x, Index b, Index h, float*& next)
-      : head_(x.as<bf16>() + b * x.layout.stride(0) + h * x.layout.stride(1)),
-        row_(x.layout.stride(2)),
-        rows_(x.shape()[2]),
-        width_(x.shape()[3]),
-        wide_(next) {
-    next += (rows_ * width_ + 15) / 16 * 16;
-  }
-  static Index size(const View& x) { return (x.shape()[2] * x.shape()[3] + 15) / 16 * 16; }
-  float* read(Index first, Index count) const {
-    widen_rows(count, width_, head_ + first * row_, row_, wide_ + first * width_);
-    return wide_;
-  }
-  float* read() const { return read(0, rows_); }
-  /// Asks for all rows: they lie far apart, where no hardware prefetcher finds them.
-  void fetch(Index first, Index count) const {
-    for (Index i = first; i < first + count; ++i)
-      for (Index c = 0; c < width_; c += 32) __builtin_prefetch(head_ + i * row_ + c, 0, 2);
-  }
-  void fetch() const { fetch(0, rows_); }
-  float* room() const { return wide_; }
-  void write(Index first, Index count) const {
-    narrow_rows(count, width_, wide_ + first * width_, head_ + first * row_, row_);
-  }
-  void write() const { write(0, rows_); }
-  Index width() const { return width_; }
-
- private:
-  bf16* head_;
-  Index row_, rows_, width_;
-  float* wide_;
-};
 
 /// The dtype and layouts the kernels are written for.
 bool covered(const Attention& a, std::initializer_list<const View*> tensors) {
@@ -86,19 +42,19 @@ bool covered(const Attention& a, std::initializer_list<const View*> tensors) {
   return a.dropout >= 0 && a.dropout < 1;
 }
 
-/// Products of packed operands, by AMX or pairs, where they are and pay: packing an element of the scores costs as much as some 20 multiply-adds of f32, less of bf16, and short
-/// sums and few columns leave tiles half empty.
-const TileProducts* tiles_for(const Attention& a, const View& k, const View& v) {
+/// Products of packed operands, by AMX or pairs, where they are and pay: packing an element of the scores costs as much as some 20 multiply-adds of
+/// f32, less of bf16, and short sums and few columns leave tiles half empty.
+const PackedProducts* products_for(const Attention& a, const View& k, const View& v) {
   const Index keys = k.shape()[2], seen = a.causal ? keys / 2 : keys, width = k.shape()[3] + v.shape()[3];
   const bool pays = k.dtype == DType::bf16 ? (width >= 64 ? seen >= 24 : width >= 32 && seen >= 96)
                                            : seen >= (a.causal ? 192 : 128) && width >= 64 && seen * width >= 16384;
-  const int forced = forced_tiles;
-  return (forced < 0 ? pays : forced == 1) ? own_tiles(k.dtype == DType::bf16) : nullptr;
+  const int forced = forced_packed;
+  return (forced < 0 ? pays : forced == 1) ? own_products(k.dtype == DType::bf16) : nullptr;
 }
 
 /// Everything that is the same for all heads.
 template <class T, class Head>
-void describe(const Attention& a, const View& q, const View& k, const View& v, Head& head) {
+void fill_shared(const Attention& a, const View& q, const View& k, const View& v, Head& head) {
   head.q_row = q.layout.stride(2);
   head.k_row = k.layout.stride(2);
   head.v_row = v.layout.stride(2);
@@ -111,11 +67,10 @@ void describe(const Attention& a, const View& q, const View& k, const View& v, H
   const Scoring& s = a.scoring;
   const auto keys = static_cast<double>(head.keys);
   head.factor = 1;
-  head.row_scale = RowScale::constant;
   head.degree = s.degree();
   for (int p = 0; p <= Scoring::max_degree; ++p) head.coefficient[p] = s.coefficient[static_cast<std::size_t>(p)];
   head.normalize = s.normalize || s.kind == Scoring::Kind::softmax;
-  head.bias = s.bias - (s.bias_minus_log_keys ? std::log(keys) : 0.0);
+  head.bias = s.sigmoid_bias(keys);
   switch (s.kind) {
     case Scoring::Kind::softmax: head.phi = Phi::softmax; break;
     case Scoring::Kind::sigmoid: head.phi = Phi::sigmoid; break;
@@ -127,15 +82,8 @@ void describe(const Attention& a, const View& q, const View& k, const View& v, H
       }
   }
   if (head.phi >= Phi::power1 && head.phi <= Phi::power4 && sizeof(T) == 4) head.factor = head.coefficient[s.degree()];
-  if (s.kind != Scoring::Kind::softmax) {
-    switch (s.scale) {
-      case Scoring::Scale::one: break;
-      case Scoring::Scale::inverse_sqrt_keys: head.factor /= std::sqrt(keys); break;
-      case Scoring::Scale::inverse_keys: head.factor /= keys; break;
-      case Scoring::Scale::inverse_sqrt_valid_keys: head.row_scale = RowScale::inverse_sqrt_visible; break;
-      case Scoring::Scale::inverse_valid_keys: head.row_scale = RowScale::inverse_visible; break;
-    }
-  }
+  head.row_scale = RowScale::constant;
+  if (s.kind != Scoring::Kind::softmax) head.factor /= s.divisor(keys), head.row_scale = s.row_scale();
   head.causal = a.causal;
   head.key_mask = nullptr;
   head.drop = a.dropout > 0;
@@ -144,12 +92,11 @@ void describe(const Attention& a, const View& q, const View& k, const View& v, H
   head.seed = a.stream.seed;
   head.stream = a.stream.stream;
   head.stats = nullptr;
-  head.small = a.small;
 }
 
 /// The parts that differ between heads.
 template <class Stored, class Head>
-void choose(const Attention& a, const View& q, const View& k, const View& v, Index b, Index h, Head& head) {
+void fill_head(const Attention& a, const View& q, const View& k, const View& v, Index b, Index h, Head& head) {
   head.q = head_of<Stored>(q, b, h);
   head.k = head_of<Stored>(k, b, h);
   head.v = head_of<Stored>(v, b, h);
@@ -189,65 +136,20 @@ void merge(const double* pieces, Index count, double* to) {
   }
 }
 
-template <class Head>
-void run(const AttentionKernel<Head>& kernel, Head& head) {
-  head.work = scratch(work_slot, static_cast<std::size_t>(kernel.work(head)));
-  kernel.run(head);
-}
-
-/// One task on bf16 tensors without tiles: what it reads is widened, what it writes is rounded to nearest even.
-void run_widened(const AttentionForward& a, Index b, Index h, AttentionHeadForward<float>& head,
-                 const AttentionKernel<AttentionHeadForward<float>>& kernel) {
-  using Wide = WideHead;
-  float* next = scratch<float>(wide_slot, Wide::size(a.q) + Wide::size(a.k) + Wide::size(a.v) + Wide::size(a.out));
-  const Wide q(a.q, b, h, next), k(a.k, b, h, next), v(a.v, b, h, next), out(a.out, b, h, next);
-  const Index rows = head.row_end - head.row_begin;
-  k.fetch(), v.fetch();
-  head.q = q.read(head.row_begin, rows), head.q_row = q.width();
-  head.k = k.read(), head.k_row = k.width();
-  head.v = v.read(), head.v_row = v.width();
-  head.out = out.room(), head.out_row = out.width();
-  run(kernel, head);
-  out.write(head.row_begin, rows);
-}
-
-void run_widened(const AttentionBackward& a, Index b, Index h, AttentionHeadBackward<float>& head,
-                 const AttentionKernel<AttentionHeadBackward<float>>& kernel) {
-  using Wide = WideHead;
-  float* next = scratch<float>(wide_slot, 2 * (Wide::size(a.q) + Wide::size(a.k) + Wide::size(a.v)) + 2 * Wide::size(a.dout));
-  const Wide q(a.q, b, h, next), k(a.k, b, h, next), v(a.v, b, h, next), dout(a.dout, b, h, next);
-  const Wide dq(a.dq, b, h, next), dk(a.dk, b, h, next), dv(a.dv, b, h, next);
-  for (const Wide* x : {&q, &k, &v, &dout}) x->fetch();
-  head.q = q.read(), head.q_row = q.width();
-  head.k = k.read(), head.k_row = k.width();
-  head.v = v.read(), head.v_row = v.width();
-  head.dout = dout.read(), head.dout_row = dout.width();
-  if (head.normalize) {
-    const Wide out(a.out, b, h, next);
-    head.out = out.read(), head.out_row = out.width();
-  }
-  head.dq = dq.room(), head.dq_row = dq.width();
-  head.dk = dk.room(), head.dk_row = dk.width();
-  head.dv = dv.room(), head.dv_row = dv.width();
-  run(kernel, head);
-  if (!head.dq_part) dq.write();
-  for (const Wide* x : {&dk, &dv}) x->write(head.key_begin, head.key_end - head.key_begin);
-}
-
 template <class T, class Stored>
-void forward(const AttentionForward& a, const AttentionKernel<AttentionHeadForward<T, Stored>>& kernel, const TileProducts* tiles) {
-  AttentionHeadForward<T, Stored> all{};
-  describe<T>(a, a.q, a.k, a.v, all);
-  all.tiles = tiles;
-  all.out_row = a.out.layout.stride(2);
+void forward(const AttentionForward& a, const AttentionKernel<AttentionHeadForward<T, Stored>>& kernel, const PackedProducts* packed) {
+  AttentionHeadForward<T, Stored> shared{};
+  fill_shared<T>(a, a.q, a.k, a.v, shared);
+  shared.packed = packed;
+  shared.out_row = a.out.layout.stride(2);
   const Index heads = a.q.shape()[1], count = a.q.shape()[0] * heads;
-  const Index pieces = pieces_of(all.rows, count);
+  const Index pieces = pieces_of(shared.rows, count);
   double* stats = !a.stats ? nullptr : pieces == 1 ? a.stats->as<double>()
-                                                   : scratch<double>(stats_slot, count * pieces * attention_stats);
+                                                   : scratch<double>(Slot::attention_stat_parts, count * pieces * attention_stats);
   parallel_tasks(count * pieces, [&](Index task) {
-    AttentionHeadForward<T, Stored> head = all;
+    AttentionHeadForward<T, Stored> head = shared;
     const Index index = task / pieces, piece = task % pieces, b = index / heads, h = index % heads;
-    choose<Stored>(a, a.q, a.k, a.v, b, h, head);
+    fill_head<Stored>(a, a.q, a.k, a.v, b, h, head);
     head.row_begin = head.rows * piece / pieces;
     head.row_end = head.rows * (piece + 1) / pieces;
     head.out = head_of<Stored>(a.out, b, h);
@@ -256,7 +158,7 @@ void forward(const AttentionForward& a, const AttentionKernel<AttentionHeadForwa
       head.lse_step = a.row_lse->layout.stride(2);
     }
     if (stats) head.stats = stats + task * attention_stats;
-    if (head.tiles && pieces == 1) look_ahead({&a.q, &a.k, &a.v}, b, h, head);
+    if (head.packed && pieces == 1) look_ahead({&a.q, &a.k, &a.v}, b, h, head);
     if constexpr (std::is_same_v<Stored, float>) {
       if (a.q.dtype == DType::bf16) return run_widened(a, b, h, head, kernel);
     }
@@ -272,7 +174,7 @@ template <class T>
 void add_parts(const View& dq, Index pieces, const T* parts) {
   const GemmKernels& kernels = NORMA_KERNELS(gemm_kernels);
   const Index heads = dq.shape()[1], rows = dq.shape()[2], d = dq.shape()[3];
-  parallel_for(dq.shape()[0] * heads * rows, std::max<Index>(1, 16384 / (d * pieces)), [&](Index begin, Index end) {
+  parallel_for(dq.shape()[0] * heads * rows, std::max<Index>(1, task_elements / (d * pieces)), [&](Index begin, Index end) {
     for (Index i = begin; i < end; ++i) {
       const Index head = i / rows, row = i % rows, to = row * dq.layout.stride(2);
       const T* from = parts + (head * pieces * rows + row) * d;
@@ -281,7 +183,7 @@ void add_parts(const View& dq, Index pieces, const T* parts) {
       } else if (dq.dtype == DType::f32) {
         kernels.f32.combine(pieces, d, from, rows * d, head_of<T>(dq, head / heads, head % heads) + to);
       } else {
-        T* sums = scratch<T>(wide_slot, d);
+        T* sums = scratch<T>(Slot::attention_wide, d);
         kernels.f32.combine(pieces, d, from, rows * d, sums);
         narrow_rows(1, d, sums, head_of<bf16>(dq, head / heads, head % heads) + to, d);
       }
@@ -290,37 +192,37 @@ void add_parts(const View& dq, Index pieces, const T* parts) {
 }
 
 template <class T, class Stored>
-void backward(const AttentionBackward& a, const AttentionKernel<AttentionHeadBackward<T, Stored>>& kernel, const TileProducts* tiles) {
-  AttentionHeadBackward<T, Stored> all{};
-  describe<T>(a, a.q, a.k, a.v, all);
-  all.tiles = tiles;
-  all.dout_row = a.dout.layout.stride(2);
-  all.dq_row = a.dq.layout.stride(2);
-  all.dk_row = a.dk.layout.stride(2);
-  all.dv_row = a.dv.layout.stride(2);
-  if (all.normalize) all.out_row = a.out.layout.stride(2);
-  if (all.phi == Phi::softmax) all.lse_step = a.row_lse.layout.stride(2);
-  const Index heads = a.q.shape()[1], count = a.q.shape()[0] * heads, part = all.rows * all.d;
-  const bool whole_rows = all.normalize && all.phi != Phi::softmax;
-  const Index pieces = whole_rows ? 1 : pieces_of_keys(all.keys, count, count * part * static_cast<Index>(sizeof(T)));
-  T* parts = pieces > 1 ? scratch<T>(part_slot, count * pieces * part) : nullptr;
-  double* stats = !a.stats ? nullptr : pieces == 1 ? a.stats->as<double>() : scratch<double>(stats_slot, count * pieces * attention_stats);
+void backward(const AttentionBackward& a, const AttentionKernel<AttentionHeadBackward<T, Stored>>& kernel, const PackedProducts* packed) {
+  AttentionHeadBackward<T, Stored> shared{};
+  fill_shared<T>(a, a.q, a.k, a.v, shared);
+  shared.packed = packed;
+  shared.dout_row = a.dout.layout.stride(2);
+  shared.dq_row = a.dq.layout.stride(2);
+  shared.dk_row = a.dk.layout.stride(2);
+  shared.dv_row = a.dv.layout.stride(2);
+  if (shared.normalize) shared.out_row = a.out.layout.stride(2);
+  if (shared.phi == Phi::softmax) shared.lse_step = a.row_lse.layout.stride(2);
+  const Index heads = a.q.shape()[1], count = a.q.shape()[0] * heads, part = shared.rows * shared.d;
+  const bool whole_rows = shared.normalize && shared.phi != Phi::softmax;
+  const Index pieces = whole_rows ? 1 : pieces_of_keys(shared.keys, count, count * part * static_cast<Index>(sizeof(T)));
+  T* parts = pieces > 1 ? scratch<T>(Slot::attention_dq_parts, count * pieces * part) : nullptr;
+  double* stats = !a.stats ? nullptr : pieces == 1 ? a.stats->as<double>() : scratch<double>(Slot::attention_stat_parts, count * pieces * attention_stats);
   parallel_tasks(count * pieces, [&](Index task) {
-    AttentionHeadBackward<T, Stored> head = all;
+    AttentionHeadBackward<T, Stored> head = shared;
     const Index index = task / pieces, piece = task % pieces, b = index / heads, h = index % heads;
-    choose<Stored>(a, a.q, a.k, a.v, b, h, head);
+    fill_head<Stored>(a, a.q, a.k, a.v, b, h, head);
     head.key_begin = head.keys * piece / pieces;
     head.key_end = head.keys * (piece + 1) / pieces;
     if (parts) head.dq_part = parts + task * part;
     head.dout = head_of<Stored>(a.dout, b, h);
-    if (all.normalize) head.out = head_of<Stored>(a.out, b, h);
-    if (all.phi == Phi::softmax) head.lse = head_of<T>(a.row_lse, b, h);
+    if (shared.normalize) head.out = head_of<Stored>(a.out, b, h);
+    if (shared.phi == Phi::softmax) head.lse = head_of<T>(a.row_lse, b, h);
     head.dq = head_of<Stored>(a.dq, b, h);
     head.dk = head_of<Stored>(a.dk, b, h);
     head.dv = head_of<Stored>(a.dv, b, h);
     if (stats) head.stats = stats + task * attention_stats;
-    if (head.tiles && pieces == 1) look_ahead({&a.q, &a.k, &a.v, &a.dout}, b, h, head);
-    if (head.tiles && pieces == 1 && head.normalize) look_ahead({&a.out}, b, h, head);
+    if (head.packed && pieces == 1) look_ahead({&a.q, &a.k, &a.v, &a.dout}, b, h, head);
+    if (head.packed && pieces == 1 && head.normalize) look_ahead({&a.out}, b, h, head);
     if constexpr (std::is_same_v<Stored, float>) {
       if (a.q.dtype == DType::bf16) return run_widened(a, b, h, head, kernel);
     }
@@ -338,26 +240,26 @@ void backward(const AttentionBackward& a, const AttentionKernel<AttentionHeadBac
 
 }  // namespace
 
-const TileProducts* own_tiles(bool bf16) {
-  const TileProducts* products = gemm_provider() == GemmProvider::own ? NORMA_BF16_KERNELS(tile_products) : nullptr;
+const PackedProducts* own_products(bool bf16) {
+  const PackedProducts* products = gemm_provider() == GemmProvider::own ? NORMA_BF16_KERNELS(packed_products) : nullptr;
   if (!products || products->amx) return products;
-  return bf16 && (forced_tiles == 1 || bf16_form() == Bf16Form::pairs) ? products : nullptr;
+  return bf16 && (forced_packed == 1 || bf16_form() == Bf16Form::pairs) ? products : nullptr;
 }
-ForceTiles::ForceTiles(bool everywhere) { forced_tiles = everywhere; }
-ForceTiles::~ForceTiles() { forced_tiles = -1; }
+ForcePacked::ForcePacked(bool everywhere) { forced_packed = everywhere; }
+ForcePacked::~ForcePacked() { forced_packed = -1; }
 
 bool CpuBackend::attention(const AttentionForward& a) {
   if (!covered(a, {&a.q, &a.k, &a.v, &a.out})) return false;
   if (a.row_lse && a.row_lse->dtype != wide_of(a.q.dtype)) return false;
   if (linear_form(a, a.q, a.k)) return attention_linear(a), true;
   const AttentionForwardKernels& kernels = NORMA_KERNELS(attention_forward_kernels);
-  const TileProducts* tiles = tiles_for(a, a.k, a.v);
+  const PackedProducts* packed = products_for(a, a.k, a.v);
   if (a.q.dtype == DType::f64)
     forward(a, kernels.f64, nullptr);
-  else if (a.q.dtype == DType::bf16 && tiles)
-    forward(a, kernels.bf16, tiles);
+  else if (a.q.dtype == DType::bf16 && packed)
+    forward(a, kernels.bf16, packed);
   else
-    forward(a, kernels.f32, tiles);
+    forward(a, kernels.f32, packed);
   return true;
 }
 
@@ -368,13 +270,13 @@ bool CpuBackend::attention_backward(const AttentionBackward& a) {
   if (softmax && (!a.row_lse.data || a.row_lse.dtype != wide_of(a.q.dtype))) return false;
   if ((softmax || a.scoring.normalize) && (!a.out.data || a.out.dtype != a.q.dtype || !heads_have_dense_rows(a.out))) return false;
   const AttentionBackwardKernels& kernels = NORMA_KERNELS(attention_backward_kernels);
-  const TileProducts* tiles = tiles_for(a, a.k, a.v);
+  const PackedProducts* packed = products_for(a, a.k, a.v);
   if (a.q.dtype == DType::f64)
     backward(a, kernels.f64, nullptr);
-  else if (a.q.dtype == DType::bf16 && tiles)
-    backward(a, kernels.bf16, tiles);
+  else if (a.q.dtype == DType::bf16 && packed)
+    backward(a, kernels.bf16, packed);
   else
-    backward(a, kernels.f32, tiles);
+    backward(a, kernels.f32, packed);
   return true;
 }
 

@@ -6,14 +6,14 @@
 
 #include "backends/cpu/gemm_bf16.h"
 #include "backends/cpu/isa.h"
+#include "core/scoring.h"
 
 namespace norma::cpu {
 
-struct TileProducts;
+struct PackedProducts;
 
 /// The element-wise function of the scores; powers are monomials with their own code.
 enum class Phi : std::int32_t { softmax, power1, power2, power3, power4, polynomial, sigmoid, relu };
-enum class RowScale : std::int32_t { constant, inverse_sqrt_visible, inverse_visible };
 
 /// Rows that the next task reads, `lines` cache lines each, `row` bytes apart.
 struct RowsAhead {
@@ -21,7 +21,7 @@ struct RowsAhead {
   std::int64_t row, rows, lines;
 };
 
-/// What is the same whatever the tensors lie in memory as: they are computed with in T.
+/// The part that does not depend on the stored dtype; T is the compute type.
 template <class T>
 struct AttentionHead {
   std::int64_t rows, keys, d, e;
@@ -44,11 +44,10 @@ struct AttentionHead {
   std::uint64_t seed, stream, first_index;  // of element (0, 0) of this head
 
   double* stats;  // one double per AttentionStat, overwritten (backward: only the two gradients); null: not measured
-  double small;   // threshold of |a|
   void* work;     // scratch of work_bytes(head), 64-byte aligned
 
-  const TileProducts* tiles;  // what multiplies, where T is float; null: the kernels' own products
-  RowsAhead ahead[5];         // to be asked for while this task computes, tiles only
+  const PackedProducts* packed;  // what multiplies, where T is float; null: the kernels' own products
+  RowsAhead ahead[5];            // to be asked for while this task computes, with `packed` only
   int ahead_count;
 };
 
@@ -85,7 +84,7 @@ struct AttentionKernel {
 struct AttentionForwardKernels {
   AttentionKernel<AttentionHeadForward<float>> f32;
   AttentionKernel<AttentionHeadForward<double>> f64;
-  AttentionKernel<AttentionHeadForward<float, Bf16Bits>> bf16;  // for heads with `tiles`
+  AttentionKernel<AttentionHeadForward<float, Bf16Bits>> bf16;  // for heads with `packed`
 };
 struct AttentionBackwardKernels {
   AttentionKernel<AttentionHeadBackward<float>> f32;

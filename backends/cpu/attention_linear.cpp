@@ -6,16 +6,15 @@
 #include <functional>
 #include <vector>
 
+#include "backends/common/views.h"
 #include "backends/cpu/attention_linear_kernels.h"
 #include "backends/cpu/attention_sampled.h"
 #include "backends/cpu/bf16_rows.h"
+#include "backends/cpu/packed_products.h"
 #include "backends/cpu/parallel.h"
-#include "backends/cpu/tile_products.h"
 
 namespace norma::cpu {
 namespace {
-
-constexpr int weight_slot = 10, count_slot = 11, state_slot = 12, mirror_slot = 13, work_slot = 14, wide_slot = 15;  // of scratch()
 
 /// ||A||_F is exact up to so many monomials: its state has their number squared.
 constexpr Index most_for_norm = 160;
@@ -89,11 +88,6 @@ class Weights {
   std::vector<double> all_;
 };
 
-template <class T>
-T* head_of(const View& x, Index b, Index h) {
-  return x.as<T>() + b * x.layout.stride(0) + h * x.layout.stride(1);
-}
-
 /// One call: what all heads share, and the cut into tasks.
 template <class T>
 class Call {
@@ -103,22 +97,14 @@ class Call {
     LinearHead<T>& h = all;
     h.q_row = q.layout.stride(2), h.k_row = k.layout.stride(2), h.v_row = v.layout.stride(2);
     h.rows = q.shape()[2], h.keys = k.shape()[2], h.d = q.shape()[3], h.e = v.shape()[3];
-    h.scale = a.scale, h.degree = a.scoring.degree(), h.causal = a.causal, h.small = a.small;
+    h.scale = a.scale, h.degree = a.scoring.degree(), h.causal = a.causal;
     for (int p = 0; p <= Scoring::max_degree; ++p) h.coefficient[p] = a.scoring.coefficient[static_cast<std::size_t>(p)];
     h.features = linear_features(a.scoring, h.d);
-    T* weights = scratch<T>(weight_slot, h.features);
+    T* weights = scratch<T>(Slot::linear_weights, h.features);
     thread_local Weights known;
     for (std::size_t i = 0; double w : known.of(a.scoring, a.scale, h.d)) weights[i++] = static_cast<T>(w);
     h.weights = weights;
-    const auto keys = static_cast<double>(h.keys);
-    h.factor = 1, h.row_scale = RowScale::constant;
-    switch (a.scoring.scale) {
-      case Scoring::Scale::one: break;
-      case Scoring::Scale::inverse_sqrt_keys: h.factor = 1 / std::sqrt(keys); break;
-      case Scoring::Scale::inverse_keys: h.factor = 1 / keys; break;
-      case Scoring::Scale::inverse_sqrt_valid_keys: h.row_scale = RowScale::inverse_sqrt_visible; break;
-      case Scoring::Scale::inverse_valid_keys: h.row_scale = RowScale::inverse_visible; break;
-    }
+    h.factor = 1 / a.scoring.divisor(static_cast<double>(h.keys)), h.row_scale = a.scoring.row_scale();
     if (a.key_mask) count_keys();
     heads = q.shape()[0] * q.shape()[1];
     pieces = pieces_of(h.keys, heads, h.causal);
@@ -142,8 +128,8 @@ class Call {
     const Index step = (count + pieces * piece_step - 1) / (pieces * piece_step) * piece_step;
     h.begin = std::min(count, piece * step), h.end = std::min(count, h.begin + step);
   }
-  T* state_of_task(int slot) const { return scratch<T>(slot, state_size); }
-  void give_work(LinearHead<T>& h) const { h.work = scratch(work_slot, static_cast<std::size_t>(work_size)); }
+  T* state_of_task(Slot slot) const { return scratch<T>(slot, state_size); }
+  void give_work(LinearHead<T>& h) const { h.work = scratch(Slot::linear_work, static_cast<std::size_t>(work_size)); }
 
   /// body(head, state): for every piece of every head, with the states of all of them in `states`.
   template <class Body>
@@ -192,7 +178,7 @@ class Call {
   void count_keys() {
     const View& mask = *a_.key_mask;
     const Index batch = mask.shape()[0], keys = mask.shape()[1];
-    before_ = scratch<std::int32_t>(count_slot, batch * (keys + 1));
+    before_ = scratch<std::int32_t>(Slot::linear_key_counts, batch * (keys + 1));
     for (Index b = 0; b < batch; ++b) {
       std::int32_t* to = before_ + b * (keys + 1);
       to[0] = 0;
@@ -216,7 +202,7 @@ void forward(const AttentionForward& a, const LinearKernels<T>& kernels) {
     parallel_tasks(call.heads, [&](Index i) {
       LinearHead<T> h = call.bound(i);
       call.give_work(h);
-      T* s = call.state_of_task(mirror_slot);
+      T* s = call.state_of_task(Slot::linear_mirror);
       h.begin = 0, h.end = h.keys;
       if (a.causal) {
         std::fill_n(s, call.state_size, T{0});
@@ -227,7 +213,7 @@ void forward(const AttentionForward& a, const LinearKernels<T>& kernels) {
       kernels.forward_rows(h, s);
     });
   } else {
-    T* states = scratch<T>(state_slot, call.heads * call.pieces * call.state_size);
+    T* states = scratch<T>(Slot::linear_states, call.heads * call.pieces * call.state_size);
     call.each(states, false, [&](const LinearHead<T>& h, T* s) { kernels.sum_keys(h, s); });
     a.causal ? call.add_before(states, false) : call.add_up(states);
     call.each(states, !a.causal, [&](const LinearHead<T>& h, T* s) {
@@ -240,7 +226,7 @@ void forward(const AttentionForward& a, const LinearKernels<T>& kernels) {
   parallel_tasks(call.heads, [&](Index i) {
     const RowSample sample(call.all.rows, i);
     LinearHead<T> h = call.head(i);
-    h.work = scratch(work_slot, static_cast<std::size_t>(work));
+    h.work = scratch(Slot::linear_work, static_cast<std::size_t>(work));
     double* to = a.stats->as<double>() + i * attention_stats;
     SampledSums sampled;
     kernels.sample(h, sample.rows(), sampled);
@@ -259,7 +245,7 @@ void measure_gradients(const AttentionBackward& a, const Call<T>& call, const Li
   parallel_tasks(call.heads, [&](Index i) {
     LinearHead<T> h = call.bound(i);
     const RowSample sample(h.rows, i, longest_rows(h.dout, h.rows, h.dout_row, h.e, SampledRows::longest));
-    h.work = scratch(work_slot, static_cast<std::size_t>(work));
+    h.work = scratch(Slot::linear_work, static_cast<std::size_t>(work));
     SampledSums sampled;
     kernels.sample_gradients(h, sample.rows(), sampled);
     sample.estimate_gradients(sampled, a.stats->as<double>() + i * attention_stats);
@@ -280,7 +266,7 @@ void backward(const AttentionBackward& a, const LinearKernels<T>& kernels) {
     parallel_tasks(call.heads, [&](Index i) {
       LinearHead<T> h = call.bound(i);
       call.give_work(h);
-      T *s = call.state_of_task(mirror_slot), *u = call.state_of_task(state_slot);
+      T *s = call.state_of_task(Slot::linear_mirror), *u = call.state_of_task(Slot::linear_states);
       h.begin = 0, h.end = h.keys;
       if (a.causal) {
         std::fill_n(s, call.state_size, T{0});
@@ -297,7 +283,7 @@ void backward(const AttentionBackward& a, const LinearKernels<T>& kernels) {
     return;
   }
   const Index all = call.heads * call.pieces * call.state_size;
-  T *s = scratch<T>(state_slot, 2 * all), *u = s + all;
+  T *s = scratch<T>(Slot::linear_states, 2 * all), *u = s + all;
   call.each(s, false, [&](const LinearHead<T>& h, T* to) { kernels.sum_keys(h, to); });
   if (a.causal) {
     call.each(u, false, [&](const LinearHead<T>& h, T* to) { kernels.sum_rows(h, to); });
@@ -319,7 +305,7 @@ class Widened {
     std::copy(views.begin(), views.end(), views_.begin());
     Index size = 0;
     for (const View* x : views) size += x->numel();
-    float* next = scratch<float>(wide_slot, size);
+    float* next = scratch<float>(Slot::linear_wide, size);
     for (View* x : views) {
       *x = {next, Layout(x->shape()), DType::f32};
       next += x->numel();
@@ -357,7 +343,7 @@ bool linear_form(const Attention& a, const View& q, const View& k) {
   if (a.form == AttentionForm::quadratic || features == 0 || a.dropout != 0) return false;
   if (a.form == AttentionForm::linear) return true;
   const bool bf16 = q.dtype == DType::bf16;
-  const TileProducts* products = q.dtype == DType::f64 ? nullptr : own_tiles(bf16);
+  const PackedProducts* products = q.dtype == DType::f64 ? nullptr : own_products(bf16);
   const Matrices matrices = !products        ? Matrices::by_multiply_adds
                             : !products->amx ? Matrices::bf16_by_pairs
                             : bf16           ? Matrices::bf16_on_tiles

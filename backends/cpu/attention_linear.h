@@ -7,7 +7,7 @@
 namespace norma::cpu {
 
 /// Whether the call is to be computed in linear form: asked for and possible, or automatic and measured to be cheaper. It depends
-/// on the scoring, the sizes, the dropout, the dtype, and what multiplies matrices (tile_products.h).
+/// on the scoring, the sizes, the dropout, the dtype, and what multiplies matrices (packed_products.h).
 bool linear_form(const Attention& a, const View& q, const View& k);
 
 /// The layouts that CpuBackend::attention accepts. Statistics that the monomials do not give exactly are estimated

@@ -27,7 +27,6 @@ struct LinearHead {
   std::int64_t key_mask_step;
   const std::int32_t* before;        // with a key mask: before[j] visible keys in [0, j)
 
-  double small;                      // threshold of |a|, for `sample`
   std::int64_t begin, end;           // the piece to work on: keys, or rows where the kernel says so
   const T* dout;                     // backward only
   std::int64_t out_row, dout_row, dq_row, dk_row, dv_row;

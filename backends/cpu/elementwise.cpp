@@ -13,8 +13,7 @@
 namespace norma::cpu {
 namespace {
 
-constexpr Index grain = 16384;  // elements of a task
-constexpr Index block = 512;    // elements of a buffer
+constexpr Index block = 512;  // elements of a buffer
 
 template <class T>
 constexpr bool is_float = std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, bf16>;
@@ -23,7 +22,7 @@ using Computed = std::conditional_t<std::is_same_v<T, bf16>, float, T>;
 
 template <std::size_t N, class Inner>
 void run(const StridedLoop<N>& loop, Inner&& inner) {
-  parallel_for(loop.size(), grain, [&](Index begin, Index end) { loop.run(begin, end, inner); });
+  parallel_for(loop.size(), task_elements, [&](Index begin, Index end) { loop.run(begin, end, inner); });
 }
 
 template <class T>

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "backends/cpu/cut_product.h"
 #include "backends/cpu/parallel.h"
 
 namespace norma::cpu {
@@ -17,7 +18,7 @@ inline bool few_rows(std::int64_t m, std::int64_t k, std::int64_t size) { return
 struct FewRows {
   std::int64_t rows = 1, columns = 1;
   FewRows(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t mr, std::int64_t nr, std::int64_t workers = threads()) {
-    const std::int64_t panels = (n + nr - 1) / nr, most = std::max<std::int64_t>(1, m * n * k >> 18);  // a task is worth some microseconds
+    const std::int64_t panels = ceil_div(n, nr), most = std::max<std::int64_t>(1, m * n * k >> 18);  // a task is worth some microseconds
     if (panels >= 4) columns = std::min(panels, most);
     if (m >= 256 && panels < 16 && n % (2 * nr) != 0) rows = 2;  // uneven shares are halved
     while (rows * columns < std::min<std::int64_t>(workers, most) && m >= 4 * mr * rows) rows *= 2;

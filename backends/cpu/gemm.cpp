@@ -23,12 +23,7 @@ namespace {
 
 using std::int64_t;
 
-// Scratch: the first two belong to the caller of a product while its tasks run, the others to each task.
-enum Slot { slot_shared_b, slot_partial, slot_a, slot_b };
-
 std::atomic<GemmProvider> chosen_provider{GemmProvider::own};
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /// Whether C is small beside k, as the gradient of a weight is.
 bool is_long(int64_t m, int64_t n, int64_t k) { return k >= 1024 && m < 2048 && k >= 2 * std::max(m, n); }
@@ -145,11 +140,6 @@ Plan make_plan(const GemmTable<T>& t, const Product<T>& x) {
   return p;
 }
 
-/// Piece `i` of `count` of [0, size), cut at multiples of `unit`.
-int64_t cut(int64_t size, int64_t unit, int64_t count, int64_t i) {
-  return std::min(size, ceil_div(size, unit) * i / count * unit);
-}
-
 template <class T>
 Epilogue<T> shifted(const Epilogue<T>& e, int64_t i, int64_t j) {
   const int64_t offset = i * e.ld + j;
@@ -197,7 +187,7 @@ class Run {
 
   void pack_shared() {
     const int64_t panels = ceil_div(x_.n, t_.nr), count = pieces(x_.k);
-    T* all = scratch<T>(slot_shared_b, std::max<int64_t>(1, t_.packed(x_.k)) * panels * t_.nr);
+    T* all = scratch<T>(Slot::product_shared_b, std::max<int64_t>(1, t_.packed(x_.k)) * panels * t_.nr);
     shared_ = all;
     const auto pack = [&](int64_t piece, int64_t from, int64_t to) {
       const int64_t k0 = cut(x_.k, t_.k_unit, count, piece), k1 = cut(x_.k, t_.k_unit, count, piece + 1);
@@ -216,7 +206,7 @@ class Run {
   /// Each slice of k into its own [m, n] array, then their sum in order.
   void run_slices() {
     const int64_t size = x_.m * x_.n, step = size + (x_.row_sums ? x_.m : 0);
-    T* partial = scratch<T>(slot_partial, plan_.slices * step);
+    T* partial = scratch<T>(Slot::product_partial, plan_.slices * step);
     each(plan_.tasks(), [&](int64_t i) {
       const Region r = region(i);
       T* mine = partial + i / (plan_.rows * plan_.columns) * step;
@@ -251,7 +241,7 @@ class Run {
     const int64_t n = r.j1 - r.j0, count = pieces(r.k1 - r.k0), blocks = ceil_div(r.i1 - r.i0, plan_.block_rows);
     // Rows that are packed ahead lie in two rooms in turn.
     const int64_t room = t_.packed(std::min(r.k1 - r.k0, plan_.k_piece + t_.k_unit)) * ceil_div(plan_.block_rows, t_.mr) * t_.mr;
-    T* rooms = plan_.packs_ahead ? scratch<T>(slot_a, std::max<int64_t>(1, 2 * room)) : nullptr;
+    T* rooms = plan_.packs_ahead ? scratch<T>(Slot::product_a, std::max<int64_t>(1, 2 * room)) : nullptr;
     const auto k_begin = [&](int64_t piece) { return r.k0 + cut(r.k1 - r.k0, t_.k_unit, count, piece); };
     const auto step = [&](int64_t s) {  // rows of A, pieces of k outside
       Upcoming<T> x;
@@ -269,7 +259,7 @@ class Run {
       if (shared_) {
         panels = shared_ + t_.packed(k0) * ceil_div(x_.n, t_.nr) * t_.nr + r.j0 * t_.packed(here.k);
       } else if (i == 0 && packed > 0) {
-        T* mine = scratch<T>(slot_b, std::max<int64_t>(1, t_.packed(here.k)) * ceil_div(packed, t_.nr) * t_.nr);
+        T* mine = scratch<T>(Slot::product_b, std::max<int64_t>(1, t_.packed(here.k)) * ceil_div(packed, t_.nr) * t_.nr);
         t_.pack_b(here.k, packed, at(x_.b, k0, r.j0 + in_place), x_.gelu_b, mine);
         panels = mine;
       }
@@ -290,7 +280,7 @@ class Run {
   /// Rows of A are read where they lie if they are dense; otherwise they are packed.
   Tiles<T> tiles_of(Upcoming<T> x) {
     if (x.a.col == 1 && !x.row_sums && !t_.sliced) return {x.a.data, t_.mr * x.a.row, x.a.row, 1};
-    if (!x.tiles) x.tiles = scratch<T>(slot_a, std::max<int64_t>(1, t_.packed(x.k)) * ceil_div(x.m, t_.mr) * t_.mr);
+    if (!x.tiles) x.tiles = scratch<T>(Slot::product_a, std::max<int64_t>(1, t_.packed(x.k)) * ceil_div(x.m, t_.mr) * t_.mr);
     t_.pack_a(x.m, x.k, x.a, x.tiles, x.row_sums);
     return packed_tiles(x);
   }
@@ -300,7 +290,7 @@ class Run {
     const Matrix<const T> a = at(x_.a, r.i0, r.k0);
     Matrix<const T> b = at(x_.b, r.k0, r.j0);
     if (x_.gelu_b) {  // the panels of nr columns, each [k][nr], are nr-wide row-major matrices
-      T* panels = scratch<T>(slot_b, std::max<int64_t>(1, k) * ceil_div(n, t_.nr) * t_.nr);
+      T* panels = scratch<T>(Slot::product_b, std::max<int64_t>(1, k) * ceil_div(n, t_.nr) * t_.nr);
       t_.pack_b(k, n, b, true, panels);
       for (int64_t j = 0; j < n; j += t_.nr)
         if (!blas_product<T>(m, std::min(t_.nr, n - j), k, a, {panels + j * k, t_.nr, 1}, c + j, ldc, accumulate))
@@ -329,11 +319,6 @@ void gemm(int64_t m, int64_t n, int64_t k, Matrix<const T> a, Matrix<const T> b,
           const Epilogue<T>& e) {
   const bool plain = !e.bias && !e.pre && !e.gelu && !e.gelu_pre && !e.residual;
   Run<T>({m, n, k, a, b, false, c, ldc, accumulate, plain ? nullptr : &e, nullptr}, true)();
-}
-
-template <class T>
-void gemm_gelu_b(int64_t m, int64_t n, int64_t k, Matrix<const T> a, Matrix<const T> b_pre, T* c, int64_t ldc) {
-  gemm_with_row_sums<T>(m, n, k, a, b_pre, true, c, ldc, nullptr);
 }
 
 template <class T>
@@ -376,7 +361,6 @@ GemmProvider gemm_provider() { return chosen_provider; }
 #define NORMA_INSTANCES(T)                                                                                            \
   template void gemm<T>(int64_t, int64_t, int64_t, Matrix<const T>, Matrix<const T>, T*, int64_t, bool,               \
                         const Epilogue<T>&);                                                                          \
-  template void gemm_gelu_b<T>(int64_t, int64_t, int64_t, Matrix<const T>, Matrix<const T>, T*, int64_t);             \
   template void gemm_with_row_sums<T>(int64_t, int64_t, int64_t, Matrix<const T>, Matrix<const T>, bool, T*, int64_t, \
                                       T*);                                                                            \
   template void gemm_batched<T>(int64_t, const int64_t*, const int64_t*, const int64_t*, int64_t, int64_t, int64_t,   \

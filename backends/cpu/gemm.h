@@ -32,12 +32,8 @@ struct Epilogue {
 template <class T>
 void gemm(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<const T> a, Matrix<const T> b, T* c, std::int64_t ldc,
           bool accumulate = false, const Epilogue<T>& epilogue = {});
-/// C = A gelu(B): B passes through gelu while it is packed (dW from a saved pre-activation).
-template <class T>
-void gemm_gelu_b(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<const T> a, Matrix<const T> b_pre, T* c,
-                 std::int64_t ldc);
-/// C = A B or A gelu(B), and row_sums[i] = sum_k A[i, k] unless null: the gradients of a weight and its bias (A = dY^T) in one
-/// pass over dY.
+/// C = A B, or A gelu(B) with B passing through gelu while it is packed (dW from a saved pre-activation), and
+/// row_sums[i] = sum_k A[i, k] unless null: the gradients of a weight and its bias (A = dY^T) in one pass over dY.
 template <class T>
 void gemm_with_row_sums(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<const T> a, Matrix<const T> b, bool gelu_b,
                         T* c, std::int64_t ldc, T* row_sums);

@@ -18,9 +18,6 @@ namespace {
 
 using std::int64_t;
 
-// Of scratch(); 0..3 are gemm.cpp's, which does not run meanwhile. The shared ones are the caller's while its tasks run.
-enum Slot { slot_shared_b, slot_partial, slot_a, slot_b, slot_panel = 10 };
-
 constexpr int64_t row_block = 96;    // rows of A that one packing serves
 constexpr int64_t k_unit = 32;       // k is cut at multiples of this: whole units of words
 constexpr int64_t small = 1 << 17;   // multiply-adds that are not worth a second task
@@ -43,13 +40,7 @@ struct Entered {
   Entered(const Entered&) = delete;
 };
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t unit) { return ceil_div(a, unit) * unit; }
 int64_t words_of(const GemmBf16Table& t, int64_t k) { return round_up(ceil_div(k, t.depth), t.unit); }
-/// Piece `i` of `count` of [0, size), cut at multiples of `unit`.
-int64_t cut(int64_t size, int64_t unit, int64_t count, int64_t i) {
-  return std::min(size, ceil_div(size, unit) * i / count * unit);
-}
 /// Words of k that a panel of B may hold and stay in the first cache.
 int64_t piece_words(const GemmBf16Table& t) { return std::clamp<int64_t>(24 * 1024 / (t.nr * 4), 192, 384); }
 Word* words(Slot slot, int64_t count) { return scratch<Word>(slot, count + pack_slack); }
@@ -66,7 +57,7 @@ Bf16Tiles tiles_of(const GemmBf16Table& t, Matrix<const Bf16Bits> a, int64_t m, 
       reinterpret_cast<std::uintptr_t>(a.data) % sizeof(Word) == 0)
     return {reinterpret_cast<const Word*>(a.data), t.mr * a.row / 2, a.row / 2, t.unit};
   const int64_t n = words_of(t, k);
-  Word* rows = words(slot_a, round_up(m, t.mr) * n);
+  Word* rows = words(Slot::product_a, round_up(m, t.mr) * n);
   t.pack_rows(m, k, a, rows);
   return {rows, t.mr * n, n, t.unit};
 }
@@ -81,7 +72,7 @@ void fetch(Matrix<const Bf16Bits> a, int64_t from, int64_t to, int64_t k) {
 template <class Pack>
 const Word* packed_b(const GemmBf16Table& t, int64_t n, int64_t step, Pack&& pack) {
   const int64_t panels = ceil_div(n, t.nr);
-  Word* all = words(slot_shared_b, panels * step);
+  Word* all = words(Slot::product_shared_b, panels * step);
   const int64_t group = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, step));
   parallel_for(panels, group, [&](int64_t from, int64_t to) {
     pack(from * t.nr, std::min(n, to * t.nr), all + from * step);
@@ -118,10 +109,10 @@ void gemm_bf16(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, Matrix
     const int64_t i0 = cut(m, t.mr, rows, task / columns), i1 = cut(m, t.mr, rows, task / columns + 1);
     const int64_t j0 = cut(n, t.nr, columns, task % columns), j1 = cut(n, t.nr, columns, task % columns + 1);
     if (i0 == i1 || j0 == j1) return;
-    Word* mine = few ? words(slot_b, ceil_div(j1 - j0, t.nr) * step) : nullptr;
+    Word* mine = few ? words(Slot::product_b, ceil_div(j1 - j0, t.nr) * step) : nullptr;
     if (few) pack(j0, j1, mine);
     const Word* panels = few ? mine : shared + j0 / t.nr * step;
-    float* sums = scratch<float>(slot_panel, 2 * row_block * t.nr);
+    float* sums = scratch<float>(Slot::product_panel, 2 * row_block * t.nr);
     Bf16Strip before;  // its sums are whole, and go to c beside the next product
     int current = 0;
     const Entered entered(t);
@@ -160,7 +151,7 @@ void gemm_bf16_long(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, M
   if (tasks > 1) cut_further(ceil_div(threads(), slices), m, n, t.mr, t.nr, rows, columns);
   const bool in_place = slices == 1 && (t.unit == 1 || m % t.mr == 0) && n % t.nr == 0;  // whole tiles, to whose sums nothing is added
   const int64_t ld = in_place ? ldc : round_up(n, t.nr), size = in_place ? 0 : round_up(m, t.mr) * ld, step = size + m;
-  float* partial = scratch<float>(slot_partial, slices * step);
+  float* partial = scratch<float>(Slot::product_partial, slices * step);
   parallel_tasks(slices * rows * columns, [&](int64_t task) {
     const int64_t s = task / (rows * columns), i_part = task / columns % rows, j_part = task % columns;
     const int64_t i0 = cut(m, t.mr, rows, i_part), i1 = cut(m, t.mr, rows, i_part + 1);
@@ -175,12 +166,12 @@ void gemm_bf16_long(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, M
     for (int64_t piece = 0; piece < pieces; ++piece) {
       const int64_t p0 = k0 + cut(k1 - k0, k_unit, pieces, piece), p1 = k0 + cut(k1 - k0, k_unit, pieces, piece + 1);
       const int64_t count = words_of(t, p1 - p0);
-      Word* panels = words(slot_b, count * round_up(j1 - j0, t.nr));
+      Word* panels = words(Slot::product_b, count * round_up(j1 - j0, t.nr));
       t.pack_activation(p1 - p0, j1 - j0, {b.data + p0 * b.row + j0, b.row, 1}, gelu_b, panels, count * t.nr);
       for (int64_t i = i0; i < i1; i += row_block) {
         const int64_t height = std::min(row_block, i1 - i);
         const Bf16Tiles tiles = t.pack_columns(height, p1 - p0, {a.data + i + p0 * a.col, 1, a.col},
-                                               words(slot_a, count * round_up(height, t.mr)), sums ? sums + i : nullptr);
+                                               words(Slot::product_a, count * round_up(height, t.mr)), sums ? sums + i : nullptr);
         for (int64_t j = j0; j < j1; j += t.nr)
           t.multiply(height, count, tiles, panels + (j - j0) * count, mine + i * ld + j, ld, piece > 0, nullptr);
       }
@@ -188,7 +179,7 @@ void gemm_bf16_long(int64_t m, int64_t n, int64_t k, Matrix<const Bf16Bits> a, M
   });
   const auto combine = NORMA_KERNELS(gemm_kernels).f32.combine;
   if (!in_place)
-    parallel_for(m, std::max<int64_t>(1, 16384 / n), [&](int64_t begin, int64_t end) {
+    parallel_for(m, std::max<int64_t>(1, task_elements / n), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) combine(slices, n, partial + i * ld, step, c + i * ldc);
     });
   if (row_sums) combine(slices, m, partial + size, step, row_sums);

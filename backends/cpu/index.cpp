@@ -12,9 +12,6 @@
 namespace norma::cpu {
 namespace {
 
-constexpr int order_slot = 12, sums_slot = 13;  // of scratch()
-constexpr Index grain = 16384;                  // elements per task, about
-
 /// Element offset of the row-major position `n` among the axes [first, last) of `shape`.
 Index offset_of(Index n, const Shape& shape, const Layout& layout, int first, int last) {
   Index offset = 0;
@@ -52,7 +49,7 @@ void each_line(const View& x, int axis, const View& index, const View& out, F&& 
   if (index.numel() == 0) return;
   const Shape lines = index.shape().with(axis, 1);
   const int rank = lines.rank();
-  parallel_for(lines.numel(), std::max<Index>(1, grain / index.shape()[axis]), [&](Index begin, Index end) {
+  parallel_for(lines.numel(), std::max<Index>(1, task_elements / index.shape()[axis]), [&](Index begin, Index end) {
     for (Index n = begin; n < end; ++n)
       f(x.as<T>() + offset_of(n, lines, x.layout, 0, rank),
         index.as<const Index>() + offset_of(n, lines, index.layout, 0, rank),
@@ -84,7 +81,7 @@ void CpuBackend::scatter_add(const View& x, int axis, const View& index, const V
       if constexpr (std::is_same_v<T, A>) {
         for (Index j = 0; j < n; ++j) to[at[j * is] * os] = Binary<BinaryOp::add>{}(to[at[j * is] * os], from[j * xs]);
       } else {
-        A* sums = scratch<A>(sums_slot, targets);
+        A* sums = scratch<A>(Slot::index_sums, targets);
         for (Index t = 0; t < targets; ++t) sums[t] = convert<A>(to[t * os]);
         for (Index j = 0; j < n; ++j) sums[at[j * is]] += convert<A>(from[j * xs]);
         for (Index t = 0; t < targets; ++t) to[t * os] = convert<T>(sums[t]);
@@ -100,7 +97,7 @@ void CpuBackend::index_select(const View& x, int axis, const View& index, const 
   const StridedLoop inner(from, to);
   visit_dtype(out.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    parallel_for(before * n, std::max<Index>(1, grain / inner.size()), [&](Index begin, Index end) {
+    parallel_for(before * n, std::max<Index>(1, task_elements / inner.size()), [&](Index begin, Index end) {
       for (Index row = begin; row < end; ++row) {
         const Index lead = row / n, j = row % n, target = index.as<const Index>()[j * index.layout.stride(0)];
         T* source = x.as<T>() + offset_of(lead, out.shape(), x.layout, 0, axis) + target * x.layout.stride(axis);
@@ -124,7 +121,7 @@ void CpuBackend::index_select(const View& x, int axis, const View& index, const 
 void CpuBackend::index_add(const View& x, int axis, const View& index, const View& out) {
   if (x.numel() == 0) return;
   const Index n = x.shape()[axis], targets = out.shape()[axis], before = count(out.shape(), 0, axis);
-  Index* first = scratch<Index>(order_slot, targets + 1 + n);  // of each target, among the sorted positions
+  Index* first = scratch<Index>(Slot::index_order, targets + 1 + n);  // of each target, among the sorted positions
   Index* sorted = first + targets + 1;
   const auto target_of = [&](Index j) { return index.as<const Index>()[j * index.layout.stride(0)]; };
   std::fill_n(first, targets + 1, 0);
@@ -145,7 +142,7 @@ void CpuBackend::index_add(const View& x, int axis, const View& index, const Vie
     else
       sums.dtype = DType::f32;
     const StridedLoop inner(terms, sums), edge(row, sums);
-    parallel_for(before * targets, std::max<Index>(1, grain / inner.size()), [&](Index begin, Index end) {
+    parallel_for(before * targets, std::max<Index>(1, task_elements / inner.size()), [&](Index begin, Index end) {
       for (Index r = begin; r < end; ++r) {
         const Index lead = r / targets, t = r % targets;
         if (first[t] == first[t + 1]) continue;
@@ -155,7 +152,7 @@ void CpuBackend::index_add(const View& x, int axis, const View& index, const Vie
         if constexpr (std::is_same_v<T, A>) {
           to = place;
         } else {
-          to = scratch<A>(sums_slot, inner.size());
+          to = scratch<A>(Slot::index_sums, inner.size());
           edge.run_at({bytes(place), bytes(to)}, 0, edge.size(), [](Index m, const auto& p, const auto& step) {
             for (Index i = 0; i < m; ++i)
               reinterpret_cast<A*>(p[1])[i * step[1]] = convert<A>(reinterpret_cast<const T*>(p[0])[i * step[0]]);

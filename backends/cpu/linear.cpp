@@ -3,6 +3,7 @@
 #include <array>
 
 #include "backends/common/convert.h"
+#include "backends/cpu/column_sums.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/linear_bf16.h"
@@ -11,9 +12,6 @@
 
 namespace norma::cpu {
 namespace {
-
-// Of scratch(); gemm.cpp uses the slots below.
-enum Slot { slot_offsets = 4, slot_wide_a, slot_wide_b, slot_wide_out, slot_sums };
 
 struct BatchAxis {
   Index size;
@@ -79,7 +77,7 @@ T* widen(const bf16* from, Batch& batch, Index rows, Index columns, Index& row, 
     distinct.count *= distinct.axes[x].size;
   }
   T* wide = scratch<T>(slot, std::max<Index>(1, distinct.count * rows * columns));
-  parallel_for(distinct.count * rows, std::max<Index>(1, 16384 / std::max<Index>(1, columns)),
+  parallel_for(distinct.count * rows, std::max<Index>(1, task_elements / std::max<Index>(1, columns)),
                [&](Index begin, Index end) {
                  for (Index i = begin; i < end; ++i) {
                    const bf16* line = from + distinct.offset<stride>(i / rows) + i % rows * row;
@@ -99,7 +97,7 @@ T* widen(const bf16* from, Batch& batch, Index rows, Index columns, Index& row, 
 /// Copies dense results [count, m, n] to where they belong.
 template <class From, class To>
 void put(const From* from, const Batch& batch, To* to) {
-  parallel_for(batch.count * batch.m, std::max<Index>(1, 16384 / batch.n), [&](Index begin, Index end) {
+  parallel_for(batch.count * batch.m, std::max<Index>(1, task_elements / batch.n), [&](Index begin, Index end) {
     for (Index i = begin; i < end; ++i) {
       To* line = to + batch.offset<&BatchAxis::out>(i / batch.m) + i % batch.m * batch.out_row;
       for (Index j = 0; j < batch.n; ++j) line[j * batch.out_col] = convert<To>(from[i * batch.n + j]);
@@ -118,7 +116,7 @@ void multiply(const T* a, const T* b, T* out, Batch batch) {
   Batch target = batch;
   T* c = out;
   if (!dense) {
-    c = scratch<T>(slot_wide_out, batch.count * batch.m * batch.n);
+    c = scratch<T>(Slot::wide_out, batch.count * batch.m * batch.n);
     batch.out_row = batch.n, batch.out_col = 1;
     Index step = batch.m * batch.n;
     for (int x = batch.rank; x-- > 0; step *= batch.axes[x].size) batch.axes[x].out = step;
@@ -126,7 +124,7 @@ void multiply(const T* a, const T* b, T* out, Batch batch) {
   if (batch.count == 1) {
     gemm<T>(batch.m, batch.n, batch.k, {a, batch.a_row, batch.a_col}, {b, batch.b_row, batch.b_col}, c, batch.out_row);
   } else {
-    Index* offsets = scratch<Index>(slot_offsets, 3 * batch.count);
+    Index* offsets = scratch<Index>(Slot::batch_offsets, 3 * batch.count);
     for (Index i = 0; i < batch.count; ++i) {
       offsets[i] = batch.offset<&BatchAxis::a>(i);
       offsets[batch.count + i] = batch.offset<&BatchAxis::b>(i);
@@ -141,9 +139,9 @@ void multiply(const T* a, const T* b, T* out, Batch batch) {
 /// bfloat16: sums in float, rounded once.
 void multiply(const bf16* a, const bf16* b, bf16* out, Batch batch) {
   const Batch target = batch;
-  const float* wide_a = widen<float, &BatchAxis::a>(a, batch, batch.m, batch.k, batch.a_row, batch.a_col, slot_wide_a);
-  const float* wide_b = widen<float, &BatchAxis::b>(b, batch, batch.k, batch.n, batch.b_row, batch.b_col, slot_wide_b);
-  float* c = scratch<float>(slot_wide_out, batch.count * batch.m * batch.n);
+  const float* wide_a = widen<float, &BatchAxis::a>(a, batch, batch.m, batch.k, batch.a_row, batch.a_col, Slot::wide_a);
+  const float* wide_b = widen<float, &BatchAxis::b>(b, batch, batch.k, batch.n, batch.b_row, batch.b_col, Slot::wide_b);
+  float* c = scratch<float>(Slot::wide_out, batch.count * batch.m * batch.n);
   batch.out_row = batch.n, batch.out_col = 1;
   Index step = batch.m * batch.n;
   for (int x = batch.rank; x-- > 0; step *= batch.axes[x].size) batch.axes[x].out = step;
@@ -154,7 +152,7 @@ void multiply(const bf16* a, const bf16* b, bf16* out, Batch batch) {
 /// Integers: sums in 64 bits, wrapping as unsigned numbers do; bool: whether the sum is not zero.
 template <class T>
 void multiply_integers(const T* a, const T* b, T* out, const Batch& batch) {
-  parallel_for(batch.count * batch.m, std::max<Index>(1, 16384 / std::max<Index>(1, batch.n * batch.k)),
+  parallel_for(batch.count * batch.m, std::max<Index>(1, task_elements / std::max<Index>(1, batch.n * batch.k)),
                [&](Index begin, Index end) {
                  for (Index i = begin; i < end; ++i) {
                    const T* left = a + batch.offset<&BatchAxis::a>(i / batch.m) + i % batch.m * batch.a_row;
@@ -200,23 +198,6 @@ bool run_linear(const LinearForward& args) {
   gemm<T>(x->rows, w->rows, x->columns, matrix<T>(args.x, *x), transposed<T>(args.weight, *w), args.y.as<T>(), y->row,
           false, e);
   return true;
-}
-
-/// sums[j] = sum over the rows of x[., j]: blocks of rows side by side, then their sums in order.
-template <class T>
-void sum_rows(const T* x, const MatrixRows& r, T* sums) {
-  constexpr Index block = 256;
-  const Index blocks = std::max<Index>(1, (r.rows + block - 1) / block);
-  T* part = scratch<T>(slot_sums, blocks * r.columns);
-  parallel_tasks(blocks, [&](Index i) {
-    T* mine = part + i * r.columns;
-    std::fill_n(mine, r.columns, T{0});
-    for (Index row = i * block; row < std::min(r.rows, (i + 1) * block); ++row)
-      for (Index j = 0; j < r.columns; ++j) mine[j] += x[row * r.row + j * r.col];
-  });
-  std::copy_n(part, r.columns, sums);
-  for (Index i = 1; i < blocks; ++i)
-    for (Index j = 0; j < r.columns; ++j) sums[j] += part[i * r.columns + j];
 }
 
 template <class T>

@@ -1,13 +1,11 @@
 #include "backends/cpu/linear_bf16.h"
 
+#include "backends/cpu/column_sums.h"
 #include "backends/cpu/gemm_bf16.h"
 #include "backends/cpu/matrix_rows.h"
-#include "backends/cpu/parallel.h"
 
 namespace norma::cpu {
 namespace {
-
-constexpr int sums_slot = 8;  // of scratch()
 
 /// The dtypes of core/backend.h, and dense last axes everywhere. With --gemm openblas the composition runs, in f32.
 bool covered(std::initializer_list<const View*> activations, std::initializer_list<const View*> parameters) {
@@ -20,23 +18,6 @@ bool covered(std::initializer_list<const View*> activations, std::initializer_li
 }
 
 Bf16Bits* bits(const View* x) { return x ? reinterpret_cast<Bf16Bits*>(x->as<bf16>()) : nullptr; }
-
-/// sums[j] = sum over the rows of x[., j]: blocks of rows side by side, then their sums in order.
-void sum_rows(const View& x, const MatrixRows& r, float* sums) {
-  constexpr Index block = 256;
-  const Index blocks = std::max<Index>(1, (r.rows + block - 1) / block);
-  float* part = scratch<float>(sums_slot, blocks * r.columns);
-  parallel_tasks(blocks, [&](Index i) {
-    float* mine = part + i * r.columns;
-    std::fill_n(mine, r.columns, 0.0f);
-    for (Index row = i * block; row < std::min(r.rows, (i + 1) * block); ++row)
-      for (Index j = 0; j < r.columns; ++j) mine[j] += static_cast<float>(x.as<bf16>()[row * r.row + j]);
-  });
-  for (Index j = 0; j < r.columns; ++j) {
-    sums[j] = part[j];
-    for (Index i = 1; i < blocks; ++i) sums[j] += part[i * r.columns + j];
-  }
-}
 
 }  // namespace
 
@@ -74,7 +55,7 @@ bool linear_backward_bf16(const LinearBackward& args) {
     gemm_bf16_long(dy.columns, in.columns, dy.rows, {bits(&args.dy), 1, dy.row}, {bits(x), in.row, 1}, args.x_is_pre_gelu,
                    args.dweight->as<float>(), dw.row, sums);
   } else if (sums) {
-    sum_rows(args.dy, dy, sums);
+    sum_rows(args.dy.as<bf16>(), dy, sums);
   }
   return true;
 }

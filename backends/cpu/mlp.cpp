@@ -64,7 +64,7 @@ bool run(const Mlp& a) {
   if (!worth_it<T>(rows, in, hidden, out)) return false;
   const Index chunk = chunk_of(in, hidden, out, 192);
   const MlpSizes sizes = fitted({192, in, hidden, out, chunk}, t->mlp_work, t->packed(in + out) * chunk * 4);
-  Word* w1 = scratch<Word>(slot_weights, t->packed(in) * round_up(hidden) + t->packed(hidden) * round_up(out));
+  Word* w1 = scratch<Word>(Slot::mlp_weights, t->packed(in) * round_up(hidden) + t->packed(hidden) * round_up(out));
   Word* w2 = pack(*t, in, hidden, transposed(a.w1), w1);
   pack(*t, hidden, out, transposed(a.w2), w2);
   const Index blocks = even_blocks(rows, sizes.rows, unit);
@@ -76,7 +76,7 @@ bool run(const Mlp& a) {
     b.x = rows_of<const T>(&a.x, from), b.residual = rows_of<const T>(a.residual, from);
     b.pre = rows_of<T>(a.pre, from), b.y = rows_of<T>(&a.y, from);
     b.w1 = w1, b.w2 = w2, b.b1 = vector(a.b1), b.b2 = vector(a.b2);
-    b.work = scratch(slot_work, static_cast<std::size_t>(t->mlp_work(b.sizes)));
+    b.work = scratch(Slot::mlp_work, static_cast<std::size_t>(t->mlp_work(b.sizes)));
     t->mlp(b);
   });
   return true;
@@ -91,7 +91,7 @@ bool run(const MlpBackward& a) {
   constexpr bool bf16 = sizeof(T) == sizeof(Bf16Bits);
   const Index chunk = chunk_of(in, hidden, out, bf16 ? 128 : 96);
   const MlpSizes sizes = fitted({192, in, hidden, out, chunk}, t->mlp_backward_work, t->packed(in + out) * chunk * 4);
-  Word* w1 = scratch<Word>(slot_weights, t->packed(hidden) * round_up(in) + t->packed(out) * round_up(hidden));
+  Word* w1 = scratch<Word>(Slot::mlp_weights, t->packed(hidden) * round_up(in) + t->packed(out) * round_up(hidden));
   Word* w2 = pack(*t, hidden, in, matrix(a.w1), w1);
   pack(*t, out, hidden, matrix(a.w2), w2);
   MlpSums sums;
@@ -110,7 +110,7 @@ bool run(const MlpBackward& a) {
       b.add = !share.first, b.dw1t = {sums.at(slice, dw1.offset), dw1.row}, b.dw2 = {sums.at(slice, dw2.offset), dw2.row};
       b.db1 = a.db1 ? sums.at(slice, db1) : nullptr, b.db2 = a.db2 && share.h0 == 0 ? sums.at(slice, db2) : nullptr;
     }
-    b.work = scratch(slot_work, static_cast<std::size_t>(t->mlp_backward_work(b.sizes)));
+    b.work = scratch(Slot::mlp_work, static_cast<std::size_t>(t->mlp_backward_work(b.sizes)));
     t->mlp_backward(b);
   });
   sums.give_transposed(dw1, in, hidden, a.dw1);

@@ -73,14 +73,14 @@ bool mlp_by_multiply_adds(const Mlp& a) {
   const Table& t = *table();
   const Index chunk = w.chunk(), ld = apart(chunk);
   Weight w1(t, w.in, w.hidden, w.in), w2(t, w.hidden, w.out, chunk);
-  w2.pack(transposed(a.w2), w1.pack(transposed(a.w1), scratch<float>(slot_weights, w1.size() + w2.size())));
+  w2.pack(transposed(a.w2), w1.pack(transposed(a.w1), scratch<float>(Slot::mlp_weights, w1.size() + w2.size())));
   const Index blocks = even_blocks(w.rows, longest_block, least);
   parallel_tasks(blocks, [&](Index i) {
     const Index from = cut(w.rows, least, blocks, i), count = cut(w.rows, least, blocks, i + 1) - from;
     if (count == 0) return;
     const Rows<const float> x = rows_of<const float>(&a.x, from), residual = rows_of<const float>(a.residual, from);
     const Rows<float> y = rows_of<float>(&a.y, from), pre = rows_of<float>(a.pre, from);
-    float* hidden = scratch<float>(slot_work, count * ld);
+    float* hidden = scratch<float>(Slot::mlp_work, count * ld);
     for (Index h = 0; h < w.hidden; h += chunk) {
       const Index width = std::min(chunk, w.hidden - h);
       const bool last = h + width == w.hidden;
@@ -103,7 +103,7 @@ bool mlp_by_multiply_adds(const MlpBackward& a) {
   const Table& t = *table();
   const Index chunk = w.chunk(), ld = apart(chunk);
   Weight w1(t, w.hidden, w.in, chunk), w2(t, w.out, w.hidden, w.out);
-  w2.pack(matrix(a.w2), w1.pack(matrix(a.w1), scratch<float>(slot_weights, w1.size() + w2.size())));
+  w2.pack(matrix(a.w2), w1.pack(matrix(a.w1), scratch<float>(Slot::mlp_weights, w1.size() + w2.size())));
   MlpSums sums;
   const MlpSums::Place dw1 = sums.matrix(w.hidden, w.in), dw2t = sums.matrix(w.hidden, w.out);
   const Index db1 = sums.vector(w.hidden), db2 = sums.vector(w.out);
@@ -114,7 +114,7 @@ bool mlp_by_multiply_adds(const MlpBackward& a) {
     if (share.dw && share.first) sums.clear(slice, db1, share.h0, share.h1), sums.clear(slice, db2, 0, share.h0 == 0 ? w.out : 0);
     const Rows<const float> dy = rows_of<const float>(&a.dy, from), x = rows_of<const float>(&a.x, from), pre = rows_of<const float>(&a.pre, from);
     const Rows<float> dx = rows_of<float>(a.dx, from);
-    float* packed_x = scratch<float>(slot_work, panels(w.in) + panels(w.out) + 2 * longest_block * ld);
+    float* packed_x = scratch<float>(Slot::mlp_work, panels(w.in) + panels(w.out) + 2 * longest_block * ld);
     float *packed_dy = packed_x + panels(w.in), *dpre = packed_dy + panels(w.out), *hidden = dpre + longest_block * ld;
     if (share.dw) t.pack_b(count, w.in, {x.data, x.row, 1}, false, packed_x), t.pack_b(count, w.out, {dy.data, dy.row, 1}, false, packed_dy);
     const Panels<float> x_panels = t.packed_panels(packed_x, count), dy_panels = t.packed_panels(packed_dy, count);

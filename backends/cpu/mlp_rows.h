@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "backends/cpu/cut_product.h"
 #include "backends/cpu/gemm_kernels.h"
 #include "backends/cpu/matrix_rows.h"
 #include "backends/cpu/parallel.h"
@@ -11,14 +12,6 @@
 #include "core/backend.h"
 
 namespace norma::cpu {
-
-// Of scratch(): the first two belong to the caller while its tasks run, the others to each task.
-enum MlpSlot { slot_weights, slot_sums, slot_work, slot_columns };
-
-inline Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
-inline Index round_up(Index a, Index unit) { return ceil_div(a, unit) * unit; }
-/// Piece `i` of `count` of [0, size), cut at multiples of `unit`.
-inline Index cut(Index size, Index unit, Index count, Index i) { return std::min(size, ceil_div(size, unit) * i / count * unit); }
 
 template <class T>
 constexpr DType dtype_of = sizeof(T) == sizeof(float) ? DType::f32 : DType::bf16;
@@ -52,7 +45,7 @@ class MlpSums {
   void allocate(Index rows) {
     const Index bytes = size_ * static_cast<Index>(sizeof(float));
     slices_ = rows < 768 ? 2 : rows < 1536 || most < 8 * bytes ? 4 : 8;
-    data_ = scratch<float>(slot_sums, slices_ * size_);
+    data_ = scratch<float>(Slot::mlp_sums, slices_ * size_);
   }
   Index slices() const { return slices_; }
   float* at(Index slice, Index offset) const { return data_ + slice * size_ + offset; }
@@ -61,7 +54,7 @@ class MlpSums {
 
   void give(Place from, Index lines, Index columns, const View& to) const {
     const Rows<float> rows = rows_of<float>(&to, 0);
-    parallel_for(lines, std::max<Index>(1, 16384 / columns), [&](Index begin, Index end) {
+    parallel_for(lines, std::max<Index>(1, task_elements / columns), [&](Index begin, Index end) {
       for (Index i = begin; i < end; ++i) combine(columns, from.offset + i * from.row, rows.data + i * rows.row);
     });
   }
@@ -72,7 +65,7 @@ class MlpSums {
     const auto bits = [](float* p) { return reinterpret_cast<std::uint32_t*>(p); };
     parallel_for(columns, whole, [&](Index begin, Index end) {
       const Index n = end - begin;
-      float* some = scratch<float>(slot_columns, lines * n);
+      float* some = scratch<float>(Slot::mlp_columns, lines * n);
       for (Index i = 0; i < lines; ++i) combine(n, from.offset + i * from.row + begin, some + i * n);
       transpose(lines, n, bits(some), n, bits(rows.data + begin * rows.row), rows.row);
     });

@@ -6,8 +6,6 @@
 namespace norma::cpu {
 namespace {
 
-constexpr int slot = 9;  // of scratch()
-
 /// Rows of n floats that a piece of this many operands takes: half of the first cache.
 Index piece_rows(Index n, Index operands) { return std::max<Index>(1, 4096 / std::max<Index>(1, n * operands)); }
 
@@ -15,7 +13,7 @@ Index piece_rows(Index n, Index operands) { return std::max<Index>(1, 4096 / std
 template <class Body>
 void pieces(Index begin, Index end, Index n, Index operands, Body&& body) {
   const Index most = piece_rows(n, operands);
-  float* buffer = scratch<float>(slot, std::max<Index>(1, operands * most * n));
+  float* buffer = scratch<float>(Slot::norm_wide, std::max<Index>(1, operands * most * n));
   for (Index i = begin; i < end; i += most) body(i, std::min(most, end - i), buffer);
 }
 

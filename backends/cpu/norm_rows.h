@@ -15,7 +15,7 @@ namespace norma::cpu {
 using Rows = DenseRows;
 inline std::optional<Rows> rows_of(const View& v) { return dense_rows_of(v); }
 
-inline Index rows_per_task(Index n) { return std::max<Index>(1, 16384 / std::max<Index>(1, n)); }
+inline Index rows_per_task(Index n) { return std::max<Index>(1, task_elements / std::max<Index>(1, n)); }
 
 template <class T>
 T* data(const View* v) {
@@ -27,11 +27,10 @@ T* data(const View* v) {
 template <class T, class Part>
 void sum_over_blocks(const LayerNormBackward& args, Index row_count, Index n, Part&& part) {
   constexpr Index max_blocks = 64;
-  constexpr int sums_slot = 8;  // of scratch()
   const Index wanted = (args.dweight ? 1 : 0) + (args.dbias ? 1 : 0);
   const Index block = wanted ? std::max(rows_per_task(n), (row_count + max_blocks - 1) / max_blocks) : rows_per_task(n);
   const Index blocks = (row_count + block - 1) / block;
-  T* sums = wanted ? scratch<T>(sums_slot, blocks * wanted * n) : nullptr;
+  T* sums = wanted ? scratch<T>(Slot::norm_sums, blocks * wanted * n) : nullptr;
   parallel_tasks(blocks, [&](Index i) {
     T* mine = sums + i * wanted * n;
     std::fill_n(mine, wanted * n, T(0));

@@ -113,10 +113,13 @@ void run_watched(std::int64_t count, void (*body)(void*, std::int64_t), void* co
 }
 
 struct Scratch {
-  std::array<void*, 16> block{};
-  std::array<std::size_t, 16> bytes{};
+  struct Block {
+    void* data = nullptr;
+    std::size_t bytes = 0;
+  };
+  std::array<Block, static_cast<std::size_t>(Slot::count)> blocks{};
   ~Scratch() {
-    for (void* b : block) std::free(b);
+    for (const Block& b : blocks) std::free(b.data);
   }
 };
 
@@ -151,20 +154,21 @@ void detail::run_tasks(std::int64_t count, void (*body)(void*, std::int64_t), vo
   });
 }
 
-void* scratch(int slot, std::size_t bytes) {
+void* scratch(Slot slot, std::size_t bytes) {
   thread_local Scratch mine;
-  if (mine.bytes[slot] < bytes) {
-    std::free(mine.block[slot]);
+  Scratch::Block& block = mine.blocks[static_cast<std::size_t>(slot)];
+  if (block.bytes < bytes) {
+    std::free(block.data);
     const std::size_t unit = bytes < huge_page / 2 ? 4096 : huge_page, rounded = (bytes + unit - 1) / unit * unit;
-    mine.block[slot] = std::aligned_alloc(unit, rounded);
-    if (unit == huge_page && mine.block[slot]) ::madvise(mine.block[slot], rounded, MADV_HUGEPAGE);  // only a hint
-    if (!mine.block[slot]) {
-      mine.bytes[slot] = 0;
+    block.data = std::aligned_alloc(unit, rounded);
+    if (unit == huge_page && block.data) ::madvise(block.data, rounded, MADV_HUGEPAGE);  // only a hint
+    if (!block.data) {
+      block.bytes = 0;
       fail("out of memory: a CPU kernel needs {} bytes of scratch space", rounded);
     }
-    mine.bytes[slot] = rounded;
+    block.bytes = rounded;
   }
-  return mine.block[slot];
+  return block.data;
 }
 
 }  // namespace norma::cpu

@@ -34,6 +34,9 @@ void parallel_tasks(std::int64_t count, Body&& body) {
       const_cast<void*>(static_cast<const void*>(std::addressof(body))));
 }
 
+/// Elements of a task that does little with each: some microseconds of element-wise work.
+constexpr std::int64_t task_elements = 16384;
+
 /// body(begin, end) over [0, size) in pieces of `grain`; small work runs here, without the pool.
 template <class Body>
 void parallel_for(std::int64_t size, std::int64_t grain, Body&& body) {
@@ -41,12 +44,27 @@ void parallel_for(std::int64_t size, std::int64_t grain, Body&& body) {
   parallel_tasks(pieces, [&](std::int64_t i) { body(i * grain, std::min(size, (i + 1) * grain)); });
 }
 
-/// Scratch memory of this thread, 64-byte aligned, at least `bytes`, contents undefined; `slot` tells nested users apart.
+/// Whose a block of scratch memory is. Users that never run inside one another share a number, which saves memory. Of a product and an MLP, the first
+/// two belong to the caller while its tasks run, the others to each task.
+enum class Slot : int {
+  product_shared_b = 0, product_partial, product_a, product_b, product_panel = 10,  // gemm.cpp, gemm_bf16.cpp
+  mlp_weights = 0, mlp_sums, mlp_work, mlp_columns,                                  // mlp_rows.h
+  batch_offsets = 4, wide_a, wide_b, wide_out, column_sums,                          // linear.cpp, linear_bf16.cpp: around products
+  norm_sums = 8, norm_wide = 9,                                                      // norm_rows.h; norm_bf16.cpp, in its tasks
+  reduce_partial = 9,                                                                // reduce.cpp
+  attention_work = 8, attention_stat_parts, attention_wide, attention_dq_parts,      // attention.cpp
+  linear_weights = 10, linear_key_counts, linear_states, linear_mirror, linear_work, linear_wide,  // attention_linear.cpp
+  index_order = 12, index_sums,                                                      // index.cpp
+  window_plane = 14,                                                                 // window.cpp
+  count = 16
+};
+
+/// Scratch memory of this thread, 64-byte aligned, at least `bytes`, contents undefined.
 /// Kept for the life of the thread: a steady step asks the system for nothing. From 1 MiB on in huge pages where the system has them: in small
 /// ones packed operands need more translations than a core keeps, which cost products and attention 5 to 20 % of their speed.
-void* scratch(int slot, std::size_t bytes);
+void* scratch(Slot slot, std::size_t bytes);
 template <class T>
-T* scratch(int slot, std::int64_t count) {
+T* scratch(Slot slot, std::int64_t count) {
   return static_cast<T*>(scratch(slot, static_cast<std::size_t>(count) * sizeof(T)));
 }
 

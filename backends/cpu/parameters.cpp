@@ -71,42 +71,39 @@ void update(const AdamW& args) {
     part.g = p.gradient.as<T>() + begin;
     part.m = p.m.as<T>() + begin;
     part.v = p.v.as<T>() + begin;
-    NORMA_KERNELS(norm_kernels).of<T>().adamw(part);
+    NORMA_KERNELS(parameters_kernels).of<T>().adamw(part);
   });
 }
 
 constexpr Index block = 512;  // elements of an average that are in work at a time, so that what they meet in stays in the nearest cache
 
-/// Element-wise kernels one after the other, so that the bits are those of mul and add.
+/// averaged() by element-wise kernels one after the other.
 template <class T>
-void step_average(T* average, const T* value, Index n, T decay, T rest) {
+void step_average(T* average, const T* value, Index n, T rest) {
   const auto kernel = NORMA_KERNELS(elementwise_kernels).of<T>().binary;
-  T added[block];
+  T step[block];
   for (Index i = 0; i < n; i += block) {
     const Index count = std::min(block, n - i);
-    kernel(BinaryOp::mul, count, average + i, 1, &decay, 0, average + i);
-    kernel(BinaryOp::mul, count, value + i, 1, &rest, 0, added);
-    kernel(BinaryOp::add, count, average + i, 1, added, 1, average + i);
+    kernel(BinaryOp::sub, count, value + i, 1, average + i, 1, step);
+    kernel(BinaryOp::mul, count, step, 1, &rest, 0, step);
+    kernel(BinaryOp::add, count, average + i, 1, step, 1, average + i);
   }
 }
 template <>
-void step_average(bf16* average, const bf16* value, Index n, bf16 decay, bf16 rest) {
+void step_average(bf16* average, const bf16* value, Index n, bf16 rest) {
   const auto kernel = NORMA_KERNELS(elementwise_kernels).of<float>().binary;
-  float kept[block], added[block];
+  const auto factor = static_cast<float>(rest);
+  float mean[block], step[block];
   bf16 rounded[block];
-  const auto product = [&](const bf16* from, bf16 factor, Index count, float* to) {
-    const auto wide = static_cast<float>(factor);
-    widen_rows(1, count, from, count, to);
-    kernel(BinaryOp::mul, count, to, 1, &wide, 0, to);
-    narrow_rows(1, count, to, rounded, count);
-    widen_rows(1, count, rounded, count, to);
-  };
+  const auto round = [&](Index count) { narrow_rows(1, count, step, rounded, count), widen_rows(1, count, rounded, count, step); };
   for (Index i = 0; i < n; i += block) {
     const Index count = std::min(block, n - i);
-    product(average + i, decay, count, kept);
-    product(value + i, rest, count, added);
-    kernel(BinaryOp::add, count, kept, 1, added, 1, kept);
-    narrow_rows(1, count, kept, average + i, count);
+    widen_rows(1, count, average + i, count, mean);
+    widen_rows(1, count, value + i, count, step);
+    kernel(BinaryOp::sub, count, step, 1, mean, 1, step), round(count);
+    kernel(BinaryOp::mul, count, step, 1, &factor, 0, step), round(count);
+    kernel(BinaryOp::add, count, mean, 1, step, 1, mean);
+    narrow_rows(1, count, mean, average + i, count);
   }
 }
 
@@ -143,7 +140,7 @@ void CpuBackend::moving_averages(std::span<const MovingAverage> all, double deca
     const auto [tensor, begin] = pieces.at(i);
     const MovingAverage& one = all[tensor];
     const auto step = [&, first = begin]<class T>(T) {
-      step_average<T>(one.average.as<T>() + first, one.value.as<T>() + first, std::min(one.average.numel() - first, grain), convert<T>(decay), convert<T>(1 - decay));
+      step_average<T>(one.average.as<T>() + first, one.value.as<T>() + first, std::min(one.average.numel() - first, grain), convert<T>(1 - decay));
     };
     one.average.dtype == DType::f64 ? step(double{}) : one.average.dtype == DType::bf16 ? step(bf16{}) : step(float{});
   });

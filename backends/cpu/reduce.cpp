@@ -18,7 +18,6 @@ namespace {
 constexpr Index grain = 16384;       // terms of a chunk, and of a task that does many outputs
 constexpr Index column_block = 128;  // outputs side by side
 constexpr Index column_rows = 512;   // rows of a chunk of columns
-constexpr int partial_slot = 9;      // of scratch()
 
 /// What x and out look like along the kept axes (x_kept and out_kept walk together) and x along the reduced ones.
 struct Split {
@@ -152,7 +151,7 @@ void reduce_rows(const Split& s, const View& out) {
       for (Index o = begin; o < end; ++o) put(out, s.place(o)[1], part(o, 0, s.terms));
     });
   }
-  A* partial = scratch<A>(partial_slot, s.outputs * chunks);
+  A* partial = scratch<A>(Slot::reduce_partial, s.outputs * chunks);
   parallel_tasks(s.outputs * chunks, [&](Index task) {
     const Index o = task / chunks, chunk = task % chunks;
     partial[task] = part(o, chunk * grain, std::min(s.terms, (chunk + 1) * grain));
@@ -173,7 +172,7 @@ void reduce_columns(const Split& s, const View& out) {
   const int last = s.x_kept.rank() - 1;
   const Index width = s.x_kept.shape[last], blocks = (width + column_block - 1) / column_block;
   const Index groups = s.outputs / width * blocks, chunks = (s.terms + column_rows - 1) / column_rows;
-  A* partial = scratch<A>(partial_slot, groups * chunks * column_block);
+  A* partial = scratch<A>(Slot::reduce_partial, groups * chunks * column_block);
   const auto first_output = [&](Index group) { return group / blocks * width + group % blocks * column_block; };
   const auto count = [&](Index group) { return std::min(column_block, width - group % blocks * column_block); };
   parallel_tasks(groups * chunks, [&](Index task) {

@@ -1,5 +1,5 @@
-// The raw-pointer kernels under elementwise.cpp, reduce.cpp, norm.cpp and optimizer.cpp, one table per instruction set. Included by
-// files that are compiled once per instruction set, so it holds plain data only.
+// The raw-pointer kernels under elementwise.cpp, copy.cpp, reduce.cpp, norm.cpp, random.cpp and parameters.cpp, one table per
+// instruction set. Included by files that are compiled once per instruction set, so it holds plain data only.
 #pragma once
 
 #include <cstdint>
@@ -85,6 +85,24 @@ struct CrossEntropyRows {
   T scale;
 };
 
+template <class T>
+struct NormTable {
+  void (*softmax)(std::int64_t rows, std::int64_t n, const T* x, std::int64_t x_row, T* y, std::int64_t y_row, bool log);
+  void (*softmax_backward)(std::int64_t rows, std::int64_t n, const T* y, std::int64_t y_row, const T* dy,
+                           std::int64_t dy_row, T* dx, std::int64_t dx_row, bool log);
+};
+
+template <class T, class Stored = T>
+struct LayerNormTable {
+  void (*forward)(const NormRows<T, Stored>& args);
+  void (*backward)(const NormRows<T, Stored>& args);
+};
+template <class T, class Stored = T>
+struct CrossEntropyTable {
+  void (*forward)(const CrossEntropyRows<T, Stored>& args);
+  void (*backward)(const CrossEntropyRows<T, Stored>& args);
+};
+
 /// p = decayed p - step_size m / (sqrt(v) / root_correction + eps), as torch.optim.AdamW computes it.
 template <class T>
 struct AdamWArgs {
@@ -100,22 +118,8 @@ struct AdamWArgs {
 };
 
 template <class T>
-struct NormTable {
-  void (*softmax)(std::int64_t rows, std::int64_t n, const T* x, std::int64_t x_row, T* y, std::int64_t y_row, bool log);
-  void (*softmax_backward)(std::int64_t rows, std::int64_t n, const T* y, std::int64_t y_row, const T* dy,
-                           std::int64_t dy_row, T* dx, std::int64_t dx_row, bool log);
+struct ParametersTable {
   void (*adamw)(const AdamWArgs<T>& args);
-};
-
-template <class T, class Stored = T>
-struct LayerNormTable {
-  void (*forward)(const NormRows<T, Stored>& args);
-  void (*backward)(const NormRows<T, Stored>& args);
-};
-template <class T, class Stored = T>
-struct CrossEntropyTable {
-  void (*forward)(const CrossEntropyRows<T, Stored>& args);
-  void (*backward)(const CrossEntropyRows<T, Stored>& args);
 };
 
 struct RandomTable {
@@ -158,12 +162,14 @@ struct ForActivations {
 using ElementwiseKernels = ForFloats<ElementwiseTable>;
 using ReduceKernels = ForFloats<ReduceTable>;
 using NormKernels = ForFloats<NormTable>;
+using ParametersKernels = ForFloats<ParametersTable>;
 using LayerNormKernels = ForActivations<LayerNormTable>;
 using CrossEntropyKernels = ForActivations<CrossEntropyTable>;
 NORMA_DECLARE_KERNELS(ElementwiseKernels, elementwise_kernels)
 NORMA_DECLARE_KERNELS(CopyTable, copy_kernels)
 NORMA_DECLARE_KERNELS(ReduceKernels, reduce_kernels)
 NORMA_DECLARE_KERNELS(NormKernels, norm_kernels)
+NORMA_DECLARE_KERNELS(ParametersKernels, parameters_kernels)
 NORMA_DECLARE_BF16_KERNELS(LayerNormKernels, layer_norm_kernels)
 NORMA_DECLARE_BF16_KERNELS(CrossEntropyKernels, cross_entropy_kernels)
 NORMA_DECLARE_KERNELS(RandomTable, random_kernels)

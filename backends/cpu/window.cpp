@@ -9,8 +9,6 @@
 namespace norma::cpu {
 namespace {
 
-constexpr int plane_slot = 14;  // of scratch()
-
 /// Outputs o in [begin, end) of one axis read inside the image: 0 <= o stride + offset < size.
 struct Span {
   Index begin, end;
@@ -64,7 +62,7 @@ void CpuBackend::unfold(const View& x, const Window& window, const View& columns
   const Strides &xs = x.layout.strides, &cs = columns.layout.strides;
   visit_dtype(x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const Index grain = std::max<Index>(1, 16384 / (kernel * columns.shape()[2]));
+    const Index grain = std::max<Index>(1, task_elements / (kernel * columns.shape()[2]));
     parallel_for(x.shape()[0] * channels, grain, [&](Index begin, Index end) {
       for (Index n = begin; n < end; ++n) {
         const Index b = n / channels, c = n % channels;
@@ -82,9 +80,9 @@ void CpuBackend::fold(const View& columns, const Window& window, const View& x) 
   visit_dtype(x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = Compute<T, true>;
-    const Index grain = std::max<Index>(1, 16384 / (h * w));
+    const Index grain = std::max<Index>(1, task_elements / (h * w));
     parallel_for(x.shape()[0] * channels, grain, [&](Index begin, Index end) {
-      A* plane = scratch<A>(plane_slot, h * w);
+      A* plane = scratch<A>(Slot::window_plane, h * w);
       for (Index n = begin; n < end; ++n) {
         const Index b = n / channels, c = n % channels;
         std::fill_n(plane, h * w, A{});

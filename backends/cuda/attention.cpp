@@ -45,7 +45,7 @@ void describe_scoring(const Scoring& s, AttentionProblem& p) {
   p.degree = s.degree();
   for (std::size_t i = 0; i < s.coefficient.size(); ++i) p.coefficient[i] = static_cast<float>(s.coefficient[i]);
   p.normalize = s.normalize;
-  p.bias = static_cast<float>(s.bias - (s.bias_minus_log_keys ? std::log(keys) : 0.0));
+  p.bias = static_cast<float>(s.sigmoid_bias(keys));
   switch (s.kind) {
     case Scoring::Kind::softmax: p.phi = Phi::softmax; return;
     case Scoring::Kind::sigmoid: p.phi = Phi::sigmoid; break;
@@ -57,14 +57,11 @@ void describe_scoring(const Scoring& s, AttentionProblem& p) {
         factor = s.coefficient[static_cast<std::size_t>(s.degree())];
       }
   }
-  if (s.normalize) factor = 1;  // a constant factor falls out of a / sum a
-  if (!s.normalize) switch (s.scale) {
-      case Scoring::Scale::one: break;
-      case Scoring::Scale::inverse_sqrt_keys: factor /= std::sqrt(keys); break;
-      case Scoring::Scale::inverse_keys: factor /= keys; break;
-      case Scoring::Scale::inverse_sqrt_valid_keys: p.row_scale = RowScale::inverse_sqrt_visible; break;
-      case Scoring::Scale::inverse_valid_keys: p.row_scale = RowScale::inverse_visible; break;
-    }
+  if (s.normalize) {
+    factor = 1;  // a constant factor falls out of a / sum a
+  } else {
+    factor /= s.divisor(keys), p.row_scale = s.row_scale();
+  }
   p.factor = static_cast<float>(factor);
 }
 
@@ -82,7 +79,7 @@ AttentionProblem describe(const Attention& a, const View& q, const View& k, cons
   }
   p.drop = a.dropout > 0;
   p.drop_below = drop_threshold(a.dropout), p.keep_scale = static_cast<float>(keep_scale(a.dropout));
-  p.stream = a.stream, p.small = static_cast<float>(a.small);
+  p.stream = a.stream;
   return p;
 }
 

@@ -183,8 +183,8 @@ bool CudaBackend::linear(const LinearForward& args) {
     if (other && (other->dtype != dtype || !floating_matrix(*other))) return false;
   std::optional<Scratch> narrow;  // parameters of another dtype are rounded once
   Gemm beside;
-  if (args.bias_before) beside.bias = args.bias_before->data;
-  const View weight = args.rounded_before ? *args.rounded_before : narrowed(args.weight, args.rounded, args.bias, dtype, narrow, beside.bias);
+  if (args.rounded_bias) beside.bias = args.rounded_bias->data;
+  const View weight = args.rounded_weight ? *args.rounded_weight : narrowed(args.weight, args.rounded_weight_out, args.bias, dtype, narrow, beside.bias);
   const View y = with_rows(args.y), x = with_rows(args.x);
   const auto addend = args.residual ? operand_of(with_rows(*args.residual)) : Gemm::Operand{};
   const bool fits = addend && !addend->transposed && !(args.gelu && args.residual) && (args.gelu || !args.pre);
@@ -229,7 +229,7 @@ bool CudaBackend::linear_backward(const LinearBackward& args) {
   if (args.dx) {
     std::optional<Scratch> narrow;
     const void* no_bias = nullptr;
-    multiply(dy, args.rounded ? *args.rounded : narrowed(*args.weight, nullptr, nullptr, dtype, narrow, no_bias), with_rows(*args.dx));
+    multiply(dy, args.rounded_weight ? *args.rounded_weight : narrowed(*args.weight, nullptr, nullptr, dtype, narrow, no_bias), with_rows(*args.dx));
     if (beside_gradient)
       each_launch([&](const Elements<4>& e) { gelu_with_gradient(stream(), e, dtype); }, *args.gelu_pre, *args.dx, x, *args.dx);
     else if (args.gelu_pre)

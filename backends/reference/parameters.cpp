@@ -43,7 +43,7 @@ void ReferenceBackend::moving_averages(std::span<const MovingAverage> all, doubl
     typed(one.average, [&]<class T>(T) {
       each(one.average.shape(), [&](const Tuple& i) {
         T& average = at<T>(one.average, i);
-        average = averaged(average, at<T>(one.value, i), convert<T>(decay), convert<T>(1 - decay));
+        average = averaged(average, at<T>(one.value, i), convert<T>(1 - decay));
       });
     });
 }

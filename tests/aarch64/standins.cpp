@@ -16,11 +16,11 @@ void detail::run_tasks(std::int64_t count, void (*body)(void*, std::int64_t), vo
   for (std::int64_t i = 0; i < count; ++i) body(context, i);
 }
 
-void* scratch(int slot, std::size_t bytes) {
+void* scratch(Slot slot, std::size_t bytes) {
   struct Free {
     void operator()(void* p) const { std::free(p); }
   };
-  static std::map<int, std::pair<std::unique_ptr<void, Free>, std::size_t>> slots;
+  static std::map<Slot, std::pair<std::unique_ptr<void, Free>, std::size_t>> slots;
   auto& [block, size] = slots[slot];
   if (size < bytes || !block) {
     size = (bytes / 64 + 1) * 64;

@@ -63,7 +63,7 @@ constexpr Kernels streaming_backward{attention_backward_bf16, backward_block_row
 /// Both passes.
 inline Results run(const Case& c, AttentionProblem p, const Kernels& forward, const Kernels& backward) {
   p.batches = c.batches, p.heads = c.heads, p.rows = c.rows, p.keys = c.keys, p.d = c.d, p.e = c.e;
-  p.scale = 1 / std::sqrt(static_cast<float>(c.d)), p.causal = c.causal, p.small = 1e-3f;
+  p.scale = 1 / std::sqrt(static_cast<float>(c.d)), p.causal = c.causal;
   const HeadValues q(c, c.rows, c.d, 1), k(c, c.keys, c.d, 2), v(c, c.keys, c.e, 3), out(c, c.rows, c.e, 4);
   const HeadValues dout(c, c.rows, c.e, 8), dq(c, c.rows, c.d, 9), dk(c, c.keys, c.d, 9), dv(c, c.keys, c.e, 9);
   p.q = q.tensor, p.k = k.tensor, p.v = v.tensor, p.out = out.tensor;

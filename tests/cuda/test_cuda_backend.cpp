@@ -167,7 +167,7 @@ TEST_CASE("a layer's weight is rounded going forward, and read so going back", "
     REQUIRE(cuda().linear(forward));
     const std::vector<double> plain = y.values();
     cuda().fill(0, rounded);
-    forward.rounded = &rounded;
+    forward.rounded_weight_out = &rounded;
     REQUIRE(cuda().linear(forward));
     CHECK(y.values() == plain);
     CHECK(kept.values() == cast(w, DType::bf16).values());
@@ -176,7 +176,7 @@ TEST_CASE("a layer's weight is rounded going forward, and read so going back", "
   back.weight = &weight, back.dx = &gradient;
   REQUIRE(cuda().linear_backward(back));
   const std::vector<double> plain = dx.values();
-  back.rounded = &rounded;
+  back.rounded_weight = &rounded;
   cuda().fill(std::numeric_limits<double>::quiet_NaN(), weight);
   REQUIRE(cuda().linear_backward(back));
   CHECK(dx.values() == plain);

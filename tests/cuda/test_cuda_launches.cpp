@@ -31,7 +31,7 @@ std::string table(const Names& launches) {
 /// ViT-T on 32x32 pixels in training, of which nothing has run.
 struct Tiny {
   TrainConfig config;
-  Trained run;
+  Learner run;
 
   static TrainConfig of(const char* dtype) {
     TrainConfig c;
@@ -47,7 +47,7 @@ TEST_CASE("the launches of a ViT-T step by kind", "[cuda_launches]") {
   const bool mixed = GENERATE(true, false);
   Tiny tiny(mixed ? "bf16" : "f32");
   const datasets::Batch batch{zeros({64, 3, 32, 32}, {DType::f32, device}), zeros({64}, {DType::i64, device}), {}};
-  const auto step = RecordedStep::record(tiny.run.model, *tiny.run.optimizer, 0, [&] {  // as CapturedStep does
+  const auto step = StepGraph::capture(tiny.run.model, *tiny.run.optimizer, 0, [&] {  // as CapturedStep does
     const StepOutputs out = forward_backward(tiny.run.model, batch, tiny.config);
     const Tensor squares = tiny.run.apply(out.loss, tiny.config.clip);
     return std::vector<Tensor>{out.loss, out.correct, squares, out.fro};

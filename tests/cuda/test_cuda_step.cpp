@@ -42,7 +42,7 @@ Written run(TrainConfig config, const std::filesystem::path& out) {
 /// A model in training on random images, without a data set.
 struct Trainee {
   TrainConfig config;
-  Trained run;
+  Learner run;
   datasets::ImageSet set;
 
   explicit Trainee(const TrainConfig& c, std::uint8_t label = 2)
@@ -56,7 +56,7 @@ struct Trainee {
     backend(place.device).random(RandomKind::normal, {7, static_cast<std::uint64_t>(step)}, 0, images.view());
     return {images, from_values({0, 1, 2, static_cast<double>(step % 3)}, {4}, {DType::i64, place.device}), {}};
   }
-  std::pair<StepResult, Trained::Update> eager(Index step) {
+  std::pair<StepResult, Learner::Update> eager(Index step) {
     const StepResult result = forward_backward(run.model, batch(step), config, step);
     return {result, run.update(result.loss, 1e-2, config.clip)};
   }
@@ -67,7 +67,7 @@ struct Trainee {
   }
 };
 
-void check_equal(const std::pair<StepResult, Trained::Update>& a, const std::pair<StepResult, Trained::Update>& b) {
+void check_equal(const std::pair<StepResult, Learner::Update>& a, const std::pair<StepResult, Learner::Update>& b) {
   const auto same = [](double x, double y) { return x == y || (std::isnan(x) && std::isnan(y)); };
   CHECK(same(a.first.loss, b.first.loss));
   CHECK(a.first.accuracy == b.first.accuracy);

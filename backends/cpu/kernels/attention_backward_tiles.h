@@ -1,4 +1,4 @@
-// Attention backward for one head by products of packed operands (backends/cpu/tile_products.h), in the steps of
+// Attention backward for one head by products of packed operands (backends/cpu/packed_products.h), in the steps of
 // attention_backward.cpp. dK and dV come as dK^T = Q^T dS and dV^T = dO^T A, so that of all operands that are packed
 // for every block only Q and dO are transposed.
 #pragma once
@@ -22,40 +22,40 @@ struct BackwardRooms {
   Bits<float>* mask;
   std::int32_t* before;
 
-  BackwardRooms(const AttentionHeadBackward<float, Stored>& h, Pieces& pieces) {
+  BackwardRooms(const AttentionHeadBackward<float, Stored>& h, ScratchCutter& scratch) {
     // Rows that are divided by their sum stay whole.
     const Int keys = h.key_end - h.key_begin;
     const bool whole = keys <= 320 || (h.normalize && h.phi != Phi::softmax);
     columns = whole ? keys : 256;
     // Under a causal mask a block computes all that its last row sees: without AMX that costs more than small blocks do.
-    const Int most = sizeof(Stored) == 4 ? 96 : h.causal && !h.tiles->amx ? tile_lines : 128;
+    const Int most = sizeof(Stored) == 4 ? 96 : h.causal && !h.packed->amx ? tile_lines : 128;
     rows = smaller(round_up(h.rows, tile_lines), most);
     ld = round_up(columns, 16) + 16;  // an odd number of cache lines apart
     d_ld = round_up(h.d, 16);
-    const auto operand = [&](Int lines, Int depth) { return take_operand(pieces, lines, depth, slice_count<Stored>); };
+    const auto operand = [&](Int lines, Int depth) { return take_operand(scratch, lines, depth, slice_count<Stored>); };
     k_scores = operand(columns, h.d), v_da = operand(columns, h.e);
     k_dq = operand(h.d, columns);
     q_scores = operand(rows, h.d), dout_da = operand(rows, h.e);
     q_dk = operand(h.d, rows), dout_dv = operand(h.e, rows);
     by_rows = operand(rows, columns), by_keys = operand(columns, rows);
-    p = pieces.take<float>(rows * ld), g = pieces.take<float>(rows * ld);
-    dq = pieces.take<float>((columns < keys ? round_up(h.rows, tile_lines) : rows) *
+    p = scratch.take<float>(rows * ld), g = scratch.take<float>(rows * ld);
+    dq = scratch.take<float>((columns < keys ? round_up(h.rows, tile_lines) : rows) *
                             d_ld);  // sums over blocks of keys
     dk_size = round_up(h.d, tile_lines) * ld, dv_size = round_up(h.e, tile_lines) * ld;
-    dk = pieces.take<float>(dk_size), dv = pieces.take<float>(dv_size);
-    panels = pieces.take<float>(round_up(larger(h.d, h.e), panel_width<float>) * columns);
-    zeros = pieces.take<float>(round_up(columns, 16));
-    keep = pieces.take<float>(h.drop ? round_up(columns, 16) + 128 : 0);
-    words = pieces.take<std::uint32_t>(h.drop ? round_up(columns, 16) + 128 : 0);
-    delta = pieces.take<float>(round_up(h.rows, 16) + 2 * row_slots);
-    mask = pieces.take<Bits<float>>(h.key_mask ? round_up(h.keys, 16) + 16 : 0);
-    before = pieces.take<std::int32_t>(h.key_mask ? round_up(h.keys + 1, 16) : 0);
+    dk = scratch.take<float>(dk_size), dv = scratch.take<float>(dv_size);
+    panels = scratch.take<float>(round_up(larger(h.d, h.e), panel_width<float>) * columns);
+    zeros = scratch.take<float>(round_up(columns, 16));
+    keep = scratch.take<float>(h.drop ? round_up(columns, 16) + 128 : 0);
+    words = scratch.take<std::uint32_t>(h.drop ? round_up(columns, 16) + 128 : 0);
+    delta = scratch.take<float>(round_up(h.rows, 16) + 2 * row_slots);
+    mask = scratch.take<Bits<float>>(h.key_mask ? round_up(h.keys, 16) + 16 : 0);
+    before = scratch.take<std::int32_t>(h.key_mask ? round_up(h.keys + 1, 16) : 0);
   }
 };
 
 /// to[column][row] = x[row][column], through panels.
 template <class Stored>
-void put_transposed(const TileProducts& tiles, const float* x, Int ld, Int rows, Int columns, const float* zeros,
+void put_transposed(const PackedProducts& tiles, const float* x, Int ld, Int rows, Int columns, const float* zeros,
                     float* panels, Stored* to, Int to_row) {
   constexpr Int W = panel_width<float>;
   pack_transposed(x, ld, rows, columns, 1.0f, zeros, panels, columns * W);
@@ -66,14 +66,14 @@ void put_transposed(const TileProducts& tiles, const float* x, Int ld, Int rows,
 
 template <class Stored>
 void backward_on_tiles(const AttentionHeadBackward<float, Stored>& h) {
-  Pieces pieces(h.work);
-  const BackwardRooms<Stored> r(h, pieces);
-  const TileProducts& tiles = *h.tiles;
+  ScratchCutter scratch(h.work);
+  const BackwardRooms<Stored> r(h, scratch);
+  const PackedProducts& tiles = *h.packed;
   const TileScope configured(tiles);
   const SplitScale<Stored> scale(h.scale);
   clear(r.zeros, 0, round_up(r.columns, 16));
-  Sight<float> sight{h};
-  sight.set_masks(r.mask, r.before);
+  Visibility<float> visibility{h};
+  visibility.set_masks(r.mask, r.before);
   const Differentiate<float> differentiate_tile =
       h.stats ? differentiate_of<float, true>(h) : differentiate_of<float, false>(h);
   Gradients<float> sums;
@@ -92,7 +92,7 @@ void backward_on_tiles(const AttentionHeadBackward<float, Stored>& h) {
     clear(r.dv, 0, r.dv_size);
     for (Int i0 = 0; i0 < h.rows; i0 += r.rows) {
       const Int rows = smaller(r.rows, h.rows - i0);
-      const Int seen = larger(0, smaller(columns, sight.length(i0 + rows - 1) - j0));
+      const Int seen = larger(0, smaller(columns, visibility.length(i0 + rows - 1) - j0));
       if (seen == 0 && j0 > h.key_begin) continue;
       const Stored *q = h.q + i0 * h.q_row, *dout = h.dout + i0 * h.dout_row;
       tiles.pack_left(rows, h.d, {q, h.q_row, 1}, 1, r.q_scores);
@@ -106,15 +106,15 @@ void backward_on_tiles(const AttentionHeadBackward<float, Stored>& h) {
           for (int m = 0; m < count; ++m) lse[m] = h.lse[(i0 + i + m) * h.lse_step];
         if (j0 == h.key_begin) fetch_ahead(h, i0 + i, row_slots);
         scale.finish(h.phi, r.p + i * r.ld, r.ld, count, round_up(seen, 16));
-        const Tile<float> both{r.p + i * r.ld,   r.g + i * r.ld,     r.ld, i0 + i, count, j0, columns,
-                               round_up(seen, 16), scale.left_to(h.phi)};
-        differentiate_tile(sight, both, lse, r.delta + i0 + i, r.keep, r.words, &sums);
+        const GradientTile<float> both{r.p + i * r.ld,     r.g + i * r.ld,        r.ld, i0 + i, count, j0, columns,
+                                       round_up(seen, 16), scale.left_to(h.phi)};
+        differentiate_tile(visibility, both, lse, r.delta + i0 + i, r.keep, r.words, &sums);
       }
       const TileOperand ds = over(r.by_rows, seen);
       tiles.pack_left(rows, seen, {r.g, r.ld, 1, true}, 1, ds);
       float* sum = columns < h.key_end - h.key_begin ? r.dq + i0 * r.d_ld : r.dq;
       tiles.multiply(rows, h.d, seen, ds, k_here, sum, r.d_ld, j0 > h.key_begin, nullptr);
-      if (j0 + columns >= smaller(h.key_end, sight.length(i0 + rows - 1)))
+      if (j0 + columns >= smaller(h.key_end, visibility.length(i0 + rows - 1)))
         for (Int i = 0; i < rows; ++i) {
           if (h.dq_part)
             put_row(tiles, sum + i * r.d_ld, h.d, 1, h.dq_part + (i0 + i) * h.d);
@@ -138,7 +138,7 @@ void backward_on_tiles(const AttentionHeadBackward<float, Stored>& h) {
 
 template <class Stored>
 Int backward_on_tiles_bytes(const AttentionHeadBackward<float, Stored>& h) {
-  Pieces count(nullptr);
+  ScratchCutter count(nullptr);
   BackwardRooms<Stored>(h, count);
   return count.used();
 }

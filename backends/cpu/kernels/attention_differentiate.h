@@ -9,7 +9,7 @@ namespace {
 
 /// A tile of rows of scores and of dA, columns [column, column + columns), turned into A and scale * dS in place.
 template <class T>
-struct Tile {
+struct GradientTile {
   T *p, *g;
   Int ld;
   Int first;  // global number of the first row
@@ -31,16 +31,16 @@ struct Gradients {
 
 /// Per row: the log-sum-exp (softmax) or unused, and delta.
 template <class T, Phi phi, bool normalize, bool measure>
-void differentiate(const Sight<T>& sight, const Tile<T>& tile, const T* lse, const T* delta, T* keep, std::uint32_t* words,
+void differentiate(const Visibility<T>& visibility, const GradientTile<T>& tile, const T* lse, const T* delta, T* keep, std::uint32_t* words,
                    Gradients<T>* sums) {
   using V = Vec<T>;
-  const AttentionHead<T>& h = sight.head;
+  const AttentionHead<T>& h = visibility.head;
   const Weight<T, phi> weight(h);
   const T scale = static_cast<T>(h.scale);
   V a2{}, s2{};
   for (int m = 0; m < tile.rows; ++m) {
     T *p = tile.p + m * tile.ld, *g = tile.g + m * tile.ld;
-    const Row<T> row = sight.row(tile.first + m, tile.column, tile.columns);
+    const Row<T> row = visibility.row(tile.first + m, tile.column, tile.columns);
     if (h.drop) {
       const Int first = (tile.first + m) * h.keys + tile.column;
       draw_keep(h, h.first_index + static_cast<std::uint64_t>(first), row.length, keep, words);
@@ -57,7 +57,7 @@ void differentiate(const Sight<T>& sight, const Tile<T>& tile, const T* lse, con
       }
     };
     // An only weight is 1 whatever its score; of da - d rounding would be left.
-    const bool lone = normalize && sight.visible(tile.first + m) == 1;
+    const bool lone = normalize && visibility.visible(tile.first + m) == 1;
     if constexpr (phi == Phi::softmax) {
       const V scale_first = splat(tile.scale), shift = splat(-lse[m]), unit = splat(lone ? T{0} : T{1}), minus_d = splat(lone ? T{0} : -delta[m]);
       for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
@@ -112,7 +112,7 @@ void row_products(const AttentionHeadBackward<T, Stored>& h, T* delta) {
 }
 
 template <class T>
-using Differentiate = void (*)(const Sight<T>&, const Tile<T>&, const T* lse, const T* delta, T* keep, std::uint32_t* words,
+using Differentiate = void (*)(const Visibility<T>&, const GradientTile<T>&, const T* lse, const T* delta, T* keep, std::uint32_t* words,
                                Gradients<T>*);
 
 template <class T, bool measure>

@@ -1,4 +1,4 @@
-// Attention forward for one head by products of packed operands (backends/cpu/tile_products.h), block by block of scores: rows
+// Attention forward for one head by products of packed operands (backends/cpu/packed_products.h), block by block of scores: rows
 // against all keys, or, where nothing is carried along a row, against some keys, whose products with V are added up.
 // Under AMX, while the tile registers compute the scores of the next block and the product of the weights of the one before with
 // V, the vector registers turn the scores of this one into weights and pack them.
@@ -27,7 +27,7 @@ struct ForwardRooms {
   Bits<float>* mask;
   std::int32_t* before;
 
-  ForwardRooms(const Head& h, Pieces& pieces) {
+  ForwardRooms(const Head& h, ScratchCutter& scratch) {
     // A block of f32 scores and what is packed of it share the second-level cache; one of bf16, whose products are
     // quicker, lies in the first, unless the keys and values that pass by for each block come from further away.
     const Int passing = 4 * (operand_words(h.keys, h.d, slices) + operand_words(h.e, h.keys, slices));
@@ -35,27 +35,27 @@ struct ForwardRooms {
     const Int all = round_up(h.row_end - h.row_begin, tile_lines);
     const bool cut = !h.normalize && h.keys > (two_bytes ? 192 : 512);
     columns = cut ? 128 : h.keys;
-    const bool at_once = all <= 96 && columns <= 96 && (h.tiles->amx || !h.causal);
+    const bool at_once = all <= 96 && columns <= 96 && (h.packed->amx || !h.causal);
     rows = smaller(all, two_bytes ? (at_once ? 96 : few) : cut ? 128 : 64);
     ld = round_up(columns, 16) + 16;  // an odd number of cache lines apart
     out_ld = round_up(h.e, 16);
     piece = smaller(columns, 512);
-    beside = h.tiles->amx && (two_bytes ? h.normalize && columns <= 320 : columns <= piece);
-    const auto operand = [&](Int lines, Int depth) { return take_operand(pieces, lines, depth, slices); };
+    beside = h.packed->amx && (two_bytes ? h.normalize && columns <= 320 : columns <= piece);
+    const auto operand = [&](Int lines, Int depth) { return take_operand(scratch, lines, depth, slices); };
     k = operand(h.keys, h.d);
     v = operand(h.e, h.keys);
     for (int i = 0; i < (beside ? 2 : 1); ++i) {
       q[i] = operand(rows, h.d);
       p[i] = operand(rows, piece);
-      scores[i] = pieces.take<float>(rows * ld);
-      inverse[i] = pieces.take<float>(rows / row_slots * slot_size);
+      scores[i] = scratch.take<float>(rows * ld);
+      inverse[i] = scratch.take<float>(rows / row_slots * slot_size);
     }
-    out = pieces.take<float>(rows * out_ld);
-    row_sums = pieces.take<float>(round_up(rows, 16));
-    keep = pieces.take<float>(h.drop ? round_up(columns, 16) + 128 : 0);
-    words = pieces.take<std::uint32_t>(h.drop ? round_up(columns, 16) + 128 : 0);
-    mask = pieces.take<Bits<float>>(h.key_mask ? round_up(h.keys, 16) : 0);
-    before = pieces.take<std::int32_t>(h.key_mask ? round_up(h.keys + 1, 16) : 0);
+    out = scratch.take<float>(rows * out_ld);
+    row_sums = scratch.take<float>(round_up(rows, 16));
+    keep = scratch.take<float>(h.drop ? round_up(columns, 16) + 128 : 0);
+    words = scratch.take<std::uint32_t>(h.drop ? round_up(columns, 16) + 128 : 0);
+    mask = scratch.take<Bits<float>>(h.key_mask ? round_up(h.keys, 16) : 0);
+    before = scratch.take<std::int32_t>(h.key_mask ? round_up(h.keys + 1, 16) : 0);
   }
 };
 
@@ -63,8 +63,8 @@ template <class Stored>
 class ForwardOnTiles {
  public:
   using Head = AttentionHeadForward<float, Stored>;
-  explicit ForwardOnTiles(const Head& h) : h_(h), tiles_(*h.tiles), pieces_(h.work), rooms_(h, pieces_), sight_{h} {
-    sight_.set_masks(rooms_.mask, rooms_.before);
+  explicit ForwardOnTiles(const Head& h) : h_(h), tiles_(*h.packed), scratch_(h.work), rooms_(h, scratch_), visibility_{h} {
+    visibility_.set_masks(rooms_.mask, rooms_.before);
   }
 
   void run() {
@@ -85,7 +85,7 @@ class ForwardOnTiles {
     int room = 0, row_room = 0;
   };
   Block block(Int i, Int j) const {
-    const Int rows = smaller(rooms_.rows, h_.row_end - i), length = sight_.length(i + rows - 1);
+    const Int rows = smaller(rooms_.rows, h_.row_end - i), length = visibility_.length(i + rows - 1);
     return {i, rows, j, smaller(rooms_.columns, length - j), j + rooms_.columns >= length};
   }
   Block after(const Block& b) const {
@@ -155,17 +155,17 @@ class ForwardOnTiles {
     float* scores = rooms_.scores[b.room] + r * rooms_.ld;
     const Int columns = round_up(b.seen, 16);
     scale_.finish(h_.phi, scores, rooms_.ld, rows, columns);
-    Tile<float> tile{scores, rooms_.ld, b.i + r, rows, columns, scale_.left_to(h_.phi)};
+    ScoreTile<float> tile{scores, rooms_.ld, b.i + r, rows, columns, scale_.left_to(h_.phi)};
     if (!whole) {
       tile.column = b.j, tile.columns = rooms_.columns, tile.row_sums = rooms_.row_sums + r;
       if (b.j == 0)
         for (Int i = 0; i < tile.rows; ++i) tile.row_sums[i] = 0;
     }
     Slots<float> lse;
-    weigh_(sight_, tile, rooms_.inverse[b.row_room] + r / row_slots * slot_size, lse.value, &stats_);
+    weigh_(visibility_, tile, rooms_.inverse[b.row_room] + r / row_slots * slot_size, lse.value, &stats_);
     if (h_.lse)
       for (int m = 0; m < tile.rows; ++m) h_.lse[(b.i + r + m) * h_.lse_step] = lse.value[m];
-    if (h_.drop) drop(sight_, tile, rooms_.keep, rooms_.words);
+    if (h_.drop) drop(visibility_, tile, rooms_.keep, rooms_.words);
     if (h_.stats && !whole && b.last)
       for (int m = 0; m < tile.rows; ++m) stats_.add_row_sum(tile.row_sums[m]);
   }
@@ -184,7 +184,7 @@ class ForwardOnTiles {
       if (!rooms_.beside) tiles_.pack_left(b.rows, piece, {rooms_.scores[b.room] + c, rooms_.ld, 1, true}, 1, p);
       // Of v's steps the first ones are behind.
       tiles_.multiply(b.rows, h_.e, piece, p,
-                      {v.words + TileProducts::words_of_tile(b.j + c, v.slices), v.tile, v.slices}, rooms_.out,
+                      {v.words + PackedProducts::words_of_tile(b.j + c, v.slices), v.tile, v.slices}, rooms_.out,
                       rooms_.out_ld, b.j + c > 0, aside);
     }
     if (!b.last) return;
@@ -195,10 +195,10 @@ class ForwardOnTiles {
   }
 
   const Head& h_;
-  const TileProducts& tiles_;
-  Pieces pieces_;
+  const PackedProducts& tiles_;
+  ScratchCutter scratch_;
   ForwardRooms<Stored> rooms_;
-  Sight<float> sight_;
+  Visibility<float> visibility_;
   const SplitScale<Stored> scale_{h_.scale};
   Weigh<float> weigh_ = h_.stats ? weigh_of<float, true>(h_) : weigh_of<float, false>(h_);
   Statistics<float> stats_;
@@ -210,7 +210,7 @@ void forward_on_tiles(const AttentionHeadForward<float, Stored>& h) {
 }
 template <class Stored>
 Int forward_on_tiles_bytes(const AttentionHeadForward<float, Stored>& h) {
-  Pieces count(nullptr);
+  ScratchCutter count(nullptr);
   ForwardRooms<Stored>(h, count);
   return count.used();
 }

@@ -9,7 +9,7 @@ namespace {
 
 template <class T>
 void backward_rows(const LinearHead<T>& h, const T* s, T* u) {
-  Blocks<T> b(h, static_cast<char*>(h.work), 0);
+  Blocks<T> b(h, h.work, 0);
   __builtin_memset(u, 0, static_cast<std::size_t>(state_of(h, h.e)) * sizeof(T));
   b.mirror(s);
   for (Int i = h.begin; i < h.end; i += b.rows) {
@@ -39,7 +39,7 @@ void hide_keys(const Blocks<T>& b, Int j, Int n) {
 
 template <class T>
 void backward_keys(const LinearHead<T>& h, const T* u) {
-  Blocks<T> b(h, static_cast<char*>(h.work), 0);
+  Blocks<T> b(h, h.work, 0);
   b.mirror(u);
   for (Int j = h.begin; j < h.end; j += b.rows) {
     const Int n = smaller(b.rows, h.end - j);
@@ -90,7 +90,7 @@ void backward_within(Blocks<T>& b, Int begin, Int keys, const Chunk<T>& chunk, b
 
 template <class T>
 void backward_causal_rows(const LinearHead<T>& h, T* s) {
-  Blocks<T> b(h, static_cast<char*>(h.work), 0);
+  Blocks<T> b(h, h.work, 0);
   if (h.begin == 0) zero_rows(h.dq, h.dq_row, 0, smaller(h.rows, h.rows - h.keys), h.d);
   for (Int j = h.begin; j < h.end; j += b.rows) {
     const Int keys = smaller(b.rows, h.end - j);
@@ -113,7 +113,7 @@ void backward_causal_rows(const LinearHead<T>& h, T* s) {
 
 template <class T>
 void backward_causal_keys(const LinearHead<T>& h, T* u) {
-  Blocks<T> b(h, static_cast<char*>(h.work), 0);
+  Blocks<T> b(h, h.work, 0);
   const Int chunks = (h.end - h.begin + b.rows - 1) / b.rows;
   for (Int n = chunks - 1; n >= 0; --n) {
     const Int j = h.begin + n * b.rows, keys = smaller(b.rows, h.end - j);
@@ -134,7 +134,7 @@ Int state_size(const LinearHead<T>& h) {
 template <class T>
 Int work_bytes(const LinearHead<T>& h, Int columns) {
   const Blocks<T> b(h, nullptr, columns);
-  return columns ? Measured<T>(b, columns, nullptr).bytes : b.bytes();
+  return columns ? Measured<T>(b, columns).bytes : b.bytes();
 }
 
 template <class T>

@@ -49,17 +49,9 @@ template <class T>
 struct RowsOfHead {
   const LinearHead<T>& head;
   bool hidden(Int j) const { return head.key_mask && !head.key_mask[j * head.key_mask_step]; }
-  /// Columns that row i sees where no key mask hides any.
-  Int length(Int i) const {
-    return head.causal ? larger(0, smaller(head.keys, i + head.keys - head.rows + 1)) : head.keys;
-  }
+  Int length(Int i) const { return seen_by_row(head, i); }
   Int visible(Int i) const { return head.key_mask ? head.before[length(i)] : length(i); }
-  /// Of the weights of row i.
-  T factor_of(Int i) const {
-    if (head.row_scale == RowScale::constant) return static_cast<T>(head.factor);
-    const double n = static_cast<double>(larger(1, visible(i)));
-    return static_cast<T>(head.factor / (head.row_scale == RowScale::inverse_visible ? n : __builtin_sqrt(n)));
-  }
+  T factor_of(Int i) const { return factor_of_row<T>(head, visible(i)); }
 };
 
 template <class T>
@@ -78,10 +70,10 @@ class Blocks : public RowsOfHead<T> {
   T* mirrored;        // a state, transposed
 
   /// `columns`: of states wider than v, or 0.
-  Blocks(const LinearHead<T>& h, char* base, Int columns)
+  Blocks(const LinearHead<T>& h, void* memory, Int columns)
       : RowsOfHead<T>{h}, rows(block_rows(h)), width(larger(h.d, h.e)), features(h.features), x_row(round_up(h.d, L) + slack<T>),
         v_row(round_up(h.e, L) + slack<T>), f_row(round_up(h.features, L) + 2 * slack<T>), s_row(round_up(rows, W) + L),
-        space_{base}, monomials_(h, space_) {
+        space_(memory), monomials_(h, space_) {
     q = space_.take<T>(rows * x_row), k = space_.take<T>(rows * x_row);
     v = space_.take<T>(rows * v_row), g = space_.take<T>(rows * v_row);
     f = space_.take<T>(rows * f_row), df = space_.take<T>(rows * f_row);
@@ -92,11 +84,12 @@ class Blocks : public RowsOfHead<T> {
     panels_ = space_.take<T>(round_up(larger(width, columns), W) * rows);
     lifted_ = space_.take<T>(round_up(rows, W) * width);
     zeros_ = space_.take<T>(larger(round_up(width, L), W));
-    if (!base) return;
+    if (!memory) return;
     for (Int j = 0; j < larger(round_up(width, L), W); ++j) zeros_[j] = 0;
     for (Int j = 0; j < rows * f_row; ++j) df[j] = 0;
   }
-  Int bytes() const { return space_.used; }
+  Int bytes() const { return space_.used(); }
+  ScratchCutter rest() const { return space_; }
 
   // Copies of rows [first, first + n), each followed by zeros.
   void load_q(Int first, Int n) { copy(head.q, head.q_row, first, n, head.d, false, nullptr, q, x_row); }
@@ -204,7 +197,7 @@ class Blocks : public RowsOfHead<T> {
     }
   }
 
-  Space space_;
+  ScratchCutter space_;
   Monomials<T> monomials_;
   T *panels_, *lifted_, *zeros_;
 };

@@ -23,14 +23,14 @@ void add_rows(Blocks<T>& b, Int begin, Int n, T* state) {
 
 template <class T>
 void sum_keys(const LinearHead<T>& h, T* state) {
-  Blocks<T> b(h, static_cast<char*>(h.work), 0);
+  Blocks<T> b(h, h.work, 0);
   __builtin_memset(state, 0, static_cast<std::size_t>(state_of(h, h.e)) * sizeof(T));
   for (Int j = h.begin; j < h.end; j += b.rows) add_keys(b, j, smaller(b.rows, h.end - j), state);
 }
 /// Causal: over the rows that end in the keys of the piece.
 template <class T>
 void sum_rows(const LinearHead<T>& h, T* state) {
-  Blocks<T> b(h, static_cast<char*>(h.work), 0);
+  Blocks<T> b(h, h.work, 0);
   __builtin_memset(state, 0, static_cast<std::size_t>(state_of(h, h.e)) * sizeof(T));
   for (Int j = h.begin; j < h.end; j += b.rows) {
     const Chunk<T> chunk(h, j, smaller(h.end, j + b.rows));
@@ -40,7 +40,7 @@ void sum_rows(const LinearHead<T>& h, T* state) {
 
 template <class T>
 void forward_rows(const LinearHead<T>& h, const T* state) {
-  Blocks<T> b(h, static_cast<char*>(h.work), 0);
+  Blocks<T> b(h, h.work, 0);
   for (Int i = h.begin; i < h.end; i += b.rows) {
     const Int n = smaller(b.rows, h.end - i);
     b.load_q(i, n), b.load_factors(i, n);
@@ -57,7 +57,7 @@ void zero_rows(T* x, Int row, Int begin, Int end, Int width) {
 
 template <class T>
 void forward_causal(const LinearHead<T>& h, T* state) {
-  Blocks<T> b(h, static_cast<char*>(h.work), 0);
+  Blocks<T> b(h, h.work, 0);
   if (h.begin == 0) zero_rows(h.out, h.out_row, 0, smaller(h.rows, h.rows - h.keys), h.e);  // rows that see nothing
   for (Int j = h.begin; j < h.end; j += b.rows) {
     const Int keys = smaller(b.rows, h.end - j);
@@ -91,12 +91,12 @@ struct Measured {
   T *sum;              // of the keys' weighted monomials
   T *keys, *rows;      // states: of the keys' weighted monomials by themselves; of the rows' times c^2, all or those of a chunk
   T *value;            // of a block
-  Measured(const Blocks<T>& b, Int columns, char* base) : row(round_up(columns, panel_width<T>)), size(state_of(b.head, columns)) {
-    Space space{base, b.bytes()};
+  Measured(const Blocks<T>& b, Int columns) : row(round_up(columns, panel_width<T>)), size(state_of(b.head, columns)) {
+    ScratchCutter space = b.rest();
     sum = space.take<T>(round_up(b.features, lanes<T>));
     keys = space.take<T>(size), rows = space.take<T>(size);
     value = space.take<T>(b.rows * row);
-    bytes = space.used;
+    bytes = space.used();
   }
 };
 
@@ -132,8 +132,8 @@ template <class T>
 LinearSums measure(const LinearHead<T>& h, bool norm) {
   constexpr int L = lanes<T>;
   const Int columns = norm ? h.features : 0;
-  Blocks<T> b(h, static_cast<char*>(h.work), columns + 1);
-  const Measured<T> m(b, columns + 1, static_cast<char*>(h.work));
+  Blocks<T> b(h, h.work, columns + 1);
+  const Measured<T> m(b, columns + 1);
   LinearSums sums{};
   const auto clear_state = [&](T* state) { __builtin_memset(state, 0, static_cast<std::size_t>(m.size) * sizeof(T)); };
   clear(m.sum, 0, round_up(h.features, L)), clear_state(m.keys), clear_state(m.rows);

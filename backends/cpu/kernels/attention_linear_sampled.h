@@ -3,6 +3,7 @@
 #pragma once
 
 #include "backends/cpu/kernels/attention_linear.h"
+#include "core/scoring.h"
 
 namespace norma::cpu::NORMA_ISA {
 namespace {
@@ -17,13 +18,13 @@ class Sampler : public RowsOfHead<T> {
   using RowsOfHead<T>::head, RowsOfHead<T>::hidden;
 
  public:
-  Sampler(const LinearHead<T>& h, const SampledRows& rows, char* base) : RowsOfHead<T>{h}, rows_(rows), polynomial_(h), space_{base} {
+  Sampler(const LinearHead<T>& h, const SampledRows& rows, void* memory) : RowsOfHead<T>{h}, rows_(rows), polynomial_(h), space_(memory) {
     const Int width = larger(h.d, h.e);
     gathered_ = space_.take<T>(most * round_up(width, L));
     zeros_ = space_.take<T>(round_up(width, L));
     q_panels_ = space_.take<T>(ld * h.d), g_panels_ = space_.take<T>(ld * h.e);
     scores_ = space_.take<T>((block + tile_rows) * ld), gradients_ = space_.take<T>((block + tile_rows) * ld);
-    if (!base) return;
+    if (!memory) return;
     for (Int j = 0; j < round_up(width, L); ++j) zeros_[j] = 0;
     for (Int i = 0; i < ld; ++i) {
       const bool there = i < rows.count;
@@ -32,14 +33,14 @@ class Sampler : public RowsOfHead<T> {
       longest_ = larger(longest_, static_cast<Int>(length_[i]));
     }
   }
-  Int bytes() const { return space_.used; }
+  Int bytes() const { return space_.used(); }
 
   void weights(SampledSums& to) {
     gather(head.q, head.q_row, head.d, static_cast<T>(head.scale), q_panels_);
     each_block(false, [&](Int j, Int keys, Int v) {
       V fro2{}, jac2{}, sum{}, sum2{}, least = splat(infinity), most_a = splat(-infinity), most_s = splat(-infinity);
       Mask<T> negative{}, small_count{};
-      const V small = splat(static_cast<T>(head.small));
+      const V small = splat(static_cast<T>(small_weight));
       each_key(j, keys, v, [&](Int at, auto visible) __attribute__((always_inline)) {
         const V s = load(scores_ + at), c = load(factor_ + v);
         const V a = visible.keep(polynomial_.value(s) * c), slope = visible.keep(polynomial_.slope(s) * c), seen = visible.keep(s);
@@ -120,7 +121,7 @@ class Sampler : public RowsOfHead<T> {
 
   const SampledRows& rows_;
   const Polynomial<T> polynomial_;
-  Space space_;
+  ScratchCutter space_;
   T *gathered_, *zeros_, *q_panels_, *g_panels_, *scores_, *gradients_;
   Int longest_ = 0;
   alignas(64) Bits<T> length_[ld];
@@ -134,13 +135,13 @@ void sample(const LinearHead<T>& h, const SampledRows& rows, SampledSums& to) {
   for (double& y : to.min) y = __builtin_inf();
   for (auto* x : {&to.max, &to.score_max})
     for (double& y : *x) y = -__builtin_inf();
-  Sampler<T>(h, rows, static_cast<char*>(h.work)).weights(to);
+  Sampler<T>(h, rows, h.work).weights(to);
 }
 template <class T>
 void sample_gradients(const LinearHead<T>& h, const SampledRows& rows, SampledSums& to) {
   for (auto* x : {&to.grad_a2, &to.grad_s2})
     for (double& y : *x) y = 0;
-  Sampler<T>(h, rows, static_cast<char*>(h.work)).gradients(to);
+  Sampler<T>(h, rows, h.work).gradients(to);
 }
 template <class T>
 Int sample_bytes(const LinearHead<T>& h) {

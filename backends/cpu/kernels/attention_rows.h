@@ -1,10 +1,11 @@
 // What happens to a row of scores: the attention function and its derivative, masks. Kernels call it on tiles of a few
-// rows that lie in the first-level cache.
+// rows that lie in the first-level cache. Names in these files: p, scores, then weights A; g, dA, then dS; delta, of each row
+// the sum of dO o O.
 #pragma once
 
 #include "backends/cpu/attention_kernels.h"
 #include "backends/cpu/kernels/attention_tiles.h"
-#include "backends/cpu/kernels/pieces.h"
+#include "backends/cpu/kernels/scratch_cutter.h"
 #include "backends/cpu/kernels/vmath.h"
 
 namespace norma::cpu::NORMA_ISA {
@@ -82,27 +83,33 @@ NORMA_INLINE void for_columns(const Row<T>& row, Body body) {
   }
 }
 
+/// How many columns row i of a head sees when no key mask hides any.
+template <class Head>
+Int seen_by_row(const Head& head, Int i) {
+  return head.causal ? larger(0, smaller(head.keys, i + head.keys - head.rows + 1)) : head.keys;
+}
+/// What the weights of a row are multiplied by that sees so many columns.
+template <class T, class Head>
+T factor_of_row(const Head& head, Int visible) {
+  if (head.row_scale == RowScale::constant) return static_cast<T>(head.factor);
+  const double n = static_cast<double>(larger(1, visible));
+  return static_cast<T>(head.factor / (head.row_scale == RowScale::inverse_visible ? n : __builtin_sqrt(n)));
+}
+
 /// The visible part of rows, from the task's masks.
 template <class T>
-struct Sight {
+struct Visibility {
   const AttentionHead<T>& head;
   Bits<T>* mask = nullptr;        // [keys rounded up], null: no key mask
   std::int32_t* before = nullptr;  // before[j]: visible keys in [0, j); with a key mask
 
-  /// How many columns row i sees when no key mask hides any.
-  Int length(Int i) const {
-    return head.causal ? larger(0, smaller(head.keys, i + head.keys - head.rows + 1)) : head.keys;
-  }
+  Int length(Int i) const { return seen_by_row(head, i); }
   Int visible(Int i) const { return mask ? before[length(i)] : length(i); }
   /// Row i, for the columns [first, first + count).
   Row<T> row(Int i, Int first, Int count) const {
     return {larger(0, smaller(count, length(i) - first)), mask ? mask + first : nullptr, factor(i)};
   }
-  T factor(Int i) const {
-    if (head.row_scale == RowScale::constant) return static_cast<T>(head.factor);
-    const double n = static_cast<double>(larger(1, visible(i)));
-    return static_cast<T>(head.factor / (head.row_scale == RowScale::inverse_visible ? n : __builtin_sqrt(n)));
-  }
+  T factor(Int i) const { return factor_of_row<T>(head, visible(i)); }
   void set_masks(Bits<T>* mask_space, std::int32_t* before_space) {
     if (!head.key_mask) return;
     mask = mask_space;
@@ -124,7 +131,8 @@ struct Weight {
   T coefficient[9], slope[9];
   int degree;
   T bias;
-  explicit Weight(const AttentionHead<T>& h) : degree(h.degree), bias(static_cast<T>(h.bias)) {
+  template <class Head>
+  explicit Weight(const Head& h) : degree(h.degree), bias(static_cast<T>(h.bias)) {
     for (int p = 0; p < 9; ++p) {
       coefficient[p] = static_cast<T>(h.coefficient[p]);
       slope[p] = static_cast<T>(h.coefficient[p] * p);
@@ -155,7 +163,7 @@ struct Weight {
   static constexpr bool monotone = phi == Phi::power1 || phi == Phi::power3 || phi == Phi::sigmoid || phi == Phi::relu;
   /// Whether no weight is negative unless c < 0.
   static constexpr bool one_sign = phi == Phi::power2 || phi == Phi::power4 || phi == Phi::sigmoid || phi == Phi::relu;
-  /// Of powers and the sigmoid without the factor, that a row's sum of squares is multiplied by: factor_of_slope.
+  /// phi'(s) without the row's factor (powers, sigmoid); factor_of_slope() is applied once to the row's sum.
   NORMA_INLINE V slope_over_factor(V s, T c) const {
     if constexpr (phi == Phi::power1) return splat(T{1});
     if constexpr (phi == Phi::power2) return s;
@@ -186,7 +194,7 @@ struct Weight {
   }
 };
 
-/// How many of so many columns are left over by whole panels, if so few that dot products are quicker than a register of them.
+/// Columns after the last whole panel, if at most 2 (dot products are then faster); else 0.
 template <class T>
 constexpr Int few_of(Int columns) {
   const Int left = columns % panel_width<T>;

@@ -8,13 +8,20 @@
 namespace norma::cpu::NORMA_ISA {
 namespace {
 
-/// The sum of squares of rows [begin, end) of a tile, for weights whose squares are beyond a float.
+/// Whether sums of squares of weights, the largest of them so large, keep their digits in a T: neither beyond it nor lost in it.
 template <class T>
-__attribute__((noinline)) double squares_in_double(const Sight<T>& sight, const Tile<T>& tile, int begin, int end) {
+bool squares_fit(T sum, T largest) {
+  constexpr T least = sizeof(T) == 4 ? static_cast<T>(1e-25) : T{0};
+  return sum - sum == 0 && (sum >= least || largest == 0);
+}
+
+/// The sum of squares of rows [begin, end) of a tile, for weights whose squares do not fit.
+template <class T>
+__attribute__((noinline)) double squares_in_double(const Visibility<T>& visibility, const ScoreTile<T>& tile, int begin, int end) {
   double sum = 0;
   for (int m = begin; m < end; ++m) {
     const T* p = tile.p + m * tile.ld;
-    const Int length = sight.row(tile.first + m, tile.column, tile.columns).length;
+    const Int length = visibility.row(tile.first + m, tile.column, tile.columns).length;
     for (Int j = 0; j < length; ++j) sum += static_cast<double>(p[j]) * static_cast<double>(p[j]);
   }
   return sum;
@@ -22,10 +29,10 @@ __attribute__((noinline)) double squares_in_double(const Sight<T>& sight, const 
 
 /// Element-wise kinds without row normalisation: nothing is carried along a row, so the statistics are summed per tile.
 template <class T, Phi phi, bool measure>
-void weigh(const Sight<T>& sight, const Tile<T>& tile, T*, T*, Statistics<T>* stats) {
+void weigh(const Visibility<T>& visibility, const ScoreTile<T>& tile, T*, T*, Statistics<T>* stats) {
   using V = Vec<T>;
-  const Weight<T, phi> weight(sight.head);
-  const T small = static_cast<T>(sight.head.small);
+  const Weight<T, phi> weight(visibility.head);
+  const T small = static_cast<T>(small_weight);
   V row_sums[row_slots] = {};
   V squares{}, slopes{}, score{}, score2{};
   Mask<T> negative{}, small_count{};
@@ -49,7 +56,7 @@ void weigh(const Sight<T>& sight, const Tile<T>& tile, T*, T*, Statistics<T>* st
   [[maybe_unused]] int added = 0;  // rows whose sums are in stats
   for (int m = 0; m < tile.rows; ++m) {
     T* p = tile.p + m * tile.ld;
-    const Row<T> row = sight.row(tile.first + m, tile.column, tile.columns);
+    const Row<T> row = visibility.row(tile.first + m, tile.column, tile.columns);
     if constexpr (measure) {
       if (m > 0 && row.factor != factor) settle();
       factor = row.factor;
@@ -83,13 +90,13 @@ void weigh(const Sight<T>& sight, const Tile<T>& tile, T*, T*, Statistics<T>* st
     clear(p, round_up(row.length, lanes<T>), tile.clear_to);
     if constexpr (measure) {
       row_sums[m] = row_sum;
-      if (tile.column == 0) stats->entries += static_cast<double>(sight.visible(tile.first + m));
+      if (tile.column == 0) stats->entries += static_cast<double>(visibility.visible(tile.first + m));
       if (m + 1 == tile.rows || row.length > columns_between_widenings) {
         settle();
-        if (const bool finite = sum_lanes(squares - squares) == 0; finite)
+        if (squares_fit(sum_lanes(squares), max_lanes(vmax(abs(least), abs(most)))))
           stats->squares.add(squares);
         else
-          stats->row_squares += squares_in_double(sight, tile, added, m + 1);
+          stats->row_squares += squares_in_double(visibility, tile, added, m + 1);
         added = m + 1;
         stats->slopes.add(slopes), stats->score.add(score), stats->score2.add(score2);
         stats->negative.add_count(negative), stats->small.add_count(small_count);
@@ -112,14 +119,14 @@ void weigh(const Sight<T>& sight, const Tile<T>& tile, T*, T*, Statistics<T>* st
 
 /// Softmax: leaves exp(s - max) and gives 1 / sum, and the log-sum-exp, per row.
 template <class T, bool measure>
-void weigh_softmax(const Sight<T>& sight, const Tile<T>& tile, T* inverse, T* lse, Statistics<T>* stats) {
+void weigh_softmax(const Visibility<T>& visibility, const ScoreTile<T>& tile, T* inverse, T* lse, Statistics<T>* stats) {
   using V = Vec<T>;
   constexpr T infinity = Statistics<T>::infinity;
   V lane[row_slots];
   Row<T> row[row_slots];
   for (int m = 0; m < row_slots; ++m) lane[m] = splat(-infinity);
   for (int m = 0; m < tile.rows; ++m) {
-    row[m] = sight.row(tile.first + m, 0, sight.head.keys);
+    row[m] = visibility.row(tile.first + m, 0, visibility.head.keys);
     const T* p = tile.p + m * tile.ld;
     V most = splat(-infinity);
     for_columns(row[m], [&](Int j, auto visible) __attribute__((always_inline)) {
@@ -178,7 +185,7 @@ void weigh_softmax(const Sight<T>& sight, const Tile<T>& tile, T* inverse, T* ls
     for (int v = 0; v < slot_vectors<T>; ++v) store(log_total + v * lanes<T>, log(load(sum.value + v * lanes<T>)));
     Mask<T> small{};
     for (int m = 0; m < tile.rows; ++m) {
-      const double count = static_cast<double>(sight.visible(tile.first + m));
+      const double count = static_cast<double>(visibility.visible(tile.first + m));
       if (count == 0) continue;
       const double total = sum.value[m], inv = inverse[m];
       const double a2 = square[m] * inv * inv, a3 = cube[m] * inv * inv * inv, one = total * inv;
@@ -192,7 +199,7 @@ void weigh_softmax(const Sight<T>& sight, const Tile<T>& tile, T* inverse, T* ls
       stats->row_most = Larger{}(stats->row_most, inv);
       stats->row_score_max = Larger{}(stats->row_score_max, static_cast<double>(top.value[m]));
       const T* p = tile.p + m * tile.ld;
-      const T limit = static_cast<T>(sight.head.small * total);
+      const T limit = static_cast<T>(small_weight * total);
       if (low[m] < limit)
         for_columns(row[m], [&](Int j, auto visible) __attribute__((always_inline)) {
           count_below(load(p + j), splat(limit), visible, small);
@@ -208,7 +215,7 @@ void weigh_softmax(const Sight<T>& sight, const Tile<T>& tile, T* inverse, T* ls
 
 /// Turns a tile of scores into weights; 1 / sum and the log-sum-exp per row where the kind has them.
 template <class T>
-using Weigh = void (*)(const Sight<T>&, const Tile<T>&, T* inverse, T* lse, Statistics<T>*);
+using Weigh = void (*)(const Visibility<T>&, const ScoreTile<T>&, T* inverse, T* lse, Statistics<T>*);
 
 template <class T, bool measure>
 Weigh<T> weigh_of(const AttentionHead<T>& h) {
@@ -231,10 +238,10 @@ Weigh<T> weigh_of(const AttentionHead<T>& h) {
 
 /// Dropout of a tile's weights; keep and words are scratch (draw_keep).
 template <class T>
-void drop(const Sight<T>& sight, const Tile<T>& tile, T* keep, std::uint32_t* words) {
-  const AttentionHead<T>& h = sight.head;
+void drop(const Visibility<T>& visibility, const ScoreTile<T>& tile, T* keep, std::uint32_t* words) {
+  const AttentionHead<T>& h = visibility.head;
   for (int m = 0; m < tile.rows; ++m) {
-    const Int row = tile.first + m, length = sight.row(row, tile.column, tile.columns).length;
+    const Int row = tile.first + m, length = visibility.row(row, tile.column, tile.columns).length;
     draw_keep(h, h.first_index + static_cast<std::uint64_t>(row * h.keys + tile.column), length, keep, words);
     multiply_by(keep, length, tile.p + m * tile.ld);
   }

@@ -38,20 +38,65 @@ NORMA_INLINE double measure_weights(const Row<T>& row, const T* p, T inverse, T 
   }
 }
 
+/// Sums over a row of f'^2 and of f'^2 f, which f is to be divided by F^2 and F^3 for: of scores far from 1, f being x^8 say, they are no numbers
+/// of T while f / F is one.
+struct SlopeSums {
+  double slopes = 0, slopes_f = 0;
+};
+template <class T, Phi phi>
+__attribute__((noinline)) SlopeSums slopes_in_double(const AttentionHead<T>& head, const Row<T>& row, const T* scores) {
+  const Weight<double, phi> weight(head);
+  constexpr Int width = lanes<double>;
+  D slopes{}, slopes_f{};
+  for (Int j = 0; j < row.length; j += width) {
+    D s{}, seen{};
+    for (int i = 0; i < width && j + i < row.length; ++i)
+      if (!row.mask || row.mask[j + i]) s[i] = static_cast<double>(scores[j + i]), seen[i] = 1;
+    const D slope = weight.slope_over_factor(s, 1.0), squared = slope * slope * seen;
+    slopes += squared;
+    slopes_f += squared * weight.value(s, 1.0);
+  }
+  return {sum_lanes(slopes), sum_lanes(slopes_f)};
+}
+
+/// Whether the sums of f'^2 and f'^2 f over so many scores of magnitude up to `top` keep their digits in a T.
+template <class T, Phi phi>
+bool slopes_fit(const AttentionHead<T>& head, double top, Int count) {
+  constexpr double least = sizeof(T) == 4 ? 1e-28 : 1e-290, most = sizeof(T) == 4 ? 1e36 : 1e300;
+  const Weight<double, phi> weight(head);
+  double f = 0, slope = 0;  // bounds, where terms may cancel
+  if constexpr (phi == Phi::polynomial) {
+    for (int p = weight.degree; p >= 0; --p) f = f * top + __builtin_fabs(weight.coefficient[p]);
+    for (int p = weight.degree; p >= 1; --p) slope = slope * top + __builtin_fabs(weight.slope[p]);
+  } else {
+    f = weight.value(splat(top), 1.0)[0], slope = weight.slope_over_factor(splat(top), 1.0)[0];
+  }
+  const double squared = slope * slope, with_f = squared * f, sums = static_cast<double>(count);
+  return squared > least && with_f > least && squared * sums < most && with_f * sums < most;
+}
+
 /// Element-wise kinds whose rows are divided by their sum F: leaves f(s) and gives 1 / F per row, 1 where F is 0.
 template <class T, Phi phi, bool measure>
-void weigh_normalized(const Sight<T>& sight, const Tile<T>& tile, T* inverse, T*, Statistics<T>* stats) {
+void weigh_normalized(const Visibility<T>& visibility, const ScoreTile<T>& tile, T* inverse, T*, Statistics<T>* stats) {
   using V = Vec<T>;
   constexpr bool square = phi == Phi::power2;  // f = s^2 and f'^2 = 4 f: the sums of s^2 and of slopes are sums of f and f^2
   constexpr T infinity = Statistics<T>::infinity;
-  const Weight<T, phi> weight(sight.head);
+  const Weight<T, phi> weight(visibility.head);
   V sums[row_slots] = {}, squares[row_slots] = {}, slopes[row_slots] = {}, slopes_f[row_slots] = {}, least[row_slots] = {}, most[row_slots] = {};
   Row<T> row[row_slots];
   V score{}, score2{}, score_max;
   if constexpr (measure) score_max = stats->score_max;
+  [[maybe_unused]] bool apart[row_slots] = {};  // rows whose sums of slopes are in `in_double`
+  [[maybe_unused]] SlopeSums in_double[row_slots];
   for (int m = 0; m < tile.rows; ++m) {
-    row[m] = sight.row(tile.first + m, 0, sight.head.keys);
+    row[m] = visibility.row(tile.first + m, 0, visibility.head.keys);
     T* p = tile.p + m * tile.ld;
+    if constexpr (measure && !square) {
+      V top{};
+      for_columns(row[m], [&](Int j, auto visible) __attribute__((always_inline)) { top = vmax(visible.keep(abs(load(p + j))), top); });
+      apart[m] = !slopes_fit<T, phi>(visibility.head, static_cast<double>(max_lanes(top)), row[m].length);
+      if (apart[m]) in_double[m] = slopes_in_double<T, phi>(visibility.head, row[m], p);
+    }
     V row_sum{}, f2{}, slope2{}, slope2_f{}, low = splat(infinity), high = -low;
     for_columns(row[m], [&](Int j, auto visible) __attribute__((always_inline)) {
       const V s = load(p + j), f = visible.keep(weight.value(s, T{1}));
@@ -94,7 +139,7 @@ void weigh_normalized(const Sight<T>& sight, const Tile<T>& tile, T* inverse, T*
     combine_each(most, high, Larger{});
     if constexpr (!square) combine_each(slopes, slope2, Plus{}), combine_each(slopes_f, slope2_f, Plus{});
     const double of_slope = weight.factor_of_slope(T{1});
-    const T threshold = static_cast<T>(sight.head.small);
+    const T threshold = static_cast<T>(small_weight);
     V entropy{};
     Mask<T> small{};
     for (int m = 0; m < tile.rows; ++m) {
@@ -108,10 +153,11 @@ void weigh_normalized(const Sight<T>& sight, const Tile<T>& tile, T* inverse, T*
       } else {
         a2 = measure_weights<false>(row[m], p, inverse[m], threshold, entropy, small, stats);
       }
-      const double pairs = static_cast<double>(sight.visible(tile.first + m)), d = of_slope * inv;
+      const double pairs = static_cast<double>(visibility.visible(tile.first + m)), d = of_slope * inv;
       // d a_i / d s_k = f'_k / F (delta_ik - a_i): squared norm = sum_k (f'_k / F)^2 (1 - 2 a_k + sum a^2). The only weight of a row is 1 and
       // stays so: of the difference nothing would be left but its rounding, times 1 / F.
-      const double own = pairs == 1 ? 0 : square ? total * (1 - a2) : slope2[m] * (1 + a2) - 2 * slope2_f[m] * inv;
+      const SlopeSums own_sums = apart[m] ? in_double[m] : SlopeSums{slope2[m], slope2_f[m]};
+      const double own = pairs == 1 ? 0 : square ? total * (1 - a2) : own_sums.slopes * (1 + a2) - 2 * own_sums.slopes_f * inv;
       stats->row_squares += a2;
       stats->row_slopes += d * d * own;
       stats->row_sum += one;

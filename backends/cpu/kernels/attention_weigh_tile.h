@@ -8,7 +8,7 @@ namespace {
 
 /// A tile of rows of scores, turned into weights in place.
 template <class T>
-struct Tile {
+struct ScoreTile {
   T* p;
   Int ld;
   Int first;  // global number of the first row

@@ -12,25 +12,13 @@ namespace {
 /// Rows of x and of monomials are followed by at least this many numbers that may be read and overwritten.
 template <class T> constexpr Int slack = lanes<T>;
 
-/// Scratch memory, handed out piece by piece; without a base it only counts.
-struct Space {
-  char* base;
-  Int used = 0;
-  template <class P>
-  P* take(Int count) {
-    P* p = base ? reinterpret_cast<P*>(base + used) : nullptr;
-    used += round_up(count * static_cast<Int>(sizeof(P)), 64);
-    return p;
-  }
-};
-
 template <class T>
 class Monomials {
   using V = Vec<T>;
   static constexpr int L = lanes<T>;
 
  public:
-  Monomials(const LinearHead<T>& h, Space& space) : d_(h.d), degree_(h.degree) {
+  Monomials(const LinearHead<T>& h, ScratchCutter& space) : d_(h.d), degree_(h.degree) {
     Int offset = 0;
     for (int p = 0; p <= degree_; ++p) {
       count_[p] = p == 0 ? 1 : count_[p - 1] * (d_ + p - 1) / p;
@@ -41,7 +29,7 @@ class Monomials {
       value_[p] = space.take<T>(room);
       gradient_[p] = space.take<T>(room);
       suffix_[p] = space.take<std::int32_t>(d_);
-      if (!space.base) continue;
+      if (space.counts_only()) continue;
       for (Int j = 0; j < room; ++j) value_[p][j] = gradient_[p][j] = 0;
       Int size = p == 0 ? 1 : count_[p];  // C(n + p - 1, p) for n = d, d - 1, ...: each from the last
       for (Int i = 0; i < d_; ++i) {

@@ -11,7 +11,6 @@
 namespace norma::cuda {
 
 enum class Phi : std::int32_t { softmax, monomial, polynomial, sigmoid, relu };  // monomial: s^1 to s^4, its coefficient in `factor`
-enum class RowScale : std::int32_t { constant, inverse_sqrt_visible, inverse_visible };
 
 /// [B, H, rows, width] with its last axis dense.
 struct HeadTensor {
@@ -49,7 +48,6 @@ struct AttentionProblem {
 
   double* partial_stats = nullptr;  // [B H, row blocks, attention_stats]; null: not measured
   double* stats = nullptr;          // [B, H, attention_stats]
-  float small = 0;
 };
 
 /// Fills seen_before from key_mask.

@@ -82,7 +82,7 @@ NORMA_DEVICE void weigh(const Head& head, ForwardRows& r, float (&s)[fragments][
             if (last_pass && !hidden(half, first + c)) {
               const float a = f * r.factor[half], slope = softmax ? 0 : steep[c] * r.factor[half];
               const float a2 = a * a, slope2 = slope * slope;
-              pairs.add(score[c], a, p.small, normalised);
+              pairs.add(score[c], a, normalised);
               r.row_sum[half] += a, r.a2[half] += a2;
               r.x1[half] = softmax ? std::fma(a2, a, r.x1[half]) : r.x1[half] + slope2;
               r.x2[half] = std::fma(a, slope2, r.x2[half]);

@@ -177,7 +177,8 @@ struct PairSums {
   std::int32_t negative = 0, small = 0, entries = 0;
 
   /// A visible pair: score s, weight a.
-  NORMA_DEVICE void add(float s, float a, float threshold, bool has_entropy) {
+  NORMA_DEVICE void add(float s, float a, bool has_entropy) {
+    constexpr float threshold = small_weight;
     score += s, score2 = std::fma(s, s, score2);
     score_max = Larger{}(s, score_max), low = Smaller{}(a, low), high = Larger{}(a, high);
     negative += a < 0, small += std::fabs(a) < threshold, entries += 1;

@@ -79,7 +79,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, columns > 4 || measure ? 1 : 2) forward_
           const float a = f * factor[i];
           if constexpr (measure) {
             if (seen[j]) {
-              pairs.add(s[i][j], a, p.small, normalised);
+              pairs.add(s[i][j], a, normalised);
               row_sum[i] += a, a2[i] = std::fma(a, a, a2[i]);
               const float slope = softmax ? 0 : steep[j] * factor[i];
               x1[i] += softmax ? a * a * a : slope * slope;

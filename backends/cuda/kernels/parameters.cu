@@ -69,13 +69,13 @@ NORMA_KERNEL void average_kernel(const PairTable table, double decay) {
   const PairRow& row = table.row[row_of(table, block_id().x, begin, end)];
   const T* value = static_cast<const T*>(row.from);
   T* average = static_cast<T*>(row.to);
-  const T keep = convert<T>(decay), rest = convert<T>(1 - decay);
+  const T rest = convert<T>(1 - decay);
   each_pack<width>(begin, end, aligned_to(value, 16) && aligned_to(average, 16), [&](auto count, std::int64_t i) {
     constexpr int n = decltype(count)::value;
     const auto x = load_pack<n>(value + i);
     auto mean = load_pack<n>(average + i);
     NORMA_UNROLL
-    for (int k = 0; k < n; ++k) mean.v[k] = averaged(mean.v[k], x.v[k], keep, rest);
+    for (int k = 0; k < n; ++k) mean.v[k] = averaged(mean.v[k], x.v[k], rest);
     store_pack(average + i, mean);
   });
 }

@@ -4,7 +4,7 @@
 #include "backends/cpu/mlp_kernels.h"
 
 #include "backends/cpu/kernels/bf16/sliced_tile.h"
-#include "backends/cpu/kernels/pieces.h"
+#include "backends/cpu/kernels/scratch_cutter.h"
 
 namespace norma::cpu::NORMA_ISA {
 namespace {
@@ -31,7 +31,7 @@ template <class T, bool left>
 struct Operand {
   Word* words;
   int64_t tile;
-  Operand(Pieces& work, int64_t lines, int64_t k) : tile(steps_of(k) * step_words<T>) { words = work.take<Word>(steps_of(lines) * tile); }
+  Operand(ScratchCutter& work, int64_t lines, int64_t k) : tile(steps_of(k) * step_words<T>) { words = work.take<Word>(steps_of(lines) * tile); }
 
   /// What comes from there on: to be packed, or packed.
   Room at(int64_t line, int64_t k) const { return {words + line / side * tile + k / step_k * step_words<T>, tile}; }
@@ -239,7 +239,7 @@ struct MlpWork {
   Left<T> x, hidden;
   int64_t ld;
   float *sums, *strips[2];
-  MlpWork(const MlpSizes& s, Pieces& work)
+  MlpWork(const MlpSizes& s, ScratchCutter& work)
       : x(work, s.rows, s.in), hidden(work, s.rows, s.chunk), ld(apart(s.out)), sums(work.take<float>(whole(s.rows) * ld)),
         strips{work.take<float>(strip_rows * side), work.take<float>(strip_rows * side)} {}
 };
@@ -247,7 +247,7 @@ struct MlpWork {
 template <class T>
 void mlp(const MlpBlock<T>& b) {
   const MlpSizes& s = b.sizes;
-  Pieces work(b.work);
+  ScratchCutter work(b.work);
   const MlpWork<T> w(s, work);
   StripAside<Activate<T>> aside({});
   enter_tiles();
@@ -275,7 +275,7 @@ struct MlpBackwardWork {
   Right<T> dpre_of_dw, hidden_of_dw;  // of a chunk, [rows, chunk], for dW1^T and dW2
   int64_t ld;
   float *dx, *strips[2];
-  MlpBackwardWork(const MlpSizes& s, Pieces& work)
+  MlpBackwardWork(const MlpSizes& s, ScratchCutter& work)
       : dy(work, s.rows, s.out), dyt(work, s.out, s.rows), xt(work, s.in, s.rows), dpre(work, s.rows, s.chunk),
         dpre_of_dw(work, s.chunk, s.rows), hidden_of_dw(work, s.chunk, s.rows), ld(apart(s.in)), dx(work.take<float>(whole(s.rows) * ld)),
         strips{work.take<float>(strip_rows * side), work.take<float>(strip_rows * side)} {}
@@ -284,7 +284,7 @@ struct MlpBackwardWork {
 template <class T>
 void mlp_backward(const MlpBackwardBlock<T>& b) {
   const MlpSizes& s = b.sizes;
-  Pieces work(b.work);
+  ScratchCutter work(b.work);
   const MlpBackwardWork<T> w(s, work);
   enter_tiles();
   w.dy.put(0, 0, s.rows, s.out, Source<T>{b.dy.data, b.dy.row, 1});
@@ -317,7 +317,7 @@ void mlp_backward(const MlpBackwardBlock<T>& b) {
 
 template <class Rooms>
 int64_t bytes(const MlpSizes& sizes) {
-  Pieces count(nullptr);
+  ScratchCutter count(nullptr);
   Rooms(sizes, count);
   return count.used();
 }

@@ -1,4 +1,4 @@
-#include "train/record.h"
+#include "train/step_measures.h"
 
 #include <algorithm>
 #include <charconv>

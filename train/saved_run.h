@@ -19,7 +19,7 @@ struct RunStatus {
   Index tokens = 0;    // N; 0: an earlier version wrote it
 };
 
-struct RunRecord {
+struct SavedRun {
   std::string name;      // of the folder
   Json config, summary;  // summary: null when the run has not ended
   RunStatus status;
@@ -30,13 +30,13 @@ struct RunRecord {
 
 /// Throws naming the file and line that is wrong, also where another version of this program wrote something else there: config, rows
 /// and summary that are returned have the types that the program's pages and tables read.
-RunRecord read_run(const std::filesystem::path& path);
+SavedRun read_run(const std::filesystem::path& path);
 
 /// The same without rows and note: a run that has made no step yet has this already.
-RunRecord read_run_head(const std::filesystem::path& path);
+SavedRun read_run_head(const std::filesystem::path& path);
 
 /// What pages show of a run, with what its flight recorder kept.
-inspect::PageRun page_run(RunRecord run, inspect::Recording recording);
+inspect::PageRun to_page_run(SavedRun run, inspect::Recording recording);
 
 /// Of status.json; as at the beginning of a run where there is none.
 RunStatus read_status(const std::filesystem::path& path);

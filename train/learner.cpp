@@ -1,4 +1,4 @@
-#include "train/trained.h"
+#include "train/learner.h"
 
 #include <cmath>
 #include <map>
@@ -75,7 +75,7 @@ void check_dtypes(const nn::Named& here, const nn::Named& saved) {
 
 }  // namespace
 
-Trained::Trained(const TrainConfig& config, const models::ViTConfig& shape, Place place)
+Learner::Learner(const TrainConfig& config, const models::ViTConfig& shape, Place place)
     : model(shape, static_cast<std::uint64_t>(config.seed), place),
       optimizer(Optimizer::make(
           {.kind = config.optimizer, .weight_decay = config.weight_decay, .momentum = config.momentum}, model)),
@@ -87,7 +87,7 @@ Trained::Trained(const TrainConfig& config, const models::ViTConfig& shape, Plac
             .unwritten_row = {}},
       folder_(config.out) {}
 
-Trained::Update Trained::update(double loss, double lr, double clip) {
+Learner::Update Learner::update(double loss, double lr, double clip) {
   optimizer->prepare(lr);
   const Tensor squares = apply(full({}, loss, {DType::f64, optimizer->device()}), clip);
   const Update update = finish(loss, squares.item());
@@ -95,13 +95,13 @@ Trained::Update Trained::update(double loss, double lr, double clip) {
   return update;
 }
 
-Tensor Trained::apply(const Tensor& loss, double clip) {
+Tensor Learner::apply(const Tensor& loss, double clip) {
   const Tensor squares = gradient_squares(model);
   optimizer->apply(gradient_scale(squares, loss, clip));
   return squares;
 }
 
-Trained::Update Trained::finish(double loss, double gradient_squares) {
+Learner::Update Learner::finish(double loss, double gradient_squares) {
   const double norm = std::sqrt(gradient_squares);
   const bool finite = std::isfinite(loss) && std::isfinite(norm);
   if (finite) {
@@ -114,7 +114,7 @@ Trained::Update Trained::finish(double loss, double gradient_squares) {
   return {norm, finite};
 }
 
-nn::Named Trained::tensors() {
+nn::Named Learner::tensors() {
   nn::Named all = with_prefix("model/", nn::state(model));
   for (auto& row : with_prefix("optimizer/", optimizer->state())) all.push_back(row);
   if (ema)
@@ -122,11 +122,11 @@ nn::Named Trained::tensors() {
   return all;
 }
 
-void Trained::check_begun(const TrainConfig& before) const {
+void Learner::check_begun(const TrainConfig& before) const {
   check_same(config_text(before), state.config, "the run was begun", folder_);
 }
 
-void Trained::restore(const RunState& saved, const nn::Named& tensors) {
+void Learner::restore(const RunState& saved, const nn::Named& tensors) {
   const std::string mine = state.instructions;
   check_same(saved.config, state.config, "the checkpoint was made", folder_);
   if (saved.data_hash != state.data_hash)

@@ -1,4 +1,4 @@
-#include "train/run_record.h"
+#include "train/saved_run.h"
 
 #include <algorithm>
 
@@ -115,7 +115,7 @@ Index tokens_of_checkpoint(const fs::path& run) {
 }
 
 /// From what tells it: the folders of earlier versions have it in summary.json alone.
-Index tokens_of(const RunRecord& run, const fs::path& path) {
+Index tokens_of(const SavedRun& run, const fs::path& path) {
   if (run.summary.is_object()) return run.summary["tokens"];
   if (run.status.tokens > 0) return run.status.tokens;
   const Index image = run.config["image"], patch = run.config["patch"];
@@ -176,7 +176,7 @@ std::vector<Json> read_metrics(const fs::path& file, std::string& note) {
   return std::move(all.rows);
 }
 
-inspect::PageRun page_run(RunRecord run, inspect::Recording recording) {
+inspect::PageRun to_page_run(SavedRun run, inspect::Recording recording) {
   inspect::PageRun page;
   page.name = std::move(run.name), page.config = std::move(run.config), page.summary = std::move(run.summary);
   page.rows = std::move(run.rows), page.note = std::move(run.note), page.recording = std::move(recording);
@@ -184,7 +184,7 @@ inspect::PageRun page_run(RunRecord run, inspect::Recording recording) {
   return page;
 }
 
-RunRecord read_run_head(const fs::path& path) {
+SavedRun read_run_head(const fs::path& path) {
   const bool there = is_there(path);
   if (there && !fs::is_directory(path))
     fail("run folder {}: is a file; name the run's folder, as in {}", path.string(),
@@ -195,7 +195,7 @@ RunRecord read_run_head(const fs::path& path) {
   if (error) fail("run folder {}: cannot be read ({})", path.string(), error_text(error.value()));
   check_kinds(path);
   if (!is_there(path / "config.json")) fail("run folder {}: holds no config.json; is it a run?", path.string());
-  RunRecord run;
+  SavedRun run;
   const fs::path whole = fs::absolute(path).lexically_normal();  // so that "." has a name too
   run.name = (whole.has_filename() ? whole : whole.parent_path()).filename().string();
   run.config = read_json(path / "config.json");
@@ -227,8 +227,8 @@ RunStatus read_status(const fs::path& path) {
   return {status["ending"], status["seconds"], status.value("tokens", Index{0})};
 }
 
-RunRecord read_run(const fs::path& path) {
-  RunRecord run = read_run_head(path);
+SavedRun read_run(const fs::path& path) {
+  SavedRun run = read_run_head(path);
   if (!is_there(path / "metrics.jsonl"))
     fail("run folder {}: holds no metrics.jsonl yet; has the run made a step?", path.string());
   std::string cut;

@@ -1,4 +1,4 @@
-// A training step as one graph that the device has recorded, and its replays. A graph bakes in what is a number on the
+// A training step as one graph that the device has captured, and its replays. A graph bakes in what is a number on the
 // host, so what changes from step to step lies in the device's memory and is written before each replay: learning rate
 // and bias corrections (Optimizer::prepare) and the ids of the random streams. The step's numbers come back in one
 // copy.
@@ -13,7 +13,7 @@
 
 namespace norma::train {
 
-class RecordedStep {
+class StepGraph {
  public:
   /// Forward and backward passes and Optimizer::apply, without waiting for the device; draws from the innermost
   /// RandomScope. Returns up to most_numbers tensors of one number each, whose values a replay gives back; in place of
@@ -21,11 +21,11 @@ class RecordedStep {
   using Work = std::function<std::vector<Tensor>()>;
   static constexpr Index most_numbers = 8;
 
-  /// Records `work` on the optimizer's device; null where that captures nothing. The device must have done the same
+  /// Captures `work` on the optimizer's device; null where that captures nothing. The device must have done the same
   /// work before, so that nothing is loaded meanwhile and class labels have been checked (TrustIndices). The model, the
   /// optimizer and all that `work` reads stay where they are.
-  static std::unique_ptr<RecordedStep> record(nn::Module& model, Optimizer& optimizer, std::uint64_t seed,
-                                              const Work& work);
+  static std::unique_ptr<StepGraph> capture(nn::Module& model, Optimizer& optimizer, std::uint64_t seed,
+                                            const Work& work);
 
   /// Does step `number` with learning rate `rate` and waits for it: the numbers, in the order of the tensors. Its
   /// random streams are those of RandomScope(seed, number). Optimizer::advance, where the step counts, is the caller's.
@@ -37,7 +37,7 @@ class RecordedStep {
   std::vector<std::string> launches() const { return graph_->launches(); }
 
  private:
-  RecordedStep(nn::Module& model, Optimizer& optimizer);
+  StepGraph(nn::Module& model, Optimizer& optimizer);
 
   nn::Module& model_;
   Optimizer& optimizer_;

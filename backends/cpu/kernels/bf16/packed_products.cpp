@@ -1,4 +1,4 @@
-#include "backends/cpu/tile_products.h"
+#include "backends/cpu/packed_products.h"
 
 #include "backends/cpu/kernels/bf16/pair_product.h"
 #include "backends/cpu/kernels/bf16/sliced_tile.h"
@@ -7,7 +7,7 @@ namespace norma::cpu::NORMA_ISA {
 namespace {
 
 #if defined(__AVX512BF16__)
-static_assert(TileProducts::words_of_tile(step_k, 1) == slice_words && TileProducts::square_words == square);
+static_assert(PackedProducts::words_of_tile(step_k, 1) == slice_words && PackedProducts::square_words == square);
 
 template <class T>
 Source<T> elements(const TileSource& x) {
@@ -68,9 +68,9 @@ void multiply(int64_t m, int64_t n, int64_t k, TileOperand left, TileOperand rig
         : multiply_beside(m, n, k, left, right, c, ld, add, NothingAside{});
 }
 
-constexpr TileProducts products = {true,         enter_tiles, leave_tiles, pack_operand<false>, pack_operand<true>, pack_near_square,
-                                   multiply,     put_row};
-constexpr const TileProducts* products_or_null = &products;
+constexpr PackedProducts products = {true,         enter_tiles, leave_tiles, pack_operand<false>, pack_operand<true>, pack_near_square,
+                                     multiply,     put_row};
+constexpr const PackedProducts* products_or_null = &products;
 #elif defined(__AVX512BF16__)
 void nothing() {}
 void pack_near_square(const float* x, int64_t row, int64_t rows, int64_t k, Word* words, int /*slices*/) {
@@ -81,16 +81,16 @@ void multiply(int64_t m, int64_t n, int64_t k, TileOperand left, TileOperand rig
   pair_product(m, n, k, {left.words, left.tile}, {right.words, right.tile}, c, ld, add);
 }
 
-constexpr TileProducts products = {false,    nothing, nothing, pack_as_pairs<false>, pack_as_pairs<true>, pack_near_square,
-                                   multiply, put_row};
-constexpr const TileProducts* products_or_null = &products;
+constexpr PackedProducts products = {false,    nothing, nothing, pack_as_pairs<false>, pack_as_pairs<true>, pack_near_square,
+                                     multiply, put_row};
+constexpr const PackedProducts* products_or_null = &products;
 #else
-constexpr const TileProducts* products_or_null = nullptr;
+constexpr const PackedProducts* products_or_null = nullptr;
 #endif
 
 }  // namespace
 
-extern const TileProducts* const tile_products;
-const TileProducts* const tile_products = products_or_null;
+extern const PackedProducts* const packed_products;
+const PackedProducts* const packed_products = products_or_null;
 
 }  // namespace norma::cpu::NORMA_ISA

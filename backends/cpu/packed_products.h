@@ -37,7 +37,7 @@ struct TileAside {
   void* context;
 };
 
-struct TileProducts {
+struct PackedProducts {
   /// Words of 32 lines with k elements each.
   static constexpr std::int64_t words_of_tile(std::int64_t k, int slices) { return (k + 31) / 32 * 512 * slices; }
   static constexpr std::int64_t square_words = 256;  // of 16 lines
@@ -69,17 +69,17 @@ struct TileProducts {
 };
 
 /// Null without AVX-512-BF16.
-NORMA_DECLARE_BF16_KERNELS(TileProducts* const, tile_products)
+NORMA_DECLARE_BF16_KERNELS(PackedProducts* const, packed_products)
 /// Those for attention on tensors of bf16, or of f32. Null too where multiply-adds are quicker (gemm_bf16.h: bf16_form), and
 /// where products are asked of another provider (--gemm).
-const TileProducts* own_tiles(bool bf16);
+const PackedProducts* own_products(bool bf16);
 
-/// While one lives, attention multiplies on tiles at every size, also where it does not pay, or at none: for tests.
-class ForceTiles {
+/// While one lives, attention multiplies packed operands at every size, also where it does not pay, or at none: for tests.
+class ForcePacked {
  public:
-  explicit ForceTiles(bool everywhere);
-  ~ForceTiles();
-  ForceTiles(const ForceTiles&) = delete;
+  explicit ForcePacked(bool everywhere);
+  ~ForcePacked();
+  ForcePacked(const ForcePacked&) = delete;
 };
 
 }  // namespace norma::cpu

@@ -8,10 +8,10 @@
 
 namespace norma::train {
 
-struct Trained {
+struct Learner {
   /// Weights and optimizer as config.seed begins them.
-  Trained(const TrainConfig& config, const models::ViTConfig& shape, Place place);
-  Trained(const Trained&) = delete;  // the optimizer knows where the model is
+  Learner(const TrainConfig& config, const models::ViTConfig& shape, Place place);
+  Learner(const Learner&) = delete;  // the optimizer knows where the model is
 
   struct Update {
     double gradient_norm = 0;  // before clipping

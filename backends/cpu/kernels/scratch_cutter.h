@@ -1,4 +1,4 @@
-// Scratch memory in pieces.
+// Scratch memory, cut up.
 #pragma once
 
 #include <cstdint>
@@ -6,16 +6,17 @@
 namespace norma::cpu::NORMA_ISA {
 namespace {
 
-/// Hands out pieces of scratch memory, each on a cache line of its own; counts them where there is no memory.
-class Pieces {
+/// Gives out parts of scratch memory, each on a cache line of its own; where there is no memory it only counts what is needed.
+class ScratchCutter {
  public:
-  explicit Pieces(void* memory) : memory_(static_cast<char*>(memory)) {}
+  explicit ScratchCutter(void* memory) : memory_(static_cast<char*>(memory)) {}
   template <class P>
   P* take(std::int64_t count) {
     P* p = memory_ ? reinterpret_cast<P*>(memory_ + used_) : nullptr;
     used_ += (count * static_cast<std::int64_t>(sizeof(P)) + 63) / 64 * 64;
     return p;
   }
+  bool counts_only() const { return !memory_; }
   std::int64_t used() const { return used_; }
 
  private:
