@@ -44,7 +44,7 @@ formed, also where norma train would take the linear form.
   // input of the MLP branch, two normalised inputs (width each), qkv (3 width) and the pre-activation (mlp_ratio
   // width). The last block keeps what lies behind its attention only for the tokens that the head reads.
   const auto tokens = static_cast<double>(shape.tokens()), depth = static_cast<double>(shape.depth),
-             unread = tokens - static_cast<double>(shape.tokens_read());
+             unread = tokens - static_cast<double>(shape.head_tokens());
   const auto behind = static_cast<double>(2 + shape.mlp_ratio);
   const double kept = static_cast<double>(c.batch) * static_cast<double>(shape.width) *
                       (tokens * depth * (6 + behind) - unread * behind);

@@ -284,7 +284,7 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
   for (Index done = 0; done < images;) {
     const Tensor batch = loader.next().images;
     const Index count = std::min(batch.size(0), images - done);
-    model(slice(batch, 0, 0, count));
+    (void)model(slice(batch, 0, 0, count));
     for (const auto& [place, calls] : probe.take_values()) {
       const std::vector<double> means = calls.at(0).values();
       auto& sums = spectral.try_emplace(place.substr(0, place.rfind('.')), means.size(), 0.0).first->second;

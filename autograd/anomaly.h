@@ -43,7 +43,7 @@ struct Anomaly {
 
 class AnomalyScope {
  public:
-  AnomalyScope();
+  [[nodiscard]] AnomalyScope();
   ~AnomalyScope();
   AnomalyScope(const AnomalyScope&) = delete;
   static bool active() { return current_ != nullptr; }

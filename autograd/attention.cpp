@@ -1,4 +1,16 @@
 // Attention over separate q, k, v and over one packed qkv: the fused kernels, and the composition they replace.
+//
+// The way down, on the CPU: nn::SelfAttention calls attention_packed (here), which gives apply (node.cpp) a Fused. Its forward is
+// run_forward, which calls Backend::attention. backends/cpu/attention.cpp asks whether the kernels cover the call, which else is declined;
+// whether it takes the linear form (attention_linear.h); and cuts it into tasks: a head each, or pieces of its rows where heads are few.
+// A task is kernels/attention_forward.cpp, or attention_forward_tiles.h where products of tiles (AMX, or pairs of bf16) pay. There
+// rows of scores become weights: kernels/attention_weigh.h.
+//
+// The way back: sweep (grad.cpp) calls Rule::first_order, which apply made. It calls Fused::vjp, which is run_backward and so
+// Backend::attention_backward: kernels/attention_backward.cpp, or attention_backward_tiles.h, where attention_differentiate.h turns
+// scores and dA into A and dS.
+//
+// With create_graph, or where the kernels decline, the composition runs instead: composite() here and attention_weights.cpp.
 #include "autograd/attention.h"
 
 #include <cmath>
@@ -24,10 +36,10 @@ double scale_of(const AttentionOptions& options, Index width) {
   return width == 0 ? 1.0 : 1 / std::sqrt(static_cast<double>(width));
 }
 
-/// What forward and backward tell the kernel alike. Lives as long as the views it hands out.
-class Common {
+/// The arguments both passes share. Must outlive the views that write() stores.
+class KernelArguments {
  public:
-  Common(const AttentionOptions& options, Index width)
+  KernelArguments(const AttentionOptions& options, Index width)
       : options_(options),
         mask_(options.key_mask ? fused::dense_last(options.key_mask) : Tensor()),
         mask_view_(mask_),
@@ -54,25 +66,25 @@ class Common {
 bool run_forward(const Parts& in, const AttentionOptions& options, const Tensor& out, const Tensor& row_lse) {
   if (in.q.numel() == 0 || in.k.numel() == 0 || in.v.numel() == 0) return false;
   if (options.clamp_fro > 0) return false;  // ||A||_F is known only once all of A is
-  const Common common(options, in.q.size(3));
+  const KernelArguments common(options, in.q.size(3));
   const fused::OptionalView lse(row_lse);
   AttentionForward args;
   common.write(args);
   args.q = in.q.view(), args.k = in.k.view(), args.v = in.v.view(), args.out = out.view(), args.row_lse = lse.get();
-  if (!on(out).attention(args)) return false;
+  if (!backend_of(out).attention(args)) return false;
   common.wrote();
   return true;
 }
 
 bool run_backward(const Parts& in, const AttentionOptions& options, const Tensor& out, const Tensor& dout,
                   const Tensor& row_lse, const Parts& grads) {
-  const Common common(options, in.q.size(3));
+  const KernelArguments common(options, in.q.size(3));
   AttentionBackward args;
   common.write(args);
   args.q = in.q.view(), args.k = in.k.view(), args.v = in.v.view(), args.out = out.view(), args.dout = dout.view();
   if (row_lse) args.row_lse = row_lse.view();
   args.dq = grads.q.view(), args.dk = grads.k.view(), args.dv = grads.v.view();
-  if (!on(out).attention_backward(args)) return false;
+  if (!backend_of(out).attention_backward(args)) return false;
   common.wrote();
   return true;
 }
@@ -117,7 +129,7 @@ Tensor room_like(const Tensor& x) { return empty(x.shape(), place_of(x)); }
 
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
   check_qkv(q, k, v);
-  fused::check_options("attention", options);
+  check_attention_options("attention", options);
   check_attention_form("attention", options, q.size(3));
   fused::check_masks("attention", options, q.size(0), q.size(1), k.size(2), q.device());
   const bool wanted = grad_enabled() && (q.tracked() || k.tracked() || v.tracked());
@@ -148,7 +160,7 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
 Tensor attention_packed(const Tensor& qkv, const AttentionOptions& options) {
   check_floating("attention_packed", qkv);
   if (qkv.rank() != 5 || qkv.size(2) != 3) fail("attention_packed: qkv must be [B, N, 3, H, d], got {}", qkv.shape());
-  fused::check_options("attention_packed", options);
+  check_attention_options("attention_packed", options);
   const Index batch = qkv.size(0), tokens = qkv.size(1), heads = qkv.size(3), width = qkv.size(4);
   check_attention_form("attention_packed", options, width);
   fused::check_masks("attention_packed", options, batch, heads, tokens, qkv.device());
@@ -185,7 +197,7 @@ Tensor attention_packed(const Tensor& qkv, const AttentionOptions& options) {
       return {};
     return {dqkv, Tensor()};
   };
-  return norma::apply(op, {qkv, options.key_mask});
+  return norma::apply(op, {qkv, options.key_mask});  // the mask as above: to be noticed where it is changed before the backward pass
 }
 
 }  // namespace norma

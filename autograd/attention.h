@@ -16,8 +16,6 @@ struct Visible {
 };
 Visible visible_pairs(const Tensor& scores, const AttentionOptions& options);
 
-/// Throws on a scoring that means nothing and on options outside their range.
-void check_options(const char* op, const AttentionOptions& options);
 /// Throws unless key_mask is bool [batch, keys] and stats f64 [batch, heads, attention_stats], where given.
 void check_masks(const char* op, const AttentionOptions& options, Index batch, Index heads, Index keys, Device device);
 

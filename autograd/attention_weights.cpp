@@ -7,9 +7,7 @@
 
 namespace norma {
 
-namespace fused {
-
-void check_options(const char* op, const AttentionOptions& options) {
+void check_attention_options(const char* op, const AttentionOptions& options) {
   const Scoring& scoring = options.scoring;
   if (scoring.kind == Scoring::Kind::polynomial && scoring.degree() == 0) {
     fail("{}: degree 0 of the polynomial must be 1..{}; set a coefficient of s^1 or higher", op, Scoring::max_degree);
@@ -30,6 +28,8 @@ void check_options(const char* op, const AttentionOptions& options) {
   }
   if (!std::isfinite(options.scale)) fail("{}: scale = {} must be finite", op, options.scale);
 }
+
+namespace fused {
 
 void check_masks(const char* op, const AttentionOptions& options, Index batch, Index heads, Index keys, Device device) {
   const auto check = [&](const char* what, const Tensor& x, DType dtype, const Shape& shape) {
@@ -170,7 +170,7 @@ Tensor attention_weights(const Tensor& scores, const AttentionOptions& options) 
   constexpr const char* op = "attention_weights";
   check_floating(op, scores);
   if (scores.rank() != 4) fail("{}: scores must be [B, H, N, M], got {}", op, scores.shape());
-  fused::check_options(op, options);
+  check_attention_options(op, options);
   fused::check_masks(op, options, scores.size(0), scores.size(1), scores.size(3), scores.device());
 
   const Tensor s = fused::widen(scores);

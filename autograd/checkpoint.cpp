@@ -57,6 +57,9 @@ Tensors gradients(const Function& f, std::span<const Tensor> xs, const Slots& sl
   for (const Tensor& x : xs) in.push_back(!higher && x.tracked() && !x.is_leaf() ? x.detach().track() : x);
   for (const std::size_t i : slots) wanted.push_back(in[i]);
   const Tensor y = f(in);
+  if (y.shape() != g.shape() || place_of(y) != place_of(g))
+    fail("checkpoint: the function returned {} {} on {}, and {} {} on {} when it ran again; what decides it must not change until backward()", g.dtype(),
+         g.shape(), name(g.device()), y.dtype(), y.shape(), name(y.device()));
   if (y.tracked()) return grad(y, wanted, g, {.create_graph = higher});
   for (Tensor& w : wanted) w = zeros(w.shape(), place_of(w));
   return wanted;
@@ -135,6 +138,7 @@ void add_leaves(const Tensor& y, std::uint64_t begun, Tensors& xs) {
 }  // namespace
 
 Tensor checkpoint(const Function& f, std::span<const Tensor> inputs) {
+  if (!f) fail("checkpoint: the function is empty");
   if (!grad_enabled()) return f(inputs);
   Draws draws;
   Tensors xs(inputs.begin(), inputs.end());

@@ -22,8 +22,8 @@ bool accepts_integers(UnaryOp op) {
 
 }  // namespace
 
-void check_present(std::string_view op, const Tensor& x) {
-  if (!x) fail("{}: an operand is an empty Tensor handle", op);
+void check_present(std::string_view op, const Tensor& x, std::string_view what) {
+  if (!x) fail("{}: {} is an empty Tensor handle", op, what);
 }
 
 void check_floating(std::string_view op, const Tensor& x) {
@@ -45,12 +45,23 @@ void check_same_place(std::string_view op, const Tensor& a, const Tensor& b) {
   if (a.dtype() != b.dtype()) fail("{}: dtypes {} and {} differ; convert with cast()", op, a.dtype(), b.dtype());
 }
 
+void check_room(std::string_view op, const Shape& shape) {
+  if (shape.rank() == max_rank) fail("{}: {} has {} axes already, the most there can be; reshape() it to fewer", op, shape, max_rank);
+}
+
+int normalize_new_axis(std::string_view op, int axis, const Shape& shape) {
+  check_room(op, shape);
+  const int last = shape.rank();
+  if (axis < -last - 1 || axis > last) fail("{}: axis {} out of range [{}, {}] for a new axis of shape {}", op, axis, -last - 1, last, shape);
+  return axis < 0 ? axis + last + 1 : axis;
+}
+
 TrustIndices::TrustIndices() : before_(std::exchange(trusted, true)) {}
 TrustIndices::~TrustIndices() { trusted = before_; }
 bool TrustIndices::active() { return trusted; }
 
 Index first_outside(const Tensor& index, Index limit) {
-  return TrustIndices::active() ? -1 : on(index).check_index(index.view(), limit);
+  return TrustIndices::active() ? -1 : backend_of(index).check_index(index.view(), limit);
 }
 
 void check_indices(std::string_view op, const Tensor& index, Index limit, std::string_view outside) {
@@ -78,27 +89,27 @@ View expanded(const Tensor& x, const Shape& shape) {
 
 Tensor copy_of(const Tensor& x) {
   Tensor y = empty(x.shape(), place_of(x));
-  on(x).copy(x.view(), y.view());
+  backend_of(x).copy(x.view(), y.view());
   return y;
 }
 
-Tensor call(UnaryOp op, const Tensor& x, double parameter) {
+Tensor run_unary(UnaryOp op, const Tensor& x, double parameter) {
   check_present(name(op), x);
   if (!accepts_integers(op)) check_floating(name(op), x);
   Tensor y = empty(x.shape(), place_of(x));
-  on(x).unary(op, x.view(), y.view(), parameter);
+  backend_of(x).unary(op, x.view(), y.view(), parameter);
   return y;
 }
 
-Tensor call(std::string_view op_name, BinaryOp op, const Tensor& a, const Tensor& b) {
+Tensor run_binary(std::string_view op_name, BinaryOp op, const Tensor& a, const Tensor& b) {
   check_same_place(op_name, a, b);
   const Shape shape = a.shape() == b.shape() ? a.shape() : broadcast(op_name, a.shape(), b.shape());
   Tensor y = empty(shape, {is_comparison(op) ? DType::boolean : a.dtype(), a.device()});
-  on(a).binary(op, expanded(a, shape), expanded(b, shape), y.view());
+  backend_of(a).binary(op, expanded(a, shape), expanded(b, shape), y.view());
   return y;
 }
 
-Tensor call(ReduceOp op, const Tensor& x, unsigned axes) {
+Tensor run_reduce(ReduceOp op, const Tensor& x, unsigned axes) {
   const bool index_out = op == ReduceOp::argmax || op == ReduceOp::argmin;
   const bool widen = op == ReduceOp::sum && !is_floating(x.dtype()) && x.dtype() != DType::i64;
   const Tensor in = widen ? cast(x, DType::i64) : x;
@@ -111,7 +122,7 @@ Tensor call(ReduceOp op, const Tensor& x, unsigned axes) {
     shape.set(axis, 1);
   }
   Tensor y = empty(shape, {index_out ? DType::i64 : in.dtype(), x.device()});
-  on(x).reduce(op, in.view(), y.view());
+  backend_of(x).reduce(op, in.view(), y.view());
   return y;
 }
 

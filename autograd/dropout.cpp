@@ -13,7 +13,7 @@ Tensor dropout(const Tensor& x, double p, RandomStream stream) {
     mask = zeros(x.shape(), place_of(x));
   } else {
     mask = empty(x.shape(), place_of(x));
-    on(x).random(RandomKind::keep, stream, p, mask.view());
+    backend_of(x).random(RandomKind::keep, stream, p, mask.view());
   }
   // Linear in x and symmetric: the derivative is the same dropout of the gradient, to any order.
   return record(mul(x.detach(), mask), {x}, Rule{"dropout", keep_nothing, [=](const Ctx&, const Tensor& g) -> Tensors {

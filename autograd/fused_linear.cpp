@@ -11,8 +11,9 @@ namespace {
 Shape with_last(const Tensor& x, Index n) { return x.shape().with(-1, n); }
 
 void check_linear(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual) {
+  check_present(op, x, "x");
   check_floating(op, x);
-  check_present(op, weight);
+  check_present(op, weight, "weight");
   if (x.rank() == 0) fail("{}: x is 0-d; it needs a last axis to multiply", op);
   if (weight.rank() != 2 || weight.size(1) != x.size(-1)) {
     fail("{}: weight {} does not fit x {}; expected [n, {}]", op, weight.shape(), x.shape(), x.size(-1));
@@ -59,7 +60,7 @@ Tensor linear_composite(const Tensor& x, const Tensor& weight, const Tensor& bia
 /// A place for a weight as it is rounded, from the forward pass of a layer whose x has a gradient to its backward pass; empty where the backend
 /// has no use for it.
 Tensor room_for_rounded(const Tensor& x, const Tensor& weight, bool gradient_of_x) {
-  if (!gradient_of_x || x.dtype() == weight.dtype() || !on(x).rounds_weights()) return {};
+  if (!gradient_of_x || x.dtype() == weight.dtype() || !backend_of(x).rounds_weights()) return {};
   return empty(weight.shape(), place_of(x));
 }
 
@@ -83,7 +84,7 @@ bool run_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const
   LinearForward args{rows.view(), w.view(), y.view()};
   args.bias = bias_view.get(), args.residual = residual_view.get(), args.pre = pre_view.get(), args.gelu = gelu;
   (copies.weight ? args.rounded_weight : args.rounded_weight_out) = rounded_weight_view.get(), args.rounded_bias = rounded_bias.get();
-  return on(y).linear(args);
+  return backend_of(y).linear(args);
 }
 
 /// One call for the gradients of a linear: each where its target is given. With `pre`, x is gelu(pre) and dx gets
@@ -98,7 +99,7 @@ bool run_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const
   args.x_is_pre_gelu = static_cast<bool>(pre);
   args.dx = dx_view.get(), args.dweight = dw_view.get(), args.dbias = db_view.get();
   if (pre && dx) args.gelu_pre = input_view.get();
-  return on(g).linear_backward(args);
+  return backend_of(g).linear_backward(args);
 }
 
 /// Both layers of an MLP in one call, x, w1 and w2 being the first of its inputs.
@@ -106,7 +107,7 @@ bool run_mlp(std::span<const Tensor> in, const Tensor& b1, const Tensor& b2, con
   const Tensor x = dense_rows(in[0]), w1 = dense_rows(in[1]), w2 = dense_rows(in[2]);
   const Tensor first = b1 ? dense_rows(b1) : b1, second = b2 ? dense_rows(b2) : b2, r = residual ? dense_rows(residual) : residual;
   const fused::OptionalView b1_view(first), b2_view(second), r_view(r), pre_view(pre);
-  return on(y).mlp({x.view(), w1.view(), w2.view(), y.view(), b1_view.get(), b2_view.get(), r_view.get(), pre_view.get()});
+  return backend_of(y).mlp({x.view(), w1.view(), w2.view(), y.view(), b1_view.get(), b2_view.get(), r_view.get(), pre_view.get()});
 }
 
 /// The gradients of its inputs, into grads and those of its biases.
@@ -114,7 +115,7 @@ bool run_mlp_backward(const Tensor& dy, std::span<const Tensor> in, const Tensor
                       const Tensor& db2) {
   const Tensor g = dense_rows(dy), x = dense_rows(in[0]), w1 = dense_rows(in[1]), w2 = dense_rows(in[2]);
   const fused::OptionalView dx_view(grads[0]), db1_view(db1), db2_view(db2);
-  return on(g).mlp_backward({g.view(), x.view(), pre.view(), w1.view(), w2.view(), grads[1].view(), grads[2].view(), dx_view.get(),
+  return backend_of(g).mlp_backward({g.view(), x.view(), pre.view(), w1.view(), w2.view(), grads[1].view(), grads[2].view(), dx_view.get(),
                              db1_view.get(), db2_view.get()});
 }
 
@@ -155,7 +156,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const T
 Tensor mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2,
            const Tensor& residual) {
   check_linear("mlp: first layer", x, w1, b1, {});
-  check_present("mlp", w2);
+  check_present("mlp", w2, "the second weight");
   if (w2.rank() != 2 || w2.size(1) != w1.size(0)) {
     fail("mlp: second weight {} does not fit the first {}; expected [n, {}]", w2.shape(), w1.shape(), w1.size(0));
   }

@@ -74,7 +74,7 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets, double label_s
     const Tensor loss = empty({z.size(0)}, wide), sums = wanted ? empty({z.size(0), 2}, wide) : Tensor();
     const fused::OptionalView sums_view(sums);
     CrossEntropy args{z.view(), t.view(), loss.view(), label_smoothing, sums_view.get()};
-    if (!on(z).cross_entropy(args)) return Tensor();
+    if (!backend_of(z).cross_entropy(args)) return Tensor();
     extra = {sums};
     return sum(loss) * per_row;
   };
@@ -83,7 +83,7 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets, double label_s
     if (ctx.needs(1) || !extra[0]) return {};
     const auto [z, t] = as_rows(in);
     const Tensor dlogits = empty(z.shape(), place_of(z)), scale = g * per_row;
-    if (!on(z).cross_entropy_backward({z.view(), t.view(), extra[0].view(), scale.view(), dlogits.view(), label_smoothing})) return {};
+    if (!backend_of(z).cross_entropy_backward({z.view(), t.view(), extra[0].view(), scale.view(), dlogits.view(), label_smoothing})) return {};
     return {reshape(dlogits, in[0].shape()), Tensor()};
   };
   return norma::apply(op, {logits, targets});

@@ -32,11 +32,11 @@ Tensor softmax_last(const Tensor& x, bool log) {
   };
   op.forward = [log](std::span<const Tensor> in, Tensors&) {
     Tensor y = empty(in[0].shape(), place_of(in[0]));
-    return on(y).softmax(fused::dense_rows(in[0]).view(), y.view(), log) ? y : Tensor();
+    return backend_of(y).softmax(fused::dense_rows(in[0]).view(), y.view(), log) ? y : Tensor();
   };
   op.vjp = [log](const Ctx&, std::span<const Tensor>, const Tensor& y, const Tensors&, const Tensor& g) -> Tensors {
     Tensor dx = empty(y.shape(), place_of(y));
-    if (!on(y).softmax_backward(y.view(), g.view(), dx.view(), log)) return {};
+    if (!backend_of(y).softmax_backward(y.view(), g.view(), dx.view(), log)) return {};
     return {dx};
   };
   return norma::apply(op, {x});
@@ -70,7 +70,7 @@ void check_row(const char* name, const char* what, const Tensor& x, const Tensor
 Tensor room_for_sums(std::span<const Tensor> in, const Tensor& dweight, const Tensor& dbias) {
   const bool leaves = std::all_of(in.begin() + 1, in.end(), [](const Tensor& p) { return p.is_leaf(); });
   if (!LateSums::innermost() || !leaves || (!dweight && !dbias)) return {};
-  const Index n = in[0].size(-1), parts = on(in[0]).norm_sum_parts(in[0].numel() / std::max<Index>(n, 1));
+  const Index n = in[0].size(-1), parts = backend_of(in[0]).norm_sum_parts(in[0].numel() / std::max<Index>(n, 1));
   return parts > 0 ? empty({parts, 2, n}, place_of(dweight ? dweight : dbias)) : Tensor();
 }
 
@@ -105,7 +105,7 @@ Tensor row_norm(const char* name, const Tensor& x, const Tensor& weight, const T
     args.weight = w.get(), args.bias = b.get();
     args.mean = mean_view.get(), args.rstd = rstd_view.get();
     args.eps = eps, args.rms = rms;
-    if (in[0].numel() == 0 || !on(y).layer_norm(args)) return Tensor();
+    if (in[0].numel() == 0 || !backend_of(y).layer_norm(args)) return Tensor();
     extra = {mean, rstd};
     return y;
   };
@@ -129,7 +129,7 @@ Tensor row_norm(const char* name, const Tensor& x, const Tensor& weight, const T
     const Tensor dweight = weight_at ? grads[weight_at] : Tensor(), dbias = bias_at ? grads[bias_at] : Tensor(), sums = room_for_sums(in, dweight, dbias);
     const fused::OptionalView sums_view(sums);
     args.sums = sums_view.get();
-    if (!on(g).layer_norm_backward(args)) return {};
+    if (!backend_of(g).layer_norm_backward(args)) return {};
     if (sums) LateSums::innermost()->add(sums, dweight, dbias);
     if (takes) ctx.take(0);
     return grads;

@@ -36,6 +36,15 @@ void check_gradient(const Node& n, std::size_t i, const Tensor& g, const Node& i
          input.place.dtype, name(input.place.device));
 }
 
+/// Lets a hook look at the gradient of what n computed. Others may share its memory.
+void look(const Hook& hook, const Tensor& gradient, const Node& n) {
+  const auto version = gradient.storage()->version();
+  hook(gradient.detach());
+  if (gradient.storage()->version() != version)
+    fail("on_gradient: the hook changed the gradient of {} {} in place, and other gradients may share its memory; clone() it and write into the clone", n.name,
+         n.shape);
+}
+
 /// Sweeps from y in order of falling creation number. finished(node, gradient, late) sees each node's complete gradient, and settles it before it
 /// reads its values.
 template <class Finished>
@@ -55,15 +64,15 @@ void sweep(const Tensor& y, const Tensor& seed, const NodeSet& wanted, bool crea
     pending.erase(pending.begin());
     Node& n = *now.node;
     if (!n.hooks.empty()) late.finish();  // they may read any gradient
-    for (const auto hooks = n.hooks; const auto& hook : hooks) (*hook)(now.gradient.detach());  // one may take itself off
+    for (const auto hooks = n.hooks; const auto& hook : hooks) look(*hook, now.gradient, n);  // one may take itself off
     finished(n, now.gradient, late);
     bool further = false;
     for (auto& input : n.inputs) further |= input && wanted.count(input.get());
     if (!further) continue;
     if (n.released) fail("backward: the graph of {} was already freed by an earlier backward(); pass retain_graph", n.name);
-    const bool fused = !create_graph && n.fused;
+    const bool first_order = !create_graph && n.first_order;
     Tensors arrived;
-    if (fused) {
+    if (first_order) {
       for (const auto& input : n.inputs) {
         const auto found = input ? pending.find(input->number) : pending.end();
         arrived.push_back(found == pending.end() ? Tensor() : found->second.gradient);
@@ -72,7 +81,7 @@ void sweep(const Tensor& y, const Tensor& seed, const NodeSet& wanted, bool crea
     }
     Ctx ctx(n, &wanted, arrived);
     const AnomalyPlace place(AnomalyScope::active() ? AnomalyHooks::place_of(n) : nullptr);
-    Tensors gradients = fused ? n.fused(ctx, now.gradient) : n.vjp(ctx, now.gradient);
+    Tensors gradients = first_order ? n.first_order(ctx, now.gradient) : n.vjp(ctx, now.gradient);
     if (gradients.size() != n.inputs.size())
       fail("backward: {} has {} inputs, but its rule returned {} gradients", n.name, n.inputs.size(), gradients.size());
     if (AnomalyScope::active()) {
@@ -108,11 +117,11 @@ Tensor of_its_own(const Tensor& g, LateSums& late) {
   return copy_of(g);
 }
 
-Tensor check_seed(const char* op, const Tensor& y, const Tensor& seed) {
+Tensor check_seed(const char* op, const Tensor& y, const Tensor& seed, bool takes_seed) {
   check_present(op, y);
   if (!y.tracked())
-    fail("{}: the result takes part in no graph; track() the leaves before computing it, and compute a gradient that is to be differentiated again with "
-         ".create_graph", op);
+    fail("{}: the result takes part in no graph; track() the leaves before computing it, compute it outside of NoGrad, and a gradient that is to be "
+         "differentiated again with .create_graph", op);
   if (seed) {
     if (seed.shape() != y.shape()) fail("{}: seed of shape {} for an output of shape {}", op, seed.shape(), y.shape());
     if (place_of(seed) != place_of(y))
@@ -120,14 +129,15 @@ Tensor check_seed(const char* op, const Tensor& y, const Tensor& seed) {
            name(y.device()));
     return seed;
   }
-  if (y.numel() != 1) fail("{}: output has shape {}; pass a seed or reduce to a scalar", op, y.shape());
+  if (y.numel() != 1 && takes_seed) fail("{}: output has shape {}; pass a seed or reduce to a scalar", op, y.shape());
+  if (y.numel() != 1) fail("{}: the loss has shape {}; reduce it to a scalar with sum() or mean(), or use grad(), which takes a seed", op, y.shape());
   return full(y.shape(), 1, place_of(y));
 }
 
 }  // namespace
 
 Tensors grad(const Tensor& y, std::span<const Tensor> xs, const Tensor& seed, GradOptions options) {
-  const Tensor start = check_seed("grad", y, seed);
+  const Tensor start = check_seed("grad", y, seed, true);
   NodeSet targets;
   std::map<const Node*, Tensor> found;
   for (const Tensor& x : xs) {
@@ -152,10 +162,8 @@ Tensors grad(const Tensor& y, std::span<const Tensor> xs, const Tensor& seed, Gr
   return out;
 }
 
-Tensor grad(const Tensor& y, const Tensor& x, GradOptions options) { return grad(y, std::span(&x, 1), {}, options)[0]; }
-
 void backward(const Tensor& loss, GradOptions options) {
-  const Tensor start = check_seed("backward", loss, {});
+  const Tensor start = check_seed("backward", loss, {}, false);
   NodeSet leaves, seen;
   std::vector<Node*> stack{node_of(loss).get()};
   while (!stack.empty()) {

@@ -12,20 +12,28 @@
 namespace norma {
 
 struct GradOptions {
-  /// Record the derivative too, so that it can be differentiated again. backward() then leaves gradients that hold their leaf, and the
-  /// leaf them: neither is freed until set_grad({}). grad() has no such circle.
+  /// Record the derivative too, so that it can be differentiated again. backward() then makes a reference cycle between leaf and
+  /// gradient; set_grad({}) breaks it. grad() makes none.
   bool create_graph = false;
   bool retain_graph = false;  // keep the graph for another sweep (implied by create_graph)
 };
 
 /// d<y, seed>/dx for each x. y must have one element unless a seed of its shape and dtype is given. An x that y does not depend on
 /// gets zeros. Throws when the graph was freed by an earlier sweep, or a saved tensor was changed in place. What is returned may share memory
-/// with one another and with the seed: clone() before changing one in place.
+/// with one another and with the seed: clone() before changing one in place. Twice:
+///   const Tensor slope = grad(pow(x, 3), x, {.create_graph = true});  // 3 x^2
+///   const Tensor curvature = grad(slope, x);                          // 6 x
+/// and of several: grad(y, {x, w}, {.create_graph = true}), with a seed grad(y, {x, w}, seed).
 Tensors grad(const Tensor& y, std::span<const Tensor> xs, const Tensor& seed = {}, GradOptions options = {});
 inline Tensors grad(const Tensor& y, std::initializer_list<Tensor> xs, const Tensor& seed = {}, GradOptions options = {}) {
   return grad(y, std::span(xs.begin(), xs.size()), seed, options);
 }
-Tensor grad(const Tensor& y, const Tensor& x, GradOptions options = {});
+inline Tensors grad(const Tensor& y, std::span<const Tensor> xs, GradOptions options) { return grad(y, xs, {}, options); }
+inline Tensors grad(const Tensor& y, std::initializer_list<Tensor> xs, GradOptions options) { return grad(y, xs, {}, options); }
+template <std::same_as<Tensor> T>  // of one tensor; in braces, {x}, it is a list
+Tensor grad(const Tensor& y, const T& x, GradOptions options = {}) {
+  return grad(y, std::span(&x, 1), {}, options)[0];
+}
 
 /// Adds d loss / d leaf into .grad() of every tracked leaf that loss depends on.
 void backward(const Tensor& loss, GradOptions options = {});
@@ -33,8 +41,8 @@ void backward(const Tensor& loss, GradOptions options = {});
 using Function = std::function<Tensor(std::span<const Tensor>)>;
 
 /// Activation checkpointing: computes f, drops its intermediates and runs it again for the derivative. Gradients flow through `inputs` and the tracked
-/// leaves that f holds, such as a module's parameters. Random draws of the second run equal the first's. Throws where f holds what was computed
-/// from tracked tensors outside it: that is to be an input.
+/// leaves that f holds, such as a module's parameters. Random draws of the second run equal the first's; taps inside f see both runs. Throws where f
+/// returns another shape or dtype when it runs again, and where it holds what was computed from tracked tensors outside it: that is to be an input.
 Tensor checkpoint(const Function& f, std::span<const Tensor> inputs);
 inline Tensor checkpoint(const Function& f, std::initializer_list<Tensor> inputs) {
   return checkpoint(f, std::span(inputs.begin(), inputs.size()));
@@ -43,13 +51,13 @@ inline Tensor checkpoint(const Function& f, std::initializer_list<Tensor> inputs
 /// Draws inside a training step: the k-th is of stream_id(step, k), k counting from 0.
 class RandomScope {
  public:
-  RandomScope(std::uint64_t seed, std::uint64_t step);
+  [[nodiscard]] RandomScope(std::uint64_t seed, std::uint64_t step);
   /// For a step that is captured: the k-th draw is of the stream whose id stands in ids[k] when the step is replayed. `ids` is i64
   /// [n], contiguous, on the device that draws, and outlives the scope; next() throws where n is too few.
-  RandomScope(std::uint64_t seed, const Tensor& ids);
+  [[nodiscard]] RandomScope(std::uint64_t seed, const Tensor& ids);
   ~RandomScope();
   RandomScope(const RandomScope&) = delete;
-  /// The next stream of the innermost scope of this thread; throws where there is none ("dropout needs a RandomScope").
+  /// The next stream of the innermost scope of this thread; throws where there is none.
   static RandomStream next();
   static bool active();
   static std::uint64_t drawn();          // how many streams were taken
@@ -65,7 +73,7 @@ class RandomScope {
 /// captured, where none can wait for the answer of a check.
 class TrustIndices {
  public:
-  TrustIndices();
+  [[nodiscard]] TrustIndices();
   ~TrustIndices();
   TrustIndices(const TrustIndices&) = delete;
   static bool active();

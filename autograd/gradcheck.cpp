@@ -52,6 +52,7 @@ std::vector<double> column(const Function& f, Tensors xs, std::size_t input, std
 }
 
 GradcheckReport check(std::string_view op, const Function& f, std::span<const Tensor> inputs, GradcheckOptions options) {
+  if (!f) fail("{}: the function is empty", op);
   Tensors wanted, plain;
   std::vector<std::size_t> slots;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
@@ -96,6 +97,7 @@ GradcheckReport gradcheck(const Function& f, std::span<const Tensor> inputs, Gra
 }
 
 GradcheckReport gradgradcheck(const Function& f, std::span<const Tensor> inputs, GradcheckOptions options) {
+  if (!f) fail("gradgradcheck: the function is empty");
   std::vector<std::size_t> slots;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     check_f64("gradgradcheck", fmt::format("input {}", i), inputs[i]);

@@ -24,7 +24,7 @@ struct Node : std::enable_shared_from_this<Node> {
   std::uint64_t number;  // creation order: inputs have smaller numbers than what is computed from them
   std::vector<std::shared_ptr<Node>> inputs;  // null where an input is not tracked
   std::vector<Saved> saved;
-  Vjp vjp, fused;
+  Vjp vjp, first_order;
   std::vector<std::shared_ptr<const Hook>> hooks;
   std::weak_ptr<Tensor::Impl> leaf;  // set for leaves: where backward() accumulates
   Shape shape;

@@ -1,5 +1,5 @@
-// Gradients of norms' weights that are still parts of sums while a backward pass goes on (LayerNormBackward::sums): at its end one call adds up
-// those of all norms. Only gradients of leaves wait, which nothing reads before, as a rule; what does says so first (settle). A pass that throws leaves
+// Defers the last reduction of norm-weight gradients: blocks leave partial sums (LayerNormBackward::sums), one call joins those of all norms at
+// the end of the sweep. Only gradients of leaves wait, which nothing reads before, as a rule; what does says so first (settle). A pass that throws leaves
 // them undefined.
 #pragma once
 

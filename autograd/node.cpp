@@ -59,7 +59,7 @@ Node::~Node() {
 void Node::release() {
   saved.clear();
   vjp = nullptr;
-  fused = nullptr;
+  first_order = nullptr;
 }
 
 std::int64_t live_nodes() { return alive; }
@@ -114,10 +114,12 @@ Tensor Ctx::saved(int i) const {
 }
 
 Tensor record(Tensor y, std::span<const Tensor> inputs, Rule rule) {
+  if (!y) fail("{}: its result is an empty Tensor handle", rule.name);
   if (AnomalyScope::active() && recording) AnomalyHooks::ran(rule.name, y, inputs);
   bool tracked = false;
   if (recording)
     for (const Tensor& t : inputs) tracked |= t.tracked();
+  if (!rule.vjp) fail("{}: its rule has no vjp, which says how to go back", rule.name);
   if (!tracked) return y;
   bool fresh = !y.tracked();
   for (const Tensor& t : inputs) fresh &= !t || t.impl() != y.impl();
@@ -129,7 +131,7 @@ Tensor record(Tensor y, std::span<const Tensor> inputs, Rule rule) {
   n->name = rule.name;
   n->shape = y.shape(), n->place = place_of(y);
   n->vjp = std::move(rule.vjp);
-  n->fused = std::move(rule.fused);
+  n->first_order = std::move(rule.first_order);
   n->inputs = std::move(from);
   auto save = [&](const Tensor& t, bool own) { n->saved.push_back({t, t ? t.storage()->version() : 0, own}); };
   for (std::size_t i = 0; i < inputs.size(); ++i)
@@ -167,7 +169,8 @@ Tensor apply(const Fused& op, std::span<const Tensor> inputs) {
     std::vector<int> slot;
     for (int i = 0; i < count; ++i) {
       Tensor t = c.saved(i);
-      if (t && c.needs(i)) t = higher ? alias(t) : t.detach().track();  // what inputs share, or owe to one another, lies behind it
+      // cuts each input off, so that a gradient does not also flow through another input computed from it
+      if (t && c.needs(i)) t = higher ? alias(t) : t.detach().track();
       in.push_back(t);
       if (t && c.needs(i)) wanted.push_back(t), slot.push_back(i);
     }
@@ -192,6 +195,7 @@ Tensor apply(const Fused& op, std::initializer_list<Tensor> inputs) {
 }
 
 std::function<void()> on_gradient(const Tensor& x, std::function<void(const Tensor& g)> hook) {
+  if (!hook) fail("on_gradient: the hook is an empty function");
   auto n = node_of(x);
   if (!n) fail("on_gradient: the tensor {} takes part in no graph; track() a leaf it is computed from", x.shape());
   n->hooks.push_back(std::make_shared<const Hook>(std::move(hook)));

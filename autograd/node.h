@@ -1,9 +1,11 @@
 // What the graph is made of: one Node for each recorded op, holding how to go back. Ops see only `record` and `Ctx`.
 #pragma once
 
+#include <concepts>
 #include <functional>
 #include <memory>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include "core/tensor.h"
@@ -46,12 +48,12 @@ inline constexpr unsigned keep_inputs(int n) { return (1u << n) - 1; }
 struct Rule {
   const char* name;
   unsigned keep = keep_nothing;
-  Vjp vjp;         // written with recorded ops: differentiable to any order
-  Vjp fused = {};  // optional, faster, used only where create_graph is off
+  Vjp vjp;               // written with recorded ops: differentiable to any order
+  Vjp first_order = {};  // optional, faster, used only where create_graph is off
 };
 
 /// The single interception point of the graph: says that y was computed from `inputs`. Returns y, attached if gradients are
-/// on and an input is tracked. Throws where y is not fresh: an input itself, or attached already.
+/// on and an input is tracked. Throws where y is not fresh (an input itself, or attached already), and where the rule has no vjp.
 Tensor record(Tensor y, std::span<const Tensor> inputs, Rule rule);
 Tensor record(Tensor y, std::initializer_list<Tensor> inputs, Rule rule);
 
@@ -72,7 +74,7 @@ Tensor apply(const Fused& op, std::initializer_list<Tensor> inputs);
 /// While alive, fused ops run their compositions (on this thread): how tests hold one against the other.
 class NoFusion {
  public:
-  NoFusion();
+  [[nodiscard]] NoFusion();
   ~NoFusion();
   NoFusion(const NoFusion&) = delete;
 
@@ -83,7 +85,7 @@ class NoFusion {
 bool grad_enabled();
 class GradMode {  // sets recording on this thread, restores it at the end of the scope
  public:
-  explicit GradMode(bool on);
+  [[nodiscard]] explicit GradMode(bool on);
   ~GradMode();
   GradMode(const GradMode&) = delete;
 
@@ -92,12 +94,17 @@ class GradMode {  // sets recording on this thread, restores it at the end of th
 };
 class NoGrad : public GradMode {
  public:
-  NoGrad() : GradMode(false) {}
+  [[nodiscard]] NoGrad() : GradMode(false) {}
 };
 
-/// Calls the hook with x's gradient in each backward sweep that reaches x, once it is complete; the hook must not change g. Returns what
-/// takes the hook off again, which may be called at any time, or never. Throws where x takes part in no graph. See nn/tap.h.
+/// Calls the hook with x's gradient in each backward sweep that reaches x, once it is complete. The hook looks and returns nothing: it
+/// cannot replace g, and a sweep throws where it changed g in place. What it computes is not recorded, but under create_graph. Returns
+/// what takes the hook off again, which may be called at any time, or never. Throws where x takes part in no graph. A hook lives as long
+/// as x's graph: one that holds x, or what is computed from it, keeps that graph and so itself, until it is taken off. See nn/tap.h.
 std::function<void()> on_gradient(const Tensor& x, std::function<void(const Tensor& g)> hook);
+template <class F>
+  requires(std::invocable<F&, const Tensor&> && !std::is_void_v<std::invoke_result_t<F&, const Tensor&>>)
+std::function<void()> on_gradient(const Tensor&, F&&) = delete;  // a hook returns nothing: what it returned would replace no gradient
 
 /// Nodes alive on all threads: a leak test reads it.
 std::int64_t live_nodes();

@@ -34,6 +34,28 @@ class Axes {
   std::vector<int> axes_;
 };
 
+/// A number beside a tensor, which takes the tensor's dtype and device; integers are exact in i64. No bool: !m and m && n ask whether there
+/// are tensors, and would be 0 or 1; logical_not(m) and logical_and(m, n) ask their elements.
+class Scalar {
+ public:
+  template <std::floating_point T>
+  Scalar(T value) : value_(static_cast<double>(value)) {}
+  template <std::integral T>
+    requires(!std::same_as<T, bool>)
+  Scalar(T value) : value_(static_cast<double>(value)) {
+    if (!std::in_range<Index>(value)) fail("scalar: {} does not fit into i64", value);
+    integer_ = static_cast<Index>(value);
+  }
+  template <std::same_as<bool> T>
+  Scalar(T) = delete;
+  double value() const { return value_; }
+  std::optional<Index> integer() const { return integer_; }  // where it was given as one
+
+ private:
+  double value_;
+  std::optional<Index> integer_;
+};
+
 // ---- element-wise (ops_elementwise.cpp) -----------------------------------------------------------------------------
 Tensor neg(const Tensor& x);
 Tensor abs(const Tensor& x);
@@ -56,7 +78,7 @@ Tensor square(const Tensor& x);
 Tensor reciprocal(const Tensor& x);
 Tensor sign(const Tensor& x);  // derivative zero
 Tensor step(const Tensor& x);  // 1 where x > 0; derivative zero
-Tensor pow(const Tensor& x, double exponent);
+Tensor pow(const Tensor& x, Scalar exponent);
 
 Tensor add(const Tensor& a, const Tensor& b);
 Tensor sub(const Tensor& a, const Tensor& b);
@@ -73,43 +95,53 @@ Tensor equal(const Tensor& a, const Tensor& b);
 Tensor not_equal(const Tensor& a, const Tensor& b);
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
 
-Tensor scalar_like(double value, const Tensor& x);  // 0-d, x's dtype and device; throws where that dtype cannot hold it
+/// 0-d, of x's dtype and device. Throws, naming op, where that dtype cannot hold the number.
+Tensor scalar_like(Scalar value, const Tensor& x, const char* op = "scalar_like");
 inline Tensor operator+(const Tensor& a, const Tensor& b) { return add(a, b); }
 inline Tensor operator-(const Tensor& a, const Tensor& b) { return sub(a, b); }
 inline Tensor operator*(const Tensor& a, const Tensor& b) { return mul(a, b); }
 inline Tensor operator/(const Tensor& a, const Tensor& b) { return div(a, b); }
 inline Tensor operator-(const Tensor& x) { return neg(x); }
-inline Tensor operator+(const Tensor& a, double b) { return add(a, scalar_like(b, a)); }
-inline Tensor operator+(double a, const Tensor& b) { return add(scalar_like(a, b), b); }
-inline Tensor operator-(const Tensor& a, double b) { return sub(a, scalar_like(b, a)); }
-inline Tensor operator-(double a, const Tensor& b) { return sub(scalar_like(a, b), b); }
-inline Tensor operator*(const Tensor& a, double b) { return mul(a, scalar_like(b, a)); }
-inline Tensor operator*(double a, const Tensor& b) { return mul(scalar_like(a, b), b); }
-inline Tensor operator/(const Tensor& a, double b) { return div(a, scalar_like(b, a)); }
-inline Tensor operator/(double a, const Tensor& b) { return div(scalar_like(a, b), b); }
-inline Tensor maximum(const Tensor& a, double b) { return maximum(a, scalar_like(b, a)); }
-inline Tensor minimum(const Tensor& a, double b) { return minimum(a, scalar_like(b, a)); }
-inline Tensor less(const Tensor& a, double b) { return less(a, scalar_like(b, a)); }
-inline Tensor less_equal(const Tensor& a, double b) { return less_equal(a, scalar_like(b, a)); }
-inline Tensor greater(const Tensor& a, double b) { return greater(a, scalar_like(b, a)); }
-inline Tensor greater_equal(const Tensor& a, double b) { return greater_equal(a, scalar_like(b, a)); }
-inline Tensor equal(const Tensor& a, double b) { return equal(a, scalar_like(b, a)); }
-inline Tensor not_equal(const Tensor& a, double b) { return not_equal(a, scalar_like(b, a)); }
-inline Tensor logical_not(const Tensor& x) { return equal(x, 0); }  // true where x is 0 or false
+inline Tensor operator+(const Tensor& a, Scalar b) { return add(a, scalar_like(b, a, "add")); }
+inline Tensor operator+(Scalar a, const Tensor& b) { return add(scalar_like(a, b, "add"), b); }
+inline Tensor operator-(const Tensor& a, Scalar b) { return sub(a, scalar_like(b, a, "sub")); }
+inline Tensor operator-(Scalar a, const Tensor& b) { return sub(scalar_like(a, b, "sub"), b); }
+inline Tensor operator*(const Tensor& a, Scalar b) { return mul(a, scalar_like(b, a, "mul")); }
+inline Tensor operator*(Scalar a, const Tensor& b) { return mul(scalar_like(a, b, "mul"), b); }
+inline Tensor operator/(const Tensor& a, Scalar b) { return div(a, scalar_like(b, a, "div")); }
+inline Tensor operator/(Scalar a, const Tensor& b) { return div(scalar_like(a, b, "div"), b); }
+inline Tensor pow(Scalar a, const Tensor& b) { return pow(scalar_like(a, b, "pow"), b); }
+inline Tensor maximum(const Tensor& a, Scalar b) { return maximum(a, scalar_like(b, a, "maximum")); }
+inline Tensor minimum(const Tensor& a, Scalar b) { return minimum(a, scalar_like(b, a, "minimum")); }
+inline Tensor less(const Tensor& a, Scalar b) { return less(a, scalar_like(b, a, "less")); }
+inline Tensor less_equal(const Tensor& a, Scalar b) { return less_equal(a, scalar_like(b, a, "less_equal")); }
+inline Tensor greater(const Tensor& a, Scalar b) { return greater(a, scalar_like(b, a, "greater")); }
+inline Tensor greater_equal(const Tensor& a, Scalar b) { return greater_equal(a, scalar_like(b, a, "greater_equal")); }
+inline Tensor equal(const Tensor& a, Scalar b) { return equal(a, scalar_like(b, a, "equal")); }
+inline Tensor not_equal(const Tensor& a, Scalar b) { return not_equal(a, scalar_like(b, a, "not_equal")); }
+inline Tensor where(const Tensor& condition, const Tensor& a, Scalar b) { return where(condition, a, scalar_like(b, a, "where")); }
+inline Tensor where(const Tensor& condition, Scalar a, const Tensor& b) { return where(condition, scalar_like(a, b, "where"), b); }
+Tensor clamp(const Tensor& x, Scalar low, Scalar high);  // at an end half of the gradient passes, as maximum() has it
+Tensor logical_not(const Tensor& x);  // bool: true where x is 0 or false; of any dtype, as the next two
+Tensor logical_and(const Tensor& a, const Tensor& b);
+Tensor logical_or(const Tensor& a, const Tensor& b);
 
 // ---- reductions (ops_reduce.cpp) ------------------------------------------------------------------------------------
 /// Over `axes`, or all where none are named; these go, or stay with size 1 (keep_dims). Integers and bool: sum in i64, modulo 2^64.
 Tensor sum(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);
 Tensor mean(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // floating dtypes, as var, norm and logsumexp; NaN of no elements
-Tensor max(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // ties share the gradient
+Tensor max(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // ties share the gradient; throws on an empty axis, as min does
 Tensor min(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);
 Tensor var(const Tensor& x, const Axes& axes = {}, bool keep_dims = false, int correction = 1);  // divides by n - correction
+Tensor std(const Tensor& x, const Axes& axes = {}, bool keep_dims = false, int correction = 1);  // the root of var; where `using namespace norma` is global, norma::std
 Tensor norm(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // Euclidean
+Tensor any(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // bool: whether an element is not 0 or false; false of none
+Tensor all(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // whether no element is; true of none
 Tensor logsumexp(const Tensor& x, int axis, bool keep_dims = false);  // -inf of no elements
 Tensor argmax(const Tensor& x, int axis, bool keep_dims = false);  // i64, not differentiable
 Tensor argmin(const Tensor& x, int axis, bool keep_dims = false);
 Tensor cumsum(const Tensor& x, int axis);  // inclusive, of x's shape
-Tensor sum_to(const Tensor& x, const Shape& shape);  // the inverse of broadcasting
+Tensor sum_to(const Tensor& x, const Shape& shape);  // sums x down to `shape`: the adjoint of expand
 
 // ---- shape (ops_shape.cpp): views where strides allow, no copies ----------------------------------------------------
 Tensor reshape(const Tensor& x, const Shape& shape);
@@ -121,6 +153,7 @@ Tensor transpose(const Tensor& x, int a = -2, int b = -1);
 Tensor squeeze(const Tensor& x, int axis);
 Tensor unsqueeze(const Tensor& x, int axis);
 Tensor expand(const Tensor& x, const Shape& shape);
+Tensor expand(const Tensor& x, std::initializer_list<Index> sizes);
 /// Python's x[start:stop:step] on one axis; stop beyond the end is cut, negative values count from the end.
 Tensor slice(const Tensor& x, int axis, Index start, Index stop, Index step = 1);
 Tensor select(const Tensor& x, int axis, Index index);  // drops the axis
@@ -145,8 +178,9 @@ Tensor rearrange(const Tensor& x, std::string_view pattern, Sizes sizes = {});
 // ---- products and convolution (ops_linalg.cpp, ops_conv.cpp) --------------------------------------------------------
 Tensor matmul(const Tensor& a, const Tensor& b);  // NumPy's @: 1-d operands and broadcast batches included
 Tensor unfold(const Tensor& x, const Window& window);  // [B, C, h, w] -> [B, C kh kw, oh ow]
-Tensor fold(const Tensor& columns, const Window& window, Index height, Index width);  // its adjoint: what overlaps is added
-/// x[B, C, h, w], weight[O, C / groups, kh, kw], bias[O] or empty. kernel sizes come from weight.
+/// Its adjoint, [B, C kh kw, oh ow] -> [B, C, height, width]: what overlaps is added.
+Tensor fold(const Tensor& columns, const Window& window, Index height, Index width);
+/// x[B, C, h, w], weight[O, C / groups, kh, kw], bias[O] or empty -> [B, O, oh, ow]. Kernel sizes come from weight.
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, Window window, Index groups = 1);
 
 // ---- indexing (ops_index.cpp): index tensors are i64 ------------------------------------------------------------------
@@ -190,6 +224,8 @@ struct AttentionOptions {
   double clamp_fro = 0;
   AttentionForm form = AttentionForm::automatic;  // linear throws where the scoring, dropout or the clamp needs A itself
 };
+/// Throws on a scoring that means nothing and on options outside their range.
+void check_attention_options(const char* op, const AttentionOptions& options);
 /// Throws where options.form is linear and there is no linear form for these options and heads of this width.
 void check_attention_form(const char* op, const AttentionOptions& options, Index width);
 /// q[B, H, N, d], k[B, H, M, d], v[B, H, M, e] -> [B, H, N, e]; see norma::Attention for the formula. The output's memory is
@@ -198,6 +234,7 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
 /// The same from qkv[B, N, 3, H, d], as a linear layer leaves it: no permute, no copy, one gradient tensor. Returns [B, N, H d].
 Tensor attention_packed(const Tensor& qkv, const AttentionOptions& options = {});
 /// A itself [B, H, N, M], by the composition: for looking at, and for penalties on its norm. `scores` S already scaled.
+/// Before dropout; options.scale, dropout and form are not used.
 Tensor attention_weights(const Tensor& scores, const AttentionOptions& options);
 
 }  // namespace norma

@@ -40,7 +40,7 @@ Tensor unfold(const Tensor& x, const Window& window) {
   check_window("unfold", window, h, w);
   const Index rows = Shape{x.size(1), window.kernel_h, window.kernel_w}.numel(), places = Shape{window.out_h(h), window.out_w(w)}.numel();
   Tensor y = empty({x.size(0), rows, places}, place_of(x));
-  on(x).unfold(x.view(), window, y.view());
+  backend_of(x).unfold(x.view(), window, y.view());
   return record(y, {x}, {"unfold", keep_nothing, [window, h, w](const Ctx&, const Tensor& g) -> Tensors {
                            return {fold(g, window, h, w)};
                          }});
@@ -55,7 +55,7 @@ Tensor fold(const Tensor& columns, const Window& window, Index height, Index wid
          window.kernel_w, height, width, columns.shape());
   }
   Tensor y = empty({columns.size(0), columns.size(1) / area, height, width}, place_of(columns));
-  on(y).fold(columns.view(), window, y.view());
+  backend_of(y).fold(columns.view(), window, y.view());
   return record(y, {columns}, {"fold", keep_nothing, [window](const Ctx&, const Tensor& g) -> Tensors {
                                  return {unfold(g, window)};
                                }});
@@ -67,8 +67,12 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, Window 
   if (weight.rank() != 4) fail("conv2d: weight must be [O, C / groups, kh, kw], got {}", weight.shape());
   const Index channels = x.size(1), out = weight.size(0);
   if (out == 0) fail("conv2d: 0 output channels");
-  if (groups < 1 || channels % groups != 0 || out % groups != 0 || weight.size(1) != channels / groups) {
-    fail("conv2d: {} input and {} output channels in {} groups do not fit weight {}", channels, out, groups, weight.shape());
+  if (groups < 1 || channels % groups != 0 || out % groups != 0) {
+    fail("conv2d: {} input and {} output channels do not divide into {} groups", channels, out, groups);
+  }
+  if (weight.size(1) != channels / groups) {
+    fail("conv2d: weight {} does not fit x {} in {} group{}; expected [{}, {}, kh, kw]", weight.shape(), x.shape(), groups, groups == 1 ? "" : "s", out,
+         channels / groups);
   }
   if (bias) {
     check_same_place("conv2d", x, bias);

@@ -11,7 +11,7 @@ namespace {
 /// A unary op. `keep` says what the derivative sees first: the input (keep0), the output (keep_output) or nothing.
 template <class Derivative>
 Tensor map(UnaryOp op, const Tensor& x, unsigned keep, Derivative derivative, double parameter = 0) {
-  return record(call(op, x, parameter), {x},
+  return record(run_unary(op, x, parameter), {x},
                 {name(op).data(), keep, [derivative, keep](const Ctx& c, const Tensor& g) -> Tensors {
                    return {derivative(keep == keep_nothing ? Tensor{} : c.saved(0), g)};
                  }});
@@ -80,12 +80,12 @@ Tensor relu(const Tensor& x) {
 }
 Tensor gelu(const Tensor& x) {
   const auto vjp = [](const Ctx& c, const Tensor& g) -> Tensors { return {g * gelu_slope(c.saved(0))}; };
-  const auto fused = [vjp](const Ctx& c, const Tensor& g) -> Tensors {
+  const auto first_order = [vjp](const Ctx& c, const Tensor& g) -> Tensors {
     const Tensor x0 = c.saved(0), dx = empty(x0.shape(), place_of(x0));
-    if (on(x0).gelu_backward(x0.view(), g.view(), dx.view())) return {dx};
+    if (backend_of(x0).gelu_backward(x0.view(), g.view(), dx.view())) return {dx};
     return vjp(c, g);
   };
-  return record(call(UnaryOp::gelu, x), {x}, {"gelu", keep0, vjp, fused});
+  return record(run_unary(UnaryOp::gelu, x), {x}, {"gelu", keep0, vjp, first_order});
 }
 Tensor gelu_tanh(const Tensor& x) {
   return map(UnaryOp::gelu_tanh, x, keep0, [](const Tensor& x0, const Tensor& g) { return g * gelu_tanh_slope(x0); });
@@ -111,9 +111,10 @@ Tensor sign(const Tensor& x) {
 Tensor step(const Tensor& x) {
   return map(UnaryOp::step, x, keep_nothing, [](const Tensor&, const Tensor&) { return Tensor{}; });
 }
-Tensor pow(const Tensor& x, double exponent) {
+Tensor pow(const Tensor& x, Scalar power) {
   check_present("pow", x);
-  if (!is_floating(x.dtype())) return pow(x, scalar_like(exponent, x));
+  if (!is_floating(x.dtype())) return pow(x, scalar_like(power, x, "pow"));
+  const double exponent = power.value();
   // The exponent 0 ends the chain: 0 * x^-1 would be NaN at x = 0.
   return map(UnaryOp::power, x, keep0, [exponent](const Tensor& x0, const Tensor& g) {
     if (exponent == 0) return Tensor{};
@@ -122,14 +123,14 @@ Tensor pow(const Tensor& x, double exponent) {
 }
 
 Tensor add(const Tensor& a, const Tensor& b) {
-  const Tensor value = call("add", BinaryOp::add, a, b);  // checks first
+  const Tensor value = run_binary("add", BinaryOp::add, a, b);  // checks first
   return record(value, {a, b},
                 {"add", keep_nothing, [sa = a.shape(), sb = b.shape()](const Ctx& c, const Tensor& g) {
                    return pair(c, sa, sb, [&] { return g; }, [&] { return g; });
                  }});
 }
 Tensor sub(const Tensor& a, const Tensor& b) {
-  const Tensor value = call("sub", BinaryOp::sub, a, b);  // checks first
+  const Tensor value = run_binary("sub", BinaryOp::sub, a, b);  // checks first
   return record(value, {a, b},
                 {"sub", keep_nothing, [sa = a.shape(), sb = b.shape()](const Ctx& c, const Tensor& g) -> Tensors {
                    return {c.needs(0) ? sum_to(g, sa) : Tensor{}, c.needs(1) ? neg(sum_to(g, sb)) : Tensor{}};
@@ -138,14 +139,14 @@ Tensor sub(const Tensor& a, const Tensor& b) {
 Tensor mul(const Tensor& a, const Tensor& b) {
   // Each operand is kept only for the other's derivative.
   const unsigned keep = (b.tracked() ? keep0 : 0u) | (a.tracked() ? keep1 : 0u);
-  const Tensor value = call("mul", BinaryOp::mul, a, b);  // checks first
+  const Tensor value = run_binary("mul", BinaryOp::mul, a, b);  // checks first
   return record(value, {a, b},
                 {"mul", keep, [sa = a.shape(), sb = b.shape(), second = keep & keep0 ? 1 : 0](const Ctx& c, const Tensor& g) {
                    return pair(c, sa, sb, [&] { return g * c.saved(second); }, [&] { return g * c.saved(0); });
                  }});
 }
 Tensor div(const Tensor& a, const Tensor& b) {
-  const Tensor value = call("div", BinaryOp::div, a, b);  // checks first
+  const Tensor value = run_binary("div", BinaryOp::div, a, b);  // checks first
   return record(value, {a, b},
                 {"div", keep1 | keep_output, [sa = a.shape(), sb = b.shape()](const Ctx& c, const Tensor& g) {
                    const Tensor q = g / c.saved(0);
@@ -153,7 +154,7 @@ Tensor div(const Tensor& a, const Tensor& b) {
                  }});
 }
 Tensor pow(const Tensor& a, const Tensor& b) {
-  const Tensor value = call("pow", BinaryOp::pow, a, b);  // checks first
+  const Tensor value = run_binary("pow", BinaryOp::pow, a, b);  // checks first
   return record(value, {a, b},
                 {"pow", keep0 | keep1 | keep_output, [sa = a.shape(), sb = b.shape()](const Ctx& c, const Tensor& g) {
                    const Tensor x = c.saved(0), y = c.saved(1), one = scalar_like(1, x);
@@ -175,7 +176,7 @@ Tensor winner(const Tensor& wins, const Tensor& tie, const Tensor& g) {
 }
 
 Tensor extremum(const char* op, BinaryOp word, const Tensor& a, const Tensor& b) {
-  const Tensor value = call(op, word, a, b);  // checks first
+  const Tensor value = run_binary(op, word, a, b);  // checks first
   return record(value, {a, b},
                 {op, keep0 | keep1, [sa = a.shape(), sb = b.shape(), word](const Ctx& c, const Tensor& g) {
                    const Tensor x = c.saved(0), y = c.saved(1), tie = equal(x, y), x_above = greater(x, y), y_above = less(x, y);
@@ -190,12 +191,12 @@ Tensor extremum(const char* op, BinaryOp word, const Tensor& a, const Tensor& b)
 Tensor maximum(const Tensor& a, const Tensor& b) { return extremum("maximum", BinaryOp::max, a, b); }
 Tensor minimum(const Tensor& a, const Tensor& b) { return extremum("minimum", BinaryOp::min, a, b); }
 
-Tensor less(const Tensor& a, const Tensor& b) { return call("less", BinaryOp::less, a, b); }
-Tensor less_equal(const Tensor& a, const Tensor& b) { return call("less_equal", BinaryOp::less_equal, a, b); }
-Tensor greater(const Tensor& a, const Tensor& b) { return call("greater", BinaryOp::greater, a, b); }
-Tensor greater_equal(const Tensor& a, const Tensor& b) { return call("greater_equal", BinaryOp::greater_equal, a, b); }
-Tensor equal(const Tensor& a, const Tensor& b) { return call("equal", BinaryOp::equal, a, b); }
-Tensor not_equal(const Tensor& a, const Tensor& b) { return call("not_equal", BinaryOp::not_equal, a, b); }
+Tensor less(const Tensor& a, const Tensor& b) { return run_binary("less", BinaryOp::less, a, b); }
+Tensor less_equal(const Tensor& a, const Tensor& b) { return run_binary("less_equal", BinaryOp::less_equal, a, b); }
+Tensor greater(const Tensor& a, const Tensor& b) { return run_binary("greater", BinaryOp::greater, a, b); }
+Tensor greater_equal(const Tensor& a, const Tensor& b) { return run_binary("greater_equal", BinaryOp::greater_equal, a, b); }
+Tensor equal(const Tensor& a, const Tensor& b) { return run_binary("equal", BinaryOp::equal, a, b); }
+Tensor not_equal(const Tensor& a, const Tensor& b) { return run_binary("not_equal", BinaryOp::not_equal, a, b); }
 
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
   check_dtype("where", "the condition", condition, DType::boolean);
@@ -205,7 +206,7 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
   }
   const Shape shape = broadcast("where", condition.shape(), broadcast("where", a.shape(), b.shape()));
   Tensor y = empty(shape, place_of(a));
-  on(a).where(expanded(condition, shape), expanded(a, shape), expanded(b, shape), y.view());
+  backend_of(a).where(expanded(condition, shape), expanded(a, shape), expanded(b, shape), y.view());
   return record(y, {condition, a, b},
                 {"where", keep0, [sa = a.shape(), sb = b.shape()](const Ctx& c, const Tensor& g) -> Tensors {
                    const Tensor zero = scalar_like(0, g);
@@ -214,12 +215,36 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
                  }});
 }
 
-Tensor scalar_like(double value, const Tensor& x) {
-  check_present("scalar_like", x);
-  check_value("scalar_like", value, x.dtype(), "; convert x with cast()");
+Tensor scalar_like(Scalar number, const Tensor& x, const char* op) {
+  check_present(op, x);
+  const double value = number.value();
+  if (const auto exact = number.integer(); x.dtype() == DType::i64 && exact && std::abs(value) >= 0x1p53)
+    return from_integers({*exact}, {}, place_of(x));  // fill() takes a double, which may be another number
+  check_value(op, value, x.dtype(), "; convert x with cast()");
   if (x.dtype() == DType::boolean && value != 0 && value != 1)  // as an operand it would equal what it is not
-    fail("scalar_like: {} is neither 0 nor 1, but the dtype is bool; convert x with cast()", value);
+    fail("{}: {} is neither 0 nor 1, but the dtype is bool; convert x with cast()", op, value);
   return full({}, value, place_of(x));
+}
+
+Tensor clamp(const Tensor& x, Scalar low, Scalar high) {
+  if (low.value() > high.value()) fail("clamp: the lowest value {} is above the highest {}", low.value(), high.value());
+  return minimum(maximum(x, scalar_like(low, x, "clamp")), scalar_like(high, x, "clamp"));
+}
+
+namespace {
+/// Where x is not 0 or false, as bool.
+Tensor truth(const char* op, const Tensor& x) {
+  check_present(op, x);
+  return x.dtype() == DType::boolean ? x : not_equal(x, 0);
+}
+}  // namespace
+
+Tensor logical_not(const Tensor& x) { return equal(x, scalar_like(0, x, "logical_not")); }
+Tensor logical_and(const Tensor& a, const Tensor& b) {
+  return run_binary("logical_and", BinaryOp::min, truth("logical_and", a), truth("logical_and", b));
+}
+Tensor logical_or(const Tensor& a, const Tensor& b) {
+  return run_binary("logical_or", BinaryOp::max, truth("logical_or", a), truth("logical_or", b));
 }
 
 }  // namespace norma

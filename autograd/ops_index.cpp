@@ -36,7 +36,7 @@ Tensor index_select_unchecked(const Tensor& x, int a, const Tensor& index);
 /// Zeros of `shape` into which the rows of x are added: the inverse of index_select.
 Tensor index_add(const Tensor& x, const Shape& shape, int a, const Tensor& index) {
   Tensor y = zeros(shape, place_of(x));
-  on(x).index_add(x.view(), a, index.view(), y.view());
+  backend_of(x).index_add(x.view(), a, index.view(), y.view());
   return record(y, {x, index}, {"index_add", keep1, [a](const Ctx& c, const Tensor& g) -> Tensors {
                                   return {index_select_unchecked(g, a, c.saved(0)), Tensor{}};
                                 }});
@@ -44,7 +44,7 @@ Tensor index_add(const Tensor& x, const Shape& shape, int a, const Tensor& index
 
 Tensor index_select_unchecked(const Tensor& x, int a, const Tensor& index) {
   Tensor y = empty(x.shape().with(a, index.numel()), place_of(x));
-  on(x).index_select(x.view(), a, index.view(), y.view());
+  backend_of(x).index_select(x.view(), a, index.view(), y.view());
   return record(y, {x, index}, {"index_select", keep1, [a, shape = x.shape()](const Ctx& c, const Tensor& g) -> Tensors {
                                   return {index_add(g, shape, a, c.saved(0)), Tensor{}};
                                 }});
@@ -63,7 +63,7 @@ void check_index(std::string_view op, const Tensor& x, const Tensor& index) {
 Tensor gather(const Tensor& x, int axis, const Tensor& index) {
   const int a = check_gather("gather", x, axis, index);
   Tensor y = empty(index.shape(), place_of(x));
-  on(x).gather(reachable(x, a, index.shape()), a, index.view(), y.view());
+  backend_of(x).gather(reachable(x, a, index.shape()), a, index.view(), y.view());
   return record(y, {x, index}, {"gather", keep1, [a, shape = x.shape()](const Ctx& c, const Tensor& g) -> Tensors {
                                   return {scatter_add(zeros(shape, place_of(g)), a, c.saved(0), g), Tensor{}};
                                 }});
@@ -76,7 +76,7 @@ Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor&
     fail("scatter_add: the source {} must have the shape of the index {}", source.shape(), index.shape());
   }
   Tensor y = copy_of(x);
-  on(x).scatter_add(source.view(), a, index.view(), reachable(y, a, index.shape()));
+  backend_of(x).scatter_add(source.view(), a, index.view(), reachable(y, a, index.shape()));
   return record(y, {x, index, source}, {"scatter_add", keep1, [a](const Ctx& c, const Tensor& g) -> Tensors {
                                           return {g, Tensor{}, c.needs(2) ? gather(g, a, c.saved(0)) : Tensor{}};
                                         }});
@@ -85,7 +85,7 @@ Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor&
 Tensor index_select(const Tensor& x, int axis, const Tensor& index) {
   check_index("index_select", x, index);
   const int a = normalize_axis("index_select", axis, x.shape());
-  if (index.rank() != 1) fail("index_select: the index must have one axis, got {}", index.shape());
+  if (index.rank() != 1) fail("index_select: the index must have one axis, got {}; flatten() it, and reshape() the result", index.shape());
   check_indices("index_select", index, x.shape()[a], axis_text(a, x.shape()[a]));
   return index_select_unchecked(x, a, index);
 }
@@ -93,6 +93,7 @@ Tensor index_select(const Tensor& x, int axis, const Tensor& index) {
 Tensor embedding(const Tensor& table, const Tensor& index) {
   check_index("embedding", table, index);
   if (table.rank() != 2) fail("embedding: the table must be [rows, width], got {}", table.shape());
+  check_room("embedding", index.shape());
   check_indices("embedding", index, table.size(0), fmt::format("the table of {} rows", table.size(0)));
   Shape shape = index.shape();
   shape.append(table.size(1));
@@ -102,6 +103,7 @@ Tensor embedding(const Tensor& table, const Tensor& index) {
 Tensor one_hot(const Tensor& index, Index classes, DType dtype) {
   check_present("one_hot", index);
   check_dtype("one_hot", "the index", index, DType::i64);
+  check_room("one_hot", index.shape());
   check_indices("one_hot", index, classes, fmt::format("{} classes", classes));
   return cast(equal(unsqueeze(index, -1), arange(classes, place_of(index))), dtype);
 }

@@ -37,7 +37,7 @@ Tensor cat(std::span<const Tensor> xs, int axis) {
   std::vector<Index> starts;
   Index start = 0;
   for (const Tensor& x : xs) {
-    on(y).copy(x.view(), part(y, a, start, x.shape()[a]));
+    backend_of(y).copy(x.view(), part(y, a, start, x.shape()[a]));
     starts.push_back(start);
     start += x.shape()[a];
   }
@@ -53,15 +53,17 @@ Tensor cat(std::span<const Tensor> xs, int axis) {
 
 Tensor stack(std::span<const Tensor> xs, int axis) {
   if (xs.empty()) fail("stack: needs at least one tensor");
+  check_present("stack", xs[0]);
+  const int a = normalize_new_axis("stack", axis, xs[0].shape());
   Tensors rows;
   for (std::size_t i = 0; i < xs.size(); ++i) {
     check_same_place("stack", xs[0], xs[i]);
     if (!(xs[i].shape() == xs[0].shape())) {
       fail("stack: tensor {} has shape {}, the first has {}", i, xs[i].shape(), xs[0].shape());
     }
-    rows.push_back(unsqueeze(xs[i], axis));
+    rows.push_back(unsqueeze(xs[i], a));
   }
-  return cat(rows, axis);
+  return cat(rows, a);
 }
 
 Tensors split(const Tensor& x, Index size, int axis) {
@@ -86,9 +88,9 @@ Tensor pad(const Tensor& x, int axis, Index before, Index after, double value) {
   if (__builtin_add_overflow(before, n, &length) || __builtin_add_overflow(length, after, &length))
     fail("pad: {} before and {} after an axis of {} are more than {} elements", before, after, n, std::numeric_limits<Index>::max());
   Tensor y = empty(x.shape().with(a, length), place_of(x));
-  on(y).fill(value, part(y, a, 0, before));
-  on(y).copy(x.view(), part(y, a, before, n));
-  on(y).fill(value, part(y, a, before + n, after));
+  backend_of(y).fill(value, part(y, a, 0, before));
+  backend_of(y).copy(x.view(), part(y, a, before, n));
+  backend_of(y).fill(value, part(y, a, before + n, after));
   return record(y, {x}, {"pad", keep_nothing, [a, before, n](const Ctx&, const Tensor& g) -> Tensors {
                            return {slice(g, a, before, before + n)};
                          }});
@@ -100,8 +102,8 @@ Tensor roll(const Tensor& x, int axis, Index shift) {
   const Index n = x.shape()[a], k = n ? (shift % n + n) % n : 0;  // element i goes to i + k
   if (k == 0) return alias(x);
   Tensor y = empty(x.shape(), place_of(x));
-  on(y).copy(part(x, a, 0, n - k), part(y, a, k, n - k));
-  on(y).copy(part(x, a, n - k, k), part(y, a, 0, k));
+  backend_of(y).copy(part(x, a, 0, n - k), part(y, a, k, n - k));
+  backend_of(y).copy(part(x, a, n - k, k), part(y, a, 0, k));
   return record(y, {x}, {"roll", keep_nothing, [a, k](const Ctx&, const Tensor& g) -> Tensors { return {roll(g, a, -k)}; }});
 }
 

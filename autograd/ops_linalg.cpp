@@ -15,7 +15,7 @@ Tensor batched(const Tensor& a, const Tensor& b, const Shape& batch) {
   };
   const Index m = a.size(-2), k = a.size(-1), n = b.size(-1);
   Tensor y = empty(with(m, n), place_of(a));
-  on(a).matmul(expanded(a, with(m, k)), expanded(b, with(k, n)), y.view());
+  backend_of(a).matmul(expanded(a, with(m, k)), expanded(b, with(k, n)), y.view());
   const unsigned keep = (b.tracked() ? keep0 : 0u) | (a.tracked() ? keep1 : 0u);
   return record(y, {a, b},
                 {"matmul", keep, [sa = a.shape(), sb = b.shape(), second = keep & keep0 ? 1 : 0](const Ctx& c, const Tensor& g)

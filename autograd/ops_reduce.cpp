@@ -1,4 +1,5 @@
 // Reductions and their derivatives.
+#include <algorithm>
 #include <limits>
 
 #include "autograd/dispatch.h"
@@ -20,9 +21,9 @@ struct Reduced {
   Reduced(std::string_view op, const Tensor& x, const Axes& list) {
     check_present(op, x);
     if (list.empty()) axes = (1u << x.rank()) - 1;
-    for (const int given : list) {
-      const unsigned bit = 1u << normalize_axis(op, given, x.shape());
-      if (axes & bit) fail("{}: axis {} is given twice", op, given);
+    for (auto given = list.begin(); given != list.end(); ++given) {
+      const unsigned bit = 1u << normalize_axis(op, *given, x.shape());
+      if (axes & bit) twice(op, *std::find_if(list.begin(), given, [&](int a) { return (a - *given) % x.rank() == 0; }), *given, x.shape());
       axes |= bit;
     }
     kept = x.shape();
@@ -35,6 +36,10 @@ struct Reduced {
       }
     }
   }
+  [[noreturn]] static void twice(std::string_view op, int first, int again, const Shape& shape) {
+    if (first == again) fail("{}: axis {} of {} is given twice", op, first, shape);
+    fail("{}: the axes {} and {} of {} are the same", op, first, again, shape);
+  }
   const Shape& shape(bool keep_dims) const { return keep_dims ? kept : dropped; }
 };
 
@@ -42,24 +47,24 @@ Tensor with_shape(const Tensor& fresh, const Shape& shape) { return fresh.with_l
 
 Tensor extremum(ReduceOp op, const Tensor& x, const Axes& axes, bool keep_dims) {
   const Reduced r(name(op), x, axes);
-  return record(with_shape(call(op, x, r.axes), r.shape(keep_dims)), {x},
+  return record(with_shape(run_reduce(op, x, r.axes), r.shape(keep_dims)), {x},
                 {name(op).data(), keep0 | keep_output, [r](const Ctx& c, const Tensor& g) -> Tensors {
                    const Tensor x0 = c.saved(0), hit = cast(equal(x0, reshape(c.saved(1), r.kept)), x0.dtype());
-                   const Tensor ties = call(ReduceOp::sum, hit, r.axes);
+                   const Tensor ties = run_reduce(ReduceOp::sum, hit, r.axes);
                    return {hit * (reshape(g, r.kept) / ties)};
                  }});
 }
 
 Tensor position(ReduceOp op, const Tensor& x, int axis, bool keep_dims) {
   const Reduced r(name(op), x, axis);
-  return with_shape(call(op, x, r.axes), r.shape(keep_dims));
+  return with_shape(run_reduce(op, x, r.axes), r.shape(keep_dims));
 }
 
 }  // namespace
 
 Tensor sum(const Tensor& x, const Axes& axes, bool keep_dims) {
   const Reduced r("sum", x, axes);
-  return record(with_shape(call(ReduceOp::sum, x, r.axes), r.shape(keep_dims)), {x},
+  return record(with_shape(run_reduce(ReduceOp::sum, x, r.axes), r.shape(keep_dims)), {x},
                 {"sum", keep_nothing, [kept = r.kept, shape = x.shape()](const Ctx&, const Tensor& g) -> Tensors {
                    return {expand(reshape(g, kept), shape)};
                  }});
@@ -78,6 +83,21 @@ Tensor var(const Tensor& x, const Axes& axes, bool keep_dims, int correction) {
   const auto freedom = static_cast<double>(std::max<Index>(0, Reduced("var", x, axes).count - correction));
   const Tensor wide = widen(x);
   return narrow(sum(square(wide - mean(wide, axes, true)), axes, keep_dims) * (1 / freedom), x.dtype());
+}
+
+Tensor std(const Tensor& x, const Axes& axes, bool keep_dims, int correction) {
+  check_floating("std", x);
+  return narrow(sqrt(var(widen(x), axes, keep_dims, correction)), x.dtype());
+}
+
+Tensor any(const Tensor& x, const Axes& axes, bool keep_dims) {
+  check_present("any", x);
+  return not_equal(sum(logical_not(logical_not(x)), axes, keep_dims), 0);
+}
+
+Tensor all(const Tensor& x, const Axes& axes, bool keep_dims) {
+  check_present("all", x);
+  return equal(sum(logical_not(x), axes, keep_dims), 0);
 }
 
 Tensor norm(const Tensor& x, const Axes& axes, bool keep_dims) {
@@ -123,7 +143,7 @@ Tensor cumsum(const Tensor& x, int axis) {
   const int a = normalize_axis("cumsum", axis, x.shape());
   const Tensor in = is_floating(x.dtype()) ? x : cast(x, DType::i64);
   Tensor y = empty(in.shape(), place_of(in));
-  on(in).cumsum(in.view(), a, y.view());
+  backend_of(in).cumsum(in.view(), a, y.view());
   return record(y, {in}, {"cumsum", keep_nothing, [a](const Ctx&, const Tensor& g) -> Tensors {
                             return {flip(cumsum(flip(g, a), a), a)};
                           }});
@@ -141,7 +161,7 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
     fits = to == 1 || to == x.shape()[axis];
   }
   if (!fits) fail("sum_to: {} does not broadcast to {}", shape, x.shape());
-  return record(with_shape(call(ReduceOp::sum, x, axes), shape), {x},
+  return record(with_shape(run_reduce(ReduceOp::sum, x, axes), shape), {x},
                 {"sum_to", keep_nothing, [from = x.shape()](const Ctx&, const Tensor& g) -> Tensors {
                    return {expand(g, from)};
                  }});

@@ -31,7 +31,7 @@ Tensor put(const Tensor& x, const Shape& shape, Cut cut) {
     return pad(flip(x, cut.axis), cut.axis, first, shape[cut.axis] - cut.start - 1);
   }
   Tensor y = zeros(shape, place_of(x));
-  on(x).copy(x.view(), y.with_layout(slice(y.layout(), cut.axis, cut.start, cut.count, cut.step)).view());
+  backend_of(x).copy(x.view(), y.with_layout(slice(y.layout(), cut.axis, cut.start, cut.count, cut.step)).view());
   return record(y, {x}, {"put", keep_nothing, [cut](const Ctx&, const Tensor& g) -> Tensors { return {take(g, cut)}; }});
 }
 
@@ -40,12 +40,6 @@ Tensor take(const Tensor& x, Cut cut) {
                 {"slice", keep_nothing, [cut, shape = x.shape()](const Ctx&, const Tensor& g) -> Tensors {
                    return {put(g, shape, cut)};
                  }});
-}
-
-/// An axis of the result of unsqueeze and stack, which has one more than x.
-int normalize_new_axis(std::string_view op, int axis, Shape shape) {
-  shape.append(1);
-  return normalize_axis(op, axis, shape);
 }
 
 }  // namespace
@@ -154,6 +148,13 @@ Tensor expand(const Tensor& x, const Shape& shape) {
                  }});
 }
 
+Tensor expand(const Tensor& x, std::initializer_list<Index> sizes) {
+  const std::span<const Index> given(sizes.begin(), sizes.size());
+  for (const Index n : sizes)
+    if (n < 0) fail("expand: a size is negative, got {}; -1 does not stand for an axis as it is, give its size", text(given));
+  return expand(x, Shape(given));
+}
+
 Tensor slice(const Tensor& x, int axis, Index start, Index stop, Index step) {
   check_present("slice", x);
   const int a = normalize_axis("slice", axis, x.shape());
@@ -214,7 +215,7 @@ Tensor cast(const Tensor& x, DType dtype) {
   check_present("cast", x);
   if (x.dtype() == dtype) return x;
   Tensor y = empty(x.shape(), {dtype, x.device()});
-  on(x).copy(x.view(), y.view());
+  backend_of(x).copy(x.view(), y.view());
   if (!is_floating(dtype)) return y;
   return record(y, {x}, {"cast", keep_nothing, [from = x.dtype()](const Ctx&, const Tensor& g) -> Tensors {
                            return {cast(g, from)};
@@ -227,8 +228,8 @@ Tensor to(const Tensor& x, Device device) {
   const Tensor source = x.is_contiguous() ? x.detach() : copy_of(x);
   const Tensor y = empty(x.shape(), {x.dtype(), device});
   std::vector<std::byte> host(static_cast<std::size_t>(x.numel()) * size_of(x.dtype()));
-  on(x).download(host.data(), source.view().data, host.size());
-  on(y).upload(y.view().data, host.data(), host.size());
+  backend_of(x).download(host.data(), source.view().data, host.size());
+  backend_of(y).upload(y.view().data, host.data(), host.size());
   return record(y, {x}, {"to", keep_nothing, [from = x.device()](const Ctx&, const Tensor& g) -> Tensors {
                            return {to(g, from)};
                          }});

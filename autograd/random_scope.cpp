@@ -22,11 +22,12 @@ RandomScope::RandomScope(std::uint64_t seed, const Tensor& ids) : outer_(innermo
 RandomScope::~RandomScope() { innermost = outer_; }
 
 RandomStream RandomScope::next() {
-  if (!innermost) fail("dropout needs a RandomScope: declare one around the step, RandomScope scope(seed, step)");
+  if (!innermost)
+    fail("RandomScope: none is open on this thread, which dropout and other draws need; declare one around the step: RandomScope scope(seed, step)");
   const std::uint64_t draw = innermost->drawn_++, seed = innermost->seed_;
   const Tensor& ids = innermost->ids_;
   if (!ids) return {seed, stream_id(innermost->step_, draw)};
-  if (draw >= static_cast<std::uint64_t>(ids.numel())) fail("dropout: the captured step draws more than {} times", ids.numel());
+  if (draw >= static_cast<std::uint64_t>(ids.numel())) fail("RandomScope: the captured step draws more than {} times", ids.numel());
   return {seed, 0, ids.view().as<std::uint64_t>() + draw};
 }
 

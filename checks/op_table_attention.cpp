@@ -153,7 +153,7 @@ void add_messages(ErrorCases& errors) {
     errors.push_back({op, std::move(run), text});
   };
   const auto call = [](const Shape& q, const Shape& k, const Shape& v, AttentionOptions o = {}) {
-    attention(ones(q), ones(k), ones(v), o);
+    (void)attention(ones(q), ones(k), ones(v), o);
   };
   const Shape four{1, 2, 3, 4};
   add(
@@ -177,7 +177,7 @@ void add_messages(ErrorCases& errors) {
       "attention: k [1, 2, 3, 4] and v [1, 2, 5, 4] differ in batch, heads or keys; expected [B, H, M, d] and [B, H, "
       "M, e]");
   add(
-      "attention", [=] { attention(ones(four), ones(four, {DType::f64}), ones(four)); },
+      "attention", [=] { return attention(ones(four), ones(four, {DType::f64}), ones(four)); },
       "attention: dtypes f32 and f64 differ; convert with cast()");
   const auto bad = [&](const char* text, std::function<void(AttentionOptions&)> change) {
     add(
@@ -236,19 +236,19 @@ void add_messages(ErrorCases& errors) {
   add(
       "attention_packed",
       [] {
-        attention_packed(ones({2, 3, 4, 5}));
+        return attention_packed(ones({2, 3, 4, 5}));
       },
       "attention_packed: qkv must be [B, N, 3, H, d], got [2, 3, 4, 5]");
   add(
       "attention_packed",
       [] {
-        attention_packed(ones({2, 3, 4, 5, 6}));
+        return attention_packed(ones({2, 3, 4, 5, 6}));
       },
       "attention_packed: qkv must be [B, N, 3, H, d], got [2, 3, 4, 5, 6]");
   add(
       "attention_weights",
       [] {
-        attention_weights(ones({2, 3, 4}), {});
+        return attention_weights(ones({2, 3, 4}), {});
       },
       "attention_weights: scores must be [B, H, N, M], got [2, 3, 4]");
 }

@@ -87,6 +87,27 @@ void add_elementwise(OpCases& cases, ErrorCases& errors) {
   add_binary(cases, "greater_equal", greater_equal, any, any, 0);
   add_binary(cases, "equal", equal, any, any, 0);
   add_binary(cases, "not_equal", not_equal, any, any, 0);
+  cases.push_back({.op = "clamp",
+                   .inputs = {distinct({2, 3})},
+                   .run = [](In x) { return clamp(x[0], -0.03, 0.07); },
+                   .order = 1});
+  cases.push_back({.op = "pow", .variant = "2^x", .inputs = {like(any, small)}, .run = [](In x) { return pow(2.0, x[0]); }});
+  add_unary(cases, "logical_not", logical_not, any, 0);
+  add_binary(cases, "logical_and", logical_and, any, any, 0);
+  add_binary(cases, "logical_or", logical_or, any, any, 0);
+  cases.push_back({.op = "logical_and",
+                   .variant = "flags",
+                   .inputs = {flags({4, 5}), flags({5})},
+                   .run = [](In x) { return logical_and(x[0], x[1]); },
+                   .order = 0});
+  cases.push_back({.op = "logical_or",
+                   .variant = "flags",
+                   .inputs = {flags({4, 5}), flags({5})},
+                   .run = [](In x) { return logical_or(x[0], x[1]); },
+                   .order = 0});
+  cases.push_back({.op = "where", .variant = "a number", .inputs = {flags({2, 3}), real({3})}, .run = [](In x) {
+                     return where(x[0], x[1], 0.5) + where(x[0], -2, x[1]);
+                   }});
   cases.push_back({.op = "where", .inputs = {flags({2, 3}), real({2, 3}), real({3})}, .run = [](In x) {
                      return where(x[0], x[1], x[2]);
                    }});
@@ -97,22 +118,22 @@ void add_elementwise(OpCases& cases, ErrorCases& errors) {
 
   errors.push_back({"add",
                     [] {
-                      add(ones({2, 3}), ones({4, 3}));
+                      return add(ones({2, 3}), ones({4, 3}));
                     },
                     "add: shapes [2, 3] and [4, 3] do not broadcast: axis -2 is 2 and 4"});
   errors.push_back(
-      {"add", [] { add(ones({2}), ones({2}, {DType::f64})); }, "add: dtypes f32 and f64 differ; convert with cast()"});
+      {"add", [] { return add(ones({2}), ones({2}, {DType::f64})); }, "add: dtypes f32 and f64 differ; convert with cast()"});
   errors.push_back({"mul",
                     [] {
-                      mul(ones({2}), ones({2}, {DType::f32, {Device::Kind::reference, 0}}));
+                      return mul(ones({2}), ones({2}, {DType::f32, {Device::Kind::reference, 0}}));
                     },
                     "mul: operands on cpu and reference; move one with to()"});
-  errors.push_back({"sub", [] { sub(ones({2}), Tensor()); }, "sub: an operand is an empty Tensor handle"});
-  errors.push_back({"exp", [] { exp(arange(3)); }, "exp: needs a floating dtype, got i64; convert with cast()"});
-  errors.push_back({"where", [] { where(ones({2}), ones({2}), ones({2})); },
+  errors.push_back({"sub", [] { return sub(ones({2}), Tensor()); }, "sub: an operand is an empty Tensor handle"});
+  errors.push_back({"exp", [] { return exp(arange(3)); }, "exp: needs a floating dtype, got i64; convert with cast()"});
+  errors.push_back({"where", [] { return where(ones({2}), ones({2}), ones({2})); },
                     "where: the condition must be bool, got f32; convert with cast()"});
-  errors.push_back({"scalar_like", [] { arange(3) * 0.5; },
-                    "scalar_like: 0.5 is not an integer, but the dtype is i64; convert x with cast()"});
+  errors.push_back({"mul", [] { return arange(3) * 0.5; },
+                    "mul: 0.5 is not an integer, but the dtype is i64; convert x with cast()"});
 }
 
 }  // namespace norma::checks

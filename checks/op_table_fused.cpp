@@ -157,143 +157,143 @@ void add_messages(ErrorCases& errors) {
     errors.push_back({op, std::move(run), text});
   };
   add(
-      "softmax", [] { softmax(arange(3)); }, "softmax: needs a floating dtype, got i64; convert with cast()");
+      "softmax", [] { return softmax(arange(3)); }, "softmax: needs a floating dtype, got i64; convert with cast()");
   add(
       "softmax",
       [] {
-        softmax(ones({2, 3}), 2);
+        return softmax(ones({2, 3}), 2);
       },
       "softmax: axis 2 out of range [-2, 1] for shape [2, 3]");
   add(
-      "log_softmax", [] { log_softmax(ones({})); }, "log_softmax: axis -1 out of range, [] has no axes");
+      "log_softmax", [] { return log_softmax(ones({})); }, "log_softmax: axis -1 out of range, [] has no axes");
   add(
       "layer_norm",
       [] {
-        layer_norm(ones({2, 4}), ones({3}), {});
+        return layer_norm(ones({2, 4}), ones({3}), {});
       },
       "layer_norm: weight [3] does not fit x [2, 4]; expected [4]");
   add(
       "layer_norm",
       [] {
-        layer_norm(ones({2, 4}), {}, ones({1, 4}));
+        return layer_norm(ones({2, 4}), {}, ones({1, 4}));
       },
       "layer_norm: bias [1, 4] does not fit x [2, 4]; expected [4]");
   add(
-      "layer_norm", [] { layer_norm(ones({}), {}, {}); }, "layer_norm: x is 0-d; it needs a last axis to normalise");
+      "layer_norm", [] { return layer_norm(ones({}), {}, {}); }, "layer_norm: x is 0-d; it needs a last axis to normalise");
   add(
-      "layer_norm", [] { layer_norm(ones({2}), {}, {}, -1); }, "layer_norm: eps = -1 must be >= 0");
+      "layer_norm", [] { return layer_norm(ones({2}), {}, {}, -1); }, "layer_norm: eps = -1 must be >= 0");
   add(
       "rms_norm",
       [] {
-        rms_norm(ones({2, 4}), ones({4}, {DType::f64}));
+        return rms_norm(ones({2, 4}), ones({4}, {DType::f64}));
       },
       "rms_norm: dtypes f32 and f64 differ; convert with cast()");
   add(
       "linear",
       [] {
-        linear(ones({2, 3}), ones({4, 5}));
+        return linear(ones({2, 3}), ones({4, 5}));
       },
       "linear: weight [4, 5] does not fit x [2, 3]; expected [n, 3]");
   add(
       "linear",
       [] {
-        linear(ones({2, 3}), ones({4, 3}), ones({3}));
+        return linear(ones({2, 3}), ones({4, 3}), ones({3}));
       },
       "linear: bias [3] does not fit weight [4, 3]; expected [4]");
   add(
       "linear",
       [] {
-        linear(ones({2, 3}), ones({4, 3}), {}, ones({2, 3}));
+        return linear(ones({2, 3}), ones({4, 3}), {}, ones({2, 3}));
       },
       "linear: residual [2, 3] does not fit the output [2, 4]");
   add(
       "linear",
       [] {
-        linear(ones({2, 3}), ones({4, 3}, {DType::f64}));
+        return linear(ones({2, 3}), ones({4, 3}, {DType::f64}));
       },
       "linear: dtypes f32 and f64 differ; convert with cast()");
   const Place bf16{DType::bf16}, f64{DType::f64};
-  add("linear", [=] { linear(ones({2, 3}, bf16), ones({4, 3}, f64)); },
+  add("linear", [=] { return linear(ones({2, 3}, bf16), ones({4, 3}, f64)); },
       "linear: weight is f64, but x is bf16; expected f32 or bf16, convert with cast()");
-  add("linear", [=] { linear(ones({2, 3}), ones({4, 3}, bf16)); }, "linear: dtypes f32 and bf16 differ; convert with cast()");
-  add("linear", [=] { linear(ones({2, 3}, bf16), ones({4, 3}), ones({4}, bf16)); },
+  add("linear", [=] { return linear(ones({2, 3}), ones({4, 3}, bf16)); }, "linear: dtypes f32 and bf16 differ; convert with cast()");
+  add("linear", [=] { return linear(ones({2, 3}, bf16), ones({4, 3}), ones({4}, bf16)); },
       "linear: dtypes f32 and bf16 differ; convert with cast()");
-  add("linear", [=] { linear(ones({2, 3}, bf16), ones({4, 3}), {}, ones({2, 4})); },
+  add("linear", [=] { return linear(ones({2, 3}, bf16), ones({4, 3}), {}, ones({2, 4})); },
       "linear: dtypes bf16 and f32 differ; convert with cast()");
-  add("mlp", [=] { mlp(ones({2, 3}, bf16), ones({4, 3}), {}, ones({3, 4}, bf16), {}); },
+  add("mlp", [=] { return mlp(ones({2, 3}, bf16), ones({4, 3}), {}, ones({3, 4}, bf16), {}); },
       "mlp: dtypes f32 and bf16 differ; convert with cast()");
-  add("layer_norm", [=] { layer_norm(ones({2, 4}, bf16), ones({4}, f64), {}); },
+  add("layer_norm", [=] { return layer_norm(ones({2, 4}, bf16), ones({4}, f64), {}); },
       "layer_norm: weight is f64, but x is bf16; expected f32 or bf16, convert with cast()");
   add(
       "mlp",
       [] {
-        mlp(ones({2, 3}), ones({4, 2}), {}, ones({3, 4}), {});
+        return mlp(ones({2, 3}), ones({4, 2}), {}, ones({3, 4}), {});
       },
       "mlp: first layer: weight [4, 2] does not fit x [2, 3]; expected [n, 3]");
   add(
       "mlp",
       [] {
-        mlp(ones({2, 3}), ones({4, 3}), {}, ones({3, 5}), {});
+        return mlp(ones({2, 3}), ones({4, 3}), {}, ones({3, 5}), {});
       },
       "mlp: second weight [3, 5] does not fit the first [4, 3]; expected [n, 4]");
   add(
       "mlp",
       [] {
-        mlp(ones({2, 3}), ones({4, 3}), {}, ones({3, 4}), ones({4}));
+        return mlp(ones({2, 3}), ones({4, 3}), {}, ones({3, 4}), ones({4}));
       },
       "mlp: second bias [4] does not fit weight [3, 4]; expected [3]");
   add(
       "mlp",
       [] {
-        mlp(ones({2, 3}), ones({4, 3}), {}, ones({3, 4}), {}, ones({3}));
+        return mlp(ones({2, 3}), ones({4, 3}), {}, ones({3, 4}), {}, ones({3}));
       },
       "mlp: residual [3] does not fit the output [2, 3]");
   add(
       "cross_entropy",
       [] {
-        cross_entropy(ones({2, 3}), from_values({0, 5}, {2}, {DType::i64}));
+        return cross_entropy(ones({2, 3}), from_values({0, 5}, {2}, {DType::i64}));
       },
       "cross_entropy: target 5 at row 1 is outside 0..2");
   add(
       "cross_entropy",
       [] {
-        cross_entropy(ones({2, 3}), from_values({-1, 0}, {2}, {DType::i64}));
+        return cross_entropy(ones({2, 3}), from_values({-1, 0}, {2}, {DType::i64}));
       },
       "cross_entropy: target -1 at row 0 is outside 0..2");
   add(
       "cross_entropy",
       [] {
-        cross_entropy(ones({2, 3}), arange(3));
+        return cross_entropy(ones({2, 3}), arange(3));
       },
       "cross_entropy: targets i64 [3] do not fit logits [2, 3]; expected i64 [2] or floating [2, 3]");
   add(
       "cross_entropy",
       [] {
-        cross_entropy(ones({2, 3}), zeros({2}, {DType::u8}));
+        return cross_entropy(ones({2, 3}), zeros({2}, {DType::u8}));
       },
       "cross_entropy: targets are u8; give i64 indices or floating probabilities");
   add(
       "cross_entropy",
       [] {
-        cross_entropy(ones({2, 3}), arange(2), 1.5);
+        return cross_entropy(ones({2, 3}), arange(2), 1.5);
       },
       "cross_entropy: label_smoothing = 1.5 must be in [0, 1]");
   add(
       "cross_entropy",
       [] {
-        cross_entropy(ones({0, 3}), zeros({0}, {DType::i64}));
+        return cross_entropy(ones({0, 3}), zeros({0}, {DType::i64}));
       },
       "cross_entropy: logits [0, 3] hold no row; expected [..., classes]");
   add(
       "mse_loss",
       [] {
-        mse_loss(ones({2}), ones({2, 1}));
+        return mse_loss(ones({2}), ones({2, 1}));
       },
       "mse_loss: shapes [2] and [2, 1] differ; reshape or expand one");
   add(
-      "dropout", [] { dropout(ones({2}), 1.5, {}); }, "dropout: p = 1.5 must be in [0, 1]");
+      "dropout", [] { return dropout(ones({2}), 1.5, {}); }, "dropout: p = 1.5 must be in [0, 1]");
   add(
-      "dropout", [] { dropout(ones({2}), std::nan(""), {}); }, "dropout: p = nan must be in [0, 1]");
+      "dropout", [] { return dropout(ones({2}), std::nan(""), {}); }, "dropout: p = nan must be in [0, 1]");
 }
 
 }  // namespace

@@ -36,45 +36,45 @@ void add_indexing(OpCases& cases, ErrorCases& errors) {
   message(
       "embedding",
       [=] {
-        embedding(ones({5, 2}), at({1, 7}, {2}));
+        return embedding(ones({5, 2}), at({1, 7}, {2}));
       },
       "embedding: index 7 at position [1] is outside the table of 5 rows");
   message(
-      "one_hot", [=] { one_hot(at({0, 3}, {2}), 3); }, "one_hot: index 3 at position [1] is outside 3 classes");
+      "one_hot", [=] { return one_hot(at({0, 3}, {2}), 3); }, "one_hot: index 3 at position [1] is outside 3 classes");
   message(
-      "embedding", [=] { embedding(ones({5}), at({1}, {1})); }, "embedding: the table must be [rows, width], got [5]");
+      "embedding", [=] { return embedding(ones({5}), at({1}, {1})); }, "embedding: the table must be [rows, width], got [5]");
   message(
       "gather",
       [=] {
-        gather(ones({2, 3}), 1, at({0, 3}, {2, 1}));
+        return gather(ones({2, 3}), 1, at({0, 3}, {2, 1}));
       },
       "gather: index 3 at position [1, 0] is outside axis 1 of size 3");
   message(
       "gather",
       [=] {
-        gather(ones({2, 3}), 1, at({0}, {1}));
+        return gather(ones({2, 3}), 1, at({0}, {1}));
       },
       "gather: index [1] must have the rank of [2, 3] and not exceed it outside axis 1");
   message(
       "index_select",
       [=] {
-        index_select(ones({2, 3}), 0, at({-1}, {1}));
+        return index_select(ones({2, 3}), 0, at({-1}, {1}));
       },
       "index_select: index -1 at position [0] is outside axis 0 of size 2");
   message(
       "index_select",
       [=] {
-        index_select(ones({2, 3}), 0, at({0}, {1, 1}));
+        return index_select(ones({2, 3}), 0, at({0}, {1, 1}));
       },
-      "index_select: the index must have one axis, got [1, 1]");
+      "index_select: the index must have one axis, got [1, 1]; flatten() it, and reshape() the result");
   message(
       "scatter_add",
       [=] {
-        scatter_add(ones({2, 3}), 1, at({0, 1}, {2, 1}), ones({2, 2}));
+        return scatter_add(ones({2, 3}), 1, at({0, 1}, {2, 1}), ones({2, 2}));
       },
       "scatter_add: the source [2, 2] must have the shape of the index [2, 1]");
   message(
-      "gather", [] { gather(ones({2}), 0, ones({1})); }, "gather: the index must be i64, got f32; convert with cast()");
+      "gather", [] { return gather(ones({2}), 0, ones({1})); }, "gather: the index must be i64, got f32; convert with cast()");
 }
 
 }  // namespace norma::checks

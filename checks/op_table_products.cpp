@@ -78,62 +78,68 @@ void add_products(OpCases& cases, ErrorCases& errors) {
   add(
       "matmul",
       [] {
-        matmul(ones({8, 64}), ones({32, 10}));
+        return matmul(ones({8, 64}), ones({32, 10}));
       },
       "matmul: inner sizes differ, [8, 64] x [32, 10]: 64 and 32");
   add(
       "matmul",
       [] {
-        matmul(ones({2, 3}), ones({4, 3}));
+        return matmul(ones({2, 3}), ones({4, 3}));
       },
       "matmul: inner sizes differ, [2, 3] x [4, 3]: 3 and 4; transpose the second?");
   add(
       "matmul",
       [] {
-        matmul(ones({2, 3, 4}), ones({3, 4, 5}));
+        return matmul(ones({2, 3, 4}), ones({3, 4, 5}));
       },
       "matmul: batch axes [2] and [3] do not broadcast ([2, 3, 4] x [3, 4, 5])");
   add(
       "matmul",
       [] {
-        matmul(ones({}), ones({2, 2}));
+        return matmul(ones({}), ones({2, 2}));
       },
       "matmul: a 0-d tensor has no axis to sum over; use mul()");
   add(
       "conv2d",
       [] {
-        conv2d(ones({1, 1, 2, 2}), ones({1, 1, 5, 5}), {}, {});
+        return conv2d(ones({1, 1, 2, 2}), ones({1, 1, 5, 5}), {}, {});
       },
       "conv2d: kernel 5x5 exceeds the padded input 2x2");
   add(
       "conv2d",
       [] {
-        conv2d(ones({1, 1, 2, 2}), ones({0, 1, 1, 1}), {}, {});
+        return conv2d(ones({1, 1, 2, 2}), ones({0, 1, 1, 1}), {}, {});
       },
       "conv2d: 0 output channels");
   add(
       "conv2d",
       [] {
-        conv2d(ones({1, 3, 2, 2}), ones({4, 3, 1, 1}), {}, {}, 2);
+        return conv2d(ones({1, 3, 2, 2}), ones({4, 3, 1, 1}), {}, {}, 2);
       },
-      "conv2d: 3 input and 4 output channels in 2 groups do not fit weight [4, 3, 1, 1]");
+      "conv2d: 3 input and 4 output channels do not divide into 2 groups");
+  add(
+      "conv2d",
+      [] {
+        return conv2d(ones({1, 3, 8, 8}), ones({2, 2, 3, 3}), {}, {});
+      },
+      "conv2d: weight [2, 2, 3, 3] does not fit x [1, 3, 8, 8] in 1 group; expected [2, 3, kh, kw]");
   add(
       "unfold",
       [] {
         constexpr Index third = std::numeric_limits<Index>::max() / 3;
-        unfold(ones({1, 1, 1, 1}), {.kernel_h = 3, .kernel_w = third, .pad_h = 1, .pad_w = third / 2});
+        return unfold(ones({1, 1, 1, 1}), {.kernel_h = 3, .kernel_w = third, .pad_h = 1, .pad_w = third / 2});
       },
       "unfold: kernel 3x3074457345618258602, stride 1x1, padding 1x1537228672809129301: none may be above 2147483648");
   add(
       "unfold",
       [] {
-        unfold(ones({2, 3}), {});
+        return unfold(ones({2, 3}), {});
       },
       "unfold: x must be [B, C, h, w], got [2, 3]");
   add(
       "fold",
       [] {
-        fold(ones({1, 4, 3}), {.kernel_h = 2, .kernel_w = 2}, 3, 3);
+        return fold(ones({1, 4, 3}), {.kernel_h = 2, .kernel_w = 2}, 3, 3);
       },
       "fold: columns must be [B, C * 4, 4] for 2x2 windows over 3x3, got [1, 4, 3]");
 }

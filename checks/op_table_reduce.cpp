@@ -94,6 +94,20 @@ void add_reductions(OpCases& cases, ErrorCases& errors) {
                    .large = true,
                    .condition = 1e4,
                    .bf16 = 0});
+  cases.push_back({.op = "std", .inputs = {real({2, 3})}, .run = [](In x) { return std(x[0]); }});
+  cases.push_back({.op = "std", .variant = "axis 0, population", .inputs = {real({4, 2})}, .run = [](In x) {
+                     return std(x[0], {0}, true, 0);
+                   }});
+  for (auto [op, f] : {std::pair<const char*, Reduction>{"any", norma::any}, std::pair<const char*, Reduction>{"all", norma::all}}) {
+    const auto over = [&](const char* variant, const Shape& shape, const Axes& axes) {
+      cases.push_back({.op = op,
+                       .variant = variant,
+                       .inputs = {flags(shape)},
+                       .run = [f = f, axes](In x) { return f(x[0], axes, false); },
+                       .order = 0});
+    };
+    over("", {5, 3}, {1}), over("whole", {5, 3}, {}), over("nothing", {3, 0}, {1});
+  }
   cases.push_back({.op = "logsumexp", .inputs = {real({2, 3})}, .run = [](In x) { return logsumexp(x[0], -1); }});
   cases.push_back({.op = "logsumexp", .variant = "axis 0", .inputs = {real({3, 2}, -5, 5)}, .run = [](In x) {
                      return logsumexp(x[0], 0, true);
@@ -158,17 +172,17 @@ void add_reductions(OpCases& cases, ErrorCases& errors) {
                        },
                    .order = 1});
 
-  errors.push_back({"sum", [] { sum(ones({2, 3}), {5}); }, "sum: axis 5 out of range [-2, 1] for shape [2, 3]"});
-  errors.push_back({"sum", [] { sum(ones({2, 3}), {0, -2}); }, "sum: axis -2 is given twice"});
-  errors.push_back({"sum_to", [] { sum_to(ones({2, 3}), {2}); }, "sum_to: [2] does not broadcast to [2, 3]"});
+  errors.push_back({"sum", [] { return sum(ones({2, 3}), {5}); }, "sum: axis 5 out of range [-2, 1] for shape [2, 3]"});
+  errors.push_back({"sum", [] { return sum(ones({2, 3}), {0, -2}); }, "sum: the axes 0 and -2 of [2, 3] are the same"});
+  errors.push_back({"sum_to", [] { return sum_to(ones({2, 3}), {2}); }, "sum_to: [2] does not broadcast to [2, 3]"});
   errors.push_back({"argmax",
                     [] {
-                      argmax(ones({2, 0}), 1);
+                      return argmax(ones({2, 0}), 1);
                     },
                     "argmax: axis 1 of [2, 0] is empty and argmax has no identity"});
-  errors.push_back({"cumsum", [] { cumsum(ones({2}), 1); }, "cumsum: axis 1 out of range [-1, 0] for shape [2]"});
-  errors.push_back({"logsumexp", [] { logsumexp(ones({}), 0); }, "logsumexp: axis 0 out of range, [] has no axes"});
-  errors.push_back({"max", [] { max(ones({2, 0}), {1}); }, "max: axis 1 of [2, 0] is empty and max has no identity"});
+  errors.push_back({"cumsum", [] { return cumsum(ones({2}), 1); }, "cumsum: axis 1 out of range [-1, 0] for shape [2]"});
+  errors.push_back({"logsumexp", [] { return logsumexp(ones({}), 0); }, "logsumexp: axis 0 out of range, [] has no axes"});
+  errors.push_back({"max", [] { return max(ones({2, 0}), {1}); }, "max: axis 1 of [2, 0] is empty and max has no identity"});
 }
 
 }  // namespace norma::checks

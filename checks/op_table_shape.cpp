@@ -12,105 +12,123 @@ void add_messages(ErrorCases& errors) {
   add(
       "transpose",
       [] {
-        transpose(ones({2, 3}), 0, 2);
+        return transpose(ones({2, 3}), 0, 2);
       },
       "transpose: axis 2 out of range [-2, 1] for shape [2, 3]");
   add(
       "reshape",
       [] {
-        reshape(ones({2, 3}), {4, 2});
+        return reshape(ones({2, 3}), {4, 2});
       },
       "reshape: 6 elements cannot become [4, 2] (8 elements)");
   add(
       "reshape",
       [] {
-        reshape(ones({2, 3}), {4, -1});
+        return reshape(ones({2, 3}), {4, -1});
       },
       "reshape: 6 elements cannot become [4, -1]");
   add(
       "reshape",
       [] {
-        reshape(ones({2, 3}), {-1, -1});
+        return reshape(ones({2, 3}), {-1, -1});
       },
       "reshape: only one size may be -1, got [-1, -1]");
   add(
       "permute",
       [] {
-        permute(ones({2, 3}), {0});
+        return permute(ones({2, 3}), {0});
       },
       "permute: 1 axes are given for [2, 3]");
   add(
       "permute",
       [] {
-        permute(ones({2, 3}), {0, -2});
+        return permute(ones({2, 3}), {0, -2});
       },
       "permute: axis -2 is given twice for [2, 3]");
   add(
       "squeeze",
       [] {
-        squeeze(ones({2, 3}), 1);
+        return squeeze(ones({2, 3}), 1);
       },
       "squeeze: axis 1 of [2, 3] has size 3, not 1");
   add(
       "expand",
       [] {
-        expand(ones({2, 3}), {4, 3});
+        return expand(ones({2, 3}), {4, 3});
       },
       "expand: [2, 3] cannot become [4, 3]: axis 0 is 2");
   add(
-      "slice", [] { slice(ones({3}), 0, 0, 3, 0); }, "slice: the step must not be 0");
+      "expand",
+      [] {
+        return expand(ones({3}), {-1, 3});
+      },
+      "expand: a size is negative, got [-1, 3]; -1 does not stand for an axis as it is, give its size");
+  add(
+      "stack",
+      [] {
+        return stack(Tensors{ones({2, 3}), ones({2, 3})}, 3);
+      },
+      "stack: axis 3 out of range [-3, 2] for a new axis of shape [2, 3]");
+  add(
+      "unsqueeze",
+      [] {
+        return unsqueeze(ones({2, 3}), 4);
+      },
+      "unsqueeze: axis 4 out of range [-3, 2] for a new axis of shape [2, 3]");
+  add(
+      "slice", [] { return slice(ones({3}), 0, 0, 3, 0); }, "slice: the step must not be 0");
   add(
       "select",
       [] {
-        select(ones({3, 2}), 0, 3);
+        return select(ones({3, 2}), 0, 3);
       },
       "select: index 3 is outside axis 0 of [3, 2]");
   add(
-      "cat", [] { cat(Tensors{}, 0); }, "cat: needs at least one tensor");
+      "cat", [] { return cat(Tensors{}, 0); }, "cat: needs at least one tensor");
   add(
       "cat",
       [] {
-        cat(Tensors{ones({2, 3}), ones({2, 4})}, 0);
+        return cat(Tensors{ones({2, 3}), ones({2, 4})}, 0);
       },
       "cat: tensor 1 has shape [2, 4], expected [*, 3] to join along axis 0");
   add(
       "stack",
       [] {
-        stack(Tensors{ones({2}), ones({3})}, 0);
+        return stack(Tensors{ones({2}), ones({3})}, 0);
       },
       "stack: tensor 1 has shape [3], the first has [2]");
   add(
       "split", [] { split(ones({3}), 0, 0); }, "split: the size of a part must be at least 1, got 0");
   add(
-      "pad", [] { pad(ones({3}), 0, -1, 0); }, "pad: -1 before and 0 after must not be negative; cut with slice()");
+      "pad", [] { return pad(ones({3}), 0, -1, 0); }, "pad: -1 before and 0 after must not be negative; cut with slice()");
   add(
       "flatten",
       [] {
-        flatten(ones({2, 3}), 1, 0);
+        return flatten(ones({2, 3}), 1, 0);
       },
       "flatten: the first axis 1 comes after the last 0 in [2, 3]");
   add(
       "rearrange",
       [] {
-        rearrange(ones({2, 3}), "a b c -> a");
+        return rearrange(ones({2, 3}), "a b c -> a");
       },
       "rearrange: \"a b c -> a\" names 3 axes, x is [2, 3]");
   add(
       "rearrange",
       [] {
-        rearrange(ones({2, 3}), "a b");
+        return rearrange(ones({2, 3}), "a b");
       },
       "rearrange: \"a b\" has no ->");
   add(
       "rearrange",
       [] {
-        rearrange(ones({2, 3}), "a b -> b");
+        return rearrange(ones({2, 3}), "a b -> b");
       },
       "rearrange: a is only on the left of \"a b -> b\"");
   add(
       "rearrange",
       [] {
-        rearrange(ones({2, 3}), "a (b c) -> a b c", {{"b", 2}});
+        return rearrange(ones({2, 3}), "a (b c) -> a b c", {{"b", 2}});
       },
       "rearrange: axis 1 of [2, 3] is 3, which does not split into (b c) with 2 known");
 }

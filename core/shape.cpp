@@ -1,6 +1,7 @@
 #include "core/shape.h"
 
 #include <algorithm>
+#include <ostream>
 
 namespace norma {
 
@@ -41,6 +42,8 @@ std::string Shape::text() const {
   for (int i = 0; i < rank_; ++i) s += (i ? ", " : "") + std::to_string(size_[i]);
   return s + "]";
 }
+
+std::ostream& operator<<(std::ostream& out, const Shape& shape) { return out << shape.text(); }
 
 Shape broadcast(std::string_view op, const Shape& a, const Shape& b) {
   const int rank = std::max(a.rank(), b.rank());

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <initializer_list>
+#include <iosfwd>
 #include <span>
 #include <string>
 
@@ -37,6 +38,8 @@ class Shape {
   std::array<Index, max_rank> size_{};
   int rank_ = 0;
 };
+
+std::ostream& operator<<(std::ostream& out, const Shape& shape);  // its text()
 
 /// The shape both broadcast to (NumPy rules); throws naming `op`, both shapes and the axis that differs.
 Shape broadcast(std::string_view op, const Shape& a, const Shape& b);

@@ -1,8 +1,10 @@
 #include "core/tensor.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <ostream>
 
 #include "core/backend.h"
 
@@ -89,7 +91,11 @@ void gather(const Tensor& x, const Tensor& out, int axis) {
 template <class T>
 void write(std::string& out, const T*& next, const Shape& shape, int axis, const char* form) {
   if (axis == shape.rank()) {
-    out += fmt::format(fmt::runtime(form), *next++);
+    const T number = *next++;
+    if constexpr (std::is_floating_point_v<T>) {
+      if (std::isnan(number)) return void(out += "nan");  // whose sign says nothing
+    }
+    out += fmt::format(fmt::runtime(form), number);
     return;
   }
   out += '[';
@@ -122,6 +128,8 @@ std::string Tensor::text() const {
   return fmt::format("{} {} {}", dtype(), shape(), is_floating(dtype()) ? written<double>(*this, "{:.6g}") : written<Index>(*this, "{}"));
 }
 
+std::ostream& operator<<(std::ostream& out, const Tensor& t) { return out << t.text(); }
+
 void* Tensor::host_data(const char* what, DType expected) const {
   if (dtype() != expected) fail("{}: the tensor is {}, {} was asked for", what, dtype(), expected);
   if (!is_contiguous()) fail("{}: the tensor of shape {} is not contiguous; call contiguous() first", what, shape());
@@ -132,6 +140,7 @@ void* Tensor::host_data(const char* what, DType expected) const {
 namespace {
 
 void check_writable(const char* op, const Tensor& target) {
+  if (!target) fail("{}: the target is an empty Tensor handle", op);
   if (!target.is_leaf() && target.tracked())
     fail("{}: the target was computed in a recorded graph; detach() it, or compute a new tensor", op);
   if (target.layout().overlapping())
@@ -194,11 +203,34 @@ Tensor full(const Shape& shape, double value, Place place) {
   return t;
 }
 
+namespace {
+Tensor like(const char* op, const Tensor& x, double value) {
+  if (!x) fail("{}: x is an empty Tensor handle", op);
+  return full(x.shape(), value, place_of(x));
+}
+}  // namespace
+
+Tensor zeros_like(const Tensor& x) { return like("zeros_like", x, 0); }
+Tensor ones_like(const Tensor& x) { return like("ones_like", x, 1); }
+
 Tensor arange(Index count, Place place) {
   if (count < 0) fail("arange: count {} is negative", count);
-  std::vector<double> v(static_cast<std::size_t>(count));
-  for (Index i = 0; i < count; ++i) v[static_cast<std::size_t>(i)] = static_cast<double>(i);
-  return from_values(v, {count}, place);
+  if (count > 0) check_value("arange", static_cast<double>(count - 1), place.dtype);
+  const Tensor t = empty({count}, place);  // first, so that what does not fit into memory is refused before any work
+  constexpr Index piece = Index{1} << 20;  // of host memory at a time
+  std::vector<Index> numbers;
+  for (Index first = 0; first < count; first += piece) {
+    numbers.resize(static_cast<std::size_t>(std::min(piece, count - first)));
+    for (Index i = first; Index& number : numbers) number = i++;
+    const auto many = static_cast<Index>(numbers.size());
+    if (place.dtype == DType::i64) {
+      backend(place.device).upload(t.view().as<Index>() + first, numbers.data(), numbers.size() * sizeof(Index));
+      continue;
+    }
+    const Tensor wide = from_host(numbers.data(), {many}, {DType::i64, place.device});
+    backend(place.device).copy(wide.view(), t.with_layout(slice(t.layout(), 0, first, many, 1)).view());
+  }
+  return t;
 }
 
 Tensor from_values(const std::vector<double>& values, const Shape& shape, Place place) {
@@ -207,6 +239,17 @@ Tensor from_values(const std::vector<double>& values, const Shape& shape, Place 
   for (const double value : values) check_value("from_values", value, place.dtype);
   if (place.dtype == DType::f64) return from_host(values.data(), shape, place);
   Tensor wide = from_host(values.data(), shape, {DType::f64, place.device});
+  Tensor t = empty(shape, place);
+  backend(place.device).copy(wide.view(), t.view());
+  return t;
+}
+
+Tensor from_integers(const std::vector<Index>& values, const Shape& shape, Place place) {
+  if (static_cast<Index>(values.size()) != shape.numel()) fail("from_values: {} values for shape {}", values.size(), shape);
+  if (place.dtype != DType::i64)
+    for (const Index value : values) check_value("from_values", static_cast<double>(value), place.dtype);
+  const Tensor wide = from_host(values.data(), shape, {DType::i64, place.device});
+  if (place.dtype == DType::i64) return wide;
   Tensor t = empty(shape, place);
   backend(place.device).copy(wide.view(), t.view());
   return t;
@@ -232,6 +275,7 @@ Tensor from_host(const void* data, const Shape& shape, Place place) {
 
 void copy_into(const Tensor& target, const Tensor& source) {
   check_writable("copy_into", target);
+  if (!source) fail("copy_into: the source is an empty Tensor handle");
   if (broadcast("copy_into", target.shape(), source.shape()) != target.shape())
     fail("copy_into: source {} does not fit into target {}", source.shape(), target.shape());
   if (source.device() == target.device()) {

@@ -2,6 +2,8 @@
 // Operations are free functions (autograd/ops.h). Copying a Tensor copies the handle, not the data.
 #pragma once
 
+#include <concepts>
+#include <iosfwd>
 #include <memory>
 #include <vector>
 
@@ -25,7 +27,7 @@ struct View {
   T* as() const { return static_cast<T*>(data); }
 };
 
-class Tensor {
+class [[nodiscard]] Tensor {
  public:
   Tensor() = default;  // no tensor: tests false, and has nothing else to tell; what asks throws
   /// Throws where an element of the layout would lie outside the storage.
@@ -105,14 +107,28 @@ inline Place place_of(const Tensor& t) { return {t.dtype(), t.device()}; }
 Tensor empty(const Shape& shape, Place place = {});  // contents undefined
 /// Throws naming op where value is no number of an integer dtype: 1.7 of i64, 300 of u8. `remedy` ends the message.
 void check_value(const char* op, double value, DType dtype, const char* remedy = "");
-/// Throws as check_value does. In bool all but 0 is true.
+/// Throws as check_value does. In bool all but 0 is true. A number of i64 that no double is: from_values() of integers.
 Tensor full(const Shape& shape, double value, Place place = {});
 inline Tensor zeros(const Shape& shape, Place place = {}) { return full(shape, 0, place); }
 inline Tensor ones(const Shape& shape, Place place = {}) { return full(shape, 1, place); }
-/// 0, 1, ..., count - 1.
+/// Of the shape, dtype and device of x; outside the graph.
+Tensor zeros_like(const Tensor& x);
+Tensor ones_like(const Tensor& x);
+/// 0, 1, ..., count - 1; throws where the dtype is an integer one that does not hold the last.
 Tensor arange(Index count, Place place = {DType::i64});
 /// Row-major; throws unless there are shape.numel() values, and as check_value does.
 Tensor from_values(const std::vector<double>& values, const Shape& shape, Place place = {});
+/// The same of other numbers: floats, and integers of any kind that i64 holds.
+template <std::floating_point T>
+Tensor from_values(const std::vector<T>& values, const Shape& shape, Place place = {}) {
+  return from_values(std::vector<double>(values.begin(), values.end()), shape, place);
+}
+Tensor from_integers(const std::vector<Index>& values, const Shape& shape, Place place);  // what the next one calls
+template <std::integral T>
+  requires(!std::same_as<T, bool> && (std::signed_integral<T> || sizeof(T) < sizeof(Index)))
+Tensor from_values(const std::vector<T>& values, const Shape& shape, Place place = {DType::i64}) {
+  return from_integers(std::vector<Index>(values.begin(), values.end()), shape, place);
+}
 /// Uniform in [0, 1), and standard normal: element i is a function of (seed, stream, i) alone, the same
 /// on every device (randn's to rounding). Floating dtypes; a uniform number is a multiple of 2^-24, in f64 too, and in bf16 may
 /// round to 1.
@@ -126,6 +142,8 @@ Tensor from_host(const void* data, const Shape& shape, Place place = {});
 /// flows from the target to the source.
 void copy_into(const Tensor& target, const Tensor& source);  // broadcasts and casts; both may lie in the same storage
 void fill(const Tensor& target, double value);  // of an integer dtype: as full
+
+std::ostream& operator<<(std::ostream& out, const Tensor& t);  // its text()
 
 }  // namespace norma
 

@@ -142,7 +142,7 @@ Sums sums_of(const Tensor& q, const Tensor& k, AttentionOptions options, const s
   for (Index from = 0; from < tokens; from += rows) {
     const Index count = std::min(rows, tokens - from);
     options.stats = zeros({1, 1, attention_stats}, {DType::f64, q.device()});
-    attention(slice(q, 2, from, from + count), k, v, options);
+    (void)attention(slice(q, 2, from, from + count), k, v, options);
     const std::vector<double> stats = options.stats.values();
     const auto get = [&](AttentionStat which) { return stats[static_cast<std::size_t>(which)]; };
     sums.fro2 += get(AttentionStat::fro2), sums.jac2 += get(AttentionStat::jac2);

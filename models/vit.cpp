@@ -66,10 +66,6 @@ void check(const ViTConfig& config) {
   nn::check("vit", attention_of(config));
   if (config.activations && !is_floating(*config.activations))
     fail("vit: activations is {}, must be a floating dtype: f32, f64 or bf16", *config.activations);
-  AttentionOptions attention;
-  attention.scoring = config.attention, attention.dropout = config.dropout, attention.clamp_fro = config.clamp_fro;
-  attention.form = config.form;
-  check_attention_form("vit", attention, config.width / config.heads);
 }
 
 namespace {
@@ -103,17 +99,17 @@ ViTBlock::ViTBlock(const ViTConfig& config, double drop_path, nn::Init& init)
       drop(drop_path) {}
 
 /// attn is O = A V with A = phi(Q K^T / sqrt(d)) in every head, and phi is config.attention: nn::SelfAttention calls
-/// attention_packed (autograd/attention.cpp), whose meaning op by op is autograd/attention_weights.cpp. Tokens meet in
-/// A V alone: what is not read (R tokens are) goes no further.
-Tensor ViTBlock::operator()(const Tensor& x, Index read) const {
+/// attention_packed (autograd/attention.cpp), whose meaning op by op is autograd/attention_weights.cpp. Only A V
+/// mixes tokens. After it, the last block computes just the R tokens that the head uses: the class token, or all.
+Tensor ViTBlock::operator()(const Tensor& x, Index out_tokens) const {
   const nn::Inside here(*this);
-  const Tensor kept = nn::first_tokens(x, read);  // [B, R, C]
+  const Tensor kept = nn::first_tokens(x, out_tokens);  // [B, R, C]
   if (drop.active()) {
-    const Tensor y = kept + drop(attn(norm1(x), {}, {}, read));  // [B, R, C]
-    return out(y + drop(mlp(norm2(y))));                         // [B, R, C]
+    const Tensor y = kept + drop(attn(norm1(x), {}, {}, out_tokens));  // [B, R, C]
+    return out(y + drop(mlp(norm2(y))));                               // [B, R, C]
   }
-  const Tensor y = attn(norm1(x), kept, {}, read);  // [B, R, C], the residual is added by the projection
-  return out(mlp(norm2(y), y));                     // [B, R, C]
+  const Tensor y = attn(norm1(x), kept, {}, out_tokens);  // [B, R, C], the residual is added by the projection
+  return out(mlp(norm2(y), y));                           // [B, R, C]
 }
 
 ViT::ViT(const ViTConfig& config, std::uint64_t seed, Place place) : config_(config) {
@@ -144,7 +140,7 @@ void ViT::visit(nn::Visitor& v) {
   v("patch_embed", patch_embed_), v("blocks", blocks_), v("norm", norm_), v("head", head_);
 }
 
-Tensor ViT::features(const Tensor& images, Index read) const {
+Tensor ViT::features(const Tensor& images, Index out_tokens) const {
   const nn::Inside here(*this);
   const Index c = config_.channels, size = config_.image;
   if (images.rank() != 4 || images.shape() != Shape{images.size(0), c, size, size})
@@ -165,13 +161,13 @@ Tensor ViT::features(const Tensor& images, Index read) const {
     x = cat({cls, x}, 1);  // [B, T, C]
   }
   x = x + cast(pos_embed_, dtype);                     // [B, T, C]
-  for (const ViTBlock& block : blocks_) x = block(x, &block == &blocks_.back() ? read : nn::all_tokens);  // [B, T, C]
-  return norm_(x);  // [B, read, C]
+  for (const ViTBlock& block : blocks_) x = block(x, &block == &blocks_.back() ? out_tokens : nn::all_tokens);  // [B, T, C]
+  return norm_(x);  // [B, out_tokens, C]
 }
 
 Tensor ViT::operator()(const Tensor& images) const {
   const nn::Inside here(*this);
-  const Tensor x = features(images, config_.tokens_read());  // the class token [B, 1, C], or all
+  const Tensor x = features(images, config_.head_tokens());  // the class token [B, 1, C], or all
   const Tensor logits = head_(config_.pool == ViTConfig::Pool::cls ? select(x, 1, 0) : mean(x, {1}));  // [B, classes]
   return cast(logits, head_.weight.dtype());  // losses are taken in the parameters' dtype
 }
@@ -187,7 +183,7 @@ double training_flops(const ViTConfig& config, Index batch) {
   const auto P = static_cast<double>(config.patches()), depth = static_cast<double>(config.depth);
   const double qkv = 6 * C * C, attention = 4 * N * C;  // of one token; attention: q k^T and A v
   const double behind = (2 + 4 * static_cast<double>(config.mlp_ratio)) * C * C;  // of one token: proj 2, MLP 16
-  const double blocks = depth * N * (qkv + attention + behind) - (N - static_cast<double>(config.tokens_read())) * behind;
+  const double blocks = depth * N * (qkv + attention + behind) - (N - static_cast<double>(config.head_tokens())) * behind;
   const double kernel = static_cast<double>(config.channels * config.patch * config.patch);
   const double embedding = 2 * P * kernel * C;
   const double head = 2 * C * static_cast<double>(config.classes);

@@ -22,7 +22,7 @@ struct ViTConfig {
   std::optional<DType> activations;  // bf16: mixed precision, with parameters of f32; empty: as the parameters
   Index patches() const { return (image / patch) * (image / patch); }
   Index tokens() const { return patches() + (pool == Pool::cls ? 1 : 0); }
-  Index tokens_read() const { return pool == Pool::cls ? 1 : tokens(); }  // by the head
+  Index head_tokens() const { return pool == Pool::cls ? 1 : tokens(); }  // how many the head uses
 };
 /// "tiny", "small" or "base": the sizes of DeiT-Ti, DeiT-S (arXiv 2012.12877, table 1) and ViT-Base (arXiv 2010.11929, table 1); throws listing them.
 ViTConfig vit_preset(std::string_view name);
@@ -32,8 +32,8 @@ void check(const ViTConfig& config);
 class ViTBlock : public nn::Module {
  public:
   ViTBlock(const ViTConfig& config, double drop_path, nn::Init& init);
-  /// [B, T, C] -> [B, T, C], or the first `read` tokens of it, [B, read, C], without the work for the others.
-  Tensor operator()(const Tensor& x, Index read = nn::all_tokens) const;
+  /// [B, T, C] -> [B, T, C], or the first `out_tokens` tokens of it, [B, out_tokens, C], without the work for the others.
+  Tensor operator()(const Tensor& x, Index out_tokens = nn::all_tokens) const;
   void visit(nn::Visitor& v) override {
     v("norm1", norm1), v("attn", attn), v("norm2", norm2), v("mlp", mlp), v("out", out);
   }
@@ -55,7 +55,7 @@ class ViT : public nn::Module {
   const ViTConfig& config() const { return config_; }
 
  private:
-  Tensor features(const Tensor& images, Index read) const;  // of the first `read` tokens
+  Tensor features(const Tensor& images, Index out_tokens) const;  // of the first `out_tokens` tokens
   ViTConfig config_;
   struct PatchEmbed : nn::Module {
     void visit(nn::Visitor& v) override { v("proj.weight", weight), v("proj.bias", bias); }

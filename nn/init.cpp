@@ -1,5 +1,6 @@
 // Initial values: uniform words of a Philox stream through the inverse of the distribution function, so that element i
 // of a tensor is a function of (seed, how many tensors came before, i) alone.
+#include <algorithm>
 #include <cmath>
 
 #include "nn/layers.h"
@@ -44,13 +45,20 @@ double normal_quantile(double q) {
 /// f of each element's uniform number in (-1/2, 1/2), which is never one of its ends.
 template <class T, class F>
 Tensor draw_as(RandomStream stream, const Shape& shape, Place place, F f) {
-  std::vector<T> values(static_cast<std::size_t>(shape.numel()));
-  for (std::size_t i = 0; i < values.size(); i += 4) {
-    const Philox words = stream.block(i / 4);
-    for (std::size_t k = 0; k < 4 && i + k < values.size(); ++k)
-      values[i + k] = static_cast<T>(f((words[k] + 0.5) * 0x1p-32 - 0.5));
+  const Tensor all = empty(shape, {dtype_of<T>(), place.device});  // first: too large a tensor is refused before any work
+  constexpr std::size_t piece = std::size_t{1} << 20;              // of host memory at a time; whole blocks
+  const auto count = static_cast<std::size_t>(shape.numel());
+  std::vector<T> values;
+  for (std::size_t first = 0; first < count; first += piece) {
+    values.resize(std::min(piece, count - first));
+    for (std::size_t i = 0; i < values.size(); i += 4) {
+      const Philox words = stream.block((first + i) / 4);
+      for (std::size_t k = 0; k < 4 && i + k < values.size(); ++k)
+        values[i + k] = static_cast<T>(f((words[k] + 0.5) * 0x1p-32 - 0.5));
+    }
+    backend(place.device).upload(all.view().as<T>() + first, values.data(), values.size() * sizeof(T));
   }
-  return from_host(values.data(), shape, {dtype_of<T>(), place.device});
+  return all;
 }
 
 thread_local bool shapes_only = false;
@@ -67,6 +75,10 @@ Tensor draw(RandomStream stream, const Shape& shape, Place place, F f) {
   if (place.dtype == DType::f64) return draw_as<double>(stream, shape, place, f).track();
   Tensor values = draw_as<float>(stream, shape, place, f);
   return (place.dtype == DType::f32 ? values : cast(values, place.dtype)).track();
+}
+
+void check_deviation(const char* what, double std) {
+  if (!(std >= 0 && std::isfinite(std))) fail("{}: std is {}, must be finite and not negative", what, std);
 }
 
 /// Apart from the streams of training, whose first number is a step.
@@ -87,11 +99,13 @@ Tensor Init::fixed(const Shape& s, const std::function<std::vector<double>()>& v
 }
 
 Tensor Init::trunc_normal(const Shape& s, double std) {
+  check_deviation("trunc_normal", std);
   const double share = std::erf(std::sqrt(2.0) / std);  // of the distribution, within -2 and 2
   return draw(next_stream(seed_, next_), s, place_, [=](double u) { return std * normal_quantile(u * share); });
 }
 
 Tensor Init::normal(const Shape& s, double std) {
+  check_deviation("normal", std);
   return draw(next_stream(seed_, next_), s, place_, [=](double u) { return std * normal_quantile(u); });
 }
 

@@ -3,12 +3,16 @@
 
 #include <cmath>
 
-#include "autograd/attention.h"
-
 namespace norma::nn {
 
+Index checked_size(const char* layer, const char* what, Index size) {
+  if (size < 0) fail("{}: {} is {}, must not be negative", layer, what, size);
+  return size;
+}
+
 Linear::Linear(Index in, Index out, Init& init, bool with_bias, double std)
-    : weight(init.trunc_normal({out, in}, std)), bias(with_bias ? init.zeros({out}) : Tensor{}) {}
+    : weight(init.trunc_normal({checked_size("linear", "out", out), checked_size("linear", "in", in)}, std)),
+      bias(with_bias ? init.zeros({out}) : Tensor{}) {}
 
 namespace {
 
@@ -41,17 +45,19 @@ MLP::MLP(Index width, Index hidden, Init& init, double std)
 Tensor MLP::operator()(const Tensor& x, const Tensor& residual) const {
   const Inside here(*this);
   if (hidden_tap.wants_gradient()) return fc2(hidden_tap(gelu(fc1(x))), residual);
-  if (hidden_tap.watched()) hidden_tap(gelu(fc1(x)));  // beside the pass at once, whose bits stay as they are
+  if (hidden_tap.watched()) (void)hidden_tap(gelu(fc1(x)));  // beside the pass at once, whose bits stay as they are
   return mlp(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias, residual);
 }
 
 void check(const char* op, const AttentionConfig& c) {
+  checked_size(op, "width", c.width);
   if (c.heads < 1 || c.width % c.heads != 0) fail("{}: width {} is not a multiple of {} heads", op, c.width, c.heads);
   if (!(c.dropout >= 0 && c.dropout < 1)) fail("{}: dropout is {}, must be in [0, 1)", op, c.dropout);
   if (!(c.std >= 0 && std::isfinite(c.std))) fail("{}: std is {}, must be finite and not negative", op, c.std);
   AttentionOptions options;
-  options.scoring = c.scoring, options.clamp_fro = c.clamp_fro;
-  fused::check_options(op, options);
+  options.scoring = c.scoring, options.dropout = c.dropout, options.clamp_fro = c.clamp_fro, options.form = c.form;
+  check_attention_options(op, options);
+  check_attention_form(op, options, c.width / c.heads);
   for (int p = 0; c.scoring.normalize && p <= Scoring::max_degree;
        ++p) {  // what parse_scoring refuses; the ops take sums of any sign
     const double a = c.scoring.coefficient[static_cast<std::size_t>(p)];
@@ -94,11 +100,12 @@ Tensor weighted_sum(const Tensor& a, const Tensor& packed, const AttentionOption
 
 }  // namespace
 
-Tensor SelfAttention::operator()(const Tensor& x, const Tensor& residual, const Tensor& key_mask, Index read) const {
+Tensor SelfAttention::operator()(const Tensor& x, const Tensor& residual, const Tensor& key_mask, Index out_tokens) const {
   const Inside here(*this);
   if (!x || x.rank() != 3)
     fail("attention: x must be [B, T, {}], got {}", config.width, x ? x.shape().text() : "an empty Tensor handle");
-  if (read < 0) fail("attention: read is {}, must be 0 or more tokens", read);
+  if (!qkv.weight) fail("attention: the layer has no weights; make it as SelfAttention(config, init)");
+  if (out_tokens < 0) fail("attention: out_tokens is {}, must be 0 or more", out_tokens);
   AttentionOptions options;
   options.scoring = config.scoring, options.causal = config.causal, options.key_mask = key_mask;
   options.clamp_fro = config.clamp_fro, options.form = config.form;
@@ -109,18 +116,18 @@ Tensor SelfAttention::operator()(const Tensor& x, const Tensor& residual, const 
       packed_tap(rearrange(qkv(x), "b t (three h d) -> b t three h d", {{"three", 3}, {"h", config.heads}}));
   Tensor out;  // [B, T, C]
   if (scores.wants_gradient() || weights.wants_gradient()) {
-    // dL/dS and dL/dA exist only where the output is computed through S and A.
+    // dL/dS and dL/dA exist only where the output is computed through S and A, in place of the fused op below.
     out = weighted_sum(watched_weights(*this, packed, options), packed, options);
   } else {
-    out = attention_packed(packed, options);
+    out = attention_packed(packed, options);  // the usual way; what stands around it happens only while someone watches S or A
     if (scores.watched() || weights.watched()) {  // beside the fused pass, whose bits stay as they are
       AttentionOptions only_values = options;
       only_values.stats = {};
-      watched_weights(*this, packed, only_values);
+      (void)watched_weights(*this, packed, only_values);
     }
   }
   if (options.stats) stats(options.stats, x.size(1));
-  return proj(first_tokens(out, read), residual);
+  return proj(first_tokens(out, out_tokens), residual);
 }
 
 }  // namespace norma::nn

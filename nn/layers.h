@@ -11,13 +11,15 @@
 
 namespace norma::nn {
 
-/// Initial values are drawn from streams of one seed, in construction order: the same seed gives the same model.
+/// Initial values are drawn from streams of one seed, in construction order: the same seed gives the same model. All but buffers (fixed)
+/// are tracked already.
 class Init {
  public:
   explicit Init(std::uint64_t seed, Place place = {}) : seed_(seed), place_(place) {}
   Tensor zeros(const Shape& s) { return constant(s, 0); }
   Tensor ones(const Shape& s) { return constant(s, 1); }
-  /// Normal with this deviation, cut at -2 and 2, as PyTorch's and timm's trunc_normal_: of the usual 0.02 nothing is cut.
+  /// Normal with this deviation (finite, not negative), cut at -2 and 2, as PyTorch's and timm's trunc_normal_: of the usual 0.02 nothing
+  /// is cut.
   Tensor trunc_normal(const Shape& s, double std);
   Tensor normal(const Shape& s, double std);
   Tensor xavier_uniform(const Shape& s);  // [out, in]
@@ -34,13 +36,16 @@ class Init {
 /// While alive, all that Init gives on this thread has its shape but shares one element: a model of any size, to be counted.
 class ShapesOnly {
  public:
-  ShapesOnly();
+  [[nodiscard]] ShapesOnly();
   ~ShapesOnly();
   ShapesOnly(const ShapesOnly&) = delete;
 
  private:
   bool old_;
 };
+
+/// The size itself; throws naming the layer where it is negative.
+Index checked_size(const char* layer, const char* what, Index size);
 
 class Linear : public Module {  // [..., in] -> [..., out]
  public:
@@ -58,7 +63,8 @@ class Linear : public Module {  // [..., in] -> [..., out]
 class LayerNorm : public Module {
  public:
   LayerNorm() = default;
-  LayerNorm(Index width, Init& init, double epsilon = 1e-6) : weight(init.ones({width})), bias(init.zeros({width})), eps(epsilon) {}
+  LayerNorm(Index width, Init& init, double epsilon = 1e-6)
+      : weight(init.ones({checked_size("layer_norm", "width", width)})), bias(init.zeros({width})), eps(epsilon) {}
   Tensor operator()(const Tensor& x) const {
     const Inside here(*this);
     return layer_norm(x, weight, bias, eps);
@@ -71,7 +77,7 @@ class LayerNorm : public Module {
 class RMSNorm : public Module {
  public:
   RMSNorm() = default;
-  RMSNorm(Index width, Init& init, double epsilon = 1e-6) : weight(init.ones({width})), eps(epsilon) {}
+  RMSNorm(Index width, Init& init, double epsilon = 1e-6) : weight(init.ones({checked_size("rms_norm", "width", width)})), eps(epsilon) {}
   Tensor operator()(const Tensor& x) const {
     const Inside here(*this);
     return rms_norm(x, weight, eps);
@@ -84,7 +90,8 @@ class RMSNorm : public Module {
 class Embedding : public Module {  // i64 [...] -> [..., C]
  public:
   Embedding() = default;
-  Embedding(Index count, Index width, Init& init, double std = 0.02) : weight(init.trunc_normal({count, width}, std)) {}
+  Embedding(Index count, Index width, Init& init, double std = 0.02)
+      : weight(init.trunc_normal({checked_size("embedding", "count", count), checked_size("embedding", "width", width)}, std)) {}
   Tensor operator()(const Tensor& index) const {
     const Inside here(*this);
     return embedding(weight, index);
@@ -131,8 +138,8 @@ struct AttentionConfig {
   double std = 0.02;
 };
 
-/// Throws naming op, field and value: heads that do not divide the width, a dropout, clamp or std out of range, and a polynomial
-/// whose rows are divided by sums that could vanish.
+/// Throws naming op, field and value: heads that do not divide the width, a dropout, clamp or std out of range, a form that there is
+/// not, and a polynomial whose rows are divided by sums that could vanish.
 void check(const char* op, const AttentionConfig& config);
 
 constexpr Index all_tokens = std::numeric_limits<Index>::max();
@@ -144,9 +151,9 @@ class SelfAttention : public Module {
  public:
   SelfAttention() = default;
   SelfAttention(const AttentionConfig& config, Init& init);
-  /// key_mask: bool [B, T], or empty. residual is added in the output projection's pass where given. Only the first `read` tokens
-  /// (0 or more) are projected, [B, min(read, T), C], which is the residual's shape too; statistics and taps are those of all T.
-  Tensor operator()(const Tensor& x, const Tensor& residual = {}, const Tensor& key_mask = {}, Index read = all_tokens) const;
+  /// key_mask: bool [B, T], or empty. residual is added in the output projection's pass where given. Only the first `out_tokens` tokens
+  /// (0 or more) are projected, [B, min(out_tokens, T), C], which is the residual's shape too; statistics and taps are those of all T.
+  Tensor operator()(const Tensor& x, const Tensor& residual = {}, const Tensor& key_mask = {}, Index out_tokens = all_tokens) const;
   void visit(Visitor& v) override {
     v("qkv", qkv), v("proj", proj), v("packed", packed_tap), v("scores", scores), v("weights", weights), v("stats", stats);
   }

@@ -174,7 +174,7 @@ class Misfits {
 
 void assign(const Named& targets, const Named& values, std::string_view what) {
   std::map<std::string, Tensor> source;
-  Misfits missing, unexpected, misshapen, twice;
+  Misfits missing, unexpected, misshapen, twice, empty;
   for (const auto& [name, value] : values)
     if (!source.emplace(name, value).second) twice.add(name);
   std::set<std::string> known;
@@ -183,6 +183,8 @@ void assign(const Named& targets, const Named& values, std::string_view what) {
     const auto found = source.find(name);
     if (found == source.end())
       missing.add(name);
+    else if (!target || !found->second)
+      empty.add(name);
     else if (found->second.shape() != target.shape())
       misshapen.add(fmt::format("{} {} instead of {}", name, found->second.shape(), target.shape()));
   }
@@ -191,7 +193,7 @@ void assign(const Named& targets, const Named& values, std::string_view what) {
 
   std::string wrong;
   missing.tell("missing", wrong), unexpected.tell("unexpected", wrong), misshapen.tell("wrong shape", wrong),
-      twice.tell("given twice", wrong);
+      twice.tell("given twice", wrong), empty.tell("an empty Tensor handle", wrong);
   if (!wrong.empty()) fail("{}: the values do not fit: {}", what, wrong);
   for (const auto& [name, target] : targets) copy_into(target.detach(), source.at(name).detach());
 }

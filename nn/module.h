@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -30,6 +31,10 @@ class Visitor {
   }
   void operator()(std::string_view name, Tap& place) { tap(name, place); }
   void operator()(std::string_view name, Module& child) { enter(name, child); }
+  template <class M>
+  void operator()(std::string_view name, std::unique_ptr<M>& child) {
+    if (child) (*this)(name, *child);
+  }
   template <class M>
   void operator()(std::string_view name, std::vector<M>& children) {
     for (std::size_t i = 0; i < children.size(); ++i) (*this)(std::string(name) + "." + std::to_string(i), children[i]);
@@ -99,7 +104,7 @@ std::string path_of(Module& root, const void* place);
 /// While alive, layers such as Dropout and DropPath are active on this thread (they draw from the RandomScope).
 class Training {
  public:
-  explicit Training(bool on = true);
+  [[nodiscard]] explicit Training(bool on = true);
   ~Training();
   Training(const Training&) = delete;
   static bool active();

@@ -5,15 +5,14 @@
 
 namespace norma::nn {
 
-int Tap::on_value(Listener f) {
-  value_.emplace_back(next_, std::move(f));
+int Tap::add(const char* what, Listeners& to, Listener f) {
+  if (!f) fail("tap: {} was given an empty function", what);
+  to.emplace_back(next_, std::make_shared<const Listener>(std::move(f)));
   return next_++;
 }
 
-int Tap::on_gradient(Listener f) {
-  gradient_.emplace_back(next_, std::move(f));
-  return next_++;
-}
+int Tap::on_value(Listener f) { return add("on_value", value_, std::move(f)); }
+int Tap::on_gradient(Listener f) { return add("on_gradient", gradient_, std::move(f)); }
 
 void Tap::remove(int id) {
   auto gone = [id](const auto& entry) { return entry.first == id; };
@@ -22,9 +21,15 @@ void Tap::remove(int id) {
 }
 
 Tensor Tap::fire(const Tensor& x) const {
-  for (const auto& [id, listener] : value_) listener(x);
+  std::vector<std::weak_ptr<const Listener>> now;  // those of this value: a listener may change the lists, its own place too
+  for (const auto& [id, listener] : value_) now.push_back(listener);
+  for (const auto& listener : now)
+    if (const auto there = listener.lock()) (*there)(x);
   if (grad_enabled() && x.tracked())
-    for (const auto& [id, listener] : gradient_) norma::on_gradient(x, listener);
+    for (const auto& [id, listener] : gradient_)
+      norma::on_gradient(x, [its = std::weak_ptr(listener)](const Tensor& g) {
+        if (const auto there = its.lock()) (*there)(g);
+      });
   return x;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -11,7 +12,8 @@ namespace norma::nn {
 
 class Tap {
  public:
-  /// Copies of a tap (modules are values) do not share listeners: one watches a model, not its blueprint.
+  /// Copies of a tap (modules are values) have no listeners: one watches a model, not its blueprint. A module that is moved is copied here,
+  /// and loses them: watch it where it stays.
   Tap() = default;
   Tap(const Tap&) {}
   Tap& operator=(const Tap&) { return *this; }
@@ -22,16 +24,20 @@ class Tap {
   Tensor operator()(const Tensor& x) const { return watched() ? fire(x) : x; }
 
   /// Values are handed over as they are in the graph, so that a penalty can be computed from them; the gradient is dL/d
-  /// value.
+  /// value, to look at (norma::on_gradient). Inside checkpoint() a value is seen twice, when it is computed again too.
   using Listener = std::function<void(const Tensor&)>;
   /// Returns an id for remove().
   int on_value(Listener f);
   int on_gradient(Listener f);
+  /// The listener is not called any more, by backward passes of what was computed before either. A listener may remove itself or others
+  /// and add some, which are called from the next value on. The end of the tap is that of its listeners.
   void remove(int id);
 
  private:
+  using Listeners = std::vector<std::pair<int, std::shared_ptr<const Listener>>>;
   Tensor fire(const Tensor& x) const;
-  std::vector<std::pair<int, Listener>> value_, gradient_;
+  int add(const char* what, Listeners& to, Listener f);
+  Listeners value_, gradient_;
   int next_ = 0;
 };
 
@@ -46,7 +52,7 @@ class StatsTap : public Tap {
   /// `rows`: how many rows of A each sum of the statistics runs over.
   void operator()(const Tensor& stats, Index rows) const {
     rows_ = rows;
-    Tap::operator()(stats);
+    (void)Tap::operator()(stats);
   }
   /// Of the latest call; for listeners.
   Index rows() const { return rows_; }

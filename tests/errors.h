@@ -11,7 +11,7 @@ namespace norma::test {
 template <class F>
 std::string error_of(F&& f) {
   try {
-    f();
+    static_cast<void>(f());
   } catch (const Error& e) {
     return e.what();
   }

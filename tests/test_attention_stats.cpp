@@ -240,7 +240,7 @@ constexpr int forward_stats = static_cast<int>(AttentionStat::grad_a2);
 TEST_CASE("statistics of the composition equal those of plain loops", "[attention_stats]") {
   for_each_problem(DType::f64, [](const Setting& s, const Problem& p) {
     const NoFusion plain;
-    attention(p.q, p.k, p.v, p.options);
+    (void)attention(p.q, p.k, p.v, p.options);
     return difference(p.options.stats.values(), by_loops(s, p), 1e-12, forward_stats);
   });
 }
@@ -248,7 +248,7 @@ TEST_CASE("statistics of the composition equal those of plain loops", "[attentio
 TEST_CASE("statistics of the kernels equal those of plain loops", "[attention_stats]") {
   for (DType dtype : {DType::f64, DType::f32}) {
     for_each_problem(dtype, [&](const Setting& s, const Problem& p) {
-      attention(p.q, p.k, p.v, p.options);
+      (void)attention(p.q, p.k, p.v, p.options);
       // f32: a^2 of x^8 carries sixteen times the relative error of a score.
       return difference(p.options.stats.values(), by_loops(s, p), dtype == DType::f64 ? 1e-12 : 2e-5, forward_stats);
     });
@@ -336,7 +336,7 @@ TEST_CASE("statistics of a high power are those of f64 where its squares are no 
         options.causal = masked, options.stats = zeros({1, 1, attention_stats}, {DType::f64});
         if (masked) options.key_mask = checks::drawn_keys(1, 67, {});
         const auto part = [&](std::uint64_t which, double size) { return cast(draw({1, 1, 67, 8}, which, DType::f32) * size, dtype); };
-        attention(part(1, c.size), part(2, 1), part(3, 1), options);
+        (void)attention(part(1, c.size), part(2, 1), part(3, 1), options);
         return options.stats.values();
       };
       const std::vector<double> got = measured(DType::f32), wanted = measured(DType::f64);
@@ -357,7 +357,7 @@ TEST_CASE("a norm is a number where the squares of the weights are beyond a floa
         options.scoring = power(3, 1, Scoring::Scale::one), options.causal = causal, options.form = AttentionForm::quadratic;
         options.stats = zeros({1, 1, attention_stats}, {DType::f64});
         const auto part = [&](std::uint64_t which) { return cast(draw({1, 1, tokens, 8}, which, DType::f32) * 3e4, dtype); };
-        attention(part(1), part(2), part(3), options);
+        (void)attention(part(1), part(2), part(3), options);
         return std::sqrt(options.stats.values()[static_cast<std::size_t>(AttentionStat::fro2)]);
       };
       const double wanted = norm_of(DType::f64);
@@ -372,7 +372,7 @@ TEST_CASE("the least and the largest weight of a function that falls are told as
     for (const bool causal : {false, true}) {
       const auto extremes = [&](DType dtype) {
         const Problem p = problem({1, 1, 20, 20, 8, causal, false, 0}, power(degree, -1, Scoring::Scale::inverse_keys), dtype);
-        attention(p.q, p.k, p.v, p.options);
+        (void)attention(p.q, p.k, p.v, p.options);
         const std::vector<double> stats = p.options.stats.values();
         return std::pair(stats[static_cast<std::size_t>(AttentionStat::min)], stats[static_cast<std::size_t>(AttentionStat::max)]);
       };
@@ -388,7 +388,7 @@ TEST_CASE("statistics may lie in a strided view, whose neighbours stay as they a
   Problem p = problem({1, 2, 4, 4, 8, false, false, 0}, power(3, 1, Scoring::Scale::inverse_keys), DType::f32);
   const Tensor wide = zeros({1, 2, attention_stats, 2}, {DType::f64});
   p.options.stats = select(wide, 3, 0);
-  attention(p.q, p.k, p.v, p.options);
+  (void)attention(p.q, p.k, p.v, p.options);
   CHECK(select(wide, 3, 1).values() == std::vector<double>(2 * attention_stats, 0.0));
   CHECK(p.options.stats.values()[static_cast<std::size_t>(AttentionStat::entries)] == 16);
 }

@@ -46,7 +46,7 @@ Function loss_of(models::ViT& model, const Batch& batch, double weight) {
 std::vector<double> norms_of(models::ViT& model, const Tensor& images) {
   inspect::Probe probe(model);
   probe.value("blocks.*.attn.weights", inspect::keep_all());
-  model(images);
+  (void)model(images);
   std::vector<double> out;
   for (auto& [place, values] : probe.take_values())
     for (const Tensor& a : values)
@@ -127,13 +127,13 @@ TEST_CASE("statistics of clamped attention are those of the matrix that is used"
   options.clamp_fro = 0.7;
   options.stats = zeros({2, 2, attention_stats}, {DType::f64});
   Tensor qkv = randn({2, 5, 3, 2, 4}, {8, 1}, {DType::f64});
-  attention_packed(qkv, options);
+  (void)attention_packed(qkv, options);
   const auto stat = [&](AttentionStat which) { return select(options.stats, 2, static_cast<Index>(which)).values(); };
   for (const double fro2 : stat(AttentionStat::fro2)) CHECK(fro2 == Approx(0.49).epsilon(1e-12));  // softmax of 5 rows: ||A||_F >= 1
   for (const double entropy : stat(AttentionStat::entropy)) CHECK(std::isnan(entropy));             // rows no longer sum to one
   const std::vector<double> jacobian = stat(AttentionStat::jac2);
   options.clamp_fro = 0;
-  attention_packed(qkv, options);
+  (void)attention_packed(qkv, options);
   const std::vector<double> unclamped = stat(AttentionStat::jac2);
   for (std::size_t i = 0; i < jacobian.size(); ++i) CHECK(jacobian[i] == Approx(unclamped[i]).epsilon(1e-12));  // of phi
   options.clamp_fro = -1;
@@ -149,7 +149,7 @@ TEST_CASE("the penalty is the mean over layers, images and heads of the Frobeniu
   for (const double n : all) sum += n;
   train::FroNorms norms(model);
   CHECK_THROWS_WITH(norms.take(), Equals("penalty: no attention layer ran"));
-  model(batch.images);
+  (void)model(batch.images);
   CHECK(norms.take().item() == Approx(sum / 8).epsilon(1e-13));
 }
 

@@ -245,7 +245,7 @@ TEST_CASE("x^3/sqrt(n) counts the visible keys of each row", "[nn]") {
     layer.weights.on_value([&](const Tensor& x) { a = x.detach(); });
     layer.scores.on_value([&](const Tensor& x) { s = x.detach(); });
     const Tensor mask = masked ? from_values({1, 0, 1, 1, 1}, {1, tokens}, {DType::boolean}) : Tensor{};
-    layer(noise({1, tokens, 8}), {}, mask);
+    (void)layer(noise({1, tokens, 8}), {}, mask);
     return std::pair(a.values(), s.values());
   };
   for (bool causal : {false, true})
@@ -428,7 +428,7 @@ TEST_CASE("drop path: both branches of a block fall out by themselves, more ofte
   const nn::Training training;
   const RandomScope draws(1, 1);
   const Index images = 400;
-  model(noise({images, 3, 8, 8}));
+  (void)model(noise({images, 3, 8, 8}));
   REQUIRE(outs.size() == 3);
   for (std::size_t block = 1; block < 3; ++block) {
     const double p = 0.2 * static_cast<double>(block);

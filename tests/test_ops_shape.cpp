@@ -164,7 +164,7 @@ TEST_CASE("rearrange patterns", "[ops_shape]") {
 
 TEST_CASE("rearrange says what is wrong with a pattern", "[ops_shape]") {
   const auto says = [](const Shape& shape, const char* pattern, Sizes sizes = {}) {
-    return test::error_of([&] { rearrange(ones(shape), pattern, sizes); });
+    return test::error_of([&] { return rearrange(ones(shape), pattern, sizes); });
   };
   CHECK(says({2, 3}, "a b") == "rearrange: \"a b\" has no ->");
   CHECK(says({2, 3}, "a b c -> c b a") == "rearrange: \"a b c -> c b a\" names 3 axes, x is [2, 3]");
@@ -189,47 +189,56 @@ TEST_CASE("rearrange says what is wrong with a pattern", "[ops_shape]") {
   CHECK(says({6}, "a -> a", {{"a", -2}}) == "rearrange: the size of a is negative (-2)");
 }
 
+TEST_CASE("there is no room for a ninth axis, and the op says so", "[ops_shape]") {
+  const Tensor x = zeros({1, 1, 1, 1, 1, 1, 1, 1}), index = zeros({1, 1, 1, 1, 1, 1, 1, 1}, {DType::i64});
+  const std::string full = ": [1, 1, 1, 1, 1, 1, 1, 1] has 8 axes already, the most there can be; reshape() it to fewer";
+  CHECK(test::error_of([&] { return unsqueeze(x, 0); }) == "unsqueeze" + full);
+  CHECK(test::error_of([&] { return stack({x, x}, 0); }) == "stack" + full);
+  CHECK(test::error_of([&] { return one_hot(index, 2); }) == "one_hot" + full);
+  CHECK(test::error_of([&] { return embedding(zeros({2, 3}), index); }) == "embedding" + full);
+}
+
 TEST_CASE("what shape ops refuse", "[ops_shape]") {
   const Tensor x = ones({2, 3});
-  CHECK(test::error_of([&] { reshape(x, {4, 2}); }) == "reshape: 6 elements cannot become [4, 2] (8 elements)");
-  CHECK(test::error_of([&] { reshape(x, {4, -1}); }) == "reshape: 6 elements cannot become [4, -1]");
-  CHECK(test::error_of([&] { reshape(x, {-1, -1}); }) == "reshape: only one size may be -1, got [-1, -1]");
-  CHECK(test::error_of([&] { reshape(zeros({0, 3}), {0, -1}); }) == "reshape: -1 has no meaning beside a size of 0, got [0, -1]");
-  CHECK(test::error_of([&] { reshape(x, {-1, -2}); }) == "reshape: a size is negative, got [-1, -2]");
-  CHECK(test::error_of([&] { reshape(x, {-1, Index{1} << 32, Index{1} << 32}); }) ==
+  CHECK(test::error_of([&] { return reshape(x, {4, 2}); }) == "reshape: 6 elements cannot become [4, 2] (8 elements)");
+  CHECK(test::error_of([&] { return reshape(x, {4, -1}); }) == "reshape: 6 elements cannot become [4, -1]");
+  CHECK(test::error_of([&] { return reshape(x, {-1, -1}); }) == "reshape: only one size may be -1, got [-1, -1]");
+  CHECK(test::error_of([&] { return reshape(zeros({0, 3}), {0, -1}); }) == "reshape: -1 has no meaning beside a size of 0, got [0, -1]");
+  CHECK(test::error_of([&] { return reshape(x, {-1, -2}); }) == "reshape: a size is negative, got [-1, -2]");
+  CHECK(test::error_of([&] { return reshape(x, {-1, Index{1} << 32, Index{1} << 32}); }) ==
         "shape: the number of elements of [4294967296, 4294967296] overflows the 63-bit size limit");
-  CHECK(test::error_of([&] { flatten(zeros({0, Index{1} << 32, Index{1} << 32}), 1); }) ==
+  CHECK(test::error_of([&] { return flatten(zeros({0, Index{1} << 32, Index{1} << 32}), 1); }) ==
         "shape: the number of elements of [4294967296, 4294967296] overflows the 63-bit size limit");
-  CHECK(test::error_of([&] { flatten(x, 1, 0); }) == "flatten: the first axis 1 comes after the last 0 in [2, 3]");
-  CHECK(test::error_of([&] { permute(x, {0, 0}); }) == "permute: axis 0 is given twice for [2, 3]");
-  CHECK(test::error_of([&] { permute(x, {0}); }) == "permute: 1 axes are given for [2, 3]");
-  CHECK(test::error_of([&] { squeeze(x, 1); }) == "squeeze: axis 1 of [2, 3] has size 3, not 1");
-  CHECK(test::error_of([&] { expand(x, {4, 3}); }) == "expand: [2, 3] cannot become [4, 3]: axis 0 is 2");
-  CHECK(test::error_of([&] { expand(x, {3}); }) == "expand: [2, 3] has more axes than [3]");
-  CHECK(test::error_of([&] { slice(x, 0, 0, 1, 0); }) == "slice: the step must not be 0");
-  CHECK(test::error_of([&] { select(x, 1, 3); }) == "select: index 3 is outside axis 1 of [2, 3]");
-  CHECK(test::error_of([&] { select(x, 1, -4); }) == "select: index -4 is outside axis 1 of [2, 3]");
-  CHECK(test::error_of([&] { cat(Tensors{}, 0); }) == "cat: needs at least one tensor");
-  CHECK(test::error_of([&] { cat(Tensors{x, ones({2, 4})}, 0); }) ==
+  CHECK(test::error_of([&] { return flatten(x, 1, 0); }) == "flatten: the first axis 1 comes after the last 0 in [2, 3]");
+  CHECK(test::error_of([&] { return permute(x, {0, 0}); }) == "permute: axis 0 is given twice for [2, 3]");
+  CHECK(test::error_of([&] { return permute(x, {0}); }) == "permute: 1 axes are given for [2, 3]");
+  CHECK(test::error_of([&] { return squeeze(x, 1); }) == "squeeze: axis 1 of [2, 3] has size 3, not 1");
+  CHECK(test::error_of([&] { return expand(x, {4, 3}); }) == "expand: [2, 3] cannot become [4, 3]: axis 0 is 2");
+  CHECK(test::error_of([&] { return expand(x, {3}); }) == "expand: [2, 3] has more axes than [3]");
+  CHECK(test::error_of([&] { return slice(x, 0, 0, 1, 0); }) == "slice: the step must not be 0");
+  CHECK(test::error_of([&] { return select(x, 1, 3); }) == "select: index 3 is outside axis 1 of [2, 3]");
+  CHECK(test::error_of([&] { return select(x, 1, -4); }) == "select: index -4 is outside axis 1 of [2, 3]");
+  CHECK(test::error_of([&] { return cat(Tensors{}, 0); }) == "cat: needs at least one tensor");
+  CHECK(test::error_of([&] { return cat(Tensors{x, ones({2, 4})}, 0); }) ==
         "cat: tensor 1 has shape [2, 4], expected [*, 3] to join along axis 0");
-  CHECK(test::error_of([&] { cat(Tensors{x, cast(x, DType::f64)}, 0); }) ==
+  CHECK(test::error_of([&] { return cat(Tensors{x, cast(x, DType::f64)}, 0); }) ==
         "cat: dtypes f32 and f64 differ; convert with cast()");
-  CHECK(test::error_of([&] { stack(Tensors{x, ones({3, 2})}, 0); }) == "stack: tensor 1 has shape [3, 2], the first has [2, 3]");
+  CHECK(test::error_of([&] { return stack(Tensors{x, ones({3, 2})}, 0); }) == "stack: tensor 1 has shape [3, 2], the first has [2, 3]");
   CHECK(test::error_of([&] { split(x, 0, 1); }) == "split: the size of a part must be at least 1, got 0");
-  CHECK(test::error_of([&] { pad(x, 0, -1, 0); }) == "pad: -1 before and 0 after must not be negative; cut with slice()");
+  CHECK(test::error_of([&] { return pad(x, 0, -1, 0); }) == "pad: -1 before and 0 after must not be negative; cut with slice()");
   const Index most = std::numeric_limits<Index>::max();
-  CHECK(test::error_of([&] { pad(x, 0, most, 1); }) == fmt::format("pad: {} before and 1 after an axis of 2 are more than {} elements", most, most));
-  CHECK(test::error_of([&] { pad(cast(x, DType::i64), 0, 1, 0, 0.5); }) == "pad: 0.5 is not an integer, but the dtype is i64");
+  CHECK(test::error_of([&] { return pad(x, 0, most, 1); }) == fmt::format("pad: {} before and 1 after an axis of 2 are more than {} elements", most, most));
+  CHECK(test::error_of([&] { return pad(cast(x, DType::i64), 0, 1, 0, 0.5); }) == "pad: 0.5 is not an integer, but the dtype is i64");
   CHECK(tril(x, most).values() == x.values());
   CHECK(triu(x, -most - 1).values() == x.values());
   CHECK(tril(x, -most - 1).values() == std::vector<double>(static_cast<std::size_t>(x.numel()), 0));
   CHECK(triu(x, most).values() == std::vector<double>(static_cast<std::size_t>(x.numel()), 0));
-  CHECK(test::error_of([&] { pad(x, 0, 1, -1); }) == "pad: 1 before and -1 after must not be negative; cut with slice()");
-  CHECK(test::error_of([&] { gather(x, 1, zeros({3, 1}, {DType::i64})); }) ==
+  CHECK(test::error_of([&] { return pad(x, 0, 1, -1); }) == "pad: 1 before and -1 after must not be negative; cut with slice()");
+  CHECK(test::error_of([&] { return gather(x, 1, zeros({3, 1}, {DType::i64})); }) ==
         "gather: index [3, 1] must have the rank of [2, 3] and not exceed it outside axis 1");
-  CHECK(test::error_of([&] { sum_to(x, {2}); }) == "sum_to: [2] does not broadcast to [2, 3]");
-  CHECK(test::error_of([&] { sum(x, {0, -2}); }) == "sum: axis -2 is given twice");
-  CHECK(test::error_of([&] { sum(x, Index{1} << 32); }) == "axes: 4294967296 is no axis of any tensor");
+  CHECK(test::error_of([&] { return sum_to(x, {2}); }) == "sum_to: [2] does not broadcast to [2, 3]");
+  CHECK(test::error_of([&] { return sum(x, {0, -2}); }) == "sum: the axes 0 and -2 of [2, 3] are the same");
+  CHECK(test::error_of([&] { return sum(x, Index{1} << 32); }) == "axes: 4294967296 is no axis of any tensor");
 }
 
 TEST_CASE("axes are one, several or all, and may be kept", "[ops_shape]") {

@@ -233,6 +233,14 @@ TEST_CASE("an optimizer of parameters of which none learns is refused", "[optimi
     CHECK_THROWS_WITH(Optimizer::make({.kind = kind}, toy), fmt::format("{}: no parameter of the model learns; nn::track(model) comes before the optimizer", kind));
 }
 
+TEST_CASE("an optimizer of a model whose visit() names nothing says so", "[optimizer]") {
+  struct Forgetful : nn::Module {
+    Toy toy;
+    void visit(nn::Visitor&) override {}
+  } model;
+  CHECK_THROWS_WITH(Optimizer::make({.kind = "sgd"}, model), "sgd: visit() of the model names no parameter; it must name its tensors and its children");
+}
+
 TEST_CASE("an optimizer's parameters are on one device", "[optimizer]") {
   Toy toy;
   toy.bias = ones({4}, {DType::f64, {Device::Kind::reference}}).track();

@@ -88,7 +88,7 @@ TEST_CASE("values and gradients at named places", "[probe]") {
   for (std::size_t i = 0; i < got.size(); ++i) CHECK(got[i] == about(expected[i]));
 
   CHECK(probe.take_values().empty());  // taken
-  model(images(1));
+  (void)model(images(1));
   CHECK(probe.take_values().size() == 2);
 }
 
@@ -132,7 +132,7 @@ TEST_CASE("a norm that the linear form estimates says its error", "[probe]") {
     std::vector<double> stats;  // [4, 2, statistics]
     layer.stats.on_value([&](const Tensor& x) { stats = x.values(); });
     NoGrad forward_only;
-    layer(init.normal({4, 400, 40}, 1));
+    (void)layer(init.normal({4, 400, 40}, 1));
     found.push_back(probe.take_attention().at(0).second);
     for (std::size_t h = 0; h < 2; ++h) {
       double squares = 0;  // of a norm's error: that of its square over twice the norm
@@ -253,7 +253,7 @@ TEST_CASE("of a matrix with entries that are no numbers nothing is counted or co
       fill(slice(slice(broken, 2, 0, 1), 3, 0, 1), NAN);  // a pixel of each image
       Probe probe(model);
       probe.attention("blocks.0.attn.stats");
-      model(broken);
+      (void)model(broken);
       const HeadStats s = probe.take_attention()[0].second;
       for (const auto* field : {&s.fro, &s.min, &s.max, &s.negative_share, &s.small_share, &s.entropy, &s.score_max, &s.score_mean})
         for (const double v : *field) CHECK(std::isnan(v));
@@ -264,7 +264,7 @@ TEST_CASE("gradient statistics wait for the backward pass", "[probe]") {
   models::ViT model(small_vit("x^3/sqrt(N)"), 1, {DType::f64});
   Probe probe(model);
   probe.attention("blocks.0.attn.stats");
-  model(images(2));
+  (void)model(images(2));
   const HeadStats forward = probe.take_attention().at(0).second;
   CHECK(forward.fro[0] > 0);
   CHECK(std::isnan(forward.grad_a[0]));
@@ -274,7 +274,7 @@ TEST_CASE("gradient statistics wait for the backward pass", "[probe]") {
   const HeadStats once = probe.take_attention().at(0).second;
   CHECK(once.grad_a[0] > 0);
   backward(sum(model(images(2))));
-  model(images(2));  // adds nothing to the averages but the same forward pass
+  (void)model(images(2));  // adds nothing to the averages but the same forward pass
   const HeadStats twice = probe.take_attention().at(0).second;
   CHECK(twice.grad_a[0] == about(once.grad_a[0]));
   CHECK(twice.fro[0] == about(once.fro[0]));
@@ -312,17 +312,17 @@ TEST_CASE("matrices that are formed only to be watched are told", "[probe]") {
   models::ViT model(small_vit("x^3/sqrt(N)"), 1);
   Probe statistics(model);
   statistics.attention("*.stats").value("blocks.*.out", frobenius());
-  model(images(3, DType::f32));
+  (void)model(images(3, DType::f32));
   CHECK(statistics.take_formed().empty());  // measured without the matrix
   Probe matrices(model);
   matrices.value("*.attn.weights", frobenius()).gradient("blocks.0.attn.{weights,scores}", frobenius());
   CHECK(matrices.take_formed().empty());  // nothing ran yet
   backward(sum(model(images(3, DType::f32))));
-  model(images(3, DType::f32));
+  (void)model(images(3, DType::f32));
   // weights twice in two blocks, scores twice in the first: 6 times 3 x 2 x 5 x 5 floats
   CHECK(matrices.take_formed() == "attention matrices formed for watching: 6 in 3 places, 3.52 KiB; each for its call only");
   CHECK(matrices.take_formed().empty());
-  model(images(3, DType::f32));
+  (void)model(images(3, DType::f32));
   CHECK(statistics.take_formed().empty());
 }
 

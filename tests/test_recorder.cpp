@@ -89,7 +89,7 @@ TEST_CASE("a record holds the attention weights of the composition, to the bit",
   probe.value("blocks.1.attn.scores", inspect::keep_all());
   const NoGrad off;
   datasets::Loader all(test, loader);
-  model(slice(all.next().images, 0, 0, 3));
+  (void)model(slice(all.next().images, 0, 0, 3));
   const std::vector<double> a = softmax(probe.take_values().at("blocks.1.attn.scores").at(0)).values();  // the oracle
   const inspect::Recording r = train::read_records(config.out, inspect::page_bytes);
   CHECK(r.notes.empty());

@@ -46,14 +46,14 @@ TEST_CASE("an empty tensor may be of any sizes, and is contiguous however it is 
 
 TEST_CASE("no view reaches outside its storage", "[tensor]") {
   const Tensor x = zeros({2}), wide = zeros({2}, {DType::f64});
-  CHECK(error_of([&] { x.with_layout(Layout(Shape{1000})); }) ==
+  CHECK(error_of([&] { return x.with_layout(Layout(Shape{1000})); }) ==
         "tensor: the layout [1000] with strides [1] and offset 0 reaches outside its storage, which has 2 elements of f32");
-  CHECK(error_of([&] { x.with_layout(Layout({2, 1}, {-1, 1}, 0)); }) ==
+  CHECK(error_of([&] { return x.with_layout(Layout({2, 1}, {-1, 1}, 0)); }) ==
         "tensor: the layout [2, 1] with strides [-1, 1] and offset 0 reaches outside its storage, which has 2 elements of f32");
-  CHECK(error_of([&] { wide.with_layout(Layout({}, {}, 2)); }) ==
+  CHECK(error_of([&] { return wide.with_layout(Layout({}, {}, 2)); }) ==
         "tensor: the layout [] with strides [] and offset 2 reaches outside its storage, which has 2 elements of f64");
   CHECK(Tensor(wide.storage(), Layout(Shape{4}), DType::f32).numel() == 4);  // 16 bytes
-  CHECK(error_of([&] { Tensor(x.storage(), Layout(Shape{2}), DType::f64); }) ==
+  CHECK(error_of([&] { return Tensor(x.storage(), Layout(Shape{2}), DType::f64); }) ==
         "tensor: the layout [2] with strides [1] and offset 0 reaches outside its storage, which has 1 elements of f64");
   CHECK(x.with_layout(Layout({2, 2}, {-1, 0}, 1)).values() == std::vector<double>(4, 0.0));
   CHECK(x.with_layout(Layout(Shape{0, 7})).numel() == 0);
@@ -77,6 +77,7 @@ TEST_CASE("a text holds the ends of long axes, and reads no more", "[tensor]") {
   CHECK(zeros({0}).text() == "f32 [0] []");
   CHECK(zeros({9, 0}).text() == "f32 [9, 0] [[], [], [], ..., [], [], []]");
   CHECK(full({1}, -std::numeric_limits<double>::infinity()).text() == "f32 [1] [-inf]");
+  CHECK(full({1}, -std::numeric_limits<double>::quiet_NaN()).text() == "f32 [1] [nan]");
 
   const std::int64_t large[] = {9007199254740993, -9007199254740993, std::numeric_limits<std::int64_t>::max(), std::numeric_limits<std::int64_t>::min()};
   CHECK(from_host(large, {4}, {DType::i64}).text() == "i64 [4] [9007199254740993, -9007199254740993, 9223372036854775807, -9223372036854775808]");
@@ -87,7 +88,7 @@ TEST_CASE("a text holds the ends of long axes, and reads no more", "[tensor]") {
 }
 
 TEST_CASE("an integer dtype is filled with numbers that it has", "[tensor]") {
-  const auto filled = [](double value, DType dtype) { return error_of([&] { full({2}, value, {dtype}); }); };
+  const auto filled = [](double value, DType dtype) { return error_of([&] { return full({2}, value, {dtype}); }); };
   CHECK(filled(1.7, DType::i64) == "full: 1.7 is not an integer, but the dtype is i64");
   CHECK(filled(std::numeric_limits<double>::quiet_NaN(), DType::i32) == "full: nan is not an integer, but the dtype is i32");
   CHECK(filled(300, DType::u8) == "full: 300 does not fit into u8, which goes from 0 to 255");
@@ -103,9 +104,32 @@ TEST_CASE("an integer dtype is filled with numbers that it has", "[tensor]") {
 }
 
 TEST_CASE("values of an integer dtype are numbers that it has", "[tensor]") {
-  CHECK(error_of([&] { from_values({1, 1.7}, {2}, {DType::i64}); }) == "from_values: 1.7 is not an integer, but the dtype is i64");
-  CHECK(error_of([&] { from_values({300}, {1}, {DType::u8}); }) == "from_values: 300 does not fit into u8, which goes from 0 to 255");
+  CHECK(error_of([&] { return from_values({1, 1.7}, {2}, {DType::i64}); }) == "from_values: 1.7 is not an integer, but the dtype is i64");
+  CHECK(error_of([&] { return from_values({300}, {1}, {DType::u8}); }) == "from_values: 300 does not fit into u8, which goes from 0 to 255");
   CHECK(from_values({0, 255}, {2}, {DType::u8}).values() == std::vector<double>{0, 255});
+}
+
+TEST_CASE("too large a tensor is the library's error, however it is filled", "[tensor]") {
+  constexpr Index large = Index{1} << 45;
+  const auto refused = [](auto make) { CHECK_THAT(error_of(make), Catch::StartsWith("out of memory: need 256 TiB")); };
+  refused([] { return arange(large); });
+  refused([] { return arange(large, {DType::f64}); });
+  refused([] { return one_hot(zeros({1}, {DType::i64}), large); });
+  CHECK_THAT(error_of([] { return tril(expand(ones({1, 1}), {1, large})); }), Catch::StartsWith("out of memory: need "));
+}
+
+TEST_CASE("what writes in place names what it was given instead of a tensor", "[tensor]") {
+  CHECK(error_of([] { fill(Tensor(), 1); }) == "fill: the target is an empty Tensor handle");
+  CHECK(error_of([] { copy_into(Tensor(), ones({2})); }) == "copy_into: the target is an empty Tensor handle");
+  CHECK(error_of([] { copy_into(ones({2}), Tensor()); }) == "copy_into: the source is an empty Tensor handle");
+}
+
+TEST_CASE("a count longer than a piece of host memory goes on where the piece ends", "[tensor]") {
+  constexpr Index count = (Index{1} << 20) + 3;
+  const Tensor wide = arange(count), narrow = arange(count, {DType::f32});
+  CHECK(wide.text() == "i64 [1048579] [0, 1, 2, ..., 1048576, 1048577, 1048578]");
+  CHECK(sum(wide).item() == static_cast<double>(count) * static_cast<double>(count - 1) / 2);
+  CHECK(all(equal(cast(narrow, DType::i64), wide)).item() == 1);
 }
 
 TEST_CASE("sums of integers wrap around", "[tensor]") {
@@ -140,7 +164,7 @@ TEST_CASE("only cuda has more than one device", "[tensor]") {
                                      {Device{Kind::cuda, -1}, "cuda:-1"}}) {
     CHECK(name(device) == text);
     CHECK(error_of([&] { backend(device); }) == unknown(text));
-    CHECK(error_of([&] { zeros({2}, {DType::f32, device}); }) == unknown(text));
+    CHECK(error_of([&] { return zeros({2}, {DType::f32, device}); }) == unknown(text));
     CHECK(error_of([&] { parse_device(text); }) == unknown(text));
   }
   CHECK(name(Device{}) == "cpu");

@@ -41,7 +41,9 @@ class PerParameter : public Optimizer {
       slots_.push_back(std::move(slot));
     }
     if (slots_.empty())
-      fail("{}: no parameter of the model learns; nn::track(model) comes before the optimizer", config.kind);
+      fail("{}: {}", config.kind,
+           nn::parameters(model).empty() ? "visit() of the model names no parameter; it must name its tensors and its children"
+                                         : "no parameter of the model learns; nn::track(model) comes before the optimizer");
     state_.emplace_back("step", step_);
   }
 

@@ -95,7 +95,7 @@ void FlightRecorder::record(Index step) const {
   const NoGrad off;
   inspect::Probe probe(model_);
   for (const std::string& place : places_) probe.value(place + std::string(matrix), inspect::keep_all());
-  model_(batch_);
+  (void)model_(batch_);
   std::map<std::string, Tensors> taken = probe.take_values();
   nn::Named weights;
   for (const std::string& place : places_) weights.emplace_back(place, taken.at(place + std::string(matrix)).at(0));

@@ -398,9 +398,9 @@ TEST_CASE("what a captured step cannot hold is refused, and leaves the backend u
     }
     return "no error";
   };
-  CHECK(text([&] { sum(x + x).item(); }) ==
+  CHECK(text([&] { return sum(x + x).item(); }) ==
         "capture: download waits for the device, which a captured step cannot; leave it out of the step");
-  CHECK(text([&] { from_values({1}, {1}, {DType::f32, device}); }) ==
+  CHECK(text([&] { return from_values({1}, {1}, {DType::f32, device}); }) ==
         "capture: upload waits for the device, which a captured step cannot; leave it out of the step");
   CHECK(sum(x + x).item() == 6);
 }

@@ -1,0 +1,70 @@
+// What layers and their initial values refuse, and how a module holds its children.
+#include <catch2/catch.hpp>
+#include <limits>
+#include <memory>
+
+#include "nn/layers.h"
+#include "tests/errors.h"
+
+using namespace norma;
+using norma::test::error_of;
+
+TEST_CASE("a size that is negative is told with the layer's name", "[modules]") {
+  nn::Init init(1);
+  CHECK(error_of([&] { nn::Linear(-1, 3, init); }) == "linear: in is -1, must not be negative");
+  CHECK(error_of([&] { nn::Linear(3, -1, init); }) == "linear: out is -1, must not be negative");
+  CHECK(error_of([&] { nn::Embedding(-2, 3, init); }) == "embedding: count is -2, must not be negative");
+  CHECK(error_of([&] { nn::LayerNorm(-2, init); }) == "layer_norm: width is -2, must not be negative");
+  CHECK(error_of([&] { nn::RMSNorm(-2, init); }) == "rms_norm: width is -2, must not be negative");
+}
+
+TEST_CASE("a layer that is too large is the library's error", "[modules]") {
+  nn::Init init(1);
+  CHECK_THAT(error_of([&] { nn::Linear(Index{1} << 22, Index{1} << 22, init); }), Catch::StartsWith("out of memory: need 64 TiB"));
+  CHECK(error_of([&] { nn::Linear(Index{1} << 31, Index{1} << 31, init); }) == "empty: [2147483648, 2147483648] of f32 overflows the size limit");
+}
+
+TEST_CASE("initial values longer than a piece of host memory are one stream", "[modules]") {
+  constexpr Index piece = Index{1} << 20;
+  const Tensor whole = nn::Init(7).normal({piece + 6}, 1), head = nn::Init(7).normal({piece}, 1);
+  CHECK(all(equal(slice(whole, 0, 0, piece), head)).item() == 1);
+  const Tensor tail = slice(whole, 0, piece, piece + 6);  // not the stream begun again
+  CHECK(any(equal(tail, slice(whole, 0, 0, 6))).item() == 0);
+  CHECK(norma::std(tail).item() > 0.1);
+}
+
+TEST_CASE("a deviation is a number from zero on", "[modules]") {
+  nn::Init init(1);
+  CHECK(error_of([&] { return init.trunc_normal({2}, -1); }) == "trunc_normal: std is -1, must be finite and not negative");
+  CHECK(error_of([&] { return init.trunc_normal({2}, std::numeric_limits<double>::quiet_NaN()); }) ==
+        "trunc_normal: std is nan, must be finite and not negative");
+  CHECK(error_of([&] { return init.normal({2}, std::numeric_limits<double>::infinity()); }) == "normal: std is inf, must be finite and not negative");
+  CHECK(init.normal({2}, 0).values() == std::vector<double>{0, 0});
+}
+
+TEST_CASE("an absent weight is named", "[modules]") {
+  CHECK(error_of([] { return linear(ones({2, 3}), Tensor()); }) == "linear: weight is an empty Tensor handle");
+  CHECK(error_of([] { return linear(Tensor(), ones({2, 3})); }) == "linear: x is an empty Tensor handle");
+}
+
+TEST_CASE("assigning names the tensor that is none", "[modules]") {
+  const Tensor a = zeros({2}), b = zeros({2});
+  CHECK(error_of([&] { nn::assign({{"a", a}, {"b", b}}, {{"a", ones({2})}, {"b", Tensor()}}, "model"); }) ==
+        "model: the values do not fit: an empty Tensor handle: b");
+  CHECK(a.values() == std::vector<double>{0, 0});
+}
+
+TEST_CASE("children may be owned by pointers, and some absent", "[modules]") {
+  struct Model : nn::Module {
+    std::vector<std::unique_ptr<nn::Module>> blocks;
+    std::unique_ptr<nn::Linear> head, none;
+    void visit(nn::Visitor& v) override { v("blocks", blocks), v("head", head), v("none", none); }
+  } model;
+  nn::Init init(1);
+  model.blocks.push_back(std::make_unique<nn::Linear>(2, 3, init));
+  model.blocks.push_back(std::make_unique<nn::RMSNorm>(3, init));
+  model.head = std::make_unique<nn::Linear>(3, 1, init, false);
+  std::vector<std::string> names;
+  for (const auto& [name, value] : nn::parameters(model)) names.push_back(name);
+  CHECK(names == std::vector<std::string>{"blocks.0.weight", "blocks.0.bias", "blocks.1.weight", "head.weight"});
+}

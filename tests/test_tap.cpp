@@ -1,0 +1,78 @@
+// Listeners of a tap: when they come and go, and what is none.
+#include "nn/tap.h"
+
+#include <catch2/catch.hpp>
+
+#include "autograd/ops.h"
+#include "tests/errors.h"
+
+using namespace norma;
+using norma::test::error_of;
+
+TEST_CASE("a listener may take itself off", "[tap]") {
+  nn::Tap tap;
+  int once = 0, always = 0, id = 0;
+  id = tap.on_value([&](const Tensor&) {
+    tap.remove(id);
+    ++once;
+  });
+  tap.on_value([&](const Tensor&) { ++always; });
+  for (int i = 0; i < 3; ++i) (void)tap(ones({2}));
+  CHECK(once == 1);
+  CHECK(always == 3);
+}
+
+TEST_CASE("a listener may add others, which hear the next value", "[tap]") {
+  nn::Tap tap;
+  std::vector<int> heard(40, 0);
+  tap.on_value([&](const Tensor& x) {
+    if (x.numel() == 1)
+      for (int& count : heard) tap.on_value([&count](const Tensor&) { ++count; });
+  });
+  (void)tap(ones({1}));
+  CHECK(heard == std::vector<int>(40, 0));
+  (void)tap(ones({2}));
+  CHECK(heard == std::vector<int>(40, 1));
+}
+
+TEST_CASE("a listener that another takes off does not hear the value any more", "[tap]") {
+  nn::Tap tap;
+  int second = 0, id = 0;
+  tap.on_value([&](const Tensor&) { tap.remove(id); });
+  id = tap.on_value([&](const Tensor&) { ++second; });
+  (void)tap(ones({1}));
+  CHECK(second == 0);
+}
+
+TEST_CASE("a gradient listener is silent once it is removed, in backward passes of earlier values too", "[tap]") {
+  const Tensor x = ones({2}).track();
+  int removed = 0, kept = 0;
+  nn::Tap tap;
+  const int id = tap.on_gradient([&](const Tensor&) { ++removed; });
+  tap.on_gradient([&](const Tensor&) { ++kept; });
+  const Tensor y = sum(square(tap(x * 2.0)));
+  tap.remove(id);
+  backward(y);
+  CHECK(removed == 0);
+  CHECK(kept == 1);
+}
+
+TEST_CASE("a tap's end is that of its listeners", "[tap]") {
+  const Tensor x = ones({2}).track();
+  int heard = 0;
+  Tensor y;
+  {
+    nn::Tap tap;
+    tap.on_gradient([&](const Tensor&) { ++heard; });
+    y = sum(tap(x * 2.0));
+  }
+  backward(y);
+  CHECK(heard == 0);
+}
+
+TEST_CASE("a listener that is no function is refused", "[tap]") {
+  nn::Tap tap;
+  CHECK(error_of([&] { return tap.on_value(nullptr); }) == "tap: on_value was given an empty function");
+  CHECK(error_of([&] { return tap.on_gradient(nullptr); }) == "tap: on_gradient was given an empty function");
+  CHECK_FALSE(tap.watched());
+}
