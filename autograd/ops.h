@@ -133,7 +133,7 @@ Tensor mean(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  //
 Tensor max(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // ties share the gradient; throws on an empty axis, as min does
 Tensor min(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);
 Tensor var(const Tensor& x, const Axes& axes = {}, bool keep_dims = false, int correction = 1);  // divides by n - correction
-Tensor std(const Tensor& x, const Axes& axes = {}, bool keep_dims = false, int correction = 1);  // the root of var; where `using namespace norma` is global, norma::std
+Tensor stddev(const Tensor& x, const Axes& axes = {}, bool keep_dims = false, int correction = 1);  // the root of var
 Tensor norm(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // Euclidean
 Tensor any(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // bool: whether an element is not 0 or false; false of none
 Tensor all(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // whether no element is; true of none

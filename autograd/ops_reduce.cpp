@@ -85,8 +85,8 @@ Tensor var(const Tensor& x, const Axes& axes, bool keep_dims, int correction) {
   return narrow(sum(square(wide - mean(wide, axes, true)), axes, keep_dims) * (1 / freedom), x.dtype());
 }
 
-Tensor std(const Tensor& x, const Axes& axes, bool keep_dims, int correction) {
-  check_floating("std", x);
+Tensor stddev(const Tensor& x, const Axes& axes, bool keep_dims, int correction) {
+  check_floating("stddev", x);
   return narrow(sqrt(var(widen(x), axes, keep_dims, correction)), x.dtype());
 }
 

@@ -94,9 +94,9 @@ void add_reductions(OpCases& cases, ErrorCases& errors) {
                    .large = true,
                    .condition = 1e4,
                    .bf16 = 0});
-  cases.push_back({.op = "std", .inputs = {real({2, 3})}, .run = [](In x) { return std(x[0]); }});
-  cases.push_back({.op = "std", .variant = "axis 0, population", .inputs = {real({4, 2})}, .run = [](In x) {
-                     return std(x[0], {0}, true, 0);
+  cases.push_back({.op = "stddev", .inputs = {real({2, 3})}, .run = [](In x) { return stddev(x[0]); }});
+  cases.push_back({.op = "stddev", .variant = "axis 0, population", .inputs = {real({4, 2})}, .run = [](In x) {
+                     return stddev(x[0], {0}, true, 0);
                    }});
   for (auto [op, f] : {std::pair<const char*, Reduction>{"any", norma::any}, std::pair<const char*, Reduction>{"all", norma::all}}) {
     const auto over = [&](const char* variant, const Shape& shape, const Axes& axes) {

@@ -30,7 +30,7 @@ TEST_CASE("initial values longer than a piece of host memory are one stream", "[
   CHECK(all(equal(slice(whole, 0, 0, piece), head)).item() == 1);
   const Tensor tail = slice(whole, 0, piece, piece + 6);  // not the stream begun again
   CHECK(any(equal(tail, slice(whole, 0, 0, 6))).item() == 0);
-  CHECK(norma::std(tail).item() > 0.1);
+  CHECK(stddev(tail).item() > 0.1);
 }
 
 TEST_CASE("a deviation is a number from zero on", "[modules]") {

@@ -90,7 +90,7 @@ TEST_CASE("clamp, where and pow take numbers", "[numbers]") {
   CHECK(where(positive, -1.5, x).values() == Values{-2, -1.5, -1.5});
   CHECK(pow(2.0, arange(4, {DType::f32})).values() == Values{1, 2, 4, 8});
   CHECK(pow(2, arange(4)).values() == Values{1, 2, 4, 8});
-  CHECK(norma::std(from_values({1, 2, 3, 4, 5}, {5})).item() == Approx(std::sqrt(2.5)));
+  CHECK(stddev(from_values({1, 2, 3, 4, 5}, {5})).item() == Approx(std::sqrt(2.5)));
 }
 
 TEST_CASE("tensors like another, and of the numbers that a program has", "[numbers]") {
