@@ -197,7 +197,7 @@ TEST_CASE("what a norm adds to a gradient that had arrived is told with what had
 TEST_CASE("--anomaly stops with exit code 3, tells the op, and its bundle replays to the same report", "[anomaly]") {
   const auto data = tiny_data(64, 20), runs = fresh_folder("anomaly");
   const auto out = runs / "run";
-  const std::vector<std::string> attention_error = {"--attention", "x^8", "--init-std", "1e4", "--dropout", "0.1"};
+  const std::vector<std::string> attention_error = {"--attention", "1e20x^8", "--init-std", "1e4", "--dropout", "0.1"};
   const std::vector<std::string> later = {"--attention", "x^8", "--lr", "1e4", "--warmup-epochs", "0", "--clip", "0", "--optimizer", "sgd"};
   for (const auto& flags : {attention_error, later}) {
     std::filesystem::remove_all(out);
@@ -235,7 +235,7 @@ TEST_CASE("--anomaly stops with exit code 3, tells the op, and its bundle replay
 TEST_CASE("a replay tells when it sees something else, and what is wrong with a bundle", "[anomaly]") {
   const auto data = tiny_data(64, 20), runs = fresh_folder("anomaly-bad");
   const auto out = runs / "run";
-  REQUIRE(run_norma(args_of(data, out, {"--attention", "x^8", "--init-std", "1e4", "--anomaly"})).code == 3);
+  REQUIRE(run_norma(args_of(data, out, {"--attention", "1e20x^8", "--init-std", "1e4", "--anomaly"})).code == 3);
   const auto bundle = out / "anomaly-000000000.json";
   const std::string whole = contents(bundle);
   const auto write = [&](const std::string& text) { std::ofstream(bundle) << text; };

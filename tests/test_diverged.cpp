@@ -18,7 +18,7 @@ using Catch::Matchers::Equals;
 namespace {
 
 std::vector<std::string> args_of(const std::filesystem::path& data, const std::filesystem::path& out, const std::vector<std::string>& more) {
-  return with(small_run(data, out, {"--epochs", "10", "--log-every", "1", "--checkpoint-every", "1", "--attention", "x^8"}), more);
+  return with(small_run(data, out, {"--epochs", "10", "--log-every", "1", "--checkpoint-every", "1", "--attention", "1e20x^8"}), more);
 }
 
 /// Weights, optimizer (its step count too) and moving average, byte by byte.
@@ -88,9 +88,9 @@ TEST_CASE("ten steps in a row without a finite loss end the run: exit code 3, a 
 
 TEST_CASE("a finite step in between starts the count again; a skipped step alone changes nothing", "[diverged]") {
   const auto data = tiny_data(64, 20), runs = fresh_folder("skipped");
-  // With one image a step and weights at the edge of what f32 holds, some images overflow and others do not.
+  // With one image a step and attention at the edge of what f32 holds, some images overflow and others do not.
   const auto flags = [](const char* steps) {
-    return std::vector<std::string>{"--batch", "1", "--init-std", "6", "--steps", steps, "--lr", "1e-6", "--warmup-epochs", "0"};
+    return std::vector<std::string>{"--batch", "1", "--init-std", "6", "--attention", "1e12x^8", "--steps", steps, "--lr", "1e-6", "--warmup-epochs", "0"};
   };
   const auto out = runs / "run";
   const Finished f = run_norma(args_of(data, out, flags("24")));

@@ -102,7 +102,7 @@ TEST_CASE("the one object of --log-format json comes however a run ends", "[prog
   CHECK(r["step"] == 4);
   CHECK(r["test_accuracy"].is_number());
 
-  const std::vector<std::string> bad = {"--epochs", "10", "--attention", "x^8", "--init-std", "1e4"};
+  const std::vector<std::string> bad = {"--epochs", "10", "--attention", "1e20x^8", "--init-std", "1e4"};
   r = result(run_norma(args("train", runs / "bad", bad)), 3);
   CHECK(r["run"] == (runs / "bad").string());
   CHECK(r["ending"] == "diverged");

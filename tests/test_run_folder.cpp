@@ -168,7 +168,7 @@ TEST_CASE("a run folder that is a file is called one", "[run_folder]") {
 
 TEST_CASE("a checkpoint from before the first line of the log is gone on from", "[run_folder]") {
   const auto data = tiny_data(64, 20), out = fresh_folder("no-line") / "a";
-  const std::vector<std::string> bad = {"--attention", "x^8", "--init-std", "1e4"};
+  const std::vector<std::string> bad = {"--attention", "1e20x^8", "--init-std", "1e4"};
   REQUIRE(run_norma(args_of(data, out, with(bad, {"--anomaly"}))).code == 3);
   REQUIRE(fs::exists(out / "checkpoint-000000000.safetensors"));
   REQUIRE(!fs::exists(out / "metrics.jsonl"));

@@ -190,7 +190,7 @@ TEST_CASE("twins end where one of them diverges, and where they are stopped", "[
   config.width = 8, config.depth = 1, config.heads = 2, config.patch = 14, config.batch = 16, config.epochs = 2, config.log_every = 1;
   config.attention = "softmax", config.init_std = 1e4;
   std::atomic<bool> stop{false};
-  const train::TwinOutcome diverged = train::train_twin(config, "x^8", stop, {});
+  const train::TwinOutcome diverged = train::train_twin(config, "1e20x^8", stop, {});
   CHECK(diverged.ending == train::Ending::diverged);
   CHECK(diverged.steps.size() == train::give_up_after);  // of 28
   CHECK(!std::isfinite(diverged.steps.back().loss[1]));
