@@ -46,7 +46,7 @@ void row(const checks::OpCase& c) {
     shapes += (i ? " " : "") + c.inputs[i].shape.text();
     if (c.inputs[i].kind == checks::Input::Kind::real && !c.inputs[i].constant) leaves.push_back(inputs.back());
   }
-  const double forward = microseconds([&] { c.run(inputs); });
+  const double forward = microseconds([&] { (void)c.run(inputs); });
   if (c.order < 1) {
     fmt::print("{:<60} {:>10.2f} {:>10}  {}\n", c.title(), forward, "-", shapes);
     return;
