@@ -17,7 +17,7 @@ StepGraph::StepGraph(nn::Module& model, Optimizer& optimizer)
       numbers_(zeros({most_numbers}, {DType::f64, optimizer.device()})) {}
 
 std::unique_ptr<StepGraph> StepGraph::capture(nn::Module& model, Optimizer& optimizer, std::uint64_t seed,
-                                                   const Work& work) {
+                                              const Work& work) {
   std::unique_ptr<StepGraph> step(new StepGraph(model, optimizer));
   const TrustIndices checked;
   step->graph_ = backend(optimizer.device()).capture([&] {
