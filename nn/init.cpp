@@ -45,8 +45,9 @@ double normal_quantile(double q) {
 /// f of each element's uniform number in (-1/2, 1/2), which is never one of its ends.
 template <class T, class F>
 Tensor draw_as(RandomStream stream, const Shape& shape, Place place, F f) {
-  const Tensor all = empty(shape, {dtype_of<T>(), place.device});  // first: too large a tensor is refused before any work
-  constexpr std::size_t piece = std::size_t{1} << 20;              // of host memory at a time; whole blocks
+  const Tensor all =
+      empty(shape, {dtype_of<T>(), place.device});     // first: too large a tensor is refused before any work
+  constexpr std::size_t piece = std::size_t{1} << 20;  // of host memory at a time; whole blocks
   const auto count = static_cast<std::size_t>(shape.numel());
   std::vector<T> values;
   for (std::size_t first = 0; first < count; first += piece) {

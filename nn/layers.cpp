@@ -100,7 +100,8 @@ Tensor weighted_sum(const Tensor& a, const Tensor& packed, const AttentionOption
 
 }  // namespace
 
-Tensor SelfAttention::operator()(const Tensor& x, const Tensor& residual, const Tensor& key_mask, Index out_tokens) const {
+Tensor SelfAttention::operator()(const Tensor& x, const Tensor& residual, const Tensor& key_mask,
+                                 Index out_tokens) const {
   const Inside here(*this);
   if (!x || x.rank() != 3)
     fail("attention: x must be [B, T, {}], got {}", config.width, x ? x.shape().text() : "an empty Tensor handle");
@@ -119,7 +120,8 @@ Tensor SelfAttention::operator()(const Tensor& x, const Tensor& residual, const 
     // dL/dS and dL/dA exist only where the output is computed through S and A, in place of the fused op below.
     out = weighted_sum(watched_weights(*this, packed, options), packed, options);
   } else {
-    out = attention_packed(packed, options);  // the usual way; what stands around it happens only while someone watches S or A
+    out = attention_packed(packed,
+                           options);  // the usual way; what stands around it happens only while someone watches S or A
     if (scores.watched() || weights.watched()) {  // beside the fused pass, whose bits stay as they are
       AttentionOptions only_values = options;
       only_values.stats = {};

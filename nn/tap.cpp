@@ -21,7 +21,8 @@ void Tap::remove(int id) {
 }
 
 Tensor Tap::fire(const Tensor& x) const {
-  std::vector<std::weak_ptr<const Listener>> now;  // those of this value: a listener may change the lists, its own place too
+  std::vector<std::weak_ptr<const Listener>>
+      now;  // those of this value: a listener may change the lists, its own place too
   for (const auto& [id, listener] : value_) now.push_back(listener);
   for (const auto& listener : now)
     if (const auto there = listener.lock()) (*there)(x);

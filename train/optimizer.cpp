@@ -42,8 +42,9 @@ class PerParameter : public Optimizer {
     }
     if (slots_.empty())
       fail("{}: {}", config.kind,
-           nn::parameters(model).empty() ? "visit() of the model names no parameter; it must name its tensors and its children"
-                                         : "no parameter of the model learns; nn::track(model) comes before the optimizer");
+           nn::parameters(model).empty()
+               ? "visit() of the model names no parameter; it must name its tensors and its children"
+               : "no parameter of the model learns; nn::track(model) comes before the optimizer");
     state_.emplace_back("step", step_);
   }
 
