@@ -21,8 +21,6 @@ void check_masks(const char* op, const AttentionOptions& options, Index batch, I
 
 /// What phi(s) is multiplied by: 0-d, or one factor for each row; empty for 1.
 Tensor row_scale(const Scoring& scoring, const Visible& visible, const Tensor& scores);
-/// The constant added to the score inside the sigmoid.
-double sigmoid_bias(const Scoring& scoring, Index keys);
 
 /// Fills options.stats from the matrices, and sees to it that the backward pass completes them: what a kernel does by
 /// itself. `scores`, `phi` (before the clamp, which alone has the Jacobian of AttentionStat::jac2) and `weights` (A as it is

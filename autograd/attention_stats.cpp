@@ -26,7 +26,7 @@ Tensor slope(const Tensor& s, const Scoring& scoring) {
   switch (scoring.kind) {
     case Scoring::Kind::relu: return step(s);
     case Scoring::Kind::sigmoid: {
-      const Tensor a = sigmoid(s + sigmoid_bias(scoring, s.size(3)));
+      const Tensor a = sigmoid(s + scoring.sigmoid_bias(static_cast<double>(s.size(3))));
       return a * (1.0 - a);
     }
     case Scoring::Kind::softmax:

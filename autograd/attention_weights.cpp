@@ -81,10 +81,6 @@ Tensor row_scale(const Scoring& scoring, const Visible& visible, const Tensor& s
   return scalar_like(root ? 1 / std::sqrt(keys) : 1 / keys, scores);
 }
 
-double sigmoid_bias(const Scoring& scoring, Index keys) {
-  return scoring.bias - (scoring.bias_minus_log_keys ? std::log(static_cast<double>(keys)) : 0.0);
-}
-
 }  // namespace fused
 
 namespace {
@@ -127,7 +123,7 @@ Tensor elementwise(const Tensor& scores, const Visible& visible, const Scoring& 
   Tensor a;
   switch (scoring.kind) {
     case Scoring::Kind::sigmoid: {
-      const double bias = fused::sigmoid_bias(scoring, scores.size(3));
+      const double bias = scoring.sigmoid_bias(static_cast<double>(scores.size(3)));
       a = sigmoid(bias != 0 ? s + bias : s);
       break;
     }

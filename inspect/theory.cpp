@@ -116,7 +116,7 @@ Expectation expectation(const Scoring& scoring, Index tokens, double rms, Index 
       break;
     case Kind::relu: value = rms * rms / 2, slope = 0.5; break;
     case Kind::sigmoid: {
-      const double bias = scoring.bias - (scoring.bias_minus_log_keys ? std::log(n) : 0.0);
+      const double bias = scoring.sigmoid_bias(n);
       const auto phi = [bias](double s) { return 1 / (1 + std::exp(-(s + bias))); };
       value = gaussian_square(phi, rms, -bias);
       slope = gaussian_square([&](double s) { return phi(s) * (1 - phi(s)); }, rms, -bias);

@@ -44,8 +44,7 @@ struct SlopeSums {
   double slopes = 0, slopes_f = 0;
 };
 template <class T, Phi phi>
-__attribute__((noinline)) SlopeSums slopes_in_double(const AttentionHead<T>& head, const Row<T>& row, const T* scores) {
-  const Weight<double, phi> weight(head);
+__attribute__((noinline)) SlopeSums slopes_in_double(const Weight<double, phi>& weight, const Row<T>& row, const T* scores) {
   constexpr Int width = lanes<double>;
   D slopes{}, slopes_f{};
   for (Int j = 0; j < row.length; j += width) {
@@ -61,9 +60,8 @@ __attribute__((noinline)) SlopeSums slopes_in_double(const AttentionHead<T>& hea
 
 /// Whether the sums of f'^2 and f'^2 f over so many scores of magnitude up to `top` keep their digits in a T.
 template <class T, Phi phi>
-bool slopes_fit(const AttentionHead<T>& head, double top, Int count) {
+bool slopes_fit(const Weight<double, phi>& weight, double top, Int count) {
   constexpr double least = sizeof(T) == 4 ? 1e-28 : 1e-290, most = sizeof(T) == 4 ? 1e36 : 1e300;
-  const Weight<double, phi> weight(head);
   double f = 0, slope = 0;  // bounds, where terms may cancel
   if constexpr (phi == Phi::polynomial) {
     for (int p = weight.degree; p >= 0; --p) f = f * top + __builtin_fabs(weight.coefficient[p]);
@@ -88,14 +86,15 @@ void weigh_normalized(const Visibility<T>& visibility, const ScoreTile<T>& tile,
   if constexpr (measure) score_max = stats->score_max;
   [[maybe_unused]] bool apart[row_slots] = {};  // rows whose sums of slopes are in `in_double`
   [[maybe_unused]] SlopeSums in_double[row_slots];
+  [[maybe_unused]] const Weight<double, phi> wide(visibility.head);
   for (int m = 0; m < tile.rows; ++m) {
     row[m] = visibility.row(tile.first + m, 0, visibility.head.keys);
     T* p = tile.p + m * tile.ld;
     if constexpr (measure && !square) {
       V top{};
       for_columns(row[m], [&](Int j, auto visible) __attribute__((always_inline)) { top = vmax(visible.keep(abs(load(p + j))), top); });
-      apart[m] = !slopes_fit<T, phi>(visibility.head, static_cast<double>(max_lanes(top)), row[m].length);
-      if (apart[m]) in_double[m] = slopes_in_double<T, phi>(visibility.head, row[m], p);
+      apart[m] = !slopes_fit<T, phi>(wide, static_cast<double>(max_lanes(top)), row[m].length);
+      if (apart[m]) in_double[m] = slopes_in_double<T, phi>(wide, row[m], p);
     }
     V row_sum{}, f2{}, slope2{}, slope2_f{}, low = splat(infinity), high = -low;
     for_columns(row[m], [&](Int j, auto visible) __attribute__((always_inline)) {

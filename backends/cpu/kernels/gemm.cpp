@@ -101,6 +101,7 @@ void finish(int64_t m, int64_t n, const T* sum, int64_t ld_sum, T* c, int64_t ld
   }
 }
 
+/// finish() for those who call nothing else here: what it streamed is there when it returns.
 template <class T>
 void finish_alone(int64_t m, int64_t n, const T* sum, int64_t ld_sum, T* c, int64_t ldc, bool accumulate, const Epilogue<T>* e) {
   finish<T>(m, n, sum, ld_sum, c, ldc, accumulate, e);
