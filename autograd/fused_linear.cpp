@@ -34,18 +34,6 @@ void check_linear(const char* op, const Tensor& x, const Tensor& weight, const T
   }
 }
 
-/// Where the optional inputs stand in the list of inputs; 0: absent.
-struct Places {
-  Tensors inputs;
-  int add(const Tensor& x) {
-    if (!x) return 0;
-    inputs.push_back(x);
-    return static_cast<int>(inputs.size()) - 1;
-  }
-};
-
-Tensor at(std::span<const Tensor> in, int place) { return place ? in[static_cast<std::size_t>(place)] : Tensor(); }
-
 Tensor linear_composite(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual) {
   const Index k = x.size(-1);
   Index rows = 1;
@@ -119,38 +107,32 @@ bool run_mlp_backward(const Tensor& dy, std::span<const Tensor> in, const Tensor
                              db1_view.get(), db2_view.get()});
 }
 
-Tensor room_for(const Ctx& ctx, std::span<const Tensor> in, int place) {
-  const Tensor& x = in[static_cast<std::size_t>(place)];
-  return ctx.needs(place) ? empty(x.shape(), place_of(x)) : Tensor();
+/// Where the gradient of an input goes; none where it is not asked for.
+Tensor room_for(const Ctx& ctx, std::span<const Tensor> in, int i) {
+  const Tensor& x = in[static_cast<std::size_t>(i)];
+  return ctx.needs(i) ? empty(x.shape(), place_of(x)) : Tensor();
 }
 
 }  // namespace
 
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual) {
   check_linear("linear", x, weight, bias, residual);
-  Places places{{x, weight}};
-  const int b = places.add(bias), r = places.add(residual);
   const bool back = grad_enabled() && x.tracked();
 
   Fused op;
   op.name = "linear";
-  op.composite = [=](std::span<const Tensor> in) { return linear_composite(in[0], in[1], at(in, b), at(in, r)); };
-  op.forward = [=](std::span<const Tensor> in, Tensors& extra) {
+  op.composite = [](std::span<const Tensor> in) { return linear_composite(in[0], in[1], in[2], in[3]); };
+  op.forward = [back](std::span<const Tensor> in, Tensors& extra) {
     const Tensor y = empty(with_last(in[0], in[1].size(0)), place_of(in[0]));
     extra.resize(1);
-    return run_linear(in[0], in[1], at(in, b), at(in, r), y, false, {}, back, extra[0]) ? y : Tensor();
+    return run_linear(in[0], in[1], in[2], in[3], y, false, {}, back, extra[0]) ? y : Tensor();
   };
-  op.vjp = [=](const Ctx& ctx, std::span<const Tensor> in, const Tensor&, const Tensors& extra, const Tensor& g) -> Tensors {
-    Tensors grads(in.size());
-    grads[0] = room_for(ctx, in, 0);
-    grads[1] = room_for(ctx, in, 1);
-    if (b) grads[static_cast<std::size_t>(b)] = room_for(ctx, in, b);
-    const bool product = grads[0] || grads[1] || at(grads, b);
-    if (product && !run_backward(g, in[0], in[1], extra[0], {}, grads[0], grads[1], at(grads, b))) return {};
-    if (r) grads[static_cast<std::size_t>(r)] = g;
-    return grads;
+  op.vjp = [](const Ctx& ctx, std::span<const Tensor> in, const Tensor&, const Tensors& extra, const Tensor& g) -> Tensors {
+    const Tensor dx = room_for(ctx, in, 0), dw = room_for(ctx, in, 1), db = room_for(ctx, in, 2);
+    if ((dx || dw || db) && !run_backward(g, in[0], in[1], extra[0], {}, dx, dw, db)) return {};
+    return {dx, dw, db, in[3] ? g : Tensor()};
   };
-  return norma::apply(op, places.inputs);
+  return norma::apply(op, {x, weight, bias, residual});
 }
 
 Tensor mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2,
@@ -169,46 +151,37 @@ Tensor mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2
     fail("mlp: residual {} does not fit the output {}", residual.shape(), output);
   if (b2) check_same_place("mlp", w2, b2);
   if (residual) check_same_place("mlp", x, residual);
-  Places places{{x, w1, w2}};
-  const int c1 = places.add(b1), c2 = places.add(b2), r = places.add(residual);
   bool wanted = false;
-  for (const Tensor& input : places.inputs) wanted = wanted || (grad_enabled() && input.tracked());
+  for (const Tensor* input : {&x, &w1, &w2, &b1, &b2, &residual}) wanted = wanted || (grad_enabled() && input->tracked());
   const bool back = grad_enabled() && x.tracked(), hidden_back = back || (grad_enabled() && (w1.tracked() || b1.tracked()));
 
   Fused op;
   op.name = "mlp";
-  op.composite = [=](std::span<const Tensor> in) {
-    return linear(gelu(linear(in[0], in[1], at(in, c1))), in[2], at(in, c2), at(in, r));
-  };
+  op.composite = [](std::span<const Tensor> in) { return linear(gelu(linear(in[0], in[1], in[3])), in[2], in[4], in[5]); };
   op.forward = [=](std::span<const Tensor> in, Tensors& extra) {
     const Tensor pre = wanted ? empty(with_last(in[0], in[1].size(0)), place_of(in[0])) : Tensor();
     const Tensor y = empty(output, place_of(in[0]));
     extra = {pre, {}, {}};
-    if (!run_mlp(in, at(in, c1), at(in, c2), at(in, r), pre, y)) {
+    if (!run_mlp(in, in[3], in[4], in[5], pre, y)) {
       const Tensor hidden = empty(with_last(in[0], in[1].size(0)), place_of(in[0]));
-      if (!run_linear(in[0], in[1], at(in, c1), {}, hidden, true, pre, back, extra[1])) return Tensor();
-      if (!run_linear(hidden, in[2], at(in, c2), at(in, r), y, false, {}, hidden_back, extra[2])) return Tensor();
+      if (!run_linear(in[0], in[1], in[3], {}, hidden, true, pre, back, extra[1])) return Tensor();
+      if (!run_linear(hidden, in[2], in[4], in[5], y, false, {}, hidden_back, extra[2])) return Tensor();
     }
     return y;
   };
-  op.vjp = [=](const Ctx& ctx, std::span<const Tensor> in, const Tensor&, const Tensors& extra,
-               const Tensor& g) -> Tensors {
-    Tensors grads(in.size());
-    for (int i : {0, 1, 2}) grads[static_cast<std::size_t>(i)] = room_for(ctx, in, i);
-    for (int c : {c1, c2}) {
-      if (c) grads[static_cast<std::size_t>(c)] = room_for(ctx, in, c);
-    }
+  op.vjp = [](const Ctx& ctx, std::span<const Tensor> in, const Tensor&, const Tensors& extra, const Tensor& g) -> Tensors {
+    Tensors grads;
+    for (int i : {0, 1, 2, 3, 4}) grads.push_back(room_for(ctx, in, i));
+    grads.push_back(in[5] ? g : Tensor());
     const Tensor& pre = extra[0];
-    if (r) grads[static_cast<std::size_t>(r)] = g;
-    if (grads[1] && grads[2] && run_mlp_backward(g, in, pre, grads, at(grads, c1), at(grads, c2))) return grads;
-    const bool first = grads[0] || grads[1] || at(grads, c1);
+    if (grads[1] && grads[2] && run_mlp_backward(g, in, pre, grads, grads[3], grads[4])) return grads;
+    const bool first = grads[0] || grads[1] || grads[3];
     const Tensor dh = first ? empty(pre.shape(), place_of(pre)) : Tensor();  // gradient of the pre-activation
-    if ((first || grads[2] || at(grads, c2)) && !run_backward(g, {}, in[2], extra[2], pre, dh, grads[2], at(grads, c2)))
-      return {};
-    if (first && !run_backward(dh, in[0], in[1], extra[1], {}, grads[0], grads[1], at(grads, c1))) return {};
+    if ((first || grads[2] || grads[4]) && !run_backward(g, {}, in[2], extra[2], pre, dh, grads[2], grads[4])) return {};
+    if (first && !run_backward(dh, in[0], in[1], extra[1], {}, grads[0], grads[1], grads[3])) return {};
     return grads;
   };
-  return norma::apply(op, places.inputs);
+  return norma::apply(op, {x, w1, w2, b1, b2, residual});
 }
 
 }  // namespace norma

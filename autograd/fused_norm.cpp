@@ -68,28 +68,27 @@ void check_row(const char* name, const char* what, const Tensor& x, const Tensor
 /// Where the device leaves the sums for dweight and dbias, either of which may be none, until the backward pass is over; empty where they are to be
 /// there at once, as other nodes read them. `in` is x and the parameters.
 Tensor room_for_sums(std::span<const Tensor> in, const Tensor& dweight, const Tensor& dbias) {
-  const bool leaves = std::all_of(in.begin() + 1, in.end(), [](const Tensor& p) { return p.is_leaf(); });
+  const bool leaves = std::all_of(in.begin() + 1, in.end(), [](const Tensor& p) { return !p || p.is_leaf(); });
   if (!LateSums::innermost() || !leaves || (!dweight && !dbias)) return {};
   const Index n = in[0].size(-1), parts = backend_of(in[0]).norm_sum_parts(in[0].numel() / std::max<Index>(n, 1));
   return parts > 0 ? empty({parts, 2, n}, place_of(dweight ? dweight : dbias)) : Tensor();
 }
 
-/// Layer norm and RMS norm: the inputs are x and those of weight and bias that are present, in this order.
+/// Layer norm and RMS norm; weight and bias may be empty.
 Tensor row_norm(const char* name, const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, bool rms) {
   check_floating(name, x);
   if (x.rank() == 0) fail("{}: x is 0-d; it needs a last axis to normalise", name);
   if (!(eps >= 0)) fail("{}: eps = {} must be >= 0", name, eps);
   if (weight) check_row(name, "weight", x, weight);
   if (bias) check_row(name, "bias", x, bias);
-  const int weight_at = weight ? 1 : 0, bias_at = bias ? 1 + weight_at : 0;  // 0: absent
   const bool wanted = grad_enabled();
 
   Fused op;
   op.name = name;
   op.composite = [=](std::span<const Tensor> in) {
     Tensor y = normalised(widen(in[0]), eps, rms);
-    if (weight_at) y = y * widen(in[weight_at]);
-    if (bias_at) y = y + widen(in[bias_at]);
+    if (in[1]) y = y * widen(in[1]);
+    if (in[2]) y = y + widen(in[2]);
     return narrow(y, in[0].dtype());
   };
   op.forward = [=](std::span<const Tensor> in, Tensors& extra) {
@@ -98,8 +97,7 @@ Tensor row_norm(const char* name, const Tensor& x, const Tensor& weight, const T
     const Tensor y = empty(in[0].shape(), place_of(in[0]));
     const Tensor mean = wanted && !rms ? empty(rows, statistics) : Tensor(),
                  rstd = wanted ? empty(rows, statistics) : Tensor();
-    const fused::OptionalView w(weight_at ? in[weight_at] : Tensor()), b(bias_at ? in[bias_at] : Tensor());
-    const fused::OptionalView mean_view(mean), rstd_view(rstd);
+    const fused::OptionalView w(in[1]), b(in[2]), mean_view(mean), rstd_view(rstd);
     const Tensor dense = fused::dense_rows(in[0]);
     LayerNormForward args{dense.view(), y.view()};
     args.weight = w.get(), args.bias = b.get();
@@ -111,33 +109,24 @@ Tensor row_norm(const char* name, const Tensor& x, const Tensor& weight, const T
   };
   op.vjp = [=](const Ctx& ctx, std::span<const Tensor> in, const Tensor&, const Tensors& extra,
                const Tensor& g) -> Tensors {
-    Tensors grads(in.size());
-    grads[0] = empty(in[0].shape(), place_of(in[0]));
-    for (int at : {weight_at, bias_at}) {
-      if (at && ctx.needs(at)) grads[at] = empty(in[at].shape(), place_of(in[at]));
-    }
-    const fused::OptionalView w(weight_at ? in[weight_at] : Tensor()), mean_view(extra[0]), rstd_view(extra[1]);
-    const fused::OptionalView dw(weight_at ? grads[weight_at] : Tensor()), db(bias_at ? grads[bias_at] : Tensor());
+    const auto room = [&](int i) { return ctx.needs(i) ? empty(in[i].shape(), place_of(in[i])) : Tensor(); };
+    const Tensor dx = empty(in[0].shape(), place_of(in[0])), dweight = room(1), dbias = room(2);
+    const Tensor sums = room_for_sums(in, dweight, dbias);
+    const fused::OptionalView w(in[1]), mean_view(extra[0]), rstd_view(extra[1]), dw(dweight), db(dbias), sums_view(sums);
     const Tensor dense = fused::dense_rows(in[0]);
-    LayerNormBackward args{dense.view(), g.view(), grads[0].view()};
+    LayerNormBackward args{dense.view(), g.view(), dx.view()};
     args.weight = w.get(), args.mean = mean_view.get(), args.rstd = rstd_view.get();
-    args.dweight = dw.get(), args.dbias = db.get(), args.rms = rms;
+    args.dweight = dw.get(), args.dbias = db.get(), args.sums = sums_view.get(), args.rms = rms;
     const Tensor residual = ctx.arrived(0);
     const bool takes = residual && residual.is_contiguous();
     const fused::OptionalView add(takes ? residual : Tensor());
     args.add = add.get();
-    const Tensor dweight = weight_at ? grads[weight_at] : Tensor(), dbias = bias_at ? grads[bias_at] : Tensor(), sums = room_for_sums(in, dweight, dbias);
-    const fused::OptionalView sums_view(sums);
-    args.sums = sums_view.get();
     if (!backend_of(g).layer_norm_backward(args)) return {};
     if (sums) LateSums::innermost()->add(sums, dweight, dbias);
     if (takes) ctx.take(0);
-    return grads;
+    return {dx, dweight, dbias};
   };
-  Tensors inputs{x};
-  if (weight) inputs.push_back(weight);
-  if (bias) inputs.push_back(bias);
-  return norma::apply(op, inputs);
+  return norma::apply(op, {x, weight, bias});
 }
 
 }  // namespace
