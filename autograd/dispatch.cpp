@@ -11,15 +11,6 @@ namespace {
 
 thread_local bool trusted = false;
 
-bool accepts_integers(UnaryOp op) {
-  switch (op) {
-    case UnaryOp::neg: case UnaryOp::abs: case UnaryOp::square: case UnaryOp::relu: case UnaryOp::sign: case UnaryOp::step:
-      return true;
-    default:
-      return false;
-  }
-}
-
 }  // namespace
 
 void check_present(std::string_view op, const Tensor& x, std::string_view what) {
@@ -95,7 +86,7 @@ Tensor copy_of(const Tensor& x) {
 
 Tensor run_unary(UnaryOp op, const Tensor& x, double parameter) {
   check_present(name(op), x);
-  if (!accepts_integers(op)) check_floating(name(op), x);
+  if (!has_integers(op)) check_floating(name(op), x);
   Tensor y = empty(x.shape(), place_of(x));
   backend_of(x).unary(op, x.view(), y.view(), parameter);
   return y;

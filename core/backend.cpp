@@ -6,7 +6,7 @@
 namespace norma {
 namespace {
 
-#define NORMA_NAME(word) #word,
+#define NORMA_NAME(word, ...) #word,
 constexpr std::string_view unary_names[] = {NORMA_UNARY_OPS(NORMA_NAME)};
 constexpr std::string_view binary_names[] = {NORMA_BINARY_OPS(NORMA_NAME)};
 constexpr std::string_view reduce_names[] = {NORMA_REDUCE_OPS(NORMA_NAME)};

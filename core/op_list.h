@@ -7,15 +7,17 @@
 
 namespace norma {
 
-// power, leaky forms and the like take one constant parameter.
-#define NORMA_UNARY_OPS(X)                                                                                         \
-  X(neg) X(abs) X(exp) X(log) X(log1p) X(sqrt) X(rsqrt) X(sin) X(cos) X(tanh) X(erf) X(sigmoid) X(relu) X(gelu) X(gelu_tanh) \
-  X(silu) X(softplus) X(square) X(reciprocal) X(power) X(sign) X(step)
+// Each with whether it has a meaning for integers. power takes one constant parameter.
+#define NORMA_UNARY_OPS(X)                                                                                        \
+  X(neg, true) X(abs, true) X(exp, false) X(log, false) X(log1p, false) X(sqrt, false) X(rsqrt, false)            \
+  X(sin, false) X(cos, false) X(tanh, false) X(erf, false) X(sigmoid, false) X(relu, true) X(gelu, false)         \
+  X(gelu_tanh, false) X(silu, false) X(softplus, false) X(square, true) X(reciprocal, false) X(power, true)       \
+  X(sign, true) X(step, true)
 #define NORMA_BINARY_OPS(X) \
   X(add) X(sub) X(mul) X(div) X(pow) X(max) X(min) X(less) X(less_equal) X(greater) X(greater_equal) X(equal) X(not_equal)
 #define NORMA_REDUCE_OPS(X) X(sum) X(max) X(min) X(argmax) X(argmin)
 
-#define NORMA_ENUM(word) word,
+#define NORMA_ENUM(word, ...) word,
 enum class UnaryOp : std::uint8_t { NORMA_UNARY_OPS(NORMA_ENUM) count };
 enum class BinaryOp : std::uint8_t { NORMA_BINARY_OPS(NORMA_ENUM) count };
 enum class ReduceOp : std::uint8_t { NORMA_REDUCE_OPS(NORMA_ENUM) count };
@@ -24,6 +26,15 @@ enum class ReduceOp : std::uint8_t { NORMA_REDUCE_OPS(NORMA_ENUM) count };
 std::string_view name(UnaryOp op);
 std::string_view name(BinaryOp op);
 std::string_view name(ReduceOp op);
+
+#define NORMA_INTEGERS(word, integers) integers,
+/// Where it is false, a user's integers are refused.
+constexpr bool has_integers(UnaryOp op) {
+  constexpr bool has[] = {NORMA_UNARY_OPS(NORMA_INTEGERS)};
+  return has[static_cast<int>(op)];
+}
+#undef NORMA_INTEGERS
+
 inline bool is_comparison(BinaryOp op) { return op >= BinaryOp::less; }
 
 }  // namespace norma

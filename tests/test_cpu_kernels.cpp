@@ -86,7 +86,7 @@ const std::vector<Shape> shapes = {{}, {0}, {1}, {7}, {3, 0, 2}, {3, 5}, {2, 3, 
 }  // namespace
 
 TEST_CASE("unary words agree with the reference for every dtype and layout", "[cpu_kernels]") {
-#define NORMA_OP(word) UnaryOp::word,
+#define NORMA_OP(word, ...) UnaryOp::word,
   for (const UnaryOp op : {NORMA_UNARY_OPS(NORMA_OP)})
 #undef NORMA_OP
     for (const DType dtype : dtypes)

@@ -194,7 +194,7 @@ TEST_CASE("elementary functions at the edges", "[vmath]") {
         }
       }
     }
-#define NORMA_OP(word) UnaryOp::word,
+#define NORMA_OP(word, ...) UnaryOp::word,
     for (const UnaryOp op : {NORMA_UNARY_OPS(NORMA_OP)}) {
 #undef NORMA_OP
       if (op == UnaryOp::power || op == UnaryOp::sign || op == UnaryOp::step) continue;

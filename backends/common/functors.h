@@ -106,38 +106,38 @@ NORMA_HD T gelu_tanh(T x) {
 template <UnaryOp op>
 struct Unary;
 
-#define NORMA_UNARY(word, has_integers, expression)                   \
+#define NORMA_UNARY(word, expression)                                 \
   template <>                                                         \
   struct Unary<UnaryOp::word> {                                       \
-    static constexpr bool integers = has_integers;                    \
+    static constexpr bool integers = has_integers(UnaryOp::word);     \
     template <class T>                                                \
     NORMA_HD T operator()(T x, [[maybe_unused]] double p = 0) const { \
       return static_cast<T>(expression);                              \
     }                                                                 \
   };
 
-NORMA_UNARY(neg, true, -static_cast<Wrapping<T>>(x))
-NORMA_UNARY(abs, true, x < 0 ? -static_cast<Wrapping<T>>(x) : x == 0 ? Wrapping<T>(0) : static_cast<Wrapping<T>>(x))
-NORMA_UNARY(exp, false, std::exp(x))
-NORMA_UNARY(log, false, std::log(x))
-NORMA_UNARY(log1p, false, std::log1p(x))
-NORMA_UNARY(sqrt, false, std::sqrt(x))
-NORMA_UNARY(rsqrt, false, 1 / std::sqrt(x))
-NORMA_UNARY(sin, false, std::sin(x))
-NORMA_UNARY(cos, false, std::cos(x))
-NORMA_UNARY(tanh, false, std::tanh(x))
-NORMA_UNARY(erf, false, std::erf(x))
-NORMA_UNARY(sigmoid, false, detail::sigmoid(x))
-NORMA_UNARY(relu, true, x <= 0 ? T(0) : x)  // NaN stays
-NORMA_UNARY(gelu, false, detail::gelu(x))
-NORMA_UNARY(gelu_tanh, false, detail::gelu_tanh(x))
-NORMA_UNARY(silu, false, x == -INFINITY ? T(0) : x * detail::sigmoid(x))
-NORMA_UNARY(softplus, false, (x > 0 ? x : T(0)) + std::log1p(std::exp(-std::fabs(x))))
-NORMA_UNARY(square, true, static_cast<Wrapping<T>>(x) * static_cast<Wrapping<T>>(x))
-NORMA_UNARY(reciprocal, false, 1 / x)
-NORMA_UNARY(power, true, detail::power(x, p))
-NORMA_UNARY(sign, true, (x > 0) - (x < 0))
-NORMA_UNARY(step, true, x > 0)
+NORMA_UNARY(neg, -static_cast<Wrapping<T>>(x))
+NORMA_UNARY(abs, x < 0 ? -static_cast<Wrapping<T>>(x) : x == 0 ? Wrapping<T>(0) : static_cast<Wrapping<T>>(x))
+NORMA_UNARY(exp, std::exp(x))
+NORMA_UNARY(log, std::log(x))
+NORMA_UNARY(log1p, std::log1p(x))
+NORMA_UNARY(sqrt, std::sqrt(x))
+NORMA_UNARY(rsqrt, 1 / std::sqrt(x))
+NORMA_UNARY(sin, std::sin(x))
+NORMA_UNARY(cos, std::cos(x))
+NORMA_UNARY(tanh, std::tanh(x))
+NORMA_UNARY(erf, std::erf(x))
+NORMA_UNARY(sigmoid, detail::sigmoid(x))
+NORMA_UNARY(relu, x <= 0 ? T(0) : x)  // NaN stays
+NORMA_UNARY(gelu, detail::gelu(x))
+NORMA_UNARY(gelu_tanh, detail::gelu_tanh(x))
+NORMA_UNARY(silu, x == -INFINITY ? T(0) : x * detail::sigmoid(x))
+NORMA_UNARY(softplus, (x > 0 ? x : T(0)) + std::log1p(std::exp(-std::fabs(x))))
+NORMA_UNARY(square, static_cast<Wrapping<T>>(x) * static_cast<Wrapping<T>>(x))
+NORMA_UNARY(reciprocal, 1 / x)
+NORMA_UNARY(power, detail::power(x, p))
+NORMA_UNARY(sign, (x > 0) - (x < 0))
+NORMA_UNARY(step, x > 0)
 #undef NORMA_UNARY
 
 /// Binary<op>{}(a, b); comparisons return bool.
@@ -182,8 +182,8 @@ NORMA_HD bool replaces(T candidate, T best) {
 template <class F>
 NORMA_HD void with_unary(UnaryOp op, F&& f) {
   switch (op) {
-#define NORMA_CASE(word) \
-  case UnaryOp::word:    \
+#define NORMA_CASE(word, ...) \
+  case UnaryOp::word:         \
     return f(Unary<UnaryOp::word>{});
     NORMA_UNARY_OPS(NORMA_CASE)
 #undef NORMA_CASE
