@@ -1,4 +1,4 @@
-// Tensors as rows of their last axis, where strides allow it.
+// Tensors as matrices, where strides allow it: the last axis is the columns, the axes before it follow on with one stride.
 #pragma once
 
 #include <optional>
@@ -7,26 +7,38 @@
 
 namespace norma {
 
-/// `count` rows of n dense elements, `step` elements apart.
-struct DenseRows {
-  Index count = 1, n = 0, step = 0;
+/// A view [..., columns] as a matrix.
+struct MatrixRows {
+  Index rows = 1, columns = 0, row = 0, col = 1;  // row, col: from one to the next, in elements
 };
-inline std::optional<DenseRows> dense_rows_of(const View& v) {
-  const Layout& layout = v.layout;
-  const int last = layout.rank() - 1;
-  if (last < 0 || (layout.shape[last] > 1 && layout.strides[static_cast<std::size_t>(last)] != 1)) return std::nullopt;
-  DenseRows rows{1, layout.shape[last], layout.shape[last]};
+inline std::optional<MatrixRows> as_rows(const View& x) {
+  const int last = x.shape().rank() - 1;
+  if (last < 0) return std::nullopt;
+  MatrixRows r;
+  r.columns = x.shape()[last];
+  r.col = r.columns <= 1 ? 1 : x.layout.stride(last);
   for (int axis = last - 1; axis >= 0; --axis) {
-    const Index size = layout.shape[axis];
+    const Index size = x.shape()[axis];
     if (size == 1) continue;
-    if (rows.count == 1) {
-      rows.step = layout.stride(axis);
-    } else if (layout.stride(axis) != rows.step * rows.count) {
+    if (r.rows == 1)
+      r.row = x.layout.stride(axis);
+    else if (x.layout.stride(axis) != r.row * r.rows)
       return std::nullopt;
-    }
-    rows.count *= size;
+    r.rows *= size;
   }
-  return rows;
+  if (r.rows == 1) r.row = r.columns;
+  return r;
 }
+/// The same where a row is dense; rows may lie anywhere, also upon one another.
+inline std::optional<MatrixRows> dense_columns(const View& x) {
+  const auto r = as_rows(x);
+  return r && r->col == 1 ? r : std::nullopt;
+}
+/// And rows do not overlap: what products write and their epilogues read.
+inline std::optional<MatrixRows> as_dense_rows(const View& x) {
+  const auto r = dense_columns(x);
+  return r && r->row >= r->columns ? r : std::nullopt;
+}
+inline bool dense_vector(const View* x) { return !x || x->shape()[-1] <= 1 || x->layout.stride(-1) == 1; }
 
 }  // namespace norma

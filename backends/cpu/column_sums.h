@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "backends/cpu/matrix_rows.h"
+#include "backends/common/rows.h"
 #include "backends/cpu/parallel.h"
 
 namespace norma::cpu {

@@ -3,11 +3,11 @@
 #include <array>
 
 #include "backends/common/convert.h"
+#include "backends/common/rows.h"
 #include "backends/cpu/column_sums.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/linear_bf16.h"
-#include "backends/cpu/matrix_rows.h"
 #include "backends/cpu/parallel.h"
 
 namespace norma::cpu {

@@ -1,8 +1,8 @@
 #include "backends/cpu/linear_bf16.h"
 
+#include "backends/common/rows.h"
 #include "backends/cpu/column_sums.h"
 #include "backends/cpu/gemm_bf16.h"
-#include "backends/cpu/matrix_rows.h"
 
 namespace norma::cpu {
 namespace {

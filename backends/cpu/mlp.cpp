@@ -59,7 +59,7 @@ Word* pack(const MlpTable<T>& t, Index k, Index n, Matrix<const float> weight, W
 template <class T>
 bool run(const Mlp& a) {
   const MlpTable<T>* t = table<T>();
-  if (!t || !dense(dtype_of<T>, {&a.x, &a.y, a.residual, a.pre}) || !dense(DType::f32, {&a.w1, &a.w2, a.b1, a.b2})) return false;
+  if (!t || !dense(stored_dtype<T>, {&a.x, &a.y, a.residual, a.pre}) || !dense(DType::f32, {&a.w1, &a.w2, a.b1, a.b2})) return false;
   const Index rows = as_rows(a.x)->rows, in = a.w1.shape()[1], hidden = a.w1.shape()[0], out = a.w2.shape()[0];
   if (!worth_it<T>(rows, in, hidden, out)) return false;
   const Index chunk = chunk_of(in, hidden, out, 192);
@@ -85,7 +85,7 @@ bool run(const Mlp& a) {
 template <class T>
 bool run(const MlpBackward& a) {
   const MlpTable<T>* t = table<T>();
-  if (!t || !dense(dtype_of<T>, {&a.dy, &a.x, &a.pre, a.dx}) || !dense(DType::f32, {&a.w1, &a.w2, &a.dw1, a.db1, &a.dw2, a.db2})) return false;
+  if (!t || !dense(stored_dtype<T>, {&a.dy, &a.x, &a.pre, a.dx}) || !dense(DType::f32, {&a.w1, &a.w2, &a.dw1, a.db1, &a.dw2, a.db2})) return false;
   const Index rows = as_rows(a.x)->rows, in = a.w1.shape()[1], hidden = a.w1.shape()[0], out = a.w2.shape()[0];
   if (!worth_it<T>(rows, in, hidden, out)) return false;
   constexpr bool bf16 = sizeof(T) == sizeof(Bf16Bits);

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 
+#include "backends/common/rows.h"
 #include "backends/cpu/cut_product.h"
 #include "backends/cpu/gemm_kernels.h"
-#include "backends/cpu/matrix_rows.h"
 #include "backends/cpu/parallel.h"
 #include "backends/cpu/vector_kernels.h"
 #include "core/backend.h"
@@ -14,7 +14,7 @@
 namespace norma::cpu {
 
 template <class T>
-constexpr DType dtype_of = sizeof(T) == sizeof(float) ? DType::f32 : DType::bf16;
+constexpr DType stored_dtype = sizeof(T) == sizeof(float) ? DType::f32 : DType::bf16;
 inline bool dense(DType dtype, std::initializer_list<const View*> views) {
   return std::all_of(views.begin(), views.end(), [&](const View* x) { return !x || (x->dtype == dtype && as_dense_rows(*x)); });
 }

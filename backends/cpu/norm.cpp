@@ -2,6 +2,7 @@
 // false) for operands whose rows are not dense or not evenly spaced. Softmax of bf16 is in norm_bf16.cpp.
 #include <algorithm>
 
+#include "backends/common/rows.h"
 #include "backends/common/views.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/norm_bf16.h"
@@ -39,37 +40,37 @@ Stored* activations(const View* v) {
 }  // namespace
 
 bool CpuBackend::softmax(const View& x, const View& y, bool log) {
-  const auto from = rows_of(x), to = rows_of(y);
+  const auto from = dense_columns(x), to = dense_columns(y);
   if (!from || !to || y.dtype != x.dtype) return false;
   if (x.dtype == DType::bf16) return softmax_bf16(x, *from, y, *to, log), true;
   return visit_wide(x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    parallel_for(from->count, rows_per_task(from->n), [&](Index begin, Index end) {
+    parallel_for(from->rows, rows_per_task(from->columns), [&](Index begin, Index end) {
       NORMA_KERNELS(norm_kernels)
           .of<T>()
-          .softmax(end - begin, from->n, x.as<T>() + begin * from->step, from->step, y.as<T>() + begin * to->step,
-                   to->step, log);
+          .softmax(end - begin, from->columns, x.as<T>() + begin * from->row, from->row, y.as<T>() + begin * to->row,
+                   to->row, log);
     });
   });
 }
 
 bool CpuBackend::softmax_backward(const View& y, const View& dy, const View& dx, bool log) {
-  const auto value = rows_of(y), from = rows_of(dy), to = rows_of(dx);
+  const auto value = dense_columns(y), from = dense_columns(dy), to = dense_columns(dx);
   if (!value || !from || !to || !all_are(y.dtype, {&dy, &dx})) return false;
   if (y.dtype == DType::bf16) return softmax_backward_bf16(y, *value, dy, *from, dx, *to, log), true;
   return visit_wide(y.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    parallel_for(value->count, rows_per_task(value->n), [&](Index begin, Index end) {
+    parallel_for(value->rows, rows_per_task(value->columns), [&](Index begin, Index end) {
       NORMA_KERNELS(norm_kernels)
           .of<T>()
-          .softmax_backward(end - begin, value->n, y.as<T>() + begin * value->step, value->step,
-                            dy.as<T>() + begin * from->step, from->step, dx.as<T>() + begin * to->step, to->step, log);
+          .softmax_backward(end - begin, value->columns, y.as<T>() + begin * value->row, value->row,
+                            dy.as<T>() + begin * from->row, from->row, dx.as<T>() + begin * to->row, to->row, log);
     });
   });
 }
 
 bool CpuBackend::layer_norm(const LayerNormForward& args) {
-  const auto from = rows_of(args.x), to = rows_of(args.y);
+  const auto from = dense_columns(args.x), to = dense_columns(args.y);
   const DType weights = wide_of(args.x.dtype);
   if (!from || !to || !all_are(args.x.dtype, {&args.y}) || !all_are(weights, {args.weight, args.bias, args.mean, args.rstd}) ||
       !all_dense({args.weight, args.bias, args.mean, args.rstd}))
@@ -77,11 +78,11 @@ bool CpuBackend::layer_norm(const LayerNormForward& args) {
   return visit_activations(args.x.dtype, [&](auto computed, auto stored) {
     using T = typename decltype(computed)::type;
     using Stored = typename decltype(stored)::type;
-    parallel_for(from->count, rows_per_task(from->n), [&](Index begin, Index end) {
+    parallel_for(from->rows, rows_per_task(from->columns), [&](Index begin, Index end) {
       NormRows<T, Stored> part{};
-      part.rows = end - begin, part.n = from->n;
-      part.x = activations<Stored>(&args.x) + begin * from->step, part.x_row = from->step;
-      part.y = activations<Stored>(&args.y) + begin * to->step, part.y_row = to->step;
+      part.rows = end - begin, part.n = from->columns;
+      part.x = activations<Stored>(&args.x) + begin * from->row, part.x_row = from->row;
+      part.y = activations<Stored>(&args.y) + begin * to->row, part.y_row = to->row;
       part.weight = data<T>(args.weight), part.bias = data<T>(args.bias);
       part.mean = args.mean ? args.mean->as<T>() + begin : nullptr;
       part.rstd = args.rstd ? args.rstd->as<T>() + begin : nullptr;
@@ -94,7 +95,8 @@ bool CpuBackend::layer_norm(const LayerNormForward& args) {
 bool CpuBackend::layer_norm_backward(const LayerNormBackward& args) {
   const View* dx = args.dx.data ? &args.dx : nullptr;
   const DType weights = wide_of(args.x.dtype);
-  const auto from = rows_of(args.x), gradient = rows_of(args.dy), to = dx ? rows_of(*dx) : Rows{}, add = args.add ? rows_of(*args.add) : Rows{};
+  const auto from = dense_columns(args.x), gradient = dense_columns(args.dy), to = dx ? dense_columns(*dx) : MatrixRows{};
+  const auto add = args.add ? dense_columns(*args.add) : MatrixRows{};
   if (!from || !gradient || !to || !add || !args.rstd || (!args.rms && !args.mean) ||
       !all_are(args.x.dtype, {&args.dy, dx, args.add}) || !all_are(weights, {args.weight, args.mean, args.rstd, args.dweight, args.dbias}) ||
       !all_dense({args.weight, args.mean, args.rstd, args.dweight, args.dbias}))
@@ -103,15 +105,15 @@ bool CpuBackend::layer_norm_backward(const LayerNormBackward& args) {
     using T = typename decltype(computed)::type;
     using Stored = typename decltype(stored)::type;
     NormRows<T, Stored> all{};
-    all.n = from->n;
-    all.x = activations<Stored>(&args.x), all.x_row = from->step;
-    all.dy = activations<Stored>(&args.dy), all.dy_row = gradient->step;
-    all.add = activations<Stored>(args.add), all.add_row = add->step;
-    all.dx = activations<Stored>(dx), all.dx_row = to->step;
+    all.n = from->columns;
+    all.x = activations<Stored>(&args.x), all.x_row = from->row;
+    all.dy = activations<Stored>(&args.dy), all.dy_row = gradient->row;
+    all.add = activations<Stored>(args.add), all.add_row = add->row;
+    all.dx = activations<Stored>(dx), all.dx_row = to->row;
     all.weight = data<T>(args.weight);
     all.mean = data<T>(args.mean), all.rstd = data<T>(args.rstd);
     all.rms = args.rms;
-    sum_over_blocks<T>(args, from->count, from->n, [&](Index first, Index count, T* dweight, T* dbias) {
+    sum_over_blocks<T>(args, from->rows, from->columns, [&](Index first, Index count, T* dweight, T* dbias) {
       NormRows<T, Stored> part = all;
       part.rows = count;
       part.x += first * part.x_row, part.dy += first * part.dy_row;
@@ -129,20 +131,20 @@ namespace {
 
 /// Rows [begin, end) of both passes of cross-entropy; nothing where the operands are not dense rows of the dtypes they should have.
 struct LossRows {
-  std::optional<Rows> logits, targets;
+  std::optional<MatrixRows> logits, targets;
   bool soft;
-  LossRows(const View& z, const View& t) : logits(rows_of(z)), soft(t.dtype != DType::i64) {
-    targets = soft ? rows_of(t) : t.layout.contiguous() ? std::optional(Rows{}) : std::nullopt;
-    if (!is_floating(z.dtype) || (soft && t.dtype != z.dtype) || (logits && logits->n == 0)) logits.reset();
+  LossRows(const View& z, const View& t) : logits(dense_columns(z)), soft(t.dtype != DType::i64) {
+    targets = soft ? dense_columns(t) : t.layout.contiguous() ? std::optional(MatrixRows{}) : std::nullopt;
+    if (!is_floating(z.dtype) || (soft && t.dtype != z.dtype) || (logits && logits->columns == 0)) logits.reset();
   }
   explicit operator bool() const { return logits && targets; }
   template <class T, class Stored, class Args>
   CrossEntropyRows<T, Stored> part(const Args& args, Index begin, Index end) const {
     CrossEntropyRows<T, Stored> p{};
-    p.rows = end - begin, p.n = logits->n;
-    p.logits = activations<Stored>(&args.logits) + begin * logits->step, p.logits_row = logits->step;
+    p.rows = end - begin, p.n = logits->columns;
+    p.logits = activations<Stored>(&args.logits) + begin * logits->row, p.logits_row = logits->row;
     p.classes = soft ? nullptr : args.targets.template as<Index>() + begin;
-    p.targets = soft ? activations<Stored>(&args.targets) + begin * targets->step : nullptr, p.targets_row = targets->step;
+    p.targets = soft ? activations<Stored>(&args.targets) + begin * targets->row : nullptr, p.targets_row = targets->row;
     p.label_smoothing = args.label_smoothing;
     return p;
   }
@@ -156,7 +158,7 @@ bool CpuBackend::cross_entropy(const CrossEntropy& args) {
   return visit_activations(args.logits.dtype, [&](auto computed, auto stored) {
     using T = typename decltype(computed)::type;
     using Stored = typename decltype(stored)::type;
-    parallel_for(rows.logits->count, rows_per_task(rows.logits->n), [&](Index begin, Index end) {
+    parallel_for(rows.logits->rows, rows_per_task(rows.logits->columns), [&](Index begin, Index end) {
       auto part = rows.part<T, Stored>(args, begin, end);
       part.loss = args.loss.as<T>() + begin;
       part.sums = args.sums ? args.sums->as<T>() + 2 * begin : nullptr;
@@ -167,17 +169,17 @@ bool CpuBackend::cross_entropy(const CrossEntropy& args) {
 
 bool CpuBackend::cross_entropy_backward(const CrossEntropyBackward& args) {
   const LossRows rows(args.logits, args.targets);
-  const auto to = rows_of(args.dlogits);
+  const auto to = dense_columns(args.dlogits);
   if (!rows || !to || !all_are(args.logits.dtype, {&args.dlogits}) || !all_are(wide_of(args.logits.dtype), {&args.sums, &args.scale}) ||
       !all_dense({&args.sums}))
     return false;
   return visit_activations(args.logits.dtype, [&](auto computed, auto stored) {
     using T = typename decltype(computed)::type;
     using Stored = typename decltype(stored)::type;
-    parallel_for(rows.logits->count, rows_per_task(rows.logits->n), [&](Index begin, Index end) {
+    parallel_for(rows.logits->rows, rows_per_task(rows.logits->columns), [&](Index begin, Index end) {
       auto part = rows.part<T, Stored>(args, begin, end);
       part.sums = args.sums.as<T>() + 2 * begin, part.scale = *args.scale.as<T>();
-      part.dlogits = activations<Stored>(&args.dlogits) + begin * to->step, part.dlogits_row = to->step;
+      part.dlogits = activations<Stored>(&args.dlogits) + begin * to->row, part.dlogits_row = to->row;
       NORMA_BF16_KERNELS(cross_entropy_kernels).of<T, Stored>().backward(part);
     });
   });

@@ -2,6 +2,7 @@
 #include "backends/cpu/norm_bf16.h"
 
 #include "backends/cpu/bf16_rows.h"
+#include "backends/cpu/norm_rows.h"
 
 namespace norma::cpu {
 namespace {
@@ -17,32 +18,32 @@ void pieces(Index begin, Index end, Index n, Index operands, Body&& body) {
   for (Index i = begin; i < end; i += most) body(i, std::min(most, end - i), buffer);
 }
 
-const bf16* row(const View& x, const Rows& rows, Index i) { return x.as<bf16>() + i * rows.step; }
-bf16* row_out(const View& x, const Rows& rows, Index i) { return x.as<bf16>() + i * rows.step; }
+const bf16* row(const View& x, const MatrixRows& rows, Index i) { return x.as<bf16>() + i * rows.row; }
+bf16* row_out(const View& x, const MatrixRows& rows, Index i) { return x.as<bf16>() + i * rows.row; }
 
 }  // namespace
 
-void softmax_bf16(const View& x, const Rows& from, const View& y, const Rows& to, bool log) {
-  const Index n = from.n;
-  parallel_for(from.count, rows_per_task(n), [&](Index begin, Index end) {
+void softmax_bf16(const View& x, const MatrixRows& from, const View& y, const MatrixRows& to, bool log) {
+  const Index n = from.columns;
+  parallel_for(from.rows, rows_per_task(n), [&](Index begin, Index end) {
     pieces(begin, end, n, 1, [&](Index i, Index count, float* wide) {
-      widen_rows(count, n, row(x, from, i), from.step, wide);
+      widen_rows(count, n, row(x, from, i), from.row, wide);
       NORMA_KERNELS(norm_kernels).f32.softmax(count, n, wide, n, wide, n, log);
-      narrow_rows(count, n, wide, row_out(y, to, i), to.step);
+      narrow_rows(count, n, wide, row_out(y, to, i), to.row);
     });
   });
 }
 
-void softmax_backward_bf16(const View& y, const Rows& value, const View& dy, const Rows& from, const View& dx, const Rows& to,
+void softmax_backward_bf16(const View& y, const MatrixRows& value, const View& dy, const MatrixRows& from, const View& dx, const MatrixRows& to,
                            bool log) {
-  const Index n = value.n;
-  parallel_for(value.count, rows_per_task(n), [&](Index begin, Index end) {
+  const Index n = value.columns;
+  parallel_for(value.rows, rows_per_task(n), [&](Index begin, Index end) {
     pieces(begin, end, n, 2, [&](Index i, Index count, float* wide) {
       float* gradient = wide + count * n;
-      widen_rows(count, n, row(y, value, i), value.step, wide);
-      widen_rows(count, n, row(dy, from, i), from.step, gradient);
+      widen_rows(count, n, row(y, value, i), value.row, wide);
+      widen_rows(count, n, row(dy, from, i), from.row, gradient);
       NORMA_KERNELS(norm_kernels).f32.softmax_backward(count, n, wide, n, gradient, n, gradient, n, log);
-      narrow_rows(count, n, gradient, row_out(dx, to, i), to.step);
+      narrow_rows(count, n, gradient, row_out(dx, to, i), to.row);
     });
   });
 }

@@ -1,12 +1,12 @@
 // Rows of bf16 through softmax; norm.cpp has checked the operands.
 #pragma once
 
-#include "backends/cpu/norm_rows.h"
+#include "backends/common/rows.h"
 
 namespace norma::cpu {
 
-void softmax_bf16(const View& x, const Rows& from, const View& y, const Rows& to, bool log);
-void softmax_backward_bf16(const View& y, const Rows& value, const View& dy, const Rows& from, const View& dx, const Rows& to,
+void softmax_bf16(const View& x, const MatrixRows& from, const View& y, const MatrixRows& to, bool log);
+void softmax_backward_bf16(const View& y, const MatrixRows& value, const View& dy, const MatrixRows& from, const View& dx, const MatrixRows& to,
                            bool log);
 
 }  // namespace norma::cpu

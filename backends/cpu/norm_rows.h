@@ -1,19 +1,14 @@
-// What norm.cpp and norm_bf16.cpp share: tensors as rows, and how their gradients are summed over blocks of rows.
+// What norm.cpp and norm_bf16.cpp share: rows as tasks, and how their gradients are summed over blocks of rows.
 #pragma once
 
 #include <algorithm>
 #include <array>
-#include <optional>
 
-#include "backends/common/rows.h"
 #include "backends/cpu/parallel.h"
 #include "backends/cpu/vector_kernels.h"
 #include "core/backend.h"
 
 namespace norma::cpu {
-
-using Rows = DenseRows;
-inline std::optional<Rows> rows_of(const View& v) { return dense_rows_of(v); }
 
 inline Index rows_per_task(Index n) { return std::max<Index>(1, task_elements / std::max<Index>(1, n)); }
 

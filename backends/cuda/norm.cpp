@@ -16,36 +16,36 @@ void* data(const View* v) { return v ? v->data : nullptr; }
 }  // namespace
 
 bool CudaBackend::softmax(const View& x, const View& y, bool log) {
-  const auto from = dense_rows_of(x), to = dense_rows_of(y);
+  const auto from = dense_columns(x), to = dense_columns(y);
   if (!from || !to || !is_floating(x.dtype) || y.dtype != x.dtype) return false;
   if (x.numel() == 0) return true;
   SoftmaxRows r;
-  r.rows = from->count, r.n = from->n, r.dtype = x.dtype, r.log = log;
-  r.x = x.data, r.x_row = from->step, r.out = y.data, r.out_row = to->step;
+  r.rows = from->rows, r.n = from->columns, r.dtype = x.dtype, r.log = log;
+  r.x = x.data, r.x_row = from->row, r.out = y.data, r.out_row = to->row;
   softmax_rows(stream(), r);
   return true;
 }
 
 bool CudaBackend::softmax_backward(const View& y, const View& dy, const View& dx, bool log) {
-  const auto value = dense_rows_of(y), from = dense_rows_of(dy), to = dense_rows_of(dx);
+  const auto value = dense_columns(y), from = dense_columns(dy), to = dense_columns(dx);
   if (!value || !from || !to || !is_floating(y.dtype) || !all_are(y.dtype, {&dy, &dx})) return false;
   if (y.numel() == 0) return true;
   SoftmaxRows r;
-  r.rows = value->count, r.n = value->n, r.dtype = y.dtype, r.log = log;
-  r.x = y.data, r.x_row = value->step, r.dy = dy.data, r.dy_row = from->step, r.out = dx.data, r.out_row = to->step;
+  r.rows = value->rows, r.n = value->columns, r.dtype = y.dtype, r.log = log;
+  r.x = y.data, r.x_row = value->row, r.dy = dy.data, r.dy_row = from->row, r.out = dx.data, r.out_row = to->row;
   softmax_backward_rows(stream(), r);
   return true;
 }
 
 bool CudaBackend::layer_norm(const LayerNormForward& args) {
-  const auto from = dense_rows_of(args.x), to = dense_rows_of(args.y);
+  const auto from = dense_columns(args.x), to = dense_columns(args.y);
   const DType weights = wide_of(args.x.dtype);
   if (!from || !to || !is_floating(args.x.dtype) || args.y.dtype != args.x.dtype || args.x.numel() == 0 ||
       !all_are(weights, {args.weight, args.bias, args.mean, args.rstd}) || !all_dense({args.weight, args.bias, args.mean, args.rstd}))
     return false;
   NormRows r;
-  r.rows = from->count, r.n = from->n, r.dtype = args.x.dtype, r.eps = args.eps, r.rms = args.rms;
-  r.x = args.x.data, r.x_row = from->step, r.y = args.y.data, r.y_row = to->step;
+  r.rows = from->rows, r.n = from->columns, r.dtype = args.x.dtype, r.eps = args.eps, r.rms = args.rms;
+  r.x = args.x.data, r.x_row = from->row, r.y = args.y.data, r.y_row = to->row;
   r.weight = data(args.weight), r.bias = data(args.bias), r.mean = data(args.mean), r.rstd = data(args.rstd);
   layer_norm_rows(stream(), r);
   return true;
@@ -53,18 +53,18 @@ bool CudaBackend::layer_norm(const LayerNormForward& args) {
 
 bool CudaBackend::layer_norm_backward(const LayerNormBackward& args) {
   const View* dx = args.dx.data ? &args.dx : nullptr;
-  const auto from = dense_rows_of(args.x), gradient = dense_rows_of(args.dy), to = dx ? dense_rows_of(*dx) : DenseRows{};
-  const auto add = args.add ? dense_rows_of(*args.add) : DenseRows{};
+  const auto from = dense_columns(args.x), gradient = dense_columns(args.dy), to = dx ? dense_columns(*dx) : MatrixRows{};
+  const auto add = args.add ? dense_columns(*args.add) : MatrixRows{};
   const DType weights = wide_of(args.x.dtype);
   if (!from || !gradient || !to || !add || !args.rstd || (!args.rms && !args.mean) || !is_floating(args.x.dtype) || args.x.numel() == 0 ||
       !all_are(args.x.dtype, {&args.dy, dx, args.add}) || !all_are(weights, {args.weight, args.mean, args.rstd, args.dweight, args.dbias, args.sums}) ||
       !all_dense({args.weight, args.mean, args.rstd, args.dweight, args.dbias, args.sums}))
     return false;
   NormRows r;
-  r.rows = from->count, r.n = from->n, r.dtype = args.x.dtype, r.rms = args.rms;
-  r.x = args.x.data, r.x_row = from->step, r.dy = args.dy.data, r.dy_row = gradient->step;
-  r.add = data(args.add), r.add_row = add->step;
-  r.y = data(dx), r.y_row = to->step;
+  r.rows = from->rows, r.n = from->columns, r.dtype = args.x.dtype, r.rms = args.rms;
+  r.x = args.x.data, r.x_row = from->row, r.dy = args.dy.data, r.dy_row = gradient->row;
+  r.add = data(args.add), r.add_row = add->row;
+  r.y = data(dx), r.y_row = to->row;
   r.weight = data(args.weight), r.mean = data(args.mean), r.rstd = data(args.rstd);
   r.partial = data(args.sums);
   const bool at_once = !args.sums && (args.dweight || args.dbias);
@@ -102,13 +102,13 @@ template <class Args>
 std::optional<CrossEntropyRows> loss_rows(const Args& args) {
   const DType dtype = args.logits.dtype;
   const bool soft = args.targets.dtype != DType::i64;
-  const auto from = dense_rows_of(args.logits), target = soft ? dense_rows_of(args.targets) : DenseRows{};
-  if (!from || !target || from->n == 0 || !is_floating(dtype) || (soft && args.targets.dtype != dtype) ||
+  const auto from = dense_columns(args.logits), target = soft ? dense_columns(args.targets) : MatrixRows{};
+  if (!from || !target || from->columns == 0 || !is_floating(dtype) || (soft && args.targets.dtype != dtype) ||
       (!soft && !args.targets.layout.contiguous()))
     return std::nullopt;
   CrossEntropyRows r;
-  r.rows = from->count, r.n = from->n, r.dtype = dtype, r.soft = soft, r.label_smoothing = args.label_smoothing;
-  r.logits = args.logits.data, r.logits_row = from->step, r.targets = args.targets.data, r.targets_row = target->step;
+  r.rows = from->rows, r.n = from->columns, r.dtype = dtype, r.soft = soft, r.label_smoothing = args.label_smoothing;
+  r.logits = args.logits.data, r.logits_row = from->row, r.targets = args.targets.data, r.targets_row = target->row;
   return r;
 }
 
@@ -124,10 +124,10 @@ bool CudaBackend::cross_entropy(const CrossEntropy& args) {
 
 bool CudaBackend::cross_entropy_backward(const CrossEntropyBackward& args) {
   auto rows = loss_rows(args);
-  const auto to = dense_rows_of(args.dlogits);
+  const auto to = dense_columns(args.dlogits);
   if (!rows || !to || args.dlogits.dtype != rows->dtype || !all_are(wide_of(rows->dtype), {&args.sums, &args.scale}) || !all_dense({&args.sums}))
     return false;
-  rows->sums = args.sums.data, rows->scale = args.scale.data, rows->dlogits = args.dlogits.data, rows->dlogits_row = to->step;
+  rows->sums = args.sums.data, rows->scale = args.scale.data, rows->dlogits = args.dlogits.data, rows->dlogits_row = to->row;
   cross_entropy_backward_rows(stream(), *rows);
   return true;
 }

@@ -28,8 +28,8 @@ std::optional<Gemm::Operand> operand_of(const View& x) {
 
 View with_rows(const View& x) {  // [..., n] as one matrix; the caller knows that it has dense rows
   View m = x;
-  const auto rows = *dense_rows_of(x);
-  m.layout = Layout(Shape{rows.count, rows.n}, Strides{rows.step, 1}, 0);
+  const auto rows = *dense_columns(x);
+  m.layout = Layout(Shape{rows.rows, rows.columns}, Strides{rows.row, 1}, 0);
   return m;
 }
 
@@ -39,8 +39,7 @@ View transpose_of(const View& x) {
   return t;
 }
 
-bool floating_matrix(const View& x) { return is_floating(x.dtype) && dense_rows_of(x).has_value(); }
-bool dense_vector(const View* x) { return !x || x->shape()[-1] <= 1 || x->layout.stride(-1) == 1; }
+bool floating_matrix(const View& x) { return is_floating(x.dtype) && dense_columns(x).has_value(); }
 bool weight_fits(const View* w, DType elements) {
   return !w || w->dtype == elements || (elements == DType::bf16 && w->dtype == DType::f32);
 }
@@ -201,8 +200,8 @@ bool CudaBackend::linear(const LinearForward& args) {
   Epilogue e;
   e.rows = y.shape()[0], e.n = y.shape()[1], e.y = y.data, e.y_row = y.layout.stride(0), e.dtype = dtype, e.gelu = args.gelu;
   if (args.bias) e.bias = args.bias->data, e.bias_dtype = args.bias->dtype;
-  if (args.residual) e.residual = args.residual->data, e.residual_row = dense_rows_of(*args.residual)->step;
-  if (args.pre) e.pre = args.pre->data, e.pre_row = dense_rows_of(*args.pre)->step;
+  if (args.residual) e.residual = args.residual->data, e.residual_row = dense_columns(*args.residual)->row;
+  if (args.pre) e.pre = args.pre->data, e.pre_row = dense_columns(*args.pre)->row;
   finish_linear(stream(), e);
   return true;
 }
