@@ -73,12 +73,12 @@ Span over_training(const std::vector<Json>& rows, std::size_t layer, const char*
 }
 
 /// finished, diverged, interrupted or not ended.
-std::string status_of(const train::SavedRun& run) {
-  return !run.status.ending.empty() ? run.status.ending : run.summary.is_object() ? "finished" : "not ended";
+std::string status_of(const inspect::PageRun& run) {
+  return !run.ending.empty() ? run.ending : run.summary.is_object() ? "finished" : "not ended";
 }
 /// That it trained, as far as its folder knows.
-double seconds_of(const train::SavedRun& run) {
-  return run.summary.is_object() ? number(run.summary, "seconds") : run.status.seconds > 0 ? run.status.seconds : NAN;
+double seconds_of(const inspect::PageRun& run) {
+  return run.summary.is_object() ? number(run.summary, "seconds") : run.seconds > 0 ? run.seconds : NAN;
 }
 
 Json json_of(const train::Spread& s) { return {{"mean", s.mean}, {"deviation", s.deviation}}; }
@@ -183,7 +183,7 @@ std::string listed(std::span<const char* const> words, std::size_t width) {
 }
 
 /// What is told of one run, and how its norms went over training.
-Json run_json(const train::SavedRun& run, const std::string& path) {
+Json run_json(const inspect::PageRun& run, const std::string& path) {
   const Json* test = run.summary.is_object() ? &run.summary : last_with(run.rows, "test_accuracy");
   const Json* step = last_with(run.rows, "attention");
   Json fro = Json::array();
@@ -196,7 +196,7 @@ Json run_json(const train::SavedRun& run, const std::string& path) {
           {"test_accuracy", test ? number(*test, "test_accuracy") : NAN},
           {"test_loss", test ? number(*test, "test_loss") : NAN},
           {"seconds", seconds_of(run)},
-          {"ending", run.status.ending},
+          {"ending", run.ending},
           {"status", status_of(run)},
           {"fro", fro}};
 }
@@ -256,9 +256,9 @@ int compare_verb(const Args& args) {
   std::vector<inspect::PageRun> page;
   Json all = Json::array();
   for (const std::string& path : runs) {
-    train::SavedRun r = train::read_run(path);
-    all.push_back(run_json(r, path));
-    page.push_back(train::to_page_run(std::move(r), train::read_records(path, inspect::page_bytes / runs.size())));
+    page.push_back(train::read_run(path));
+    page.back().recording = train::read_records(path, inspect::page_bytes / runs.size());
+    all.push_back(run_json(page.back(), path));
   }
   Json groups = Json::array();
   for (const train::RunGroup& group : train::group_runs(page)) groups.push_back(group_json(group, all, page));

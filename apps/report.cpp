@@ -33,17 +33,17 @@ int report_verb(const Args& args) {
   std::vector<inspect::PageRun> page;
   nlohmann::ordered_json notes = nlohmann::ordered_json::array();
   for (const std::string& path : runs) {
-    train::SavedRun r = train::read_run(path);
+    inspect::PageRun r = train::read_run(path);
     if (!r.note.empty()) {
       tell("{}\n", r.note);
       notes.push_back(r.note);
     }
-    inspect::Recording recording = train::read_records(path, inspect::page_bytes / runs.size());
-    for (const std::string& note : recording.notes) {
+    r.recording = train::read_records(path, inspect::page_bytes / runs.size());
+    for (const std::string& note : r.recording.notes) {
       tell("{}\n", note);
       notes.push_back(note);
     }
-    page.push_back(train::to_page_run(std::move(r), std::move(recording)));
+    page.push_back(std::move(r));
   }
   train::group_runs(page);
   if (html.empty()) html = runs.size() == 1 ? (std::filesystem::path(runs[0]) / "report.html").string() : "report.html";

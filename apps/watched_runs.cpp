@@ -34,9 +34,9 @@ WatchedRuns::WatchedRuns(const std::vector<std::string>& folders) {
 
 void WatchedRuns::read(std::size_t i) {
   inspect::PageRun& run = runs_[i];
-  train::SavedRun head = train::read_run_head(sources_[i].folder);
-  run.name = std::move(head.name), run.config = std::move(head.config), run.summary = std::move(head.summary),
-  run.ending = std::move(head.status.ending), run.tokens = head.tokens, run.seconds = head.status.seconds;
+  inspect::PageRun head = train::read_run_head(sources_[i].folder);
+  head.rows = std::move(run.rows), head.generation = run.generation;
+  run = std::move(head);
   const auto record = run.config.find("record");
   if (record != run.config.end() && *record != "")
     run.recording.notes = {
@@ -48,7 +48,7 @@ void WatchedRuns::read(std::size_t i) {
   }
   std::move(news.rows.begin(), news.rows.end(), std::back_inserter(run.rows));
   if (!news.wrong.empty()) throw Error(news.wrong);
-  run.note = head.note + (head.note.empty() || news.cut.empty() ? "" : "\n") + news.cut;
+  run.note += (run.note.empty() || news.cut.empty() ? "" : "\n") + news.cut;
 }
 
 /// Several readers cost no more than one.

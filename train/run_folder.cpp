@@ -265,9 +265,9 @@ void RunFolder::begin_again() {
         path_.string(), why);
   };
   if (is_there(path_ / "config.json")) {
-    const SavedRun before = read_run_head(path_);  // throws where it is no training run's
+    const inspect::PageRun before = read_run_head(path_);  // throws where it is no training run's
     if (!before.summary.is_null()) refuse("has ended (summary.json)");
-    if (!before.status.ending.empty()) refuse(fmt::format("has ended ({})", before.status.ending));
+    if (!before.ending.empty()) refuse(fmt::format("has ended ({})", before.ending));
     std::string cut;
     const Index due = before.config.value("checkpoint_every", Index{0});
     for (const Json& row :

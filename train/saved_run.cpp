@@ -115,9 +115,9 @@ Index tokens_of_checkpoint(const fs::path& run) {
 }
 
 /// From what tells it: the folders of earlier versions have it in summary.json alone.
-Index tokens_of(const SavedRun& run, const fs::path& path) {
+Index tokens_of(const inspect::PageRun& run, const RunStatus& status, const fs::path& path) {
   if (run.summary.is_object()) return run.summary["tokens"];
-  if (run.status.tokens > 0) return run.status.tokens;
+  if (status.tokens > 0) return status.tokens;
   const Index image = run.config["image"], patch = run.config["patch"];
   if (image > 0 && patch > 0) return (image / patch) * (image / patch) + (run.config["pool"] == "cls" ? 1 : 0);
   return tokens_of_checkpoint(path);
@@ -176,15 +176,7 @@ std::vector<Json> read_metrics(const fs::path& file, std::string& note) {
   return std::move(all.rows);
 }
 
-inspect::PageRun to_page_run(SavedRun run, inspect::Recording recording) {
-  inspect::PageRun page;
-  page.name = std::move(run.name), page.config = std::move(run.config), page.summary = std::move(run.summary);
-  page.rows = std::move(run.rows), page.note = std::move(run.note), page.recording = std::move(recording);
-  page.ending = std::move(run.status.ending), page.seconds = run.status.seconds, page.tokens = run.tokens;
-  return page;
-}
-
-SavedRun read_run_head(const fs::path& path) {
+inspect::PageRun read_run_head(const fs::path& path) {
   const bool there = is_there(path);
   if (there && !fs::is_directory(path))
     fail("run folder {}: is a file; name the run's folder, as in {}", path.string(),
@@ -195,7 +187,7 @@ SavedRun read_run_head(const fs::path& path) {
   if (error) fail("run folder {}: cannot be read ({})", path.string(), error_text(error.value()));
   check_kinds(path);
   if (!is_there(path / "config.json")) fail("run folder {}: holds no config.json; is it a run?", path.string());
-  SavedRun run;
+  inspect::PageRun run;
   const fs::path whole = fs::absolute(path).lexically_normal();  // so that "." has a name too
   run.name = (whole.has_filename() ? whole : whole.parent_path()).filename().string();
   run.config = read_json(path / "config.json");
@@ -209,12 +201,13 @@ SavedRun read_run_head(const fs::path& path) {
     run.summary = read_json(path / "summary.json");
     check(run.summary, of_summary, true, (path / "summary.json").string());
   }
+  RunStatus status;
   try {
-    run.status = read_status(path);
+    status = read_status(path);
   } catch (const Error& e) {  // of no account for what the run has measured
     run.note = fmt::format("{}; left out", e.what());
   }
-  run.tokens = tokens_of(run, path);
+  run.ending = status.ending, run.seconds = status.seconds, run.tokens = tokens_of(run, status, path);
   return run;
 }
 
@@ -227,8 +220,8 @@ RunStatus read_status(const fs::path& path) {
   return {status["ending"], status["seconds"], status.value("tokens", Index{0})};
 }
 
-SavedRun read_run(const fs::path& path) {
-  SavedRun run = read_run_head(path);
+inspect::PageRun read_run(const fs::path& path) {
+  inspect::PageRun run = read_run_head(path);
   if (!is_there(path / "metrics.jsonl"))
     fail("run folder {}: holds no metrics.jsonl yet; has the run made a step?", path.string());
   std::string cut;

@@ -19,24 +19,13 @@ struct RunStatus {
   Index tokens = 0;    // N; 0: an earlier version wrote it
 };
 
-struct SavedRun {
-  std::string name;      // of the folder
-  Json config, summary;  // summary: null when the run has not ended
-  RunStatus status;
-  Index tokens = 0;      // N, whose root bounds softmax; 0: nothing in the folder tells it
-  std::vector<Json> rows;
-  std::string note;      // what was left out: a last line that is cut short (being written), a status.json that is damaged
-};
+/// All of a run but its recording; the note says what was left out: a last line that is cut short (being written), a status.json that is
+/// damaged. Throws naming the file and line that is wrong, also where another version of this program wrote something else there: config,
+/// rows and summary that are returned have the types that the program's pages and tables read.
+inspect::PageRun read_run(const std::filesystem::path& path);
 
-/// Throws naming the file and line that is wrong, also where another version of this program wrote something else there: config, rows
-/// and summary that are returned have the types that the program's pages and tables read.
-SavedRun read_run(const std::filesystem::path& path);
-
-/// The same without rows and note: a run that has made no step yet has this already.
-SavedRun read_run_head(const std::filesystem::path& path);
-
-/// What pages show of a run, with what its flight recorder kept.
-inspect::PageRun to_page_run(SavedRun run, inspect::Recording recording);
+/// The same without rows and what its note says of them: a run that has made no step yet has this already.
+inspect::PageRun read_run_head(const std::filesystem::path& path);
 
 /// Of status.json; as at the beginning of a run where there is none.
 RunStatus read_status(const std::filesystem::path& path);
