@@ -17,12 +17,12 @@ MAY = {  # room -> the rooms its files may include
     "checks": AUTOGRAD | {"checks"}, "apps": TRAIN | {"apps", "backends", "bench", "checks"}, "bench": TRAIN | {"bench", "backends", "checks"},
     "tests": TRAIN | {"tests", "backends", "apps", "bench", "checks"},
 }
-SIBLINGS = {"backends": "common"}  # backends/cpu and backends/reference see only backends/common beside themselves
+SIBLINGS = {"backends": "common"}  # backends/cpu, cuda and reference see only backends/common beside themselves
 ONLY_IN = {r"cblas\.h|openblas": "backends/cpu/gemm_openblas.cpp", r"tbb/": "backends/cpu/parallel.cpp",
            r"cublas(_v2)?\.h": ("backends/cuda/blas_cuda.cpp", "tests/cuda/plain_cublas/cublas.cpp"),
            r"cublasLt": ("backends/cuda/blaslt_cuda.cpp", "tests/cuda/plain_cublas/cublaslt.cpp"), r"ucontext|setjmp": "backends/cuda/emulator/emulator.cpp",
            r"microhttpd": "apps/live_server.cpp"}
-LIMIT = {".h": 300, ".cuh": 300, ".cpp": 500, ".cu": 500}
+LIMIT = {".h": 300, ".cpp": 500, ".cu": 500}
 
 root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 bad = []
