@@ -66,19 +66,12 @@ Visible visible_pairs(const Tensor& scores, const AttentionOptions& options) {
 
 Tensor row_scale(const Scoring& scoring, const Visible& visible, const Tensor& scores) {
   const NoGrad constant;
-  const auto keys = static_cast<double>(scores.size(3));
-  const bool root =
-      scoring.scale == Scoring::Scale::inverse_sqrt_keys || scoring.scale == Scoring::Scale::inverse_sqrt_valid_keys;
-  const bool counted =
-      scoring.scale == Scoring::Scale::inverse_sqrt_valid_keys || scoring.scale == Scoring::Scale::inverse_valid_keys;
   if (scoring.scale == Scoring::Scale::one || scoring.normalize || scoring.kind == Scoring::Kind::softmax) return {};
-  if (counted && visible) {
-    const Tensor count = visible.count();
-    const Tensor least_one =
-        maximum(count, scalar_like(1, count));  // a row that sees nothing is zero whatever its scale
-    return root ? rsqrt(least_one) : reciprocal(least_one);
-  }
-  return scalar_like(root ? 1 / std::sqrt(keys) : 1 / keys, scores);
+  const auto keys = static_cast<double>(scores.size(3));
+  const RowScale by_row = scoring.row_scale();
+  if (by_row == RowScale::constant || !visible) return scalar_like(1 / scoring.row_divisor(keys, keys), scores);
+  const Tensor count = maximum(visible.count(), 1);  // a row that sees nothing is zero whatever its scale
+  return by_row == RowScale::inverse_visible ? reciprocal(count) : rsqrt(count);
 }
 
 }  // namespace fused
@@ -130,8 +123,10 @@ Tensor elementwise(const Tensor& scores, const Visible& visible, const Scoring& 
     case Scoring::Kind::relu:
       a = relu(s);
       break;
-    default:
+    case Scoring::Kind::polynomial:
       a = polynomial(s, scoring);
+      break;
+    case Scoring::Kind::softmax: break;  // masked_softmax
   }
   if (visible) a = a * visible.mask;
   if (scoring.normalize) return a / or_one(sum(a, {-1}, true));

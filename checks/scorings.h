@@ -23,11 +23,15 @@ inline Scoring power(int p, double coefficient, Scoring::Scale scale) {
 
 /// phi(s) and phi'(s), but for softmax, before row factors and division by a row's sum; `keys`: the length of the row.
 inline std::pair<double, double> phi(const Scoring& scoring, double s, std::int64_t keys) {
-  if (scoring.kind == Scoring::Kind::relu) return {std::max(s, 0.0), s > 0 ? 1 : 0};
-  if (scoring.kind == Scoring::Kind::sigmoid) {
-    const double bias = scoring.bias - (scoring.bias_minus_log_keys ? std::log(static_cast<double>(keys)) : 0);
-    const double a = 1 / (1 + std::exp(-(s + bias)));
-    return {a, a * (1 - a)};
+  switch (scoring.kind) {
+    case Scoring::Kind::relu: return {std::max(s, 0.0), s > 0 ? 1 : 0};
+    case Scoring::Kind::sigmoid: {
+      const double bias = scoring.bias - (scoring.bias_minus_log_keys ? std::log(static_cast<double>(keys)) : 0);
+      const double a = 1 / (1 + std::exp(-(s + bias)));
+      return {a, a * (1 - a)};
+    }
+    case Scoring::Kind::softmax:
+    case Scoring::Kind::polynomial: break;
   }
   double a = 0, slope = 0, power = 1, power_before = 0;  // s^p, s^(p - 1)
   for (int p = 0; p <= Scoring::max_degree; ++p, power_before = power, power *= s) {

@@ -46,6 +46,11 @@ struct Scoring {
            : scale == Scale::inverse_valid_keys    ? RowScale::inverse_visible
                                                    : RowScale::constant;
   }
+  /// Both parts together, in a row that sees `visible` of N keys.
+  double row_divisor(double keys, double visible) const {
+    const RowScale by_row = row_scale();
+    return by_row == RowScale::constant ? divisor(keys) : by_row == RowScale::inverse_visible ? visible : std::sqrt(visible);
+  }
   /// What the sigmoid adds to scores of N keys.
   double sigmoid_bias(double keys) const { return bias - (bias_minus_log_keys ? std::log(keys) : 0.0); }
 };

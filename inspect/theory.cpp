@@ -12,7 +12,6 @@ namespace norma::inspect {
 namespace {
 
 using Kind = Scoring::Kind;
-using Scale = Scoring::Scale;
 
 double coefficient(const Scoring& s, int p) { return s.coefficient[static_cast<std::size_t>(p)]; }
 
@@ -58,15 +57,6 @@ double gaussian_square(F f, double rms, double middle) {
   if (rms == 0) return f(0) * f(0);
   const double begin = (middle - reach) / rms, end = (middle + reach) / rms;
   return (integral(-tails, begin) + integral(begin, end) + integral(end, tails)) / std::sqrt(2 * std::numbers::pi);
-}
-
-double scale_factor(Scale scale, double keys) {
-  switch (scale) {
-    case Scale::one: return 1;
-    case Scale::inverse_sqrt_keys:
-    case Scale::inverse_sqrt_valid_keys: return 1 / std::sqrt(keys);
-    default: return 1 / keys;
-  }
 }
 
 bool rows_sum_to_one(const Scoring& s) { return s.kind == Kind::softmax || s.normalize; }
@@ -122,7 +112,7 @@ Expectation expectation(const Scoring& scoring, Index tokens, double rms, Index 
       slope = gaussian_square([&](double s) { return phi(s) * (1 - phi(s)); }, rms, -bias);
     }
   }
-  const double factor = n * scale_factor(scoring.scale, n);
+  const double factor = n * (1 / scoring.row_divisor(n, n));
   return {factor * std::sqrt(value), factor * std::sqrt(slope)};
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <optional>
 
 #include "backends/common/draws.h"
 #include "backends/common/views.h"
@@ -30,16 +31,27 @@ Index pieces_of_keys(Index keys, Index heads, Index dq_bytes) {
   return std::min(pieces_of(keys, heads), std::max<Index>(2, (Index{16} << 20) / std::max<Index>(1, dq_bytes)));
 }
 
-/// The dtype and layouts the kernels are written for.
+/// The function of the scores as the kernels have it; none where they do not, and the composition runs.
+std::optional<Phi> phi_of(const Scoring& s) {
+  switch (s.kind) {
+    case Scoring::Kind::softmax: return Phi::softmax;
+    case Scoring::Kind::sigmoid: return Phi::sigmoid;
+    case Scoring::Kind::relu: return Phi::relu;
+    case Scoring::Kind::polynomial: {
+      const bool power = s.monomial() && s.degree() >= 1 && s.degree() <= 4 && !(s.normalize && s.degree() % 2);
+      return power ? static_cast<Phi>(static_cast<int>(Phi::power1) + s.degree() - 1) : Phi::polynomial;
+    }
+    default: return std::nullopt;
+  }
+}
+
+/// The dtype, layouts and options the kernels are written for.
 bool covered(const Attention& a, std::initializer_list<const View*> tensors) {
   for (const View* x : tensors) {
     if (x->numel() == 0 || !heads_have_dense_rows(*x)) return false;
     if (x->dtype != (*tensors.begin())->dtype || !is_floating(x->dtype)) return false;
   }
-  if (a.stats && (a.stats->dtype != DType::f64 || !a.stats->layout.contiguous())) return false;
-  if (a.key_mask && a.key_mask->dtype != DType::boolean) return false;
-  if (a.scoring.normalize && a.scoring.kind != Scoring::Kind::polynomial) return false;
-  return a.dropout >= 0 && a.dropout < 1;
+  return phi_of(a.scoring) && options_fit(a);
 }
 
 /// Products of packed operands, by AMX or pairs, where they are and pay: packing an element of the scores costs as much as some 20 multiply-adds of
@@ -52,7 +64,7 @@ const PackedProducts* products_for(const Attention& a, const View& k, const View
   return (forced < 0 ? pays : forced == 1) ? own_products(k.dtype == DType::bf16) : nullptr;
 }
 
-/// Everything that is the same for all heads.
+/// Everything that is the same for all heads, into one of zeros.
 template <class T, class Head>
 void fill_shared(const Attention& a, const View& q, const View& k, const View& v, Head& head) {
   head.q_row = q.layout.stride(2);
@@ -71,27 +83,15 @@ void fill_shared(const Attention& a, const View& q, const View& k, const View& v
   for (int p = 0; p <= Scoring::max_degree; ++p) head.coefficient[p] = s.coefficient[static_cast<std::size_t>(p)];
   head.normalize = s.normalize || s.kind == Scoring::Kind::softmax;
   head.bias = s.sigmoid_bias(keys);
-  switch (s.kind) {
-    case Scoring::Kind::softmax: head.phi = Phi::softmax; break;
-    case Scoring::Kind::sigmoid: head.phi = Phi::sigmoid; break;
-    case Scoring::Kind::relu: head.phi = Phi::relu; break;
-    case Scoring::Kind::polynomial:
-      head.phi = Phi::polynomial;
-      if (s.monomial() && s.degree() >= 1 && s.degree() <= 4 && !(s.normalize && s.degree() % 2)) {
-        head.phi = static_cast<Phi>(static_cast<int>(Phi::power1) + s.degree() - 1);
-      }
-  }
+  head.phi = *phi_of(s);
   if (head.phi >= Phi::power1 && head.phi <= Phi::power4 && sizeof(T) == 4) head.factor = head.coefficient[s.degree()];
-  head.row_scale = RowScale::constant;
   if (s.kind != Scoring::Kind::softmax) head.factor /= s.divisor(keys), head.row_scale = s.row_scale();
   head.causal = a.causal;
-  head.key_mask = nullptr;
   head.drop = a.dropout > 0;
   head.drop_below = static_cast<std::uint32_t>(std::min<std::uint64_t>(drop_threshold(a.dropout), 0xffff'ffff));
-  head.keep_scale = 1 / (1 - a.dropout);
+  head.keep_scale = keep_scale(a.dropout);
   head.seed = a.stream.seed;
   head.stream = a.stream.stream;
-  head.stats = nullptr;
 }
 
 /// The parts that differ between heads.
@@ -265,10 +265,8 @@ bool CpuBackend::attention(const AttentionForward& a) {
 
 bool CpuBackend::attention_backward(const AttentionBackward& a) {
   if (!covered(a, {&a.q, &a.k, &a.v, &a.dout, &a.dq, &a.dk, &a.dv})) return false;
+  if (!saved_rows_fit(a)) return false;
   if (linear_form(a, a.q, a.k)) return attention_linear_backward(a), true;
-  const bool softmax = a.scoring.kind == Scoring::Kind::softmax;
-  if (softmax && (!a.row_lse.data || a.row_lse.dtype != wide_of(a.q.dtype))) return false;
-  if ((softmax || a.scoring.normalize) && (!a.out.data || a.out.dtype != a.q.dtype || !heads_have_dense_rows(a.out))) return false;
   const AttentionBackwardKernels& kernels = NORMA_KERNELS(attention_backward_kernels);
   const PackedProducts* packed = products_for(a, a.k, a.v);
   if (a.q.dtype == DType::f64)

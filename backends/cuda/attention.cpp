@@ -1,6 +1,7 @@
 // The verbs attention and attention_backward: whether the fused kernels cover the case, and the problem as plain data.
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "backends/common/draws.h"
 #include "backends/common/views.h"
@@ -13,6 +14,17 @@ namespace {
 
 constexpr Index most_heads = 65535;  // of an example: a grid's second axis
 
+/// The function of the scores as the kernels have it; none where they do not, and the composition runs.
+std::optional<Phi> phi_of(const Scoring& s) {
+  switch (s.kind) {
+    case Scoring::Kind::softmax: return Phi::softmax;
+    case Scoring::Kind::sigmoid: return Phi::sigmoid;
+    case Scoring::Kind::relu: return Phi::relu;
+    case Scoring::Kind::polynomial: return s.monomial() && s.degree() >= 1 && s.degree() <= 4 ? Phi::monomial : Phi::polynomial;
+    default: return std::nullopt;
+  }
+}
+
 /// Layouts, sizes and options that the kernels are written for.
 bool covered(const Attention& a, const View& q, const View& v, std::initializer_list<const View*> tensors) {
   for (const View* x : tensors)
@@ -20,15 +32,12 @@ bool covered(const Attention& a, const View& q, const View& v, std::initializer_
   if (q.dtype != DType::f32 && q.dtype != DType::bf16) return false;
   if (q.shape()[3] > attention_max_width || v.shape()[3] > attention_max_width) return false;
   if (q.shape()[0] > (1 << 24) || q.shape()[1] > most_heads) return false;
-  if (a.stats && (a.stats->dtype != DType::f64 || !a.stats->layout.contiguous())) return false;
-  if (a.key_mask && a.key_mask->dtype != DType::boolean) return false;
-  if (a.scoring.normalize && a.scoring.kind != Scoring::Kind::polynomial) return false;
-  return a.dropout >= 0 && a.dropout < 1;
+  return phi_of(a.scoring) && options_fit(a);
 }
 
 /// bf16 with rows that 16-byte copies can take; softmax and polynomials.
 bool for_tensor_cores(const Attention& a, const View& q, std::initializer_list<const View*> tensors) {
-  if (q.dtype != DType::bf16 || a.scoring.kind == Scoring::Kind::sigmoid || a.scoring.kind == Scoring::Kind::relu) return false;
+  if (q.dtype != DType::bf16 || (a.scoring.kind != Scoring::Kind::softmax && a.scoring.kind != Scoring::Kind::polynomial)) return false;
   for (const View* x : tensors) {
     if (x->shape()[3] % 8 != 0 || reinterpret_cast<std::uintptr_t>(x->data) % 16 != 0) return false;
     for (int axis = 0; axis < 3; ++axis)
@@ -46,17 +55,9 @@ void describe_scoring(const Scoring& s, AttentionProblem& p) {
   for (std::size_t i = 0; i < s.coefficient.size(); ++i) p.coefficient[i] = static_cast<float>(s.coefficient[i]);
   p.normalize = s.normalize;
   p.bias = static_cast<float>(s.sigmoid_bias(keys));
-  switch (s.kind) {
-    case Scoring::Kind::softmax: p.phi = Phi::softmax; return;
-    case Scoring::Kind::sigmoid: p.phi = Phi::sigmoid; break;
-    case Scoring::Kind::relu: p.phi = Phi::relu; break;
-    case Scoring::Kind::polynomial:
-      p.phi = Phi::polynomial;
-      if (s.monomial() && s.degree() >= 1 && s.degree() <= 4) {
-        p.phi = Phi::monomial;
-        factor = s.coefficient[static_cast<std::size_t>(s.degree())];
-      }
-  }
+  p.phi = *phi_of(s);
+  if (p.phi == Phi::softmax) return;
+  if (p.phi == Phi::monomial) factor = s.coefficient[static_cast<std::size_t>(s.degree())];
   if (s.normalize) {
     factor = 1;  // a constant factor falls out of a / sum a
   } else {
@@ -207,10 +208,8 @@ bool CudaBackend::attention(const AttentionForward& a) {
 
 bool CudaBackend::attention_backward(const AttentionBackward& a) {
   if (!covered(a, a.q, a.v, {&a.q, &a.k, &a.v, &a.dout, &a.dq, &a.dk, &a.dv})) return false;
-  const bool softmax = a.scoring.kind == Scoring::Kind::softmax;
-  if (softmax && (!a.row_lse.data || a.row_lse.dtype != DType::f32)) return false;
-  if ((softmax || a.scoring.normalize) && (!a.out.data || a.out.dtype != a.q.dtype || !heads_have_dense_rows(a.out))) return false;
-  const bool needs_out = softmax || a.scoring.normalize;
+  if (!saved_rows_fit(a)) return false;
+  const bool softmax = a.scoring.kind == Scoring::Kind::softmax, needs_out = softmax || a.scoring.normalize;
   AttentionProblem p = describe(a, a.q, a.k, a.v, needs_out ? a.out : a.dout);
   p.dout = head_tensor(a.dout), p.dq = head_tensor(a.dq), p.dk = head_tensor(a.dk), p.dv = head_tensor(a.dv);
   if (softmax) take_lse(a.row_lse, p);
