@@ -6,10 +6,11 @@
 #include <numeric>
 
 #include "apps/verbs.h"
+#include "core/atomic_file.h"
 #include "inspect/page.h"
 #include "train/record_folder.h"
-#include "train/run_folder.h"
 #include "train/run_groups.h"
+#include "train/saved_run.h"
 
 namespace norma::apps {
 namespace {
@@ -269,7 +270,7 @@ int compare_verb(const Args& args) {
     print_groups(groups);
   }
   const std::string title = fmt::format("Norma: {} run{} compared", runs.size(), runs.size() == 1 ? "" : "s");
-  train::write_text_atomically(html,
+  write_atomically(html,
                                inspect::make_page(title, page));  // last: where it cannot be written the table is there
   if (!json) fmt::print("\npage: {}\n", html);
   return ok;

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "apps/run_model.h"
+#include "core/atomic_file.h"
 #include "datasets/pnm.h"
 #include "inspect/heads_page.h"
 #include "inspect/probe.h"
@@ -49,16 +50,9 @@ Json heads_json(const std::vector<inspect::HeadsLayer>& layers) {
   Json heads = Json::array();
   for (const inspect::HeadsLayer& l : layers)
     for (std::size_t h = 0; h < l.stats.fro.size(); ++h) {
-      const inspect::HeadStats& s = l.stats;
-      heads.push_back({{"place", l.place},
-                       {"head", h},
-                       {"fro", s.fro[h]},
-                       {"jacobian", s.jacobian[h]},
-                       {"row_sum", s.row_sum[h]},
-                       {"min", s.min[h]},
-                       {"max", s.max[h]},
-                       {"negative_share", s.negative_share[h]},
-                       {"entropy", s.entropy[h]}});
+      Json head = {{"place", l.place}, {"head", h}};
+      for (const auto& [name, field] : inspect::head_stats) head[name] = (l.stats.*field)[h];
+      heads.push_back(std::move(head));
     }
   return heads;
 }
@@ -150,7 +144,7 @@ int inspect_verb(const Args& args) {
                run.told(), answer);
     print_heads(heads);
   }
-  train::write_text_atomically(html,
+  write_atomically(html,
                                inspect::make_heads_page(page));  // last: where it cannot be written the table is there
   if (!json) fmt::print("\npage: {}\n", html);
   return ok;

@@ -1,9 +1,10 @@
 // norma report: all that one or more runs recorded, as one page for the browser.
 #include "apps/verbs.h"
+#include "core/atomic_file.h"
 #include "inspect/page.h"
 #include "train/record_folder.h"
-#include "train/run_folder.h"
 #include "train/run_groups.h"
+#include "train/saved_run.h"
 
 namespace norma::apps {
 namespace {
@@ -48,7 +49,7 @@ int report_verb(const Args& args) {
   train::group_runs(page);
   if (html.empty()) html = runs.size() == 1 ? (std::filesystem::path(runs[0]) / "report.html").string() : "report.html";
   const std::string text = inspect::make_page(inspect::page_title(page), page);
-  train::write_text_atomically(html, text);
+  write_atomically(html, text);
   if (json)
     print_result({{"runs", runs}, {"html", html}, {"bytes", text.size()}, {"notes", notes}}, true);
   else

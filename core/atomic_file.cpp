@@ -93,4 +93,10 @@ void AtomicFile::commit() {
   }
 }
 
+void write_atomically(const std::filesystem::path& path, std::string_view text) {
+  AtomicFile out(path, text.size());
+  out.write(std::as_bytes(std::span(text)));
+  out.commit();
+}
+
 }  // namespace norma

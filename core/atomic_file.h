@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace norma {
 
@@ -32,6 +33,9 @@ class AtomicFile {
   std::uint64_t need_, written_ = 0;
   int fd_ = -1;
 };
+
+/// A whole file at once.
+void write_atomically(const std::filesystem::path& path, std::string_view text);
 
 /// The text of an errno in the middle of a sentence: "no space left on device".
 std::string error_text(int error);

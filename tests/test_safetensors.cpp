@@ -326,10 +326,10 @@ TEST_CASE("safetensors: a write that fails half way leaves the old file and noth
   CHECK_THAT(error, Catch::EndsWith(" bytes free in " + dir.path.string() + "); the file was not changed"));
 }
 
-TEST_CASE("safetensors: any bytes, atomically", "[safetensors]") {
+TEST_CASE("any text, written atomically", "[safetensors]") {
   const TemporaryFolder dir;
-  write_file_atomically(dir.path / "a.json", bytes_of("old"));
-  write_file_atomically(dir.path / "a.json", bytes_of("new"));
+  write_atomically(dir.path / "a.json", "old");
+  write_atomically(dir.path / "a.json", "new");
   CHECK(contents(dir.path / "a.json") == "new");
   {
     AtomicFile unfinished(dir.path / "a.json", 5);
@@ -340,15 +340,15 @@ TEST_CASE("safetensors: any bytes, atomically", "[safetensors]") {
   CHECK(files_in(dir.path) == 1);
   for (int i = 0; i < 5000; ++i)  // left by a process that had the same number
     std::ofstream(dir.path / fmt::format(".b.json.{}-{}.tmp", ::getpid(), i)) << "half";
-  write_file_atomically(dir.path / "b.json", bytes_of("new"));
+  write_atomically(dir.path / "b.json", "new");
   CHECK(contents(dir.path / "b.json") == "new");
   for (const auto& entry : fs::directory_iterator(dir.path))
     if (entry.path().filename() != "a.json") fs::remove(entry.path());
   fs::create_directory(dir.path / "d");
-  CHECK_THAT(error_of([&] { write_file_atomically(dir.path / "d", bytes_of("x")); }),
+  CHECK_THAT(error_of([&] { write_atomically(dir.path / "d", "x"); }),
              Catch::StartsWith((dir.path / "d").string() + ": is a folder; name a file"));
   REQUIRE(mkfifo((dir.path / "pipe").c_str(), 0600) == 0);
-  CHECK(error_of([&] { write_file_atomically(dir.path / "pipe", bytes_of("x")); }) == (dir.path / "pipe").string() + ": is a device or a pipe; name a file");
+  CHECK(error_of([&] { write_atomically(dir.path / "pipe", "x"); }) == (dir.path / "pipe").string() + ": is a device or a pipe; name a file");
   CHECK(fs::is_fifo(dir.path / "pipe"));
   CHECK(files_in(dir.path) == 3);
 }

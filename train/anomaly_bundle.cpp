@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 
+#include "core/atomic_file.h"
 #include "train/prefix.h"
 #include "train/safetensors.h"
 
@@ -127,7 +128,7 @@ fs::path write_bundle(const fs::path& folder, const Bundle& b) {
                      {"config", to_json(b.config)},
                      {"examples", b.batch.examples},
                      {"report", b.report}};
-  write_text_atomically(json, text.dump(2) + "\n");
+  write_atomically(json, text.dump(2) + "\n");
   return json;
 }
 

@@ -16,7 +16,6 @@
 #include "core/atomic_file.h"
 #include "core/crc32c.h"
 #include "core/error.h"
-#include "train/safetensors.h"
 
 namespace norma::train {
 namespace fs = std::filesystem;
@@ -182,7 +181,7 @@ EventFile::EventFile(const fs::path& run, const std::vector<Json>& rows) {
     text += framed(event_of(rows[i], records_before_rows + i < times.size() ? times[records_before_rows + i] : start));
 
   path_ = run / fmt::format("{}{:010}{}", name_begins, static_cast<long long>(start), name_ends);
-  write_text_atomically(path_, text);
+  write_atomically(path_, text);
   for (const fs::path& file : before)
     if (file != path_ && !fs::remove(file, error) && error)
       fail("{}: holds steps twice now, and cannot be removed ({})", file.string(), error_text(error.value()));

@@ -10,6 +10,7 @@
 #include <limits>
 #include <tuple>
 
+#include "core/atomic_file.h"
 #include "train/json.h"
 #include "train/metrics_tail.h"
 
@@ -142,11 +143,11 @@ RunFolder::RunFolder(const fs::path& path, IfOccupied occupied, const Dispensabl
 }
 
 void RunFolder::write_config(const Json& config) const {
-  write_text_atomically(path_ / "config.json", config.dump(2) + "\n");
+  write_atomically(path_ / "config.json", config.dump(2) + "\n");
 }
 
 void RunFolder::write_summary(const Json& summary) const {
-  write_text_atomically(path_ / "summary.json", summary.dump(2) + "\n");
+  write_atomically(path_ / "summary.json", summary.dump(2) + "\n");
 }
 
 void RunFolder::remove_summary() const {
@@ -158,7 +159,7 @@ void RunFolder::remove_summary() const {
 
 void RunFolder::write_status(Index step, const std::string& ending, double seconds, Index tokens) {
   with_status_([&] {
-    write_text_atomically(
+    write_atomically(
         path_ / "status.json",
         Json{{"step", step}, {"ending", ending}, {"seconds", seconds}, {"tokens", tokens}}.dump(2) + "\n");
   });

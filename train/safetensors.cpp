@@ -266,14 +266,4 @@ TensorFile parse_safetensors(std::span<const std::byte> bytes, const std::string
   return read_from({bytes.size(), read}, name);
 }
 
-void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes) {
-  AtomicFile out(path, bytes.size());
-  out.write(bytes);
-  out.commit();
-}
-
-void write_text_atomically(const std::filesystem::path& path, std::string_view text) {
-  write_file_atomically(path, std::as_bytes(std::span(text.data(), text.size())));
-}
-
 }  // namespace norma::train

@@ -27,8 +27,4 @@ TensorFile read_safetensors(const std::filesystem::path& path);
 safetensors::Header read_safetensors_header(const std::filesystem::path& path);
 TensorFile parse_safetensors(std::span<const std::byte> bytes, const std::string& name);
 
-/// Any bytes, or a text, written the same atomic way.
-void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes);
-void write_text_atomically(const std::filesystem::path& path, std::string_view text);
-
 }  // namespace norma::train
