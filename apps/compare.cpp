@@ -270,8 +270,7 @@ int compare_verb(const Args& args) {
     print_groups(groups);
   }
   const std::string title = fmt::format("Norma: {} run{} compared", runs.size(), runs.size() == 1 ? "" : "s");
-  write_atomically(html,
-                               inspect::make_page(title, page));  // last: where it cannot be written the table is there
+  write_atomically(html, inspect::make_page(title, page));  // last: where it cannot be written the table is there
   if (!json) fmt::print("\npage: {}\n", html);
   return ok;
 }

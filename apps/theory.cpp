@@ -18,6 +18,7 @@ namespace {
 
 using inspect::TheoryPoint;
 using train::Json;
+using train::number_or_null;
 
 constexpr const char* usage = R"(usage: norma theory [flags]        random Q and K, for each N of a range
        norma theory RUN [flags]    the layers and heads of a run's newest checkpoint, on test images
@@ -104,7 +105,6 @@ std::vector<Index> parse_tokens(const std::string& text) {
   return out;
 }
 
-Json number(const std::optional<double>& v) { return v && std::isfinite(*v) ? Json(*v) : Json(); }
 std::string shown(const std::optional<double>& v) { return v && std::isfinite(*v) ? fmt::format("{:.4g}", *v) : "-"; }
 std::string shown(const inspect::Measured& m) {
   if (!std::isfinite(m.mean))
@@ -116,7 +116,9 @@ std::string shown(const inspect::Measured& m) {
   return fmt::format("{} ± {}", shown(m.mean),
                      std::isfinite(m.error) ? fmt::format(fmt::runtime(error), m.error) : "-");
 }
-Json json_of(const inspect::Measured& m) { return {{"mean", number(m.mean)}, {"error", number(m.error)}}; }
+Json json_of(const inspect::Measured& m) {
+  return {{"mean", number_or_null(m.mean)}, {"error", number_or_null(m.error)}};
+}
 
 void print_fit(const char* what, const std::optional<inspect::PowerLaw>& law) {
   if (!law) return;
@@ -125,7 +127,7 @@ void print_fit(const char* what, const std::optional<inspect::PowerLaw>& law) {
 }
 Json json_of(const std::optional<inspect::PowerLaw>& law) {
   if (!law) return {};
-  return {{"exponent", law->exponent}, {"error", number(law->error)}, {"factor", law->factor}};
+  return {{"exponent", law->exponent}, {"error", number_or_null(law->error)}, {"factor", law->factor}};
 }
 
 /// On stderr: the table's numbers are then a little small.
@@ -175,13 +177,13 @@ Json random_table(inspect::TheoryConfig config, WorkLine& work, bool json) {
                       {"fro", json_of(p.fro)},
                       {"jacobian", json_of(p.jacobian)},
                       {"sqrt_n", root},
-                      {"bound_fro", number(bound.fro)},
-                      {"bound_jacobian", number(bound.jacobian)},
-                      {"sharp_jacobian", number(bound.jacobian_sharp)},
-                      {"gaussian_fro", number(gaussian.fro)},
-                      {"gaussian_jacobian", number(gaussian.jacobian)},
-                      {"width_fro", number(exact.fro)},
-                      {"width_jacobian", number(exact.jacobian)}});
+                      {"bound_fro", number_or_null(bound.fro)},
+                      {"bound_jacobian", number_or_null(bound.jacobian)},
+                      {"sharp_jacobian", number_or_null(bound.jacobian_sharp)},
+                      {"gaussian_fro", number_or_null(gaussian.fro)},
+                      {"gaussian_jacobian", number_or_null(gaussian.jacobian)},
+                      {"width_fro", number_or_null(exact.fro)},
+                      {"width_jacobian", number_or_null(exact.jacobian)}});
     if (config.spectral)
       points.back().update(
           Json{{"norm", json_of(p.norm)}, {"stable_rank", json_of(p.stable_rank)}, {"unconverged", p.unconverged}});
@@ -322,15 +324,15 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
       const auto gaussian = inspect::expectation(shape.attention, tokens, s.score_rms[h]);
       Json row = {{"layer", layer},
                   {"head", h},
-                  {"score_rms", number(s.score_rms[h])},
-                  {"fro", number(s.fro[h])},
-                  {"jacobian", number(s.jacobian[h])},
-                  {"gaussian_fro", number(gaussian.fro)},
-                  {"gaussian_jacobian", number(gaussian.jacobian)}};
+                  {"score_rms", number_or_null(s.score_rms[h])},
+                  {"fro", number_or_null(s.fro[h])},
+                  {"jacobian", number_or_null(s.jacobian[h])},
+                  {"gaussian_fro", number_or_null(gaussian.fro)},
+                  {"gaussian_jacobian", number_or_null(gaussian.jacobian)}};
       std::string more;
       if (flags.spectral) {
         const std::vector<double>& pair = spectral.at(layer);
-        row["norm"] = number(pair[2 * h]), row["stable_rank"] = number(pair[2 * h + 1]);
+        row["norm"] = number_or_null(pair[2 * h]), row["stable_rank"] = number_or_null(pair[2 * h + 1]);
         more = fmt::format("  {:>9} {:>11}", shown(pair[2 * h]), shown(pair[2 * h + 1]));
       }
       if (!json)
@@ -348,9 +350,9 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
                   {"tokens", tokens},
                   {"images", images},
                   {"sqrt_n", root},
-                  {"bound_fro", number(bound.fro)},
-                  {"bound_jacobian", number(bound.jacobian)},
-                  {"sharp_jacobian", number(bound.jacobian_sharp)},
+                  {"bound_fro", number_or_null(bound.fro)},
+                  {"bound_jacobian", number_or_null(bound.jacobian)},
+                  {"sharp_jacobian", number_or_null(bound.jacobian_sharp)},
                   {"heads", rows}},
                  true);
   return ok;

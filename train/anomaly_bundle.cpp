@@ -1,7 +1,6 @@
 #include "train/anomaly_bundle.h"
 
 #include <algorithm>
-#include <cmath>
 #include <map>
 
 #include "core/atomic_file.h"
@@ -14,8 +13,6 @@ namespace {
 
 constexpr const char* format_name = "norma-anomaly-1";
 
-Json number(double x) { return std::isfinite(x) ? Json(x) : Json(); }
-
 Json row_of(const TensorSummary& s, const std::map<const Storage*, std::string>& names) {
   Json shape = Json::array();
   for (int axis = 0; axis < s.shape.rank(); ++axis) shape.push_back(s.shape[axis]);
@@ -24,10 +21,10 @@ Json row_of(const TensorSummary& s, const std::map<const Storage*, std::string>&
           {"name", name == names.end() ? "" : name->second},
           {"shape", shape},
           {"dtype", fmt::format("{}", s.dtype)},
-          {"min", number(s.min)},
-          {"max", number(s.max)},
-          {"mean", number(s.mean)},
-          {"rms", number(s.rms)},
+          {"min", number_or_null(s.min)},
+          {"max", number_or_null(s.max)},
+          {"mean", number_or_null(s.mean)},
+          {"rms", number_or_null(s.rms)},
           {"elements", s.shape.numel()},
           {"non_finite", s.non_finite}};
 }

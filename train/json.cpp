@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -193,5 +194,7 @@ const Json& member(const Json& object, const std::string& key, const std::string
   if (found == object.end()) fail("{}: \"{}\" is missing", name, key);
   return *found;
 }
+
+Json number_or_null(std::optional<double> value) { return value && std::isfinite(*value) ? Json(*value) : Json(); }
 
 }  // namespace norma::train

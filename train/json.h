@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,6 +41,9 @@ const std::string& as_string(const Json& value, const std::string& where);
 
 /// object[key]; throws when `object` is no object or lacks the key.
 const Json& member(const Json& object, const std::string& key, const std::string& name);
+
+/// A number for a file: null where it is missing, infinite or no number, which JSON cannot say.
+Json number_or_null(std::optional<double> value);
 
 /// Where UTF-8 breaks in `text`, or npos.
 std::size_t invalid_utf8(std::string_view text);

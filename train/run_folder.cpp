@@ -159,9 +159,8 @@ void RunFolder::remove_summary() const {
 
 void RunFolder::write_status(Index step, const std::string& ending, double seconds, Index tokens) {
   with_status_([&] {
-    write_atomically(
-        path_ / "status.json",
-        Json{{"step", step}, {"ending", ending}, {"seconds", seconds}, {"tokens", tokens}}.dump(2) + "\n");
+    write_atomically(path_ / "status.json",
+                     Json{{"step", step}, {"ending", ending}, {"seconds", seconds}, {"tokens", tokens}}.dump(2) + "\n");
   });
 }
 

@@ -59,16 +59,15 @@ Gaps output_gaps(inspect::Probe& a, inspect::Probe& b, Index depth) {
   return out;
 }
 
-Json number(double v) { return std::isfinite(v) ? Json(v) : Json(nullptr); }
-
 Json to_json(const Gaps& gaps) {
   Json out = Json::object();
-  for (auto& [place, gap] : gaps) out[place] = {{"distance", number(gap.distance)}, {"cosine", number(gap.cosine)}};
+  for (auto& [place, gap] : gaps)
+    out[place] = {{"distance", number_or_null(gap.distance)}, {"cosine", number_or_null(gap.cosine)}};
   return out;
 }
 
 Json to_json(const TwinStep& s) {
-  auto both = [](const double(&v)[2]) { return Json{number(v[0]), number(v[1])}; };
+  auto both = [](const double(&v)[2]) { return Json{number_or_null(v[0]), number_or_null(v[1])}; };
   return {{"step", s.step},
           {"twin_loss", both(s.loss)},
           {"twin_accuracy", both(s.accuracy)},
