@@ -149,7 +149,7 @@ void add_weights(OpCases& cases) {
 }
 
 void add_messages(ErrorCases& errors) {
-  const auto add = [&](const char* op, std::function<void()> run, const char* text) {
+  const auto add = [&](const char* op, std::function<void()> run, const std::string& text) {
     errors.push_back({op, std::move(run), text});
   };
   const auto call = [](const Shape& q, const Shape& k, const Shape& v, AttentionOptions o = {}) {
@@ -179,7 +179,7 @@ void add_messages(ErrorCases& errors) {
   add(
       "attention", [=] { return attention(ones(four), ones(four, {DType::f64}), ones(four)); },
       "attention: dtypes f32 and f64 differ; convert with cast()");
-  const auto bad = [&](const char* text, std::function<void(AttentionOptions&)> change) {
+  const auto bad = [&](const std::string& text, std::function<void(AttentionOptions&)> change) {
     add(
         "attention",
         [=] {
@@ -230,7 +230,7 @@ void add_messages(ErrorCases& errors) {
   bad("attention: key_mask is bool [1, 4], expected bool [1, 3]", [](AttentionOptions& o) {
     o.key_mask = ones({1, 4}, {DType::boolean});
   });
-  bad("attention: stats is f32 [1, 2, 16], expected f64 [1, 2, 16]", [](AttentionOptions& o) {
+  bad(fmt::format("attention: stats is f32 [1, 2, {0}], expected f64 [1, 2, {0}]", attention_stats), [](AttentionOptions& o) {
     o.stats = ones({1, 2, attention_stats});
   });
   add(

@@ -10,6 +10,7 @@ namespace {
 constexpr std::string_view unary_names[] = {NORMA_UNARY_OPS(NORMA_NAME)};
 constexpr std::string_view binary_names[] = {NORMA_BINARY_OPS(NORMA_NAME)};
 constexpr std::string_view reduce_names[] = {NORMA_REDUCE_OPS(NORMA_NAME)};
+constexpr std::string_view stat_names[] = {NORMA_ATTENTION_STATS(NORMA_NAME)};
 #undef NORMA_NAME
 
 struct Registry {
@@ -27,6 +28,7 @@ Registry& registry() {  // never destroyed: tensors may outlive static destructo
 std::string_view name(UnaryOp op) { return unary_names[static_cast<int>(op)]; }
 std::string_view name(BinaryOp op) { return binary_names[static_cast<int>(op)]; }
 std::string_view name(ReduceOp op) { return reduce_names[static_cast<int>(op)]; }
+std::string_view name(AttentionStat s) { return stat_names[static_cast<int>(s)]; }
 
 void register_backend(Device::Kind kind, BackendFactory factory) {
   std::lock_guard lock(registry().mutex);

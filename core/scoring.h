@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <string_view>
 
 namespace norma {
 
@@ -78,20 +79,23 @@ inline std::int64_t linear_features(const Scoring& s, std::int64_t d) {
 }
 
 /// What the attention kernels report per (batch, head), from the pass that computes the output: see `Backend::attention`.
-/// Sums run over the rows and the visible columns of A (before dropout).
-enum class AttentionStat : std::uint8_t {
-  fro2,         // sum a^2 = ||A||_F^2
-  jac2,         // sum over rows of ||d a / d s||_F^2: softmax sum a^2 - 2 sum a^3 + (sum a^2)^2, else sum phi'(s)^2
-  score_sum, score_sum2, score_max,
-  row_sum, row_sum2,  // of the sums of A's rows: first and second moment
-  min, max, negative, // extreme weights; how many are below zero
-  small,              // how many |a| lie below small_weight
-  entropy,            // sum over rows of -sum a log a, for softmax and row-normalised weights; NaN otherwise
-  entries,            // how many (row, column) pairs are visible
-  grad_a2, grad_s2,   // filled by the backward pass: ||dL/dA||_F^2 and ||dL/dS||_F^2
-  fro2_error,         // standard error of fro2 where the linear form estimates it; 0: exact
-  count
-};
+/// Sums run over the rows and the visible columns of A (before dropout). Each has the rule by which those of two parts of A
+/// are merged (backends/common/attention_stats.h).
+#define NORMA_ATTENTION_STATS(X)                                                                                              \
+  X(fro2, sum)        /* sum a^2 = ||A||_F^2 */                                                                               \
+  X(jac2, sum)        /* sum over rows of ||d a / d s||_F^2: softmax sum a^2 - 2 sum a^3 + (sum a^2)^2, else sum phi'(s)^2 */ \
+  X(score_sum, sum) X(score_sum2, sum) X(score_max, max)                                                                      \
+  X(row_sum, sum) X(row_sum2, sum)  /* of the sums of A's rows: first and second moment */                                    \
+  X(min, min) X(max, max) X(negative, sum)  /* extreme weights; how many are below zero */                                    \
+  X(small, sum)       /* how many |a| lie below small_weight */                                                               \
+  X(entropy, sum)     /* sum over rows of -sum a log a, for softmax and row-normalised weights; NaN otherwise */              \
+  X(entries, sum)     /* how many (row, column) pairs are visible */                                                          \
+  X(grad_a2, sum) X(grad_s2, sum)  /* filled by the backward pass: ||dL/dA||_F^2 and ||dL/dS||_F^2 */                         \
+  X(fro2_error, sum)  /* standard error of fro2 where the linear form estimates it; 0: exact */
+#define NORMA_ENUM(word, ...) word,
+enum class AttentionStat : std::uint8_t { NORMA_ATTENTION_STATS(NORMA_ENUM) count };
+#undef NORMA_ENUM
+std::string_view name(AttentionStat s);
 constexpr int attention_stats = static_cast<int>(AttentionStat::count);
 constexpr double small_weight = 1e-3;
 

@@ -21,18 +21,10 @@ std::string make_heads_page(const HeadsPage& page) {
   for (const HeadsLayer& layer : page.layers) {
     const std::vector<double> wide = layer.weights.values();
     const std::vector<float> a(wide.begin(), wide.end());
-    const HeadStats& s = layer.stats;
-    layers.push_back({{"place", layer.place},
-                      {"heads", layer.weights.size(0)},
-                      {"tokens", layer.weights.size(1)},
-                      {"fro", s.fro},
-                      {"jacobian", s.jacobian},
-                      {"row_sum", s.row_sum},
-                      {"min", s.min},
-                      {"max", s.max},
-                      {"negative_share", s.negative_share},
-                      {"entropy", s.entropy},
-                      {"weights", base64(a.data(), a.size() * sizeof(float))}});
+    Json row = {{"place", layer.place}, {"heads", layer.weights.size(0)}, {"tokens", layer.weights.size(1)}};
+    for (const auto& [name, field] : head_stats) row[name] = layer.stats.*field;
+    row["weights"] = base64(a.data(), a.size() * sizeof(float));
+    layers.push_back(std::move(row));
   }
   return fill_page(page_heads, {{"title", page.title},
                                 {"summary", page.summary},

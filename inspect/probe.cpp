@@ -7,6 +7,7 @@
 #include <limits>
 #include <utility>
 
+#include "core/host_limits.h"
 #include "core/suggest.h"
 
 namespace norma::inspect {
@@ -83,10 +84,7 @@ HeadStats reduce(const std::vector<Sample>& samples) {
   const Index heads = samples.front().stats.size(1);
   HeadStats out;
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  for (auto* field : {&out.fro, &out.jacobian, &out.score_mean, &out.score_rms, &out.score_max, &out.row_sum,
-                      &out.row_sum_std, &out.min, &out.max, &out.negative_share, &out.small_share, &out.entropy,
-                      &out.grad_a, &out.grad_s, &out.fro_error})
-    field->assign(static_cast<std::size_t>(heads), nan);
+  for (const auto& [name, field] : head_stats) (out.*field).assign(static_cast<std::size_t>(heads), nan);
   std::vector<std::vector<double>> values;
   for (const Sample& s : samples) values.push_back(s.stats.values());
 
@@ -274,12 +272,8 @@ std::string Probe::take_formed() {
   if (formed.empty()) return {};
   Index calls = 0, bytes = 0;
   for (const auto& [place, f] : formed) calls += f.calls, bytes += f.bytes;
-  const char* units[] = {"B", "KiB", "MiB", "GiB"};
-  auto size = static_cast<double>(bytes);
-  int unit = 0;
-  for (; size >= 1024 && unit < 3; ++unit) size /= 1024;
-  return fmt::format("attention matrices formed for watching: {} in {} place{}, {:.3g} {}; each for its call only",
-                     calls, formed.size(), formed.size() == 1 ? "" : "s", size, units[unit]);
+  return fmt::format("attention matrices formed for watching: {} in {} place{}, {}; each for its call only", calls,
+                     formed.size(), formed.size() == 1 ? "" : "s", human_bytes(static_cast<double>(bytes)));
 }
 
 std::vector<std::pair<std::string, HeadStats>> Probe::take_attention() {

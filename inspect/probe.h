@@ -13,6 +13,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "nn/module.h"
@@ -33,6 +34,13 @@ struct HeadStats {
   std::vector<double> fro, jacobian, score_mean, score_rms, score_max, row_sum, row_sum_std, min, max, negative_share,
       small_share, entropy, grad_a, grad_s, fro_error;
 };
+/// By their names in metrics.jsonl, in the order they have there.
+inline constexpr std::pair<const char*, std::vector<double> HeadStats::*> head_stats[] = {
+    {"fro", &HeadStats::fro}, {"jacobian", &HeadStats::jacobian}, {"grad_a", &HeadStats::grad_a}, {"grad_s", &HeadStats::grad_s},
+    {"score_mean", &HeadStats::score_mean}, {"score_rms", &HeadStats::score_rms}, {"score_max", &HeadStats::score_max},
+    {"row_sum", &HeadStats::row_sum}, {"row_sum_std", &HeadStats::row_sum_std}, {"min", &HeadStats::min}, {"max", &HeadStats::max},
+    {"negative_share", &HeadStats::negative_share}, {"small_share", &HeadStats::small_share}, {"fro_error", &HeadStats::fro_error},
+    {"entropy", &HeadStats::entropy}};
 
 class Probe {
  public:

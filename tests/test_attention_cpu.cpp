@@ -129,8 +129,7 @@ std::optional<std::string> statistics_differ(const std::vector<double>& got, con
     // A weight on the threshold may fall on either side of it in f32.
     if (which == AttentionStat::small && rtol > 1e-10) allowed = 1;
     if (!(std::abs(got[i] - wanted[i]) <= allowed))
-      return fmt::format("statistic {} of head {}: {:.17g} instead of {:.17g}", i % attention_stats, i / attention_stats, got[i],
-                         wanted[i]);
+      return fmt::format("{} of head {}: {:.17g} instead of {:.17g}", name(which), i / attention_stats, got[i], wanted[i]);
   }
   return {};
 }

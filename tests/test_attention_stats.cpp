@@ -181,10 +181,6 @@ std::vector<double> by_loops(const Setting& s, const Problem& p, const Materiali
   return all;
 }
 
-constexpr std::array<const char*, attention_stats> stat_names{
-    "fro2", "jac2",     "score_sum", "score_sum2", "score_max", "row_sum", "row_sum2", "min",
-    "max",  "negative", "small",     "entropy",    "entries",   "grad_a2", "grad_s2"};
-
 /// Empty if each statistic of `got` is within rtol of `wanted`, measured against the statistic itself and its absolute
 /// floor.
 std::string difference(const std::vector<double>& got, const std::vector<double>& wanted, double rtol, int count) {
@@ -199,8 +195,7 @@ std::string difference(const std::vector<double>& got, const std::vector<double>
       size = std::max(size, 1.0);
     if (got[i] == wanted[i] || (std::isnan(got[i]) && std::isnan(wanted[i]))) continue;
     if (!(std::abs(got[i] - wanted[i]) <= rtol * size)) {
-      return fmt::format("{} of head {}: {:.17g} instead of {:.17g}", stat_names[i % attention_stats],
-                         i / attention_stats, got[i], wanted[i]);
+      return fmt::format("{} of head {}: {:.17g} instead of {:.17g}", name(stat), i / attention_stats, got[i], wanted[i]);
     }
   }
   return {};
@@ -270,7 +265,7 @@ TEST_CASE("statistics of the kernels are those of the matrices they use, over ra
             for (std::size_t t = 0; t < 2; ++t) {
               const std::size_t i = h * attention_stats + static_cast<std::size_t>(which[t]);
               if (!(std::abs(got[i] - wanted[i]) <= rtol * terms[2 * h + t]))
-                return fmt::format("{} of head {}: {:.17g} instead of {:.17g}, terms {:.17g}", stat_names[i % attention_stats], h, got[i], wanted[i], terms[2 * h + t]);
+                return fmt::format("{} of head {}: {:.17g} instead of {:.17g}, terms {:.17g}", name(which[t]), h, got[i], wanted[i], terms[2 * h + t]);
               wanted[i] = got[i];
             }
           }

@@ -24,23 +24,10 @@ double rounded(double v) {
 Json attention_json(inspect::Probe& probe) {
   Json layers = Json::array();
   for (auto& [place, s] : probe.take_attention()) {
-    Json row = {{"place", place},
-                {"fro", s.fro},
-                {"jacobian", s.jacobian},
-                {"grad_a", s.grad_a},
-                {"grad_s", s.grad_s},
-                {"score_mean", s.score_mean},
-                {"score_rms", s.score_rms},
-                {"score_max", s.score_max},
-                {"row_sum", s.row_sum},
-                {"row_sum_std", s.row_sum_std},
-                {"min", s.min},
-                {"max", s.max},
-                {"negative_share", s.negative_share},
-                {"small_share", s.small_share}};
-    if (std::any_of(s.fro_error.begin(), s.fro_error.end(), [](double e) { return e > 0; }))
-      row["fro_error"] = s.fro_error;  // estimated
-    if (!s.entropy.empty() && std::isfinite(s.entropy[0])) row["entropy"] = s.entropy;
+    Json row = {{"place", place}};
+    for (const auto& [name, field] : inspect::head_stats) row[name] = s.*field;
+    if (std::none_of(s.fro_error.begin(), s.fro_error.end(), [](double e) { return e > 0; })) row.erase("fro_error");
+    if (s.entropy.empty() || !std::isfinite(s.entropy[0])) row.erase("entropy");
     layers.push_back(std::move(row));
   }
   return layers;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <optional>
 
+#include "backends/common/attention_stats.h"
 #include "backends/common/draws.h"
 #include "backends/common/views.h"
 #include "backends/cpu/attention_kernels.h"
@@ -123,17 +124,9 @@ void look_ahead(std::initializer_list<const View*> tensors, Index b, Index h, He
 /// The statistics of a head from those of its pieces, in their order.
 void merge(const double* pieces, Index count, double* to) {
   std::copy_n(pieces, attention_stats, to);
-  for (Index i = 1; i < count; ++i) {
-    for (int s = 0; s < attention_stats; ++s) {
-      const double x = pieces[i * attention_stats + s];
-      switch (static_cast<AttentionStat>(s)) {
-        case AttentionStat::min: to[s] = std::min(to[s], x); break;
-        case AttentionStat::max:
-        case AttentionStat::score_max: to[s] = std::max(to[s], x); break;
-        default: to[s] += x;
-      }
-    }
-  }
+  for (Index i = 1; i < count; ++i)
+    for (int s = 0; s < attention_stats; ++s)
+      to[s] = merged(static_cast<AttentionStat>(s), pieces[i * attention_stats + s], to[s]);
 }
 
 template <class T, class Stored>

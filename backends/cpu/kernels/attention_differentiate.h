@@ -133,9 +133,9 @@ Differentiate<T> differentiate_of(const AttentionHead<T>& h) {
     case Phi::softmax: return differentiate<T, Phi::softmax, true, measure>;
     case Phi::sigmoid: return differentiate<T, Phi::sigmoid, false, measure>;
     case Phi::relu: return differentiate<T, Phi::relu, false, measure>;
-    default:
-      return n ? differentiate<T, Phi::polynomial, true, measure> : differentiate<T, Phi::polynomial, false, measure>;
+    case Phi::power1: case Phi::power2: case Phi::power3: case Phi::power4: case Phi::polynomial: break;
   }
+  return n ? differentiate<T, Phi::polynomial, true, measure> : differentiate<T, Phi::polynomial, false, measure>;
 }
 
 }  // namespace

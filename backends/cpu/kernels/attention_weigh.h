@@ -232,8 +232,9 @@ Weigh<T> weigh_of(const AttentionHead<T>& h) {
     case Phi::softmax: return weigh_softmax<T, measure>;
     case Phi::sigmoid: return weigh<T, Phi::sigmoid, measure>;
     case Phi::relu: return weigh<T, Phi::relu, measure>;
-    default: return h.normalize ? weigh_normalized<T, Phi::polynomial, measure> : weigh<T, Phi::polynomial, measure>;
+    case Phi::power1: case Phi::power2: case Phi::power3: case Phi::power4: case Phi::polynomial: break;
   }
+  return h.normalize ? weigh_normalized<T, Phi::polynomial, measure> : weigh<T, Phi::polynomial, measure>;
 }
 
 /// Dropout of a tile's weights; keep and words are scratch (draw_keep).

@@ -1,6 +1,7 @@
 // What attention kernels share: the attention function and its slope, the gradient of a pair, statistics. For .cu files.
 #pragma once
 
+#include "backends/common/attention_stats.h"
 #include "backends/cuda/kernels/attention_head.h"
 
 namespace norma::cuda {
@@ -216,12 +217,6 @@ struct AttentionSums {
   }
 };
 
-NORMA_DEVICE double merge_stat(int s, double a, double b) {
-  if (s == static_cast<int>(AttentionStat::min)) return Smaller{}(a, b);
-  if (s == static_cast<int>(AttentionStat::max) || s == static_cast<int>(AttentionStat::score_max)) return Larger{}(a, b);
-  return a + b;
-}
-
 /// The block's sums into partial_stats, by a fixed tree; `space` holds attention_stats doubles a warp. All threads call it.
 NORMA_DEVICE void write_block_stats(const AttentionProblem& p, AttentionSums& mine, double* space, std::uint32_t head,
                                     std::uint32_t block, std::uint32_t blocks) {
@@ -229,13 +224,13 @@ NORMA_DEVICE void write_block_stats(const AttentionProblem& p, AttentionSums& mi
   block_barrier();
   NORMA_UNROLL
   for (int s = 0; s < attention_stats; ++s) {
-    const double x = reduce_lanes<warp_size>(mine.total[s], [s](double a, double b) { return merge_stat(s, a, b); });
+    const double x = reduce_lanes<warp_size>(mine.total[s], [s](double a, double b) { return merged(static_cast<AttentionStat>(s), a, b); });
     if (t % warp_size == 0) space[warp * attention_stats + static_cast<unsigned>(s)] = x;
   }
   block_barrier();
   if (t >= attention_stats) return;
   double x = space[t];
-  for (unsigned w = 1; w < block_threads() / warp_size; ++w) x = merge_stat(static_cast<int>(t), x, space[w * attention_stats + t]);
+  for (unsigned w = 1; w < block_threads() / warp_size; ++w) x = merged(static_cast<AttentionStat>(t), x, space[w * attention_stats + t]);
   p.partial_stats[(std::int64_t{head} * blocks + block) * attention_stats + t] = x;
 }
 

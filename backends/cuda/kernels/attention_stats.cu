@@ -4,16 +4,19 @@
 namespace norma::cuda {
 namespace {
 
+static_assert(attention_stats <= static_cast<int>(warp_size), "a warp merges the statistics of a head, a thread each");
+
 NORMA_KERNEL void merge_kernel(AttentionProblem p, std::int32_t blocks, bool gradients) {
   const int s = static_cast<int>(thread_id());
   if (s >= attention_stats) return;
-  const bool gradient = s == static_cast<int>(AttentionStat::grad_a2) || s == static_cast<int>(AttentionStat::grad_s2);
+  const auto stat = static_cast<AttentionStat>(s);
+  const bool gradient = stat == AttentionStat::grad_a2 || stat == AttentionStat::grad_s2;
   if (gradients && !gradient) return;
   const double* partial = p.partial_stats + std::int64_t{block_id().x} * blocks * attention_stats;
   double x = partial[s];
-  for (std::int32_t i = 1; i < blocks; ++i) x = merge_stat(s, x, partial[i * attention_stats + s]);
+  for (std::int32_t i = 1; i < blocks; ++i) x = merged(stat, x, partial[i * attention_stats + s]);
   if (!gradients && gradient) x = 0;
-  if (s == static_cast<int>(AttentionStat::entropy) && !p.normalize && p.phi != Phi::softmax) x = static_cast<double>(NAN);
+  if (stat == AttentionStat::entropy && !p.normalize && p.phi != Phi::softmax) x = static_cast<double>(NAN);
   p.stats[std::int64_t{block_id().x} * attention_stats + s] = x;
 }
 
