@@ -1,6 +1,6 @@
 // norma info: what a model costs, without training it.
 #include "apps/model_flags.h"
-#include "backends/common/host_memory.h"
+#include "core/host_limits.h"
 
 namespace norma::apps {
 namespace {

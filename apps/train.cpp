@@ -1,7 +1,7 @@
 // norma train: one training run into a run folder.
 #include "apps/model_flags.h"
 #include "apps/progress.h"
-#include "backends/common/host_memory.h"
+#include "core/host_limits.h"
 #include "datasets/catalog.h"
 #include "train/loop.h"
 #include "train/recorder.h"

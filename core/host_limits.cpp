@@ -1,8 +1,11 @@
 #include "core/host_limits.h"
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
-#include <string>
+#include <limits>
+
+#include "core/error.h"
 
 namespace norma {
 namespace {
@@ -79,6 +82,30 @@ HostLimits host_limits(const fs::path& root) {
       });
   }
   return all;
+}
+
+std::string human_bytes(double bytes) {
+  const char* const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+  int unit = 0;
+  for (; bytes >= 1024 && unit < 6; ++unit) bytes /= 1024;
+  const double tenths = std::round(bytes * 10) / 10;
+  return tenths < 100 && tenths != std::floor(tenths) ? fmt::format("{:.1f} {}", tenths, units[unit])
+                                                      : fmt::format("{:.0f} {}", bytes, units[unit]);
+}
+
+std::uint64_t available_host_memory() {
+  const std::uint64_t most = host_limits().memory_left.value_or(std::numeric_limits<std::uint64_t>::max());
+  std::ifstream file("/proc/meminfo");
+  for (std::string word; file >> word;) {
+    std::uint64_t kib;
+    if (word == "MemAvailable:" && file >> kib) return std::min(most, kib * 1024);
+  }
+  return most;
+}
+
+void fail_out_of_host_memory(std::size_t need) {
+  fail("out of memory: need {}, {} free (host); a smaller batch, image or model needs less", human_bytes(static_cast<double>(need)),
+       human_bytes(static_cast<double>(available_host_memory())));
 }
 
 }  // namespace norma

@@ -1,9 +1,11 @@
-// What the control group of this process (a container, a batch job) lets it use of the machine.
+// What this process may use of the machine: its control group (a container, a batch job) and the memory that is free.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <string>
 
 namespace norma {
 
@@ -15,5 +17,18 @@ struct HostLimits {
 /// The tightest limits of the group and of those it lies in, of either version of cgroups; nothing where there are none or they
 /// cannot be read. `root` is the folder that holds proc and sys.
 HostLimits host_limits(const std::filesystem::path& root = "/");
+
+/// "128 TiB", "21.3 GiB", "17 B": one decimal below 100 unless it is 0.
+std::string human_bytes(double bytes);
+
+/// Bytes that new allocations can use without swapping, as the kernel estimates it, and no more than a container leaves; the
+/// largest number where neither says.
+std::uint64_t available_host_memory();
+
+/// Reservations from here on are held against available_host_memory(): the system itself would promise what it does not
+/// have.
+constexpr std::size_t checked_reservation = std::size_t{1} << 30;
+
+[[noreturn]] void fail_out_of_host_memory(std::size_t need);
 
 }  // namespace norma

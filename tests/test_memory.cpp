@@ -5,8 +5,8 @@
 #include <thread>
 #include <vector>
 
-#include "backends/common/host_memory.h"
 #include "backends/cpu/cpu_backend.h"
+#include "core/host_limits.h"
 #include "tests/refused_memory.h"
 
 using namespace norma;

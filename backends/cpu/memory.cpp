@@ -8,10 +8,10 @@
 #include <mutex>
 #include <vector>
 
-#include "backends/common/host_memory.h"
 #include "backends/common/size_class.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/isa.h"
+#include "core/host_limits.h"
 
 namespace norma::cpu {
 namespace {

@@ -1,6 +1,6 @@
 #include "backends/cuda/pool.h"
 
-#include "backends/common/host_memory.h"
+#include "core/host_limits.h"
 
 namespace norma::cuda {
 namespace {

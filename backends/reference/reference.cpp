@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "backends/common/host_memory.h"
+#include "core/host_limits.h"
 
 namespace norma {
 
