@@ -14,7 +14,6 @@ struct Visible {
   /// How many columns each row sees, in the scores' dtype; only where there is a mask. [B or 1, 1, N or 1, 1]
   Tensor count() const { return sum(mask, {-1}, true); }
 };
-Visible visible_pairs(const Tensor& scores, const AttentionOptions& options);
 
 /// Throws unless key_mask is bool [batch, keys] and stats f64 [batch, heads, attention_stats], where given.
 void check_masks(const char* op, const AttentionOptions& options, Index batch, Index heads, Index keys, Device device);

@@ -45,6 +45,22 @@ void check_masks(const char* op, const AttentionOptions& options, Index batch, I
   check("stats", options.stats, DType::f64, {batch, heads, attention_stats});
 }
 
+Tensor row_scale(const Scoring& scoring, const Visible& visible, const Tensor& scores) {
+  const NoGrad constant;
+  if (scoring.scale == Scoring::Scale::one || scoring.normalize || scoring.kind == Scoring::Kind::softmax) return {};
+  const auto keys = static_cast<double>(scores.size(3));
+  const RowScale by_row = scoring.row_scale();
+  if (by_row == RowScale::constant || !visible) return scalar_like(1 / scoring.row_divisor(keys, keys), scores);
+  const Tensor count = maximum(visible.count(), 1);  // a row that sees nothing is zero whatever its scale
+  return by_row == RowScale::inverse_visible ? reciprocal(count) : rsqrt(count);
+}
+
+}  // namespace fused
+
+namespace {
+
+using fused::Visible;
+
 Visible visible_pairs(const Tensor& scores, const AttentionOptions& options) {
   const NoGrad constant;
   const Index rows = scores.size(2), keys = scores.size(3);
@@ -63,22 +79,6 @@ Visible visible_pairs(const Tensor& scores, const AttentionOptions& options) {
   }
   return visible;
 }
-
-Tensor row_scale(const Scoring& scoring, const Visible& visible, const Tensor& scores) {
-  const NoGrad constant;
-  if (scoring.scale == Scoring::Scale::one || scoring.normalize || scoring.kind == Scoring::Kind::softmax) return {};
-  const auto keys = static_cast<double>(scores.size(3));
-  const RowScale by_row = scoring.row_scale();
-  if (by_row == RowScale::constant || !visible) return scalar_like(1 / scoring.row_divisor(keys, keys), scores);
-  const Tensor count = maximum(visible.count(), 1);  // a row that sees nothing is zero whatever its scale
-  return by_row == RowScale::inverse_visible ? reciprocal(count) : rsqrt(count);
-}
-
-}  // namespace fused
-
-namespace {
-
-using fused::Visible;
 
 Tensor zero_like(const Tensor& x) { return scalar_like(0, x); }
 
@@ -165,7 +165,7 @@ Tensor attention_weights(const Tensor& scores, const AttentionOptions& options) 
   fused::check_masks(op, options, scores.size(0), scores.size(1), scores.size(3), scores.device());
 
   const Tensor s = fused::widen(scores);
-  const Visible visible = fused::visible_pairs(s, options);
+  const Visible visible = visible_pairs(s, options);
   Tensor a;
   if (s.numel() == 0) {
     a = exp(s);

@@ -42,7 +42,7 @@ class Ctx {
 using Vjp = std::function<Tensors(const Ctx&, const Tensor& g)>;
 
 /// Which tensors a rule keeps: bit i for input i, 0 to 30 (the usual ones have names), bit 31 for the output.
-enum Keep : unsigned { keep_nothing = 0, keep0 = 1, keep1 = 2, keep2 = 4, keep3 = 8, keep4 = 16, keep_output = 1u << 31 };
+enum Keep : unsigned { keep_nothing = 0, keep0 = 1, keep1 = 2, keep_output = 1u << 31 };
 inline constexpr unsigned keep_inputs(int n) { return (1u << n) - 1; }
 
 struct Rule {

@@ -119,11 +119,6 @@ fs::path from_server(const KnownSet& set, std::string base, const fs::path& home
 
 }  // namespace
 
-fs::path fetch(const std::string& name, const std::string& from, const fs::path& data_dir,
-               const FetchProgress& progress) {
-  return fetch(known_set(name), from, data_dir, progress);
-}
-
 fs::path fetch(const KnownSet& set, const std::string& from, const fs::path& data_dir, const FetchProgress& progress) {
   if (from.empty()) fail("data set \"{}\": say from where; {}", set.name, set.get);
   if (is_url(from) && !from.starts_with("http://")) {

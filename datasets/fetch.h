@@ -17,8 +17,6 @@ using FetchProgress = std::function<void(const std::string& file, std::uint64_t 
 /// Fetches every file of the set that is not yet there and whole, from `from`: a folder, or the http:// address of one.
 /// Each file is checked (size and SHA-256 of its contents) before it appears under its name; until then an older one
 /// stays. There is no default source. Returns the folder. Throws naming the file and what is wrong with it.
-std::filesystem::path fetch(const std::string& name, const std::string& from,
-                            const std::filesystem::path& data_dir = {}, const FetchProgress& progress = {});
 std::filesystem::path fetch(const KnownSet& set, const std::string& from, const std::filesystem::path& data_dir = {},
                             const FetchProgress& progress = {});
 

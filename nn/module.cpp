@@ -66,10 +66,6 @@ void for_each_parameter(Module& m, const std::function<void(const std::string&, 
   });
 }
 
-void for_each_tensor(Module& m, const std::function<void(const std::string&, Tensor&)>& f) {
-  walk_tensors(m, [&](const std::string& name, Tensor& t, bool) { f(name, t); });
-}
-
 void for_each_tap(Module& m, const std::function<void(const std::string&, Tap&)>& f) {
   Walk walk;
   walk.on_tap = f;
@@ -94,7 +90,7 @@ Named parameters(Module& m) {
 
 Named state(Module& m) {
   Named out;
-  for_each_tensor(m, [&](const std::string& name, Tensor& t) { out.emplace_back(name, t); });
+  walk_tensors(m, [&](const std::string& name, Tensor& t, bool) { out.emplace_back(name, t); });
   return out;
 }
 
@@ -113,7 +109,7 @@ namespace {
 template <class Moved>
 void replace(Module& m, Moved moved) {
   std::map<std::shared_ptr<Tensor::Impl>, Tensor> done;
-  for_each_tensor(m, [&](const std::string&, Tensor& t) {
+  walk_tensors(m, [&](const std::string&, Tensor& t, bool) {
     Tensor& now = done[t.impl()];
     if (!now) now = moved(t);
     t = now;

@@ -68,8 +68,6 @@ Named state(Module& m);
 Index parameter_count(Module& m);  // tied weights once; without buffers
 /// f(name, tensor) may replace the tensor. Throws naming a name that two have, buffers included, as all that collects parameters does.
 void for_each_parameter(Module& m, const std::function<void(const std::string&, Tensor&)>& f);
-/// The same of buffers too.
-void for_each_tensor(Module& m, const std::function<void(const std::string&, Tensor&)>& f);
 /// Puts other tensors in the places of parameters and buffers, where they differ; tied weights stay tied. An optimizer that was made
 /// before goes on with the old ones: make it afterwards. Buffers of integers keep their dtype.
 void to(Module& m, Device device);

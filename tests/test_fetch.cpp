@@ -239,7 +239,7 @@ TEST_CASE("fetch: a caller may stop half way", "[fetch]") {
 
 TEST_CASE("fetch: sources that cannot be used", "[fetch]") {
   const TemporaryFolder dir;
-  const auto get = [&](const std::string& from) { return error_of([&] { fetch("fashion-mnist", from, dir.path); }); };
+  const auto get = [&](const std::string& from) { return error_of([&] { fetch(known_set("fashion-mnist"), from, dir.path); }); };
   CHECK(
       get("") ==
       "data set \"fashion-mnist\": say from where; apt install dataset-fashion-mnist, or norma data get fashion-mnist "
@@ -248,7 +248,7 @@ TEST_CASE("fetch: sources that cannot be used", "[fetch]") {
         "https://example.org/x: only http:// and folders can be fetched from; download the files of "
         "https://github.com/zalandoresearch/fashion-mnist by hand and use --from FOLDER");
   CHECK(get("/no/such/folder") == "/no/such/folder: is not a folder");
-  CHECK(error_of([&] { fetch("fashion", "x", dir.path); }) ==
+  CHECK(error_of([&] { fetch(known_set("fashion"), "x", dir.path); }) ==
         "data set \"fashion\" is unknown; there are fashion-mnist, cifar-10");
   write(dir.path / "file", "");
   CHECK(error_of([&] { fetch(tiny_set(), dir.path.string(), dir.path / "file"); }) ==

@@ -20,6 +20,10 @@ constexpr std::array dtype_names = {DTypeName{DType::f32, "F32"},     DTypeName{
                                     DTypeName{DType::i32, "I32"},     DTypeName{DType::u8, "U8"},
                                     DTypeName{DType::boolean, "BOOL"}};
 
+std::string_view dtype_name(DType dtype) {
+  return std::find_if(dtype_names.begin(), dtype_names.end(), [&](auto& d) { return d.dtype == dtype; })->name;
+}
+
 /// A tensor as the header describes it, before anything of it is believed.
 struct RawEntry {
   std::string name, dtype;
@@ -180,10 +184,6 @@ void check_layout(const std::vector<Entry>& entries, std::uint64_t data_bytes, c
 }
 
 }  // namespace
-
-std::string_view dtype_name(DType dtype) {
-  return std::find_if(dtype_names.begin(), dtype_names.end(), [&](auto& d) { return d.dtype == dtype; })->name;
-}
 
 std::string in_quotes(std::string_view name) {
   std::string text = "\"";

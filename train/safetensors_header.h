@@ -31,8 +31,6 @@ struct Header {
 Header parse_header(std::string_view text, std::uint64_t data_bytes, const std::string& name);
 std::string print_header(const Header& header);  // padded with spaces to a multiple of 8 bytes
 
-std::string_view dtype_name(DType dtype);  // "F32"
-
 /// A name from a file, fit for a message: quoted, control characters as \xNN.
 std::string in_quotes(std::string_view name);
 
