@@ -1,9 +1,9 @@
 // Explicit calls, because a linker drops static initialisers of unused library members.
 #include "backends/register_all.h"
 
-#include "backends/cpu/register.h"
+#include "backends/cpu/cpu_backend.h"
 #if defined(NORMA_HAS_CUDA)
-#include "backends/cuda/register.h"
+#include "backends/cuda/cuda_backend.h"
 #endif
 #include "backends/reference/reference.h"
 

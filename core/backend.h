@@ -291,7 +291,7 @@ Backend& backend(Device device);
 /// Backend::sum_of_squares of one tensor, on the host.
 double sum_of_squares(const Tensor& x);
 using BackendFactory = std::unique_ptr<Backend> (*)(int index);
-/// Called by each backend's own registration (backends/*/register.cpp).
+/// Called by each backend's own registration, which backends/register_all.cpp calls.
 void register_backend(Device::Kind kind, BackendFactory factory);
 
 }  // namespace norma

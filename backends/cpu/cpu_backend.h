@@ -68,3 +68,10 @@ class CpuBackend : public Backend {
 };
 
 }  // namespace norma::cpu
+
+namespace norma {
+
+/// Makes Device::Kind::cpu known.
+void register_cpu();
+
+}  // namespace norma

@@ -168,3 +168,7 @@ void CpuBackend::reset_peak() { pool_->reset_peak(); }
 std::string_view CpuBackend::instructions() const { return cpu::name(isa()); }
 
 }  // namespace norma::cpu
+
+void norma::register_cpu() {
+  register_backend(Device::Kind::cpu, [](int) -> std::unique_ptr<Backend> { return std::make_unique<cpu::CpuBackend>(); });
+}

@@ -121,3 +121,10 @@ class CudaBackend : public Backend {
 };
 
 }  // namespace norma::cuda
+
+namespace norma {
+
+/// Makes Device::Kind::cuda known. The device itself is opened on first use.
+void register_cuda();
+
+}  // namespace norma

@@ -106,3 +106,7 @@ std::unique_ptr<Backend::Graph> CudaBackend::capture(const std::function<void()>
 }
 
 }  // namespace norma::cuda
+
+void norma::register_cuda() {
+  register_backend(Device::Kind::cuda, [](int index) -> std::unique_ptr<Backend> { return std::make_unique<cuda::CudaBackend>(index); });
+}

@@ -3,8 +3,8 @@
 #include <cstdio>
 #include <filesystem>
 
-#include "backends/cpu/register.h"
-#include "backends/cuda/register.h"
+#include "backends/cpu/cpu_backend.h"
+#include "backends/cuda/cuda_backend.h"
 #include "backends/reference/reference.h"
 #include "tests/catch/run_tests.h"
 #include "tests/tested_device.h"
