@@ -320,7 +320,7 @@ TEST_CASE("matrices that are formed only to be watched are told", "[probe]") {
   backward(sum(model(images(3, DType::f32))));
   (void)model(images(3, DType::f32));
   // weights twice in two blocks, scores twice in the first: 6 times 3 x 2 x 5 x 5 floats
-  CHECK(matrices.take_formed() == "attention matrices formed for watching: 6 in 3 places, 3.52 KiB; each for its call only");
+  CHECK(matrices.take_formed() == "attention matrices formed for watching: 6 in 3 places, 3.5 KiB; each for its call only");
   CHECK(matrices.take_formed().empty());
   (void)model(images(3, DType::f32));
   CHECK(statistics.take_formed().empty());
