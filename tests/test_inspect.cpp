@@ -111,6 +111,7 @@ TEST_CASE("inspect shows every head of a run", "[inspect]") {
     CHECK(head["row_sum"].get<double>() == Approx(1).epsilon(1e-5));
     CHECK(head["fro"].get<double>() >= 1 - 1e-5);
     CHECK(head["fro"].get<double>() <= std::sqrt(5.0));
+    for (const auto& [name, field] : inspect::head_stats) CHECK(head.contains(name));
   }
   CHECK(f.err == "attention matrices formed for watching: 2 in 2 places, 400 B; each for its call only\n");
   CHECK_THAT(contents(html), Contains("blocks.1.attn") && !Contains("/*DATA*/null") && !Contains("/*STYLE*/"));
