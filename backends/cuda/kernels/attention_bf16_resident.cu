@@ -188,10 +188,7 @@ bool attention_fits_resident(const AttentionProblem& p, std::size_t shared_bytes
 
 void attention_backward_resident(void* stream, const AttentionProblem& p) {
   const ResidentPlan plan = resident_plan(p.rows, p.keys, p.d, p.e);
-  with_width(p, [&](auto chunks) {
-    constexpr int of_width = decltype(chunks)::value;
-    p.phi == Phi::softmax ? run<of_width, true>(stream, p, plan) : run<of_width, false>(stream, p, plan);
-  });
+  with_width(p, [&](auto chunks, auto softmax) { run<chunks(), softmax()>(stream, p, plan); });
 }
 
 }  // namespace norma::cuda

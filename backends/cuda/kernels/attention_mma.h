@@ -16,13 +16,14 @@ constexpr int mma_blocks(int chunks) { return chunks > 4 ? 2 : 4; }
 constexpr int mma_blocks(int chunks) { return chunks > 4 ? 2 : chunks > 2 ? 3 : 4; }
 #endif
 
-/// f(chunks), with the bucket of the problem's widths as a constant.
+/// f(chunks, softmax), with the bucket of the problem's widths and whether it is softmax as constants.
 template <class F>
 void with_width(const AttentionProblem& p, F f) {
+  const auto of_width = [&](auto chunks) { p.phi == Phi::softmax ? f(chunks, std::true_type{}) : f(chunks, std::false_type{}); };
   switch (mma_chunks(p.d, p.e)) {
-    case 2: return f(std::integral_constant<int, 2>{});
-    case 4: return f(std::integral_constant<int, 4>{});
-    default: return f(std::integral_constant<int, 8>{});
+    case 2: return of_width(std::integral_constant<int, 2>{});
+    case 4: return of_width(std::integral_constant<int, 4>{});
+    default: return of_width(std::integral_constant<int, 8>{});
   }
 }
 

@@ -150,10 +150,7 @@ void run(void* stream, const AttentionProblem& p) {
 }  // namespace
 
 void attention_backward_wgmma(void* stream, const AttentionProblem& p) {
-  with_width(p, [&](auto chunks) {
-    constexpr int of_width = decltype(chunks)::value;
-    p.phi == Phi::softmax ? run<of_width, true>(stream, p) : run<of_width, false>(stream, p);
-  });
+  with_width(p, [&](auto chunks, auto softmax) { run<chunks(), softmax()>(stream, p); });
 }
 
 }  // namespace norma::cuda
