@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <catch2/catch.hpp>
 #include <chrono>
 #include <csignal>
 #include <stdexcept>
@@ -98,6 +99,16 @@ std::vector<std::string> small_model(const std::filesystem::path& data) {
 
 std::vector<std::string> small_run(const std::filesystem::path& data, const std::filesystem::path& out, const std::vector<std::string>& more) {
   return with(with(with({"train", "vit"}, small_model(data)), {"--out", out.string()}), more);
+}
+
+void check_refused(const std::vector<Wrong>& table, const std::vector<std::string>& verb) {
+  for (const Wrong& w : table) {
+    const Finished f = run_norma(with(verb, w.args));
+    CAPTURE(w.args);
+    CHECK(f.code == w.code);
+    CHECK_THAT(f.err, Catch::Matchers::Equals(w.text));
+    CHECK(f.out.empty());
+  }
 }
 
 }  // namespace norma::test

@@ -46,6 +46,15 @@ std::vector<std::string> small_run(const std::filesystem::path& data, const std:
 
 inline Finished run_norma(const std::vector<std::string>& args) { return Program(args).wait(); }
 
+/// Arguments that are refused, with the exit code and what stderr then says.
+struct Wrong {
+  std::vector<std::string> args;
+  int code;
+  std::string text;
+};
+/// Checks that each is refused so, in these words, and that nothing comes on stdout. `verb` stands before its arguments.
+void check_refused(const std::vector<Wrong>& table, const std::vector<std::string>& verb = {});
+
 /// Runs `args` (which ends with --resume) again and again, each time killed by SIGKILL at a random moment, until it ends by itself. The moments
 /// are shares of `whole`, the seconds that a run left alone took, and come later from attempt to attempt; if the first attempt is not killed in time,
 /// `run`, its folder, is emptied and shorter moments are drawn. Returns the number of kills, at least 1.

@@ -15,16 +15,6 @@ using Catch::Matchers::Contains;
 using Catch::Matchers::Equals;
 using Catch::Matchers::StartsWith;
 
-namespace {
-
-struct Wrong {
-  std::vector<std::string> args;
-  int code;
-  std::string text;  // stderr begins with it
-};
-
-}  // namespace
-
 TEST_CASE("config files: unknown keys, wrong types, comments, and who wins", "[config]") {
   const auto folder = fresh_folder("config");
   auto write = [&](const std::string& text) {

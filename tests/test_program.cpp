@@ -15,16 +15,6 @@ using Catch::Matchers::Contains;
 using Catch::Matchers::Equals;
 using Catch::Matchers::StartsWith;
 
-namespace {
-
-struct Wrong {
-  std::vector<std::string> args;
-  int code;
-  std::string text;  // all of stderr
-};
-
-}  // namespace
-
 TEST_CASE("help answers on every level", "[program]") {
   CHECK_THAT(run_norma({"--help"}).out, Contains("usage: norma VERB"));
   CHECK(run_norma({"--help"}).code == 0);
@@ -45,7 +35,7 @@ TEST_CASE("help answers on every level", "[program]") {
 }
 
 TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]") {
-  const std::vector<Wrong> table = {
+  check_refused({
       {{"trian"}, 2, "norma: unknown verb \"trian\" (did you mean \"train\"?); see norma --help\n"},
       {{"train", "--epoch", "2"}, 2, "norma: unknown flag --epoch (did you mean --epochs?)\n"},
       {{"train", "--lr"}, 2, "norma: --lr needs a value: peak learning rate\n"},
@@ -115,14 +105,7 @@ TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]"
       {{"inspect", "runs/a", "--image", "a.pgm", "--index", "3"}, 2, "norma: inspect: --image and --index are two ways to name one image; give one of them\n"},
       {{"train", "--config", "/tmp"}, 2, "norma: /tmp: is a folder; name a file\n"},
       {{"train", "--config", "absent.json"}, 2, "norma: absent.json: cannot be read; is the path right?\n"},
-  };
-  for (const Wrong& w : table) {
-    const Finished f = run_norma(w.args);
-    CAPTURE(w.args);
-    CHECK(f.code == w.code);
-    CHECK_THAT(f.err, Equals(w.text));
-    CHECK(f.out.empty());
-  }
+  });
 }
 
 TEST_CASE("a model that memory cannot hold is refused before anything is read or filled", "[program]") {

@@ -13,6 +13,7 @@
 #include "tests/errors.h"
 #include "tests/program.h"
 #include "tests/worst.h"
+#include "tests/written_run.h"
 #include "train/loop.h"
 #include "train/prefix.h"
 #include "train/record_folder.h"
@@ -42,9 +43,7 @@ std::map<std::string, std::string> records(const fs::path& run) {
 }
 
 Json recording_in(const fs::path& page) {
-  const std::string html = contents(page), mark = "const data = ";
-  const std::size_t begin = html.find(mark) + mark.size();
-  return Json::parse(html.substr(begin, html.find(";\n", begin) - begin))["runs"][0]["recording"];
+  return data_of(contents(page))["runs"][0]["recording"];
 }
 
 fs::path short_run(const std::string& name) {

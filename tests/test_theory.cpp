@@ -13,7 +13,6 @@ using namespace norma;
 using namespace norma::inspect;
 using namespace norma::test;
 using Catch::Matchers::Contains;
-using Catch::Matchers::Equals;
 using Catch::Matchers::StartsWith;
 
 namespace {
@@ -198,11 +197,6 @@ TEST_CASE("a long head is measured in parts, which tell how far it is", "[theory
 }
 
 TEST_CASE("norma theory: wrong usage says what, and what to do", "[theory]") {
-  struct Wrong {
-    std::vector<std::string> args;
-    int code;
-    std::string text;
-  };
   const std::vector<Wrong> table = {
       {{"--tokens", "0"}, 2, "norma: --tokens: N = 0 must be 1 to 1048576\n"},
       {{"--tokens", "-4"}, 2, "norma: --tokens: N = -4 must be 1 to 1048576\n"},
@@ -229,15 +223,7 @@ TEST_CASE("norma theory: wrong usage says what, and what to do", "[theory]") {
       {{"runs/a", "runs/b"}, 2, "norma: theory: unexpected \"runs/b\"; name one run folder, or none for random Q and K\n"},
       {{"no-such-run"}, 1, "norma: run folder no-such-run: there is no such folder\n"},
   };
-  for (const Wrong& w : table) {
-    std::vector<std::string> args = {"theory"};
-    args.insert(args.end(), w.args.begin(), w.args.end());
-    const Finished f = run_norma(args);
-    CAPTURE(w.args);
-    CHECK(f.code == w.code);
-    CHECK_THAT(f.err, Equals(w.text));
-    CHECK(f.out.empty());
-  }
+  check_refused(table, {"theory"});
   CHECK_THAT(run_norma({"theory", "--help"}).out, StartsWith("usage: norma theory") && Contains("--score-rms"));
 }
 
