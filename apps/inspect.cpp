@@ -145,7 +145,7 @@ int inspect_verb(const Args& args) {
     print_heads(heads);
   }
   write_atomically(html,
-                               inspect::make_heads_page(page));  // last: where it cannot be written the table is there
+                   inspect::make_heads_page(page));  // last: where it cannot be written the table is there
   if (!json) fmt::print("\npage: {}\n", html);
   return ok;
 }

@@ -262,40 +262,51 @@ std::vector<std::pair<double, double>> layer_spectral(const Tensor& packed, cons
   return out;
 }
 
-int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) {
-  const RunModel loaded =
-      load_run_model(run, flags.threads, flags.data_dir, {.initial = flags.initial, .matrices = true});
+/// What a run's heads measure over test images.
+struct RunMeasures {
+  std::vector<std::pair<std::string, inspect::HeadStats>> layers;
+  std::map<std::string, std::vector<double>> spectral;  // by layer: norm and stable rank of each head
+};
+
+RunMeasures measure_run(const RunModel& loaded, Index images, bool spectral) {
   models::ViT& model = *loaded.model;
   const models::ViTConfig& shape = model.config();
-  const Index step = loaded.step;
   auto loader_settings = train::loader_config(loaded.config, shape, false);
-  const Index images = std::min(flags.images, loaded.data.test.count);
   loader_settings.batch = std::min<Index>(images, 64);
 
   const NoGrad off;
   inspect::Probe probe(model);
   probe.attention("blocks.*.attn.stats");
-  if (flags.spectral)
+  if (spectral)
     probe.value("blocks.*.attn.packed", [&](const Tensor& packed) {
       std::vector<double> flat;
       for (const auto& [norm, rank] : layer_spectral(packed, shape)) flat.push_back(norm), flat.push_back(rank);
       return from_values(flat, {static_cast<Index>(flat.size() / 2), 2}, {DType::f64});
     });
   datasets::Loader loader(loaded.data.test, loader_settings);
-  std::map<std::string, std::vector<double>> spectral;  // by layer: norm and stable rank of each head
+  RunMeasures out;
   for (Index done = 0; done < images;) {
     const Tensor batch = loader.next().images;
     const Index count = std::min(batch.size(0), images - done);
     (void)model(slice(batch, 0, 0, count));
     for (const auto& [place, calls] : probe.take_values()) {
       const std::vector<double> means = calls.at(0).values();
-      auto& sums = spectral.try_emplace(place.substr(0, place.rfind('.')), means.size(), 0.0).first->second;
+      auto& sums = out.spectral.try_emplace(place.substr(0, place.rfind('.')), means.size(), 0.0).first->second;
       for (std::size_t i = 0; i < means.size(); ++i)
         sums[i] += means[i] * static_cast<double>(count) / static_cast<double>(images);
     }
     done += count;
   }
-  const auto layers = probe.take_attention();
+  out.layers = probe.take_attention();
+  return out;
+}
+
+int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) {
+  const RunModel loaded =
+      load_run_model(run, flags.threads, flags.data_dir, {.initial = flags.initial, .matrices = true});
+  const models::ViTConfig& shape = loaded.model->config();
+  const Index images = std::min(flags.images, loaded.data.test.count);
+  const RunMeasures measured = measure_run(loaded, images, flags.spectral);
 
   const Index tokens = shape.tokens();
   const double root = std::sqrt(static_cast<double>(tokens));
@@ -303,8 +314,8 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
   const inspect::Bounds bound = inspect::bounds(shape.attention, tokens);
   Json rows = Json::array();
   if (!json) {
-    fmt::print("{} at step {}{}, {}: mean norms over {} test images, N = {}\n", run.string(), step, loaded.told(),
-               nn::to_string(shape.attention), images, tokens);
+    fmt::print("{} at step {}{}, {}: mean norms over {} test images, N = {}\n", run.string(), loaded.step,
+               loaded.told(), nn::to_string(shape.attention), images, tokens);
     fmt::print(
         "{} ‖A‖_F ≤ √N = {} and ‖∂A/∂S‖_F ≤ √N/2 = {} (in the paper 2√N = {}){}\n"
         "Gaussian: expectation for independent normal scores of the head's rms.\n\n",
@@ -318,7 +329,7 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
                "of √N", "Gaussian", "‖∂A/∂S‖_F", "of √N/2", "Gaussian");
     fmt::print("{}\n", flags.spectral ? fmt::format("  {:>9} {:>11}", "‖A‖₂", "stable rank") : "");
   }
-  for (const auto& [place, s] : layers) {
+  for (const auto& [place, s] : measured.layers) {
     const std::string layer = place.substr(0, place.rfind('.'));
     for (std::size_t h = 0; h < s.fro.size(); ++h) {
       const auto gaussian = inspect::expectation(shape.attention, tokens, s.score_rms[h]);
@@ -331,7 +342,7 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
                   {"gaussian_jacobian", number_or_null(gaussian.jacobian)}};
       std::string more;
       if (flags.spectral) {
-        const std::vector<double>& pair = spectral.at(layer);
+        const std::vector<double>& pair = measured.spectral.at(layer);
         row["norm"] = number_or_null(pair[2 * h]), row["stable_rank"] = number_or_null(pair[2 * h + 1]);
         more = fmt::format("  {:>9} {:>11}", shown(pair[2 * h]), shown(pair[2 * h + 1]));
       }
@@ -344,7 +355,7 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
   }
   if (json)
     print_result({{"run", run.string()},
-                  {"step", step},
+                  {"step", loaded.step},
                   {"weights", loaded.weights},
                   {"attention", nn::to_string(shape.attention)},
                   {"tokens", tokens},
