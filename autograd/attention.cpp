@@ -36,56 +36,29 @@ double scale_of(const AttentionOptions& options, Index width) {
   return width == 0 ? 1.0 : 1 / std::sqrt(static_cast<double>(width));
 }
 
-/// The arguments both passes share. Must outlive the views that write() stores.
-class KernelArguments {
- public:
-  KernelArguments(const AttentionOptions& options, Index width)
-      : options_(options),
-        mask_(options.key_mask ? fused::dense_last(options.key_mask) : Tensor()),
-        mask_view_(mask_),
-        stats_(options.stats) {
-    scale_ = scale_of(options, width);
-  }
-  void write(Attention& args) const {
-    args.scoring = options_.scoring, args.scale = scale_, args.causal = options_.causal;
-    args.key_mask = mask_view_.get(), args.stats = stats_.get();
-    args.dropout = options_.dropout, args.stream = options_.stream, args.form = options_.form;
-  }
-  /// The kernel wrote into the statistics.
-  void wrote() const {
-    if (options_.stats) options_.stats.storage()->bump();
-  }
-
- private:
-  const AttentionOptions& options_;
-  Tensor mask_;
-  fused::OptionalView mask_view_, stats_;
-  double scale_ = 1;
-};
+/// What both passes are told.
+Attention described(const AttentionOptions& o, Index width) {
+  return {o.scoring, scale_of(o, width), o.causal, view_of(o.key_mask), o.dropout, o.stream, view_of(o.stats), o.form};
+}
+/// The kernel wrote into the statistics.
+void wrote_stats(const AttentionOptions& options) {
+  if (options.stats) options.stats.storage()->bump();
+}
 
 bool run_forward(const Parts& in, const AttentionOptions& options, const Tensor& out, const Tensor& row_lse) {
   if (in.q.numel() == 0 || in.k.numel() == 0 || in.v.numel() == 0) return false;
   if (options.clamp_fro > 0) return false;  // ||A||_F is known only once all of A is
-  const KernelArguments common(options, in.q.size(3));
-  const fused::OptionalView lse(row_lse);
-  AttentionForward args;
-  common.write(args);
-  args.q = in.q.view(), args.k = in.k.view(), args.v = in.v.view(), args.out = out.view(), args.row_lse = lse.get();
-  if (!backend_of(out).attention(args)) return false;
-  common.wrote();
+  if (!backend_of(out).attention({described(options, in.q.size(3)), in.q.view(), in.k.view(), in.v.view(), out.view(), view_of(row_lse)})) return false;
+  wrote_stats(options);
   return true;
 }
 
 bool run_backward(const Parts& in, const AttentionOptions& options, const Tensor& out, const Tensor& dout,
                   const Tensor& row_lse, const Parts& grads) {
-  const KernelArguments common(options, in.q.size(3));
-  AttentionBackward args;
-  common.write(args);
-  args.q = in.q.view(), args.k = in.k.view(), args.v = in.v.view(), args.out = out.view(), args.dout = dout.view();
-  if (row_lse) args.row_lse = row_lse.view();
-  args.dq = grads.q.view(), args.dk = grads.k.view(), args.dv = grads.v.view();
-  if (!backend_of(out).attention_backward(args)) return false;
-  common.wrote();
+  if (!backend_of(out).attention_backward({described(options, in.q.size(3)), in.q.view(), in.k.view(), in.v.view(), out.view(), dout.view(),
+                                           grads.q.view(), grads.k.view(), grads.v.view(), view_of(row_lse)}))
+    return false;
+  wrote_stats(options);
   return true;
 }
 

@@ -66,12 +66,9 @@ bool run_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const
                 bool gelu, const Tensor& pre, bool gradient_of_x, Tensor& rounded_weight) {
   const RoundedCopies copies(x, weight, bias);
   rounded_weight = copies.weight ? copies.weight : room_for_rounded(x, weight, gradient_of_x);
-  const Tensor b = bias ? dense_rows(bias) : bias, r = residual ? dense_rows(residual) : residual;
-  const fused::OptionalView bias_view(b), residual_view(r), pre_view(pre), rounded_weight_view(rounded_weight), rounded_bias(copies.bias);
-  const Tensor rows = dense_rows(x), w = dense_rows(weight);
-  LinearForward args{rows.view(), w.view(), y.view()};
-  args.bias = bias_view.get(), args.residual = residual_view.get(), args.pre = pre_view.get(), args.gelu = gelu;
-  (copies.weight ? args.rounded_weight : args.rounded_weight_out) = rounded_weight_view.get(), args.rounded_bias = rounded_bias.get();
+  const Tensor rows = dense_rows(x), w = dense_rows(weight), b = dense_rows(bias), r = dense_rows(residual);
+  LinearForward args{rows.view(), w.view(), y.view(), view_of(b), view_of(r), view_of(pre), gelu};
+  (copies.weight ? args.rounded_weight : args.rounded_weight_out) = view_of(rounded_weight), args.rounded_bias = view_of(copies.bias);
   return backend_of(y).linear(args);
 }
 
@@ -80,31 +77,28 @@ bool run_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const
 bool run_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rounded_weight, const Tensor& pre, const Tensor& dx,
                   const Tensor& dw, const Tensor& db) {
   const Tensor g = dense_rows(dy), input = dense_rows(pre ? pre : x), w = dense_rows(weight);
-  const fused::OptionalView input_view(input), w_view(w), rounded_view(rounded_weight), dx_view(dx), dw_view(dw), db_view(db);
   LinearBackward args{g.view()};
-  if (dw) args.x = input_view.get();
-  if (dx) args.weight = w_view.get(), args.rounded_weight = rounded_view.get();
+  if (dw) args.x = input.view();
+  if (dx) args.weight = w.view(), args.rounded_weight = view_of(rounded_weight);
   args.x_is_pre_gelu = static_cast<bool>(pre);
-  args.dx = dx_view.get(), args.dweight = dw_view.get(), args.dbias = db_view.get();
-  if (pre && dx) args.gelu_pre = input_view.get();
+  args.dx = view_of(dx), args.dweight = view_of(dw), args.dbias = view_of(db);
+  if (pre && dx) args.gelu_pre = input.view();
   return backend_of(g).linear_backward(args);
 }
 
 /// Both layers of an MLP in one call, x, w1 and w2 being the first of its inputs.
 bool run_mlp(std::span<const Tensor> in, const Tensor& b1, const Tensor& b2, const Tensor& residual, const Tensor& pre, const Tensor& y) {
   const Tensor x = dense_rows(in[0]), w1 = dense_rows(in[1]), w2 = dense_rows(in[2]);
-  const Tensor first = b1 ? dense_rows(b1) : b1, second = b2 ? dense_rows(b2) : b2, r = residual ? dense_rows(residual) : residual;
-  const fused::OptionalView b1_view(first), b2_view(second), r_view(r), pre_view(pre);
-  return backend_of(y).mlp({x.view(), w1.view(), w2.view(), y.view(), b1_view.get(), b2_view.get(), r_view.get(), pre_view.get()});
+  const Tensor first = dense_rows(b1), second = dense_rows(b2), r = dense_rows(residual);
+  return backend_of(y).mlp({x.view(), w1.view(), w2.view(), y.view(), view_of(first), view_of(second), view_of(r), view_of(pre)});
 }
 
 /// The gradients of its inputs, into grads and those of its biases.
 bool run_mlp_backward(const Tensor& dy, std::span<const Tensor> in, const Tensor& pre, std::span<const Tensor> grads, const Tensor& db1,
                       const Tensor& db2) {
   const Tensor g = dense_rows(dy), x = dense_rows(in[0]), w1 = dense_rows(in[1]), w2 = dense_rows(in[2]);
-  const fused::OptionalView dx_view(grads[0]), db1_view(db1), db2_view(db2);
-  return backend_of(g).mlp_backward({g.view(), x.view(), pre.view(), w1.view(), w2.view(), grads[1].view(), grads[2].view(), dx_view.get(),
-                             db1_view.get(), db2_view.get()});
+  return backend_of(g).mlp_backward({g.view(), x.view(), pre.view(), w1.view(), w2.view(), grads[1].view(), grads[2].view(), view_of(grads[0]),
+                             view_of(db1), view_of(db2)});
 }
 
 /// Where the gradient of an input goes; none where it is not asked for.

@@ -72,9 +72,7 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets, double label_s
     const auto [z, t] = as_rows(in);
     const Place wide{wide_of(z.dtype()), z.device()};
     const Tensor loss = empty({z.size(0)}, wide), sums = wanted ? empty({z.size(0), 2}, wide) : Tensor();
-    const fused::OptionalView sums_view(sums);
-    CrossEntropy args{z.view(), t.view(), loss.view(), label_smoothing, sums_view.get()};
-    if (!backend_of(z).cross_entropy(args)) return Tensor();
+    if (!backend_of(z).cross_entropy({z.view(), t.view(), loss.view(), label_smoothing, view_of(sums)})) return Tensor();
     extra = {sums};
     return sum(loss) * per_row;
   };

@@ -97,12 +97,8 @@ Tensor row_norm(const char* name, const Tensor& x, const Tensor& weight, const T
     const Tensor y = empty(in[0].shape(), place_of(in[0]));
     const Tensor mean = wanted && !rms ? empty(rows, statistics) : Tensor(),
                  rstd = wanted ? empty(rows, statistics) : Tensor();
-    const fused::OptionalView w(in[1]), b(in[2]), mean_view(mean), rstd_view(rstd);
     const Tensor dense = fused::dense_rows(in[0]);
-    LayerNormForward args{dense.view(), y.view()};
-    args.weight = w.get(), args.bias = b.get();
-    args.mean = mean_view.get(), args.rstd = rstd_view.get();
-    args.eps = eps, args.rms = rms;
+    const LayerNormForward args{dense.view(), y.view(), view_of(in[1]), view_of(in[2]), view_of(mean), view_of(rstd), eps, rms};
     if (in[0].numel() == 0 || !backend_of(y).layer_norm(args)) return Tensor();
     extra = {mean, rstd};
     return y;
@@ -112,15 +108,13 @@ Tensor row_norm(const char* name, const Tensor& x, const Tensor& weight, const T
     const auto room = [&](int i) { return ctx.needs(i) ? empty(in[i].shape(), place_of(in[i])) : Tensor(); };
     const Tensor dx = empty(in[0].shape(), place_of(in[0])), dweight = room(1), dbias = room(2);
     const Tensor sums = room_for_sums(in, dweight, dbias);
-    const fused::OptionalView w(in[1]), mean_view(extra[0]), rstd_view(extra[1]), dw(dweight), db(dbias), sums_view(sums);
     const Tensor dense = fused::dense_rows(in[0]);
     LayerNormBackward args{dense.view(), g.view(), dx.view()};
-    args.weight = w.get(), args.mean = mean_view.get(), args.rstd = rstd_view.get();
-    args.dweight = dw.get(), args.dbias = db.get(), args.sums = sums_view.get(), args.rms = rms;
+    args.weight = view_of(in[1]), args.mean = view_of(extra[0]), args.rstd = view_of(extra[1]);
+    args.dweight = view_of(dweight), args.dbias = view_of(dbias), args.sums = view_of(sums), args.rms = rms;
     const Tensor residual = ctx.arrived(0);
     const bool takes = residual && residual.is_contiguous();
-    const fused::OptionalView add(takes ? residual : Tensor());
-    args.add = add.get();
+    if (takes) args.add = residual.view();
     if (!backend_of(g).layer_norm_backward(args)) return {};
     if (sums) LateSums::innermost()->add(sums, dweight, dbias);
     if (takes) ctx.take(0);

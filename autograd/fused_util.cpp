@@ -20,6 +20,7 @@ Tensor dense_last(const Tensor& x) {
 }
 
 Tensor dense_rows(const Tensor& x) {
+  if (!x) return x;
   const Tensor plain = dense_last(x);
   const Layout& layout = plain.layout();
   Index expected = plain.rank() == 0 ? 1 : plain.size(-1);  // smallest stride of the next axis outwards

@@ -14,24 +14,9 @@ void check_parameter(std::string_view op, std::string_view what, const Tensor& x
 
 /// The same values outside the graph, with the last axis dense: a copy only where strides say otherwise.
 Tensor dense_last(const Tensor& x);
-/// The same, and the leading axes collapse to rows that do not overlap.
+/// The same, and the leading axes collapse to rows that do not overlap. An empty handle stays one.
 Tensor dense_rows(const Tensor& x);
 /// Outside the graph as [rows, last]: a view where strides allow it.
 Tensor as_matrix(const Tensor& x);
-
-/// Tensors that go into Backend's structures by pointer: null where there is none.
-class OptionalView {
- public:
-  OptionalView() = default;
-  explicit OptionalView(const Tensor& x) {
-    if (x) view_ = x.view();
-    present_ = static_cast<bool>(x);
-  }
-  const View* get() const { return present_ ? &view_ : nullptr; }
-
- private:
-  View view_;
-  bool present_ = false;
-};
 
 }  // namespace norma::fused

@@ -30,11 +30,11 @@ void LateSums::finish() {
   const std::vector<Row> rows = std::exchange(waiting_, {});
   std::vector<std::shared_ptr<Storage>> held;
   std::vector<NormSums> all;
-  const auto wanted = [&](const Target& target) -> const View* {
+  const auto wanted = [&](const Target& target) -> View {
     std::shared_ptr<Storage> storage = target.storage.lock();
-    if (!storage) return nullptr;
+    if (!storage) return {};
     held.push_back(std::move(storage));
-    return &target.view;
+    return target.view;
   };
   for (const Row& row : rows) {
     NormSums one{row.sums.view(), wanted(row.dweight), wanted(row.dbias)};

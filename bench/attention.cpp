@@ -52,20 +52,19 @@ class Call {
     dqkv_ = zeros(qkv_.shape(), c.place), out_ = zeros(dout_.shape(), c.place);
     lse_ = zeros({c.batch, c.heads, c.n}, {DType::f32, c.place.device});
     stats_ = zeros({c.batch, c.heads, Index{attention_stats}}, {DType::f64, c.place.device});
-    lse_view_ = lse_.view(), stats_view_ = stats_.view();
   }
   bool forward(bool stats) {
     AttentionForward a;
     write(a, stats);
     a.q = packed(qkv_, 0), a.k = packed(qkv_, 1), a.v = packed(qkv_, 2), a.out = merged(out_);
-    if (case_.scoring.kind == Scoring::Kind::softmax) a.row_lse = &lse_view_;
+    if (case_.scoring.kind == Scoring::Kind::softmax) a.row_lse = lse_.view();
     return backend_.attention(a);
   }
   bool backward(bool stats) {
     AttentionBackward a;
     write(a, stats);
     a.q = packed(qkv_, 0), a.k = packed(qkv_, 1), a.v = packed(qkv_, 2), a.out = merged(out_), a.dout = merged(dout_);
-    a.row_lse = lse_view_;
+    a.row_lse = lse_.view();
     a.dq = packed(dqkv_, 0), a.dk = packed(dqkv_, 1), a.dv = packed(dqkv_, 2);
     return backend_.attention_backward(a);
   }
@@ -81,7 +80,8 @@ class Call {
   }
   void write(Attention& a, bool stats) {
     a.scoring = case_.scoring, a.scale = 1 / std::sqrt(static_cast<double>(case_.d)), a.causal = case_.causal;
-    a.dropout = case_.dropout, a.stream = {3, 5}, a.stats = stats ? &stats_view_ : nullptr, a.form = case_.form;
+    a.dropout = case_.dropout, a.stream = {3, 5}, a.form = case_.form;
+    if (stats) a.stats = stats_.view();
   }
   View packed(const Tensor& x, Index part) const {
     const Index width = case_.heads * case_.d;
@@ -97,7 +97,6 @@ class Call {
   Case case_;
   Backend& backend_;
   Tensor qkv_, dqkv_, out_, dout_, lse_, stats_;
-  View lse_view_, stats_view_;
 };
 
 /// The same as a user calls it, and as other libraries' ops are timed: dense q, k, v [B, H, N, d], results of their

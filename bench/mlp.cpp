@@ -39,25 +39,21 @@ struct Layer {
   }
 
   bool forward_at_once() const {
-    const View bias1 = b1.view(), bias2 = b2.view(), residual = x.view(), to_pre = pre.view();
-    return backend({}).mlp({x.view(), w1.view(), w2.view(), y.view(), &bias1, &bias2, &residual, &to_pre});
+    return backend({}).mlp({x.view(), w1.view(), w2.view(), y.view(), b1.view(), b2.view(), x.view(), pre.view()});
   }
   bool forward_by_layer() const {
-    const View bias1 = b1.view(), bias2 = b2.view(), residual = x.view(), to_pre = pre.view();
-    return backend({}).linear({x.view(), w1.view(), hidden.view(), &bias1, nullptr, &to_pre, true}) &&
-           backend({}).linear({hidden.view(), w2.view(), y.view(), &bias2, &residual, nullptr, false});
+    return backend({}).linear({x.view(), w1.view(), hidden.view(), b1.view(), {}, pre.view(), true}) &&
+           backend({}).linear({hidden.view(), w2.view(), y.view(), b2.view(), x.view()});
   }
   bool backward_at_once() const {
-    const View to = dx.view(), bias1 = db1.view(), bias2 = db2.view();
-    return backend({}).mlp_backward(
-        {dy.view(), x.view(), pre.view(), w1.view(), w2.view(), dw1.view(), dw2.view(), &to, &bias1, &bias2});
+    return backend({}).mlp_backward({dy.view(), x.view(), pre.view(), w1.view(), w2.view(), dw1.view(), dw2.view(),
+                                     dx.view(), db1.view(), db2.view()});
   }
   bool backward_by_layer() const {
-    const View to = dx.view(), bias1 = db1.view(), bias2 = db2.view(), middle = dpre.view(), kept = pre.view(),
-               in = x.view();
-    const View first = w1.view(), second = w2.view(), to_first = dw1.view(), to_second = dw2.view();
-    return backend({}).linear_backward({dy.view(), &kept, &second, true, &middle, &kept, &to_second, &bias2}) &&
-           backend({}).linear_backward({dpre.view(), &in, &first, false, &to, nullptr, &to_first, &bias1});
+    return backend({}).linear_backward(
+               {dy.view(), pre.view(), w2.view(), true, dpre.view(), pre.view(), dw2.view(), db2.view()}) &&
+           backend({}).linear_backward(
+               {dpre.view(), x.view(), w1.view(), false, dx.view(), {}, dw1.view(), db1.view()});
   }
 };
 

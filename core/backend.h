@@ -1,6 +1,6 @@
 // How numbers are made: the families of verbs every device offers. Outputs are allocated by the caller; inputs and outputs
 // may have any strides, also zero and negative ones, and any size, also zero. Shapes and dtypes are checked above
-// (autograd/); a backend may assume them as documented here.
+// (autograd/); a backend may assume them as documented here. What is declared `= {}` may be absent (View tests false).
 //
 // The required verbs are pure virtual. Fused verbs return false to decline (a dtype, a layout, a size they do not cover):
 // the op then runs its composition of the required verbs. A verb never changes its inputs, never allocates from the system
@@ -46,40 +46,38 @@ enum class RandomKind : std::uint8_t { uniform, normal, keep };  // keep: 1/(1-p
 
 /// A linear layer: Y[m, n] = X[m, k] W[n, k]^T + bias[n], perhaps through GELU, then + residual. (a): x, y, residual, pre.
 struct LinearForward {
-  View x, weight, y;             // [..., k], [n, k], [..., n]; x's and y's leading axes collapse to rows
-  const View* bias = nullptr;    // [n]
-  const View* residual = nullptr;  // shape of y, added last
-  const View* pre = nullptr;     // with gelu: receives X W^T + bias
-  bool gelu = false;             // exact (erf) form
+  View x, weight, y;   // [..., k], [n, k], [..., n]; x's and y's leading axes collapse to rows
+  View bias = {};      // [n]
+  View residual = {};  // shape of y, added last
+  View pre = {};       // with gelu: receives X W^T + bias
+  bool gelu = false;   // exact (erf) form
   // Where rounds_weights(): contiguous, in y's dtype. Either rounded_weight (and rounded_bias, if there is a bias), made by round_weights(), is given and
   // read instead, or rounded_weight_out receives the weight as it is multiplied.
-  const View *rounded_weight = nullptr, *rounded_bias = nullptr, *rounded_weight_out = nullptr;
+  View rounded_weight = {}, rounded_bias = {}, rounded_weight_out = {};
 };
-/// dX = dY W, dW = dY^T X, db = column sums of dY; each computed where its pointer is set. (a): dy, x, dx, gelu_pre.
+/// dX = dY W, dW = dY^T X, db = column sums of dY; each computed where it has a place. (a): dy, x, dx, gelu_pre.
 struct LinearBackward {
   View dy;
-  const View* x = nullptr;       // needed for dW; with `x_is_pre_gelu` it holds the pre-activation h and X = gelu(h)
-  const View* weight = nullptr;  // needed for dX
+  View x = {};       // needed for dW; with `x_is_pre_gelu` it holds the pre-activation h and X = gelu(h)
+  View weight = {};  // needed for dX
   bool x_is_pre_gelu = false;
-  const View* dx = nullptr;      // with `gelu_pre`, dX is multiplied by gelu'(gelu_pre): the gradient of the pre-activation
-  const View* gelu_pre = nullptr;
-  const View* dweight = nullptr;
-  const View* dbias = nullptr;
-  const View* rounded_weight = nullptr;  // what LinearForward or round_weights() left there, read in place of weight
+  View dx = {};  // with `gelu_pre`, dX is multiplied by gelu'(gelu_pre): the gradient of the pre-activation
+  View gelu_pre = {}, dweight = {}, dbias = {};
+  View rounded_weight = {};  // what LinearForward or round_weights() left there, read in place of weight
 };
 
 /// An MLP: Y = gelu(X W1^T + b1) W2^T + b2 (+ residual). (a): x, y, residual, pre.
 struct Mlp {
-  View x, w1, w2, y;                        // [..., in], [hidden, in], [out, hidden], [..., out]
-  const View *b1 = nullptr, *b2 = nullptr;  // [hidden], [out]
-  const View* residual = nullptr;           // shape of y, added last
-  const View* pre = nullptr;                // [..., hidden]: receives X W1^T + b1
+  View x, w1, w2, y;      // [..., in], [hidden, in], [out, hidden], [..., out]
+  View b1 = {}, b2 = {};  // [hidden], [out]
+  View residual = {};     // shape of y, added last
+  View pre = {};          // [..., hidden]: receives X W1^T + b1
 };
-/// The gradients of its weights, and those of X and its biases where their pointers are set. (a): dy, x, pre, dx.
+/// The gradients of its weights, and those of X and its biases where they have a place. (a): dy, x, pre, dx.
 struct MlpBackward {
   View dy, x, pre, w1, w2;
   View dw1, dw2;
-  const View *dx = nullptr, *db1 = nullptr, *db2 = nullptr;
+  View dx = {}, db1 = {}, db2 = {};
 };
 
 /// Attention over q[B, H, N, d], k[B, H, M, d], v[B, H, M, e] -> out[B, H, N, e], any strides with the last axis dense, so
@@ -89,52 +87,52 @@ struct MlpBackward {
 /// Masks multiply after phi (softmax: the hidden columns do not take part in the row).
 struct Attention {
   Scoring scoring;
-  double scale = 1;             // 1/sqrt(d)
-  bool causal = false;          // row i sees columns j <= i + M - N
-  const View* key_mask = nullptr;  // bool [B, M]: false hides a column
+  double scale = 1;     // 1/sqrt(d)
+  bool causal = false;  // row i sees columns j <= i + M - N
+  View key_mask = {};   // bool [B, M], of any strides: false hides a column
   double dropout = 0;
-  RandomStream stream;          // element index ((b H + h) N + i) M + j
-  const View* stats = nullptr;  // f64 [B, H, attention_stats]; absent: not measured
+  RandomStream stream;  // element index ((b H + h) N + i) M + j
+  View stats = {};      // f64 [B, H, attention_stats]; absent: not measured
   /// Whether A may be avoided; never depends on `stats`, so that watching changes no bit. In linear form some statistics are
   /// estimated from sampled rows: docs/linear-attention.md says which.
   AttentionForm form = AttentionForm::automatic;
 };
 struct AttentionForward : Attention {
   View q, k, v, out;
-  const View* row_lse = nullptr;  // f32/f64 [B, H, N] log-sum-exp of the rows, saved for the backward pass (softmax only)
+  View row_lse = {};  // f32/f64 [B, H, N] log-sum-exp of the rows, saved for the backward pass (softmax only)
 };
 struct AttentionBackward : Attention {
-  View q, k, v, out, dout, row_lse;
-  View dq, dk, dv;
+  View q, k, v, out, dout, dq, dk, dv;
+  View row_lse = {};
 };
 
 /// y = (x - mean) * rstd * weight + bias over the last axis; rms: y = x * rstd * weight. (a): x, y, dy, dx.
 struct LayerNormForward {
   View x, y;
-  const View *weight = nullptr, *bias = nullptr;
-  const View *mean = nullptr, *rstd = nullptr;  // [rows]: received by forward, read by backward (rms: no mean)
+  View weight = {}, bias = {};
+  View mean = {}, rstd = {};  // [rows]: received by forward, read by backward (rms: no mean)
   double eps = 1e-6;
   bool rms = false;
 };
 struct LayerNormBackward {
-  View x, dy, dx;
-  const View* add = nullptr;  // shaped as dx and added to it: the gradient that a residual branch brings
-  const View *weight = nullptr, *mean = nullptr, *rstd = nullptr;
-  const View *dweight = nullptr, *dbias = nullptr;
-  const View* sums = nullptr;  // instead of both: receives sums over parts of the rows, for join_norm_sums()
+  View x, dy;
+  View dx = {}, add = {};  // add: shaped as dx and added to it: the gradient that a residual branch brings
+  View weight = {}, mean = {}, rstd = {};
+  View dweight = {}, dbias = {};
+  View sums = {};  // instead of both: receives sums over parts of the rows, for join_norm_sums()
   bool rms = false;
 };
 /// What layer_norm_backward() left of one norm, and what is to be made of it.
 struct NormSums {
-  View sums;                                        // [norm_sum_parts(rows), 2, n] in weight's dtype, contiguous
-  const View *dweight = nullptr, *dbias = nullptr;  // [n], contiguous
+  View sums;                      // [norm_sum_parts(rows), 2, n] in weight's dtype, contiguous
+  View dweight = {}, dbias = {};  // [n], contiguous
 };
 
 /// loss[row] = -sum_c t_c log softmax(logits)_c, with t = (1 - label_smoothing) target + label_smoothing / classes.
 struct CrossEntropy {
   View logits, targets, loss;  // targets: i64 [rows], or [rows, classes] in logits' dtype
   double label_smoothing = 0;
-  const View* sums = nullptr;  // [rows, 2], receives the largest logit and sum_c t_c / sum_c exp(logit_c - largest); as loss in f32 for bf16
+  View sums = {};  // [rows, 2], receives the largest logit and sum_c t_c / sum_c exp(logit_c - largest); as loss in f32 for bf16
 };
 /// dlogits = scale (softmax(logits) sum_c t_c - t), rounded once.
 struct CrossEntropyBackward {
@@ -188,7 +186,7 @@ class Backend {
   virtual std::string_view instructions() const { return {}; }
 
   // memory: blocks of at least 64-byte alignment from a caching pool
-  virtual void* allocate(std::size_t bytes) = 0;  // throws Error: need, and what is free
+  virtual void* allocate(std::size_t bytes) = 0;  // never null, nor for 0 bytes; throws Error: need, and what is free
   virtual void release(void* block, std::size_t bytes) = 0;
   virtual void upload(void* device, const void* host, std::size_t bytes) = 0;
   virtual void download(void* host, const void* device, std::size_t bytes) = 0;

@@ -15,7 +15,8 @@ namespace norma {
 
 struct Node;  // autograd/node.h: how this tensor was computed
 
-/// All a kernel ever sees of a tensor: `data` points at the element with index 0 (the offset is already applied).
+/// All a kernel ever sees of a tensor: `data` points at the element with index 0 (the offset is already applied). Tests false where there is
+/// no tensor: an operand left out. A tensor without elements has an address, and tests true.
 struct View {
   void* data = nullptr;
   Layout layout;  // offset is 0
@@ -25,6 +26,7 @@ struct View {
   Index numel() const { return layout.shape.numel(); }
   template <class T>
   T* as() const { return static_cast<T*>(data); }
+  explicit operator bool() const { return data != nullptr; }
 };
 
 class [[nodiscard]] Tensor {
@@ -96,6 +98,8 @@ class [[nodiscard]] Tensor {
 };
 
 using Tensors = std::vector<Tensor>;
+/// x.view(), or none of an empty handle.
+inline View view_of(const Tensor& x) { return x ? x.view() : View(); }
 
 // Creation. `Place` says dtype and device: zeros({2, 3}, {DType::f64}).
 struct Place {

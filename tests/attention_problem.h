@@ -66,7 +66,7 @@ struct Problem {
   Scoring scoring;
   AttentionForm form = AttentionForm::quadratic;
   Placed<T> q, k, v, dout;
-  std::vector<std::uint8_t> seen;
+  std::vector<std::uint8_t> seen;  // [keys, batch]
   View mask;
 
   Problem(const ProblemSizes& s, const Scoring& phi) : size(s), scoring(phi) {
@@ -76,22 +76,22 @@ struct Problem {
     v = place<T>(s.batch, s.heads, s.keys, s.e, packed ? 3 : 2, packed ? 2 : 0);
     dout = place<T>(s.batch, s.heads, s.rows, s.e, 1, 0);
     draw(q, 1, 1.4), draw(k, 2, 1.4), draw(v, 3, 1), draw(dout, 4, 1);
-    mask = {nullptr, Layout({s.batch, s.keys}), DType::boolean};
-    for (Index i = 0; i < s.batch * s.keys; ++i) seen.push_back(uniform_from(RandomStream{11, 5}.word(static_cast<std::uint64_t>(i))) < 0.7f);
-    mask.data = seen.data();
+    for (Index j = 0; j < s.keys; ++j)
+      for (Index b = 0; b < s.batch; ++b) seen.push_back(uniform_from(RandomStream{11, 5}.word(static_cast<std::uint64_t>(b * s.keys + j))) < 0.7f);
+    mask = {seen.data(), Layout({s.batch, s.keys}, {1, s.batch}, 0), DType::boolean};
   }
-  void write(Attention& a, const View* stats) const {
+  void write(Attention& a, const View& stats) const {
     a.scoring = scoring;
     a.scale = size.scale();
     a.causal = size.causal;
-    a.key_mask = size.masked ? &mask : nullptr;
+    if (size.masked) a.key_mask = mask;
     a.dropout = size.dropout;
     a.stream = {3, 0x123456789abcull};
     a.stats = stats;
     a.form = form;
   }
   bool visible(Index b, Index i, Index j) const {
-    return !(size.causal && j > i + size.keys - size.rows) && !(size.masked && !seen[static_cast<std::size_t>(b * size.keys + j)]);
+    return !(size.causal && j > i + size.keys - size.rows) && !(size.masked && !seen[static_cast<std::size_t>(j * size.batch + b)]);
   }
 };
 
@@ -119,12 +119,12 @@ Results<T> by_kernels(const Problem<T>& p, bool measured) {
   const View lse = contiguous_view(r.lse, {s.batch, s.heads, s.rows});
   const View stats = contiguous_view(r.stats, {s.batch, s.heads, attention_stats});
   AttentionForward f;
-  p.write(f, measured ? &stats : nullptr);
+  p.write(f, measured ? stats : View());
   f.q = p.q.view, f.k = p.k.view, f.v = p.v.view, f.out = r.out.view;
-  f.row_lse = p.scoring.kind == Scoring::Kind::softmax ? &lse : nullptr;
+  if (p.scoring.kind == Scoring::Kind::softmax) f.row_lse = lse;
   REQUIRE(backend.attention(f));
   AttentionBackward g;
-  p.write(g, measured ? &stats : nullptr);
+  p.write(g, measured ? stats : View());
   g.q = p.q.view, g.k = p.k.view, g.v = p.v.view, g.out = r.out.view, g.dout = p.dout.view, g.row_lse = lse;
   g.dq = r.dq.view, g.dk = r.dk.view, g.dv = r.dv.view;
   REQUIRE(backend.attention_backward(g));

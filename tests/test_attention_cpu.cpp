@@ -421,7 +421,7 @@ TEST_CASE("fused attention declines what it does not cover", "[attention_cpu]") 
   const Problem<float> p({1, 1, 4, 5, 3, 3}, scorings()[4].second);
   Results<float> r(p.size);
   AttentionForward f;
-  p.write(f, nullptr);
+  p.write(f, {});
   f.q = p.q.view, f.k = p.k.view, f.v = p.v.view, f.out = r.out.view;
   CHECK(backend.attention(f));
   AttentionForward strided = f;

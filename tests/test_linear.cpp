@@ -135,18 +135,10 @@ TEST_CASE("linear and its gradients against plain loops", "[linear]") {
       const Tensor residual = noise(shaped(n), d, 5), h = noise(shaped(k), d, 6);
       const std::vector<double> xv = x.values(), wv = w.values(), bv = bias.values(), gv = dy.values(),
                                 rv = residual.values(), hv = h.values();
-      const View bias_view = bias.view(), residual_view = residual.view(), x_view = x.view(), w_view = w.view(),
-                 h_view = h.view();
       for (bool with_gelu : {false, true}) {
         INFO(lead.text() << " " << name(d) << " gelu " << with_gelu);
         const Tensor y = empty(shaped(n), {d}), pre = empty(shaped(n), {d});
-        const View pre_view = pre.view();
-        LinearForward args{x.view(), w.view(), y.view()};
-        args.bias = &bias_view;
-        args.residual = &residual_view;
-        if (with_gelu) args.pre = &pre_view;
-        args.gelu = with_gelu;
-        REQUIRE(device().linear(args));
+        REQUIRE(device().linear({x.view(), w.view(), y.view(), bias.view(), residual.view(), with_gelu ? pre.view() : View(), with_gelu}));
         std::vector<double> expected = slow(xv, turned(w).values(), 1, rows, n, k);
         for (Index i = 0; i < rows * n; ++i) expected[i] += bv[i % n];
         if (with_gelu) CHECK(worst_difference(pre.values(), expected) <= tolerance(d, k));
@@ -154,15 +146,12 @@ TEST_CASE("linear and its gradients against plain loops", "[linear]") {
         CHECK(worst_difference(y.values(), expected) <= tolerance(d, k));
 
         const Tensor dx = empty(shaped(k), {d}), dw = empty({n, k}, {d}), db = empty({n}, {d});
-        const View dx_view = dx.view(), dw_view = dw.view(), db_view = db.view();
         LinearBackward back{dy.view()};
-        back.x = with_gelu ? &h_view : &x_view;
+        back.x = with_gelu ? h.view() : x.view();
         back.x_is_pre_gelu = with_gelu;
-        back.weight = &w_view;
-        back.dx = &dx_view;
-        if (with_gelu) back.gelu_pre = &h_view;
-        back.dweight = &dw_view;
-        back.dbias = &db_view;
+        back.weight = w.view();
+        if (with_gelu) back.gelu_pre = h.view();
+        back.dx = dx.view(), back.dweight = dw.view(), back.dbias = db.view();
         REQUIRE(device().linear_backward(back));
         std::vector<double> edx = slow(gv, wv, 1, rows, k, n), edw(n * k), edb(n);
         for (Index i = 0; i < rows; ++i)
@@ -179,7 +168,7 @@ TEST_CASE("linear and its gradients against plain loops", "[linear]") {
 
         LinearBackward only_bias{dy.view()};
         fill(db, -1);
-        only_bias.dbias = &db_view;
+        only_bias.dbias = db.view();
         REQUIRE(device().linear_backward(only_bias));
         CHECK(worst_difference(db.values(), edb) <= tolerance(d, rows));
       }
@@ -198,17 +187,15 @@ TEST_CASE("linear: the same bits with any number of threads", "[linear][threads]
   const test::RestoreSettings restore;
   const Tensor x = noise({33, 65, 48}, DType::f32, 1), w = noise({80, 48}, DType::f32, 2),
                dy = noise({33, 65, 80}, DType::f32, 3);
-  const View x_view = x.view(), w_view = w.view();
   std::vector<std::vector<double>> first;
   for (int count : {1, 2, 3, 8, 21}) {
     cpu::set_threads(count);
     const Tensor y = empty({33, 65, 80}), dx = empty({33, 65, 48}), dw = empty({80, 48}), db = empty({80}),
                  bias_only = empty({80});
-    const View dx_view = dx.view(), dw_view = dw.view(), db_view = db.view(), bias_view = bias_only.view();
-    REQUIRE(device().linear({x_view, w_view, y.view()}));
+    REQUIRE(device().linear({x.view(), w.view(), y.view()}));
     LinearBackward back{dy.view()}, alone{dy.view()};
-    back.x = &x_view, back.weight = &w_view, back.dx = &dx_view, back.dweight = &dw_view, back.dbias = &db_view;
-    alone.dbias = &bias_view;
+    back.x = x.view(), back.weight = w.view(), back.dx = dx.view(), back.dweight = dw.view(), back.dbias = db.view();
+    alone.dbias = bias_only.view();
     REQUIRE(device().linear_backward(back));
     REQUIRE(device().linear_backward(alone));
     std::vector<std::vector<double>> now{y.values(), dx.values(), dw.values(), db.values(), bias_only.values()};
@@ -222,10 +209,7 @@ TEST_CASE("linear: a residual whose rows lie further apart than those of the res
     CAPTURE(name(d));
     const Tensor x = noise({300, 24}, d, 1), w = noise({20, 24}, d == DType::bf16 ? DType::f32 : d, 2), wide = noise({300, 3, 20}, d, 3);
     const Tensor residual = wide.with_layout(squeeze(slice(wide.layout(), 1, 1, 1, 1), 1)), y = empty({300, 20}, {d});
-    const View residual_view = residual.view();
-    LinearForward args{x.view(), w.view(), y.view()};
-    args.residual = &residual_view;
-    REQUIRE(device().linear(args));
+    REQUIRE(device().linear({x.view(), w.view(), y.view(), {}, residual.view()}));
     std::vector<double> expected = slow(x.values(), turned(w).values(), 1, 300, 20, 24);
     const std::vector<double> r = residual.values();
     for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += r[i];
@@ -235,9 +219,8 @@ TEST_CASE("linear: a residual whose rows lie further apart than those of the res
 
 TEST_CASE("linear: the gradient of a bias alone, over many rows of bf16", "[linear]") {
   const Tensor dy = noise({700, 20}, DType::bf16, 4), db = full({20}, -1);
-  const View db_view = db.view();
   LinearBackward args{dy.view()};
-  args.dbias = &db_view;
+  args.dbias = db.view();
   REQUIRE(device().linear_backward(args));
   std::vector<double> expected(20);
   const std::vector<double> g = dy.values();

@@ -69,13 +69,10 @@ struct Problem {
     const Gapped y(full({s.rows, s.out}, 5, activation)), pre(full({s.rows, s.hidden}, 5, activation)), dx(full({s.rows, s.in}, 5, activation));
     Results r;
     r.dw1 = full({s.hidden, s.in}, 5), r.dw2 = full({s.out, s.hidden}, 5), r.db1 = full({s.hidden}, 5), r.db2 = full({s.out}, 5);
-    const View b1_view = b1.view(), b2_view = b2.view(), residual_view = residual.view(), pre_view = pre.view(), dx_view = dx.view(),
-               db1_view = r.db1.view(), db2_view = r.db2.view();
-    const auto some = [](bool there, const View& view) { return there ? &view : nullptr; };
-    r.covered = backend({}).mlp({x.view(), w1.view(), w2.view(), y.view(), some(s.biases, b1_view), some(s.biases, b2_view),
-                                 some(s.residual, residual_view), &pre_view}) &&
-                backend({}).mlp_backward({dy.view(), x.view(), pre.view(), w1.view(), w2.view(), r.dw1.view(), r.dw2.view(), some(s.dx, dx_view),
-                                          some(s.biases, db1_view), some(s.biases, db2_view)});
+    const auto some = [](bool there, const auto& t) { return there ? t.view() : View(); };
+    r.covered = backend({}).mlp({x.view(), w1.view(), w2.view(), y.view(), some(s.biases, b1), some(s.biases, b2), some(s.residual, residual), pre.view()}) &&
+                backend({}).mlp_backward({dy.view(), x.view(), pre.view(), w1.view(), w2.view(), r.dw1.view(), r.dw2.view(), some(s.dx, dx),
+                                          some(s.biases, r.db1), some(s.biases, r.db2)});
     CHECK((y.gap_is_whole() && pre.gap_is_whole() && dx.gap_is_whole()));
     r.y = y.inner, r.pre = pre.inner, r.dx = dx.inner;
     return r;

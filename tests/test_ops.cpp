@@ -348,6 +348,16 @@ TEST_CASE("an empty handle is refused, with the op's name", "[ops]") {
   });
 }
 
+TEST_CASE("an empty handle alone has no view, a tensor without elements has one", "[ops]") {
+  for (const Device device : {tested, reference}) {
+    const Tensor x = zeros({2, 3}, {DType::f32, device});
+    CHECK(view_of(zeros({0, 3}, place_of(x))));
+    CHECK(view_of(slice(x, 0, 2, 2)));
+  }
+  CHECK_FALSE(view_of(Tensor()));
+  CHECK(view_of(Tensor()).as<float>() == nullptr);
+}
+
 TEST_CASE("a scalar that a tensor of integers cannot hold is refused", "[ops]") {
   const auto text = [](DType dtype, double value) -> std::string {
     try {

@@ -39,6 +39,6 @@ inline std::optional<MatrixRows> as_dense_rows(const View& x) {
   const auto r = dense_columns(x);
   return r && r->row >= r->columns ? r : std::nullopt;
 }
-inline bool dense_vector(const View* x) { return !x || x->shape()[-1] <= 1 || x->layout.stride(-1) == 1; }
+inline bool dense_vector(const View& x) { return !x || x.shape()[-1] <= 1 || x.layout.stride(-1) == 1; }
 
 }  // namespace norma

@@ -103,8 +103,8 @@ void fill_head(const Attention& a, const View& q, const View& k, const View& v, 
   head.v = head_of<Stored>(v, b, h);
   head.first_index = static_cast<std::uint64_t>((b * q.shape()[1] + h) * head.rows * head.keys);
   if (a.key_mask) {
-    head.key_mask = a.key_mask->as<std::uint8_t>() + b * a.key_mask->layout.stride(0);
-    head.key_mask_step = a.key_mask->layout.stride(1);
+    head.key_mask = a.key_mask.as<std::uint8_t>() + b * a.key_mask.layout.stride(0);
+    head.key_mask_step = a.key_mask.layout.stride(1);
   }
 }
 
@@ -137,8 +137,7 @@ void forward(const AttentionForward& a, const AttentionKernel<AttentionHeadForwa
   shared.out_row = a.out.layout.stride(2);
   const Index heads = a.q.shape()[1], count = a.q.shape()[0] * heads;
   const Index pieces = pieces_of(shared.rows, count);
-  double* stats = !a.stats ? nullptr : pieces == 1 ? a.stats->as<double>()
-                                                   : scratch<double>(Slot::attention_stat_parts, count * pieces * attention_stats);
+  double* stats = a.stats && pieces > 1 ? scratch<double>(Slot::attention_stat_parts, count * pieces * attention_stats) : a.stats.as<double>();
   parallel_tasks(count * pieces, [&](Index task) {
     AttentionHeadForward<T, Stored> head = shared;
     const Index index = task / pieces, piece = task % pieces, b = index / heads, h = index % heads;
@@ -147,8 +146,8 @@ void forward(const AttentionForward& a, const AttentionKernel<AttentionHeadForwa
     head.row_end = head.rows * (piece + 1) / pieces;
     head.out = head_of<Stored>(a.out, b, h);
     if (a.row_lse) {
-      head.lse = head_of<T>(*a.row_lse, b, h);
-      head.lse_step = a.row_lse->layout.stride(2);
+      head.lse = head_of<T>(a.row_lse, b, h);
+      head.lse_step = a.row_lse.layout.stride(2);
     }
     if (stats) head.stats = stats + task * attention_stats;
     if (head.packed && pieces == 1) look_ahead({&a.q, &a.k, &a.v}, b, h, head);
@@ -159,7 +158,7 @@ void forward(const AttentionForward& a, const AttentionKernel<AttentionHeadForwa
   });
   if (stats && pieces > 1)
     for (Index i = 0; i < count; ++i)
-      merge(stats + i * pieces * attention_stats, pieces, a.stats->as<double>() + i * attention_stats);
+      merge(stats + i * pieces * attention_stats, pieces, a.stats.as<double>() + i * attention_stats);
 }
 
 /// dq = the sum of its pieces in their order: parts[head][piece][rows, d].
@@ -199,7 +198,7 @@ void backward(const AttentionBackward& a, const AttentionKernel<AttentionHeadBac
   const bool whole_rows = shared.normalize && shared.phi != Phi::softmax;
   const Index pieces = whole_rows ? 1 : pieces_of_keys(shared.keys, count, count * part * static_cast<Index>(sizeof(T)));
   T* parts = pieces > 1 ? scratch<T>(Slot::attention_dq_parts, count * pieces * part) : nullptr;
-  double* stats = !a.stats ? nullptr : pieces == 1 ? a.stats->as<double>() : scratch<double>(Slot::attention_stat_parts, count * pieces * attention_stats);
+  double* stats = a.stats && pieces > 1 ? scratch<double>(Slot::attention_stat_parts, count * pieces * attention_stats) : a.stats.as<double>();
   parallel_tasks(count * pieces, [&](Index task) {
     AttentionHeadBackward<T, Stored> head = shared;
     const Index index = task / pieces, piece = task % pieces, b = index / heads, h = index % heads;
@@ -226,7 +225,7 @@ void backward(const AttentionBackward& a, const AttentionKernel<AttentionHeadBac
   if (stats)
     for (Index i = 0; i < count; ++i)
       for (const AttentionStat s : {AttentionStat::grad_a2, AttentionStat::grad_s2}) {
-        double& sum = a.stats->as<double>()[i * attention_stats + static_cast<Index>(s)] = 0;
+        double& sum = a.stats.as<double>()[i * attention_stats + static_cast<Index>(s)] = 0;
         for (Index piece = 0; piece < pieces; ++piece) sum += stats[(i * pieces + piece) * attention_stats + static_cast<Index>(s)];
       }
 }
@@ -243,7 +242,7 @@ ForcePacked::~ForcePacked() { forced_packed = -1; }
 
 bool CpuBackend::attention(const AttentionForward& a) {
   if (!covered(a, {&a.q, &a.k, &a.v, &a.out})) return false;
-  if (a.row_lse && a.row_lse->dtype != wide_of(a.q.dtype)) return false;
+  if (!all_are(wide_of(a.q.dtype), a.row_lse)) return false;
   if (linear_form(a, a.q, a.k)) return attention_linear(a), true;
   const AttentionForwardKernels& kernels = NORMA_KERNELS(attention_forward_kernels);
   const PackedProducts* packed = products_for(a, a.k, a.v);

@@ -117,8 +117,8 @@ class Call {
     const Index b = index / q_.shape()[1], n = index % q_.shape()[1];
     h.q = head_of<T>(q_, b, n), h.k = head_of<T>(k_, b, n), h.v = head_of<T>(v_, b, n);
     if (a_.key_mask) {
-      h.key_mask = a_.key_mask->as<std::uint8_t>() + b * a_.key_mask->layout.stride(0);
-      h.key_mask_step = a_.key_mask->layout.stride(1);
+      h.key_mask = a_.key_mask.as<std::uint8_t>() + b * a_.key_mask.layout.stride(0);
+      h.key_mask_step = a_.key_mask.layout.stride(1);
       h.before = before_ + b * (all.keys + 1);
     }
     return h;
@@ -176,7 +176,7 @@ class Call {
 
  private:
   void count_keys() {
-    const View& mask = *a_.key_mask;
+    const View& mask = a_.key_mask;
     const Index batch = mask.shape()[0], keys = mask.shape()[1];
     before_ = scratch<std::int32_t>(Slot::linear_key_counts, batch * (keys + 1));
     for (Index b = 0; b < batch; ++b) {
@@ -227,7 +227,7 @@ void forward(const AttentionForward& a, const LinearKernels<T>& kernels) {
     const RowSample sample(call.all.rows, i);
     LinearHead<T> h = call.head(i);
     h.work = scratch(Slot::linear_work, static_cast<std::size_t>(work));
-    double* to = a.stats->as<double>() + i * attention_stats;
+    double* to = a.stats.as<double>() + i * attention_stats;
     SampledSums sampled;
     kernels.sample(h, sample.rows(), sampled);
     const LinearSums sums = kernels.measure(h, norm);
@@ -248,7 +248,7 @@ void measure_gradients(const AttentionBackward& a, const Call<T>& call, const Li
     h.work = scratch(Slot::linear_work, static_cast<std::size_t>(work));
     SampledSums sampled;
     kernels.sample_gradients(h, sample.rows(), sampled);
-    sample.estimate_gradients(sampled, a.stats->as<double>() + i * attention_stats);
+    sample.estimate_gradients(sampled, a.stats.as<double>() + i * attention_stats);
   });
 }
 

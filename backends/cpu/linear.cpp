@@ -186,15 +186,13 @@ bool run_linear(const LinearForward& args) {
   Epilogue<T> e;
   e.ld = y->row;
   e.gelu = args.gelu;
-  if (args.bias) e.bias = args.bias->as<T>();
-  for (const View* other : {args.residual, args.pre}) {  // they share one leading dimension
-    if (!other) continue;
+  e.bias = args.bias.as<T>(), e.residual = args.residual.as<T>(), e.pre = args.pre.as<T>();
+  for (const View* other : {&args.residual, &args.pre}) {  // they share one leading dimension
+    if (!*other) continue;
     const auto rows = as_dense_rows(*other);
-    if (!rows || (args.residual && args.pre && rows->row != as_dense_rows(*args.residual)->row)) return false;
+    if (!rows || (args.residual && args.pre && rows->row != as_dense_rows(args.residual)->row)) return false;
     e.ld = rows->row;
   }
-  if (args.residual) e.residual = args.residual->as<T>();
-  if (args.pre) e.pre = args.pre->as<T>();
   gemm<T>(x->rows, w->rows, x->columns, matrix<T>(args.x, *x), transposed<T>(args.weight, *w), args.y.as<T>(), y->row,
           false, e);
   return true;
@@ -206,24 +204,24 @@ bool run_linear_backward(const LinearBackward& args) {
   if (!dy || !dense_vector(args.dbias)) return false;
   std::optional<MatrixRows> x, w, dx, dw, pre;
   if (args.dx) {
-    w = as_rows(*args.weight), dx = as_dense_rows(*args.dx);
-    if (args.gelu_pre) pre = as_dense_rows(*args.gelu_pre);
+    w = as_rows(args.weight), dx = as_dense_rows(args.dx);
+    if (args.gelu_pre) pre = as_dense_rows(args.gelu_pre);
     if (!w || !dx || (args.gelu_pre && !pre)) return false;
   }
   if (args.dweight) {
-    x = as_rows(*args.x), dw = as_dense_rows(*args.dweight);
+    x = as_rows(args.x), dw = as_dense_rows(args.dweight);
     if (!x || !dw) return false;
   }
-  T* sums = args.dbias ? args.dbias->as<T>() : nullptr;
+  T* sums = args.dbias.as<T>();
   if (args.dx) {
     Epilogue<T> e;
-    if (pre) e.gelu_pre = args.gelu_pre->as<T>(), e.ld = pre->row;
-    gemm<T>(dy->rows, w->columns, dy->columns, matrix<T>(args.dy, *dy), matrix<T>(*args.weight, *w), args.dx->as<T>(),
+    if (pre) e.gelu_pre = args.gelu_pre.as<T>(), e.ld = pre->row;
+    gemm<T>(dy->rows, w->columns, dy->columns, matrix<T>(args.dy, *dy), matrix<T>(args.weight, *w), args.dx.as<T>(),
             dx->row, false, e);
   }
   if (args.dweight && x->columns > 0)
-    gemm_with_row_sums<T>(dy->columns, x->columns, dy->rows, transposed<T>(args.dy, *dy), matrix<T>(*args.x, *x),
-                          args.x_is_pre_gelu, args.dweight->as<T>(), dw->row, sums);
+    gemm_with_row_sums<T>(dy->columns, x->columns, dy->rows, transposed<T>(args.dy, *dy), matrix<T>(args.x, *x),
+                          args.x_is_pre_gelu, args.dweight.as<T>(), dw->row, sums);
   else if (sums)
     sum_rows(args.dy.as<T>(), *dy, sums);
   return true;

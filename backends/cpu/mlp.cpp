@@ -59,7 +59,7 @@ Word* pack(const MlpTable<T>& t, Index k, Index n, Matrix<const float> weight, W
 template <class T>
 bool run(const Mlp& a) {
   const MlpTable<T>* t = table<T>();
-  if (!t || !dense(stored_dtype<T>, {&a.x, &a.y, a.residual, a.pre}) || !dense(DType::f32, {&a.w1, &a.w2, a.b1, a.b2})) return false;
+  if (!t || !all_dense_rows(stored_dtype<T>, a.x, a.y, a.residual, a.pre) || !all_dense_rows(DType::f32, a.w1, a.w2, a.b1, a.b2)) return false;
   const Index rows = as_rows(a.x)->rows, in = a.w1.shape()[1], hidden = a.w1.shape()[0], out = a.w2.shape()[0];
   if (!worth_it<T>(rows, in, hidden, out)) return false;
   const Index chunk = chunk_of(in, hidden, out, 192);
@@ -73,9 +73,9 @@ bool run(const Mlp& a) {
     if (count == 0) return;
     MlpBlock<T> b{};
     b.sizes = sizes, b.sizes.rows = count;
-    b.x = rows_of<const T>(&a.x, from), b.residual = rows_of<const T>(a.residual, from);
-    b.pre = rows_of<T>(a.pre, from), b.y = rows_of<T>(&a.y, from);
-    b.w1 = w1, b.w2 = w2, b.b1 = vector(a.b1), b.b2 = vector(a.b2);
+    b.x = rows_of<const T>(a.x, from), b.residual = rows_of<const T>(a.residual, from);
+    b.pre = rows_of<T>(a.pre, from), b.y = rows_of<T>(a.y, from);
+    b.w1 = w1, b.w2 = w2, b.b1 = a.b1.as<float>(), b.b2 = a.b2.as<float>();
     b.work = scratch(Slot::mlp_work, static_cast<std::size_t>(t->mlp_work(b.sizes)));
     t->mlp(b);
   });
@@ -85,7 +85,7 @@ bool run(const Mlp& a) {
 template <class T>
 bool run(const MlpBackward& a) {
   const MlpTable<T>* t = table<T>();
-  if (!t || !dense(stored_dtype<T>, {&a.dy, &a.x, &a.pre, a.dx}) || !dense(DType::f32, {&a.w1, &a.w2, &a.dw1, a.db1, &a.dw2, a.db2})) return false;
+  if (!t || !all_dense_rows(stored_dtype<T>, a.dy, a.x, a.pre, a.dx) || !all_dense_rows(DType::f32, a.w1, a.w2, a.dw1, a.db1, a.dw2, a.db2)) return false;
   const Index rows = as_rows(a.x)->rows, in = a.w1.shape()[1], hidden = a.w1.shape()[0], out = a.w2.shape()[0];
   if (!worth_it<T>(rows, in, hidden, out)) return false;
   constexpr bool bf16 = sizeof(T) == sizeof(Bf16Bits);
@@ -98,11 +98,11 @@ bool run(const MlpBackward& a) {
   const MlpSums::Place dw1 = sums.matrix(in, hidden), dw2 = sums.matrix(out, hidden);
   const Index db1 = sums.vector(hidden), db2 = sums.vector(out);
   sums.allocate(rows);
-  each_share(sums, {rows, sizes.rows, unit, unit, hidden, chunk}, a.dx, [&](const MlpShare& share) {
+  each_share(sums, {rows, sizes.rows, unit, unit, hidden, chunk}, a.dx.data, [&](const MlpShare& share) {
     const Index slice = share.slice;
     MlpBackwardBlock<T> b{};
     b.sizes = sizes, b.sizes.rows = share.count;
-    b.dy = rows_of<const T>(&a.dy, share.from), b.x = rows_of<const T>(&a.x, share.from), b.pre = rows_of<const T>(&a.pre, share.from);
+    b.dy = rows_of<const T>(a.dy, share.from), b.x = rows_of<const T>(a.x, share.from), b.pre = rows_of<const T>(a.pre, share.from);
     b.w1 = w1, b.w2 = w2, b.from = share.h0, b.to = share.h1;
     if (share.dx) b.dx = rows_of<T>(a.dx, share.from);
     if (share.dw) {

@@ -67,7 +67,7 @@ Tiles<float> by_columns(const Table& t, const float* x, Index row) { return {x, 
 }  // namespace
 
 bool mlp_by_multiply_adds(const Mlp& a) {
-  if (!dense(DType::f32, {&a.x, &a.y, a.residual, a.pre, &a.w1, &a.w2, a.b1, a.b2})) return false;
+  if (!all_dense_rows(DType::f32, a.x, a.y, a.residual, a.pre, a.w1, a.w2, a.b1, a.b2)) return false;
   const Widths w = widths(a.x, a.w1, a.w2);
   if (!table() || !w.worth_it(512)) return false;
   const Table& t = *table();
@@ -78,17 +78,17 @@ bool mlp_by_multiply_adds(const Mlp& a) {
   parallel_tasks(blocks, [&](Index i) {
     const Index from = cut(w.rows, least, blocks, i), count = cut(w.rows, least, blocks, i + 1) - from;
     if (count == 0) return;
-    const Rows<const float> x = rows_of<const float>(&a.x, from), residual = rows_of<const float>(a.residual, from);
-    const Rows<float> y = rows_of<float>(&a.y, from), pre = rows_of<float>(a.pre, from);
+    const Rows<const float> x = rows_of<const float>(a.x, from), residual = rows_of<const float>(a.residual, from);
+    const Rows<float> y = rows_of<float>(a.y, from), pre = rows_of<float>(a.pre, from);
     float* hidden = scratch<float>(Slot::mlp_work, count * ld);
     for (Index h = 0; h < w.hidden; h += chunk) {
       const Index width = std::min(chunk, w.hidden - h);
       const bool last = h + width == w.hidden;
       Epilogue<float> first, second;
       first.gelu = true, first.ld = pre.row;
-      if (a.b1) first.bias = vector(a.b1) + h;
+      if (a.b1) first.bias = a.b1.as<float>() + h;
       if (a.pre) first.pre = pre.data + h;
-      second.bias = vector(a.b2), second.residual = residual.data, second.ld = residual.row;
+      second.bias = a.b2.as<float>(), second.residual = residual.data, second.ld = residual.row;
       t.block(count, width, w.in, by_rows(t, x.data, x.row), w1.at(0, h), hidden, ld, false, &first, {});
       t.block(count, w.out, width, by_rows(t, hidden, ld), w2.at(h, 0), y.data, y.row, h > 0, last ? &second : nullptr, {});
     }
@@ -97,7 +97,7 @@ bool mlp_by_multiply_adds(const Mlp& a) {
 }
 
 bool mlp_by_multiply_adds(const MlpBackward& a) {
-  if (!dense(DType::f32, {&a.dy, &a.x, &a.pre, a.dx, &a.w1, &a.w2, &a.dw1, a.db1, &a.dw2, a.db2})) return false;
+  if (!all_dense_rows(DType::f32, a.dy, a.x, a.pre, a.dx, a.w1, a.w2, a.dw1, a.db1, a.dw2, a.db2)) return false;
   const Widths w = widths(a.x, a.w1, a.w2);
   if (!table() || !w.worth_it(384)) return false;
   const Table& t = *table();
@@ -109,10 +109,10 @@ bool mlp_by_multiply_adds(const MlpBackward& a) {
   const Index db1 = sums.vector(w.hidden), db2 = sums.vector(w.out);
   sums.allocate(w.rows);
   const auto panels = [&](Index n) { return round_up(n, t.nr) * longest_block; };
-  each_share(sums, {w.rows, longest_block, unit, least, w.hidden, chunk}, a.dx, [&](const MlpShare& share) {
+  each_share(sums, {w.rows, longest_block, unit, least, w.hidden, chunk}, a.dx.data, [&](const MlpShare& share) {
     const Index slice = share.slice, from = share.from, count = share.count;
     if (share.dw && share.first) sums.clear(slice, db1, share.h0, share.h1), sums.clear(slice, db2, 0, share.h0 == 0 ? w.out : 0);
-    const Rows<const float> dy = rows_of<const float>(&a.dy, from), x = rows_of<const float>(&a.x, from), pre = rows_of<const float>(&a.pre, from);
+    const Rows<const float> dy = rows_of<const float>(a.dy, from), x = rows_of<const float>(a.x, from), pre = rows_of<const float>(a.pre, from);
     const Rows<float> dx = rows_of<float>(a.dx, from);
     float* packed_x = scratch<float>(Slot::mlp_work, panels(w.in) + panels(w.out) + 2 * longest_block * ld);
     float *packed_dy = packed_x + panels(w.in), *dpre = packed_dy + panels(w.out), *hidden = dpre + longest_block * ld;

@@ -4,29 +4,24 @@
 
 #include <algorithm>
 
-#include "backends/common/rows.h"
+#include "backends/common/views.h"
 #include "backends/cpu/cut_product.h"
 #include "backends/cpu/gemm_kernels.h"
 #include "backends/cpu/parallel.h"
 #include "backends/cpu/vector_kernels.h"
-#include "core/backend.h"
 
 namespace norma::cpu {
 
 template <class T>
 constexpr DType stored_dtype = sizeof(T) == sizeof(float) ? DType::f32 : DType::bf16;
-inline bool dense(DType dtype, std::initializer_list<const View*> views) {
-  return std::all_of(views.begin(), views.end(), [&](const View* x) { return !x || (x->dtype == dtype && as_dense_rows(*x)); });
-}
 template <class T>
-Rows<T> rows_of(const View* x, Index row) {
+Rows<T> rows_of(const View& x, Index row) {
   if (!x) return {};
-  const MatrixRows r = *as_dense_rows(*x);
-  return {static_cast<T*>(x->data) + row * r.row, r.row};
+  const MatrixRows r = *as_dense_rows(x);
+  return {x.as<T>() + row * r.row, r.row};
 }
 inline Matrix<const float> matrix(const View& x) { return {x.as<float>(), as_dense_rows(x)->row, 1}; }
 inline Matrix<const float> transposed(const View& x) { return {x.as<float>(), 1, as_dense_rows(x)->row}; }
-inline float* vector(const View* x) { return x ? x->as<float>() : nullptr; }
 
 /// Sums over rows of weights' gradients [lines, columns] and their biases', one after the other: a slice of rows has its own, and all are added
 /// up in order.
@@ -53,14 +48,14 @@ class MlpSums {
   void clear(Index slice, Index vector, Index begin, Index end) const { std::fill(at(slice, vector) + begin, at(slice, vector) + round_up(end, whole), 0.0f); }
 
   void give(Place from, Index lines, Index columns, const View& to) const {
-    const Rows<float> rows = rows_of<float>(&to, 0);
+    const Rows<float> rows = rows_of<float>(to, 0);
     parallel_for(lines, std::max<Index>(1, task_elements / columns), [&](Index begin, Index end) {
       for (Index i = begin; i < end; ++i) combine(columns, from.offset + i * from.row, rows.data + i * rows.row);
     });
   }
   /// The transpose.
   void give_transposed(Place from, Index lines, Index columns, const View& to) const {
-    const Rows<float> rows = rows_of<float>(&to, 0);
+    const Rows<float> rows = rows_of<float>(to, 0);
     const auto transpose = NORMA_KERNELS(copy_kernels).transpose32;
     const auto bits = [](float* p) { return reinterpret_cast<std::uint32_t*>(p); };
     parallel_for(columns, whole, [&](Index begin, Index end) {
@@ -70,8 +65,8 @@ class MlpSums {
       transpose(lines, n, bits(some), n, bits(rows.data + begin * rows.row), rows.row);
     });
   }
-  void give(Index from, Index n, const View* to) const {
-    if (to) combine(n, from, to->as<float>());
+  void give(Index from, Index n, const View& to) const {
+    if (to) combine(n, from, to.as<float>());
   }
 
  private:

@@ -32,10 +32,6 @@ bool visit_activations(DType dtype, F&& f) {
   if (dtype == DType::bf16) return f(TypeTag<float>{}, TypeTag<std::uint16_t>{}), true;
   return visit_wide(dtype, [&](auto tag) { f(tag, tag); });
 }
-template <class Stored>
-Stored* activations(const View* v) {
-  return v ? static_cast<Stored*>(v->data) : nullptr;
-}
 
 }  // namespace
 
@@ -56,7 +52,7 @@ bool CpuBackend::softmax(const View& x, const View& y, bool log) {
 
 bool CpuBackend::softmax_backward(const View& y, const View& dy, const View& dx, bool log) {
   const auto value = dense_columns(y), from = dense_columns(dy), to = dense_columns(dx);
-  if (!value || !from || !to || !all_are(y.dtype, {&dy, &dx})) return false;
+  if (!value || !from || !to || !all_are(y.dtype, dy, dx)) return false;
   if (y.dtype == DType::bf16) return softmax_backward_bf16(y, *value, dy, *from, dx, *to, log), true;
   return visit_wide(y.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
@@ -72,8 +68,8 @@ bool CpuBackend::softmax_backward(const View& y, const View& dy, const View& dx,
 bool CpuBackend::layer_norm(const LayerNormForward& args) {
   const auto from = dense_columns(args.x), to = dense_columns(args.y);
   const DType weights = wide_of(args.x.dtype);
-  if (!from || !to || !all_are(args.x.dtype, {&args.y}) || !all_are(weights, {args.weight, args.bias, args.mean, args.rstd}) ||
-      !all_dense({args.weight, args.bias, args.mean, args.rstd}))
+  if (!from || !to || !all_are(args.x.dtype, args.y) || !all_are(weights, args.weight, args.bias, args.mean, args.rstd) ||
+      !all_dense(args.weight, args.bias, args.mean, args.rstd))
     return false;
   return visit_activations(args.x.dtype, [&](auto computed, auto stored) {
     using T = typename decltype(computed)::type;
@@ -81,11 +77,11 @@ bool CpuBackend::layer_norm(const LayerNormForward& args) {
     parallel_for(from->rows, rows_per_task(from->columns), [&](Index begin, Index end) {
       NormRows<T, Stored> part{};
       part.rows = end - begin, part.n = from->columns;
-      part.x = activations<Stored>(&args.x) + begin * from->row, part.x_row = from->row;
-      part.y = activations<Stored>(&args.y) + begin * to->row, part.y_row = to->row;
-      part.weight = data<T>(args.weight), part.bias = data<T>(args.bias);
-      part.mean = args.mean ? args.mean->as<T>() + begin : nullptr;
-      part.rstd = args.rstd ? args.rstd->as<T>() + begin : nullptr;
+      part.x = args.x.as<Stored>() + begin * from->row, part.x_row = from->row;
+      part.y = args.y.as<Stored>() + begin * to->row, part.y_row = to->row;
+      part.weight = args.weight.as<T>(), part.bias = args.bias.as<T>();
+      part.mean = args.mean ? args.mean.as<T>() + begin : nullptr;
+      part.rstd = args.rstd ? args.rstd.as<T>() + begin : nullptr;
       part.eps = args.eps, part.rms = args.rms;
       NORMA_BF16_KERNELS(layer_norm_kernels).of<T, Stored>().forward(part);
     });
@@ -93,25 +89,24 @@ bool CpuBackend::layer_norm(const LayerNormForward& args) {
 }
 
 bool CpuBackend::layer_norm_backward(const LayerNormBackward& args) {
-  const View* dx = args.dx.data ? &args.dx : nullptr;
   const DType weights = wide_of(args.x.dtype);
-  const auto from = dense_columns(args.x), gradient = dense_columns(args.dy), to = dx ? dense_columns(*dx) : MatrixRows{};
-  const auto add = args.add ? dense_columns(*args.add) : MatrixRows{};
+  const auto from = dense_columns(args.x), gradient = dense_columns(args.dy), to = args.dx ? dense_columns(args.dx) : MatrixRows{};
+  const auto add = args.add ? dense_columns(args.add) : MatrixRows{};
   if (!from || !gradient || !to || !add || !args.rstd || (!args.rms && !args.mean) ||
-      !all_are(args.x.dtype, {&args.dy, dx, args.add}) || !all_are(weights, {args.weight, args.mean, args.rstd, args.dweight, args.dbias}) ||
-      !all_dense({args.weight, args.mean, args.rstd, args.dweight, args.dbias}))
+      !all_are(args.x.dtype, args.dy, args.dx, args.add) || !all_are(weights, args.weight, args.mean, args.rstd, args.dweight, args.dbias) ||
+      !all_dense(args.weight, args.mean, args.rstd, args.dweight, args.dbias))
     return false;
   return visit_activations(args.x.dtype, [&](auto computed, auto stored) {
     using T = typename decltype(computed)::type;
     using Stored = typename decltype(stored)::type;
     NormRows<T, Stored> all{};
     all.n = from->columns;
-    all.x = activations<Stored>(&args.x), all.x_row = from->row;
-    all.dy = activations<Stored>(&args.dy), all.dy_row = gradient->row;
-    all.add = activations<Stored>(args.add), all.add_row = add->row;
-    all.dx = activations<Stored>(dx), all.dx_row = to->row;
-    all.weight = data<T>(args.weight);
-    all.mean = data<T>(args.mean), all.rstd = data<T>(args.rstd);
+    all.x = args.x.as<Stored>(), all.x_row = from->row;
+    all.dy = args.dy.as<Stored>(), all.dy_row = gradient->row;
+    all.add = args.add.as<Stored>(), all.add_row = add->row;
+    all.dx = args.dx.as<Stored>(), all.dx_row = to->row;
+    all.weight = args.weight.as<T>();
+    all.mean = args.mean.as<T>(), all.rstd = args.rstd.as<T>();
     all.rms = args.rms;
     sum_over_blocks<T>(args, from->rows, from->columns, [&](Index first, Index count, T* dweight, T* dbias) {
       NormRows<T, Stored> part = all;
@@ -142,9 +137,9 @@ struct LossRows {
   CrossEntropyRows<T, Stored> part(const Args& args, Index begin, Index end) const {
     CrossEntropyRows<T, Stored> p{};
     p.rows = end - begin, p.n = logits->columns;
-    p.logits = activations<Stored>(&args.logits) + begin * logits->row, p.logits_row = logits->row;
+    p.logits = args.logits.template as<Stored>() + begin * logits->row, p.logits_row = logits->row;
     p.classes = soft ? nullptr : args.targets.template as<Index>() + begin;
-    p.targets = soft ? activations<Stored>(&args.targets) + begin * targets->row : nullptr, p.targets_row = targets->row;
+    p.targets = soft ? args.targets.template as<Stored>() + begin * targets->row : nullptr, p.targets_row = targets->row;
     p.label_smoothing = args.label_smoothing;
     return p;
   }
@@ -154,14 +149,14 @@ struct LossRows {
 
 bool CpuBackend::cross_entropy(const CrossEntropy& args) {
   const LossRows rows(args.logits, args.targets);
-  if (!rows || !all_are(wide_of(args.logits.dtype), {&args.loss, args.sums}) || !all_dense({&args.loss, args.sums})) return false;
+  if (!rows || !all_are(wide_of(args.logits.dtype), args.loss, args.sums) || !all_dense(args.loss, args.sums)) return false;
   return visit_activations(args.logits.dtype, [&](auto computed, auto stored) {
     using T = typename decltype(computed)::type;
     using Stored = typename decltype(stored)::type;
     parallel_for(rows.logits->rows, rows_per_task(rows.logits->columns), [&](Index begin, Index end) {
       auto part = rows.part<T, Stored>(args, begin, end);
       part.loss = args.loss.as<T>() + begin;
-      part.sums = args.sums ? args.sums->as<T>() + 2 * begin : nullptr;
+      part.sums = args.sums ? args.sums.as<T>() + 2 * begin : nullptr;
       NORMA_BF16_KERNELS(cross_entropy_kernels).of<T, Stored>().forward(part);
     });
   });
@@ -170,8 +165,8 @@ bool CpuBackend::cross_entropy(const CrossEntropy& args) {
 bool CpuBackend::cross_entropy_backward(const CrossEntropyBackward& args) {
   const LossRows rows(args.logits, args.targets);
   const auto to = dense_columns(args.dlogits);
-  if (!rows || !to || !all_are(args.logits.dtype, {&args.dlogits}) || !all_are(wide_of(args.logits.dtype), {&args.sums, &args.scale}) ||
-      !all_dense({&args.sums}))
+  if (!rows || !to || !all_are(args.logits.dtype, args.dlogits) || !all_are(wide_of(args.logits.dtype), args.sums, args.scale) ||
+      !all_dense(args.sums))
     return false;
   return visit_activations(args.logits.dtype, [&](auto computed, auto stored) {
     using T = typename decltype(computed)::type;
@@ -179,7 +174,7 @@ bool CpuBackend::cross_entropy_backward(const CrossEntropyBackward& args) {
     parallel_for(rows.logits->rows, rows_per_task(rows.logits->columns), [&](Index begin, Index end) {
       auto part = rows.part<T, Stored>(args, begin, end);
       part.sums = args.sums.as<T>() + 2 * begin, part.scale = *args.scale.as<T>();
-      part.dlogits = activations<Stored>(&args.dlogits) + begin * to->row, part.dlogits_row = to->row;
+      part.dlogits = args.dlogits.as<Stored>() + begin * to->row, part.dlogits_row = to->row;
       NORMA_BF16_KERNELS(cross_entropy_kernels).of<T, Stored>().backward(part);
     });
   });

@@ -12,11 +12,6 @@ namespace norma::cpu {
 
 inline Index rows_per_task(Index n) { return std::max<Index>(1, task_elements / std::max<Index>(1, n)); }
 
-template <class T>
-T* data(const View* v) {
-  return v ? v->as<T>() : nullptr;
-}
-
 /// part(first, count, dweight, dbias) for blocks of rows, a number of blocks that depends on the sizes alone; the last two point to
 /// this block's own sums, or to nothing. They are then added up over the blocks in order.
 template <class T, class Part>
@@ -32,14 +27,14 @@ void sum_over_blocks(const LayerNormBackward& args, Index row_count, Index n, Pa
     part(i * block, std::min(block, row_count - i * block), args.dweight ? mine : nullptr,
          args.dbias ? mine + (wanted - 1) * n : nullptr);
   });
-  const auto combine = [&](const View* out, Index offset) {
+  const auto combine = [&](const View& out, Index offset) {
     if (!out) return;
     std::array<double, 256> total;
     for (Index j = 0; j < n; j += 256) {
       const Index width = std::min<Index>(256, n - j);
       total.fill(0);
       NORMA_KERNELS(reduce_kernels).of<T>().add_rows(blocks, width, sums + offset + j, wanted * n, total.data());
-      for (Index k = 0; k < width; ++k) out->as<T>()[j + k] = static_cast<T>(total[static_cast<std::size_t>(k)]);
+      for (Index k = 0; k < width; ++k) out.as<T>()[j + k] = static_cast<T>(total[static_cast<std::size_t>(k)]);
     }
   };
   combine(args.dweight, 0);

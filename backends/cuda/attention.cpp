@@ -75,8 +75,8 @@ AttentionProblem describe(const Attention& a, const View& q, const View& k, cons
   describe_scoring(a.scoring, p);
   p.causal = a.causal;
   if (a.key_mask) {
-    p.key_mask = a.key_mask->as<std::uint8_t>();
-    p.mask_batch = a.key_mask->layout.stride(0), p.mask_key = a.key_mask->layout.stride(1);
+    p.key_mask = a.key_mask.as<std::uint8_t>();
+    p.mask_batch = a.key_mask.layout.stride(0), p.mask_key = a.key_mask.layout.stride(1);
   }
   p.drop = a.dropout > 0;
   p.drop_below = drop_threshold(a.dropout), p.keep_scale = static_cast<float>(keep_scale(a.dropout));
@@ -176,9 +176,9 @@ void CudaBackend::linear_attention_backward(const AttentionBackward& a, const At
 
 bool CudaBackend::attention(const AttentionForward& a) {
   if (!covered(a, a.q, a.v, {&a.q, &a.k, &a.v, &a.out})) return false;
-  if (a.row_lse && a.row_lse->dtype != DType::f32) return false;
+  if (!all_are(DType::f32, a.row_lse)) return false;
   AttentionProblem p = describe(a, a.q, a.k, a.v, a.out);
-  if (a.row_lse) take_lse(*a.row_lse, p);
+  if (a.row_lse) take_lse(a.row_lse, p);
   const Scratch counts = scratch<std::int32_t>(counts_of(p));
   if (counts_of(p) > 0) {
     count_visible_keys(stream(), p, counts.as<std::int32_t>());
@@ -191,7 +191,7 @@ bool CudaBackend::attention(const AttentionForward& a) {
   const bool tensor_cores = for_tensor_cores(a, a.q, {&a.q, &a.k, &a.v, &a.out});
   const bool wgmma = tensor_cores && attention_products(*runtime_) == AttentionProducts::wgmma;
   const Index blocks = blocks_of(p, wgmma ? wgmma_block_rows : forward_block_rows);
-  if (a.stats) p.stats = a.stats->as<double>();
+  p.stats = a.stats.as<double>();
   for_slices(*runtime_, p, a.q.dtype, [&](AttentionProblem x) {
     const Scratch partial = scratch<double>(a.stats ? Index{x.batches} * x.heads * blocks * attention_stats : 0);
     if (a.stats) x.partial_stats = partial.as<double>();
@@ -229,7 +229,7 @@ bool CudaBackend::attention_backward(const AttentionBackward& a) {
                            : tensor_cores ? backward_block_rows_bf16
                                           : backward_block_rows_scalar;
   const Index blocks = resident ? 1 : blocks_of(p, block_rows);
-  if (a.stats) p.stats = a.stats->as<double>();
+  p.stats = a.stats.as<double>();
   for_slices(*runtime_, p, a.q.dtype, [&](AttentionProblem x) {
     const Index heads = Index{x.batches} * x.heads;
     const Scratch rows = scratch<float>(resident ? 0 : 2 * heads * x.rows), partial = scratch<double>(a.stats ? heads * blocks * attention_stats : 0);

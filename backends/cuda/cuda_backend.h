@@ -97,7 +97,7 @@ class CudaBackend : public Backend {
   View blas_ready(const View& m, std::optional<Scratch>& room);
   void multiply(const View& left, const View& right, const View& out);
   bool multiply_with(const View& left, const View& right, const View& out, Gemm gemm);
-  View narrowed(const View& weight, const View* to, const View* bias, DType dtype, std::optional<Scratch>& room, const void*& bias_there);
+  View narrowed(const View& weight, const View& to, const View& bias, DType dtype, std::optional<Scratch>& room, const void*& bias_there);
   void sum_state(const AttentionProblem& p, LinearState s, DType dtype);
   void linear_attention(const AttentionForward& args, const AttentionProblem& p);
   void linear_attention_backward(const AttentionBackward& args, const AttentionProblem& p);

@@ -9,11 +9,6 @@
 #include "backends/cuda/cuda_backend.h"
 
 namespace norma::cuda {
-namespace {
-
-void* data(const View* v) { return v ? v->data : nullptr; }
-
-}  // namespace
 
 bool CudaBackend::softmax(const View& x, const View& y, bool log) {
   const auto from = dense_columns(x), to = dense_columns(y);
@@ -28,7 +23,7 @@ bool CudaBackend::softmax(const View& x, const View& y, bool log) {
 
 bool CudaBackend::softmax_backward(const View& y, const View& dy, const View& dx, bool log) {
   const auto value = dense_columns(y), from = dense_columns(dy), to = dense_columns(dx);
-  if (!value || !from || !to || !is_floating(y.dtype) || !all_are(y.dtype, {&dy, &dx})) return false;
+  if (!value || !from || !to || !is_floating(y.dtype) || !all_are(y.dtype, dy, dx)) return false;
   if (y.numel() == 0) return true;
   SoftmaxRows r;
   r.rows = value->rows, r.n = value->columns, r.dtype = y.dtype, r.log = log;
@@ -41,32 +36,31 @@ bool CudaBackend::layer_norm(const LayerNormForward& args) {
   const auto from = dense_columns(args.x), to = dense_columns(args.y);
   const DType weights = wide_of(args.x.dtype);
   if (!from || !to || !is_floating(args.x.dtype) || args.y.dtype != args.x.dtype || args.x.numel() == 0 ||
-      !all_are(weights, {args.weight, args.bias, args.mean, args.rstd}) || !all_dense({args.weight, args.bias, args.mean, args.rstd}))
+      !all_are(weights, args.weight, args.bias, args.mean, args.rstd) || !all_dense(args.weight, args.bias, args.mean, args.rstd))
     return false;
   NormRows r;
   r.rows = from->rows, r.n = from->columns, r.dtype = args.x.dtype, r.eps = args.eps, r.rms = args.rms;
   r.x = args.x.data, r.x_row = from->row, r.y = args.y.data, r.y_row = to->row;
-  r.weight = data(args.weight), r.bias = data(args.bias), r.mean = data(args.mean), r.rstd = data(args.rstd);
+  r.weight = args.weight.data, r.bias = args.bias.data, r.mean = args.mean.data, r.rstd = args.rstd.data;
   layer_norm_rows(stream(), r);
   return true;
 }
 
 bool CudaBackend::layer_norm_backward(const LayerNormBackward& args) {
-  const View* dx = args.dx.data ? &args.dx : nullptr;
-  const auto from = dense_columns(args.x), gradient = dense_columns(args.dy), to = dx ? dense_columns(*dx) : MatrixRows{};
-  const auto add = args.add ? dense_columns(*args.add) : MatrixRows{};
+  const auto from = dense_columns(args.x), gradient = dense_columns(args.dy), to = args.dx ? dense_columns(args.dx) : MatrixRows{};
+  const auto add = args.add ? dense_columns(args.add) : MatrixRows{};
   const DType weights = wide_of(args.x.dtype);
   if (!from || !gradient || !to || !add || !args.rstd || (!args.rms && !args.mean) || !is_floating(args.x.dtype) || args.x.numel() == 0 ||
-      !all_are(args.x.dtype, {&args.dy, dx, args.add}) || !all_are(weights, {args.weight, args.mean, args.rstd, args.dweight, args.dbias, args.sums}) ||
-      !all_dense({args.weight, args.mean, args.rstd, args.dweight, args.dbias, args.sums}))
+      !all_are(args.x.dtype, args.dy, args.dx, args.add) || !all_are(weights, args.weight, args.mean, args.rstd, args.dweight, args.dbias, args.sums) ||
+      !all_dense(args.weight, args.mean, args.rstd, args.dweight, args.dbias, args.sums))
     return false;
   NormRows r;
   r.rows = from->rows, r.n = from->columns, r.dtype = args.x.dtype, r.rms = args.rms;
   r.x = args.x.data, r.x_row = from->row, r.dy = args.dy.data, r.dy_row = gradient->row;
-  r.add = data(args.add), r.add_row = add->row;
-  r.y = data(dx), r.y_row = to->row;
-  r.weight = data(args.weight), r.mean = data(args.mean), r.rstd = data(args.rstd);
-  r.partial = data(args.sums);
+  r.add = args.add.data, r.add_row = add->row;
+  r.y = args.dx.data, r.y_row = to->row;
+  r.weight = args.weight.data, r.mean = args.mean.data, r.rstd = args.rstd.data;
+  r.partial = args.sums.data;
   const bool at_once = !args.sums && (args.dweight || args.dbias);
   const Shape parts{norm_blocks(r.rows), 2, r.n};
   const Scratch partial = scratch<char>(at_once ? parts.numel() * static_cast<Index>(size_of(weights)) : 0);
@@ -90,7 +84,7 @@ void CudaBackend::join_norm_sums(std::span<const NormSums> all) {
   for (const NormSums& one : all) {
     if (one.sums.dtype != dtype || table.count == JoinTable::capacity) run();
     dtype = one.sums.dtype;
-    table.add({one.sums.data, data(one.dweight), data(one.dbias), one.sums.shape()[2], one.sums.shape()[0]});
+    table.add({one.sums.data, one.dweight.data, one.dbias.data, one.sums.shape()[2], one.sums.shape()[0]});
   }
   run();
 }
@@ -116,8 +110,8 @@ std::optional<CrossEntropyRows> loss_rows(const Args& args) {
 
 bool CudaBackend::cross_entropy(const CrossEntropy& args) {
   auto rows = loss_rows(args);
-  if (!rows || !all_are(wide_of(rows->dtype), {&args.loss, args.sums}) || !all_dense({&args.loss, args.sums})) return false;
-  rows->loss = args.loss.data, rows->sums = data(args.sums);
+  if (!rows || !all_are(wide_of(rows->dtype), args.loss, args.sums) || !all_dense(args.loss, args.sums)) return false;
+  rows->loss = args.loss.data, rows->sums = args.sums.data;
   cross_entropy_rows(stream(), *rows);
   return true;
 }
@@ -125,7 +119,7 @@ bool CudaBackend::cross_entropy(const CrossEntropy& args) {
 bool CudaBackend::cross_entropy_backward(const CrossEntropyBackward& args) {
   auto rows = loss_rows(args);
   const auto to = dense_columns(args.dlogits);
-  if (!rows || !to || args.dlogits.dtype != rows->dtype || !all_are(wide_of(rows->dtype), {&args.sums, &args.scale}) || !all_dense({&args.sums}))
+  if (!rows || !to || args.dlogits.dtype != rows->dtype || !all_are(wide_of(rows->dtype), args.sums, args.scale) || !all_dense(args.sums))
     return false;
   rows->sums = args.sums.data, rows->scale = args.scale.data, rows->dlogits = args.dlogits.data, rows->dlogits_row = to->row;
   cross_entropy_backward_rows(stream(), *rows);

@@ -40,9 +40,7 @@ View transpose_of(const View& x) {
 }
 
 bool floating_matrix(const View& x) { return is_floating(x.dtype) && dense_columns(x).has_value(); }
-bool weight_fits(const View* w, DType elements) {
-  return !w || w->dtype == elements || (elements == DType::bf16 && w->dtype == DType::f32);
-}
+bool weight_fits(const View& w, DType elements) { return !w || w.dtype == elements || (elements == DType::bf16 && w.dtype == DType::f32); }
 
 void check_products(const char* op, Index count) {
   if (count > launch_limit) fail("{}: {} integers in one product; cuda takes at most {}", op, count, launch_limit);
@@ -133,13 +131,13 @@ bool CudaBackend::multiply_with(const View& left, const View& right, const View&
 }
 
 /// `weight` in `dtype`: itself, or rounded into `to` or else `room`, and then the bias too; bias_there: where the bias lies in that dtype, if it does.
-View CudaBackend::narrowed(const View& weight, const View* to, const View* bias, DType dtype, std::optional<Scratch>& room, const void*& bias_there) {
-  bias_there = bias && bias->dtype == dtype ? bias->data : nullptr;
+View CudaBackend::narrowed(const View& weight, const View& to, const View& bias, DType dtype, std::optional<Scratch>& room, const void*& bias_there) {
+  bias_there = bias.dtype == dtype ? bias.data : nullptr;
   if (weight.dtype == dtype) return weight;
   const Index count = weight.numel(), at = to ? 0 : (count + 127) / 128 * 128;  // in the room: the bias at a multiple of 256 bytes
-  const bool with_bias = bias && bias->dtype == DType::f32;
-  if (!to || with_bias) room.emplace(pool_, static_cast<std::size_t>(at + (with_bias ? bias->numel() : 0)) * size_of(dtype));
-  const View there = to ? *to : View{room->as<void>(), Layout(weight.shape()), dtype};
+  const bool with_bias = bias && bias.dtype == DType::f32;
+  if (!to || with_bias) room.emplace(pool_, static_cast<std::size_t>(at + (with_bias ? bias.numel() : 0)) * size_of(dtype));
+  const View there = to ? to : View{room->as<void>(), Layout(weight.shape()), dtype};
   if (!weight.layout.contiguous()) {
     copy(weight, there);
     return there;
@@ -148,7 +146,7 @@ View CudaBackend::narrowed(const View& weight, const View* to, const View* bias,
   both.add({weight.as<float>(), there.data, count});
   if (with_bias) {
     bf16* to_bias = room->as<bf16>() + at;
-    both.add({bias->as<float>(), to_bias, bias->numel()});
+    both.add({bias.as<float>(), to_bias, bias.numel()});
     bias_there = to_bias;
   }
   round_parameters(stream(), both);
@@ -176,20 +174,20 @@ void CudaBackend::matmul(const View& a, const View& b, const View& out) {
 bool CudaBackend::linear(const LinearForward& args) {
   const DType dtype = args.y.dtype;
   if (!floating_matrix(args.x) || !floating_matrix(args.y) || args.x.dtype != dtype || args.y.numel() == 0 ||
-      args.x.numel() == 0 || !weight_fits(&args.weight, dtype) || !weight_fits(args.bias, dtype) || !dense_vector(args.bias))
+      args.x.numel() == 0 || !weight_fits(args.weight, dtype) || !weight_fits(args.bias, dtype) || !dense_vector(args.bias))
     return false;
-  for (const View* other : {args.residual, args.pre})
-    if (other && (other->dtype != dtype || !floating_matrix(*other))) return false;
+  for (const View* other : {&args.residual, &args.pre})
+    if (*other && (other->dtype != dtype || !floating_matrix(*other))) return false;
   std::optional<Scratch> narrow;  // parameters of another dtype are rounded once
   Gemm beside;
-  if (args.rounded_bias) beside.bias = args.rounded_bias->data;
-  const View weight = args.rounded_weight ? *args.rounded_weight : narrowed(args.weight, args.rounded_weight_out, args.bias, dtype, narrow, beside.bias);
+  beside.bias = args.rounded_bias.data;
+  const View weight = args.rounded_weight ? args.rounded_weight : narrowed(args.weight, args.rounded_weight_out, args.bias, dtype, narrow, beside.bias);
   const View y = with_rows(args.y), x = with_rows(args.x);
-  const auto addend = args.residual ? operand_of(with_rows(*args.residual)) : Gemm::Operand{};
+  const auto addend = args.residual ? operand_of(with_rows(args.residual)) : Gemm::Operand{};
   const bool fits = addend && !addend->transposed && !(args.gelu && args.residual) && (args.gelu || !args.pre);
   if ((args.bias || args.residual) && fits && (!args.bias || beside.bias)) {
     beside.addend = addend->data, beside.addend_pitch = addend->pitch;
-    const View target = args.pre ? with_rows(*args.pre) : y;
+    const View target = args.pre ? with_rows(args.pre) : y;
     if (multiply_with(x, transpose_of(weight), target, beside)) {
       if (args.gelu) unary(UnaryOp::gelu, target, y, 0);
       return true;
@@ -199,9 +197,9 @@ bool CudaBackend::linear(const LinearForward& args) {
   if (!args.bias && !args.residual && !args.pre && !args.gelu) return true;
   Epilogue e;
   e.rows = y.shape()[0], e.n = y.shape()[1], e.y = y.data, e.y_row = y.layout.stride(0), e.dtype = dtype, e.gelu = args.gelu;
-  if (args.bias) e.bias = args.bias->data, e.bias_dtype = args.bias->dtype;
-  if (args.residual) e.residual = args.residual->data, e.residual_row = dense_columns(*args.residual)->row;
-  if (args.pre) e.pre = args.pre->data, e.pre_row = dense_columns(*args.pre)->row;
+  e.bias = args.bias.data, e.bias_dtype = args.bias.dtype;
+  if (args.residual) e.residual = args.residual.data, e.residual_row = dense_columns(args.residual)->row;
+  if (args.pre) e.pre = args.pre.data, e.pre_row = dense_columns(args.pre)->row;
   finish_linear(stream(), e);
   return true;
 }
@@ -209,18 +207,16 @@ bool CudaBackend::linear(const LinearForward& args) {
 bool CudaBackend::linear_backward(const LinearBackward& args) {
   const DType dtype = args.dy.dtype;
   if (!floating_matrix(args.dy) || args.dy.numel() == 0) return false;
-  for (const View* elements : {args.dx, args.gelu_pre, args.dweight ? args.x : nullptr})
-    if (elements && (elements->dtype != dtype || !floating_matrix(*elements) || elements->numel() == 0)) return false;
-  for (const View* weights : {args.dx ? args.weight : nullptr, args.dweight, args.dbias})
-    if (weights && !weight_fits(weights, dtype)) return false;
+  const auto elements_fit = [&](const View& v) { return !v || (v.dtype == dtype && floating_matrix(v) && v.numel() > 0); };
+  if (!elements_fit(args.dx) || !elements_fit(args.gelu_pre) || (args.dweight && !elements_fit(args.x))) return false;
+  if ((args.dx && !weight_fits(args.weight, dtype)) || !weight_fits(args.dweight, dtype) || !weight_fits(args.dbias, dtype)) return false;
   const View dy = with_rows(args.dy);
   bool summed = false;  // dbias, within the product for dW
   // The activation X = gelu(h) is not kept: what multiplies dX by gelu'(h) makes it beside.
-  const bool beside_gradient = args.dx && args.gelu_pre && args.dweight && args.x_is_pre_gelu && args.gelu_pre->data == args.x->data &&
-                               args.gelu_pre->shape() == args.x->shape() && args.gelu_pre->layout.strides == args.x->layout.strides;
+  const bool beside_gradient = args.dx && args.gelu_pre && args.dweight && args.x_is_pre_gelu && args.gelu_pre.data == args.x.data &&
+                               args.gelu_pre.shape() == args.x.shape() && args.gelu_pre.layout.strides == args.x.layout.strides;
   std::optional<Scratch> activated;
-  View x;
-  if (args.dweight) x = *args.x;
+  View x = args.x;
   if (args.dweight && args.x_is_pre_gelu) {
     activated.emplace(pool_, static_cast<std::size_t>(x.numel()) * size_of(dtype));
     x = {activated->as<void>(), Layout(x.shape()), dtype};
@@ -228,22 +224,22 @@ bool CudaBackend::linear_backward(const LinearBackward& args) {
   if (args.dx) {
     std::optional<Scratch> narrow;
     const void* no_bias = nullptr;
-    multiply(dy, args.rounded_weight ? *args.rounded_weight : narrowed(*args.weight, nullptr, nullptr, dtype, narrow, no_bias), with_rows(*args.dx));
+    multiply(dy, args.rounded_weight ? args.rounded_weight : narrowed(args.weight, {}, {}, dtype, narrow, no_bias), with_rows(args.dx));
     if (beside_gradient)
-      each_launch([&](const Elements<4>& e) { gelu_with_gradient(stream(), e, dtype); }, *args.gelu_pre, *args.dx, x, *args.dx);
+      each_launch([&](const Elements<4>& e) { gelu_with_gradient(stream(), e, dtype); }, args.gelu_pre, args.dx, x, args.dx);
     else if (args.gelu_pre)
-      gelu_backward(*args.gelu_pre, *args.dx, *args.dx);
+      gelu_backward(args.gelu_pre, args.dx, args.dx);
   }
   if (args.dweight) {
-    if (args.x_is_pre_gelu && !beside_gradient) unary(UnaryOp::gelu, *args.x, x, 0);
+    if (args.x_is_pre_gelu && !beside_gradient) unary(UnaryOp::gelu, args.x, x, 0);
     Gemm beside;
-    if (args.dbias && args.dbias->dtype == args.dweight->dtype && dense_vector(args.dbias)) beside.row_sums = args.dbias->data;
-    summed = beside.row_sums && multiply_with(transpose_of(dy), with_rows(x), *args.dweight, beside);
-    if (!summed) multiply(transpose_of(dy), with_rows(x), *args.dweight);
+    if (args.dbias.dtype == args.dweight.dtype && dense_vector(args.dbias)) beside.row_sums = args.dbias.data;
+    summed = beside.row_sums && multiply_with(transpose_of(dy), with_rows(x), args.dweight, beside);
+    if (!summed) multiply(transpose_of(dy), with_rows(x), args.dweight);
   }
   if (args.dbias && !summed) {
-    View sums = *args.dbias;
-    sums.layout = Layout(Shape{1, dy.shape()[1]}, Strides{0, args.dbias->layout.stride(0)}, 0);
+    View sums = args.dbias;
+    sums.layout = Layout(Shape{1, dy.shape()[1]}, Strides{0, args.dbias.layout.stride(0)}, 0);
     reduce(ReduceOp::sum, dy, sums);
   }
   return true;

@@ -160,24 +160,22 @@ TEST_CASE("a layer's weight is rounded going forward, and read so going back", "
   };
   const Tensor x = cast(draw({rows, in}, 1), DType::bf16), w = draw({out, in}, 2), bias = draw({out}, 3), dy = cast(draw({rows, out}, 4), DType::bf16);
   const Tensor y = empty(dy.shape(), place_of(dy)), dx = empty(x.shape(), place_of(x)), kept = empty(w.shape(), place_of(x));
-  const View weight = w.view(), b = bias.view(), rounded = kept.view(), gradient = dx.view();
-  for (const View* with : {static_cast<const View*>(nullptr), &b}) {
-    LinearForward forward{x.view(), weight, y.view()};
-    forward.bias = with;
+  for (const View& with : {View(), bias.view()}) {
+    LinearForward forward{x.view(), w.view(), y.view(), with};
     REQUIRE(cuda().linear(forward));
     const std::vector<double> plain = y.values();
-    cuda().fill(0, rounded);
-    forward.rounded_weight_out = &rounded;
+    cuda().fill(0, kept.view());
+    forward.rounded_weight_out = kept.view();
     REQUIRE(cuda().linear(forward));
     CHECK(y.values() == plain);
     CHECK(kept.values() == cast(w, DType::bf16).values());
   }
   LinearBackward back{dy.view()};
-  back.weight = &weight, back.dx = &gradient;
+  back.weight = w.view(), back.dx = dx.view();
   REQUIRE(cuda().linear_backward(back));
   const std::vector<double> plain = dx.values();
-  back.rounded_weight = &rounded;
-  cuda().fill(std::numeric_limits<double>::quiet_NaN(), weight);
+  back.rounded_weight = kept.view();
+  cuda().fill(std::numeric_limits<double>::quiet_NaN(), w.view());
   REQUIRE(cuda().linear_backward(back));
   CHECK(dx.values() == plain);
 

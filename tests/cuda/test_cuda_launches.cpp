@@ -92,9 +92,8 @@ TEST_CASE("the gradients of a norm take two launches where a warp holds a short 
   const auto launches = [](Index n, DType dtype) {
     const Place wide{wide_of(dtype), device};
     const Tensor x = ones({40, n}, {dtype, device}), dx = ones({40, n}, {dtype, device}), mean = zeros({40}, wide), rstd = ones({40}, wide), dweight = ones({n}, wide), dbias = ones({n}, wide);
-    const View m = mean.view(), s = rstd.view(), dw = dweight.view(), db = dbias.view();
     LayerNormBackward back{x.view(), x.view(), dx.view()};
-    back.mean = &m, back.rstd = &s, back.dweight = &dw, back.dbias = &db;
+    back.mean = mean.view(), back.rstd = rstd.view(), back.dweight = dweight.view(), back.dbias = dbias.view();
     return launches_of([&] { backend(device).layer_norm_backward(back); });
   };
   CHECK(launches(192, DType::bf16) == Names{"norm_backward_fused_kernel<bf16, float, 2, 2>", "norm_join_kernel<float>"});

@@ -36,10 +36,10 @@ Norms norms(Index rows, Index n, DType dtype, bool rms, bool apart) {
   const Place wide{dtype == DType::f64 ? DType::f64 : DType::f32, device};
   const Tensor weight = from_values(draw(n, 6, 0.5, 1.5), {n}, wide), bias = from_values(draw(n, 7, -1, 1), {n}, wide);
   const Tensor mean = zeros({rows}, wide), rstd = zeros({rows}, wide);
-  const View w = weight.view(), b = bias.view(), m = mean.view(), s = rstd.view(), more = add.view();
-  REQUIRE(backend(device).layer_norm({x.view(), y.view(), &w, &b, rms ? nullptr : &m, &s, 1e-5, rms}));
-  LayerNormBackward back{x.view(), dy.view(), dx.view()};
-  back.add = &more, back.weight = &w, back.mean = rms ? nullptr : &m, back.rstd = &s, back.rms = rms;
+  const View means = rms ? View() : mean.view();
+  REQUIRE(backend(device).layer_norm({x.view(), y.view(), weight.view(), bias.view(), means, rstd.view(), 1e-5, rms}));
+  LayerNormBackward back{x.view(), dy.view(), dx.view(), add.view(), weight.view(), means, rstd.view()};
+  back.rms = rms;
   REQUIRE(backend(device).layer_norm_backward(back));
   return {y.values(), dx.values()};
 }
@@ -75,13 +75,11 @@ TEST_CASE("gradients of a norm have the same bits together and each by itself", 
                  add = matrix(draw(rows * n, 3, -1, 1), rows, n, dtype, apart);
     const Tensor weight = from_values(draw(n, 6, 0.5, 1.5), {n}, wide);
     const Tensor mean = from_values(draw(rows, 8, -1, 1), {rows}, wide), rstd = from_values(draw(rows, 9, 0.5, 2), {rows}, wide);
-    const View w = weight.view(), m = mean.view(), s = rstd.view(), more = add.view();
     const auto gradients = [&](bool of_x, bool of_weight, bool of_bias) {
       const Tensor dx = full({rows, n}, 7, {dtype, device}), dweight = full({n}, 7, wide), dbias = full({n}, 7, wide);
-      const View dw = dweight.view(), db = dbias.view();
-      LayerNormBackward back{x.view(), dy.view(), of_x ? dx.view() : View{}};
-      back.add = &more, back.weight = &w, back.mean = rms ? nullptr : &m, back.rstd = &s, back.rms = rms;
-      back.dweight = of_weight ? &dw : nullptr, back.dbias = of_bias ? &db : nullptr;
+      const auto some = [](bool there, const Tensor& t) { return there ? t.view() : View(); };
+      LayerNormBackward back{x.view(), dy.view(), some(of_x, dx), add.view(), weight.view(), some(!rms, mean), rstd.view()};
+      back.dweight = some(of_weight, dweight), back.dbias = some(of_bias, dbias), back.rms = rms;
       REQUIRE(backend(device).layer_norm_backward(back));
       return std::array{dx.values(), dweight.values(), dbias.values()};
     };
