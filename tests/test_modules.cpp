@@ -1,5 +1,6 @@
 // What layers and their initial values refuse, and how a module holds its children.
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <limits>
 #include <memory>
 
@@ -67,4 +68,44 @@ TEST_CASE("children may be owned by pointers, and some absent", "[modules]") {
   std::vector<std::string> names;
   for (const auto& [name, value] : nn::parameters(model)) names.push_back(name);
   CHECK(names == std::vector<std::string>{"blocks.0.weight", "blocks.0.bias", "blocks.1.weight", "head.weight"});
+}
+
+TEST_CASE("tied weights are saved once, and loaded by either name", "[modules]") {
+  struct Model : nn::Module {
+    explicit Model(nn::Init& init) : embed(5, 3, init), norm(3, init), head(3, 5, init, false) { head.weight = embed.weight; }
+    void visit(nn::Visitor& v) override { v("embed", embed), v("norm", norm), v("head", head); }
+    nn::Embedding embed;
+    nn::RMSNorm norm;
+    nn::Linear head;
+  };
+  nn::Init init(1);
+  Model model(init), other(init);
+  std::vector<std::string> names;
+  for (const auto& [name, value] : nn::state(model)) names.push_back(name);
+  CHECK(names == std::vector<std::string>{"embed.weight", "norm.weight"});
+  CHECK(nn::further_names(model) == std::set<std::string>{"head.weight"});
+  CHECK(nn::parameters(model).size() == 3);
+
+  const std::vector<double> values = model.embed.weight.values();
+  const Tensor norm = ones({3});
+  for (const nn::Named& saved : {nn::state(model), nn::parameters(model), nn::Named{{"head.weight", model.head.weight}, {"norm.weight", norm}}}) {
+    fill(other.embed.weight, 0);
+    nn::assign(other, saved);
+    CHECK(other.embed.weight.values() == values);
+    CHECK(other.head.weight.impl() == other.embed.weight.impl());
+  }
+  CHECK(error_of([&] { nn::assign(other, {{"norm.weight", norm}}); }) == "model: the values do not fit: missing: embed.weight");
+  CHECK(error_of([&] { nn::assign(other, {{"norm.weight", norm}, {"head.weight", ones({3, 5})}}); }) ==
+        "model: the values do not fit: wrong shape: head.weight [3, 5] instead of [5, 3]");
+}
+
+TEST_CASE("values beyond the model's are passed over where that is asked for", "[modules]") {
+  nn::Init init(1);
+  nn::Linear layer(2, 3, init);
+  const nn::Named saved = {{"weight", ones({3, 2})}, {"bias", ones({3})}, {"a.attn_mask", ones({1})}, {"b.attn_mask", ones({1})}, {"index", ones({1})}};
+  CHECK(error_of([&] { nn::assign(layer, saved, {"*.attn_mask"}); }) == "model: the values do not fit: unexpected: index");
+  CHECK(layer.bias.values() == std::vector<double>{0, 0, 0});
+  nn::assign(layer, saved, {"*.attn_mask", "{index,none}"});
+  CHECK(layer.bias.values() == std::vector<double>{1, 1, 1});
+  CHECK(error_of([&] { nn::assign(layer, saved, {"*"}); }) == "model: the values do not fit: missing: weight, bias");
 }
