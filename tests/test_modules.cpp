@@ -109,3 +109,35 @@ TEST_CASE("values beyond the model's are passed over where that is asked for", "
   CHECK(layer.bias.values() == std::vector<double>{1, 1, 1});
   CHECK(error_of([&] { nn::assign(layer, saved, {"*"}); }) == "model: the values do not fit: missing: weight, bias");
 }
+
+TEST_CASE("uniform initial values", "[modules]") {
+  nn::Init init(3, {DType::f64});
+  const Tensor x = init.uniform({4, 25, 10}, 0.5).detach();
+  CHECK(max(abs(x)).item() < 0.5);
+  CHECK(std::abs(mean(x).item()) < 0.03);
+  CHECK(stddev(x).item() == Approx(1 / std::sqrt(12.0)).margin(0.02));
+  CHECK(init.uniform({2}, 0).values() == std::vector<double>{0, 0});
+  CHECK(error_of([&] { return init.uniform({2}, -1); }) == "uniform: bound is -1, must be finite and not negative");
+  CHECK(nn::Init(4).uniform({3, 5}, std::sqrt(6.0 / 8)).values() == nn::Init(4).xavier_uniform({3, 5}).values());
+}
+
+TEST_CASE("a convolution as a layer", "[modules]") {
+  nn::Init init(1, {DType::f64});
+  const Window window{.kernel_h = 3, .kernel_w = 2, .stride_h = 2, .pad_h = 1};
+  nn::Conv2d layer(4, 6, window, init, 2);
+  CHECK(layer.weight.shape() == Shape{6, 2, 3, 2});
+  CHECK(layer.bias.shape() == Shape{6});
+  const double bound = 1 / std::sqrt(12.0);
+  CHECK(max(abs(layer.weight)).item() <= bound);
+  CHECK(max(abs(layer.weight)).item() > 0.9 * bound);
+  CHECK(max(abs(layer.bias)).item() <= bound);
+  const Tensor x = nn::Init(2, {DType::f64}).normal({2, 4, 5, 4}, 1).detach();
+  CHECK(layer(x).shape() == Shape{2, 6, 3, 3});
+  CHECK(layer(x).values() == conv2d(x, layer.weight, layer.bias, window, 2).values());
+  CHECK(nn::parameters(layer).size() == 2);
+  CHECK(nn::parameter_count(layer) == 6 * 12 + 6);
+  CHECK_FALSE(nn::Conv2d(4, 6, window, init, 2, false).bias);
+  CHECK(error_of([&] { nn::Conv2d(4, 6, window, init, 4); }) == "conv2d: 4 input and 6 output channels do not divide into 4 groups");
+  CHECK(error_of([&] { nn::Conv2d(-4, 6, window, init); }) == "conv2d: -4 input and 6 output channels do not divide into 1 groups");
+  CHECK(error_of([&] { nn::Conv2d(4, 6, {.kernel_h = 0}, init); }) == "conv2d: kernel 0x1 must be at least 1");
+}
