@@ -126,7 +126,7 @@ Tensor logical_not(const Tensor& x);  // bool: true where x is 0 or false; of an
 Tensor logical_and(const Tensor& a, const Tensor& b);
 Tensor logical_or(const Tensor& a, const Tensor& b);
 
-// ---- made from numbers (ops_create.cpp); what core/tensor.h makes aside ---------------------------------------------
+// ---- creation (ops_create.cpp), beside that of core/tensor.h ----------------------------------------------------------
 Tensor eye(Index n, Place place = {});  // [n, n]: 1 on the diagonal, 0 beside it
 /// `count` numbers of a floating dtype, from `first` to `last`, evenly apart; of one, `first`.
 Tensor linspace(double first, double last, Index count, Place place = {});

@@ -71,7 +71,7 @@ double accuracy(const Reverser& model, const Tensor& ids) {
 void train_model(Reverser& model, Index steps) {
   const auto optimizer = train::Optimizer::make({.weight_decay = 0.01}, model);
   for (Index step = 0; step < steps; ++step) {
-    const nn::Training on;                                       // dropout is active
+    const nn::Training on;                                         // dropout is active
     const RandomScope draws(1, static_cast<std::uint64_t>(step));  // and draws from this
     const Tensor ids = batch(step);
     const Tensor loss = cross_entropy(model(ids), flip(ids, 1));
