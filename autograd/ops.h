@@ -126,6 +126,11 @@ Tensor logical_not(const Tensor& x);  // bool: true where x is 0 or false; of an
 Tensor logical_and(const Tensor& a, const Tensor& b);
 Tensor logical_or(const Tensor& a, const Tensor& b);
 
+// ---- creation (ops_create.cpp), beside that of core/tensor.h ----------------------------------------------------------
+Tensor eye(Index n, Place place = {});  // [n, n]: 1 on the diagonal, 0 beside it
+/// `count` numbers of a floating dtype, from `first` to `last`, evenly apart; of one, `first`.
+Tensor linspace(double first, double last, Index count, Place place = {});
+
 // ---- reductions (ops_reduce.cpp) ------------------------------------------------------------------------------------
 /// Over `axes`, or all where none are named; these go, or stay with size 1 (keep_dims). Integers and bool: sum in i64, modulo 2^64.
 Tensor sum(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);
@@ -164,7 +169,10 @@ inline Tensor stack(std::initializer_list<Tensor> xs, int axis) { return stack(s
 Tensors split(const Tensor& x, Index size, int axis);  // the last part may be smaller
 Tensor pad(const Tensor& x, int axis, Index before, Index after, double value = 0);  // of an integer dtype: a value that it has
 Tensor flip(const Tensor& x, int axis);
+/// Element i goes to i + shift, around the end. First the axis, as everywhere here: NumPy's and PyTorch's roll take the shift first.
 Tensor roll(const Tensor& x, int axis, Index shift);
+/// One axis after the other: roll(x, {{1, -3}, {2, -3}}).
+Tensor roll(const Tensor& x, std::initializer_list<std::pair<int, Index>> axes_and_shifts);
 Tensor tril(const Tensor& x, Index diagonal = 0);  // of the last two axes: zero right of the diagonal; 1 is the one above the main, -1 below
 Tensor triu(const Tensor& x, Index diagonal = 0);  // zero left of it
 Tensor contiguous(const Tensor& x);  // x itself where it is

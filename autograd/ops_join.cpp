@@ -107,4 +107,11 @@ Tensor roll(const Tensor& x, int axis, Index shift) {
   return record(y, {x}, {"roll", keep_nothing, [a, k](const Ctx&, const Tensor& g) -> Tensors { return {roll(g, a, -k)}; }});
 }
 
+Tensor roll(const Tensor& x, std::initializer_list<std::pair<int, Index>> axes_and_shifts) {
+  check_present("roll", x);
+  Tensor y = x;
+  for (const auto& [axis, shift] : axes_and_shifts) y = roll(y, axis, shift);
+  return y;
+}
+
 }  // namespace norma

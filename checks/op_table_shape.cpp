@@ -177,6 +177,7 @@ void add_shapes(OpCases& cases, ErrorCases& errors) {
   add("pad", "value", {2, 3}, [](const Tensor& x) { return pad(x, 0, 0, 2, 0.5); });
   add("flip", "", {2, 3}, [](const Tensor& x) { return flip(x, 1); });
   add("roll", "", {2, 5}, [](const Tensor& x) { return roll(x, 1, 2); });
+  add("roll", "two axes", {3, 2, 4}, [](const Tensor& x) { return roll(x, {{-1, 3}, {0, -1}}); });
   add("roll", "backwards, far", {5, 2}, [](const Tensor& x) { return roll(x, 0, -7); });
   add("tril", "", {2, 3, 4}, [](const Tensor& x) { return tril(x); });
   add("tril", "one up", {4, 3}, [](const Tensor& x) { return tril(x, 1); });

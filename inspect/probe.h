@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "nn/glob.h"
 #include "nn/module.h"
 #include "nn/tap.h"
 
@@ -69,7 +70,7 @@ class Probe {
   std::unique_ptr<Impl> impl_;
 };
 
-bool glob_match(std::string_view glob, std::string_view text);
+using nn::glob_match;
 /// Those of `names` that the pattern names. Throws where there are none, listing near names; `who` begins the message.
 std::vector<std::string> matching(std::string_view glob, const std::vector<std::string>& names, std::string_view who);
 

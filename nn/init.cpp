@@ -110,10 +110,14 @@ Tensor Init::normal(const Shape& s, double std) {
   return draw(next_stream(seed_, next_), s, place_, [=](double u) { return std * normal_quantile(u); });
 }
 
+Tensor Init::uniform(const Shape& s, double bound) {
+  if (!(bound >= 0 && std::isfinite(bound))) fail("uniform: bound is {}, must be finite and not negative", bound);
+  return draw(next_stream(seed_, next_), s, place_, [=](double u) { return 2 * bound * u; });
+}
+
 Tensor Init::xavier_uniform(const Shape& s) {
   if (s.rank() != 2) fail("xavier_uniform: shape {} is not [out, in]", s);
-  const double bound = std::sqrt(6.0 / static_cast<double>(s[0] + s[1]));
-  return draw(next_stream(seed_, next_), s, place_, [=](double u) { return 2 * bound * u; });
+  return uniform(s, std::sqrt(6.0 / static_cast<double>(s[0] + s[1])));
 }
 
 }  // namespace norma::nn

@@ -14,6 +14,17 @@ Linear::Linear(Index in, Index out, Init& init, bool with_bias, double std)
     : weight(init.trunc_normal({checked_size("linear", "out", out), checked_size("linear", "in", in)}, std)),
       bias(with_bias ? init.zeros({out}) : Tensor{}) {}
 
+Conv2d::Conv2d(Index in, Index out, const Window& w, Init& init, Index groups_of_channels, bool with_bias)
+    : window(w), groups(groups_of_channels) {
+  if (groups < 1 || in < 1 || out < 1 || in % groups != 0 || out % groups != 0)
+    fail("conv2d: {} input and {} output channels do not divide into {} groups", in, out, groups);
+  if (w.kernel_h < 1 || w.kernel_w < 1) fail("conv2d: kernel {}x{} must be at least 1", w.kernel_h, w.kernel_w);
+  const Shape shape{out, in / groups, w.kernel_h, w.kernel_w};
+  const double bound = 1 / std::sqrt(static_cast<double>(shape[1]) * static_cast<double>(w.kernel_h * w.kernel_w));
+  weight = init.uniform(shape, bound);
+  if (with_bias) bias = init.uniform({out}, bound);
+}
+
 namespace {
 
 double probability(const char* layer, double p) {

@@ -22,7 +22,8 @@ class Init {
   /// is cut.
   Tensor trunc_normal(const Shape& s, double std);
   Tensor normal(const Shape& s, double std);
-  Tensor xavier_uniform(const Shape& s);  // [out, in]
+  Tensor uniform(const Shape& s, double bound);  // in (-bound, bound); bound finite, not negative
+  Tensor xavier_uniform(const Shape& s);         // [out, in]
   /// A buffer: values(), row-major, which are asked for only where a model is more than counted.
   Tensor fixed(const Shape& s, const std::function<std::vector<double>()>& values);
   Place place() const { return place_; }
@@ -98,6 +99,22 @@ class Embedding : public Module {  // i64 [...] -> [..., C]
   }
   void visit(Visitor& v) override { v("weight", weight); }
   Tensor weight;
+};
+
+/// [B, in, h, w] -> [B, out, oh, ow]. Weight [out, in / groups, kh, kw] and bias begin as PyTorch's do, uniform in
+/// +-1/sqrt(in / groups kh kw). Throws where the channels do not divide into the groups.
+class Conv2d : public Module {
+ public:
+  Conv2d() = default;
+  Conv2d(Index in, Index out, const Window& window, Init& init, Index groups_of_channels = 1, bool with_bias = true);
+  Tensor operator()(const Tensor& x) const {
+    const Inside here(*this);
+    return conv2d(x, weight, bias, window, groups);
+  }
+  void visit(Visitor& v) override { v("weight", weight), v("bias", bias); }
+  Tensor weight, bias;
+  Window window;
+  Index groups = 1;
 };
 
 class Dropout : public Module {  // active inside Training

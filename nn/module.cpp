@@ -1,10 +1,11 @@
 // One walk over a module and its children, and what follows from it.
 #include "nn/module.h"
 
+#include <algorithm>
 #include <map>
-#include <set>
 #include <unordered_set>
 
+#include "nn/glob.h"
 #include "nn/tap.h"
 
 namespace norma::nn {
@@ -90,7 +91,19 @@ Named parameters(Module& m) {
 
 Named state(Module& m) {
   Named out;
-  walk_tensors(m, [&](const std::string& name, Tensor& t, bool) { out.emplace_back(name, t); });
+  std::unordered_set<const void*> seen;
+  walk_tensors(m, [&](const std::string& name, Tensor& t, bool) {
+    if (seen.insert(t.impl().get()).second) out.emplace_back(name, t);
+  });
+  return out;
+}
+
+std::set<std::string> further_names(Module& m) {
+  std::set<std::string> out;
+  std::unordered_set<const void*> seen;
+  walk_tensors(m, [&](const std::string& name, Tensor& t, bool) {
+    if (!seen.insert(t.impl().get()).second) out.insert(name);
+  });
   return out;
 }
 
@@ -174,15 +187,20 @@ void assign(const Named& targets, const Named& values, std::string_view what) {
   for (const auto& [name, value] : values)
     if (!source.emplace(name, value).second) twice.add(name);
   std::set<std::string> known;
+  std::set<const void*> given;  // tensors that have a value under one of their names, or are told to have none
   for (const auto& [name, target] : targets) {
     known.insert(name);
+    if (source.contains(name)) given.insert(target.impl().get());
+  }
+  for (const auto& [name, target] : targets) {
     const auto found = source.find(name);
-    if (found == source.end())
-      missing.add(name);
-    else if (!target || !found->second)
+    if (found == source.end()) {
+      if (given.insert(target.impl().get()).second) missing.add(name);
+    } else if (!target || !found->second) {
       empty.add(name);
-    else if (found->second.shape() != target.shape())
+    } else if (found->second.shape() != target.shape()) {
       misshapen.add(fmt::format("{} {} instead of {}", name, found->second.shape(), target.shape()));
+    }
   }
   for (const auto& [name, value] : values)
     if (!known.contains(name)) unexpected.add(name);
@@ -191,10 +209,18 @@ void assign(const Named& targets, const Named& values, std::string_view what) {
   missing.tell("missing", wrong), unexpected.tell("unexpected", wrong), misshapen.tell("wrong shape", wrong),
       twice.tell("given twice", wrong), empty.tell("an empty Tensor handle", wrong);
   if (!wrong.empty()) fail("{}: the values do not fit: {}", what, wrong);
-  for (const auto& [name, target] : targets) copy_into(target.detach(), source.at(name).detach());
+  for (const auto& [name, target] : targets)
+    if (const auto found = source.find(name); found != source.end()) copy_into(target.detach(), found->second.detach());
 }
 
-void assign(Module& m, const Named& values) { assign(state(m), values, "model"); }
+void assign(Module& m, const Named& values, const std::vector<std::string>& ignored) {
+  Named targets, wanted;
+  walk_tensors(m, [&](const std::string& name, Tensor& t, bool) { targets.emplace_back(name, t); });
+  for (const auto& value : values)
+    if (std::none_of(ignored.begin(), ignored.end(), [&](const std::string& g) { return glob_match(g, value.first); }))
+      wanted.push_back(value);
+  assign(targets, wanted, "model");
+}
 
 Training::Training(bool on) : old_(training) { training = on; }
 Training::~Training() { training = old_; }

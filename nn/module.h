@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -63,8 +64,10 @@ class Module {
 /// Dotted names in visiting order: "blocks.3.attn.qkv.weight". One tensor at two places (tied weights) has both names.
 using Named = std::vector<std::pair<std::string, Tensor>>;
 Named parameters(Module& m);
-/// All that a checkpoint holds: the parameters, and with them the buffers.
+/// All that a checkpoint holds: the parameters, and with them the buffers; a tensor at two places once, by its first name.
 Named state(Module& m);
+/// The names of tied weights that state() leaves out.
+std::set<std::string> further_names(Module& m);
 Index parameter_count(Module& m);  // tied weights once; without buffers
 /// f(name, tensor) may replace the tensor. Throws naming a name that two have, buffers included, as all that collects parameters does.
 void for_each_parameter(Module& m, const std::function<void(const std::string&, Tensor&)>& f);
@@ -76,10 +79,12 @@ void track(Module& m, bool on = true);
 void zero_grad(Module& m);  // drops the gradients
 /// f(name, tap) at every place that can be watched: "blocks.3.attn.weights".
 void for_each_tap(Module& m, const std::function<void(const std::string&, Tap&)>& f);
-/// Copies values by name. Throws one message that tells missing, unexpected and wrongly shaped names, three of each; then nothing
-/// was written. `what` names the targets in that message.
+/// Copies values by name. One tensor under two names (tied weights) needs a value under one of them. Throws one message that tells
+/// missing, unexpected and wrongly shaped names, three of each; then nothing was written. `what` names the targets in that message.
 void assign(const Named& targets, const Named& values, std::string_view what);
-void assign(Module& m, const Named& values);  // to its state()
+/// To its parameters and buffers, by any of their names. Values whose name one of the globs `ignored` matches (nn/glob.h) are passed
+/// over: assign(m, file.tensors, {"*.attn_mask", "*.relative_position_index"}).
+void assign(Module& m, const Named& values, const std::vector<std::string>& ignored = {});
 
 /// While alive, layers of `m`, which is on `device`, find their f32 parameters rounded to the activations' dtype all at once, where the device has a
 /// use for that (autograd/rounded_weights.h); without mixed precision it does nothing.

@@ -1,5 +1,6 @@
 // What layers and their initial values refuse, and how a module holds its children.
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <limits>
 #include <memory>
 
@@ -67,4 +68,76 @@ TEST_CASE("children may be owned by pointers, and some absent", "[modules]") {
   std::vector<std::string> names;
   for (const auto& [name, value] : nn::parameters(model)) names.push_back(name);
   CHECK(names == std::vector<std::string>{"blocks.0.weight", "blocks.0.bias", "blocks.1.weight", "head.weight"});
+}
+
+TEST_CASE("tied weights are saved once, and loaded by either name", "[modules]") {
+  struct Model : nn::Module {
+    explicit Model(nn::Init& init) : embed(5, 3, init), norm(3, init), head(3, 5, init, false) { head.weight = embed.weight; }
+    void visit(nn::Visitor& v) override { v("embed", embed), v("norm", norm), v("head", head); }
+    nn::Embedding embed;
+    nn::RMSNorm norm;
+    nn::Linear head;
+  };
+  nn::Init init(1);
+  Model model(init), other(init);
+  std::vector<std::string> names;
+  for (const auto& [name, value] : nn::state(model)) names.push_back(name);
+  CHECK(names == std::vector<std::string>{"embed.weight", "norm.weight"});
+  CHECK(nn::further_names(model) == std::set<std::string>{"head.weight"});
+  CHECK(nn::parameters(model).size() == 3);
+
+  const std::vector<double> values = model.embed.weight.values();
+  const Tensor norm = ones({3});
+  for (const nn::Named& saved : {nn::state(model), nn::parameters(model), nn::Named{{"head.weight", model.head.weight}, {"norm.weight", norm}}}) {
+    fill(other.embed.weight, 0);
+    nn::assign(other, saved);
+    CHECK(other.embed.weight.values() == values);
+    CHECK(other.head.weight.impl() == other.embed.weight.impl());
+  }
+  CHECK(error_of([&] { nn::assign(other, {{"norm.weight", norm}}); }) == "model: the values do not fit: missing: embed.weight");
+  CHECK(error_of([&] { nn::assign(other, {{"norm.weight", norm}, {"head.weight", ones({3, 5})}}); }) ==
+        "model: the values do not fit: wrong shape: head.weight [3, 5] instead of [5, 3]");
+}
+
+TEST_CASE("values beyond the model's are passed over where that is asked for", "[modules]") {
+  nn::Init init(1);
+  nn::Linear layer(2, 3, init);
+  const nn::Named saved = {{"weight", ones({3, 2})}, {"bias", ones({3})}, {"a.attn_mask", ones({1})}, {"b.attn_mask", ones({1})}, {"index", ones({1})}};
+  CHECK(error_of([&] { nn::assign(layer, saved, {"*.attn_mask"}); }) == "model: the values do not fit: unexpected: index");
+  CHECK(layer.bias.values() == std::vector<double>{0, 0, 0});
+  nn::assign(layer, saved, {"*.attn_mask", "{index,none}"});
+  CHECK(layer.bias.values() == std::vector<double>{1, 1, 1});
+  CHECK(error_of([&] { nn::assign(layer, saved, {"*"}); }) == "model: the values do not fit: missing: weight, bias");
+}
+
+TEST_CASE("uniform initial values", "[modules]") {
+  nn::Init init(3, {DType::f64});
+  const Tensor x = init.uniform({4, 25, 10}, 0.5).detach();
+  CHECK(max(abs(x)).item() < 0.5);
+  CHECK(std::abs(mean(x).item()) < 0.03);
+  CHECK(stddev(x).item() == Approx(1 / std::sqrt(12.0)).margin(0.02));
+  CHECK(init.uniform({2}, 0).values() == std::vector<double>{0, 0});
+  CHECK(error_of([&] { return init.uniform({2}, -1); }) == "uniform: bound is -1, must be finite and not negative");
+  CHECK(nn::Init(4).uniform({3, 5}, std::sqrt(6.0 / 8)).values() == nn::Init(4).xavier_uniform({3, 5}).values());
+}
+
+TEST_CASE("a convolution as a layer", "[modules]") {
+  nn::Init init(1, {DType::f64});
+  const Window window{.kernel_h = 3, .kernel_w = 2, .stride_h = 2, .pad_h = 1};
+  nn::Conv2d layer(4, 6, window, init, 2);
+  CHECK(layer.weight.shape() == Shape{6, 2, 3, 2});
+  CHECK(layer.bias.shape() == Shape{6});
+  const double bound = 1 / std::sqrt(12.0);
+  CHECK(max(abs(layer.weight)).item() <= bound);
+  CHECK(max(abs(layer.weight)).item() > 0.9 * bound);
+  CHECK(max(abs(layer.bias)).item() <= bound);
+  const Tensor x = nn::Init(2, {DType::f64}).normal({2, 4, 5, 4}, 1).detach();
+  CHECK(layer(x).shape() == Shape{2, 6, 3, 3});
+  CHECK(layer(x).values() == conv2d(x, layer.weight, layer.bias, window, 2).values());
+  CHECK(nn::parameters(layer).size() == 2);
+  CHECK(nn::parameter_count(layer) == 6 * 12 + 6);
+  CHECK_FALSE(nn::Conv2d(4, 6, window, init, 2, false).bias);
+  CHECK(error_of([&] { nn::Conv2d(4, 6, window, init, 4); }) == "conv2d: 4 input and 6 output channels do not divide into 4 groups");
+  CHECK(error_of([&] { nn::Conv2d(-4, 6, window, init); }) == "conv2d: -4 input and 6 output channels do not divide into 1 groups");
+  CHECK(error_of([&] { nn::Conv2d(4, 6, {.kernel_h = 0}, init); }) == "conv2d: kernel 0x1 must be at least 1");
 }

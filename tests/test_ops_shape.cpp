@@ -95,6 +95,8 @@ TEST_CASE("flip, roll, pad", "[ops_shape]") {
   check(roll(x, 1, 7), {2, 3}, {2, 0, 1, 5, 3, 4});
   check(roll(x, 0, 2), {2, 3}, {0, 1, 2, 3, 4, 5});
   check(roll(counted({0}), 0, 3), {0}, {});
+  check(roll(x, {{1, 1}, {0, 1}}), {2, 3}, {5, 3, 4, 2, 0, 1});
+  check(roll(x, {{1, 1}, {-1, -1}}), {2, 3}, {0, 1, 2, 3, 4, 5});
   check(pad(x, 1, 1, 0, 9), {2, 4}, {9, 0, 1, 2, 9, 3, 4, 5});
   check(pad(x, 0, 0, 1), {3, 3}, {0, 1, 2, 3, 4, 5, 0, 0, 0});
   check(pad(transpose(x), 0, 1, 1, -1), {5, 2}, {-1, -1, 0, 3, 1, 4, 2, 5, -1, -1});
@@ -262,6 +264,27 @@ TEST_CASE("integers and bools flow through without a graph", "[ops_shape]") {
   CHECK(!whole.tracked());
   CHECK((whole * whole + whole).values() == Values{0, 2, 6, 12, 20, 30});
   CHECK(cumsum(positive, 1).values() == Values{0, 0, 0, 1, 2, 3});
+}
+
+TEST_CASE("identities and evenly spaced numbers", "[ops_shape]") {
+  for (const DType dtype : {DType::f64, DType::bf16, DType::i64, DType::u8, DType::boolean}) {
+    const Tensor one = eye(3, {dtype});
+    CHECK(one.dtype() == dtype);
+    check(one, {3, 3}, {1, 0, 0, 0, 1, 0, 0, 0, 1});
+  }
+  CHECK(eye(0).shape() == Shape{0, 0});
+  CHECK(test::error_of([] { return eye(-1); }) == "eye: n is -1, must not be negative");
+
+  check(linspace(-1, 1, 5), {5}, {-1, -0.5, 0, 0.5, 1});
+  check(linspace(3, 1, 3, {DType::bf16}), {3}, {3, 2, 1});
+  check(linspace(3, 7, 1), {1}, {3});
+  check(linspace(3, 7, 0), {0}, {});
+  const Values tenths = linspace(0, 0.7, 8, {DType::f64}).values(), back = linspace(0.7, 0, 8, {DType::f64}).values();
+  CHECK(tenths.back() == 0.7);  // seven steps of 0.1 would end beside it
+  CHECK(Values(back.rbegin(), back.rend()) == tenths);
+  CHECK(test::error_of([] { return linspace(0, 1, -2); }) == "linspace: count is -2, must not be negative");
+  CHECK(test::error_of([] { return linspace(0, 1, 2, {DType::i64}); }) == "linspace: dtype i64 is not floating; arange counts in integers");
+  CHECK(test::error_of([] { return linspace(0, std::numeric_limits<double>::infinity(), 2); }) == "linspace: from 0 to inf is no finite distance");
 }
 
 TEST_CASE("a scalar operand stays one element, and gradients pass through add without a copy", "[ops_shape]") {

@@ -2,9 +2,9 @@
 #include "train/optimizer.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numbers>
-#include <set>
 #include <vector>
 
 #include "core/suggest.h"
@@ -21,6 +21,16 @@ void check(const OptimizerConfig& c) {
   range("beta2", c.beta2, c.beta2 >= 0 && c.beta2 < 1, "in [0, 1)");
   range("eps", c.eps, c.eps > 0 && std::isfinite(c.eps), "above zero");
   range("momentum", c.momentum, c.momentum >= 0 && c.momentum < 1, "in [0, 1)");
+  if (!c.decays) fail("optimizer: decays is an empty function; leave it as it is, or tell which parameters decay");
+}
+
+/// `values` but for those names: earlier versions kept what belongs to tied weights under each of their names, and used
+/// the first.
+nn::Named without(const std::set<std::string>& names, const nn::Named& values) {
+  nn::Named out;
+  for (const auto& value : values)
+    if (!names.contains(value.first)) out.push_back(value);
+  return out;
 }
 
 /// What all optimizers share: the parameters that learn, the state that goes with each, and the number of updates
@@ -28,12 +38,17 @@ void check(const OptimizerConfig& c) {
 class PerParameter : public Optimizer {
  public:
   PerParameter(const OptimizerConfig& config, nn::Module& model, std::vector<std::string> moments) : config_(config) {
+    std::set<const void*> seen;
     for (const auto& [name, parameter] : nn::parameters(model)) {
       if (!parameter.is_leaf()) continue;
+      if (!seen.insert(parameter.impl().get()).second) {
+        for (const std::string& moment : moments) further_names_.insert(moment + "/" + name);
+        continue;
+      }
       if (!slots_.empty() && parameter.device() != device())
         fail("{}: {} is on {}, but {} on {}; all parameters must be on one device, see nn::to", config.kind, name,
              norma::name(parameter.device()), slots_[0].name, norma::name(device()));
-      Slot slot{name, parameter, {}, decays(name, parameter) ? config.weight_decay : 0};
+      Slot slot{name, parameter, {}, config.decays(name, parameter) ? config.weight_decay : 0};
       for (const std::string& moment : moments) {
         slot.moments.push_back(zeros(parameter.shape(), place_of(parameter)));
         state_.emplace_back(moment + "/" + name, slot.moments.back());
@@ -51,7 +66,7 @@ class PerParameter : public Optimizer {
   Device device() const override { return slots_[0].parameter.device(); }
   void advance() override { fill(step_, static_cast<double>(next_step())); }
   nn::Named state() const override { return state_; }
-  void load(const nn::Named& state) override { nn::assign(state_, state, "optimizer"); }
+  void load(const nn::Named& state) override { nn::assign(state_, without(further_names_, state), "optimizer"); }
 
  protected:
   struct Slot {
@@ -75,6 +90,7 @@ class PerParameter : public Optimizer {
  private:
   Tensor step_ = zeros({}, {DType::i64});  // updates taken
   nn::Named state_;
+  std::set<std::string> further_names_;  // as state_, of tied weights
 };
 
 class AdamWOptimizer : public PerParameter {
@@ -157,8 +173,9 @@ std::unique_ptr<Optimizer> Optimizer::make(const OptimizerConfig& config, nn::Mo
 }
 
 bool decays(const std::string& name, const Tensor& parameter) {
-  return parameter.rank() > 1 && name.find("pos_embed") == std::string::npos &&
-         name.find("cls_token") == std::string::npos;
+  constexpr std::array spared = {"pos_embed", "relative_position_bias_table", "cls_token", "dist_token"};
+  return parameter.rank() > 1 && std::none_of(spared.begin(), spared.end(),
+                                              [&](const char* part) { return name.find(part) != std::string::npos; });
 }
 
 double learning_rate(const ScheduleConfig& config, Index step) {
@@ -212,7 +229,7 @@ Tensor gradient_scale(const Tensor& squares, const Tensor& loss, double clip) {
   return (clip > 0 ? minimum(clip / norm, one) : one) + 0.0 * (norm + cast(loss.detach(), DType::f64));
 }
 
-Ema::Ema(nn::Module& model, double decay) : decay_(decay) {
+Ema::Ema(nn::Module& model, double decay) : decay_(decay), further_names_(nn::further_names(model)) {
   if (!(decay >= 0 && decay < 1)) fail("ema: decay is {}, must be in [0, 1)", decay);
   for (const auto& [name, t] : nn::state(model)) values_.emplace_back(name, clone(t.detach()));
 }
@@ -247,6 +264,6 @@ void Ema::update(nn::Module& model) {
   if (!learning.empty()) backend(values[0].device()).moving_averages(learning, decay_);
 }
 
-void Ema::load(const nn::Named& values) { nn::assign(values_, values, "ema"); }
+void Ema::load(const nn::Named& values) { nn::assign(values_, without(further_names_, values), "ema"); }
 
 }  // namespace norma::train

@@ -1,22 +1,29 @@
 // Optimizers, schedules, clipping and the moving average of weights.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "nn/module.h"
 
 namespace norma::train {
 
+/// No decay on biases, norms, positions and class tokens: tensors of rank 1 and names with pos_embed, relative_position_bias_table,
+/// cls_token or dist_token.
+bool decays(const std::string& name, const Tensor& parameter);
+
 struct OptimizerConfig {
   std::string kind = "adamw";  // adamw | sgd
   double weight_decay = 0.05;  // adamw: decoupled from the gradient; sgd: times the weight added to it, so that it gathers in the momentum
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
   double momentum = 0.9;
+  std::function<bool(const std::string& name, const Tensor& parameter)> decays = train::decays;  // whether weight_decay is for it
 };
 
-/// State is keyed by parameter name; what state() gives, load() takes up to the bit.
+/// State is keyed by parameter name, of tied weights the first; what state() gives, load() takes up to the bit.
 class Optimizer {
  public:
   /// Of the parameters that are tracked by now. They are on one device; for adamw of one dtype, f32 or f64, and contiguous. Throws naming what
@@ -40,9 +47,6 @@ class Optimizer {
   virtual nn::Named state() const = 0;  // tensors by name ("m/blocks.0..."), step count included
   virtual void load(const nn::Named& state) = 0;
 };
-
-/// No decay on biases, norms, positions and class tokens: tensors of rank 1 and names with pos_embed or cls_token.
-bool decays(const std::string& name, const Tensor& parameter);
 
 struct ScheduleConfig {
   std::string kind = "cosine";  // cosine | constant
@@ -71,7 +75,8 @@ class Ema {
 
  private:
   double decay_;
-  nn::Named values_;
+  nn::Named values_;                     // as nn::state
+  std::set<std::string> further_names_;  // of tied weights
 };
 
 }  // namespace norma::train

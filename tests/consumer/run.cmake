@@ -1,5 +1,5 @@
-# ctest `consumer`: installs BUILD into a fresh prefix, builds SOURCE against it, runs it; then takes NORMA, the sources, as a part of
-# SOURCE: all is configured, and the program compiled, but the library is not built again.
+# ctest `consumer`: installs BUILD into a fresh prefix, builds SOURCE against it, runs its programs; then takes NORMA, the sources, as a part of
+# SOURCE: all is configured, and a program compiled, but the library is not built again.
 file(REMOVE_RECURSE ${WORK})
 function(run)
   execute_process(COMMAND ${ARGN} RESULT_VARIABLE code OUTPUT_VARIABLE text ERROR_VARIABLE text)
@@ -11,6 +11,7 @@ run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${WORK}/prefix)
 run(${CMAKE_COMMAND} -S ${SOURCE} -B ${WORK}/build -G Ninja -DCMAKE_PREFIX_PATH=${WORK}/prefix -DCMAKE_BUILD_TYPE=Release)
 run(${CMAKE_COMMAND} --build ${WORK}/build)
 run(${WORK}/build/consumer)
+run(${CMAKE_COMMAND} -E chdir ${WORK} ${WORK}/build/your_model)
 
 run(${CMAKE_COMMAND} -S ${SOURCE} -B ${WORK}/part -G Ninja -DNORMA_SOURCE=${NORMA} -DCMAKE_BUILD_TYPE=Release -DCMAKE_EXPORT_COMPILE_COMMANDS=ON)
 run(${CMAKE_COMMAND} --build ${WORK}/part --target CMakeFiles/consumer.dir/main.cpp.o)
