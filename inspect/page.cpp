@@ -8,8 +8,8 @@
 namespace norma::inspect {
 
 // The files in inspect/page/, made into strings by CMake.
-extern const char page_html[], page_css[], page_elements[], page_chart[], page_matrix[], page_recorder[], page_groups[],
-    page_report[], page_live[];
+extern const char page_html[], page_css[], page_elements[], page_tables[], page_chart[], page_matrix[], page_recorder[],
+    page_groups[], page_measures[], page_who[], page_report[], page_live[];
 
 namespace {
 
@@ -82,7 +82,10 @@ std::string make_page(const std::string& title, std::span<const PageRun> runs, c
       fmt::format("default-src 'none'; style-src {0}; script-src {0}{1}", allowed, live ? "; connect-src 'self'" : ""));
   put(page, "/*NONCE*/", mark);  // of the style sheet
   put(page, "/*NONCE*/", mark);  // of the script
+  put(page, "/*TABLES*/", page_tables);
   put(page, "/*CHART*/", page_chart);
+  put(page, "/*MEASURES*/", page_measures);
+  put(page, "/*WHO*/", page_who);
   put(page, "/*REPORT*/", page_report);
   put(page, "/*RECORDER*/", page_recorder);
   put(page, "/*GROUPS*/", page_groups);

@@ -34,13 +34,15 @@ function meanOf(points) {
   return `mean of ${least < largest ? `${least} to ${largest}` : largest} run${largest === 1 ? "" : "s"}`;
 }
 function averaged(group, curves) {
-  const points = meanOfCurves(curves.map(c => c.points)), range = new Map(points.map(p => [p[0], [p[2], p[3]]]));
-  return {...curves[0], name: `${group.name}, ${meanOf(points)}`, short: group.name, color: group.color, dash: group.dash, points: points.map(p => [p[0], p[1]]),
-          exact: meanOfCurves(curves.map(c => c.exact || c.points)).map(p => [p[0], p[1]]), band: points.map(p => [p[0], p[2], p[3]]), spread: x => range.get(x), spreadOf: "runs"};
+  const points = meanOfCurves(curves.map(c => c.points)), exact = curves[0].exact ? meanOfCurves(curves.map(c => c.exact)) : points;
+  const steps = new Map(curves.flatMap(c => c.points.map(p => [p[0], p[2]]))), told = all => all.map(p => [p[0], p[1], steps.get(p[0])]);
+  const range = new Map(exact.map(p => [p[0], `runs ${number(p[2])} to ${number(p[3])}`]));
+  return {...curves[0], name: `${group.name}, ${meanOf(points)}`, short: group.name, color: group.color, dash: group.dash, points: told(points),
+          exact: curves[0].exact && told(exact), band: points.map(p => [p[0], p[2], p[3]]), spread: x => range.get(x)};
 }
 // What a chart draws. curve: of a run; beside: what else is drawn of a run that stands for itself.
 function lines(curve, beside = () => []) {
-  const dotted = r => ({...curve(r), name: `${r.label} (${r.left_out})`, width: 1, dash: dots});
+  const dotted = r => ({...curve(r), name: `${curve(r).name} (${r.left_out})`, width: 1, dash: dots});
   const single = r => [...beside(r), broken(r) ? dotted(r) : curve(r)];
   if (!grouped) return runs.flatMap(single);
   return groups.flatMap(g => g.members.length < 2 && !g.aside.length ? g.runs.flatMap(single)
@@ -57,10 +59,11 @@ function shortNames(names) {
   return new Map(names.map((n, i) => [n, (new Set(cut).size === names.length ? cut : brief)[i]]));
 }
 
+const deviationOf = values => { const m = mean(values); return Math.sqrt(values.reduce((s, v) => s + (v - m) ** 2, 0) / (values.length - 1)); };
 // Mean and sample standard deviation, as text(value, deviation): of one value no deviation, of none a dash.
 function withSpread(values, text, unit = "") {
   if (!values.length || !values.every(drawable)) return "–";
-  const m = mean(values), deviation = Math.sqrt(values.reduce((s, v) => s + (v - m) ** 2, 0) / (values.length - 1));
+  const m = mean(values), deviation = deviationOf(values);
   return text(m, deviation) + (values.length > 1 ? ` ± ${text(deviation, deviation)}` : "") + unit;
 }
 
@@ -70,13 +73,16 @@ const scales = new Map();  // what the reader chose, by the title of the section
 function family(title, parent) {
   const label = make("label", undefined, parent), box = make("input", undefined, label), say = (make("span", "same scale in all panels", label), make("span", undefined, label));
   box.type = "checkbox"; say.className = "small"; label.className = "scaling";
-  let range;
-  const f = {extents: [], draws: [], same: scales.get(title)};
-  f.renew = () => { range = undefined; };
-  f.anew = () => { range = undefined; f.same = scales.get(title); };  // for other numbers than before
+  let range, all;
+  const f = {panels: [], draws: [], same: scales.get(title)};  // panels: what each measures, {y: [least, largest, whether all are broken], x, zeros}
+  const look = () => all = all || f.panels.map(p => p());
+  f.renew = () => { range = all = undefined; };
+  f.anew = () => { f.renew(); f.same = scales.get(title); };  // for other numbers than before
+  f.across = () => [Math.min(...look().map(p => p.x[0])), Math.max(...look().map(p => p.x[1]))];
+  f.zeros = () => look().some(p => p.zeros);
   f.range = () => {
     if (!range) {
-      const own = f.extents.map(e => e()).filter(e => e);
+      const own = look().map(p => p.y).filter(y => y);
       const sound = own.filter(e => !e[2]), of = sound.length ? sound : own;
       range = [Math.min(...of.map(e => e[0])), Math.max(...of.map(e => e[1]))];
       const flat = of.some(([a, b]) => b - a > 1e-9 * Math.max(Math.abs(a), Math.abs(b)) && b - a < 0.02 * (range[1] - range[0]));

@@ -28,6 +28,12 @@ function colourBar(parent) {
     paintScale(canvas, signed); paint(swatch, 1, 1, () => purple); other.hidden = !bad;
   }};
 }
+// n x n numbers, each less the mean of its row: that shows structure in rows that are nearly even.
+function lessMeans(a, n) {
+  const out = new Float32Array(a.length);
+  for (let i = 0; i < n; ++i) { const row = a.subarray(i * n, (i + 1) * n), m = row.reduce((s, v) => s + v, 0) / n; row.forEach((v, j) => { out[i * n + j] = v - m; }); }
+  return out;
+}
 // n x n numbers a; full colour is `largest`.
 const paintMatrix = (canvas, n, a, largest) => paint(canvas, n, n, i => blend(zero(), a[i] / largest, 1));
 

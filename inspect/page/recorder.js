@@ -28,13 +28,7 @@ function recordings() {
   // The record a run is shown with: its last one up to the chosen step.
   const current = r => last(r.records.filter(x => x.step <= steps[moment])) || r.records[0];
   const at = layer => image * layer.heads + head;
-  // What is drawn: the numbers, or how far they are from the mean of their row, which shows structure in rows that are nearly even.
-  function drawn(a, n) {
-    if (!uneven.checked) return a;
-    const out = new Float32Array(a.length);
-    for (let i = 0; i < n; ++i) { const row = a.subarray(i * n, (i + 1) * n), m = row.reduce((s, v) => s + v, 0) / n; row.forEach((v, j) => { out[i * n + j] = v - m; }); }
-    return out;
-  }
+  const drawn = (a, n) => uneven.checked ? lessMeans(a, n) : a;
   const unevenness = new Map();  // largest number drawn over all steps
   function full(r, layer, n, now) {
     if (!uneven.checked) return fullOf(r, layer);
