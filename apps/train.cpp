@@ -57,11 +57,6 @@ int train_verb(const Args& args) {
   if (!flags) return ok;
 
   ProgressLine line;
-  if (const auto& c = flags->config;
-      c.warmup_epochs > static_cast<double>(c.epochs))  // a recipe that is tried for less than its time
-    line.message(
-        fmt::format("{} {} is longer than the run, {} {}: the learning rate rises to the end and stays below {}",
-                    c.named("warmup_epochs"), c.warmup_epochs, c.named("epochs"), c.epochs, c.named("lr")));
   const train::Outcome outcome = train::train(flags->config, flags->resume, stop_on_signal(), line.watcher());
   const bool finished = outcome.ending == train::Ending::finished;
   std::string why;

@@ -125,4 +125,7 @@ struct RunSteps {
 };
 RunSteps steps_of(const TrainConfig& config, Index per_epoch);
 
+/// What to tell of a run that ends before its warm-up does, so that it never reaches its learning rate; empty: it does not.
+std::string warmup_notice(const TrainConfig& config, const RunSteps& steps);
+
 }  // namespace norma::train
