@@ -173,6 +173,32 @@ TEST_CASE("inspect and theory measure the matrix that is shown, also of a run in
   for (std::size_t h = 0; h < 2; ++h) CHECK(theory["heads"][h]["fro"].get<double>() == Approx(heads[h]["fro"].get<double>()).epsilon(1e-6));
 }
 
+TEST_CASE("inspect and eval take the weights a run started from, and any of its checkpoints", "[inspect]") {
+  const auto data = tiny_data(64, 20), out = fresh_folder("inspect-initial") / "run";
+  REQUIRE(run_norma({"train", "vit", "--data-dir", data.string(), "--width", "8", "--depth", "1", "--heads", "2", "--patch", "14", "--batch", "8", "--steps", "4",
+                     "--checkpoint-every", "2", "--out", out.string()}).code == 0);
+  const std::string second = (out / "checkpoint-000000002.safetensors").string();
+  const auto told = [&](const char* verb, const std::string& run, const std::vector<std::string>& more = {}) {
+    const Finished f = run_norma(with({verb, run, "--data-dir", data.string(), "--log-format", "json"}, more));
+    CAPTURE(f.err);
+    REQUIRE(f.code == 0);
+    return nlohmann::json::parse(f.out);
+  };
+  const auto first = told("eval", out.string(), {"--initial"}), middle = told("eval", second), last = told("eval", out.string());
+  CHECK((first["step"] == 0 && middle["step"] == 2 && last["step"] == 4));
+  CHECK((first["test_loss"] != middle["test_loss"] && middle["test_loss"] != last["test_loss"]));
+  CHECK(told("eval", (out / "checkpoint-000000004.safetensors").string())["test_loss"] == last["test_loss"]);
+  const auto initial = told("inspect", out.string(), {"--initial"});
+  CHECK((initial["step"] == 0 && initial["weights"] == "initial" && initial["html"] == (out / "inspect-0-initial.html").string()));
+  CHECK(initial["heads"] != told("inspect", out.string())["heads"]);
+  CHECK(told("inspect", second)["html"] == (out / "inspect-0-step-2.html").string());
+  CHECK(told("theory", second)["step"] == 2);
+
+  const Finished both = run_norma({"eval", second, "--initial"});
+  CHECK(both.code == 2);
+  CHECK_THAT(both.err, Equals("norma: --initial: " + second + " is a checkpoint, of trained weights; name the run's folder\n"));
+}
+
 TEST_CASE("numbers of a matrix that are not finite are told as none", "[inspect]") {
   const auto data = tiny_data(64, 20), out = fresh_folder("inspect-not-finite") / "run";
   REQUIRE(run_norma({"train", "vit", "--data-dir", data.string(), "--width", "8", "--depth", "2", "--heads", "2", "--patch", "14", "--batch", "8", "--steps", "1",
