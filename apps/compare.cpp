@@ -133,7 +133,8 @@ Json paired_json(const train::RunGroup& first, const train::RunGroup& group, con
   const auto told = [](const train::Paired& p) {
     return Json{{"mean", p.difference.mean}, {"deviation", p.difference.deviation}, {"standard_error", p.error}};
   };
-  return {{"less", first.name}, {"seeds", accuracy.seeds}, {"test_accuracy", told(accuracy)}, {"test_loss", told(loss)}};
+  return {
+      {"less", first.name}, {"seeds", accuracy.seeds}, {"test_accuracy", told(accuracy)}, {"test_loss", told(loss)}};
 }
 
 std::string with_spread(const Json& spread, const char* format, double factor = 1, const char* unit = "") {
@@ -171,9 +172,10 @@ void print_paired(const Json& groups) {
   for (const Json& g : groups) {
     if (!g.contains("by_seed")) continue;
     const Json &by_seed = g["by_seed"], &accuracy = by_seed["test_accuracy"];
-    text += fmt::format("{} - {}, by seed ({}): {} points, standard error {}\n", g["name"].get<std::string>(),
-                        by_seed["less"].get<std::string>(), by_seed["seeds"].dump(),
-                        with_spread(accuracy, "{:.2f}", 100), shown(number(accuracy, "standard_error") * 100, "{:.2f}"));
+    text +=
+        fmt::format("{} - {}, by seed ({}): {} points, standard error {}\n", g["name"].get<std::string>(),
+                    by_seed["less"].get<std::string>(), by_seed["seeds"].dump(), with_spread(accuracy, "{:.2f}", 100),
+                    shown(number(accuracy, "standard_error") * 100, "{:.2f}"));
   }
   if (!text.empty()) fmt::print("\n{}", text);
 }

@@ -84,7 +84,8 @@ int inspect_verb(const Args& args) {
   options("image", image, "a picture of your own instead: binary PGM or PPM; it is fitted to the model's size");
   options("initial", initial, "the weights the run started from, step 0, instead of its newest checkpoint");
   options("html", html,
-          "where to write the page; left out: in the run folder, inspect-INDEX.html or inspect-NAME.html, with -initial or -step-STEP");
+          "where to write the page; left out: in the run folder, inspect-INDEX.html or inspect-NAME.html, with "
+          "-initial or -step-STEP");
   options("data_dir", data_dir, "folder to look for data sets in first");
   options("threads", threads, "CPU threads; 0: all cores");
   const auto given = read_given(options, args, usage);
@@ -101,7 +102,7 @@ int inspect_verb(const Args& args) {
   const RunModel run = load_run_model(runs[0], threads, data_dir, {.initial = initial, .matrices = true});
   if (html.empty())
     html = (run.folder / fmt::format("inspect-{}{}.html", image.empty() ? std::to_string(index) : stem(image),
-                                     initial                  ? "-initial"
+                                     initial                 ? "-initial"
                                      : run.folder != runs[0] ? fmt::format("-step-{}", run.step)
                                                              : ""))
                .string();

@@ -29,8 +29,9 @@ RunModel load_run_model(const std::filesystem::path& named, Index threads, const
   std::error_code ignored;
   const bool is_checkpoint = named.extension() == ".safetensors" && std::filesystem::is_regular_file(named, ignored);
   if (is_checkpoint && wanted.initial)
-    throw UsageError(fmt::format("--initial: {} is a checkpoint, of trained weights; name the run's folder", named.string()));
-  const std::filesystem::path run = out.folder = !is_checkpoint              ? named
+    throw UsageError(
+        fmt::format("--initial: {} is a checkpoint, of trained weights; name the run's folder", named.string()));
+  const std::filesystem::path run = out.folder = !is_checkpoint            ? named
                                                  : named.has_parent_path() ? named.parent_path()
                                                                            : ".";
   out.config = train::written_config(train::read_run_head(run).config, (run / "config.json").string());

@@ -65,8 +65,11 @@ int train_verb(const Args& args) {
   else if (!outcome.bundle.empty())
     why = fmt::format("stopped before this step; look again with: norma replay {}", outcome.bundle.string());
   else if (!finished)
-    why = fmt::format("diverged: no finite step in a row of {}; a checkpoint is in {}", train::give_up_after,
-                      flags->config.out);
+    why = fmt::format(
+        "diverged: steps {} to {} were not finite; a checkpoint is in {}; which operation it was tells the same "
+        "command "
+        "with --resume --anomaly",
+        outcome.step - outcome.skipped_in_a_row, outcome.step - 1, flags->config.out);
   if (!finished) line.message(why);
   nlohmann::ordered_json result = {{"run", flags->config.out}, {"attention", flags->config.attention}};
   if (flags->json)

@@ -128,10 +128,10 @@ std::string warmup_notice(const TrainConfig& c, const RunSteps& steps) {
   const ScheduleConfig schedule = schedule_of(c, steps.per_epoch);
   if (steps.last < 1 || steps.last >= schedule.warmup_steps) return "";
   const double per_epoch = static_cast<double>(steps.per_epoch);
-  std::string text = fmt::format("{} {} ends within the warm-up of {} steps ({} {}): the learning rate reaches {:.2g} of {:.2g}",
-                                 c.named(steps.last < steps.total ? "steps" : "epochs"),
-                                 steps.last < steps.total ? c.steps : c.epochs, schedule.warmup_steps,
-                                 c.named("warmup_epochs"), c.warmup_epochs, learning_rate(schedule, steps.last - 1), c.lr);
+  std::string text = fmt::format(
+      "{} {} ends within the warm-up of {} steps ({} {}): the learning rate reaches {:.2g} of {:.2g}",
+      c.named(steps.last < steps.total ? "steps" : "epochs"), steps.last < steps.total ? c.steps : c.epochs,
+      schedule.warmup_steps, c.named("warmup_epochs"), c.warmup_epochs, learning_rate(schedule, steps.last - 1), c.lr);
   double shorter = 0;  // half of the run, to one digit, as one would type it
   const std::string typed = fmt::format("{:.1g}", static_cast<double>(steps.last) / 2 / per_epoch);
   std::from_chars(typed.data(), typed.data() + typed.size(), shorter);
