@@ -39,11 +39,14 @@ Chosen test_image(const datasets::ImageSet& test, Index index) {
   one.what = fmt::format("test image {} ({})", index, class_name(test, one.set.labels[0]));
   return one;
 }
-Chosen own_image(const datasets::ImageSet& test, const std::string& file) {
+Chosen own_image(const datasets::ImageSet& test, const std::string& file, bool invert) {
   Chosen one{slice(test, 0, 1), file};
   one.set.height = one.set.width = std::max(test.height, test.width);
-  const datasets::Picture picture = datasets::fitted(datasets::read_pnm(file), one.set.height, test.channels);
+  datasets::Picture picture = datasets::squared(datasets::read_pnm(file));
+  picture = datasets::fitted(picture, one.set.height, test.channels);
   one.set.pixels.assign(picture.pixels.begin(), picture.pixels.end());
+  if (invert)
+    for (std::uint8_t& p : one.set.pixels) p = static_cast<std::uint8_t>(255 - p);
   return one;
 }
 
@@ -78,10 +81,11 @@ void print_heads(const Json& heads) {
 int inspect_verb(const Args& args) {
   std::string image, html, data_dir;
   Index index = 0, threads = 0;
-  bool initial = false;
+  bool initial = false, invert = false;
   train::Options options;
   options("index", index, "which test image, from 0");
-  options("image", image, "a picture of your own instead: binary PGM or PPM; it is fitted to the model's size");
+  options("image", image, "a picture of your own instead: binary PGM or PPM; it is padded to a square and fitted to the model's size");
+  options("invert", invert, "bright and dark exchanged: of a dark object on white paper, since Fashion-MNIST's are bright on black");
   options("initial", initial, "the weights the run started from, step 0, instead of its newest checkpoint");
   options("html", html,
           "where to write the page; left out: in the run folder, inspect-INDEX.html or inspect-NAME.html, with "
@@ -96,6 +100,7 @@ int inspect_verb(const Args& args) {
     throw UsageError("--html: is empty; name a file, or leave it out for one in the run folder");
   if (options.given("image") && image.empty())
     throw UsageError("--image: is empty; name a PGM or PPM file, or leave it out for a test image");
+  if (invert && image.empty()) throw UsageError("--invert: is for a picture of your own; name it with --image");
   if (!image.empty() && options.given("index"))
     throw UsageError("inspect: --image and --index are two ways to name one image; give one of them");
   check_threads(threads);
@@ -109,7 +114,7 @@ int inspect_verb(const Args& args) {
   const models::ViTConfig& shape = run.model->config();
   const datasets::ImageSet& test = run.data.test;
 
-  const auto& [one, what] = image.empty() ? test_image(test, index) : own_image(test, image);
+  const auto& [one, what] = image.empty() ? test_image(test, index) : own_image(test, image, invert);
   datasets::Loader loader(one, train::loader_config(run.config, shape, false));
   const datasets::Batch batch = loader.next();
   inspect::Probe probe(*run.model);
