@@ -187,6 +187,13 @@ TEST_CASE("as many threads as are allowed can be started", "[program]") {
   CHECK(run_norma({"eval", (runs / "a").string(), "--data-dir", data.string(), "--threads", "1024"}).code == 0);
 }
 
+TEST_CASE("help tells what attention functions there are", "[program]") {
+  const Finished f = run_norma({"help", "attention"});
+  CHECK((f.code == 0 && f.err.empty()));
+  for (const char* form : {"softmax", "x^3/sqrt(N)", "/sqrt(196)", "x^2/sum(x^2)", "sigmoid(x - log(N))", "relu/sqrt(n)", "n is N"}) CHECK_THAT(f.out, Contains(form));
+  CHECK_THAT(run_norma({"--help"}).out, Contains("`norma help attention`"));
+}
+
 TEST_CASE("a warm-up longer than the run is told", "[program]") {
   const auto data = tiny_data(64, 20), runs = fresh_folder("warm-up");
   const Finished f = run_norma(with(tiny_run(data, runs / "a"), {"--warmup-epochs", "3", "--batch", "4"}));
