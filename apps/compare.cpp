@@ -23,6 +23,8 @@ training. The page is one file and needs no network. Blocks and heads count from
 Runs of one setting, which differ in their seed alone, are also told together: mean ± sample standard deviation over seeds. Runs are of
 one setting where their config.json is the same but for
 {}
+Further settings are also compared with the first seed by seed, over the seeds that both have: the mean difference ± its sample
+standard deviation, and the standard error of that mean.
 Runs that diverged, were stopped or have not ended are named, and are in no mean; of runs with the same seed the first that finished
 counts.
 )";
@@ -56,6 +58,7 @@ const Json* last_with(const std::vector<Json>& rows, const char* key) {
 /// Mean over heads of a statistic of one layer, largest over the run's logged steps and at the last one.
 struct Span {
   double first = NAN, largest = NAN, last = NAN;
+  Index largest_step = -1, largest_head = -1;  // where the mean is largest, and which head is largest there
 };
 Span over_training(const std::vector<Json>& rows, std::size_t layer, const char* field) {
   Span s;
@@ -66,8 +69,10 @@ Span over_training(const std::vector<Json>& rows, std::size_t layer, const char*
     for (const Json& v : row["attention"][layer][field]) heads.push_back(v.is_number() ? v.get<double>() : NAN);
     const double mean = std::accumulate(heads.begin(), heads.end(), 0.0) / static_cast<double>(heads.size());
     if (std::isnan(s.first)) s.first = mean;
-    if (!(mean <= s.largest) && !std::isnan(mean))
-      s.largest = mean;  // what is no number hides nothing that was seen before
+    if (!(mean <= s.largest) && !std::isnan(mean)) {  // what is no number hides nothing that was seen before
+      s.largest = mean, s.largest_step = row["step"];
+      s.largest_head = std::max_element(heads.begin(), heads.end()) - heads.begin();
+    }
     s.last = mean;
   }
   return s;
@@ -115,6 +120,23 @@ Json group_json(const train::RunGroup& group, const Json& runs, std::span<const 
           {"fro_by_block", by_block}};
 }
 
+/// The setting less the first one, by seed: null where they have not two seeds in common.
+Json paired_json(const train::RunGroup& first, const train::RunGroup& group, const Json& runs,
+                 std::span<const inspect::PageRun> page) {
+  const auto of = [&](const char* key) {
+    std::vector<double> values;
+    for (const Json& run : runs) values.push_back(number(run, key));
+    return train::paired(first, group, page, values);
+  };
+  const train::Paired accuracy = of("test_accuracy"), loss = of("test_loss");
+  if (accuracy.seeds < 2) return nullptr;
+  const auto told = [](const train::Paired& p) {
+    return Json{{"mean", p.difference.mean}, {"deviation", p.difference.deviation}, {"standard_error", p.error}};
+  };
+  return {
+      {"less", first.name}, {"seeds", accuracy.seeds}, {"test_accuracy", told(accuracy)}, {"test_loss", told(loss)}};
+}
+
 std::string with_spread(const Json& spread, const char* format, double factor = 1, const char* unit = "") {
   const double mean = number(spread, "mean") * factor, deviation = number(spread, "deviation") * factor;
   if (!std::isfinite(mean)) return "-";
@@ -144,6 +166,20 @@ void print_columns(const std::vector<std::vector<std::string>>& rows) {
   }
 }
 
+/// Beside the deviations of the settings, what is left of them where seeds are compared one by one.
+void print_paired(const Json& groups) {
+  std::string text;
+  for (const Json& g : groups) {
+    if (!g.contains("by_seed")) continue;
+    const Json &by_seed = g["by_seed"], &accuracy = by_seed["test_accuracy"];
+    text +=
+        fmt::format("{} - {}, by seed ({}): {} points, standard error {}\n", g["name"].get<std::string>(),
+                    by_seed["less"].get<std::string>(), by_seed["seeds"].dump(), with_spread(accuracy, "{:.2f}", 100),
+                    shown(number(accuracy, "standard_error") * 100, "{:.2f}"));
+  }
+  if (!text.empty()) fmt::print("\n{}", text);
+}
+
 /// Only where there is a setting with several runs.
 void print_groups(const Json& groups) {
   if (std::none_of(groups.begin(), groups.end(), [](const Json& g) { return g["runs"].size() > 1; })) return;
@@ -166,6 +202,7 @@ void print_groups(const Json& groups) {
     for (const Json& r : g["left_out"])
       fmt::print("not in the mean of {}: {} ({})\n", g["name"].get<std::string>(), r["run"].get<std::string>(),
                  r["why"].get<std::string>());
+  print_paired(groups);
   if (!blocks) return;
   for (std::size_t l = 0; l < blocks; ++l) norms[0].push_back(fmt::format("block {}", l));
   fmt::print("\nlast ||A||_F by setting and block (above: the mean over blocks)\n");
@@ -191,6 +228,8 @@ Json run_json(const inspect::PageRun& run, const std::string& path) {
   for (std::size_t l = 0; step && l < (*step)["attention"].size(); ++l) {
     const Span s = over_training(run.rows, l, "fro");
     fro.push_back({{"first", s.first}, {"largest", s.largest}, {"last", s.last}});
+    if (s.largest_step >= 0)
+      fro.back().update(Json{{"largest_step", s.largest_step}, {"largest_head", s.largest_head}});
   }
   return {{"run", path},
           {"attention", run.config.value("attention", "?")},
@@ -200,6 +239,18 @@ Json run_json(const inspect::PageRun& run, const std::string& path) {
           {"ending", run.ending},
           {"status", status_of(run)},
           {"fro", fro}};
+}
+
+/// Where a run's norm is largest, over blocks and time: "step 340, block 2, head 1".
+std::string largest_at(const Json& fro) {
+  std::size_t block = fro.size();
+  for (std::size_t l = 0; l < fro.size(); ++l)
+    if (fro[l].contains("largest_step") &&
+        (block == fro.size() || number(fro[l], "largest") > number(fro[block], "largest")))
+      block = l;
+  if (block == fro.size()) return "-";
+  return fmt::format("step {}, block {}, head {}", fro[block]["largest_step"].dump(), block,
+                     fro[block]["largest_head"].dump());
 }
 
 /// The results of the runs, then their norms by block.
@@ -234,11 +285,15 @@ void print_runs(const Json& runs) {
     for (const Json& s : r["fro"]) column = std::max(column, columns(norms(s)) + 1);
   }
   for (std::size_t l = 0; l < blocks; ++l) fmt::print(" {:>{}}", fmt::format("block {}", l), column);
-  fmt::print("\n");
+  std::size_t largest_width = 10;
+  for (const Json& r : runs) largest_width = std::max(largest_width, largest_at(r["fro"]).size());
+  const bool with_largest = blocks && names("", "").size() + blocks * (column + 1) + 3 + largest_width <= 120;
+  fmt::print("{}\n", with_largest ? "   largest at" : "");
   for (const Json& r : runs) {
     fmt::print("{}", names(r["run"], r["attention"]));
-    for (const Json& s : r["fro"]) fmt::print(" {:>{}}", norms(s), column);
-    fmt::print("\n");
+    for (std::size_t l = 0; l < blocks; ++l)
+      fmt::print(" {:>{}}", l < r["fro"].size() ? norms(r["fro"][l]) : "", column);
+    fmt::print("{}\n", with_largest ? "   " + largest_at(r["fro"]) : "");
   }
 }
 
@@ -262,7 +317,13 @@ int compare_verb(const Args& args) {
     all.push_back(run_json(page.back(), path));
   }
   Json groups = Json::array();
-  for (const train::RunGroup& group : train::group_runs(page)) groups.push_back(group_json(group, all, page));
+  const std::vector<train::RunGroup> settings = train::group_runs(page);
+  for (const train::RunGroup& group : settings) {
+    groups.push_back(group_json(group, all, page));
+    if (&group == &settings[0]) continue;
+    if (Json by_seed = paired_json(settings[0], group, all, page); !by_seed.is_null())
+      groups.back()["by_seed"] = std::move(by_seed);
+  }
   if (json) {
     print_result({{"runs", all}, {"groups", groups}, {"html", html}}, true);
   } else {

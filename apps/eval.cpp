@@ -8,9 +8,9 @@
 namespace norma::apps {
 namespace {
 
-constexpr const char* usage = R"(usage: norma eval RUN [flags]
+constexpr const char* usage = R"(usage: norma eval RUN|CHECKPOINT [flags]
 
-Loss and accuracy of the run's newest checkpoint on the test images.
+Loss and accuracy of the run's newest checkpoint, or of the one that is named, on the test images.
 )";
 
 }  // namespace
@@ -18,7 +18,9 @@ Loss and accuracy of the run's newest checkpoint on the test images.
 int eval_verb(const Args& args) {
   std::string data_dir;
   Index threads = 0;
+  bool initial = false;
   train::Options options;
+  options("initial", initial, "the weights the run started from, step 0, instead of its newest checkpoint");
   options("data_dir", data_dir, "folder to look for data sets in first");
   options("threads", threads, "CPU threads; 0: all cores");
   const auto given = read_given(options, args, usage);
@@ -26,7 +28,7 @@ int eval_verb(const Args& args) {
   const auto& [runs, json] = *given;
   if (runs.size() != 1) throw UsageError("eval: name one run folder, as in norma eval runs/a");
   check_threads(threads);
-  const RunModel run = load_run_model(runs[0], threads, data_dir);
+  const RunModel run = load_run_model(runs[0], threads, data_dir, {.initial = initial});
   ProgressLine line;
   if (!run.data.notice.empty()) line.message(run.data.notice);
   const std::optional<train::Evaluation> test =

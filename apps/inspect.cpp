@@ -15,15 +15,17 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* usage = R"(usage: norma inspect RUN [flags]
+constexpr const char* usage = R"(usage: norma inspect RUN|CHECKPOINT [flags]
 
-One forward pass of the run's newest checkpoint on one image: a table of every head's norms, and a page (one file, no
+One forward pass of the run's newest checkpoint, or of the one that is named, on one image: a table of every head's norms, and a page (one file, no
 network) with every head's attention matrix and, for any patch, where it looks. The matrix is computed also where the run has attention
 in linear form, and with --ema the weights are the averaged ones, as in norma eval. Blocks and heads count from 0, as in blocks.0.attn.
 )";
 
 /// NaN: there is none. inf: an entry, or a sum that is too large for the dtype.
 std::string shown(double v, const char* format) { return std::isnan(v) ? "-" : fmt::format(fmt::runtime(format), v); }
+
+std::string stem(const std::filesystem::path& file) { return file.stem().string(); }
 
 /// The image that is looked at, as a set of one, and what it is called.
 struct Chosen {
@@ -37,11 +39,14 @@ Chosen test_image(const datasets::ImageSet& test, Index index) {
   one.what = fmt::format("test image {} ({})", index, class_name(test, one.set.labels[0]));
   return one;
 }
-Chosen own_image(const datasets::ImageSet& test, const std::string& file) {
+Chosen own_image(const datasets::ImageSet& test, const std::string& file, bool invert) {
   Chosen one{slice(test, 0, 1), file};
   one.set.height = one.set.width = std::max(test.height, test.width);
-  const datasets::Picture picture = datasets::fitted(datasets::read_pnm(file), one.set.height, test.channels);
+  datasets::Picture picture = datasets::squared(datasets::read_pnm(file));
+  picture = datasets::fitted(picture, one.set.height, test.channels);
   one.set.pixels.assign(picture.pixels.begin(), picture.pixels.end());
+  if (invert)
+    for (std::uint8_t& p : one.set.pixels) p = static_cast<std::uint8_t>(255 - p);
   return one;
 }
 
@@ -76,11 +81,15 @@ void print_heads(const Json& heads) {
 int inspect_verb(const Args& args) {
   std::string image, html, data_dir;
   Index index = 0, threads = 0;
+  bool initial = false, invert = false;
   train::Options options;
   options("index", index, "which test image, from 0");
-  options("image", image, "a picture of your own instead: binary PGM or PPM; it is fitted to the model's size");
+  options("image", image, "a picture of your own instead: binary PGM or PPM; it is padded to a square and fitted to the model's size");
+  options("invert", invert, "bright and dark exchanged: of a dark object on white paper, since Fashion-MNIST's are bright on black");
+  options("initial", initial, "the weights the run started from, step 0, instead of its newest checkpoint");
   options("html", html,
-          "where to write the page; left out: in the run folder, inspect-INDEX.html or inspect-NAME.html");
+          "where to write the page; left out: in the run folder, inspect-INDEX.html or inspect-NAME.html, with "
+          "-initial or -step-STEP");
   options("data_dir", data_dir, "folder to look for data sets in first");
   options("threads", threads, "CPU threads; 0: all cores");
   const auto given = read_given(options, args, usage);
@@ -89,20 +98,23 @@ int inspect_verb(const Args& args) {
   if (runs.size() != 1) throw UsageError("inspect: name one run folder, as in norma inspect runs/a");
   if (options.given("html") && html.empty())
     throw UsageError("--html: is empty; name a file, or leave it out for one in the run folder");
-  if (html.empty()) {
-    const std::string name = image.empty() ? std::to_string(index) : std::filesystem::path(image).stem().string();
-    html = (std::filesystem::path(runs[0]) / fmt::format("inspect-{}.html", name)).string();
-  }
   if (options.given("image") && image.empty())
     throw UsageError("--image: is empty; name a PGM or PPM file, or leave it out for a test image");
+  if (invert && image.empty()) throw UsageError("--invert: is for a picture of your own; name it with --image");
   if (!image.empty() && options.given("index"))
     throw UsageError("inspect: --image and --index are two ways to name one image; give one of them");
   check_threads(threads);
-  const RunModel run = load_run_model(runs[0], threads, data_dir, {.matrices = true});
+  const RunModel run = load_run_model(runs[0], threads, data_dir, {.initial = initial, .matrices = true});
+  if (html.empty())
+    html = (run.folder / fmt::format("inspect-{}{}.html", image.empty() ? std::to_string(index) : stem(image),
+                                     initial                 ? "-initial"
+                                     : run.folder != runs[0] ? fmt::format("-step-{}", run.step)
+                                                             : ""))
+               .string();
   const models::ViTConfig& shape = run.model->config();
   const datasets::ImageSet& test = run.data.test;
 
-  const auto& [one, what] = image.empty() ? test_image(test, index) : own_image(test, image);
+  const auto& [one, what] = image.empty() ? test_image(test, index) : own_image(test, image, invert);
   datasets::Loader loader(one, train::loader_config(run.config, shape, false));
   const datasets::Batch batch = loader.next();
   inspect::Probe probe(*run.model);

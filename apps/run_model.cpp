@@ -24,8 +24,16 @@ void choose_device(train::TrainConfig& config, const std::filesystem::path& run)
 
 }  // namespace
 
-RunModel load_run_model(const std::filesystem::path& run, Index threads, const std::string& data_dir, Wanted wanted) {
+RunModel load_run_model(const std::filesystem::path& named, Index threads, const std::string& data_dir, Wanted wanted) {
   RunModel out;
+  std::error_code ignored;
+  const bool is_checkpoint = named.extension() == ".safetensors" && std::filesystem::is_regular_file(named, ignored);
+  if (is_checkpoint && wanted.initial)
+    throw UsageError(
+        fmt::format("--initial: {} is a checkpoint, of trained weights; name the run's folder", named.string()));
+  const std::filesystem::path run = out.folder = !is_checkpoint            ? named
+                                                 : named.has_parent_path() ? named.parent_path()
+                                                                           : ".";
   out.config = train::written_config(train::read_run_head(run).config, (run / "config.json").string());
   out.config.threads = threads;
   out.config.cpu.clear();  // another machine may have trained it
@@ -46,7 +54,11 @@ RunModel load_run_model(const std::filesystem::path& run, Index threads, const s
   out.weights = wanted.initial ? "initial" : out.config.ema > 0 ? "averaged" : "trained";
   if (wanted.initial) return out;
 
-  auto found = train::RunFolder::load(run, [](const std::string& m) { tell("{}\n", m); });
+  std::optional<std::pair<train::RunState, nn::Named>> found;
+  if (is_checkpoint)
+    found = train::RunFolder::load_checkpoint(named);
+  else
+    found = train::RunFolder::load(run, [](const std::string& m) { tell("{}\n", m); });
   if (!found) fail("run folder {}: holds no checkpoint", run.string());
   out.step = found->first.step;
   nn::assign(*out.model, train::without_prefix(out.config.ema > 0 ? "ema/" : "model/", found->second));

@@ -57,11 +57,6 @@ int train_verb(const Args& args) {
   if (!flags) return ok;
 
   ProgressLine line;
-  if (const auto& c = flags->config;
-      c.warmup_epochs > static_cast<double>(c.epochs))  // a recipe that is tried for less than its time
-    line.message(
-        fmt::format("{} {} is longer than the run, {} {}: the learning rate rises to the end and stays below {}",
-                    c.named("warmup_epochs"), c.warmup_epochs, c.named("epochs"), c.epochs, c.named("lr")));
   const train::Outcome outcome = train::train(flags->config, flags->resume, stop_on_signal(), line.watcher());
   const bool finished = outcome.ending == train::Ending::finished;
   std::string why;
@@ -70,8 +65,11 @@ int train_verb(const Args& args) {
   else if (!outcome.bundle.empty())
     why = fmt::format("stopped before this step; look again with: norma replay {}", outcome.bundle.string());
   else if (!finished)
-    why = fmt::format("diverged: no finite step in a row of {}; a checkpoint is in {}", train::give_up_after,
-                      flags->config.out);
+    why = fmt::format(
+        "diverged: steps {} to {} were not finite; a checkpoint is in {}; which operation it was tells the same "
+        "command "
+        "with --resume --anomaly",
+        outcome.step - outcome.skipped_in_a_row, outcome.step - 1, flags->config.out);
   if (!finished) line.message(why);
   nlohmann::ordered_json result = {{"run", flags->config.out}, {"attention", flags->config.attention}};
   if (flags->json)

@@ -27,12 +27,13 @@ bool is_view_of(const Tensor& y, std::span<const Tensor> inputs) {
 
 TensorSummary summarize(std::string role, const Tensor& x) {
   constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-  TensorSummary s{std::move(role), x.shape(), x.dtype(), nan, nan, nan, nan, 0, x.storage().get()};
+  TensorSummary s{std::move(role), x.shape(), x.dtype(), nan, nan, nan, nan, 0, -1, x.storage().get()};
   const std::vector<double> values = x.values();
   double largest = 0, sum = 0, squares = 0;
-  for (const double v : values) {
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const double v = values[i];
     if (!std::isfinite(v)) {
-      ++s.non_finite;
+      if (s.non_finite++ == 0) s.first_non_finite = static_cast<Index>(i);
       continue;
     }
     largest = std::max(largest, std::abs(v));

@@ -27,7 +27,7 @@ struct TensorSummary {
   Shape shape;
   DType dtype = DType::f32;
   double min, max, mean, rms;
-  Index non_finite = 0;
+  Index non_finite = 0, first_non_finite = -1;  // how many, and where the first is, row-major; -1: none
   const Storage* storage = nullptr;  // tells a parameter from others; not to be read
 };
 TensorSummary summarize(std::string role, const Tensor& x);

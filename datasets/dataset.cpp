@@ -2,7 +2,9 @@
 #include "datasets/dataset.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
+#include <fstream>
 #include <functional>
 #include <future>
 #include <thread>
@@ -34,6 +36,28 @@ fs::path folder_of(const KnownSet& set, const fs::path& data_dir) {
     fail("data set \"{}\" in {} is incomplete: {} missing; get it with: {}", set.name, at.folder.string(), at.missing,
          set.get);
   return at.folder;
+}
+
+constexpr const char* names_file = "class-names.txt";
+
+/// The names of the classes that a folder's own file gives, a line each; none where there is no such file.
+std::vector<std::string> own_class_names(const fs::path& folder) {
+  const fs::path file = folder / names_file;
+  std::error_code ignored;
+  if (!fs::exists(file, ignored)) return {};
+  std::ifstream in(file);
+  if (!in) fail("{}: cannot be read", names_file);
+  std::vector<std::string> names;
+  for (std::string line; std::getline(in, line);) {
+    while (!line.empty() && std::isspace(static_cast<unsigned char>(line.back()))) line.pop_back();
+    names.push_back(line);
+  }
+  while (!names.empty() && names.back().empty()) names.pop_back();
+  if (names.empty()) fail("{}: names no class; write one name a line, that of label 0 first", names_file);
+  if (names.size() > 256) fail("{}: names {} classes; labels are bytes, 256 is the most", names_file, names.size());
+  if (const auto gap = std::find(names.begin(), names.end(), ""); gap != names.end())
+    fail("{}: line {} is empty; write one name a line, that of label 0 first", names_file, gap - names.begin() + 1);
+  return names;
 }
 
 ImageSet read_idx_pair(const KnownSet& known, const fs::path& images_path, const fs::path& labels_path) {
@@ -197,10 +221,16 @@ std::vector<std::uint8_t> centred(const ImageSet& set, Index side) {
 }
 
 ImageData load_images(const std::string& name, const fs::path& data_dir) {
-  const KnownSet& known = known_set(name);
+  KnownSet known = known_set(name);
   if (std::error_code ignored; !data_dir.empty() && !fs::is_directory(data_dir, ignored))
     fail("data set \"{}\": there is no folder {} to look in; name another with --data-dir", name, data_dir.string());
   const fs::path folder = folder_of(known, data_dir);
+  bool own = false;
+  try {
+    if (const auto names = own_class_names(folder); !names.empty()) known.class_names = names, own = true;
+  } catch (const Error& e) {
+    fail("data set \"{}\" in {}: {}", name, folder.string(), e.what());
+  }
   std::vector<fs::path> paths;
   for (const KnownFile& file : known.files) paths.push_back(find_file(folder, file));
 
@@ -232,7 +262,10 @@ ImageData load_images(const std::string& name, const fs::path& data_dir) {
     fail("data set \"{}\" in {}: training images are {}x{} but test images are {}x{}", name, folder.string(), a.height,
          a.width, b.height, b.width);
   }
-  if (a.count != known.train || b.count != known.test)
+  if (own)
+    data.notice = fmt::format("data set \"{}\" in {}: {} training and {} test images of {} classes of its own ({})", name,
+                              folder.string(), a.count, b.count, a.classes, names_file);
+  else if (a.count != known.train || b.count != known.test)
     data.notice = fmt::format("data set \"{}\" in {}: {} training and {} test images, of {} and {}", name,
                               folder.string(), a.count, b.count, known.train, known.test);
   return data;

@@ -21,7 +21,7 @@ struct ImageSet {
 };
 struct ImageData {
   ImageSet train, test;
-  std::string notice;  // where there are not as many images as the set usually has: how many there are
+  std::string notice;  // where there are not as many images as the set usually has, or other classes: how many there are
 };
 
 /// Throws naming set, field, what it must be and what it is: sizes, pixels, labels, names, mean and std that do not fit one another, labels
@@ -39,7 +39,8 @@ std::vector<std::uint8_t> centred(const ImageSet& set, Index side);
 /// SHA-256 over the decoded pixels and labels, hex: a resume checks it.
 std::string hash_of(const ImageSet& set);
 
-/// Reads a data set by name ("fashion-mnist", "cifar-10"). Looks in data_dir, then in the places `locations` lists. Throws
+/// Reads a data set by name ("fashion-mnist", "cifar-10"). Looks in data_dir, then in the places `locations` lists. A class-names.txt beside
+/// the files, a name a line, says what its classes are instead: the files are then images of the user's own (docs/own-images.md). Throws
 /// saying where it looked and how to get it; damaged files are named with the byte or record.
 ImageData load_images(const std::string& name, const std::filesystem::path& data_dir = {});
 std::vector<std::string> image_sets();

@@ -47,7 +47,10 @@ Picture read_pnm(const std::filesystem::path& file) {
   char magic[2] = {};
   in.read(magic, 2);
   if (magic[0] != 'P' || (magic[1] != '5' && magic[1] != '6'))
-    fail("{}: is not a binary PGM or PPM picture (P5 or P6); convert it to one first", file.string());
+    fail(
+        "{}: is not a binary PGM or PPM picture (P5 or P6); convert it to one first, as in: convert {} -auto-orient "
+        "-depth 8 {}",
+        file.string(), file.string(), std::filesystem::path(file).replace_extension(".ppm").string());
   Picture p;
   p.channels = magic[1] == '6' ? 3 : 1;
   p.width = header_number(in);
@@ -75,6 +78,28 @@ Picture read_pnm(const std::filesystem::path& file) {
     for (Index c = 0; c < p.channels; ++c)
       p.pixels[static_cast<std::size_t>(c * plane + i)] = rows[static_cast<std::size_t>(i * p.channels + c)];
   return p;
+}
+
+Picture squared(const Picture& from) {
+  if (from.height == from.width) return from;
+  const Index side = std::max(from.height, from.width), top = (side - from.height) / 2, left = (side - from.width) / 2;
+  Picture out{side, side, from.channels, {}};
+  out.pixels.reserve(static_cast<std::size_t>(side * side * from.channels));
+  for (Index c = 0; c < from.channels; ++c) {
+    const std::uint8_t* plane = from.pixels.data() + c * from.height * from.width;
+    double sum = 0, count = 0;
+    for (Index y = 0; y < from.height; ++y)
+      for (Index x = 0; x < from.width; ++x)
+        if (y == 0 || x == 0 || y == from.height - 1 || x == from.width - 1) sum += plane[y * from.width + x], ++count;
+    const auto around = static_cast<std::uint8_t>(std::lround(sum / count));
+    for (Index y = 0; y < side; ++y)
+      for (Index x = 0; x < side; ++x) {
+        const Index v = y - top, u = x - left;
+        const bool inside = v >= 0 && v < from.height && u >= 0 && u < from.width;
+        out.pixels.push_back(inside ? plane[v * from.width + u] : around);
+      }
+  }
+  return out;
 }
 
 Picture fitted(const Picture& from, Index side, Index channels) {

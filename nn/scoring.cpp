@@ -82,16 +82,21 @@ class Parser {
     const std::string head = word();
     if (head == "softmax") {
       at_ += head.size();
+      if (at_ < text_.size() && std::string_view("(/^*").find(peek()) != std::string_view::npos)
+        impossible("softmax is of the scores as they are, without argument, scale or power");
     } else if (head == "sigmoid") {
       at_ += head.size();
       s.kind = Kind::sigmoid;
       if (take("(")) sigmoid_argument(s);
+      no_power(head);
       scale_only(s);
     } else if (head == "relu") {
       at_ += head.size();
       s.kind = Kind::relu;
-      if (take("(")) expect("x"), expect(")");
+      if (take("(") && !take("x)")) impossible("relu takes x alone");
+      no_power(head);
       scale_only(s);
+      no_power(head);
     } else if (head.empty() || head == "x") {
       polynomial(s);
     } else {
@@ -126,8 +131,12 @@ class Parser {
   }
 
   // ---- the grammar ----
+  void no_power(const std::string& function) {
+    if (peek() == '^') impossible(fmt::format("{} has no powers", function));
+  }
+
   void sigmoid_argument(Scoring& s) {
-    expect("x");
+    if (!take("x")) impossible("sigmoid takes x, moved by numbers or by log(N), as in sigmoid(x - 2)");
     while (!take(")")) {
       const bool minus = take("-");
       if (!minus && !take("+")) unexpected();
@@ -196,6 +205,7 @@ class Parser {
   }
 
   Scale term(Scoring& s, double sign) {
+    if (peek() == '|') impossible("there is no |x|; of an even power the sign is gone, as in x^2");
     const bool has_number = starts_number();
     double c = sign * (has_number ? number() : 1);
     std::size_t power = 0;
@@ -292,13 +302,18 @@ class Parser {
   // ---- what is wrong ----
   [[noreturn]] void fail_text(std::string_view what) const { fail("attention \"{}\": {}", original_, what); }
 
+  /// What is no slip of the pen, so that no near form is an answer.
+  [[noreturn]] void impossible(std::string_view what) const {
+    fail_text(fmt::format("{}; norma help attention tells what is possible", what));
+  }
+
   /// With the nearest form that would be right, or with all kinds of forms.
   [[noreturn]] void wrong(std::string_view what, std::string near = {}) const {
     if (near.empty()) near = suggest(text_, forms);
     if (near.empty() || near == original_)
       fail(
           "attention \"{}\": {}; the forms are softmax, x^3/sqrt(N), x^3/14, 0.5x + x^3/14, x^2/sum(x^2), sigmoid, "
-          "relu/N",
+          "relu/N; norma help attention tells all",
           original_, what);
     fail("attention \"{}\": {}; did you mean \"{}\"?", original_, what, near);
   }

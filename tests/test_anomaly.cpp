@@ -6,6 +6,7 @@
 #include <cmath>
 #include <fstream>
 #include <limits>
+#include <map>
 
 #include "models/vit.h"
 #include "tests/errors.h"
@@ -49,6 +50,8 @@ TEST_CASE("a logarithm of a negative number in the middle of a chain is the firs
   CHECK(in.mean == Approx(3).epsilon(1e-15));
   CHECK(in.rms == Approx(std::sqrt((9.0 + 36 + 144) / 3)).epsilon(1e-15));
   CHECK(a.output.non_finite == 1);
+  CHECK(a.output.first_non_finite == 1);
+  CHECK(a.inputs[0].first_non_finite == -1);
   CHECK(a.output.max == std::log(12.0));
   CHECK(std::isnan(y.item()));
 }
@@ -245,6 +248,9 @@ TEST_CASE("a replay tells when it sees something else, and what is wrong with a 
   Finished f = run_norma({"replay", bundle.string()});
   CHECK(f.code == 0);
   CHECK_THAT(f.err, StartsWith("--cpu: unknown instruction set \"none-of-here\"") && Contains("replayed with this processor's"));
+  j["report"].erase("first");  // of an earlier version
+  write(j.dump());
+  CHECK(run_norma({"replay", bundle.string()}).code == 0);
   j["config"]["cpu"] = "", j["config"]["attention"] = "softmax";
   write(j.dump());
   f = run_norma({"replay", bundle.string()});
@@ -289,6 +295,39 @@ TEST_CASE("a replay tells when it sees something else, and what is wrong with a 
   CHECK_THAT(run_norma({"replay", "--help"}).out, Contains("usage: norma replay"));
 }
 
+TEST_CASE("a report says which image, token, channel and head the first value is of", "[anomaly]") {
+  models::ViTConfig shape;
+  shape.image = 4, shape.patch = 2, shape.channels = 1, shape.classes = 3, shape.width = 6, shape.depth = 1, shape.heads = 2;
+  models::ViT model(shape, 1);
+  const datasets::Batch batch{zeros({2, 1, 4, 4}), zeros({2}, {DType::i64}), {7, 8}};
+  struct Find : nn::Visitor {
+    void tensor(std::string_view, Tensor&) override {}
+    void fixed(std::string_view, Tensor&) override {}
+    void enter(std::string_view name, nn::Module& child) override { found[std::string(name)] = &child, child.visit(*this); }
+    std::map<std::string, const nn::Module*> found;
+  } modules;
+  model.visit(modules);
+  const nn::Module *attention = modules.found.at("attn"), *packed = modules.found.at("qkv"), *whole = &model;
+  struct Case {
+    const nn::Module* place;
+    Shape shape;
+    Index at;
+    const char* text;
+  };
+  for (const Case& c : std::initializer_list<Case>{{whole, {2, 5, 6}, 40, "[1, 1, 4]: image 1, token 1, channel 4"},
+                                                   {attention, {2, 5, 6}, 40, "[1, 1, 4]: image 1, token 1, channel 4, head 1"},
+                                                   {packed, {2, 5, 18}, 90 + 18 + 9, "[1, 1, 9]: image 1, token 1, channel 9, key of head 1"},
+                                                   {attention, {2, 5, 3, 2, 3}, 90 + 18 + 12 + 3 + 2, "[1, 1, 2, 1, 2]: image 1, token 1, value, head 1, channel 2"},
+                                                   {attention, {2, 2, 5, 5}, 25 + 7, "[0, 1, 1, 2]: image 0, head 1, token 1, key 2"},
+                                                   {whole, {2, 3}, 4, "[1, 1]: image 1, class 1"},
+                                                   {whole, {6}, 4, "[4]"}}) {
+    std::vector<double> values(static_cast<std::size_t>(c.shape.numel()), 1);
+    values[static_cast<std::size_t>(c.at)] = NAN, values.back() = NAN;
+    const train::Json report = train::report_of({"mul", false, 12, c.place, summarize("output", from_values(values, c.shape)), {}}, model, batch, 5);
+    CHECK_THAT(train::report_text(report), Contains(fmt::format(" of {} elements, the first at {}\n", values.size(), c.text)));
+  }
+}
+
 TEST_CASE("a report holds what was seen of each tensor, and its name", "[anomaly]") {
   models::ViTConfig shape;
   shape.image = 4, shape.patch = 2, shape.channels = 1, shape.classes = 2, shape.width = 4, shape.depth = 1, shape.heads = 1;
@@ -305,5 +344,6 @@ TEST_CASE("a report holds what was seen of each tensor, and its name", "[anomaly
   CHECK(out["mean"].get<double>() == Approx(-1.0 / 3));
   CHECK(out["rms"].get<double>() == Approx(std::sqrt(7.0)));
   REQUIRE(report["inputs"].size() == 2);
+  CHECK(report["first"] == train::Json{{"index", {1, 1}}, {"meaning", ""}});  // of two rows, where the batch has one image
   CHECK((report["inputs"][0]["name"] == "images" && report["inputs"][1]["name"] == "head.bias" && report["inputs"][1]["role"] == "input 1"));
 }

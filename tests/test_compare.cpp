@@ -106,6 +106,20 @@ TEST_CASE("the spread over seeds is the sample standard deviation", "[compare]")
   CHECK(std::isnan(train::spread_of({}).mean));
 }
 
+TEST_CASE("what seeds do to both settings is not in their differences by seed", "[compare]") {
+  std::vector<inspect::PageRun> runs = {run_of("a1", {{"seed", 1}}), run_of("a2", {{"seed", 2}}), run_of("a3", {{"seed", 3}}), run_of("b2", {{"seed", 2}, {"attention", "x^3"}}),
+                                        run_of("b1", {{"seed", 1}, {"attention", "x^3"}}), run_of("b4", {{"seed", 4}, {"attention", "x^3"}}), run_of("c1", {{"attention", "relu"}})};
+  const auto groups = train::group_runs(runs);
+  REQUIRE(groups.size() == 3);
+  const std::vector<double> values = {10, 20, 70, 22, 13, 90, 5};
+  const train::Paired two = train::paired(groups[0], groups[1], runs, values), one = train::paired(groups[0], groups[2], runs, values);
+  CHECK(two.seeds == 2);  // 1: 13 - 10, 2: 22 - 20
+  CHECK(two.difference.mean == Approx(2.5));
+  CHECK(two.difference.deviation == Approx(std::sqrt(0.5)));
+  CHECK(two.error == Approx(0.5));
+  CHECK((one.seeds == 1 && std::isnan(one.difference.mean) && std::isnan(one.error)));
+}
+
 TEST_CASE("compare tells settings of several runs beside the runs", "[compare]") {
   const std::vector<std::string> runs = {seeded_run("compare-a1", 1, "softmax", 0.80).string(), seeded_run("compare-a2", 2, "softmax", 0.82, 2).string(), seeded_run("compare-a3", 3, "softmax", 0.87, 3).string(),
                                          diverged_run("compare-x1", 1, "x^3").string(), seeded_run("compare-x2", 2, "x^3", 0.5).string(), seeded_run("compare-y", 1, "relu", 0.25).string()};
@@ -121,6 +135,7 @@ TEST_CASE("compare tells settings of several runs beside the runs", "[compare]")
                              "x^3                 1          1          50.00 %            0.5000           2.25\n"
                              "relu                1          0          25.00 %            0.7500           2.25\n"
                              "not in the mean of x^3: " + runs[3] + " (diverged)\n"));
+  CHECK_THAT(f.out, !Contains("by seed"));  // of seed 1 x^3 has nothing, and relu has no other
   CHECK_THAT(f.out, Contains("\nlast ||A||_F by setting and block (above: the mean over blocks)\n"
                              "setting     block 0     block 1\n"
                              "softmax   3.0 ± 1.5   6.0 ± 3.0\n"
@@ -144,6 +159,21 @@ TEST_CASE("compare tells settings of several runs beside the runs", "[compare]")
   const Json data = data_of(contents(page)), shown = data["runs"];
   CHECK((data["live"] == false && shown[3]["seconds"] == 12));
   CHECK((shown[1]["setting"] == "softmax" && shown[3]["setting"] == "x^3" && shown[3]["left_out"] == "diverged" && shown[4]["left_out"] == ""));
+}
+
+TEST_CASE("compare tells further settings less the first one, by seed", "[compare]") {
+  const std::vector<std::string> runs = {seeded_run("compare-p1", 1, "softmax", 0.80).string(), seeded_run("compare-p2", 2, "softmax", 0.86).string(), seeded_run("compare-p3", 3, "softmax", 0.6).string(),
+                                         seeded_run("compare-q1", 1, "x^3", 0.83).string(), seeded_run("compare-q2", 2, "x^3", 0.87).string()};
+  const std::string page = (fresh_folder("compare-paired") / "page.html").string();
+  const Finished text = run_norma(with(with({"compare"}, runs), {"--html", page})), json = run_norma(with(with({"compare"}, runs), {"--html", page, "--log-format", "json"}));
+  REQUIRE((text.code == 0 && json.code == 0));
+  CHECK_THAT(text.out, Contains("\n\nx^3 - softmax, by seed (2): 2.00 ± 1.41 points, standard error 1.00\n\nlast ||A||_F by setting"));
+  const Json groups = Json::parse(json.out)["groups"], by_seed = groups[1]["by_seed"];
+  CHECK(!groups[0].contains("by_seed"));
+  CHECK((by_seed["less"] == "softmax" && by_seed["seeds"] == 2));
+  CHECK(by_seed["test_accuracy"]["mean"].get<double>() == Approx(0.02));
+  CHECK(by_seed["test_accuracy"]["deviation"].get<double>() == Approx(std::sqrt(2e-4)));
+  CHECK(by_seed["test_loss"]["standard_error"].get<double>() == Approx(0.01));
 }
 
 TEST_CASE("without two runs of a setting there is no table of settings, and no status where all have finished", "[compare]") {
@@ -171,5 +201,12 @@ TEST_CASE("compare tells the first, the largest and the last norm of a block, pa
   };
   const Json whole = fro_of("compare-norms", "[5.0, 6.0]", "[3.0, 4.0]");
   CHECK((whole["first"] == 1.5 && whole["largest"] == 5.5 && whole["last"] == 3.5));
+  CHECK((whole["largest_step"] == 1 && whole["largest_head"] == 1));
   CHECK(fro_of("compare-gap", "[null, 6.0]", "[0.5, 0.5]")["largest"] == 1.5);
+  const std::string run = written_run("compare-largest", good_config, good_row + "\n" + row(1, "[9.0, 6.0]")).string();
+  const auto told = [&](const std::vector<std::string>& runs) { return run_norma(with(with({"compare"}, runs), {"--html", run + "/page.html"})).out; };
+  CHECK_THAT(told({run}), Contains("   largest at\n") && Contains("   step 1, block 0, head 0\n"));
+  const fs::path deep = written_run("compare-deep", good_config, replaced(good_row, R"({"place": "blocks.0.attn.stats", "fro": [1.0, 2.0]})",
+                                                                         R"({"place": "a", "fro": [1]}, {"place": "b", "fro": [1]}, {"place": "c", "fro": [1]}, {"place": "d", "fro": [1]})") + "\n");
+  CHECK_THAT(told({run, deep.string()}), !Contains("largest at"));  // lines would be too long
 }

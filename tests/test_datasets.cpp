@@ -118,6 +118,28 @@ TEST_CASE("datasets: IDX, gzip and plain, with statistics over the training spli
   CHECK(hash_of(load_images("fashion-mnist", dir.path / "fashion-mnist").train) == hash_of(data.train));
 }
 
+TEST_CASE("datasets: class-names.txt beside the files says what the classes are", "[datasets]") {
+  const TemporaryFolder dir;
+  write_fashion(dir.path);
+  write(dir.path / "class-names.txt", "circle\r\nsquare \nblue triangle\n\n");
+  const auto load = [&] { return error_of_set("fashion-mnist", dir.path, dir.path); };
+  CHECK(load() == "train-labels-idx1-ubyte.gz: record 3: label 3 is outside 0..2");
+  write_gz(dir.path / "train-labels-idx1-ubyte.gz", be(0x801) + be(20) + std::string(20, '\2'));
+  write(dir.path / "t10k-labels-idx1-ubyte", be(0x801) + be(5) + std::string(5, '\1'));
+  const ImageData data = load_images("fashion-mnist", dir.path);
+  CHECK((data.train.classes == 3 && data.test.classes == 3));
+  CHECK(data.test.class_names == std::vector<std::string>{"circle", "square", "blue triangle"});
+  CHECK(data.notice == fmt::format("data set \"fashion-mnist\" in {}: 20 training and 5 test images of 3 classes of its own (class-names.txt)", dir.path.string()));
+  write(dir.path / "class-names.txt", "\n \n");
+  CHECK(load() == "class-names.txt: names no class; write one name a line, that of label 0 first");
+  write(dir.path / "class-names.txt", "a\n\nb\n");
+  CHECK(load() == "class-names.txt: line 2 is empty; write one name a line, that of label 0 first");
+  std::string many;
+  for (int i = 0; i < 257; ++i) many += "x\n";
+  write(dir.path / "class-names.txt", many);
+  CHECK(load() == "class-names.txt: names 257 classes; labels are bytes, 256 is the most");
+}
+
 TEST_CASE("datasets: CIFAR-10's binary version", "[datasets]") {
   const TemporaryFolder dir;
   write_cifar(dir.path / "cifar-10-batches-bin");

@@ -249,7 +249,8 @@ TEST_CASE("fetch: sources that cannot be used", "[fetch]") {
         "https://github.com/zalandoresearch/fashion-mnist by hand and use --from FOLDER");
   CHECK(get("/no/such/folder") == "/no/such/folder: is not a folder");
   CHECK(error_of([&] { fetch(known_set("fashion"), "x", dir.path); }) ==
-        "data set \"fashion\" is unknown; there are fashion-mnist, cifar-10");
+        "data set \"fashion\" is unknown; there are fashion-mnist, cifar-10. Images of your own go in as fashion-mnist's four files with a "
+        "class-names.txt, in a folder for --data-dir: docs/own-images.md");
   write(dir.path / "file", "");
   CHECK(error_of([&] { fetch(tiny_set(), dir.path.string(), dir.path / "file"); }) ==
         (dir.path / "file" / "tiny").string() + ": cannot be created, not a directory");

@@ -60,7 +60,8 @@ TEST_CASE("pictures: grey and colour, comments in the header, and what is wrong 
 
   const std::string png = file_with("a.png", "\x89PNG\r\n"), deep = file_with("deep.pgm", "P5 1 1 65535\nab");
   const std::string empty = file_with("empty.pgm", "P5 0 4 255\n"), cut = file_with("cut.pgm", "P5 4 4 255\nabc");
-  CHECK(error_of_file(png) == png + ": is not a binary PGM or PPM picture (P5 or P6); convert it to one first");
+  CHECK(error_of_file(png) ==
+        png + ": is not a binary PGM or PPM picture (P5 or P6); convert it to one first, as in: convert " + png + " -auto-orient -depth 8 " + png.substr(0, png.size() - 3) + "ppm");
   CHECK(error_of_file(deep) == deep + ": its samples go to 65535; only 8 bits (255) are read");
   CHECK(error_of_file(empty) == empty + ": its header gives 0 x 4 pixels; from 1 to 16384 a side are possible");
   CHECK(error_of_file(cut) == cut + ": is cut short: 3 of 16 bytes of samples");
@@ -86,6 +87,16 @@ TEST_CASE("pictures are averaged to the model's size", "[inspect]") {
   CHECK(wrong({1, 1, 1, {1}}, 1, 5) == "fitted: from 1 channels to 5; there are 1 (grey) and 3 (colour)");
   CHECK(wrong({0, 1, 1, {}}, 1, 1) == "fitted: from 0x1 to 1x1 pixels; a side has at least 1");
   CHECK(wrong({1, 1, 1, {1}}, 0, 1) == "fitted: from 1x1 to 0x0 pixels; a side has at least 1");
+}
+
+TEST_CASE("a picture that is not square is not distorted: its border goes on around it", "[inspect]") {
+  const datasets::Picture wide{2, 4, 1, {1, 2, 3, 4, 5, 6, 7, 8}};  // a mean of 4.5
+  const datasets::Picture square = datasets::squared(wide);
+  CHECK((square.height == 4 && square.width == 4 && square.channels == 1));
+  CHECK(square.pixels == std::vector<std::uint8_t>{5, 5, 5, 5, 1, 2, 3, 4, 5, 6, 7, 8, 5, 5, 5, 5});
+  const datasets::Picture high{3, 1, 3, {10, 10, 10, 20, 20, 20, 7, 8, 9}};
+  CHECK(datasets::squared(high).pixels == std::vector<std::uint8_t>{10, 10, 10, 10, 10, 10, 10, 10, 10, 20, 20, 20, 20, 20, 20, 20, 20, 20, 8, 7, 8, 8, 8, 8, 8, 9, 8});
+  CHECK(datasets::squared({2, 2, 1, {1, 2, 3, 4}}).pixels == std::vector<std::uint8_t>{1, 2, 3, 4});
 }
 
 TEST_CASE("a page of heads holds an image of its sizes", "[inspect]") {
@@ -117,6 +128,12 @@ TEST_CASE("inspect shows every head of a run", "[inspect]") {
   CHECK_THAT(contents(html), Contains("blocks.1.attn") && !Contains("/*DATA*/null") && !Contains("/*STYLE*/"));
 
   CHECK(run_norma({"inspect", out.string(), "--data-dir", data.string(), "--html", html, "--image", file_with("shoe.pgm", "P5 2 2 255\nabcd")}).code == 0);
+  const auto heads = [&](const std::string& picture, const std::vector<std::string>& more = {}) {
+    return nlohmann::json::parse(run_norma(with({"inspect", out.string(), "--data-dir", data.string(), "--html", html, "--log-format", "json", "--image", file_with("a.pgm", picture)}, more)).out)["heads"];
+  };
+  CHECK(heads(std::string("P5 2 2 255\n\0\377\200\20", 15), {"--invert"}) == heads(std::string("P5 2 2 255\n\377\0\177\357", 15)));
+  CHECK(heads("P5 2 1 255\nab") == heads("P5 2 2 255\nabbb"));  // padded below with the border's mean, 97.5
+  CHECK_THAT(run_norma({"inspect", out.string(), "--invert"}).err, Equals("norma: --invert: is for a picture of your own; name it with --image\n"));
   const Finished lost = run_norma({"inspect", out.string(), "--data-dir", data.string(), "--html", (out / "absent" / "inspect.html").string()});
   CHECK(lost.code == 1);
   CHECK_THAT(lost.out, Contains("blocks.1.attn") && !Contains("page:"));
@@ -171,6 +188,32 @@ TEST_CASE("inspect and theory measure the matrix that is shown, also of a run in
   // Of that one image: what theory measures is the same norm.
   const auto theory = nlohmann::json::parse(run_norma(with({"theory"}, with(run, {"--images", "1"}))).out);
   for (std::size_t h = 0; h < 2; ++h) CHECK(theory["heads"][h]["fro"].get<double>() == Approx(heads[h]["fro"].get<double>()).epsilon(1e-6));
+}
+
+TEST_CASE("inspect and eval take the weights a run started from, and any of its checkpoints", "[inspect]") {
+  const auto data = tiny_data(64, 20), out = fresh_folder("inspect-initial") / "run";
+  REQUIRE(run_norma({"train", "vit", "--data-dir", data.string(), "--width", "8", "--depth", "1", "--heads", "2", "--patch", "14", "--batch", "8", "--steps", "4",
+                     "--checkpoint-every", "2", "--out", out.string()}).code == 0);
+  const std::string second = (out / "checkpoint-000000002.safetensors").string();
+  const auto told = [&](const char* verb, const std::string& run, const std::vector<std::string>& more = {}) {
+    const Finished f = run_norma(with({verb, run, "--data-dir", data.string(), "--log-format", "json"}, more));
+    CAPTURE(f.err);
+    REQUIRE(f.code == 0);
+    return nlohmann::json::parse(f.out);
+  };
+  const auto first = told("eval", out.string(), {"--initial"}), middle = told("eval", second), last = told("eval", out.string());
+  CHECK((first["step"] == 0 && middle["step"] == 2 && last["step"] == 4));
+  CHECK((first["test_loss"] != middle["test_loss"] && middle["test_loss"] != last["test_loss"]));
+  CHECK(told("eval", (out / "checkpoint-000000004.safetensors").string())["test_loss"] == last["test_loss"]);
+  const auto initial = told("inspect", out.string(), {"--initial"});
+  CHECK((initial["step"] == 0 && initial["weights"] == "initial" && initial["html"] == (out / "inspect-0-initial.html").string()));
+  CHECK(initial["heads"] != told("inspect", out.string())["heads"]);
+  CHECK(told("inspect", second)["html"] == (out / "inspect-0-step-2.html").string());
+  CHECK(told("theory", second)["step"] == 2);
+
+  const Finished both = run_norma({"eval", second, "--initial"});
+  CHECK(both.code == 2);
+  CHECK_THAT(both.err, Equals("norma: --initial: " + second + " is a checkpoint, of trained weights; name the run's folder\n"));
 }
 
 TEST_CASE("numbers of a matrix that are not finite are told as none", "[inspect]") {

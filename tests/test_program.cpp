@@ -187,11 +187,26 @@ TEST_CASE("as many threads as are allowed can be started", "[program]") {
   CHECK(run_norma({"eval", (runs / "a").string(), "--data-dir", data.string(), "--threads", "1024"}).code == 0);
 }
 
+TEST_CASE("help tells what attention functions there are", "[program]") {
+  const Finished f = run_norma({"help", "attention"});
+  CHECK((f.code == 0 && f.err.empty()));
+  for (const char* form : {"softmax", "x^3/sqrt(N)", "/sqrt(196)", "x^2/sum(x^2)", "sigmoid(x - log(N))", "relu/sqrt(n)", "n is N"}) CHECK_THAT(f.out, Contains(form));
+  CHECK_THAT(run_norma({"--help"}).out, Contains("`norma help attention`"));
+}
+
 TEST_CASE("a warm-up longer than the run is told", "[program]") {
   const auto data = tiny_data(64, 20), runs = fresh_folder("warm-up");
-  const Finished f = run_norma(with(tiny_run(data, runs / "a"), {"--warmup-epochs", "3"}));
+  const Finished f = run_norma(with(tiny_run(data, runs / "a"), {"--warmup-epochs", "3", "--batch", "4"}));
   CHECK(f.code == 0);
-  CHECK_THAT(f.err, StartsWith("--warmup-epochs 3 is longer than the run, --epochs 1: the learning rate rises to the end and stays below --lr\n"));
+  CHECK_THAT(f.err, Contains("--epochs 1 ends within the warm-up of 48 steps (--warmup-epochs 3): the learning rate reaches 0.00033 of 0.001; --warmup-epochs 0.5 makes it 8\n"));
+  const std::vector<std::string> stopped = with(tiny_run(data, runs / "b"), {"--batch", "4", "--warmup-epochs", "0.5", "--steps", "4"});
+  const std::string told = "--steps 4 ends within the warm-up of 8 steps (--warmup-epochs 0.5): the learning rate reaches 0.0005 of 0.001; --warmup-epochs 0.1 makes it 2\n";
+  CHECK_THAT(run_norma(stopped).err, Contains(told));
+  CHECK_THAT(run_norma(with(stopped, {"--steps", "6", "--resume"})).err, !Contains("warm-up"));  // whose schedule is what it is
+  CHECK_THAT(run_norma(with(tiny_run(data, runs / "c"), {"--batch", "4", "--warmup-epochs", "0.5", "--steps", "8"})).err, !Contains("warm-up"));
+  std::vector<std::string> twin = with(tiny_run(data, runs / "d"), {"--batch", "4", "--warmup-epochs", "0.5", "--steps", "4"});
+  twin[0] = "twin";
+  CHECK_THAT(run_norma(twin).err, Contains(told));
 }
 
 TEST_CASE("padding beyond the data set's images is refused", "[program]") {

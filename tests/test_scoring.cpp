@@ -131,7 +131,8 @@ TEST_CASE("any scoring survives printing and parsing", "[scoring]") {
 
 TEST_CASE("wrong attention texts are explained", "[scoring]") {
   const std::string forms =
-      "; the forms are softmax, x^3/sqrt(N), x^3/14, 0.5x + x^3/14, x^2/sum(x^2), sigmoid, relu/N";
+      "; the forms are softmax, x^3/sqrt(N), x^3/14, 0.5x + x^3/14, x^2/sum(x^2), sigmoid, relu/N; norma help attention tells all";
+  const std::string see = "; norma help attention tells what is possible";
   const std::pair<std::string, std::string> cases[] = {
       {"sofmax", "unknown function; did you mean \"softmax\"?"},
       {"Softmax", "unknown function; did you mean \"softmax\"?"},
@@ -161,13 +162,21 @@ TEST_CASE("wrong attention texts are explained", "[scoring]") {
       {"sigmoid(x - 2)/sqrt(196)", "sigmoid is divided by N, n, sqrt(N) or sqrt(n) alone; a constant divides polynomials, as in x^3/14"},
       {"x^", "the text ends too early; did you mean \"x^3\"?"},
       {"x ^ 3 !", "unexpected \"!\" at character 7; did you mean \"x^3\"?"},
-      {"softmax/N", "unexpected \"/\" at character 8; did you mean \"softmax\"?"},
+      {"softmax/N", "softmax is of the scores as they are, without argument, scale or power" + see},
+      {"softmax(2x)", "softmax is of the scores as they are, without argument, scale or power" + see},
+      {"relu^2/N", "relu has no powers" + see},
+      {"relu(x)^2", "relu has no powers" + see},
+      {"relu(2x)/N", "relu takes x alone" + see},
+      {"sigmoid(2x)", "sigmoid takes x, moved by numbers or by log(N), as in sigmoid(x - 2)" + see},
+      {"sigmoid^2", "sigmoid has no powers" + see},
+      {"|x|^3", "there is no |x|; of an even power the sign is gone, as in x^2" + see},
+      {"x + |x|", "there is no |x|; of an even power the sign is gone, as in x^2" + see},
       {"", "nothing is given" + forms},
       {"performer", "unknown function" + forms},
       {"x³/√M", "unexpected \"√M\" at character 4; did you mean \"x^3/sqrt(N)\"?"},
       {"x³ ☺", "unexpected \"☺\" at character 4" + forms},
       {"½x", "unexpected \"½\" at character 1" + forms},
-      {"softmax²", "unexpected \"²\" at character 8; did you mean \"softmax\"?"},
+      {"softmax²", "softmax is of the scores as they are, without argument, scale or power" + see},
       {"x¹⁰", "degree 10 must be 1 to 8"},
       {"2softmax", "\"softmax\" takes no factor and is no term of a sum; did you mean \"softmax\"?"},
       {"x + relu", "\"relu\" takes no factor and is no term of a sum; did you mean \"relu\"?"},

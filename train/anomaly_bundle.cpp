@@ -29,11 +29,49 @@ Json row_of(const TensorSummary& s, const std::map<const Storage*, std::string>&
           {"non_finite", s.non_finite}};
 }
 
-std::string shape_text(const Json& row) {
+/// Of "shape" or "index".
+std::string sizes_text(const Json& row, const char* key) {
   std::string out;
-  for (auto& size : member(row, "shape", "report"))
-    out += fmt::format("{}{}", out.empty() ? "" : ", ", as_int(size, "report: shape"));
+  for (auto& size : member(row, key, "report"))
+    out += fmt::format("{}{}", out.empty() ? "" : ", ", as_int(size, fmt::format("report: {}", key)));
   return "[" + out + "]";
+}
+std::string shape_text(const Json& row) { return sizes_text(row, "shape"); }
+
+/// What an index means in a tensor of the model: "image 3, token 0, channel 5, head 0"; empty where its axes are
+/// others.
+std::string meaning(const std::vector<Index>& at, const Shape& shape, const models::ViTConfig& model, Index images,
+                    const std::string& path) {
+  constexpr const char* parts[] = {"query", "key", "value"};
+  if (shape.rank() < 2 || shape[0] != images) return "";
+  std::string text = fmt::format("image {}", at[0]);
+  const Index head_width = model.width / model.heads, last = shape[shape.rank() - 1];
+  if (shape.rank() == 5 && shape[2] == 3 && shape[3] == model.heads)  // packed: [B, T, 3, H, d]
+    return text + fmt::format(", token {}, {}, head {}, channel {}", at[1], parts[at[2]], at[3], at[4]);
+  if (shape.rank() == 4 && shape[1] == model.heads && (last == head_width || last == shape[2]))  // [B, H, T, d or T]
+    return text + fmt::format(", head {}, token {}, {} {}", at[1], at[2], last == shape[2] ? "key" : "channel", at[3]);
+  if (shape.rank() == 2) return text + fmt::format(", {} {}", last == model.classes ? "class" : "channel", at[1]);
+  if (shape.rank() != 3) return "";
+  text += fmt::format(", token {}, channel {}", at[1], at[2]);
+  if (path.ends_with(".attn") && last == model.width) return text + fmt::format(", head {}", at[2] / head_width);
+  if (path.ends_with(".qkv") && last == 3 * model.width)
+    return text + fmt::format(", {} of head {}", parts[at[2] / model.width], at[2] % model.width / head_width);
+  return text;
+}
+
+/// Where the first element is that is not finite.
+Json first_of(const TensorSummary& s, const models::ViTConfig& model, Index images, const std::string& path) {
+  std::vector<Index> at(static_cast<std::size_t>(s.shape.rank()));
+  Index rest = s.first_non_finite;
+  for (int axis = s.shape.rank(); axis-- > 0; rest /= s.shape[axis])
+    at[static_cast<std::size_t>(axis)] = rest % s.shape[axis];
+  return {{"index", at}, {"meaning", meaning(at, s.shape, model, images, path)}};
+}
+
+std::string first_text(const Json& report) {
+  if (!report.contains("first")) return "";  // of an earlier version
+  const std::string means = as_string(member(report["first"], "meaning", "report: first"), "report: first: meaning");
+  return fmt::format(", the first at {}{}", sizes_text(report["first"], "index"), means.empty() ? "" : ": " + means);
 }
 
 std::string figure(const Json& row, const char* key) {
@@ -73,15 +111,17 @@ Json report_of(const Anomaly& a, models::ViT& model, const datasets::Batch& batc
   const std::string path = nn::path_of(model, a.place);
   Json inputs = Json::array();
   for (const TensorSummary& s : a.inputs) inputs.push_back(row_of(s, names));
-  return {{"step", step},
-          {"op", a.op},
-          {"direction", a.backward ? "backward" : "forward"},
-          {"number", a.number},
-          {"place", !path.empty()                                       ? path
-                    : a.place == &static_cast<const nn::Module&>(model) ? "model"
-                                                                        : "loss"},
-          {"output", row_of(a.output, names)},
-          {"inputs", inputs}};
+  Json report = {{"step", step},
+                 {"op", a.op},
+                 {"direction", a.backward ? "backward" : "forward"},
+                 {"number", a.number},
+                 {"place", !path.empty()                                       ? path
+                           : a.place == &static_cast<const nn::Module&>(model) ? "model"
+                                                                               : "loss"},
+                 {"output", row_of(a.output, names)},
+                 {"inputs", inputs}};
+  if (a.output.first_non_finite >= 0) report["first"] = first_of(a.output, model.config(), batch.images.size(0), path);
+  return report;
 }
 
 std::string report_text(const Json& r) {
@@ -90,10 +130,10 @@ std::string report_text(const Json& r) {
   };
   const Json &output = member(r, "output", "report"), &inputs = member(r, "inputs", "report");
   std::string out = fmt::format(
-      "step {}: the first value that is not finite is in the {} of {} in {} (op {} of the step): {} of {} elements\n",
+      "step {}: the first value that is not finite is in the {} of {} in {} (op {} of the step): {} of {} elements{}\n",
       as_int(member(r, "step", "report"), "report: step"), text("direction") == "forward" ? "output" : "derivative",
       text("op"), text("place"), as_int(member(r, "number", "report"), "report: number"), non_finite(output),
-      as_int(member(output, "elements", "report"), "report: elements"));
+      as_int(member(output, "elements", "report"), "report: elements"), first_text(r));
   std::size_t width = 0, shape_width = 0;
   std::string came_through;
   Json rows = inputs;
@@ -163,7 +203,10 @@ Json replay(const Bundle& b) {
   nn::assign(model, without_prefix("model/", b.state));
   const datasets::Batch batch{to(b.batch.images, place.device), to(b.batch.labels, place.device), b.batch.examples};
   const StepResult result = forward_backward(model, batch, b.config, b.step);
-  return result.anomaly ? report_of(*result.anomaly, model, batch, b.step) : Json();
+  if (!result.anomaly) return Json();
+  Json report = report_of(*result.anomaly, model, batch, b.step);
+  if (!b.report.contains("first")) report.erase("first");  // of an earlier version
+  return report;
 }
 
 }  // namespace norma::train

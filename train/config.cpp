@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 
 #include "train/constraint.h"
@@ -121,6 +122,22 @@ ScheduleConfig schedule_of(const TrainConfig& c, Index steps_per_epoch) {
 RunSteps steps_of(const TrainConfig& c, Index per_epoch) {
   const Index total = c.epochs * per_epoch;
   return {per_epoch, total, c.steps ? std::min(c.steps, total) : total};
+}
+
+std::string warmup_notice(const TrainConfig& c, const RunSteps& steps) {
+  const ScheduleConfig schedule = schedule_of(c, steps.per_epoch);
+  if (steps.last < 1 || steps.last >= schedule.warmup_steps) return "";
+  const double per_epoch = static_cast<double>(steps.per_epoch);
+  std::string text = fmt::format(
+      "{} {} ends within the warm-up of {} steps ({} {}): the learning rate reaches {:.2g} of {:.2g}",
+      c.named(steps.last < steps.total ? "steps" : "epochs"), steps.last < steps.total ? c.steps : c.epochs,
+      schedule.warmup_steps, c.named("warmup_epochs"), c.warmup_epochs, learning_rate(schedule, steps.last - 1), c.lr);
+  double shorter = 0;  // half of the run, to one digit, as one would type it
+  const std::string typed = fmt::format("{:.1g}", static_cast<double>(steps.last) / 2 / per_epoch);
+  std::from_chars(typed.data(), typed.data() + typed.size(), shorter);
+  if (const auto makes = std::llround(shorter * per_epoch); makes > 0)
+    text += fmt::format("; {} {} makes it {}", c.named("warmup_epochs"), typed, makes);
+  return text;
 }
 
 }  // namespace norma::train

@@ -44,7 +44,7 @@ struct TrainConfig {
     v.group("Model");
     v("model", model, "model: vit");
     v("preset", preset, "sizes to start from: tiny (192/12/3), small (384/12/6), base (768/12/12)");
-    v("attention", attention, "attention function: softmax, x^3/sqrt(N), 0.5x+x^3/14, x^2/sum(x^2), sigmoid, relu/N, ...");
+    v("attention", attention, "attention function: softmax, x^3/sqrt(N), 0.5x+x^3/14, x^2/sum(x^2), sigmoid, relu/N; all of them: norma help attention");
     v("attention_form", attention_form, "auto, quadratic, or linear (polynomials whose matrix is never formed: docs/linear-attention.md)");
     v("image", image, "image side in pixels; 0: the data set's");
     v("patch", patch, "patch side in pixels");
@@ -124,5 +124,8 @@ struct RunSteps {
   Index per_epoch, total, last;  // total: of all epochs; last: where the run ends, which --steps may bring forward
 };
 RunSteps steps_of(const TrainConfig& config, Index per_epoch);
+
+/// What to tell of a run that ends before its warm-up does, so that it never reaches its learning rate; empty: it does not.
+std::string warmup_notice(const TrainConfig& config, const RunSteps& steps);
 
 }  // namespace norma::train

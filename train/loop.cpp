@@ -253,6 +253,8 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   if (resume) writer.identify_data();
   writer.begin(start_or_resume(run, folder, config, resume, steps.last, watcher));
   if (!data.notice.empty()) watcher.message(data.notice);
+  if (const std::string notice = warmup_notice(config, steps); state.step == 0 && !notice.empty())
+    watcher.message(notice);
   if (recorder) watcher.message(recorder->announcement());
   loader.seek(static_cast<std::uint64_t>(state.step / steps.per_epoch), state.step % steps.per_epoch);
 
@@ -348,6 +350,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   // The last epoch's evaluation is this one, unless the run was complete before.
   if (outcome.ending == Ending::finished && (state.step == first || state.step % steps.per_epoch != 0)) test();
   outcome.step = state.step;
+  outcome.skipped_in_a_row = state.skipped_in_a_row;
   outcome.seconds = state.step > first ? writer.seconds() : writer.seconds_before();
   writer.status(name(outcome.ending), outcome.seconds);
   if (outcome.ending != Ending::finished) return outcome;

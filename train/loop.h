@@ -30,7 +30,8 @@ struct Evaluation {
 };
 struct Outcome {
   Ending ending = Ending::finished;
-  Index step = 0;  // where the run stands
+  Index step = 0;              // where the run stands
+  Index skipped_in_a_row = 0;  // of the steps before it
   Evaluation test;
   double seconds = 0;
   std::filesystem::path bundle;  // of an anomaly that ended the run (diverged): train/anomaly_bundle.h

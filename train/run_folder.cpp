@@ -199,6 +199,19 @@ void RunFolder::save(RunState state, const nn::Named& tensors) {
   for (std::size_t i = 0; i + kept_checkpoints < all.size(); ++i) fs::remove(all[i], error);
 }
 
+std::pair<RunState, nn::Named> RunFolder::load_checkpoint(const fs::path& path) {
+  TensorFile file = read_safetensors(path);
+  const auto format = file.metadata.find("format"), state = file.metadata.find("state");
+  if (format == file.metadata.end() || state == file.metadata.end() || format->second != "norma-run-1")
+    fail("{}: not a checkpoint of this program (format \"{}\", expected \"norma-run-1\")", path.string(),
+         format == file.metadata.end() ? "" : format->second);
+  RunState s = state_from(parse_json(state->second, path.string(), {}), path.string());
+  for (const auto& [name, t] : file.tensors)
+    if ((name.starts_with("model/") || name.starts_with("ema/")) && !is_floating(t.dtype()))
+      fail("{}: {} is {}, and parameters are floating", path.string(), name, t.dtype());
+  return {std::move(s), std::move(file.tensors)};
+}
+
 std::optional<std::pair<RunState, nn::Named>> RunFolder::load(const fs::path& run,
                                                               const std::function<void(const std::string&)>& warn,
                                                               Log log) {
@@ -206,20 +219,13 @@ std::optional<std::pair<RunState, nn::Named>> RunFolder::load(const fs::path& ru
   std::string first_error;
   for (auto it = all.rbegin(); it != all.rend(); ++it) {
     try {
-      TensorFile file = read_safetensors(*it);
-      const auto format = file.metadata.find("format"), state = file.metadata.find("state");
-      if (format == file.metadata.end() || state == file.metadata.end() || format->second != "norma-run-1")
-        fail("{}: not a checkpoint of this program (format \"{}\", expected \"norma-run-1\")", it->string(),
-             format == file.metadata.end() ? "" : format->second);
-      RunState s = state_from(parse_json(state->second, it->string(), {}), it->string());
-      for (const auto& [name, t] : file.tensors)
-        if ((name.starts_with("model/") || name.starts_with("ema/")) && !is_floating(t.dtype()))
-          fail("{}: {} is {}, and parameters are floating", it->string(), name, t.dtype());
+      auto found = load_checkpoint(*it);
+      const RunState& s = found.first;
       if (log == Log::needed)
         if (const Index size = size_of_log(run); size < s.metrics_bytes)
           fail("{}: has {} bytes, the checkpoint of step {} was made when it had {}; its end is lost",
                (run / "metrics.jsonl").string(), size, s.step, s.metrics_bytes);
-      return std::pair{std::move(s), std::move(file.tensors)};
+      return found;
     } catch (const Error& e) {
       if (first_error.empty()) first_error = e.what();
       warn(fmt::format("{}; trying the checkpoint before it", e.what()));

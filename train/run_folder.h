@@ -67,6 +67,8 @@ class RunFolder {
   /// one that is ahead of metrics.jsonl.
   static std::optional<std::pair<RunState, nn::Named>> load(const std::filesystem::path& run, const std::function<void(const std::string&)>& warn,
                                                             Log log = Log::spared);
+  /// One checkpoint, whole or not at all.
+  static std::pair<RunState, nn::Named> load_checkpoint(const std::filesystem::path& file);
   /// The lines of metrics.jsonl up to where a state stood, of a checkpoint that is not ahead of it; throws where they are not whole. Changes nothing.
   std::vector<Json> rows_before(const RunState& state) const;
   /// Cuts metrics.jsonl and the event file back to there.

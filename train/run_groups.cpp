@@ -81,6 +81,11 @@ void name_groups(std::span<RunGroup> groups, std::span<const nlohmann::json> set
 
 std::span<const char* const> fields_of_no_setting() { return of_no_setting; }
 
+Index seed_of(const inspect::PageRun& run) {
+  const auto given = run.config.find("seed");
+  return given != run.config.end() && given->is_number_integer() ? given->get<Index>() : TrainConfig{}.seed;
+}
+
 std::vector<RunGroup> group_runs(std::span<inspect::PageRun> runs) {
   std::vector<nlohmann::json> settings, formulas;  // of the groups, and their attention functions as they are shown
   std::vector<RunGroup> groups;
@@ -101,9 +106,7 @@ std::vector<RunGroup> group_runs(std::span<inspect::PageRun> runs) {
       run.setting = group.name;
       run.left_out = why_left_out(run);
       if (!run.left_out.empty()) continue;
-      const auto given = run.config.find("seed");
-      const Index seed =
-          given != run.config.end() && given->is_number_integer() ? given->get<Index>() : TrainConfig{}.seed;
+      const Index seed = seed_of(run);
       if (const auto [before, is_new] = seeds.emplace(seed, run.name); is_new)
         group.counted.push_back(i);
       else
@@ -119,6 +122,16 @@ Spread spread_of(std::span<const double> values) {
   double squares = 0;
   for (const double v : values) squares += (v - mean) * (v - mean);
   return {mean, values.size() < 2 ? NAN : std::sqrt(squares / (n - 1))};
+}
+
+Paired paired(const RunGroup& first, const RunGroup& second, std::span<const inspect::PageRun> runs,
+              std::span<const double> values) {
+  std::vector<double> differences;
+  for (const std::size_t i : second.counted)
+    for (const std::size_t j : first.counted)
+      if (seed_of(runs[i]) == seed_of(runs[j])) differences.push_back(values[i] - values[j]);
+  const Spread spread = differences.size() < 2 ? Spread{NAN, NAN} : spread_of(differences);
+  return {differences.size(), spread, spread.deviation / std::sqrt(static_cast<double>(differences.size()))};
 }
 
 }  // namespace norma::train

@@ -17,6 +17,9 @@ struct RunGroup {
   std::vector<std::size_t> counted;  // those of which means are made: finished with finite numbers, one a seed
 };
 
+/// The seed of a run; the default where its config.json names none.
+Index seed_of(const inspect::PageRun& run);
+
 /// The fields of config.json that make no other setting: the seed, where a run lies, what is written down, and what changes results by their rounding at most.
 std::span<const char* const> fields_of_no_setting();
 
@@ -29,5 +32,15 @@ struct Spread {
   double mean, deviation;  // sample standard deviation, with n - 1; NaN of less than two values, and the mean of none
 };
 Spread spread_of(std::span<const double> values);
+
+/// How a setting differs from another seed by seed. Runs of one seed see the same batches, and begin with the same weights, where only the attention
+/// function differs: what seeds do to both is not in the differences.
+struct Paired {
+  std::size_t seeds = 0;  // that both have
+  Spread difference;      // of `values` of the second less those of the first
+  double error;           // the mean's standard error: deviation / sqrt(seeds)
+};
+/// `values`: one of each run. NaN where fewer than two seeds are in both.
+Paired paired(const RunGroup& first, const RunGroup& second, std::span<const inspect::PageRun> runs, std::span<const double> values);
 
 }  // namespace norma::train

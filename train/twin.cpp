@@ -102,6 +102,7 @@ TwinOutcome train_twin(const TrainConfig& config, const std::string& other, cons
   written["other"] = other;
   folder.write_config(written);
   if (!data.notice.empty()) watcher.message(data.notice);
+  if (const std::string notice = warmup_notice(config, steps); !notice.empty()) watcher.message(notice);
 
   TwinOutcome outcome;
   Index& step = outcome.step;
