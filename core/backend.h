@@ -247,6 +247,12 @@ class Backend {
   virtual bool attention(const AttentionForward&) { return false; }
   virtual bool attention_backward(const AttentionBackward&) { return false; }
   virtual bool cut_images(const ImageCuts&) { return false; }
+  /// Convolution with one kernel a channel: x[B, C, h, w], weight[C, 1, kernel_h, kernel_w] and bias[C], which may be absent, y[B, C, oh, ow].
+  virtual bool depthwise(const View& /*x*/, const View& /*weight*/, const View& /*bias*/, const Window&, const View& /*y*/) { return false; }
+  /// dx and dweight, each where it is present.
+  virtual bool depthwise_backward(const View& /*dy*/, const View& /*x*/, const View& /*weight*/, const Window&, const View& /*dx*/, const View& /*dweight*/) {
+    return false;
+  }
 
   // all parameters of a model at once
   /// out (f64 []) = the sum of the squares of all elements of all xs (of one dtype), in f64, in an order that the sizes alone
