@@ -58,7 +58,7 @@ int bench_verb(const Args& args) {
   const int threads = flags.threads ? static_cast<int>(flags.threads) : cpu::threads();
   bool first = true;
   Index own_is_slower = 0, products = 0;
-  bench::bench_gemm(threads, layers, flags.filter, [&](const bench::GemmRate& r) {
+  bench::bench_gemm(threads, layers, flags.filter, [&, json = json](const bench::GemmRate& r) {
     if (json) {
       rows.push_back({{"product", r.product},
                       {"rows", r.rows},

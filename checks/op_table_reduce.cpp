@@ -99,11 +99,11 @@ void add_reductions(OpCases& cases, ErrorCases& errors) {
                      return stddev(x[0], {0}, true, 0);
                    }});
   for (auto [op, f] : {std::pair<const char*, Reduction>{"any", norma::any}, std::pair<const char*, Reduction>{"all", norma::all}}) {
-    const auto over = [&](const char* variant, const Shape& shape, const Axes& axes) {
+    const auto over = [&cases, op = op, f = f](const char* variant, const Shape& shape, const Axes& axes) {
       cases.push_back({.op = op,
                        .variant = variant,
                        .inputs = {flags(shape)},
-                       .run = [f = f, axes](In x) { return f(x[0], axes, false); },
+                       .run = [f, axes](In x) { return f(x[0], axes, false); },
                        .order = 0});
     };
     over("", {5, 3}, {1}), over("whole", {5, 3}, {}), over("nothing", {3, 0}, {1});

@@ -2,14 +2,20 @@
 function(norma_embed target file symbol)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
   file(READ ${file} text)
-  # Compilers bound the length of one literal; adjacent ones are joined.
+  # Compilers bound the length of one literal; adjacent ones are joined. Each ends with a line, so that no character is cut in two.
   string(LENGTH "${text}" length)
   set(literals "")
   set(at 0)
   while(at LESS length)
     string(SUBSTRING "${text}" ${at} 8000 part)
+    string(FIND "${part}" "\n" last REVERSE)
+    if(last GREATER 0)
+      math(EXPR size "${last} + 1")
+      string(SUBSTRING "${part}" 0 ${size} part)
+    endif()
     string(APPEND literals "R\"NORMA(${part})NORMA\"\n")
-    math(EXPR at "${at} + 8000")
+    string(LENGTH "${part}" size)
+    math(EXPR at "${at} + ${size}")
   endwhile()
   file(GENERATE OUTPUT ${PROJECT_BINARY_DIR}/embed/${symbol}.cpp
        CONTENT "namespace norma::inspect {\nextern const char ${symbol}[];\nconst char ${symbol}[] =\n${literals};\n}\n")

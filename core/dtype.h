@@ -1,6 +1,7 @@
 // Element types: their names and sizes; core/element.h has the types themselves.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <string_view>
 
@@ -22,5 +23,8 @@ inline std::string_view format_as(DType d) { return name(d); }
 template <>
 struct fmt::formatter<norma::DType> {
   constexpr auto parse(fmt::format_parse_context& ctx) { return ctx.begin(); }
-  auto format(norma::DType d, fmt::format_context& ctx) const { return fmt::format_to(ctx.out(), "{}", norma::name(d)); }
+  auto format(norma::DType d, fmt::format_context& ctx) const {  // no format_to: g++ and clang name what it calls in libfmt.so differently
+    const std::string_view text = norma::name(d);
+    return std::copy(text.begin(), text.end(), ctx.out());
+  }
 };

@@ -52,5 +52,8 @@ int normalize_axis(std::string_view op, int axis, const Shape& shape);
 template <>
 struct fmt::formatter<norma::Shape> {
   constexpr auto parse(fmt::format_parse_context& ctx) { return ctx.begin(); }
-  auto format(const norma::Shape& s, fmt::format_context& ctx) const { return fmt::format_to(ctx.out(), "{}", s.text()); }
+  auto format(const norma::Shape& s, fmt::format_context& ctx) const {  // no format_to: g++ and clang name what it calls in libfmt.so differently
+    const std::string text = s.text();
+    return std::copy(text.begin(), text.end(), ctx.out());
+  }
 };

@@ -154,5 +154,8 @@ std::ostream& operator<<(std::ostream& out, const Tensor& t);  // its text()
 template <>
 struct fmt::formatter<norma::Tensor> {
   constexpr auto parse(fmt::format_parse_context& ctx) { return ctx.begin(); }
-  auto format(const norma::Tensor& t, fmt::format_context& ctx) const { return fmt::format_to(ctx.out(), "{}", t.text()); }
+  auto format(const norma::Tensor& t, fmt::format_context& ctx) const {  // no format_to: g++ and clang name what it calls in libfmt.so differently
+    const std::string text = t.text();
+    return std::copy(text.begin(), text.end(), ctx.out());
+  }
 };

@@ -57,7 +57,7 @@ TEST_CASE("threads that compute at once have the bits of each alone", "[concurre
     const Values alone[] = {here(), there()};
     std::atomic<bool> done{false};
     std::atomic<int> wrong{0};
-    std::thread other([&] {
+    std::thread other([&, &there = there] {
       while (!done) wrong += there() != alone[1];
     });
     for (int i = 0; i < 40; ++i) wrong += here() != alone[0];

@@ -236,7 +236,7 @@ TEST_CASE("reductions over any axes", "[cpu_kernels]") {
         const DType sum_dtype = is_floating(dtype) ? dtype : DType::i64;
         // Both backends sum in double; only the rounding to the dtype remains, and the order in double.
         agrees(dtype == DType::bf16 ? 4e-3 : dtype == DType::f64 ? 1e-12 : dtype == DType::f32 ? 1.2e-7 : 0,
-               [&](Device device, int how) {
+               [&, &shape = shape, &out_shape = out_shape](Device device, int how) {
                  const Tensor x = placed(numbers(shape, {dtype, device}, 8), how);
                  const Tensor y = placed(empty(out_shape, {op == ReduceOp::sum ? sum_dtype : dtype, device}), how);
                  backend(device).reduce(op, x.view(), y.view());

@@ -256,7 +256,7 @@ TEST_CASE("cross-entropy of indices and of probabilities, with smoothing", "[cpu
             double top = -INFINITY, sum = 0, total = 0, mass = 0;
             for (Index j = 0; j < n; ++j) top = std::max(top, row[j]);
             for (Index j = 0; j < n; ++j) sum += std::exp(row[j] - top);
-            const auto t = [&](Index j) {
+            const auto t = [&, n = n](Index j) {
               const double hard = static_cast<double>(j) == classes[r] ? 1 : 0;
               return (1 - smooth) * (soft ? shares[r * n + j] : hard) + smooth / static_cast<double>(n);
             };

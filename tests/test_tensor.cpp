@@ -163,9 +163,9 @@ TEST_CASE("only cuda has more than one device", "[tensor]") {
   for (const auto& [device, text] : {std::pair(Device{Kind::cpu, 3}, "cpu:3"), {Device{Kind::cpu, -1}, "cpu:-1"}, {Device{Kind::reference, 1}, "reference:1"},
                                      {Device{Kind::cuda, -1}, "cuda:-1"}}) {
     CHECK(name(device) == text);
-    CHECK(error_of([&] { backend(device); }) == unknown(text));
-    CHECK(error_of([&] { return zeros({2}, {DType::f32, device}); }) == unknown(text));
-    CHECK(error_of([&] { parse_device(text); }) == unknown(text));
+    CHECK(error_of([device = device] { backend(device); }) == unknown(text));
+    CHECK(error_of([device = device] { return zeros({2}, {DType::f32, device}); }) == unknown(text));
+    CHECK(error_of([text = text] { parse_device(text); }) == unknown(text));
   }
   CHECK(name(Device{}) == "cpu");
   CHECK(name(parse_device("cuda:2")) == "cuda:2");

@@ -24,7 +24,7 @@ void check_linear_layers(const std::vector<std::array<Index, 4>>& sizes, double 
     for (const DType activations : {DType::f32, DType::bf16})
       for (const bool with_bias : {true, false}) {
         CAPTURE(rows, in, hidden, out, name(activations), with_bias);
-        const auto run = [&](bool wide) {
+        const auto run = [&, rows = rows, in = in, hidden = hidden, out = out](bool wide) {
           const auto draw = [&](const Shape& shape, std::uint64_t id, DType dtype) {
             Tensor x = empty(shape, {DType::f32, device});
             cuda().random(RandomKind::normal, {11, id}, 0, x.view());

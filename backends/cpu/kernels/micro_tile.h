@@ -1,7 +1,7 @@
 // What the micro-tiles of all products share: how large they are, and the transposition that packing needs.
 #pragma once
 
-#include <type_traits>
+#include <utility>
 
 #include "backends/cpu/simd.h"
 
@@ -21,23 +21,25 @@ constexpr int tile_rows = 4, tile_vectors = 2;
 
 NORMA_INLINE std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
+/// Elements of a and b in turn, from their first halves; `upper`: from their second ones.
+template <bool upper, class V, int... i>
+NORMA_INLINE V interleave(V a, V b, std::integer_sequence<int, i...>) {
+  constexpr int w = sizeof...(i);
+  return __builtin_shufflevector(a, b, ((i + upper * w) / 2 + (i % 2 ? w : 0))...);
+}
+
 /// x[i][j] becomes x[j][i], for w registers of w elements, by log2 w rounds of interleaving.
 template <class V, int w>
 NORMA_INLINE void transpose(V (&x)[w]) {
   static_assert(w == sizeof(V) / sizeof(x[0][0]));
-  using Mask = std::conditional_t<sizeof(x[0][0]) == 4, I, L>;
-  Mask low, high;
-  for (int i = 0; i < w; ++i) {
-    low[i] = i / 2 + (i % 2 ? w : 0);
-    high[i] = (i + w) / 2 + (i % 2 ? w : 0);
-  }
+  constexpr auto each_element = std::make_integer_sequence<int, w>();
   V y[w];
 #pragma GCC unroll 16
   for (int s = 1; s < w; s *= 2) {
 #pragma GCC unroll 16
     for (int i = 0; i < w / 2; ++i) {
-      y[2 * i] = __builtin_shuffle(x[i], x[i + w / 2], low);
-      y[2 * i + 1] = __builtin_shuffle(x[i], x[i + w / 2], high);
+      y[2 * i] = interleave<false>(x[i], x[i + w / 2], each_element);
+      y[2 * i + 1] = interleave<true>(x[i], x[i + w / 2], each_element);
     }
 #pragma GCC unroll 16
     for (int i = 0; i < w; ++i) x[i] = y[i];

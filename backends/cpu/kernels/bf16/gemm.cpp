@@ -63,7 +63,7 @@ void multiply(int64_t m, int64_t words, const Bf16Tiles& a, const Word* panel, f
 }
 
 void nothing() {}
-#if defined(__AMX_BF16__)
+#if defined(NORMA_AMX)
 void leave_tiles_and_stream() { leave_tiles(), end_stream(); }
 #endif
 
@@ -71,7 +71,7 @@ template <class Form>
 constexpr GemmBf16Table table = {
     Form::rows, columns<Form>, Form::depth, Form::unit, nothing, end_stream, pack_weight<Form>, pack_activation<Form>,
     pack_rows<Form>, pack_columns<Form>, multiply<Form>, finish<Form::vectors>};
-#if defined(__AMX_BF16__)
+#if defined(NORMA_AMX)
 constexpr GemmBf16Table tiles = {
     Tiles::rows, columns<Tiles>, Tiles::depth, Tiles::unit, enter_tiles, leave_tiles_and_stream, pack_weight<Tiles>, pack_activation<Tiles>,
     pack_rows<Tiles>, pack_columns_as_tiles, multiply_tiles, finish<Tiles::vectors>};

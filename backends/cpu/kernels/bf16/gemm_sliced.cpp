@@ -4,7 +4,7 @@
 namespace norma::cpu::NORMA_ISA {
 namespace {
 
-#if defined(__AMX_BF16__)
+#if defined(NORMA_AMX)
 constexpr int64_t step_words = 3 * slice_words;
 
 Word* words(float* p) { return reinterpret_cast<Word*>(p); }

@@ -9,7 +9,7 @@
 namespace norma::cpu::NORMA_ISA {
 namespace {
 
-#if defined(__AMX_BF16__)
+#if defined(NORMA_AMX)
 constexpr int64_t strip_rows = 96;
 
 template <class T> constexpr int slices_of = sizeof(T) == sizeof(float) ? 3 : 1;

@@ -32,7 +32,7 @@ void put_row(const float* from, int64_t n, float factor, Bf16Bits* to) {
 }
 #endif
 
-#if defined(__AMX_BF16__)
+#if defined(NORMA_AMX)
 template <bool of_b>
 void pack_operand(int64_t lines, int64_t k, TileSource x, float factor, TileOperand to) {
   if (to.slices == 1) return pack_as_pairs<of_b>(lines, k, x, factor, to);

@@ -22,7 +22,7 @@ struct alignas(64) Operands {
 };
 #endif
 
-#if defined(__AMX_BF16__)
+#if defined(NORMA_AMX)
 
 /// As a product of 32 by 32: four tiles of sums, two of each operand.
 float run(std::int64_t rounds, bool zeros) {
@@ -98,7 +98,7 @@ constexpr std::int64_t flops = 0;
 
 #endif
 
-#if !defined(__AMX_BF16__)
+#if !defined(NORMA_AMX)
 constexpr float (*run_slices)(std::int64_t) = nullptr;
 constexpr std::int64_t slices_flops = 0;
 #endif

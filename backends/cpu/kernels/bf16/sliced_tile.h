@@ -4,7 +4,7 @@
 #include "backends/cpu/kernels/bf16/slices.h"
 #include "backends/cpu/kernels/result_tiles.h"
 
-#if defined(__AMX_BF16__)
+#if defined(NORMA_AMX)
 namespace norma::cpu::NORMA_ISA {
 namespace {
 

@@ -12,7 +12,7 @@ struct NothingAside {
   NORMA_INLINE void step() {}
 };
 
-#if defined(__AMX_BF16__)
+#if defined(NORMA_AMX)
 
 /// What ldtilecfg reads: all eight tiles are whole. Constant, since the compiler knows only of its first eight bytes that they
 /// are read.

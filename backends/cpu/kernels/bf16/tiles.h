@@ -5,7 +5,7 @@
 #include "backends/cpu/kernels/bf16/tile_registers.h"
 #include "backends/cpu/kernels/bf16/turning.h"
 
-#if defined(__AMX_BF16__)
+#if defined(NORMA_AMX)
 namespace norma::cpu::NORMA_ISA {
 namespace {
 
