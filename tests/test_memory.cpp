@@ -5,7 +5,9 @@
 #include <thread>
 #include <vector>
 
+#include "backends/common/red_zone.h"
 #include "backends/cpu/cpu_backend.h"
+#include "backends/cpu/parallel.h"
 #include "core/host_limits.h"
 #include "tests/refused_memory.h"
 
@@ -60,6 +62,28 @@ TEST_CASE("a released block is handed out again without asking the system", "[me
   CHECK(b.allocate(1010) == first);  // the same class, last in first out
   b.release(first, 1010);
 }
+
+#ifdef NORMA_RED_ZONES
+TEST_CASE("AddressSanitizer knows the ends of blocks, and which are free", "[memory]") {
+  const auto closed = [](const void* block, std::size_t at) { return __asan_address_is_poisoned(static_cast<const std::byte*>(block) + at) != 0; };
+  cpu::CpuBackend b;
+  for (const std::size_t bytes : {std::size_t{0}, std::size_t{20}, std::size_t{64}, 9 * mib}) {
+    void* p = b.allocate(bytes);
+    CHECK(closed(p, bytes));
+    if (bytes) CHECK_FALSE(closed(p, bytes - 1));
+    b.release(p, bytes);
+    CHECK(closed(p, 0));
+    const void* again = b.allocate(bytes);
+    if (bytes) CHECK(static_cast<const unsigned char*>(again)[bytes - 1] == 0xff);  // nothing of what was there
+    b.release(p, bytes);
+  }
+  for (const std::size_t bytes : {std::size_t{3000}, std::size_t{100}, std::size_t{200}}) {
+    const void* s = cpu::scratch(cpu::Slot::product_a, bytes);
+    CHECK_FALSE(closed(s, bytes - 1));
+    CHECK(closed(s, bytes));
+  }
+}
+#endif
 
 TEST_CASE("memory use is counted in the bytes that were asked for", "[memory]") {
   cpu::CpuBackend b;

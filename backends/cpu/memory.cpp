@@ -8,6 +8,7 @@
 #include <mutex>
 #include <vector>
 
+#include "backends/common/red_zone.h"
 #include "backends/common/size_class.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/isa.h"
@@ -28,16 +29,16 @@ class Pool {
   Pool() : free_(class_count) {}
   Pool(const Pool&) = delete;
   ~Pool() {
-    for (const Chunk& chunk : chunks_) ::munmap(chunk.start, chunk_bytes);
+    for (const Chunk& chunk : chunks_) unmap(chunk.start, chunk_bytes);
     for (std::size_t i = 0; i < class_count; ++i)
       for (std::byte* block : free_[i])
-        if (class_bytes_[i] >= own_mapping) ::munmap(block, class_bytes_[i]);
+        if (class_bytes_[i] >= own_mapping) unmap(block, class_bytes_[i]);
   }
 
   void* allocate(std::size_t bytes) {
-    if (bytes > largest_block) fail_out_of_host_memory(bytes);
+    if (bytes > largest_block - red_zone) fail_out_of_host_memory(bytes);
     const std::lock_guard lock(mutex_);
-    const SizeClass c = size_class(bytes);
+    const SizeClass c = size_class(bytes + red_zone);
     class_bytes_[c.index] = c.bytes;
     auto& list = free_[c.index];
     if (list.empty()) make_room(list, blocks_[c.index] + 1);
@@ -49,6 +50,7 @@ class Pool {
       block = c.bytes >= own_mapping ? map(c.bytes, bytes) : cut(c.bytes, bytes);
       ++blocks_[c.index];
     }
+    open_block(block, bytes, c.bytes);
     use_.in_use += bytes;
     use_.peak = std::max(use_.peak, use_.in_use);
     return block;
@@ -58,7 +60,9 @@ class Pool {
   void release(void* block, std::size_t bytes) noexcept {
     if (!block) return;
     const std::lock_guard lock(mutex_);
-    free_[size_class(bytes).index].push_back(static_cast<std::byte*>(block));
+    const SizeClass c = size_class(bytes + red_zone);
+    close_block(block, c.bytes);
+    free_[c.index].push_back(static_cast<std::byte*>(block));
     use_.in_use -= bytes;
   }
 
@@ -113,6 +117,7 @@ class Pool {
     if (chunks_.empty() || chunks_.back().used + bytes > chunk_bytes) {
       make_room(chunks_, chunks_.size() + 1);
       chunks_.push_back({map(chunk_bytes, need), 0});
+      close_block(chunks_.back().start, chunk_bytes);
     }
     std::byte* block = chunks_.back().start + chunks_.back().used;
     chunks_.back().used += bytes;
@@ -120,6 +125,7 @@ class Pool {
   }
 
   void unmap(std::byte* start, std::size_t bytes) {
+    forget_block(start, bytes);
     ::munmap(start, bytes);
     use_.reserved -= bytes;
   }

@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "backends/common/red_zone.h"
 #include "core/error.h"
 #include "core/host_limits.h"
 
@@ -116,10 +117,15 @@ struct Scratch {
   struct Block {
     void* data = nullptr;
     std::size_t bytes = 0;
+    void drop() {
+      forget_block(data, bytes);
+      std::free(data);
+      data = nullptr, bytes = 0;
+    }
   };
   std::array<Block, static_cast<std::size_t>(Slot::count)> blocks{};
   ~Scratch() {
-    for (const Block& b : blocks) std::free(b.data);
+    for (Block& b : blocks) b.drop();
   }
 };
 
@@ -157,17 +163,15 @@ void detail::run_tasks(std::int64_t count, void (*body)(void*, std::int64_t), vo
 void* scratch(Slot slot, std::size_t bytes) {
   thread_local Scratch mine;
   Scratch::Block& block = mine.blocks[static_cast<std::size_t>(slot)];
-  if (block.bytes < bytes) {
-    std::free(block.data);
-    const std::size_t unit = bytes < huge_page / 2 ? 4096 : huge_page, rounded = (bytes + unit - 1) / unit * unit;
+  if (block.bytes < bytes + red_zone) {
+    block.drop();
+    const std::size_t need = bytes + red_zone, unit = need < huge_page / 2 ? 4096 : huge_page, rounded = (need + unit - 1) / unit * unit;
     block.data = std::aligned_alloc(unit, rounded);
     if (unit == huge_page && block.data) ::madvise(block.data, rounded, MADV_HUGEPAGE);  // only a hint
-    if (!block.data) {
-      block.bytes = 0;
-      fail("out of memory: a CPU kernel needs {} bytes of scratch space", rounded);
-    }
+    if (!block.data) fail("out of memory: a CPU kernel needs {} bytes of scratch space", rounded);
     block.bytes = rounded;
   }
+  open_block(block.data, bytes, block.bytes);
   return block.data;
 }
 
