@@ -145,6 +145,7 @@ class Parser {
       else
         s.bias += (minus ? -1 : 1) * number();
     }
+    if (!std::isfinite(s.bias)) fail_text("the number added to x is too large");
   }
 
   void scale_only(Scoring& s) {

@@ -192,6 +192,8 @@ TEST_CASE("the page knows N of a run that has not ended, also of one of an earli
   CHECK(tokens() == 0);
   write(run / "config.json", replaced(contents(run / "config.json"), "\"image\": 0", "\"image\": 28"));
   CHECK(tokens() == 5);
+  write(run / "config.json", replaced(contents(run / "config.json"), "\"image\": 28", "\"image\": 100000000000"));
+  CHECK(tokens() == 0);  // more than fit a number
 }
 
 TEST_CASE("names and texts that look like script stay text", "[report]") {

@@ -154,6 +154,7 @@ TEST_CASE("wrong attention texts are explained", "[scoring]") {
       {"3", "there is no term in x"},
       {"1e999x", "a number is out of range"},
       {"x/1e-200/1e-200", "a coefficient is too large"},
+      {"sigmoid(x+1e308+1e308)", "the number added to x is too large"},
       {"x^3/sqrt(M)", "unexpected \"sqrt\" at character 5; did you mean \"x^3/sqrt(N)\"?"},
       {"x^3/sqrt(N", "unexpected \"sqrt\" at character 5; did you mean \"x^3/sqrt(N)\"?"},
       {"x^3/sqrt(196", "the parenthesis behind sqrt is not closed"},

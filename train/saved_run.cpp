@@ -118,8 +118,8 @@ Index tokens_of_checkpoint(const fs::path& run) {
 Index tokens_of(const inspect::PageRun& run, const RunStatus& status, const fs::path& path) {
   if (run.summary.is_object()) return run.summary["tokens"];
   if (status.tokens > 0) return status.tokens;
-  const Index image = run.config["image"], patch = run.config["patch"];
-  if (image > 0 && patch > 0) return (image / patch) * (image / patch) + (run.config["pool"] == "cls" ? 1 : 0);
+  const Index image = run.config["image"], patch = run.config["patch"], side = patch > 0 ? image / patch : 0;
+  if (side > 0 && side < 1 << 20) return side * side + (run.config["pool"] == "cls" ? 1 : 0);
   return tokens_of_checkpoint(path);
 }
 
