@@ -56,11 +56,12 @@ bool covered(const Attention& a, std::initializer_list<const View*> tensors) {
 }
 
 /// Products of packed operands, by AMX or pairs, where they are and pay: packing an element of the scores costs as much as some 20 multiply-adds of
-/// f32, less of bf16, and short sums and few columns leave tiles half empty.
-const PackedProducts* products_for(const Attention& a, const View& k, const View& v) {
-  const Index keys = k.shape()[2], seen = a.causal ? keys / 2 : keys, width = k.shape()[3] + v.shape()[3];
-  const bool pays = k.dtype == DType::bf16 ? (width >= 64 ? seen >= 24 : width >= 32 && seen >= 96)
-                                           : seen >= (a.causal ? 192 : 128) && width >= 64 && seen * width >= 16384;
+/// f32, less of bf16, short sums and few columns leave tiles half empty, and few rows (a class token's, of a text that is written token by token)
+/// do not make up for packing the keys.
+const PackedProducts* products_for(const Attention& a, const View& q, const View& k, const View& v, bool backward) {
+  const Index rows = q.shape()[2], keys = k.shape()[2], seen = a.causal ? keys / 2 : keys, width = k.shape()[3] + v.shape()[3];
+  const bool pays = k.dtype == DType::bf16 ? (rows >= 8 || !backward) && (width >= 64 ? seen >= 24 : width >= 32 && seen >= 96)
+                                           : rows >= 64 && seen >= (a.causal ? 192 : 128) && width >= 64 && seen * width >= 16384;
   const int forced = forced_packed;
   return (forced < 0 ? pays : forced == 1) ? own_products(k.dtype == DType::bf16) : nullptr;
 }
@@ -245,7 +246,7 @@ bool CpuBackend::attention(const AttentionForward& a) {
   if (!all_are(wide_of(a.q.dtype), a.row_lse)) return false;
   if (linear_form(a, a.q, a.k)) return attention_linear(a), true;
   const AttentionForwardKernels& kernels = NORMA_KERNELS(attention_forward_kernels);
-  const PackedProducts* packed = products_for(a, a.k, a.v);
+  const PackedProducts* packed = products_for(a, a.q, a.k, a.v, false);
   if (a.q.dtype == DType::f64)
     forward(a, kernels.f64, nullptr);
   else if (a.q.dtype == DType::bf16 && packed)
@@ -260,7 +261,7 @@ bool CpuBackend::attention_backward(const AttentionBackward& a) {
   if (!saved_rows_fit(a)) return false;
   if (linear_form(a, a.q, a.k)) return attention_linear_backward(a), true;
   const AttentionBackwardKernels& kernels = NORMA_KERNELS(attention_backward_kernels);
-  const PackedProducts* packed = products_for(a, a.k, a.v);
+  const PackedProducts* packed = products_for(a, a.q, a.k, a.v, true);
   if (a.q.dtype == DType::f64)
     backward(a, kernels.f64, nullptr);
   else if (a.q.dtype == DType::bf16 && packed)
