@@ -155,7 +155,7 @@ TEST_CASE("a report of a run goes into its folder and holds all that was recorde
   const std::string html = contents(runs / "both.html");
   CHECK(html.find("https://") == std::string::npos);
   CHECK(html.find("src=") == std::string::npos);
-  for (const char* mark : {"/*STYLE*/", "/*CHART*/", "/*REPORT*/", "/*DATA*/"}) CHECK(html.find(mark) == std::string::npos);
+  for (const char* mark : {"/*STYLE*/", "/*TABLES*/", "/*CHART*/", "/*MEASURES*/", "/*WHO*/", "/*REPORT*/", "/*DATA*/"}) CHECK(html.find(mark) == std::string::npos);
 }
 
 TEST_CASE("a run that is being written is reported up to its last whole line, and says so", "[report]") {

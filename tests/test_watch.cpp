@@ -145,7 +145,7 @@ TEST_CASE("the page is the report's, under a policy that runs nothing but its ow
 
   CHECK_THAT(a.body, StartsWith("<!doctype html>") && Contains("<script nonce=\"" + nonce[1].str() + "\">") && Contains("<style nonce=\"" + nonce[1].str() + "\">"));
   CHECK_THAT(a.body, !Contains("unsafe-inline") && !Contains(" style=") && !Contains("src=\"") && !Contains("onclick=\""));
-  for (const char* mark : {"/*STYLE*/", "/*CHART*/", "/*REPORT*/", "/*LIVE*/", "/*DATA*/", "/*POLICY*/", "/*NONCE*/"}) CHECK_THAT(a.body, !Contains(mark));
+  for (const char* mark : {"/*STYLE*/", "/*TABLES*/", "/*CHART*/", "/*MEASURES*/", "/*WHO*/", "/*REPORT*/", "/*LIVE*/", "/*DATA*/", "/*POLICY*/", "/*NONCE*/"}) CHECK_THAT(a.body, !Contains(mark));
   Json page = data_of(a.body);
   CHECK(page["title"] == "Norma: test-watch-page");
   CHECK(page["runs"][0]["rows"].size() == 2);

@@ -18,9 +18,9 @@ function remarksOn({config, train}) {
 function who() {
   document.title = data.title;
   byId("title").textContent = data.title;
-  const same = k => runs.every(r => r.config[k] === runs[0].config[k]), told = k => same(k) ? String(runs[0].config[k]) : `(several: ${[...new Set(runs.map(r => r.config[k]))].join(", ")})`;
+  const same = k => runs.every(r => r.config[k] === runs[0].config[k]), told = (k, text = String) => same(k) ? text(runs[0].config[k]) : `(several: ${[...new Set(runs.map(r => text(r.config[k])))].join(", ")})`;
   byId("intro").textContent = `${told("model")}, width ${told("width")}, depth ${told("depth")}, heads ${told("heads")}, on ${told("data")} with patch ${told("patch")}; ` +
-    `batch ${told("batch")}, epochs ${told("epochs")}, ${runs.some(r => r.config.steps > 0) ? `--steps ${told("steps")}, ` : ""}${told("optimizer")} at ${told("lr")}, seed ${told("seed")}.` +
+    `batch ${told("batch")}, epochs ${told("epochs")}, ${runs.some(r => r.config.steps > 0) ? `--steps ${told("steps", n => n > 0 ? n : "no limit")}, ` : ""}${told("optimizer")} at ${told("lr")}, seed ${told("seed")}.` +
     (layers || groupNames.length ? " Blocks and heads are counted from 0, as in blocks.0.attn, metrics.jsonl and TensorBoard." : "");
   byId("legend").replaceChildren(); byId("notes").replaceChildren();
   const said = {"not ended": "has not ended", interrupted: "was interrupted", "not finite": "ended with numbers that are not finite"};
