@@ -7,7 +7,7 @@ namespace norma::apps {
 
 int help_attention() {
   fmt::print("{}",
-             R"(attention functions: what --attention and --other take
+             R"help(attention functions: what --attention and --other take
 
 Attention is A V with A = f(S), S = Q K^T / sqrt(d), d the width of a head. x is one score of S.
 
@@ -29,7 +29,7 @@ powers and factors of sigmoid and relu, relu^2; products and powers of sums: wri
 
 Every function has all statistics of its matrix, but entropy, which only rows that sum to one have: softmax and /sum. Where a
 polynomial is computed in linear form (docs/linear-attention.md), norms are estimated or exact and extremes are of sampled rows.
-)");
+)help");
   return ok;
 }
 

@@ -84,8 +84,10 @@ int inspect_verb(const Args& args) {
   bool initial = false, invert = false;
   train::Options options;
   options("index", index, "which test image, from 0");
-  options("image", image, "a picture of your own instead: binary PGM or PPM; it is padded to a square and fitted to the model's size");
-  options("invert", invert, "bright and dark exchanged: of a dark object on white paper, since Fashion-MNIST's are bright on black");
+  options("image", image,
+          "a picture of your own instead: binary PGM or PPM; it is padded to a square and fitted to the model's size");
+  options("invert", invert,
+          "bright and dark exchanged: of a dark object on white paper, since Fashion-MNIST's are bright on black");
   options("initial", initial, "the weights the run started from, step 0, instead of its newest checkpoint");
   options("html", html,
           "where to write the page; left out: in the run folder, inspect-INDEX.html or inspect-NAME.html, with "

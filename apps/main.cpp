@@ -42,7 +42,8 @@ void print_help() {
   fmt::print("norma: train transformers, and see inside their attention\n\nusage: norma VERB [arguments]\n\n");
   for (const Verb& v : verbs) fmt::print("  {:<10} {}\n", v.name, v.help);
   fmt::print(
-      "\n`norma VERB --help` tells more, `norma help attention` what --attention takes, `norma --version` which one this is. A first try:\n\n"
+      "\n`norma VERB --help` tells more, `norma help attention` what --attention takes, `norma --version` which one "
+      "this is. A first try:\n\n"
       "  norma train vit --data fashion-mnist --width 64 --depth 3 --heads 2 --init-std 0 --epochs 1 --out runs/a\n"
       "  norma train vit --data fashion-mnist --width 64 --depth 3 --heads 2 --init-std 0 --epochs 1 --out runs/b "
       "--attention \"x^3/sqrt(N)\"\n"

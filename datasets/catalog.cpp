@@ -55,9 +55,10 @@ const KnownSet& known_set(const std::string& name) {
   for (const std::string& known : image_sets()) all += (all.empty() ? "" : ", ") + known;
   const std::string near = did_you_mean(name, image_sets());
   fail("data set \"{}\" is unknown{}; there are {}{}", name, near, all,
-       near.empty() ? ". Images of your own go in as fashion-mnist's four files with a class-names.txt, in a folder for "
-                      "--data-dir: docs/own-images.md"
-                    : "");
+       near.empty()
+           ? ". Images of your own go in as fashion-mnist's four files with a class-names.txt, in a folder for "
+             "--data-dir: docs/own-images.md"
+           : "");
 }
 
 fs::path find_file(const fs::path& folder, const KnownFile& file) {

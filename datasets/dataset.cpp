@@ -60,6 +60,18 @@ std::vector<std::string> own_class_names(const fs::path& folder) {
   return names;
 }
 
+/// Whether the folder names classes of its own, which are then the set's.
+bool take_own_classes(KnownSet& set, const fs::path& folder) {
+  try {
+    std::vector<std::string> names = own_class_names(folder);
+    if (names.empty()) return false;
+    set.class_names = std::move(names);
+    return true;
+  } catch (const Error& e) {
+    fail("data set \"{}\" in {}: {}", set.name, folder.string(), e.what());
+  }
+}
+
 ImageSet read_idx_pair(const KnownSet& known, const fs::path& images_path, const fs::path& labels_path) {
   Idx images = read_idx(images_path, 3), labels = read_idx(labels_path, 1);
   if (images.sizes[0] != labels.sizes[0]) {
@@ -225,12 +237,7 @@ ImageData load_images(const std::string& name, const fs::path& data_dir) {
   if (std::error_code ignored; !data_dir.empty() && !fs::is_directory(data_dir, ignored))
     fail("data set \"{}\": there is no folder {} to look in; name another with --data-dir", name, data_dir.string());
   const fs::path folder = folder_of(known, data_dir);
-  bool own = false;
-  try {
-    if (const auto names = own_class_names(folder); !names.empty()) known.class_names = names, own = true;
-  } catch (const Error& e) {
-    fail("data set \"{}\" in {}: {}", name, folder.string(), e.what());
-  }
+  const bool own = take_own_classes(known, folder);
   std::vector<fs::path> paths;
   for (const KnownFile& file : known.files) paths.push_back(find_file(folder, file));
 
@@ -263,8 +270,8 @@ ImageData load_images(const std::string& name, const fs::path& data_dir) {
          a.width, b.height, b.width);
   }
   if (own)
-    data.notice = fmt::format("data set \"{}\" in {}: {} training and {} test images of {} classes of its own ({})", name,
-                              folder.string(), a.count, b.count, a.classes, names_file);
+    data.notice = fmt::format("data set \"{}\" in {}: {} training and {} test images of {} classes of its own ({})",
+                              name, folder.string(), a.count, b.count, a.classes, names_file);
   else if (a.count != known.train || b.count != known.test)
     data.notice = fmt::format("data set \"{}\" in {}: {} training and {} test images, of {} and {}", name,
                               folder.string(), a.count, b.count, known.train, known.test);
