@@ -22,6 +22,8 @@ void add_products(OpCases& cases, ErrorCases& errors) {
   product("batched", {2, 2, 3}, {2, 3, 2});
   product("broadcast batch", {2, 1, 2, 3}, {2, 3, 2});
   product("one matrix for all", {2, 2, 3}, {3, 2});
+  product("one matrix for a batch", {5, 4}, {3, 4, 1});
+  product("each for some of a batch", {2, 1, 4, 1}, {2, 1, 4});
   product("no inner size", {2, 0}, {0, 3});
   product("no row", {0, 3}, {3, 2});
   product("no batch", {0, 2, 3}, {3, 2});
