@@ -1,11 +1,9 @@
-// Sliding windows: unfold and fold are each other's derivative; a convolution is unfold followed by a product.
+// Sliding windows: unfold and fold are each other's derivative. Convolution: fused_conv.cpp.
 #include <algorithm>
 
-#include "autograd/dispatch.h"
+#include "autograd/windows.h"
 
 namespace norma {
-
-namespace {
 
 void check_window(std::string_view op, const Window& w, Index height, Index width) {
   if (w.kernel_h < 1 || w.kernel_w < 1 || w.stride_h < 1 || w.stride_w < 1 || w.pad_h < 0 || w.pad_w < 0) {
@@ -25,14 +23,6 @@ void check_image(std::string_view op, const Tensor& x) {
   check_floating(op, x);
   if (x.rank() != 4) fail("{}: x must be [B, C, h, w], got {}", op, x.shape());
 }
-
-/// Windows that tile the image: each pixel is in exactly one.
-bool tiles(const Window& w, Index height, Index width) {
-  return w.kernel_h == w.stride_h && w.kernel_w == w.stride_w && w.pad_h == 0 && w.pad_w == 0 && height % w.kernel_h == 0 &&
-         width % w.kernel_w == 0;
-}
-
-}  // namespace
 
 Tensor unfold(const Tensor& x, const Window& window) {
   check_image("unfold", x);
@@ -59,39 +49,6 @@ Tensor fold(const Tensor& columns, const Window& window, Index height, Index wid
   return record(y, {columns}, {"fold", keep_nothing, [window](const Ctx&, const Tensor& g) -> Tensors {
                                  return {unfold(g, window)};
                                }});
-}
-
-Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, Window window, Index groups) {
-  check_image("conv2d", x);
-  check_same_place("conv2d", x, weight);
-  if (weight.rank() != 4) fail("conv2d: weight must be [O, C / groups, kh, kw], got {}", weight.shape());
-  const Index channels = x.size(1), out = weight.size(0);
-  if (out == 0) fail("conv2d: 0 output channels");
-  if (groups < 1 || channels % groups != 0 || out % groups != 0) {
-    fail("conv2d: {} input and {} output channels do not divide into {} groups", channels, out, groups);
-  }
-  if (weight.size(1) != channels / groups) {
-    fail("conv2d: weight {} does not fit x {} in {} group{}; expected [{}, {}, kh, kw]", weight.shape(), x.shape(), groups, groups == 1 ? "" : "s", out,
-         channels / groups);
-  }
-  if (bias) {
-    check_same_place("conv2d", x, bias);
-    if (!(bias.shape() == Shape{out})) fail("conv2d: bias must be [{}], got {}", out, bias.shape());
-  }
-  window.kernel_h = weight.size(2);
-  window.kernel_w = weight.size(3);
-  check_window("conv2d", window, x.size(2), x.size(3));
-  const Index oh = window.out_h(x.size(2)), ow = window.out_w(x.size(3));
-
-  if (groups == 1 && tiles(window, x.size(2), x.size(3))) {  // patches: one reordering, one product over rows of pixels
-    const Tensor rows = rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", {{"p", window.kernel_h}, {"q", window.kernel_w}});
-    const Tensor y = linear(rows, flatten(weight, 1), bias);  // [B, oh ow, O]
-    return reshape(transpose(y), Shape{x.size(0), out, oh, ow});
-  }
-  const Index batch = x.size(0), depth = weight.size(1) * window.kernel_h * window.kernel_w;
-  const Tensor columns = reshape(unfold(x, window), Shape{batch, groups, depth, oh * ow});
-  const Tensor y = reshape(matmul(reshape(weight, Shape{groups, out / groups, depth}), columns), Shape{batch, out, oh, ow});
-  return bias ? y + reshape(bias, Shape{out, 1, 1}) : y;
 }
 
 }  // namespace norma

@@ -41,7 +41,14 @@ struct Reduced {
     fail("{}: the axes {} and {} of {} are the same", op, first, again, shape);
   }
   const Shape& shape(bool keep_dims) const { return keep_dims ? kept : dropped; }
+  double freedom(int correction) const { return static_cast<double>(std::max<Index>(0, count - correction)); }
 };
+
+/// 1 / length, and 0 at the origin, where a length has no derivative.
+Tensor inverse_length(const Tensor& length) {
+  const Tensor zero = scalar_like(0, length), origin = equal(length, zero);
+  return where(origin, zero, reciprocal(where(origin, scalar_like(1, length), length)));
+}
 
 Tensor with_shape(const Tensor& fresh, const Shape& shape) { return fresh.with_layout(Layout(shape)); }
 
@@ -80,14 +87,25 @@ Tensor min(const Tensor& x, const Axes& axes, bool keep_dims) { return extremum(
 
 Tensor var(const Tensor& x, const Axes& axes, bool keep_dims, int correction) {
   check_floating("var", x);
-  const auto freedom = static_cast<double>(std::max<Index>(0, Reduced("var", x, axes).count - correction));
+  const double freedom = Reduced("var", x, axes).freedom(correction);
   const Tensor wide = widen(x);
   return narrow(sum(square(wide - mean(wide, axes, true)), axes, keep_dims) * (1 / freedom), x.dtype());
 }
 
 Tensor stddev(const Tensor& x, const Axes& axes, bool keep_dims, int correction) {
   check_floating("stddev", x);
-  return narrow(sqrt(var(widen(x), axes, keep_dims, correction)), x.dtype());
+  if (x.dtype() == DType::bf16) return narrow(stddev(widen(x), axes, keep_dims, correction), x.dtype());
+  const Reduced r("stddev", x, axes);
+  Tensor y;
+  {
+    NoGrad off;
+    y = sqrt(var(x, axes, keep_dims, correction));
+  }
+  const double freedom = r.freedom(correction);
+  return record(y, {x}, {"stddev", keep0 | keep_output, [axes, freedom, kept = r.kept](const Ctx& c, const Tensor& g) -> Tensors {
+                           const Tensor x0 = c.saved(0), centred = x0 - mean(x0, axes, true);
+                           return {centred * reshape(g * inverse_length(c.saved(1)) * (1 / freedom), kept)};
+                         }});
 }
 
 Tensor any(const Tensor& x, const Axes& axes, bool keep_dims) {
@@ -110,10 +128,7 @@ Tensor norm(const Tensor& x, const Axes& axes, bool keep_dims) {
     y = sqrt(sum(square(x), axes, keep_dims));
   }
   return record(y, {x}, {"norm", keep0 | keep_output, [kept = r.kept](const Ctx& c, const Tensor& g) -> Tensors {
-                           // x / y, and 0 at the origin, where y has no derivative
-                           const Tensor length = c.saved(1), zero = scalar_like(0, length), origin = equal(length, zero);
-                           const Tensor inverse = reciprocal(where(origin, scalar_like(1, length), length));
-                           return {c.saved(0) * reshape(g * where(origin, zero, inverse), kept)};
+                           return {c.saved(0) * reshape(g * inverse_length(c.saved(1)), kept)};
                          }});
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "autograd/anomaly.h"
 #include "autograd/dispatch.h"
 
 namespace norma {
@@ -21,6 +22,7 @@ struct Cut {
 };
 
 Tensor take(const Tensor& x, Cut cut);
+Tensor cut_view(const Tensor& x, Cut cut) { return x.with_layout(slice(x.layout(), cut.axis, cut.start, cut.count, cut.step)); }
 
 /// The inverse of a cut: zeros of `shape` with x placed on the cut's elements.
 Tensor put(const Tensor& x, const Shape& shape, Cut cut) {
@@ -31,15 +33,31 @@ Tensor put(const Tensor& x, const Shape& shape, Cut cut) {
     return pad(flip(x, cut.axis), cut.axis, first, shape[cut.axis] - cut.start - 1);
   }
   Tensor y = zeros(shape, place_of(x));
-  backend_of(x).copy(x.view(), y.with_layout(slice(y.layout(), cut.axis, cut.start, cut.count, cut.step)).view());
+  backend_of(x).copy(x.view(), cut_view(y, cut).view());
   return record(y, {x}, {"put", keep_nothing, [cut](const Ctx&, const Tensor& g) -> Tensors { return {take(g, cut)}; }});
 }
 
+/// Whether what has arrived at a gradient is the sweep's alone, so that it may be written: its memory belongs to one handle, which the sweep's table, the
+/// list that Ctx reads and `arrived` share. A seed, a gradient that a hook or grad()'s result keeps, and one that also goes another way have more.
+bool sweep_alone_has(const Tensor& arrived) {
+  constexpr long holders = 3;
+  return arrived.impl().use_count() == holders && arrived.storage().use_count() == 1 && !arrived.tracked() && !arrived.layout().overlapping();
+}
+
+/// The gradient of what was cut from, where other cuts have brought theirs: g is added in its place, so that many parts cost no more than the whole.
+Tensors put_into_arrived(const Ctx& ctx, const Tensor& g, const Shape& shape, Cut cut) {
+  const Tensor arrived = ctx.arrived(0);
+  if (!arrived || AnomalyScope::active() || !sweep_alone_has(arrived)) return {put(g, shape, cut)};
+  const View part = cut_view(arrived, cut).view();
+  backend_of(g).binary(BinaryOp::add, part, g.view(), part);
+  ctx.take(0);
+  return {arrived};
+}
+
 Tensor take(const Tensor& x, Cut cut) {
-  return record(x.with_layout(slice(x.layout(), cut.axis, cut.start, cut.count, cut.step)), {x},
-                {"slice", keep_nothing, [cut, shape = x.shape()](const Ctx&, const Tensor& g) -> Tensors {
-                   return {put(g, shape, cut)};
-                 }});
+  return record(cut_view(x, cut), {x},
+                {"slice", keep_nothing, [cut, shape = x.shape()](const Ctx&, const Tensor& g) -> Tensors { return {put(g, shape, cut)}; },
+                 [cut, shape = x.shape()](const Ctx& ctx, const Tensor& g) { return put_into_arrived(ctx, g, shape, cut); }});
 }
 
 }  // namespace

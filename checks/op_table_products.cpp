@@ -22,6 +22,8 @@ void add_products(OpCases& cases, ErrorCases& errors) {
   product("batched", {2, 2, 3}, {2, 3, 2});
   product("broadcast batch", {2, 1, 2, 3}, {2, 3, 2});
   product("one matrix for all", {2, 2, 3}, {3, 2});
+  product("one matrix for a batch", {5, 4}, {3, 4, 1});
+  product("each for some of a batch", {2, 1, 4, 1}, {2, 1, 4});
   product("no inner size", {2, 0}, {0, 3});
   product("no row", {0, 3}, {3, 2});
   product("no batch", {0, 2, 3}, {3, 2});
@@ -49,18 +51,36 @@ void add_products(OpCases& cases, ErrorCases& errors) {
                    .inputs = {real({1, 12, 8})},
                    .run = [window](In x) { return fold(x[0], window, 3, 5); },
                    .order = 1});
-  cases.push_back({.op = "conv2d", .inputs = {real({2, 2, 3, 3}), real({2, 2, 2, 2}), real({2})}, .run = [](In x) {
-                     return conv2d(x[0], x[1], x[2], {});
-                   }});
+  cases.push_back({.op = "conv2d",
+                   .inputs = {real({2, 2, 3, 3}), real({2, 2, 2, 2}), real({2})},
+                   .run = [](In x) { return conv2d(x[0], x[1], x[2], {}); },
+                   .fused = true,
+                   .parameters = 0b110});
   cases.push_back(
       {.op = "conv2d",
        .variant = "stride, padding, no bias",
        .inputs = {real({1, 2, 4, 3}), real({3, 2, 3, 2})},
-       .run = [](In x) { return conv2d(x[0], x[1], {}, {.stride_h = 2, .stride_w = 1, .pad_h = 1, .pad_w = 1}); }});
+       .run = [](In x) { return conv2d(x[0], x[1], {}, {.stride_h = 2, .stride_w = 1, .pad_h = 1, .pad_w = 1}); },
+       .fused = true,
+       .parameters = 0b10});
   cases.push_back({.op = "conv2d",
                    .variant = "groups",
                    .inputs = {real({1, 4, 3, 2}), real({2, 2, 2, 1}), real({2})},
-                   .run = [](In x) { return conv2d(x[0], x[1], x[2], {}, 2); }});
+                   .run = [](In x) { return conv2d(x[0], x[1], x[2], {}, 2); },
+                   .fused = true,
+                   .parameters = 0b110});
+  cases.push_back({.op = "conv2d",
+                   .variant = "a kernel a channel",
+                   .inputs = {real({2, 3, 3, 4}), real({3, 1, 3, 2}), real({3})},
+                   .run = [](In x) { return conv2d(x[0], x[1], x[2], {.pad_h = 1, .pad_w = 1}, 3); },
+                   .fused = true,
+                   .parameters = 0b110});
+  cases.push_back({.op = "conv2d",
+                   .variant = "a kernel a channel, strides",
+                   .inputs = {real({1, 2, 5, 6}), real({2, 1, 3, 2})},
+                   .run = [](In x) { return conv2d(x[0], x[1], {}, {.stride_h = 2, .stride_w = 3, .pad_h = 1}, 2); },
+                   .fused = true,
+                   .parameters = 0b10});
   cases.push_back({.op = "conv2d",
                    .variant = "patches",
                    .inputs = {real({3, 3, 12, 16}), real({10, 3, 4, 4}), real({10})},

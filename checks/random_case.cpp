@@ -219,8 +219,10 @@ RandomCase random_matmul(Draw& d, double work) {
 }
 
 RandomCase random_convolution(Draw& d, double work) {
-  const Index groups = d.of<Index>({1, 1, 2, 3}), in = groups * d.size(1, 12), out = groups * d.size(1, 24), kernel = d.of<Index>({1, 2, 3, 4, 7}), stride = d.of<Index>({1, 1, 2, 4});
-  const Index pad = d.below(kernel), side = d.size(kernel, 40, std::sqrt(work / number(in * out * kernel * kernel)));
+  const bool own = d.chance(0.3);  // a kernel a channel
+  const Index groups = own ? d.size(1, 30) : d.of<Index>({1, 1, 2, 3}), in = own ? groups : groups * d.size(1, 12), out = own ? groups : groups * d.size(1, 24);
+  const Index kernel = d.of<Index>({1, 2, 3, 4, 7}), stride = d.of<Index>({1, 1, 2, 4});
+  const Index pad = d.below(kernel), side = d.size(kernel, 40, std::sqrt(work / number(in * out / groups * kernel * kernel)));
   const bool bias = d.chance(0.6);
   RandomCase c{{.op = "conv2d", .variant = fmt::format("{} groups, stride {}, pad {}", groups, stride, pad)}};
   c.call.inputs = {real({d.size(1, 3), in, side, side + d.below(3)}), real({out, in / groups, kernel, kernel})};

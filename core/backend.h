@@ -288,6 +288,9 @@ class Backend {
     virtual std::vector<std::string> launches() const { return {}; }
   };
   virtual std::unique_ptr<Graph> capture(const std::function<void()>&) { return nullptr; }
+  /// Convolution with one kernel a channel: x[B, C, h, w], weight[C, 1, kh kw] and bias[C] in its wide type, y[B, C, oh, ow]. May decline, as its gradients.
+  virtual bool depthwise(const View& /*x*/, const View& /*weight*/, const View* /*bias*/, const Window&, const View& /*y*/) { return false; }
+  virtual bool depthwise_backward(const View& /*dy*/, const View& /*x*/, const View& /*weight*/, const Window&, const View* /*dx*/, const View* /*dw*/) { return false; }
 };
 
 /// The backend of a device; throws Error naming what this build has. Backends are made on first use.

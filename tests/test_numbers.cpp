@@ -1,4 +1,5 @@
 // Numbers and masks beside tensors: integers of 64 bits, bools that are no numbers, what an op says of a number that does not fit.
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <limits>
@@ -91,6 +92,17 @@ TEST_CASE("clamp, where and pow take numbers", "[numbers]") {
   CHECK(pow(2.0, arange(4, {DType::f32})).values() == Values{1, 2, 4, 8});
   CHECK(pow(2, arange(4)).values() == Values{1, 2, 4, 8});
   CHECK(stddev(from_values({1, 2, 3, 4, 5}, {5})).item() == Approx(std::sqrt(2.5)));
+}
+
+TEST_CASE("the standard deviation of equal values has the gradient 0, of any order", "[numbers]") {
+  for (const DType dtype : {DType::f32, DType::f64, DType::bf16}) {
+    const Tensor x = from_values({1, 1, 1, 0, 3, 6}, {2, 3}, {dtype}).track(), y = stddev(x, -1);
+    CHECK(y.values() == Values{0, 3});
+    const Tensor slope = grad(sum(y), x, {.create_graph = true});
+    CHECK(slope.values() == Values{0, 0, 0, -0.5, 0, 0.5});
+    const Values curvature = grad(sum(square(slope)), x).values();
+    CHECK(std::all_of(curvature.begin(), curvature.end(), [](double v) { return std::abs(v) < 1e-2; }));
+  }
 }
 
 TEST_CASE("tensors like another, and of the numbers that a program has", "[numbers]") {

@@ -1,4 +1,4 @@
-// The CPU backend. Each family of verbs has its file: memory.cpp, elementwise.cpp, reduce.cpp, index.cpp, window.cpp, random.cpp,
+// The CPU backend. Each family of verbs has its file: memory.cpp, elementwise.cpp, reduce.cpp, index.cpp, window.cpp, depthwise.cpp, random.cpp,
 // norm.cpp (softmax, layer norm, cross-entropy), linear.cpp (products), mlp.cpp, attention.cpp, parameters.cpp (gradient norm, AdamW).
 #pragma once
 
@@ -47,6 +47,8 @@ class CpuBackend : public Backend {
 
   void unfold(const View& x, const Window& window, const View& columns) override;
   void fold(const View& columns, const Window& window, const View& x) override;
+  bool depthwise(const View& x, const View& weight, const View* bias, const Window& window, const View& y) override;
+  bool depthwise_backward(const View& dy, const View& x, const View& weight, const Window& window, const View* dx, const View* dweight) override;
   void random(RandomKind kind, RandomStream stream, double p, const View& out) override;
 
   bool softmax(const View& x, const View& y, bool log) override;

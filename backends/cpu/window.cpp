@@ -18,6 +18,18 @@ struct Span {
   }
 };
 
+/// n elements `step` apart into places `to_step` apart.
+template <class T>
+void copy_line(Index n, const T* from, Index step, T* to, Index to_step) {
+  if (step == 1 && to_step == 1) return std::copy_n(from, n, to), void();
+  for (Index i = 0; i < n; ++i) to[i * to_step] = from[i * step];
+}
+template <class T>
+void clear_line(Index n, T* to, Index to_step) {
+  if (to_step == 1) return std::fill_n(to, n, T{}), void();
+  for (Index i = 0; i < n; ++i) to[i * to_step] = T{};
+}
+
 template <class T>
 void unfold_plane(const T* image, const Strides& xs, Index h, Index w, const Window& win, T* columns,
                   const Strides& cs) {
@@ -29,10 +41,10 @@ void unfold_plane(const T* image, const Strides& xs, Index h, Index w, const Win
         T* to = columns + oy * out_w * cs[2];
         const bool row = oy >= ys.begin && oy < ys.end;
         const Index begin = row ? inside.begin : out_w, end = row ? inside.end : out_w;
-        for (Index o = 0; o < begin; ++o) to[o * cs[2]] = T{};
-        const T* from = image + (oy * win.stride_h - win.pad_h + i) * xs[2] + (j - win.pad_w) * xs[3];
-        for (Index o = begin; o < end; ++o) to[o * cs[2]] = from[o * win.stride_w * xs[3]];
-        for (Index o = end; o < out_w; ++o) to[o * cs[2]] = T{};
+        clear_line(begin, to, cs[2]);
+        const T* from = image + (oy * win.stride_h - win.pad_h + i) * xs[2] + (begin * win.stride_w + j - win.pad_w) * xs[3];
+        if (end > begin) copy_line(end - begin, from, win.stride_w * xs[3], to + begin * cs[2], cs[2]);
+        clear_line(out_w - end, to + end * cs[2], cs[2]);
       }
     }
   }

@@ -1,0 +1,122 @@
+// Convolution in pieces and with one kernel a channel, against its composition.
+#include <catch2/catch.hpp>
+
+#include "autograd/ops.h"
+#include "core/backend.h"
+#include "tests/cpu_settings.h"
+#include "tests/worst.h"
+
+using namespace norma;
+
+namespace {
+
+Tensor noise(const Shape& shape, DType dtype, std::uint64_t id) { return randn(shape, {7, id}, {dtype}); }
+
+struct Problem {
+  Shape x, weight;
+  Window window;
+  Index groups = 1;
+  bool bias = true;
+};
+
+Tensors results(const Problem& p, DType dtype, DType parameters) {
+  Tensor x = noise(p.x, dtype, 1).track(), w = noise(p.weight, parameters, 2).track(), b = noise({p.weight[0]}, parameters, 3).track();
+  const Tensor y = conv2d(x, w, p.bias ? b : Tensor(), p.window, p.groups);
+  Tensors wanted{x, w};
+  if (p.bias) wanted.push_back(b);
+  Tensors out = grad(y, wanted, noise(y.shape(), dtype, 4));
+  out.push_back(y);
+  return out;
+}
+
+/// The largest error of each result, as a part of its largest value.
+void check_against_composition(const Problem& p, DType dtype, DType parameters, double tolerance) {
+  CAPTURE(p.x, p.weight, dtype, parameters);
+  const Tensors got = results(p, dtype, parameters);
+  const NoFusion composed;
+  const Tensors expected = results(p, dtype, parameters);
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    CAPTURE(i);
+    CHECK(place_of(got[i]) == place_of(expected[i]));
+    CHECK(test::largest_difference(got[i].values(), expected[i].values()) <= tolerance * max(abs(cast(expected[i], DType::f64))).item());
+  }
+}
+
+void check_all_dtypes(const Problem& p) {
+  check_against_composition(p, DType::f64, DType::f64, 1e-13);
+  check_against_composition(p, DType::f32, DType::f32, 3e-5);
+  check_against_composition(p, DType::bf16, DType::f32, 1e-2);
+  check_against_composition(p, DType::bf16, DType::bf16, 1e-2);
+}
+
+}  // namespace
+
+TEST_CASE("a convolution in pieces of images and of rows is the composition", "[conv]") {
+  const auto own = GENERATE(false, true);
+  const Index groups = own ? 12 : GENERATE(1, 3);
+  const auto weight = [&](Index h, Index w) { return own ? Shape{12, 1, h, w} : Shape{6, 12 / groups, h, w}; };
+  check_all_dtypes({{3, 12, 61, 67}, weight(7, 5), {.pad_h = 3, .pad_w = 2}, groups});                                    // an image is several pieces
+  check_all_dtypes({{2, 12, 70, 75}, weight(9, 8), {.stride_h = 2, .stride_w = 1, .pad_h = 8, .pad_w = 0}, groups, false});  // rows of padding alone
+  check_all_dtypes({{40, 12, 19, 20}, weight(3, 3), {.stride_h = 1, .stride_w = 2, .pad_h = 1, .pad_w = 2}, groups});      // a piece is several images
+}
+
+TEST_CASE("a kernel a channel: kernels, strides and padding of many sizes", "[conv]") {
+  for (const Window& w : std::initializer_list<Window>{{1, 1, 1, 1, 0, 0}, {1, 1, 2, 3, 1, 0}, {3, 3, 1, 1, 1, 1}, {3, 3, 2, 2, 1, 1}, {5, 2, 3, 1, 4, 1}, {2, 3, 4, 5, 0, 3}, {33, 1, 1, 1, 16, 0}, {1, 17, 1, 2, 0, 9}, {7, 7, 7, 7, 3, 0}, {4, 4, 2, 6, 5, 7}}) {
+    for (const Index width : {1, 7, 14, 16, 17, 33, 70}) {
+      if (width + 2 * w.pad_w < w.kernel_w || 11 + 2 * w.pad_h < w.kernel_h) continue;
+      check_all_dtypes({{2, 3, 11, width}, {3, 1, w.kernel_h, w.kernel_w}, w, 3, width % 2 == 0});
+    }
+  }
+}
+
+TEST_CASE("a kernel a channel reads and writes any layout", "[conv]") {
+  const Tensor x = noise({2, 9, 8, 3}, DType::f64, 1), w = noise({3, 3, 3, 1}, DType::f64, 2), b = noise({6}, DType::f64, 3);
+  const auto turned = [&](bool dense) {
+    Tensor image = flip(permute(x, {0, 3, 2, 1}), 2), kernel = permute(w, {1, 3, 0, 2}), bias = slice(b, 0, 5, -7, -2);
+    if (dense) image = contiguous(image), kernel = contiguous(kernel), bias = contiguous(bias);
+    image = image.detach().track(), kernel = kernel.detach().track(), bias = bias.detach().track();
+    const Tensor y = conv2d(image, kernel, bias, {.stride_h = 2, .pad_h = 1, .pad_w = 1}, 3);
+    const Tensor seed = noise({y.size(0), y.size(3), y.size(2), y.size(1)}, DType::f64, 5);
+    Tensors out = grad(y, {image, kernel, bias}, dense ? contiguous(transpose(seed, 1, 3)) : transpose(seed, 1, 3));
+    out.push_back(y);
+    return out;
+  };
+  const Tensors any = turned(false), dense = turned(true);
+  for (std::size_t i = 0; i < any.size(); ++i) CHECK(test::largest_difference(any[i].values(), dense[i].values()) <= 1e-13);
+  const Tensor ones_of = ones({1, 2, 4, 4}, {DType::f64}).track(), kernel = noise({2, 1, 3, 3}, DType::f64, 6);  // of a sum: one element for all
+  CHECK(grad(sum(conv2d(ones_of, kernel, {}, {}, 2)), ones_of).values().at(0) == Approx(kernel.values().at(0)));
+}
+
+TEST_CASE("a kernel a channel keeps what is not finite in its place", "[conv]") {
+  Tensor x = ones({1, 1, 3, 5});
+  fill(slice(slice(x, 2, 0, 1), 3, 4, 5), HUGE_VAL);  // in the last column, which the first of the kernel does not reach
+  x.track();
+  const Tensor w = ones({1, 1, 1, 3}).track();
+  const Tensor y = conv2d(x, w, {}, {}, 1 * x.size(1));
+  CHECK(y.values() == std::vector<double>{3, 3, HUGE_VAL, 3, 3, 3, 3, 3, 3});
+  const Tensors g = grad(sum(conv2d(cat({x, ones({1, 1, 3, 5})}, 1), cat({w, w}, 0), {}, {}, 2)), {w});
+  CHECK(g[0].values() == std::vector<double>{18, 18, HUGE_VAL});
+}
+
+TEST_CASE("convolutions have the same bits on any number of threads", "[conv]") {
+  const test::RestoreSettings restore;
+  const Problem p = GENERATE(Problem{{5, 16, 30, 31}, {16, 1, 3, 3}, {.pad_h = 1, .pad_w = 1}, 16}, Problem{{5, 16, 60, 61}, {24, 8, 5, 5}, {.stride_h = 2, .pad_h = 2}, 2});
+  cpu::set_threads(1);
+  const Tensors one = results(p, DType::f32, DType::f32);
+  cpu::set_threads(3);
+  const Tensors many = results(p, DType::f32, DType::f32);
+  for (std::size_t i = 0; i < one.size(); ++i) CHECK(one[i].values() == many[i].values());
+}
+
+TEST_CASE("a convolution holds its input and output, not the columns of all images", "[conv]") {
+  const auto [own, images] = GENERATE(std::pair{false, Index{64}}, std::pair{true, Index{64}});
+  const Tensor x = noise({images, 32, 32, 32}, DType::f32, 1).track(), w = noise({32, own ? 1 : 32, 3, 3}, DType::f32, 2).track();
+  const Tensor seed = noise({images, 32, 32, 32}, DType::f32, 3);
+  Backend& cpu = backend(Device{});
+  const std::size_t before = cpu.memory().in_use, image_bytes = static_cast<std::size_t>(x.numel()) * sizeof(float);
+  cpu.reset_peak();
+  const Tensor y = conv2d(x, w, {}, {.pad_h = 1, .pad_w = 1}, own ? 32 : 1);
+  CHECK(cpu.memory().in_use - before <= image_bytes + (std::size_t{1} << 16));
+  const Tensors g = grad(y, {x, w}, seed);
+  CHECK(cpu.memory().peak - before <= 2 * image_bytes + (std::size_t{24} << 20));  // the columns of 64 images are 72 MiB, and twice as much going back
+}
