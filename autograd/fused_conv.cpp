@@ -95,11 +95,9 @@ Tensor conv_composite(const Convolution& c, const Tensor& x, const Tensor& weigh
 
 Tensor conv_forward(const Convolution& c, const Tensor& x, const Tensor& weight, const Tensor& bias) {
   const Tensor y = empty(c.output(), place_of(x)), kernels = contiguous(kernels_of(c, weight, x.dtype()));
-  if (c.one_kernel_a_channel()) {
-    const fused::OptionalView its_bias(bias ? widen(bias) : bias);
-    if (backend_of(y).depthwise(x.view(), kernels.view(), its_bias.get(), c.window, y.view())) return y;
-  }
-  const Tensor added = bias ? reshape(widen(bias), Shape{c.out, 1, 1, 1}) : Tensor();
+  const Tensor wide_bias = bias ? widen(bias) : bias;
+  if (c.one_kernel_a_channel() && backend_of(y).depthwise(x.view(), kernels.view(), view_of(wide_bias), c.window, y.view())) return y;
+  const Tensor added = bias ? reshape(wide_bias, Shape{c.out, 1, 1, 1}) : Tensor();
   each_piece(c, place_of(kernels), [&](Index first, Index images, Index row, Index rows) {
     const Tensor columns = columns_of(c, widen(slice(x, 0, first, first + images)), row, rows);
     const Tensor product = reshape(matmul(kernels, columns), Shape{c.out, images, rows, c.out_w});
@@ -123,8 +121,7 @@ ConvGradients conv_backward(const Convolution& c, const Tensor& x, const Tensor&
   if (wants_x) out.dx = empty(x.shape(), place_of(x));
   if (c.one_kernel_a_channel()) {
     const Tensor dkernels = wants_weight ? empty(kernels.shape(), place_of(kernels)) : Tensor();
-    const fused::OptionalView dx(out.dx), dweight(dkernels);
-    if (backend_of(x).depthwise_backward(g.view(), x.view(), kernels.view(), c.window, dx.get(), dweight.get())) return {out.dx, dkernels};
+    if (backend_of(x).depthwise_backward(g.view(), x.view(), kernels.view(), c.window, view_of(out.dx), view_of(dkernels))) return {out.dx, dkernels};
   }
   Tensor dx;  // of the images at hand, in the wide type
   each_piece(c, place_of(kernels), [&](Index first, Index images, Index row, Index rows) {
@@ -181,15 +178,12 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, Window 
     const Tensor y = linear(rows, flatten(weight, 1), bias);  // [B, oh ow, O]
     return reshape(transpose(y), c.output());
   }
-  Tensors inputs{x, weight};
-  if (bias) inputs.push_back(bias);
-  const auto bias_of = [](std::span<const Tensor> in) { return in.size() > 2 ? in[2] : Tensor(); };
   if (x.numel() == 0) return conv_composite(c, x, weight, bias);
 
   Fused op;
   op.name = "conv2d";
-  op.composite = [=](std::span<const Tensor> in) { return conv_composite(c, in[0], in[1], bias_of(in)); };
-  op.forward = [=](std::span<const Tensor> in, Tensors&) { return conv_forward(c, in[0], in[1], bias_of(in)); };
+  op.composite = [=](std::span<const Tensor> in) { return conv_composite(c, in[0], in[1], in[2]); };
+  op.forward = [=](std::span<const Tensor> in, Tensors&) { return conv_forward(c, in[0], in[1], in[2]); };
   op.vjp = [=](const Ctx& ctx, std::span<const Tensor> in, const Tensor&, const Tensors&, const Tensor& g) -> Tensors {
     Tensors grads(in.size());
     if (ctx.needs(0) || ctx.needs(1)) {
@@ -197,10 +191,10 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, Window 
       grads[0] = found.dx;
       if (found.dkernels) grads[1] = narrow(reshape(found.dkernels, in[1].shape()), in[1].dtype());
     }
-    if (in.size() > 2 && ctx.needs(2)) grads[2] = narrow(sum(widen(g), {0, 2, 3}), in[2].dtype());
+    if (ctx.needs(2)) grads[2] = narrow(sum(widen(g), {0, 2, 3}), in[2].dtype());
     return grads;
   };
-  return norma::apply(op, inputs);
+  return norma::apply(op, {x, weight, bias});
 }
 
 }  // namespace norma

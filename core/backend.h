@@ -247,12 +247,10 @@ class Backend {
   virtual bool attention(const AttentionForward&) { return false; }
   virtual bool attention_backward(const AttentionBackward&) { return false; }
   virtual bool cut_images(const ImageCuts&) { return false; }
-  /// Convolution with one kernel a channel: x[B, C, h, w], weight[C, 1, kernel_h, kernel_w] and bias[C], which may be absent, y[B, C, oh, ow].
+  /// Convolution with one kernel a channel: x[B, C, h, w], weight[C, 1, kernel_h * kernel_w] and bias[C] in its wide type, y[B, C, oh, ow].
   virtual bool depthwise(const View& /*x*/, const View& /*weight*/, const View& /*bias*/, const Window&, const View& /*y*/) { return false; }
-  /// dx and dweight, each where it is present.
-  virtual bool depthwise_backward(const View& /*dy*/, const View& /*x*/, const View& /*weight*/, const Window&, const View& /*dx*/, const View& /*dweight*/) {
-    return false;
-  }
+  /// dx, and dweight in the wide type, each where it is present.
+  virtual bool depthwise_backward(const View& /*dy*/, const View& /*x*/, const View& /*weight*/, const Window&, const View& /*dx*/, const View& /*dweight*/) { return false; }
 
   // all parameters of a model at once
   /// out (f64 []) = the sum of the squares of all elements of all xs (of one dtype), in f64, in an order that the sizes alone
@@ -288,9 +286,6 @@ class Backend {
     virtual std::vector<std::string> launches() const { return {}; }
   };
   virtual std::unique_ptr<Graph> capture(const std::function<void()>&) { return nullptr; }
-  /// Convolution with one kernel a channel: x[B, C, h, w], weight[C, 1, kh kw] and bias[C] in its wide type, y[B, C, oh, ow]. May decline, as its gradients.
-  virtual bool depthwise(const View& /*x*/, const View& /*weight*/, const View* /*bias*/, const Window&, const View& /*y*/) { return false; }
-  virtual bool depthwise_backward(const View& /*dy*/, const View& /*x*/, const View& /*weight*/, const Window&, const View* /*dx*/, const View* /*dw*/) { return false; }
 };
 
 /// The backend of a device; throws Error naming what this build has. Backends are made on first use.

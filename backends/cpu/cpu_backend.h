@@ -47,8 +47,8 @@ class CpuBackend : public Backend {
 
   void unfold(const View& x, const Window& window, const View& columns) override;
   void fold(const View& columns, const Window& window, const View& x) override;
-  bool depthwise(const View& x, const View& weight, const View* bias, const Window& window, const View& y) override;
-  bool depthwise_backward(const View& dy, const View& x, const View& weight, const Window& window, const View* dx, const View* dweight) override;
+  bool depthwise(const View& x, const View& weight, const View& bias, const Window& window, const View& y) override;
+  bool depthwise_backward(const View& dy, const View& x, const View& weight, const Window& window, const View& dx, const View& dweight) override;
   void random(RandomKind kind, RandomStream stream, double p, const View& out) override;
 
   bool softmax(const View& x, const View& y, bool log) override;

@@ -130,7 +130,7 @@ bool takes(const View& x, const View& weight) {
 }
 
 template <class T, class C>
-void forward(const View& x, const View& weight, const View* bias, const Plan& p, const View& y) {
+void forward(const View& x, const View& weight, const View& bias, const Plan& p, const View& y) {
   const auto weigh = NORMA_KERNELS(window_kernels).of<C>().weigh;
   const Index channels = x.shape()[1];
   parallel_for(x.shape()[0] * channels, p.grain(), [&](Index begin, Index end) {
@@ -139,7 +139,7 @@ void forward(const View& x, const View& weight, const View* bias, const Plan& p,
       const Index channel = n % channels;
       p.pack(plane_of<const T>(x, n), x.layout.strides, packed);
       weigh(p.outputs, packed, p.count(), p.offsets.data(), kernel_of<C>(weight, channel),
-            bias ? bias->as<const C>()[channel * bias->layout.strides[0]] : C{}, sums);
+            bias ? bias.as<const C>()[channel * bias.layout.strides[0]] : C{}, sums);
       T* to = plane_of<T>(y, n);
       for (Index r = 0; r < p.rows.outputs; ++r) write_row(p.columns.outputs, sums + r * p.row, to + r * y.layout.strides[2], y.layout.strides[3]);
     }
@@ -200,7 +200,7 @@ void with_types(DType dtype, Body&& body) {
 
 }  // namespace
 
-bool CpuBackend::depthwise(const View& x, const View& weight, const View* bias, const Window& window, const View& y) {
+bool CpuBackend::depthwise(const View& x, const View& weight, const View& bias, const Window& window, const View& y) {
   if (!takes(x, weight)) return false;
   if (y.numel() == 0) return true;
   const Plan p(x, window, y);
@@ -208,12 +208,12 @@ bool CpuBackend::depthwise(const View& x, const View& weight, const View* bias, 
   return true;
 }
 
-bool CpuBackend::depthwise_backward(const View& dy, const View& x, const View& weight, const Window& window, const View* dx, const View* dweight) {
+bool CpuBackend::depthwise_backward(const View& dy, const View& x, const View& weight, const Window& window, const View& dx, const View& dweight) {
   if (!takes(x, weight) || dy.dtype != x.dtype) return false;
   const Plan p(x, window, dy);
   with_types(x.dtype, [&](auto stored, auto computed) {
-    if (dx && x.numel() > 0) backward_x<decltype(stored), decltype(computed)>(dy, weight, p, *dx);
-    if (dweight) backward_weight<decltype(stored), decltype(computed)>(dy, x, p, *dweight);
+    if (dx && x.numel() > 0) backward_x<decltype(stored), decltype(computed)>(dy, weight, p, dx);
+    if (dweight) backward_weight<decltype(stored), decltype(computed)>(dy, x, p, dweight);
   });
   return true;
 }
