@@ -78,7 +78,7 @@ function bySetting(parent) {
 function paired() {
   const [first, ...others] = groups.map(g => ({name: g.name, seeds: new Map(g.runs.filter(r => !r.left_out).map(r => [r.config.seed, r.summary.test_accuracy]))}));
   return others.flatMap(({name, seeds}) => {
-    const differences = [...seeds].filter(([seed]) => first.seeds.has(seed)).map(([seed, v]) => 100 * (v - first.seeds.get(seed))), n = differences.length;
-    return n < 2 ? [] : `${name} - ${first.name}, by seed (${n}): ${withSpread(differences, v => v.toFixed(2))} points, standard error ${(deviationOf(differences) / Math.sqrt(n)).toFixed(2)}`;
+    const differences = [...seeds].filter(([seed]) => first.seeds.has(seed)).map(([seed, v]) => v - first.seeds.get(seed)), n = differences.length, points = v => (100 * v).toFixed(2);
+    return n < 2 ? [] : `${name} - ${first.name}, by seed (${n}): ${withSpread(differences, points)} points, standard error ${points(deviationOf(differences) / Math.sqrt(n))}`;
   });
 }
