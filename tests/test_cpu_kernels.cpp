@@ -117,6 +117,40 @@ TEST_CASE("powers by a constant", "[cpu_kernels]") {
     }
 }
 
+TEST_CASE("the powers 0.5 and -0.5 at the edges are pow's, not the square root's", "[cpu_kernels]") {
+  const double infinity = std::numeric_limits<double>::infinity();
+  for (const DType dtype : {DType::f32, DType::f64, DType::bf16}) {
+    const Place place{dtype, cpu_device};
+    const Tensor x = from_values({0.0, -0.0, infinity, -infinity, -1.0, nan_value, 4.0}, {7}, place), y = empty({7}, place);
+    backend(cpu_device).unary(UnaryOp::power, x.view(), y.view(), 0.5);
+    const std::vector<double> roots = y.values();
+    backend(cpu_device).unary(UnaryOp::power, x.view(), y.view(), -0.5);
+    const std::vector<double> inverses = y.values();
+    CHECK((roots[0] == 0 && roots[1] == 0 && !std::signbit(roots[0]) && !std::signbit(roots[1])));
+    CHECK((roots[2] == infinity && roots[3] == infinity && std::isnan(roots[4]) && std::isnan(roots[5]) && roots[6] == 2));
+    CHECK((inverses[0] == infinity && inverses[1] == infinity));
+    CHECK((inverses[2] == 0 && inverses[3] == 0 && !std::signbit(inverses[3])));
+    CHECK((std::isnan(inverses[4]) && std::isnan(inverses[5]) && inverses[6] == 0.5));
+  }
+}
+
+TEST_CASE("where takes one number or many on either side", "[cpu_kernels]") {
+  for (const DType dtype : dtypes)
+    for (const int kind : {0, 1, 2, 3}) {
+      CAPTURE(name(dtype), kind);
+      const Shape shape{5, 77};
+      const auto side = [&](bool one, Device device, int how, std::uint64_t seed) {
+        const Tensor x = numbers(one ? Shape{} : shape, {dtype, device}, seed);
+        return one ? x.with_layout(expand(x.layout(), shape)) : placed(x, how);
+      };
+      agrees(0, [&](Device device, int how) {
+        const Tensor condition = placed(numbers(shape, {DType::boolean, device}, 4), how), y = placed(empty(shape, {dtype, device}), how);
+        backend(device).where(condition.view(), side(kind & 1, device, how, 5).view(), side(kind & 2, device, how, 6).view(), y.view());
+        return y.values();
+      });
+    }
+}
+
 TEST_CASE("binary words agree with the reference, also broadcast along any axis", "[cpu_kernels]") {
 #define NORMA_OP(word) BinaryOp::word,
   for (const BinaryOp op : {NORMA_BINARY_OPS(NORMA_OP)})
