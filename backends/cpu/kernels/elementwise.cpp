@@ -55,6 +55,14 @@ void power(std::int64_t n, const T* x, T* out, double p) {
       return inverse ? one / result : result;
     });
   }
+  if (size == 0.5) {  // pow(-0, 0.5) is 0 and pow(-infinity, 0.5) is infinity, as no square root is
+    const T infinity = static_cast<T>(__builtin_inf());
+    const bool inverse = p < 0;
+    return map(n, x, out, [=](V v) {
+      const V root = v == -infinity ? splat(infinity) : sqrt(v + V{});
+      return inverse ? one / root : root;
+    });
+  }
   const V exponent = splat(static_cast<T>(p));
   map(n, x, out, [=](V v) { return pow(v, exponent); });
 }
