@@ -261,6 +261,8 @@ TEST_CASE("reductions over any axes", "[cpu_kernels]") {
       {{37}, {1}},        {{5, 37}, {5, 1}},    {{5, 37}, {1, 37}},     {{5, 37}, {1, 1}},     {{700, 3}, {1, 3}},
       {{700, 150}, {1, 150}}, {{4, 9, 37}, {4, 1, 37}}, {{4, 9, 37}, {1, 9, 1}}, {{2, 20000}, {2, 1}}, {{1100, 33}, {1, 33}},
       {{900, 2, 5}, {900, 1, 5}}, {{7, 300, 131}, {7, 1, 131}},
+      {{300, 2}, {300, 1}}, {{131, 32}, {131, 1}}, {{40, 33}, {40, 1}}, {{9, 4, 2, 5, 2}, {9, 4, 1, 5, 1}}, {{6, 5, 7, 3}, {6, 1, 7, 1}},
+      {{2, 9, 140}, {2, 1, 140}}, {{3, 3}, {1, 1}},
   };
   for (const auto& [shape, out_shape] : cases)
     for (const DType dtype : dtypes)
@@ -317,6 +319,35 @@ TEST_CASE("NaN wins a maximum, wherever it stands", "[cpu_kernels]") {
       backend(cpu_device).copy(tall.with_layout(expand(tall.layout(), Shape{77, 20})).view(), wide.view());
       backend(cpu_device).reduce(ReduceOp::max, wide.view(), column.view());
       for (const double v : column.values()) CHECK(std::isnan(v));
+    }
+}
+
+TEST_CASE("up to 32 terms are summed one after the other, wherever they lie", "[cpu_kernels]") {
+  for (const Index terms : {1, 2, 3, 5, 8, 17, 32})
+    for (const Index rows : {1, 7, 128, 300}) {
+      CAPTURE(terms, rows);
+      const std::vector<double> values = checks::drawn(rows * terms, {11, 1}, -2, 2);
+      std::vector<double> sums(static_cast<std::size_t>(rows));
+      for (std::size_t i = 0; i < values.size(); ++i) sums[i / static_cast<std::size_t>(terms)] += values[i];
+      const Place place{DType::f64, cpu_device};
+      const Tensor x = from_values(values, {rows, terms}, place), y = empty({rows, 1}, place);
+      for (int how = 0; how < layouts; ++how) {
+        backend(cpu_device).reduce(ReduceOp::sum, placed(x, how).view(), y.view());
+        CHECK(y.values() == sums);
+      }
+    }
+}
+
+TEST_CASE("NaN wins a maximum of a short row", "[cpu_kernels]") {
+  for (const DType dtype : floats)
+    for (const Index position : {0, 1, 4}) {
+      std::vector<double> values(200 * 5, 1.0);
+      for (std::size_t i = 0; i < 200; ++i) values[5 * i + static_cast<std::size_t>(position)] = nan_value;
+      const Tensor rows = from_values(values, {200, 5}, {dtype, cpu_device}), y = empty({200, 1}, {dtype, cpu_device});
+      for (const ReduceOp op : {ReduceOp::max, ReduceOp::min}) {
+        backend(cpu_device).reduce(op, rows.view(), y.view());
+        for (const double v : y.values()) CHECK(std::isnan(v));
+      }
     }
 }
 
