@@ -58,15 +58,30 @@ void check_index(std::string_view op, const Tensor& x, const Tensor& index) {
   }
 }
 
+Tensor gather_unchecked(const Tensor& x, int a, const Tensor& index);
+
+/// Zeros of `shape` to which the elements of x are added: the inverse of gather.
+Tensor scatter_into_zeros(const Tensor& x, const Shape& shape, int a, const Tensor& index) {
+  Tensor y = zeros(shape, place_of(x));
+  backend_of(x).scatter_add(x.view(), a, index.view(), reachable(y, a, index.shape()));
+  return record(y, {x, index}, {"scatter_add", keep1, [a](const Ctx& c, const Tensor& g) -> Tensors {
+                                  return {gather_unchecked(g, a, c.saved(0)), Tensor{}};
+                                }});
+}
+
+Tensor gather_unchecked(const Tensor& x, int a, const Tensor& index) {
+  Tensor y = empty(index.shape(), place_of(x));
+  backend_of(x).gather(reachable(x, a, index.shape()), a, index.view(), y.view());
+  return record(y, {x, index}, {"gather", keep1, [a, shape = x.shape()](const Ctx& c, const Tensor& g) -> Tensors {
+                                  return {scatter_into_zeros(g, shape, a, c.saved(0)), Tensor{}};
+                                }});
+}
+
 }  // namespace
 
 Tensor gather(const Tensor& x, int axis, const Tensor& index) {
   const int a = check_gather("gather", x, axis, index);
-  Tensor y = empty(index.shape(), place_of(x));
-  backend_of(x).gather(reachable(x, a, index.shape()), a, index.view(), y.view());
-  return record(y, {x, index}, {"gather", keep1, [a, shape = x.shape()](const Ctx& c, const Tensor& g) -> Tensors {
-                                  return {scatter_add(zeros(shape, place_of(g)), a, c.saved(0), g), Tensor{}};
-                                }});
+  return gather_unchecked(x, a, index);
 }
 
 Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor& source) {
@@ -78,7 +93,7 @@ Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor&
   Tensor y = copy_of(x);
   backend_of(x).scatter_add(source.view(), a, index.view(), reachable(y, a, index.shape()));
   return record(y, {x, index, source}, {"scatter_add", keep1, [a](const Ctx& c, const Tensor& g) -> Tensors {
-                                          return {g, Tensor{}, c.needs(2) ? gather(g, a, c.saved(0)) : Tensor{}};
+                                          return {g, Tensor{}, c.needs(2) ? gather_unchecked(g, a, c.saved(0)) : Tensor{}};
                                         }});
 }
 

@@ -105,13 +105,47 @@ TEST_CASE("unary words agree with the reference for every dtype and layout", "[c
 
 TEST_CASE("powers by a constant", "[cpu_kernels]") {
   for (const DType dtype : {DType::f32, DType::f64, DType::i64})
-    for (const double p : {0.0, 1.0, 2.0, 3.0, 4.0, 7.0, -1.0, -3.0, 0.5, 11.0}) {
+    for (const double p : {0.0, 1.0, 2.0, 3.0, 4.0, 7.0, -1.0, -3.0, 0.5, -0.5, 11.0}) {
       if (dtype == DType::i64 && p < 0) continue;
       CAPTURE(name(dtype), p);
       agrees(4 * tolerance_of(dtype), [&](Device device, int how) {
-        const Tensor x = placed(numbers({4, 19}, {dtype, device}, 2, p == 0.5 ? 0 : -2, 2), how);
+        const Tensor x = placed(numbers({4, 19}, {dtype, device}, 2, p == 0.5 ? 0 : p == -0.5 ? 0.1 : -2, 2), how);
         const Tensor y = placed(empty(x.shape(), {dtype, device}), how);
         backend(device).unary(UnaryOp::power, x.view(), y.view(), p);
+        return y.values();
+      });
+    }
+}
+
+TEST_CASE("the powers 0.5 and -0.5 at the edges are pow's, not the square root's", "[cpu_kernels]") {
+  const double infinity = std::numeric_limits<double>::infinity();
+  for (const DType dtype : {DType::f32, DType::f64, DType::bf16}) {
+    const Place place{dtype, cpu_device};
+    const Tensor x = from_values({0.0, -0.0, infinity, -infinity, -1.0, nan_value, 4.0}, {7}, place), y = empty({7}, place);
+    backend(cpu_device).unary(UnaryOp::power, x.view(), y.view(), 0.5);
+    const std::vector<double> roots = y.values();
+    backend(cpu_device).unary(UnaryOp::power, x.view(), y.view(), -0.5);
+    const std::vector<double> inverses = y.values();
+    CHECK((roots[0] == 0 && roots[1] == 0 && !std::signbit(roots[0]) && !std::signbit(roots[1])));
+    CHECK((roots[2] == infinity && roots[3] == infinity && std::isnan(roots[4]) && std::isnan(roots[5]) && roots[6] == 2));
+    CHECK((inverses[0] == infinity && inverses[1] == infinity));
+    CHECK((inverses[2] == 0 && inverses[3] == 0 && !std::signbit(inverses[3])));
+    CHECK((std::isnan(inverses[4]) && std::isnan(inverses[5]) && inverses[6] == 0.5));
+  }
+}
+
+TEST_CASE("where takes one number or many on either side", "[cpu_kernels]") {
+  for (const DType dtype : dtypes)
+    for (const int kind : {0, 1, 2, 3}) {
+      CAPTURE(name(dtype), kind);
+      const Shape shape{5, 77};
+      const auto side = [&](bool one, Device device, int how, std::uint64_t seed) {
+        const Tensor x = numbers(one ? Shape{} : shape, {dtype, device}, seed);
+        return one ? x.with_layout(expand(x.layout(), shape)) : placed(x, how);
+      };
+      agrees(0, [&](Device device, int how) {
+        const Tensor condition = placed(numbers(shape, {DType::boolean, device}, 4), how), y = placed(empty(shape, {dtype, device}), how);
+        backend(device).where(condition.view(), side(kind & 1, device, how, 5).view(), side(kind & 2, device, how, 6).view(), y.view());
         return y.values();
       });
     }
@@ -227,6 +261,8 @@ TEST_CASE("reductions over any axes", "[cpu_kernels]") {
       {{37}, {1}},        {{5, 37}, {5, 1}},    {{5, 37}, {1, 37}},     {{5, 37}, {1, 1}},     {{700, 3}, {1, 3}},
       {{700, 150}, {1, 150}}, {{4, 9, 37}, {4, 1, 37}}, {{4, 9, 37}, {1, 9, 1}}, {{2, 20000}, {2, 1}}, {{1100, 33}, {1, 33}},
       {{900, 2, 5}, {900, 1, 5}}, {{7, 300, 131}, {7, 1, 131}},
+      {{300, 2}, {300, 1}}, {{131, 32}, {131, 1}}, {{40, 33}, {40, 1}}, {{9, 4, 2, 5, 2}, {9, 4, 1, 5, 1}}, {{6, 5, 7, 3}, {6, 1, 7, 1}},
+      {{2, 9, 140}, {2, 1, 140}}, {{3, 3}, {1, 1}},
   };
   for (const auto& [shape, out_shape] : cases)
     for (const DType dtype : dtypes)
@@ -283,6 +319,35 @@ TEST_CASE("NaN wins a maximum, wherever it stands", "[cpu_kernels]") {
       backend(cpu_device).copy(tall.with_layout(expand(tall.layout(), Shape{77, 20})).view(), wide.view());
       backend(cpu_device).reduce(ReduceOp::max, wide.view(), column.view());
       for (const double v : column.values()) CHECK(std::isnan(v));
+    }
+}
+
+TEST_CASE("up to 32 terms are summed one after the other, wherever they lie", "[cpu_kernels]") {
+  for (const Index terms : {1, 2, 3, 5, 8, 17, 32})
+    for (const Index rows : {1, 7, 128, 300}) {
+      CAPTURE(terms, rows);
+      const std::vector<double> values = checks::drawn(rows * terms, {11, 1}, -2, 2);
+      std::vector<double> sums(static_cast<std::size_t>(rows));
+      for (std::size_t i = 0; i < values.size(); ++i) sums[i / static_cast<std::size_t>(terms)] += values[i];
+      const Place place{DType::f64, cpu_device};
+      const Tensor x = from_values(values, {rows, terms}, place), y = empty({rows, 1}, place);
+      for (int how = 0; how < layouts; ++how) {
+        backend(cpu_device).reduce(ReduceOp::sum, placed(x, how).view(), y.view());
+        CHECK(y.values() == sums);
+      }
+    }
+}
+
+TEST_CASE("NaN wins a maximum of a short row", "[cpu_kernels]") {
+  for (const DType dtype : floats)
+    for (const Index position : {0, 1, 4}) {
+      std::vector<double> values(200 * 5, 1.0);
+      for (std::size_t i = 0; i < 200; ++i) values[5 * i + static_cast<std::size_t>(position)] = nan_value;
+      const Tensor rows = from_values(values, {200, 5}, {dtype, cpu_device}), y = empty({200, 1}, {dtype, cpu_device});
+      for (const ReduceOp op : {ReduceOp::max, ReduceOp::min}) {
+        backend(cpu_device).reduce(op, rows.view(), y.view());
+        for (const double v : y.values()) CHECK(std::isnan(v));
+      }
     }
 }
 

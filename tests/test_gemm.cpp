@@ -380,6 +380,35 @@ TEMPLATE_TEST_CASE("gemm: batches equal single products, and broadcast operands"
   }
 }
 
+TEMPLATE_TEST_CASE("gemm: batches of small products have the bits of single ones", "[gemm][every_isa]", float, double) {
+  const norma::test::RestoreSettings restore;
+  using T = TestType;
+  const int64_t sizes[][3] = {{1, 1, 64},  {1, 1, 256}, {1, 1, 257}, {2, 2, 2},   {2, 2, 250}, {3, 5, 4},  {4, 4, 16},  {5, 4, 13}, {1, 64, 64}, {1, 77, 9},
+                              {9, 1, 30}, {4, 16, 16}, {2, 35, 7},  {3, 8, 11}, {1, 9, 256}, {2, 3, 0}, {1, 100, 170}};
+  for (const auto& [m, n, k] : sizes)
+    for (const int64_t count : {1, 2, 7, 8, 21})
+      for (const bool transposed : {false, true}) {
+        CAPTURE(m, n, k, count, transposed);
+        const auto a = noise<T>(count * m * k, 1), b = noise<T>(count * k * n, 2);
+        const Matrix<const T> left{a.data(), transposed ? 1 : k, transposed ? m : 1}, right{b.data(), transposed ? 1 : n, transposed ? k : 1};
+        const int64_t ldc = n + 3, step = m * ldc;
+        std::vector<T> batched(static_cast<std::size_t>(count * step), T(7)), single = batched;
+        std::vector<int64_t> a_offset, b_offset, c_offset;
+        for (int64_t i = 0; i < count; ++i) {
+          a_offset.push_back((count - 1 - i) * m * k);
+          b_offset.push_back(i * k * n);
+          c_offset.push_back(i * step);
+          gemm<T>(m, n, k, {left.data + a_offset.back(), left.row, left.col}, {right.data + b_offset.back(), right.row, right.col},
+                  single.data() + c_offset.back(), ldc);
+        }
+        for (int t : {1, 3}) {
+          set_threads(t);
+          gemm_batched<T>(count, a_offset.data(), b_offset.data(), c_offset.data(), m, n, k, left, right, batched.data(), ldc);
+          CHECK(same_bits(batched, single));
+        }
+      }
+}
+
 TEMPLATE_TEST_CASE("gemm: own kernels and OpenBLAS agree", "[gemm]", float, double) {
   const norma::test::RestoreSettings restore;
   for (const Case& x : {Case{333, 192, 576, 'n', 't'}, Case{200, 300, 400, 'n', 'n'}, Case{96, 100, 3000, 't', 'n'}}) {

@@ -86,6 +86,30 @@ TEST_CASE("gather and scatter_add agree with the reference", "[index]") {
       }
 }
 
+/// An index that does not move along the trailing axes: rows are taken whole, and large ones in parts.
+TEST_CASE("gather and scatter_add by an expanded index agree with the reference", "[index]") {
+  for (const DType dtype : dtypes)
+    for (const Shape& shape : {Shape{3, 7, 9}, Shape{1, 1500, 40}, Shape{70, 3, 2}, Shape{2, 5, 0}})
+      for (int axis = 0; axis < 2; ++axis) {
+        CAPTURE(dtype, shape, axis);
+        const Shape table = shape.with(axis, 4);
+        const auto index = [&](Device device) {
+          const Tensor one = indices({shape[0], shape[1], 1}, 4, device, 2);
+          return one.with_layout(expand(one.layout(), shape));
+        };
+        same_everywhere([&](Device device, int how) {
+          const Tensor x = placed(numbers(table, dtype, device, 1), how), out = placed(full(shape, 0, {dtype, device}), how);
+          backend(device).gather(x.view(), axis, index(device).view(), out.view());
+          return out.values();
+        });
+        same_everywhere([&](Device device, int how) {
+          const Tensor x = placed(numbers(shape, dtype, device, 3), how), out = placed(numbers(table, dtype, device, 4), how);
+          backend(device).scatter_add(x.view(), axis, index(device).view(), out.view());
+          return out.values();
+        });
+      }
+}
+
 TEST_CASE("index_select and index_add agree with the reference", "[index]") {
   for (const DType dtype : dtypes)
     for (const Shape& shape : {Shape{40, 7, 9}, Shape{5, 0, 3}, Shape{2, 3, 4}})
@@ -127,6 +151,9 @@ TEST_CASE("check_index names the first position outside", "[index]") {
     const Tensor turned = index.with_layout(transpose(index.layout(), 0, 1));  // 0 3 / 1 4 / 2 -1
     CHECK(b.check_index(turned.view(), 5) == 5);
     CHECK(b.check_index(turned.view(), 3) == 1);
+    const Tensor wide = index.with_layout(expand(unsqueeze(index.layout(), 1), Shape{2, 4, 3}));
+    CHECK(b.check_index(wide.view(), 5) == 14);
+    CHECK(b.check_index(wide.view(), 2) == 2);
     CHECK(b.check_index(full({0}, 0, {DType::i64, device}).view(), 0) == -1);
     CHECK(b.check_index(full({3}, 2, {DType::i64, device}).view(), 3) == -1);
   }

@@ -191,24 +191,30 @@ void CpuBackend::binary(BinaryOp op, const View& a, const View& b, const View& o
 }
 
 void CpuBackend::where(const View& condition, const View& a, const View& b, const View& out) {
-  visit_dtype(out.dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
+  const auto choose = [&](auto element) {
+    using Bits = decltype(element);
+    const auto kernel = NORMA_KERNELS(where_kernels).template of<Bits>();
     run(StridedLoop(condition, a, b, out), [&](Index n, const auto& row, const auto& step) {
-      const T *left = as<T>(row[1]), *right = as<T>(row[2]);
-      T* to = as<T>(row[3]);
+      const Bits *left = as<Bits>(row[1]), *right = as<Bits>(row[2]);
+      Bits* to = as<Bits>(row[3]);
       const auto simple = [](Index s) { return s == 0 || s == 1; };
-      if constexpr (std::is_same_v<T, float> || std::is_same_v<T, double>) {
-        if (step[0] == 1 && simple(step[1]) && simple(step[2]) && step[3] == 1) {
-          return NORMA_KERNELS(elementwise_kernels)
-              .of<T>()
-              .where(n, as<std::uint8_t>(row[0]), left, step[1], right, step[2], to);
-        }
-      }
+      if (step[0] == 1 && simple(step[1]) && simple(step[2]) && step[3] == 1)
+        return kernel(n, as<std::uint8_t>(row[0]), left, step[1], right, step[2], to);
       const bool* choice = as<bool>(row[0]);
       for (Index i = 0; i < n; ++i)
         to[i * step[3]] = choice[i * step[0]] ? left[i * step[1]] : right[i * step[2]];
     });
-  });
+  };
+  switch (size_of(out.dtype)) {
+    case 1:
+      return choose(std::uint8_t{});
+    case 2:
+      return choose(std::uint16_t{});
+    case 4:
+      return choose(std::uint32_t{});
+    default:
+      return choose(std::uint64_t{});
+  }
 }
 
 bool CpuBackend::gelu_backward(const View& x, const View& dy, const View& dx) {

@@ -312,6 +312,16 @@ class Run {
   const T* shared_ = nullptr;
 };
 
+/// Whether products of a batch are multiplied where they lie: packing would cost more. k is one piece of any plan's then, so that the sums
+/// are those of a single product.
+bool are_small(int64_t m, int64_t n, int64_t k, bool dense_rows_of_b) {
+  const GemmProvider provider = gemm_provider();
+  if (k > 256 || (provider != GemmProvider::own && provider != GemmProvider::fma)) return false;
+  const bool by_registers = dense_rows_of_b && n >= 8;
+  const int64_t most = by_registers && m == 1 ? 16384 : by_registers || m == 1 || n == 1 || m * n <= 4 ? 1024 : 256;
+  return m * n * k <= most;
+}
+
 }  // namespace
 
 template <class T>
@@ -350,6 +360,12 @@ void gemm_batched(int64_t count, const int64_t* a_offset, const int64_t* b_offse
     return;
   }
   const int64_t grain = std::max<int64_t>(1, (int64_t{1} << 18) / work);
+  if (are_small(m, n, k, b.col == 1)) {
+    const auto multiply = NORMA_KERNELS(small_products).template of<T>();
+    return parallel_for(count, std::min<int64_t>(grain, 4096), [&](int64_t begin, int64_t end) {
+      multiply(end - begin, a_offset + begin, b_offset + begin, c_offset + begin, m, n, k, a, b, c, ldc);
+    });
+  }
   parallel_for(count, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) one(i, false);
   });

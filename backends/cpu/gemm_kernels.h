@@ -82,6 +82,24 @@ struct GemmKernels {
 };
 NORMA_DECLARE_KERNELS(GemmKernels, gemm_kernels)
 
+/// gemm_batched() of products so small that packing them costs more than multiplying: from where they lie, with the sums of a block over one
+/// piece of k.
+struct SmallProducts {
+  template <class T>
+  using Batch = void (*)(std::int64_t count, const std::int64_t* a_offset, const std::int64_t* b_offset, const std::int64_t* c_offset,
+                         std::int64_t m, std::int64_t n, std::int64_t k, Matrix<const T> a, Matrix<const T> b, T* c, std::int64_t ldc);
+  Batch<float> f32;
+  Batch<double> f64;
+  template <class T>
+  Batch<T> of() const {
+    if constexpr (sizeof(T) == 4)
+      return f32;
+    else
+      return f64;
+  }
+};
+NORMA_DECLARE_KERNELS(SmallProducts, small_products)
+
 /// Products of f32 whose operands are cut in three bf16 each (kernels/bf16/slices.h); null without AMX.
 struct SlicedGemm {
   const GemmTable<float>* f32;

@@ -1,6 +1,7 @@
 // Indexing on the CPU. Work is split over disjoint outputs only, and every output adds its terms in index order, so
 // that the bits do not depend on threads. Sums of bf16 are kept in float and rounded once.
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <utility>
 
@@ -43,48 +44,119 @@ std::byte* bytes(T* p) {
   return reinterpret_cast<std::byte*>(p);
 }
 
-/// For each line of `index` along `axis`: f(line start in x, in index, in out), in parallel.
-template <class T, class F>
-void each_line(const View& x, int axis, const View& index, const View& out, F&& f) {
-  if (index.numel() == 0) return;
-  const Shape lines = index.shape().with(axis, 1);
-  const int rank = lines.rank();
-  parallel_for(lines.numel(), std::max<Index>(1, task_elements / index.shape()[axis]), [&](Index begin, Index end) {
-    for (Index n = begin; n < end; ++n)
-      f(x.as<T>() + offset_of(n, lines, x.layout, 0, rank),
-        index.as<const Index>() + offset_of(n, lines, index.layout, 0, rank),
-        out.as<T>() + offset_of(n, lines, out.layout, 0, rank));
+Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
+
+/// body(line, first, stop) over `lines` of n entries, each of which is a row of `size` elements, in parallel.
+template <class Body>
+void each_run(Index lines, Index n, Index size, Body&& body) {
+  parallel_for(lines * n, std::max<Index>(1, task_elements / size), [&](Index begin, Index end) {
+    for (Index i = begin; i < end;) {
+      const Index first = i % n, stop = std::min(n, first + end - i);
+      body(i / n, first, stop);
+      i += stop - first;
+    }
   });
 }
+
+/// Rows of the same geometry, from one operand to another. Most are one run of elements; run_at() costs more than a short run.
+template <class From, class To>
+class RowLoop {
+ public:
+  RowLoop(const View& from, const View& to) : loop_(from, to) {}
+  Index size() const { return loop_.size(); }
+  /// each(to, from) for the elements [begin, end) of a row.
+  template <class Each>
+  void run(const From* from, To* to, Index begin, Index end, Each&& each) const {
+    const auto inner = [&](Index n, const From* a, Index a_step, To* b, Index b_step) {
+      for (Index i = 0; i < n; ++i) each(b[i * b_step], a[i * a_step]);
+    };
+    const auto [from_step, to_step] = loop_.steps();
+    if (loop_.length() == size())
+      return inner(end - begin, from + begin * from_step, from_step, to + begin * to_step, to_step);
+    loop_.run_at({bytes(const_cast<From*>(from)), bytes(to)}, begin, end, [&](Index n, const auto& p, const auto& step) {
+      inner(n, reinterpret_cast<const From*>(p[0]), step[0], reinterpret_cast<To*>(p[1]), step[1]);
+    });
+  }
+  /// Rows from from(i), for i < n, to rows that lie `step` apart.
+  template <class Place>
+  void copies(Index n, Place&& from, To* to, Index step) const {
+    if (size() == 1) {
+      for (Index i = 0; i < n; ++i) to[i * step] = *from(i);
+    } else if (loop_.dense() && size() > 8) {
+      for (Index i = 0; i < n; ++i) std::memcpy(to + i * step, from(i), static_cast<std::size_t>(size()) * sizeof(To));
+    } else {
+      for (Index i = 0; i < n; ++i) run(from(i), to + i * step, 0, size(), [](To& b, const From& a) { b = a; });
+    }
+  }
+
+ private:
+  StridedLoop<2> loop_;
+};
+
+/// How gather and scatter_add walk: lines of `index` along `axis`, whose every entry stands for a row of the axes from `last` on, along which
+/// the index does not move; or, without rows, for one element.
+struct Lines {
+  int last;
+  Index n;      // entries of a line
+  Shape shape;  // of the lines' starts
+
+  Lines(const View& index, int axis, bool rows) : last(index.layout.rank()), n(index.shape()[axis]), shape(index.shape()) {
+    while (rows && last > axis + 1 && (index.layout.stride(last - 1) == 0 || shape[last - 1] == 1)) --last;
+    shape.set(axis, 1);
+    for (int i = last; i < shape.rank(); ++i) shape.set(i, 1);
+  }
+  Index count() const { return shape.numel(); }
+  template <class T>
+  T* start(Index line, const View& v) const {
+    return v.as<T>() + offset_of(line, shape, v.layout, 0, last);
+  }
+};
 
 }  // namespace
 
 void CpuBackend::gather(const View& x, int axis, const View& index, const View& out) {
-  const Index n = index.shape()[axis], xs = x.layout.stride(axis), is = index.layout.stride(axis),
-              os = out.layout.stride(axis);
+  if (out.numel() == 0) return;
+  const Index xs = x.layout.stride(axis), is = index.layout.stride(axis), os = out.layout.stride(axis);
+  const Lines lines(index, axis, true);
   visit_dtype(out.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    each_line<T>(x, axis, index, out, [&](const T* from, const Index* at, T* to) {
-      for (Index j = 0; j < n; ++j) to[j * os] = from[at[j * is] * xs];
+    const RowLoop<T, T> row(tail(x, lines.last - 1), tail(out, lines.last - 1));
+    each_run(lines.count(), lines.n, row.size(), [&](Index line, Index first, Index stop) {
+      const T* from = lines.start<const T>(line, x);
+      const Index* at = lines.start<const Index>(line, index);
+      row.copies(stop - first, [&](Index j) { return from + at[(first + j) * is] * xs; }, lines.start<T>(line, out) + first * os, os);
     });
   });
 }
 
 void CpuBackend::scatter_add(const View& x, int axis, const View& index, const View& out) {
-  const Index n = index.shape()[axis], xs = x.layout.stride(axis), is = index.layout.stride(axis),
-              os = out.layout.stride(axis);
+  if (x.numel() == 0) return;
+  const Index xs = x.layout.stride(axis), is = index.layout.stride(axis), os = out.layout.stride(axis);
   const Index targets = out.shape()[axis];
   visit_dtype(out.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = Compute<T, true>;
-    each_line<T>(x, axis, index, out, [&](const T* from, const Index* at, T* to) {
-      if constexpr (std::is_same_v<T, A>) {
-        for (Index j = 0; j < n; ++j) to[at[j * is] * os] = Binary<BinaryOp::add>{}(to[at[j * is] * os], from[j * xs]);
-      } else {
-        A* sums = scratch<A>(Slot::index_sums, targets);
-        for (Index t = 0; t < targets; ++t) sums[t] = convert<A>(to[t * os]);
-        for (Index j = 0; j < n; ++j) sums[at[j * is]] += convert<A>(from[j * xs]);
-        for (Index t = 0; t < targets; ++t) to[t * os] = convert<T>(sums[t]);
+    const Lines lines(index, axis, std::is_same_v<T, A>);
+    const RowLoop<T, T> row(tail(x, lines.last - 1), tail(out, lines.last - 1));
+    // Two entries of a line may have one target, so that a task has a part of every row of a line.
+    const Index n = lines.n, most = lines.count() < 64 ? std::max<Index>(1, row.size() / 16) : 1;
+    const Index width = ceil_div(row.size(), std::clamp<Index>(n * row.size() / task_elements, 1, most));
+    const Index parts = ceil_div(row.size(), width);
+    parallel_for(lines.count() * parts, std::max<Index>(1, task_elements / (n * width)), [&](Index begin, Index end) {
+      for (Index i = begin; i < end; ++i) {
+        const Index line = i / parts, c0 = i % parts * width, c1 = std::min(row.size(), c0 + width);
+        const T* from = lines.start<const T>(line, x);
+        const Index* at = lines.start<const Index>(line, index);
+        T* to = lines.start<T>(line, out);
+        if constexpr (std::is_same_v<T, A>) {
+          for (Index j = 0; j < n; ++j)
+            row.run(from + j * xs, to + at[j * is] * os, c0, c1, [](T& b, T a) { b = Binary<BinaryOp::add>{}(b, a); });
+        } else {
+          A* sums = scratch<A>(Slot::index_sums, targets);
+          for (Index t = 0; t < targets; ++t) sums[t] = convert<A>(to[t * os]);
+          for (Index j = 0; j < n; ++j) sums[at[j * is]] += convert<A>(from[j * xs]);
+          for (Index t = 0; t < targets; ++t) to[t * os] = convert<T>(sums[t]);
+        }
       }
     });
   });
@@ -92,26 +164,15 @@ void CpuBackend::scatter_add(const View& x, int axis, const View& index, const V
 
 void CpuBackend::index_select(const View& x, int axis, const View& index, const View& out) {
   if (out.numel() == 0) return;
-  const Index n = out.shape()[axis], before = count(out.shape(), 0, axis);
-  const View from = tail(x, axis), to = tail(out, axis);
-  const StridedLoop inner(from, to);
+  const Index xs = x.layout.stride(axis), is = index.layout.stride(0), os = out.layout.stride(axis);
+  const Index* at = index.as<const Index>();
   visit_dtype(out.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    parallel_for(before * n, std::max<Index>(1, task_elements / inner.size()), [&](Index begin, Index end) {
-      for (Index row = begin; row < end; ++row) {
-        const Index lead = row / n, j = row % n, target = index.as<const Index>()[j * index.layout.stride(0)];
-        T* source = x.as<T>() + offset_of(lead, out.shape(), x.layout, 0, axis) + target * x.layout.stride(axis);
-        T* place = out.as<T>() + offset_of(lead, out.shape(), out.layout, 0, axis) + j * out.layout.stride(axis);
-        if (inner.dense()) {
-          std::memcpy(place, source, static_cast<std::size_t>(inner.size()) * sizeof(T));
-          continue;
-        }
-        inner.run_at({bytes(source), bytes(place)}, 0, inner.size(), [](Index m, const auto& p, const auto& step) {
-          const T* a = reinterpret_cast<const T*>(p[0]);
-          T* b = reinterpret_cast<T*>(p[1]);
-          for (Index i = 0; i < m; ++i) b[i * step[1]] = a[i * step[0]];
-        });
-      }
+    const RowLoop<T, T> row(tail(x, axis), tail(out, axis));
+    each_run(count(out.shape(), 0, axis), out.shape()[axis], row.size(), [&](Index lead, Index first, Index stop) {
+      const T* from = x.as<T>() + offset_of(lead, out.shape(), x.layout, 0, axis);
+      T* to = out.as<T>() + offset_of(lead, out.shape(), out.layout, 0, axis);
+      row.copies(stop - first, [&](Index j) { return from + at[(first + j) * is] * xs; }, to + first * os, os);
     });
   });
 }
@@ -132,6 +193,7 @@ void CpuBackend::index_add(const View& x, int axis, const View& index, const Vie
   first[0] = 0;
 
   const View terms = tail(x, axis), row = tail(out, axis);
+  const Index xs = x.layout.stride(axis), os = out.layout.stride(axis);
   visit_dtype(out.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = Compute<T, true>;
@@ -141,51 +203,56 @@ void CpuBackend::index_add(const View& x, int axis, const View& index, const Vie
       sums.layout = row.layout;
     else
       sums.dtype = DType::f32;
-    const StridedLoop inner(terms, sums), edge(row, sums);
-    parallel_for(before * targets, std::max<Index>(1, task_elements / inner.size()), [&](Index begin, Index end) {
-      for (Index r = begin; r < end; ++r) {
-        const Index lead = r / targets, t = r % targets;
-        if (first[t] == first[t + 1]) continue;
-        T* place = out.as<T>() + offset_of(lead, out.shape(), out.layout, 0, axis) + t * out.layout.stride(axis);
-        T* lead_x = x.as<T>() + offset_of(lead, out.shape(), x.layout, 0, axis);
-        A* to = nullptr;
-        if constexpr (std::is_same_v<T, A>) {
-          to = place;
-        } else {
-          to = scratch<A>(Slot::index_sums, inner.size());
-          edge.run_at({bytes(place), bytes(to)}, 0, edge.size(), [](Index m, const auto& p, const auto& step) {
-            for (Index i = 0; i < m; ++i)
-              reinterpret_cast<A*>(p[1])[i * step[1]] = convert<A>(reinterpret_cast<const T*>(p[0])[i * step[0]]);
-          });
-        }
-        for (Index k = first[t]; k < first[t + 1]; ++k) {
-          T* term = lead_x + sorted[k] * x.layout.stride(axis);
-          inner.run_at({bytes(term), bytes(to)}, 0, inner.size(), [](Index m, const auto& p, const auto& step) {
-            const T* a = reinterpret_cast<const T*>(p[0]);
-            A* b = reinterpret_cast<A*>(p[1]);
-            for (Index i = 0; i < m; ++i)
-              b[i * step[1]] = Binary<BinaryOp::add>{}(b[i * step[1]], convert<A>(a[i * step[0]]));
-          });
-        }
-        if constexpr (!std::is_same_v<T, A>) {
-          edge.run_at({bytes(place), bytes(to)}, 0, edge.size(), [](Index m, const auto& p, const auto& step) {
-            for (Index i = 0; i < m; ++i)
-              reinterpret_cast<T*>(p[0])[i * step[0]] = convert<T>(reinterpret_cast<const A*>(p[1])[i * step[1]]);
-          });
-        }
+    const RowLoop<T, A> add(terms, sums), widen(row, sums);
+    const RowLoop<A, T> narrow(sums, row);
+    const Index size = add.size();
+    const auto sum_into = [&](T* place, const Index* j, const Index* end, const T* from) {
+      if (size == 1) {
+        A sum = convert<A>(*place);
+        for (; j < end; ++j) sum = Binary<BinaryOp::add>{}(sum, convert<A>(from[*j * xs]));
+        *place = convert<T>(sum);
+        return;
       }
+      const auto add_all = [&](A* to) {
+        for (; j < end; ++j) add.run(from + *j * xs, to, 0, size, [](A& b, T a) { b = Binary<BinaryOp::add>{}(b, convert<A>(a)); });
+      };
+      if constexpr (std::is_same_v<T, A>) {
+        add_all(place);
+      } else {
+        A* to = scratch<A>(Slot::index_sums, size);
+        widen.run(place, to, 0, size, [](A& b, T a) { b = convert<A>(a); });
+        add_all(to);
+        narrow.run(to, place, 0, size, [](T& b, A a) { b = convert<T>(a); });
+      }
+    };
+    each_run(before, targets, size, [&](Index lead, Index begin, Index end) {
+      T* place = out.as<T>() + offset_of(lead, out.shape(), out.layout, 0, axis);
+      const T* from = x.as<T>() + offset_of(lead, out.shape(), x.layout, 0, axis);
+      for (Index t = begin; t < end; ++t)
+        if (first[t] < first[t + 1]) sum_into(place + t * os, sorted + first[t], sorted + first[t + 1], from);
     });
   });
 }
 
 Index CpuBackend::check_index(const View& index, Index limit) {
   const Index size = index.numel();
-  const bool dense = index.layout.contiguous();
+  if (size == 0) return -1;
+  View once = index;  // what an axis of stride 0 repeats
   const int rank = index.layout.rank();
-  for (Index n = 0; n < size; ++n) {
-    const Index value = index.as<const Index>()[dense ? n : offset_of(n, index.shape(), index.layout, 0, rank)];
-    if (value < 0 || value >= limit) return n;
-  }
+  for (int axis = 0; axis < rank; ++axis)
+    if (index.layout.stride(axis) == 0) once.layout.shape.set(axis, 1);
+  const auto outside = [limit](Index value) { return value < 0 || value >= limit; };
+  const StridedLoop loop(once);
+  std::atomic<bool> found = false;
+  parallel_for(loop.size(), task_elements, [&](Index begin, Index end) {
+    bool any = false;
+    loop.run(begin, end, [&](Index n, const auto& row, const auto& step) {
+      for (Index i = 0; i < n; ++i) any |= outside(reinterpret_cast<const Index*>(row[0])[i * step[0]]);
+    });
+    if (any) found = true;
+  });
+  for (Index n = 0; found && n < size; ++n)
+    if (outside(index.as<const Index>()[offset_of(n, index.shape(), index.layout, 0, rank)])) return n;
   return -1;
 }
 

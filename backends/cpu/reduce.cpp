@@ -1,6 +1,6 @@
 // Reductions on the CPU. The axes are split into kept and reduced ones; each output's terms are cut into chunks of a fixed size, whose
-// partial results are combined in order: the bits depend on the shape and the strides alone. Sums of floats are kept in double, of
-// integers in i64.
+// partial results are combined in order: the bits depend on the shape and the strides alone. Up to `short_row` terms are taken one after
+// the other, as in columns of any length. Sums of floats are kept in double, of integers in i64.
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -18,6 +18,7 @@ namespace {
 constexpr Index grain = 16384;       // terms of a chunk, and of a task that does many outputs
 constexpr Index column_block = 128;  // outputs side by side
 constexpr Index column_rows = 512;   // rows of a chunk of columns
+constexpr Index short_row = 32;      // terms of outputs that are made side by side, wherever they lie
 
 /// What x and out look like along the kept axes (x_kept and out_kept walk together) and x along the reduced ones.
 struct Split {
@@ -56,6 +57,29 @@ struct Split {
   }
 };
 
+/// body(count, wide) over rows of n <= column_block elements, widened in groups.
+template <class Body>
+void widened(Index rows, Index n, const bf16* x, Index row, Body&& body) {
+  constexpr Index group = 16;
+  float wide[group * column_block];
+  for (Index i = 0; i < rows; i += group) {
+    const Index count = std::min(group, rows - i);
+    widen_rows(count, n, x + i * row, row, wide);
+    body(count, wide);
+  }
+}
+
+/// body(count, wide) over a row of any length.
+template <class Body>
+void widened(Index n, const bf16* x, Body&& body) {
+  float wide[column_block];
+  for (Index i = 0; i < n; i += column_block) {
+    const Index count = std::min(column_block, n - i);
+    widen_rows(1, count, x + i, count, wide);
+    body(count, wide);
+  }
+}
+
 /// A reduction: its accumulator, the value of no terms, one more run of terms, columns of them, and two results into one.
 template <class T>
 struct Sum {
@@ -71,29 +95,21 @@ struct Sum {
       }
     }
     if constexpr (narrow) {
-      if (step == 1) {
-        float wide[column_block];
-        for (Index i = 0; i < n; i += column_block) {
-          const Index count = std::min(column_block, n - i);
-          widen_rows(1, count, x + i, count, wide);
-          a += NORMA_KERNELS(reduce_kernels).f32.sum(count, wide);
-        }
-        return;
-      }
+      if (step == 1)
+        return widened(n, x, [&](Index count, const float* wide) { a += NORMA_KERNELS(reduce_kernels).f32.sum(count, wide); });
     }
     for (Index i = 0; i < n; ++i) a = Binary<BinaryOp::add>{}(a, convert<A>(x[i * step]));
   }
   static void add_rows(A* a, Index rows, Index n, const T* x, Index row) {
     if constexpr (narrow) {
-      constexpr Index group = 16;
-      float wide[group * column_block];
-      for (Index i = 0; i < rows; i += group) {
-        const Index count = std::min(group, rows - i);
-        widen_rows(count, n, x + i * row, row, wide);
+      widened(rows, n, x, row, [&](Index count, const float* wide) {
         NORMA_KERNELS(reduce_kernels).f32.add_rows(count, n, wide, n, a);
-      }
+      });
     } else if constexpr (columns) {
       NORMA_KERNELS(reduce_kernels).of<T>().add_rows(rows, n, x, row, a);
+    } else {
+      for (Index i = 0; i < rows; ++i)
+        for (Index j = 0; j < n; ++j) join(a[j], convert<A>(x[i * row + j]));
     }
   }
 };
@@ -101,32 +117,44 @@ struct Sum {
 template <ReduceOp op, class T>
 struct Extreme {
   using A = Compute<T, true>;
-  static constexpr bool columns = std::is_floating_point_v<T>;
+  static constexpr bool narrow = std::is_same_v<T, bf16>, columns = std::is_floating_point_v<T> || narrow;
   static A start(const T* first) { return first ? convert<A>(*first) : A{}; }
   static void join(A& a, A b) {
     if (replaces<op>(b, a)) a = b;
   }
+  static auto row_of(const auto& table) { return op == ReduceOp::max ? table.max : table.min; }
+  static auto rows_of(const auto& table) { return op == ReduceOp::max ? table.max_rows : table.min_rows; }
   static void add(A& a, Index n, const T* x, Index step) {
     if constexpr (std::is_floating_point_v<T>) {
-      const ReduceTable<T>& table = NORMA_KERNELS(reduce_kernels).of<T>();
-      if (step == 1 && n > 0) return join(a, op == ReduceOp::max ? table.max(n, x) : table.min(n, x));
+      if (step == 1 && n > 0) return join(a, row_of(NORMA_KERNELS(reduce_kernels).of<T>())(n, x));
+    }
+    if constexpr (narrow) {
+      const auto kernel = row_of(NORMA_KERNELS(reduce_kernels).f32);
+      if (step == 1) return widened(n, x, [&](Index count, const float* wide) { join(a, kernel(count, wide)); });
     }
     for (Index i = 0; i < n; ++i) join(a, convert<A>(x[i * step]));
   }
   static void add_rows(A* a, Index rows, Index n, const T* x, Index row) {
-    if constexpr (columns) {
-      const ReduceTable<T>& table = NORMA_KERNELS(reduce_kernels).of<T>();
-      (op == ReduceOp::max ? table.max_rows : table.min_rows)(rows, n, x, row, a);
+    if constexpr (narrow) {
+      const auto kernel = rows_of(NORMA_KERNELS(reduce_kernels).f32);
+      widened(rows, n, x, row, [&](Index count, const float* wide) { kernel(count, n, wide, n, a); });
+    } else if constexpr (columns) {
+      rows_of(NORMA_KERNELS(reduce_kernels).of<T>())(rows, n, x, row, a);
+    } else {
+      for (Index i = 0; i < rows; ++i)
+        for (Index j = 0; j < n; ++j) join(a[j], convert<A>(x[i * row + j]));
     }
   }
 };
 
-/// Writes a result as an element of `out`; the dtype is looked at here, so that the loops exist once and not once per dtype.
+/// Writes n results as elements of `out` that lie `step` apart; the dtype is looked at here, so that the loops exist once and not once per
+/// dtype.
 template <class A>
-void put(const View& out, Index at, A value) {
+void put(const View& out, Index at, Index step, Index n, const A* values) {
   visit_dtype(out.dtype, [&](auto tag) {
     using Out = typename decltype(tag)::type;
-    out.as<Out>()[at] = convert<Out>(value);
+    Out* to = out.as<Out>() + at;
+    for (Index i = 0; i < n; ++i) to[i * step] = convert<Out>(values[i]);
   });
 }
 
@@ -148,7 +176,10 @@ void reduce_rows(const Split& s, const View& out) {
   const Index chunks = std::max<Index>(1, (s.terms + grain - 1) / grain);
   if (chunks == 1) {
     return parallel_for(s.outputs, std::max<Index>(1, grain / std::max<Index>(1, s.terms)), [&](Index begin, Index end) {
-      for (Index o = begin; o < end; ++o) put(out, s.place(o)[1], part(o, 0, s.terms));
+      for (Index o = begin; o < end; ++o) {
+        const A a = part(o, 0, s.terms);
+        put(out, s.place(o)[1], 1, 1, &a);
+      }
     });
   }
   A* partial = scratch<A>(Slot::reduce_partial, s.outputs * chunks);
@@ -159,7 +190,7 @@ void reduce_rows(const Split& s, const View& out) {
   for (Index o = 0; o < s.outputs; ++o) {
     A a = partial[o * chunks];
     for (Index chunk = 1; chunk < chunks; ++chunk) R::join(a, partial[o * chunks + chunk]);
-    put(out, s.place(o)[1], a);
+    put(out, s.place(o)[1], 1, 1, &a);
   }
 }
 
@@ -197,8 +228,47 @@ void reduce_columns(const Split& s, const View& out) {
       for (Index chunk = 1; chunk < chunks; ++chunk)
         for (Index j = 0; j < n; ++j) R::join(total[j], total[chunk * block + j]);
       const Index to = s.place(first_output(group))[1];
-      for (Index j = 0; j < n; ++j) put(out, to + j * out_step, total[j]);
+      put(out, to, out_step, n, total);
     }
+  });
+}
+
+/// Blocks of outputs of few terms each: the terms of a block are copied so that its first ones lie side by side, then its second ones, and
+/// so on, and are taken in this order.
+template <class R, class T>
+void reduce_short_rows(const Split& s, const View& out) {
+  using A = typename R::A;
+  const StridedLoop outputs(View{s.reduced.data, s.x_kept, s.reduced.dtype}, View{out.data, s.out_kept, out.dtype});
+  std::array<Index, short_row> term{};  // elements from an output's first term
+  Index count = 0;
+  StridedLoop(s.reduced).run([&](Index n, const auto& row, const auto& step) {
+    const Index first = reinterpret_cast<const T*>(row[0]) - s.reduced.template as<T>();
+    for (Index i = 0; i < n; ++i) term[static_cast<std::size_t>(count++)] = first + i * step[0];
+  });
+  const auto block = [&](Index begin, Index end) {
+    const Index n = end - begin;
+    T terms[short_row * column_block];
+    A results[column_block];
+    Index at = 0;
+    outputs.run(begin, end, [&](Index m, const auto& row, const auto& step) {
+      for (Index t = 0; t < count; ++t) {
+        const T* from = reinterpret_cast<const T*>(row[0]) + term[static_cast<std::size_t>(t)];
+        T* to = terms + t * n + at;
+        for (Index i = 0; i < m; ++i) to[i] = from[i * step[0]];
+      }
+      at += m;
+    });
+    for (Index i = 0; i < n; ++i) results[i] = R::start(terms + i);
+    R::add_rows(results, count, n, terms, n);
+    at = 0;
+    outputs.run(begin, end, [&](Index m, const auto& row, const auto& step) {
+      put(View{row[1], {}, out.dtype}, 0, step[1], m, results + at);
+      at += m;
+    });
+  };
+  const Index blocks = (s.outputs + column_block - 1) / column_block;
+  parallel_for(blocks, std::max<Index>(1, grain / (s.terms * column_block)), [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) block(i * column_block, std::min(s.outputs, (i + 1) * column_block));
   });
 }
 
@@ -206,7 +276,11 @@ template <class R, class T>
 void reduce_with(const View& x, const View& out) {
   const Split s(x, out);
   if (s.outputs == 0) return;
-  if (R::columns && s.terms > 0 && s.by_columns()) return reduce_columns<R, T>(s, out);
+  const bool columns = R::columns && s.terms > 0 && s.by_columns();
+  // Columns of some terms, if they are many, are better read where they lie; the order of a sum is the same. Integers have plain loops.
+  const bool wide = columns && s.terms >= 8 && s.x_kept.shape[s.x_kept.rank() - 1] >= column_block;
+  if (s.terms > 0 && s.terms <= (R::columns ? short_row : 8) && !wide) return reduce_short_rows<R, T>(s, out);
+  if (columns) return reduce_columns<R, T>(s, out);
   reduce_rows<R, T>(s, out);
 }
 

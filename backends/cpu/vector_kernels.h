@@ -18,11 +18,30 @@ struct ElementwiseTable {
   /// The same for the comparisons: out[i] is 0 or 1.
   void (*compare)(BinaryOp op, std::int64_t n, const T* a, std::int64_t a_step, const T* b, std::int64_t b_step,
                   std::uint8_t* out);
-  /// out[i] = condition[i] ? a[i a_step] : b[i b_step]; steps are 0 or 1.
-  void (*where)(std::int64_t n, const std::uint8_t* condition, const T* a, std::int64_t a_step, const T* b,
-                std::int64_t b_step, T* out);
   /// dx[i] = dy[i] gelu'(x[i]).
   void (*gelu_backward)(std::int64_t n, const T* x, const T* dy, T* dx);
+};
+
+/// out[i] = condition[i] ? a[i a_step] : b[i b_step]; steps are 0 or 1. Elements count by their size alone.
+struct WhereTable {
+  template <class Bits>
+  using Where = void (*)(std::int64_t n, const std::uint8_t* condition, const Bits* a, std::int64_t a_step, const Bits* b,
+                         std::int64_t b_step, Bits* out);
+  Where<std::uint8_t> where8;
+  Where<std::uint16_t> where16;
+  Where<std::uint32_t> where32;
+  Where<std::uint64_t> where64;
+  template <class Bits>
+  Where<Bits> of() const {
+    if constexpr (sizeof(Bits) == 1)
+      return where8;
+    else if constexpr (sizeof(Bits) == 2)
+      return where16;
+    else if constexpr (sizeof(Bits) == 4)
+      return where32;
+    else
+      return where64;
+  }
 };
 
 /// Casts of rows of n elements, the floats dense, or of n elements; and transposes of 4- and 8-byte elements:
@@ -166,6 +185,7 @@ using ParametersKernels = ForFloats<ParametersTable>;
 using LayerNormKernels = ForActivations<LayerNormTable>;
 using CrossEntropyKernels = ForActivations<CrossEntropyTable>;
 NORMA_DECLARE_KERNELS(ElementwiseKernels, elementwise_kernels)
+NORMA_DECLARE_KERNELS(WhereTable, where_kernels)
 NORMA_DECLARE_KERNELS(CopyTable, copy_kernels)
 NORMA_DECLARE_KERNELS(ReduceKernels, reduce_kernels)
 NORMA_DECLARE_KERNELS(NormKernels, norm_kernels)

@@ -55,6 +55,14 @@ void power(std::int64_t n, const T* x, T* out, double p) {
       return inverse ? one / result : result;
     });
   }
+  if (size == 0.5) {  // pow(-0, 0.5) is 0 and pow(-infinity, 0.5) is infinity, as no square root is
+    const T infinity = static_cast<T>(__builtin_inf());
+    const bool inverse = p < 0;
+    return map(n, x, out, [=](V v) {
+      const V root = v == -infinity ? splat(infinity) : sqrt(v + V{});
+      return inverse ? one / root : root;
+    });
+  }
   const V exponent = splat(static_cast<T>(p));
   map(n, x, out, [=](V v) { return pow(v, exponent); });
 }
@@ -178,14 +186,23 @@ void compare(BinaryOp op, std::int64_t n, const T* a, std::int64_t a_step, const
   }
 }
 
+/// Both sides are read whichever is chosen, so that the loops have no branch.
 template <class T>
 void where(std::int64_t n, const std::uint8_t* condition, const T* a, std::int64_t a_step, const T* b, std::int64_t b_step,
            T* out) {
-  if (a_step && b_step) {
-    for (std::int64_t i = 0; i < n; ++i) out[i] = condition[i] ? a[i] : b[i];
-  } else {
-    for (std::int64_t i = 0; i < n; ++i) out[i] = condition[i] ? a[i * a_step] : b[i * b_step];
-  }
+  const auto choose = [&](auto left, auto right) __attribute__((always_inline)) {
+    for (std::int64_t i = 0; i < n; ++i) {
+      const T x = left(i), y = right(i);
+      out[i] = condition[i] ? x : y;
+    }
+  };
+  if (n == 0) return;
+  const auto each = [](const T* p) { return [p](std::int64_t i) { return p[i]; }; };
+  const auto same = [](const T* p) { return [value = *p](std::int64_t) { return value; }; };
+  if (a_step && b_step) return choose(each(a), each(b));
+  if (a_step) return choose(each(a), same(b));
+  if (b_step) return choose(same(a), each(b));
+  choose(same(a), same(b));
 }
 
 template <class T>
@@ -194,10 +211,11 @@ void gelu_backward(std::int64_t n, const T* x, const T* dy, T* dx) {
 }
 
 template <class T>
-constexpr ElementwiseTable<T> table = {unary<T>, binary<T>, compare<T>, where<T>, gelu_backward<T>};
+constexpr ElementwiseTable<T> table = {unary<T>, binary<T>, compare<T>, gelu_backward<T>};
 
 }  // namespace
 
 const ElementwiseKernels elementwise_kernels = {table<float>, table<double>};
+const WhereTable where_kernels = {where<std::uint8_t>, where<std::uint16_t>, where<std::uint32_t>, where<std::uint64_t>};
 
 }  // namespace norma::cpu::NORMA_ISA

@@ -356,6 +356,68 @@ void add_rows(int64_t m, int64_t n, const T* x, int64_t row, T* sums) {
 }
 
 template <class T>
+NORMA_INLINE T multiply_add(T a, T b, T c) {
+#if defined(__FMA__) || defined(__aarch64__)
+  if constexpr (sizeof(T) == 4)
+    return __builtin_fmaf(a, b, c);
+  else
+    return __builtin_fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+/// One product whose rows of B are dense, by registers of columns.
+template <class T>
+void small_rows(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, int64_t a_col, const T* b, int64_t b_row, T* c, int64_t ldc) {
+  constexpr int w = lanes<T>;
+  for (int64_t i = 0; i < m; ++i) {
+    const T* x = a + i * a_row;
+    const auto columns = [&](int64_t j, auto get, auto put) __attribute__((always_inline)) {
+      Vec<T> sum = {};
+      for (int64_t p = 0; p < k; ++p) sum = fma(splat(x[p * a_col]), get(b + p * b_row + j), sum);
+      put(c + i * ldc + j, sum);
+    };
+    int64_t j = 0;
+    for (; j + 4 * w <= n; j += 4 * w) {
+      Vec<T> sum[4] = {};
+      for (int64_t p = 0; p < k; ++p) each<4>([&](int v) { sum[v] = fma(splat(x[p * a_col]), load(b + p * b_row + j + v * w), sum[v]); });
+      each<4>([&](int v) { store(c + i * ldc + j + v * w, sum[v]); });
+    }
+    for (; j + w <= n; j += w) columns(j, [](const T* p) { return load(p); }, [](T* p, Vec<T> v) { store(p, v); });
+    if (const int rest = static_cast<int>(n - j))
+      columns(j, [rest](const T* p) { return load_n(p, rest); }, [rest](T* p, Vec<T> v) { store_n(p, v, rest); });
+  }
+}
+
+/// Several products take turns: the sum of one waits for its last multiply-add.
+template <class T>
+void small_products_of(int64_t count, const int64_t* a_offset, const int64_t* b_offset, const int64_t* c_offset, int64_t m, int64_t n, int64_t k,
+                       Matrix<const T> a, Matrix<const T> b, T* c, int64_t ldc) {
+  if (b.col == 1 && n >= lanes<T> / 2) {
+    for (int64_t i = 0; i < count; ++i)
+      small_rows<T>(m, n, k, a.data + a_offset[i], a.row, a.col, b.data + b_offset[i], b.row, c + c_offset[i], ldc);
+    return;
+  }
+  constexpr int turns = 8;
+  for (int64_t first = 0; first < count; first += turns) {
+    const T *left[turns], *right[turns];
+    T* out[turns];
+    each<turns>([&](int t) {  // past the end, the last product again
+      const int64_t i = least(first + t, count - 1);
+      left[t] = a.data + a_offset[i], right[t] = b.data + b_offset[i], out[t] = c + c_offset[i];
+    });
+    for (int64_t i = 0; i < m; ++i)
+      for (int64_t j = 0; j < n; ++j) {
+        T sum[turns] = {};
+        for (int64_t p = 0; p < k; ++p)
+          each<turns>([&](int t) { sum[t] = multiply_add(left[t][i * a.row + p * a.col], right[t][p * b.row + j * b.col], sum[t]); });
+        each<turns>([&](int t) { out[t][i * ldc + j] = sum[t]; });
+      }
+  }
+}
+
+template <class T>
 constexpr GemmTable<T> make_table() {
   return {tile_rows, tile_columns<T>, 16, false, pack_b<T>, pack_a<T>, block<T>, finish_alone<T>, combine<T>, add_rows<T>};
 }
@@ -363,5 +425,6 @@ constexpr GemmTable<T> make_table() {
 }  // namespace
 
 const GemmKernels gemm_kernels = {make_table<float>(), make_table<double>()};
+const SmallProducts small_products = {small_products_of<float>, small_products_of<double>};
 
 }  // namespace norma::cpu::NORMA_ISA

@@ -59,11 +59,17 @@ T extreme(std::int64_t n, const T* x) {
     const Vec<T> v = strip.get(x + i, x[0]);
     best[chain] = (Better{}(v, best[chain]) & (best[chain] == best[chain])) ? v : best[chain];
   });
-  T result = x[0];
-  for (const auto& b : best)
-    for (int i = 0; i < lanes<T>; ++i)
-      if (result == result && Better{}(b[i], result)) result = b[i];
-  return result;
+  const auto keep_better = [](auto& kept, auto v) __attribute__((always_inline)) {
+    kept = (Better{}(v, kept) & (kept == kept)) ? v : kept;
+  };
+  keep_better(best[0], best[1]);
+  keep_better(best[2], best[3]);
+  keep_better(best[0], best[2]);
+  T result[lanes<T>];
+  store(result, best[0]);
+  for (int w = lanes<T> / 2; w > 0; w /= 2)
+    for (int i = 0; i < w; ++i) keep_better(result[i], result[i + w]);
+  return result[0];
 }
 
 /// Columns are taken in strips of `chains` registers, each summed over all rows before the next.
