@@ -198,9 +198,9 @@ TEST_CASE("a warm-up longer than the run is told", "[program]") {
   const auto data = tiny_data(64, 20), runs = fresh_folder("warm-up");
   const Finished f = run_norma(with(tiny_run(data, runs / "a"), {"--warmup-epochs", "3", "--batch", "4"}));
   CHECK(f.code == 0);
-  CHECK_THAT(f.err, Contains("--epochs 1 ends within the warm-up of 48 steps (--warmup-epochs 3): the learning rate reaches 0.00033 of 0.001; --warmup-epochs 0.5 makes it 8\n"));
+  CHECK_THAT(f.err, Contains("--epochs 1 ends within the warm-up of 48 steps (--warmup-epochs 3): the learning rate reaches 0.00031 of 0.001; --warmup-epochs 0.5 makes it 8\n"));
   const std::vector<std::string> stopped = with(tiny_run(data, runs / "b"), {"--batch", "4", "--warmup-epochs", "0.5", "--steps", "4"});
-  const std::string told = "--steps 4 ends within the warm-up of 8 steps (--warmup-epochs 0.5): the learning rate reaches 0.0005 of 0.001; --warmup-epochs 0.1 makes it 2\n";
+  const std::string told = "--steps 4 ends within the warm-up of 8 steps (--warmup-epochs 0.5): the learning rate reaches 0.00038 of 0.001; --warmup-epochs 0.1 makes it 2\n";
   CHECK_THAT(run_norma(stopped).err, Contains(told));
   CHECK_THAT(run_norma(with(stopped, {"--steps", "6", "--resume"})).err, !Contains("warm-up"));  // whose schedule is what it is
   CHECK_THAT(run_norma(with(tiny_run(data, runs / "c"), {"--batch", "4", "--warmup-epochs", "0.5", "--steps", "8"})).err, !Contains("warm-up"));
