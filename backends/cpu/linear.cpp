@@ -4,6 +4,7 @@
 
 #include "backends/common/convert.h"
 #include "backends/common/rows.h"
+#include "backends/cpu/bf16_rows.h"
 #include "backends/cpu/column_sums.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/gemm.h"
@@ -81,7 +82,10 @@ T* widen(const bf16* from, Batch& batch, Index rows, Index columns, Index& row, 
                [&](Index begin, Index end) {
                  for (Index i = begin; i < end; ++i) {
                    const bf16* line = from + distinct.offset<stride>(i / rows) + i % rows * row;
-                   for (Index j = 0; j < columns; ++j) wide[i * columns + j] = static_cast<T>(line[j * col]);
+                   if (col == 1)
+                     widen_rows(1, columns, line, columns, wide + i * columns);
+                   else
+                     for (Index j = 0; j < columns; ++j) wide[i * columns + j] = static_cast<T>(line[j * col]);
                  }
                });
   row = columns, col = 1;
@@ -100,6 +104,12 @@ void put(const From* from, const Batch& batch, To* to) {
   parallel_for(batch.count * batch.m, std::max<Index>(1, task_elements / batch.n), [&](Index begin, Index end) {
     for (Index i = begin; i < end; ++i) {
       To* line = to + batch.offset<&BatchAxis::out>(i / batch.m) + i % batch.m * batch.out_row;
+      if constexpr (std::is_same_v<From, float> && std::is_same_v<To, bf16>) {
+        if (batch.out_col == 1) {
+          narrow_rows(1, batch.n, from + i * batch.n, line, batch.n);
+          continue;
+        }
+      }
       for (Index j = 0; j < batch.n; ++j) line[j * batch.out_col] = convert<To>(from[i * batch.n + j]);
     }
   });
