@@ -62,8 +62,9 @@ void name_groups(std::span<RunGroup> groups, std::span<const nlohmann::json> set
   for (const nlohmann::json& setting : settings)
     for (const auto& [field, value] : setting.items())
       if (std::find(fields.begin(), fields.end(), field) == fields.end() &&
-          std::any_of(settings.begin(), settings.end(),
-                      [&field = field, &value = value](const nlohmann::json& other) { return !other.contains(field) || other[field] != value; }))
+          std::any_of(settings.begin(), settings.end(), [&field = field, &value = value](const nlohmann::json& other) {
+            return !other.contains(field) || other[field] != value;
+          }))
         fields.push_back(field);
   for (std::size_t i = 0; i < groups.size(); ++i) {
     groups[i].differs = Json::object();
