@@ -21,7 +21,7 @@ using train::Json;
 using train::number_or_null;
 
 constexpr const char* usage = R"(usage: norma theory [flags]        random Q and K, for each N of a range
-       norma theory RUN [flags]    the layers and heads of a run's newest checkpoint, on test images
+       norma theory RUN [flags]    the layers and heads of a run's newest checkpoint, or of the one that is named, on test images
 
 Measured ||A||_F and ||dA/dS||_F of attention matrices A = phi(S), out of the kernel that computes attention, beside
 sqrt N and 2 sqrt N (bounds of softmax in arXiv 2410.18613, Theorem 4.1), sqrt(N)/2 (its sharp bound of the Jacobian) and

@@ -320,6 +320,7 @@ TEST_CASE("a report says which image, token, channel and head the first value is
                                                    {attention, {2, 5, 3, 2, 3}, 90 + 18 + 12 + 3 + 2, "[1, 1, 2, 1, 2]: image 1, token 1, value, head 1, channel 2"},
                                                    {attention, {2, 2, 5, 5}, 25 + 7, "[0, 1, 1, 2]: image 0, head 1, token 1, key 2"},
                                                    {whole, {2, 3}, 4, "[1, 1]: image 1, class 1"},
+                                                   {whole, {2, 6}, 4, "[0, 4]"},  // a weight, perhaps
                                                    {whole, {6}, 4, "[4]"}}) {
     std::vector<double> values(static_cast<std::size_t>(c.shape.numel()), 1);
     values[static_cast<std::size_t>(c.at)] = NAN, values.back() = NAN;

@@ -50,8 +50,8 @@ std::string meaning(const std::vector<Index>& at, const Shape& shape, const mode
     return text + fmt::format(", token {}, {}, head {}, channel {}", at[1], parts[at[2]], at[3], at[4]);
   if (shape.rank() == 4 && shape[1] == model.heads && (last == head_width || last == shape[2]))  // [B, H, T, d or T]
     return text + fmt::format(", head {}, token {}, {} {}", at[1], at[2], last == shape[2] ? "key" : "channel", at[3]);
-  if (shape.rank() == 2) return text + fmt::format(", {} {}", last == model.classes ? "class" : "channel", at[1]);
-  if (shape.rank() != 3) return "";
+  if (shape.rank() == 2 && last == model.classes) return text + fmt::format(", class {}", at[1]);
+  if (shape.rank() != 3) return "";  // of rank 2 also weights, perhaps with as many rows as images
   text += fmt::format(", token {}, channel {}", at[1], at[2]);
   if (path.ends_with(".attn") && last == model.width) return text + fmt::format(", head {}", at[2] / head_width);
   if (path.ends_with(".qkv") && last == 3 * model.width)
