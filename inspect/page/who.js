@@ -12,7 +12,7 @@ function remarksOn({config, train}) {
   if (clamp) out.push(`--clamp ${clamp}: its Jacobian is that of the function before the clamp.`);
   if (penalty) out.push(`--penalty ${penalty}: its training loss includes ${penalty.replace(/^fro:/, "")} × mean ‖A‖_F; its test loss does not.`);
   if (smoothing > 0) out.push(`--label-smoothing ${smoothing}: its training loss is that of the smoothed targets; its test loss is not.`);
-  if (train.some(x => (x.attention || []).some(a => a.sampled))) out.push("attention in linear form: of 48 rows a head; extremes are bounds. --attention-form quadratic is exact.");
+  if (train.some(x => (x.attention || []).some(a => a.fro_error))) out.push("attention in linear form: of 48 rows a head; extremes are bounds. --attention-form quadratic is exact.");
   return out;
 }
 function who() {
