@@ -66,9 +66,9 @@ int train_verb(const Args& args) {
     why = fmt::format("stopped before this step; look again with: norma replay {}", outcome.bundle.string());
   else if (!finished)
     why = fmt::format(
-        "diverged: steps {} to {} were not finite; a checkpoint is in {}; which operation it was tells the same "
-        "command "
-        "with --resume --anomaly",
+        "diverged: steps {} to {} were not finite; a checkpoint is in {}. Repeat the command with --resume --anomaly "
+        "to "
+        "learn which operation it was",
         outcome.step - outcome.skipped_in_a_row, outcome.step - 1, flags->config.out);
   if (!finished) line.message(why);
   nlohmann::ordered_json result = {{"run", flags->config.out}, {"attention", flags->config.attention}};

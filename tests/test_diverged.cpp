@@ -41,7 +41,7 @@ TEST_CASE("ten steps in a row without a finite loss end the run: exit code 3, a 
   REQUIRE(f.code == 3);
   CHECK(f.out.empty());
   CHECK_THAT(f.err, Contains("step 0: the loss is not finite; step skipped (1 of 10)\n") && Contains("step 9: the loss is not finite; step skipped (10 of 10)\n") &&
-                        Contains("diverged: steps 0 to 9 were not finite; a checkpoint is in " + out.string() + "; which operation it was tells the same command with --resume --anomaly\n"));
+                        Contains("diverged: steps 0 to 9 were not finite; a checkpoint is in " + out.string() + ". Repeat the command with --resume --anomaly to learn which operation it was\n"));
   const Finished table = run_norma({"compare", out.string(), "--html", (runs / "page.html").string()});
   CHECK_THAT(table.out, Contains("seconds   status\n") && Contains("   diverged\n"));
   CHECK_THAT(contents(runs / "page.html"), Contains("\"ending\":\"diverged\""));
