@@ -398,7 +398,7 @@ TEST_CASE("every op has a line in the table", "[ops]") {
   const std::string path = std::string(NORMA_SOURCE_DIR) + "/autograd/ops.h";
   std::ifstream file(path);
   REQUIRE(file);
-  const std::regex declaration(R"(^Tensors? ([a-z_0-9]+)\()");
+  const std::regex declaration(R"(^Tensors? ([a-z_0-9]+)\(.*Tensor)");  // not what makes tensors of numbers
   std::set<std::string> declared;
   for (std::string line; std::getline(file, line);) {
     std::smatch match;
