@@ -1,12 +1,13 @@
-// norma_bench_ops [OP...]: one row for every line of the op table, at its own (small) shapes: what a call costs, alone
-// and with its derivative, in f32 on the CPU backend. At these sizes that is the cost of dispatch and recording rather
-// than of arithmetic.
+// norma_bench_ops [--large] [OP...]: one row for every line of the op table, at its own (small) shapes: what a call
+// costs, alone and with its derivative, in f32 on the CPU backend. At these sizes that is the cost of dispatch and
+// recording rather than of arithmetic. --large: some calls of millions of elements instead.
 #include <fmt/core.h>
 
 #include <algorithm>
 #include <chrono>
 #include <exception>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "backends/register_all.h"
@@ -57,14 +58,45 @@ void row(const checks::OpCase& c) {
   fmt::print("{:<60} {:>10.2f} {:>10.2f}  {}\n", c.title(), forward, both, shapes);
 }
 
+/// Calls in which the work for each element counts: short rows, small matrices, indices, windows.
+checks::OpCases large_cases() {
+  using namespace checks;
+  OpCases out;
+  const auto add = [&](const char* op, const char* variant, std::vector<Input> inputs, std::function<Tensor(In)> run) {
+    out.push_back({.op = op, .variant = variant, .inputs = std::move(inputs), .run = std::move(run)});
+  };
+  add("where", "with a number", {flags({9'600'000}), real({9'600'000})},
+      [](In x) { return where(x[0], x[1], scalar_like(0, x[1])); });
+  add("pow", "0.5", {real({9'600'000}, 0.1, 1)}, [](In x) { return pow(x[0], 0.5); });
+  add("sum", "rows of 2", {real({2'097'152, 2})}, [](In x) { return sum(x[0], -1); });
+  add("max", "rows of 2", {real({2'097'152, 2})}, [](In x) { return max(x[0], -1); });
+  add("max", "rows of 96", {real({100'000, 96})}, [](In x) { return max(x[0], -1); });
+  add("mean", "2 x 2 pixels", {real({4096, 16, 2, 16, 2})}, [](In x) { return mean(x[0], {2, 4}); });
+  add("matmul", "2 x 2 matrices", {real({65'536, 2, 2}), real({65'536, 2, 2})},
+      [](In x) { return matmul(x[0], x[1]); });
+  add("matmul", "rows and columns", {real({65'536, 1, 64}), real({65'536, 64, 1})},
+      [](In x) { return matmul(x[0], x[1]); });
+  add("matmul", "one matrix, many", {real({512, 512}), real({256, 512, 49})}, [](In x) { return matmul(x[0], x[1]); });
+  add("gather", "whole rows", {real({64, 196, 192}), index({64, 49, 1}, 196)}, [](In x) {
+    return gather(x[0], 1, expand(x[1], {64, 49, 192}));
+  });
+  add("index_select", "last axis", {real({4096, 1024}), index({1024}, 1024)},
+      [](In x) { return index_select(x[0], 1, x[1]); });
+  add("split", "256 parts", {real({256, 4096})}, [](In x) { return cat(split(x[0], 16, 1), 1); });
+  add("conv2d", "depthwise", {real({32, 192, 14, 14}), real({192, 1, 3, 3})},
+      [](In x) { return conv2d(x[0], x[1], {}, {.pad_h = 1, .pad_w = 1}, 192); });
+  return out;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
     register_backends();
-    const std::vector<std::string> wanted(argv + 1, argv + argc);
+    const bool large = argc > 1 && std::string_view(argv[1]) == "--large";
+    const std::vector<std::string> wanted(argv + 1 + large, argv + argc);
     fmt::print("{:<60} {:>10} {:>10}  {}\n", "op", "us", "us + grad", "inputs");
-    for (const checks::OpCase& c : checks::op_table())
+    for (const checks::OpCase& c : large ? large_cases() : checks::op_table())
       if (wanted.empty() || std::find(wanted.begin(), wanted.end(), c.op) != wanted.end()) row(c);
   } catch (const std::exception& e) {
     fmt::print(stderr, "norma_bench_ops: {}\n", e.what());
