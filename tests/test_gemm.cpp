@@ -24,12 +24,17 @@ namespace {
 
 using std::int64_t;
 
+/// Uniform in [-1, 1), by SplitMix64: under a sanitizer <random> takes as long as the products do.
 template <class T>
 std::vector<T> noise(int64_t count, unsigned seed) {
-  std::mt19937 engine(seed);
-  std::uniform_real_distribution<double> uniform(-1, 1);
   std::vector<T> v(static_cast<std::size_t>(count));
-  for (T& x : v) x = static_cast<T>(uniform(engine));
+  std::uint64_t state = seed;
+  for (T& x : v) {
+    std::uint64_t z = state += 0x9e3779b97f4a7c15;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    x = static_cast<T>(static_cast<double>((z ^ z >> 31) >> 11) * 0x1p-52 - 1);
+  }
   return v;
 }
 
