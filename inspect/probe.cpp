@@ -9,6 +9,7 @@
 
 #include "core/host_limits.h"
 #include "core/suggest.h"
+#include "nn/glob.h"
 
 namespace norma::inspect {
 
@@ -141,7 +142,7 @@ struct Records {
 std::vector<std::string> matching(std::string_view glob, const std::vector<std::string>& names, std::string_view who) {
   std::vector<std::string> chosen;
   std::copy_if(names.begin(), names.end(), std::back_inserter(chosen),
-               [&](const std::string& name) { return glob_match(glob, name); });
+               [&](const std::string& name) { return nn::glob_match(glob, name); });
   if (chosen.empty()) no_place(glob, names, who);
   return chosen;
 }

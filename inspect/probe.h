@@ -16,7 +16,6 @@
 #include <utility>
 #include <vector>
 
-#include "nn/glob.h"
 #include "nn/module.h"
 #include "nn/tap.h"
 
@@ -70,8 +69,7 @@ class Probe {
   std::unique_ptr<Impl> impl_;
 };
 
-using nn::glob_match;
-/// Those of `names` that the pattern names. Throws where there are none, listing near names; `who` begins the message.
+/// Those of `names` that the glob names (nn/glob.h). Throws where there are none, listing near names; `who` begins the message.
 std::vector<std::string> matching(std::string_view glob, const std::vector<std::string>& names, std::string_view who);
 
 }  // namespace norma::inspect

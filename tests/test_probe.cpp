@@ -5,6 +5,7 @@
 
 #include "inspect/probe.h"
 #include "models/vit.h"
+#include "nn/glob.h"
 
 using namespace norma;
 using namespace norma::inspect;
@@ -42,6 +43,7 @@ struct Definition {
 }  // namespace
 
 TEST_CASE("globs", "[probe]") {
+  using nn::glob_match;
   CHECK(glob_match("blocks.*.out", "blocks.11.out"));
   CHECK(glob_match("*", ""));
   CHECK(glob_match("*attn*", "blocks.3.attn.weights"));

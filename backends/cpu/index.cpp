@@ -8,6 +8,7 @@
 #include "backends/common/convert.h"
 #include "backends/common/loops.h"
 #include "backends/cpu/cpu_backend.h"
+#include "backends/cpu/cut_product.h"
 #include "backends/cpu/parallel.h"
 
 namespace norma::cpu {
@@ -43,8 +44,6 @@ template <class T>
 std::byte* bytes(T* p) {
   return reinterpret_cast<std::byte*>(p);
 }
-
-Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 
 /// body(line, first, stop) over `lines` of n entries, each of which is a row of `size` elements, in parallel.
 template <class Body>
