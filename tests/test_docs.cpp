@@ -4,10 +4,14 @@
 #include <sstream>
 #include <string>
 
+#include "tests/tested_device.h"
+
 namespace {
 
+using namespace norma;
+
 std::string text_of(const std::string& path) {
-  std::ifstream file(std::string(NORMA_SOURCE_DIR) + "/" + path);
+  std::ifstream file(source_folder() / path);
   REQUIRE(file);
   std::ostringstream text;
   text << file.rdbuf();

@@ -395,8 +395,7 @@ TEST_CASE("every op has a line in the table", "[ops]") {
   std::set<std::string> lines;
   for (const OpCase& c : op_table()) lines.insert(c.op);
 
-  const std::string path = std::string(NORMA_SOURCE_DIR) + "/autograd/ops.h";
-  std::ifstream file(path);
+  std::ifstream file(source_folder() / "autograd" / "ops.h");
   REQUIRE(file);
   const std::regex declaration(R"(^Tensors? ([a-z_0-9]+)\(.*Tensor)");  // not what makes tensors of numbers
   std::set<std::string> declared;

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "tests/program.h"
+#include "tests/tested_device.h"
 #include "train/run_folder.h"
 
 using namespace norma;
@@ -126,7 +127,7 @@ TEST_CASE("a wrong attention text or preset names what is near", "[program]") {
 
 TEST_CASE("every recipe is a run that could begin", "[program]") {
   int recipes = 0;
-  for (const auto& file : std::filesystem::directory_iterator(std::filesystem::path(NORMA_SOURCE_DIR) / "recipes")) {
+  for (const auto& file : std::filesystem::directory_iterator(source_folder() / "recipes")) {
     const Finished f = run_norma({"train", "vit", "--config", file.path().string(), "--print-config"});
     CAPTURE(file.path().string(), f.err);
     CHECK(f.code == 0);
