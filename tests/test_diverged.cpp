@@ -98,10 +98,11 @@ TEST_CASE("a finite step in between starts the count again; a skipped step alone
   REQUIRE(f.code == 0);
   const auto rows = steps_of(out);
   REQUIRE(rows.size() == 24);
-  Index skipped = 0, taken = 0, both = -1;
+  Index skipped = 0, in_a_row = 0, taken = 0, both = -1;
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    finite(rows[i]) ? ++taken : ++skipped;
+    finite(rows[i]) ? (++taken, in_a_row = 0) : (++skipped, ++in_a_row);
     CHECK(rows[i]["skipped"] == skipped);
+    CHECK(rows[i]["skipped_in_a_row"] == in_a_row);
     if (i > 0 && finite(rows[i - 1]) && !finite(rows[i]) && both < 0) both = static_cast<Index>(i);
   }
   CHECK(skipped > 0);

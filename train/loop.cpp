@@ -174,7 +174,8 @@ Json step_row(const RunState& state, const TrainConfig& config, const RunSteps& 
               {"accuracy", std::isfinite(result.loss) ? result.accuracy : std::nan("")},
               {"lr", lr},
               {"grad_norm", update.gradient_norm},
-              {"skipped", state.skipped}};
+              {"skipped", state.skipped},
+              {"skipped_in_a_row", state.skipped_in_a_row}};
   if (!config.penalty.empty()) row["fro"] = result.fro;
   row["attention"] = attention_json(probe);
   row["parameters"] = parameters.after_step();

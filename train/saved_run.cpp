@@ -38,7 +38,8 @@ constexpr Expected sometimes_in_row[] = {{"loss", is_measure, "a number"},
                                          {"grad_norm", is_measure, "a number"},
                                          {"test_accuracy", is_measure, "a number"},
                                          {"test_loss", is_measure, "a number"},
-                                         {"skipped", is_whole, "a whole number"}};
+                                         {"skipped", is_whole, "a whole number"},
+                                         {"skipped_in_a_row", is_whole, "a whole number"}};
 constexpr Expected of_summary[] = {{"steps", is_whole, "a whole number"},
                                    {"tokens", is_whole, "a whole number"},
                                    {"test_accuracy", is_measure, "a number"},

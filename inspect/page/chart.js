@@ -47,11 +47,23 @@ function drawSeries(plot, series, X0, Y, {placed, inside, floor, edges}) {
     if (ends.length) svg("path", {class: "range", d: ends.map(([x, a, b]) => `M${place(X(x), Y(a))}V${Y(b).toFixed(1)}${[a, b].map(y => `M${place(X(x) - 4, Y(y))}h8`).join("")}`).join(""), stroke: s.color}, plot);
   }
   const pieces = points => points.reduce((all, p, i) => { if (!placed(p)) return all; if (i && placed(points[i - 1])) last(all).push(p); else all.push([p]); return all; }, []);
-  const joined = (X, parts) => parts.filter(a => a.length > 1).map(a => "M" + a.map(p => place(X(p[0]), Y(p[1]))).join("L")).join("");
+  // Of the points in one column of pixels the first, the least, the largest and the last: what is drawn is the same.
+  const thinned = (X, a) => {
+    if (a.length < 4 * plot.ownerSVGElement.viewBox.baseVal.width) return a;
+    const out = [];
+    for (let i = 0; i < a.length;) {
+      const column = Math.floor(X(a[i][0])); let j = i, least = i, largest = i;
+      for (; j < a.length && Math.floor(X(a[j][0])) === column; ++j) { if (a[j][1] < a[least][1]) least = j; if (a[j][1] > a[largest][1]) largest = j; }
+      out.push(...[...new Set([i, least, largest, j - 1])].sort((x, y) => x - y).map(k => a[k]));
+      i = j;
+    }
+    return out;
+  };
+  const joined = (X, parts) => parts.filter(a => a.length > 1).map(a => thinned(X, a)).map(a => "M" + a.map(p => place(X(p[0]), Y(p[1]))).join("L")).join("");
   for (const s of series) if (s.exact) svg("path", {class: "raw", d: joined(moved(s), pieces(s.exact.filter(inside))), stroke: s.color}, plot);
   for (const s of series) {
     const X = moved(s), parts = s.bare ? [] : pieces(s.points), d = joined(X, parts), marked = s.dots || s.bare;
-    if (d) svg("path", {d, fill: "none", stroke: s.color, "stroke-width": s.width || 2, "stroke-opacity": s.opacity || 1, "stroke-dasharray": s.dash || "", "stroke-linejoin": "round"}, plot);
+    if (d) s.path = svg("path", {d, fill: "none", stroke: s.color, "stroke-width": s.width || 2, "stroke-opacity": s.opacity || 1, "stroke-dasharray": s.dash || "", "stroke-linejoin": "round"}, plot);
     for (const p of marked ? s.points.filter(placed) : parts.filter(a => a.length === 1).flat())
       svg("circle", {cx: X(p[0]), cy: Y(p[1]), r: s.bare ? 2.5 : 3, "fill-opacity": s.opacity || 1, ...(s.hollow && !s.bare ? {class: "ring", fill: "var(--card)", stroke: s.color} : {fill: s.color})}, plot);
     let before = -Infinity;  // of zeros that lie over each other one is drawn
@@ -96,14 +108,14 @@ function chart(parent, title, get, given = {}) {
     return {y: shown.length ? [low(ys), high(ys), !sound.length] : undefined, x: [low(xs), high(xs)], zeros: list.some(s => !s.points.every(placed))};
   };
   const shown = x => options.ticks ? (options.ticks.find(t => t[0] === Math.round(x)) || [0, number(x)])[1] : `${xLabel} ${number(x)}`;
-  let series = kept(get()), pointer;  // pointer: where it is over the chart
+  let series = kept(get()), pointer, pointed, Yof;  // pointer: where it is over the chart
 
   function draw() {
     box.replaceChildren();
     const whole = options.of ? `${options.of} · ${title}` : title;
     caption.textContent = whole; formula(caption);
     if (options.log) make("span", " log", caption).className = "small";
-    box.setAttribute("aria-label", whole);
+    box.setAttribute("aria-label", whole); summary.setAttribute("aria-label", `numbers of ${whole}`);
     const own = measure(series), y = (options.family && options.family.range()) || own.y, zeros = options.family ? options.family.zeros() : own.zeros, bounds = boundsNow();
     const W = Math.max(260, figure.clientWidth - 20), H = 220, left = 50, right = 10, top = 12, foot = 36, bottom = foot + (zeros ? 16 : 0), floor = H - bottom + 13;
     box.setAttribute("viewBox", `0 0 ${W} ${H}`); box.style.height = H + "px";
@@ -144,39 +156,48 @@ function chart(parent, title, get, given = {}) {
       taken.push({...best, width});
       svg("text", {x: best.x, y: best.y}, box).textContent = b.label;
     }
-    hover(X, x => x0 + (x - left) / (W - left - right) * (x1 - x0), W, top, H - foot);
+    Yof = Y; hover(X, x => x0 + (x - left) / (W - left - right) * (x1 - x0), W, top, H - foot);
   }
 
   // The numbers nearest to the pointer.
   function hover(X, x_at, W, top, bottom) {
     const rule = svg("line", {class: "axis", y1: top, y2: bottom, visibility: "hidden"}, box);
     let tip;
-    const leave = () => { if (tip) tip.remove(); tip = undefined; rule.setAttribute("visibility", "hidden"); };
+    const leave = () => { for (const s of series) if (s.path) s.path.style.strokeWidth = ""; if (tip) tip.remove(); tip = undefined; rule.setAttribute("visibility", "hidden"); };
     figure.querySelectorAll(".tip").forEach(t => t.remove());
     const tell = () => {
       const r = box.getBoundingClientRect(), x = x_at((pointer - r.left) * W / r.width), closer = (a, b) => Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a;
       const near = series.filter(s => !s.quiet && s.points.length).map(s => [s, s.exact ? s.exact.filter(inside).reduce(closer) : s.points.reduce(closer), s.points.reduce(closer)]);
       if (!near.length) return leave();
       if (!tip) { tip = make("div", undefined, figure); tip.className = "tip"; }
+      // The curve nearest to the pointer, heads too, is drawn thick and named first; of many the nearest ten are told.
+      const here = (pointed - r.top) * 220 / r.height, away = ([s, p]) => Math.abs(Yof(p[1]) - here);
+      const curvesAt = series.filter(s => s.points.length && !s.bare).map(s => [s, s.points.reduce(closer)]).sort((a, b) => away(a) - away(b));
+      const nearest = curvesAt[0] && curvesAt[0][0];
+      for (const s of series) if (s.path) s.path.style.strokeWidth = s === nearest ? 4 : "";
+      near.sort((a, b) => away([a[0], a[2]]) - away([b[0], b[2]]));
+      const left = near.splice(10).length;
       const where = near.map(([, p]) => p).reduce(closer), step = p => p[2] === undefined ? "" : `, step ${p[2]}`;
       tip.replaceChildren(make("div", shown(where[0]) + step(where)));
       for (const [s, p, smooth] of near) {
         const beside = [...(s.exact ? [`smoothed ${number(smooth[1])}`] : []), ...(s.spread ? [s.spread(p[0])] : [])].filter(t => t).join("; ");
         make("div", `${s.short || s.name}: ${number(p[1])}` + (beside ? ` (${beside})` : "") + (p[2] === where[2] ? "" : step(p)), tip).style.color = s.color;
       }
+      if (nearest) { const p = curvesAt[0][1], e = make("b", `nearest: ${nearest.name} ${number(p[1])}`); e.style.display = "block"; tip.firstChild.after(e); }
+      if (left) make("div", `and ${left} more: see numbers`, tip);
       for (const k of ["x1", "x2"]) rule.setAttribute(k, X(where[0]));
       rule.setAttribute("visibility", "visible");
       const place = X(where[0]) / W * r.width + 20, flipped = place + tip.offsetWidth > figure.clientWidth ? place - tip.offsetWidth - 24 : place;
       tip.style.top = r.bottom - figure.getBoundingClientRect().top + "px";  // below, so that it hides no curve
       tip.style.left = Math.max(4, Math.min(flipped, figure.clientWidth - tip.offsetWidth - 4)) + "px";
     };
-    box.onpointermove = e => { pointer = e.clientX; tell(); };
-    box.onpointerleave = () => { pointer = undefined; leave(); };
+    box.onpointerdown = box.onpointermove = e => { pointer = e.clientX; pointed = e.clientY; tell(); };
+    box.onpointerleave = e => { if (e.pointerType !== "touch") { pointer = undefined; leave(); } };  // a touch ends at once; what it showed stays
     if (pointer !== undefined) tell();
   }
 
   const details = make("details", undefined, figure);
-  make("summary", "numbers", details);
+  const summary = make("summary", "numbers", details);
   function numbers() {
     const key = x => options.ticks ? Math.round(x) : x;  // runs stand beside each other at a tick
     const named = series.filter(s => s.points.length).map(s => ({name: s.name, points: s.exact || s.all})), steps = new Map();

@@ -14,6 +14,12 @@ function column(values) {
 function fill(body, rows) {
   const width = rows.reduce((m, r) => Math.max(m, r.length), 0), shown = [];
   for (let i = 0; i < width; ++i) shown.push(column(rows.map(r => r[i]).filter(c => typeof c !== "string")));
-  body.replaceChildren(...rows.map(r => { const tr = make("tr"); r.forEach((c, i) => make("td", typeof c === "string" ? c : shown[i](c), tr)); return tr; }));
+  const put = (e, text) => { if (e.textContent !== text) e.textContent = text; };  // what is selected stays so
+  rows.forEach((r, k) => {
+    const tr = body.rows[k] || body.insertRow();
+    r.forEach((c, i) => put(tr.cells[i] || tr.insertCell(), typeof c === "string" ? c : shown[i](c)));
+    while (tr.cells.length > r.length) tr.deleteCell(-1);
+  });
+  while (body.rows.length > rows.length) body.deleteRow(-1);
   return body;
 }

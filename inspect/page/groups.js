@@ -5,6 +5,8 @@ let together = true;  // what the reader chose: settings where several runs are 
 // How a run stands that is in no mean. A run that has not ended is in it on a live page, as far as it has come; elsewhere it is as one that was stopped.
 const notOver = r => data.live && r.left_out === "not ended", apart = r => !!r.left_out && !notOver(r);
 const broken = r => apart(r) && !r.left_out.startsWith("seed ");  // one that repeats a seed is sound
+// Whether its curves are dotted: not where there is none that they must be told from.
+const dotted = r => broken(r) && data.runs.some(o => !broken(o));
 // The groups of runs as they are now: those in the mean, and those drawn beside it.
 function groupsOf(runs) {
   const key = (r, i) => r.setting || String(i), keys = [...new Set(runs.map(key))];
@@ -42,12 +44,12 @@ function averaged(group, curves) {
 }
 // What a chart draws. curve: of a run; beside: what else is drawn of a run that stands for itself.
 function lines(curve, beside = () => []) {
-  const dotted = r => ({...curve(r), name: `${curve(r).name} (${r.left_out})`, width: 1, dash: dots});
-  const single = r => [...beside(r), broken(r) ? dotted(r) : curve(r)];
+  const asDots = r => ({...curve(r), name: `${curve(r).name} (${r.left_out})`, dash: dots});
+  const single = r => [...beside(r), dotted(r) ? asDots(r) : curve(r)];
   if (!grouped) return runs.flatMap(single);
   return groups.flatMap(g => g.members.length < 2 && !g.aside.length ? g.runs.flatMap(single)
     : [...(g.members.length > 1 ? [averaged(g, g.members.map(curve))] : g.members.map(curve)),
-       ...g.aside.map(dotted)]);
+       ...g.aside.map(asDots)]);
 }
 
 // Short names of settings, by their names: where one is long, all are without what most of them share, then cut in the middle, unless two would be the same.

@@ -21,7 +21,7 @@ async function ask() {
   try {
     const since = data.runs.map(r => `${r.generation}.${r.rows.length}`).join("_");
     const answer = await fetch("/data?" + new URLSearchParams({token, since}), {cache: "no-store", signal: AbortSignal.timeout(10000)});
-    if (!answer.ok) throw new Error(await answer.text());
+    if (!answer.ok) { say("lost", answer.status === 403 ? "norma watch was started anew and has another address: open the one that it printed" : `norma watch says: ${await answer.text()}`); return setTimeout(ask, 2000); }
     if (take(await answer.json())) update();
     const going = data.runs.filter(r => !ended(r)), quiet = Math.min(...going.map(r => r.quiet_seconds));
     if (!going.length) say("finished", [...new Set(data.runs.map(r => r.ending || "finished"))].join(", "));

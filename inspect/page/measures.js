@@ -45,7 +45,7 @@ function tellHeads(values) {
 function byBlock(m, l) {
   const rows = r => r.train.filter(x => heads(x, l, m.field).length), count = r => { const x = rows(r)[0]; return x ? heads(x, l, m.field).length : 0; };
   const ofHeads = r => count(r) < 2 ? [] : [...Array(count(r)).keys()].map(h =>
-    over(r, rows(r), x => heads(x, l, m.field)[h], {name: `${r.label}, head ${h}`, width: 1, opacity: 0.6, quiet: true, dash: broken(r) ? `2 ${3 * (h % 4 + 1)}` : dashes[h % 4]}));
+    over(r, rows(r), x => heads(x, l, m.field)[h], {name: `${r.label}, head ${h}`, width: 1, opacity: 0.6, quiet: true, dash: dotted(r) ? `2 ${3 * (h % 4 + 1)}` : dashes[h % 4]}));
   return lines(r => {
     const at = new Map(rows(r).map(x => [x.epoch, x])), several = count(r) > 1;
     return over(r, rows(r), x => overHeads(m, heads(x, l, m.field)), {name: several ? `${r.label}, ${m.extreme || "mean"}` : r.label,

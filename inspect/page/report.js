@@ -13,12 +13,12 @@ function read() {
   const brief = shortNames([...new Set(data.runs.map(r => r.setting))]);
   runs = data.runs.map((r, i) => {
     const again = data.runs.slice(0, i).filter(o => o.name === r.name).length, name = again ? `${r.name} (${again + 1})` : r.name;
-    return {...r, name, brief: brief.get(r.setting), label: `${name} · ${brief.get(r.setting) || r.config.attention}`, color: `var(--c${i % 8})`, dash: broken(r) ? dots : dashes[Math.floor(i / 8) % 4],
+    return {...r, name, brief: brief.get(r.setting), label: `${name} · ${brief.get(r.setting) || r.config.attention}`, color: `var(--c${i % 8})`, dash: dotted(r) ? dots : dashes[Math.floor(i / 8) % 4],
             train: r.rows.filter(x => x.loss !== undefined), test: [...r.rows.filter(x => x.test_accuracy !== undefined), ...lastTest(r)]};
   });
   groups = groupsOf(runs);
   grouped = together && groups.some(g => g.members.length > 1);
-  if (grouped) for (const g of groups) for (const r of g.runs) Object.assign(r, {color: g.color, dash: broken(r) ? dots : g.dash});
+  if (grouped) for (const g of groups) for (const r of g.runs) Object.assign(r, {color: g.color, dash: dotted(r) ? dots : g.dash});
   layers = most(...runs.map(r => most(...r.train.map(x => (x.attention || []).length))));
   // Parameters come as columns of r.parameters; groups are the blocks and what stands before and after them.
   groupNames = [];
@@ -161,7 +161,7 @@ function build() {
   const setting = (k, v) => v === 0 && meanings[k] ? `0: ${meanings[k]}` : v === undefined ? "–" : String(v);
   const settings = () => [...new Set(runs.flatMap(r => Object.keys(r.config)))].map(k => [k, ...runs.map(r => setting(k, r.config[k]))]);
   const body = cells(what, ["", ...runs.map(r => r.name)], settings);
-  show(() => { for (const row of body.rows) if (new Set([...row.cells].slice(1).map(c => c.textContent)).size > 1) row.className = "differs"; });
+  show(() => { for (const row of body.rows) row.className = new Set([...row.cells].slice(1).map(c => c.textContent)).size > 1 ? "differs" : ""; });
 }
 function update() {
   const before = shape;

@@ -1,10 +1,8 @@
 // What the runs are, what a reader must know of them, and runs of one setting together.
-// The steps that a run gave up after, as far as its rows tell: with --anomaly it stopped before them.
+// The steps that a run gave up after; with --anomaly it stopped before them.
 function skipped(r) {
-  const finite = x => drawable(x.loss) && drawable(x.grad_norm), end = last(r.train);
-  if (r.left_out !== "diverged" || !end || finite(end)) return "";
-  const count = end.skipped - (last(r.train.filter(finite)) || {skipped: 0}).skipped;
-  return ` at step ${end.step + 1 - count} (${count} skipped)`;
+  const end = last(r.train), count = end && r.left_out === "diverged" ? end.skipped_in_a_row : 0;
+  return count ? ` at step ${end.step + 1 - count} (${count} skipped)` : "";
 }
 // Where a number is not what its name says.
 function remarksOn({config, train}) {
@@ -19,9 +17,10 @@ function who() {
   document.title = data.title;
   byId("title").textContent = data.title;
   const same = k => runs.every(r => r.config[k] === runs[0].config[k]), told = (k, text = String) => same(k) ? text(runs[0].config[k]) : `(several: ${[...new Set(runs.map(r => text(r.config[k])))].join(", ")})`;
-  byId("intro").textContent = `${told("model")}, width ${told("width")}, depth ${told("depth")}, heads ${told("heads")}, on ${told("data")} with patch ${told("patch")}; ` +
+  const intro = `${told("model")}, width ${told("width")}, depth ${told("depth")}, heads ${told("heads")}, on ${told("data")} with patch ${told("patch")}; ` +
     `batch ${told("batch")}, epochs ${told("epochs")}, ${runs.some(r => r.config.steps > 0) ? `--steps ${told("steps", n => n > 0 ? n : "no limit")}, ` : ""}${told("optimizer")} at ${told("lr")}, seed ${told("seed")}.` +
     (layers || groupNames.length ? " Blocks and heads are counted from 0, as in blocks.0.attn, metrics.jsonl and TensorBoard." : "");
+  if (byId("intro").textContent !== intro) byId("intro").textContent = intro;
   byId("legend").replaceChildren(); byId("notes").replaceChildren();
   const said = {"not ended": "has not ended", interrupted: "was interrupted", "not finite": "ended with numbers that are not finite"};
   const entry = (text, draw) => { const e = make("span", undefined, byId("legend")); draw(svg("svg", {viewBox: "0 0 26 8", "aria-hidden": true}, e)); make("span", text, e); };
@@ -39,7 +38,7 @@ function who() {
   }
   const note = text => { make("p", text, byId("notes")).className = "note"; }, leaves = runs.some(r => !broken(r)) ? ", and may leave a chart, whose scale is that of the others" : "";
   for (const r of runs) {
-    if (broken(r)) note(`${r.label}: ${said[r.left_out] || r.left_out}${skipped(r)}. Its curves are dotted${grouped ? ", in no mean over runs" : ""}${leaves}.`);
+    if (broken(r)) note(`${r.label}: ${said[r.left_out] || r.left_out}${skipped(r)}.${dotted(r) ? ` Its curves are dotted${grouped ? ", in no mean over runs" : ""}${leaves}.` : ""}`);
     else if (grouped && apart(r)) note(`${r.label}: in no mean over runs (${r.left_out}).`);
   }
   for (const r of runs) {
