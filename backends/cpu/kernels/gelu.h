@@ -210,7 +210,7 @@ struct WideTail {
     const D square = a * a;
     const Power<D> p(square * -0.5, rest_of_product(square, a, a) * 0.5);
     const D v = (times_a ? a : splat(1.0)) / (a + k), u = times_a ? fma(v, splat(2.0), splat(-1.0)) : fma(v, splat(-2 * k), splat(1.0));
-    const D y = poly(u, q) * v, x = p.r + p.tail;
+    const D y = long_poly(u, q) * v, x = p.r + p.tail;
     tail = fma(y, x, y), exponential = x + 1.0, power = p.scale(1 / wide_scale);
   }
 };

@@ -30,6 +30,22 @@ NORMA_INLINE V poly(V x, const Scalar<V> (&c)[n]) {
   return p;
 }
 
+/// The same of many terms, of which a chain would be too long to find other work meanwhile: those from x^3 on are two sums, of even and odd
+/// powers. The largest still come last and singly, as their roundings count.
+template <class V, int n>
+NORMA_INLINE V long_poly(V x, const Scalar<V> (&c)[n]) {
+  const V square = x * x;
+  V p = splat(c[n - 1]), q = splat(c[n - 2]);
+#pragma GCC unroll 16
+  for (int i = n - 3; i >= 3; i -= 2) {
+    p = fma(p, square, splat(c[i]));
+    if (i > 3) q = fma(q, square, splat(c[i - 1]));
+  }
+  p = n % 2 ? fma(p, x, q) : fma(q, x, p);
+  for (int i = 2; i >= 0; --i) p = fma(p, x, splat(c[i]));
+  return p;
+}
+
 NORMA_INLINE F abs(F x) { return (F)((I)x & 0x7fffffff); }
 NORMA_INLINE D abs(D x) { return (D)((L)x & 0x7fffffffffffffff); }
 /// A magnitude >= 0 with a sign.

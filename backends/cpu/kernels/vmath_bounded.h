@@ -5,6 +5,23 @@
 
 namespace norma::cpu::NORMA_ISA {
 
+/// 1 / x, near enough for a quotient that is corrected by what is left.
+NORMA_INLINE F near_inverse(F x) {
+#if defined(__AVX512F__)
+  return (F)_mm512_rcp14_ps((__m512)x);
+#else
+  return 1.0f / x;
+#endif
+}
+NORMA_INLINE D near_inverse(D x) {
+#if defined(__AVX512F__)
+  const D y = (D)_mm512_rcp14_pd((__m512d)x);
+  return fma(fma(-x, y, splat(1.0)), y, y);
+#else
+  return 1.0 / x;
+#endif
+}
+
 /// tanh a = (exp(2a) - 1) / (exp(2a) + 1), both divided by a power of 2, as sums of two numbers; the quotient is corrected by what is left.
 template <class V>
 NORMA_INLINE V tanh_of(V x, Scalar<V> end) {
@@ -15,8 +32,8 @@ NORMA_INLINE V tanh_of(V x, Scalar<V> end) {
   const V power = p.template scale<-1>(), below = T{1} - power, above = power + T{1};
   const V top = below + q, top_low = (q - (top - below)) + (((T{1} - below) - power) + q_low);
   const V bottom = above + q, bottom_low = (q - (bottom - above)) + ((power - (above - T{1})) + q_low);
-  const V inverse = T{1} / bottom, y = top * inverse;
-  return with_sign(fma(rest_of_product(top, y, bottom) + (top_low - y * bottom_low), inverse, y), x);
+  const V inverse = near_inverse(bottom), y = top * inverse;
+  return with_sign(fma(rest_of_product(top, y, bottom) + fma(-y, bottom_low, top_low), inverse, y), x);
 }
 NORMA_INLINE F tanh(F x) { return tanh_of(x, 10.0f); }
 NORMA_INLINE D tanh(D x) { return tanh_of(x, 20.0); }
@@ -25,12 +42,12 @@ NORMA_INLINE D tanh(D x) { return tanh_of(x, 20.0); }
 template <class V, int small_terms, int large_terms>
 NORMA_INLINE V erf_of(V x, const Scalar<V> (&small)[small_terms], const Scalar<V> (&large)[large_terms], Scalar<V> c, Scalar<V> c_low, Scalar<V> end) {
   using T = Scalar<V>;
-  const V a = vmin(splat(end), abs(x)), t = a - T(0.75), q = poly(t, large);
+  const V a = vmin(splat(end), abs(x)), t = a - T(0.75), q = long_poly(t, large);
   const V y = fma(t, q, splat(c));
   const Power<V> p(y, fma(t, q, c - y) + c_low);
   const V power = p.scale();
   const V far = (T{1} - power) - power * (p.r + p.tail);
-  return a >= T(0.75) ? with_sign(far, x) : fma(x, poly(x * x, small), x);
+  return a >= T(0.75) ? with_sign(far, x) : fma(x, long_poly(x * x, small), x);
 }
 NORMA_INLINE F erf(F x) {
   constexpr float small[] = {0.128379166f, -0.3761262f, 0.11283379f, -0.0268343352f, 0.00511316909f, -0.000673781557f};

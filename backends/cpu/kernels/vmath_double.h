@@ -80,16 +80,20 @@ struct Power {
 
 NORMA_INLINE D exp(D x) {
   const Power<D> p(vmin(splat(710.0), vmax(splat(-746.0), x)));  // in this order of arguments a NaN stays
-  const UL n = (p.shift & 0xfff) ^ 0x800;                        // plus 2048; 2^n in two steps: n reaches from -1076 to 1024
+#if defined(__AVX512F__)
+  return (D)_mm512_scalef_pd((__m512d)p.mantissa(), (__m512d)p.n);
+#else
+  const UL n = (p.shift & 0xfff) ^ 0x800;  // plus 2048; 2^n in two steps: n reaches from -1076 to 1024
   const UL half = n >> 1;
   return p.mantissa() * (D)((half - 1) << 52) * (D)((n - half - 1) << 52);
+#endif
 }
 
 /// exp for x <= 709; results below exp(-708) = 3.3e-308 are 0.
 NORMA_INLINE D exp_fast(D x) {
-  const L zero = x < -708.0;
   const Power<D> p(vmax(splat(-709.0), x));
-  return (D)((UL)((p.r + p.tail + 1.0) * p.scale()) & ~(UL)zero);
+  const D y = (p.r + p.tail + 1.0) * p.scale();
+  return x < -708.0 ? D{} : y;
 }
 
 /// x = 2^e (1 + f), of a normal x > 0; 1 + f in [sqrt(1/2), sqrt(2)).
@@ -129,7 +133,7 @@ NORMA_INLINE D log1p(D x) {
   D e;
   D f = split(u, e);
   const D scale = (D)((1023 + (std::uint64_t{1} << 51) - (UL)(e + 0x1.8p52)) << 52);  // 2^-e
-  const D low = (u < 0x1p54 ? lost : D{}) * scale;
+  const D low = u < 0x1p54 ? lost * scale : D{};
   const L near = e == 0.0;
   f = near ? x : f;
   D y = log_of(e, f, near ? D{} : low * fma(f, f - 1.0, splat(1.0)));  // low / (1 + f), of which few digits matter
