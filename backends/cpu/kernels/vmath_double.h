@@ -139,7 +139,7 @@ NORMA_INLINE D log1p(D x) {
   D y = log_of(e, f, near ? D{} : low * fma(f, f - 1.0, splat(1.0)));  // low / (1 + f), of which few digits matter
   const D infinity = splat(__builtin_inf());
   y = u == 0.0 ? -infinity : y;
-  y = (x == infinity) | (x == 0.0) ? x : y;
+  y = ((x == infinity) | (x == 0.0)) ? x : y;
   return u >= 0.0 ? y : splat(__builtin_nan(""));
 }
 

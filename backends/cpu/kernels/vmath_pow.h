@@ -34,9 +34,9 @@ NORMA_INLINE F pow(F a, F b) {
   y = size == 0.0f ? (b < 0.0f ? infinity : F{}) : y;
   y = size == infinity ? (b < 0.0f ? F{} : infinity) : y;
   y = (F)((I)y ^ (odd & (I)a & (I)splat(-0.0f)));
-  y = (a < 0.0f) & ~whole & (size != infinity) ? splat(__builtin_nanf("")) : y;
-  y = (a != a) | (b != b) ? a + b : y;
-  return (b == 0.0f) | (a == 1.0f) | ((size == 1.0f) & (b_size == infinity)) ? splat(1.0f) : y;
+  y = ((a < 0.0f) & ~whole & (size != infinity)) ? splat(__builtin_nanf("")) : y;
+  y = ((a != a) | (b != b)) ? a + b : y;
+  return ((b == 0.0f) | (a == 1.0f) | ((size == 1.0f) & (b_size == infinity))) ? splat(1.0f) : y;
 }
 /// libm, lane by lane.
 NORMA_INLINE D pow(D a, D b) {
