@@ -1,10 +1,10 @@
-// Elementary functions of a vector register, float or double, by own polynomials: minimax fits whose error is far below half an ulp of the
+// Elementary functions of a vector register, float or double, by our own polynomials: minimax fits whose error is far below half an ulp of the
 // result (scripts/vmath_fits says how). Branch-free but for arguments far from 0, so that they run at the speed of the arithmetic units.
 // The parts, included at the end: vmath_double.h (exp, log and what follows from them), vmath_bounded.h (tanh, erf), vmath_trig.h,
 // vmath_pow.h, gelu.h.
 //
 // Bounds in ulp, held over dense samples of the whole range and at the edges (tests/test_vmath.cpp):
-//   float   exp, log, tanh, erf, sin, cos, pow 1; exp_fast 1.1; gelu 4 over [-8, 8]; sigmoid 3; gelu_grad 2.5e-7 absolute
+//   float   exp, log, tanh, erf, sin, cos, pow 1; exp_fast 1.1; log1p 2.5; gelu 4 over [-8, 8]; sigmoid 3; gelu_grad 2.5e-7 absolute
 //   double  exp, log, log1p, tanh, erf, sin, cos 1; exp_fast 1.1; gelu 4 over [-8, 8]; sigmoid 3; gelu_grad 5e-16 absolute
 // NaN gives NaN; infinities give the limit (gelu(-inf) = -0); results too small for a normal number are denormal, not zero,
 // except in exp_fast. Functions that are odd keep the sign of 0.
@@ -30,8 +30,8 @@ NORMA_INLINE V poly(V x, const Scalar<V> (&c)[n]) {
   return p;
 }
 
-/// The same of many terms, of which a chain would be too long to find other work meanwhile: those from x^3 on are two sums, of even and odd
-/// powers. The largest still come last and singly, as their roundings count.
+/// The same of many terms, where one chain of them is so long that the processor does not find enough other work: those from x^3 on are two
+/// sums, of even and odd powers. The largest still come last and singly, as their roundings count.
 template <class V, int n>
 NORMA_INLINE V long_poly(V x, const Scalar<V> (&c)[n]) {
   const V square = x * x;

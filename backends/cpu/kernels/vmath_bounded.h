@@ -38,9 +38,11 @@ NORMA_INLINE V tanh_of(V x, Scalar<V> end) {
 NORMA_INLINE F tanh(F x) { return tanh_of(x, 10.0f); }
 NORMA_INLINE D tanh(D x) { return tanh_of(x, 20.0); }
 
-/// Up to 3/4 x + x p(x^2); from there to `end`, where erf rounds to 1, 1 - exp(c + t q(t)), with t = |x| - 3/4 and c = ln erfc 3/4.
+/// Up to 3/4 x + x p(x^2); from there to `end`, where erf rounds to 1, 1 - exp(c + t q(t)), with t = |x| - 3/4 and c = ln erfc 3/4. The fits are
+/// exact to 1.7e-9 and 3.2e-9 of erf x for floats, to 1.6e-17 and 1.3e-17 for doubles.
 template <class V, int small_terms, int large_terms>
-NORMA_INLINE V erf_of(V x, const Scalar<V> (&small)[small_terms], const Scalar<V> (&large)[large_terms], Scalar<V> c, Scalar<V> c_low, Scalar<V> end) {
+NORMA_INLINE V erf_of(V x, const Scalar<V> (&small)[small_terms], const Scalar<V> (&large)[large_terms], Scalar<V> c, Scalar<V> c_low,
+                      Scalar<V> end) {
   using T = Scalar<V>;
   const V a = vmin(splat(end), abs(x)), t = a - T(0.75), q = long_poly(t, large);
   const V y = fma(t, q, splat(c));
