@@ -179,3 +179,19 @@ TEST_CASE("a gradient whose square is no f32 does not reach adamw, whose weight 
   bias.set_grad(ones({10}, place_of(bias)));
   CHECK_THAT(run.update(NAN, 0.5, clip).why, Equals("the loss is not finite"));
 }
+
+TEST_CASE("a run whose gradients are too large for adamw in f32 says so, and how to begin it", "[diverged]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("too-large");
+  const auto args = [&](const char* name, const std::vector<std::string>& more) { return with(small_run(data, runs / name, {"--penalty", "fro:1e24"}), more); };
+  const Finished f = run_norma(args("run", {"--clip", "0"}));
+  CAPTURE(f.err);
+  CHECK(f.code == 3);
+  CHECK_THAT(f.err, Contains("step 0: the gradient's norm is ") && Contains("e+20, and adamw in f32 keeps squares up to that of 1.8e+19; step skipped (1 of 10)\n") &&
+                        Contains("diverged: steps 0 to 9 were skipped; a checkpoint is in " + (runs / "run").string() +
+                                 ". The gradient is finite but too large for adamw in f32: begin anew with --clip 1, or with --dtype f64\n"));
+  for (const std::vector<std::string>& more : {std::vector<std::string>{"--clip", "1"}, {"--clip", "0", "--dtype", "f64"}}) {
+    const auto out = more[1] + "-" + std::to_string(more.size());
+    CHECK(run_norma(with(args(out.c_str(), more), {"--steps", "2"})).code == 0);
+    CHECK(steps_of(runs / out)[0]["skipped"] == 0);
+  }
+}

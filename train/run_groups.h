@@ -33,7 +33,8 @@ struct Spread {
 };
 Spread spread_of(std::span<const double> values);
 
-/// How many standard errors a 95 % interval reaches to each side of a mean: Student's t, whose degrees of freedom (1 or more) are one less than the values.
+/// How many standard errors a 95 % interval reaches to each side of a mean: Student's t. Degrees of freedom, 1 or more: one less than the
+/// values.
 double factor_95(std::size_t degrees);
 
 /// How a setting differs from another seed by seed. Runs of one seed see the same batches, and begin with the same weights, where only the attention
