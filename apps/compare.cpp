@@ -23,8 +23,8 @@ training. The page is one file and needs no network. Blocks and heads count from
 Runs of one setting, which differ in their seed alone, are also told together: mean ± sample standard deviation over seeds. Runs are of
 one setting where their config.json is the same but for
 {}
-Further settings are also compared with the first seed by seed, over the seeds that both have: the mean difference ± its sample
-standard deviation, and the standard error of that mean.
+Further settings are also compared with the first seed by seed, over the seeds that both have: the mean difference, and its 95 %
+confidence interval (Student's t). Where 0 lies within it the seeds show no difference.
 Runs that diverged, were stopped or have not ended are named, and are in no mean; of runs with the same seed the first that finished
 counts.
 )";
@@ -131,7 +131,11 @@ Json paired_json(const train::RunGroup& first, const train::RunGroup& group, con
   const train::Paired accuracy = of("test_accuracy"), loss = of("test_loss");
   if (accuracy.seeds < 2) return nullptr;
   const auto told = [](const train::Paired& p) {
-    return Json{{"mean", p.difference.mean}, {"deviation", p.difference.deviation}, {"standard_error", p.error}};
+    return Json{{"mean", p.difference.mean},
+                {"deviation", p.difference.deviation},
+                {"standard_error", p.error},
+                {"ci95_low", p.low},
+                {"ci95_high", p.high}};
   };
   return {
       {"less", first.name}, {"seeds", accuracy.seeds}, {"test_accuracy", told(accuracy)}, {"test_loss", told(loss)}};
@@ -145,7 +149,9 @@ std::string with_spread(const Json& spread, const char* format, double factor = 
 /// Both with as many decimals as two digits of the deviation take.
 std::string norm_with_spread(const Json& spread) {
   const double mean = number(spread, "mean"), deviation = number(spread, "deviation");
-  if (!(std::isfinite(deviation) && deviation > 0 && std::abs(mean) < 1e6)) return three_digits(mean);
+  if (!(std::isfinite(deviation) && std::abs(mean) < 1e6)) return three_digits(mean);
+  if (deviation <= 1e-12 * std::abs(mean))
+    return three_digits(mean) + " ± " + three_digits(0);  // equal values, but for the mean's rounding
   const int decimals = std::clamp(1 - static_cast<int>(std::floor(std::log10(deviation))), 0, 9);
   return fmt::format("{:.{}f} ± {:.{}f}", mean, decimals, deviation, decimals);
 }
@@ -166,16 +172,18 @@ void print_columns(const std::vector<std::vector<std::string>>& rows) {
   }
 }
 
-/// Beside the deviations of the settings, what is left of them where seeds are compared one by one.
+/// Beside the deviations of the settings, what is left of them where seeds are compared one by one. The page has the
+/// same lines: paired() in inspect/page/who.js.
 void print_paired(const Json& groups) {
   std::string text;
   for (const Json& g : groups) {
     if (!g.contains("by_seed")) continue;
     const Json &by_seed = g["by_seed"], &accuracy = by_seed["test_accuracy"];
-    text +=
-        fmt::format("{} - {}, by seed ({}): {} points, standard error {}\n", g["name"].get<std::string>(),
-                    by_seed["less"].get<std::string>(), by_seed["seeds"].dump(), with_spread(accuracy, "{:.2f}", 100),
-                    shown(number(accuracy, "standard_error") * 100, "{:.2f}"));
+    const double low = number(accuracy, "ci95_low"), high = number(accuracy, "ci95_high");
+    text += fmt::format("{} - {}, by seed ({}): {:.2f} points, 95 % interval {:.2f} to {:.2f}: {}\n",
+                        g["name"].get<std::string>(), by_seed["less"].get<std::string>(), by_seed["seeds"].dump(),
+                        number(accuracy, "mean") * 100, low * 100, high * 100,
+                        low <= 0 && high >= 0 ? "no difference at 95 %" : "a difference at 95 %");
   }
   if (!text.empty()) fmt::print("\n{}", text);
 }

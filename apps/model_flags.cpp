@@ -9,6 +9,7 @@
 #include "backends/cpu/isa.h"
 #include "backends/cpu/parallel.h"
 #include "core/backend.h"
+#include "datasets/catalog.h"
 #include "datasets/rand_augment.h"
 #include "train/constraint.h"
 
@@ -77,6 +78,11 @@ void check_fields(const train::TrainConfig& c) {
     if (std::find(choice.known.begin(), choice.known.end(), choice.value) == choice.known.end())
       throw UsageError(fmt::format("{}: \"{}\" is unknown; there are {}", c.named(choice.field), choice.value,
                                    fmt::join(choice.known, ", ")));
+  try {
+    datasets::known_set(c.data);
+  } catch (const Error& e) {
+    throw UsageError(fmt::format("{}: {}", c.named("data"), e.what()));
+  }
   check_threads(c.threads, c.named("threads"));
   if (c.out.empty()) throw UsageError(fmt::format("{}: is empty; name a folder", c.named("out")));
 }

@@ -37,13 +37,13 @@ RunModel load_run_model(const std::filesystem::path& named, Index threads, const
   out.config = train::written_config(train::read_run_head(run).config, (run / "config.json").string());
   out.config.threads = threads;
   out.config.cpu.clear();  // another machine may have trained it
-  if (!data_dir.empty()) out.config.data_dir = data_dir;
+  if (!data_dir.empty()) out.config.data_dir = data_dir, out.config.files.erase("data_dir");
   models::ViTConfig shape;
   try {
     check_fields(out.config);
     choose_device(out.config, run);
     prepare(out.config);
-    out.data = datasets::load_images(out.config.data, out.config.data_dir);
+    out.data = datasets::load_images(out.config.data, out.config.data_dir, out.config.file_of("data_dir"));
     shape = vit_config(out.config, out.data.train);
     if (wanted.matrices) shape.form = AttentionForm::quadratic;
   } catch (const UsageError& e) {  // the file's, not the caller's

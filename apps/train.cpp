@@ -2,7 +2,6 @@
 #include "apps/model_flags.h"
 #include "apps/progress.h"
 #include "core/host_limits.h"
-#include "datasets/catalog.h"
 #include "train/loop.h"
 #include "train/recorder.h"
 
@@ -44,7 +43,6 @@ void check(const ModelFlags& flags) {
   const models::ViTConfig shape = shape_without_data(flags.config);
   check_memory(flags.config, shape);
   train::check_record(flags.config, shape);
-  datasets::known_set(flags.config.data);
 }
 
 }  // namespace
@@ -66,10 +64,11 @@ int train_verb(const Args& args) {
     why = fmt::format("stopped before this step; look again with: norma replay {}", outcome.bundle.string());
   else if (!finished)
     why = fmt::format(
-        "diverged: steps {} to {} were not finite; a checkpoint is in {}. Repeat the command with --resume --anomaly "
-        "to "
-        "learn which operation it was",
-        outcome.step - outcome.skipped_in_a_row, outcome.step - 1, flags->config.out);
+        "diverged: steps {} to {} were skipped; a checkpoint is in {}. {}", outcome.step - outcome.skipped_in_a_row,
+        outcome.step - 1, flags->config.out,
+        outcome.too_large
+            ? "The gradient is finite but too large for adamw in f32: begin anew with --clip 1, or with --dtype f64"
+            : "Repeat the command with --resume --anomaly to learn which operation it was");
   if (!finished) line.message(why);
   nlohmann::ordered_json result = {{"run", flags->config.out}, {"attention", flags->config.attention}};
   if (flags->json)

@@ -5,7 +5,6 @@
 
 #include "apps/model_flags.h"
 #include "apps/progress.h"
-#include "datasets/catalog.h"
 
 namespace norma::apps {
 namespace {
@@ -60,7 +59,6 @@ int twin_verb(const Args& args) {
         shape_without_data(twin);
         twin.attention = other;
         shape_without_data(twin);
-        datasets::known_set(twin.data);
       },
       {},
       [&](train::Options& options) {
@@ -85,7 +83,7 @@ int twin_verb(const Args& args) {
       finished ? ""
       : outcome.ending == train::Ending::interrupted
           ? "interrupted; the log holds the steps so far"
-          : fmt::format("diverged: no finite step in a row of {} on one side", train::give_up_after);
+          : fmt::format("diverged: {} steps in a row were skipped on one side", train::give_up_after);
   if (!finished) line.message(why);
   if (finished && !flags->json) fmt::print("\n");
   nlohmann::ordered_json result = {{"run", flags->config.out}, {"attention", attention}};

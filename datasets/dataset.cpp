@@ -232,10 +232,11 @@ std::vector<std::uint8_t> centred(const ImageSet& set, Index side) {
   return out;
 }
 
-ImageData load_images(const std::string& name, const fs::path& data_dir) {
+ImageData load_images(const std::string& name, const fs::path& data_dir, const std::string& from) {
   KnownSet known = known_set(name);
   if (std::error_code ignored; !data_dir.empty() && !fs::is_directory(data_dir, ignored))
-    fail("data set \"{}\": there is no folder {} to look in; name another with --data-dir", name, data_dir.string());
+    fail("{}data set \"{}\": there is no folder {} to look in; name another with --data-dir", from, name,
+         data_dir.string());
   const fs::path folder = folder_of(known, data_dir);
   const bool own = take_own_classes(known, folder);
   std::vector<fs::path> paths;

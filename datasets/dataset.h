@@ -41,8 +41,9 @@ std::string hash_of(const ImageSet& set);
 
 /// Reads a data set by name ("fashion-mnist", "cifar-10"). Looks in data_dir, then in the places `locations` lists. A class-names.txt beside
 /// the files, a name a line, says what its classes are instead: the files are then images of the user's own (docs/own-images.md). Throws
-/// saying where it looked and how to get it; damaged files are named with the byte or record.
-ImageData load_images(const std::string& name, const std::filesystem::path& data_dir = {});
+/// saying where it looked and how to get it; damaged files are named with the byte or record. `from` begins the error of a data_dir that
+/// is no folder.
+ImageData load_images(const std::string& name, const std::filesystem::path& data_dir = {}, const std::string& from = {});
 std::vector<std::string> image_sets();
 std::vector<std::filesystem::path> locations(const std::string& name, const std::filesystem::path& data_dir = {});
 

@@ -14,6 +14,7 @@
 
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/text.h"
 
 namespace norma::datasets {
 
@@ -27,10 +28,19 @@ struct Address {
   std::string authority;  // as the Host header wants it
 };
 
+/// An address as messages have it: also one that a server sends its readers to.
+std::string told(const std::string& url) { return printable(shortened(url, 1024)); }
+
+bool is_port(std::string_view text) {
+  unsigned port = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
+  return error == std::errc() && end == text.data() + text.size() && port >= 1 && port <= 65535;
+}
+
 Address parse_url(const std::string& url) {
   constexpr std::string_view scheme = "http://";
   if (!url.starts_with(scheme))
-    fail("{}: only http:// addresses can be fetched; download the files and use --from FOLDER", url);
+    fail("{}: only http:// addresses can be fetched; download the files and use --from FOLDER", told(url));
   const std::string rest = url.substr(scheme.size());
   Address a;
   a.authority = rest.substr(0, rest.find_first_of("/?#"));
@@ -44,8 +54,8 @@ Address parse_url(const std::string& url) {
   }
   if (a.host.starts_with('[') && a.host.ends_with(']')) a.host = a.host.substr(1, a.host.size() - 2);
   const auto bad = [](unsigned char c) { return c <= ' ' || c == 0x7f; };
-  if (a.host.empty() || a.port.empty() || std::any_of(url.begin(), url.end(), bad))
-    fail("{}: is not a valid address", url);
+  if (a.host.empty() || !is_port(a.port) || std::any_of(url.begin(), url.end(), bad))
+    fail("{}: is not a valid address", told(url));
   return a;
 }
 
@@ -55,7 +65,7 @@ class Connection {
     addrinfo hints{}, *list = nullptr;
     hints.ai_socktype = SOCK_STREAM;
     if (const int code = getaddrinfo(address.host.c_str(), address.port.c_str(), &hints, &list); code != 0) {
-      fail("{}: host {} cannot be found, {}", url, address.host, gai_strerror(code));
+      fail("{}: host {} cannot be found, {}", url, told(address.host), gai_strerror(code));
     }
     int error = 0;
     for (const addrinfo* a = list; a != nullptr && fd_ < 0; a = a->ai_next) {
@@ -71,7 +81,7 @@ class Connection {
       fd_ = -1;
     }
     freeaddrinfo(list);
-    if (fd_ < 0) fail("{}: no connection to {} port {}, {}", url, address.host, address.port, reason(error));
+    if (fd_ < 0) fail("{}: no connection to {} port {}, {}", url, told(address.host), address.port, reason(error));
   }
   ~Connection() { close(fd_); }
   Connection(const Connection&) = delete;
@@ -138,7 +148,7 @@ std::uint64_t number(std::string_view text, int base, const std::string& url, co
   std::uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, base);
   if (error != std::errc() || end != text.data() + text.size())
-    fail("{}: the answer's {} \"{}\" is no number", url, what, text);
+    fail("{}: the answer's {} {} is no number", url, what, in_quotes(text));
   return value;
 }
 
@@ -165,7 +175,7 @@ Head read_head(Connection& connection, const std::string& url) {
       head.length = number(value, 10, url, "length");
       head.has_length = true;
     } else if (key == "transfer-encoding") {
-      if (lower(value) != "chunked") fail("{}: transfer encoding \"{}\" is not supported", url, value);
+      if (lower(value) != "chunked") fail("{}: transfer encoding {} is not supported", url, in_quotes(value));
       head.chunked = true;
     } else if (key == "location") {
       head.location = value;
@@ -202,19 +212,20 @@ int http_get(const std::string& url, const HttpLimits& limits,
   std::string at = url;
   for (int hop = 0; hop <= max_redirects; ++hop) {
     const Address address = parse_url(at);
-    Connection connection(at, address, limits.seconds);
+    const std::string name = told(at);
+    Connection connection(name, address, limits.seconds);
     connection.send(
         fmt::format("GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: norma\r\nAccept-Encoding: identity\r\n"
                     "Connection: close\r\n\r\n",
                     address.path, address.authority));
-    const Head head = final_head(connection, at);
+    const Head head = final_head(connection, name);
     if (head.status >= 301 && head.status <= 308 && !head.location.empty()) {
       at = redirected(address, head.location);
       continue;
     }
     if (head.status != 200) return head.status;
     const std::uint64_t total = head.chunked ? 0 : head.length;
-    if (total > limits.max_bytes) fail("{}: {} bytes, expected at most {}", at, total, limits.max_bytes);
+    if (total > limits.max_bytes) fail("{}: {} bytes, expected at most {}", name, total, limits.max_bytes);
 
     std::uint64_t done = 0;
     const auto pass_on =
@@ -224,7 +235,7 @@ int http_get(const std::string& url, const HttpLimits& limits,
             const std::string_view text =
                 connection.held().substr(0, std::min<std::uint64_t>(bytes, connection.held().size()));
             done += text.size();
-            if (done > limits.max_bytes) fail("{}: more than the expected {} bytes", at, limits.max_bytes);
+            if (done > limits.max_bytes) fail("{}: more than the expected {} bytes", name, limits.max_bytes);
             sink(std::as_bytes(std::span(text.data(), text.size())), total);
             bytes -= text.size();
             connection.take(text.size());
@@ -234,18 +245,18 @@ int http_get(const std::string& url, const HttpLimits& limits,
     if (head.chunked) {
       for (;;) {
         const std::string size_line = connection.line("chunk");
-        const std::uint64_t size = number(size_line.substr(0, size_line.find_first_of("; \t")), 16, at, "chunk size");
+        const std::uint64_t size = number(size_line.substr(0, size_line.find_first_of("; \t")), 16, name, "chunk size");
         if (size == 0) return 200;
-        if (!pass_on(size)) fail("{}: the connection ended after {} bytes", at, done);
-        if (!connection.line("chunk").empty()) fail("{}: a chunk is longer than it says", at);
+        if (!pass_on(size)) fail("{}: the connection ended after {} bytes", name, done);
+        if (!connection.line("chunk").empty()) fail("{}: a chunk is longer than it says", name);
       }
     }
     if (!pass_on(head.has_length ? head.length : limits.max_bytes + 1) && head.has_length) {
-      fail("{}: the connection ended after {} of {} bytes", at, done, head.length);
+      fail("{}: the connection ended after {} of {} bytes", name, done, head.length);
     }
     return 200;
   }
-  fail("{}: more than {} redirects", url, max_redirects);
+  fail("{}: more than {} redirects", told(url), max_redirects);
 }
 
 }  // namespace norma::datasets

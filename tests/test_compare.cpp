@@ -117,7 +117,21 @@ TEST_CASE("what seeds do to both settings is not in their differences by seed", 
   CHECK(two.difference.mean == Approx(2.5));
   CHECK(two.difference.deviation == Approx(std::sqrt(0.5)));
   CHECK(two.error == Approx(0.5));
-  CHECK((one.seeds == 1 && std::isnan(one.difference.mean) && std::isnan(one.error)));
+  CHECK((two.low == Approx(2.5 - 12.7062 * 0.5) && two.high == Approx(2.5 + 12.7062 * 0.5)));
+  CHECK((one.seeds == 1 && std::isnan(one.difference.mean) && std::isnan(one.error) && std::isnan(one.low) && std::isnan(one.high)));
+}
+
+TEST_CASE("95 % of Student's t lies within so many standard errors", "[compare]") {
+  for (const std::size_t degrees : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 50, 1000}) {
+    const auto n = static_cast<double>(degrees);
+    const double peak = std::exp(std::lgamma((n + 1) / 2) - std::lgamma(n / 2)) / std::sqrt(n * std::acos(-1.0)), reach = train::factor_95(degrees);
+    const auto density = [&](double t) { return peak * std::pow(1 + t * t / n, -(n + 1) / 2); };
+    constexpr int pieces = 2000;  // Simpson's rule
+    double within = density(0) + density(reach);
+    for (int i = 1; i < pieces; ++i) within += (i % 2 ? 4 : 2) * density(reach * i / pieces);
+    CAPTURE(degrees);
+    CHECK(2 * within * reach / pieces / 3 == Approx(0.95).margin(1.5e-5));
+  }
 }
 
 TEST_CASE("compare tells settings of several runs beside the runs", "[compare]") {
@@ -167,13 +181,28 @@ TEST_CASE("compare tells further settings less the first one, by seed", "[compar
   const std::string page = (fresh_folder("compare-paired") / "page.html").string();
   const Finished text = run_norma(with(with({"compare"}, runs), {"--html", page})), json = run_norma(with(with({"compare"}, runs), {"--html", page, "--log-format", "json"}));
   REQUIRE((text.code == 0 && json.code == 0));
-  CHECK_THAT(text.out, Contains("\n\nx^3 - softmax, by seed (2): 2.00 ± 1.41 points, standard error 1.00\n\nlast ||A||_F by setting"));
+  CHECK_THAT(text.out, Contains("\n\nx^3 - softmax, by seed (2): 2.00 points, 95 % interval -10.71 to 14.71: no difference at 95 %\n\nlast ||A||_F by setting"));
   const Json groups = Json::parse(json.out)["groups"], by_seed = groups[1]["by_seed"];
   CHECK(!groups[0].contains("by_seed"));
   CHECK((by_seed["less"] == "softmax" && by_seed["seeds"] == 2));
   CHECK(by_seed["test_accuracy"]["mean"].get<double>() == Approx(0.02));
   CHECK(by_seed["test_accuracy"]["deviation"].get<double>() == Approx(std::sqrt(2e-4)));
+  CHECK(by_seed["test_accuracy"]["ci95_low"].get<double>() == Approx(0.02 - 0.127062));
+  CHECK(by_seed["test_accuracy"]["ci95_high"].get<double>() == Approx(0.02 + 0.127062));
   CHECK(by_seed["test_loss"]["standard_error"].get<double>() == Approx(0.01));
+  CHECK(by_seed["test_loss"]["ci95_low"].get<double>() == Approx(-0.02 - 0.127062));
+
+  const std::vector<std::string> apart = {seeded_run("compare-r1", 1, "relu", 0.90).string(), seeded_run("compare-r2", 2, "relu", 0.961).string(), seeded_run("compare-r3", 3, "relu", 0.699).string()};
+  CHECK_THAT(run_norma(with(with(with({"compare"}, {runs[0], runs[1], runs[2]}), apart), {"--html", page})).out,
+             Contains("\nrelu - softmax, by seed (3): 10.00 points, 95 % interval 9.75 to 10.25: a difference at 95 %\n"));
+}
+
+TEST_CASE("a norm that is the same for all seeds has no spread, also where its mean is rounded", "[compare]") {
+  std::vector<std::string> args = {"compare"};
+  for (int seed = 1; seed <= 3; ++seed) args.push_back(seeded_run(fmt::format("compare-same{}", seed), seed, "softmax", 0.8, 0.1).string());
+  const Finished f = run_norma(with(args, {"--html", (fresh_folder("compare-same") / "page.html").string()}));
+  REQUIRE(f.code == 0);
+  CHECK_THAT(f.out, Contains(" 0.225 ± 0.00\n") && Contains("\nsoftmax   0.150 ± 0.00   0.300 ± 0.00\n"));
 }
 
 TEST_CASE("without two runs of a setting there is no table of settings, and no status where all have finished", "[compare]") {

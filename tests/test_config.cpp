@@ -12,6 +12,7 @@
 using namespace norma;
 using namespace norma::test;
 using Catch::Matchers::Contains;
+using Catch::Matchers::EndsWith;
 using Catch::Matchers::Equals;
 using Catch::Matchers::StartsWith;
 
@@ -28,6 +29,10 @@ TEST_CASE("config files: unknown keys, wrong types, comments, and who wins", "[c
   f = run_norma({"train", "--config", write("{\"epochs\": \"three\"}")});
   CHECK(f.code == 2);
   CHECK_THAT(f.err, Contains("\"epochs\" is \"three\", it must be a whole number"));
+  f = run_norma({"train", "--config", write("{\"pad\": \"" + std::string(100'000, 'x') + "\"}")});
+  CHECK_THAT(f.err, Contains("\"pad\" is \"xxx") && EndsWith("xxx..., it must be a whole number\n"));
+  CHECK(f.err.size() < 500);
+  CHECK(run_norma({"train", "--config", write("{\"" + std::string(100'000, 'x') + "\": 1}")}).err.size() < 1500);
   f = run_norma({"train", "--config", write("{\"epochs\": 3, \"epochs\": 4}")});
   CHECK(f.code == 2);
   f = run_norma({"train", "--config", write("// a comment\n{\"epochs\": 3, \"preset\": \"small\", \"width\": 96}"), "--lr", "0.5", "--print-config"});
@@ -69,7 +74,7 @@ TEST_CASE("what could not be used is not printed as a configuration", "[config]"
            {{"train", "vit", "--pool", "max"}, 2, "--pool: \"max\" is unknown; there are cls, mean"},
            {{"train", "vit", "--device", "tpu"}, 2, "device \"tpu\" is unknown"},
            {{"train", "vit", "--record", "block.0.attn"}, 2, "--record: nothing matches \"block.0.attn\""},
-           {{"train", "vit", "--data", "mnist"}, 1, "data set \"mnist\" is unknown"},
+           {{"train", "vit", "--data", "mnist"}, 2, "--data: data set \"mnist\" is unknown; there are fashion-mnist, cifar-10. Images of your own"},
            {{"twin", "vit", "--other", "foo"}, 2, "attention \"foo\": unknown function"},
            {{"twin", "deit"}, 2, "twin: unexpected \"deit\""},
            {{"info", "deit"}, 2, "info: unexpected \"deit\""},
@@ -108,6 +113,7 @@ TEST_CASE("a value that a config file gave is told with the file and the field, 
            {R"({"preset": "tinny"})", file + ": vit: no preset \"tinny\" (did you mean \"tiny\"?); there are tiny, small and base"},
            {R"({"cpu": "avx3"})", file + ": cpu: unknown instruction set \"avx3\"; there are base, avx2, avx512, avx512bf16, amx"},
            {R"({"device": "tpu"})", file + ": device \"tpu\" is unknown; there are cpu, cuda, cuda:INDEX, reference"},
+           {R"({"data": "cifar10"})", file + ": data: data set \"cifar10\" is unknown (did you mean \"cifar-10\"?); there are fashion-mnist, cifar-10"},
            {R"({"model": "gpt"})", file + ": model: \"gpt\" is unknown; there is vit"},
            {R"({"pool": "max"})", file + ": pool: \"max\" is unknown; there are cls, mean"},
            {R"({"attention": "sofmax"})", file + ": attention \"sofmax\": unknown function; did you mean \"softmax\"?"},
@@ -119,6 +125,29 @@ TEST_CASE("a value that a config file gave is told with the file and the field, 
     CHECK_THAT(f.err, Equals("norma: " + c.text + "\n"));
     CHECK(!std::filesystem::exists(folder / "run"));
   }
+}
+
+TEST_CASE("a data set or a folder of data sets that is not there is told with the file that named it", "[config]") {
+  const auto folder = fresh_folder("config-data");
+  const std::string nowhere = (folder / "nowhere").string(), run = (folder / "run").string();
+  const std::string text = fmt::format("data set \"fashion-mnist\": there is no folder {} to look in; name another with --data-dir\n", nowhere);
+  REQUIRE(run_norma(tiny_run(tiny_data(64, 20), run)).code == 0);
+  const std::string file = run + "/config.json", config = contents(file), data_dir = nlohmann::json::parse(config)["data_dir"].get<std::string>();
+  const auto with_value = [&](const char* field, const std::string& value) {
+    nlohmann::ordered_json changed = nlohmann::ordered_json::parse(config);
+    changed[field] = value;
+    std::ofstream(file) << changed.dump();
+  };
+  with_value("data_dir", nowhere);
+  check_refused({{{"eval", run}, 1, "norma: " + file + ": " + text},
+                 {{"train", "vit", "--config", file, "--out", (folder / "b").string()}, 1, "norma: " + file + ": " + text},
+                 {{"twin", "vit", "--config", file, "--out", (folder / "b").string()}, 1, "norma: " + file + ": " + text},
+                 {{"eval", run, "--data-dir", nowhere}, 1, "norma: " + text},
+                 {{"train", "vit", "--config", file, "--data-dir", nowhere, "--out", (folder / "b").string()}, 1, "norma: " + text}});
+  CHECK(run_norma({"eval", run, "--data-dir", data_dir}).code == 0);
+  with_value("data", "cifar10");
+  check_refused({{{"eval", run}, 1, "norma: " + file + ": data: data set \"cifar10\" is unknown (did you mean \"cifar-10\"?); there are fashion-mnist, cifar-10\n"}});
+  CHECK(!std::filesystem::exists(folder / "b"));
 }
 
 TEST_CASE("channels and classes that the images do not have are refused before there is a folder", "[config]") {

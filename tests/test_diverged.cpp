@@ -1,4 +1,4 @@
-// Without --anomaly: a step whose loss or gradient is not finite changes nothing but the counters, and ten in a row end the run.
+// Without --anomaly: a step whose loss or gradient is not finite, or too large for adamw, changes nothing but the counters, and ten in a row end the run.
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
@@ -41,7 +41,7 @@ TEST_CASE("ten steps in a row without a finite loss end the run: exit code 3, a 
   REQUIRE(f.code == 3);
   CHECK(f.out.empty());
   CHECK_THAT(f.err, Contains("step 0: the loss is not finite; step skipped (1 of 10)\n") && Contains("step 9: the loss is not finite; step skipped (10 of 10)\n") &&
-                        Contains("diverged: steps 0 to 9 were not finite; a checkpoint is in " + out.string() + ". Repeat the command with --resume --anomaly to learn which operation it was\n"));
+                        Contains("diverged: steps 0 to 9 were skipped; a checkpoint is in " + out.string() + ". Repeat the command with --resume --anomaly to learn which operation it was\n"));
   const Finished table = run_norma({"compare", out.string(), "--html", (runs / "page.html").string()});
   CHECK_THAT(table.out, Contains("seconds   status\n") && Contains("   diverged\n"));
   CHECK_THAT(contents(runs / "page.html"), Contains("\"ending\":\"diverged\""));
@@ -140,4 +140,58 @@ TEST_CASE("a step that is taken ends a row of skipped ones, and the average foll
   CHECK((run.state.skipped_in_a_row == 1 && run.state.skipped == 10));
   CHECK((bias.values()[0] == -0.5 && average() == -0.25));
   CHECK(run.optimizer->state().back().second.item() == 1);  // steps that were taken
+}
+
+TEST_CASE("a gradient whose square is no f32 does not reach adamw, whose weight would not move any more", "[diverged]") {
+  const auto given = GENERATE(table<const char*, const char*, double, double, bool>({
+      {"adamw", "f32", 1.9e19, 0, false}, {"adamw", "f32", 3e38, 0, false}, {"adamw", "f32", 1.9e19, 1e30, false}, {"adamw", "bf16", 1.9e19, 0, false},
+      {"adamw", "f32", 1.7e19, 0, true},  {"adamw", "f32", 1.7e19, 1.75e19, true}, {"adamw", "f32", 1.7e19, 1e30, true}, {"adamw", "f32", 1.9e19, 1, true},
+      {"adamw", "f32", 3e38, 1e19, true}, {"adamw", "f64", 1.9e19, 0, true},  {"sgd", "f32", 1.9e19, 0, true}}));
+  const std::string optimizer = std::get<0>(given), dtype = std::get<1>(given);
+  const double value = std::get<2>(given), clip = std::get<3>(given);
+  const bool taken = std::get<4>(given);
+  CAPTURE(optimizer, dtype, value, clip);
+  train::TrainConfig config;
+  config.width = 8, config.depth = 1, config.heads = 2, config.patch = 14, config.optimizer = optimizer, config.dtype = dtype, config.ema = 0.5;
+  train::Learner run(config, train::vit_config(config, 28, 1, 10), {train::parameter_dtype(config)});
+  const Tensor bias = nn::parameters(run.model).back().second;
+  const auto update = [&](double size) {
+    const Tensor gradient = zeros({10}, place_of(bias));
+    fill(select(gradient, 0, 3), size);
+    bias.set_grad(gradient);
+    return run.update(1, 0.5, clip);
+  };
+  const train::Learner::Update first = update(value);
+  CHECK(first.taken == taken);
+  CHECK(first.too_large == !taken);
+  CHECK(first.gradient_norm == Approx(value));
+  CHECK_THAT(first.why, Equals(taken ? "" : fmt::format("the gradient's norm is {:.3g}, and adamw in f32 keeps squares up to that of 1.8e+19", value)));
+  CHECK(run.state.skipped == !taken);
+  CHECK((bias.values()[3] != 0) == taken);
+  for (const auto& [name, t] : run.tensors())
+    for (const double x : t.values())
+      if (!std::isfinite(x)) FAIL(name << " holds " << x);
+  CHECK(!bias.grad());
+  const double before = bias.values()[3];
+  CHECK(update(1).taken);
+  CHECK(bias.values()[3] != before);
+  CHECK_THAT(update(INFINITY).why, Equals("the gradient is not finite"));
+  bias.set_grad(ones({10}, place_of(bias)));
+  CHECK_THAT(run.update(NAN, 0.5, clip).why, Equals("the loss is not finite"));
+}
+
+TEST_CASE("a run whose gradients are too large for adamw in f32 says so, and how to begin it", "[diverged]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("too-large");
+  const auto args = [&](const char* name, const std::vector<std::string>& more) { return with(small_run(data, runs / name, {"--penalty", "fro:1e24"}), more); };
+  const Finished f = run_norma(args("run", {"--clip", "0"}));
+  CAPTURE(f.err);
+  CHECK(f.code == 3);
+  CHECK_THAT(f.err, Contains("step 0: the gradient's norm is ") && Contains("e+20, and adamw in f32 keeps squares up to that of 1.8e+19; step skipped (1 of 10)\n") &&
+                        Contains("diverged: steps 0 to 9 were skipped; a checkpoint is in " + (runs / "run").string() +
+                                 ". The gradient is finite but too large for adamw in f32: begin anew with --clip 1, or with --dtype f64\n"));
+  for (const std::vector<std::string>& more : {std::vector<std::string>{"--clip", "1"}, {"--clip", "0", "--dtype", "f64"}}) {
+    const auto out = more[1] + "-" + std::to_string(more.size());
+    CHECK(run_norma(with(args(out.c_str(), more), {"--steps", "2"})).code == 0);
+    CHECK(steps_of(runs / out)[0]["skipped"] == 0);
+  }
 }

@@ -291,7 +291,14 @@ TEST_CASE("fetch: HTTP as servers speak it", "[fetch]") {
                              }() +
                              "\r\n"},
               {"/cut", "HTTP/1.1 200 OK\r\nContent-"},
-              {"/smtp", "220 mail ready\r\n"}});
+              {"/smtp", "220 mail ready\r\n"},
+              {"/escape", "HTTP/1.1 301 Moved\r\nLocation: https://x/\x1b[2J" + std::string("\0\xff", 2) + "\r\n\r\n"},
+              {"/escape-here", "HTTP/1.1 301 Moved\r\nLocation: /\x1b]0;title\x07\r\n\r\n"},
+              {"/escape-c1", "HTTP/1.1 301 Moved\r\nLocation: /\xc2\x9b" "31m\r\n\r\n"},
+              {"/\xc2\x9b" "31m", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"},
+              {"/escape-length", "HTTP/1.1 200 OK\r\nContent-Length: \x1b[1m\r\n\r\n"},
+              {"/escape-coding", "HTTP/1.1 200 OK\r\nTransfer-Encoding: \x1b[1m\r\n\r\n"},
+              {"/far", "HTTP/1.1 301 Moved\r\nLocation: https://x/" + std::string(60'000, 'y') + "\r\n\r\n"}});
   const auto get = [&](const std::string& path) {
     std::string text;
     const std::string error = error_of([&] { text = body_of(server.url(path)); });
@@ -329,6 +336,12 @@ TEST_CASE("fetch: HTTP as servers speak it", "[fetch]") {
   CHECK(get("/heads") == "/heads: the answer's header is longer than 65536 bytes");
   CHECK(get("/cut") == "/cut: the connection ended inside the answer's header");
   CHECK(get("/smtp") == "/smtp: the answer is not HTTP");
+  CHECK(get("/escape") == "https://x/\\x1b[2J\\x00\\xff: only http:// addresses can be fetched; download the files and use --from FOLDER");
+  CHECK(get("/escape-here") == "/\\x1b]0;title\\x07: is not a valid address");
+  CHECK(get("/escape-c1") == "/\\xc2\\x9b31m: the connection ended after 0 of 5 bytes");
+  CHECK(get("/escape-length") == "/escape-length: the answer's length \"\\x1b[1m\" is no number");
+  CHECK(get("/escape-coding") == "/escape-coding: transfer encoding \"\\x1b[1m\" is not supported");
+  CHECK(get("/far").size() < 1200);
 }
 
 TEST_CASE("fetch: servers that are not there or silent", "[fetch]") {
@@ -345,7 +358,13 @@ TEST_CASE("fetch: servers that are not there or silent", "[fetch]") {
   CHECK(error_of([] { body_of("http:///x"); }) == "http:///x: is not a valid address");
   CHECK(error_of([] { body_of("http://a b/"); }) == "http://a b/: is not a valid address");
   CHECK(error_of([] { body_of("http://h:/"); }) == "http://h:/: is not a valid address");
-  CHECK(error_of([] { body_of("http://h/\r\nX: y"); }) == "http://h/\r\nX: y: is not a valid address");
+  for (const int wrong : {0, 65536, 65536 + silent.port}) {  // the resolver would take the last for the port of `silent`
+    const std::string url = fmt::format("http://127.0.0.1:{}/", wrong);
+    CHECK(error_of([&] { body_of(url, 1000, 1); }) == url + ": is not a valid address");
+  }
+  CHECK(error_of([] { body_of("http://h:-1/"); }) == "http://h:-1/: is not a valid address");
+  CHECK(error_of([] { body_of("http://h:8o/"); }) == "http://h:8o/: is not a valid address");
+  CHECK(error_of([] { body_of("http://h/\r\nX: y"); }) == "http://h/\\x0d\\x0aX: y: is not a valid address");
   CHECK_THAT(error_of([] { body_of("http://[::1]/x", 1000, 1); }), !Catch::Contains("cannot be found"));
   CHECK_THAT(error_of([] { body_of("http://host.invalid/"); }),
              Catch::StartsWith("http://host.invalid/: host host.invalid cannot be found, "));

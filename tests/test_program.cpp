@@ -110,7 +110,7 @@ TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]"
 }
 
 TEST_CASE("a model that memory cannot hold is refused before anything is read or filled", "[program]") {
-  const Finished huge = run_norma({"train", "vit", "--width", "65536", "--depth", "1000", "--heads", "64", "--data", "none-of-these"});
+  const Finished huge = run_norma({"train", "vit", "--width", "65536", "--depth", "1000", "--heads", "64", "--data-dir", "none-of-these"});
   CHECK(huge.code == 1);
   CHECK_THAT(huge.err, StartsWith("norma: out of memory: 5.15e+13 parameters, their gradients and the state of adamw need ") &&
                            Contains(" free; a smaller --width or --depth needs less"));

@@ -106,7 +106,7 @@ TEST_CASE("the one object of --log-format json comes however a run ends", "[prog
   r = result(run_norma(args("train", runs / "bad", bad)), 3);
   CHECK(r["run"] == (runs / "bad").string());
   CHECK(r["ending"] == "diverged");
-  CHECK(r["message"] == "diverged: steps 0 to 9 were not finite; a checkpoint is in " + (runs / "bad").string() + ". Repeat the command with --resume --anomaly to learn which operation it was");
+  CHECK(r["message"] == "diverged: steps 0 to 9 were skipped; a checkpoint is in " + (runs / "bad").string() + ". Repeat the command with --resume --anomaly to learn which operation it was");
   CHECK(r["step"] == 10);
   CHECK(r["seconds"].is_number());
   CHECK(!r.contains("test_accuracy"));

@@ -232,9 +232,19 @@ TEST_CASE("run folders that are none, and those of another version, are told apa
   write(config, good_config);
 
   struct Case { std::string from, to, text; };
+  const auto letters = [](int n) {
+    std::string text;
+    for (int i = 0; i < n; ++i) text += "é";
+    return text;
+  };
   for (const Case& c : std::vector<Case>{
            {"\"step\": 0", "\"iteration\": 0", "there is no \"step\""},
+           {"\"step\": 0", "\"step\": 18446744073709551615", "\"step\" is 18446744073709551615, it must be a whole number from 0 to below 2^63"},
+           {"\"step\": 0", "\"step\": 9223372036854775808", "\"step\" is 9223372036854775808, it must be a whole number from 0 to below 2^63"},
+           {"\"step\": 0", "\"step\": -1", "\"step\" is -1, it must be a whole number from 0 to below 2^63"},
+           {"\"skipped\": 0", "\"skipped\": 9223372036854775808", "\"skipped\" is 9223372036854775808, it must be a whole number from 0 to below 2^63"},
            {"\"loss\": 2.5", "\"loss\": [2.5]", "\"loss\" is [2.5], it must be a number"},
+           {"\"loss\": 2.5", "\"loss\": \"a" + letters(30) + "\"", "\"loss\" is \"a" + letters(27) + "..., it must be a number"},  // cut between two letters
            {"[1.0, 2.0]", "1.5", "\"fro\" is 1.5, it must be a list of one number a head"},
            {"[1.0, 2.0]", "[1.0, \"x\"]", "\"fro\" is [1.0,\"x\"], it must be a list of one number a head"},
            {"{\"weight\": 0.0, \"grad\": 0.5}", "[0.0, 0.5]", "\"head.bias\" is [0.0,0.5], it must be an object of numbers"}}) {
@@ -246,7 +256,14 @@ TEST_CASE("run folders that are none, and those of another version, are told apa
   write(metrics, good_row + "\n");
   write(here / "summary.json", R"({"steps": 1, "test_loss": 0.5, "test_accuracy": 0.5, "seconds": 1.5})");
   CHECK_THAT(message(), Equals(fmt::format("norma: {}: there is no \"tokens\"", (here / "summary.json").string()) + version));
+  for (const char* tokens : {"9223372036854775808", "-1"}) {
+    write(here / "summary.json", fmt::format(R"({{"steps": 1, "tokens": {}, "test_loss": 0.5, "test_accuracy": 0.5, "seconds": 1.5}})", tokens));
+    CHECK_THAT(message(), Equals(fmt::format("norma: {}: \"tokens\" is {}, it must be a whole number from 0 to below 2^63", (here / "summary.json").string(), tokens) + version));
+  }
   fs::remove(here / "summary.json");
+  write(config, replaced(good_config, "\"seed\": 1", "\"seed\": 9223372036854775808"));
+  CHECK_THAT(message(), Equals(fmt::format("norma: {}: \"seed\" is 9223372036854775808, it must be a whole number below 2^63", config.string()) + version));
+  write(config, good_config);
   CHECK(run_norma({"report", here.string()}).code == 0);  // what all of the above differ from
 }
 

@@ -37,7 +37,7 @@ std::pair<StepResult, Learner::Update> CapturedStep::take(const datasets::Batch&
   StepResult result;
   result.loss = numbers[0], result.accuracy = numbers[1] / static_cast<double>(batch.labels.numel()),
   result.fro = numbers[3];
-  const Learner::Update update = run_.finish(result.loss, numbers[2]);
+  const Learner::Update update = run_.finish(result.loss, numbers[2], config_.clip);
   if (update.taken && average_) average_->replay();
   return {result, update};
 }

@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "core/error.h"
+#include "core/text.h"
 
 namespace norma::train {
 
@@ -59,19 +60,18 @@ class Checker : public nlohmann::json_sax<Json> {
   bool key(string_t& key) override {
     const std::size_t at = string_start();
     const auto [place, fresh] = keys_.back().emplace(key, at);
-    if (!fresh) fail("{}: key \"{}\" appears twice (bytes {} and {})", name_, key, place->second, at);
+    if (!fresh) fail("{}: key {} appears twice (bytes {} and {})", name_, in_quotes(key), place->second, at);
     return true;
   }
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& e) override {
     std::string why = e.what();  // "[json.exception.parse_error.101] parse error at line 1, column 5: why"
     const std::size_t id = why.find("] "), colon = why.find(": ");
     why = why.substr(colon != std::string::npos ? colon + 2 : id != std::string::npos ? id + 2 : 0);
-    if (why.size() > 200) why = why.substr(0, 200) + "...";
     const std::size_t at = position == 0 ? 0 : std::min(position - 1, text_.size());
     const std::string_view before = std::string_view(text_).substr(0, at);
     const auto line = 1 + std::count(before.begin(), before.end(), '\n');
     const std::size_t column = at - (before.rfind('\n') + 1);  // npos + 1 is 0
-    fail("{}: JSON error at byte {} (line {}, column {}): {}", name_, at, line, column + 1, why);
+    fail("{}: JSON error at byte {} (line {}, column {}): {}", name_, at, line, column + 1, shortened(why, 200));
   }
 
  private:
@@ -109,8 +109,7 @@ class Checker : public nlohmann::json_sax<Json> {
 std::string shown(const Json& value) {
   if (value.is_object()) return "an object";
   if (value.is_array()) return "an array";
-  std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
-  return text.size() > 80 ? text.substr(0, 77) + "..." : text;
+  return shortened(value.dump(-1, ' ', false, Json::error_handler_t::replace), 80);
 }
 
 [[noreturn]] void wrong_type(const Json& value, const std::string& where, const char* expected) {
@@ -118,28 +117,6 @@ std::string shown(const Json& value) {
 }
 
 }  // namespace
-
-std::size_t invalid_utf8(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
-  const auto follows = [&](std::size_t i) { return (byte(i) & 0xc0u) == 0x80u; };
-  for (std::size_t i = 0; i < text.size();) {
-    const unsigned b = byte(i), next = byte(i + 1);
-    if (b < 0x80) {
-      i += 1;
-    } else if (b >= 0xc2 && b <= 0xdf && follows(i + 1)) {
-      i += 2;
-    } else if (b >= 0xe0 && b <= 0xef && follows(i + 1) && follows(i + 2) && !(b == 0xe0 && next < 0xa0) &&
-               !(b == 0xed && next > 0x9f)) {  // neither overlong nor half of a UTF-16 pair
-      i += 3;
-    } else if (b >= 0xf0 && b <= 0xf4 && follows(i + 1) && follows(i + 2) && follows(i + 3) &&
-               !(b == 0xf0 && next < 0x90) && !(b == 0xf4 && next > 0x8f)) {
-      i += 4;
-    } else {
-      return i;
-    }
-  }
-  return std::string_view::npos;
-}
 
 void check_json(std::string_view text, const std::string& name, const JsonOptions& options) {
   if (text.starts_with("\xef\xbb\xbf")) fail("{}: begins with a byte order mark; save it as plain UTF-8", name);

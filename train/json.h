@@ -45,7 +45,4 @@ const Json& member(const Json& object, const std::string& key, const std::string
 /// A number for a file: null where it is missing, infinite or no number, which JSON cannot say.
 Json number_or_null(std::optional<double> value);
 
-/// Where UTF-8 breaks in `text`, or npos.
-std::size_t invalid_utf8(std::string_view text);
-
 }  // namespace norma::train

@@ -1,6 +1,7 @@
 #include "train/learner.h"
 
 #include <cmath>
+#include <limits>
 #include <map>
 
 #include "nn/scoring.h"
@@ -73,6 +74,9 @@ void check_dtypes(const nn::Named& here, const nn::Named& saved) {
            found->second, t.dtype());
 }
 
+/// Of a gradient whose elements' squares are f32, with room for their mean's correction by adamw.
+constexpr double largest_norm = 1.8e19;
+
 }  // namespace
 
 Learner::Learner(const TrainConfig& config, const models::ViTConfig& shape, Place place)
@@ -85,33 +89,53 @@ Learner::Learner(const TrainConfig& config, const models::ViTConfig& shape, Plac
             .instructions = std::string(backend(place.device).instructions()),
             .last_row = {},
             .unwritten_row = {}},
+      squares_in_f32_(config.optimizer == "adamw" && place.dtype == DType::f32),
       folder_(config.out) {}
 
 Learner::Update Learner::update(double loss, double lr, double clip) {
   optimizer->prepare(lr);
   const Tensor squares = apply(full({}, loss, {DType::f64, optimizer->device()}), clip);
-  const Update update = finish(loss, squares.item());
+  const Update update = finish(loss, squares.item(), clip);
   if (update.taken && ema) ema->update(model);
   return update;
 }
 
+/// What the sum of squares is multiplied by, so that it is infinite where the gradient, clipped, is larger than
+/// largest_norm; 1 where all may be taken that is finite.
+double Learner::beyond(double clip) const {
+  const bool clipped = clip > 0 && clip <= largest_norm;
+  return squares_in_f32_ && !clipped ? std::numeric_limits<double>::max() / (largest_norm * largest_norm) : 1;
+}
+
 Tensor Learner::apply(const Tensor& loss, double clip) {
   const Tensor squares = gradient_squares(model);
-  optimizer->apply(gradient_scale(squares, loss, clip));
+  // A clip above largest_norm cuts nothing that is taken.
+  const double factor = beyond(clip);
+  optimizer->apply(factor > 1 ? gradient_scale(squares * factor, loss, 0) : gradient_scale(squares, loss, clip));
   return squares;
 }
 
-Learner::Update Learner::finish(double loss, double gradient_squares) {
-  const double norm = std::sqrt(gradient_squares);
-  const bool finite = std::isfinite(loss) && std::isfinite(norm);
-  if (finite) {
+Learner::Update Learner::finish(double loss, double gradient_squares, double clip) {
+  Update update{.gradient_norm = std::sqrt(gradient_squares), .taken = false, .why = {}, .too_large = false};
+  if (!std::isfinite(loss)) {
+    update.why = "the loss is not finite";
+  } else if (!std::isfinite(gradient_squares)) {
+    update.why = "the gradient is not finite";
+  } else if (!std::isfinite(gradient_squares * beyond(clip))) {
+    update.too_large = true;
+    update.why = fmt::format("the gradient's norm is {:.3g}, and adamw in f32 keeps squares up to that of {:.3g}",
+                             update.gradient_norm, largest_norm);
+  } else {
+    update.taken = true;
+  }
+  if (update.taken) {
     optimizer->advance();
     state.skipped_in_a_row = 0;
   } else {
     ++state.skipped;
     ++state.skipped_in_a_row;
   }
-  return {norm, finite};
+  return update;
 }
 
 nn::Named Learner::tensors() {

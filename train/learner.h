@@ -15,7 +15,9 @@ struct Learner {
 
   struct Update {
     double gradient_norm = 0;  // before clipping
-    bool taken = false;        // false: loss or gradient is not finite; nothing changed but the counters, the gradients are dropped
+    bool taken = false;        // false: nothing changed but the counters, the gradients are dropped
+    std::string why;           // not taken: "the loss is not finite", the gradient is not, or is too large
+    bool too_large = false;    // the last of these: its square is more than adamw keeps in f32, so that a weight would not move any more
   };
   /// One step of the optimizer from the gradients in the parameters, cut to the norm `clip` (0: as they are).
   Update update(double loss, double lr, double clip);
@@ -23,8 +25,8 @@ struct Learner {
   // The same in parts, for a captured step: optimizer->prepare(lr), apply, finish, then the moving average where the step was taken.
   /// On the device alone; returns the sum of the squares of the gradients, f64 [].
   Tensor apply(const Tensor& loss, double clip);
-  /// Counts the step.
-  Update finish(double loss, double gradient_squares);
+  /// Counts the step. `clip`: that of apply.
+  Update finish(double loss, double gradient_squares, double clip);
 
   nn::Named tensors();  // "model/...", "optimizer/...", "ema/..."
   /// Throws UsageError where a run that `before` began is another one.
@@ -38,6 +40,8 @@ struct Learner {
   RunState state;
 
  private:
+  double beyond(double clip) const;
+  bool squares_in_f32_;  // adamw's
   std::string folder_;  // config.out, for messages
 };
 

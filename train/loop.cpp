@@ -233,7 +233,7 @@ std::optional<Evaluation> evaluate(const models::ViT& model, const datasets::Ima
 }
 
 Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& stop, const Watcher& watcher) {
-  const datasets::ImageData data = datasets::load_images(config.data, config.data_dir);
+  const datasets::ImageData data = datasets::load_images(config.data, config.data_dir, config.file_of("data_dir"));
   const models::ViTConfig shape = vit_config(config, data.train);
   const auto loader_settings = loader_config(config, shape, true);
   Learner run(config, shape, loader_settings.place);
@@ -317,9 +317,8 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
       update = run.update(result.loss, lr, config.clip);
     }
     if (!update.taken)
-      watcher.message(fmt::format("step {}: the {} is not finite; step skipped ({} of {})", state.step,
-                                  std::isfinite(result.loss) ? "gradient" : "loss", state.skipped_in_a_row,
-                                  give_up_after));
+      watcher.message(fmt::format("step {}: {}; step skipped ({} of {})", state.step, update.why,
+                                  state.skipped_in_a_row, give_up_after));
     const bool given_up = state.skipped_in_a_row >= give_up_after;
     state.last_row.clear();  // the run has gone on behind it
     Json row;
@@ -336,7 +335,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
                       shown.accuracy, done * static_cast<double>(config.batch) / seconds, seconds,
                       seconds / done * static_cast<double>(steps.last - state.step)});
     if (given_up) {
-      outcome.ending = Ending::diverged;
+      outcome.ending = Ending::diverged, outcome.too_large = update.too_large;
       break;
     }
     test_epoch();

@@ -22,7 +22,7 @@ struct Watcher {
   std::function<void(Index, Index)> testing = [](Index, Index) {};  // images done and all, within an evaluation
 };
 
-constexpr Index give_up_after = 10;  // steps in a row without a finite loss and gradient
+constexpr Index give_up_after = 10;  // steps in a row that were skipped
 enum class Ending { finished, interrupted, diverged };
 const char* name(Ending ending);
 struct Evaluation {
@@ -32,6 +32,7 @@ struct Outcome {
   Ending ending = Ending::finished;
   Index step = 0;              // where the run stands
   Index skipped_in_a_row = 0;  // of the steps before it
+  bool too_large = false;      // diverged: the last gradient was finite, but more than adamw takes in f32
   Evaluation test;
   double seconds = 0;
   std::filesystem::path bundle;  // of an anomaly that ended the run (diverged): train/anomaly_bundle.h

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "core/suggest.h"
+#include "core/text.h"
 #include "train/json.h"
 
 namespace norma::train {
@@ -205,7 +206,7 @@ const Options::Row& Options::find(const std::string& name, const std::string& wh
   }
   if (near.empty()) near = suggest(flag ? where : name, names);
   usage(
-      "{}{}", flag ? fmt::format("unknown flag {}", where) : fmt::format("{}: unknown key \"{}\"", where, name),
+      "{}{}", flag ? fmt::format("unknown flag {}", where) : fmt::format("{}: unknown key {}", where, in_quotes(name)),
       near.empty() ? std::string("; see --help") : fmt::format(" (did you mean {}?)", flag ? near : '"' + near + '"'));
 }
 
@@ -274,7 +275,7 @@ void Options::read_json(const std::string& text, const std::string& from) {
     if (!row.in_files)
       usage("{}: \"{}\" is a flag of the command line, no field of a configuration; leave it out", from, key);
     if (!fits(value, row.field.index()))
-      usage("{}: \"{}\" is {}, it must be {}", from, key, value.dump(), kinds[row.field.index()]);
+      usage("{}: \"{}\" is {}, it must be {}", from, key, shortened(value.dump(), 80), kinds[row.field.index()]);
     keys_.emplace_back(key, value);
   }
 }

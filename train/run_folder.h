@@ -20,7 +20,7 @@ namespace norma::train {
 /// Where a run stands between two steps; with the tensors of a checkpoint it is the whole state.
 struct RunState {
   Index step = 0;
-  Index skipped = 0, skipped_in_a_row = 0;  // steps whose loss or gradient was not finite
+  Index skipped = 0, skipped_in_a_row = 0;  // steps that were not taken: Learner::Update
   Index metrics_bytes = 0;                  // length of metrics.jsonl: lines after it belong to a future that did not happen
   Index tested = 0;                         // step of the last epoch's evaluation in metrics.jsonl
   std::string config;                       // config.json's text

@@ -125,14 +125,27 @@ Spread spread_of(std::span<const double> values) {
   return {mean, values.size() < 2 ? NAN : std::sqrt(squares / (n - 1))};
 }
 
+// The page has the same numbers: factor95 in inspect/page/who.js.
+double factor_95(std::size_t degrees) {
+  static constexpr double table[] = {12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,
+                                     2.2010,  2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860,
+                                     2.0796,  2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423};
+  if (degrees <= std::size(table)) return table[degrees - 1];
+  const auto n = static_cast<double>(degrees);
+  return 1.95996 + 2.3723 / n + 2.8225 / (n * n);  // the first terms in 1/n, right to 0.0001 here
+}
+
 Paired paired(const RunGroup& first, const RunGroup& second, std::span<const inspect::PageRun> runs,
               std::span<const double> values) {
   std::vector<double> differences;
   for (const std::size_t i : second.counted)
     for (const std::size_t j : first.counted)
       if (seed_of(runs[i]) == seed_of(runs[j])) differences.push_back(values[i] - values[j]);
-  const Spread spread = differences.size() < 2 ? Spread{NAN, NAN} : spread_of(differences);
-  return {differences.size(), spread, spread.deviation / std::sqrt(static_cast<double>(differences.size()))};
+  const std::size_t n = differences.size();
+  if (n < 2) return {n, {NAN, NAN}, NAN, NAN, NAN};
+  const Spread spread = spread_of(differences);
+  const double error = spread.deviation / std::sqrt(static_cast<double>(n)), reach = factor_95(n - 1) * error;
+  return {n, spread, error, spread.mean - reach, spread.mean + reach};
 }
 
 }  // namespace norma::train

@@ -33,12 +33,17 @@ struct Spread {
 };
 Spread spread_of(std::span<const double> values);
 
+/// How many standard errors a 95 % interval reaches to each side of a mean: Student's t. Degrees of freedom, 1 or more: one less than the
+/// values.
+double factor_95(std::size_t degrees);
+
 /// How a setting differs from another seed by seed. Runs of one seed see the same batches, and begin with the same weights, where only the attention
 /// function differs: what seeds do to both is not in the differences.
 struct Paired {
   std::size_t seeds = 0;  // that both have
   Spread difference;      // of `values` of the second less those of the first
   double error;           // the mean's standard error: deviation / sqrt(seeds)
+  double low, high;       // 95 % confidence interval of the mean
 };
 /// `values`: one of each run. NaN where fewer than two seeds are in both.
 Paired paired(const RunGroup& first, const RunGroup& second, std::span<const inspect::PageRun> runs, std::span<const double> values);

@@ -18,6 +18,7 @@
 #include "core/backend.h"
 #include "core/crc32c.h"
 #include "core/sha256.h"
+#include "core/text.h"
 #include "train/json.h"
 
 namespace norma::train {
@@ -26,7 +27,6 @@ namespace {
 
 using safetensors::Entry;
 using safetensors::Header;
-using safetensors::in_quotes;
 
 const std::string crc_key = "norma.crc32c", digest_key = "norma.digest";
 const std::string digest_mark =

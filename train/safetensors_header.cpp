@@ -5,6 +5,7 @@
 #include <array>
 #include <tuple>
 
+#include "core/text.h"
 #include "train/json.h"
 
 namespace norma::train::safetensors {
@@ -184,15 +185,6 @@ void check_layout(const std::vector<Entry>& entries, std::uint64_t data_bytes, c
 }
 
 }  // namespace
-
-std::string in_quotes(std::string_view name) {
-  std::string text = "\"";
-  for (const char c : name.substr(0, max_name)) {
-    const auto byte = static_cast<unsigned char>(c);
-    text += byte < 0x20 || byte == 0x7f ? fmt::format("\\x{:02x}", byte) : std::string(1, c);
-  }
-  return text + (name.size() > max_name ? "...\"" : "\"");
-}
 
 Header parse_header(std::string_view text, std::uint64_t data_bytes, const std::string& name) {
   check_json(text, name + ": header", {.max_depth = 4});

@@ -31,7 +31,4 @@ struct Header {
 Header parse_header(std::string_view text, std::uint64_t data_bytes, const std::string& name);
 std::string print_header(const Header& header);  // padded with spaces to a multiple of 8 bytes
 
-/// A name from a file, fit for a message: quoted, control characters as \xNN.
-std::string in_quotes(std::string_view name);
-
 }  // namespace norma::train::safetensors

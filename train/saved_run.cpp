@@ -4,6 +4,7 @@
 
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/text.h"
 #include "train/event_file.h"
 #include "train/metrics_tail.h"
 #include "train/safetensors.h"
@@ -14,52 +15,53 @@ namespace fs = std::filesystem;
 namespace {
 
 bool is_text(const Json& v) { return v.is_string(); }
-bool is_whole(const Json& v) { return v.is_number_integer(); }
+/// Not those that wrap where they are read as Index.
+bool is_whole(const Json& v) {
+  return v.is_number_integer() && !(v.is_number_unsigned() && v.get<std::uint64_t>() > std::uint64_t{INT64_MAX});
+}
+bool is_count(const Json& v) { return is_whole(v) && v.get<Index>() >= 0; }
 bool is_number(const Json& v) { return v.is_number(); }
 bool is_measure(const Json& v) { return v.is_number() || v.is_null(); }  // null: it was not finite
 bool is_object(const Json& v) { return v.is_object(); }
+
+constexpr const char *whole = "a whole number below 2^63", *count = "a whole number from 0 to below 2^63";
 
 struct Expected {
   const char* key;
   bool (*right)(const Json&);
   const char* what;
 };
-constexpr Expected of_config[] = {{"model", is_text, "a text"},          {"attention", is_text, "a text"},
-                                  {"pool", is_text, "a text"},           {"data", is_text, "a text"},
-                                  {"optimizer", is_text, "a text"},      {"image", is_whole, "a whole number"},
-                                  {"patch", is_whole, "a whole number"}, {"width", is_whole, "a whole number"},
-                                  {"depth", is_whole, "a whole number"}, {"heads", is_whole, "a whole number"},
-                                  {"batch", is_whole, "a whole number"}, {"epochs", is_whole, "a whole number"},
-                                  {"seed", is_whole, "a whole number"},  {"lr", is_number, "a number"}};
-constexpr Expected of_row[] = {{"step", is_whole, "a whole number"}, {"epoch", is_number, "a number"}};
+constexpr Expected of_config[] = {
+    {"model", is_text, "a text"}, {"attention", is_text, "a text"}, {"pool", is_text, "a text"},
+    {"data", is_text, "a text"},  {"optimizer", is_text, "a text"}, {"image", is_whole, whole},
+    {"patch", is_whole, whole},   {"width", is_whole, whole},       {"depth", is_whole, whole},
+    {"heads", is_whole, whole},   {"batch", is_whole, whole},       {"epochs", is_whole, whole},
+    {"seed", is_whole, whole},    {"lr", is_number, "a number"}};
+constexpr Expected of_row[] = {{"step", is_count, count}, {"epoch", is_number, "a number"}};
 constexpr Expected sometimes_in_row[] = {{"loss", is_measure, "a number"},
                                          {"accuracy", is_measure, "a number"},
                                          {"lr", is_measure, "a number"},
                                          {"grad_norm", is_measure, "a number"},
                                          {"test_accuracy", is_measure, "a number"},
                                          {"test_loss", is_measure, "a number"},
-                                         {"skipped", is_whole, "a whole number"},
-                                         {"skipped_in_a_row", is_whole, "a whole number"}};
-constexpr Expected of_summary[] = {{"steps", is_whole, "a whole number"},
-                                   {"tokens", is_whole, "a whole number"},
+                                         {"skipped", is_count, count},
+                                         {"skipped_in_a_row", is_count, count}};
+constexpr Expected of_summary[] = {{"steps", is_count, count},
+                                   {"tokens", is_count, count},
                                    {"test_accuracy", is_measure, "a number"},
                                    {"test_loss", is_measure, "a number"},
                                    {"seconds", is_number, "a number"}};
 
 constexpr Expected of_status[] = {{"ending", is_text, "a text"}, {"seconds", is_number, "a number"}};
-constexpr Expected sometimes_in_status[] = {{"tokens", is_whole, "a whole number"}};
+constexpr Expected sometimes_in_status[] = {{"tokens", is_count, count}};
 
 constexpr std::string_view checkpoint_begins = "checkpoint-";
 constexpr const char* other_version = "was the run made by another version of norma?";
 
-std::string shown(const Json& value) {
-  std::string text = value.dump();
-  if (text.size() > 60) text.replace(57, std::string::npos, "...");
-  return text;
-}
+std::string shown(const Json& value) { return shortened(value.dump(), 60); }
 
 void check_one(const Json& value, const std::string& key, bool right, const char* what, const std::string& where) {
-  if (!right) fail("{}: \"{}\" is {}, it must be {}; {}", where, key, shown(value), what, other_version);
+  if (!right) fail("{}: {} is {}, it must be {}; {}", where, in_quotes(key), shown(value), what, other_version);
 }
 
 template <std::size_t n>

@@ -86,7 +86,7 @@ TrainConfig with_attention(TrainConfig config, const std::string& attention) {
 
 TwinOutcome train_twin(const TrainConfig& config, const std::string& other, const std::atomic<bool>& stop,
                        const Watcher& watcher) {
-  const datasets::ImageData data = datasets::load_images(config.data, config.data_dir);
+  const datasets::ImageData data = datasets::load_images(config.data, config.data_dir, config.file_of("data_dir"));
   const TrainConfig configs[2] = {config, with_attention(config, other)};
   auto shape_of = [&](const TrainConfig& c) { return vit_config(c, data.train); };
   const models::ViTConfig shapes[2] = {shape_of(configs[0]), shape_of(configs[1])};
@@ -130,8 +130,8 @@ TwinOutcome train_twin(const TrainConfig& config, const std::string& other, cons
       row.gradient_norm[i] = update.gradient_norm;
       const RunState& state = sides[i]->state;
       if (!update.taken)
-        watcher.message(fmt::format("step {}, {}: loss or gradient is not finite; step skipped ({} of {})", step,
-                                    configs[i].attention, state.skipped_in_a_row, give_up_after));
+        watcher.message(fmt::format("step {}, {}: {}; step skipped ({} of {})", step, configs[i].attention, update.why,
+                                    state.skipped_in_a_row, give_up_after));
       if (state.skipped_in_a_row >= give_up_after) outcome.ending = Ending::diverged;
     }
     if (log) {

@@ -32,7 +32,7 @@ struct TwinOutcome {
 };
 
 /// Trains `config` with its own attention function (side 0) and with `other` (side 1). Writes a run folder: config.json with the field
-/// "other", metrics.jsonl with one TwinStep a line. A step whose loss or gradient is not finite on one side is skipped on that side.
+/// "other", metrics.jsonl with one TwinStep a line. A step that one side cannot take (Learner::Update) is skipped on that side.
 TwinOutcome train_twin(const TrainConfig& config, const std::string& other, const std::atomic<bool>& stop, const Watcher& watcher);
 
 }  // namespace norma::train

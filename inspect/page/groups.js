@@ -62,10 +62,10 @@ function shortNames(names) {
 }
 
 const deviationOf = values => { const m = mean(values); return Math.sqrt(values.reduce((s, v) => s + (v - m) ** 2, 0) / (values.length - 1)); };
-// Mean and sample standard deviation, as text(value, deviation): of one value no deviation, of none a dash.
+// Mean and sample standard deviation, as text(value, deviation): of one value no deviation, of none a dash. That of equal values is 0, but for the mean's rounding.
 function withSpread(values, text, unit = "") {
   if (!values.length || !values.every(drawable)) return "–";
-  const m = mean(values), deviation = deviationOf(values);
+  const m = mean(values), computed = deviationOf(values), deviation = computed <= 1e-12 * Math.abs(m) ? 0 : computed;
   return text(m, deviation) + (values.length > 1 ? ` ± ${text(deviation, deviation)}` : "") + unit;
 }
 

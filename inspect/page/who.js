@@ -73,11 +73,20 @@ function bySetting(parent) {
   const differences = make("div", undefined, box);
   show(() => { box.hidden = groups.every(g => g.runs.length < 2); differences.replaceChildren(...paired().map(text => make("p", text))); });
 }
-// Of the first setting and each further one: the difference in test accuracy of runs of one seed, which began with the same weights and saw the same batches.
+// Of the first setting and each further one: the difference in test accuracy of runs of one seed, which began with the same weights and saw the same batches. The lines of norma compare.
 function paired() {
   const [first, ...others] = groups.map(g => ({name: g.name, seeds: new Map(g.runs.filter(r => !r.left_out).map(r => [r.config.seed, r.summary.test_accuracy]))}));
+  const points = v => { const x = 100 * v, tie = Math.abs(8 * x % 4) === 1; return (tie ? x - Math.sign(x) / 1000 : x).toFixed(2); };  // a tie to the even digit, as C++ rounds
   return others.flatMap(({name, seeds}) => {
-    const differences = [...seeds].filter(([seed]) => first.seeds.has(seed)).map(([seed, v]) => v - first.seeds.get(seed)), n = differences.length, points = v => (100 * v).toFixed(2);
-    return n < 2 ? [] : `${name} - ${first.name}, by seed (${n}): ${withSpread(differences, points)} points, standard error ${points(deviationOf(differences) / Math.sqrt(n))}`;
+    const differences = [...seeds].filter(([seed]) => first.seeds.has(seed)).map(([seed, v]) => v - first.seeds.get(seed)), n = differences.length;
+    if (n < 2) return [];
+    const m = mean(differences), reach = factor95(n - 1) * (deviationOf(differences) / Math.sqrt(n)), low = m - reach, high = m + reach;
+    return `${name} - ${first.name}, by seed (${n}): ${points(m)} points, 95 % interval ${points(low)} to ${points(high)}: ${low <= 0 && high >= 0 ? "no" : "a"} difference at 95 %`;
   });
+}
+// How many standard errors a 95 % interval reaches to each side of a mean: Student's t of so many degrees of freedom; factor_95 in train/run_groups.cpp.
+function factor95(degrees) {
+  const table = [12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604, 2.1448, 2.1314,
+                 2.1199, 2.1098, 2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423];
+  return table[degrees - 1] || 1.95996 + 2.3723 / degrees + 2.8225 / (degrees * degrees);
 }

@@ -74,6 +74,7 @@ void check_equal(const std::pair<StepResult, Learner::Update>& a, const std::pai
   CHECK(same(a.first.fro, b.first.fro));
   CHECK(same(a.second.gradient_norm, b.second.gradient_norm));
   CHECK(a.second.taken == b.second.taken);
+  CHECK(a.second.why == b.second.why);
 }
 
 }  // namespace
@@ -152,6 +153,25 @@ TEST_CASE("a captured step whose loss is not finite changes nothing but the coun
   check_equal(found, {result, b.run.update(result.loss, 1e-2, b.config.clip)});
   check_equal(captured->take(a.batch(3), 3, 1e-2), b.eager(3));
   CHECK(a.run.state.skipped_in_a_row == 0);
+  CHECK((a.bits() == b.bits()));
+}
+
+TEST_CASE("a captured step whose gradient is too large for adamw in f32 changes nothing but the counters", "[cuda_step]") {
+  TrainConfig config = small();
+  config.penalty = "fro:1e24";
+  config.clip = GENERATE(0.0, 0.5, 1e30);
+  const bool taken = config.clip == 0.5;
+  Trainee a(config), b(config);
+  const auto captured = a.captured();
+  const auto before = a.bits();
+  for (Index step = 0; step < 3; ++step) {
+    const auto found = captured->take(a.batch(step), step, 1e-2);
+    CHECK(found.second.taken == taken);
+    CHECK(found.second.too_large == !taken);
+    check_equal(found, b.eager(step));
+    CHECK((a.bits() == before) == !taken);
+  }
+  CHECK(a.run.state.skipped_in_a_row == (taken ? 0 : 3));
   CHECK((a.bits() == b.bits()));
 }
 
