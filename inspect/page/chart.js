@@ -228,7 +228,8 @@ function chart(parent, title, get, given = {}) {
     nameBounds(box, drawn, series.flatMap(s => s.points.map(p => [X(p[0]), Y(p[1])])), Y, {left, right, top, bottom});
     const edge = (rows, y) => rows.forEach((row, i) => row.forEach(b => {
       const e = svg("text", {x: left + 2 + b.x, y: y + 13 * i}, box);
-      e.append(b.text); said(b, e);
+      e.append(b.text);
+      if (b.whose) said(b, e);
     }));
     edge(above, 12); edge(below, base + 11);
     pointer.over({series, paths, X, Y, value: x => x0 + (x - left) / (right - left) * (x1 - x0), width: W, height: H, top, bottom: foot, shown});
