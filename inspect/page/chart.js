@@ -80,8 +80,8 @@ function drawSeries(plot, series, X0, Y, {placed, inside, floor, edges, width}) 
   for (const s of series) if (s.exact) svg("path", {class: "raw", d: joined(moved(s), pieces(s.exact.filter(inside), placed)), stroke: s.color}, plot);
   for (const s of series) {
     const X = moved(s), parts = s.bare ? [] : pieces(s.points, placed), d = joined(X, parts), opacity = s.opacity || 1;
-    const look = {fill: "none", stroke: s.color, "stroke-width": s.width || 2, "stroke-opacity": opacity, "stroke-dasharray": s.dash || "", "stroke-linejoin": "round"};
-    if (d) paths.set(s, svg("path", {d, ...look}, plot));
+    const stroke = {stroke: s.color, "stroke-width": s.width || 2, "stroke-opacity": opacity, "stroke-dasharray": s.dash || "", "stroke-linejoin": "round"};
+    if (d) paths.set(s, svg("path", {d, fill: "none", ...stroke}, plot));
     const mark = s.hollow && !s.bare ? {class: "ring", fill: "var(--card)", stroke: s.color} : {fill: s.color};
     for (const p of s.dots || s.bare ? s.points.filter(placed) : parts.filter(part => part.length === 1).flat())
       svg("circle", {cx: X(p[0]), cy: Y(p[1]), r: s.bare ? 2.5 : 3, "fill-opacity": opacity, ...mark}, plot);
@@ -128,13 +128,21 @@ function nameBounds(box, bounds, points, Y, {left, right, top, bottom}) {
     const width = 7 * b.label.length, places = [];
     for (const y of [Y(b.y) - 4, Y(b.y) + 12]) for (const share of [1, 0, 0.5, 0.75, 0.25]) places.push({x: left + 2 + share * (right - left - 4 - width), y});
     const meets = (p, x, y, w, h) => x < p.x + width && x + w > p.x && Math.abs(y - p.y) < h;
-    for (const p of places)
-      p.crowd = p.y < top || p.y > bottom ? 2e6 : 1e6 * taken.some(t => meets(p, t.x, t.y, t.width, 13)) + points.filter(([x, y]) => meets(p, x, y + 4, 0, 10)).length;
+    for (const p of places) {
+      const crowd = 1e6 * taken.some(t => meets(p, t.x, t.y, t.width, 13)) + points.filter(([x, y]) => meets(p, x, y + 4, 0, 10)).length;
+      p.crowd = p.y < top || p.y > bottom ? 2e6 : crowd;
+    }
     const best = places.reduce((a, p) => p.crowd < a.crowd ? p : a);
     if (best.crowd >= 1e6) continue;
     taken.push({...best, width});
     svg("text", {x: best.x, y: best.y}, box).textContent = b.label;
   }
+}
+
+let span = [-Infinity, Infinity];  // the epochs that the reader chose to see
+function within(s) {
+  const cut = points => points && points.filter(([x]) => x >= span[0] && x <= span[1]);
+  return {...s, points: cut(s.points), exact: cut(s.exact), band: cut(s.band)};
 }
 
 let clips = 0;  // that have been drawn: names of their own
@@ -155,8 +163,8 @@ function chart(parent, title, get, given = {}) {
   const f = v => options.log ? Math.log10(v) : v, placed = p => !options.log || p[1] > 0;  // the others are in the row of 0
   const inside = p => drawable(p[0]) && drawable(p[1]);
   // `all`: with those that are not finite. `stop`: the last point of a curve that goes on without a finite one.
-  const kept = list => list.map(s => {
-    const points = s.points.filter(inside), end = last(points);
+  const kept = list => list.map(whole => {
+    const s = options.ticks ? whole : within(whole), points = s.points.filter(inside), end = last(points);
     return {...s, points, all: s.points, stop: end && !options.ticks && !inside(last(s.points)) ? end : undefined, band: s.band && s.band.filter(inside)};
   });
   const low = a => a.reduce((m, v) => Math.min(m, v), Infinity), high = a => a.reduce((m, v) => Math.max(m, v), -Infinity);
@@ -164,10 +172,11 @@ function chart(parent, title, get, given = {}) {
   // y: from the least to the largest of those that are not broken, on the axis, or of all where all are, with true; none where there is no point.
   // x: of all that was logged, finite or not.
   const measure = list => {
-    const shown = list.filter(s => s.points.some(placed)), sound = shown.filter(s => !s.broken), of = sound.length ? sound : shown, xs = list.flatMap(s => s.all.map(p => p[0]));
+    const shown = list.filter(s => s.points.some(placed)), sound = shown.filter(s => !s.broken), of = sound.length ? sound : shown;
     const heights = s => [...[...s.points, ...(s.exact || []).filter(inside)].map(p => p[1]), ...(s.band || []).flatMap(p => [p[1], p[2]])];
-    const ys = of.flatMap(heights).filter(y => placed([0, y])).map(f);
-    return {y: shown.length ? [low(ys), high(ys), !sound.length] : undefined, bounds: boundsNow().map(b => f(b.y)), x: [low(xs), high(xs)], zeros: list.some(s => !s.points.every(placed))};
+    const ys = of.flatMap(heights).filter(y => placed([0, y])).map(f), xs = list.flatMap(s => s.all.map(p => p[0])), zeros = list.some(s => !s.points.every(placed));
+    const y = shown.length ? [low(ys), high(ys), !sound.length] : undefined;
+    return {y, bounds: boundsNow().map(b => f(b.y)), x: [low(xs), high(xs)], zeros};
   };
   const shown = x => options.ticks ? (options.ticks.find(t => t[0] === Math.round(x)) || [0, number(x)])[1] : `${xLabel} ${number(x)}`;
   let series = kept(get());
@@ -182,7 +191,7 @@ function chart(parent, title, get, given = {}) {
   function widths(own) {
     let [x0, x1] = options.family ? options.family.across() : own.x;
     if (options.ticks) { x0 = options.ticks[0][0] - 0.5; x1 = last(options.ticks)[0] + 0.5; }
-    if (options.start !== undefined) x0 = Math.min(x0, options.start);
+    if (options.start !== undefined) x0 = Math.min(x0, Math.max(options.start, span[0]));
     return [x0, x1 === x0 ? x1 + 1 : x1];
   }
   function withMargin([y0, y1]) {
@@ -199,7 +208,8 @@ function chart(parent, title, get, given = {}) {
     const own = measure(series), y = heights(own), zeros = options.family ? options.family.zeros() : own.zeros;
     const W = Math.max(260, figure.clientWidth - 20), H = 220, left = 50, right = W - 10;
     box.setAttribute("viewBox", `0 0 ${W} ${H}`); box.style.height = H + "px";
-    const none = !series.some(s => s.points.length) ? "nothing recorded" : !y ? "all 0: no place on a logarithmic scale" : "";
+    const empty = span.some(isFinite) && !options.ticks ? "nothing in these epochs" : "nothing recorded";
+    const none = !series.some(s => s.points.length) ? empty : !y ? "all 0: no place on a logarithmic scale" : "";
     if (none) { svg("text", {x: W / 2, y: H / 2, "text-anchor": "middle"}, box).textContent = none; return; }
     const [x0, x1] = widths(own), [y0, y1] = withMargin(y);
     const bounds = boundsNow().map(b => ({...b, at: f(b.y)})), drawn = bounds.filter(b => b.at >= y0 && b.at <= y1);

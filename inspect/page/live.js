@@ -18,23 +18,25 @@ function take(news) {
 }
 // How things stand. quiet_seconds: null where there is no metrics.jsonl; held: whether a process trains into the folder, null where that is not known.
 function stand() {
-  const going = data.runs.filter(r => !ended(r)), named = list => data.runs.length < 2 ? "" : ` of ${list.map(r => isolated(r.name)).join(", ")}`;
+  const going = data.runs.filter(r => !ended(r)), alone = data.runs.length < 2, named = list => list.map(r => isolated(r.name)).join(", ");
   if (!going.length) return say("finished", [...new Set(data.runs.map(r => r.ending || "finished"))].join(", "));
-  const gone = going.filter(r => r.quiet_seconds === null && r.rows.length), left = going.filter(r => r.held === false), training = going.filter(r => !gone.includes(r) && !left.includes(r));
-  if (gone.length && !training.length) return say("lost", `the files${named(gone)} are gone; what was read of them stays here`);
-  if (!training.length) return say("left", `nothing trains into ${data.runs.length < 2 ? "it" : left.map(r => isolated(r.name)).join(", ")} now; --resume continues it`);
-  const quiet = Math.min(...training.filter(r => r.quiet_seconds !== null).map(r => r.quiet_seconds));
-  const more = [...(quiet >= 60 && quiet < Infinity ? [`nothing new for ${spoken(quiet)}`] : []), ...(gone.length ? [`the files${named(gone)} are gone`] : []),
-                ...(left.length ? [`nothing trains into ${left.map(r => isolated(r.name)).join(", ")} now`] : [])];
-  say("on", ["live", ...more].join("; "));
+  const gone = going.filter(r => r.quiet_seconds === null && r.rows.length), left = going.filter(r => r.held === false && !gone.includes(r));
+  const others = going.filter(r => !gone.includes(r) && !left.includes(r)), quiet = Math.min(...others.map(r => r.quiet_seconds || 0));
+  const said = [];
+  if (others.length) said.push(quiet < 60 ? "live" : `live; nothing new for ${spoken(quiet)}`);
+  if (left.length) said.push(`nothing trains into ${alone ? "it" : named(left)} now; --resume continues it`);
+  if (gone.length) said.push(`the files${alone ? "" : ` of ${named(gone)}`} are gone; what was read of them stays here`);
+  say(others.length ? "on" : left.length ? "left" : "lost", said.join("; "));
 }
+const anew = "norma watch was started anew and has another address: open the one that it printed";
 async function ask() {
   try {
     const since = data.runs.map(r => `${r.generation}.${r.rows.length}`).join("_");
     const answer = await fetch("/data?" + new URLSearchParams({token, since}), {cache: "no-store", signal: AbortSignal.timeout(10000)});
-    if (!answer.ok) { say("lost", answer.status === 403 ? "norma watch was started anew and has another address: open the one that it printed" : `norma watch says: ${await answer.text()}`); return setTimeout(ask, 2000); }
-    if (take(await answer.json())) update();
-    stand();
+    if (answer.ok) {
+      if (take(await answer.json())) update();
+      stand();
+    } else say("lost", answer.status === 403 ? anew : `norma watch says: ${await answer.text()}`);
   } catch (e) {
     say("lost", "connection lost; has norma watch ended? Asking again every two seconds");
   }

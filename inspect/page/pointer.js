@@ -59,9 +59,9 @@ function pointing(figure, box) {
     if (told.length > named.length) make("div", `and ${told.length - named.length} more: see numbers`, tip);
     thicken(nearest.s);
     rule.setAttribute("x1", view.X(where[0])); rule.setAttribute("x2", view.X(where[0]));
-    const place = view.X(where[0]) / view.width * frame.width + 20, flipped = place + tip.offsetWidth > figure.clientWidth ? place - tip.offsetWidth - 24 : place;
+    const place = view.X(where[0]) / view.width * frame.width + 20, room = figure.clientWidth - tip.offsetWidth;
     tip.style.top = frame.bottom - figure.getBoundingClientRect().top + "px";  // below, so that it hides no curve
-    tip.style.left = Math.max(4, Math.min(flipped, figure.clientWidth - tip.offsetWidth - 4)) + "px";
+    tip.style.left = Math.max(4, Math.min(place <= room ? place : place - tip.offsetWidth - 24, room - 4)) + "px";
   }
   box.onpointerdown = box.onpointermove = e => { at = {x: e.clientX, y: e.clientY}; tell(); };
   box.onpointerleave = e => { if (e.pointerType !== "touch") leave(); };  // a touch ends at once; what it showed stays

@@ -177,6 +177,14 @@ function update() {
   if (shape !== before) build(); else for (const draw of shows) draw();
 }
 
+// The epochs that the charts show; an empty field is no limit.
+for (const e of [byId("from"), byId("to")])
+  e.onchange = () => {
+    const [from, to] = [byId("from").value, byId("to").value];
+    span = [from === "" ? -Infinity : +from, to === "" ? Infinity : +to];
+    update();
+  };
+
 // --- everything, one number a line; names as in TensorBoard ---
 function everything() {
   const out = [["run", "attention", "step", "epoch", "name", "value"]], two = n => String(n).padStart(2, "0");
