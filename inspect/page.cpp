@@ -9,8 +9,8 @@
 namespace norma::inspect {
 
 // The files in inspect/page/, made into strings by CMake.
-extern const char page_html[], page_css[], page_elements[], page_tables[], page_pointer[], page_chart[],
-    page_matrix[], page_recorder[], page_groups[], page_measures[], page_who[], page_report[], page_live[];
+extern const char page_html[], page_css[], page_elements[], page_tables[], page_pointer[], page_chart[], page_matrix[],
+    page_recorder[], page_groups[], page_measures[], page_who[], page_report[], page_live[];
 
 namespace {
 

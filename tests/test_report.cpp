@@ -6,6 +6,7 @@
 #include <map>
 
 #include "autograd/grad.h"
+#include "inspect/page.h"
 #include "inspect/probe.h"
 #include "models/vit.h"
 #include "tests/program.h"
@@ -161,6 +162,17 @@ TEST_CASE("a report of a run goes into its folder and holds all that was recorde
   CHECK(html.find("https://") == std::string::npos);
   CHECK(html.find("src=") == std::string::npos);
   for (const char* mark : {"/*STYLE*/", "/*TABLES*/", "/*POINTER*/", "/*CHART*/", "/*MEASURES*/", "/*WHO*/", "/*REPORT*/", "/*DATA*/"}) CHECK(html.find(mark) == std::string::npos);
+}
+
+TEST_CASE("a page holds the digits that the statistics have", "[report]") {
+  inspect::PageRun run;
+  run.rows = {Json::parse(R"({"step": 0, "loss": 0.123456789012, "attention": [{"place": "a", "fro": [1.23456789012, -1.2e-30, null, 3]}]})")};
+  for (const char* dtype : {"f32", "bf16", "f64", ""}) {
+    run.config = dtype[0] ? Json{{"dtype", dtype}} : Json::object();
+    const Json row = inspect::run_json(run)["rows"][0];
+    CHECK(row["attention"][0]["fro"].dump() == (dtype == std::string("f64") ? "[1.23456789012,-1.2e-30,null,3]" : "[1.234568,-1.2e-30,null,3]"));
+    CHECK((row["loss"] == 0.123456789012 && row["attention"][0]["place"] == "a"));
+  }
 }
 
 TEST_CASE("a run that is being written is reported up to its last whole line, and says so", "[report]") {

@@ -3,8 +3,8 @@ const make = (tag, text, parent) => { const e = document.createElement(tag); if 
 const number = v => v === undefined || v === null || !isFinite(v) ? "–" : v !== 0 && (Math.abs(v) < 0.001 || Math.abs(v) >= 1e5) ? v.toExponential(2) : String(+v.toPrecision(4));
 // "‖A‖_F" with a real subscript; and where there can be none.
 function formula(e) {
-  const parts = e.textContent.split(/(?<=‖)_F/);
-  if (parts.length > 1) e.replaceChildren(...parts.flatMap((p, i) => i ? [make("sub", "F"), p] : [p]));
+  const parts = e.textContent.split("‖_F"), end = parts.pop();
+  if (parts.length) e.replaceChildren(...parts.flatMap(p => [p + "‖", make("sub", "F")]), end);
   return e;
 }
 const unscripted = text => text.replaceAll("‖_F", "‖");
