@@ -82,8 +82,11 @@ Visible visible_pairs(const Tensor& scores, const AttentionOptions& options) {
 
 Tensor zero_like(const Tensor& x) { return scalar_like(0, x); }
 
-/// x, and 1 where it is 0: rows that sum to nothing stay zero when divided by it.
-Tensor or_one(const Tensor& x) { return x + cast(equal(x.detach(), zero_like(x)), x.dtype()); }
+/// x, and 1 where it is 0, or so small that 1 / x may be no number: rows that sum to nothing stay zero when divided by it.
+Tensor or_one(const Tensor& x) {
+  const double normal = x.dtype() == DType::f64 ? std::numeric_limits<double>::min() : static_cast<double>(std::numeric_limits<float>::min());
+  return x + cast(less(abs(x.detach()), scalar_like(normal, x)), x.dtype());
+}
 
 Tensor masked_softmax(const Tensor& scores, const Visible& visible) {
   if (!visible) return softmax(scores);

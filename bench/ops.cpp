@@ -1,6 +1,6 @@
 // norma_bench_ops [--large] [OP...]: one row for every line of the op table, at its own (small) shapes: what a call
 // costs, alone and with its derivative, in f32 on the CPU backend. At these sizes that is the cost of dispatch and
-// recording rather than of arithmetic. --large: some calls of millions of elements instead.
+// recording rather than of arithmetic. --large: some calls of millions of elements instead, some of them in f64 too.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -39,23 +39,24 @@ double microseconds(Function f) {
   return best;
 }
 
-void row(const checks::OpCase& c) {
+void row(const checks::OpCase& c, DType dtype = DType::f32) {
   Tensors inputs, leaves;
   std::string shapes;
   for (std::size_t i = 0; i < c.inputs.size(); ++i) {
-    inputs.push_back(checks::make(c.inputs[i], c, i, {}));
+    inputs.push_back(checks::make(c.inputs[i], c, i, {dtype, {}}));
     shapes += (i ? " " : "") + c.inputs[i].shape.text();
     if (c.inputs[i].kind == checks::Input::Kind::real && !c.inputs[i].constant) leaves.push_back(inputs.back());
   }
+  const std::string title = c.title() + (dtype == DType::f32 ? "" : fmt::format(", {}", dtype));
   const double forward = microseconds([&] { (void)c.run(inputs); });
   if (c.order < 1) {
-    fmt::print("{:<60} {:>10.2f} {:>10}  {}\n", c.title(), forward, "-", shapes);
+    fmt::print("{:<60} {:>10.2f} {:>10}  {}\n", title, forward, "-", shapes);
     return;
   }
   for (Tensor& t : leaves) t.track();
-  const Tensor seed = full(c.run(inputs).shape(), 1);
+  const Tensor seed = full(c.run(inputs).shape(), 1, {dtype, {}});
   const double both = microseconds([&] { grad(c.run(inputs), leaves, seed); });
-  fmt::print("{:<60} {:>10.2f} {:>10.2f}  {}\n", c.title(), forward, both, shapes);
+  fmt::print("{:<60} {:>10.2f} {:>10.2f}  {}\n", title, forward, both, shapes);
 }
 
 /// Calls in which the work for each element counts: short rows, small matrices, indices, windows.
@@ -88,6 +89,23 @@ checks::OpCases large_cases() {
   return out;
 }
 
+/// Elementary functions.
+checks::OpCases elementary_cases() {
+  using namespace checks;
+  OpCases out;
+  const auto add = [&](const char* op, const char* variant, double low, std::function<Tensor(const Tensor&)> f) {
+    out.push_back(
+        {.op = op, .variant = variant, .inputs = {real({4'194'304}, low, 3)}, .run = [f](In x) { return f(x[0]); }});
+  };
+  add("sin", "", -3, [](const Tensor& x) { return sin(x); });
+  add("tanh", "", -3, [](const Tensor& x) { return tanh(x); });
+  add("erf", "", -3, [](const Tensor& x) { return erf(x); });
+  add("exp", "", -3, [](const Tensor& x) { return exp(x); });
+  add("gelu", "", -3, [](const Tensor& x) { return gelu(x); });
+  add("pow", "2.5", 0.1, [](const Tensor& x) { return pow(x, 2.5); });
+  return out;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -96,8 +114,13 @@ int main(int argc, char** argv) {
     const bool large = argc > 1 && std::string_view(argv[1]) == "--large";
     const std::vector<std::string> wanted(argv + 1 + large, argv + argc);
     fmt::print("{:<60} {:>10} {:>10}  {}\n", "op", "us", "us + grad", "inputs");
-    for (const checks::OpCase& c : large ? large_cases() : checks::op_table())
-      if (wanted.empty() || std::find(wanted.begin(), wanted.end(), c.op) != wanted.end()) row(c);
+    const auto rows = [&](const checks::OpCases& cases, DType dtype) {
+      for (const checks::OpCase& c : cases)
+        if (wanted.empty() || std::find(wanted.begin(), wanted.end(), c.op) != wanted.end()) row(c, dtype);
+    };
+    rows(large ? large_cases() : checks::op_table(), DType::f32);
+    if (large)
+      for (const DType dtype : {DType::f32, DType::f64}) rows(elementary_cases(), dtype);
   } catch (const std::exception& e) {
     fmt::print(stderr, "norma_bench_ops: {}\n", e.what());
     return 1;

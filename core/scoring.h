@@ -83,7 +83,7 @@ inline std::int64_t linear_features(const Scoring& s, std::int64_t d) {
 /// are merged (backends/common/attention_stats.h).
 #define NORMA_ATTENTION_STATS(X)                                                                                              \
   X(fro2, sum)        /* sum a^2 = ||A||_F^2 */                                                                               \
-  X(jac2, sum)        /* sum over rows of ||d a / d s||_F^2: softmax sum a^2 - 2 sum a^3 + (sum a^2)^2, else sum phi'(s)^2 */ \
+  X(jac2, sum)        /* sum over rows of ||da/ds||_F^2: softmax sum a^2 - 2 sum a^3 + (sum a^2)^2, undivided sum phi'^2 */   \
   X(score_sum, sum) X(score_sum2, sum) X(score_max, max)                                                                      \
   X(row_sum, sum) X(row_sum2, sum)  /* of the sums of A's rows: first and second moment */                                    \
   X(min, min) X(max, max) X(negative, sum)  /* extreme weights; how many are below zero */                                    \

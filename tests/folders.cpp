@@ -17,7 +17,9 @@ fs::path fresh_folder(const std::string& name) {
 }
 
 TemporaryFolder::TemporaryFolder() {
-  std::string name = (fs::temp_directory_path() / "norma-test-XXXXXX").string();
+  std::error_code none;  // TMPDIR may name no folder
+  const fs::path outside = fs::temp_directory_path(none);
+  std::string name = ((none ? fs::current_path() : outside) / "norma-test-XXXXXX").string();
   if (!mkdtemp(name.data())) fail("{}: cannot be made", name);
   path = name;
 }

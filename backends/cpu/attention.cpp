@@ -193,10 +193,10 @@ void backward(const AttentionBackward& a, const AttentionKernel<AttentionHeadBac
   shared.dq_row = a.dq.layout.stride(2);
   shared.dk_row = a.dk.layout.stride(2);
   shared.dv_row = a.dv.layout.stride(2);
-  if (shared.normalize) shared.out_row = a.out.layout.stride(2);
+  if (shared.normalize) shared.out_row = a.out.layout.stride(2), shared.rounded_out = a.q.dtype == DType::bf16;
   if (shared.phi == Phi::softmax) shared.lse_step = a.row_lse.layout.stride(2);
   const Index heads = a.q.shape()[1], count = a.q.shape()[0] * heads, part = shared.rows * shared.d;
-  const bool whole_rows = shared.normalize && shared.phi != Phi::softmax;
+  const bool whole_rows = shared.normalize && (shared.phi != Phi::softmax || (shared.rounded_out && shared.keys <= whole_row_keys));
   const Index pieces = whole_rows ? 1 : pieces_of_keys(shared.keys, count, count * part * static_cast<Index>(sizeof(T)));
   T* parts = pieces > 1 ? scratch<T>(Slot::attention_dq_parts, count * pieces * part) : nullptr;
   double* stats = a.stats && pieces > 1 ? scratch<double>(Slot::attention_stat_parts, count * pieces * attention_stats) : a.stats.as<double>();
@@ -215,7 +215,7 @@ void backward(const AttentionBackward& a, const AttentionKernel<AttentionHeadBac
     head.dv = head_of<Stored>(a.dv, b, h);
     if (stats) head.stats = stats + task * attention_stats;
     if (head.packed && pieces == 1) look_ahead({&a.q, &a.k, &a.v, &a.dout}, b, h, head);
-    if (head.packed && pieces == 1 && head.normalize) look_ahead({&a.out}, b, h, head);
+    if (head.packed && pieces == 1 && head.normalize && !head.rounded_out) look_ahead({&a.out}, b, h, head);
     if constexpr (std::is_same_v<Stored, float>) {
       if (a.q.dtype == DType::bf16) return run_widened(a, b, h, head, kernel);
     }

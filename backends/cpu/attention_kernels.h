@@ -15,6 +15,9 @@ struct PackedProducts;
 /// The element-wise function of the scores; powers are monomials with their own code.
 enum class Phi : std::int32_t { softmax, power1, power2, power3, power4, polynomial, sigmoid, relu };
 
+/// Up to so many keys the backward pass has whole rows at hand.
+constexpr std::int64_t whole_row_keys = 320;
+
 /// Rows that the next task reads, `lines` cache lines each, `row` bytes apart.
 struct RowsAhead {
   const char* data;
@@ -68,6 +71,7 @@ struct AttentionHeadBackward : AttentionHead<T> {
   const Stored *q, *k, *v;
   std::int64_t q_row, k_row, v_row;
   const Stored *out, *dout;  // out and lse: only where rows are normalised
+  bool rounded_out;          // to bf16: where a row is at hand as a whole its product with dout comes from A and dA
   const T* lse;
   std::int64_t out_row, dout_row, lse_step;
   Stored *dq, *dk, *dv;

@@ -1,6 +1,7 @@
 // Attention backward for one head: scores and dA = dO V^T are computed again, block by block, and turned in place into A and
 // dS; five small products make dQ, dK and dV. Element-wise kinds need nothing from the forward pass and nothing along a row;
-// normalised ones the log-sum-exp (softmax) and delta = rowsum(dO o O) = rowsum(A o dA), which holds with dropout too.
+// normalised ones the log-sum-exp (softmax) and delta = rowsum(dO o O) = rowsum(A o dA), which holds with dropout too. Of an O that was
+// rounded to bf16 delta has an error of its size, which matters where values are far from 0: whole rows take A and dA.
 #include "backends/cpu/kernels/attention_backward_tiles.h"
 #include "backends/cpu/kernels/attention_differentiate.h"
 
@@ -23,7 +24,7 @@ struct Plan {
   Plan(const AttentionHeadBackward<T>& h, ScratchCutter& scratch) {
     // Two blocks of scores and the panels share the second-level cache. Rows that are divided by their sum stay whole.
     const Int keys = h.key_end - h.key_begin;
-    const bool whole = keys <= 320 || (h.normalize && h.phi != Phi::softmax);
+    const bool whole = keys <= whole_row_keys || (h.normalize && h.phi != Phi::softmax);
     columns = whole ? keys : 256;
     ld = round_up(columns, lanes<T>) + lanes<T>;  // an odd number of registers apart: rows do not share cache sets
     const Int fitting = 131072 / (ld * static_cast<Int>(sizeof(T)));
@@ -63,7 +64,8 @@ void backward(const AttentionHeadBackward<T>& h) {
   visibility.set_masks(plan.mask, plan.before);
   const Differentiate<T> differentiate_tile = h.stats ? differentiate_of<T, true>(h) : differentiate_of<T, false>(h);
   Gradients<T> sums;
-  if (h.normalize) row_products(h, plan.delta);
+  const bool own_delta = h.rounded_out && plan.columns == h.keys;
+  if (h.normalize && !own_delta) row_products(h, plan.delta);
   T* const dq = h.dq_part ? h.dq_part : h.dq;
   const Int dq_row = h.dq_part ? h.d : h.dq_row;
   for (Int j0 = h.key_begin; j0 < h.key_end; j0 += plan.columns) {
@@ -102,7 +104,7 @@ void backward(const AttentionHeadBackward<T>& h) {
         if (h.phi == Phi::softmax)
           for (int m = 0; m < mr; ++m) lse[m] = h.lse[(i + m) * h.lse_step];
         // A tile of keys that starts at the last visible column reaches past it, into the padding of the block.
-        const GradientTile<T> both{p, g, plan.ld, i, mr, j0, columns, smaller(plan.ld, round_up(seen + tile_rows, L))};
+        const GradientTile<T> both{p, g, plan.ld, i, mr, j0, columns, smaller(plan.ld, round_up(seen + tile_rows, L)), T{1}, own_delta};
         differentiate_tile(visibility, both, lse, plan.delta + i, plan.keep, plan.words, &sums);
         multiply_rows<T, false>(mr, h.d, seen, g, plan.ld, {plan.k_panels, plan.k_step}, dq + i * dq_row, dq_row, false, j0 > h.key_begin,
                                 nullptr);

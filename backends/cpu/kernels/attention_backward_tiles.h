@@ -25,7 +25,7 @@ struct BackwardRooms {
   BackwardRooms(const AttentionHeadBackward<float, Stored>& h, ScratchCutter& scratch) {
     // Rows that are divided by their sum stay whole.
     const Int keys = h.key_end - h.key_begin;
-    const bool whole = keys <= 320 || (h.normalize && h.phi != Phi::softmax);
+    const bool whole = keys <= whole_row_keys || (h.normalize && h.phi != Phi::softmax);
     columns = whole ? keys : 256;
     // Under a causal mask a block computes all that its last row sees: without AMX that costs more than small blocks do.
     const Int most = sizeof(Stored) == 4 ? 96 : h.causal && !h.packed->amx ? tile_lines : 128;
@@ -77,7 +77,8 @@ void backward_on_tiles(const AttentionHeadBackward<float, Stored>& h) {
   const Differentiate<float> differentiate_tile =
       h.stats ? differentiate_of<float, true>(h) : differentiate_of<float, false>(h);
   Gradients<float> sums;
-  if (h.normalize) row_products(h, r.delta);
+  const bool own_delta = h.rounded_out && r.columns == h.keys;
+  if (h.normalize && !own_delta) row_products(h, r.delta);
 
   for (Int j0 = h.key_begin; j0 < h.key_end; j0 += r.columns) {
     const Int columns = smaller(r.columns, h.key_end - j0);
@@ -107,7 +108,7 @@ void backward_on_tiles(const AttentionHeadBackward<float, Stored>& h) {
         if (j0 == h.key_begin) fetch_ahead(h, i0 + i, row_slots);
         scale.finish(h.phi, r.p + i * r.ld, r.ld, count, round_up(seen, 16));
         const GradientTile<float> both{r.p + i * r.ld,     r.g + i * r.ld,        r.ld, i0 + i, count, j0, columns,
-                                       round_up(seen, 16), scale.left_to(h.phi)};
+                                       round_up(seen, 16), scale.left_to(h.phi), own_delta};
         differentiate_tile(visibility, both, lse, r.delta + i0 + i, r.keep, r.words, &sums);
       }
       const TileOperand ds = over(r.by_rows, seen);

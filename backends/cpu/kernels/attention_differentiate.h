@@ -17,6 +17,7 @@ struct GradientTile {
   Int column, columns;
   Int clear_to;
   T scale = 1;  // softmax: of the scores, before anything else
+  bool own_delta = false;  // delta is the sum of A o dA over these columns, which are all
 };
 
 /// The statistics of one head.
@@ -29,7 +30,7 @@ struct Gradients {
   }
 };
 
-/// Per row: the log-sum-exp (softmax) or unused, and delta.
+/// Per row: the log-sum-exp (softmax) or unused, and delta, which tiles with `own_delta` do not read.
 template <class T, Phi phi, bool normalize, bool measure>
 void differentiate(const Visibility<T>& visibility, const GradientTile<T>& tile, const T* lse, const T* delta, T* keep, std::uint32_t* words,
                    Gradients<T>* sums) {
@@ -59,17 +60,34 @@ void differentiate(const Visibility<T>& visibility, const GradientTile<T>& tile,
     // An only weight is 1 whatever its score; of da - d rounding would be left.
     const bool lone = normalize && visibility.visible(tile.first + m) == 1;
     if constexpr (phi == Phi::softmax) {
-      const V scale_first = splat(tile.scale), shift = splat(-lse[m]), unit = splat(lone ? T{0} : T{1}), minus_d = splat(lone ? T{0} : -delta[m]);
-      for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
-        const V a = exp_fast(fma(load(p + j), scale_first, shift)), da = load(g + j);
-        finish(j, visible, a, da, a * fma(da, unit, minus_d));
-      });
+      const V scale_first = splat(tile.scale), shift = splat(-lse[m]), unit = splat(lone ? T{0} : T{1});
+      const auto weight_at = [&](Int j) __attribute__((always_inline)) { return exp_fast(fma(load(p + j), scale_first, shift)); };
+      const auto finish_row = [&](T d, auto weight_of) __attribute__((always_inline)) {
+        const V minus_d = splat(lone ? T{0} : -d);
+        for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
+          const V a = weight_of(j), da = load(g + j);
+          finish(j, visible, a, da, a * fma(da, unit, minus_d));
+        });
+      };
+      if (tile.own_delta) {
+        V sum{};
+        for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
+          const V a = weight_at(j);
+          store(p + j, a);
+          sum += visible.keep(a * load(g + j));
+        });
+        finish_row(sum_lanes(sum), [&](Int j) __attribute__((always_inline)) { return load(p + j); });
+      } else {
+        finish_row(delta[m], weight_at);
+      }
     } else if constexpr (normalize) {
-      V sum{};
+      V sum{}, product{};
       for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
-        sum += visible.keep(weight.value(load(p + j), T{1}));
+        const V f = visible.keep(weight.value(load(p + j), T{1}));
+        sum += f;
+        if (tile.own_delta) product += visible.keep(f * load(g + j));
       });
-      const T total = sum_lanes(sum), inverse = total != 0 ? 1 / total : 1, d = delta[m];
+      const T inverse = inverse_of_sum(sum_lanes(sum)), d = tile.own_delta ? sum_lanes(product) * inverse : delta[m];
       const T slope = lone ? 0 : inverse;
       for_columns(row, [&](Int j, auto visible) __attribute__((always_inline)) {
         const V s = load(p + j), da = load(g + j), f = weight.value(s, T{1});

@@ -96,6 +96,13 @@ T factor_of_row(const Head& head, Int visible) {
   return static_cast<T>(head.factor / (head.row_scale == RowScale::inverse_visible ? n : __builtin_sqrt(n)));
 }
 
+/// What a row is multiplied by that is divided by its sum; 1 where that is 0, or so small that its inverse may be no number.
+template <class T>
+NORMA_INLINE T inverse_of_sum(T sum) {
+  constexpr T normal = sizeof(T) == 4 ? static_cast<T>(__FLT_MIN__) : static_cast<T>(__DBL_MIN__);
+  return sum < normal && sum > -normal ? 1 : 1 / sum;
+}
+
 /// The visible part of rows, from the task's masks.
 template <class T>
 struct Visibility {

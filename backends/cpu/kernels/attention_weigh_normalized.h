@@ -129,7 +129,7 @@ void weigh_normalized(const Visibility<T>& visibility, const ScoreTile<T>& tile,
   }
   Slots<T> sum;
   combine_each(sums, sum.value, Plus{});
-  for (int m = 0; m < tile.rows; ++m) inverse[m] = sum.value[m] != 0 ? 1 / sum.value[m] : 1;
+  for (int m = 0; m < tile.rows; ++m) inverse[m] = inverse_of_sum(sum.value[m]);
   if constexpr (measure) {
     stats->score_max = score_max;
     T f2[row_slots], slope2[row_slots], slope2_f[row_slots], low[row_slots], high[row_slots];

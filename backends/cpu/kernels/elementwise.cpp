@@ -7,22 +7,6 @@
 namespace norma::cpu::NORMA_ISA {
 namespace {
 
-NORMA_INLINE F log1p(F x) {  // the rounding of 1 + x is undone by the factor (Kahan)
-  const F u = x + 1.0f, scaled = log(u) * (x / (u - 1.0f));
-  return u == 1.0f || u == __builtin_inff() ? x : scaled;
-}
-NORMA_INLINE D log1p(D x) {
-  return map_lanes(x, [](double v) { return __builtin_log1p(v); });
-}
-NORMA_INLINE F pow(F a, F b) {
-  for (int i = 0; i < lanes<float>; ++i) a[i] = __builtin_powf(a[i], b[i]);
-  return a;
-}
-NORMA_INLINE D pow(D a, D b) {
-  for (int i = 0; i < lanes<double>; ++i) a[i] = __builtin_pow(a[i], b[i]);
-  return a;
-}
-
 /// x * sigmoid(z), and 0 where x is -infinity.
 template <class V>
 NORMA_INLINE V times_sigmoid(V x, V z) {

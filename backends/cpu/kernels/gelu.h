@@ -193,4 +193,49 @@ NORMA_INLINE void gelu_with_grad(F (&x)[n], F (&slope)[n]) {
 #endif
 }
 
+/// Doubles go by the tail everywhere, with k = 4.5: Q(a) exp(a^2/2) (a + k) is the polynomial to 2e-16, up to a = 39, where Q is less
+/// than any number. The power carries 1 / wide_scale.
+constexpr double wide_scale = 0x1p-200;
+template <bool times_a>
+struct WideTail {
+  D tail, exponential, power;
+  NORMA_INLINE explicit WideTail(D a) {
+    constexpr double q[] = {0.7632305289702032, -0.640257760252617, 0.44645251705567984, -0.2531417999509676, 0.11138259657011895,
+                            -0.03387132617715912, 0.0042236133826502615, 0.0017488305675666305, -0.0009177465336465398,
+                            6.3811561440833465e-06, 0.00011204292544600383, -1.5933113516053113e-05, -1.4236843419620386e-05,
+                            3.190280812833108e-06, 2.145284344949523e-06, -5.002775373803598e-07, -3.831715874343818e-07,
+                            6.152299674251877e-08, 7.429268144519398e-08, -2.331689334234606e-09, -1.32485371659545e-08,
+                            -1.6550096222846278e-09, 1.5180904731490149e-09, 4.3300016813014725e-10};
+    constexpr double k = 4.5;
+    const D square = a * a;
+    const Power<D> p(square * -0.5, rest_of_product(square, a, a) * 0.5);
+    const D v = (times_a ? a : splat(1.0)) / (a + k), u = times_a ? fma(v, splat(2.0), splat(-1.0)) : fma(v, splat(-2 * k), splat(1.0));
+    const D y = long_poly(u, q) * v, x = p.r + p.tail;
+    tail = fma(y, x, y), exponential = x + 1.0, power = p.scale(1 / wide_scale);
+  }
+};
+NORMA_INLINE D gelu(D x) {
+  const WideTail<true> normal(vmin(splat(39.0), abs(x)));
+  return fma(normal.tail * normal.power, splat(-wide_scale), vmax(splat(0.0), x));
+}
+NORMA_INLINE D gelu_grad(D x) {
+  const D a = vmin(splat(39.0), abs(x));
+  const WideTail<false> normal(a);
+  const D lower = fma(a * -0.39894228040143267794, normal.exponential, normal.tail) * normal.power;  // for -a
+  return x >= 0.0 ? fma(lower, splat(-wide_scale), splat(1.0)) : lower * wide_scale;
+}
+
+template <int n>
+NORMA_INLINE void gelu(D (&x)[n]) {
+  each<n>([&](int i) { x[i] = gelu(x[i]); });
+}
+template <int n>
+NORMA_INLINE void gelu_grad(D (&x)[n]) {
+  each<n>([&](int i) { x[i] = gelu_grad(x[i]); });
+}
+template <int n>
+NORMA_INLINE void gelu_with_grad(D (&x)[n], D (&slope)[n]) {
+  each<n>([&](int i) { slope[i] = gelu_grad(x[i]), x[i] = gelu(x[i]); });
+}
+
 }  // namespace norma::cpu::NORMA_ISA

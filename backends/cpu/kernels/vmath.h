@@ -1,11 +1,13 @@
-// Elementary functions of a vector register. For float: own polynomials (minimax fits, relative error below half an ulp of the
-// result), branch-free but for gelu far from 0, so that they run at the speed of the arithmetic units; for double: libm, lane by lane. gelu.h and vmath_double.h
-// belong to it and are included at the end.
+// Elementary functions of a vector register, float or double, by own polynomials: minimax fits whose error is far below half an ulp of the
+// result (scripts/vmath_fits says how). Branch-free but for arguments far from 0, so that they run at the speed of the arithmetic units.
+// The parts, included at the end: vmath_double.h (exp, log and what follows from them), vmath_bounded.h (tanh, erf), vmath_trig.h,
+// vmath_pow.h, gelu.h.
 //
-// Bounds in ulp, held against float64 over dense samples of the whole range and at the edges (tests/test_vmath.cpp):
-//   exp, log, tanh, erf, sin, cos 1; exp_fast 1.1; gelu 4 over [-8, 8]; sigmoid 3; gelu_grad 2.5e-7 absolute.
-// NaN gives NaN; infinities give the limit (gelu(-inf) = -0); results too small for a normal float are denormal, not zero,
-// except in exp_fast.
+// Bounds in ulp, held over dense samples of the whole range and at the edges (tests/test_vmath.cpp):
+//   float   exp, log, tanh, erf, sin, cos, pow 1; exp_fast 1.1; gelu 4 over [-8, 8]; sigmoid 3; gelu_grad 2.5e-7 absolute
+//   double  exp, log, log1p, tanh, erf, sin, cos 1; exp_fast 1.1; gelu 4 over [-8, 8]; sigmoid 3; gelu_grad 5e-16 absolute
+// NaN gives NaN; infinities give the limit (gelu(-inf) = -0); results too small for a normal number are denormal, not zero,
+// except in exp_fast. Functions that are odd keep the sign of 0.
 #pragma once
 
 #include "backends/cpu/simd.h"
@@ -20,16 +22,35 @@ NORMA_INLINE void each(Function f) {
 }
 
 /// c[0] + c[1] x + ... + c[n-1] x^(n-1), by Horner's rule: the arithmetic units are the limit here, not the latency.
-template <int n>
-NORMA_INLINE F poly(F x, const float (&c)[n]) {
-  F p = splat(c[n - 1]);
+template <class V, int n>
+NORMA_INLINE V poly(V x, const Scalar<V> (&c)[n]) {
+  V p = splat(c[n - 1]);
 #pragma GCC unroll 16
   for (int i = n - 2; i >= 0; --i) p = fma(p, x, splat(c[i]));
   return p;
 }
 
+/// The same of many terms, of which a chain would be too long to find other work meanwhile: those from x^3 on are two sums, of even and odd
+/// powers. The largest still come last and singly, as their roundings count.
+template <class V, int n>
+NORMA_INLINE V long_poly(V x, const Scalar<V> (&c)[n]) {
+  const V square = x * x;
+  V p = splat(c[n - 1]), q = splat(c[n - 2]);
+#pragma GCC unroll 16
+  for (int i = n - 3; i >= 3; i -= 2) {
+    p = fma(p, square, splat(c[i]));
+    if (i > 3) q = fma(q, square, splat(c[i - 1]));
+  }
+  p = n % 2 ? fma(p, x, q) : fma(q, x, p);
+  for (int i = 2; i >= 0; --i) p = fma(p, x, splat(c[i]));
+  return p;
+}
+
 NORMA_INLINE F abs(F x) { return (F)((I)x & 0x7fffffff); }
-NORMA_INLINE F copysign(F magnitude, F sign) { return (F)(((I)magnitude & 0x7fffffff) | ((I)sign & (I)splat(-0.0f))); }
+NORMA_INLINE D abs(D x) { return (D)((L)x & 0x7fffffffffffffff); }
+/// A magnitude >= 0 with a sign.
+NORMA_INLINE F with_sign(F magnitude, F sign) { return (F)((I)magnitude | ((I)sign & (I)splat(-0.0f))); }
+NORMA_INLINE D with_sign(D magnitude, D sign) { return (D)((L)magnitude | ((L)sign & (L)splat(-0.0))); }
 
 /// Adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits of the sum.
 constexpr float round_magic = 12582912.0f;
@@ -88,6 +109,11 @@ NORMA_INLINE F log(F x) {
   return x >= 0.0f ? y : splat(__builtin_nanf(""));
 }
 
+NORMA_INLINE F log1p(F x) {  // the rounding of 1 + x is undone by the factor (Kahan)
+  const F u = x + 1.0f, scaled = log(u) * (x / (u - 1.0f));
+  return u == 1.0f || u == __builtin_inff() ? x : scaled;
+}
+
 #if defined(__AVX512F__)
 /// By 32 pieces of the mantissa: 1 / c and log c, with c near the middle of each.
 struct LogPieces {
@@ -121,79 +147,16 @@ NORMA_INLINE F log_normal(F x) {
 #endif
 }
 
-// Where the last half ulp would be lost in floats, the rest is computed in doubles and rounded once.
-typedef double Wide __attribute__((vector_size(2 * register_bytes)));  // as many doubles as F has floats
-NORMA_INLINE Wide to_wide(F x) { return __builtin_convertvector(x, Wide); }
-NORMA_INLINE F from_wide(Wide x) { return __builtin_convertvector(x, F); }
-template <int n>
-NORMA_INLINE Wide wide_poly(Wide x, const double (&c)[n]) {
-  Wide p = x * c[n - 1] + c[n - 2];
-#pragma GCC unroll 16
-  for (int i = n - 3; i >= 0; --i) p = p * x + c[i];
-  return p;
-}
-
-NORMA_INLINE F erf(F x) {
-  constexpr float c[] = {1.283791661e-01f,  -3.761262596e-01f, 1.128358543e-01f, -2.685381472e-02f,
-                         5.188330077e-03f, -8.010199526e-04f, 7.853840361e-05f};
-  // erf(2.425 + 1.575 t), to 1e-9; it rounds to 1 from 3.9 on
-  constexpr double d[] = {9.993952355734e-01, 4.963777960484e-03, -1.895874079557e-02, 4.416917542712e-02, -6.866812774352e-02,
-                          7.203534521040e-02, -4.632502788424e-02, 8.038307225059e-03, 1.710719435513e-02, -1.855253032316e-02,
-                          6.282673756653e-03, 3.539250671007e-03, -4.198868941671e-03, 7.589575343374e-04, 6.996851123233e-04,
-                          -2.863230825199e-04};
-  const F a = abs(x);
-  const F small = fma(x, poly(x * x, c), x);
-  const F capped = a < 4.0f ? a : splat(4.0f);
-  const F large = from_wide(wide_poly((to_wide(capped) - 2.425) / 1.575, d));
-  return x != x ? x : a >= 0.9f ? copysign(large, x) : small;
-}
-
-NORMA_INLINE F tanh(F x) {
-  constexpr float c[] = {-3.333328366e-01f, 1.333146691e-01f, -5.374139175e-02f, 2.064376324e-02f, -5.709578283e-03f};
-  // exp(r) for |r| <= ln 2 / 2, to 3e-9
-  constexpr double e[] = {1.000000000000e+00, 1.000000037943e+00, 5.000000047401e-01, 1.666641450717e-01, 4.166635163848e-02,
-                          8.375210201006e-03, 1.394121309740e-03};
-  const F a = abs(x);
-  const F s = x * x;
-  const F small = fma(x * s, poly(s, c), x);
-  const F twice = a < 10.0f ? a * 2.0f : splat(20.0f);
-  const F n = fma(twice, splat(log2_e), splat(round_magic)) - round_magic;
-  const Wide r = to_wide(twice) - to_wide(n) * 0.69314718055994531;
-  const F power = (F)((__builtin_convertvector(n, I) + 127) << 23);
-  const F large = from_wide(1.0 - 2.0 / (wide_poly(r, e) * to_wide(power) + 1.0));
-  return x != x ? x : copysign(a >= 0.55f ? large : small, x);
-}
-
 NORMA_INLINE F sigmoid(F x) {
   const F e = exp(-abs(x));
   const F s = 1.0f / (e + 1.0f);
   return x >= 0.0f ? s : e * s;
 }
 
-/// sin(x + quarter pi / 2).
-NORMA_INLINE F sin_shifted(F x, int quarter) {
-  // sin(r) / r and cos(r) as polynomials of r^2, to 3e-9 and 5e-11
-  constexpr double s[] = {9.999999968930e-01, -1.666665057816e-01, 8.332030613940e-03, -1.950323439176e-04};
-  constexpr double c[] = {9.999999999520e-01, -4.999999961177e-01, 4.166661639300e-02, -1.388660894682e-03, 2.437899362425e-05};
-  // The reduction by multiples of pi/2 happens in double, where the three parts of pi/2 multiply exactly.
-  const F inside = abs(x) < 1e8f ? x : splat(0.0f);
-  const Wide wide = to_wide(inside);
-  const Wide n = (wide * 0.63661977236758134 + 6755399441055744.0) - 6755399441055744.0;
-  const Wide reduced = ((wide - n * 0x1.921fb5p+0) - n * 0x1.110b46p-26) - n * 0x1.1a62633145c07p-54;
-  const Wide square = reduced * reduced;
-  const I q = __builtin_convertvector(n, I) + quarter;
-  const F sine = from_wide(reduced * wide_poly(square, s)), cosine = from_wide(wide_poly(square, c));
-  F y = (q & 1) != 0 ? cosine : sine;
-  y = (F)((U)y ^ ((U)(q & 2) << 30));
-  for (int i = 0; i < lanes<float>; ++i) {  // rare, and then libm
-    if (!(__builtin_fabsf(x[i]) < 1e8f)) y[i] = quarter ? __builtin_cosf(x[i]) : __builtin_sinf(x[i]);
-  }
-  return y;
-}
-NORMA_INLINE F sin(F x) { return sin_shifted(x, 0); }
-NORMA_INLINE F cos(F x) { return sin_shifted(x, 1); }
-
 }  // namespace norma::cpu::NORMA_ISA
 
-#include "backends/cpu/kernels/gelu.h"
 #include "backends/cpu/kernels/vmath_double.h"
+#include "backends/cpu/kernels/vmath_bounded.h"
+#include "backends/cpu/kernels/vmath_trig.h"
+#include "backends/cpu/kernels/vmath_pow.h"
+#include "backends/cpu/kernels/gelu.h"

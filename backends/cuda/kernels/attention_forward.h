@@ -26,7 +26,7 @@ struct ForwardRows {
     }
   }
   /// The row is divided by its sum from here on.
-  NORMA_DEVICE void divide_by_sum(int half) { factor[half] = sum[half] != 0 ? 1 / sum[half] : 1; }
+  NORMA_DEVICE void divide_by_sum(int half) { factor[half] = inverse_of_sum(sum[half]); }
 };
 
 /// The scores of a tile, fragments of 16 x 8 by key, turned into unnormalised weights in place.

@@ -110,6 +110,9 @@ NORMA_DEVICE void add_to_sums(const AttentionProblem& p, const float (&x)[fragme
 /// that are there anyway: what rounding that costs is lost in weights of bf16.
 constexpr float log2_e = 1.44269504f;
 
+/// What a row is multiplied by that is divided by its sum; 1 where that is 0, or so small that its inverse may be no number.
+NORMA_DEVICE float inverse_of_sum(float sum) { return fabsf(sum) < __FLT_MIN__ ? 1 : 1 / sum; }
+
 /// A row as the backward pass sees it: a = exp(s - shift) where `softmax`, else a = factor phi(s) and da/ds = slope phi'(s); delta of
 /// normalised rows. The slope is the factor, but 0 where the weight is the only one of its row (Head::lone): of dA - delta rounding alone
 /// would be left, over s.
@@ -120,7 +123,7 @@ struct RowState {
   };
   float factor = 1, delta = 0;
   NORMA_DEVICE void divide_by(float sum, bool lone) {
-    factor = sum != 0 ? 1 / sum : 1;
+    factor = inverse_of_sum(sum);
     slope = lone ? 0 : factor;
   }
 };

@@ -97,7 +97,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, columns > 4 || measure ? 1 : 2) forward_
       add_products(seen_keys, v, e_pitch, p.e, tx, out, weights_of_rows(w + ty * own * w_pitch, w_pitch));
     }
     if (pass == 0)
-      for (int i = 0; i < own; ++i) factor[i] = sum[i] != 0 ? 1 / sum[i] : 1;
+      for (int i = 0; i < own; ++i) factor[i] = inverse_of_sum(sum[i]);
   }
   NORMA_UNROLL
   for (int i = 0; i < own; ++i) {
@@ -108,7 +108,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, columns > 4 || measure ? 1 : 2) forward_
       if (tx == 0 && row < p.rows) sums.row(p, head.lone(row), r0, r1, r2, r3);
     }
     if (row >= p.rows) continue;
-    const float last_factor = normalised && !two_passes && sum[i] != 0 ? 1 / sum[i] : 1;
+    const float last_factor = normalised && !two_passes ? inverse_of_sum(sum[i]) : 1;
     T* to = head.at<T>(p.out) + row * p.out.row;
     NORMA_UNROLL
     for (int c = 0; c < columns; ++c)
