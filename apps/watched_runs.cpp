@@ -3,6 +3,7 @@
 #include <charconv>
 #include <iterator>
 
+#include "train/run_folder.h"
 #include "train/run_groups.h"
 #include "train/saved_run.h"
 
@@ -42,6 +43,7 @@ void WatchedRuns::read(std::size_t i) {
     run.recording.notes = {
         "the matrices that --record keeps are not on this page; norma report shows them, also while the run goes on"};
   train::MetricsTail::News news = sources_[i].metrics.read();
+  look_for_trainer(sources_[i], !news.rows.empty());
   if (news.anew) {
     run.rows.clear();
     ++run.generation;
@@ -49,6 +51,16 @@ void WatchedRuns::read(std::size_t i) {
   std::move(news.rows.begin(), news.rows.end(), std::back_inserter(run.rows));
   if (!news.wrong.empty()) throw Error(news.wrong);
   run.note += (run.note.empty() || news.cut.empty() ? "" : "\n") + news.cut;
+}
+
+/// A lock that was never seen is missed only when nothing was written for a minute.
+void WatchedRuns::look_for_trainer(Source& source, bool grew) {
+  source.held = train::FolderLock::listed(source.folder);
+  if (!source.held) return;
+  source.seen = source.seen || *source.held;
+  source.hidden = !source.seen && (source.hidden || (source.begun && grew));
+  source.begun = true;
+  if (!source.seen && (source.hidden || source.metrics.seconds_since_written().value_or(0) < 60)) source.held.reset();
 }
 
 /// Several readers cost no more than one.
@@ -61,6 +73,7 @@ void WatchedRuns::refresh() {
       read(i);
     } catch (const Error& e) {
       runs_[i].note = e.what();  // what was read before stays to be seen
+      sources_[i].held.reset();
     }
   }
   train::group_runs(runs_);
@@ -80,7 +93,9 @@ std::string WatchedRuns::data(const std::string& since) {
     const bool fits =
         generation == runs_[i].generation && rows >= 0 && rows <= static_cast<Index>(runs_[i].rows.size());
     all.push_back(inspect::run_json(runs_[i], fits ? static_cast<std::size_t>(rows) : 0));
-    all.back()["quiet_seconds"] = sources_[i].metrics.seconds_since_written();
+    const auto quiet = sources_[i].metrics.seconds_since_written();
+    all.back()["quiet_seconds"] = quiet ? Json(*quiet) : Json();
+    all.back()["held"] = sources_[i].held ? Json(*sources_[i].held) : Json();
   }
   return Json{{"runs", std::move(all)}}.dump(-1, ' ', false, Json::error_handler_t::replace);
 }

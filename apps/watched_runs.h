@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,9 +27,14 @@ class WatchedRuns {
   struct Source {
     std::filesystem::path folder;
     train::MetricsTail metrics;
+    std::optional<bool> held = {};  // whether a process trains into it now; nothing where that is not known
+    bool begun = false;             // it was read before
+    bool seen = false;              // its lock was held once
+    bool hidden = false;            // it grew, and no lock was seen: it cannot be seen from here
   };
   void read(std::size_t i);
   void refresh();
+  static void look_for_trainer(Source& source, bool grew);
 
   std::vector<Source> sources_;
   std::vector<inspect::PageRun> runs_;  // of the same order

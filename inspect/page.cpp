@@ -2,14 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
 #include <map>
 #include <string_view>
 
 namespace norma::inspect {
 
 // The files in inspect/page/, made into strings by CMake.
-extern const char page_html[], page_css[], page_elements[], page_tables[], page_chart[], page_matrix[], page_recorder[],
-    page_groups[], page_measures[], page_who[], page_report[], page_live[];
+extern const char page_html[], page_css[], page_elements[], page_tables[], page_pointer[], page_chart[], page_matrix[],
+    page_recorder[], page_groups[], page_measures[], page_who[], page_report[], page_live[];
 
 namespace {
 
@@ -17,6 +18,17 @@ using Json = nlohmann::ordered_json;
 
 void put(std::string& page, std::string_view mark, std::string_view text) {
   page.replace(page.find(mark), mark.size(), text);
+}
+
+/// Every number of an array, or of the arrays in it, with the seven digits that f32 carries.
+void round_to_f32(Json& numbers) {
+  if (numbers.is_structured())
+    for (Json& v : numbers) round_to_f32(v);
+  if (!numbers.is_number_float()) return;
+  double v = numbers.get<double>();
+  const std::string text = fmt::format("{:.7g}", v);
+  std::from_chars(text.data(), text.data() + text.size(), v);  // whatever decimal point the process's locale has
+  numbers = v;
 }
 
 /// Rows repeat the name of every parameter; on the page it stands once: "parameters" becomes columns of numbers in the
@@ -49,8 +61,13 @@ std::vector<std::string> parameter_names(const std::vector<Json>& rows) {
 
 Json run_json(const PageRun& run, std::size_t from) {
   const std::vector<std::string> names = parameter_names(run.rows);
+  const auto dtype = run.config.find("dtype");
+  const bool wide = dtype != run.config.end() && *dtype == "f64";
   Json rows = Json::array();
-  for (std::size_t i = from; i < run.rows.size(); ++i) rows.push_back(with_columns(run.rows[i], names));
+  for (std::size_t i = from; i < run.rows.size(); ++i) {
+    rows.push_back(with_columns(run.rows[i], names));
+    if (!wide && rows.back().contains("attention")) round_to_f32(rows.back()["attention"]);
+  }
   return {{"name", run.name},
           {"config", run.config},
           {"tokens", run.tokens},
@@ -83,6 +100,7 @@ std::string make_page(const std::string& title, std::span<const PageRun> runs, c
   put(page, "/*NONCE*/", mark);  // of the style sheet
   put(page, "/*NONCE*/", mark);  // of the script
   put(page, "/*TABLES*/", page_tables);
+  put(page, "/*POINTER*/", page_pointer);
   put(page, "/*CHART*/", page_chart);
   put(page, "/*MEASURES*/", page_measures);
   put(page, "/*WHO*/", page_who);

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "autograd/grad.h"
+#include "inspect/page.h"
 #include "inspect/probe.h"
 #include "models/vit.h"
 #include "tests/program.h"
@@ -125,15 +126,20 @@ TEST_CASE("a report of a run goes into its folder and holds all that was recorde
   std::string line;
   REQUIRE(std::getline(metrics, line));
   const Json first = Json::parse(line);
-  CHECK(run["rows"][0]["attention"] == first["attention"]);
   REQUIRE(first["attention"].size() == 2);
+  CHECK(run["rows"][0]["attention"].size() == 2);
   for (const auto& [field, heads] : inspect::head_stats) {
     CAPTURE(field);
     if (field == std::string("fro_error")) continue;  // of norms that are estimated
-    for (const Json& layer : first["attention"]) {
+    for (std::size_t l = 0; l < 2; ++l) {
+      const Json &layer = first["attention"][l], &shown = run["rows"][0]["attention"][l][field];
       REQUIRE(layer.contains(field));
-      REQUIRE(layer[field].size() == 2);
-      for (const Json& head : layer[field]) CHECK(head.is_number());  // null would be: not finite
+      REQUIRE((layer[field].size() == 2 && shown.size() == 2));
+      for (std::size_t h = 0; h < 2; ++h) {
+        CHECK(layer[field][h].is_number());  // null would be: not finite
+        CHECK(shown[h].get<double>() == Approx(layer[field][h].get<double>()).epsilon(5e-7));
+        CHECK(shown[h].dump().size() <= 14);  // seven digits
+      }
     }
   }
   for (std::size_t i = 0; i < run["parameters"].size(); ++i) {
@@ -155,7 +161,18 @@ TEST_CASE("a report of a run goes into its folder and holds all that was recorde
   const std::string html = contents(runs / "both.html");
   CHECK(html.find("https://") == std::string::npos);
   CHECK(html.find("src=") == std::string::npos);
-  for (const char* mark : {"/*STYLE*/", "/*TABLES*/", "/*CHART*/", "/*MEASURES*/", "/*WHO*/", "/*REPORT*/", "/*DATA*/"}) CHECK(html.find(mark) == std::string::npos);
+  for (const char* mark : {"/*STYLE*/", "/*TABLES*/", "/*POINTER*/", "/*CHART*/", "/*MEASURES*/", "/*WHO*/", "/*REPORT*/", "/*DATA*/"}) CHECK(html.find(mark) == std::string::npos);
+}
+
+TEST_CASE("a page holds the digits that the statistics have", "[report]") {
+  inspect::PageRun run;
+  run.rows = {Json::parse(R"({"step": 0, "loss": 0.123456789012, "attention": [{"place": "a", "fro": [1.23456789012, -1.2e-30, null, 3]}]})")};
+  for (const char* dtype : {"f32", "bf16", "f64", ""}) {
+    run.config = dtype[0] ? Json{{"dtype", dtype}} : Json::object();
+    const Json row = inspect::run_json(run)["rows"][0];
+    CHECK(row["attention"][0]["fro"].dump() == (dtype == std::string("f64") ? "[1.23456789012,-1.2e-30,null,3]" : "[1.234568,-1.2e-30,null,3]"));
+    CHECK((row["loss"] == 0.123456789012 && row["attention"][0]["place"] == "a"));
+  }
 }
 
 TEST_CASE("a run that is being written is reported up to its last whole line, and says so", "[report]") {

@@ -38,9 +38,9 @@ std::vector<train::Json> steps_of(const fs::path& run) {
 }
 
 train::Json data_of(const std::string& html) {
-  const std::string mark = "const data = ";
+  const std::string mark = "<script type=\"application/json\" id=\"data\">";
   const std::size_t begin = html.find(mark) + mark.size();
-  return train::Json::parse(html.substr(begin, html.find(";\n", begin) - begin));
+  return train::Json::parse(html.substr(begin, html.find("</script>", begin) - begin));
 }
 
 }  // namespace norma::test

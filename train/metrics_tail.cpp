@@ -70,10 +70,11 @@ MetricsTail::News MetricsTail::read() {
   return news;
 }
 
-double MetricsTail::seconds_since_written() const {
+std::optional<double> MetricsTail::seconds_since_written() const {
   std::error_code error;
   const auto written = fs::last_write_time(file_, error);
-  return error ? 0 : std::chrono::duration<double>(fs::file_time_type::clock::now() - written).count();
+  if (error) return std::nullopt;
+  return std::chrono::duration<double>(fs::file_time_type::clock::now() - written).count();
 }
 
 }  // namespace norma::train

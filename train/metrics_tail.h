@@ -29,8 +29,8 @@ class MetricsTail {
   /// No file: no rows.
   News read();
 
-  /// Since the file last changed; 0 where there is none.
-  double seconds_since_written() const;
+  /// Since the file last changed; nothing where there is none.
+  std::optional<double> seconds_since_written() const;
 
  private:
   bool goes_on(std::istream& in, std::uintmax_t size) const;

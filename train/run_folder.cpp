@@ -2,11 +2,13 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <limits>
 #include <tuple>
 
@@ -122,6 +124,18 @@ FolderLock::FolderLock(const fs::path& folder) : fd_(::open(folder.c_str(), O_RD
 
 FolderLock::~FolderLock() {
   if (fd_ >= 0) ::close(fd_);
+}
+
+std::optional<bool> FolderLock::listed(const fs::path& folder) {
+  std::ifstream locks("/proc/locks");
+  struct stat status {};
+  if (!locks || ::stat(folder.c_str(), &status) != 0) return std::nullopt;
+  // "1: FLOCK  ADVISORY  WRITE 2953 fe:00:11542929 0 EOF". The device may be another than stat() tells (btrfs); the
+  // inode alone is enough for what this is for.
+  const std::string inode = fmt::format(":{} ", status.st_ino);
+  for (std::string line; std::getline(locks, line);)
+    if (line.find(" FLOCK ") != std::string::npos && line.find(inode) != std::string::npos) return true;
+  return false;
 }
 
 RunFolder::RunFolder(const fs::path& path, IfOccupied occupied, const Dispensable::Tell& warn)

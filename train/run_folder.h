@@ -37,6 +37,9 @@ class FolderLock {
   explicit FolderLock(const std::filesystem::path& folder);
   FolderLock(const FolderLock&) = delete;
   ~FolderLock();
+  /// Whether some process of this machine holds the folder, by /proc/locks; the lock is not touched. Nothing where that cannot be read. A holder in
+  /// another container, or on another machine that shares the disk, is not listed.
+  static std::optional<bool> listed(const std::filesystem::path& folder);
 
  private:
   int fd_;

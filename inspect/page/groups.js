@@ -74,19 +74,21 @@ function withSpread(values, text, unit = "") {
 const scales = new Map();  // what the reader chose, by the title of the section
 function family(title, parent) {
   const label = make("label", undefined, parent), box = make("input", undefined, label), say = (make("span", "same scale in all panels", label), make("span", undefined, label));
-  box.type = "checkbox"; say.className = "small"; label.className = "scaling";
+  box.type = "checkbox"; box.setAttribute("aria-label", `same scale in all panels: ${unscripted(title)}`); say.className = "small"; label.className = "scaling";
   let range, all;
-  const f = {panels: [], draws: [], same: scales.get(title)};  // panels: what each measures, {y: [least, largest, whether all are broken], x, zeros}
+  const f = {panels: [], draws: [], same: scales.get(title)};  // panels: what each measures, {y: [least, largest, whether all are broken], bounds, x, zeros}
   const look = () => all = all || f.panels.map(p => p());
   f.renew = () => { range = all = undefined; };
   f.anew = () => { f.renew(); f.same = scales.get(title); };  // for other numbers than before
   f.across = () => [Math.min(...look().map(p => p.x[0])), Math.max(...look().map(p => p.x[1]))];
   f.zeros = () => look().some(p => p.zeros);
+  f.takes = bound => look().every(p => !p.y || !p.bounds.includes(bound) || boundsWithin(p.y, p.bounds).includes(bound));  // all of them, or none
   f.range = () => {
     if (!range) {
       const own = look().map(p => p.y).filter(y => y);
       const sound = own.filter(e => !e[2]), of = sound.length ? sound : own;
       range = [Math.min(...of.map(e => e[0])), Math.max(...of.map(e => e[1]))];
+      if (of.length) range = stretched(range, boundsWithin(range, look().flatMap(p => p.bounds || []))).slice(0, 2);
       const flat = of.some(([a, b]) => b - a > 1e-9 * Math.max(Math.abs(a), Math.abs(b)) && b - a < 0.02 * (range[1] - range[0]));
       if (f.same === undefined) f.same = !flat;
       box.checked = f.same;

@@ -4,8 +4,7 @@ state.setAttribute("role", "status");
 document.getElementById("title").after(state);
 function say(kind, text) { if (state.textContent !== text) { state.className = "live " + kind; state.textContent = text; } }
 
-const spoken = s => s < 120 ? `${Math.round(s)} s` : s < 7200 ? `${Math.round(s / 60)} min` : `${Math.round(s / 3600)} h`;
-const ended = r => r.ending ? r.ending : r.summary && !r.rows.some(row => row.step > r.summary.steps);  // a run that was resumed leaves its old summary behind
+const spoken = s => s < 120 ? `${10 * Math.floor(s / 10)} s` : s < 7200 ? `${Math.round(s / 60)} min` : `${Math.round(s / 3600)} h`;
 
 // Whether anything is new.
 function take(news) {
@@ -17,15 +16,27 @@ function take(news) {
   });
   return changed;
 }
+// How things stand. quiet_seconds: null where there is no metrics.jsonl; held: whether a process trains into the folder, null where that is not known.
+function stand() {
+  const going = data.runs.filter(r => !ended(r)), alone = data.runs.length < 2, named = list => list.map(r => isolated(r.name)).join(", ");
+  if (!going.length) return say("finished", [...new Set(data.runs.map(r => r.ending || "finished"))].join(", "));
+  const gone = going.filter(r => r.quiet_seconds === null && r.rows.length), left = going.filter(r => r.held === false && !gone.includes(r));
+  const others = going.filter(r => !gone.includes(r) && !left.includes(r)), quiet = Math.min(...others.map(r => r.quiet_seconds || 0));
+  const said = [];
+  if (others.length) said.push(quiet < 60 ? "live" : `live; nothing new for ${spoken(quiet)}`);
+  if (left.length) said.push(`nothing trains into ${alone ? "it" : named(left)} now; --resume continues it`);
+  if (gone.length) said.push(`the files${alone ? "" : ` of ${named(gone)}`} are gone; what was read of them stays here`);
+  say(others.length ? "on" : left.length ? "left" : "lost", said.join("; "));
+}
+const anew = "norma watch was started anew and has another address: open the one that it printed";
 async function ask() {
   try {
     const since = data.runs.map(r => `${r.generation}.${r.rows.length}`).join("_");
     const answer = await fetch("/data?" + new URLSearchParams({token, since}), {cache: "no-store", signal: AbortSignal.timeout(10000)});
-    if (!answer.ok) { say("lost", answer.status === 403 ? "norma watch was started anew and has another address: open the one that it printed" : `norma watch says: ${await answer.text()}`); return setTimeout(ask, 2000); }
-    if (take(await answer.json())) update();
-    const going = data.runs.filter(r => !ended(r)), quiet = Math.min(...going.map(r => r.quiet_seconds));
-    if (!going.length) say("finished", [...new Set(data.runs.map(r => r.ending || "finished"))].join(", "));
-    else say("on", quiet < 60 ? "live" : `live; nothing new for ${spoken(quiet)}`);
+    if (answer.ok) {
+      if (take(await answer.json())) update();
+      stand();
+    } else say("lost", answer.status === 403 ? anew : `norma watch says: ${await answer.text()}`);
   } catch (e) {
     say("lost", "connection lost; has norma watch ended? Asking again every two seconds");
   }

@@ -13,12 +13,12 @@ const heads = (row, l, field) => row.attention && row.attention[l] ? measured(ro
 const sizes = (l = 0) => [...new Set(runs.filter(r => r.tokens > 0 && r.train.some(x => heads(x, l, "fro").length)).map(r => r.tokens))].sort((a, b) => a - b);
 const bounds = (...lines) => l => sizes(l).flatMap(n => lines.map(([scale, text]) => (
   {y: Math.sqrt(n) * scale, label: `${text} = ${number(Math.sqrt(n) * scale)}` + (sizes().length > 1 ? ` (N = ${n})` : ""),
-   whose: sizes().length > 1 ? runs.filter(r => r.tokens === n).map(r => r.name).join(", ") : ""})));
+   whose: sizes().length > 1 ? runs.filter(r => r.tokens === n).map(r => isolated(r.name)).join(", ") : ""})));
 const measures = [
   {field: "fro", short: "‖A‖_F", title: "‖A‖_F: size of the attention matrix", bounds: bounds([1, "√N"]),
-   text: () => "Frobenius norm per image and head, mean over the batch." + (sizes().length ? " Dashed: √N, which bounds softmax (Theorem 4.1)." : "")},
+   text: () => "Frobenius norm per image and head, mean over the batch." + (sizes().length ? " Dashed, or at the edge where it is far off: √N, which bounds softmax (Theorem 4.1)." : "")},
   {field: "jacobian", short: "‖∂A/∂S‖_F", title: "‖∂A/∂S‖_F: size of its Jacobian", bounds: bounds([2, "2√N"], [0.5, "√N/2"]),
-   text: () => "How strongly the matrix answers to its scores." + (sizes().length ? " Dashed: bounds for softmax, 2√N in the paper (Theorem 4.1) and √N/2, the sharp one." : "")},
+   text: () => "How strongly the matrix answers to its scores." + (sizes().length ? " Dashed, or at the edge where they are far off: bounds for softmax, 2√N in the paper (Theorem 4.1) and √N/2, the sharp one." : "")},
   {field: "grad_a", short: "‖∂L/∂A‖_F", title: "‖∂L/∂A‖_F: gradient that reaches the matrix", text: () => "Measured in the backward pass, of the mean loss over the batch." + unlikeBatches()},
   {field: "grad_s", short: "‖∂L/∂S‖_F", title: "‖∂L/∂S‖_F: gradient that passes on to the scores", text: () => "The same behind the attention function: what its Jacobian lets through." + unlikeBatches()}];
 // What else is measured. Shares and scores are of the visible entries, extremes those of the batch.
@@ -45,7 +45,7 @@ function tellHeads(values) {
 function byBlock(m, l) {
   const rows = r => r.train.filter(x => heads(x, l, m.field).length), count = r => { const x = rows(r)[0]; return x ? heads(x, l, m.field).length : 0; };
   const ofHeads = r => count(r) < 2 ? [] : [...Array(count(r)).keys()].map(h =>
-    over(r, rows(r), x => heads(x, l, m.field)[h], {name: `${r.label}, head ${h}`, width: 1, opacity: 0.6, quiet: true, dash: dotted(r) ? `2 ${3 * (h % 4 + 1)}` : dashes[h % 4]}));
+    over(r, rows(r), x => heads(x, l, m.field)[h], {name: `${r.label}, head ${h}`, width: 1, opacity: 0.9, quiet: true, dash: dotted(r) ? `2 ${3 * (h % 4 + 1)}` : dashes[h % 4]}));
   return lines(r => {
     const at = new Map(rows(r).map(x => [x.epoch, x])), several = count(r) > 1;
     return over(r, rows(r), x => overHeads(m, heads(x, l, m.field)), {name: several ? `${r.label}, ${m.extreme || "mean"}` : r.label,
@@ -64,10 +64,10 @@ let other = further[0];  // the measure that the reader chose
 function furtherMeasures() {
   const title = "More about the matrix", box = plain(title, "What else is measured in every head.");
   const label = make("label", undefined, box), choice = (make("span", "measure", label), make("select", undefined, label)), say = make("p", undefined, box), draws = [];
-  const tell = () => { say.textContent = `${other.text} ${thickness(other)}`; };
+  const tell = () => put(say, `${other.text} ${thickness(other)}`);
   show(tell);
   choice.id = "further";
-  for (const m of further) make("option", m.short, choice).value = m.field;
+  for (const m of further) make("option", unscripted(m.short), choice).value = m.field;
   choice.value = other.field;
   const f = family(title, box), grid = make("div", undefined, box); grid.className = "grid";
   show(f.renew);

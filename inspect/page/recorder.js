@@ -45,7 +45,7 @@ function recordings() {
   const richest = recorded.reduce((a, b) => b.labels.length > a.labels.length ? b : a), pictures = [];
   richest.labels.forEach((label, i) => {
     const b = pressable(thumbs, "", i === 0, () => { image = i; pictures.forEach(([x], k) => x.setAttribute("aria-pressed", k === i)); draw(); });
-    b.className = "thumb"; pictures.push([b, make("canvas", undefined, b)]); make("div", label, b);
+    b.className = "thumb"; pictures.push([b, make("canvas", undefined, b)]); make("div", richest.labels.filter(l => l === label).length > 1 ? `${label} (${i})` : label, b);
   });
   const choices = () => { const c = make("div", undefined, box); c.className = "choices"; return c; };
   const labelled = (parent, text, tag, more) => { const l = make("label", undefined, parent); make("span", text, l); return Object.assign(make(tag, undefined, l), more); };
@@ -62,14 +62,15 @@ function recordings() {
   const same = labelled(what, "same colours at all steps", "input", {type: "checkbox", checked: true});
   const uneven = labelled(what, "less the mean of its row", "input", {type: "checkbox"});
   same.onchange = uneven.onchange = () => draw();
-  const when = choices(), play = pressable(when, "Play", false, () => timer ? stop() : start());
+  const when = choices(), play = make("button", "Play", when);
   const slider = labelled(when, "", "input", {type: "range", min: 0, max: steps.length - 1, value: moment, id: "recorded-step"}), say = make("span", undefined, when);
+  play.type = "button"; play.onclick = () => timer ? stop() : start();
   slider.setAttribute("aria-label", "recorded step");
   slider.oninput = () => { moment = +slider.value; draw(); };
-  function stop() { clearInterval(timer); timer = undefined; play.textContent = "Play"; play.setAttribute("aria-pressed", false); }
+  function stop() { clearInterval(timer); timer = undefined; play.textContent = "Play"; }
   function start() {
     if (moment === steps.length - 1) moment = -1;
-    play.textContent = "Stop"; play.setAttribute("aria-pressed", true);
+    play.textContent = "Stop";
     const next = () => { moment = Math.min(moment + 1, steps.length - 1); slider.value = moment; draw(); if (moment === steps.length - 1) stop(); };
     timer = setInterval(next, 500); next();
   }
@@ -97,22 +98,22 @@ function recordings() {
     const [i, j] = v.entry();
     v.under.textContent = `token ${i} (${v.p.name(i)}) looks at token ${j} (${v.p.name(j)}): ${number(v.a[i * v.p.tokens + j])}`;
   }
-  const details = folded(box, "Numbers at this step, every layer and head of this image", true);
+  const of = "Numbers at this step, every layer and head of this image", details = folded(box, of, true);
 
   function drawView(v) {
     const record = current(v.r), layer = image < v.r.labels.length ? record.layers[place] : undefined;
     v.a = undefined;
     v.title.textContent = `${v.r.run.label}, after step ${record.step}`;
-    v.numbers.textContent = v.row.textContent = ""; v.bar.show(false, false, "", "", "");
+    put(v.numbers, ""); v.row.textContent = ""; v.bar.show(false, false, "", "", "");
     v.matrix.mark(); v.image.mark();
-    if (!layer || head >= layer.heads) { v.numbers.textContent = "not recorded"; for (const c of [v.matrix.canvas, v.image.canvas]) paint(c, 1, 1, zero); return tell(v); }
+    if (!layer || head >= layer.heads) { put(v.numbers, "not recorded"); for (const c of [v.matrix.canvas, v.image.canvas]) paint(c, 1, 1, zero); return tell(v); }
     const p = v.p = v.r.image(image), n = p.tokens, a = v.a = matrix(layer, n), t = token(p), row = a.subarray(t * n, (t + 1) * n), d = drawn(a, n);
     const signed = uneven.checked || v.r.records.some(x => x.layers[place] && x.layers[place].min.some(m => m < 0)), largest = full(v.r, layer, n, d) || 1;
     paintMatrix(v.matrix.canvas, n, d, largest); v.matrix.mark(0, t / n, 1, 1 / n);
     paintOver(v.image.canvas, p, d.subarray(t * n, (t + 1) * n), largest); v.image.mark(...p.part(t));
     const sum = b => b.reduce((s, x) => s + x, 0), i = at(layer), bad = notFinite(a);
     v.bar.show(signed, bad, signed ? number(-largest) : "0", signed ? "0" : number(largest / 2), number(largest));
-    v.numbers.textContent = `‖A‖_F ${number(layer.fro[i])}, from ${number(layer.min[i])} to ${number(layer.max[i])}` + (bad ? `; ${bad} numbers are not finite` : "");
+    put(v.numbers, `‖A‖_F ${number(layer.fro[i])}, from ${number(layer.min[i])} to ${number(layer.max[i])}` + (bad ? `; ${bad} numbers are not finite` : ""));
     v.row.textContent = `Where ${p.name(t)} (token ${t}) looks. To all patches ${number(sum(row.subarray(p.first)))}` + (p.first ? `, to the class token ${number(row[0])}.` : ".");
     tell(v);
   }
@@ -122,7 +123,7 @@ function recordings() {
     table(details, ["run", "step", "layer", "head", "‖A‖_F", "least", "largest"], recorded.flatMap(r => image < r.labels.length ? places.flatMap(p => {
       const x = current(r), l = x.layers[p];
       return l ? [...Array(l.heads).keys()].map(h => [r.run.label, String(x.step), placeName(p), String(h), ...["fro", "min", "max"].map(k => l[k][image * l.heads + h])]) : [];
-    }) : []));
+    }) : []), of);
   }
   function draw() {
     pictures.forEach(([, canvas], i) => paintPicture(canvas, richest.image(i)));

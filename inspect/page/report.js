@@ -13,7 +13,7 @@ function read() {
   const brief = shortNames([...new Set(data.runs.map(r => r.setting))]);
   runs = data.runs.map((r, i) => {
     const again = data.runs.slice(0, i).filter(o => o.name === r.name).length, name = again ? `${r.name} (${again + 1})` : r.name;
-    return {...r, name, brief: brief.get(r.setting), label: `${name} · ${brief.get(r.setting) || r.config.attention}`, color: `var(--c${i % 8})`, dash: dotted(r) ? dots : dashes[Math.floor(i / 8) % 4],
+    return {...r, name, brief: brief.get(r.setting), label: `${isolated(name)} · ${brief.get(r.setting) || r.config.attention}`, color: `var(--c${i % 8})`, dash: dotted(r) ? dots : dashes[Math.floor(i / 8) % 4],
             train: r.rows.filter(x => x.loss !== undefined), test: [...r.rows.filter(x => x.test_accuracy !== undefined), ...lastTest(r)]};
   });
   groups = groupsOf(runs);
@@ -48,7 +48,7 @@ let shows;  // each shows again what is new
 const show = draw => { shows.push(draw); draw(); };
 function section(title, text) {  // text: one, or a function that returns it
   formula(make("h2", title, main));
-  if (text) { const p = make("p", undefined, main); typeof text === "string" ? p.textContent = text : show(() => { p.textContent = text(); }); }
+  if (text) { const p = make("p", undefined, main); show(() => put(p, typeof text === "string" ? text : text())); }
   const grid = make("div", undefined, main); grid.className = "grid";
   return grid;
 }
@@ -62,10 +62,10 @@ function compared(title, text) {
   show(f.renew);
   return {grid, family: f};
 }
-function cells(parent, head, rows) { const body = table(parent, head, []); show(() => fill(body, rows())); return body; }
+function cells(parent, name, head, rows) { const body = table(parent, head, [], name); show(() => fill(body, rows())); return body; }
 
 // --- learning ---
-const line = (r, points, more) => ({name: r.label, short: r.name, color: r.color, dash: r.dash, broken: broken(r), hollow: apart(r), points, ...more});
+const line = (r, points, more) => ({name: r.label, short: isolated(r.name), color: r.color, dash: r.dash, broken: broken(r), hollow: apart(r), points, ...more});
 const over = (r, rows, get, more) => line(r, rows.map(x => [x.epoch, get(x), x.step]), more);
 const smooth = points => { let v; return points.map(([x, y, step]) => [x, drawable(y) ? v = v === undefined ? y : v + 0.3 * (y - v) : y, step]); };
 const smoothed = (r, get) => { const {points} = over(r, r.train, get); return line(r, smooth(points), {exact: points}); };
@@ -96,7 +96,7 @@ function acrossDepth() {
       }
       const count = dots.length / rows.length, name = h => `${c.runs[Math.floor(h / count)].label}, head ${h % count}`;
       return [...dots.map((points, h) => line(c.of, points, {name: name(h), opacity: 0.6, bare: true, quiet: true})),
-              line(c.of, means, {width: 1.5, name: `${c.label}, mean`, short: c.runs.length > 1 ? c.label : c.of.name, spread: x => spread.get(x)})];
+              line(c.of, means, {width: 1.5, name: `${c.label}, mean`, short: c.runs.length > 1 ? c.label : isolated(c.of.name), spread: x => spread.get(x)})];
     });
   };
   const places = groupNames.map((g, i) => [i, g === 0 ? "emb." : g === Infinity ? "out" : String(g - 1)]);
@@ -104,21 +104,28 @@ function acrossDepth() {
   const draws = [];
   for (const m of layers ? measures : []) draws.push(chart(grid, `${m.short}, every head`, () => byHead(m), {file: m.field + " across depth", log: true, bounds: m.bounds, x: "block", ticks: blocks}));
   for (const n of groupNames.length ? norms : []) draws.push(chart(grid, n.title, () => byGroup(n), {log: n.key !== "weight", x: "block", ticks: places}));
-  const tell = () => { say.textContent = runs.map(r => { const row = moment(r); return `${r.name}: step ${row ? row.step : "–"}`; }).join(" · "); };
+  const tell = () => put(say, runs.map(r => { const row = moment(r); return `${isolated(r.name)}: step ${row ? row.step : "–"}`; }).join(" · "));
   slider.oninput = () => { chosen = +slider.value < 1000 ? slider.value / 1000 * end() : undefined; tell(); draws.forEach(d => d()); };
   show(() => { slider.value = chosen === undefined ? 1000 : 1000 * chosen / end(); tell(); });
   shows.push(...draws);
 }
 
+// How far a run has come; of one that goes on also as a share of what it is to do: its epochs, or --steps.
+function stepsOf(r) {
+  const end = last(r.train), {epochs, steps} = r.config;
+  if (r.summary || !end) return r.summary ? String(r.summary.steps) : "–";
+  const share = Math.max(end.epoch / epochs || 0, steps > 0 ? (end.step + 1) / steps : 0);
+  return `${end.step + 1}` + (ended(r) || !(share > 0) ? "" : ` (${Math.floor(100 * Math.min(1, share))} %)`);
+}
 function build() {
   shows = [];
   main.replaceChildren();
   show(who);
   const stand = plain("Where they stand");
-  cells(stand, ["run", "attention", "test accuracy", "test loss", "train loss, last 5 logged", "steps", "skipped", "minutes", "status"], () => runs.map(r => {
+  cells(stand, "Where they stand", ["run", "attention", "test accuracy", "test loss", "train loss, last 5 logged", "steps", "skipped", "minutes", "status"], () => runs.map(r => {
     const end = r.summary || last(r.test) || {}, t = last(r.train) || {};
     return [r.name, r.config.attention, drawable(end.test_accuracy) ? (100 * end.test_accuracy).toFixed(2) + " %" : "–", end.test_loss,
-            mean(r.train.slice(-5).map(x => x.loss)), String(r.summary ? r.summary.steps : t.step === undefined ? "–" : t.step + 1), String(t.skipped ?? 0),
+            mean(r.train.slice(-5).map(x => x.loss)), stepsOf(r), r.train.length ? String(t.skipped ?? 0) : "–",
             minutes(r.summary ? r.summary.seconds : r.seconds), r.ending || (r.summary ? "finished" : "not ended")];
   }));
   bySetting(stand);
@@ -146,21 +153,22 @@ function build() {
   recordings();
 
   const tables = plain("Tables");
+  const listed = (name, head, rows, open) => cells(folded(tables, name, open), name, head, rows);
   if (layers)
-    cells(folded(tables, "Attention at the last logged step, mean over heads and batch (least and largest: over heads, of the batch)", true),
+    listed("Attention at the last logged step, mean over heads and batch (least and largest: over heads, of the batch)",
           ["run", "block", ...statistics.map(m => m.short)],
-          () => runs.flatMap(r => ((last(r.train) || {}).attention || []).map((a, l) => [r.label, String(l), ...statistics.map(m => overHeads(m, measured(a, m.field)))])));
+          () => runs.flatMap(r => ((last(r.train) || {}).attention || []).map((a, l) => [r.label, String(l), ...statistics.map(m => overHeads(m, measured(a, m.field)))])), true);
   if (layers)
-    cells(folded(tables, "Attention at the last logged step, every head"), ["run", "block", "head", ...statistics.map(m => m.short)],
+    listed("Attention at the last logged step, every head", ["run", "block", "head", ...statistics.map(m => m.short)],
           () => runs.flatMap(r => ((last(r.train) || {}).attention || []).flatMap((a, l) => a.fro.map((_, h) => [r.label, String(l), String(h), ...statistics.map(m => measured(a, m.field)[h])]))));
   if (groupNames.length)
-    cells(folded(tables, "Every parameter at the last logged step"), ["run", "parameter", "weight norm", "gradient norm", "update / weight"],
+    listed("Every parameter at the last logged step", ["run", "parameter", "weight norm", "gradient norm", "update / weight"],
           () => runs.flatMap(r => { const row = last(r.train); return (r.parameters || []).map((name, i) => [r.label, name, ...norms.map(n => row && row.parameters ? row.parameters[n.key][i] : null)]); }));
   const what = plain("What the runs were", runs.length > 1 ? "config.json of each; bold where they differ." : "config.json.");
   const meanings = {image: "the data set's", channels: "the data set's", classes: "the data set's", init_std: "0.02 √(768/width)", steps: "no limit", threads: "all cores"};
   const setting = (k, v) => v === 0 && meanings[k] ? `0: ${meanings[k]}` : v === undefined ? "–" : String(v);
   const settings = () => [...new Set(runs.flatMap(r => Object.keys(r.config)))].map(k => [k, ...runs.map(r => setting(k, r.config[k]))]);
-  const body = cells(what, ["", ...runs.map(r => r.name)], settings);
+  const body = cells(what, "What the runs were", ["setting", ...runs.map(r => r.name)], settings);
   show(() => { for (const row of body.rows) row.className = new Set([...row.cells].slice(1).map(c => c.textContent)).size > 1 ? "differs" : ""; });
 }
 function update() {
@@ -168,6 +176,14 @@ function update() {
   read();
   if (shape !== before) build(); else for (const draw of shows) draw();
 }
+
+// The epochs that the charts show; an empty field is no limit.
+for (const e of [byId("from"), byId("to")])
+  e.onchange = () => {
+    const [from, to] = [byId("from").value, byId("to").value];
+    span = [from === "" ? -Infinity : +from, to === "" ? Infinity : +to];
+    update();
+  };
 
 // --- everything, one number a line; names as in TensorBoard ---
 function everything() {
