@@ -30,9 +30,9 @@ function who() {
     `batch ${told("batch")}, epochs ${told("epochs")}, ${runs.some(r => r.config.steps > 0) ? `--steps ${told("steps", n => n > 0 ? n : "no limit")}, ` : ""}${told("optimizer")} at ${told("lr")}, seed ${told("seed")}.` +
     (layers || groupNames.length ? " Blocks and heads are counted from 0, as in blocks.0.attn, metrics.jsonl and TensorBoard." : "");
   put(byId("intro"), intro); put(byId("symbols").lastElementChild, symbols(tokensHere())); byId("symbols").hidden = !layers;
-  byId("legend").replaceChildren(); byId("notes").replaceChildren();
+  const legend = make("div"), notes = make("div");
   const said = {"not ended": "has not ended", interrupted: "was interrupted", "not finite": "ended with numbers that are not finite"};
-  const entry = (text, draw) => { const e = make("span", undefined, byId("legend")); draw(svg("svg", {viewBox: "0 0 26 8", "aria-hidden": true}, e)); make("span", text, e); };
+  const entry = (text, draw) => { const e = make("span", undefined, legend); draw(svg("svg", {viewBox: "0 0 26 8", "aria-hidden": true}, e)); make("span", text, e); };
   const single = r => entry(broken(r) ? `${r.label} (${r.left_out})` : r.label, picture => sample(r, picture));
   if (!grouped) runs.forEach(single);
   else {
@@ -44,7 +44,7 @@ function who() {
     }
     entry("band: least to largest run" + (groups.some(g => g.aside.length) ? "; dotted: runs in no mean" : ""), picture => svg("rect", {class: "band", x: 0, y: 0, width: 26, height: 8, fill: "var(--soft)"}, picture));
   }
-  const note = text => { formula(make("p", text, byId("notes"))).className = "note"; }, leaves = runs.some(r => !broken(r)) ? ", and may leave a chart, whose scale is that of the others" : "";
+  const note = text => { formula(make("p", text, notes)).className = "note"; }, leaves = runs.some(r => !broken(r)) ? ", and may leave a chart, whose scale is that of the others" : "";
   for (const r of runs) {
     if (broken(r)) note(`${r.label}: ${said[r.left_out] || r.left_out}${skipped(r)}.${dotted(r) ? ` Its curves are dotted${grouped ? ", in no mean over runs" : ""}${leaves}.` : ""}`);
     else if (grouped && apart(r)) note(`${r.label}: in no mean over runs (${r.left_out}).`);
@@ -56,6 +56,8 @@ function who() {
   const remarks = new Map();  // and whose they are
   for (const r of runs) for (const text of remarksOn(r)) remarks.set(text, [...(remarks.get(text) || []), isolated(r.name)]);
   for (const [text, names] of remarks) note(`${names.join(", ")}: ${text}`);
+  for (const [id, now] of [["legend", legend], ["notes", notes]])  // what did not change may be selected
+    if (byId(id).innerHTML !== now.innerHTML) byId(id).replaceChildren(...now.childNodes);
   byId("together").hidden = !groups.some(g => g.members.length > 1);
 }
 // Settings or single runs; what stands open stays so.
