@@ -201,7 +201,7 @@ class Backend {
   virtual void binary(BinaryOp op, const View& a, const View& b, const View& out) = 0;  // comparisons write bool
   virtual void where(const View& condition, const View& a, const View& b, const View& out) = 0;
 
-  // out has x's rank with the reduced axes of size 1 (argmax, argmin: i64 out, exactly one axis; ties take the first)
+  // out has x's rank with the reduced axes of size 1; i64 out of sums of integers, argmax and argmin (exactly one axis; ties take the first)
   virtual void reduce(ReduceOp op, const View& x, const View& out) = 0;
   virtual void cumsum(const View& x, int axis, const View& out) = 0;
 
