@@ -44,7 +44,7 @@ struct WhereTable {
   }
 };
 
-/// Casts of rows of n elements, the floats dense, or of n elements; and transposes of 4- and 8-byte elements:
+/// Casts of rows of n elements, the floats dense, or of n elements; and transposes of elements by their size alone:
 /// out[c out_row + r] = in[r in_row + c].
 struct CopyTable {
   void (*f32_to_bf16)(std::int64_t rows, std::int64_t n, const float* in, std::uint16_t* out, std::int64_t out_row);
@@ -52,10 +52,12 @@ struct CopyTable {
   void (*u8_to_f32)(std::int64_t n, const std::uint8_t* in, float* out);
   void (*f32_to_f64)(std::int64_t n, const float* in, double* out);
   void (*f64_to_f32)(std::int64_t n, const double* in, float* out);
-  void (*transpose32)(std::int64_t rows, std::int64_t columns, const std::uint32_t* in, std::int64_t in_row,
-                      std::uint32_t* out, std::int64_t out_row);
-  void (*transpose64)(std::int64_t rows, std::int64_t columns, const std::uint64_t* in, std::int64_t in_row,
-                      std::uint64_t* out, std::int64_t out_row);
+  template <class Word>
+  using Transpose = void (*)(std::int64_t rows, std::int64_t columns, const Word* in, std::int64_t in_row, Word* out, std::int64_t out_row);
+  Transpose<std::uint32_t> transpose32;
+  Transpose<std::uint64_t> transpose64;
+  Transpose<std::uint8_t> transpose8;
+  Transpose<std::uint16_t> transpose16;
 };
 
 /// Sums are kept in double, in a few lanes whose number depends on the instruction set alone.
