@@ -367,18 +367,18 @@ constexpr Index line_block = 512;  // lines side by side: from one row to the ne
 /// Lines that lie side by side, row by row.
 template <class T>
 void running_sums_of_lines(Index lines, Index n, Index from, Index to, const T* in, T* out) {
-  for (Index first = 0; first < lines; first += line_block, in += line_block, out += line_block) {
+  for (Index first = 0; first < lines; first += line_block) {
     const Index count = std::min(line_block, lines - first);
     Accumulator<T> sums[line_block] = {};
     if constexpr (std::is_same_v<T, bf16>) {
       float terms[line_block], wide[line_block];
       for (Index j = 0; j < n; ++j) {
-        widen_rows(1, count, in + j * from, count, terms);
+        widen_rows(1, count, in + first + j * from, count, terms);
         NORMA_KERNELS(column_kernels).f32.running_sums(1, count, terms, count, sums, wide, count);
-        narrow_rows(1, count, wide, out + j * to, count);
+        narrow_rows(1, count, wide, out + first + j * to, count);
       }
     } else {
-      NORMA_KERNELS(column_kernels).of<T>().running_sums(n, count, in, from, sums, out, to);
+      NORMA_KERNELS(column_kernels).of<T>().running_sums(n, count, in + first, from, sums, out + first, to);
     }
   }
 }
@@ -394,6 +394,7 @@ void CpuBackend::cumsum(const View& x, int axis, const View& out) {
     using T = typename decltype(tag)::type;
     const StridedLoop lines(starts, targets);
     const bool side_by_side = !std::is_same_v<T, bool> && lines.steps() == std::array<Index, 2>{1, 1} && std::abs(from) != 1;
+    // Of lines side by side a task has no fewer than memory hands out at once, and more where there are many.
     const Index least = side_by_side ? std::clamp<Index>(lines.size() / 16, 16, line_block) : 1;
     parallel_for(lines.size(), std::max<Index>(least, grain / std::max<Index>(1, n)), [&](Index begin, Index end) {
       lines.run(begin, end, [&](Index count, const auto& row, const auto& step) {
