@@ -102,8 +102,7 @@ Tensor run_binary(std::string_view op_name, BinaryOp op, const Tensor& a, const 
 
 Tensor run_reduce(ReduceOp op, const Tensor& x, unsigned axes) {
   const bool index_out = op == ReduceOp::argmax || op == ReduceOp::argmin;
-  const bool widen = op == ReduceOp::sum && !is_floating(x.dtype()) && x.dtype() != DType::i64;
-  const Tensor in = widen ? cast(x, DType::i64) : x;
+  const bool integer_sum = op == ReduceOp::sum && !is_floating(x.dtype());
   Shape shape = x.shape();
   for (int axis = 0; axis < shape.rank(); ++axis) {
     if (!(axes >> axis & 1u)) continue;
@@ -112,8 +111,8 @@ Tensor run_reduce(ReduceOp op, const Tensor& x, unsigned axes) {
     }
     shape.set(axis, 1);
   }
-  Tensor y = empty(shape, {index_out ? DType::i64 : in.dtype(), x.device()});
-  backend_of(x).reduce(op, in.view(), y.view());
+  Tensor y = empty(shape, {index_out || integer_sum ? DType::i64 : x.dtype(), x.device()});
+  backend_of(x).reduce(op, x.view(), y.view());
   return y;
 }
 

@@ -209,8 +209,8 @@ Tensor triangle(std::string_view op, const Tensor& x, Index diagonal, bool lower
   const Place place{DType::i64, x.device()};
   const Tensor rows = unsqueeze(arange(x.size(-2), place), 1), columns = arange(x.size(-1), place);
   const Index limited = std::clamp(diagonal, -x.size(-2) - 1, x.size(-1));  // beyond it is all or nothing
-  const Tensor offset = columns - rows, at = full({}, static_cast<double>(limited), place);
-  return where(lower ? less_equal(offset, at) : greater_equal(offset, at), x, scalar_like(0, x));
+  const Tensor last = rows + static_cast<double>(limited);  // the diagonal's column in each row
+  return where(lower ? less_equal(columns, last) : greater_equal(columns, last), x, scalar_like(0, x));
 }
 }  // namespace
 

@@ -282,11 +282,12 @@ TEST_CASE("reductions over any axes", "[cpu_kernels]") {
 }
 
 TEST_CASE("argmax, argmin and cumsum along each axis", "[cpu_kernels]") {
-  const Shape shape{6, 7, 33};
-  for (const DType dtype : dtypes)
-    for (int axis = 0; axis < 3; ++axis) {
-      CAPTURE(name(dtype), axis);
-      agrees(dtype == DType::bf16 ? 4e-3 : is_floating(dtype) ? 1.2e-7 : 0, [&](Device device, int how) {
+  const std::vector<std::pair<Shape, int>> cases = {{{6, 7, 33}, 0},  {{6, 7, 33}, 1}, {{6, 7, 33}, 2}, {{1200, 150}, 0},
+                                                    {{2, 40, 600}, 1}, {{3, 700}, 1},   {{3, 700}, 0},   {{2, 20000}, 1}, {{130, 130}, 1}};
+  for (const auto& [shape, axis] : cases)
+    for (const DType dtype : dtypes) {
+      CAPTURE(shape.text(), name(dtype), axis);
+      agrees(dtype == DType::bf16 ? 4e-3 : is_floating(dtype) ? 1.2e-7 : 0, [&, &shape = shape, axis = axis](Device device, int how) {
         const Tensor x = placed(numbers(shape, {dtype, device}, 9), how);
         const Tensor y = placed(empty(shape.with(axis, 1), {DType::i64, device}), how);
         backend(device).reduce(ReduceOp::argmax, x.view(), y.view());
@@ -298,6 +299,24 @@ TEST_CASE("argmax, argmin and cumsum along each axis", "[cpu_kernels]") {
         for (const double v : z.values()) all.push_back(v);
         return all;
       });
+    }
+}
+
+TEST_CASE("of equal values the first is the extreme one, however far on the others are", "[cpu_kernels]") {
+  for (const DType dtype : dtypes)
+    for (const Index first : {0, 5, 127, 128, 300, 16383, 16384, 39990}) {
+      CAPTURE(name(dtype), first);
+      std::vector<double> values(40000, dtype == DType::boolean ? 0 : 1);
+      for (const Index later : {Index{0}, Index{1}, Index{9}}) values[static_cast<std::size_t>(first + later)] = dtype == DType::boolean ? 1 : 2;
+      const Tensor row = from_values(values, {1, 40000}, {dtype, cpu_device}), at = empty({1, 1}, {DType::i64, cpu_device});
+      backend(cpu_device).reduce(ReduceOp::argmax, row.view(), at.view());
+      CHECK(at.values() == std::vector<double>{static_cast<double>(first)});
+      const Tensor wide = empty({40000, 8}, {dtype, cpu_device}), each = empty({1, 8}, {DType::i64, cpu_device});
+      backend(cpu_device).copy(row.with_layout(expand(transpose(row.layout(), 0, 1), Shape{40000, 8})).view(), wide.view());
+      backend(cpu_device).reduce(ReduceOp::argmax, wide.view(), each.view());
+      CHECK(each.values() == std::vector<double>(8, static_cast<double>(first)));
+      backend(cpu_device).reduce(ReduceOp::argmin, wide.view(), each.view());
+      CHECK(each.values() == std::vector<double>(8, first == 0 ? 2 : 0));
     }
 }
 
@@ -319,6 +338,15 @@ TEST_CASE("NaN wins a maximum, wherever it stands", "[cpu_kernels]") {
       backend(cpu_device).copy(tall.with_layout(expand(tall.layout(), Shape{77, 20})).view(), wide.view());
       backend(cpu_device).reduce(ReduceOp::max, wide.view(), column.view());
       for (const double v : column.values()) CHECK(std::isnan(v));
+      std::vector<double> long_values(400, 3.0);
+      long_values[static_cast<std::size_t>(200 + position)] = long_values[390] = nan_value;
+      const Tensor long_row = from_values(long_values, {400}, place), places = empty({1, 20}, {DType::i64, cpu_device});
+      for (const ReduceOp op : {ReduceOp::argmax, ReduceOp::argmin}) {
+        backend(cpu_device).reduce(op, wide.view(), places.view());
+        CHECK(places.values() == std::vector<double>(20, static_cast<double>(position)));
+        backend(cpu_device).reduce(op, long_row.view(), where_at.view());
+        CHECK(where_at.values()[0] == static_cast<double>(200 + position));
+      }
     }
 }
 

@@ -214,6 +214,20 @@ TEST_CASE("reductions of bf16 are rounded once, at their end", "[ops][device]") 
   CHECK(logsumexp(from_values({3, 3}, {2}, place), 0).item() == 3.6875);  // 3.6931
 }
 
+TEST_CASE("integers are summed in i64", "[ops][device]") {
+  for (const auto& [dtype, value] : {std::pair(DType::u8, 255.0), {DType::i32, -0x1p31}, {DType::i64, 0x1p40}, {DType::boolean, 1.0}}) {
+    const Tensor x = full({300, 5, 40}, value, {dtype, tested});
+    for (const int axis : {0, 1, 2}) {
+      const Tensor y = sum(x, axis);
+      CHECK(y.dtype() == DType::i64);
+      CHECK(y.values() == std::vector<double>(static_cast<std::size_t>(y.numel()), value * static_cast<double>(x.size(axis))));
+    }
+    CHECK(sum(x).item() == value * 60000);
+    CHECK(any(x).item() == 1);
+    CHECK(all(slice(x, 2, 0, 39, 2)).item() == 1);
+  }
+}
+
 TEST_CASE("a norm of rows far from zero has the same digits wherever they lie", "[ops][device]") {
   std::vector<double> values;
   for (int i = 0; i < 24; ++i) values.push_back(100 + 0.01 * std::cos(i));

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "autograd/ops.h"
+#include "core/backend.h"
 #include "tests/errors.h"
 
 namespace norma {
@@ -285,6 +286,28 @@ TEST_CASE("identities and evenly spaced numbers", "[ops_shape]") {
   CHECK(test::error_of([] { return linspace(0, 1, -2); }) == "linspace: count is -2, must not be negative");
   CHECK(test::error_of([] { return linspace(0, 1, 2, {DType::i64}); }) == "linspace: dtype i64 is not floating; arange counts in integers");
   CHECK(test::error_of([] { return linspace(0, std::numeric_limits<double>::infinity(), 2); }) == "linspace: from 0 to inf is no finite distance");
+}
+
+TEST_CASE("triangles of any shape, on any diagonal, need no table of positions", "[ops_shape]") {
+  for (const Shape& shape : {Shape{3, 5}, Shape{5, 3}, Shape{2, 4, 4}, Shape{0, 3}})
+    for (const Index diagonal : {-6, -2, -1, 0, 1, 3, 6}) {
+      const Tensor x = counted(shape) + 1, lower = tril(x, diagonal), upper = triu(x, diagonal);
+      const Values all = x.values();
+      Values low, up;
+      for (Index i = 0; i < x.numel(); ++i) {
+        const Index column = i % x.size(-1), row = i / x.size(-1) % x.size(-2);
+        low.push_back(column - row <= diagonal ? all[static_cast<std::size_t>(i)] : 0);
+        up.push_back(column - row >= diagonal ? all[static_cast<std::size_t>(i)] : 0);
+      }
+      CHECK(lower.values() == low);
+      CHECK(upper.values() == up);
+    }
+  const Tensor x = ones({512, 512});
+  Backend& b = backend({});
+  const std::size_t before = b.memory().in_use;
+  b.reset_peak();
+  const Tensor y = tril(x);
+  CHECK(b.memory().peak - before < 512 * 512 * 6);  // y, and a mask
 }
 
 TEST_CASE("a scalar operand stays one element, and gradients pass through add without a copy", "[ops_shape]") {

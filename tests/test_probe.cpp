@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <string>
 
 #include "inspect/probe.h"
 #include "models/vit.h"
@@ -54,6 +55,29 @@ TEST_CASE("globs", "[probe]") {
   CHECK_FALSE(glob_match("blocks.*.out", "blocks.1.outer"));
   CHECK_FALSE(glob_match("", "a"));
   CHECK_FALSE(glob_match("a", ""));
+  CHECK(glob_match("{a,b}{c,d}*", "bd.e"));
+  CHECK(glob_match("{a}{}", "a"));
+  CHECK(glob_match("a{b,c", "a{b,c"));
+  CHECK(glob_match("a,b}", "a,b}"));
+  CHECK_FALSE(glob_match("{a,b}", "a,b"));
+}
+
+TEST_CASE("globs in globs, and globs of many stars and braces", "[probe]") {
+  using nn::glob_match;
+  for (const char* text : {"ad", "abd", "acd", "a*d", "a.b.d"}) CHECK(glob_match("a{,{b,c},*}d", text));
+  CHECK_FALSE(glob_match("a{,{b,c}}d", "a,d"));
+  CHECK_FALSE(glob_match("a{{b,c},{d,e}}", "abd"));
+  CHECK(glob_match("{a,{b}", "{a,b"));
+  std::string stars, braces, nested = "a";
+  for (int i = 0; i < 30; ++i) stars += "*a", braces += "{a,a*,*}", nested = "{" + nested + "a,*}";
+  const std::string long_name(200, 'a');
+  CHECK(glob_match(stars, long_name));
+  CHECK_FALSE(glob_match(stars + "x", long_name));
+  CHECK_FALSE(glob_match(std::string(30, '*') + "x", long_name));
+  CHECK(glob_match(braces, long_name));
+  CHECK_FALSE(glob_match(braces + "x", long_name));
+  CHECK(glob_match(nested, long_name));
+  CHECK_FALSE(glob_match(nested + nested + "x", long_name));
 }
 
 TEST_CASE("values and gradients at named places", "[probe]") {

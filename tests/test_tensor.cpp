@@ -141,6 +141,22 @@ TEST_CASE("sums of integers wrap around", "[tensor]") {
   }
 }
 
+TEST_CASE("sums of narrow integers take no wider copy of them", "[tensor]") {
+  constexpr Index count = Index{1} << 16;
+  for (const char* device : {"cpu", "reference"})
+    for (const auto& [dtype, value] : {std::pair(DType::u8, 200.0), {DType::i32, -0x1p31}, {DType::boolean, 1.0}}) {
+      const Tensor x = full({4, count / 4}, value, {dtype, parse_device(device)});
+      Backend& b = backend(x.device());
+      const std::size_t before = b.memory().in_use;
+      b.reset_peak();
+      const Tensor all_of_it = sum(x), rows = sum(x, 1);
+      CHECK(b.memory().peak - before < static_cast<std::size_t>(count));
+      CHECK(all_of_it.dtype() == DType::i64);
+      CHECK(all_of_it.item() == value * count);
+      CHECK(rows.values() == std::vector<double>(4, value * count / 4));
+    }
+}
+
 TEST_CASE("a layout whose elements overlap is not written", "[tensor]") {
   const auto overlaps = [](const Shape& shape, const Strides& strides) { return Layout(shape, strides, 0).overlapping(); };
   CHECK_FALSE(overlaps({2, 3}, {3, 1}));

@@ -34,11 +34,15 @@ void visit_words(std::size_t bytes, F&& f) {
 
 template <class Word>
 void transpose_tile(Index rows, Index columns, const Word* in, Index in_row, Word* out, Index out_row) {
-  if constexpr (sizeof(Word) == 4) {
-    NORMA_KERNELS(copy_kernels).transpose32(rows, columns, in, in_row, out, out_row);
-  } else {
-    NORMA_KERNELS(copy_kernels).transpose64(rows, columns, in, in_row, out, out_row);
-  }
+  const CopyTable& table = NORMA_KERNELS(copy_kernels);
+  if constexpr (sizeof(Word) == 1)
+    table.transpose8(rows, columns, in, in_row, out, out_row);
+  else if constexpr (sizeof(Word) == 2)
+    table.transpose16(rows, columns, in, in_row, out, out_row);
+  else if constexpr (sizeof(Word) == 4)
+    table.transpose32(rows, columns, in, in_row, out, out_row);
+  else
+    table.transpose64(rows, columns, in, in_row, out, out_row);
 }
 
 /// Where `out` is dense along one axis and `in` along another: tiles of that plane. False where it is not so.
@@ -52,7 +56,7 @@ bool copy_transposed(const View& in, const View& out) {
   int dense = -1;
   for (int axis = 0; axis < last; ++axis)
     if (from.strides[axis] == 1) dense = axis;
-  if (dense < 0 || shape[dense] < 4 || shape[last] < 4) return false;
+  if (dense < 0 || shape[dense] < 4 || shape[last] < 4 || shape[dense] * shape[last] < 64) return false;
 
   const Index rows = shape[last], columns = shape[dense];
   const Index across = (columns + tile_columns - 1) / tile_columns, down = (rows + tile_rows - 1) / tile_rows;
@@ -78,9 +82,7 @@ bool copy_transposed(const View& in, const View& out) {
 void copy_words(const View& in, const View& out) {
   visit_words(size_of(out.dtype), [&](auto tag) {
     using Word = typename decltype(tag)::type;
-    if constexpr (sizeof(Word) >= 4) {
-      if (copy_transposed<Word>(in, out)) return;
-    }
+    if (copy_transposed<Word>(in, out)) return;
     const StridedLoop loop(in, out);
     parallel_for(loop.size(), grain, [&](Index begin, Index end) {
       loop.run(begin, end, [](Index n, const auto& row, const auto& step) {

@@ -18,7 +18,7 @@ namespace {
 constexpr Index grain = 16384;       // terms of a chunk, and of a task that does many outputs
 constexpr Index column_block = 128;  // outputs side by side
 constexpr Index column_rows = 512;   // rows of a chunk of columns
-constexpr Index short_row = 32;      // terms of outputs that are made side by side, wherever they lie
+constexpr Index short_row = 32;      // terms of outputs that are made side by side, wherever they lie; positions: place_rows
 
 /// What x and out look like along the kept axes (x_kept and out_kept walk together) and x along the reduced ones.
 struct Split {
@@ -80,70 +80,111 @@ void widened(Index n, const bf16* x, Body&& body) {
   }
 }
 
-/// A reduction: its accumulator, the value of no terms, one more run of terms, columns of them, and two results into one.
+/// A reduction: its accumulator, the value of no terms, one more run of terms (the first has number `at`), columns of them, and two results
+/// into one.
 template <class T>
 struct Sum {
   using A = Accumulator<T>;
-  static constexpr bool narrow = std::is_same_v<T, bf16>, columns = std::is_floating_point_v<T> || narrow;
+  static constexpr Index short_terms = short_row;
   static A start(const T*) { return 0; }
   static void join(A& a, A b) { a = Binary<BinaryOp::add>{}(a, b); }
-  static void add(A& a, Index n, const T* x, Index step) {
-    if constexpr (std::is_floating_point_v<T>) {
-      if (step == 1) {
-        a += NORMA_KERNELS(reduce_kernels).of<T>().sum(n, x);
-        return;
-      }
+  static void add(A& a, Index n, const T* x, Index step, Index /*at*/) {
+    if (step == 1) {
+      if constexpr (std::is_same_v<T, bf16>)
+        widened(n, x, [&](Index count, const float* wide) { a += NORMA_KERNELS(reduce_kernels).f32.sum(count, wide); });
+      else
+        join(a, NORMA_KERNELS(reduce_kernels).of<T>().sum(n, x));
+      return;
     }
-    if constexpr (narrow) {
-      if (step == 1)
-        return widened(n, x, [&](Index count, const float* wide) { a += NORMA_KERNELS(reduce_kernels).f32.sum(count, wide); });
-    }
-    for (Index i = 0; i < n; ++i) a = Binary<BinaryOp::add>{}(a, convert<A>(x[i * step]));
+    for (Index i = 0; i < n; ++i) join(a, convert<A>(x[i * step]));
   }
-  static void add_rows(A* a, Index rows, Index n, const T* x, Index row) {
-    if constexpr (narrow) {
-      widened(rows, n, x, row, [&](Index count, const float* wide) {
-        NORMA_KERNELS(reduce_kernels).f32.add_rows(count, n, wide, n, a);
-      });
-    } else if constexpr (columns) {
+  static void add_rows(A* a, Index rows, Index n, const T* x, Index row, Index /*at*/) {
+    if constexpr (std::is_same_v<T, bf16>)
+      widened(rows, n, x, row, [&](Index count, const float* wide) { NORMA_KERNELS(reduce_kernels).f32.add_rows(count, n, wide, n, a); });
+    else
       NORMA_KERNELS(reduce_kernels).of<T>().add_rows(rows, n, x, row, a);
-    } else {
-      for (Index i = 0; i < rows; ++i)
-        for (Index j = 0; j < n; ++j) join(a[j], convert<A>(x[i * row + j]));
-    }
   }
 };
 
 template <ReduceOp op, class T>
 struct Extreme {
   using A = Compute<T, true>;
-  static constexpr bool narrow = std::is_same_v<T, bf16>, columns = std::is_floating_point_v<T> || narrow;
+  static constexpr Index short_terms = short_row;
   static A start(const T* first) { return first ? convert<A>(*first) : A{}; }
   static void join(A& a, A b) {
     if (replaces<op>(b, a)) a = b;
   }
   static auto row_of(const auto& table) { return op == ReduceOp::max ? table.max : table.min; }
   static auto rows_of(const auto& table) { return op == ReduceOp::max ? table.max_rows : table.min_rows; }
-  static void add(A& a, Index n, const T* x, Index step) {
-    if constexpr (std::is_floating_point_v<T>) {
-      if (step == 1 && n > 0) return join(a, row_of(NORMA_KERNELS(reduce_kernels).of<T>())(n, x));
-    }
-    if constexpr (narrow) {
-      const auto kernel = row_of(NORMA_KERNELS(reduce_kernels).f32);
-      if (step == 1) return widened(n, x, [&](Index count, const float* wide) { join(a, kernel(count, wide)); });
+  static void add(A& a, Index n, const T* x, Index step, Index /*at*/) {
+    if (step == 1 && n > 0) {
+      const auto kernel = row_of(NORMA_KERNELS(reduce_kernels).of<A>());
+      if constexpr (std::is_same_v<T, bf16>)
+        widened(n, x, [&](Index count, const float* wide) { join(a, kernel(count, wide)); });
+      else
+        join(a, kernel(n, x));
+      return;
     }
     for (Index i = 0; i < n; ++i) join(a, convert<A>(x[i * step]));
   }
-  static void add_rows(A* a, Index rows, Index n, const T* x, Index row) {
-    if constexpr (narrow) {
-      const auto kernel = rows_of(NORMA_KERNELS(reduce_kernels).f32);
+  static void add_rows(A* a, Index rows, Index n, const T* x, Index row, Index /*at*/) {
+    const auto kernel = rows_of(NORMA_KERNELS(reduce_kernels).of<A>());
+    if constexpr (std::is_same_v<T, bf16>)
       widened(rows, n, x, row, [&](Index count, const float* wide) { kernel(count, n, wide, n, a); });
-    } else if constexpr (columns) {
-      rows_of(NORMA_KERNELS(reduce_kernels).of<T>())(rows, n, x, row, a);
+    else
+      kernel(rows, n, x, row, a);
+  }
+};
+
+/// The extreme value and the number of the term that has it first.
+template <ReduceOp op, class T>
+struct Position {
+  using Best = Extreme<op == ReduceOp::argmax ? ReduceOp::max : ReduceOp::min, T>;
+  using Value = typename Best::A;
+  struct A {
+    Value value;
+    Index at;
+  };
+  static constexpr Index short_terms = place_rows;
+  static A start(const T* first) { return {Best::start(first), 0}; }
+  static void join(A& a, const A& b) {
+    if (replaces<op>(b.value, a.value)) a = b;
+  }
+  static void add(A& a, Index n, const T* x, Index step, Index at) {
+    constexpr Index piece = 256;  // of a dense row: only one that wins is searched
+    Value best = a.value;
+    Index place = a.at;
+    if (step != 1 || n < place_rows) {
+      for (Index i = 0; i < n; ++i) {
+        const Value v = convert<Value>(x[i * step]);
+        if (replaces<op>(v, best)) best = v, place = at + i;
+      }
     } else {
-      for (Index i = 0; i < rows; ++i)
-        for (Index j = 0; j < n; ++j) join(a[j], convert<A>(x[i * row + j]));
+      for (Index i = 0; i < n; i += piece) {
+        Value v = Best::start(x + i);
+        Best::add(v, std::min(piece, n - i), x + i, 1, at + i);
+        if (!replaces<op>(v, best)) continue;
+        best = v, place = at + i;
+        for (const T* p = x + i; !same(convert<Value>(*p), best); ++p) ++place;
+      }
     }
+    a = {best, place};
+  }
+  static bool same(Value a, Value b) { return a == b || (a != a && b != b); }
+  static void add_rows(A* a, Index rows, Index n, const T* x, Index row, Index at) {
+    const auto& table = NORMA_KERNELS(column_kernels).of<Value>();
+    const auto kernel = op == ReduceOp::argmax ? table.max : table.min;
+    Value best[column_block];
+    RowPlace<Value> place[column_block];
+    const auto take = [&](Index count, const Value* from, Index from_row) {
+      kernel(count, n, from, from_row, best, place);
+      for (Index j = 0; j < n; ++j) join(a[j], {best[j], at + static_cast<Index>(place[j])});
+      at += count;
+    };
+    if constexpr (std::is_same_v<T, bf16>)
+      widened(rows, n, x, row, [&](Index count, const float* wide) { take(count, wide, n); });
+    else
+      for (Index i = 0; i < rows; i += place_rows) take(std::min(place_rows, rows - i), x + i * row, row);
   }
 };
 
@@ -151,11 +192,15 @@ struct Extreme {
 /// dtype.
 template <class A>
 void put(const View& out, Index at, Index step, Index n, const A* values) {
-  visit_dtype(out.dtype, [&](auto tag) {
-    using Out = typename decltype(tag)::type;
-    Out* to = out.as<Out>() + at;
-    for (Index i = 0; i < n; ++i) to[i * step] = convert<Out>(values[i]);
-  });
+  if constexpr (requires { values->at; }) {
+    for (Index i = 0; i < n; ++i) out.as<Index>()[at + i * step] = values[i].at;
+  } else {
+    visit_dtype(out.dtype, [&](auto tag) {
+      using Out = typename decltype(tag)::type;
+      Out* to = out.as<Out>() + at;
+      for (Index i = 0; i < n; ++i) to[i * step] = convert<Out>(values[i]);
+    });
+  }
 }
 
 /// Each output by itself: runs along the reduced axes.
@@ -164,12 +209,12 @@ void reduce_rows(const Split& s, const View& out) {
   using A = typename R::A;
   const StridedLoop loop(s.reduced);
   const T* x = s.reduced.template as<T>();
-  const auto part = [&](Index output, Index begin, Index end) {
-    const T* base = x + s.place(output)[0];
+  const auto part = [&](const T* base, Index begin, Index end) {
     A a = R::start(s.terms ? base : nullptr);
     loop.run_at({reinterpret_cast<std::byte*>(const_cast<T*>(base))}, begin, end,
                 [&](Index n, const auto& row, const auto& step) {
-                  R::add(a, n, reinterpret_cast<const T*>(row[0]), step[0]);
+                  R::add(a, n, reinterpret_cast<const T*>(row[0]), step[0], begin);
+                  begin += n;
                 });
     return a;
   };
@@ -177,15 +222,16 @@ void reduce_rows(const Split& s, const View& out) {
   if (chunks == 1) {
     return parallel_for(s.outputs, std::max<Index>(1, grain / std::max<Index>(1, s.terms)), [&](Index begin, Index end) {
       for (Index o = begin; o < end; ++o) {
-        const A a = part(o, 0, s.terms);
-        put(out, s.place(o)[1], 1, 1, &a);
+        const auto [from, to] = s.place(o);
+        const A a = part(x + from, 0, s.terms);
+        put(out, to, 1, 1, &a);
       }
     });
   }
   A* partial = scratch<A>(Slot::reduce_partial, s.outputs * chunks);
   parallel_tasks(s.outputs * chunks, [&](Index task) {
     const Index o = task / chunks, chunk = task % chunks;
-    partial[task] = part(o, chunk * grain, std::min(s.terms, (chunk + 1) * grain));
+    partial[task] = part(x + s.place(o)[0], chunk * grain, std::min(s.terms, (chunk + 1) * grain));
   });
   for (Index o = 0; o < s.outputs; ++o) {
     A a = partial[o * chunks];
@@ -210,14 +256,12 @@ void reduce_columns(const Split& s, const View& out) {
     const Index group = task / chunks, chunk = task % chunks, n = count(group);
     const T* base = x + s.place(first_output(group))[0];
     A* mine = partial + task * block;
-    bool fresh = true;
-    loop.run_at({reinterpret_cast<std::byte*>(const_cast<T*>(base))}, chunk * column_rows,
-                std::min(s.terms, (chunk + 1) * column_rows), [&](Index rows, const auto& row, const auto& step) {
-                  const T* from = reinterpret_cast<const T*>(row[0]);
-                  if (fresh)
-                    for (Index j = 0; j < n; ++j) mine[j] = R::start(from + j);
-                  fresh = false;
-                  R::add_rows(mine, rows, n, from, step[0]);
+    for (Index j = 0; j < n; ++j) mine[j] = R::start(base + j);
+    Index at = chunk * column_rows;
+    loop.run_at({reinterpret_cast<std::byte*>(const_cast<T*>(base))}, at, std::min(s.terms, at + column_rows),
+                [&](Index rows, const auto& row, const auto& step) {
+                  R::add_rows(mine, rows, n, reinterpret_cast<const T*>(row[0]), step[0], at);
+                  at += rows;
                 });
   });
   const Index out_step = s.out_kept.strides[last];
@@ -239,7 +283,7 @@ template <class R, class T>
 void reduce_short_rows(const Split& s, const View& out) {
   using A = typename R::A;
   const StridedLoop outputs(View{s.reduced.data, s.x_kept, s.reduced.dtype}, View{out.data, s.out_kept, out.dtype});
-  std::array<Index, short_row> term{};  // elements from an output's first term
+  std::array<Index, R::short_terms> term{};  // elements from an output's first term
   Index count = 0;
   StridedLoop(s.reduced).run([&](Index n, const auto& row, const auto& step) {
     const Index first = reinterpret_cast<const T*>(row[0]) - s.reduced.template as<T>();
@@ -247,7 +291,7 @@ void reduce_short_rows(const Split& s, const View& out) {
   });
   const auto block = [&](Index begin, Index end) {
     const Index n = end - begin;
-    T terms[short_row * column_block];
+    T terms[R::short_terms * column_block];
     A results[column_block];
     Index at = 0;
     outputs.run(begin, end, [&](Index m, const auto& row, const auto& step) {
@@ -259,7 +303,7 @@ void reduce_short_rows(const Split& s, const View& out) {
       at += m;
     });
     for (Index i = 0; i < n; ++i) results[i] = R::start(terms + i);
-    R::add_rows(results, count, n, terms, n);
+    R::add_rows(results, count, n, terms, n, 0);
     at = 0;
     outputs.run(begin, end, [&](Index m, const auto& row, const auto& step) {
       put(View{row[1], {}, out.dtype}, 0, step[1], m, results + at);
@@ -276,39 +320,20 @@ template <class R, class T>
 void reduce_with(const View& x, const View& out) {
   const Split s(x, out);
   if (s.outputs == 0) return;
-  const bool columns = R::columns && s.terms > 0 && s.by_columns();
-  // Columns of some terms, if they are many, are better read where they lie; the order of a sum is the same. Integers have plain loops.
+  const bool columns = s.terms > 0 && s.by_columns();
+  // Columns of some terms, if they are many, are better read where they lie; the order of a sum is the same.
   const bool wide = columns && s.terms >= 8 && s.x_kept.shape[s.x_kept.rank() - 1] >= column_block;
-  if (s.terms > 0 && s.terms <= (R::columns ? short_row : 8) && !wide) return reduce_short_rows<R, T>(s, out);
+  if (s.terms > 0 && s.terms <= R::short_terms && !wide) return reduce_short_rows<R, T>(s, out);
   if (columns) return reduce_columns<R, T>(s, out);
   reduce_rows<R, T>(s, out);
-}
-
-template <ReduceOp op, class T>
-void arg_extreme(const View& x, const View& out) {
-  const Split s(x, out);
-  const Index step = s.reduced.layout.rank() ? s.reduced.layout.strides[0] : 0;
-  parallel_for(s.outputs, std::max<Index>(1, grain / std::max<Index>(1, s.terms)), [&](Index begin, Index end) {
-    for (Index o = begin; o < end; ++o) {
-      const auto at = s.place(o);
-      const T* p = x.as<T>() + at[0];
-      using C = Compute<T, true>;
-      Index position = 0;
-      C best = s.terms ? convert<C>(p[0]) : C{};
-      for (Index i = 1; i < s.terms; ++i) {
-        const C candidate = convert<C>(p[i * step]);
-        if (replaces<op>(candidate, best)) best = candidate, position = i;
-      }
-      out.as<Index>()[at[1]] = position;
-    }
-  });
 }
 
 }  // namespace
 
 void CpuBackend::reduce(ReduceOp op, const View& x, const View& out) {
   visit_dtype(x.dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
+    using Element = typename decltype(tag)::type;
+    using T = std::conditional_t<std::is_same_v<Element, bool>, std::uint8_t, Element>;
     switch (op) {
       case ReduceOp::sum:
         return reduce_with<Sum<T>, T>(x, out);
@@ -317,14 +342,48 @@ void CpuBackend::reduce(ReduceOp op, const View& x, const View& out) {
       case ReduceOp::min:
         return reduce_with<Extreme<ReduceOp::min, T>, T>(x, out);
       case ReduceOp::argmax:
-        return arg_extreme<ReduceOp::argmax, T>(x, out);
+        return reduce_with<Position<ReduceOp::argmax, T>, T>(x, out);
       case ReduceOp::argmin:
-        return arg_extreme<ReduceOp::argmin, T>(x, out);
+        return reduce_with<Position<ReduceOp::argmin, T>, T>(x, out);
       case ReduceOp::count:
         return;
     }
   });
 }
+
+namespace {
+
+template <class T>
+void running_sums(Index n, Index from, Index to, const T* in, T* out) {
+  Accumulator<T> sum = 0;
+  for (Index j = 0; j < n; ++j) {
+    sum = Binary<BinaryOp::add>{}(sum, convert<Accumulator<T>>(in[j * from]));
+    out[j * to] = convert<T>(sum);
+  }
+}
+
+constexpr Index line_block = 512;  // lines side by side: from one row to the next is a step that the processor does not foresee
+
+/// Lines that lie side by side, row by row.
+template <class T>
+void running_sums_of_lines(Index lines, Index n, Index from, Index to, const T* in, T* out) {
+  for (Index first = 0; first < lines; first += line_block) {
+    const Index count = std::min(line_block, lines - first);
+    Accumulator<T> sums[line_block] = {};
+    if constexpr (std::is_same_v<T, bf16>) {
+      float terms[line_block], wide[line_block];
+      for (Index j = 0; j < n; ++j) {
+        widen_rows(1, count, in + first + j * from, count, terms);
+        NORMA_KERNELS(column_kernels).f32.running_sums(1, count, terms, count, sums, wide, count);
+        narrow_rows(1, count, wide, out + first + j * to, count);
+      }
+    } else {
+      NORMA_KERNELS(column_kernels).of<T>().running_sums(n, count, in + first, from, sums, out + first, to);
+    }
+  }
+}
+
+}  // namespace
 
 void CpuBackend::cumsum(const View& x, int axis, const View& out) {
   const Index n = x.shape()[axis], from = x.layout.strides[axis], to = out.layout.strides[axis];
@@ -334,17 +393,17 @@ void CpuBackend::cumsum(const View& x, int axis, const View& out) {
   visit_dtype(x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const StridedLoop lines(starts, targets);
-    parallel_for(lines.size(), std::max<Index>(1, grain / std::max<Index>(1, n)), [&](Index begin, Index end) {
+    const bool side_by_side = !std::is_same_v<T, bool> && lines.steps() == std::array<Index, 2>{1, 1} && std::abs(from) != 1;
+    // Of lines side by side a task has no fewer than memory hands out at once, and more where there are many.
+    const Index least = side_by_side ? std::clamp<Index>(lines.size() / 16, 16, line_block) : 1;
+    parallel_for(lines.size(), std::max<Index>(least, grain / std::max<Index>(1, n)), [&](Index begin, Index end) {
       lines.run(begin, end, [&](Index count, const auto& row, const auto& step) {
-        for (Index line = 0; line < count; ++line) {
-          const T* in = reinterpret_cast<const T*>(row[0]) + line * step[0];
-          T* sums = reinterpret_cast<T*>(row[1]) + line * step[1];
-          Accumulator<T> sum = 0;
-          for (Index j = 0; j < n; ++j) {
-            sum = Binary<BinaryOp::add>{}(sum, convert<Accumulator<T>>(in[j * from]));
-            sums[j * to] = convert<T>(sum);
-          }
+        const T* in = reinterpret_cast<const T*>(row[0]);
+        T* sums = reinterpret_cast<T*>(row[1]);
+        if constexpr (!std::is_same_v<T, bool>) {
+          if (side_by_side) return running_sums_of_lines(count, n, from, to, in, sums);
         }
+        for (Index line = 0; line < count; ++line) running_sums(n, from, to, in + line * step[0], sums + line * step[1]);
       });
     });
   });

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "backends/cpu/isa.h"
 #include "core/op_list.h"
@@ -44,7 +45,7 @@ struct WhereTable {
   }
 };
 
-/// Casts of rows of n elements, the floats dense, or of n elements; and transposes of 4- and 8-byte elements:
+/// Casts of rows of n elements, the floats dense, or of n elements; and transposes of elements by their size alone:
 /// out[c out_row + r] = in[r in_row + c].
 struct CopyTable {
   void (*f32_to_bf16)(std::int64_t rows, std::int64_t n, const float* in, std::uint16_t* out, std::int64_t out_row);
@@ -52,24 +53,41 @@ struct CopyTable {
   void (*u8_to_f32)(std::int64_t n, const std::uint8_t* in, float* out);
   void (*f32_to_f64)(std::int64_t n, const float* in, double* out);
   void (*f64_to_f32)(std::int64_t n, const double* in, float* out);
-  void (*transpose32)(std::int64_t rows, std::int64_t columns, const std::uint32_t* in, std::int64_t in_row,
-                      std::uint32_t* out, std::int64_t out_row);
-  void (*transpose64)(std::int64_t rows, std::int64_t columns, const std::uint64_t* in, std::int64_t in_row,
-                      std::uint64_t* out, std::int64_t out_row);
+  template <class Word>
+  using Transpose = void (*)(std::int64_t rows, std::int64_t columns, const Word* in, std::int64_t in_row, Word* out, std::int64_t out_row);
+  Transpose<std::uint32_t> transpose32;
+  Transpose<std::uint64_t> transpose64;
+  Transpose<std::uint8_t> transpose8;
+  Transpose<std::uint16_t> transpose16;
 };
 
-/// Sums are kept in double, in a few lanes whose number depends on the instruction set alone.
+/// Sums of floats are kept in double, in a few lanes whose number depends on the instruction set alone; those of integers wrap around.
+template <class T>
+using Total = std::conditional_t<std::is_integral_v<T>, std::int64_t, double>;
 template <class T>
 struct ReduceTable {
-  double (*sum)(std::int64_t n, const T* x);
-  double (*sum_of_squares)(std::int64_t n, const T* x);
+  Total<T> (*sum)(std::int64_t n, const T* x);
+  double (*sum_of_squares)(std::int64_t n, const T* x);  // floats only
   T (*max)(std::int64_t n, const T* x);  // n > 0; a NaN wins
   T (*min)(std::int64_t n, const T* x);
   /// sums[j] += x[i row + j] for i < rows, j < n, in the order of i.
-  void (*add_rows)(std::int64_t rows, std::int64_t n, const T* x, std::int64_t row, double* sums);
+  void (*add_rows)(std::int64_t rows, std::int64_t n, const T* x, std::int64_t row, Total<T>* sums);
   /// best[j] = max(best[j], x[i row + j]); a NaN wins.
   void (*max_rows)(std::int64_t rows, std::int64_t n, const T* x, std::int64_t row, T* best);
   void (*min_rows)(std::int64_t rows, std::int64_t n, const T* x, std::int64_t row, T* best);
+};
+
+/// The number of a row among at most `place_rows`, as wide as T.
+template <class T>
+using RowPlace = std::conditional_t<sizeof(T) == 1, std::uint8_t, std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>>;
+constexpr std::int64_t place_rows = 128;
+template <class T>
+struct ColumnTable {
+  /// best[j] = the largest x[i row + j] for 0 < rows <= place_rows, place[j] = the first i that has it; a NaN wins.
+  void (*max)(std::int64_t rows, std::int64_t n, const T* x, std::int64_t row, T* best, RowPlace<T>* place);
+  void (*min)(std::int64_t rows, std::int64_t n, const T* x, std::int64_t row, T* best, RowPlace<T>* place);
+  /// out[i out_row + j] = sums[j] += x[i row + j].
+  void (*running_sums)(std::int64_t rows, std::int64_t n, const T* x, std::int64_t row, Total<T>* sums, T* out, std::int64_t out_row);
 };
 
 /// Rows of n elements; row i of an operand starts at its pointer + i * its row step. Stored is what activations are: T, or bf16
@@ -162,6 +180,23 @@ struct ForFloats {
     }
   }
 };
+template <template <class> class Table>
+struct ForNumbers : ForFloats<Table> {
+  Table<std::uint8_t> u8;
+  Table<std::int32_t> i32;
+  Table<std::int64_t> i64;
+  template <class T>
+  const Table<T>& of() const {
+    if constexpr (std::is_floating_point_v<T>)
+      return ForFloats<Table>::template of<T>();
+    else if constexpr (sizeof(T) == 1)
+      return u8;
+    else if constexpr (sizeof(T) == 4)
+      return i32;
+    else
+      return i64;
+  }
+};
 /// Of what is computed in T and stored as T, or as bf16.
 template <template <class, class> class Table>
 struct ForActivations {
@@ -179,7 +214,8 @@ struct ForActivations {
   }
 };
 using ElementwiseKernels = ForFloats<ElementwiseTable>;
-using ReduceKernels = ForFloats<ReduceTable>;
+using ReduceKernels = ForNumbers<ReduceTable>;
+using ColumnKernels = ForNumbers<ColumnTable>;
 using NormKernels = ForFloats<NormTable>;
 using ParametersKernels = ForFloats<ParametersTable>;
 using LayerNormKernels = ForActivations<LayerNormTable>;
@@ -188,6 +224,7 @@ NORMA_DECLARE_KERNELS(ElementwiseKernels, elementwise_kernels)
 NORMA_DECLARE_KERNELS(WhereTable, where_kernels)
 NORMA_DECLARE_KERNELS(CopyTable, copy_kernels)
 NORMA_DECLARE_KERNELS(ReduceKernels, reduce_kernels)
+NORMA_DECLARE_KERNELS(ColumnKernels, column_kernels)
 NORMA_DECLARE_KERNELS(NormKernels, norm_kernels)
 NORMA_DECLARE_KERNELS(ParametersKernels, parameters_kernels)
 NORMA_DECLARE_BF16_KERNELS(LayerNormKernels, layer_norm_kernels)

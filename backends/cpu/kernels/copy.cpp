@@ -23,10 +23,10 @@ void bf16_to_f32(std::int64_t rows, std::int64_t n, const std::uint16_t* in, std
     strips<float>(n, [&](auto strip, std::int64_t i, int) __attribute__((always_inline)) { strip.put(out + i, strip.get(in + i)); });
 }
 
-/// Blocks of 16 x 16: their lines of both sides stay in the first cache.
+/// Square blocks whose sides are whole lines of memory: those of both sides stay in the first cache.
 template <class T>
 void transpose(std::int64_t rows, std::int64_t columns, const T* in, std::int64_t in_row, T* out, std::int64_t out_row) {
-  constexpr std::int64_t block = 16;
+  constexpr std::int64_t block = sizeof(T) < 4 ? 64 / sizeof(T) : 16;
   for (std::int64_t c = 0; c < columns; c += block) {
     const std::int64_t width = columns - c < block ? columns - c : block;
     for (std::int64_t r = 0; r < rows; r += block) {
@@ -50,6 +50,6 @@ void transpose(std::int64_t rows, std::int64_t columns, const T* in, std::int64_
 
 const CopyTable copy_kernels = {f32_to_bf16,           bf16_to_f32,          cast<float, std::uint8_t>,
                                 cast<double, float>,   cast<float, double>,  transpose<std::uint32_t>,
-                                transpose<std::uint64_t>};
+                                transpose<std::uint64_t>, transpose<std::uint8_t>, transpose<std::uint16_t>};
 
 }  // namespace norma::cpu::NORMA_ISA

@@ -1,4 +1,5 @@
-// Sums, maxima and minima of rows and columns. Sums of floats are kept in double: 1e7 terms lose nothing that a float could show.
+// Sums, maxima and minima of rows and columns. Sums of floats are kept in double: 1e7 terms lose nothing that a float could show. Loops
+// that name no registers are the compiler's to vectorize.
 #include <type_traits>
 
 #include "backends/cpu/kernels/strips.h"
@@ -107,11 +108,73 @@ void extreme_rows(std::int64_t rows, std::int64_t n, const T* x, std::int64_t ro
 }
 
 template <class T>
+std::int64_t sum_integers(std::int64_t n, const T* x) {
+  std::uint64_t sum = 0;
+  for (std::int64_t i = 0; i < n; ++i) sum += static_cast<std::uint64_t>(x[i]);
+  return static_cast<std::int64_t>(sum);
+}
+
+template <class T>
+void add_integer_rows(std::int64_t rows, std::int64_t n, const T* __restrict x, std::int64_t row, std::int64_t* __restrict sums) {
+  for (std::int64_t i = 0; i < rows; ++i)
+    for (std::int64_t j = 0; j < n; ++j)
+      sums[j] = static_cast<std::int64_t>(static_cast<std::uint64_t>(sums[j]) + static_cast<std::uint64_t>(x[i * row + j]));
+}
+
+template <class Better, class T>
+T extreme_integer(std::int64_t n, const T* x) {
+  T best = x[0];
+  for (std::int64_t i = 1; i < n; ++i) best = Better{}(x[i], best) ? x[i] : best;
+  return best;
+}
+
+template <class Better, class T>
+void extreme_integer_rows(std::int64_t rows, std::int64_t n, const T* __restrict x, std::int64_t row, T* __restrict best) {
+  for (std::int64_t i = 0; i < rows; ++i)
+    for (std::int64_t j = 0; j < n; ++j) best[j] = Better{}(x[i * row + j], best[j]) ? x[i * row + j] : best[j];
+}
+
+template <class Better, class T>
+void extreme_places(std::int64_t rows, std::int64_t n, const T* __restrict x, std::int64_t row, T* __restrict best,
+                    RowPlace<T>* __restrict place) {
+  for (std::int64_t j = 0; j < n; ++j) best[j] = x[j], place[j] = 0;
+  for (std::int64_t i = 1; i < rows; ++i) {
+    const auto here = static_cast<RowPlace<T>>(i);
+    for (std::int64_t j = 0; j < n; ++j) {
+      const T v = x[i * row + j], b = best[j];
+      const bool better = Better{}(v, b) & (b == b);
+      best[j] = better ? v : b;
+      place[j] = better ? here : place[j];
+    }
+  }
+}
+
+template <class T>
+void running_sums(std::int64_t rows, std::int64_t n, const T* __restrict x, std::int64_t row, Total<T>* __restrict sums, T* __restrict out,
+                  std::int64_t out_row) {
+  using Wrapping = std::conditional_t<std::is_integral_v<T>, std::uint64_t, double>;
+  for (std::int64_t i = 0; i < rows; ++i)
+    for (std::int64_t j = 0; j < n; ++j) {
+      sums[j] = static_cast<Total<T>>(static_cast<Wrapping>(sums[j]) + static_cast<Wrapping>(x[i * row + j]));
+      out[i * out_row + j] = static_cast<T>(sums[j]);
+    }
+}
+
+template <class T>
 constexpr ReduceTable<T> table = {sum<T>,      sum_of_squares<T>,        extreme<Larger, T>,      extreme<Smaller, T>,
                                   add_rows<T>, extreme_rows<Larger, T>, extreme_rows<Smaller, T>};
+template <class T>
+constexpr ReduceTable<T> integer_table = {
+    sum_integers<T>,     nullptr,                         extreme_integer<Larger, T>,      extreme_integer<Smaller, T>,
+    add_integer_rows<T>, extreme_integer_rows<Larger, T>, extreme_integer_rows<Smaller, T>};
+template <class T>
+constexpr ColumnTable<T> columns = {extreme_places<Larger, T>, extreme_places<Smaller, T>, running_sums<T>};
 
 }  // namespace
 
-const ReduceKernels reduce_kernels = {table<float>, table<double>};
+const ReduceKernels reduce_kernels = {
+    {table<float>, table<double>}, integer_table<std::uint8_t>, integer_table<std::int32_t>, integer_table<std::int64_t>};
+const ColumnKernels column_kernels = {
+    {columns<float>, columns<double>}, columns<std::uint8_t>, columns<std::int32_t>, columns<std::int64_t>};
 
 }  // namespace norma::cpu::NORMA_ISA
