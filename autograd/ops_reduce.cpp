@@ -110,7 +110,7 @@ Tensor stddev(const Tensor& x, const Axes& axes, bool keep_dims, int correction)
 
 Tensor any(const Tensor& x, const Axes& axes, bool keep_dims) {
   check_present("any", x);
-  return not_equal(sum(logical_not(logical_not(x)), axes, keep_dims), 0);
+  return not_equal(sum(x.dtype() == DType::boolean ? x : logical_not(logical_not(x)), axes, keep_dims), 0);
 }
 
 Tensor all(const Tensor& x, const Axes& axes, bool keep_dims) {
