@@ -89,6 +89,15 @@ std::vector<double> sincos_positions(const ViTConfig& config) {
   return values;
 }
 
+/// Beside learned positions, which begin as small, as all weights. Sines and cosines are of order 1: beside them a patch
+/// begins as in MAE, uniform by the kernel's own fan-in and fan-out (Xavier), or tokens would be little but positions.
+Tensor initial_patches(const ViTConfig& config, nn::Init& init) {
+  const Shape kernel{config.width, config.channels, config.patch, config.patch};
+  if (config.positions == ViTConfig::Positions::learned) return init.trunc_normal(kernel, config.init_std);
+  const Index fan_in = config.channels * config.patch * config.patch;
+  return init.uniform(kernel, std::sqrt(6.0 / static_cast<double>(fan_in + config.width)));
+}
+
 }  // namespace
 
 ViTBlock::ViTBlock(const ViTConfig& config, double drop_path, nn::Init& init)
@@ -116,7 +125,7 @@ ViT::ViT(const ViTConfig& config, std::uint64_t seed, Place place) : config_(con
   check(config);
   constexpr double token_std = 0.02;
   nn::Init init(seed, place);
-  patch_embed_.weight = init.trunc_normal({config.width, config.channels, config.patch, config.patch}, config.init_std);
+  patch_embed_.weight = initial_patches(config, init);
   patch_embed_.bias = init.zeros({config.width});
   if (config.pool == ViTConfig::Pool::cls) cls_token_ = init.trunc_normal({1, 1, config.width}, token_std);
   const Shape positions{1, config.tokens(), config.width};

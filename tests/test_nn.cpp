@@ -194,6 +194,8 @@ TEST_CASE("sin-cos positions do not learn", "[nn]") {
   models::ViT learned(small_vit(), 1);
   CHECK(nn::parameter_count(model) == nn::parameter_count(learned) - 5 * 16);
   CHECK(nn::state(model).size() == nn::state(learned).size());  // what is saved has the same names
+  const Tensor kernel = nn::state(model)[2].second;  // of patches: it begins by its own fans
+  CHECK(max(abs(kernel)).item() == Approx(std::sqrt(6.0 / static_cast<double>(16 + kernel.numel() / 16))).epsilon(0.1));
 }
 
 TEST_CASE("dropout and drop path draw only in training, and the same for the same step", "[nn]") {
