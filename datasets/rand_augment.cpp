@@ -37,12 +37,14 @@ ImageEdit warp(double xx, double xy, double x, double yx, double yy, double y) {
 
 ImageEdit edit_of(Index operation, double m, double sign, Index height, Index width) {
   const double shear = sign * 0.3 * m, shift = sign * 150.0 / 331.0 * m, angle = sign * m * std::numbers::pi / 6;
+  const double across = static_cast<double>(width) / 2,
+               down = static_cast<double>(height) / 2;  // from corner to middle
   const std::int32_t factor = fixed(1 + sign * 0.9 * m);
   switch (operation) {
-    case shear_x: return warp(1, shear, 0, 0, 1, 0);
-    case shear_y: return warp(1, 0, 0, shear, 1, 0);
-    case translate_x: return warp(1, 0, shift * static_cast<double>(width), 0, 1, 0);
-    case translate_y: return warp(1, 0, 0, 0, 1, shift * static_cast<double>(height));
+    case shear_x: return warp(1, shear, shear * down, 0, 1, 0);
+    case shear_y: return warp(1, 0, 0, shear, 1, shear * across);
+    case translate_x: return warp(1, 0, std::trunc(shift * static_cast<double>(width)), 0, 1, 0);
+    case translate_y: return warp(1, 0, 0, 0, 1, std::trunc(shift * static_cast<double>(height)));
     case rotate: return warp(std::cos(angle), std::sin(angle), 0, -std::sin(angle), std::cos(angle), 0);
     case brightness: return {ImageEdit::brightness, {factor}};
     case color: return {ImageEdit::color, {factor}};

@@ -20,9 +20,9 @@ void check(const RandAugment& settings);
 void check_size(Index channels, Index height, Index width);
 
 /// Edit `k` of `example`, for images of height x width, as a function of (seed, epoch, example, k). With m = magnitude / 30, each as likely:
-/// nothing; shear along x or y by 0.3 m; shift along x or y by 150/331 m of the side; rotation by 30 m degrees; brightness, color, contrast,
-/// sharpness by the factor 1 + 0.9 m; posterize to 8 - 4 m bits; solarize from 256 (1 - m) on; autocontrast; equalize. What has a
-/// direction (all up to sharpness) goes either way, as likely.
+/// nothing; shear along x or y by 0.3 m from the upper left corner; shift along x or y by 150/331 m of the side, in whole pixels; rotation about
+/// the middle by 30 m degrees; brightness, color, contrast, sharpness by the factor 1 + 0.9 m; posterize to 8 - 4 m bits; solarize from
+/// 256 (1 - m) on; autocontrast; equalize. What has a direction (all up to sharpness) goes either way, as likely.
 ImageEdit draw_edit(const RandAugment& settings, std::uint64_t seed, std::uint64_t epoch, Index example, Index k, Index height, Index width);
 
 /// Carries out an edit on an image u8 [channels, height, width]; `scratch` holds as much. The size has been checked.

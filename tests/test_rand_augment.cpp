@@ -128,9 +128,10 @@ TEST_CASE("all edits of RandAugment are drawn equally often, in both directions,
     CHECK(count == Approx(draws / (directed ? 28.0 : 14.0)).epsilon(0.12));
   }
   CHECK(drawn.count(key({ImageEdit::brightness, {std::int32_t(std::lround(0.73 * unit))}})));
-  CHECK(drawn.count(key({ImageEdit::warp, {unit, std::int32_t(std::lround(0.09 * unit)), 0, 0, unit, 0}})));
-  CHECK(drawn.count(key({ImageEdit::warp, {unit, 0, 0, 0, unit, std::int32_t(std::lround(0.3 * 150 / 331 * 32 * unit))}})));
-  CHECK(drawn.count(key({ImageEdit::warp, {unit, 0, std::int32_t(std::lround(0.3 * 150 / 331 * 24 * unit)), 0, unit, 0}})));
+  CHECK(drawn.count(key({ImageEdit::warp, {unit, std::int32_t(std::lround(0.09 * unit)), std::int32_t(std::lround(0.09 * 16 * unit)), 0, unit, 0}})));
+  CHECK(drawn.count(key({ImageEdit::warp, {unit, 0, 0, std::int32_t(std::lround(0.09 * unit)), unit, std::int32_t(std::lround(0.09 * 12 * unit))}})));
+  CHECK(drawn.count(key({ImageEdit::warp, {unit, 0, 0, 0, unit, 4 * unit}})));  // 0.3 * 150 / 331 of 32 are 4.35
+  CHECK(drawn.count(key({ImageEdit::warp, {unit, 0, -3 * unit, 0, unit, 0}})));
   const auto cosine = std::int32_t(std::lround(std::cos(std::acos(-1) / 20) * unit)), sine = std::int32_t(std::lround(std::sin(std::acos(-1) / 20) * unit));
   for (const std::int32_t s : {sine, -sine}) CHECK(drawn.count(key({ImageEdit::warp, {cosine, s, 0, -s, cosine, 0}})));  // by 9 of 30 degrees
   CHECK(drawn.count(key({ImageEdit::posterize, {0xfe}})));
@@ -153,6 +154,24 @@ TEST_CASE("all edits of RandAugment are drawn equally often, in both directions,
   for (Index i = 0; i < 1000; ++i) same += (key(draw(9, i)) == key(draw(9, i, 1))) + (key(draw(9, i)) == key(draw(9, i, 0, 1)));
   CHECK(same == Approx(2000 * (5.0 / 196 + 18.0 / 784)).epsilon(0.3));  // the k-th edit and the next epoch's are draws of their own
   CHECK(key(draw(9, 3)) == key(draw(9, 3)));
+}
+
+TEST_CASE("RandAugment shears from the upper left corner", "[rand_augment]") {
+  constexpr Index side = 20;
+  const Pixels image = counting(side * side);
+  int sheared = 0;
+  for (Index i = 0; i < 200; ++i) {
+    const ImageEdit e = draw_edit({1, 30}, 5, 0, i, 0, side, side);
+    if (e.kind != ImageEdit::warp || e.n[0] != unit || e.n[1] <= 0 || e.n[3] != 0) continue;  // along x, to the left
+    ++sheared;
+    const Pixels out = edited(e, 1, side, side, image);
+    for (Index y = 0; y < side; ++y) {
+      const Index by = std::lround(0.3 * (static_cast<double>(y) + 0.5));  // of a row's middle
+      CHECK(out[static_cast<std::size_t>(y * side)] == image[static_cast<std::size_t>(y * side + by)]);
+      CHECK(out[static_cast<std::size_t>(y * side + side - 1)] == (by == 0 ? image[static_cast<std::size_t>(y * side + side - 1)] : 0));
+    }
+  }
+  CHECK(sheared > 0);
 }
 
 TEST_CASE("the loader edits what it has cut and mirrored", "[rand_augment]") {
