@@ -195,6 +195,13 @@ TEST_CASE("help tells what attention functions there are", "[program]") {
   CHECK_THAT(run_norma({"--help"}).out, Contains("`norma help attention`"));
 }
 
+TEST_CASE("a moving average that is mostly initial weights is told", "[program]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("slow-average");
+  const std::vector<std::string> flags = with(tiny_run(data, runs / "a"), {"--batch", "4", "--ema", "0.99", "--warmup-epochs", "0"});
+  CHECK_THAT(run_norma(flags).err, Contains("--ema 0.99: of the average that is tested, 85 % are the initial weights still after 16 steps; --ema 0.6875 leaves less than 1 %\n"));
+  CHECK_THAT(run_norma(with(tiny_run(data, runs / "b"), {"--batch", "4", "--ema", "0.6875", "--warmup-epochs", "0"})).err, !Contains("average"));
+}
+
 TEST_CASE("a warm-up longer than the run is told", "[program]") {
   const auto data = tiny_data(64, 20), runs = fresh_folder("warm-up");
   const Finished f = run_norma(with(tiny_run(data, runs / "a"), {"--warmup-epochs", "3", "--batch", "4"}));

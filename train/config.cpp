@@ -124,6 +124,17 @@ RunSteps steps_of(const TrainConfig& c, Index per_epoch) {
   return {per_epoch, total, c.steps ? std::min(c.steps, total) : total};
 }
 
+std::string ema_notice(const TrainConfig& c, const RunSteps& steps) {
+  const auto last = static_cast<double>(steps.last);
+  const double initial = std::pow(c.ema, last);  // what is left of them
+  if (c.ema == 0 || steps.last < 1 || initial < 0.01) return "";
+  std::string text =
+      fmt::format("{} {}: of the average that is tested, {:.0f} % are the initial weights still after {} steps",
+                  c.named("ema"), c.ema, 100 * initial, steps.last);
+  if (steps.last > 5) text += fmt::format("; {} {:.4g} leaves less than 1 %", c.named("ema"), 1 - 5 / last);
+  return text;
+}
+
 std::string warmup_notice(const TrainConfig& c, const RunSteps& steps) {
   const ScheduleConfig schedule = schedule_of(c, steps.per_epoch);
   if (steps.last < 1 || steps.last >= schedule.warmup_steps) return "";

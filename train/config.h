@@ -55,8 +55,8 @@ struct TrainConfig {
     v("heads", heads, "attention heads");
     v("mlp_ratio", mlp_ratio, "hidden width of the MLP, as a multiple of width");
     v("pool", pool, "what the head reads: cls (a class token) or mean (of all tokens)");
-    v("positions", positions, "position embedding: learned or sincos");
-    v("drop_path", drop_path, "stochastic depth at the last block, from 0 to below 1");
+    v("positions", positions, "position embedding: learned, or sincos (fixed, with MAE's initial patch kernel)");
+    v("drop_path", drop_path, "stochastic depth at the last of two or more blocks, from 0 at the first; from 0 to below 1");
     v("dropout", dropout, "dropout of attention weights, from 0 to below 1");
     v("clamp", clamp, "fro:C: per image and head, attention uses A min(1, C/||A||_F); forms every matrix, slow; empty: off");
     v("init_std", init_std, "standard deviation of the initial weights; 0: 0.02 sqrt(768 / width)");
@@ -64,7 +64,7 @@ struct TrainConfig {
     v("data", data, "data set: fashion-mnist, cifar-10 (see norma data)");
     v("data_dir", data_dir, "folder to look for data sets in first");
     v("batch", batch, "images a step");
-    v("pad", pad, "augment: pad by so many pixels and cut a random window; 0: off");
+    v("pad", pad, "augment: pad by so many pixels and cut a random window of the data set's own size; 0: off");
     v("flip", flip, "augment: mirror half of the images");
     v("rand_augment", rand_augment, "augment: RandAugment, so many of its 14 edits on each image; 0: off");
     v("rand_magnitude", rand_magnitude, "strength of RandAugment's edits, 0 to 30 as in torchvision; timm counts to 10, so that its 9 is 27 here");
@@ -127,5 +127,7 @@ RunSteps steps_of(const TrainConfig& config, Index per_epoch);
 
 /// What to tell of a run that ends before its warm-up does, so that it never reaches its learning rate; empty: it does not.
 std::string warmup_notice(const TrainConfig& config, const RunSteps& steps);
+/// What to tell of a run whose moving average still holds a hundredth or more of the initial weights at its end; empty: it does not.
+std::string ema_notice(const TrainConfig& config, const RunSteps& steps);
 
 }  // namespace norma::train

@@ -254,6 +254,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   if (resume) writer.identify_data();
   writer.begin(start_or_resume(run, folder, config, resume, steps.last, watcher));
   if (!data.notice.empty()) watcher.message(data.notice);
+  if (const std::string notice = ema_notice(config, steps); state.step == 0 && !notice.empty()) watcher.message(notice);
   if (const std::string notice = warmup_notice(config, steps); state.step == 0 && !notice.empty())
     watcher.message(notice);
   if (recorder) watcher.message(recorder->announcement());
