@@ -13,6 +13,7 @@ void check_window(std::string_view op, const Window& w, Index height, Index widt
   constexpr Index most = Index{1} << 31;  // so that no sum or product of two of them overflows
   if (std::max({w.kernel_h, w.kernel_w, w.stride_h, w.stride_w, w.pad_h, w.pad_w}) > most)
     fail("{}: kernel {}x{}, stride {}x{}, padding {}x{}: none may be above {}", op, w.kernel_h, w.kernel_w, w.stride_h, w.stride_w, w.pad_h, w.pad_w, most);
+  if (std::max(height, width) > most) fail("{}: images of {}x{}: no side may be above {}", op, height, width, most);
   const Index h = height + 2 * w.pad_h, v = width + 2 * w.pad_w;
   if (w.kernel_h > h || w.kernel_w > v) {
     fail("{}: kernel {}x{} exceeds the padded input {}x{}", op, w.kernel_h, w.kernel_w, h, v);

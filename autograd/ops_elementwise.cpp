@@ -81,8 +81,8 @@ Tensor relu(const Tensor& x) {
 Tensor gelu(const Tensor& x) {
   const auto vjp = [](const Ctx& c, const Tensor& g) -> Tensors { return {g * gelu_slope(c.saved(0))}; };
   const auto first_order = [vjp](const Ctx& c, const Tensor& g) -> Tensors {
-    const Tensor x0 = c.saved(0), dx = empty(x0.shape(), place_of(x0));
-    if (backend_of(x0).gelu_backward(x0.view(), g.view(), dx.view())) return {dx};
+    const Tensor x0 = contiguous(c.saved(0)), dy = contiguous(g), dx = empty(x0.shape(), place_of(x0));  // one kernel whatever the strides
+    if (backend_of(x0).gelu_backward(x0.view(), dy.view(), dx.view())) return {dx};
     return vjp(c, g);
   };
   return record(run_unary(UnaryOp::gelu, x), {x}, {"gelu", keep0, vjp, first_order});

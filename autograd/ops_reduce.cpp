@@ -29,7 +29,7 @@ struct Reduced {
     kept = x.shape();
     for (int axis = 0; axis < x.rank(); ++axis) {
       if (axes >> axis & 1u) {
-        count *= x.shape()[axis];
+        if (__builtin_mul_overflow(count, x.shape()[axis], &count)) count = std::numeric_limits<Index>::max();  // of an empty tensor
         kept.set(axis, 1);
       } else {
         dropped.append(x.shape()[axis]);
@@ -41,7 +41,7 @@ struct Reduced {
     fail("{}: the axes {} and {} of {} are the same", op, first, again, shape);
   }
   const Shape& shape(bool keep_dims) const { return keep_dims ? kept : dropped; }
-  double freedom(int correction) const { return static_cast<double>(std::max<Index>(0, count - correction)); }
+  double freedom(int correction) const { return std::max(0.0, static_cast<double>(count) - correction); }
 };
 
 /// 1 / length, and 0 at the origin, where a length has no derivative.

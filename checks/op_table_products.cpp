@@ -162,6 +162,12 @@ void add_products(OpCases& cases, ErrorCases& errors) {
         return fold(ones({1, 4, 3}), {.kernel_h = 2, .kernel_w = 2}, 3, 3);
       },
       "fold: columns must be [B, C * 4, 4] for 2x2 windows over 3x3, got [1, 4, 3]");
+  add(
+      "fold",
+      [] {
+        return fold(ones({1, 1, 1}), {.pad_h = 1}, std::numeric_limits<Index>::max() - 1, 1);
+      },
+      "fold: images of 9223372036854775806x1: no side may be above 2147483648");
 }
 
 }  // namespace norma::checks

@@ -34,7 +34,8 @@ Index Tensor::size(int axis) const { return shape()[normalize_axis("size", axis,
 
 View Tensor::view() const {
   const Impl& t = some();
-  View v{static_cast<char*>(t.storage->data()) + t.layout.offset * static_cast<Index>(size_of(t.dtype)), t.layout, t.dtype};
+  const Index offset = numel() == 0 ? 0 : t.layout.offset;  // of no element it may be anything
+  View v{static_cast<char*>(t.storage->data()) + offset * static_cast<Index>(size_of(t.dtype)), t.layout, t.dtype};
   v.layout.offset = 0;
   return v;
 }

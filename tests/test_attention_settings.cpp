@@ -45,6 +45,8 @@ TEST_CASE("attention's settings are checked", "[attention_settings]") {
   CHECK(wrong([](auto& c) { c.clamp_fro = -1; }) == "attention: clamp_fro = -1 must be 0 (off) or a positive bound of ||A||_F");
   CHECK(wrong([](auto& c) { c.clamp_fro = std::nan(""); }) == "attention: clamp_fro = nan must be 0 (off) or a positive bound of ||A||_F");
   CHECK(wrong([](auto& c) { c.width = -4; }) == "attention: width is -4, must not be negative");
+  CHECK(wrong([](auto& c) { c.width = Index{1} << 62; }) ==
+        "shape: the number of elements of [3, 4611686018427387904, 4611686018427387904] overflows the 63-bit size limit");
   CHECK(wrong([](auto& c) { c.form = AttentionForm::linear; }) == "attention: only polynomials have a linear form; use the form auto or quadratic");
   CHECK(wrong([](auto& c) { c.form = AttentionForm::linear, c.scoring = nn::parse_scoring("x^3"), c.dropout = 0.1; }) ==
         "attention: dropout 0.1 acts on single weights, which the linear form does not have; use the form auto or quadratic");

@@ -335,6 +335,14 @@ TEST_CASE("attention: a row divided by its sum that sees one key has no gradient
   }
 }
 
+TEST_CASE("gelu's derivative is one number at the ends of the range, wherever x lies", "[ops]") {
+  const double infinity = std::numeric_limits<double>::infinity();
+  const std::vector<double> ends{infinity, 1e38, -1e38}, slopes{1, 1, 0};
+  const Tensor dense = from_values(ends, {3}).track(), apart = clone(expand(from_values(ends, {3, 1}), {3, 2})).track();
+  CHECK(grad(sum(gelu(dense)), dense).values() == slopes);
+  CHECK(select(grad(sum(gelu(select(apart, 1, 0))), apart), 1, 0).values() == slopes);
+}
+
 TEST_CASE("error messages", "[ops]") {
   for (const ErrorCase& e : error_table()) {
     std::string text = "no error";

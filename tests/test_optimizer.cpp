@@ -134,6 +134,12 @@ TEST_CASE("a loaded state goes on to the bit", "[optimizer]") {
     CHECK(c->state().back().first == "step");
     CHECK(c->state().back().second.item() == 6);
 
+    for (const double steps : {-1.0, 0x1p62}) {
+      nn::Named impossible = b->state();
+      impossible.back().second = full({}, steps, {DType::i64});
+      CHECK_THROWS_WITH(c->load(impossible), fmt::format("optimizer: step is {:.0f}, must be a number of updates taken", steps));
+      CHECK(c->state().back().second.item() == 6);
+    }
     nn::Named damaged = b->state();
     damaged.pop_back();
     damaged[0].second = zeros({1});

@@ -66,7 +66,12 @@ class PerParameter : public Optimizer {
   Device device() const override { return slots_[0].parameter.device(); }
   void advance() override { fill(step_, static_cast<double>(next_step())); }
   nn::Named state() const override { return state_; }
-  void load(const nn::Named& state) override { nn::assign(state_, without(further_names_, state), "optimizer"); }
+  void load(const nn::Named& state) override {
+    for (const auto& [name, value] : state)
+      if (name == "step" && value.numel() == 1 && !(value.item() >= 0 && value.item() < 0x1p53))
+        fail("optimizer: step is {:.0f}, must be a number of updates taken", value.item());
+    nn::assign(state_, without(further_names_, state), "optimizer");
+  }
 
  protected:
   struct Slot {

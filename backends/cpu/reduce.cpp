@@ -218,7 +218,7 @@ void reduce_rows(const Split& s, const View& out) {
                 });
     return a;
   };
-  const Index chunks = std::max<Index>(1, (s.terms + grain - 1) / grain);
+  const Index chunks = std::max<Index>(1, s.terms / grain + (s.terms % grain != 0));
   if (chunks == 1) {
     return parallel_for(s.outputs, std::max<Index>(1, grain / std::max<Index>(1, s.terms)), [&](Index begin, Index end) {
       for (Index o = begin; o < end; ++o) {
