@@ -1,6 +1,6 @@
 // The CUDA backend. The host side of each family of verbs has its file here, its kernels theirs in kernels/*.cu: memory.cpp,
-// feed.cpp, elementwise.cpp, reduce.cpp, index.cpp, norm.cpp, products.cpp, attention.cpp, images.cpp, parameters.cpp. Built against a device or,
-// for the tests, against the emulator: runtime.h.
+// feed.cpp, elementwise.cpp, reduce.cpp, index.cpp, depthwise.cpp, norm.cpp, products.cpp, attention.cpp, images.cpp, parameters.cpp. Built against a device
+// or, for the tests, against the emulator: runtime.h.
 #pragma once
 
 #include <array>
@@ -52,6 +52,8 @@ class CudaBackend : public Backend {
 
   void unfold(const View& x, const Window& window, const View& columns) override;
   void fold(const View& columns, const Window& window, const View& x) override;
+  bool depthwise(const View& x, const View& weight, const View& bias, const Window& window, const View& y) override;
+  bool depthwise_backward(const View& dy, const View& x, const View& weight, const Window& window, const View& dx, const View& dweight) override;
   void random(RandomKind kind, RandomStream stream, double p, const View& out) override;
 
   bool softmax(const View& x, const View& y, bool log) override;

@@ -7,9 +7,18 @@
 #include "backends/cuda/cuda_backend.h"
 #include "backends/reference/reference.h"
 #include "tests/catch/run_tests.h"
+#include "tests/cuda/on_device.h"
 #include "tests/tested_device.h"
 
 norma::Device norma::tested_device() { return {Device::Kind::cuda, 0}; }
+
+bool norma::on_device() {
+#if defined(NORMA_TEST_DEVICE)
+  return true;
+#else
+  return false;
+#endif
+}
 
 int main(int argc, char** argv) {
   norma::register_reference();

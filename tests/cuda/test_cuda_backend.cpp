@@ -146,7 +146,7 @@ TEST_CASE("more products in a batch than a grid has places along its third axis"
   CHECK(wrong == 0);
 }
 
-TEST_CASE("linear layers equal the f64 result of the same numbers, whoever adds bias and residual and sums the bias's gradient", "[cuda_backend]") {
+TEST_CASE("linear layers equal the f64 result of the same numbers, whoever adds bias and residual and sums the bias's gradient", "[cuda_backend][sanitized]") {
   // Within the product where sizes and addresses are multiples of 16 bytes, else by kernels of our own.
   check_linear_layers({{40, 32, 64, 24}, {7, 13, 21, 5}, {1, 16, 8, 32}, {33, 64, 40, 7}}, 2e-6);
 }
@@ -189,7 +189,7 @@ TEST_CASE("a layer's weight is rounded going forward, and read so going back", "
   CHECK(kept_by(x.detach().track()) >= kept_by(x) + out * in * sizeof(bf16));
 }
 
-TEST_CASE("many weights are rounded at once, more than a launch's table holds, of any size and at any address", "[cuda_backend]") {
+TEST_CASE("many weights are rounded at once, more than a launch's table holds, of any size and at any address", "[cuda_backend][sanitized]") {
   Tensors from, to;
   std::vector<View> sources, targets;
   for (Index i = 0; i < 150; ++i) {
@@ -203,6 +203,16 @@ TEST_CASE("many weights are rounded at once, more than a launch's table holds, o
   Index wrong = 0;
   for (std::size_t i = 0; i < from.size(); ++i) wrong += to[i].values() != cast(from[i], DType::bf16).values();
   CHECK(wrong == 0);
+}
+
+TEST_CASE("a moving average goes a quarter of the way, in vectors and behind them", "[cuda_backend][sanitized]") {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
+    const Tensor average = full({5003}, 8, {dtype, device}), value = full({5003}, 4, {dtype, device}), one = zeros({1}, {dtype, device});
+    const std::array all{MovingAverage{average.view(), value.view()}, MovingAverage{one.view(), slice(value, 0, 1, 2).view()}};
+    cuda().moving_averages(all, 0.75);
+    CHECK(average.values() == std::vector<double>(5003, 7));
+    CHECK(one.item() == 1);
+  }
 }
 
 TEST_CASE("layers read weights that were rounded for all of them, unless they have been written since", "[cuda_backend]") {
@@ -259,7 +269,7 @@ TEST_CASE("sums over many rows leave none out", "[cuda_large]") {  // on a devic
         }
 }
 
-TEST_CASE("rows are added at thousands of places, many times each or hardly ever", "[cuda_backend]") {
+TEST_CASE("rows are added at thousands of places, many times each or hardly ever", "[cuda_backend][sanitized]") {
   constexpr Index n = 3000;  // several rounds of a block's list
   struct Sizes {
     Index rows, width;
@@ -303,7 +313,7 @@ TEST_CASE("gradients of a norm's weights are sums over many rows", "[cuda_backen
   }
 }
 
-TEST_CASE("cross-entropy has the same bits wherever its rows begin", "[cuda_backend]") {
+TEST_CASE("cross-entropy has the same bits wherever its rows begin", "[cuda_backend][sanitized]") {
   constexpr Index rows = 3;
   for (const DType dtype : {DType::f32, DType::bf16})
     for (const Index classes : {Index{3000}, Index{1025}, Index{4099}}) {  // with and without a rest; some threads take one piece more
@@ -346,7 +356,7 @@ TEST_CASE("cross-entropy of many classes: logits in any order, at the ends of th
     }
 }
 
-TEST_CASE("random numbers have the CPU's bits", "[cuda_backend]") {
+TEST_CASE("random numbers have the CPU's bits", "[cuda_backend][sanitized]") {
   for (DType dtype : {DType::f32, DType::f64, DType::bf16, DType::i64, DType::i32, DType::u8, DType::boolean}) {
     for (RandomKind kind : {RandomKind::uniform, RandomKind::keep}) {
       const Tensor here = empty({37, 5}, {dtype}), there = empty({37, 5}, {dtype, device});

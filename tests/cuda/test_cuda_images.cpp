@@ -55,7 +55,7 @@ TEST_CASE("batches cut on the device have the host's bits, order and labels", "[
         }
 }
 
-TEST_CASE("batches sent ahead follow a seek, and stay what they were", "[cuda_images]") {
+TEST_CASE("batches sent ahead follow a seek, and stay what they were", "[cuda_images][sanitized]") {
   const ImageSet set = noise(23, 3, 8, 8);
   LoaderConfig config{.batch = 4, .seed = 3, .augment = {2, true, {2, 9}}};
   Loader host(set, config);

@@ -52,7 +52,7 @@ double distance(const Values& a, const Values& b) {
 
 }  // namespace
 
-TEST_CASE("norms of rows of every length, wherever they lie", "[cuda_backend]") {
+TEST_CASE("norms of rows of every length, wherever they lie", "[cuda_backend][sanitized]") {
   constexpr Index rows = 7;  // more than one block, the last not full
   for (const Index n : {4, 6, 124, 192, 260, 523, 768, 1020, 1024, 1028, 2059})
     for (const bool rms : {false, true}) {
@@ -67,7 +67,7 @@ TEST_CASE("norms of rows of every length, wherever they lie", "[cuda_backend]") 
     }
 }
 
-TEST_CASE("gradients of a norm have the same bits together and each by itself", "[cuda_backend]") {
+TEST_CASE("gradients of a norm have the same bits together and each by itself", "[cuda_backend][sanitized]") {
   const auto compare = [](Index rows, Index n, DType dtype, bool rms, bool apart) {
     INFO(rows << " x " << n << ", " << name(dtype) << (rms ? ", rms" : "") << (apart ? ", apart" : ""));
     const Place wide{wide_of(dtype), device};
@@ -151,7 +151,7 @@ TEST_CASE("gradients of norms' weights are whole wherever they are read, though 
   }
 }
 
-TEST_CASE("GELU of bf16 has the error of its rounding", "[cuda_backend]") {
+TEST_CASE("GELU of bf16 has the error of its rounding", "[cuda_backend][sanitized]") {
   const Index n = 4099;  // a rest behind the last vector
   const Values v = draw(n, 1, -9, 9);
   for (const bool apart : {false, true}) {
