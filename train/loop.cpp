@@ -113,8 +113,8 @@ std::filesystem::path save_anomaly(Learner& run, const Anomaly& anomaly, const d
 /// What a run in training leaves in its folder: the log, checkpoints, status.json.
 class RunWriter {
  public:
-  RunWriter(RunFolder& folder, Learner& run, const datasets::ImageSet& set, const Watcher& watcher)
-      : folder_(folder), run_(run), set_(set), watcher_(watcher) {}
+  RunWriter(RunFolder& folder, Learner& run, const datasets::ImageData& data, const Watcher& watcher)
+      : folder_(folder), run_(run), data_(data), watcher_(watcher) {}
   /// `before`: the seconds of earlier sessions.
   void begin(double before) {
     seconds_before_ = before;
@@ -126,7 +126,8 @@ class RunWriter {
 
   /// For checkpoints; not at once, since it takes as long as some steps.
   void identify_data() {
-    if (run_.state.data_hash.empty()) run_.state.data_hash = datasets::hash_of(set_);
+    if (run_.state.data_hash.empty()) run_.state.data_hash = datasets::hash_of(data_.train);
+    if (run_.state.test_hash.empty()) run_.state.test_hash = datasets::hash_of(data_.test);
   }
   void save() {
     identify_data();
@@ -158,7 +159,7 @@ class RunWriter {
  private:
   RunFolder& folder_;
   Learner& run_;
-  const datasets::ImageSet& set_;
+  const datasets::ImageData& data_;
   const Watcher& watcher_;
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   double seconds_before_ = 0;
@@ -250,7 +251,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
                            "the run goes on without this record, and further ones that cannot be written");
   RunFolder folder(config.out, resume ? RunFolder::IfOccupied::resume : RunFolder::IfOccupied::fail_suggest_resume,
                    watcher.message);
-  RunWriter writer(folder, run, data.train, watcher);
+  RunWriter writer(folder, run, data, watcher);
   if (resume) writer.identify_data();
   writer.begin(start_or_resume(run, folder, config, resume, steps.last, watcher));
   if (!data.notice.empty()) watcher.message(data.notice);
