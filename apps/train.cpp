@@ -64,6 +64,11 @@ int train_verb(const Args& args) {
     why = fmt::format("interrupted; a checkpoint is in {}, go on with --resume", flags->config.out);
   else if (!outcome.bundle.empty())
     why = fmt::format("stopped before this step; look again with: norma replay {}", outcome.bundle.string());
+  else if (outcome.anomaly)
+    why = fmt::format(
+        "stopped before this step; a checkpoint is in {}. With room on the disk, the command with --resume --anomaly "
+        "comes to this step again and saves it for norma replay",
+        flags->config.out);
   else if (!finished)
     why = fmt::format(
         "diverged: steps {} to {} were skipped; a checkpoint is in {}. {}", outcome.step - outcome.skipped_in_a_row,
