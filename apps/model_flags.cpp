@@ -88,7 +88,7 @@ void check_fields(const train::TrainConfig& c) {
 }
 
 void check_threads(Index threads, const std::string& where) {
-  // A pool starts a thread when there is a task for it; where the system has no more to give, oneTBB ends the process.
+  // Where the system gives fewer, the first loop says so (backends/cpu/parallel.cpp).
   constexpr Index most = 1024;
   if (threads < 0 || threads > most)
     throw UsageError(fmt::format("{}: {} must be in 0..{}; 0 is all cores", where, threads, most));

@@ -1,5 +1,6 @@
 #include "apps/run_model.h"
 
+#include "train/learner.h"
 #include "train/loop.h"
 #include "train/prefix.h"
 
@@ -34,7 +35,8 @@ RunModel load_run_model(const std::filesystem::path& named, Index threads, const
   const std::filesystem::path run = out.folder = !is_checkpoint            ? named
                                                  : named.has_parent_path() ? named.parent_path()
                                                                            : ".";
-  out.config = train::written_config(train::read_run_head(run).config, (run / "config.json").string());
+  const train::TrainConfig written = out.config =
+      train::written_config(train::read_run_head(run).config, (run / "config.json").string());
   out.config.threads = threads;
   out.config.cpu.clear();  // another machine may have trained it
   if (!data_dir.empty()) out.config.data_dir = data_dir, out.config.files.erase("data_dir");
@@ -61,6 +63,7 @@ RunModel load_run_model(const std::filesystem::path& named, Index threads, const
     found = train::RunFolder::load(run, [](const std::string& m) { tell("{}\n", m); });
   if (!found) fail("run folder {}: holds no checkpoint", run.string());
   out.step = found->first.step;
+  check_made_with(written, found->first, is_checkpoint ? named : train::checkpoint_file(run, out.step), run);
   nn::assign(*out.model, train::without_prefix(out.config.ema > 0 ? "ema/" : "model/", found->second));
   return out;
 }

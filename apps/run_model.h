@@ -27,7 +27,7 @@ struct Wanted {
 
 /// `run`: a run's folder, or one of its checkpoints, checkpoint-STEP.safetensors. `threads` (0: all cores) and, where given, `data_dir`
 /// are this machine's; the rest comes from the run. Warnings about damaged checkpoints go to stderr. Throws when the folder holds no run or
-/// no whole checkpoint.
+/// no whole checkpoint, or one that was made with another configuration than the run's config.json.
 RunModel load_run_model(const std::filesystem::path& run, Index threads, const std::string& data_dir, Wanted wanted = {});
 
 }  // namespace norma::apps

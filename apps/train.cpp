@@ -27,13 +27,15 @@ void check_memory(const train::TrainConfig& c, const models::ViTConfig& shape) {
   if (parse_device(c.device).kind == Device::Kind::cuda) return;  // its memory is another, and is filled at once
   const Index parameters = models::parameter_count(shape);  // images of one patch have hardly fewer than the data set's
   const int copies = 2 + (c.optimizer == "adamw" ? 2 : c.momentum > 0 ? 1 : 0) + (c.ema > 0 ? 1 : 0);
+  const FreeMemory memory = free_host_memory();
   const double need = static_cast<double>(parameters) * copies * (c.dtype == "f64" ? 8 : 4),
-               free = static_cast<double>(available_host_memory());
+               free = static_cast<double>(memory.bytes);
   if (need > free)
     fail(
-        "out of memory: {:.3g} parameters, their gradients and {} need {}, {} free; a smaller --width or --depth needs "
-        "less",
-        static_cast<double>(parameters), "the state of " + c.optimizer, human_bytes(need), human_bytes(free));
+        "out of memory: {:.3g} parameters, their gradients and {} need {}, {} free{}; a smaller --width or --depth "
+        "needs less",
+        static_cast<double>(parameters), "the state of " + c.optimizer, human_bytes(need), human_bytes(free),
+        memory.limit);
 }
 
 /// All that can be known before the data set is.
@@ -62,6 +64,11 @@ int train_verb(const Args& args) {
     why = fmt::format("interrupted; a checkpoint is in {}, go on with --resume", flags->config.out);
   else if (!outcome.bundle.empty())
     why = fmt::format("stopped before this step; look again with: norma replay {}", outcome.bundle.string());
+  else if (outcome.anomaly)
+    why = fmt::format(
+        "stopped before this step; a checkpoint is in {}. With room on the disk, the command with --resume --anomaly "
+        "comes to this step again and saves it for norma replay",
+        flags->config.out);
   else if (!finished)
     why = fmt::format(
         "diverged: steps {} to {} were skipped; a checkpoint is in {}. {}", outcome.step - outcome.skipped_in_a_row,

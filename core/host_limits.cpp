@@ -4,6 +4,7 @@
 #include <cmath>
 #include <fstream>
 #include <limits>
+#include <sstream>
 
 #include "core/error.h"
 
@@ -19,18 +20,31 @@ std::optional<double> number(const fs::path& file) {
   return in >> value ? std::optional(value) : std::nullopt;
 }
 
-/// The number behind a key in a file of "key number" lines, 0 where there is none.
+/// The number behind a key in a file of lines "key number", 0 where there is none.
 double keyed(const fs::path& file, const std::string& key) {
   std::ifstream in(file);
-  double value;
-  for (std::string word; in >> word >> value;)
-    if (word == key) return value;
+  for (std::string line; std::getline(in, line);) {
+    std::istringstream words(line);
+    double value;
+    if (std::string word; words >> word >> value && word == key) return value;
+  }
   return 0;
 }
 
 template <class T>
 void at_most(std::optional<T>& limit, T value) {
   limit = std::min(limit.value_or(value), value);
+}
+
+/// What a limit of this process leaves: the words of /proc/self/limits before its value, and the key of what it counts in /proc/self/status.
+std::optional<std::uint64_t> left_of(const fs::path& process, const std::string& limit, const std::string& used) {
+  std::ifstream in(process / "limits");
+  for (std::string line; std::getline(in, line);) {
+    double most;
+    if (!line.starts_with(limit) || !(std::istringstream(line.substr(limit.size())) >> most)) continue;  // "unlimited"
+    return static_cast<std::uint64_t>(std::max(0.0, most - 1024 * keyed(process / "status", used)));
+  }
+  return std::nullopt;
 }
 
 /// What is left in `group`, if it has a limit: files of version 2, or of 1, under their names there.
@@ -81,6 +95,8 @@ HostLimits host_limits(const fs::path& root) {
         cpus_of(number(group / "cpu.cfs_quota_us"), number(group / "cpu.cfs_period_us"), all);
       });
   }
+  all.address_space_left = left_of(root / "proc/self", "Max address space", "VmSize:");
+  all.data_left = left_of(root / "proc/self", "Max data size", "VmData:");
   return all;
 }
 
@@ -93,19 +109,26 @@ std::string human_bytes(double bytes) {
                                                       : fmt::format("{:.0f} {}", bytes, units[unit]);
 }
 
-std::uint64_t available_host_memory() {
-  const std::uint64_t most = host_limits().memory_left.value_or(std::numeric_limits<std::uint64_t>::max());
-  std::ifstream file("/proc/meminfo");
-  for (std::string word; file >> word;) {
-    std::uint64_t kib;
-    if (word == "MemAvailable:" && file >> kib) return std::min(most, kib * 1024);
-  }
-  return most;
+FreeMemory free_host_memory(const fs::path& root) {
+  FreeMemory least{std::numeric_limits<std::uint64_t>::max(), ""};
+  const auto at_most = [&](std::optional<std::uint64_t> bytes, const char* limit) {
+    if (bytes && *bytes < least.bytes) least = {*bytes, limit};
+  };
+  if (const double kib = keyed(root / "proc/meminfo", "MemAvailable:"); kib > 0)
+    at_most(static_cast<std::uint64_t>(kib * 1024), "");
+  const HostLimits limits = host_limits(root);
+  at_most(limits.memory_left, " under the memory limit of the control group");
+  at_most(limits.address_space_left, " under ulimit -v");
+  at_most(limits.data_left, " under ulimit -d");
+  return least;
 }
 
+std::uint64_t available_host_memory() { return free_host_memory().bytes; }
+
 void fail_out_of_host_memory(std::size_t need) {
-  fail("out of memory: need {}, {} free (host); a smaller batch, image or model needs less", human_bytes(static_cast<double>(need)),
-       human_bytes(static_cast<double>(available_host_memory())));
+  const FreeMemory free = free_host_memory();
+  fail("out of memory: need {}, {} free{} (host); a smaller batch, image or model needs less", human_bytes(static_cast<double>(need)),
+       human_bytes(static_cast<double>(free.bytes)), free.limit);
 }
 
 }  // namespace norma

@@ -134,14 +134,17 @@ Moments moments(const ImageSet& set, Index c, Index begin, Index end) {
   return m;
 }
 
+/// On a thread of its own, or by whoever waits for it where the system has no thread left to give.
+constexpr auto aside = std::launch::async | std::launch::deferred;
+
 /// Mean and standard deviation per channel from exact sums.
 void measure(ImageSet& set) {
   const auto parts = static_cast<Index>(std::clamp(std::thread::hardware_concurrency(), 1u, 8u));
   for (Index c = 0; c < set.channels; ++c) {
     std::vector<std::future<Moments>> others;
     for (Index i = 1; i < parts; ++i)
-      others.push_back(std::async(std::launch::async, moments, std::cref(set), c, set.count * i / parts,
-                                  set.count * (i + 1) / parts));
+      others.push_back(
+          std::async(aside, moments, std::cref(set), c, set.count * i / parts, set.count * (i + 1) / parts));
     Moments all = moments(set, c, 0, set.count / parts);
     for (auto& other : others) {
       const Moments m = other.get();
@@ -259,7 +262,7 @@ ImageData load_images(const std::string& name, const fs::path& data_dir, const s
     }
   };
   ImageData data;
-  auto test = std::async(std::launch::async, read, false);
+  auto test = std::async(aside, read, false);
   data.train = read(true);
   measure(data.train);
   data.test = test.get();

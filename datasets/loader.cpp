@@ -1,5 +1,6 @@
-// One worker thread prepares batches ahead; all randomness is a function of (seed, epoch, example), so where reading
-// starts, how far ahead the worker is, and how often it was interrupted change nothing.
+// One worker thread prepares batches ahead; where the system has none to give, each is prepared when it is asked for.
+// All randomness is a function of (seed, epoch, example), so where reading starts, how far ahead the worker is, and how
+// often it was interrupted change nothing.
 #include "datasets/loader.h"
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include <mutex>
 #include <numeric>
 #include <span>
+#include <system_error>
 #include <thread>
 #include <tuple>
 
@@ -67,7 +69,10 @@ struct Loader::Impl {
   Tensor set_there, values_there;                  // ImageCuts's set and values where the set is resident
   std::unique_ptr<BatchFeed> feed;                 // where batches are sent ahead
 
-  std::vector<std::uint8_t> window, beside;  // one image being augmented; of the worker alone
+  // Of the thread that prepares batches alone.
+  std::vector<std::uint8_t> window, beside;  // one image being augmented
+  std::vector<Index> order;
+  std::uint64_t order_epoch = 0;
 
   // Next batch to hand out; only the caller's thread touches these.
   std::uint64_t epoch = 0;
@@ -82,7 +87,7 @@ struct Loader::Impl {
   std::uint64_t generation = 0, worker_epoch = 0;
   Index worker_index = 0;
   bool stop = false;
-  std::thread worker;
+  std::thread worker;  // none where a limit of processes is reached: next() prepares each batch
 
   Impl(const ImageSet& s, const LoaderConfig& c) : set(s), config(c) {
     if (c.batch < 1) fail("loader: batch {} must be at least 1", c.batch);
@@ -120,7 +125,10 @@ struct Loader::Impl {
     }
     used.resize(feed ? queue_length : queue_length + 1);  // with a feed one a slot, else one more that is handed out
     for (int slot = 0; Prepared & buffers : used) buffers.slot = slot++;
-    worker = std::thread([this] { work(); });
+    try {
+      worker = std::thread([this] { work(); });
+    } catch (const std::system_error&) {
+    }
   }
 
   void reside(const Tensor& values) {
@@ -140,49 +148,49 @@ struct Loader::Impl {
       stop = true;
     }
     changed.notify_all();
-    worker.join();
+    if (worker.joinable()) worker.join();
   }
 
   void work() {
-    std::vector<Index> order;
-    std::uint64_t order_epoch = 0;
     std::unique_lock lock(mutex);
     for (;;) {
       changed.wait(lock, [&] { return stop || (!error && !used.empty()); });
       if (stop) return;
-      const std::uint64_t from = generation, at_epoch = worker_epoch;
-      const Index at_index = worker_index;
-      std::list<Prepared> mine;
-      mine.splice(mine.begin(), used, used.begin());
-      lock.unlock();
-      std::exception_ptr failed;
-      try {
-        if (order.empty() || order_epoch != at_epoch) {
-          order = epoch_order(set.count, config.seed, at_epoch, config.shuffle);
-          order_epoch = at_epoch;
-        }
-        prepare(mine.front(), order, at_epoch, at_index);
-        if (feed) feed->send(mine.front());
-      } catch (...) {  // out of memory; the caller of next() gets it
-        failed = std::current_exception();
-      }
-      lock.lock();
-      if (from != generation) {
-        used.splice(used.begin(), mine);
-        continue;
-      }
-      error = failed;
-      if (failed)
-        used.splice(used.begin(), mine);
-      else
-        ready.splice(ready.end(), mine);
-      worker_index = at_index + 1 < per_epoch ? at_index + 1 : 0;
-      worker_epoch = worker_index == 0 ? at_epoch + 1 : at_epoch;
-      changed.notify_all();
+      prepare_next(lock);
     }
   }
 
-  void prepare(Prepared& batch, const std::vector<Index>& order, std::uint64_t at_epoch, Index at_index) {
+  /// Prepares one batch, with the mutex, which it lets go of meanwhile; there are no error and buffers to fill.
+  void prepare_next(std::unique_lock<std::mutex>& lock) {
+    const std::uint64_t from = generation, at_epoch = worker_epoch;
+    const Index at_index = worker_index;
+    std::list<Prepared> mine;
+    mine.splice(mine.begin(), used, used.begin());
+    lock.unlock();
+    std::exception_ptr failed;
+    try {
+      if (order.empty() || order_epoch != at_epoch) {
+        order = epoch_order(set.count, config.seed, at_epoch, config.shuffle);
+        order_epoch = at_epoch;
+      }
+      prepare(mine.front(), at_epoch, at_index);
+      if (feed) feed->send(mine.front());
+    } catch (...) {  // out of memory; the caller of next() gets it
+      failed = std::current_exception();
+    }
+    lock.lock();
+    if (from != generation) return used.splice(used.begin(), mine);
+    error = failed;
+    if (failed)
+      used.splice(used.begin(), mine);
+    else
+      ready.splice(ready.end(), mine);
+    worker_index = at_index + 1 < per_epoch ? at_index + 1 : 0;
+    worker_epoch = worker_index == 0 ? at_epoch + 1 : at_epoch;
+    changed.notify_all();
+  }
+
+  void prepare(Prepared& batch, std::uint64_t at_epoch, Index at_index) {
     const Index begin = at_index * config.batch, size = std::min(config.batch, set.count - begin);
     const Index image = set.channels * side_h * side_w;
     batch.examples.assign(order.begin() + begin, order.begin() + begin + size);
@@ -291,6 +299,7 @@ Batch Loader::next() {
   const Prepared* prepared = nullptr;  // it stays in front until it is handed out
   {
     std::unique_lock lock(s.mutex);
+    if (!s.worker.joinable() && s.ready.empty() && !s.error) s.prepare_next(lock);
     s.changed.wait(lock, [&] { return !s.ready.empty() || s.error; });
     if (s.ready.empty()) std::rethrow_exception(s.error);
     prepared = &s.ready.front();

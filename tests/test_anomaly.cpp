@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <functional>
 #include <limits>
 #include <map>
 
@@ -235,6 +236,26 @@ TEST_CASE("--anomaly stops with exit code 3, tells the op, and its bundle replay
   }
 }
 
+TEST_CASE("where a full disk has room for the checkpoint alone, --anomaly leaves that, and comes to the same step again", "[anomaly]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("anomaly-full");
+  const auto args = [&](const char* name) { return args_of(data, runs / name, {"--attention", "1e20x^8", "--init-std", "1e4", "--anomaly", "--batch", "64"}); };
+  REQUIRE(run_norma(args("whole")).code == 3);
+  const std::string checkpoint = "checkpoint-000000000.safetensors", bundle = "anomaly-000000000.safetensors";
+  const auto size = [&](const std::string& name) { return std::filesystem::file_size(runs / "whole" / name); };
+  REQUIRE(size(checkpoint) < size(bundle));
+  const Finished f = Program(args("full"), ".", (size(checkpoint) + size(bundle)) / 2).wait();
+  CAPTURE(f.err);
+  CHECK(f.code == 3);
+  CHECK_THAT(f.err, Contains("step 0: the first value that is not finite is in the") && Contains(bundle) && Contains("; norma replay cannot look at this step\n") &&
+                        Contains("stopped before this step; a checkpoint is in " + (runs / "full").string() + ". With room on the disk, the command with --resume --anomaly"));
+  CHECK(contents(runs / "full" / checkpoint) == contents(runs / "whole" / checkpoint));
+  CHECK(!std::filesystem::exists(runs / "full" / "anomaly-000000000.json"));
+  const Finished again = run_norma(with(args("full"), {"--resume"}));
+  CHECK(again.code == 3);
+  CHECK_THAT(again.err, Contains("look again with: norma replay " + (runs / "full").string()));
+  CHECK(run_norma({"replay", (runs / "full").string()}).code == 0);
+}
+
 TEST_CASE("a replay tells when it sees something else, and what is wrong with a bundle", "[anomaly]") {
   const auto data = tiny_data(64, 20), runs = fresh_folder("anomaly-bad");
   const auto out = runs / "run";
@@ -270,6 +291,19 @@ TEST_CASE("a replay tells when it sees something else, and what is wrong with a 
     CHECK(f.code == 1);
     CHECK_THAT(f.err, Equals("norma: " + bundle.string() + ": is not a bundle, the anomaly-STEP.json that norma train --anomaly leaves in the run's folder\n"));
   }
+  const auto broken = [&](const std::function<void(nlohmann::ordered_json&)>& change, const std::string& text) {
+    auto edited = nlohmann::ordered_json::parse(whole);
+    change(edited);
+    write(edited.dump());
+    f = run_norma({"replay", bundle.string()});
+    CHECK(f.code == 1);
+    CHECK(f.out.empty());
+    CHECK_THAT(f.err, StartsWith("norma: " + bundle.string() + ": " + text));
+  };
+  broken([](auto& b) { b["report"]["inputs"] = nlohmann::ordered_json::object(); }, "report: inputs is {}, expected a list\n");
+  broken([](auto& b) { b["report"]["output"].erase("role"); }, "report: \"role\" is missing\n");
+  broken([](auto& b) { b["config"]["image"] = 0; }, "vit: image is 0");
+  broken([](auto& b) { b["config"]["image"] = 21; }, "");  // the batch's are of 28
   const auto script = runs / "t.sh";
   std::ofstream(script) << "echo";
   CHECK_THAT(run_norma({"replay", script.string()}).err, StartsWith("norma: " + script.string() + ": "));

@@ -9,6 +9,7 @@
 #include "autograd/ops.h"
 #include "backends/cpu/parallel.h"
 #include "tests/cpu_settings.h"
+#include "tests/refused_threads.h"
 
 using namespace norma;
 
@@ -34,6 +35,18 @@ Work gradients(std::vector<Shape> shapes, std::function<Tensor(const Tensors&)> 
 }
 
 }  // namespace
+
+TEST_CASE("a pool whose threads cannot be started is an error of the loop, and a smaller one computes", "[concurrent]") {
+  if (!test::can_refuse_threads) return;
+  const Work work = products({200, 300}, {300, 250});
+  const Values expected = work();
+  const int before = cpu::threads();
+  const test::RefusedThreads none;
+  cpu::set_threads(100);  // more than any test has had
+  CHECK_THROWS_WITH(work(), Catch::StartsWith("cannot start a pool of 100 threads (Resource temporarily unavailable): the limit of processes (ulimit -u, "));
+  cpu::set_threads(before);
+  CHECK(work() == expected);
+}
 
 TEST_CASE("threads that compute at once have the bits of each alone", "[concurrent]") {
   std::vector<double> targets(50000);

@@ -14,12 +14,12 @@
 #include "tests/errors.h"
 #include "tests/folders.h"
 #include "tests/program.h"
+#include "tests/refused_threads.h"
 #include "train/json.h"
 
 namespace fs = std::filesystem;
 using namespace norma;
-using norma::test::error_of;
-using norma::test::TemporaryFolder;
+using namespace norma::test;
 using namespace norma::datasets;
 
 namespace {
@@ -327,6 +327,18 @@ TEST_CASE("datasets: the installed Fashion-MNIST", "[datasets]") {
     const Content content = content_of(find_file("/usr/share/datasets/fashion-mnist", file), file.bytes);
     CHECK(content.bytes == file.bytes);
     CHECK(content.sha256 == file.sha256);
+  }
+}
+
+TEST_CASE("datasets: read the same where the system gives no thread beside this one", "[datasets]") {
+  if (!can_refuse_threads) return;
+  const auto folder = tiny_data(40, 7);
+  const ImageData beside = load_images("fashion-mnist", folder);
+  const RefusedThreads none;
+  const ImageData alone = load_images("fashion-mnist", folder);
+  for (const auto& [a, b] : {std::pair{&beside.train, &alone.train}, {&beside.test, &alone.test}}) {
+    CHECK(hash_of(*a) == hash_of(*b));
+    CHECK((a->mean == b->mean && a->std == b->std));
   }
 }
 

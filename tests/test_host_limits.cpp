@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 #include <fstream>
 
+#include "core/error.h"
 #include "core/host_limits.h"
 #include "tests/folders.h"
 
@@ -19,6 +20,30 @@ TEST_CASE("a machine without control groups has no limits", "[host_limits]") {
   const HostLimits none = host_limits(test::fresh_folder("none"));
   CHECK_FALSE(none.memory_left);
   CHECK_FALSE(none.cpus);
+}
+
+TEST_CASE("free memory is what the machine has, and no more than the tightest limit leaves, which is named", "[host_limits]") {
+  const fs::path root = test::fresh_folder("free"), process = root / "proc/self";
+  CHECK(free_host_memory(root).bytes == ~std::uint64_t{0});
+  write(root / "proc/meminfo", "MemTotal:       24000000 kB\nMemAvailable:       9000 kB\n");
+  write(process / "status", "Name:\ta name of 7 words\nVmPeak:\t    9000 kB\nVmSize:\t    3000 kB\nVmData:\t    1000 kB\n");
+  const auto limits = [&](const char* data, const char* space) {
+    write(process / "limits", fmt::format("Limit                     Soft Limit           Hard Limit           Units     \n"
+                                          "Max data size             {:<20} unlimited            bytes     \n"
+                                          "Max address space         {:<20} unlimited            bytes     \n", data, space).c_str());
+    const FreeMemory free = free_host_memory(root);
+    return std::pair(free.bytes, std::string(free.limit));
+  };
+  using Free = std::pair<std::uint64_t, std::string>;
+  CHECK(limits("unlimited", "unlimited") == Free{9000 * 1024, ""});
+  CHECK(limits("unlimited", "4096000") == Free{1000 * 1024, " under ulimit -v"});
+  CHECK(limits("1536000", "4096000") == Free{500 * 1024, " under ulimit -d"});
+  CHECK(limits("1024", "4096000") == Free{0, " under ulimit -d"});
+  CHECK(limits("unlimited", "900000000") == Free{9000 * 1024, ""});
+  write(root / "proc/self/cgroup", "0::/\n");
+  write(root / "sys/fs/cgroup/memory.max", "3000\n");
+  write(root / "sys/fs/cgroup/memory.current", "1000\n");
+  CHECK(limits("unlimited", "4096000") == Free{2000, " under the memory limit of the control group"});
 }
 
 TEST_CASE("cgroup v2: the tightest of a group and those above it", "[host_limits]") {

@@ -282,6 +282,26 @@ TEST_CASE("inspect and eval of a run with more classes than the set has, trained
   CHECK((answer.size() <= 3 && std::stoi(answer) >= 10));
 }
 
+TEST_CASE("a checkpoint that config.json does not describe is refused; what decides no bit of a run may differ", "[inspect]") {
+  const auto data = tiny_data(64, 20), run = fresh_folder("another") / "run";
+  REQUIRE(run_norma(with(tiny_run(data, run), {"--steps", "2"})).code == 0);
+  const std::string config = contents(run / "config.json"), checkpoint = (run / "checkpoint-000000002.safetensors").string();
+  write(run / "config.json", replaced(config, R"("attention": "softmax")", R"("attention": "sigmoid")"));
+  for (const char* verb : {"eval", "inspect", "theory"})
+    for (const std::string& named : {run.string(), checkpoint}) {
+      const Finished f = run_norma({verb, named, "--data-dir", data.string()});
+      CHECK(f.code == 1);
+      CHECK(f.out.empty());
+      CHECK(f.err == "norma: " + checkpoint + ": was made with another configuration than " + (run / "config.json").string() +
+                         ":\n  attention: \"softmax\" in the checkpoint, \"sigmoid\" in config.json\nput the file back that is not of this run\n");
+    }
+  CHECK(run_norma({"eval", run.string(), "--initial", "--data-dir", data.string()}).code == 0);  // no checkpoint's
+  write(run / "config.json", replaced(replaced(config, R"("steps": 2)", R"("steps": 0)"), R"("attention": "softmax")", R"("attention": " softmax ")"));
+  const Finished f = run_norma({"eval", run.string(), "--data-dir", data.string()});
+  CAPTURE(f.err);
+  CHECK(f.code == 0);
+}
+
 TEST_CASE("a run is evaluated where its data lies elsewhere and its instruction set is missing", "[inspect]") {
   const auto data = tiny_data(64, 20), there = fresh_folder("moved"), run = there / "run";
   REQUIRE(run_norma({"train", "vit", "--data-dir", data.string(), "--width", "8", "--depth", "1", "--heads", "2", "--patch", "14", "--batch", "8", "--steps", "1",

@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <functional>
+#include <memory>
 #include <map>
 #include <numeric>
 #include <set>
@@ -12,6 +13,7 @@
 #include "datasets/loader.h"
 #include "tests/errors.h"
 #include "tests/refused_memory.h"
+#include "tests/refused_threads.h"
 
 using namespace norma;
 using norma::test::error_of;
@@ -54,6 +56,36 @@ TEST_CASE("the order of an epoch is a permutation and a function of (seed, epoch
   double chi2 = 0;
   for (const auto& [order, n] : seen) chi2 += (n - 1000.0) * (n - 1000.0) / 1000.0;
   CHECK(chi2 < 49.7);
+}
+
+TEST_CASE("a loader that gets no thread prepares the same batches itself", "[loader]") {
+  if (!test::can_refuse_threads) return;
+  const ImageSet set = counting_set(23, 1, 6, 6);
+  LoaderConfig config{.batch = 4, .seed = 3, .augment = {1, true, {2, 10}}};
+  Loader ahead(set, config);
+  std::unique_ptr<Loader> alone;
+  {
+    const test::RefusedThreads none;
+    alone = std::make_unique<Loader>(set, config);
+  }
+  const auto compare = [&](int batches) {
+    for (int i = 0; i < batches; ++i) {
+      const Batch a = ahead.next(), b = alone->next();
+      CHECK(a.examples == b.examples);
+      CHECK(a.images.values() == b.images.values());
+      CHECK(a.labels.values() == b.labels.values());
+    }
+  };
+  compare(12);  // into the third epoch
+  ahead.seek(7, 2), alone->seek(7, 2);
+  compare(6);
+  alone->seek(0, 0);
+  {
+    const test::RefusedMemory none;
+    CHECK_THROWS_AS(alone->next(), std::bad_alloc);
+  }
+  alone->seek(0, 0), ahead.seek(0, 0);
+  compare(2);
 }
 
 TEST_CASE("the loader hands out the epoch's order, whole or with a shorter last batch", "[loader]") {

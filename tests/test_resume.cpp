@@ -182,6 +182,9 @@ TEST_CASE("resuming refuses another configuration and another data set, and says
   f = run_norma(with(run_args(other, runs / "a", "softmax"), {"--resume"}));
   CHECK(f.code == 2);
   CHECK_THAT(f.err, Contains("data set"));
+  f = run_norma(with(run_args(tiny_data(232, 21), runs / "a", "softmax"), {"--resume"}));
+  CHECK(f.code == 2);
+  CHECK_THAT(f.err, Contains("norma: --resume: the checkpoint was made with test images "));
   std::filesystem::resize_file(runs / "a" / "metrics.jsonl", 10);
   f = run_norma(with(run_args(data, runs / "a", "softmax"), {"--resume"}));
   CHECK(f.code == 1);
@@ -241,6 +244,13 @@ TEST_CASE("a checkpoint of an earlier version goes on where what it lacks is at 
     return state;
   };
   CHECK_NOTHROW(run.restore(without("penalty"), run.tensors()));
+  train::RunState tested = run.state;
+  run.state.test_hash = "here";
+  CHECK_NOTHROW(run.restore(tested, run.tensors()));  // of before it was kept
+  CHECK(run.state.test_hash == "here");
+  tested.test_hash = "elsewhere";
+  CHECK_THROWS_WITH(run.restore(tested, run.tensors()), Contains("made with test images elsewhere, these are here"));
+  run.state.test_hash.clear();
   CHECK_THROWS_WITH(run.restore(without("clip"), run.tensors()), Contains("another configuration:\n  clip: absent before, 2.0 now\n"));
   const auto configured = [&](const std::string& text) {
     train::RunState state = run.state;

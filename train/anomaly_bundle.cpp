@@ -87,6 +87,17 @@ std::string title(const Json& row) {
 
 Index non_finite(const Json& row) { return as_int(member(row, "non_finite", "report"), "report: non_finite", 0); }
 
+/// f(), whose errors are of what the file holds.
+template <class F>
+auto naming(const fs::path& file, F f) {
+  try {
+    return f();
+  } catch (const Error& e) {
+    const std::string text = e.what();
+    fail("{}{}", text.starts_with(file.string()) ? "" : file.string() + ": ", text);
+  }
+}
+
 fs::path json_of(const fs::path& path) {
   if (!fs::exists(path)) fail("{}: there is no such bundle or run folder", path.string());
   if (!fs::is_directory(path))
@@ -134,6 +145,7 @@ std::string report_text(const Json& r) {
       as_int(member(r, "step", "report"), "report: step"), text("direction") == "forward" ? "output" : "derivative",
       text("op"), text("place"), as_int(member(r, "number", "report"), "report: number"), non_finite(output),
       as_int(member(output, "elements", "report"), "report: elements"), first_text(r));
+  if (!inputs.is_array()) fail("report: inputs is {}, expected a list", inputs.dump());
   std::size_t width = 0, shape_width = 0;
   std::string came_through;
   Json rows = inputs;
@@ -179,8 +191,10 @@ Bundle read_bundle(const fs::path& path) {
   if (format != format_name)
     fail("{}: format is \"{}\", expected \"{}\"; is it a bundle of this program?", name, format, format_name);
   Bundle b;
+  b.file = file;
   b.step = as_int(member(j, "step", name), name + ": \"step\"", 0);
   b.report = member(j, "report", name);
+  naming(file, [&] { return report_text(b.report); });
   b.config = written_config(member(j, "config", name), name + ": config");
   b.config.anomaly = true;
   const TensorFile tensors = read_safetensors(fs::path(file).replace_extension(".safetensors"));
@@ -196,7 +210,9 @@ Bundle read_bundle(const fs::path& path) {
   return b;
 }
 
-Json replay(const Bundle& b) {
+namespace {
+
+Json report_of_step(const Bundle& b) {
   const models::ViTConfig shape = vit_config(b.config, 0, 0, 0);
   const Place place{parameter_dtype(b.config), parse_device(b.config.device)};
   models::ViT model(shape, static_cast<std::uint64_t>(b.config.seed), place);
@@ -207,6 +223,12 @@ Json replay(const Bundle& b) {
   Json report = report_of(*result.anomaly, model, batch, b.step);
   if (!b.report.contains("first")) report.erase("first");  // of an earlier version
   return report;
+}
+
+}  // namespace
+
+Json replay(const Bundle& b) {
+  return naming(b.file, [&] { return report_of_step(b); });
 }
 
 }  // namespace norma::train

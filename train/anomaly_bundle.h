@@ -20,14 +20,15 @@ struct Bundle {
   Index step = 0;
   Json report;
   datasets::Batch batch;
-  nn::Named state;  // "model/...", "optimizer/...", "ema/..." before the step
+  nn::Named state;                  // "model/...", "optimizer/...", "ema/..." before the step
+  std::filesystem::path file = {};  // that it was read from
 };
 /// Writes both files atomically, the JSON last: where it is, the bundle is whole. Returns its path.
 std::filesystem::path write_bundle(const std::filesystem::path& folder, const Bundle& bundle);
 /// `path`: either file, or a run folder (then its newest bundle). Throws naming the file and what is wrong with it.
 Bundle read_bundle(const std::filesystem::path& path);
 
-/// Runs the bundle's step again and returns its report; null where all values were finite.
+/// Runs the bundle's step again and returns its report; null where all values were finite. Throws naming the file where there is no such step.
 Json replay(const Bundle& bundle);
 
 }  // namespace norma::train

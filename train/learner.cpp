@@ -37,30 +37,36 @@ bool equal(const std::string& field, const Json& a, const Json& b) {
   }
 }
 
+/// The fields in which configurations differ, each as "\n  lr: 0.001 before, 0.5 now"; `there` and `here` are those
+/// words. The first is a checkpoint's in `folder`. The field `but` may differ.
+std::string differences(const std::string& first, const std::string& second, const char* there, const char* here,
+                        const std::string& folder, std::string_view but = {}) {
+  if (first == second) return "";
+  const Json a = parse_json(first, fmt::format("configuration in the checkpoint in {}", folder)),
+             b = Json::parse(second);
+  if (!a.is_object())
+    fail("configuration in the checkpoint in {}: is no object; remove that checkpoint, and the one before it is taken",
+         folder);
+  const Json defaults = Json::parse(config_text({}));  // a field that a checkpoint of an earlier version lacks
+  std::string text;
+  for (auto& [key, value] : a.items())
+    if (!b.contains(key) && key != "cpu")
+      text += fmt::format("\n  {}: {} {}, unknown to this version of norma", key, value.dump(), there);
+  for (auto& [key, value] : b.items())
+    if (key != but && !equal(key, a.contains(key) ? a[key] : defaults[key], value))
+      text += fmt::format("\n  {}: {} {}, {} {}", key, a.contains(key) ? a[key].dump() : "absent", there, value.dump(),
+                          here);
+  return text;
+}
+
 /// `begun` says whose the configuration before is.
 void check_same(const std::string& before, const std::string& now, const std::string& begun,
                 const std::string& folder) {
-  if (before == now) return;
-  const Json a = parse_json(before, fmt::format("configuration in the checkpoint in {}", folder)), b = Json::parse(now);
-  if (!a.is_object())
-    fail(
-        "configuration in the checkpoint in {}: is no object; remove that checkpoint, and --resume takes the one "
-        "before it",
-        folder);
-  const Json defaults = Json::parse(config_text({}));  // a field that a checkpoint of an earlier version lacks
-  std::string differences;
-  for (auto& [key, value] : a.items())
-    if (!b.contains(key) && key != "cpu")
-      differences += fmt::format("\n  {}: {} before, unknown to this version of norma", key, value.dump());
-  for (auto& [key, value] : b.items())
-    if (!equal(key, a.contains(key) ? a[key] : defaults[key], value))
-      differences +=
-          fmt::format("\n  {}: {} before, {} now", key, a.contains(key) ? a[key].dump() : "absent", value.dump());
-  if (!differences.empty())
+  if (const std::string text = differences(before, now, "before", "now", folder); !text.empty())
     throw UsageError(
         fmt::format("--resume: {} with another configuration:{}\n"
                     "to go on as it began, leave these flags out and give --config {}/config.json",
-                    begun, differences, folder));
+                    begun, text, folder));
 }
 
 /// Copies convert, and what was saved in another dtype was not saved by this run. Names and shapes are checked where
@@ -86,6 +92,7 @@ Learner::Learner(const TrainConfig& config, const models::ViTConfig& shape, Plac
       ema(config.ema > 0 ? std::make_unique<Ema>(model, config.ema) : nullptr),
       state{.config = config_text(config),
             .data_hash = {},
+            .test_hash = {},
             .instructions = std::string(backend(place.device).instructions()),
             .last_row = {},
             .unwritten_row = {}},
@@ -151,16 +158,28 @@ void Learner::check_begun(const TrainConfig& before) const {
 }
 
 void Learner::restore(const RunState& saved, const nn::Named& tensors) {
-  const std::string mine = state.instructions;
+  const std::string mine = state.instructions, test_hash = state.test_hash;
   check_same(saved.config, state.config, "the checkpoint was made", folder_);
   if (saved.data_hash != state.data_hash)
     throw UsageError(fmt::format("--resume: the checkpoint was made with data set {:.12}, this one is {:.12}",
                                  saved.data_hash, state.data_hash));
+  if (!saved.test_hash.empty() && saved.test_hash != state.test_hash)
+    throw UsageError(fmt::format("--resume: the checkpoint was made with test images {:.12}, these are {:.12}",
+                                 saved.test_hash, state.test_hash));
   check_dtypes(this->tensors(), tensors);
-  state = saved, state.instructions = mine;
+  state = saved, state.instructions = mine, state.test_hash = test_hash;
   nn::assign(model, without_prefix("model/", tensors));
   optimizer->load(without_prefix("optimizer/", tensors));
   if (ema) ema->load(without_prefix("ema/", tensors));
+}
+
+void check_made_with(const TrainConfig& config, const RunState& saved, const std::filesystem::path& checkpoint,
+                     const std::filesystem::path& folder) {
+  const std::string text =
+      differences(saved.config, config_text(config), "in the checkpoint", "in config.json", folder.string(), "device");
+  if (!text.empty())
+    fail("{}: was made with another configuration than {}:{}\nput the file back that is not of this run",
+         checkpoint.string(), (folder / "config.json").string(), text);
 }
 
 }  // namespace norma::train

@@ -45,4 +45,9 @@ struct Learner {
   std::string folder_;  // config.out, for messages
 };
 
+/// Throws where a checkpoint was not made with `config`, which its folder's config.json holds. What decides no bit of a
+/// run may differ, and the device, which may be another machine's.
+void check_made_with(const TrainConfig& config, const RunState& saved, const std::filesystem::path& checkpoint,
+                     const std::filesystem::path& folder);
+
 }  // namespace norma::train

@@ -97,24 +97,24 @@ double start_or_resume(Learner& run, RunFolder& folder, const TrainConfig& confi
   return 0;
 }
 
-/// Tells what `--anomaly` found and saves what `norma replay` needs. The step is not taken: all is as it was before it.
-std::filesystem::path save_anomaly(Learner& run, const Anomaly& anomaly, const datasets::Batch& batch,
-                                   const TrainConfig& config, const RunFolder& folder, const Watcher& watcher) {
+/// What `norma replay` needs of a step that was not taken: all is as it was before it.
+Bundle bundle_of(Learner& run, const Anomaly& anomaly, const datasets::Batch& batch, const TrainConfig& config) {
   TrainConfig whole = config;
   const models::ViTConfig& shape = run.model.config();
   whole.image = shape.image, whole.channels = shape.channels, whole.classes = shape.classes;
-  const Json report = report_of(anomaly, run.model, batch, run.state.step);
-  std::string told = report_text(report);
-  told.pop_back();
-  watcher.message(told);
-  return write_bundle(folder.path(), {whole, run.state.step, report, batch, run.tensors()});
+  return {whole, run.state.step, report_of(anomaly, run.model, batch, run.state.step), batch, run.tensors()};
+}
+
+std::string without_last_newline(std::string text) {
+  text.pop_back();
+  return text;
 }
 
 /// What a run in training leaves in its folder: the log, checkpoints, status.json.
 class RunWriter {
  public:
-  RunWriter(RunFolder& folder, Learner& run, const datasets::ImageSet& set, const Watcher& watcher)
-      : folder_(folder), run_(run), set_(set), watcher_(watcher) {}
+  RunWriter(RunFolder& folder, Learner& run, const datasets::ImageData& data, const Watcher& watcher)
+      : folder_(folder), run_(run), data_(data), watcher_(watcher) {}
   /// `before`: the seconds of earlier sessions.
   void begin(double before) {
     seconds_before_ = before;
@@ -126,7 +126,8 @@ class RunWriter {
 
   /// For checkpoints; not at once, since it takes as long as some steps.
   void identify_data() {
-    if (run_.state.data_hash.empty()) run_.state.data_hash = datasets::hash_of(set_);
+    if (run_.state.data_hash.empty()) run_.state.data_hash = datasets::hash_of(data_.train);
+    if (run_.state.test_hash.empty()) run_.state.test_hash = datasets::hash_of(data_.test);
   }
   void save() {
     identify_data();
@@ -158,7 +159,7 @@ class RunWriter {
  private:
   RunFolder& folder_;
   Learner& run_;
-  const datasets::ImageSet& set_;
+  const datasets::ImageData& data_;
   const Watcher& watcher_;
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   double seconds_before_ = 0;
@@ -250,7 +251,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
                            "the run goes on without this record, and further ones that cannot be written");
   RunFolder folder(config.out, resume ? RunFolder::IfOccupied::resume : RunFolder::IfOccupied::fail_suggest_resume,
                    watcher.message);
-  RunWriter writer(folder, run, data.train, watcher);
+  RunWriter writer(folder, run, data, watcher);
   if (resume) writer.identify_data();
   writer.begin(start_or_resume(run, folder, config, resume, steps.last, watcher));
   if (!data.notice.empty()) watcher.message(data.notice);
@@ -285,7 +286,8 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   const Index first = state.step;
   Smoothed shown;
   std::optional<datasets::Batch> ahead;  // made while a captured step ran
-  test_epoch();                          // of a run that was stopped within it
+  std::optional<Bundle> anomaly;
+  test_epoch();  // of a run that was stopped within it
   while (state.step < steps.last && outcome.ending == Ending::finished) {
     if (stop) {
       outcome.ending = Ending::interrupted;
@@ -310,8 +312,9 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     } else {
       result = forward_backward(run.model, batch, config, state.step);
       if (result.anomaly) {  // the step is not taken: the checkpoint and the bundle hold the state before it
-        outcome.bundle = save_anomaly(run, *result.anomaly, batch, config, folder, watcher);
-        outcome.ending = Ending::diverged;
+        anomaly = bundle_of(run, *result.anomaly, batch, config);
+        watcher.message(without_last_newline(report_text(anomaly->report)));
+        outcome.ending = Ending::diverged, outcome.anomaly = true;
         break;
       }
       if (measured) parameters.emplace(run.model);
@@ -347,6 +350,9 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   // Behind the checkpoint, so that --resume takes it back, and in it, so that a run which ends there has it: the same
   // lines however it was cut.
   if (!state.last_row.empty()) folder.log(parse_row(state.last_row, "last_row of the checkpoint", of_checkpoint));
+  if (anomaly)  // behind the checkpoint: where there is room for one of them, the run can go on
+    Dispensable(watcher.message, "norma replay cannot look at this step")(
+        [&] { outcome.bundle = write_bundle(folder.path(), *anomaly); });
   if (recorder && outcome.ending != Ending::interrupted) with_records([&] { recorder->record(state.step); });
   // The last epoch's evaluation is this one, unless the run was complete before.
   if (outcome.ending == Ending::finished && (state.step == first || state.step % steps.per_epoch != 0)) test();

@@ -35,7 +35,8 @@ struct Outcome {
   bool too_large = false;      // diverged: the last gradient was finite, but more than adamw takes in f32
   Evaluation test;
   double seconds = 0;
-  std::filesystem::path bundle;  // of an anomaly that ended the run (diverged): train/anomaly_bundle.h
+  bool anomaly = false;          // diverged: --anomaly stopped it before a step
+  std::filesystem::path bundle;  // of that step (train/anomaly_bundle.h); empty where it could not be written
 };
 
 /// Mean loss and accuracy over a whole set; nothing where `stop` was set meanwhile.

@@ -81,6 +81,7 @@ Json to_json(const RunState& s) {
             {"tested", s.tested},
             {"config", s.config},
             {"data_hash", s.data_hash}};
+  if (!s.test_hash.empty()) j["test_hash"] = s.test_hash;
   if (!s.instructions.empty()) j["instructions"] = s.instructions;
   if (!s.last_row.empty()) j["last_row"] = s.last_row;
   if (!s.unwritten_row.empty()) j["unwritten_row"] = s.unwritten_row;
@@ -107,6 +108,7 @@ RunState state_from(const Json& j, const std::string& where) {
           tested,
           text("config"),
           text("data_hash"),
+          j.contains("test_hash") ? text("test_hash") : "",
           j.contains("instructions") ? text("instructions") : "",
           j.contains("last_row") ? text("last_row") : "",
           j.contains("unwritten_row") ? text("unwritten_row") : ""};

@@ -24,7 +24,8 @@ struct RunState {
   Index metrics_bytes = 0;                  // length of metrics.jsonl: lines after it belong to a future that did not happen
   Index tested = 0;                         // step of the last epoch's evaluation in metrics.jsonl
   std::string config;                       // config.json's text
-  std::string data_hash;                    // of the data set
+  std::string data_hash;                    // of the training images
+  std::string test_hash;                    // of the test images; empty: an earlier version wrote it
   std::string instructions;                 // Backend::instructions() of the process that wrote it
   std::string last_row;                     // the last step's line if it was logged only because the run ends here; empty otherwise
   std::string unwritten_row;                // a line that metrics.jsonl did not take (the disk was full): it goes on with it; empty: none

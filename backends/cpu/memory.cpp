@@ -47,7 +47,7 @@ class Pool {
       block = list.back();
       list.pop_back();
     } else {
-      block = c.bytes >= own_mapping ? map(c.bytes, bytes) : cut(c.bytes, bytes);
+      block = c.bytes >= own_mapping ? map(c.bytes, bytes) : cut(c.bytes);
       ++blocks_[c.index];
     }
     open_block(block, bytes, c.bytes);
@@ -88,7 +88,7 @@ class Pool {
     if (list.capacity() < count) list.reserve(std::max(count, 2 * list.capacity()));
   }
 
-  /// A new mapping, 2 MiB-aligned, in huge pages where the system has them; `need` is what the user asked for.
+  /// A new mapping, 2 MiB-aligned, in huge pages where the system has them; `need` is for the message.
   std::byte* map(std::size_t bytes, std::size_t need) {
     for (int attempt = 0; attempt < 2; ++attempt) {
       const bool promised = bytes <= checked_reservation || bytes <= available_host_memory();
@@ -113,10 +113,10 @@ class Pool {
   }
 
   /// The next piece of the newest chunk. What is left of a chunk when a piece does not fit stays untouched.
-  std::byte* cut(std::size_t bytes, std::size_t need) {
+  std::byte* cut(std::size_t bytes) {
     if (chunks_.empty() || chunks_.back().used + bytes > chunk_bytes) {
       make_room(chunks_, chunks_.size() + 1);
-      chunks_.push_back({map(chunk_bytes, need), 0});
+      chunks_.push_back({map(chunk_bytes, chunk_bytes + huge_page), 0});
       close_block(chunks_.back().start, chunk_bytes);
     }
     std::byte* block = chunks_.back().start + chunks_.back().used;

@@ -1,6 +1,8 @@
 #include "backends/cpu/parallel.h"
 
+#include <pthread.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include <oneapi/tbb/blocked_range.h>
 #include <oneapi/tbb/global_control.h>
@@ -13,10 +15,15 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <climits>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
+#include <latch>
+#include <mutex>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -45,6 +52,52 @@ Pool& pool() {
     return p;
   }();
   return *instance;
+}
+
+/// Threads of this process, those that are just ending too; 0 where the system does not tell.
+nlink_t threads_alive() {
+  struct stat task {};
+  return ::stat("/proc/self/task", &task) == 0 ? task.st_nlink : 0;
+}
+
+/// Starts so many threads at once, like those of oneTBB, and ends them.
+void try_threads(int count) {
+  const nlink_t before = threads_alive();
+  std::vector<pthread_t> started;
+  started.reserve(static_cast<std::size_t>(count));
+  std::latch end(1);
+  pthread_attr_t like_theirs;
+  pthread_attr_init(&like_theirs);
+  pthread_attr_setstacksize(&like_theirs, tbb::global_control::active_value(tbb::global_control::thread_stack_size));
+  int error = 0;
+  while (!error && static_cast<int>(started.size()) < count) {
+    pthread_t one;
+    error = pthread_create(
+        &one, &like_theirs, [](void* until) -> void* { return static_cast<std::latch*>(until)->wait(), nullptr; }, &end);
+    if (!error) started.push_back(one);
+  }
+  pthread_attr_destroy(&like_theirs);
+  end.count_down();
+  for (const pthread_t one : started) pthread_join(one, nullptr);
+  if (error)
+    fail("cannot start a pool of {} threads ({}): the limit of processes (ulimit -u, a container's pids limit) or of memory (ulimit -v) is reached; "
+         "--threads N with fewer needs less",
+         pool().count, std::strerror(error));
+  // The system counts a thread for a moment longer than it can be waited for.
+  for (int i = 0; i < 1000 && threads_alive() > before; ++i) std::this_thread::sleep_for(std::chrono::microseconds(50));
+}
+
+/// Throws where the system would not give the pool its threads: oneTBB starts them when there is a first task, and ends the process where it
+/// cannot.
+void check_pool() {
+  static std::atomic<int> enough_for = 1;
+  const int count = pool().count;
+  if (enough_for.load(std::memory_order_acquire) >= count) return;
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
+  if (enough_for >= count) return;
+  try_threads(count - enough_for);
+  enough_for = count;
 }
 
 /// Where the loops of a thread run. Each thread that computes has one of its own: while it waits for a loop it helps with that loop alone. A task
@@ -147,6 +200,7 @@ void detail::run_tasks(std::int64_t count, void (*body)(void*, std::int64_t), vo
     for (std::int64_t i = 0; i < count; ++i) body(context, i);
     return;
   }
+  check_pool();
   LoopOrder order;
   arena().execute([&] {
     tbb::parallel_for(
@@ -168,7 +222,7 @@ void* scratch(Slot slot, std::size_t bytes) {
     const std::size_t need = bytes + red_zone, unit = need < huge_page / 2 ? 4096 : huge_page, rounded = (need + unit - 1) / unit * unit;
     block.data = std::aligned_alloc(unit, rounded);
     if (unit == huge_page && block.data) ::madvise(block.data, rounded, MADV_HUGEPAGE);  // only a hint
-    if (!block.data) fail("out of memory: a CPU kernel needs {} bytes of scratch space", rounded);
+    if (!block.data) fail_out_of_host_memory(rounded);
     block.bytes = rounded;
   }
   open_block(block.data, bytes, block.bytes);
