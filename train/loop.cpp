@@ -297,8 +297,8 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   const Index first = state.step;
   Smoothed shown;
   std::optional<datasets::Batch> ahead;  // made while a captured step ran
-  if (state.skipped_in_a_row >= give_up_after && before.ending.empty() &&
-      !config.anomaly)  // killed before it could end
+  // Killed behind its last checkpoint, before it could say so: it has diverged.
+  if (state.skipped_in_a_row >= give_up_after && before.ending.empty() && !config.anomaly)
     outcome.ending = Ending::diverged, outcome.too_large = was_too_large(state, folder);
   else
     test_epoch();  // of a run that was stopped within it

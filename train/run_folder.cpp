@@ -10,6 +10,7 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <span>
 #include <tuple>
 
 #include "core/atomic_file.h"
@@ -28,7 +29,9 @@ constexpr std::size_t kept_checkpoints = 2;
 int sync(const fs::path& path, int flags) {
   const int fd = ::open(path.c_str(), flags | O_CLOEXEC);
   if (fd < 0) return errno;
-  const int error = ::fsync(fd) == 0 ? 0 : errno;
+  int error = 0;
+  do error = ::fsync(fd) == 0 ? 0 : errno;
+  while (error == EINTR);
   ::close(fd);
   return error;
 }

@@ -2,6 +2,7 @@
 // summary.json. What a run was, and all that is needed to continue it to the bit.
 #pragma once
 
+#include <cstdint>
 #include <cstdio>
 #include <filesystem>
 #include <functional>
