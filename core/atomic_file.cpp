@@ -1,5 +1,3 @@
-// A full disk first shows as a short write without an error, so every write goes on until all is written or errno says
-// why not.
 #include "core/atomic_file.h"
 
 #include <fcntl.h>
@@ -9,6 +7,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <charconv>
+#include <csignal>
 #include <system_error>
 
 #include "core/error.h"
@@ -56,14 +56,9 @@ void AtomicFile::fail_with(int error, const char* doing) {
 }
 
 void AtomicFile::write(std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    // At most 1 GiB a call: Linux writes no more than 2 GiB - 4 KiB at once.
-    const ssize_t n = ::write(fd_, bytes.data(), std::min<std::size_t>(bytes.size(), std::size_t{1} << 30));
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) fail_with(n < 0 ? errno : ENOSPC, "");
-    written_ += static_cast<std::uint64_t>(n);
-    bytes = bytes.subspan(static_cast<std::size_t>(n));
-  }
+  const Written done = write_all(fd_, bytes);
+  written_ += done.bytes;
+  if (done.error != 0) fail_with(done.error, "");
 }
 
 void AtomicFile::commit() {
@@ -97,6 +92,30 @@ void write_atomically(const std::filesystem::path& path, std::string_view text) 
   AtomicFile out(path, text.size());
   out.write(std::as_bytes(std::span(text)));
   out.commit();
+}
+
+bool is_abandoned(const std::string& name) {  // .NAME.PID-N.tmp
+  constexpr std::string_view after = ".tmp";
+  if (!name.starts_with('.') || !name.ends_with(after)) return false;
+  const std::size_t dot = name.rfind('.', name.size() - after.size() - 1);
+  int process = 0;
+  std::from_chars(name.data() + dot + 1, name.data() + name.size(), process);
+  return process > 0 && ::kill(process, 0) != 0 && errno == ESRCH;
+}
+
+// A full disk first shows as a short write without an error.
+Written write_all(int fd, std::span<const std::byte> bytes) {
+  Written done;
+  while (done.bytes < bytes.size() && done.error == 0) {
+    // At most 1 GiB a call: Linux writes no more than 2 GiB - 4 KiB at once.
+    const std::size_t some = std::min<std::size_t>(bytes.size() - done.bytes, std::size_t{1} << 30);
+    const ssize_t n = ::write(fd, bytes.data() + done.bytes, some);
+    if (n > 0)
+      done.bytes += static_cast<std::size_t>(n);
+    else if (n == 0 || errno != EINTR)
+      done.error = n == 0 ? ENOSPC : errno;
+  }
+  return done;
 }
 
 }  // namespace norma

@@ -37,6 +37,16 @@ class AtomicFile {
 /// A whole file at once.
 void write_atomically(const std::filesystem::path& path, std::string_view text);
 
+/// Whether `name` is that of a temporary file whose process has ended, so that nobody will finish it.
+bool is_abandoned(const std::string& name);
+
+struct Written {
+  std::size_t bytes = 0;
+  int error = 0;  // 0: all of it
+};
+/// Goes on after a signal and after a part, until all is written or errno says why not.
+Written write_all(int fd, std::span<const std::byte> bytes);
+
 /// The text of an errno in the middle of a sentence: "no space left on device".
 std::string error_text(int error);
 

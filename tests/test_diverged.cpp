@@ -68,6 +68,21 @@ TEST_CASE("ten steps in a row without a finite loss end the run: exit code 3, a 
   REQUIRE(steps_of(runs / "seldom").size() == 2);
   CHECK(steps_of(runs / "seldom")[1]["skipped"] == 11);
 
+  // Killed behind its last checkpoint, before the line of the step that ended it and the status.
+  const auto killed = with(args_of(data, runs / "killed", {"--init-std", "1e4"}), {"--log-every", "100"});
+  REQUIRE(run_norma(killed).code == 3);
+  const std::string log = contents(runs / "killed" / "metrics.jsonl"), checkpoint = contents(runs / "killed" / "checkpoint-000000010.safetensors");
+  std::filesystem::resize_file(runs / "killed" / "metrics.jsonl", log.rfind("{\"step\":9,"));
+  write(runs / "killed" / "status.json", R"({"step": 10, "ending": "", "seconds": 1.0})");
+  const Finished ended = run_norma(with(killed, {"--resume"}));
+  CAPTURE(ended.err);
+  CHECK(ended.code == 3);
+  CHECK_THAT(ended.err, Contains("resumed from step 10\n") && Contains("diverged: steps 0 to 9 were skipped;") && Contains("--resume --anomaly to learn"));
+  CHECK(contents(runs / "killed" / "metrics.jsonl") == log);
+  CHECK((contents(runs / "killed" / "checkpoint-000000010.safetensors") == checkpoint));
+  CHECK(!std::filesystem::exists(runs / "killed" / "checkpoint-000000011.safetensors"));
+  CHECK_THAT(contents(runs / "killed" / "status.json"), Contains("\"ending\": \"diverged\""));
+
   const auto before = tensors_of(out, 9), after = tensors_of(out, 10);
   REQUIRE(before.size() > 10);
   CHECK((before == after));

@@ -2,6 +2,7 @@
 // checkpoint holds every weight, both moments, the step and the length of the log.
 #include <catch2/catch.hpp>
 
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -160,7 +161,11 @@ TEST_CASE("what a killed process left half-written is removed; what others write
   const auto data = tiny_data(232, 20), runs = fresh_folder("unfinished");
   const auto args = with(run_args(data, runs / "a", "softmax"), {"--steps", "2", "--resume"});
   std::filesystem::create_directories(runs / "a" / "record");
-  const std::vector<std::string> own = {".checkpoint-000000005.safetensors.1-2.tmp", ".status.json.1-3.tmp", "record/.step-000000003.safetensors.1-4.tmp", ".anomaly-3.json.1-5.tmp"};
+  const pid_t gone = ::fork();
+  if (gone == 0) ::_exit(0);
+  REQUIRE(::waitpid(gone, nullptr, 0) == gone);
+  const std::vector<std::string> own = {".checkpoint-000000005.safetensors.1-2.tmp", ".status.json.1-3.tmp", "record/.step-000000003.safetensors.1-4.tmp", ".anomaly-3.json.1-5.tmp",
+                                        fmt::format(".report.html.{}-0.tmp", gone), fmt::format(".inspect-3-initial.html.{}-12.tmp", gone)};
   for (const std::string& name : with(own, {".report.html.1-0.tmp"})) std::ofstream(runs / "a" / name) << "half";
   REQUIRE(run_norma(args).code == 0);
   for (const std::string& name : own) CHECK(!std::filesystem::exists(runs / "a" / name));

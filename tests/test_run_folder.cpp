@@ -2,8 +2,14 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
+#include <sys/stat.h>
+#include <sys/time.h>
+
 #include <algorithm>
+#include <csignal>
+#include <fstream>
 #include <map>
+#include <thread>
 
 #include "tests/program.h"
 #include "tests/written_run.h"
@@ -34,6 +40,14 @@ std::map<std::string, std::string> files_of(const fs::path& run) {
 }
 
 Json json_of(const fs::path& file) { return Json::parse(contents(file)); }
+
+/// Ten steps of such a run in this process.
+train::TrainConfig config_of(const fs::path& out) {
+  train::TrainConfig config;
+  config.data_dir = tiny_data(64, 20).string(), config.out = out.string();
+  config.width = 8, config.depth = 1, config.heads = 2, config.patch = 14, config.batch = 8, config.epochs = 2, config.checkpoint_every = 4, config.steps = 10;
+  return config;
+}
 
 }  // namespace
 
@@ -116,6 +130,14 @@ TEST_CASE("what cannot be resumed is left as it was", "[run_folder]") {
   SECTION("another length of its lines") {
     write(metrics, std::string(log).insert(log.find("\"loss\":") + 7, " "));
     expected = "so it was changed: " + remedy;
+  }
+  SECTION("another digit in a line") {
+    std::string other = log;
+    char& digit = other[log.find("\"loss\":") + 7];
+    digit = digit == '1' ? '2' : '1';
+    write(metrics, other);
+    expected = fmt::format("{}: its first {} bytes have another checksum than when the checkpoint of step 6 was made, so it was changed: {}", name,
+                           log.rfind('\n', log.size() - 2) + 1, remedy);
   }
   SECTION("cut") {
     write(metrics, log.substr(0, 20));
@@ -211,7 +233,16 @@ TEST_CASE("--resume of a run whose checkpoints are gone does not throw its log a
   refused("has ended (summary.json)");
   fs::remove(out / "summary.json");
   refused("has ended (finished)");
+  write(out / "status.json", R"({"step": 6, "ending": "", "seconds": 1.0})");  // as of a run that was killed
+  refused("has made a checkpoint of step 6 (status.json)");
+  const std::string config = contents(out / "config.json");
+  write(out / "config.json", replaced(config, "\"checkpoint_every\": 4", "\"checkpoint_every\": 0"));
+  refused("has made a checkpoint of step 6 (status.json)");
+  fs::remove(out / "config.json");
+  refused("has made a checkpoint of step 6 (status.json)");
   fs::remove(out / "status.json");
+  refused("has a log and no config.json");
+  write(out / "config.json", config);
   refused("has made step 5");  // a checkpoint was due at 4
   const std::string log = contents(out / "metrics.jsonl");
   write(out / "metrics.jsonl", log.substr(0, log.find('\n') + 1));
@@ -263,9 +294,7 @@ TEST_CASE("a status that cannot be written is told once", "[run_folder]") {
 
 TEST_CASE("a checkpoint that cannot be saved is told, and the next is saved when it is due", "[run_folder]") {
   const auto out = fresh_folder("no-checkpoint") / "a";
-  train::TrainConfig config;
-  config.data_dir = tiny_data(64, 20).string(), config.out = out.string();
-  config.width = 8, config.depth = 1, config.heads = 2, config.patch = 14, config.batch = 8, config.epochs = 2, config.checkpoint_every = 4, config.steps = 10;
+  const train::TrainConfig config = config_of(out);
   std::vector<std::string> told;
   train::Watcher watcher;
   watcher.message = [&](const std::string& m) { told.push_back(m); };
@@ -289,6 +318,7 @@ TEST_CASE("a log that cannot grow ends the run with a checkpoint, and --resume g
   CAPTURE(f.err);
   CHECK(f.code == 1);
   CHECK_THAT(f.err, Contains("the run goes on without an event file") && Contains((out / "metrics.jsonl").string()));
+  CHECK_THAT(f.err, Contains(" bytes written (file too large)") && !Contains("no space left"));  // what it was, behind a part that was written
   CHECK(contents(out / "metrics.jsonl").ends_with("\n"));
   REQUIRE(train::checkpoints(out).size() == 1);
   f = run_norma(args_of(data, out, with(each, {"--resume"})));
@@ -315,4 +345,126 @@ TEST_CASE("what the system does not tell about a folder is an error with its nam
   CHECK_THROWS_AS(train::read_run(out), Error);
   CHECK_THROWS_WITH(train::read_run(out), Contains("aaa: cannot be looked at (file name too long)"));
   CHECK_THROWS_AS(train::MetricsTail(out / "metrics.jsonl").read(), Error);
+  CHECK_THROWS_WITH(train::checkpoints(out), Contains("aaa: cannot be listed (file name too long)"));
+  CHECK_THROWS_WITH(train::check_kinds(out), Contains("aaa: cannot be listed (file name too long)"));
+}
+
+TEST_CASE("a run whose folder is moved, removed or replaced ends, and writes nothing into what is there then", "[run_folder]") {
+  const auto runs = fresh_folder("moved"), out = runs / "a", moved = runs / "b";
+  const auto change = GENERATE(as<std::string>(), "moved", "removed", "replaced");
+  std::map<std::string, std::string> others;
+  train::Watcher watcher;
+  watcher.progress = [&](const train::Progress& p) {
+    if (p.step != 7) return;
+    change == "removed" ? static_cast<void>(fs::remove_all(out)) : fs::rename(out, moved);
+    if (change == "replaced") {
+      fs::create_directory(out);
+      for (const char* name : {"metrics.jsonl", "status.json", "checkpoint-000000001.safetensors", "checkpoint-000000002.safetensors"}) write(out / name, "another's");
+      others = files_of(out);
+    }
+  };
+  train::TrainConfig config = config_of(out);
+  config.record = "blocks.0.attn", config.record_images = 2, config.record_every = 1, config.log_every = 1;
+  const std::string where = change == "removed" ? "was removed or replaced" : "was moved to " + fs::absolute(moved).string();
+  CHECK_THROWS_WITH(train::train(config, false, std::atomic<bool>{false}, watcher), Contains("run folder " + out.string() + ": " + where + " while it was trained into"));
+  CHECK(fs::exists(out) == (change == "replaced"));
+  if (change == "replaced") CHECK((files_of(out) == others));
+  if (change == "removed") return;
+  REQUIRE((train::checkpoints(moved) == std::vector<fs::path>{moved / "checkpoint-000000004.safetensors"}));
+  config.out = moved.string();
+  watcher.progress = [](const train::Progress&) {};
+  CHECK(train::train(config, true, std::atomic<bool>{false}, watcher).step == 10);
+}
+
+TEST_CASE("nothing of a run is written by its path when another folder is there", "[run_folder]") {
+  const auto runs = fresh_folder("other-folder"), out = runs / "a";
+  train::RunFolder folder(out, train::RunFolder::IfOccupied::fail);
+  folder.log(train::Json::parse(good_row));
+  fs::rename(out, runs / "b");
+  fs::create_directory(out);
+  const std::string why = "was moved to ";
+  CHECK_THROWS_WITH(folder.log(train::Json::parse(good_row)), Contains(why));
+  CHECK_THROWS_WITH(folder.save({}, {}), Contains(why));
+  CHECK_THROWS_WITH(folder.write_config({}), Contains(why));
+  CHECK_THROWS_WITH(folder.write_summary({}), Contains(why));
+  CHECK_THROWS_WITH(folder.remove_summary(), Contains(why));
+  CHECK_THROWS_WITH(folder.write_status(1, "", 0, 5), Contains(why));
+  CHECK_THROWS_WITH(folder.rewind_metrics({}, {}), Contains(why));
+  CHECK_THROWS_WITH(folder.begin_again(), Contains(why));
+  CHECK_THROWS_WITH(folder.path(), Contains(why));
+  CHECK(fs::is_empty(out));
+  fs::remove(out);
+  fs::create_directory_symlink("b", out);  // the same folder by another way
+  CHECK_NOTHROW(folder.write_status(1, "", 0, 5));
+}
+
+TEST_CASE("a folder that cannot be held is not trained into", "[run_folder]") {
+  const fs::path none = fresh_folder("not-held") / "none";
+  CHECK_THROWS_WITH(train::FolderLock(none), Contains(none.string() + ": cannot be opened to read (no such file or directory)"));
+}
+
+TEST_CASE("a run whose first checkpoint could not be written begins again", "[run_folder]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("no-first"), out = runs / "a";
+  const std::vector<std::string> each = {"--log-every", "1", "--checkpoint-every", "1", "--epochs", "4"};
+  REQUIRE(run_norma(args_of(data, runs / "calm", each)).code == 0);
+  const auto limit = fs::file_size(runs / "calm" / "checkpoint-000000032.safetensors") / 4 * 3;
+  REQUIRE(fs::file_size(runs / "calm" / "metrics.jsonl") > limit);
+  Finished f = Program(args_of(data, out, each), ".", limit).wait();
+  CAPTURE(f.err);
+  REQUIRE(f.code == 1);
+  CHECK_THAT(f.err, Contains("; there is none before it: --resume begins again\n") && !Contains("goes on from the one before it"));
+  f = run_norma(args_of(data, out, with(each, {"--resume"})));
+  CAPTURE(f.err);
+  REQUIRE(f.code == 0);
+  CHECK_THAT(f.err, Contains("starting from step 0\n"));
+  CHECK(contents(out / "metrics.jsonl") == contents(runs / "calm" / "metrics.jsonl"));
+}
+
+TEST_CASE("a damaged checkpoint that was passed over does not take the place of a whole one", "[run_folder]") {
+  const auto data = tiny_data(64, 20), out = fresh_folder("passed-over") / "a";
+  REQUIRE(run_norma(args_of(data, out, {"--steps", "7"})).code == 0);
+  fs::resize_file(out / "checkpoint-000000007.safetensors", 100);
+  REQUIRE(run_norma(args_of(data, out, {"--steps", "5", "--resume"})).code == 0);
+  CHECK((train::checkpoints(out) == std::vector<fs::path>{out / "checkpoint-000000004.safetensors", out / "checkpoint-000000005.safetensors"}));
+}
+
+TEST_CASE("a checkpoint that was given another step's name is not loaded", "[run_folder]") {
+  const auto out = fresh_folder("renamed");
+  train::RunFolder(out, train::RunFolder::IfOccupied::fail).save({.step = 3, .config = {}, .data_hash = {}, .instructions = {}, .last_row = {}, .unwritten_row = {}}, {});
+  const fs::path right = out / "checkpoint-000000003.safetensors", wrong = out / "checkpoint-000000005.safetensors";
+  CHECK(train::RunFolder::load_checkpoint(right).first.step == 3);
+  fs::copy_file(right, out / "kept.safetensors");
+  CHECK(train::RunFolder::load_checkpoint(out / "kept.safetensors").first.step == 3);
+  fs::rename(right, wrong);
+  CHECK_THROWS_WITH(train::RunFolder::load_checkpoint(wrong),
+                    Equals(wrong.string() + ": is the checkpoint of step 3, so it was renamed; its name is checkpoint-000000003.safetensors"));
+}
+
+TEST_CASE("a signal does not cut a line of the log", "[run_folder]") {
+  const auto out = fresh_folder("signal");
+  train::RunFolder folder(out, train::RunFolder::IfOccupied::fail);
+  train::Json row = train::Json::parse(good_row);
+  row["long"] = std::string(300'000, 'x');  // more than a pipe holds, so that writing waits, and a signal finds it waiting
+  const fs::path pipe = out / "metrics.jsonl";
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  std::string read;
+  std::thread reader([&] {
+    sigset_t alarms;
+    sigemptyset(&alarms), sigaddset(&alarms, SIGALRM);
+    ::pthread_sigmask(SIG_BLOCK, &alarms, nullptr);
+    std::ifstream in(pipe);
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    read.assign(std::istreambuf_iterator<char>(in), {});
+  });
+  struct sigaction quiet {}, before {};
+  quiet.sa_handler = [](int) {};
+  ::sigaction(SIGALRM, &quiet, &before);
+  const itimerval often{{0, 5000}, {0, 5000}}, never{};
+  std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  ::setitimer(ITIMER_REAL, &often, nullptr);
+  CHECK_NOTHROW(folder.log(row));
+  ::setitimer(ITIMER_REAL, &never, nullptr);
+  ::sigaction(SIGALRM, &before, nullptr);
+  reader.join();
+  CHECK((read == row.dump() + "\n"));
 }

@@ -16,6 +16,7 @@
 #include "core/atomic_file.h"
 #include "core/crc32c.h"
 #include "core/error.h"
+#include "core/folder.h"
 
 namespace norma::train {
 namespace fs = std::filesystem;
@@ -165,8 +166,7 @@ std::vector<Scalar> scalars(const Json& row) {
 
 EventFile::EventFile(const fs::path& run, const std::vector<Json>& rows) {
   std::vector<fs::path> before;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(run, error))
+  for (const auto& entry : entries_of(run))
     if (is_event_file(entry.path().filename().string())) before.push_back(entry.path());
   std::sort(before.begin(), before.end());
   const std::vector<double> times = before.empty() ? std::vector<double>{} : wall_times(before.back());
@@ -182,6 +182,7 @@ EventFile::EventFile(const fs::path& run, const std::vector<Json>& rows) {
 
   path_ = run / fmt::format("{}{:010}{}", name_begins, static_cast<long long>(start), name_ends);
   write_atomically(path_, text);
+  std::error_code error;
   for (const fs::path& file : before)
     if (file != path_ && !fs::remove(file, error) && error)
       fail("{}: holds steps twice now, and cannot be removed ({})", file.string(), error_text(error.value()));
@@ -195,10 +196,9 @@ EventFile::~EventFile() {
 
 void EventFile::append(const Json& row) {
   const std::string record = framed(event_of(row, now()));
-  const ssize_t written = ::write(fd_, record.data(), record.size());
-  if (written != static_cast<ssize_t>(record.size()))
-    fail("{}: {} of {} bytes written ({})", path_.string(), std::max<ssize_t>(written, 0), record.size(),
-         written < 0 ? error_text(errno) : "no space left on device");
+  const Written done = write_all(fd_, std::as_bytes(std::span(record)));
+  if (done.error != 0)
+    fail("{}: {} of {} bytes written ({})", path_.string(), done.bytes, record.size(), error_text(done.error));
 }
 
 }  // namespace norma::train

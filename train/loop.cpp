@@ -1,6 +1,7 @@
 // The training loop. Read it top to bottom: prepare, then one pass of the `for` is one step.
 #include "train/loop.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
@@ -46,22 +47,20 @@ class AveragedWeights {
 
 constexpr const char* of_checkpoint = "remove that checkpoint, and --resume takes the one before it";
 
-/// The seconds that a run has trained so far. status.json is a view, written again at once: a damaged one is no reason
-/// not to go on.
-double seconds_of(const RunFolder& folder, const Watcher& watcher) {
+/// status.json is a view, written again at once: a damaged one is no reason not to go on.
+RunStatus status_of(const RunFolder& folder, const Watcher& watcher) {
   try {
-    return read_status(folder.path()).seconds;
+    return read_status(folder.path());
   } catch (const Error& e) {
     watcher.message(fmt::format("{}; it is made again, with the seconds from here on", e.what()));
-    return 0;
+    return {};
   }
 }
 
 /// Goes on from the folder's newest checkpoint where `resume` is set and there is one, else begins its log. `last`: the
-/// step to end at. Returns the seconds that were trained before. All is read and checked before anything in the folder
-/// is changed.
-double start_or_resume(Learner& run, RunFolder& folder, const TrainConfig& config, bool resume, Index last,
-                       const Watcher& watcher) {
+/// step to end at. Returns how it stood with the run. All is read and checked before anything in the folder is changed.
+RunStatus start_or_resume(Learner& run, RunFolder& folder, const TrainConfig& config, bool resume, Index last,
+                          const Watcher& watcher) {
   if (auto found = resume ? RunFolder::load(config.out, watcher.message, RunFolder::Log::needed) : std::nullopt) {
     const std::string before = found->first.instructions, now = run.state.instructions;
     run.restore(found->first, found->second);
@@ -73,7 +72,7 @@ double start_or_resume(Learner& run, RunFolder& folder, const TrainConfig& confi
                       before, now, before));
     const Index step = run.state.step;
     const std::vector<Json> rows = folder.rows_before(run.state);
-    const double seconds = step > 0 ? seconds_of(folder, watcher) : 0;
+    const RunStatus status = step > 0 ? status_of(folder, watcher) : RunStatus{};
     if (step < last) {
       folder.write_config(to_json(config));  // what may differ from before, --steps say
       folder.remove_summary();
@@ -84,7 +83,7 @@ double start_or_resume(Learner& run, RunFolder& folder, const TrainConfig& confi
     cut_records(folder.path(), step);
     watcher.message(fmt::format("resumed from step {}{}", step,
                                 step < last ? "" : fmt::format(" of {}: nothing is left to train", last)));
-    return seconds;
+    return status;
   }
   if (resume) {  // stopped before its first checkpoint: from the start
     if (const auto file = folder.path() / "config.json"; is_there(file))
@@ -94,7 +93,17 @@ double start_or_resume(Learner& run, RunFolder& folder, const TrainConfig& confi
   }
   cut_records(folder.path(), -1);
   folder.write_config(to_json(config));
-  return 0;
+  return {};
+}
+
+/// Whether the gradient of the newest step was finite, as its line tells: then it was too large.
+bool was_too_large(const RunState& state, const RunFolder& folder) {
+  std::string cut;
+  std::vector<Json> rows = read_metrics(folder.path() / "metrics.jsonl", cut);
+  if (!state.last_row.empty()) rows.push_back(parse_row(state.last_row, "last_row of the checkpoint", of_checkpoint));
+  const auto newest = std::find_if(rows.rbegin(), rows.rend(), [](const Json& row) { return row.contains("loss"); });
+  return newest != rows.rend() && (*newest)["loss"].is_number() && newest->contains("grad_norm") &&
+         (*newest)["grad_norm"].is_number();
 }
 
 /// What `norma replay` needs of a step that was not taken: all is as it was before it.
@@ -135,6 +144,7 @@ class RunWriter {
     status("");
   }
   void try_to_save(const char* meanwhile) {
+    folder_.check_held();
     try {
       save();
     } catch (const Error& e) {
@@ -143,11 +153,13 @@ class RunWriter {
   }
   /// A line of the log. A run without its log ends, and comes back with --resume.
   void append(const Json& row) {
+    folder_.check_held();
     try {
       folder_.log(row);
     } catch (const Error&) {
       if (row.contains("loss")) run_.state.unwritten_row = row.dump();  // evaluations are made again
-      try_to_save("--resume goes on from the one before it");
+      try_to_save(folder_.has_checkpoint() ? "--resume goes on from the one before it"
+                                           : "there is none before it: --resume begins again");
       throw;
     }
   }
@@ -253,7 +265,8 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
                    watcher.message);
   RunWriter writer(folder, run, data, watcher);
   if (resume) writer.identify_data();
-  writer.begin(start_or_resume(run, folder, config, resume, steps.last, watcher));
+  const RunStatus before = start_or_resume(run, folder, config, resume, steps.last, watcher);
+  writer.begin(before.seconds);
   if (!data.notice.empty()) watcher.message(data.notice);
   if (const std::string notice = ema_notice(config, steps); state.step == 0 && !notice.empty()) watcher.message(notice);
   if (const std::string notice = warmup_notice(config, steps); state.step == 0 && !notice.empty())
@@ -287,12 +300,17 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
   Smoothed shown;
   std::optional<datasets::Batch> ahead;  // made while a captured step ran
   std::optional<Bundle> anomaly;
-  test_epoch();  // of a run that was stopped within it
+  // Killed behind its last checkpoint, before it could say so: it has diverged.
+  if (state.skipped_in_a_row >= give_up_after && before.ending.empty() && !config.anomaly)
+    outcome.ending = Ending::diverged, outcome.too_large = was_too_large(state, folder);
+  else
+    test_epoch();  // of a run that was stopped within it
   while (state.step < steps.last && outcome.ending == Ending::finished) {
     if (stop) {
       outcome.ending = Ending::interrupted;
       break;
     }
+    folder.check_held();
     if (recorder) with_records([&] { recorder->before_step(state.step); });
     const datasets::Batch batch = ahead ? std::move(*std::exchange(ahead, std::nullopt)) : loader.next();
     const bool log = state.step % config.log_every == 0 || state.step + 1 == steps.total,

@@ -2,6 +2,7 @@
 // summary.json. What a run was, and all that is needed to continue it to the bit.
 #pragma once
 
+#include <cstdint>
 #include <cstdio>
 #include <filesystem>
 #include <functional>
@@ -29,15 +30,20 @@ struct RunState {
   std::string instructions;                 // Backend::instructions() of the process that wrote it
   std::string last_row;                     // the last step's line if it was logged only because the run ends here; empty otherwise
   std::string unwritten_row;                // a line that metrics.jsonl did not take (the disk was full): it goes on with it; empty: none
+  std::optional<std::uint32_t> metrics_crc = {};  // CRC-32C of those bytes of metrics.jsonl; nothing in checkpoints of earlier versions
 };
 
 /// A folder held for writing. The system lets go of it when the process ends, however it ends.
 class FolderLock {
  public:
-  /// Throws when another process, or another lock of this one, holds the folder.
+  /// Throws when another process, or another lock of this one, holds the folder, or when that cannot be known; not on a file system without locks.
   explicit FolderLock(const std::filesystem::path& folder);
   FolderLock(const FolderLock&) = delete;
   ~FolderLock();
+  /// Whether a path leads to the folder that is held. It may have been moved, removed or replaced; the lock goes with it.
+  bool still_at(const std::filesystem::path& folder) const;
+  /// Where it was moved; nothing where the system does not tell, or it was removed.
+  std::optional<std::filesystem::path> moved_to() const;
   /// Whether some process of this machine holds the folder, by /proc/locks; the lock is not touched. Nothing where that cannot be read. A holder in
   /// another container, or on another machine that shares the disk, is not listed.
   static std::optional<bool> listed(const std::filesystem::path& folder);
@@ -53,7 +59,10 @@ class RunFolder {
   /// a run that is not to be resumed: a checkpoint, or a line of metrics. Files that a killed process left half-written are removed. `warn` gets
   /// told, once each, that status.json or the event file cannot be written: the run goes on without.
   RunFolder(const std::filesystem::path& path, IfOccupied occupied, const Dispensable::Tell& warn = [](const std::string&) {});
-  const std::filesystem::path& path() const { return path_; }
+  /// Throws when the folder was moved, removed or replaced meanwhile: what were written by its path would be another run's. All that writes asks first.
+  void check_held() const;
+  /// For what else writes into it: the same.
+  const std::filesystem::path& path() const;
 
   void write_config(const Json& config) const;
   /// Appends one line to metrics.jsonl, and its numbers to the event file. Throws when the disk is full, and leaves no part of the line.
@@ -64,8 +73,11 @@ class RunFolder {
   /// does not tell where the image is the data set's. Not in the checkpoints, which are the same to the byte however often a run was stopped.
   void write_status(Index step, const std::string& ending, double seconds, Index tokens);
 
-  /// Writes checkpoint-STEP.safetensors atomically, when the log has reached the disk, and keeps the last two. state.metrics_bytes is filled in.
+  /// Writes checkpoint-STEP.safetensors atomically, when the log has reached the disk, and keeps it and the one before it that is known to be whole.
+  /// state.metrics_bytes and its checksum are filled in.
   void save(RunState state, const nn::Named& tensors);
+  /// Whether there is one to go on from.
+  bool has_checkpoint() const { return !kept_.empty(); }
   enum class Log { spared, needed };
   /// The newest checkpoint that is whole, or nothing. A damaged one is passed over, told through `warn`; to go on, for which the log is needed, also
   /// one that is ahead of metrics.jsonl.
@@ -81,10 +93,13 @@ class RunFolder {
   void begin_again();
 
  private:
+  void prune() const;
   std::filesystem::path path_;
   std::unique_ptr<FolderLock> lock_;
   std::unique_ptr<EventFile> events_;
   Index metrics_bytes_ = 0;  // what metrics.jsonl holds of this run: later bytes are none of it
+  std::uint32_t metrics_crc_ = 0;
+  std::vector<Index> kept_;  // steps of the checkpoints that stay, at most two; the last is known to be whole
   Dispensable with_status_, with_events_;
 };
 

@@ -4,6 +4,7 @@
 
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/folder.h"
 #include "core/text.h"
 #include "train/event_file.h"
 #include "train/metrics_tail.h"
@@ -53,7 +54,7 @@ constexpr Expected of_summary[] = {{"steps", is_count, count},
                                    {"seconds", is_number, "a number"}};
 
 constexpr Expected of_status[] = {{"ending", is_text, "a text"}, {"seconds", is_number, "a number"}};
-constexpr Expected sometimes_in_status[] = {{"tokens", is_count, count}};
+constexpr Expected sometimes_in_status[] = {{"tokens", is_count, count}, {"step", is_count, count}};
 
 constexpr std::string_view checkpoint_begins = "checkpoint-";
 constexpr const char* other_version = "was the run made by another version of norma?";
@@ -136,6 +137,8 @@ std::vector<fs::path> checkpoints(const fs::path& run) {
 
 fs::path checkpoint_file(const fs::path& run, Index step) { return run / step_file(checkpoint_begins, step); }
 
+Index step_of_checkpoint(const fs::path& file) { return step_of_file(checkpoint_begins, file.filename().string()); }
+
 bool is_there(const fs::path& path) {
   std::error_code error;
   const bool there = fs::exists(path, error);
@@ -144,12 +147,12 @@ bool is_there(const fs::path& path) {
 }
 
 void check_kinds(const fs::path& run) {
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(run, error)) {
+  for (const auto& entry : entries_of(run)) {
     const std::string name = entry.path().filename().string();
     const bool folder = name == "record", file = name == "config.json" || name == "metrics.jsonl" ||
                                                  name == "status.json" || name == "summary.json" ||
-                                                 step_of_file(checkpoint_begins, name) >= 0 || is_event_file(name);
+                                                 step_of_checkpoint(name) >= 0 || is_event_file(name);
+    std::error_code error;
     const fs::file_status there = entry.status(error);
     if ((!folder && !file) || !fs::exists(there) || (folder ? fs::is_directory(there) : fs::is_regular_file(there)))
       continue;
@@ -220,7 +223,7 @@ RunStatus read_status(const fs::path& path) {
   const Json status = read_json(file);
   check(status, of_status, true, file.string());
   check(status, sometimes_in_status, false, file.string());
-  return {status["ending"], status["seconds"], status.value("tokens", Index{0})};
+  return {status["ending"], status["seconds"], status.value("tokens", Index{0}), status.value("step", Index{-1})};
 }
 
 inspect::PageRun read_run(const fs::path& path) {

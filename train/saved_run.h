@@ -17,6 +17,7 @@ struct RunStatus {
   std::string ending;  // interrupted, diverged or finished; empty: it goes on, or was killed
   double seconds = 0;  // that all its sessions trained, to the last checkpoint while it goes on
   Index tokens = 0;    // N; 0: an earlier version wrote it
+  Index step = -1;     // of its newest checkpoint, 0 before the first; -1: not told
 };
 
 /// All of a run but its recording; the note says what was left out: a last line that is cut short (being written), a status.json that is
@@ -33,6 +34,8 @@ RunStatus read_status(const std::filesystem::path& path);
 /// Of a run's folder, oldest first.
 std::vector<std::filesystem::path> checkpoints(const std::filesystem::path& run);
 std::filesystem::path checkpoint_file(const std::filesystem::path& run, Index step);
+/// That a checkpoint's name tells; -1 where it is not called as one.
+Index step_of_checkpoint(const std::filesystem::path& file);
 
 /// Whether there is something of that name; throws where the system does not tell.
 bool is_there(const std::filesystem::path& path);

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "core/folder.h"
+
 namespace norma::train {
 namespace {
 
@@ -28,8 +30,7 @@ Index step_of_file(std::string_view before, const std::string& name) {
 
 std::vector<Index> steps_in(const std::filesystem::path& folder, std::string_view before) {
   std::vector<Index> steps;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error))
+  for (const auto& entry : entries_of(folder))
     if (const Index step = step_of_file(before, entry.path().filename().string()); step >= 0) steps.push_back(step);
   std::sort(steps.begin(), steps.end());
   return steps;

@@ -16,7 +16,7 @@ std::string step_file(std::string_view before, Index step);
 /// The step that a name tells; -1 where it is not called so: somebody else's file.
 Index step_of_file(std::string_view before, const std::string& name);
 
-/// The steps that have such a file in a folder, in order; none where there is no folder.
+/// The steps that have such a file in a folder, in order; none where there is no folder. Throws where it cannot be listed.
 std::vector<Index> steps_in(const std::filesystem::path& folder, std::string_view before);
 
 }  // namespace norma::train
