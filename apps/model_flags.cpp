@@ -88,10 +88,8 @@ void check_fields(const train::TrainConfig& c) {
 }
 
 void check_threads(Index threads, const std::string& where) {
-  // Where the system gives fewer, the first loop says so (backends/cpu/parallel.cpp).
-  constexpr Index most = 1024;
-  if (threads < 0 || threads > most)
-    throw UsageError(fmt::format("{}: {} must be in 0..{}; 0 is all cores", where, threads, most));
+  if (threads < 0 || threads > cpu::most_threads)  // where the system gives fewer, the first loop says so
+    throw UsageError(fmt::format("{}: {} must be in 0..{}; 0 is all cores", where, threads, cpu::most_threads));
 }
 
 std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, const std::vector<std::string>& only,

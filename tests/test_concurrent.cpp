@@ -2,6 +2,8 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <functional>
+#include <limits>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -79,4 +81,11 @@ TEST_CASE("threads that compute at once have the bits of each alone", "[concurre
     INFO("pair " << number++);
     CHECK(wrong == 0);
   }
+}
+
+TEST_CASE("a pool has from 1 to 1024 threads", "[concurrent]") {
+  const int before = cpu::threads();
+  for (const int count : {0, -1, 1025, std::numeric_limits<int>::max()})
+    CHECK_THROWS_WITH(cpu::set_threads(count), "threads: " + std::to_string(count) + " must be in 1..1024");
+  CHECK(cpu::threads() == before);
 }

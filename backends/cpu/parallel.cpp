@@ -185,7 +185,7 @@ struct Scratch {
 }  // namespace
 
 void set_threads(int count) {
-  if (count < 1) fail("threads: {} is not a number of threads; give 1 or more", count);
+  if (count < 1 || count > most_threads) fail("threads: {} must be in 1..{}", count, most_threads);
   if (count != pool().count) pool().set(count);
 }
 

@@ -12,7 +12,8 @@
 
 namespace norma::cpu {
 
-void set_threads(int count);  // throws Error when count < 1; default: all cores this process may use, or a container's share of them
+constexpr int most_threads = 1024;
+void set_threads(int count);  // throws Error outside 1..most_threads; default: all cores this process may use, or a container's share of them
 int threads();
 
 /// Gets the seconds that each task of a loop has taken.
