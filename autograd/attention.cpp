@@ -19,16 +19,41 @@ namespace norma {
 
 namespace {
 
-/// The tensors of one call as the kernels see them: outside the graph, each [B, H, rows, width] with its last axis
-/// dense.
+/// What one call reads or writes, as the kernels see it: each [B, H, rows, width] with its last axis dense.
 struct Parts {
+  View q, k, v;
+};
+
+/// q, k and v of a call, copied where their last axis is not dense.
+struct Dense {
   Tensor q, k, v;
+  explicit Dense(std::span<const Tensor> in) : q(fused::dense_last(in[0])), k(fused::dense_last(in[1])), v(fused::dense_last(in[2])) {}
+  Parts parts() const { return {q.view(), k.view(), v.view()}; }
 };
 
 /// [B, N, H, e] in memory, [B, H, N, e] to the reader.
-Tensor head_major(const Tensor& token_major) {
-  Layout layout = token_major.layout();
-  return token_major.with_layout(transpose(layout, 1, 2));
+View head_major(View token_major) {
+  token_major.layout = transpose(token_major.layout, 1, 2);
+  return token_major;
+}
+
+/// The three of a packed [B, N, 3, H, d].
+Parts unpacked(const Tensor& packed) {
+  const auto part = [&](Index i) {
+    View v = packed.view();
+    const Layout layout = slice(v.layout, 2, i, 1, 1);
+    v.data = v.as<std::byte>() + layout.offset * static_cast<Index>(size_of(v.dtype));
+    v.layout = squeeze(Layout(layout.shape, layout.strides, 0), 2);
+    return head_major(v);
+  };
+  return {part(0), part(1), part(2)};
+}
+
+/// The heads of a dense [B, N, H d], `split` being [B, N, H, d].
+View by_head(const Tensor& x, const Shape& split) {
+  View v = x.view();
+  v.layout = *reshape(v.layout, split);
+  return head_major(v);
 }
 
 double scale_of(const AttentionOptions& options, Index width) {
@@ -45,27 +70,25 @@ void wrote_stats(const AttentionOptions& options) {
   if (options.stats) options.stats.storage()->bump();
 }
 
-bool run_forward(const Parts& in, const AttentionOptions& options, const Tensor& out, const Tensor& row_lse) {
+bool run_forward(Backend& device, const Parts& in, const AttentionOptions& options, const View& out, const View& row_lse) {
   if (in.q.numel() == 0 || in.k.numel() == 0 || in.v.numel() == 0) return false;
   if (options.clamp_fro > 0) return false;  // ||A||_F is known only once all of A is
-  if (!backend_of(out).attention({described(options, in.q.size(3)), in.q.view(), in.k.view(), in.v.view(), out.view(), view_of(row_lse)})) return false;
+  if (!device.attention({described(options, in.q.shape()[3]), in.q, in.k, in.v, out, row_lse})) return false;
   wrote_stats(options);
   return true;
 }
 
-bool run_backward(const Parts& in, const AttentionOptions& options, const Tensor& out, const Tensor& dout,
-                  const Tensor& row_lse, const Parts& grads) {
-  if (!backend_of(out).attention_backward({described(options, in.q.size(3)), in.q.view(), in.k.view(), in.v.view(), out.view(), dout.view(),
-                                           grads.q.view(), grads.k.view(), grads.v.view(), view_of(row_lse)}))
-    return false;
+bool run_backward(Backend& device, const Parts& in, const AttentionOptions& options, const View& out, const View& dout, const View& row_lse,
+                  const Parts& grads) {
+  if (!device.attention_backward({described(options, in.q.shape()[3]), in.q, in.k, in.v, out, dout, grads.q, grads.k, grads.v, row_lse})) return false;
   wrote_stats(options);
   return true;
 }
 
 /// Room for the rows' log-sum-exp, where the backward pass will want it.
-Tensor lse_room(const Parts& in, const AttentionOptions& options, bool wanted) {
+Tensor lse_room(const View& q, Device device, const AttentionOptions& options, bool wanted) {
   if (!wanted || options.scoring.kind != Scoring::Kind::softmax) return {};
-  return empty({in.q.size(0), in.q.size(1), in.q.size(2)}, {wide_of(in.q.dtype()), in.q.device()});
+  return empty(q.shape().without(3), {wide_of(q.dtype), device});
 }
 
 /// out[B, H, N, e], its memory [B, N, H, e].
@@ -106,26 +129,24 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
   check_attention_form("attention", options, q.size(3));
   fused::check_masks("attention", options, q.size(0), q.size(1), k.size(2), q.device());
   const bool wanted = grad_enabled() && (q.tracked() || k.tracked() || v.tracked());
-  const auto parts = [](std::span<const Tensor> in) {
-    return Parts{fused::dense_last(in[0]), fused::dense_last(in[1]), fused::dense_last(in[2])};
-  };
 
   Fused op;
   op.name = "attention";
   op.composite = [options](std::span<const Tensor> in) { return composite(in[0], in[1], in[2], options); };
   op.forward = [=](std::span<const Tensor> in, Tensors& extra) {
-    const Parts p = parts(in);
-    const Tensor out = head_major(empty({p.q.size(0), p.q.size(2), p.q.size(1), p.v.size(3)}, place_of(p.q)));
-    const Tensor row_lse = lse_room(p, options, wanted);
-    if (!run_forward(p, options, out, row_lse)) return Tensor();
+    const Dense x(in);
+    const Tensor out = transpose(empty({x.q.size(0), x.q.size(2), x.q.size(1), x.v.size(3)}, place_of(x.q)), 1, 2);
+    const Tensor row_lse = lse_room(x.q.view(), x.q.device(), options, wanted);
+    if (!run_forward(backend_of(out), x.parts(), options, out.view(), view_of(row_lse))) return Tensor();
     extra = {row_lse};
     return out;
   };
   op.vjp = [=](const Ctx&, std::span<const Tensor> in, const Tensor& y, const Tensors& extra,
                const Tensor& g) -> Tensors {
-    const Parts grads{room_like(in[0]), room_like(in[1]), room_like(in[2])};
-    if (!run_backward(parts(in), options, y, fused::dense_last(g), extra[0], grads)) return {};
-    return {grads.q, grads.k, grads.v, Tensor()};
+    const Dense x(in);
+    const Tensor dout = fused::dense_last(g), dq = room_like(x.q), dk = room_like(x.k), dv = room_like(x.v);
+    if (!run_backward(backend_of(y), x.parts(), options, y.view(), dout.view(), view_of(extra[0]), {dq.view(), dk.view(), dv.view()})) return {};
+    return {dq, dk, dv, Tensor()};
   };
   return norma::apply(op, {q, k, v, options.key_mask});  // an input, so that it is noticed where it is changed before the backward pass
 }
@@ -139,15 +160,6 @@ Tensor attention_packed(const Tensor& qkv, const AttentionOptions& options) {
   fused::check_masks("attention_packed", options, batch, heads, tokens, qkv.device());
   const bool wanted = grad_enabled() && qkv.tracked();
   const Shape split{batch, tokens, heads, width}, merged{batch, tokens, heads * width};
-  const auto parts = [](const Tensor& packed) {  // views
-    const auto part = [&](Index i) {
-      return head_major(packed.with_layout(squeeze(slice(packed.layout(), 2, i, 1, 1), 2)));
-    };
-    return Parts{part(0), part(1), part(2)};
-  };
-  const auto by_head = [split](const Tensor& x) {  // [B, N, H d] -> [B, H, N, d], a view of a dense tensor
-    return head_major(reshape(fused::dense_rows(x), split));
-  };
 
   Fused op;
   op.name = "attention_packed";
@@ -156,17 +168,18 @@ Tensor attention_packed(const Tensor& qkv, const AttentionOptions& options) {
     return reshape(transpose(composite(part(0), part(1), part(2), options), 1, 2), merged);
   };
   op.forward = [=](std::span<const Tensor> in, Tensors& extra) {
-    const Parts p = parts(fused::dense_last(in[0]));
-    const Tensor out = empty(merged, place_of(in[0]));
-    const Tensor row_lse = lse_room(p, options, wanted);
-    if (!run_forward(p, options, by_head(out), row_lse)) return Tensor();
+    const Tensor packed = fused::dense_last(in[0]);
+    const Parts p = unpacked(packed);
+    const Tensor out = empty(merged, place_of(packed));
+    const Tensor row_lse = lse_room(p.q, packed.device(), options, wanted);
+    if (!run_forward(backend_of(packed), p, options, by_head(out, split), view_of(row_lse))) return Tensor();
     extra = {row_lse};
     return out;
   };
   op.vjp = [=](const Ctx&, std::span<const Tensor> in, const Tensor& y, const Tensors& extra,
                const Tensor& g) -> Tensors {
-    const Tensor dqkv = room_like(in[0]);
-    if (!run_backward(parts(fused::dense_last(in[0])), options, by_head(y), by_head(g), extra[0], parts(dqkv)))
+    const Tensor packed = fused::dense_last(in[0]), dout = fused::dense_rows(g), dqkv = room_like(packed);
+    if (!run_backward(backend_of(packed), unpacked(packed), options, by_head(y, split), by_head(dout, split), view_of(extra[0]), unpacked(dqkv)))
       return {};
     return {dqkv, Tensor()};
   };

@@ -1,5 +1,7 @@
 // Activation checkpointing as one ordinary op: its derivative runs f again and differentiates that. Under create_graph the
 // derivative is itself a checkpointed op of (inputs, g), so any order works and nothing in between is kept.
+#include <unordered_set>
+
 #include "autograd/dispatch.h"
 #include "autograd/graph.h"
 
@@ -117,7 +119,7 @@ Tensors vjp(const Function& f, const Tensors& xs, const Draws& draws, const Ctx&
 
 /// Adds to xs the tracked leaves from which y was computed and that are not among them.
 void add_leaves(const Tensor& y, std::uint64_t begun, Tensors& xs) {
-  NodeSet known;
+  std::unordered_set<const Node*> known;
   for (const Tensor& x : xs)
     if (const auto n = node_of(x)) known.insert(n.get());
   std::vector<const Node*> stack{node_of(y).get()};

@@ -14,9 +14,8 @@ void check_parameter(std::string_view op, std::string_view what, const Tensor& x
 }
 
 Tensor dense_last(const Tensor& x) {
-  const Tensor plain = x.detach();
   const bool dense = x.rank() == 0 || x.size(-1) <= 1 || x.layout().stride(-1) == 1;
-  return dense ? plain : contiguous(plain);
+  return dense ? x : copy_of(x);
 }
 
 Tensor dense_rows(const Tensor& x) {
@@ -28,7 +27,7 @@ Tensor dense_rows(const Tensor& x) {
   for (int axis = plain.rank() - 2; axis >= 0; --axis) {
     if (layout.shape[axis] == 1) continue;
     const Index stride = layout.stride(axis);
-    if (innermost ? stride < expected : stride != expected) return contiguous(plain);
+    if (innermost ? stride < expected : stride != expected) return copy_of(plain);
     expected = stride * layout.shape[axis];
     innermost = false;
   }

@@ -12,7 +12,7 @@ inline Tensor narrow(const Tensor& x, DType d) { return x.dtype() == d ? x : cas
 /// A parameter has the dtype of the activation x; with x in bf16 it may be f32 (mixed precision: see core/backend.h).
 void check_parameter(std::string_view op, std::string_view what, const Tensor& x, const Tensor& parameter);
 
-/// The same values outside the graph, with the last axis dense: a copy only where strides say otherwise.
+/// For a kernel to read: x itself, or a copy outside the graph where its last axis is not dense.
 Tensor dense_last(const Tensor& x);
 /// The same, and the leading axes collapse to rows that do not overlap. An empty handle stays one.
 Tensor dense_rows(const Tensor& x);

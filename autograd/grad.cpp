@@ -1,6 +1,7 @@
 #include "autograd/grad.h"
 
-#include <map>
+#include <algorithm>
+#include <queue>
 
 #include "autograd/anomaly.h"
 #include "autograd/dispatch.h"
@@ -10,23 +11,40 @@
 namespace norma {
 namespace {
 
-/// All nodes on a path from `root` to a node of `targets`: those the sweep must visit. Iterative depth-first search.
-NodeSet nodes_between(Node* root, const NodeSet& targets) {
-  NodeSet wanted = targets, seen{root};
-  std::vector<std::pair<Node*, std::size_t>> stack{{root, 0}};
-  while (!stack.empty()) {
-    auto& [n, next] = stack.back();
-    if (next < n->inputs.size()) {
-      Node* input = n->inputs[next++].get();
-      if (input && seen.insert(input).second) stack.push_back({input, 0});
-      continue;
+/// The nodes that `root` was computed from, itself first, then in falling order of creation: each after all that was computed from it.
+class Visits {
+ public:
+  explicit Visits(std::shared_ptr<Node> root) : root_(std::move(root)) {
+    const auto earlier = [](const Node* a, const Node* b) { return a->number < b->number; };
+    std::priority_queue<Node*, std::vector<Node*>, decltype(earlier)> ahead(earlier);
+    for (ahead.push(root_.get()); !ahead.empty();) {
+      Node* n = ahead.top();
+      ahead.pop();
+      if (!all_.empty() && all_.back().node == n) continue;  // on several ways: they meet here
+      all_.push_back({n});
+      for (const auto& input : n->inputs)
+        if (input) ahead.push(input.get());
     }
-    for (auto& input : n->inputs)
-      if (input && wanted.count(input.get())) wanted.insert(n);
-    stack.pop_back();
   }
-  return wanted;
-}
+  auto begin() { return all_.begin(); }
+  auto end() { return all_.end(); }
+  /// Null where the root was not computed from n.
+  Visit* find(const Node& n) {
+    const auto at = std::lower_bound(begin(), end(), n.number, [](const Visit& v, std::uint64_t number) { return v.node->number > number; });
+    return at != end() && at->node == &n ? &*at : nullptr;
+  }
+  /// Once all targets are known.
+  void mark_wanted() {
+    for (auto v = all_.rbegin(); v != all_.rend(); ++v) {
+      v->wanted = v->target;
+      for (const auto& input : v->node->inputs) v->wanted |= input && find(*input)->wanted;
+    }
+  }
+
+ private:
+  std::shared_ptr<Node> root_;  // keeps all others
+  std::vector<Visit> all_;
+};
 
 void check_gradient(const Node& n, std::size_t i, const Tensor& g, const Node& input) {
   if (g.shape() != input.shape)
@@ -45,66 +63,63 @@ void look(const Hook& hook, const Tensor& gradient, const Node& n) {
          n.shape);
 }
 
-/// Sweeps from y in order of falling creation number. finished(node, gradient, late) sees each node's complete gradient, and settles it before it
+/// Sweeps from the root, which `seed` is the gradient of. finished(visit, gradient, late) sees each node's complete gradient, and settles it before it
 /// reads its values.
 template <class Finished>
-void sweep(const Tensor& y, const Tensor& seed, const NodeSet& wanted, bool create_graph, bool retain, Finished finished) {
-  struct Pending {
-    std::shared_ptr<Node> node;
-    Tensor gradient;
-  };
-  std::map<std::uint64_t, Pending, std::greater<>> pending;
-  auto root = node_of(y);
-  pending[root->number] = {root, seed};
-  root = nullptr;
+void sweep(Visits& visits, const Tensor& seed, bool create_graph, bool retain, Finished finished) {
   GradMode mode(create_graph);
   LateSums late;
-  while (!pending.empty()) {
-    Pending now = std::move(pending.begin()->second);
-    pending.erase(pending.begin());
-    Node& n = *now.node;
+  Wanted to;        // where the gradients of a node's inputs go
+  Tensors arrived;  // what is there of them already
+  visits.begin()->gradient = seed;
+  for (Visit& visit : visits) {
+    if (!visit.gradient) continue;
+    Node& n = *visit.node;
+    Tensor gradient = std::move(visit.gradient);
     if (!n.hooks.empty()) late.finish();  // they may read any gradient
-    for (const auto hooks = n.hooks; const auto& hook : hooks) look(*hook, now.gradient, n);  // one may take itself off
-    finished(n, now.gradient, late);
-    bool further = false;
-    for (auto& input : n.inputs) further |= input && wanted.count(input.get());
-    if (!further) continue;
+    for (const auto hooks = n.hooks; const auto& hook : hooks) look(*hook, gradient, n);  // one may take itself off
+    finished(visit, gradient, late);
+    to.clear(), arrived.clear();
+    for (const auto& input : n.inputs) {
+      Visit* const next = input ? visits.find(*input) : nullptr;
+      to.push_back(next && next->wanted ? next : nullptr);
+    }
+    if (std::none_of(to.begin(), to.end(), [](const Visit* next) { return next; })) continue;
     if (n.released) fail("backward: the graph of {} was already freed by an earlier backward(); pass retain_graph", n.name);
     const bool first_order = !create_graph && n.first_order;
-    Tensors arrived;
     if (first_order) {
-      for (const auto& input : n.inputs) {
-        const auto found = input ? pending.find(input->number) : pending.end();
-        arrived.push_back(found == pending.end() ? Tensor() : found->second.gradient);
+      for (const Visit* next : to) {
+        arrived.push_back(next ? next->gradient : Tensor());
         late.settle(arrived.back());
       }
     }
-    Ctx ctx(n, &wanted, arrived);
+    Ctx ctx(n, &to, arrived);
     const AnomalyPlace place(AnomalyScope::active() ? AnomalyHooks::place_of(n) : nullptr);
-    Tensors gradients = first_order ? n.first_order(ctx, now.gradient) : n.vjp(ctx, now.gradient);
+    Tensors gradients = first_order ? n.first_order(ctx, gradient) : Tensors();
+    if (gradients.empty()) gradients = n.vjp(ctx, gradient);
     if (gradients.size() != n.inputs.size())
       fail("backward: {} has {} inputs, but its rule returned {} gradients", n.name, n.inputs.size(), gradients.size());
     if (AnomalyScope::active()) {
       late.finish();
-      AnomalyHooks::went_back(n, ctx, now.gradient, gradients);
+      AnomalyHooks::went_back(n, ctx, gradient, gradients);
     }
-    now.gradient = {};
+    gradient = {};
     if (!retain) n.released = true, n.release();
     for (std::size_t i = 0; i < gradients.size(); ++i) {
-      const auto& input = n.inputs[i];
-      if (!input || !gradients[i] || !wanted.count(input.get())) continue;
-      check_gradient(n, i, gradients[i], *input);
-      auto& slot = pending[input->number];
-      slot.node = input;
-      if (!slot.gradient || ctx.took(i)) {
-        slot.gradient = std::move(gradients[i]);
+      if (!to[i] || !gradients[i]) continue;
+      const Node& input = *to[i]->node;
+      check_gradient(n, i, gradients[i], input);
+      Tensor& sum = to[i]->gradient;
+      if (!sum || ctx.took(i)) {
+        sum = std::move(gradients[i]);
         continue;
       }
-      const Tensor before = slot.gradient;
+      const Tensor before = sum;
       late.settle(before), late.settle(gradients[i]);
-      slot.gradient = add(before, gradients[i]);
-      if (AnomalyScope::active()) AnomalyHooks::summed(*input, before, gradients[i], slot.gradient);
+      sum = add(before, gradients[i]);
+      if (AnomalyScope::active()) AnomalyHooks::summed(input, before, gradients[i], sum);
     }
+    arrived.clear();  // of_its_own counts who holds a gradient
   }
   late.finish();
 }
@@ -112,7 +127,7 @@ void sweep(const Tensor& y, const Tensor& seed, const NodeSet& wanted, bool crea
 /// g in memory that nothing else reads or writes: another leaf may have the same gradient, and either is scaled in place.
 Tensor of_its_own(const Tensor& g, LateSums& late) {
   const bool shared = g.impl().use_count() > 1 || g.storage().use_count() > 1;
-  if (!shared && g.is_contiguous()) return g.detach();
+  if (!shared && g.is_contiguous()) return g.tracked() ? g.detach() : g;
   late.settle(g);
   return copy_of(g);
 }
@@ -138,23 +153,25 @@ Tensor check_seed(const char* op, const Tensor& y, const Tensor& seed, bool take
 
 Tensors grad(const Tensor& y, std::span<const Tensor> xs, const Tensor& seed, GradOptions options) {
   const Tensor start = check_seed("grad", y, seed, true);
-  NodeSet targets;
-  std::map<const Node*, Tensor> found;
+  Visits visits(node_of(y));
+  std::vector<Visit*> of_x;
+  of_x.reserve(xs.size());
   for (const Tensor& x : xs) {
     check_present("grad", x);
-    auto n = node_of(x);
+    const auto n = node_of(x);
     if (!n) fail("grad: the tensor of shape {} to differentiate by is not tracked; call track() before using it", x.shape());
-    targets.insert(n.get());
+    of_x.push_back(visits.find(*n));
+    if (of_x.back()) of_x.back()->target = true;
   }
-  const NodeSet wanted = nodes_between(node_of(y).get(), targets);
-  sweep(y, start, wanted, options.create_graph, options.create_graph || options.retain_graph,
-        [&](const Node& n, const Tensor& g, LateSums&) {
-          if (targets.count(&n)) found[&n] = g;
-        });
+  visits.mark_wanted();
+  sweep(visits, start, options.create_graph, options.create_graph || options.retain_graph, [](Visit& visit, const Tensor& g, LateSums&) {
+    if (visit.target) visit.gradient = g;
+  });
   Tensors out;
-  for (const Tensor& x : xs) {
-    auto it = found.find(node_of(x).get());
-    Tensor g = it == found.end() ? zeros(x.shape(), place_of(x)) : it->second;
+  out.reserve(xs.size());
+  for (std::size_t i = 0; i < xs.size(); ++i) {
+    const Tensor& x = xs[i];
+    Tensor g = of_x[i] && of_x[i]->gradient ? of_x[i]->gradient : zeros(x.shape(), place_of(x));
     if (options.create_graph && !g.tracked())  // of something linear: its own derivative is zero, and no error
       g = record(g.detach(), {x}, {"constant", keep_nothing, [](const Ctx&, const Tensor&) -> Tensors { return {Tensor()}; }});
     out.push_back(g);
@@ -164,20 +181,12 @@ Tensors grad(const Tensor& y, std::span<const Tensor> xs, const Tensor& seed, Gr
 
 void backward(const Tensor& loss, GradOptions options) {
   const Tensor start = check_seed("backward", loss, {}, false);
-  NodeSet leaves, seen;
-  std::vector<Node*> stack{node_of(loss).get()};
-  while (!stack.empty()) {
-    Node* n = stack.back();
-    stack.pop_back();
-    if (!seen.insert(n).second) continue;
-    if (n->inputs.empty()) leaves.insert(n);
-    for (auto& input : n->inputs)
-      if (input) stack.push_back(input.get());
-  }
-  const NodeSet wanted = nodes_between(node_of(loss).get(), leaves);
-  sweep(loss, start, wanted, options.create_graph, options.create_graph || options.retain_graph,
-        [&](const Node& n, const Tensor& g, LateSums& late) {
-          auto impl = n.leaf.lock();
+  Visits visits(node_of(loss));
+  for (Visit& visit : visits) visit.target = visit.node->inputs.empty();
+  visits.mark_wanted();
+  sweep(visits, start, options.create_graph, options.create_graph || options.retain_graph,
+        [&](const Visit& visit, const Tensor& g, LateSums& late) {
+          auto impl = visit.node->leaf.lock();
           if (!impl) return;
           Tensor leaf = Tensor::wrap(impl);
           if (!leaf.tracked()) return;  // not any more

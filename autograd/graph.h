@@ -1,8 +1,6 @@
 // The inside of a Node: for the engine's own files (node.cpp, grad.cpp, checkpoint.cpp, anomaly.cpp) only.
 #pragma once
 
-#include <unordered_set>
-
 #include "autograd/node.h"
 
 namespace norma {
@@ -24,7 +22,7 @@ struct Node : std::enable_shared_from_this<Node> {
   std::uint64_t number;  // creation order: inputs have smaller numbers than what is computed from them
   std::vector<std::shared_ptr<Node>> inputs;  // null where an input is not tracked
   std::vector<Saved> saved;
-  Vjp vjp, first_order;
+  Vjp vjp, first_order;  // where first_order returns no gradients at all, vjp is asked
   std::vector<std::shared_ptr<const Hook>> hooks;
   std::weak_ptr<Tensor::Impl> leaf;  // set for leaves: where backward() accumulates
   Shape shape;
@@ -35,7 +33,15 @@ struct Node : std::enable_shared_from_this<Node> {
   void release();
 };
 
-using NodeSet = std::unordered_set<const Node*>;
+/// A node on the way of a sweep.
+struct Visit {
+  Node* node;
+  bool target = false;  // its gradient is asked for
+  bool wanted = false;  // a target, or computed from one: the sweep passes through
+  Tensor gradient = {};  // what has arrived until now
+};
+/// What a Ctx knows of its node's inputs: where each one's gradient goes, null where it is not asked for.
+using Wanted = std::vector<Visit*>;
 
 /// The node of a tracked tensor (made on first use for a leaf), null for an untracked one.
 std::shared_ptr<Node> node_of(const Tensor& t);

@@ -1,6 +1,7 @@
 #include "autograd/node.h"
 
 #include <atomic>
+#include <bit>
 #include <mutex>
 #include <utility>
 
@@ -85,10 +86,7 @@ std::shared_ptr<Node> node_of(const Tensor& t) {
   return impl.node;
 }
 
-bool Ctx::needs(int input) const {
-  const auto& n = node_.inputs[static_cast<std::size_t>(input)];
-  return n && static_cast<const NodeSet*>(wanted_)->count(n.get());
-}
+bool Ctx::needs(int input) const { return (*static_cast<const Wanted*>(wanted_))[static_cast<std::size_t>(input)] != nullptr; }
 
 Tensor Ctx::attached(int input, const Tensor& kept) const {
   const auto& n = node_.inputs[static_cast<std::size_t>(input)];
@@ -133,6 +131,7 @@ Tensor record(Tensor y, std::span<const Tensor> inputs, Rule rule) {
   n->vjp = std::move(rule.vjp);
   n->first_order = std::move(rule.first_order);
   n->inputs = std::move(from);
+  n->saved.reserve(static_cast<std::size_t>(std::popcount(rule.keep)));
   auto save = [&](const Tensor& t, bool own) { n->saved.push_back({t, t ? t.storage()->version() : 0, own}); };
   for (std::size_t i = 0; i < inputs.size(); ++i)
     if (i < 31 && rule.keep & (1u << i)) save(inputs[i], false);  // bit 31 is keep_output
@@ -179,13 +178,15 @@ Tensor apply(const Fused& op, std::span<const Tensor> inputs) {
     for (std::size_t k = 0; k < slot.size(); ++k) out[static_cast<std::size_t>(slot[k])] = found[k];
     return out;
   };
-  Vjp first_order = [vjp = op.vjp, general, extra = std::move(extra), count](const Ctx& c, const Tensor& g) {
+  Vjp first_order = [vjp = op.vjp, extra = std::move(extra), count](const Ctx& c, const Tensor& g) {
     Tensors in;
+    in.reserve(static_cast<std::size_t>(count));
     for (int i = 0; i < count; ++i) in.push_back(c.saved(i));
-    const Tensor result = c.saved(count).detach();
+    const Tensor result = c.saved(count);
     Tensors out = vjp(c, in, result, extra, g);
     if (out.empty() && !g.is_contiguous()) out = vjp(c, in, result, extra, contiguous(g));  // a mean's gradient is one row for many
-    return out.empty() ? (++declined, general(c, g)) : out;
+    if (out.empty()) ++declined;
+    return out;
   };
   return record(std::move(y), inputs, {op.name, keep_inputs(count) | keep_output, std::move(general), std::move(first_order)});
 }

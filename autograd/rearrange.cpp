@@ -1,6 +1,7 @@
 // einops' rearrange: axes by name. A pattern is read into groups of names on both sides; the work is a reshape into single
 // axes, a permutation, and a reshape into the groups of the right side.
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <string>
 
@@ -10,8 +11,18 @@ namespace norma {
 
 namespace {
 
-using Group = std::vector<std::string>;  // "(h d)" or one name; "1" and "()" are empty groups
-using Side = std::vector<Group>;
+struct Axis {
+  std::string_view name;  // in the pattern
+  int group;
+  Index size = -1;  // -1: not known yet
+};
+
+/// "(h d)" is a group of two axes, a name one of its own; "1" and "()" are empty groups.
+struct Side {
+  std::vector<Axis> axes;
+  int groups = 0;
+  void add(std::string_view name) { axes.push_back({name, groups}); }
+};
 
 constexpr std::string_view dots = "...";           // as axes of their own
 constexpr std::string_view merged_dots = "(...)";  // inside a group
@@ -22,28 +33,24 @@ class Parser {
 
   Side read() {
     Side side;
-    for (std::string_view word = next(); !word.empty(); word = next()) {
-      if (word == "(") {
-        side.push_back(read_group());
-      } else {
-        side.push_back(word == "1" ? Group{} : Group{named(word)});
-      }
+    side.axes.reserve(max_rank);
+    for (std::string_view word = next(); !word.empty(); word = next(), ++side.groups) {
+      if (word == "(") read_group(side);
+      else if (word != "1") side.add(named(word));
     }
     return side;
   }
 
  private:
-  Group read_group() {
-    Group group;
+  void read_group(Side& side) {
     for (std::string_view word = next(); word != ")"; word = next()) {
       if (word.empty() || word == "(") fail("rearrange: a parenthesis in \"{}\" is not closed", pattern_);
-      if (word != "1") group.push_back(word == dots ? std::string(merged_dots) : named(word));
+      if (word != "1") side.add(word == dots ? merged_dots : named(word));
     }
-    return group;
   }
 
-  std::string named(std::string_view word) const {
-    if (word == dots || std::isalpha(static_cast<unsigned char>(word[0])) || word[0] == '_') return std::string(word);
+  std::string_view named(std::string_view word) const {
+    if (word == dots || std::isalpha(static_cast<unsigned char>(word[0])) || word[0] == '_') return word;
     fail("rearrange: unexpected \"{}\" in \"{}\"", word, pattern_);
   }
 
@@ -65,71 +72,59 @@ class Parser {
 };
 
 /// Replaces "..." by `count` names that no pattern can spell.
-void spell_dots(Side& side, int count) {
-  const auto names = [&] {
-    Group g;
-    for (int i = 0; i < count; ++i) g.push_back(fmt::format(".{}", i));
-    return g;
-  }();
-  Side spelled;
-  for (const Group& group : side) {
-    if (group == Group{std::string(dots)}) {
-      for (const std::string& n : names) spelled.push_back({n});
+Side spell_dots(const Side& side, int count) {
+  constexpr std::array<std::string_view, max_rank> names = {".0", ".1", ".2", ".3", ".4", ".5", ".6", ".7"};
+  Side spelled{{}, side.groups};
+  spelled.axes.reserve(side.axes.size() + max_rank);
+  for (const Axis& axis : side.axes) {
+    const bool alone = axis.name == dots;
+    const int group = axis.group + spelled.groups - side.groups;
+    if (!alone && axis.name != merged_dots) {
+      spelled.axes.push_back({axis.name, group});
       continue;
     }
-    Group g;
-    for (const std::string& n : group) {
-      if (n == merged_dots) g.insert(g.end(), names.begin(), names.end());
-      else g.push_back(n);
-    }
-    spelled.push_back(g);
+    for (int i = 0; i < count; ++i) spelled.axes.push_back({names[static_cast<std::size_t>(i)], alone ? group + i : group});
+    if (alone) spelled.groups += count - 1;
   }
-  side = spelled;
+  return spelled;
 }
 
-struct Axis {
-  std::string name;
-  Index size = -1;  // -1: not known yet
-};
-
-Axis* find(std::vector<Axis>& axes, std::string_view name) {
+Axis* find(std::span<Axis> axes, std::string_view name) {
   const auto it = std::find_if(axes.begin(), axes.end(), [&](const Axis& a) { return a.name == name; });
   return it == axes.end() ? nullptr : &*it;
 }
 
-/// The single axes of the left side in order, with their sizes.
-std::vector<Axis> solve(std::string_view pattern, const Side& left, const Shape& shape, Sizes given) {
-  std::vector<Axis> axes;
-  for (const Group& group : left) {
-    for (const std::string& n : group) {
-      if (find(axes, n)) fail("rearrange: {} appears twice on the left of \"{}\"", n, pattern);
-      axes.push_back({n});
-    }
-  }
+std::span<Axis> group(Side& side, int i) {
+  const auto [first, last] = std::equal_range(side.axes.begin(), side.axes.end(), Axis{{}, i}, [](const Axis& a, const Axis& b) { return a.group < b.group; });
+  return {first, last};
+}
+
+/// Finds the sizes of the left side's axes.
+void solve(std::string_view pattern, Side& left, const Shape& shape, Sizes given) {
+  for (const Axis& axis : left.axes)
+    if (find(left.axes, axis.name) != &axis) fail("rearrange: {} appears twice on the left of \"{}\"", axis.name, pattern);
   for (const auto& [n, size] : given) {
-    Axis* axis = find(axes, n);
+    Axis* axis = find(left.axes, n);
     if (!axis) fail("rearrange: a size is given for {}, which is not on the left of \"{}\"", n, pattern);
     if (size < 0) fail("rearrange: the size of {} is negative ({})", n, size);
     axis->size = size;
   }
-  for (std::size_t i = 0; i < left.size(); ++i) {
-    const Index total = shape[static_cast<int>(i)];
+  for (int i = 0; i < left.groups; ++i) {
+    const Index total = shape[i];
     Index known = 1;
     Axis* open = nullptr;
-    for (const std::string& n : left[i]) {
-      Axis* axis = find(axes, n);
-      if (axis->size >= 0) known *= axis->size;
-      else if (open) fail("rearrange: give the size of {} or {}: axis {} of {} is {}", open->name, n, i, shape, total);
-      else open = axis;
+    for (Axis& axis : group(left, i)) {
+      if (axis.size >= 0) known *= axis.size;
+      else if (open) fail("rearrange: give the size of {} or {}: axis {} of {} is {}", open->name, axis.name, i, shape, total);
+      else open = &axis;
     }
     if (open && known != 0 && total % known == 0) open->size = total / known;
     else if (open || known != total) {
-      std::string group;
-      for (const std::string& n : left[i]) group += (group.empty() ? "" : " ") + n;
-      fail("rearrange: axis {} of {} is {}, which does not split into ({}) with {} known", i, shape, total, group, known);
+      std::string names;
+      for (const Axis& axis : group(left, i)) names.append(names.empty() ? "" : " ").append(axis.name);
+      fail("rearrange: axis {} of {} is {}, which does not split into ({}) with {} known", i, shape, total, names, known);
     }
   }
-  return axes;
 }
 
 }  // namespace
@@ -139,43 +134,37 @@ Tensor rearrange(const Tensor& x, std::string_view pattern, Sizes sizes) {
   const std::size_t arrow = pattern.find("->");
   if (arrow == std::string_view::npos) fail("rearrange: \"{}\" has no ->", pattern);
   Side left = Parser(pattern, pattern.substr(0, arrow)).read(), right = Parser(pattern, pattern.substr(arrow + 2)).read();
-  const auto dot_groups = std::count(left.begin(), left.end(), Group{std::string(dots)});
-  for (const Group& group : left) {
-    if (dot_groups > 1 || std::find(group.begin(), group.end(), merged_dots) != group.end()) {
-      fail("rearrange: ... must stand alone, and once, on the left of \"{}\"", pattern);
-    }
-  }
+  const auto dot_groups = std::count_if(left.axes.begin(), left.axes.end(), [](const Axis& a) { return a.name == dots; });
+  if (dot_groups > 1 || find(left.axes, merged_dots)) fail("rearrange: ... must stand alone, and once, on the left of \"{}\"", pattern);
   const bool dotted = dot_groups == 1;
-  const int named = static_cast<int>(left.size()) - (dotted ? 1 : 0);
+  const int named = left.groups - (dotted ? 1 : 0);
   if (dotted ? x.rank() < named : x.rank() != named) {
     fail("rearrange: \"{}\" names {} axes, x is {}", pattern, named, x.shape());
   }
-  if (dotted) {
-    spell_dots(left, x.rank() - named);
-    spell_dots(right, x.rank() - named);
-  }
-  std::vector<Axis> axes = solve(pattern, left, x.shape(), sizes);
+  if (dotted) left = spell_dots(left, x.rank() - named), right = spell_dots(right, x.rank() - named);
+  solve(pattern, left, x.shape(), sizes);
 
   Shape single, result;
-  for (const Axis& a : axes) single.append(a.size);
+  for (const Axis& a : left.axes) single.append(a.size);
   std::vector<int> order;
-  for (const Group& group : right) {
+  order.reserve(left.axes.size());
+  for (int i = 0; i < right.groups; ++i) {
     Index size = 1;
-    for (const std::string& n : group) {
-      const Axis* axis = find(axes, n);
-      if (!axis) fail("rearrange: {} is only on the right of \"{}\"", n, pattern);
-      const int index = static_cast<int>(axis - axes.data());
+    for (const Axis& wanted : group(right, i)) {
+      const Axis* axis = find(left.axes, wanted.name);
+      if (!axis) fail("rearrange: {} is only on the right of \"{}\"", wanted.name, pattern);
+      const int index = static_cast<int>(axis - left.axes.data());
       if (std::find(order.begin(), order.end(), index) != order.end()) {
-        fail("rearrange: {} appears twice on the right of \"{}\"", n, pattern);
+        fail("rearrange: {} appears twice on the right of \"{}\"", wanted.name, pattern);
       }
       order.push_back(index);
       size *= axis->size;
     }
     result.append(size);
   }
-  for (std::size_t i = 0; i < axes.size(); ++i) {
+  for (std::size_t i = 0; i < left.axes.size(); ++i) {
     if (std::find(order.begin(), order.end(), static_cast<int>(i)) == order.end()) {
-      fail("rearrange: {} is only on the left of \"{}\"", axes[i].name, pattern);
+      fail("rearrange: {} is only on the left of \"{}\"", left.axes[i].name, pattern);
     }
   }
   const bool still = std::is_sorted(order.begin(), order.end());

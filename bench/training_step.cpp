@@ -36,7 +36,7 @@ double TrainingStep::take_by_ops(Index number) {
     const RandomScope random(seed, static_cast<std::uint64_t>(number));
     value = forward_backward().item();
   }
-  const double norm = train::gradient_norm(model_);
+  const double norm = std::sqrt(optimizer_->gradient_squares().item());
   optimizer_->step(rate, norm > clip ? clip / norm : 1);
   backend(optimizer_->device()).synchronize();
   return value;
@@ -44,7 +44,7 @@ double TrainingStep::take_by_ops(Index number) {
 
 void TrainingStep::capture_step() {
   graph_ = train::StepGraph::capture(model_, *optimizer_, seed, [&] {
-    const Tensor loss = forward_backward(), squares = train::gradient_squares(model_);
+    const Tensor loss = forward_backward(), squares = optimizer_->gradient_squares();
     optimizer_->apply(train::gradient_scale(squares, loss, clip));
     return std::vector<Tensor>{loss, squares};
   });

@@ -38,8 +38,8 @@ class Walk : public Visitor {
   }
 
  private:
-  std::string path(std::string_view name) const { return prefix_ + std::string(name); }
-  std::string prefix_;
+  const std::string& path(std::string_view name) { return path_.assign(prefix_).append(name); }
+  std::string prefix_, path_;
 };
 
 thread_local bool training = false;

@@ -5,9 +5,11 @@
 
 namespace {
 thread_local bool refusing = false;
-}
+thread_local std::int64_t asked_for = 0;
+}  // namespace
 
 void* operator new(std::size_t bytes) {
+  ++asked_for;
   void* block = refusing ? nullptr : std::malloc(bytes ? bytes : 1);
   if (!block) throw std::bad_alloc();
   return block;
@@ -21,5 +23,7 @@ namespace norma::test {
 
 RefusedMemory::RefusedMemory() { refusing = true; }
 RefusedMemory::~RefusedMemory() { refusing = false; }
+
+std::int64_t blocks_asked_for() { return asked_for; }
 
 }  // namespace norma::test

@@ -1,5 +1,7 @@
-// A machine without memory, for what must not ask for any.
+// What this thread asks of operator new: refused, for what must not ask for any; counted, for what must ask for little.
 #pragma once
+
+#include <cstdint>
 
 namespace norma::test {
 
@@ -10,5 +12,8 @@ class RefusedMemory {
   ~RefusedMemory();
   RefusedMemory(const RefusedMemory&) = delete;
 };
+
+/// How many blocks this thread has asked for since it began.
+std::int64_t blocks_asked_for();
 
 }  // namespace norma::test

@@ -269,6 +269,15 @@ TEST_CASE("the norm of all gradients", "[optimizer]") {
   for (const Tensor& p : {toy.weight, toy.bias, toy.positions})
     for (double x : p.values()) sum += std::pow(x, 6);
   CHECK(gradient_norm(toy) == about(std::sqrt(sum)));
+  for (const OptimizerConfig& config : {adamw_config, sgd_config}) {  // as the optimizer sees it, to the bit
+    const auto optimizer = Optimizer::make(config, toy);
+    CHECK(optimizer->gradient_squares().item() == gradient_squares(toy).item());
+    const Tensor of_bias = toy.bias.grad();
+    toy.bias.set_grad({});
+    CHECK(optimizer->gradient_squares().item() == gradient_squares(toy).item());
+    CHECK(optimizer->gradient_squares().item() < sum);
+    toy.bias.set_grad(of_bias);
+  }
   toy.bias.set_grad(full({4}, std::numeric_limits<double>::infinity(), {DType::f64}));
   CHECK_FALSE(std::isfinite(gradient_norm(toy)));
   toy.bias.set_grad(full({4}, std::nan(""), {DType::f64}));
@@ -306,6 +315,7 @@ TEST_CASE("tied weights are one parameter", "[optimizer]") {
     const std::vector<double> start = tied.weight.values();
     const auto optimizer = Optimizer::make(config, tied);
     if (!tied.weight.grad()) backward(norma::sum(square(square(tied.again))) * 0.25);
+    CHECK(optimizer->gradient_squares().item() == gradient_squares(tied).item());
     optimizer->step(0.01);
     const bool adam = config.kind == "adamw";
     if (adam) check_against(start, tied.again, 1, 1e-12, adamw(0.01, 0.1, 1));

@@ -4,6 +4,7 @@
 #include "inspect/probe.h"
 #include "models/vit.h"
 #include "nn/scoring.h"
+#include "tests/refused_memory.h"
 #include "train/optimizer.h"
 
 using namespace norma;
@@ -38,6 +39,32 @@ TEST_CASE("after its second step, training asks the system for no memory", "[tra
     CHECK(backend({}).memory().reserved == before.reserved);
     CHECK(backend({}).memory().in_use == before.in_use);
   }
+}
+
+TEST_CASE("a steady step makes few small blocks, and each further layer of the model as many", "[train_step]") {
+  const auto blocks_of_a_step = [](Index depth) {
+    models::ViTConfig config;
+    config.image = 12, config.patch = 4, config.classes = 5, config.width = 24, config.depth = depth, config.heads = 3;
+    models::ViT model(config, 1);
+    const auto optimizer = train::Optimizer::make({}, model);
+    const Tensor images = randn({2, 3, 12, 12}, {7}), labels = from_values({0, 1}, {2}, {DType::i64});
+    std::int64_t blocks = 0;
+    for (std::uint64_t i = 0; i < 4; ++i) {
+      const std::int64_t before = test::blocks_asked_for();
+      const nn::Training training;
+      const RandomScope random(1, i);
+      optimizer->prepare(1e-3);
+      const Tensor loss = cross_entropy(model(images), labels);
+      backward(loss);
+      optimizer->apply(train::gradient_scale(optimizer->gradient_squares(), loss, 1));
+      optimizer->advance();
+      blocks = test::blocks_asked_for() - before;
+    }
+    return blocks;
+  };
+  const std::int64_t two = blocks_of_a_step(2), four = blocks_of_a_step(4);
+  CHECK(two <= 580);
+  CHECK(four - two <= 2 * 160);
 }
 
 TEST_CASE("no fused op of a training step falls back to its composition", "[train_step]") {

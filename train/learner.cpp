@@ -115,7 +115,7 @@ double Learner::beyond(double clip) const {
 }
 
 Tensor Learner::apply(const Tensor& loss, double clip) {
-  const Tensor squares = gradient_squares(model);
+  const Tensor squares = optimizer->gradient_squares();
   // A clip above largest_norm cuts nothing that is taken.
   const double factor = beyond(clip);
   optimizer->apply(factor > 1 ? gradient_scale(squares * factor, loss, 0) : gradient_scale(squares, loss, clip));

@@ -33,6 +33,12 @@ nn::Named without(const std::set<std::string>& names, const nn::Named& values) {
   return out;
 }
 
+Tensor sum_of_squares(std::span<const View> gradients, Device device) {
+  const Tensor sum = empty({}, {DType::f64, device});
+  backend(device).sum_of_squares(gradients, sum.view());
+  return sum;
+}
+
 /// What all optimizers share: the parameters that learn, the state that goes with each, and the number of updates
 /// taken.
 class PerParameter : public Optimizer {
@@ -61,8 +67,16 @@ class PerParameter : public Optimizer {
                ? "visit() of the model names no parameter; it must name its tensors and its children"
                : "no parameter of the model learns; nn::track(model) comes before the optimizer");
     state_.emplace_back("step", step_);
+    for (const Slot& slot : slots_) by_name_.push_back(&slot);
+    std::sort(by_name_.begin(), by_name_.end(), [](const Slot* a, const Slot* b) { return a->name < b->name; });
   }
 
+  Tensor gradient_squares() override {
+    summed_.clear();
+    for (const Slot* slot : by_name_)
+      if (const Tensor g = slot->parameter.grad()) summed_.push_back(g.view());
+    return sum_of_squares(summed_, device());
+  }
   Device device() const override { return slots_[0].parameter.device(); }
   void advance() override { fill(step_, static_cast<double>(next_step())); }
   nn::Named state() const override { return state_; }
@@ -96,6 +110,8 @@ class PerParameter : public Optimizer {
   Tensor step_ = zeros({}, {DType::i64});  // updates taken
   nn::Named state_;
   std::set<std::string> further_names_;  // as state_, of tied weights
+  std::vector<const Slot*> by_name_;     // slots_ in the order in which their squares are summed
+  std::vector<View> summed_;             // their gradients then; kept for its memory
 };
 
 class AdamWOptimizer : public PerParameter {
@@ -120,20 +136,23 @@ class AdamWOptimizer : public PerParameter {
   void apply(const Tensor& gradient_scale) override {
     check_scale(gradient_scale);
     const NoGrad updating;
-    Tensors gradients;  // alive until the update is on its way
-    std::vector<AdamW::Parameter> all;
+    gradients_.clear(), updates_.clear();
     for (const Slot& slot : slots_) {
       if (!slot.parameter.grad()) continue;
-      const Tensor& g = gradients.emplace_back(contiguous(slot.parameter.grad()));
-      all.push_back({slot.parameter.view(), g.view(), slot.moments[0].view(), slot.moments[1].view(), slot.decay});
+      const Tensor& g = gradients_.emplace_back(contiguous(slot.parameter.grad()));
+      updates_.push_back({slot.parameter.view(), g.view(), slot.moments[0].view(), slot.moments[1].view(), slot.decay});
       for (const Tensor& written : {slot.parameter, slot.moments[0], slot.moments[1]}) written.storage()->bump();
       slot.parameter.set_grad({});
     }
-    backend(device()).adamw({all, config_.beta1, config_.beta2, config_.eps, rates_.view(), gradient_scale.view()});
+    backend(device()).adamw(
+        {updates_, config_.beta1, config_.beta2, config_.eps, rates_.view(), gradient_scale.view()});
+    gradients_.clear();
   }
 
  private:
-  Tensor rates_;  // as AdamW::rates
+  Tensor rates_;       // as AdamW::rates
+  Tensors gradients_;  // alive until the update is on its way; this and the next are kept for their memory
+  std::vector<AdamW::Parameter> updates_;
 };
 
 class Sgd : public PerParameter {
@@ -217,9 +236,7 @@ Tensor gradient_squares(nn::Module& model) {
   });
   std::vector<View> views;
   for (const auto& [name, view] : gradients) views.push_back(view);
-  const Tensor sum = empty({}, {DType::f64, device});
-  backend(device).sum_of_squares(views, sum.view());
-  return sum;
+  return sum_of_squares(views, device);
 }
 
 double gradient_norm(nn::Module& model) { return std::sqrt(gradient_squares(model).item()); }

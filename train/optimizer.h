@@ -46,6 +46,10 @@ class Optimizer {
 
   virtual nn::Named state() const = 0;  // tensors by name ("m/blocks.0..."), step count included
   virtual void load(const nn::Named& state) = 0;
+
+  /// As train::gradient_squares, of the parameters that it updates, without a walk over the model; to the bit the same where no other has a
+  /// gradient.
+  virtual Tensor gradient_squares() = 0;
 };
 
 struct ScheduleConfig {

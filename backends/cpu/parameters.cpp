@@ -18,6 +18,7 @@ constexpr Index grain = 16384;  // elements of a piece
 /// The pieces of tensors of these sizes, one after the other.
 class Pieces {
  public:
+  explicit Pieces(std::size_t tensors) { first_.reserve(tensors + 1), first_.push_back(0); }
   void add(Index size) { first_.push_back(first_.back() + (size + grain - 1) / grain); }
   Index count() const { return first_.back(); }
   Index first(std::size_t tensor) const { return first_[tensor]; }
@@ -28,7 +29,7 @@ class Pieces {
   }
 
  private:
-  std::vector<Index> first_ = {0};
+  std::vector<Index> first_;
 };
 
 template <class T>
@@ -59,7 +60,7 @@ void update(const AdamW& args) {
   all.step_size = rates[0] / rates[1];
   all.root_correction = std::sqrt(rates[2]);
   all.gradient_scale = scale;
-  Pieces pieces;
+  Pieces pieces(args.parameters.size());
   for (const AdamW::Parameter& p : args.parameters) pieces.add(p.value.numel());
   parallel_tasks(pieces.count(), [&](Index i) {
     const auto [tensor, begin] = pieces.at(i);
@@ -112,7 +113,7 @@ void step_average(bf16* average, const bf16* value, Index n, bf16 rest) {
 void CpuBackend::sum_of_squares(std::span<const View> xs, const View& out) {
   std::vector<StridedLoop<1>> loops;
   loops.reserve(xs.size());
-  Pieces pieces;
+  Pieces pieces(xs.size());
   for (const View& x : xs) pieces.add(loops.emplace_back(x).size());
   std::vector<double> partial(static_cast<std::size_t>(pieces.count()));
   parallel_tasks(pieces.count(), [&](Index i) {
@@ -134,7 +135,7 @@ void CpuBackend::adamw(const AdamW& args) {
 }
 
 void CpuBackend::moving_averages(std::span<const MovingAverage> all, double decay) {
-  Pieces pieces;
+  Pieces pieces(all.size());
   for (const MovingAverage& one : all) pieces.add(one.average.numel());
   parallel_tasks(pieces.count(), [&](Index i) {
     const auto [tensor, begin] = pieces.at(i);
