@@ -280,6 +280,12 @@ TEST_CASE("no checkpoint is made that says another length of the log than it has
   fs::create_directory(out / "metrics.jsonl");
   CHECK_THROWS_WITH(folder.save({}, {}), Contains("metrics.jsonl: cannot be brought to the disk"));
   CHECK(train::checkpoints(out).empty());
+  fs::remove(out / "metrics.jsonl");
+  CHECK_THROWS_WITH(folder.log(train::Json::parse(good_row)), Contains("metrics.jsonl: has 0 bytes, and this run has written ") && Contains("removed or cut meanwhile"));
+  CHECK(!fs::exists(out / "metrics.jsonl"));
+  write(out / "metrics.jsonl", "cut");
+  CHECK_THROWS_WITH(folder.save({}, {}), Contains("metrics.jsonl: has 3 bytes, and this run has written "));
+  CHECK(train::checkpoints(out).empty());
 }
 
 TEST_CASE("a status that cannot be written is told once", "[run_folder]") {

@@ -252,10 +252,20 @@ void RunFolder::write_status(Index step, const std::string& ending, double secon
   });
 }
 
+/// Throws where what this run has logged is no longer there, as when the folder's files were removed one by one.
+void RunFolder::check_log() const {
+  if (metrics_bytes_ == 0) return;
+  if (const Index size = size_of_log(path_); size < metrics_bytes_)
+    fail(
+        "{}: has {} bytes, and this run has written {}: it was removed or cut meanwhile; begin anew with another --out",
+        (path_ / "metrics.jsonl").string(), size, metrics_bytes_);
+}
+
 void RunFolder::log(const Json& row) {
   const std::string line = row.dump() + "\n";
   const auto bytes = std::as_bytes(std::span(line));
   const fs::path file = path() / "metrics.jsonl";
+  check_log();
   const int fd = ::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (fd < 0) fail("{}: cannot be opened ({})", file.string(), std::strerror(errno));
   const Written done = write_all(fd, bytes);
@@ -278,6 +288,7 @@ void RunFolder::save(RunState state, const nn::Named& tensors) {
   if (metrics_bytes_ > 0)  // a checkpoint that is ahead of the log is none
     if (const int error = sync(log, O_WRONLY))
       fail("{}: cannot be brought to the disk ({})", log.string(), std::strerror(error));
+  check_log();
   state.metrics_bytes = metrics_bytes_, state.metrics_crc = metrics_crc_;
   try {
     write_safetensors(checkpoint_file(path_, state.step),

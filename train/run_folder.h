@@ -93,6 +93,7 @@ class RunFolder {
   void begin_again();
 
  private:
+  void check_log() const;
   void prune() const;
   std::filesystem::path path_;
   std::unique_ptr<FolderLock> lock_;
