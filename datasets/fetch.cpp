@@ -2,13 +2,12 @@
 #include "datasets/fetch.h"
 
 #include <cerrno>
-#include <charconv>
-#include <csignal>
 #include <fstream>
 #include <vector>
 
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/folder.h"
 #include "datasets/catalog.h"
 #include "datasets/formats.h"
 #include "datasets/http.h"
@@ -38,12 +37,9 @@ std::string fault(const fs::path& path, const KnownFile& file) {
 /// Removes what a process left of this file that was killed while it fetched it.
 void remove_abandoned(const fs::path& home, const KnownFile& file) {
   std::error_code error;
-  for (const auto& entry : fs::directory_iterator(home, error)) {
-    const std::string name = entry.path().filename().string();  // .NAME.PID-N.tmp
-    if (!name.starts_with("." + file.name + ".") || !name.ends_with(".tmp")) continue;
-    int process = 0;
-    std::from_chars(name.data() + name.rfind('.', name.size() - 5) + 1, name.data() + name.size(), process);
-    if (process > 0 && ::kill(process, 0) != 0 && errno == ESRCH) fs::remove(entry.path(), error);
+  for (const auto& entry : entries_of(home)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("." + file.name + ".") && is_abandoned(name)) fs::remove(entry.path(), error);
   }
 }
 

@@ -20,7 +20,8 @@ Conv2d::Conv2d(Index in, Index out, const Window& w, Init& init, Index groups_of
     fail("conv2d: {} input and {} output channels do not divide into {} groups", in, out, groups);
   if (w.kernel_h < 1 || w.kernel_w < 1) fail("conv2d: kernel {}x{} must be at least 1", w.kernel_h, w.kernel_w);
   const Shape shape{out, in / groups, w.kernel_h, w.kernel_w};
-  const double bound = 1 / std::sqrt(static_cast<double>(shape[1]) * static_cast<double>(w.kernel_h) * static_cast<double>(w.kernel_w));
+  const double bound =
+      1 / std::sqrt(static_cast<double>(shape[1]) * static_cast<double>(w.kernel_h) * static_cast<double>(w.kernel_w));
   weight = init.uniform(shape, bound);
   if (with_bias) bias = init.uniform({out}, bound);
 }

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "core/atomic_file.h"
+#include "core/folder.h"
 #include "train/prefix.h"
 #include "train/safetensors.h"
 
@@ -103,7 +104,7 @@ fs::path json_of(const fs::path& path) {
   if (!fs::is_directory(path))
     return path.extension() == ".safetensors" ? fs::path(path).replace_extension(".json") : path;
   fs::path newest;
-  for (const auto& entry : fs::directory_iterator(path)) {
+  for (const auto& entry : entries_of(path)) {
     const std::string name = entry.path().filename().string();
     if (name.starts_with("anomaly-") && name.ends_with(".json") && (newest.empty() || newest < entry.path()))
       newest = entry.path();
