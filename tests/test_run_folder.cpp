@@ -436,7 +436,7 @@ TEST_CASE("a damaged checkpoint that was passed over does not take the place of 
 
 TEST_CASE("a checkpoint that was given another step's name is not loaded", "[run_folder]") {
   const auto out = fresh_folder("renamed");
-  train::RunFolder(out, train::RunFolder::IfOccupied::fail).save({.step = 3, .config = {}, .data_hash = {}, .instructions = {}, .last_row = {}, .unwritten_row = {}}, {});
+  train::RunFolder(out, train::RunFolder::IfOccupied::fail).save({.step = 3, .config = {}, .data_hash = {}, .test_hash = {}, .instructions = {}, .last_row = {}, .unwritten_row = {}}, {});
   const fs::path right = out / "checkpoint-000000003.safetensors", wrong = out / "checkpoint-000000005.safetensors";
   CHECK(train::RunFolder::load_checkpoint(right).first.step == 3);
   fs::copy_file(right, out / "kept.safetensors");
