@@ -380,7 +380,7 @@ TEST_CASE("a disk that is full is an error with the file, and leaves nothing hal
 TEST_CASE("closed or full standard streams: a run goes on without them, a result that cannot be written is a failure", "[program]") {
   const auto data = tiny_data(64, 20), runs = fresh_folder("streams");
   const auto shell = [](const std::vector<std::string>& args, const std::string& redirections) {
-    std::string line = NORMA_PROGRAM;
+    std::string line = "'" NORMA_PROGRAM "'";
     for (const std::string& a : args) line += " '" + a + "'";
     return WEXITSTATUS(std::system((line + " " + redirections).c_str()));
   };

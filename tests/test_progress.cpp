@@ -44,7 +44,7 @@ std::string on_terminal(const std::string& args, const std::string& term, const 
       }
     }
   });
-  const int status = std::system(("echo $$ >terminal.pid; TERM='" + term + "' exec " NORMA_PROGRAM " " + args + " >terminal.out 2>" + name).c_str());
+  const int status = std::system(("echo $$ >terminal.pid; TERM='" + term + "' exec '" NORMA_PROGRAM "' " + args + " >terminal.out 2>" + name).c_str());
   const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   ended = true;
   reader.join();
@@ -60,7 +60,7 @@ std::string on_terminal(const std::string& args, const std::string& term, const 
 TEST_CASE("a line is drawn again only where a terminal can do so", "[progress]") {
   const auto data = tiny_data(64, 20), runs = fresh_folder("terminal");
   const auto train = [&](const std::string& name, const std::string& term) {
-    return on_terminal("train vit --data-dir " + data.string() + " --width 8 --depth 1 --heads 2 --patch 14 --batch 8 --epochs 2 --out " + (runs / name).string(), term);
+    return on_terminal("train vit --data-dir '" + data.string() + "' --width 8 --depth 1 --heads 2 --patch 14 --batch 8 --epochs 2 --out '" + (runs / name).string() + "'", term);
   };
   CHECK_THAT(train("xterm", "xterm"), Contains("\r\033[K") && Contains("█"));
   for (const std::string term : {"dumb", ""}) {
