@@ -32,7 +32,7 @@ const further = [
   {field: "max", extreme: "largest", short: "largest a", text: "Largest weight of the batch."},
   {field: "negative_share", short: "share a < 0", text: "Share of the weights that are negative."},
   {field: "small_share", short: "share |a| < 0.001", text: "Share of the weights whose size is below 0.001: how sparse A is."},
-  {field: "fro_error", short: "error of ‖A‖_F", text: "Standard error of ‖A‖_F where the linear form of attention estimates it; elsewhere it is exact."},
+  {field: "fro_error", short: "error of ‖A‖_F", text: "Standard error of ‖A‖_F where the linear form of attention estimates it; a norm without one is exact."},
   {field: "entropy", short: "entropy", text: "Mean entropy of the rows of A, in nats; only where rows are non-negative and sum to one."},
   {field: "grad_ratio", log: true, short: "‖∂L/∂S‖_F / ‖∂L/∂A‖_F", text: "Share of the gradient that the attention function lets through to the scores: the ratio of both norms."}];
 const statistics = [...measures, ...further];
