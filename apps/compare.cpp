@@ -38,10 +38,10 @@ double number(const Json& row, const char* key) {
 std::string shown(double v, const char* format) {
   return std::isfinite(v) ? fmt::format(fmt::runtime(format), v) : "-";
 }
-/// Zeros at the end stay, so that all numbers of a column show as much.
+/// Zeros at the end stay, so that all numbers of a column show as much; behind three digits fmt would write one more.
 std::string three_digits(double v) {
   std::string text = shown(v, "{:#.3g}");
-  if (text.back() == '.') text.pop_back();
+  if (const std::size_t point = text.find('.'); point != std::string::npos && point >= 3) text.resize(point);
   return text;
 }
 /// How wide a UTF-8 text is printed: its bytes but those that continue a character.
