@@ -38,10 +38,10 @@ double number(const Json& row, const char* key) {
 std::string shown(double v, const char* format) {
   return std::isfinite(v) ? fmt::format(fmt::runtime(format), v) : "-";
 }
-/// Zeros at the end stay, so that all numbers of a column show as much.
+/// Zeros at the end stay, so that all numbers of a column show as much; behind three digits fmt would write one more.
 std::string three_digits(double v) {
   std::string text = shown(v, "{:#.3g}");
-  if (text.back() == '.') text.pop_back();
+  if (const std::size_t point = text.find('.'); point != std::string::npos && point >= 3) text.resize(point);
   return text;
 }
 /// How wide a UTF-8 text is printed: its bytes but those that continue a character.
@@ -228,6 +228,15 @@ std::string listed(std::span<const char* const> words, std::size_t width) {
   return text + line;
 }
 
+/// Whether a step's statistics have the field in one of the layers.
+bool logged(const std::vector<Json>& rows, const char* field) {
+  for (const Json& row : rows)
+    if (row.contains("attention"))
+      for (const Json& layer : row["attention"])
+        if (layer.contains(field)) return true;
+  return false;
+}
+
 /// What is told of one run, and how its norms went over training.
 Json run_json(const inspect::PageRun& run, const std::string& path) {
   const Json* test = run.summary.is_object() ? &run.summary : last_with(run.rows, "test_accuracy");
@@ -239,6 +248,7 @@ Json run_json(const inspect::PageRun& run, const std::string& path) {
     if (s.largest_step >= 0)
       fro.back().update(Json{{"largest_step", s.largest_step}, {"largest_head", s.largest_head}});
   }
+  const bool fro_sampled = logged(run.rows, "fro_error");
   return {{"run", path},
           {"attention", run.config.value("attention", "?")},
           {"test_accuracy", test ? number(*test, "test_accuracy") : NAN},
@@ -246,6 +256,8 @@ Json run_json(const inspect::PageRun& run, const std::string& path) {
           {"seconds", seconds_of(run)},
           {"ending", run.ending},
           {"status", status_of(run)},
+          {"sampled", logged(run.rows, "sampled") || fro_sampled},  // earlier versions logged the error alone
+          {"fro_sampled", fro_sampled},
           {"fro", fro}};
 }
 
@@ -303,6 +315,14 @@ void print_runs(const Json& runs) {
       fmt::print(" {:>{}}", l < r["fro"].size() ? norms(r["fro"][l]) : "", column);
     fmt::print("{}\n", with_largest ? "   " + largest_at(r["fro"]) : "");
   }
+  std::string sampled;  // the page has the same: remarksOn() in inspect/page/who.js
+  for (const Json& r : runs)
+    if (r["sampled"])
+      sampled += fmt::format(
+          "{}: attention in linear form: all but {}the sums of rows are estimates from 48 rows a head, and extremes "
+          "bounds. --attention-form quadratic is exact.\n",
+          r["run"].get<std::string>(), r["fro_sampled"] ? "" : "||A||_F and ");
+  if (!sampled.empty()) fmt::print("\n{}", sampled);
 }
 
 }  // namespace

@@ -28,7 +28,7 @@ Not possible: other functions of x (|x|, exp, tanh, gelu); powers above 8; a fac
 powers and factors of sigmoid and relu, relu^2; products and powers of sums: write 1 + 2x + x^2 for (1 + x)^2.
 
 Every function has all statistics of its matrix, but entropy, which only rows that sum to one have: softmax and /sum. Where a
-polynomial is computed in linear form (docs/linear-attention.md), norms are estimated or exact and extremes are of sampled rows.
+polynomial is computed in linear form (docs/linear-attention.md), extremes are of 48 rows a head and most others estimated from them.
 )help");
   return ok;
 }

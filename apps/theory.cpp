@@ -136,9 +136,19 @@ void tell_unconverged(Index count, Index of, const std::string& where) {
     tell("spectral norm: {} of {} matrices had not settled ({}); theirs are lower bounds\n", count, of, where);
 }
 
+/// Behind the name of a function, by N and its divisor c: bounds that hold for every S.
+const char* bounds_of_all(const Scoring& scoring) {
+  if (scoring.normalize) return ": ‖A‖_F ≤ √N";
+  switch (scoring.kind) {
+    case Scoring::Kind::softmax: return ": √N, 2√N and √N/2 are bounds";
+    case Scoring::Kind::sigmoid: return ": ‖A‖_F ≤ N/c and ‖∂A/∂S‖_F ≤ N/4c, c its divisor";
+    case Scoring::Kind::relu: return ": ‖∂A/∂S‖_F ≤ N/c, c its divisor";
+    default: return "";
+  }
+}
+
 /// One attention function over all N: prints its table, returns its JSON.
 Json random_table(inspect::TheoryConfig config, WorkLine& work, bool json) {
-  const bool softmax = config.scoring.kind == Scoring::Kind::softmax;
   const std::string width = fmt::format("d = {}", config.width);
   const auto line = [&](const std::vector<std::string>& f) {
     fmt::print("{:>8} {:>18} {:>8} {:>9} {:>9}  {:>18} {:>8} {:>8} {:>9} {:>9}", f[0], f[1], f[2], f[3], f[4], f[5],
@@ -149,7 +159,7 @@ Json random_table(inspect::TheoryConfig config, WorkLine& work, bool json) {
   };
   const std::string name = nn::to_string(config.scoring);
   if (!json) {
-    fmt::print("\n{}{}\n", name, softmax ? ": √N, 2√N and √N/2 are bounds" : "");
+    fmt::print("\n{}{}\n", name, bounds_of_all(config.scoring));
     line({"N", "‖A‖_F", "√N", "Gaussian", width, "‖∂A/∂S‖_F", "2√N", "√N/2", "Gaussian", width, "‖A‖₂", "stable rank"});
   }
   Json points = Json::array();
@@ -301,6 +311,14 @@ RunMeasures measure_run(const RunModel& loaded, Index images, bool spectral) {
   return out;
 }
 
+/// Of a function that is not softmax.
+std::string own_bounds(const inspect::Bounds& bound) {
+  std::string text;
+  if (bound.fro) text = fmt::format("‖A‖_F ≤ {}", shown(bound.fro));
+  if (bound.jacobian) text += fmt::format("{}‖∂A/∂S‖_F ≤ {}", text.empty() ? "" : " and ", shown(bound.jacobian_sharp));
+  return text.empty() ? "of this function no bounds are known here." : "of this function " + text + ".";
+}
+
 int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) {
   const RunModel loaded =
       load_run_model(run, flags.threads, flags.data_dir, {.initial = flags.initial, .matrices = true});
@@ -320,9 +338,7 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
         "{} ‖A‖_F ≤ √N = {} and ‖∂A/∂S‖_F ≤ √N/2 = {} (in the paper 2√N = {}){}\n"
         "Gaussian: expectation for independent normal scores of the head's rms.\n\n",
         softmax ? "Bounds:" : "For softmax", shown(root), shown(root / 2), shown(2 * root),
-        softmax     ? "."
-        : bound.fro ? "; these rows are bounded by √N too."
-                    : "; this function has no such bounds.");
+        softmax ? "." : "; " + own_bounds(bound));
     if (shape.clamp_fro > 0)
       fmt::print("This run clamps ‖A‖_F to {}; the Gaussian columns are without that.\n", shown(shape.clamp_fro));
     fmt::print("{:<22} {:>4} {:>10}  {:>10} {:>7} {:>9}  {:>10} {:>8} {:>9}", "layer", "head", "score rms", "‖A‖_F",

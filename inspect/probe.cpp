@@ -123,6 +123,11 @@ HeadStats reduce(const std::vector<Sample>& samples) {
                           return error == 0 ? 0 : error * error / (4 * get(AttentionStat::fro2));
                         })) /
                         total([](auto&&, double) { return 1.0; });
+    // Of a known norm the error of a sample is -0: backends/cpu/attention_sampled.h.
+    out.sampled[at] = total([](auto&& get, double) {
+                        const double error = get(AttentionStat::fro2_error);
+                        return error != 0 || std::signbit(error) ? 1.0 : 0.0;
+                      }) > 0;
   }
   return out;
 }

@@ -27,12 +27,13 @@ Measure keep_all();   // the tensor itself, detached
 
 /// Statistics of one attention layer, one entry per head: norms are averages over the batch, `row_sum` and `entropy`
 /// averages over rows, shares and scores averages over visible entries, extremes those of the batch. `fro_error` is
-/// the standard error of `fro` where the linear form estimates it, 0 where it is exact (docs/linear-attention.md). NaN where there
+/// the standard error of `fro` where the linear form estimates it, 0 where it is exact; `sampled` is 1 where that form measured some of
+/// the rows alone, so that extremes are bounds and all but `fro` and the sums of rows estimates (docs/linear-attention.md). NaN where there
 /// is none: the entropy of rows that do not sum to one, gradients before a backward pass, extremes and shares of a matrix with
 /// entries that are NaN. `grad_a` and `grad_s` are of the latest sweep that came by, whatever was differentiated in it.
 struct HeadStats {
   std::vector<double> fro, jacobian, score_mean, score_rms, score_max, row_sum, row_sum_std, min, max, negative_share,
-      small_share, entropy, grad_a, grad_s, fro_error;
+      small_share, entropy, grad_a, grad_s, fro_error, sampled;
 };
 /// By their names in metrics.jsonl, in the order they have there.
 inline constexpr std::pair<const char*, std::vector<double> HeadStats::*> head_stats[] = {
@@ -40,7 +41,7 @@ inline constexpr std::pair<const char*, std::vector<double> HeadStats::*> head_s
     {"score_mean", &HeadStats::score_mean}, {"score_rms", &HeadStats::score_rms}, {"score_max", &HeadStats::score_max},
     {"row_sum", &HeadStats::row_sum}, {"row_sum_std", &HeadStats::row_sum_std}, {"min", &HeadStats::min}, {"max", &HeadStats::max},
     {"negative_share", &HeadStats::negative_share}, {"small_share", &HeadStats::small_share}, {"fro_error", &HeadStats::fro_error},
-    {"entropy", &HeadStats::entropy}};
+    {"sampled", &HeadStats::sampled}, {"entropy", &HeadStats::entropy}};
 
 class Probe {
  public:

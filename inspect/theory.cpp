@@ -59,8 +59,6 @@ double gaussian_square(F f, double rms, double middle) {
   return (integral(-tails, begin) + integral(begin, end) + integral(end, tails)) / std::sqrt(2 * std::numbers::pi);
 }
 
-bool rows_sum_to_one(const Scoring& s) { return s.kind == Kind::softmax || s.normalize; }
-
 Measured summary(const std::vector<double>& values) {
   const auto n = static_cast<double>(values.size());
   double sum = 0, squares = 0;
@@ -73,11 +71,15 @@ Measured summary(const std::vector<double>& values) {
 
 Bounds bounds(const Scoring& scoring, Index tokens) {
   if (tokens < 1) fail("bounds: tokens = {} must be 1 or more", tokens);
-  const double root = std::sqrt(static_cast<double>(tokens));
-  Bounds b;
-  if (rows_sum_to_one(scoring)) b.fro = root;
-  if (scoring.kind == Kind::softmax) b.jacobian = 2 * root, b.jacobian_sharp = root / 2;
-  return b;
+  const auto n = static_cast<double>(tokens);
+  const double root = std::sqrt(n);
+  if (scoring.kind == Kind::softmax) return {root, 2 * root, root / 2};
+  if (scoring.normalize) return {root, {}, {}};
+  const double all = n / scoring.row_divisor(n, n);  // the norm of N^2 weights that are as large as 1 lets them be
+  if (scoring.kind == Kind::sigmoid) return {all, all / 4, all / 4};
+  if (scoring.kind == Kind::polynomial && scoring.degree() > 1) return {};
+  const double slopes = all * (scoring.kind == Kind::relu ? 1 : std::abs(coefficient(scoring, 1)));
+  return {{}, slopes, slopes};
 }
 
 Expectation expectation(const Scoring& scoring, Index tokens, double rms, Index width) {

@@ -11,11 +11,16 @@
 
 namespace norma::inspect {
 
-/// Upper bounds that hold for every S, of N queries, 1 or more; absent where there is none.
+/// Upper bounds that hold for every S, of N queries that see N keys, 1 or more; absent where none is known here.
+///   softmax          sqrt N, 2 sqrt N (the paper's Theorem 4.1), sqrt(N) / 2: a row's Jacobian diag(a) - a a^T is largest at (1/2, 1/2)
+///   rows over a sum  sqrt N, of rows that are non-negative and sum to one
+///   sigmoid over c   N/c and N/4c, as sigmoid lies below 1 and its slope is 1/4 at most
+///   relu over c      the Jacobian: N/c
+///   (a x + b) over c the Jacobian: it is N |a|/c whatever S
+/// Where keys are hidden they hold too, but for divisors c that count the visible keys.
 struct Bounds {
-  std::optional<double> fro;             // sqrt N: rows that are non-negative and sum to one
-  std::optional<double> jacobian;        // 2 sqrt N: softmax, the paper's Theorem 4.1
-  std::optional<double> jacobian_sharp;  // sqrt(N) / 2: softmax; a row's Jacobian diag(a) - a a^T is largest at (1/2, 1/2)
+  std::optional<double> fro, jacobian;
+  std::optional<double> jacobian_sharp;  // that some S reaches
 };
 Bounds bounds(const Scoring& scoring, Index tokens);
 

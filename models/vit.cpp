@@ -89,8 +89,9 @@ std::vector<double> sincos_positions(const ViTConfig& config) {
   return values;
 }
 
-/// Beside learned positions, which begin as small, as all weights. Sines and cosines are of order 1: beside them a patch
-/// begins as in MAE, uniform by the kernel's own fan-in and fan-out (Xavier), or tokens would be little but positions.
+/// Beside learned positions, which begin as small, as all weights (unlike timm: ViTConfig::init_std). Sines and cosines
+/// are of order 1: beside them a patch begins as in MAE, uniform by the kernel's own fan-in and fan-out (Xavier), or
+/// tokens would be little but positions.
 Tensor initial_patches(const ViTConfig& config, nn::Init& init) {
   const Shape kernel{config.width, config.channels, config.patch, config.patch};
   if (config.positions == ViTConfig::Positions::learned) return init.trunc_normal(kernel, config.init_std);

@@ -158,12 +158,42 @@ TEST_CASE("linear attention: estimated statistics lie within their stated error"
   CHECK(squares / heads < 1.6);
 }
 
+TEST_CASE("linear attention: what all visible pairs have alike is estimated exactly, where rows see unlike numbers of columns too", "[attention_linear]") {
+  using Scale = Scoring::Scale;
+  for (const auto& [masked, wide, scale] : {std::tuple{false, false, Scale::inverse_keys}, {true, false, Scale::inverse_keys}, {false, true, Scale::inverse_keys},
+                                            {false, true, Scale::inverse_valid_keys}, {true, true, Scale::inverse_sqrt_valid_keys}}) {
+    const Index d = wide ? 200 : 4;  // of 200 monomials ||A||_F is of the sample too
+    Problem<double> p({2, 2, 400, 410, d, 4, true, masked, 0, 1e-4 / static_cast<double>(d)}, power(1, 1, scale));
+    draw(p.q, 1, 1.0), draw(p.k, 2, 1.0);
+    for (Index b = 0; b < 2; ++b)
+      for (Index h = 0; h < 2; ++h) {
+        for (Index i = 0; i < 400; ++i) p.q.at(b, h, i, 0) = -2 * static_cast<double>(d);  // every score is below 0
+        for (Index j = 0; j < 410; ++j) p.k.at(b, h, j, 0) = 1;
+      }
+    const std::vector<double> exact = by_kernels(p, true).stats;
+    p.form = AttentionForm::linear;
+    const std::vector<double> stats = by_kernels(p, true).stats;
+    for (Index head = 0; head < 4; ++head) {
+      using enum AttentionStat;
+      const double pairs = stat_of(stats, head, entries);
+      CAPTURE(masked, wide, p.scoring.row_scale(), head, pairs);
+      CHECK(stat_of(stats, head, small) == pairs);
+      CHECK(stat_of(stats, head, negative) == pairs);
+      CHECK(stat_of(stats, head, jac2) == Approx(stat_of(exact, head, jac2)).epsilon(1e-12));  // that of a line is constant
+      CHECK((stat_of(stats, head, fro2_error) > 0) == wide);
+      if (wide) CHECK(std::abs(stat_of(stats, head, fro2) - stat_of(exact, head, fro2)) < 4 * stat_of(stats, head, fro2_error));
+      CHECK(stat_of(stats, head, fro2_error) < 0.05 * stat_of(stats, head, fro2));  // rows differ in their length, and hardly otherwise
+    }
+  }
+}
+
 TEST_CASE("linear attention: a norm that is taken from all rows has no error", "[attention_linear]") {
   for (const Index rows : {1, 3, 8, 11, 40}) {
     Problem<double> p({1, 1, rows, rows, 20, 20}, power(2, 1, Scoring::Scale::inverse_keys));
     p.form = AttentionForm::linear;
     CAPTURE(rows);
     CHECK(stat_of(by_kernels(p, true).stats, 0, AttentionStat::fro2_error) == 0);
+    CHECK_FALSE(std::signbit(stat_of(by_kernels(p, true).stats, 0, AttentionStat::fro2_error)));  // nor has anything else
   }
 }
 

@@ -239,3 +239,32 @@ TEST_CASE("compare tells the first, the largest and the last norm of a block, pa
                                                                          R"({"place": "a", "fro": [1]}, {"place": "b", "fro": [1]}, {"place": "c", "fro": [1]}, {"place": "d", "fro": [1]})") + "\n");
   CHECK_THAT(told({run, deep.string()}), !Contains("largest at"));  // lines would be too long
 }
+
+TEST_CASE("compare says which runs have statistics of a sample of the rows, those of earlier versions too", "[compare]") {
+  const std::string fro = R"("fro": [1.0, 2.0])";
+  const auto told = [&](const std::string& more, const std::vector<std::string>& flags = {}) {
+    const fs::path run = written_run("compare-sampled", good_config, replaced(good_row, fro, fro + more) + "\n");
+    const Finished f = run_norma(with({"compare", run.string(), "--html", (run / "page.html").string()}, flags));
+    CAPTURE(f.err);
+    REQUIRE(f.code == 0);
+    return f.out;
+  };
+  const std::string of_linear = "compare-sampled: attention in linear form: all but ", of_48 = "the sums of rows are estimates from 48 rows a head, and extremes bounds. --attention-form quadratic is exact.\n";
+  CHECK_THAT(told(""), !Contains("linear form"));
+  CHECK_THAT(told(R"(, "sampled": [1.0, 1.0])"), Contains(of_linear + "||A||_F and " + of_48));
+  CHECK_THAT(told(R"(, "fro_error": [0.1, 0.1], "sampled": [1.0, 1.0])"), Contains(of_linear + of_48));
+  CHECK_THAT(told(R"(, "fro_error": [0.1, 0.1])"), Contains(of_linear + of_48));
+  const Json run = Json::parse(told(R"(, "sampled": [1.0, 1.0])", {"--log-format", "json"}))["runs"][0];
+  CHECK((run["sampled"] == true && run["fro_sampled"] == false));
+}
+
+TEST_CASE("compare shows norms with three digits, and none beyond", "[compare]") {
+  const std::vector<std::pair<std::string, std::string>> shown = {{"991", "991"}, {"990.6", "991"}, {"999.6", "1.00e+03"}, {"99.96", "100"}, {"10", "10.0"}, {"1", "1.00"}, {"0.5", "0.500"}, {"0", "0.00"},
+                                                                  {"0.000012345", "1.23e-05"}, {"1234567", "1.23e+06"}};
+  for (const auto& [value, text] : shown) {
+    const fs::path run = written_run("compare-digits", good_config, replaced(good_row, "[1.0, 2.0]", fmt::format("[{0}, {0}]", value)) + "\n");
+    const std::string norms = fmt::format(" {0} → {0} → {0}", text);  // and then the end of the line, or the next column
+    CAPTURE(value);
+    CHECK_THAT(run_norma({"compare", run.string(), "--html", (run / "page.html").string()}).out, Contains(norms + "\n") || Contains(norms + " "));
+  }
+}

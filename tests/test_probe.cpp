@@ -177,6 +177,24 @@ TEST_CASE("a norm that the linear form estimates says its error", "[probe]") {
   }
 }
 
+TEST_CASE("statistics of a sample of the rows say so, also where the norm is exact", "[probe]") {
+  for (const auto& [text, tokens, form, sampled] :
+       {std::tuple{"x/sqrt(N)", 200, AttentionForm::automatic, 1.0}, {"x^2/sqrt(N)", 400, AttentionForm::linear, 1.0}, {"x/sqrt(N)", 48, AttentionForm::linear, 0.0},
+        {"x/sqrt(N)", 200, AttentionForm::quadratic, 0.0}, {"softmax", 200, AttentionForm::automatic, 0.0}}) {
+    CAPTURE(text, tokens, nn::name(form));
+    nn::Init init(2);
+    nn::SelfAttention layer({.width = 40, .heads = 2, .scoring = nn::parse_scoring(text), .form = form, .std = 0.2}, init);
+    Probe probe(layer);
+    probe.attention("*");
+    const Tensor y = layer(init.normal({2, tokens, 40}, 1));
+    CHECK(probe.take_attention().at(0).second.sampled == std::vector<double>(2, sampled));
+    (void)layer(init.normal({2, 30, 40}, 1));
+    backward(sum(square(y)));
+    (void)layer(init.normal({1, tokens, 40}, 1));
+    CHECK(probe.take_attention().at(0).second.sampled == std::vector<double>(2, sampled));  // of one call of two
+  }
+}
+
 TEST_CASE("attention statistics are those of the matrix", "[probe]") {
   const Index batch = 3, heads = 2, tokens = 5;
   const char* attentions[] = {"softmax",      "x^3/sqrt(N)",         "0.5x + x^3/14",

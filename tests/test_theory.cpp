@@ -60,7 +60,7 @@ TEST_CASE("expectations are the paper's constants", "[theory]") {
   CHECK(*expectation({}, 1000, 1, 1000000).fro == Approx(std::exp(0.5)).epsilon(1e-5));
 }
 
-TEST_CASE("bounds: softmax has all three, rows that sum to one have the first, others none", "[theory]") {
+TEST_CASE("bounds: softmax has all three, rows that sum to one have the first, sigmoids theirs, and slopes are bounded of those, relu and lines", "[theory]") {
   const Bounds softmax = bounds({}, 196);
   CHECK(*softmax.fro == Approx(14));
   CHECK(*softmax.jacobian == Approx(28));
@@ -72,6 +72,19 @@ TEST_CASE("bounds: softmax has all three, rows that sum to one have the first, o
   CHECK_FALSE(cubic.fro);
   CHECK_FALSE(cubic.jacobian_sharp);
   CHECK(*bounds({}, 1).fro == 1);
+  // N over the divisor; a quarter of it
+  for (const auto& [text, fro] : {std::pair{"sigmoid", 196.0}, {"sigmoid/sqrt(N)", 14.0}, {"sigmoid/N", 1.0}, {"sigmoid(x - log(N))/sqrt(n)", 14.0}, {"sigmoid(x + 5)", 196.0}}) {
+    const Bounds sigmoid = bounds(nn::parse_scoring(text), 196);
+    CAPTURE(text);
+    CHECK(*sigmoid.fro == Approx(fro));
+    CHECK((*sigmoid.jacobian == Approx(fro / 4) && *sigmoid.jacobian_sharp == Approx(fro / 4)));
+  }
+  for (const auto& [text, slopes] : {std::pair{"relu", 196.0}, {"relu/sqrt(N)", 14.0}, {"x", 196.0}, {"x/14", 14.0}, {"3 - 0.5x", 98.0}, {"x/N", 1.0}}) {
+    const Bounds line = bounds(nn::parse_scoring(text), 196);
+    CAPTURE(text);
+    CHECK_FALSE(line.fro);
+    CHECK((*line.jacobian == Approx(slopes) && *line.jacobian_sharp == Approx(slopes)));
+  }
   for (const Index none : {0, -4}) CHECK_THROWS_WITH(bounds({}, none), fmt::format("bounds: tokens = {} must be 1 or more", none));
 }
 
@@ -93,6 +106,34 @@ TEST_CASE("the sharp bound of softmax's Jacobian is reached, and nothing passes 
     CHECK(p.jacobian.mean <= *bounds({}, 48).jacobian_sharp * (1 + 1e-12));
     CHECK(p.fro.mean <= *bounds({}, 48).fro * (1 + 1e-12));
     CHECK(p.fro.mean >= 1 - 1e-12);  // uniform rows
+  }
+}
+
+TEST_CASE("no size of the scores takes a sigmoid, relu or a line past its bounds, and some reach them", "[theory]") {
+  for (const auto& [text, reaches_fro] : {std::pair{"sigmoid/sqrt(N)", true}, {"sigmoid(x - log(N))", true}, {"sigmoid(x - 2)/n", true}, {"relu/sqrt(N)", false}, {"0.5x/N", false}}) {
+    TheoryConfig c = config_of(text, 16);
+    const Bounds b = bounds(c.scoring, 48);
+    for (double rms : {1e-3, 1.0, 10.0, 1e4}) {
+      c.rms = rms;
+      const TheoryPoint p = measure_theory(c, 48);
+      CAPTURE(text, rms, p.fro.mean, p.jacobian.mean);
+      if (b.fro) CHECK(p.fro.mean <= *b.fro * (1 + 1e-12));
+      CHECK(p.jacobian.mean <= *b.jacobian * (1 + 1e-12));
+    }
+    // q k = 0, moved to where the slope is largest, and scores that are all large.
+    AttentionOptions options;
+    options.scoring = c.scoring;
+    const auto measured = [&](double score, AttentionStat which) {
+      options.stats = zeros({1, 1, attention_stats}, {DType::f64});
+      const Tensor q = ones({1, 1, 48, 1}, {DType::f64});
+      (void)attention(q, q * score, q, options);
+      return std::sqrt(options.stats.values()[static_cast<std::size_t>(which)]);
+    };
+    const bool sigmoid = c.scoring.kind == Scoring::Kind::sigmoid;
+    CAPTURE(text);
+    CHECK(measured(sigmoid ? -c.scoring.sigmoid_bias(48) : 1, AttentionStat::jac2) == Approx(*b.jacobian_sharp));
+    CHECK(b.fro.has_value() == reaches_fro);
+    if (reaches_fro) CHECK(measured(100, AttentionStat::fro2) == Approx(*b.fro));
   }
 }
 
@@ -125,14 +166,21 @@ TEST_CASE("random attention measures what is expected of it", "[theory]") {
 }
 
 TEST_CASE("read as matrix powers the paper's rate is wrong from the second power on", "[theory]") {
-  std::vector<double> n, square, cube;
-  for (Index tokens : {64, 128, 256, 512}) {
-    const Tensor q = randn({tokens, 16}, {1, 1}, {DType::f64}), k = randn({tokens, 16}, {1, 2}, {DType::f64});
-    const Tensor s = matmul(q, transpose(k)) / 4, s2 = matmul(s, s);
-    n.push_back(static_cast<double>(tokens)), square.push_back(norm(s2).item()), cube.push_back(norm(matmul(s2, s)).item());
+  // The paper: X, W_Q and W_K are Gaussian, S = X W_Q (X W_K)^T. `norma theory`: Q and K are, whose matrix powers grow more slowly.
+  for (const auto& [with_tokens, of_square, of_cube] : {std::tuple{true, 2.0, 3.0}, {false, 1.5, 2.0}}) {
+    std::vector<double> n, each, square, cube;
+    for (Index tokens : {64, 128, 256, 512}) {
+      const auto normal = [](Index rows, std::uint64_t stream) { return randn({rows, 16}, {1, stream}, {DType::f64}); };
+      const Tensor x = normal(tokens, 3), q = with_tokens ? matmul(x, normal(16, 1)) : normal(tokens, 1), k = with_tokens ? matmul(x, normal(16, 2)) : normal(tokens, 2);
+      const Tensor s = matmul(q, transpose(k)) / 4, s2 = matmul(s, s);
+      n.push_back(static_cast<double>(tokens)), each.push_back(norm(s * s).item());
+      square.push_back(norm(s2).item()), cube.push_back(norm(matmul(s2, s)).item());
+    }
+    CAPTURE(with_tokens);
+    CHECK(fit_power_law(n, each)->exponent == Approx(1).margin(0.1));  // element-wise it is right
+    CHECK(fit_power_law(n, square)->exponent == Approx(of_square).margin(0.15));
+    CHECK(fit_power_law(n, cube)->exponent == Approx(of_cube).margin(0.25));
   }
-  CHECK(fit_power_law(n, square)->exponent == Approx(1.5).margin(0.15));  // not 1
-  CHECK(fit_power_law(n, cube)->exponent == Approx(2).margin(0.25));
 }
 
 TEST_CASE("a power law is fitted with its error", "[theory]") {
@@ -256,6 +304,9 @@ TEST_CASE("norma theory: the exponents of N", "[theory]") {
   const Finished text = run_norma({"theory", "--tokens", "8", "--width", "4", "--attention", "softmax"});
   CHECK(text.code == 0);
   CHECK_THAT(text.out, Contains("√N, 2√N and √N/2 are bounds") && !Contains("grows as"));  // one N: nothing to fit
+  const std::string others = run_norma({"theory", "--tokens", "8", "--width", "4", "--samples", "1", "--attention", "sigmoid/N, relu, x^2/sum(x^2), x^3"}).out;
+  for (const char* header : {"\nsigmoid/N: ‖A‖_F ≤ N/c and ‖∂A/∂S‖_F ≤ N/4c, c its divisor\n", "\nrelu: ‖∂A/∂S‖_F ≤ N/c, c its divisor\n", "\nx^2/sum(x^2): ‖A‖_F ≤ √N\n", "\nx^3\n"})
+    CHECK_THAT(others, Contains(header));
   const Finished huge = run_norma({"theory", "--tokens", "8,16", "--width", "4", "--attention", "x^8", "--score-rms", "1e9"});
   CHECK_THAT(huge.out, Contains(" inf ") && !Contains("grows as"));
   CHECK(run_norma({"theory", "--tokens", "8", "--samples", "1"}).out == run_norma({"theory", "--tokens", "8", "--samples", "1", "--threads", "1"}).out);
@@ -303,6 +354,15 @@ TEST_CASE("norma theory RUN: every layer and head, trained and as it started", "
   }
   const Finished text = run_norma({"theory", run, "--data-dir", data.string()});
   CHECK_THAT(text.out, Contains("softmax: mean norms over 64 test images, N = 5") && Contains("blocks.1.attn"));
+  const std::string config = contents(runs / "a" / "config.json");
+  for (const auto& [attention, told] : {std::pair{"sigmoid/N", "of this function ‖A‖_F ≤ 1 and ‖∂A/∂S‖_F ≤ 0.25."}, {"relu", "of this function ‖∂A/∂S‖_F ≤ 5."},
+                                        {"x^2/sum(x^2)", "of this function ‖A‖_F ≤ 2.236."}, {"x^3", "of this function no bounds are known here."}}) {
+    auto changed = nlohmann::json::parse(config);
+    changed["attention"] = attention;
+    std::ofstream(runs / "a" / "config.json") << changed;
+    CHECK_THAT(run_norma({"theory", run, "--data-dir", data.string(), "--initial"}).out, Contains(fmt::format("(in the paper 2√N = 4.472); {}\n", told)));
+  }
+  std::ofstream(runs / "a" / "config.json") << config;
   for (const auto& file : std::filesystem::directory_iterator(runs / "a"))
     if (file.path().extension() == ".safetensors") std::filesystem::remove(file.path());
   const Finished none = run_norma({"theory", run, "--data-dir", data.string()});

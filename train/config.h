@@ -59,7 +59,7 @@ struct TrainConfig {
     v("drop_path", drop_path, "stochastic depth at the last of two or more blocks, from 0 at the first; from 0 to below 1");
     v("dropout", dropout, "dropout of attention weights, from 0 to below 1");
     v("clamp", clamp, "fro:C: per image and head, attention uses A min(1, C/||A||_F); forms every matrix, slow; empty: off");
-    v("init_std", init_std, "standard deviation of the initial weights; 0: 0.02 sqrt(768 / width)");
+    v("init_std", init_std, "standard deviation of the initial weights, patch kernel included (unlike timm); 0: 0.02 sqrt(768 / width)");
     v.group("Data");
     v("data", data, "data set: fashion-mnist, cifar-10 (see norma data)");
     v("data_dir", data_dir, "folder to look for data sets in first");

@@ -26,7 +26,8 @@ Json attention_json(inspect::Probe& probe) {
   for (auto& [place, s] : probe.take_attention()) {
     Json row = {{"place", place}};
     for (const auto& [name, field] : inspect::head_stats) row[name] = s.*field;
-    if (std::none_of(s.fro_error.begin(), s.fro_error.end(), [](double e) { return e > 0; })) row.erase("fro_error");
+    for (const auto& [name, field] : {std::pair{"fro_error", &s.fro_error}, {"sampled", &s.sampled}})
+      if (std::none_of(field->begin(), field->end(), [](double v) { return v > 0; })) row.erase(name);
     if (s.entropy.empty() || !std::isfinite(s.entropy[0])) row.erase("entropy");
     layers.push_back(std::move(row));
   }

@@ -234,7 +234,7 @@ void forward(const AttentionForward& a, const LinearKernels<T>& kernels) {
     sample.estimate(sampled, sums.entries, to);
     const auto set = [&](AttentionStat s, double value) { to[static_cast<int>(s)] = value; };
     set(AttentionStat::row_sum, sums.row_sum), set(AttentionStat::row_sum2, sums.row_sum2);
-    if (norm) set(AttentionStat::fro2, sums.fro2), set(AttentionStat::fro2_error, 0);
+    if (norm) set(AttentionStat::fro2, sums.fro2), set(AttentionStat::fro2_error, sample.no_error());
   });
 }
 

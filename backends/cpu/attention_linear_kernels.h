@@ -50,6 +50,9 @@ struct SampledRows {
 /// A number for each of them; sums and extremes are over what it sees.
 struct SampledSums {
   using Each = double[SampledRows::most];
+  Each visible;  // `sample`: how many columns it sees
+  Each even;     // and what its part of fro2 were with phi = 1: as many times the square of its factor
+  double even_of_all;  // that of all rows, sampled or not
   Each fro2, jac2, score_sum, score_sum2, negative, small, min, max, score_max;  // `sample`
   Each grad_a2, grad_s2;                                                          // `sample_gradients`
 };

@@ -26,7 +26,7 @@ std::vector<std::int64_t> drawn(std::int64_t size, std::int64_t count, RandomStr
 
 }  // namespace
 
-RowSample::RowSample(std::int64_t rows, std::int64_t head, std::vector<std::int64_t> themselves) {
+RowSample::RowSample(std::int64_t rows, std::int64_t head, std::vector<std::int64_t> themselves) : all_(rows) {
   std::sort(themselves.begin(), themselves.end());
   for (const std::int64_t row : themselves) rows_.row[rows_.count++] = row, groups_.push_back({rows_.count - 1, rows_.count, 1});
   const std::int64_t others = rows - rows_.count, each = (SampledRows::most - rows_.count) / SampledRows::groups;
@@ -48,14 +48,18 @@ double RowSample::total(const SampledSums::Each& each) const {
   return sum;
 }
 
-double RowSample::error(const SampledSums::Each& each) const {
+double RowSample::error(const SampledSums::Each& each, double ratio, const SampledSums::Each& beside) const {
   double variance = 0;
   for (const Group& g : groups_) {
     const auto taken = static_cast<double>(g.end - g.begin), all = static_cast<double>(g.all);
     if (taken == all) continue;
-    const double mean = std::accumulate(each + g.begin, each + g.end, 0.0) / taken;
+    const auto mean = [&](const SampledSums::Each& x) { return std::accumulate(x + g.begin, x + g.end, 0.0) / taken; };
+    const double mean_each = mean(each), mean_beside = mean(beside);
     double spread = 0;
-    for (std::int64_t i = g.begin; i < g.end; ++i) spread += (each[i] - mean) * (each[i] - mean) / (taken - 1);
+    for (std::int64_t i = g.begin; i < g.end; ++i) {
+      const double apart = each[i] - mean_each - ratio * (beside[i] - mean_beside);
+      spread += apart * apart / (taken - 1);
+    }
     variance += all * (all - taken) * spread / taken;
   }
   return std::sqrt(variance);
@@ -63,15 +67,20 @@ double RowSample::error(const SampledSums::Each& each) const {
 
 void RowSample::estimate(const SampledSums& sums, double pairs, double* stats) const {
   using enum AttentionStat;
-  stat(stats, fro2) = total(sums.fro2), stat(stats, jac2) = total(sums.jac2);
-  stat(stats, score_sum) = total(sums.score_sum), stat(stats, score_sum2) = total(sums.score_sum2);
-  stat(stats, negative) = total(sums.negative), stat(stats, small) = total(sums.small);
+  const double seen = total(sums.visible), even = total(sums.even);
+  const bool unlike = seen > 0 && seen != pairs;  // rows, in what they see
+  const auto of_pairs = [&](const SampledSums::Each& each) { return unlike ? total(each) / seen * pairs : total(each); };
+  const auto of_squares = [&](const SampledSums::Each& each) { return unlike ? total(each) / even * sums.even_of_all : total(each); };
+  stat(stats, fro2) = of_squares(sums.fro2), stat(stats, jac2) = of_squares(sums.jac2);
+  stat(stats, score_sum) = of_pairs(sums.score_sum), stat(stats, score_sum2) = of_pairs(sums.score_sum2);
+  stat(stats, negative) = of_pairs(sums.negative), stat(stats, small) = of_pairs(sums.small);
   stat(stats, AttentionStat::min) = *std::min_element(sums.min, sums.min + rows_.count);
   stat(stats, AttentionStat::max) = *std::max_element(sums.max, sums.max + rows_.count);
   stat(stats, score_max) = *std::max_element(sums.score_max, sums.score_max + rows_.count);
   stat(stats, entries) = pairs, stat(stats, entropy) = std::nan("");
   stat(stats, grad_a2) = stat(stats, grad_s2) = 0;
-  stat(stats, fro2_error) = error(sums.fro2);
+  const double deviation = unlike ? error(sums.fro2, stat(stats, fro2) / sums.even_of_all, sums.even) * (sums.even_of_all / even) : error(sums.fro2, 0, sums.even);
+  stat(stats, fro2_error) = deviation == 0 ? no_error() : deviation;
 }
 
 void RowSample::estimate_gradients(const SampledSums& sums, double* stats) const {

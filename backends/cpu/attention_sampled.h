@@ -16,8 +16,13 @@ class RowSample {
   RowSample(std::int64_t rows, std::int64_t head, std::vector<std::int64_t> themselves = {});
   const SampledRows& rows() const { return rows_; }
   /// The statistics of a head that a forward pass has, but for those that the monomials give; so many (row, column)
-  /// pairs are visible. fro2_error is the standard error of fro2, from the spread within the groups.
+  /// pairs are visible. Where rows see unlike numbers of columns, as under a causal mask, a sum is estimated by its ratio to one that is known of
+  /// all rows (Cochran, chapter 6): of pairs to their number, of squared weights to those of phi = 1. So what all pairs have alike is exact.
+  /// fro2_error is the standard error of fro2, from the spread within the groups.
   void estimate(const SampledSums& sums, double pairs, double* stats) const;
+  /// Of a norm that is known, whatever the sample: its error is 0, or -0 where the sample, and with it the other statistics, are of some rows
+  /// alone. A reader tells by that where statistics are estimates (inspect/probe.cpp).
+  double no_error() const { return rows_.count < all_ ? -0.0 : 0.0; }
   /// And a backward pass.
   void estimate_gradients(const SampledSums& sums, double* stats) const;
 
@@ -27,8 +32,10 @@ class RowSample {
     std::int64_t all;         // rows that they stand for
   };
   double total(const SampledSums::Each& each) const;
-  double error(const SampledSums::Each& each) const;  // standard error of the total
+  /// Standard error of the total of each - ratio * beside.
+  double error(const SampledSums::Each& each, double ratio, const SampledSums::Each& beside) const;
 
+  std::int64_t all_;
   SampledRows rows_;
   std::vector<Group> groups_;
 };

@@ -20,7 +20,7 @@ const measures = [
   {field: "jacobian", short: "‖∂A/∂S‖_F", title: "‖∂A/∂S‖_F: size of its Jacobian", bounds: bounds([2, "2√N"], [0.5, "√N/2"]),
    text: () => "How strongly the matrix answers to its scores." + (sizes().length ? " Dashed, or at the edge where they are far off: bounds for softmax, 2√N in the paper (Theorem 4.1) and √N/2, the sharp one." : "")},
   {field: "grad_a", short: "‖∂L/∂A‖_F", title: "‖∂L/∂A‖_F: gradient that reaches the matrix", text: () => "Measured in the backward pass, of the mean loss over the batch." + unlikeBatches()},
-  {field: "grad_s", short: "‖∂L/∂S‖_F", title: "‖∂L/∂S‖_F: gradient that passes on to the scores", text: () => "The same behind the attention function: what its Jacobian lets through." + unlikeBatches()}];
+  {field: "grad_s", short: "‖∂L/∂S‖_F", title: "‖∂L/∂S‖_F: gradient that passes on to the scores", text: () => "The same behind the attention function: what its Jacobian makes of it." + unlikeBatches()}];
 // What else is measured. Shares and scores are of the visible entries, extremes those of the batch.
 const further = [
   {field: "score_rms", short: "score rms", text: "Root of the mean square of the scores S = QKᵀ/√d."},
@@ -32,9 +32,9 @@ const further = [
   {field: "max", extreme: "largest", short: "largest a", text: "Largest weight of the batch."},
   {field: "negative_share", short: "share a < 0", text: "Share of the weights that are negative."},
   {field: "small_share", short: "share |a| < 0.001", text: "Share of the weights whose size is below 0.001: how sparse A is."},
-  {field: "fro_error", short: "error of ‖A‖_F", text: "Standard error of ‖A‖_F where the linear form of attention estimates it; elsewhere it is exact."},
+  {field: "fro_error", short: "error of ‖A‖_F", text: "Standard error of ‖A‖_F where the linear form of attention estimates it; a norm without one is exact."},
   {field: "entropy", short: "entropy", text: "Mean entropy of the rows of A, in nats; only where rows are non-negative and sum to one."},
-  {field: "grad_ratio", log: true, short: "‖∂L/∂S‖_F / ‖∂L/∂A‖_F", text: "Share of the gradient that the attention function lets through to the scores: the ratio of both norms."}];
+  {field: "grad_ratio", log: true, short: "‖∂L/∂S‖_F / ‖∂L/∂A‖_F", text: "By what factor the attention function changes the gradient's norm on its way to the scores."}];
 const statistics = [...measures, ...further];
 // Every head, or of more than four the extremes and whose they are.
 function tellHeads(values) {

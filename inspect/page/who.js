@@ -15,11 +15,14 @@ function tokensHere() {
 }
 // Where a number is not what its name says.
 function remarksOn({config, train}) {
+  const logged = field => train.some(x => (x.attention || []).some(a => a[field]));
   const {clamp, penalty, label_smoothing: smoothing} = config, out = [];
   if (clamp) out.push(`--clamp ${clamp}: its Jacobian is that of the function before the clamp.`);
   if (penalty) out.push(`--penalty ${penalty}: its training loss includes ${penalty.replace(/^fro:/, "")} × mean ‖A‖_F; its test loss does not.`);
   if (smoothing > 0) out.push(`--label-smoothing ${smoothing}: its training loss is that of the smoothed targets; its test loss is not.`);
-  if (train.some(x => (x.attention || []).some(a => a.fro_error))) out.push("attention in linear form: of 48 rows a head; extremes are bounds. --attention-form quadratic is exact.");
+  if (config.pool === "cls" && logged("fro")) out.push("--pool cls: of the last block's attention the head reads the class token's row alone, so ‖∂L/∂A‖_F and ‖∂L/∂S‖_F are norms of that one row there, and of all rows in earlier blocks.");
+  // Earlier versions logged the error alone. The lines of norma compare.
+  if (logged("sampled") || logged("fro_error")) out.push(`attention in linear form: all but ${logged("fro_error") ? "" : "‖A‖_F and "}the sums of rows are estimates from 48 rows a head, and extremes bounds. --attention-form quadratic is exact.`);
   return out;
 }
 function who() {

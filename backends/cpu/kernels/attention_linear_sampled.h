@@ -36,6 +36,10 @@ class Sampler : public RowsOfHead<T> {
   Int bytes() const { return space_.used(); }
 
   void weights(SampledSums& to) {
+    const auto even = [&](Int i) { return static_cast<double>(this->visible(i)) * this->factor_of(i) * this->factor_of(i); };
+    for (Int i = 0; i < rows_.count; ++i) to.visible[i] = static_cast<double>(this->visible(rows_.row[i])), to.even[i] = even(rows_.row[i]);
+    to.even_of_all = 0;
+    for (Int i = 0; i < head.rows; ++i) to.even_of_all += even(i);
     gather(head.q, head.q_row, head.d, static_cast<T>(head.scale), q_panels_);
     each_block(false, [&](Int j, Int keys, Int v) {
       V fro2{}, jac2{}, sum{}, sum2{}, least = splat(infinity), most_a = splat(-infinity), most_s = splat(-infinity);
