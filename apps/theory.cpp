@@ -316,7 +316,7 @@ std::string own_bounds(const inspect::Bounds& bound) {
   std::string text;
   if (bound.fro) text = fmt::format("‖A‖_F ≤ {}", shown(bound.fro));
   if (bound.jacobian) text += fmt::format("{}‖∂A/∂S‖_F ≤ {}", text.empty() ? "" : " and ", shown(bound.jacobian_sharp));
-  return text.empty() ? "of this function no bounds are known here." : "of this function " + text + ".";
+  return text.empty() ? "this function has no such bounds." : "of this function " + text + ".";
 }
 
 int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) {

@@ -91,7 +91,7 @@ inline std::int64_t linear_features(const Scoring& s, std::int64_t d) {
   X(entropy, sum)     /* sum over rows of -sum a log a, for softmax and row-normalised weights; NaN otherwise */              \
   X(entries, sum)     /* how many (row, column) pairs are visible */                                                          \
   X(grad_a2, sum) X(grad_s2, sum)  /* filled by the backward pass: ||dL/dA||_F^2 and ||dL/dS||_F^2 */                         \
-  X(fro2_error, sum)  /* standard error of fro2 where the linear form estimates it; 0: exact */
+  X(fro2_error, sum)  /* standard error of fro2 where the linear form estimates it; 0: exact; -0: it alone */
 #define NORMA_ENUM(word, ...) word,
 enum class AttentionStat : std::uint8_t { NORMA_ATTENTION_STATS(NORMA_ENUM) count };
 #undef NORMA_ENUM

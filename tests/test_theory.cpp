@@ -356,7 +356,7 @@ TEST_CASE("norma theory RUN: every layer and head, trained and as it started", "
   CHECK_THAT(text.out, Contains("softmax: mean norms over 64 test images, N = 5") && Contains("blocks.1.attn"));
   const std::string config = contents(runs / "a" / "config.json");
   for (const auto& [attention, told] : {std::pair{"sigmoid/N", "of this function ‖A‖_F ≤ 1 and ‖∂A/∂S‖_F ≤ 0.25."}, {"relu", "of this function ‖∂A/∂S‖_F ≤ 5."},
-                                        {"x^2/sum(x^2)", "of this function ‖A‖_F ≤ 2.236."}, {"x^3", "of this function no bounds are known here."}}) {
+                                        {"x^2/sum(x^2)", "of this function ‖A‖_F ≤ 2.236."}, {"x^3", "this function has no such bounds."}}) {
     auto changed = nlohmann::json::parse(config);
     changed["attention"] = attention;
     std::ofstream(runs / "a" / "config.json") << changed;

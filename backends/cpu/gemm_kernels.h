@@ -14,8 +14,8 @@ struct Rows {
   std::int64_t row = 0;
 };
 
-/// A in blocks of mr rows: element (i, k) of tile t lies at data[t * tile + i * row + k * col]. Where the table packs all operands, only
-/// data and tile count.
+/// A in blocks of mr rows: element (i, k) of tile t lies at data[t * tile + i * row + k * col], and row or col is 1. Where the table packs
+/// all operands, only data and tile count.
 template <class T>
 struct Tiles {
   const T* data;

@@ -14,6 +14,7 @@ using Int = std::int64_t;
 
 constexpr int tile_rows = 6;                                // accumulators: tile_rows x panel_vectors registers
 constexpr int panel_vectors = register_count == 32 ? 4 : 2;
+constexpr int unrolled_depth = register_count == 32 ? 1 : 4;  // small tiles have few products beside a loop's own instructions
 template <class T> constexpr int panel_width = panel_vectors * lanes<T>;
 
 constexpr Int round_up(Int n, Int multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -96,6 +97,7 @@ __attribute__((noinline)) void tile_product(Int depth, const T* __restrict a, In
       step(c[1], k + 1);
     }
   }
+#pragma GCC unroll unrolled_depth
   for (; k < depth; ++k) step(c[0], k);
   auto each = [&](auto what) __attribute__((always_inline)) {
 #pragma GCC unroll 8

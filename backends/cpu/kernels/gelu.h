@@ -7,74 +7,73 @@
 
 namespace norma::cpu::NORMA_ISA {
 
-/// For 0 <= a <= 15: Q(a) = 1 - Phi(a), or a Q(a), is tail power 2^-40 and exp(-a^2/2) is exponential power 2^-40: the results can be
-/// tiny, the factors are not.
-template <int n>
-struct NormalTail {
-  F tail[n], exponential[n], power[n];
-};
 constexpr int tail_shift = 40;
 constexpr float tail_scale = 0x1p-40f;
 
-/// The chain from a to its tail is about a hundred cycles long: n registers go through it step by step together, so that
-/// the processor always finds work. The bits are the same for every n.
-template <bool times_a, int n>
-NORMA_INLINE NormalTail<n> normal_tail(const F (&a)[n]) {
-  constexpr float e[] = {1.0f,             -0.5f,            1.249999851e-01f, -2.083304152e-02f,
-                         2.604251495e-03f, -2.616890415e-04f, 2.162874807e-05f};
-  // Q(a) exp(a^2/2) (a + k) is a polynomial of u = (a - k) / (a + k) (Shepherd and Laframboise, 1981).
-  constexpr float k = 2.85f;
-  constexpr float q[] = {7.232623100e-01f, -4.889765680e-01f, 2.017695755e-01f,  -2.837465145e-02f, -1.475808863e-02f, 4.930239171e-03f,
-                         2.038686303e-03f, -6.624827511e-04f, -3.928711521e-04f, 5.294522998e-05f,  4.982263636e-05f};
-  F v[n], u[n], w[n], t[n];
-  NormalTail<n> out;
-  // With v = a / (a + k) its rounding errors hardly reach the product a Q, since u = 2 v - 1.
-  each<n>([&](int i) { v[i] = (times_a ? a[i] : splat(1.0f)) / (a[i] + k); });
-  each<n>([&](int i) {
-    // exp(-a^2/2) = 2^m exp(-w/2), w = a^2 + m 2 ln 2. a^2 must not be rounded by itself: the error would show in the exponential.
-    const F square = a[i] * a[i];
-    t[i] = fma(square, splat(-0.5f * log2_e), splat(round_magic + tail_shift));
-    const F m = t[i] - (round_magic + tail_shift);
-#if defined(__FMA__) || defined(__aarch64__)
-    w[i] = fma(m, splat(2 * ln2_low), fma(a[i], a[i], m * (2 * ln2_high)));  // the product with m is exact
-#else
-    const F head = (F)((I)a[i] & ~0xfff);
-    w[i] = fma(m, splat(2 * ln2_low), fma(m, splat(2 * ln2_high), head * head)) + (a[i] - head) * (a[i] + head);
-#endif
-  });
-  F x[n], y[n];
-  each<n>([&](int i) { u[i] = times_a ? fma(v[i], splat(2.0f), splat(-1.0f)) : fma(v[i], splat(-2 * k), splat(1.0f)); });
-  each<n>([&](int i) { x[i] = splat(e[6]), y[i] = splat(q[10]); });
-  each<5>([&](int step) {
-    each<n>([&](int i) { x[i] = fma(x[i], w[i], splat(e[5 - step])); });
-    each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[9 - step])); });
-  });
-  each<5>([&](int step) { each<n>([&](int i) { y[i] = fma(y[i], u[i], splat(q[4 - step])); }); });
-  each<n>([&](int i) { x[i] = x[i] * w[i], y[i] = y[i] * v[i]; });  // exp(-w/2) - 1: one rounding less in the tail
-  each<n>([&](int i) { out.exponential[i] = x[i] + 1.0f, out.tail[i] = fma(y[i], x[i], y[i]); });
-  each<n>([&](int i) { out.power[i] = (F)((U)splat(1.0f) + ((U)t[i] << 23)); });
-  return out;
-}
+/// For 0 <= a <= 15, with Q(a) = 1 - Phi(a): a Q(a) is (y + y less) power 2^-40 for y = scaled share, Q(a) the same for y = scaled / (a + k), and
+/// exp(-a^2/2) is (1 + less) power 2^-40: the results can be tiny, the factors are not.
+template <int n>
+struct NormalTail {
+  F share[n], scaled[n], less[n], power[n];
+  static constexpr float k = 2.85f;
 
-/// GELU(x) = max(x, 0) - |x| Q(|x|), of any x.
+  /// The chain from a to its tail is about a hundred cycles long: n registers go through it step by step together, so that
+  /// the processor always finds work. The bits are the same for every n.
+  explicit NORMA_INLINE NormalTail(const F (&x)[n]) {
+    constexpr float e[] = {1.0f,             -0.5f,            1.249999851e-01f, -2.083304152e-02f,
+                           2.604251495e-03f, -2.616890415e-04f, 2.162874807e-05f};
+    // Q(a) exp(a^2/2) (a + k) is a polynomial of u = (a - k) / (a + k) (Shepherd and Laframboise, 1981).
+    constexpr float q[] = {7.232623100e-01f, -4.889765680e-01f, 2.017695755e-01f,  -2.837465145e-02f, -1.475808863e-02f, 4.930239171e-03f,
+                           2.038686303e-03f, -6.624827511e-04f, -3.928711521e-04f, 5.294522998e-05f,  4.982263636e-05f};
+    F a[n], u[n], w[n], t[n];
+    each<n>([&](int i) { a[i] = magnitude(x[i]), share[i] = a[i] / (a[i] + k); });
+    each<n>([&](int i) {
+      // exp(-a^2/2) = 2^m exp(-w/2), w = a^2 + m 2 ln 2. a^2 must not be rounded by itself: the error would show in the exponential.
+      const F square = a[i] * a[i];
+      t[i] = fma(square, splat(-0.5f * log2_e), splat(round_magic + tail_shift));
+      const F m = t[i] - (round_magic + tail_shift);
+#if defined(__FMA__) || defined(__aarch64__)
+      w[i] = fma(m, splat(2 * ln2_low), fma(a[i], a[i], m * (2 * ln2_high)));  // the product with m is exact
+#else
+      const F head = (F)((I)a[i] & ~0xfff);
+      w[i] = fma(m, splat(2 * ln2_low), fma(m, splat(2 * ln2_high), head * head)) + (a[i] - head) * (a[i] + head);
+#endif
+    });
+    each<n>([&](int i) { u[i] = fma(share[i], splat(2.0f), splat(-1.0f)); });  // the rounding errors of `share` hardly reach a Q
+    each<n>([&](int i) { less[i] = splat(e[6]), scaled[i] = splat(q[10]); });
+    each<5>([&](int step) {
+      each<n>([&](int i) { less[i] = fma(less[i], w[i], splat(e[5 - step])); });
+      each<n>([&](int i) { scaled[i] = fma(scaled[i], u[i], splat(q[9 - step])); });
+    });
+    each<5>([&](int step) { each<n>([&](int i) { scaled[i] = fma(scaled[i], u[i], splat(q[4 - step])); }); });
+    each<n>([&](int i) { less[i] = less[i] * w[i]; });  // exp(-w/2) - 1: one rounding less in the tail
+    each<n>([&](int i) { power[i] = (F)((U)splat(1.0f) + ((U)t[i] << 23)); });
+  }
+
+  static NORMA_INLINE F magnitude(F x) { return vmin(splat(15.0f), abs(x)); }
+
+  /// GELU(x) = max(x, 0) - |x| Q(|x|), of any x.
+  NORMA_INLINE F gelu(F x, int i) const {
+    const F y = scaled[i] * share[i];
+    return fma(fma(y, less[i], y) * power[i], splat(-tail_scale), vmax(splat(0.0f), x));
+  }
+  /// GELU'(x) = Phi(x) + x phi(x), of any x. 1 / (a + k) = (1 - share) / k.
+  NORMA_INLINE F gelu_grad(F x, int i) const {
+    const F y = scaled[i] * fma(share[i], splat(-1 / k), splat(1 / k));
+    const F lower = fma(magnitude(x) * -0.39894228f, less[i] + 1.0f, fma(y, less[i], y)) * power[i];  // for -a, times 2^40
+    return x >= 0.0f ? fma(lower, splat(-tail_scale), splat(1.0f)) : lower * tail_scale;
+  }
+};
+
 template <int n>
 NORMA_INLINE void gelu_by_tail(F (&x)[n]) {
-  F a[n];
-  each<n>([&](int i) { a[i] = vmin(splat(15.0f), abs(x[i])); });
-  const NormalTail<n> normal = normal_tail<true>(a);
-  each<n>([&](int i) { x[i] = fma(normal.tail[i] * normal.power[i], splat(-tail_scale), vmax(splat(0.0f), x[i])); });
+  const NormalTail<n> normal(x);
+  each<n>([&](int i) { x[i] = normal.gelu(x[i], i); });
 }
-
-/// GELU'(x) = Phi(x) + x phi(x), of any x.
 template <int n>
 NORMA_INLINE void gelu_grad_by_tail(F (&x)[n]) {
-  F a[n];
-  each<n>([&](int i) { a[i] = vmin(splat(15.0f), abs(x[i])); });
-  const NormalTail<n> normal = normal_tail<false>(a);
-  each<n>([&](int i) {
-    const F lower = fma(a[i] * -0.39894228f, normal.exponential[i], normal.tail[i]) * normal.power[i];  // for -a, times 2^40
-    x[i] = x[i] >= 0.0f ? fma(lower, splat(-tail_scale), splat(1.0f)) : lower * tail_scale;
-  });
+  const NormalTail<n> normal(x);
+  each<n>([&](int i) { x[i] = normal.gelu_grad(x[i], i); });
 }
 
 #if defined(__AVX512F__)
@@ -187,9 +186,8 @@ NORMA_INLINE void gelu_with_grad(F (&x)[n], F (&slope)[n]) {
   beyond_pieces(x, y, gelu_far);
   each<n>([&](int i) { x[i] = y[i]; });
 #else
-  each<n>([&](int i) { slope[i] = x[i]; });
-  gelu_grad(slope);
-  gelu(x);
+  const NormalTail<n> normal(x);
+  each<n>([&](int i) { slope[i] = normal.gelu_grad(x[i], i), x[i] = normal.gelu(x[i], i); });
 #endif
 }
 

@@ -108,20 +108,31 @@ void finish_alone(int64_t m, int64_t n, const T* sum, int64_t ld_sum, T* c, int6
   if (e && e->pre) end_stream();
 }
 
-/// One micro-tile of MR rows and n <= NV registers of columns, of a panel of tile_columns.
-template <class T, int MR, int NV = tile_vectors>
-void tile(int64_t k, const T* a, int64_t row, int64_t col, const T* b, int64_t b_row, int64_t n, T* c, int64_t ldc, bool accumulate,
+/// Where a micro-tile's operands lie: A by rows or by columns, whose elements are neighbours along k or across it; B in panels that are packed,
+/// or as dense rows. Strides that are known leave more of a core's instructions to the multiply-adds, which it lacks when it is shared.
+template <bool by_rows, bool packed>
+struct Layout {
+  static constexpr bool a_by_rows = by_rows, b_packed = packed;
+};
+
+/// One micro-tile of MR rows and n <= NV registers of columns, of a panel of tile_columns. `a_line`: from row to row, or from column to column.
+template <class T, class Operands, int MR, int NV = tile_vectors>
+void tile(int64_t k, const T* a, int64_t a_line, const T* b, int64_t b_row, int64_t n, T* c, int64_t ldc, bool accumulate,
           const Epilogue<T>* e, const Wanted<T, tile_columns<T>>& wanted) {
   constexpr int w = lanes<T>;
+  const int64_t row = Operands::a_by_rows ? a_line : 1, col = Operands::a_by_rows ? 1 : a_line;
+  if constexpr (Operands::b_packed) b_row = tile_columns<T>;
   Vec<T> sum[MR][NV];
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 16
     for (int v = 0; v < NV; ++v) sum[i][v] = Vec<T>{};
-  const int64_t between = k / (MR + 1);
-  for (int r = 0; r <= MR; ++r) {
-    if (r < MR) wanted.turn(r);
-    int64_t steps = r < MR ? between : k - MR * between;
+  // Two rows of C are asked for at a time, and k is cut at whole rounds of the loop, whose ends cost too.
+  constexpr int unrolled = 4, turns = (MR + 1) / 2;
+  const int64_t between = k / (turns + 1) / unrolled * unrolled;
+  for (int t = 0; t <= turns; ++t) {
+    for (int r = 2 * t; r < MR && r < 2 * t + 2; ++r) wanted.turn(r);
+    int64_t steps = t < turns ? between : k - turns * between;
 #pragma GCC unroll 4
     for (; steps > 0; --steps) {
       Vec<T> x[NV];
@@ -138,17 +149,17 @@ void tile(int64_t k, const T* a, int64_t row, int64_t col, const T* b, int64_t b
     }
   }
   if (n == NV * w) {
+    const auto each = [&](auto what) __attribute__((always_inline)) {
 #pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i)
+      for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 16
-      for (int v = 0; v < NV; ++v) {
-        T* p = c + i * ldc + v * w;
-        if (accumulate) sum[i][v] += load(p);
-        if (e && e->bias) sum[i][v] += load(e->bias + v * w);
-        if (e && e->pre) stream(e->pre + i * e->ld + v * w, sum[i][v]);  // for the backward pass
-        if (e && e->residual) sum[i][v] += load(e->residual + i * e->ld + v * w);
-        store(p, sum[i][v]);
-      }
+        for (int v = 0; v < NV; ++v) what(sum[i][v], i, v * w);
+    };
+    if (accumulate) each([&](Vec<T>& x, int i, int j) { x += load(c + i * ldc + j); });
+    if (e && e->bias) each([&](Vec<T>& x, int, int j) { x += load(e->bias + j); });
+    if (e && e->pre) each([&](Vec<T>& x, int i, int j) { stream(e->pre + i * e->ld + j, x); });  // for the backward pass
+    if (e && e->residual) each([&](Vec<T>& x, int i, int j) { x += load(e->residual + i * e->ld + j); });
+    each([&](Vec<T>& x, int i, int j) { store(c + i * ldc + j, x); });
     return;
   }
   alignas(64) T buffer[MR * NV * w];
@@ -160,19 +171,19 @@ void tile(int64_t k, const T* a, int64_t row, int64_t col, const T* b, int64_t b
 }
 
 template <class T>
-using TileFunction = void (*)(int64_t, const T*, int64_t, int64_t, const T*, int64_t, int64_t, T*, int64_t, bool,
-                              const Epilogue<T>*, const Wanted<T, tile_columns<T>>&);
+using TileFunction = void (*)(int64_t, const T*, int64_t, const T*, int64_t, int64_t, T*, int64_t, bool, const Epilogue<T>*,
+                              const Wanted<T, tile_columns<T>>&);
 
-template <class T, int... row_counts>
-TileFunction<T> tile_of(int rows, std::integer_sequence<int, row_counts...>) {
-  constexpr TileFunction<T> functions[] = {tile<T, row_counts + 1>...};
+template <class T, class Operands, int... row_counts>
+TileFunction<T> tile_of(int rows, Operands, std::integer_sequence<int, row_counts...>) {
+  constexpr TileFunction<T> functions[] = {tile<T, Operands, row_counts + 1>...};
   return functions[rows - 1];
 }
 
 /// Whole tiles of a panel that has fewer columns than others.
-template <class T, int... vectors>
-TileFunction<T> narrow_tile(int64_t width, std::integer_sequence<int, vectors...>) {
-  constexpr TileFunction<T> functions[] = {tile<T, tile_rows, vectors + 1>...};
+template <class T, class Operands, int... vectors>
+TileFunction<T> narrow_tile(int64_t width, Operands, std::integer_sequence<int, vectors...>) {
+  constexpr TileFunction<T> functions[] = {tile<T, Operands, tile_rows, vectors + 1>...};
   return functions[(width - 1) / lanes<T>];
 }
 
@@ -180,10 +191,11 @@ TileFunction<T> narrow_tile(int64_t width, std::integer_sequence<int, vectors...
 /// in the first-level cache. In every tile, its beginning and its end would each leave the arithmetic units waiting.
 constexpr int64_t strip_rows = 96 / tile_rows * tile_rows;
 
-template <class T>
-void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, Panels<T> b, T* c, int64_t ldc, bool accumulate,
-           const Epilogue<T>* e, const Upcoming<T>& upcoming) {
+template <class T, class Operands>
+void block_of(int64_t m, int64_t n, int64_t k, Tiles<T> a, Panels<T> b, T* c, int64_t ldc, bool accumulate,
+              const Epilogue<T>* e, const Upcoming<T>& upcoming) {
   constexpr int nr = tile_columns<T>;
+  const int64_t a_line = Operands::a_by_rows ? a.row : a.col;
   Prefetcher next(upcoming.a, upcoming.m, upcoming.k, (m + tile_rows - 1) / tile_rows * ((n + nr - 1) / nr));
   alignas(64) T sums[strip_rows * nr];
   const bool apart = e && (e->pre || e->gelu || e->gelu_pre);
@@ -196,10 +208,10 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, Panels<T> b, T* c, int64
       const int64_t padded = (width + lanes<T> - 1) / lanes<T> * lanes<T>;
       Prefetcher next_panel;
       if (b.far && i0 == 0 && j + nr < n) next_panel = Prefetcher(Matrix<const T>{panel + b.panel, b.row, 1}, k, nr, (end + tile_rows - 1) / tile_rows);
-      const TileFunction<T> whole = narrow_tile<T>(width, std::make_integer_sequence<int, tile_vectors>{});
+      const TileFunction<T> whole = narrow_tile<T>(width, Operands{}, std::make_integer_sequence<int, tile_vectors>{});
       for (int64_t i = i0; i < end; i += tile_rows) {
         const int rows = static_cast<int>(least(tile_rows, end - i));
-        const TileFunction<T> f = rows == tile_rows ? whole : tile_of<T>(rows, std::make_integer_sequence<int, tile_rows>{});
+        const TileFunction<T> f = rows == tile_rows ? whole : tile_of<T>(rows, Operands{}, std::make_integer_sequence<int, tile_rows>{});
         const T* from = a.data + i / tile_rows * a.tile;
         Epilogue<T> here;
         if (e) here = at(*e, i, j);
@@ -208,9 +220,9 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, Panels<T> b, T* c, int64
         const Epilogue<T> early{here.bias, here.pre, false, nullptr, nullptr, here.ld};
         next.turn(), next_panel.turn();
         if (apart)
-          f(k, from, a.row, a.col, panel, b.row, pre_first ? width : padded, sums + (i - i0) * nr, nr, false, pre_first ? &early : nullptr, wanted);
+          f(k, from, a_line, panel, b.row, pre_first ? width : padded, sums + (i - i0) * nr, nr, false, pre_first ? &early : nullptr, wanted);
         else
-          f(k, from, a.row, a.col, panel, b.row, width, to, ldc, accumulate, e ? &here : nullptr, wanted);
+          f(k, from, a_line, panel, b.row, width, to, ldc, accumulate, e ? &here : nullptr, wanted);
       }
       if (!apart) continue;
       Epilogue<T> here = at(*e, i0, j);
@@ -218,6 +230,17 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, Panels<T> b, T* c, int64
       finish<T>(end - i0, width, sums, nr, c + i0 * ldc + j, ldc, accumulate, &here);
     }
   if (apart && e->pre) end_stream();
+}
+
+template <class T>
+void block(int64_t m, int64_t n, int64_t k, Tiles<T> a, Panels<T> b, T* c, int64_t ldc, bool accumulate, const Epilogue<T>* e,
+           const Upcoming<T>& upcoming) {
+  const auto go = [&](auto operands) { block_of<T, decltype(operands)>(m, n, k, a, b, c, ldc, accumulate, e, upcoming); };
+  const bool packed = b.row == tile_columns<T>;
+  if (a.row == 1)
+    packed ? go(Layout<false, true>{}) : go(Layout<false, false>{});
+  else
+    packed ? go(Layout<true, true>{}) : go(Layout<true, false>{});
 }
 
 /// W x W elements, W = lanes: out[j * out_row + i] = in[i * in_row + j].
