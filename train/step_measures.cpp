@@ -10,8 +10,6 @@
 namespace norma::train {
 namespace {
 
-double norm_of(const Tensor& t) { return std::sqrt(sum_of_squares(t)); }
-
 /// Rounded to the seven digits that weights in f32 carry: half as long in the file.
 double rounded(double v) {
   const std::string text = fmt::format("{:.7g}", v);
@@ -37,18 +35,35 @@ Json attention_json(inspect::Probe& probe) {
 ParameterWatch::ParameterWatch(nn::Module& model) {
   NoGrad watching;
   nn::for_each_parameter(model, [&](const std::string& name, Tensor& p) {
-    const Tensor before = empty(p.shape(), place_of(p)), grad = p.grad();
+    const Tensor before = empty(p.shape(), place_of(p));
     copy_into(before, p.detach());
-    rows_.push_back({name, p, before, norm_of(before), grad ? norm_of(grad) : 0});
+    rows_.push_back({name, p, before});
   });
+  if (rows_.empty()) return;
+  squares_ = zeros({static_cast<Index>(rows_.size()), measures}, {DType::f64, rows_[0].before.device()});
+  for (std::size_t i = 0; i < rows_.size(); ++i) {
+    square(rows_[i].before, i, weight);
+    if (const Tensor g = rows_[i].parameter.grad()) square(g, i, grad);
+  }
+}
+
+void ParameterWatch::square(const Tensor& t, std::size_t row, Measure measure) const {
+  const View view = t.view();
+  backend(t.device())
+      .sum_of_squares({&view, 1}, select(select(squares_, 0, static_cast<Index>(row)), 0, measure).view());
 }
 
 Json ParameterWatch::after_step() const {
   NoGrad watching;
   Json out = Json::object();
-  for (const Row& r : rows_) {
-    Json& measures = out[r.name] = {{"weight", rounded(r.weight)}, {"grad", rounded(r.grad)}};
-    if (r.weight != 0) measures["update"] = rounded(norm_of(r.parameter.detach() - r.before) / r.weight);
+  if (rows_.empty()) return out;
+  for (std::size_t i = 0; i < rows_.size(); ++i) square(rows_[i].parameter.detach() - rows_[i].before, i, update);
+  std::vector<double> norms = squares_.values();
+  for (double& x : norms) x = std::sqrt(x);
+  for (std::size_t i = 0; i < rows_.size(); ++i) {
+    const double* norm = norms.data() + i * measures;
+    Json& row = out[rows_[i].name] = {{"weight", rounded(norm[weight])}, {"grad", rounded(norm[grad])}};
+    if (norm[weight] != 0) row["update"] = rounded(norm[update] / norm[weight]);
   }
   return out;
 }

@@ -9,7 +9,7 @@ namespace norma::train {
 /// One object per attention layer: its place, and per head what the Probe measured.
 Json attention_json(inspect::Probe& probe);
 
-/// Norms of every parameter around one optimizer step.
+/// Norms of every parameter around one optimizer step. They are summed on the parameters' device and read once, after the step.
 class ParameterWatch {
  public:
   /// Before the step: takes the norms of weights and gradients (before clipping), and copies of the weights.
@@ -19,12 +19,15 @@ class ParameterWatch {
   Json after_step() const;
 
  private:
+  enum Measure : Index { weight, grad, update, measures };
+  void square(const Tensor& t, std::size_t row, Measure measure) const;
+
   struct Row {
     std::string name;
     Tensor parameter, before;
-    double weight, grad;
   };
   std::vector<Row> rows_;
+  Tensor squares_;  // [rows, measures]: sums of squares
 };
 
 }  // namespace norma::train

@@ -13,6 +13,7 @@ namespace norma::cuda {
 namespace {
 
 constexpr Index most_heads = 65535;  // of an example: a grid's second axis
+constexpr std::int32_t most_blocks = 0x7fffffff;  // along a grid's first
 
 /// The function of the scores as the kernels have it; none where they do not, and the composition runs.
 std::optional<Phi> phi_of(const Scoring& s) {
@@ -105,10 +106,15 @@ AttentionProblem slice(AttentionProblem p, std::int32_t first, std::int32_t coun
   p.batches = count, p.first_batch = first;
   return p;
 }
-/// f of one slice of the batch after another, each of as many heads as a grid's second axis takes.
+/// Under a causal mask blocks differ in weight, so heads lie along a grid's first axis, where its second has room for all blocks of a head.
+bool heads_first(const Runtime& runtime, const AttentionProblem& p) {
+  const Index smallest = std::min({forward_block_rows, backward_block_rows_scalar, backward_block_rows_bf16, wgmma_block_rows});
+  return p.causal && (std::max(p.rows, p.keys) + smallest - 1) / smallest <= Index{runtime.grid_y()};
+}
+/// f of one slice of the batch after another, each of as many heads as their axis of a grid takes.
 template <class F>
 void for_slices(const Runtime& runtime, const AttentionProblem& p, DType dtype, F f) {
-  const std::int32_t each = static_cast<std::int32_t>(runtime.grid_y()) / p.heads;
+  const std::int32_t each = (p.heads_first ? most_blocks : static_cast<std::int32_t>(runtime.grid_y())) / p.heads;
   for (std::int32_t first = 0; first < p.batches; first += each) f(slice(p, first, std::min(each, p.batches - first), dtype));
 }
 
@@ -192,6 +198,7 @@ bool CudaBackend::attention(const AttentionForward& a) {
   const bool wgmma = tensor_cores && attention_products(*runtime_) == AttentionProducts::wgmma;
   const Index blocks = blocks_of(p, wgmma ? wgmma_block_rows : forward_block_rows);
   p.stats = a.stats.as<double>();
+  p.heads_first = heads_first(*runtime_, p);
   for_slices(*runtime_, p, a.q.dtype, [&](AttentionProblem x) {
     const Scratch partial = scratch<double>(a.stats ? Index{x.batches} * x.heads * blocks * attention_stats : 0);
     if (a.stats) x.partial_stats = partial.as<double>();
@@ -230,6 +237,7 @@ bool CudaBackend::attention_backward(const AttentionBackward& a) {
                                           : backward_block_rows_scalar;
   const Index blocks = resident ? 1 : blocks_of(p, block_rows);
   p.stats = a.stats.as<double>();
+  p.heads_first = heads_first(*runtime_, p);
   for_slices(*runtime_, p, a.q.dtype, [&](AttentionProblem x) {
     const Index heads = Index{x.batches} * x.heads;
     const Scratch rows = scratch<float>(resident ? 0 : 2 * heads * x.rows), partial = scratch<double>(a.stats ? heads * blocks * attention_stats : 0);

@@ -3,6 +3,8 @@
 #include <cublas_v2.h>
 #include <dlfcn.h>
 
+#include <mutex>
+
 #include "backends/cuda/blaslt_cuda.h"
 #include "backends/cuda/runtime.h"
 
@@ -71,6 +73,7 @@ class CuBlas : public Blas {
   }
 
   void multiply(const Gemm& g) override {
+    const std::lock_guard lock(mutex_);
     // Split-K kernels of cuBLAS 12.8 and 13.1 are reported to leave out the last k % 64 terms of long sums on Hopper, without an error; blaslt_cuda.cpp
     // forbids them there, which this interface cannot. Of a sum that is stored rounded the rest is not added: it would be rounded twice.
     const Index rest = g.k >= 4096 && g.out_dtype != DType::bf16 ? g.k % 64 : 0;
@@ -88,7 +91,10 @@ class CuBlas : public Blas {
     multiply(part, true);
   }
 
-  bool multiply_with(const Gemm& g) override { return lt_ && lt_->multiply(g); }
+  bool multiply_with(const Gemm& g) override {
+    const std::lock_guard lock(mutex_);
+    return lt_ && lt_->multiply(g);
+  }
 
  private:
   void multiply(const Gemm& g, bool add) {  // to what is there, or in its place
@@ -106,6 +112,7 @@ class CuBlas : public Blas {
   }
 
   Runtime& runtime_;
+  std::mutex mutex_;  // of the handle, the workspace and the plans: one thread at a time multiplies
   cudaStream_t stream_;
   std::unique_ptr<LtBlas> lt_;  // null where there is no cuBLASLt: then products and what follows them are kernels of their own
   cublasHandle_t handle_ = nullptr;

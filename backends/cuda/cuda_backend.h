@@ -1,11 +1,14 @@
 // The CUDA backend. The host side of each family of verbs has its file here, its kernels theirs in kernels/*.cu: memory.cpp,
 // feed.cpp, elementwise.cpp, reduce.cpp, index.cpp, depthwise.cpp, norm.cpp, products.cpp, attention.cpp, images.cpp, parameters.cpp. Built against a device
-// or, for the tests, against the emulator: runtime.h.
+// or, for the tests, against the emulator: runtime.h. Any thread may call any verb, but not while another one captures a step.
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <thread>
 
 #include "backends/cuda/pool.h"
 #include "backends/cuda/runtime.h"
@@ -76,6 +79,8 @@ class CudaBackend : public Backend {
 
   std::unique_ptr<Feed> feed(int slots, std::size_t bytes) override;
   std::unique_ptr<Graph> capture(const std::function<void()>& step) override;
+  /// Throws Error while another thread captures a step: what is put into its stream would be in the graph, and not be done.
+  void refuse_beside_capture() const;
 
  private:
   /// A piece of device memory for one verb; it goes back to the pool at once, and the stream's order keeps it safe.
@@ -94,7 +99,10 @@ class CudaBackend : public Backend {
   };
   template <class T>
   Scratch scratch(Index count) { return Scratch(pool_, static_cast<std::size_t>(count) * sizeof(T)); }
-  void* stream() { return runtime_->stream(); }
+  void* stream() {
+    refuse_beside_capture();
+    return runtime_->stream();
+  }
   void refuse_in_capture(const char* what) const;
   View blas_ready(const View& m, std::optional<Scratch>& room);
   void multiply(const View& left, const View& right, const View& out);
@@ -117,9 +125,10 @@ class CudaBackend : public Backend {
     std::size_t used = 0;
     Staging& next() { return slots[used++ % n]; }
   };
+  std::mutex staging_mutex_;  // of both rings: a pinned buffer is one copy's until it has been sent, or read
   StagingRing<2> staging_;
   StagingRing<8> small_staging_;
-  bool capturing_ = false;
+  std::atomic<std::thread::id> capturing_{};  // which thread does; none
 };
 
 }  // namespace norma::cuda

@@ -8,13 +8,6 @@
 namespace norma::cuda {
 namespace {
 
-WindowAxis axis_of(Index size, Index outputs, Index kernel, Index stride, Index pad) {
-  WindowAxis a;
-  a.size = static_cast<std::int32_t>(size), a.outputs = static_cast<std::int32_t>(outputs), a.kernel = static_cast<std::int32_t>(kernel);
-  a.pad = static_cast<std::int32_t>(pad), a.stride = Divider(static_cast<std::uint32_t>(stride));
-  return a;
-}
-
 bool fits(const View& x, const View& weight, const Window& w, const View& y) {
   Index largest = std::max({x.numel(), y.numel(), weight.numel(), w.stride_h, w.stride_w});
   for (const auto& [size, pad] : {std::pair{x.shape()[2], w.pad_h}, {x.shape()[3], w.pad_w}}) largest = std::max(largest, size + 2 * pad);
@@ -23,7 +16,7 @@ bool fits(const View& x, const View& weight, const Window& w, const View& y) {
 
 Depthwise problem_of(const View& x, const View& weight, const Window& w, const View& y) {
   Depthwise d;
-  d.rows = axis_of(x.shape()[2], y.shape()[2], w.kernel_h, w.stride_h, w.pad_h), d.columns = axis_of(x.shape()[3], y.shape()[3], w.kernel_w, w.stride_w, w.pad_w);
+  d.rows = window_axis(x.shape()[2], y.shape()[2], w.kernel_h, w.stride_h, w.pad_h), d.columns = window_axis(x.shape()[3], y.shape()[3], w.kernel_w, w.stride_w, w.pad_w);
   d.images = static_cast<std::uint32_t>(x.shape()[0]), d.channels = static_cast<std::uint32_t>(x.shape()[1]);
   d.x = x.data, d.y = y.data, d.weight = weight.data, d.dtype = x.dtype;
   for (int axis = 0; axis < 4; ++axis) d.x_stride[axis] = x.layout.stride(axis), d.y_stride[axis] = y.layout.stride(axis);

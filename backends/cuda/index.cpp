@@ -22,19 +22,16 @@ View along(const View& index, int axis, const Shape& shape) {
 }
 
 Windows windows_of(const View& image, const Window& window, const View& columns) {
+  const Shape& shape = image.shape();
+  for (const Index size : {shape[0], shape[1], shape[2] + 2 * window.pad_h, shape[3] + 2 * window.pad_w, window.stride_h, window.stride_w})
+    if (size > launch_limit) fail("unfold: size {} is beyond what cuda takes, {}", size, launch_limit);
   Windows w;
-  w.image = image.data, w.columns = columns.data, w.dtype = image.dtype;
+  w.rows = window_axis(shape[2], window.out_h(shape[2]), window.kernel_h, window.stride_h, window.pad_h);
+  w.columns = window_axis(shape[3], window.out_w(shape[3]), window.kernel_w, window.stride_w, window.pad_w);
+  w.images = shape[0], w.channels = shape[1];
+  w.image = image.data, w.window = columns.data, w.dtype = image.dtype;
   for (int axis = 0; axis < 4; ++axis) w.image_stride[axis] = image.layout.stride(axis);
-  for (int axis = 0; axis < 3; ++axis) w.column_stride[axis] = columns.layout.stride(axis);
-  const auto narrow = [](Index x) {
-    if (x > 0x7fffffff) fail("unfold: size {} is beyond what cuda takes", x);
-    return static_cast<std::int32_t>(x);
-  };
-  w.batch = image.shape()[0], w.channels = narrow(image.shape()[1]), w.h = narrow(image.shape()[2]), w.w = narrow(image.shape()[3]);
-  w.kernel_h = narrow(window.kernel_h), w.kernel_w = narrow(window.kernel_w);
-  w.stride_h = narrow(window.stride_h), w.stride_w = narrow(window.stride_w);
-  w.pad_h = narrow(window.pad_h), w.pad_w = narrow(window.pad_w);
-  w.out_h = narrow(window.out_h(w.h)), w.out_w = narrow(window.out_w(w.w));
+  for (int axis = 0; axis < 3; ++axis) w.window_stride[axis] = columns.layout.stride(axis);
   return w;
 }
 

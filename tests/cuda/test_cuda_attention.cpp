@@ -2,6 +2,7 @@
 // against those of the composition.
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <cstdlib>
 
 #include "autograd/node.h"
 #include "autograd/ops.h"
@@ -106,22 +107,42 @@ const std::vector<Problem>& all_sizes() {
   return sizes;
 }
 
-/// The products of bf16 attention, as NORMA_CUDA_ATTENTION names them, that the device has.
+/// The products of bf16 attention that NORMA_TEST_ATTENTION names: mma, wgmma, or both where it names nothing. A kernel that fails on a device takes
+/// the process with it, and with that the verdict on the others.
+std::vector<std::string> products_named(const char* word) {
+  const std::string name = word ? word : "";
+  if (name.empty()) return {"mma", "wgmma"};
+  if (name != "mma" && name != "wgmma") fail("NORMA_TEST_ATTENTION: unknown products \"{}\"; there are mma, wgmma", name);
+  return {name};
+}
+
+/// Those of them that the device has; a device that lacks all of them is an error.
 std::vector<std::string> products_here() {
   const Problem small{1, 1, 8, 8, 8, 8, false, false, 0};
+  std::vector<std::string> all = products_named(std::getenv("NORMA_TEST_ATTENTION"));
+  if (all.back() != "wgmma") return all;
   try {
     cuda::set_attention_products("wgmma");
     run(small, {}, DType::bf16, DType::bf16);
   } catch (const Error& e) {
+    cuda::set_attention_products("mma");
     CHECK_THAT(e.what(), Catch::Contains("compute capability"));
-    return {"mma"};
+    all.pop_back();
+    if (all.empty()) throw;
   }
-  return {"wgmma", "mma"};
+  return all;
 }
 
 }  // namespace
 
-TEST_CASE("bf16 attention equals the f64 result of the same numbers", "[cuda_attention]") {
+TEST_CASE("the products that are tested are those that are named", "[cuda_attention]") {
+  CHECK((products_named(nullptr) == std::vector<std::string>{"mma", "wgmma"}));
+  CHECK((products_named("") == products_named(nullptr)));
+  for (const char* word : {"mma", "wgmma"}) CHECK((products_named(word) == std::vector<std::string>{word}));
+  CHECK_THROWS_WITH(products_named("tma"), "NORMA_TEST_ATTENTION: unknown products \"tma\"; there are mma, wgmma");
+}
+
+TEST_CASE("bf16 attention equals the f64 result of the same numbers", "[cuda_attention][attention_products]") {
   const std::vector<std::string> all_products = products_here();
   for (const auto& [name, scoring] : scorings()) {
     if (scoring.kind == Scoring::Kind::relu) continue;  // a score that rounding moves over the kink has another slope
@@ -149,7 +170,7 @@ TEST_CASE("bf16 attention equals the f64 result of the same numbers", "[cuda_att
 
 #if !defined(__SANITIZE_ADDRESS__)  // for which the case above has such a list
 // Few launches, so that it fits into minutes under compute-sanitizer: every kernel of every width, with and without statistics.
-TEST_CASE("each kernel of attention once agrees with the scalar ones", "[cuda_attention][sanitized]") {
+TEST_CASE("each kernel of attention once agrees with the scalar ones", "[cuda_attention][sanitized][attention_products]") {
   const std::vector<std::string> all_products = products_here();
   const auto check = [](const Run& got, const Run& wanted, double tolerance) {
     for (std::size_t i = 0; i < got.results.size(); ++i) CHECK(distance(got.results[i], wanted.results[i]) < tolerance);
@@ -192,7 +213,7 @@ TEST_CASE("statistics of the kernels equal those of the composition", "[cuda_att
 }
 
 // Whole tiles that all rows see, the last keys of a row, tiles on the diagonal and masked ones.
-TEST_CASE("a key that is not a number reaches the rows that see it, and no other row", "[cuda_attention]") {
+TEST_CASE("a key that is not a number reaches the rows that see it, and no other row", "[cuda_attention][attention_products]") {
   const Index rows = 150, width = 16, bad_key = 20;
   const std::vector<std::string> all_products = products_here();
   for (const auto& [name, scoring] : scorings())
@@ -219,7 +240,7 @@ TEST_CASE("a key that is not a number reaches the rows that see it, and no other
   cuda::set_attention_products("mma");
 }
 
-TEST_CASE("a negative scale turns the queries round", "[cuda_attention]") {
+TEST_CASE("a negative scale turns the queries round", "[cuda_attention][attention_products]") {
   const Shape shape{1, 1, 150, 16};
   for (const std::string& products : products_here())
     for (const bool causal : {false, true}) {

@@ -1,8 +1,10 @@
 // The CUDA backend as a whole: training steps beside the CPU's, memory, copies, graphs.
 #include <array>
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <limits>
+#include <thread>
 
 #include "autograd/graph.h"
 #include "autograd/rounded_weights.h"
@@ -411,4 +413,61 @@ TEST_CASE("what a captured step cannot hold is refused, and leaves the backend u
   CHECK(text([&] { return from_values({1}, {1}, {DType::f32, device}); }) ==
         "capture: upload waits for the device, which a captured step cannot; leave it out of the step");
   CHECK(sum(x + x).item() == 6);
+}
+
+TEST_CASE("threads that share the device get their own numbers back", "[cuda_backend]") {
+  std::atomic<int> wrong{0}, failed{0};
+  const Place place{DType::f32, device};
+  const auto work = [&](Index mine) {
+    try {
+      const NoGrad off;
+      for (Index i = 1; i <= 100; ++i) {
+        const Index k = 8 * (1 + i % 50) + 256 * mine;  // kinds of product that no other thread has
+        const std::vector<double> row(static_cast<std::size_t>(k), static_cast<double>(mine));
+        const Tensor x = from_values(row, {1, k}, place), w = ones({3, k}, place);
+        for (int again = 0; again < 20; ++again) wrong += (x * 1.0).values() != row || from_values(row, {k}, place).values() != row;
+        for (const Tensor& y : Tensors{matmul(x, permute(w, {1, 0})), linear(x, w, full({3}, -1, place))})
+          for (const double v : y.values()) wrong += v != static_cast<double>(mine * k) && v != static_cast<double>(mine * k - 1);
+      }
+    } catch (const Error&) {
+      ++failed;
+    }
+  };
+  std::thread one(work, 1), two(work, 2);
+  one.join(), two.join();
+  CHECK(wrong == 0);
+  CHECK(failed == 0);
+}
+
+TEST_CASE("while a thread captures a step no other one may use the device", "[cuda_backend]") {
+  const Tensor x = from_values({1, 2, 3}, {3}, {DType::f32, device}), total = zeros({}, {DType::f32, device});
+  const auto step = [&] { copy_into(total, sum(x)); };
+  step();
+  std::unique_ptr<Backend::Graph> other_graph = cuda().capture(step);
+  std::vector<std::string> errors;
+  const auto elsewhere = [&](const std::function<void()>& work) {
+    std::thread([&] {
+      try {
+        work();
+        errors.push_back("none");
+      } catch (const Error& e) {
+        errors.push_back(e.what());
+      }
+    }).join();
+  };
+  std::unique_ptr<Backend::Graph> graph = cuda().capture([&] {
+    elsewhere([&] { cuda().fill(7, total.view()); });
+    elsewhere([&] { x.values(); });
+    elsewhere([&] { return empty({3}, {DType::f32, device}); });
+    elsewhere([&] { cuda().capture(step); });
+    elsewhere([&] { other_graph->replay(); });
+    step();
+  });
+  REQUIRE(errors.size() == 5);
+  for (const std::string& e : errors) CHECK_THAT(e, Catch::Contains("another thread captures a step") && Catch::Contains("no other one may use the device"));
+  cuda().fill(0, total.view());
+  graph->replay();
+  elsewhere([&] { errors.push_back(fmt::format("{}", total.item())); });
+  CHECK(errors[5] == "6");
+  CHECK(errors[6] == "none");
 }

@@ -2,7 +2,11 @@
 // plain_cublas/, which hold them to the headers.
 #include <catch2/catch.hpp>
 
+#include <array>
+#include <atomic>
 #include <cmath>
+#include <latch>
+#include <thread>
 #include <vector>
 
 #include "backends/cuda/runtime.h"
@@ -157,4 +161,38 @@ TEST_CASE("what cuBLASLt names no algorithm for is declined, and nothing is done
   CHECK(blas->multiply_with(g));
   runtime->synchronize();
   CHECK(c.at(0) != before);
+}
+
+TEST_CASE("threads that multiply by one Blas find their own kinds of product", "[cuda_blas]") {
+  constexpr Index kinds = 2000, n = 8;
+  const std::unique_ptr<Runtime> runtime = make_runtime(0);
+  const std::unique_ptr<Blas> blas = make_blas(*runtime);
+  Numbers ones(DType::f32, 16 * n * n, 1);
+  for (std::size_t i = 0; i < 16 * n * n; ++i) ones.set(i, 1);
+  const std::array<Numbers, 2> out{Numbers(DType::f32, kinds * n, 2), Numbers(DType::f32, kinds * n, 3)};
+  const auto terms = [](Index mine, Index i) { return n * (1 + (i + mine) % 16); };
+  std::atomic<int> failed{0};
+  std::latch start(2);
+  const auto work = [&](Index mine) {
+    start.arrive_and_wait();
+    for (Index i = 0; i < kinds; ++i) {
+      Gemm g;
+      g.m = 1, g.n = n, g.k = terms(mine, i);
+      g.a = {ones.data, n * (16 + 2 * i + mine), false, 0}, g.b = {ones.data, n, false, 0};  // a pitch that makes it a kind of its own
+      g.c = static_cast<float*>(out[static_cast<std::size_t>(mine)].data) + i * n, g.c_pitch = n;
+      try {
+        failed += !blas->multiply_with(g);
+      } catch (const Error&) {
+        ++failed;
+      }
+    }
+  };
+  std::thread one(work, 0), two(work, 1);
+  one.join(), two.join();
+  runtime->synchronize();
+  CHECK(failed == 0);
+  Index wrong = 0;
+  for (Index mine = 0; mine < 2; ++mine)
+    for (Index i = 0; i < kinds * n; ++i) wrong += out[static_cast<std::size_t>(mine)].at(static_cast<std::size_t>(i)) != static_cast<double>(terms(mine, i / n));
+  CHECK(wrong == 0);
 }

@@ -64,9 +64,7 @@ TEST_CASE("windows along an axis: what an output reads, and who reads an element
         for (Index pad = 0; pad <= 4; ++pad) {
           if (size + 2 * pad < kernel) continue;
           const Window w{.kernel_h = kernel, .stride_h = stride, .pad_h = pad};
-          cuda::WindowAxis axis;
-          axis.size = static_cast<std::int32_t>(size), axis.outputs = static_cast<std::int32_t>(w.out_h(size)), axis.kernel = static_cast<std::int32_t>(kernel);
-          axis.pad = static_cast<std::int32_t>(pad), axis.stride = cuda::Divider(static_cast<std::uint32_t>(stride));
+          const cuda::WindowAxis axis = cuda::window_axis(size, w.out_h(size), kernel, stride, pad);
           std::vector<std::array<Index, 3>> read, readers;  // output, element of the kernel, element of the image
           for (std::int32_t o = 0; o < axis.outputs; ++o) {
             const std::int32_t at = axis.position(static_cast<std::uint32_t>(o));
@@ -86,6 +84,35 @@ TEST_CASE("windows along an axis: what an output reads, and who reads an element
           CAPTURE(size, kernel, stride, pad);
           CHECK((read == readers));
         }
+}
+
+TEST_CASE("runs of elements cover a tensor once, in its order, also one of more elements than 32 bits count", "[cuda_backend]") {
+  for (const Index limit : {1, 7, 60, 1000}) {
+    Index i = 0, wrong = 0;
+    cuda::each_run(std::array<std::int64_t, 3>{3, 5, 7}, limit, [&](const cuda::Run<3>& run) {
+      CHECK(run.count <= static_cast<std::uint32_t>(limit));
+      for (std::uint32_t j = 0; j < run.count; ++j, ++i) {
+        std::uint32_t at[3];
+        run.at(j, at);
+        wrong += (at[0] * 5 + at[1]) * 7 + at[2] != static_cast<std::uint32_t>(i);
+      }
+    });
+    CHECK(wrong == 0);
+    CHECK(i == 105);
+  }
+  const std::int64_t most = std::int64_t{1} << 30, sizes[] = {5, most - 3, 6};
+  std::int64_t first = 0;
+  cuda::each_run(std::array{sizes[0], sizes[1], sizes[2]}, most, [&](const cuda::Run<3>& run) {
+    for (const std::uint32_t j : {0u, 1u, run.count / 2, run.count - 1}) {
+      std::uint32_t at[3];
+      run.at(j, at);
+      CHECK((at[0] * sizes[1] + at[1]) * sizes[2] + at[2] == first + j);
+      CHECK((at[1] < sizes[1] && at[2] < sizes[2]));
+    }
+    first += run.count;
+  });
+  CHECK(first == sizes[0] * sizes[1] * sizes[2]);
+  cuda::each_run(std::array<std::int64_t, 2>{3, 0}, 10, [](const cuda::Run<2>&) { FAIL("a run of nothing"); });
 }
 
 TEST_CASE("elements of planes are numbered in their order", "[cuda_backend]") {

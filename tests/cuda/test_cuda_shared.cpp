@@ -294,7 +294,12 @@ TEST_CASE("attention has the same bits where a launch takes all heads of the bat
       {"x^3/sqrt(N)", DType::bf16, AttentionForm::quadratic, 20, 30, 15, 13, false, 5, 3, true, 0.2},
       {"softmax", DType::f32, AttentionForm::quadratic, 20, 30, 16, 24, false, 5, 3, true, 0.2},
       {"x/N", DType::f32, AttentionForm::linear, 20, 30, 16, 24, false, 5, 3, true},
-      {"x/N", DType::f32, AttentionForm::linear, 140, 140, 16, 24, true, 5, 3}};
+      {"x/N", DType::f32, AttentionForm::linear, 140, 140, 16, 24, true, 5, 3},
+      // causal: of 7 blocks along the second axis there are enough for heads to lie along the first, or too few
+      {"softmax", DType::bf16, AttentionForm::quadratic, 70, 150, 16, 24, true, 5, 3, false, 0.2},
+      {"softmax", DType::bf16, AttentionForm::quadratic, 290, 290, 16, 24, true, 2, 2, true},
+      {"x^2/sum(x^2)", DType::bf16, AttentionForm::quadratic, 290, 240, 32, 32, true, 2, 2},
+      {"x^3/sqrt(N)", DType::f32, AttentionForm::quadratic, 240, 290, 15, 13, true, 2, 2}};
   struct Whole {  // afterwards
     ~Whole() { emulator::card() = {}, set_attention_products("mma"); }
   } whole;
@@ -307,4 +312,54 @@ TEST_CASE("attention has the same bits where a launch takes all heads of the bat
       emulator::card().grid_y = 7;  // two examples at a time
       CHECK((results(c) == wanted));
     }
+}
+
+TEST_CASE("under a causal mask blocks begin from the heaviest to the lightest, and all heads at once", "[cuda_emulator]") {
+  for (const auto& [rows, keys] : {std::pair{300, 300}, {300, 140}, {140, 300}, {1, 70}})
+    for (const bool of_rows : {true, false})
+      for (const bool heads_first : {true, false}) {
+        CAPTURE(rows, keys, of_rows, heads_first);
+        AttentionProblem p;
+        p.batches = 2, p.heads = 3, p.rows = rows, p.keys = keys, p.causal = true, p.heads_first = heads_first;
+        const int count = of_rows ? rows : keys, size = 64, blocks = (count + size - 1) / size;
+        std::vector<BlockPlace> places;
+        const Extent grid = attention_grid(p, count, size);
+        emulator::run_grid({grid.x, grid.y, grid.z}, warp_size, 0, [&] {
+          if (thread_id() == 0) places.push_back(of_rows ? place_of_rows(p) : place_of_keys(p));
+        });
+        const Head head(p, 0);
+        const auto pairs = [&](const BlockPlace& place) {  // that the block computes
+          int sum = 0;
+          for (int i = static_cast<int>(place.block) * size; i < std::min(count, static_cast<int>(place.block + 1) * size); ++i)
+            for (int o = 0; o < (of_rows ? keys : rows); ++o) sum += of_rows ? head.visible(i, o) : head.visible(o, i);
+          return sum;
+        };
+        std::vector<int> met(static_cast<std::size_t>(6 * blocks));
+        bool falling = true;
+        for (std::size_t i = 0; i < places.size(); ++i) {
+          CHECK(places[i].blocks == static_cast<unsigned>(blocks));
+          ++met[places[i].head * places[i].blocks + places[i].block];
+          const bool whole = count % size == 0 || (places[i].block + 1 < places[i].blocks && (i == 0 || places[i - 1].block + 1 < places[i].blocks));
+          if (i > 0 && whole) falling = falling && pairs(places[i]) <= pairs(places[i - 1]);
+        }
+        CHECK(met == std::vector<int>(met.size(), 1));
+        if (heads_first) CHECK(falling);
+      }
+}
+
+TEST_CASE("a causal launch takes more heads than a grid's second axis has places", "[cuda_emulator]") {
+  struct Whole {  // afterwards
+    ~Whole() { emulator::card() = {}; }
+  } whole;
+  emulator::card().grid_y = 7;
+  Backend& cuda = backend({Device::Kind::cuda, 0});
+  const auto launches = [&](Index rows, bool causal) {
+    const Tensor x = zeros({4, 3, rows, 16}, {DType::f32, {Device::Kind::cuda, 0}});
+    AttentionOptions o;
+    o.causal = causal;
+    return cuda.capture([&] { return attention(x, x, x, o); })->launches().size();
+  };
+  CHECK(launches(20, true) == 1);
+  CHECK(launches(20, false) == 2);   // two examples at a time
+  CHECK(launches(290, true) == 2);  // as many blocks have no place there
 }

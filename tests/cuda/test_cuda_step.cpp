@@ -6,6 +6,7 @@
 #include "tests/folders.h"
 #include "train/captured_step.h"
 #include "train/loop.h"
+#include "train/step_measures.h"
 
 using namespace norma;
 using namespace norma::train;
@@ -213,6 +214,13 @@ TEST_CASE("steady captured steps ask the system for no memory", "[cuda_step]") {
   CHECK(backend(device).memory().system_requests == before.system_requests);
 #endif
   CHECK(backend(device).memory().in_use == before.in_use);
+}
+
+TEST_CASE("before a logged step its norms do not wait for the device", "[cuda_step]") {  // a capture would refuse it
+  Trainee a(small());
+  forward_backward(a.run.model, a.batch(0), a.config, 0);
+  CHECK(backend(device).capture([&] { const ParameterWatch watch(a.run.model); }));
+  CHECK(ParameterWatch(a.run.model).after_step().size() == nn::parameters(a.run.model).size());
 }
 
 TEST_CASE("what is not captured: other devices, --no-graph, anomaly mode, sgd, labels that are no class", "[cuda_step]") {

@@ -29,8 +29,9 @@ struct AttentionProblem {
   float coefficient[Scoring::max_degree + 1] = {};
   float factor = 1;  // of every weight, on top of row_scale
   RowScale row_scale = RowScale::constant;
-  bool normalize = false;  // rows divided by their sum
-  bool causal = false;     // row i sees columns j <= i + keys - rows
+  bool normalize = false;    // rows divided by their sum
+  bool causal = false;       // row i sees columns j <= i + keys - rows
+  bool heads_first = false;  // the heaviest blocks of all heads begin before lighter ones; else the blocks of a head are neighbours in a grid
   float bias = 0;          // Phi::sigmoid
 
   const std::uint8_t* key_mask = nullptr;  // [B, keys]: 0 hides a column

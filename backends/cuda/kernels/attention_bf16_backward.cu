@@ -28,8 +28,9 @@ struct Tiles {
 
 template <int chunks, bool softmax, bool measure>
 NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) rows_kernel(AttentionProblem p) {
-  const Head head(p, block_id().y);
-  const int warp = static_cast<int>(thread_id()) / 32, first = static_cast<int>(block_id().x) * tile;
+  const BlockPlace place = place_of_rows(p);
+  const Head head(p, place.head);
+  const int warp = static_cast<int>(thread_id()) / 32, first = static_cast<int>(place.block) * tile;
   const int row = first + warp * 16 + static_cast<int>(thread_id()) % 32 / 4;  // of the thread's two, with 8 more
   const Tiles<chunks> tiles(shared_memory());
   constexpr int passing = Tiles<chunks>::passing_rows;
@@ -92,13 +93,14 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) rows_kernel(Atte
   NORMA_UNROLL
   for (int half = 0; half < 2; ++half)
     if (leave_row(head, state, row, half)) store_row(dq, half, p.scale, p.d, head.at<bf16>(p.dq) + (row + 8 * half) * p.dq.row);
-  if constexpr (measure) write_block_gradients(p, a2_total, s2_total, block_id().y, block_id().x, grid_size().x);
+  if constexpr (measure) write_block_gradients(p, a2_total, s2_total, place);
 }
 
 template <int chunks, bool softmax>
 NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) keys_kernel(AttentionProblem p) {
-  const Head head(p, block_id().y);
-  const int warp = static_cast<int>(thread_id()) / 32, first = static_cast<int>(block_id().x) * tile;
+  const BlockPlace place = place_of_keys(p);
+  const Head head(p, place.head);
+  const int warp = static_cast<int>(thread_id()) / 32, first = static_cast<int>(place.block) * tile;
   const int key = first + warp * 16 + static_cast<int>(thread_id()) % 32 / 4;  // of the thread's two, with 8 more
   const Tiles<chunks> tiles(shared_memory());
   constexpr int passing = Tiles<chunks>::passing_rows;
@@ -155,11 +157,9 @@ NORMA_KERNEL void NORMA_BOUNDS(mma_threads, chunks > 4 ? 2 : 3) keys_kernel(Atte
 
 template <int chunks, bool softmax>
 void run(void* stream, const AttentionProblem& p) {
-  const unsigned heads = static_cast<unsigned>(p.batches * p.heads);
-  launch(stream, {static_cast<unsigned>((p.rows + tile - 1) / tile), heads}, mma_threads, backward_mma_bytes(chunks, 0),
+  launch(stream, attention_grid(p, p.rows, tile), mma_threads, backward_mma_bytes(chunks, 0),
          p.partial_stats ? rows_kernel<chunks, softmax, true> : rows_kernel<chunks, softmax, false>, p);
-  launch(stream, {static_cast<unsigned>((p.keys + tile - 1) / tile), heads}, mma_threads, backward_mma_bytes(chunks, mma_state_words(pairs)),
-         keys_kernel<chunks, softmax>, p);
+  launch(stream, attention_grid(p, p.keys, tile), mma_threads, backward_mma_bytes(chunks, mma_state_words(pairs)), keys_kernel<chunks, softmax>, p);
 }
 
 }  // namespace

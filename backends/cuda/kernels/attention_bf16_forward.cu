@@ -41,9 +41,10 @@ NORMA_DEVICE void add_groups(const float (&w)[groups][fragments][4], const bf16*
 template <int chunks, int groups, bool softmax, bool measure, int warps>
 NORMA_KERNEL void NORMA_BOUNDS(32 * warps, groups > 1 || measure ? 2 : mma_blocks(chunks) - (warps > mma_warps ? 1 : 0)) forward_kernel(AttentionProblem p) {
   constexpr int pitch = mma_pitch(chunks), threads = 32 * warps, warp_rows = 16 * groups, block_rows = warp_rows * warps;
-  const Head head(p, block_id().y);
+  const BlockPlace place = place_of_rows(p);
+  const Head head(p, place.head);
   const int lane = static_cast<int>(thread_id()) % 32, warp = static_cast<int>(thread_id()) / 32;
-  const int first = static_cast<int>(block_id().x) * block_rows;
+  const int first = static_cast<int>(place.block) * block_rows;
   bf16* q = reinterpret_cast<bf16*>(shared_memory());
   bf16 *k = q + block_rows * pitch, *v = k + 2 * tile * pitch;  // two stages each
   const bool two_passes = measure && (softmax || p.normalize);
@@ -130,14 +131,13 @@ NORMA_KERNEL void NORMA_BOUNDS(32 * warps, groups > 1 || measure ? 2 : mma_block
     if (finish_row<softmax, measure>(head, r[g], half, two_passes, sums))
       store_row(out[g], half, r[g].factor[half], p.e, head.at<bf16>(p.out) + r[g].row[half] * p.out.row);
   if constexpr (measure)
-    write_block_stats(p, sums, reinterpret_cast<double*>(shared_memory()), block_id().y, block_id().x, grid_size().x);
+    write_block_stats(p, sums, reinterpret_cast<double*>(shared_memory()), place);
 }
 
 template <int chunks, int groups, bool softmax, bool measure, int warps = mma_warps>
 void start(void* stream, const AttentionProblem& p) {
   constexpr int block_rows = 16 * groups * warps;
-  const Extent grid{static_cast<unsigned>((p.rows + block_rows - 1) / block_rows), static_cast<unsigned>(p.batches * p.heads)};
-  launch(stream, grid, 32 * warps, forward_mma_bytes(chunks, block_rows), forward_kernel<chunks, groups, softmax, measure, warps>, p);
+  launch(stream, attention_grid(p, p.rows, block_rows), 32 * warps, forward_mma_bytes(chunks, block_rows), forward_kernel<chunks, groups, softmax, measure, warps>, p);
 }
 /// 32 rows a warp where at least one block is full of them. That, and a fifth warp, take registers that wide rows leave no room for;
 /// statistics are of blocks of forward_block_rows.

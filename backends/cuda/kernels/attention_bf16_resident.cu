@@ -170,7 +170,7 @@ NORMA_KERNEL void NORMA_BOUNDS(ResidentPlan::most_warps(chunks) * 32, 1) residen
     store_row(dk, half, p.scale, p.d, head.at<bf16>(p.dk) + to * p.dk.row);
     store_row(dv, half, 1, p.e, head.at<bf16>(p.dv) + to * p.dv.row);
   }
-  if constexpr (measure) write_block_gradients(p, a2_total, s2_total, block_id().x, 0, 1);
+  if constexpr (measure) write_block_gradients(p, a2_total, s2_total, {block_id().x, 0, 1});
 }
 
 template <int chunks, bool softmax>

@@ -7,6 +7,26 @@
 
 namespace norma::cuda {
 
+/// What a block works on: one of the `blocks` blocks of rows or keys of a head.
+struct BlockPlace {
+  std::uint32_t head, block, blocks;
+};
+/// Of blocks of rows, of which under a causal mask the last one sees the most keys: it begins first.
+NORMA_DEVICE BlockPlace place_of_rows(const AttentionProblem& p) {
+  if (p.heads_first) return {block_id().x, grid_size().y - 1 - block_id().y, grid_size().y};
+  return {block_id().y, block_id().x, grid_size().x};
+}
+/// Of blocks of keys, of which the first one is seen by the most rows.
+NORMA_DEVICE BlockPlace place_of_keys(const AttentionProblem& p) {
+  if (p.heads_first) return {block_id().x, block_id().y, grid_size().y};
+  return {block_id().y, block_id().x, grid_size().x};
+}
+/// Of blocks of `size` out of `count` rows or keys.
+inline Extent attention_grid(const AttentionProblem& p, std::int32_t count, std::int32_t size) {
+  const unsigned blocks = static_cast<unsigned>((count + size - 1) / size), heads = static_cast<unsigned>(p.batches * p.heads);
+  return p.heads_first ? Extent{heads, blocks} : Extent{blocks, heads};
+}
+
 /// One (batch, head) and what its rows see.
 struct Head {
   const AttentionProblem& p;

@@ -221,8 +221,7 @@ struct AttentionSums {
 };
 
 /// The block's sums into partial_stats, by a fixed tree; `space` holds attention_stats doubles a warp. All threads call it.
-NORMA_DEVICE void write_block_stats(const AttentionProblem& p, AttentionSums& mine, double* space, std::uint32_t head,
-                                    std::uint32_t block, std::uint32_t blocks) {
+NORMA_DEVICE void write_block_stats(const AttentionProblem& p, AttentionSums& mine, double* space, const BlockPlace& place) {
   const unsigned t = thread_id(), warp = t / warp_size;
   block_barrier();
   NORMA_UNROLL
@@ -234,15 +233,14 @@ NORMA_DEVICE void write_block_stats(const AttentionProblem& p, AttentionSums& mi
   if (t >= attention_stats) return;
   double x = space[t];
   for (unsigned w = 1; w < block_threads() / warp_size; ++w) x = merged(static_cast<AttentionStat>(t), x, space[w * attention_stats + t]);
-  p.partial_stats[(std::int64_t{head} * blocks + block) * attention_stats + t] = x;
+  p.partial_stats[(std::int64_t{place.head} * place.blocks + place.block) * attention_stats + t] = x;
 }
 
 /// The same of a backward pass, from the start of shared memory on: the sums of the squared gradients of weights and of scores.
-NORMA_DEVICE void write_block_gradients(const AttentionProblem& p, double a2, double s2, std::uint32_t head, std::uint32_t block,
-                                        std::uint32_t blocks) {
+NORMA_DEVICE void write_block_gradients(const AttentionProblem& p, double a2, double s2, const BlockPlace& place) {
   AttentionSums sums;
   sums.at(AttentionStat::grad_a2) = a2, sums.at(AttentionStat::grad_s2) = s2;
-  write_block_stats(p, sums, reinterpret_cast<double*>(shared_memory()), head, block, blocks);
+  write_block_stats(p, sums, reinterpret_cast<double*>(shared_memory()), place);
 }
 
 }  // namespace norma::cuda

@@ -26,8 +26,9 @@ struct Tiles {
 
 template <class T, int columns, bool measure>
 NORMA_KERNEL void NORMA_BOUNDS(threads, columns > 4 ? 1 : 3) rows_kernel(AttentionProblem p) {
-  const Head head(p, block_id().y);
-  const int first = static_cast<int>(block_id().x) * tile, t = static_cast<int>(thread_id()), ty = t / lanes, tx = t % lanes;
+  const BlockPlace place = place_of_rows(p);
+  const Head head(p, place.head);
+  const int first = static_cast<int>(place.block) * tile, t = static_cast<int>(thread_id()), ty = t / lanes, tx = t % lanes;
   const Tiles tiles(p, shared_memory());
   const int dp = tile_pitch(p.d), ep = tile_pitch(p.e);
   load_rows<threads, tile>(head.at<T>(p.q), p.q.row, first, p.rows, p.d, tiles.q);
@@ -106,18 +107,19 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, columns > 4 ? 1 : 3) rows_kernel(Attenti
     for (int c = 0; c < columns; ++c)
       if (pair_column(tx, c) < p.d) to[pair_column(tx, c)] = convert<T>(dq[i][c]);
     if (tx == 0) {
-      const std::int64_t at = std::int64_t{block_id().y} * p.rows + row;
+      const std::int64_t at = std::int64_t{place.head} * p.rows + row;
       p.row_delta[at] = rows[i].delta;
       p.row_factor[at] = rows[i].factor;
     }
   }
-  if constexpr (measure) write_block_gradients(p, a2, s2, block_id().y, block_id().x, grid_size().x);
+  if constexpr (measure) write_block_gradients(p, a2, s2, place);
 }
 
 template <class T, int columns>
 NORMA_KERNEL void NORMA_BOUNDS(threads, columns > 4 ? 1 : 3) keys_kernel(AttentionProblem p) {
-  const Head head(p, block_id().y);
-  const int first = static_cast<int>(block_id().x) * tile, t = static_cast<int>(thread_id()), ty = t / lanes, tx = t % lanes;
+  const BlockPlace place = place_of_keys(p);
+  const Head head(p, place.head);
+  const int first = static_cast<int>(place.block) * tile, t = static_cast<int>(thread_id()), ty = t / lanes, tx = t % lanes;
   const Tiles tiles(p, shared_memory());
   const int dp = tile_pitch(p.d), ep = tile_pitch(p.e), keys = p.keys - first < tile ? p.keys - first : tile;
   load_rows<threads, tile>(head.at<T>(p.k), p.k.row, first, p.keys, p.d, tiles.k);
@@ -149,7 +151,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, columns > 4 ? 1 : 3) keys_kernel(Attenti
       const int row = start + ty * own_rows + i;
       RowState state;
       if (row < p.rows) {
-        const std::int64_t at = std::int64_t{block_id().y} * p.rows + row;
+        const std::int64_t at = std::int64_t{place.head} * p.rows + row;
         const float factor = p.row_factor[at];
         state = {p.phi == Phi::softmax ? *head.lse(row) : head.lone(row) ? 0 : factor, factor, p.row_delta[at]};
       }
@@ -194,9 +196,7 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, columns > 4 ? 1 : 3) keys_kernel(Attenti
 }  // namespace
 
 void attention_backward_scalar(void* stream, const AttentionProblem& p, DType dtype) {
-  const unsigned heads = static_cast<unsigned>(p.batches * p.heads);
-  const Extent rows{static_cast<unsigned>((p.rows + tile - 1) / tile), heads};
-  const Extent keys{static_cast<unsigned>((p.keys + tile - 1) / tile), heads};
+  const Extent rows = attention_grid(p, p.rows, tile), keys = attention_grid(p, p.keys, tile);
   const auto run = [&](auto tag, auto width) {
     using T = typename decltype(tag)::type;
     constexpr int columns = decltype(width)::value;

@@ -15,8 +15,9 @@ static_assert(forward_block_rows == tile);
 
 template <class T, int columns, bool measure>
 NORMA_KERNEL void NORMA_BOUNDS(threads, columns > 4 || measure ? 1 : 2) forward_kernel(AttentionProblem p) {
-  const Head head(p, block_id().y);
-  const int first = static_cast<int>(block_id().x) * tile, t = static_cast<int>(thread_id()), ty = t / lanes, tx = t % lanes;
+  const BlockPlace place = place_of_rows(p);
+  const Head head(p, place.head);
+  const int first = static_cast<int>(place.block) * tile, t = static_cast<int>(thread_id()), ty = t / lanes, tx = t % lanes;
   const int d_pitch = tile_pitch(p.d), e_pitch = tile_pitch(p.e);
   float* q = reinterpret_cast<float*>(shared_memory());
   float *k = q + tile * d_pitch, *v = k + tile * scalar_score_pitch(p.d), *w = k;  // w: weights, w_pitch
@@ -116,13 +117,13 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, columns > 4 || measure ? 1 : 2) forward_
     if (p.lse && softmax && tx == 0) *head.lse(row) = top[i] + std::log(sum[i]);
   }
   if constexpr (measure)
-    write_block_stats(p, sums, reinterpret_cast<double*>(shared_memory()), block_id().y, block_id().x, grid_size().x);
+    write_block_stats(p, sums, reinterpret_cast<double*>(shared_memory()), place);
 }
 
 }  // namespace
 
 void attention_forward_scalar(void* stream, const AttentionProblem& p, DType dtype) {
-  const Extent grid{static_cast<unsigned>((p.rows + tile - 1) / tile), static_cast<unsigned>(p.batches * p.heads)};
+  const Extent grid = attention_grid(p, p.rows, tile);
   const auto run = [&](auto tag, auto width) {
     using T = typename decltype(tag)::type;
     constexpr int columns = decltype(width)::value;

@@ -13,9 +13,10 @@ template <int chunks, bool softmax, bool measure>
 NORMA_KERNEL void NORMA_BOUNDS(threads, 1) rows_kernel(AttentionProblem p) {
   constexpr WgmmaTiles layout = WgmmaTiles::backward_rows(chunks);
   constexpr int tile = layout.passing;
-  const Head head(p, block_id().y);
+  const BlockPlace place = place_of_rows(p);
+  const Head head(p, place.head);
   const WgmmaMemory<chunks> memory(layout);
-  const int warp = static_cast<int>(thread_id()) / 32, first = static_cast<int>(block_id().x) * block_rows;
+  const int warp = static_cast<int>(thread_id()) / 32, first = static_cast<int>(place.block) * block_rows;
   const int mine = first + warp / 4 * group_rows;                              // the warpgroup's
   const int row = first + warp * 16 + static_cast<int>(thread_id()) % 32 / 4;  // of the thread's two, with 8 more
   const int count = (head.length_of_rows(first, block_rows) + tile - 1) / tile, end = head.length_of_rows(mine, group_rows);
@@ -73,16 +74,17 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) rows_kernel(AttentionProblem p) {
   NORMA_UNROLL
   for (int half = 0; half < 2; ++half)
     if (leave_row(head, state, row, half)) store_row(dq, half, p.scale, p.d, head.at<bf16>(p.dq) + (row + 8 * half) * p.dq.row);
-  if constexpr (measure) write_block_gradients(p, a2_total, s2_total, block_id().y, block_id().x, grid_size().x);
+  if constexpr (measure) write_block_gradients(p, a2_total, s2_total, place);
 }
 
 template <int chunks, bool softmax>
 NORMA_KERNEL void NORMA_BOUNDS(threads, 1) keys_kernel(AttentionProblem p) {
   constexpr WgmmaTiles layout = WgmmaTiles::backward_keys(chunks);
   constexpr int tile = layout.passing;
-  const Head head(p, block_id().y);
+  const BlockPlace place = place_of_keys(p);
+  const Head head(p, place.head);
   const WgmmaMemory<chunks> memory(layout);
-  const int warp = static_cast<int>(thread_id()) / 32, first = static_cast<int>(block_id().x) * block_rows;
+  const int warp = static_cast<int>(thread_id()) / 32, first = static_cast<int>(place.block) * block_rows;
   const int mine = first + warp / 4 * group_rows;                              // the warpgroup's
   const int key = first + warp * 16 + static_cast<int>(thread_id()) % 32 / 4;  // of the thread's two, with 8 more
   // The first tile of rows that see keys from `from` on.
@@ -140,12 +142,10 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, 1) keys_kernel(AttentionProblem p) {
 
 template <int chunks, bool softmax>
 void run(void* stream, const AttentionProblem& p) {
-  const auto grid = [&](int count) {
-    return Extent{static_cast<unsigned>((count + block_rows - 1) / block_rows), static_cast<unsigned>(p.batches * p.heads)};
-  };
-  launch(stream, grid(p.rows), threads, WgmmaTiles::backward_rows(chunks).bytes(0),
+  launch(stream, attention_grid(p, p.rows, block_rows), threads, WgmmaTiles::backward_rows(chunks).bytes(0),
          p.partial_stats ? rows_kernel<chunks, softmax, true> : rows_kernel<chunks, softmax, false>, p);
-  launch(stream, grid(p.keys), threads, WgmmaTiles::backward_keys(chunks).bytes(mma_state_words(softmax)), keys_kernel<chunks, softmax>, p);
+  launch(stream, attention_grid(p, p.keys, block_rows), threads, WgmmaTiles::backward_keys(chunks).bytes(mma_state_words(softmax)),
+         keys_kernel<chunks, softmax>, p);
 }
 }  // namespace
 

@@ -12,9 +12,10 @@ constexpr int tile = mma_tile, rows = WgmmaTiles::block_rows, threads = WgmmaTil
 template <int chunks, bool softmax, bool measure>
 NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 || measure ? 1 : 2) forward_kernel(AttentionProblem p) {
   constexpr WgmmaTiles layout = WgmmaTiles::forward(chunks);
-  const Head head(p, block_id().y);
+  const BlockPlace place = place_of_rows(p);
+  const Head head(p, place.head);
   const WgmmaMemory<chunks> memory(layout);
-  const int warp = static_cast<int>(thread_id()) / 32, first = static_cast<int>(block_id().x) * rows;
+  const int warp = static_cast<int>(thread_id()) / 32, first = static_cast<int>(place.block) * rows;
   const bool two_passes = measure && (softmax || p.normalize);
   const int count = (head.length_of_rows(first, rows) + tile - 1) / tile;
   const int end = head.length_of_rows(first + warp / 4 * WgmmaTiles::group_rows, WgmmaTiles::group_rows);
@@ -76,13 +77,12 @@ NORMA_KERNEL void NORMA_BOUNDS(threads, chunks > 4 || measure ? 1 : 2) forward_k
     if (finish_row<softmax, measure>(head, r, half, two_passes, sums))
       store_row(out, half, r.factor[half], p.e, head.at<bf16>(p.out) + r.row[half] * p.out.row);
   if constexpr (measure)
-    write_block_stats(p, sums, reinterpret_cast<double*>(shared_memory()), block_id().y, block_id().x, grid_size().x);
+    write_block_stats(p, sums, reinterpret_cast<double*>(shared_memory()), place);
 }
 
 template <int chunks, bool softmax>
 void run(void* stream, const AttentionProblem& p) {
-  const Extent grid{static_cast<unsigned>((p.rows + rows - 1) / rows), static_cast<unsigned>(p.batches * p.heads)};
-  launch(stream, grid, threads, WgmmaTiles::forward(chunks).bytes(0),
+  launch(stream, attention_grid(p, p.rows, rows), threads, WgmmaTiles::forward(chunks).bytes(0),
          p.partial_stats ? forward_kernel<chunks, softmax, true> : forward_kernel<chunks, softmax, false>, p);
 }
 }  // namespace

@@ -1,35 +1,10 @@
-// Convolution with one kernel a channel, as the host calls it; the arithmetic of its windows, tested on the host.
+// Convolution with one kernel a channel, as the host calls it; the arithmetic of its planes, tested on the host.
 #pragma once
 
-#include "backends/cuda/geometry.h"
+#include "backends/cuda/windows.h"
 #include "core/element.h"
 
 namespace norma::cuda {
-
-/// One axis of an image [size] and of the outputs of a window that moves over it.
-struct WindowAxis {
-  std::int32_t size = 1, outputs = 1, kernel = 1, pad = 0;
-  Divider stride;
-
-  /// Where output o begins to read.
-  NORMA_HD std::int32_t position(std::uint32_t o) const { return static_cast<std::int32_t>(o * stride.divisor) - pad; }
-
-  struct Range {
-    std::int32_t begin, end;
-  };
-  /// Those elements of the kernel that lie inside the image when its first is at `position`.
-  NORMA_HD Range inside(std::int32_t position) const {
-    const std::int32_t begin = position < 0 ? -position : 0, left = size - position;
-    return {begin, left < kernel ? left : kernel};
-  }
-  /// The outputs that read element i of the image: output o by element i - position(o) of the kernel.
-  NORMA_HD Range readers(std::uint32_t i) const {
-    const std::int32_t last = static_cast<std::int32_t>(i) + pad;
-    const std::int32_t begin = last < kernel ? 0 : static_cast<std::int32_t>(stride.divide(static_cast<std::uint32_t>(last - kernel)) + 1);
-    const std::int32_t end = static_cast<std::int32_t>(stride.divide(static_cast<std::uint32_t>(last)) + 1);
-    return {begin, end < outputs ? end : outputs};
-  }
-};
 
 /// Element i of [images, channels, rows, columns].
 struct PlanePlace {

@@ -9,6 +9,7 @@
 namespace norma::cuda {
 namespace {
 
+constexpr std::int64_t run_limit = std::int64_t{1} << 30;  // of windows in a launch
 constexpr unsigned row_group = 8;  // rows of `out` that a block of index_add owns
 
 template <class T>
@@ -140,37 +141,39 @@ NORMA_KERNEL void check_kernel(Loop<1> loop, const std::int64_t* index, std::int
   if (value < 0 || value >= limit) atomic_min(first, i);  // the smallest, whatever the order
 }
 
+/// A thread a place of a window.
 template <class T>
-NORMA_KERNEL void unfold_kernel(Windows w) {
-  const std::int64_t i = std::int64_t{block_id().x} * block_threads() + thread_id();
-  const std::int64_t places = std::int64_t{w.out_h} * w.out_w, kernel = std::int64_t{w.kernel_h} * w.kernel_w;
-  if (i >= w.batch * w.channels * kernel * places) return;
-  const std::int64_t place = i % places, row = i / places % (w.channels * kernel), b = i / places / (w.channels * kernel);
-  const std::int64_t c = row / kernel, y = place / w.out_w * w.stride_h - w.pad_h + row % kernel / w.kernel_w;
-  const std::int64_t x = place % w.out_w * w.stride_w - w.pad_w + row % w.kernel_w;
-  const bool inside = y >= 0 && y < w.h && x >= 0 && x < w.w;
-  const T* image = static_cast<const T*>(w.image) + b * w.image_stride[0] + c * w.image_stride[1];
-  static_cast<T*>(w.columns)[b * w.column_stride[0] + row * w.column_stride[1] + place * w.column_stride[2]] =
+NORMA_KERNEL void unfold_kernel(Windows w, Run<6> run) {
+  const std::uint32_t i = block_id().x * block_threads() + thread_id();
+  if (i >= run.count) return;
+  std::uint32_t at[6];  // image, channel, row and column of the kernel, row and column of the outputs
+  run.at(i, at);
+  const std::int32_t y = w.rows.position(at[4]) + static_cast<std::int32_t>(at[2]), x = w.columns.position(at[5]) + static_cast<std::int32_t>(at[3]);
+  const bool inside = y >= 0 && y < w.rows.size && x >= 0 && x < w.columns.size;
+  const T* image = static_cast<const T*>(w.image) + at[0] * w.image_stride[0] + at[1] * w.image_stride[1];
+  const std::int64_t row = (std::int64_t{at[1]} * w.rows.kernel + at[2]) * w.columns.kernel + at[3], place = std::int64_t{at[4]} * w.columns.outputs + at[5];
+  static_cast<T*>(w.window)[at[0] * w.window_stride[0] + row * w.window_stride[1] + place * w.window_stride[2]] =
       inside ? image[y * w.image_stride[2] + x * w.image_stride[3]] : convert<T>(0);
 }
 
+/// A thread a pixel, which adds the windows that read it, the kernel's elements in their order.
 template <class T>
-NORMA_KERNEL void fold_kernel(Windows w) {
-  const std::int64_t i = std::int64_t{block_id().x} * block_threads() + thread_id();
-  if (i >= w.batch * w.channels * w.h * w.w) return;
-  const std::int64_t x = i % w.w, y = i / w.w % w.h, c = i / w.w / w.h % w.channels, b = i / w.w / w.h / w.channels;
-  const T* columns = static_cast<const T*>(w.columns) + b * w.column_stride[0];
+NORMA_KERNEL void fold_kernel(Windows w, Run<4> run) {
+  const std::uint32_t i = block_id().x * block_threads() + thread_id();
+  if (i >= run.count) return;
+  std::uint32_t at[4];
+  run.at(i, at);
+  const auto rows = w.rows.readers(at[2]), columns = w.columns.readers(at[3]);
+  const T* window = static_cast<const T*>(w.window) + at[0] * w.window_stride[0];
   Accumulator<T> sum = 0;
-  for (int p = 0; p < w.kernel_h; ++p)
-    for (int q = 0; q < w.kernel_w; ++q) {
-      const std::int64_t oy = y + w.pad_h - p, ox = x + w.pad_w - q;
-      if (oy < 0 || ox < 0 || oy % w.stride_h || ox % w.stride_w) continue;
-      if (oy / w.stride_h >= w.out_h || ox / w.stride_w >= w.out_w) continue;
-      const std::int64_t row = (c * w.kernel_h + p) * w.kernel_w + q, place = oy / w.stride_h * w.out_w + ox / w.stride_w;
-      sum += convert<Accumulator<T>>(columns[row * w.column_stride[1] + place * w.column_stride[2]]);
+  for (std::int32_t oy = rows.end; oy-- > rows.begin;)  // of outputs in falling order
+    for (std::int32_t ox = columns.end; ox-- > columns.begin;) {
+      const std::int32_t p = static_cast<std::int32_t>(at[2]) - w.rows.position(static_cast<std::uint32_t>(oy));
+      const std::int32_t q = static_cast<std::int32_t>(at[3]) - w.columns.position(static_cast<std::uint32_t>(ox));
+      const std::int64_t row = (std::int64_t{at[1]} * w.rows.kernel + p) * w.columns.kernel + q, place = std::int64_t{oy} * w.columns.outputs + ox;
+      sum += convert<Accumulator<T>>(window[row * w.window_stride[1] + place * w.window_stride[2]]);
     }
-  static_cast<T*>(w.image)[b * w.image_stride[0] + c * w.image_stride[1] + y * w.image_stride[2] + x * w.image_stride[3]] =
-      convert<T>(sum);
+  static_cast<T*>(w.image)[at[0] * w.image_stride[0] + at[1] * w.image_stride[1] + at[2] * w.image_stride[2] + at[3] * w.image_stride[3]] = convert<T>(sum);
 }
 
 /// Columns of a block that has one of `groups` groups of rows: all where the groups alone make blocks enough, since each block looks through
@@ -213,15 +216,16 @@ void check_indices(void* stream, const Loop<1>& loop, const std::int64_t* index,
 }
 
 void unfold_windows(void* stream, const Windows& w) {
-  const std::int64_t count = w.batch * w.channels * w.kernel_h * w.kernel_w * w.out_h * w.out_w;
+  const std::array<std::int64_t, 6> sizes{w.images, w.channels, w.rows.kernel, w.columns.kernel, w.rows.outputs, w.columns.outputs};
   visit_dtype(w.dtype, [&](auto tag) {
-    launch(stream, threads_for(count), 128, 0, unfold_kernel<typename decltype(tag)::type>, w);
+    each_run(sizes, run_limit, [&](const Run<6>& run) { launch(stream, threads_for(run.count), 128, 0, unfold_kernel<typename decltype(tag)::type>, w, run); });
   });
 }
 
 void fold_windows(void* stream, const Windows& w) {
+  const std::array<std::int64_t, 4> sizes{w.images, w.channels, w.rows.size, w.columns.size};
   visit_dtype(w.dtype, [&](auto tag) {
-    launch(stream, threads_for(w.batch * w.channels * w.h * w.w), 128, 0, fold_kernel<typename decltype(tag)::type>, w);
+    each_run(sizes, run_limit, [&](const Run<4>& run) { launch(stream, threads_for(run.count), 128, 0, fold_kernel<typename decltype(tag)::type>, w, run); });
   });
 }
 

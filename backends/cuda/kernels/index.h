@@ -2,6 +2,7 @@
 #pragma once
 
 #include "backends/cuda/kernels/elementwise.h"
+#include "backends/cuda/windows.h"
 
 namespace norma::cuda {
 
@@ -31,13 +32,12 @@ void index_add_rows(void* stream, const IndexAdd& s);
 /// *first = the smallest position of an index outside [0, limit), if that is below what stands there.
 void check_indices(void* stream, const Loop<1>& loop, const std::int64_t* index, std::int64_t limit, unsigned long long* first);
 
-/// Between an image [B, C, h, w] and its windows [B, C kernel_h kernel_w, out_h out_w].
+/// Between images [B, C, h, w] and their windows [B, C kernel_h kernel_w, out_h out_w], all sizes up to 2^30.
 struct Windows {
-  void *image = nullptr, *columns = nullptr;
-  std::int64_t image_stride[4] = {}, column_stride[3] = {};
-  std::int32_t channels = 0, h = 0, w = 0, kernel_h = 1, kernel_w = 1, stride_h = 1, stride_w = 1, pad_h = 0, pad_w = 0,
-               out_h = 0, out_w = 0;
-  std::int64_t batch = 0;
+  WindowAxis rows, columns;
+  std::int64_t images = 0, channels = 0;
+  void *image = nullptr, *window = nullptr;
+  std::int64_t image_stride[4] = {}, window_stride[3] = {};
   DType dtype = DType::f32;
 };
 void unfold_windows(void* stream, const Windows& w);

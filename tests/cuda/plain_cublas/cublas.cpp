@@ -47,6 +47,8 @@ cublasStatus_t cublasGemmStridedBatchedEx_64(cublasHandle_t handle, cublasOperat
                                              const void* a, cudaDataType a_type, int64_t lda, long long stride_a, const void* b, cudaDataType b_type, int64_t ldb,
                                              long long stride_b, const void* beta, void* c, cudaDataType c_type, int64_t ldc, long long stride_c, int64_t count,
                                              cublasComputeType_t compute, cublasGemmAlgo_t) {
+  const Alone alone;
+  if (!alone) return CUBLAS_STATUS_INTERNAL_ERROR;
   if (!handle->stream || !handle->workspace) return CUBLAS_STATUS_NOT_INITIALIZED;  // it would take memory of its own, also in a capture
   const bool wide = compute == CUBLAS_COMPUTE_64F;
   const auto all = [&](cudaDataType type) { return a_type == type && b_type == type && c_type == type; };

@@ -131,6 +131,8 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t w
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c,
                                               cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t wish, int most, cublasLtMatmulHeuristicResult_t results[], int* count) {
   *count = 0;
+  const Alone alone;
+  if (!alone) return CUBLAS_STATUS_INTERNAL_ERROR;
   if (most < 1) return CUBLAS_STATUS_INVALID_VALUE;
   const Desc& p = of(desc);
   Found found{};
@@ -177,6 +179,8 @@ size_t cublasLtGetVersion() { return CUBLAS_VERSION; }
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void* alpha, const void* a, cublasLtMatrixLayout_t a_layout, const void* b,
                               cublasLtMatrixLayout_t b_layout, const void* beta, const void* c, cublasLtMatrixLayout_t c_layout, void* d, cublasLtMatrixLayout_t d_layout,
                               const cublasLtMatmulAlgo_t* algo, void* workspace, size_t workspace_bytes, cudaStream_t stream) {
+  const Alone alone;
+  if (!alone) return CUBLAS_STATUS_INTERNAL_ERROR;
   const Desc p = of(desc);
   Found found{}, now{};
   std::memcpy(&found, algo, sizeof found);

@@ -3,8 +3,10 @@
 
 #include <library_types.h>
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
+#include <thread>
 
 #include "core/element.h"
 
@@ -57,6 +59,19 @@ void multiply(std::int64_t m, std::int64_t n, std::int64_t k, double alpha, cons
       d.set(i, j, static_cast<double>(static_cast<Sum>(alpha) * sum + static_cast<Sum>(extra(i, j))));
     }
 }
+
+/// A handle, with its workspace, is one thread's at a time: false where another one is within a call. It lets others run, so that they come.
+class Alone {
+ public:
+  Alone() { std::this_thread::yield(); }
+  ~Alone() { --inside_; }
+  Alone(const Alone&) = delete;
+  explicit operator bool() const { return alone_; }
+
+ private:
+  static inline std::atomic<int> inside_{0};
+  bool alone_ = inside_++ == 0;
+};
 
 inline bool aligned(const void* p, std::uintptr_t bytes) { return reinterpret_cast<std::uintptr_t>(p) % bytes == 0; }
 
