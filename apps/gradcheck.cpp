@@ -15,6 +15,7 @@ struct Check {
   std::string what;
   GradcheckReport first, second;
   bool has_second = false;
+  Index kinks() const { return first.kinks + second.kinks; }
 };
 
 Check check_case(const checks::OpCase& c) {
@@ -107,7 +108,8 @@ int gradcheck_verb(const Args& args) {
        norma gradcheck --model vit [flags]  derivatives of a small model with any --attention
 
 Every entry of the Jacobian is compared with a five-point finite difference in float64, on the CPU. With --dropout or --drop-path the model
-drops what a step of training would, the same in every evaluation.
+drops what a step of training would, the same in every evaluation. Where they disagree finer steps decide, as a kink (of relu, of --clamp) may
+lie within the step; at a kink itself an entry is to lie between the differences of both sides, and how many such there are is printed.
 )",
       {"Model", "seed", "threads"}, check_words, small_model(), [](train::Options& options) {
         options.describe("image", "image side in pixels; 0: 8");
@@ -130,14 +132,16 @@ drops what a step of training would, the same in every evaluation.
         {{"what", c.what},
          {"first_order", c.first.ok},
          {"worst", c.first.worst},
+         {"kinks", c.kinks()},
          {"second_order", c.has_second ? nlohmann::ordered_json(c.second.ok) : nlohmann::ordered_json()},
          {"worst_second", c.has_second ? nlohmann::ordered_json(c.second.worst) : nlohmann::ordered_json()}});
     if (!flags->json)
-      fmt::print("{:<52} first {} ({:.2f} of the tolerance){}\n", c.what,
+      fmt::print("{:<52} first {} ({:.2f} of the tolerance){}{}\n", c.what,
                  c.first.ok ? "ok" : "WRONG at " + c.first.where, without_sign_of_nan(c.first.worst),
                  c.has_second ? fmt::format("  second {} ({:.2f})", c.second.ok ? "ok" : "WRONG at " + c.second.where,
                                             without_sign_of_nan(c.second.worst))
-                              : "");
+                              : "",
+                 c.kinks() > 0 ? fmt::format("  entries at a kink: {}", c.kinks()) : "");
   }
   if (flags->json) print_result({{"ok", good}, {"checks", rows}}, true);
   return good ? ok : failure;

@@ -70,8 +70,10 @@ formed, also where norma train would take the linear form.
       out[name] = human_bytes(out[name].get<double>()) + what;
     };
     const double flops = out["flops"].get<double>();
-    out["flops"] = fmt::format("{:.1f} {} a training step of batch {}", flops / (flops < 1e13 ? 1e9 : 1e12),
-                               flops < 1e13 ? "GFLOP" : "TFLOP", c.batch);
+    const std::string operations = flops < 1e8    ? fmt::format("{:.3g} MFLOP", flops / 1e6)
+                                   : flops < 1e13 ? fmt::format("{:.1f} GFLOP", flops / 1e9)
+                                                  : fmt::format("{:.1f} TFLOP", flops / 1e12);
+    out["flops"] = fmt::format("{} a training step of batch {}", operations, c.batch);
     bytes_with("parameter_bytes", "");
     bytes_with("training_state_bytes", ": parameters, gradients, and the two moments of AdamW");
     bytes_with("activation_bytes", " kept for the backward pass");

@@ -156,6 +156,10 @@ int inspect_verb(const Args& args) {
     fmt::print("{}: {}\nattention {}, N = {}, sqrt(N) = {:.3g}{}; the model says: {}\n\n", runs[0], what,
                nn::to_string(shape.attention), shape.tokens(), std::sqrt(static_cast<double>(shape.tokens())),
                run.told(), answer);
+    if (shape.clamp_fro > 0)
+      fmt::print(
+          "This run clamps ||A||_F to {:.4g}; ||dA/dS||_F is that of the attention function before the clamp.\n\n",
+          shape.clamp_fro);
     print_heads(heads);
   }
   write_atomically(html,

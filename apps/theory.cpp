@@ -25,9 +25,9 @@ constexpr const char* usage = R"(usage: norma theory [flags]        random Q and
 
 Measured ||A||_F and ||dA/dS||_F of attention matrices A = phi(S), out of the kernel that computes attention, beside
 sqrt N and 2 sqrt N (bounds of softmax in arXiv 2410.18613, Theorem 4.1), sqrt(N)/2 (its sharp bound of the Jacobian) and
-the expectation for Gaussian scores. Over two or more N the power of N is fitted. Random Q, K have independent N(0, 1)
-entries, and S = R Q K^T / sqrt(d) with R from --score-rms. A run's attention is computed by the matrix, also where the run itself
-has it in linear form; a run with --ema has its averaged weights looked at, as norma eval does. Blocks and heads count from 0.
+the root of the mean square for Gaussian scores, which lies above the mean norm where N is small. Over two or more N the
+power of N is fitted. Random Q, K have independent N(0, 1) entries, and S = R Q K^T / sqrt(d) with R from --score-rms. A
+run's attention is computed by the matrix, also where the run itself has it in linear form; a run with --ema has its averaged weights looked at, as norma eval does. Blocks and heads count from 0.
 )";
 constexpr Index most_tokens = 1 << 20;
 
@@ -228,8 +228,8 @@ int random_theory(const Flags& flags, bool json) {
   if (!json)
     fmt::print(
         "Random Q, K of width {}: scores of rms {}; {} head{} for each N, mean ± standard error; seed {}, {}.\n"
-        "Gaussian: expectation for independent normal scores; d = {}: for products of two normal vectors of that "
-        "width.\n",
+        "Gaussian: root of the mean square for independent normal scores, above the mean norm where N is small; "
+        "d = {}: for products of two normal vectors of that width.\n",
         flags.width, flags.score_rms, flags.samples, flags.samples == 1 ? "" : "s", flags.seed, flags.dtype,
         flags.width);
   double scores = 0;
@@ -336,11 +336,14 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
                loaded.told(), nn::to_string(shape.attention), images, tokens);
     fmt::print(
         "{} ‖A‖_F ≤ √N = {} and ‖∂A/∂S‖_F ≤ √N/2 = {} (in the paper 2√N = {}){}\n"
-        "Gaussian: expectation for independent normal scores of the head's rms.\n\n",
+        "Gaussian: root of the mean square for independent normal scores of the head's rms.\n\n",
         softmax ? "Bounds:" : "For softmax", shown(root), shown(root / 2), shown(2 * root),
         softmax ? "." : "; " + own_bounds(bound));
     if (shape.clamp_fro > 0)
-      fmt::print("This run clamps ‖A‖_F to {}; the Gaussian columns are without that.\n", shown(shape.clamp_fro));
+      fmt::print(
+          "This run clamps ‖A‖_F to {}; ‖∂A/∂S‖_F is that of the attention function before the clamp, and the Gaussian "
+          "columns are without it.\n",
+          shown(shape.clamp_fro));
     fmt::print("{:<22} {:>4} {:>10}  {:>10} {:>7} {:>9}  {:>10} {:>8} {:>9}", "layer", "head", "score rms", "‖A‖_F",
                "of √N", "Gaussian", "‖∂A/∂S‖_F", "of √N/2", "Gaussian");
     fmt::print("{}\n", flags.spectral ? fmt::format("  {:>9} {:>11}", "‖A‖₂", "stable rank") : "");

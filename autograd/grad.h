@@ -87,9 +87,10 @@ struct GradcheckReport {
   bool ok = true;
   double worst = 0;       // largest |analytic - numeric| / (atol + rtol |numeric|)
   std::string where;      // "input 1 element 7 / output 3: analytic ..., numeric ..."
+  Index kinks = 0;        // entries where f has a kink: between the derivatives of both sides, and not in worst
 };
 struct GradcheckOptions {
-  double step = 1e-3;  // 5-point stencil
+  double step = 1e-3;  // 5-point stencil; finer where a kink of f, as relu's, may lie within it
   double rtol = 1e-8, atol = 1e-9;
 };
 /// Full Jacobian of f at f64 inputs by a 5-point stencil against vjp's with unit cotangents, all tracked inputs.

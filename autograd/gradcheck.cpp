@@ -1,4 +1,5 @@
 // Derivatives against differences: full Jacobians in f64.
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -35,21 +36,79 @@ std::vector<Matrix> analytic(const Tensor& y, const Tensors& wanted, bool create
   return jacobians;
 }
 
-/// (f(x-2h) - 8 f(x-h) + 8 f(x+h) - f(x+2h)) / 12h for one element of one input.
-std::vector<double> column(const Function& f, Tensors xs, std::size_t input, std::size_t element, double h) {
-  const Tensor original = xs[input];
-  std::vector<double> values = original.values();
-  const double center = values[element];
-  std::vector<double> sum;
-  for (const auto& [offset, factor] : {std::pair{-2, 1.0}, {-1, -8.0}, {1, 8.0}, {2, -1.0}}) {
-    values[element] = center + offset * h;
-    xs[input] = from_values(values, original.shape(), place_of(original));
-    const std::vector<double> y = f(xs).values();
-    sum.resize(y.size());
-    for (std::size_t k = 0; k < y.size(); ++k) sum[k] += factor * y[k] / (12 * h);
+/// The numbers beside one column of the Jacobian, that of one element of one input: differences, finer ones taken only where asked for.
+class Column {
+ public:
+  Column(const Function& f, const Tensors& xs, std::size_t input, std::size_t element, const std::vector<double>& y, const GradcheckOptions& options)
+      : f_(f), xs_(xs), original_(xs[input]), values_(original_.values()), y_(y), options_(options), input_(input), element_(element) {
+    center_ = values_[element];
   }
-  return sum;
-}
+
+  struct Judgement {
+    double numeric = 0, error = 0;  // error: in tolerances
+    bool kink = false;              // there is no derivative: what is claimed lies between those of the two sides
+  };
+  /// Of a claimed derivative of output k. A kink within the step spoils the difference, so finer steps have a say before it is wrong.
+  Judgement judge(double claimed, std::size_t k) {
+    const double numeric = central(0)[k];
+    const double first = miss(std::abs(claimed - numeric), numeric, k, 0);
+    if (first <= 1) return {numeric, first};
+    for (std::size_t level = 1; level < central_.size(); ++level) {
+      const double finer = central(level)[k], error = miss(std::abs(claimed - finer), finer, k, level);
+      if (error <= 1) return {finer, error};
+    }
+    // A kink at x itself, or nearer than any step.
+    const std::size_t finest = central_.size() - 1;
+    const double back = side(0)[k], ahead = side(1)[k];
+    const double outside = std::max(std::min(back, ahead) - claimed, claimed - std::max(back, ahead));
+    if (miss(std::max(outside, 0.0), std::max(std::abs(back), std::abs(ahead)), k, finest) <= 1 && std::isfinite(claimed)) return {numeric, 0, true};
+    return {numeric, first};
+  }
+
+ private:
+  double step(std::size_t level) const { return options_.step / std::pow(8, level); }
+  /// A distance in tolerances; those of finer steps make room for the rounding of f, which a difference divides by its step.
+  double miss(double distance, double numeric, std::size_t k, std::size_t level) const {
+    const double rounding = level == 0 ? 0 : 16 * std::numeric_limits<double>::epsilon() * std::abs(y_[k]) / step(level);
+    const double error = distance / (options_.atol + options_.rtol * std::abs(numeric) + rounding);
+    return std::isnan(error) ? std::numeric_limits<double>::infinity() : error;
+  }
+  /// sum_i factor_i f(x + offset_i h) / divisor
+  std::vector<double> difference(std::initializer_list<std::pair<int, double>> terms, double h, double divisor) {
+    std::vector<double> sum(y_.size());
+    for (const auto& [offset, factor] : terms) {
+      values_[element_] = center_ + offset * h;
+      xs_[input_] = from_values(values_, original_.shape(), place_of(original_));
+      const std::vector<double> y = f_(xs_).values();
+      for (std::size_t k = 0; k < y.size(); ++k) sum[k] += factor * y[k] / divisor;
+    }
+    return sum;
+  }
+  const std::vector<double>& central(std::size_t level) {
+    std::vector<double>& found = central_[level];
+    const double h = step(level);
+    if (found.empty()) found = difference({{-2, 1.0}, {-1, -8.0}, {1, 8.0}, {2, -1.0}}, h, 12 * h);
+    return found;
+  }
+  /// By x and two points behind it (0) or ahead of it (1).
+  const std::vector<double>& side(std::size_t which) {
+    std::vector<double>& found = side_[which];
+    const double h = step(central_.size() - 1) * (which == 0 ? -1 : 1);
+    if (found.empty()) found = difference({{0, -3.0}, {1, 4.0}, {2, -1.0}}, h, 2 * h);
+    return found;
+  }
+
+  const Function& f_;
+  Tensors xs_;
+  Tensor original_;
+  std::vector<double> values_;
+  const std::vector<double>& y_;
+  const GradcheckOptions& options_;
+  std::size_t input_, element_;
+  double center_ = 0;
+  std::array<std::vector<double>, 3> central_;  // by level: each an eighth of the step before
+  std::array<std::vector<double>, 2> side_;
+};
 
 GradcheckReport check(std::string_view op, const Function& f, std::span<const Tensor> inputs, GradcheckOptions options) {
   if (!f) fail("{}: the function is empty", op);
@@ -68,21 +127,24 @@ GradcheckReport check(std::string_view op, const Function& f, std::span<const Te
   check_f64(op, "the result", y);
 
   GradcheckReport report;
-  for (const bool create_graph : {false, true}) {
-    const std::vector<Matrix> jacobians = analytic(y, wanted, create_graph);
-    for (std::size_t w = 0; w < wanted.size(); ++w) {
-      for (std::size_t e = 0; e < static_cast<std::size_t>(wanted[w].numel()); ++e) {
-        NoGrad off;
-        const std::vector<double> numeric = column(f, plain, slots[w], e, options.step);
-        for (std::size_t k = 0; k < numeric.size(); ++k) {
-          const double a = jacobians[w][k][e], n = numeric[k];
-          double error = std::abs(a - n) / (options.atol + options.rtol * std::abs(n));
-          if (std::isnan(error)) error = std::numeric_limits<double>::infinity();
-          if (error <= report.worst) continue;
-          report.worst = error;
-          report.where = fmt::format("input {} element {} / output {}: analytic {:.12g}, numeric {:.12g}{}", slots[w], e, k, a, n,
+  const std::vector<double> values = y.values();
+  const std::array<std::vector<Matrix>, 2> jacobians{analytic(y, wanted, false), analytic(y, wanted, true)};
+  for (std::size_t w = 0; w < wanted.size(); ++w) {
+    for (std::size_t e = 0; e < static_cast<std::size_t>(wanted[w].numel()); ++e) {
+      NoGrad off;
+      Column column(f, plain, slots[w], e, values, options);
+      for (std::size_t k = 0; k < values.size(); ++k) {
+        bool kink = false;
+        for (const bool create_graph : {false, true}) {
+          const double a = jacobians[create_graph][w][k][e];
+          const Column::Judgement found = column.judge(a, k);
+          kink |= found.kink;
+          if (found.error <= report.worst) continue;
+          report.worst = found.error;
+          report.where = fmt::format("input {} element {} / output {}: analytic {:.12g}, numeric {:.12g}{}", slots[w], e, k, a, found.numeric,
                                      create_graph ? " (create_graph)" : "");
         }
+        report.kinks += kink;
       }
     }
   }

@@ -59,6 +59,83 @@ double gaussian_square(F f, double rms, double middle) {
   return (integral(-tails, begin) + integral(begin, end) + integral(end, tails)) / std::sqrt(2 * std::numbers::pi);
 }
 
+/// Sums over a row of weights a_j = phi(s_j) / sum phi(s), in expectation: of a^2, a^3, and (sum a^2)^2.
+struct RowSums {
+  double squares = 0, cubes = 0, square2 = 0;
+};
+struct Node {
+  double log_phi, weight;
+};
+constexpr double log_step = 0.3;  // of a trapezoidal rule in log t or log phi; see row_sums
+constexpr double tails = 9;       // standard deviations
+
+/// With 1/Z^m = integral of t^(m-1) e^(-tZ) / (m-1)! dt the scores of a row part:
+/// E sum_j phi_j^m / Z^m = N int t^(m-1)/(m-1)! E[phi^m e^(-t phi)] E[e^(-t phi)]^(N-1) dt,
+/// by the trapezoidal rule in u = log t. Its integrand is made of e^(mx) exp(-e^x), whose Fourier transform Gamma(m +
+/// iw) is below 1e-9 of its peak at w = 2 pi / log_step. Nodes: the distribution of log phi, in rising order.
+RowSums row_sums(const std::vector<Node>& nodes, double n) {
+  constexpr double nothing = -40, all = 4;  // e^x of phi's share is 0 below, exp(-e^x) above
+  std::vector<double> below = {0};          // weights up to each node
+  for (const Node& node : nodes) below.push_back(below.back() + node.weight);
+  RowSums sums;
+  std::size_t first = nodes.size();  // that is not `nothing`; u rises, so it falls
+  for (double u = -std::log(n) - nodes.back().log_phi - 20; u < all - nodes.front().log_phi; u += log_step) {
+    while (first > 0 && nodes[first - 1].log_phi + u > nothing) --first;
+    double rest = below[first], second = 0, third = 0, fourth = 0;
+    for (std::size_t j = first; j < nodes.size() && nodes[j].log_phi + u < all; ++j) {
+      const double e = std::exp(nodes[j].log_phi + u), left = nodes[j].weight * std::exp(-e);
+      rest += left, second += e * e * left, third += e * e * e * left, fourth += e * e * e * e * left;
+    }
+    rest /= below.back(), second /= below.back(), third /= below.back(), fourth /= below.back();
+    const double others = n * log_step * std::pow(rest, n - 1);
+    sums.squares += second * others, sums.cubes += third / 2 * others, sums.square2 += fourth / 6 * others;
+    if (n > 1) sums.square2 += n * (n - 1) * log_step * second * second / 6 * std::pow(rest, n - 2);
+  }
+  return sums;
+}
+
+/// log phi and its distribution for scores of N(0, rms^2).
+std::vector<Node> nodes_of(const Scoring& scoring, double rms) {
+  std::vector<Node> nodes;
+  if (scoring.kind == Kind::softmax) {
+    const double step = std::min(0.5, log_step / rms);
+    for (double z = -tails; z < tails; z += step) nodes.push_back({rms * z, std::exp(-z * z / 2)});
+    return nodes;
+  }
+  // Even powers: by x = log |s / rms|, down to where next to no score lies, each term by its logarithm, which is never
+  // 0 or inf.
+  constexpr double least = -40;
+  for (double x = least; x < std::log(tails); x += log_step / scoring.degree()) {
+    std::vector<double> terms;
+    for (int p = 0; p <= scoring.degree(); p += 2)
+      if (coefficient(scoring, p) > 0) terms.push_back(std::log(coefficient(scoring, p)) + p * (std::log(rms) + x));
+    const double largest = *std::max_element(terms.begin(), terms.end());
+    double sum = 0;
+    for (const double term : terms) sum += std::exp(term - largest);
+    nodes.push_back({largest + std::log(sum), std::exp(x - std::exp(2 * x) / 2)});
+  }
+  return nodes;
+}
+
+/// The same of scores q k / sqrt d: given q they are normal, with rms sqrt(y) times as large, y = |q|^2 / d of chi^2_d
+/// / d; by the trapezoidal rule in log y.
+RowSums row_sums(const Scoring& scoring, double n, double rms, Index width) {
+  if (width == 0) return row_sums(nodes_of(scoring, rms), n);
+  const double d = static_cast<double>(width), step = std::min(log_step, std::sqrt(2 / d) / 2);
+  RowSums sums;
+  double weights = 0;
+  for (const double direction : {-1, 1})
+    for (int i = direction < 0 ? 1 : 0;; ++i) {
+      const double x = direction * i * step, log_weight = d / 2 * (x - std::expm1(x));
+      if (log_weight < -37) break;
+      const RowSums at = row_sums(nodes_of(scoring, rms * std::exp(x / 2)), n);
+      const double weight = std::exp(log_weight);
+      weights += weight;
+      sums.squares += weight * at.squares, sums.cubes += weight * at.cubes, sums.square2 += weight * at.square2;
+    }
+  return {sums.squares / weights, sums.cubes / weights, sums.square2 / weights};
+}
+
 Measured summary(const std::vector<double>& values) {
   const auto n = static_cast<double>(values.size());
   double sum = 0, squares = 0;
@@ -84,22 +161,16 @@ Bounds bounds(const Scoring& scoring, Index tokens) {
 
 Expectation expectation(const Scoring& scoring, Index tokens, double rms, Index width) {
   const auto n = static_cast<double>(tokens);
-  if (scoring.kind == Kind::softmax) {
-    // A row given its query: sqrt(E e^2s) / E e^s = e^(v/2) with v = rms^2 |q|^2 / d; its square averaged over chi^2_d.
-    // The Jacobian diag(a) - a a^T differs from diag(a) by terms in 1/N.
-    const double v = rms * rms, d = static_cast<double>(width);
-    if (std::exp(4 * v) > n || (width > 0 && 2 * v >= d)) return {};
-    const double fro = width > 0 ? std::pow(1 - 2 * v / d, -d / 4) : std::exp(v / 2);
-    return {fro, fro};
+  const bool softmax = scoring.kind == Kind::softmax;
+  if (softmax || scoring.normalize) {
+    constexpr double most_rms = 100;  // the work grows with it
+    if (!(rms > 0 && rms <= most_rms)) return {};
+    const RowSums row = row_sums(scoring, n, rms, width);
+    const double jacobian2 = row.squares - 2 * row.cubes + row.square2;  // of diag(a) - a a^T
+    return {std::sqrt(n * row.squares),
+            softmax ? std::optional(std::sqrt(std::max(0.0, n * jacobian2))) : std::nullopt};
   }
-  if (width > 0 && (scoring.kind != Kind::polynomial || scoring.normalize)) return {};
-  if (scoring.normalize) {
-    double mean = 0;
-    for (int p = 0; p <= scoring.degree(); ++p) mean += coefficient(scoring, p) * moment(p, rms, 0);
-    const double fro = std::sqrt(polynomial_square(scoring, false, rms, 0)) / mean;
-    if (fro > std::sqrt(n)) return {};  // no matrix of such rows has that norm: N is far from the limit of many keys
-    return {fro, std::nullopt};
-  }
+  if (width > 0 && scoring.kind != Kind::polynomial) return {};
   double value = 0, slope = 0;  // E phi^2, E phi'^2
   switch (scoring.kind) {
     case Kind::softmax: break;  // above

@@ -27,11 +27,12 @@ Bounds bounds(const Scoring& scoring, Index tokens);
 /// Expectations for scores that are independent and N(0, rms^2), every query seeing N keys:
 ///   fro      sqrt(E ||A||_F^2)      x^p / sqrt N: sqrt(N (2p-1)!!) rms^p
 ///   jacobian sqrt(E ||dA/dS||_F^2)  x^p / sqrt N: sqrt(N (2p-3)!!) p rms^(p-1)
-/// Exact at any N for element-wise functions. For softmax and normalised rows the limit of large N, where a row's divisor
-/// is N E phi: sqrt(E phi^2) / E phi, so sqrt e for softmax at rms 1. `width` d > 0: for scores q k / sqrt d of vectors of d
-/// normal numbers instead, which are Gaussian only given q: E s^2p lies above the Gaussian moment by prod_{i<p} (1 + 2i/d).
-/// Absent where no such expectation is known: the Jacobian of normalised rows, a width with normalised rows, relu or
-/// sigmoid, and softmax where e^(4 rms^2) > N, so that a few large scores decide each row.
+/// Exact at any N; where a mean norm is meant: E ||A||_F lies below, by the variance of ||A||_F^2, which is small where N is
+/// large. Of softmax and normalised rows it is an integral over the row's divisor, and tends to sqrt(E phi^2) / E phi as N
+/// grows: sqrt e for softmax at rms 1. `width` d > 0: for scores q k / sqrt d of vectors of d normal numbers instead, which
+/// are Gaussian only given q: E s^2p lies above the Gaussian moment by prod_{i<p} (1 + 2i/d).
+/// Absent where no such expectation is known here: the Jacobian of normalised rows, a width with relu or sigmoid, and
+/// softmax and normalised rows at an rms above 100.
 struct Expectation {
   std::optional<double> fro, jacobian;
 };

@@ -420,6 +420,35 @@ TEST_CASE("the checkers find wrong derivatives", "[autograd]") {
   CHECK(gradcheck(cubed(3, true), inputs).ok);
 }
 
+TEST_CASE("the checkers see a kink within the step, and wrong derivatives beside and at it", "[autograd]") {
+  // 7 |x - 1|, whose derivative is told to be -7 slope below 1, 7 at in 1 and 7 slope above.
+  const auto bent = [](double slope, double at) {
+    return [=](std::span<const Tensor> in) {
+      const Tensor x = in[0], from = x.detach() - 1.0;
+      return record(abs(from) * 7.0, {x}, Rule{"bent", keep0, [=](const Ctx& c, const Tensor& g) -> Tensors {
+                                                 std::vector<double> slopes;
+                                                 for (const double v : c.saved(0).detach().values()) slopes.push_back(7 * (v < 1 ? -slope : v > 1 ? slope : at));
+                                                 return {g * from_values(slopes, g.shape(), {DType::f64})};
+                                               }});
+    };
+  };
+  const auto report = [&](double x, double slope, double at = 0) { return gradcheck(bent(slope, at), Tensors{leaf({x}, {1})}); };
+  for (const double beside : {2.1e-3, 1.9e-3, 8.6e-4, 3e-4, 1e-5, 1e-7, 1e-10})
+    for (const double x : {1 - beside, 1 + beside}) {
+      CAPTURE(beside, x);
+      CHECK(report(x, 1).ok);
+      CHECK_FALSE(report(x, 1.0001).ok);
+      CHECK_FALSE(report(x, -1.1).ok);
+    }
+  CHECK(report(0.5, 1).kinks == 0);
+  CHECK(report(1 + 3e-4, 1).kinks == 0);  // a finer step settles it
+  for (const double at : {-1.0, 0.0, 0.3, 1.0}) {
+    CHECK(report(1, 1, at).ok);
+    CHECK(report(1, 1, at).kinks == (at == 0 ? 0 : 1));  // the central difference is 0 as well
+  }
+  for (const double at : {-1.0001, 1.0001, 3.0, static_cast<double>(NAN), static_cast<double>(INFINITY)}) CHECK_FALSE(report(1, 1, at).ok);
+}
+
 TEST_CASE("derivatives at corners and where a formula has a pole", "[autograd]") {
   using Values = std::vector<double>;
   const Tensor x = leaf({0, 0, 3, 4}, {2, 2});

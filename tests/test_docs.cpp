@@ -33,6 +33,12 @@ std::string quoted(const std::string& page) {
 
 }  // namespace
 
+TEST_CASE("the script that makes a data set leaves out what begins with a dot, as .DS_Store", "[docs]") {
+  const std::string page = text_of("docs/own-images.md");
+  CHECK(page.find("for f in sorted(c.iterdir()) if not f.name.startswith(\".\")]") != std::string::npos);
+  CHECK(page.find("if p.is_dir() and not p.name.startswith(\".\"))") != std::string::npos);
+}
+
 TEST_CASE("the page on a model of one's own quotes its program, whole", "[docs]") {
   CHECK(quoted(text_of("docs/your-model.md")) == text_of("tests/consumer/your_model.cpp"));
 }

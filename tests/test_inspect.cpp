@@ -262,6 +262,17 @@ TEST_CASE("inspect and theory say that the weights are averaged", "[inspect]") {
   CHECK(nlohmann::json::parse(told("theory", {"--log-format", "json", "--initial"}))["weights"] == "initial");
 }
 
+TEST_CASE("inspect and theory say that the Jacobian is not that of a clamped matrix", "[inspect]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("inspect-clamp");
+  const auto told = [&](const char* verb, const std::string& run) { return run_norma({verb, (runs / run).string(), "--data-dir", data.string()}).out; };
+  for (const auto& [run, clamp] : {std::pair{"clamped", "fro:0.5"}, {"free", ""}})
+    REQUIRE(run_norma({"train", "vit", "--data-dir", data.string(), "--width", "8", "--depth", "1", "--heads", "2", "--patch", "14", "--batch", "8", "--steps", "1",
+                       "--clamp", clamp, "--out", (runs / run).string()}).code == 0);
+  CHECK_THAT(told("inspect", "clamped"), Contains("\nThis run clamps ||A||_F to 0.5; ||dA/dS||_F is that of the attention function before the clamp.\n"));
+  CHECK_THAT(told("theory", "clamped"), Contains("\nThis run clamps ‖A‖_F to 0.5; ‖∂A/∂S‖_F is that of the attention function before the clamp, and the Gaussian columns are without it.\n"));
+  for (const char* verb : {"inspect", "theory"}) CHECK_THAT(told(verb, "free"), Contains("blocks.0.attn") && !Contains("clamps"));
+}
+
 TEST_CASE("inspect and eval of a run with more classes than the set has, trained on a device that is not here", "[inspect]") {
   const auto data = tiny_data(64, 20), run = fresh_folder("elsewhere") / "run";
   const Finished trained = run_norma({"train", "--data-dir", data.string(), "--width", "8", "--depth", "1", "--heads", "2", "--patch", "14", "--batch", "32",

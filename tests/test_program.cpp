@@ -168,6 +168,23 @@ TEST_CASE("gradcheck of a model with dropout drops, and the same in every evalua
   CHECK((none != weights && none != paths));
 }
 
+TEST_CASE("info counts the operations of a small model in MFLOP", "[program]") {
+  const auto told = [](const std::vector<std::string>& more) { return run_norma(with({"info", "vit", "--depth", "1", "--heads", "1", "--batch", "1"}, more)).out; };
+  const std::string small = told({"--width", "16", "--image", "28", "--patch", "7", "--channels", "1", "--classes", "10"});
+  CAPTURE(small);
+  CHECK_THAT(small, Contains(" MFLOP a training step of batch 1") && !Contains("GFLOP"));
+  CHECK_THAT(told({"--width", "192"}), Contains(" GFLOP a training step of batch 1"));
+}
+
+TEST_CASE("gradcheck of a model with relu: no kink within the step makes a derivative wrong", "[program]") {
+  for (const char* attention : {"relu", "relu/N"})
+    for (const char* seed : {"1", "3", "5"}) {
+      const Finished f = run_norma({"gradcheck", "--model", "vit", "--attention", attention, "--seed", seed});
+      CAPTURE(attention, seed, f.out, f.err);
+      CHECK(f.code == 0);
+    }
+}
+
 TEST_CASE("gradcheck takes the model's sizes as they are given", "[program]") {
   const auto checked = [](const std::vector<std::string>& more) {
     const Finished f = run_norma(with({"gradcheck", "--model", "vit"}, more));

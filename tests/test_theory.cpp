@@ -45,19 +45,18 @@ TEST_CASE("expectations are the paper's constants", "[theory]") {
   CHECK(*expectation(nn::parse_scoring("1 + x"), 10).fro == Approx(10 * std::sqrt(2.0)));
   CHECK(*expectation(nn::parse_scoring("1 + x"), 10).jacobian == Approx(10));
   CHECK(expectation(nn::parse_scoring("x^2/sum(x^2)"), 64).fro);
-  CHECK_FALSE(expectation(nn::parse_scoring("x^2/sum(x^2)"), 2).fro);  // sqrt(3), where rows that sum to one allow sqrt(2)
+  CHECK(*expectation(nn::parse_scoring("x^2/sum(x^2)"), 2).fro == Approx(std::sqrt(1.5)));  // cos^4 + sin^4 of an angle is 3/4 on average
   CHECK(*expectation(nn::parse_scoring("relu/N"), 50, 2).fro == Approx(std::sqrt(2.0)));
   CHECK(*expectation(nn::parse_scoring("relu/N"), 50, 2).jacobian == Approx(std::sqrt(0.5)));
   // sigmoid at rms 0: 1/2, slope 1/4
   CHECK(*expectation(nn::parse_scoring("sigmoid"), 8, 1e-9).fro == Approx(4));
   CHECK(*expectation(nn::parse_scoring("sigmoid"), 8, 1e-9).jacobian == Approx(2));
-  // Rows that sum to one: sqrt(E phi^2) / E phi. x^2: sqrt 3 / 1; softmax: e / sqrt e.
-  CHECK(*expectation(nn::parse_scoring("x^2/sum(x^2)"), 1000).fro == Approx(std::sqrt(3.0)));
-  CHECK_FALSE(expectation(nn::parse_scoring("x^2/sum(x^2)"), 1000).jacobian);
-  CHECK_FALSE(expectation(nn::parse_scoring("x^2/sum(x^2)"), 1000, 1, 64).fro);
-  CHECK(*expectation({}, 1000).fro == Approx(std::exp(0.5)));
-  CHECK_FALSE(expectation({}, 1000, 4).fro);  // e^64 > 1000
-  CHECK(*expectation({}, 1000, 1, 1000000).fro == Approx(std::exp(0.5)).epsilon(1e-5));
+  // Rows that sum to one, of many tokens: sqrt(E phi^2) / E phi. x^2: sqrt 3 / 1; softmax: e / sqrt e.
+  constexpr Index many = 1 << 20;
+  CHECK(*expectation(nn::parse_scoring("x^2/sum(x^2)"), many).fro == Approx(std::sqrt(3.0)));
+  CHECK_FALSE(expectation(nn::parse_scoring("x^2/sum(x^2)"), many).jacobian);
+  CHECK(*expectation({}, many).fro == Approx(std::exp(0.5)));
+  CHECK(*expectation({}, many, 1, 1000000).fro == Approx(std::exp(0.5)).epsilon(1e-5));
 }
 
 TEST_CASE("bounds: softmax has all three, rows that sum to one have the first, sigmoids theirs, and slopes are bounded of those, relu and lines", "[theory]") {
@@ -371,12 +370,13 @@ TEST_CASE("norma theory RUN: every layer and head, trained and as it started", "
 }
 
 TEST_CASE("expectations at other sizes of the scores, with a bias, of rows that sum to one", "[theory]") {
-  CHECK(*expectation({}, 1000, 0.5).fro == Approx(std::exp(0.125)));  // e^(v/2), v = rms^2
-  CHECK(*expectation({}, 1000, 0.5).jacobian == Approx(std::exp(0.125)));
-  CHECK(*expectation({}, 1000, 0.5, 8).fro == Approx(std::pow(1 - 0.5 / 8, -2)));
+  constexpr Index many = 1 << 20;
+  CHECK(*expectation({}, many, 0.5).fro == Approx(std::exp(0.125)));  // e^(v/2), v = rms^2
+  CHECK(*expectation({}, many, 0.5).jacobian == Approx(std::exp(0.125)));
+  CHECK(*expectation({}, many, 0.5, 8).fro == Approx(std::pow(1 - 0.5 / 8, -2)));
   Scoring even;
   even.kind = Scoring::Kind::polynomial, even.coefficient[0] = even.coefficient[2] = 1, even.normalize = true;
-  CHECK(*expectation(even, 100, 2).fro == Approx(std::sqrt(57.0) / 5));  // E (1 + s^2)^2 = 1 + 2 4 + 3 16, E (1 + s^2) = 5
+  CHECK(*expectation(even, many, 2).fro == Approx(std::sqrt(57.0) / 5));  // E (1 + s^2)^2 = 1 + 2 4 + 3 16, E (1 + s^2) = 5
   Scoring sigmoid;
   sigmoid.kind = Scoring::Kind::sigmoid, sigmoid.bias = 0.3, sigmoid.bias_minus_log_keys = true;
   const double a = 1 / (1 + 8 * std::exp(-0.3));  // at rms 0
@@ -387,6 +387,41 @@ TEST_CASE("expectations at other sizes of the scores, with a bias, of rows that 
   for (const double rms : {1e3, 1e4, 1e6}) {
     CHECK(*expectation(sigmoid, 8, rms).fro == Approx(8 * std::sqrt(0.5 * std::erfc(-b / rms / std::sqrt(2.0)))).epsilon(1e-3));
     CHECK(*expectation(sigmoid, 8, rms).jacobian == Approx(8 * std::sqrt(std::exp(-b * b / rms / rms / 2) / rms / std::sqrt(2 * std::acos(-1.0)) / 6)).epsilon(1e-5));
+  }
+}
+
+TEST_CASE("expectations of rows that sum to one hold at every N", "[theory]") {
+  CHECK(*expectation({}, 1).fro == Approx(1));  // one weight, 1
+  CHECK(*expectation({}, 1).jacobian == Approx(0).margin(1e-5));
+  CHECK(*expectation({}, 8, 1e-9).fro == Approx(1));  // all weights 1/8
+  CHECK(*expectation({}, 8, 1e-9).jacobian == Approx(std::sqrt(7.0 / 8)));
+  CHECK_FALSE(expectation({}, 8, 1000).fro);
+  // Two tokens: a = (1 +- t)/2 with t = tanh((s1 - s2)/2), so sum a^2 = (1 + t^2)/2, and the Jacobian's square is ((1 - t^2)/2)^2.
+  for (const double rms : {0.3, 1.0, 5.0, 60.0}) {
+    double fro2 = 0, jacobian2 = 0, weights = 0;
+    for (double z = -9; z < 9; z += 1e-3) {
+      const double t2 = std::pow(std::tanh(rms * z / std::sqrt(2.0)), 2), weight = std::exp(-z * z / 2);
+      fro2 += weight * (1 + t2), jacobian2 += weight * (1 - t2) * (1 - t2) / 2, weights += weight;
+    }
+    CAPTURE(rms);
+    CHECK(*expectation({}, 2, rms).fro == Approx(std::sqrt(fro2 / weights)));
+    CHECK(*expectation({}, 2, rms).jacobian == Approx(std::sqrt(jacobian2 / weights)));
+  }
+  // E sum a^2 of squares over their sum: 3/(N + 2), moments of a direction; the width cancels.
+  for (const Index n : {1, 2, 5, 64})
+    for (const Index width : {0, 1, 8})
+      CHECK(*expectation(nn::parse_scoring("x^2/sum(x^2)"), n, 0.3, width).fro == Approx(std::sqrt(3.0 * static_cast<double>(n) / static_cast<double>(n + 2))));
+  // Measured: the limit of many tokens is far away.
+  for (const auto& [text, rms] : {std::pair{"softmax", 1.0}, {"softmax", 4.0}, {"(1 + x^4)/sum(1 + x^4)", 1.0}}) {
+    TheoryConfig c = config_of(text, 8);
+    c.samples = 400, c.rms = rms;
+    const TheoryPoint p = measure_theory(c, 24);
+    const Expectation e = expectation(c.scoring, 24, rms, 8);
+    CAPTURE(text, rms, p.fro.mean, p.fro.error, *e.fro, p.jacobian.mean, p.jacobian.error);
+    const auto root_of_square = [](const Measured& m) { return std::sqrt(m.mean * m.mean + 399 * m.error * m.error); };
+    CHECK(std::abs(root_of_square(p.fro) - *e.fro) < 4 * p.fro.error);
+    CHECK(e.jacobian.has_value() != c.scoring.normalize);
+    if (e.jacobian) CHECK(std::abs(root_of_square(p.jacobian) - *e.jacobian) < 4 * p.jacobian.error);
   }
 }
 
