@@ -6,6 +6,7 @@
 #include "tests/program.h"
 #include "tests/written_run.h"
 #include "train/config.h"
+#include "train/run_folder.h"
 #include "train/run_groups.h"
 
 using namespace norma;
@@ -85,6 +86,54 @@ TEST_CASE("groups are named by what differs between them", "[compare]") {
   REQUIRE(unlike.size() == 3);
   CHECK(unlike[0].name == "softmax, unheard_of -");
   CHECK(unlike[2].name == "softmax, unheard_of 1");
+}
+
+TEST_CASE("runs on other images are of other settings, as far as the images are known", "[compare]") {
+  const auto on = [](const std::string& folder, const std::string& data, const std::string& test) {
+    inspect::PageRun run = run_of(folder, {{"data_dir", folder}});
+    run.data_hash = data, run.test_hash = test;
+    return run;
+  };
+  const auto names = [](std::vector<inspect::PageRun> runs) {
+    std::vector<std::string> found;
+    for (const train::RunGroup& group : train::group_runs(runs)) found.push_back(group.name);
+    return found;
+  };
+  using Names = std::vector<std::string>;
+  CHECK(names({on("a", "1", "2"), on("b", "1", "2"), on("c", "", "")}) == Names{"softmax"});  // c: of an earlier version
+  CHECK(names({on("", "1", "2"), on("b", "1", "3")}) == Names{"softmax, data_dir -", "softmax, data_dir b"});
+  CHECK(names({on("", "", ""), on("a", "1", "2"), on("b", "3", "2")}).size() == 2);
+  CHECK(names({on("a", "0123456789", "2"), on("a", "9", "2")}) == Names{"softmax, data_hash 01234567", "softmax, data_hash 9"});  // the folder has other files now
+  CHECK(names({on("a", "1", "2"), on("b", "1", "2"), on("a", "4", "2")}) == Names{"softmax, data_hash 1", "softmax, data_hash 4"});
+  std::vector<inspect::PageRun> runs = {on("a", "1", "2"), run_of("x", {{"attention", "x^3"}})};  // of an earlier version: not "data_hash -"
+  CHECK(train::group_runs(runs)[1].differs == Json{{"attention", "x^3"}});
+}
+
+TEST_CASE("status.json tells the images of a run, by which compare tells settings apart", "[compare]") {
+  const auto runs = fresh_folder("compare-images"), other = runs / "data";
+  const auto data = tiny_data(64, 20);
+  fs::copy(data, other, fs::copy_options::recursive);
+  for (const auto& file : fs::directory_iterator(other / "fashion-mnist"))
+    if (file.path().string().find("t10k-images") != std::string::npos) {
+      std::string bytes = contents(file.path());
+      bytes.back() = static_cast<char>(bytes.back() ^ 1);
+      write(file.path(), bytes);
+    }
+  for (const auto& [name, folder, seed] : {std::tuple{"a", data, "1"}, {"b", other, "2"}, {"c", data, "3"}})
+    REQUIRE(run_norma(with(tiny_run(folder, runs / name), {"--seed", seed})).code == 0);
+  const Json a = Json::parse(contents(runs / "a" / "status.json")), b = Json::parse(contents(runs / "b" / "status.json"));
+  const auto saved = train::RunFolder::load(runs / "a", [](const std::string& m) { FAIL(m); });
+  REQUIRE(saved);
+  REQUIRE((a.contains("data_hash") && a.contains("test_hash") && b.contains("test_hash")));
+  CHECK((a["data_hash"] == saved->first.data_hash && a["test_hash"] == saved->first.test_hash));
+  CHECK((a["data_hash"] == b["data_hash"] && a["test_hash"] != b["test_hash"]));
+  const std::vector<std::string> compare = {"compare", (runs / "a").string(), (runs / "b").string(), (runs / "c").string(), "--html", (runs / "page.html").string()};
+  const Finished f = run_norma(compare);
+  CAPTURE(f.out, f.err);
+  CHECK_THAT(f.out, Contains("\nsoftmax, data_dir " + data.string() + " ") && Contains("\nsoftmax, data_dir " + other.string() + " "));
+  const Json groups = Json::parse(run_norma(with(compare, {"--log-format", "json"})).out)["groups"];
+  REQUIRE(groups.size() == 2);
+  CHECK((groups[0]["seeds"] == 2 && groups[1]["seeds"] == 1));
 }
 
 TEST_CASE("a mean is of runs that finished, one a seed", "[compare]") {

@@ -165,7 +165,7 @@ class RunWriter {
   }
   void status(const char* ending) { status(ending, seconds()); }
   void status(const char* ending, double seconds) {
-    folder_.write_status(run_.state.step, ending, seconds, run_.model.config().tokens());
+    folder_.write_status(run_.state, ending, seconds, run_.model.config().tokens());
   }
 
  private:

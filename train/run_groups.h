@@ -23,9 +23,11 @@ Index seed_of(const inspect::PageRun& run);
 /// The fields of config.json that make no other setting: the seed, where a run lies, what is written down, and what changes results by their rounding at most.
 std::span<const char* const> fields_of_no_setting();
 
-/// Puts runs together whose configurations are equal but for these fields. A field that is absent counts as its default of today, and a text of an
-/// attention function as any other text of the same function. Groups stand in the order of their first runs. Sets `setting` of every run to the name
-/// of its group, and `left_out` to why it is in no mean: "diverged", "interrupted", "not ended", "not finite", or that its seed has been there.
+/// Puts runs together whose configurations are equal but for these fields, and whose images are the same: a run that does not know them (of an
+/// earlier version, or without a checkpoint yet) is of the first setting that is the same otherwise. A field that is absent counts as its default
+/// of today, and a text of an attention function as any other text of the same function. Groups stand in the order of their first runs. Sets
+/// `setting` of every run to the name of its group, and `left_out` to why it is in no mean: "diverged", "interrupted", "not ended", "not finite",
+/// or that its seed has been there. Groups of other images are named by `data_dir`, where each folder has images of its own, else by their hashes.
 std::vector<RunGroup> group_runs(std::span<inspect::PageRun> runs);
 
 struct Spread {
