@@ -21,7 +21,8 @@ int eval_verb(const Args& args) {
   bool initial = false;
   train::Options options;
   options("initial", initial, "the weights the run started from, step 0, instead of its newest checkpoint");
-  options("data_dir", data_dir, "folder to look for data sets in first");
+  options("data_dir", data_dir,
+          "folder of the images, or of data sets; without it they are read where norma data says");
   options("threads", threads, "CPU threads; 0: all cores");
   const auto given = read_given(options, args, usage);
   if (!given) return ok;
