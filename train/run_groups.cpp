@@ -164,6 +164,12 @@ std::vector<RunGroup> group_runs(std::span<inspect::PageRun> runs) {
   return groups;
 }
 
+std::size_t reference_of(std::span<const RunGroup> groups) {
+  const auto found =
+      std::find_if(groups.begin(), groups.end(), [](const RunGroup& group) { return group.counted.size() > 1; });
+  return found == groups.end() ? 0 : static_cast<std::size_t>(found - groups.begin());
+}
+
 Spread spread_of(std::span<const double> values) {
   const auto n = static_cast<double>(values.size());
   const double mean = values.empty() ? NAN : std::accumulate(values.begin(), values.end(), 0.0) / n;
@@ -182,15 +188,25 @@ double factor_95(std::size_t degrees) {
   return 1.95996 + 2.3723 / n + 2.8225 / (n * n);  // the first terms in 1/n, right to 0.0001 here
 }
 
+// The page has the same: paired() in inspect/page/who.js.
 Paired paired(const RunGroup& first, const RunGroup& second, std::span<const inspect::PageRun> runs,
               std::span<const double> values) {
   std::vector<double> differences;
+  double rounding = 0;  // more than that of a difference
   for (const std::size_t i : second.counted)
     for (const std::size_t j : first.counted)
-      if (seed_of(runs[i]) == seed_of(runs[j])) differences.push_back(values[i] - values[j]);
+      if (seed_of(runs[i]) == seed_of(runs[j])) {
+        differences.push_back(values[i] - values[j]);
+        rounding = std::max({rounding, 1e-12 * std::abs(values[i]), 1e-12 * std::abs(values[j])});
+      }
   const std::size_t n = differences.size();
   if (n < 2) return {n, {NAN, NAN}, NAN, NAN, NAN};
-  const Spread spread = spread_of(differences);
+  Spread spread = spread_of(differences);
+  if (spread.deviation <= rounding) {
+    spread.deviation = 0;
+    if (std::abs(spread.mean) > rounding) return {n, spread, 0, NAN, NAN};
+    spread.mean = 0;
+  }
   const double error = spread.deviation / std::sqrt(static_cast<double>(n)), reach = factor_95(n - 1) * error;
   return {n, spread, error, spread.mean - reach, spread.mean + reach};
 }

@@ -30,6 +30,9 @@ std::span<const char* const> fields_of_no_setting();
 /// or that its seed has been there. Groups of other images are named by `data_dir`, where each folder has images of its own, else by their hashes.
 std::vector<RunGroup> group_runs(std::span<inspect::PageRun> runs);
 
+/// The place of the setting that all others are compared with: the first with two or more counted runs; where there is none, the first.
+std::size_t reference_of(std::span<const RunGroup> groups);
+
 struct Spread {
   double mean, deviation;  // sample standard deviation, with n - 1; NaN of less than two values, and the mean of none
 };
@@ -43,9 +46,9 @@ double factor_95(std::size_t degrees);
 /// function differs: what seeds do to both is not in the differences.
 struct Paired {
   std::size_t seeds = 0;  // that both have
-  Spread difference;      // of `values` of the second less those of the first
+  Spread difference;      // of `values` of the second less those of the first; equal ones deviate by 0, not by their rounding
   double error;           // the mean's standard error: deviation / sqrt(seeds)
-  double low, high;       // 95 % confidence interval of the mean
+  double low, high;       // 95 % confidence interval of the mean; NaN where all differences are equal, and not 0: they tell of no scatter
 };
 /// `values`: one of each run. NaN where fewer than two seeds are in both.
 Paired paired(const RunGroup& first, const RunGroup& second, std::span<const inspect::PageRun> runs, std::span<const double> values);
