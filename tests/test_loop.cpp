@@ -175,6 +175,17 @@ TEST_CASE("a run is what its settings say, step by step, to the bit", "[loop]") 
   same(train::without_prefix("ema/", saved->second), made.average);
 }
 
+TEST_CASE("where outputs are no numbers an evaluation has no accuracy", "[loop]") {
+  models::ViT model(shape_of_it(), 3);
+  nn::Named weights = nn::state(model);
+  for (auto& [name, values] : weights) values = name == "head.bias" ? values.detach() * std::nan("") : values.detach();
+  nn::assign(model, weights);
+  const auto found = train::evaluate(model, datasets::load_images("fashion-mnist", tiny_data(train_images, 20)).test,
+                                     {.batch = 16, .shuffle = false, .drop_last = false, .augment = {}}, std::atomic<bool>{false});
+  REQUIRE(found);
+  CHECK((std::isnan(found->loss) && std::isnan(found->accuracy)));
+}
+
 TEST_CASE("an evaluation is the mean over images, where the last batch has fewer", "[loop]") {
   models::ViTConfig shape = shape_of_it();
   shape.dropout = shape.drop_path = 0.5;

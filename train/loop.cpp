@@ -241,8 +241,8 @@ std::optional<Evaluation> evaluate(const models::ViT& model, const datasets::Ima
     correct += static_cast<Index>(count_correct(logits, batch.labels).item());
   }
   watcher.testing(set.count, set.count);
-  return Evaluation{loss / static_cast<double>(set.count),
-                    static_cast<double>(correct) / static_cast<double>(set.count)};
+  const auto images = static_cast<double>(set.count);
+  return Evaluation{loss / images, std::isfinite(loss) ? static_cast<double>(correct) / images : std::nan("")};
 }
 
 Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& stop, const Watcher& watcher) {

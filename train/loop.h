@@ -39,7 +39,8 @@ struct Outcome {
   std::filesystem::path bundle;  // of that step (train/anomaly_bundle.h); empty where it could not be written
 };
 
-/// Mean loss and accuracy over a whole set; nothing where `stop` was set meanwhile.
+/// Mean loss and accuracy over a whole set; nothing where `stop` was set meanwhile. Where the loss is not finite the accuracy is NaN: outputs
+/// that are no numbers name no class, though the first would count as named.
 std::optional<Evaluation> evaluate(const models::ViT& model, const datasets::ImageSet& set, datasets::LoaderConfig loader, const std::atomic<bool>& stop,
                                    const Watcher& watcher = {});
 

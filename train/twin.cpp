@@ -120,7 +120,7 @@ TwinOutcome train_twin(const TrainConfig& config, const std::string& other, cons
       for (int i : {0, 1}) {
         if (log) probes[i].value("blocks.*.out", inspect::keep_all());
         const StepResult result = forward_backward(sides[i]->model, batch, configs[i], step);
-        row.loss[i] = result.loss, row.accuracy[i] = result.accuracy;
+        row.loss[i] = result.loss, row.accuracy[i] = std::isfinite(result.loss) ? result.accuracy : std::nan("");
       }
       if (log) row.outputs = output_gaps(probes[0], probes[1], shapes[0].depth);
     }
