@@ -153,6 +153,7 @@ TEST_CASE("a run is what its settings say, step by step, to the bit", "[loop]") 
     if (step > 0) shown += 0.05 * (made.loss[step] - shown), shown_accuracy += 0.05 * (made.accuracy[step] - shown_accuracy);
     CHECK(told.at(step).loss == Approx(shown).epsilon(1e-14));
     CHECK(told[step].accuracy == Approx(shown_accuracy).epsilon(1e-14));
+    CHECK(told[step].what == "smoothed");
     CHECK((told[step].step == static_cast<Index>(step + 1) && told[step].epoch == static_cast<Index>(step / per_epoch + 1)));
     ++step;
   }

@@ -355,7 +355,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     const double seconds = seconds_since(begun), done = static_cast<double>(state.step - first);
     watcher.progress({state.step, steps.last, (state.step - 1) / steps.per_epoch + 1, config.epochs, shown.loss,
                       shown.accuracy, done * static_cast<double>(config.batch) / seconds, seconds,
-                      seconds / done * static_cast<double>(steps.last - state.step)});
+                      seconds / done * static_cast<double>(steps.last - state.step), "smoothed"});
     if (given_up) {
       outcome.ending = Ending::diverged, outcome.too_large = update.too_large;
       break;

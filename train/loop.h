@@ -14,7 +14,8 @@ namespace norma::train {
 /// What the loop tells whoever watches (the progress bar).
 struct Progress {
   Index step = 0, steps = 0, epoch = 0, epochs = 0;
-  double loss = 0, accuracy = 0, images_per_second = 0, seconds = 0, seconds_left = 0;
+  double loss = 0, accuracy = 0, images_per_second = 0, seconds = 0, seconds_left = 0;  // loss and accuracy: of training batches
+  std::string what = {};                                                                // which loss and accuracy these are
 };
 struct Watcher {
   std::function<void(const Progress&)> progress = [](const Progress&) {};

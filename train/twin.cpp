@@ -143,7 +143,7 @@ TwinOutcome train_twin(const TrainConfig& config, const std::string& other, cons
                  done = static_cast<double>(step + 1);
     watcher.progress({step + 1, steps.last, step / steps.per_epoch + 1, config.epochs, row.loss[0], row.accuracy[0],
                       2 * done * static_cast<double>(config.batch) / seconds, seconds,
-                      seconds / done * static_cast<double>(steps.last - step - 1)});
+                      seconds / done * static_cast<double>(steps.last - step - 1), config.attention + ", this batch"});
   }
   if (outcome.ending == Ending::finished)
     for (int i : {0, 1}) {
