@@ -21,10 +21,11 @@ A table of one or more runs, and a page with their curves: accuracy, loss, and t
 training. The page is one file and needs no network. Blocks and heads count from 0, as in blocks.0.attn.
 
 Runs of one setting, which differ in their seed alone, are also told together: mean ± sample standard deviation over seeds. Runs are of
-one setting where their config.json is the same but for
+one setting where their images are the same, by the hashes in status.json (earlier versions wrote none), and their config.json but for
 {}
-Further settings are also compared with the first seed by seed, over the seeds that both have: the mean difference, and its 95 %
-confidence interval (Student's t). Where 0 lies within it the seeds show no difference.
+Each other setting is compared with the first that has two or more runs in its mean, seed by seed, over the seeds that both have: the mean
+difference, and its 95 % confidence interval (Student's t). Where 0 lies within it the seeds show no difference. Two seeds are needed, and
+say next to nothing.
 Runs that diverged, were stopped or have not ended are named, and are in no mean; of runs with the same seed the first that finished
 counts.
 )";
@@ -120,7 +121,7 @@ Json group_json(const train::RunGroup& group, const Json& runs, std::span<const 
           {"fro_by_block", by_block}};
 }
 
-/// The setting less the first one, by seed: null where they have not two seeds in common.
+/// The setting less the first one, by seed. Its numbers are null where they have not two seeds in common.
 Json paired_json(const train::RunGroup& first, const train::RunGroup& group, const Json& runs,
                  std::span<const inspect::PageRun> page) {
   const auto of = [&](const char* key) {
@@ -129,7 +130,6 @@ Json paired_json(const train::RunGroup& first, const train::RunGroup& group, con
     return train::paired(first, group, page, values);
   };
   const train::Paired accuracy = of("test_accuracy"), loss = of("test_loss");
-  if (accuracy.seeds < 2) return nullptr;
   const auto told = [](const train::Paired& p) {
     return Json{{"mean", p.difference.mean},
                 {"deviation", p.difference.deviation},
@@ -179,11 +179,18 @@ void print_paired(const Json& groups) {
   for (const Json& g : groups) {
     if (!g.contains("by_seed")) continue;
     const Json &by_seed = g["by_seed"], &accuracy = by_seed["test_accuracy"];
+    const auto seeds = by_seed["seeds"].get<std::size_t>();
+    text += fmt::format("{} - {}", g["name"].get<std::string>(), by_seed["less"].get<std::string>());
+    if (seeds < 2) {
+      text += fmt::format(": {} seed{} in common, two are needed\n", seeds, seeds == 1 ? "" : "s");
+      continue;
+    }
+    text += fmt::format(", by seed ({}): {:.2f} points, ", seeds, number(accuracy, "mean") * 100);
     const double low = number(accuracy, "ci95_low"), high = number(accuracy, "ci95_high");
-    text += fmt::format("{} - {}, by seed ({}): {:.2f} points, 95 % interval {:.2f} to {:.2f}: {}\n",
-                        g["name"].get<std::string>(), by_seed["less"].get<std::string>(), by_seed["seeds"].dump(),
-                        number(accuracy, "mean") * 100, low * 100, high * 100,
-                        low <= 0 && high >= 0 ? "no difference at 95 %" : "a difference at 95 %");
+    text += std::isfinite(low) ? fmt::format("95 % interval {:.2f} to {:.2f}: {} difference at 95 %", low * 100,
+                                             high * 100, low <= 0 && high >= 0 ? "no" : "a")
+                               : fmt::format("all {} differences are equal: no interval", seeds);
+    text += seeds == 2 ? " (two seeds say next to nothing)\n" : "\n";
   }
   if (!text.empty()) fmt::print("\n{}", text);
 }
@@ -346,11 +353,11 @@ int compare_verb(const Args& args) {
   }
   Json groups = Json::array();
   const std::vector<train::RunGroup> settings = train::group_runs(page);
+  const train::RunGroup& reference = settings[train::reference_of(settings)];
+  const bool several = page.size() > settings.size();  // runs of one setting
   for (const train::RunGroup& group : settings) {
     groups.push_back(group_json(group, all, page));
-    if (&group == &settings[0]) continue;
-    if (Json by_seed = paired_json(settings[0], group, all, page); !by_seed.is_null())
-      groups.back()["by_seed"] = std::move(by_seed);
+    if (several && &group != &reference) groups.back()["by_seed"] = paired_json(reference, group, all, page);
   }
   if (json) {
     print_result({{"runs", all}, {"groups", groups}, {"html", html}}, true);

@@ -14,9 +14,9 @@ constexpr const char* usage =
     R"(usage: norma data [flags]                          what is known, installed, and where it is looked for
        norma data get NAME --from FOLDER|URL       copy or download, check the SHA-256, put in place
 
-URL is an http:// address of a folder that holds the files under their usual names. Data sets are looked for in --data-dir, in the folder
-that the environment variable NORMA_DATA names, in ~/.cache/norma, and in /usr/share/datasets. A new one is put where it is looked for
-first.
+URL is an http:// address of a folder that holds the files under their usual names. Data sets are looked for in --data-dir, and nowhere
+else where it is given; without it in the folder that the environment variable NORMA_DATA names, in ~/.cache/norma, and in
+/usr/share/datasets. A new one is put where it is looked for first.
 )";
 
 void list(const std::string& data_dir, bool json) {
@@ -33,6 +33,8 @@ void list(const std::string& data_dir, bool json) {
                     {"installed", whole ? Json(at.folder.string()) : Json()},
                     {"looked_in", looked},
                     {"get", set.get}});
+    if (at.folder.empty() && !data_dir.empty())
+      if (const auto usual = datasets::find_set(set).folder; !usual.empty()) rows.back()["elsewhere"] = usual.string();
     if (!at.missing.empty()) rows.back()["incomplete"] = {{"folder", at.folder.string()}, {"missing", at.missing}};
   }
   if (json) return print_result(rows, true);
@@ -51,6 +53,7 @@ void list(const std::string& data_dir, bool json) {
       for (std::size_t i = 0; i < r["looked_in"].size(); ++i)
         fmt::print("{}{}", i ? "\n             " : "", r["looked_in"][i].get<std::string>());
       fmt::print("\n");
+      if (r.contains("elsewhere")) fmt::print("  elsewhere  {}, which is read without --data-dir\n", text("elsewhere"));
     }
   }
 }
@@ -61,7 +64,7 @@ int data_verb(const Args& args) {
   std::string from, data_dir;
   train::Options options;
   options("from", from, "get: folder or http:// address that holds the files");
-  options("data_dir", data_dir, "folder of data sets to look in first, and to put new ones in");
+  options("data_dir", data_dir, "folder of data sets to look in, and to put new ones in");
   const auto given = read_given(options, args, usage, "text, or json");
   if (!given) return ok;
   const auto& [words, json] = *given;

@@ -21,7 +21,8 @@ int eval_verb(const Args& args) {
   bool initial = false;
   train::Options options;
   options("initial", initial, "the weights the run started from, step 0, instead of its newest checkpoint");
-  options("data_dir", data_dir, "folder to look for data sets in first");
+  options("data_dir", data_dir,
+          "folder of the images, or of data sets; without it they are read where norma data says");
   options("threads", threads, "CPU threads; 0: all cores");
   const auto given = read_given(options, args, usage);
   if (!given) return ok;
@@ -36,15 +37,11 @@ int eval_verb(const Args& args) {
                       stop_on_signal(), line.watcher());
   nlohmann::ordered_json result = {{"run", runs[0]}, {"step", run.step}};
   if (json) result["ending"] = train::name(test ? train::Ending::finished : train::Ending::interrupted);
-  if (test && std::isfinite(test->loss)) {
-    result.update(nlohmann::ordered_json{{"test_accuracy", test->accuracy}, {"test_loss", test->loss}});
-  } else if (test) {
-    const nlohmann::ordered_json none = json ? nlohmann::ordered_json() : nlohmann::ordered_json("-");
-    result.update(nlohmann::ordered_json{{"test_accuracy", none}, {"test_loss", none}});
-    line.message("the model's outputs are not finite, so that it names no class");
-  } else {
+  if (test) result.update(nlohmann::ordered_json{{"test_accuracy", test->accuracy}, {"test_loss", test->loss}});
+  if (!test)
     line.message("interrupted before all test images were seen");
-  }
+  else if (!std::isfinite(test->loss))
+    line.message("the model's outputs are not finite, so that it names no class");
   if (test || json) print_result(result, json);
   if (!test) return interrupted();
   return ok;

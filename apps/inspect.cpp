@@ -92,7 +92,8 @@ int inspect_verb(const Args& args) {
   options("html", html,
           "where to write the page; left out: in the run folder, inspect-INDEX.html or inspect-NAME.html, with "
           "-initial or -step-STEP");
-  options("data_dir", data_dir, "folder to look for data sets in first");
+  options("data_dir", data_dir,
+          "folder of the images, or of data sets; without it they are read where norma data says");
   options("threads", threads, "CPU threads; 0: all cores");
   const auto given = read_given(options, args, usage);
   if (!given) return ok;

@@ -83,6 +83,9 @@ int run(const Args& args) {
   throw UsageError(fmt::format("unknown verb \"{}\"{}; see norma --help", args[0], did_you_mean(args[0], names)));
 }
 
+/// What is no number is "-", as in tables; null in JSON.
+std::string shown(double v) { return std::isfinite(v) ? fmt::format("{:.6g}", v) : "-"; }
+
 }  // namespace
 
 std::optional<Args> read_words(train::Options& options, const Args& args, std::string_view usage) {
@@ -118,7 +121,7 @@ void print_result(const nlohmann::ordered_json& result, bool json) {
   for (auto& [key, value] : result.items())
     fmt::print("{:<22} {}\n", key,
                value.is_string()         ? value.get<std::string>()
-               : value.is_number_float() ? fmt::format("{:.6g}", without_sign_of_nan(value.get<double>()))
+               : value.is_number_float() ? shown(value.get<double>())
                                          : value.dump());
 }
 

@@ -1,5 +1,6 @@
 #include "apps/progress.h"
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -23,6 +24,26 @@ std::string duration(double seconds) {
   return s < 60     ? fmt::format("{} s", s)
          : s < 3600 ? fmt::format("{}:{:02}", s / 60, s % 60)
                     : fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+}
+
+/// How many characters a line of the terminal holds; many where it does not tell.
+int columns_of_terminal() {
+  winsize size{};
+  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 1000;
+}
+
+/// What there is to tell of a step, in at most `columns` where less of it does: a line that is longer than the
+/// terminal's cannot be drawn again. That the numbers are of training batches stays.
+std::string text_of(const train::Progress& p, int columns) {
+  const std::string epoch = fmt::format("epoch {}/{}  ", p.epoch, p.epochs),
+                    step = fmt::format("step {}/{}  training loss {:.3f}, accuracy {:.1f} % ({})", p.step, p.steps,
+                                       without_sign_of_nan(p.loss), without_sign_of_nan(p.accuracy) * 100, p.what),
+                    speed = fmt::format("  {:.0f} images/s", p.images_per_second),
+                    left = fmt::format("  {} left", duration(p.seconds_left));
+  std::string text;
+  for (const std::string& next : {epoch + step + speed + left, epoch + step + left, step + left, step})
+    if (text = next; static_cast<int>(text.size()) <= columns) break;
+  return text;
 }
 
 }  // namespace
@@ -49,18 +70,16 @@ void ProgressLine::show(const train::Progress& p) {
   const bool end = p.step == p.steps;
   if (!end && p.seconds - shown_ < (terminal_ ? 0.1 : 10)) return;
   shown_ = p.seconds;
-  const std::string text =
-      fmt::format("epoch {}/{}  step {}/{}  loss {:.4f}  accuracy {:.1f} %  {:.0f} images/s  {} left", p.epoch,
-                  p.epochs, p.step, p.steps, without_sign_of_nan(p.loss), without_sign_of_nan(p.accuracy) * 100,
-                  p.images_per_second, duration(p.seconds_left));
+  const int columns = columns_of_terminal() - 1;  // the last would begin a new line
+  const std::string text = text_of(p, columns);
   if (!terminal_) {
     tell("{}\n", text);
   } else {
-    constexpr int width = 20;
+    const int room = columns - static_cast<int>(text.size()) - 1, width = room < 5 ? 0 : std::min(room, 20);
     const int done = static_cast<int>(width * p.step / std::max<Index>(p.steps, 1));
     std::string bar;
     for (int i = 0; i < width; ++i) bar += i < done ? "█" : "░";
-    tell("\r\033[K{} {}{}", bar, text, end ? "\n" : "");
+    tell("\r\033[K{}{}{}{}", bar, width ? " " : "", text, end ? "\n" : "");
     std::fflush(stderr);
     open_ = !end;
   }

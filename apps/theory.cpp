@@ -58,7 +58,7 @@ struct Flags {
     v.group("A run");
     v("images", images, "how many test images");
     v("initial", initial, "the weights the run started from, not its newest checkpoint");
-    v("data_dir", data_dir, "folder to look for data sets in first");
+    v("data_dir", data_dir, "folder of the images, or of data sets; without it they are read where norma data says");
     v.group("General");
     v("spectral", spectral, "also the spectral norm and the stable rank, by iteration (slower)");
     v("threads", threads, "CPU threads; 0: all cores");

@@ -16,6 +16,8 @@ checkpoints, status.json, and summary.json at the end; with --record also the at
 Ctrl-C finishes the step and writes a checkpoint; --resume goes on from there, to the bit. Only what decides no bit may then differ: --steps,
 --threads, --data-dir, --out, --checkpoint-every, --anomaly, --graph and the flight recorder's flags; and --cpu, with a message where the
 instructions are not those of before, whose bits the run then leaves. config.json has what was used last.
+The loss and the accuracy shown meanwhile are of the training batches, smoothed: each new one counts for a twentieth. Those of the test
+images come after each epoch in metrics.jsonl, and at the end.
 With --log-format json the object says how the run ended: "ending" (finished, interrupted or diverged), "message" and "step". An error is a
 line on stderr alone.
 Exit codes: 0 done, 1 failure, 2 wrong usage, 3 diverged, 130 interrupted (143 by SIGTERM).

@@ -122,6 +122,7 @@ std::vector<fs::path> locations(const std::string& name, const fs::path& data_di
     if (itself) places.push_back(root);
   };
   add(data_dir, true);
+  if (!data_dir.empty()) return places;  // who names a folder means these images, not others of the same name
   add(from_environment("NORMA_DATA"), true);
   add(cache(), false);
   add("/usr/share/datasets", false);

@@ -34,7 +34,7 @@ const std::vector<KnownSet>& catalog();
 /// Throws with a suggestion when there is no such set.
 const KnownSet& known_set(const std::string& name);
 
-/// Where a set lies: the first place that has any of its files, and the names of those that are not there. An empty folder: nowhere.
+/// Where a set lies: the first of `locations` that has any of its files, and the names of those that are not there. An empty folder: nowhere.
 struct Installed {
   std::filesystem::path folder;
   std::string missing;

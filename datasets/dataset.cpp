@@ -26,9 +26,22 @@ std::string joined(const std::vector<fs::path>& paths) {
   return text;
 }
 
+/// That a folder which was named has no file of the set, with their names: a dot for a hyphen is soon written.
+[[noreturn]] void fail_without_files(const KnownSet& set, const fs::path& data_dir, const std::string& from) {
+  std::string names;
+  for (const KnownFile& file : set.files)
+    names += (names.empty() ? "" : ", ") + file.name + (set.gzip ? " or .gz" : "");
+  const fs::path usual = find_set(set).folder;
+  fail("{}data set \"{}\": {} holds none of its files ({}); {}", from, set.name, data_dir.string(), names,
+       usual.empty()  ? "get it with: " + set.get
+       : from.empty() ? "without --data-dir those in " + usual.string() + " are read"
+                      : "--data-dir " + usual.string() + " reads those there");
+}
+
 /// Where the set lies; throws where a file of it is not there.
-fs::path folder_of(const KnownSet& set, const fs::path& data_dir) {
+fs::path folder_of(const KnownSet& set, const fs::path& data_dir, const std::string& from) {
   const Installed at = find_set(set, data_dir);
+  if (at.folder.empty() && !data_dir.empty()) fail_without_files(set, data_dir, from);
   if (at.folder.empty())
     fail("data set \"{}\" not found; looked in {}; get it with: {}", set.name, joined(locations(set.name, data_dir)),
          set.get);
@@ -240,7 +253,7 @@ ImageData load_images(const std::string& name, const fs::path& data_dir, const s
   if (std::error_code ignored; !data_dir.empty() && !fs::is_directory(data_dir, ignored))
     fail("{}data set \"{}\": there is no folder {} to look in; name another with --data-dir", from, name,
          data_dir.string());
-  const fs::path folder = folder_of(known, data_dir);
+  const fs::path folder = folder_of(known, data_dir, from);
   const bool own = take_own_classes(known, folder);
   std::vector<fs::path> paths;
   for (const KnownFile& file : known.files) paths.push_back(find_file(folder, file));

@@ -39,12 +39,13 @@ std::vector<std::uint8_t> centred(const ImageSet& set, Index side);
 /// SHA-256 over the decoded pixels and labels, hex: a resume checks it.
 std::string hash_of(const ImageSet& set);
 
-/// Reads a data set by name ("fashion-mnist", "cifar-10"). Looks in data_dir, then in the places `locations` lists. A class-names.txt beside
-/// the files, a name a line, says what its classes are instead: the files are then images of the user's own (docs/own-images.md). Throws
-/// saying where it looked and how to get it; damaged files are named with the byte or record. `from` begins the error of a data_dir that
-/// is no folder.
+/// Reads a data set by name ("fashion-mnist", "cifar-10"), from the first of its `locations`. A class-names.txt beside the files, a name a
+/// line, says what its classes are instead: the files are then images of the user's own (docs/own-images.md). Throws saying where it looked
+/// and how to get it; damaged files are named with the byte or record. `from`: the file that named data_dir, where one did, begins the error
+/// of a data_dir that is no folder or holds none of the files.
 ImageData load_images(const std::string& name, const std::filesystem::path& data_dir = {}, const std::string& from = {});
 std::vector<std::string> image_sets();
+/// Where a set is looked for: in data_dir and nowhere else; where that is empty in the usual places.
 std::vector<std::filesystem::path> locations(const std::string& name, const std::filesystem::path& data_dir = {});
 
 }  // namespace norma::datasets

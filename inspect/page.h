@@ -24,6 +24,7 @@ struct PageRun {
   std::string setting = {};                   // the name of what it has in common with runs of other seeds: runs of one name are shown together
   std::string left_out = {};                  // why it is in no mean over them; empty: it is
   double seconds = 0;                         // that it trained, of status.json; 0: not known
+  std::string data_hash = {}, test_hash = {};  // of its training and its test images, of status.json; empty: not known
 };
 
 /// The page as text. Names are data: they reach the reader as text, whatever they hold. With a `nonce` it is the live page, for a server

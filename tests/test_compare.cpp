@@ -6,6 +6,7 @@
 #include "tests/program.h"
 #include "tests/written_run.h"
 #include "train/config.h"
+#include "train/run_folder.h"
 #include "train/run_groups.h"
 
 using namespace norma;
@@ -87,6 +88,54 @@ TEST_CASE("groups are named by what differs between them", "[compare]") {
   CHECK(unlike[2].name == "softmax, unheard_of 1");
 }
 
+TEST_CASE("runs on other images are of other settings, as far as the images are known", "[compare]") {
+  const auto on = [](const std::string& folder, const std::string& data, const std::string& test) {
+    inspect::PageRun run = run_of(folder, {{"data_dir", folder}});
+    run.data_hash = data, run.test_hash = test;
+    return run;
+  };
+  const auto names = [](std::vector<inspect::PageRun> runs) {
+    std::vector<std::string> found;
+    for (const train::RunGroup& group : train::group_runs(runs)) found.push_back(group.name);
+    return found;
+  };
+  using Names = std::vector<std::string>;
+  CHECK(names({on("a", "1", "2"), on("b", "1", "2"), on("c", "", "")}) == Names{"softmax"});  // c: of an earlier version
+  CHECK(names({on("", "1", "2"), on("b", "1", "3")}) == Names{"softmax, data_dir -", "softmax, data_dir b"});
+  CHECK(names({on("", "", ""), on("a", "1", "2"), on("b", "3", "2")}).size() == 2);
+  CHECK(names({on("a", "0123456789", "2"), on("a", "9", "2")}) == Names{"softmax, data_hash 01234567", "softmax, data_hash 9"});  // the folder has other files now
+  CHECK(names({on("a", "1", "2"), on("b", "1", "2"), on("a", "4", "2")}) == Names{"softmax, data_hash 1", "softmax, data_hash 4"});
+  std::vector<inspect::PageRun> runs = {on("a", "1", "2"), run_of("x", {{"attention", "x^3"}})};  // of an earlier version: not "data_hash -"
+  CHECK(train::group_runs(runs)[1].differs == Json{{"attention", "x^3"}});
+}
+
+TEST_CASE("status.json tells the images of a run, by which compare tells settings apart", "[compare]") {
+  const auto runs = fresh_folder("compare-images"), other = runs / "data";
+  const auto data = tiny_data(64, 20);
+  fs::copy(data, other, fs::copy_options::recursive);
+  for (const auto& file : fs::directory_iterator(other / "fashion-mnist"))
+    if (file.path().string().find("t10k-images") != std::string::npos) {
+      std::string bytes = contents(file.path());
+      bytes.back() = static_cast<char>(bytes.back() ^ 1);
+      write(file.path(), bytes);
+    }
+  for (const auto& [name, folder, seed] : {std::tuple{"a", data, "1"}, {"b", other, "2"}, {"c", data, "3"}})
+    REQUIRE(run_norma(with(tiny_run(folder, runs / name), {"--seed", seed})).code == 0);
+  const Json a = Json::parse(contents(runs / "a" / "status.json")), b = Json::parse(contents(runs / "b" / "status.json"));
+  const auto saved = train::RunFolder::load(runs / "a", [](const std::string& m) { FAIL(m); });
+  REQUIRE(saved);
+  REQUIRE((a.contains("data_hash") && a.contains("test_hash") && b.contains("test_hash")));
+  CHECK((a["data_hash"] == saved->first.data_hash && a["test_hash"] == saved->first.test_hash));
+  CHECK((a["data_hash"] == b["data_hash"] && a["test_hash"] != b["test_hash"]));
+  const std::vector<std::string> compare = {"compare", (runs / "a").string(), (runs / "b").string(), (runs / "c").string(), "--html", (runs / "page.html").string()};
+  const Finished f = run_norma(compare);
+  CAPTURE(f.out, f.err);
+  CHECK_THAT(f.out, Contains("\nsoftmax, data_dir " + data.string() + " ") && Contains("\nsoftmax, data_dir " + other.string() + " "));
+  const Json groups = Json::parse(run_norma(with(compare, {"--log-format", "json"})).out)["groups"];
+  REQUIRE(groups.size() == 2);
+  CHECK((groups[0]["seeds"] == 2 && groups[1]["seeds"] == 1));
+}
+
 TEST_CASE("a mean is of runs that finished, one a seed", "[compare]") {
   std::vector<inspect::PageRun> runs = {run_of("a", {{"seed", 1}}), run_of("b", {{"seed", 2}}, 0.9, "diverged"), run_of("c", {{"seed", 3}}, 0.9, "interrupted"),
                                         run_of("d", {{"seed", 4}}, 0.9, ""), run_of("e", {{"seed", 1}}), run_of("f", {{"seed", 5}}, NAN), run_of("g", {{"seed", 2}})};
@@ -121,6 +170,18 @@ TEST_CASE("what seeds do to both settings is not in their differences by seed", 
   CHECK((one.seeds == 1 && std::isnan(one.difference.mean) && std::isnan(one.error) && std::isnan(one.low) && std::isnan(one.high)));
 }
 
+TEST_CASE("differences that are equal have no interval, unless they are 0", "[compare]") {
+  std::vector<inspect::PageRun> runs = {run_of("a1", {{"seed", 1}}), run_of("a2", {{"seed", 2}}), run_of("a3", {{"seed", 3}}), run_of("b1", {{"seed", 1}, {"attention", "x^3"}}),
+                                        run_of("b2", {{"seed", 2}, {"attention", "x^3"}}), run_of("b3", {{"seed", 3}, {"attention", "x^3"}})};
+  const auto groups = train::group_runs(runs);
+  const std::vector<double> apart = {0.80, 0.81, 0.83, 0.82, 0.83, 0.85}, same = {0.1 + 0.2, 0.5, 0.7, 0.3, 0.5, 0.7};
+  REQUIRE(apart[3] - apart[0] != apart[5] - apart[2]);  // but by their rounding
+  const train::Paired equal = train::paired(groups[0], groups[1], runs, apart), none = train::paired(groups[0], groups[1], runs, same);
+  CHECK((equal.seeds == 3 && equal.difference.mean == Approx(0.02) && equal.difference.deviation == 0 && equal.error == 0));
+  CHECK((std::isnan(equal.low) && std::isnan(equal.high)));
+  CHECK((none.difference.mean == 0 && none.difference.deviation == 0 && none.low == 0 && none.high == 0));
+}
+
 TEST_CASE("95 % of Student's t lies within so many standard errors", "[compare]") {
   for (const std::size_t degrees : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 50, 1000}) {
     const auto n = static_cast<double>(degrees);
@@ -149,7 +210,7 @@ TEST_CASE("compare tells settings of several runs beside the runs", "[compare]")
                              "x^3                 1          1          50.00 %            0.5000           2.25\n"
                              "relu                1          0          25.00 %            0.7500           2.25\n"
                              "not in the mean of x^3: " + runs[3] + " (diverged)\n"));
-  CHECK_THAT(f.out, !Contains("by seed"));  // of seed 1 x^3 has nothing, and relu has no other
+  CHECK_THAT(f.out, Contains("\n\nx^3 - softmax: 1 seed in common, two are needed\nrelu - softmax: 1 seed in common, two are needed\n\n"));
   CHECK_THAT(f.out, Contains("\nlast ||A||_F by setting and block (above: the mean over blocks)\n"
                              "setting     block 0     block 1\n"
                              "softmax   3.0 ± 1.5   6.0 ± 3.0\n"
@@ -158,6 +219,7 @@ TEST_CASE("compare tells settings of several runs beside the runs", "[compare]")
   f = run_norma({"compare", diverged_run("compare-z1", 1, "x^3/sqrt(17)").string(), diverged_run("compare-z2", 2, "x^3/sqrt(17)").string(), runs[0], "--html", page});
   CHECK_THAT(f.out, Contains("\nx^3/sqrt(17)             0          2           -           -              -\n"));  // named as the runs are
   CHECK_THAT(f.out, Contains("\nx^3/sqrt(17)         -         -\n"));
+  CHECK_THAT(f.out, Contains("\nsoftmax - x^3/sqrt(17): 0 seeds in common, two are needed\n"));  // there is no better reference
 
   f = run_norma(with(with({"compare"}, runs), {"--html", page, "--log-format", "json"}));
   REQUIRE(f.code == 0);
@@ -168,6 +230,8 @@ TEST_CASE("compare tells settings of several runs beside the runs", "[compare]")
   CHECK(softmax["test_accuracy"]["deviation"].get<double>() == Approx(std::sqrt(0.0013)));
   CHECK(softmax["fro_by_block"][1]["mean"].get<double>() == Approx(6));
   CHECK((cubes["seeds"] == 1 && cubes["test_loss"]["mean"] == 0.5 && cubes["test_loss"]["deviation"].is_null()));
+  REQUIRE(cubes.contains("by_seed"));
+  CHECK((cubes["by_seed"]["seeds"] == 1 && cubes["by_seed"]["test_accuracy"]["mean"].is_null() && cubes["by_seed"]["test_accuracy"]["ci95_low"].is_null()));
   CHECK(cubes["left_out"] == Json::array({{{"run", runs[3]}, {"why", "diverged"}}}));
   CHECK(all["runs"][3]["status"] == "diverged");
   const Json data = data_of(contents(page)), shown = data["runs"];
@@ -181,7 +245,7 @@ TEST_CASE("compare tells further settings less the first one, by seed", "[compar
   const std::string page = (fresh_folder("compare-paired") / "page.html").string();
   const Finished text = run_norma(with(with({"compare"}, runs), {"--html", page})), json = run_norma(with(with({"compare"}, runs), {"--html", page, "--log-format", "json"}));
   REQUIRE((text.code == 0 && json.code == 0));
-  CHECK_THAT(text.out, Contains("\n\nx^3 - softmax, by seed (2): 2.00 points, 95 % interval -10.71 to 14.71: no difference at 95 %\n\nlast ||A||_F by setting"));
+  CHECK_THAT(text.out, Contains("\n\nx^3 - softmax, by seed (2): 2.00 points, 95 % interval -10.71 to 14.71: no difference at 95 % (two seeds say next to nothing)\n\nlast ||A||_F by setting"));
   const Json groups = Json::parse(json.out)["groups"], by_seed = groups[1]["by_seed"];
   CHECK(!groups[0].contains("by_seed"));
   CHECK((by_seed["less"] == "softmax" && by_seed["seeds"] == 2));
@@ -195,6 +259,14 @@ TEST_CASE("compare tells further settings less the first one, by seed", "[compar
   const std::vector<std::string> apart = {seeded_run("compare-r1", 1, "relu", 0.90).string(), seeded_run("compare-r2", 2, "relu", 0.961).string(), seeded_run("compare-r3", 3, "relu", 0.699).string()};
   CHECK_THAT(run_norma(with(with(with({"compare"}, {runs[0], runs[1], runs[2]}), apart), {"--html", page})).out,
              Contains("\nrelu - softmax, by seed (3): 10.00 points, 95 % interval 9.75 to 10.25: a difference at 95 %\n"));
+
+  const std::vector<std::string> broken = {diverged_run("compare-s1", 1, "relu").string(), diverged_run("compare-s2", 2, "relu").string()};
+  const Finished f = run_norma(with(with(with({"compare"}, broken), runs), {"--html", page}));  // the first setting has no mean
+  CHECK_THAT(f.out, Contains("\n\nrelu - softmax: 0 seeds in common, two are needed\nx^3 - softmax, by seed (2): 2.00 points, 95 % interval -10.71 to 14.71: "));
+
+  const std::vector<std::string> steady = {seeded_run("compare-t1", 1, "relu", 0.81).string(), seeded_run("compare-t2", 2, "relu", 0.87).string()};
+  CHECK_THAT(run_norma(with(with({"compare", runs[0], runs[1]}, steady), {"--html", page})).out,
+             Contains("\nrelu - softmax, by seed (2): 1.00 points, all 2 differences are equal: no interval (two seeds say next to nothing)\n"));
 }
 
 TEST_CASE("a norm that is the same for all seeds has no spread, also where its mean is rounded", "[compare]") {
@@ -209,7 +281,7 @@ TEST_CASE("without two runs of a setting there is no table of settings, and no s
   const std::string a = seeded_run("compare-single-a", 1, "softmax", 0.8).string(), b = seeded_run("compare-single-b", 1, "x^3", 0.8).string();
   const Finished f = run_norma({"compare", a, b, "--html", (fresh_folder("compare-single") / "page.html").string()});
   REQUIRE(f.code == 0);
-  CHECK_THAT(f.out, Contains("test loss   seconds\n") && !Contains("setting") && !Contains("status") && !Contains("±"));
+  CHECK_THAT(f.out, Contains("test loss   seconds\n") && !Contains("setting") && !Contains("status") && !Contains("±") && !Contains("in common"));
 }
 
 TEST_CASE("the help of compare names every field that makes no other setting", "[compare]") {

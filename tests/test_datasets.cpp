@@ -179,23 +179,21 @@ TEST_CASE("datasets: CIFAR-10's binary version", "[datasets]") {
 TEST_CASE("datasets: where a set is looked for", "[datasets]") {
   const TemporaryFolder dir;
   const Environment data("NORMA_DATA", (dir.path / "d").string()), home("HOME", (dir.path / "h").string());
-  const std::vector<fs::path> expected = {dir.path / "u" / "cifar-10",
-                                          dir.path / "u" / "cifar-10-batches-bin",
-                                          dir.path / "u",
-                                          dir.path / "d" / "cifar-10",
+  const std::vector<fs::path> named = {dir.path / "u" / "cifar-10", dir.path / "u" / "cifar-10-batches-bin", dir.path / "u"};
+  const std::vector<fs::path> expected = {dir.path / "d" / "cifar-10",
                                           dir.path / "d" / "cifar-10-batches-bin",
                                           dir.path / "d",
                                           dir.path / "h" / ".cache" / "norma" / "cifar-10",
                                           dir.path / "h" / ".cache" / "norma" / "cifar-10-batches-bin",
                                           "/usr/share/datasets/cifar-10",
                                           "/usr/share/datasets/cifar-10-batches-bin"};
-  CHECK(locations("cifar-10", dir.path / "u") == expected);
+  CHECK(locations("cifar-10") == expected);
+  CHECK(locations("cifar-10", dir.path / "u") == named);
   CHECK(home_of(known_set("cifar-10"), dir.path / "u") == dir.path / "u" / "cifar-10");
   CHECK(home_of(known_set("cifar-10")) == dir.path / "d" / "cifar-10");
   CHECK(error_of([&] { load_images("cifar-10", dir.path / "u"); }) ==
         fmt::format("data set \"cifar-10\": there is no folder {} to look in; name another with --data-dir", (dir.path / "u").string()));
-  fs::create_directories(dir.path / "u");
-  CHECK_THAT(error_of([&] { load_images("cifar-10", dir.path / "u"); }),
+  CHECK_THAT(error_of([&] { load_images("cifar-10"); }),
              Catch::StartsWith("data set \"cifar-10\" not found; looked in " + expected[0].string() + ", " +
                                expected[1].string()) &&
                  Catch::EndsWith(
@@ -207,6 +205,38 @@ TEST_CASE("datasets: where a set is looked for", "[datasets]") {
   CHECK(load_images("cifar-10").test.count == 3);
   CHECK(error_of([&] { load_images("cifar10"); }) ==
         "data set \"cifar10\" is unknown (did you mean \"cifar-10\"?); there are fashion-mnist, cifar-10");
+}
+
+TEST_CASE("datasets: a folder that is named and holds no file of the set is refused, though the set lies elsewhere", "[datasets]") {
+  const TemporaryFolder dir;
+  const Environment data("NORMA_DATA", (dir.path / "d").string()), home("HOME", (dir.path / "h").string());
+  const fs::path own = dir.path / "own", usual = dir.path / "d" / "cifar-10";
+  fs::create_directories(own);
+  write(own / "data-batch-1.bin", "so named by hand");
+  const std::string begin = fmt::format(
+      "data set \"cifar-10\": {} holds none of its files (data_batch_1.bin, data_batch_2.bin, data_batch_3.bin, data_batch_4.bin, data_batch_5.bin, test_batch.bin); ", own.string());
+  CHECK_THAT(error_of([&] { load_images("cifar-10", own); }), Catch::StartsWith(begin + "get it with: unpack cifar-10-binary.tar.gz"));
+  write_cifar(usual);
+  CHECK(error_of([&] { load_images("cifar-10", own); }) == begin + "without --data-dir those in " + usual.string() + " are read");
+  CHECK(error_of([&] { load_images("cifar-10", own, "a.json: "); }) == "a.json: " + begin + "--data-dir " + usual.string() + " reads those there");
+  CHECK(load_images("cifar-10").test.count == 3);
+  CHECK(load_images("cifar-10", usual).test.count == 3);
+  CHECK(load_images("cifar-10", dir.path / "d").test.count == 3);
+
+  CHECK_THAT(error_of([&] { load_images("fashion-mnist", own); }), Catch::Contains(" holds none of its files (train-images-idx3-ubyte or .gz, train-labels-idx1-ubyte or .gz, "));
+  const auto refused = [&](const std::vector<std::string>& args) {
+    const test::Finished f = test::run_norma(args);
+    CHECK(f.code == 1);
+    CHECK_THAT(f.err, Catch::Contains("fashion-mnist\": " + own.string() + " holds none of its files"));
+  };
+  refused({"train", "vit", "--data-dir", own.string(), "--out", (dir.path / "run").string()});
+  refused({"twin", "vit", "--data-dir", own.string(), "--out", (dir.path / "run").string()});
+  CHECK(!fs::exists(dir.path / "run"));
+  REQUIRE(test::run_norma(test::tiny_run(test::tiny_data(64, 20), dir.path / "run")).code == 0);
+  for (const char* verb : {"eval", "inspect", "theory"}) refused({verb, (dir.path / "run").string(), "--data-dir", own.string()});
+  const auto listed = train::Json::parse(test::run_norma({"data", "--data-dir", own.string(), "--log-format", "json"}).out)[1];
+  CHECK((listed["installed"].is_null() && listed.value("elsewhere", "") == usual.string()));
+  CHECK_THAT(test::run_norma({"data", "--data-dir", own.string()}).out, Catch::Contains("  elsewhere  " + usual.string() + ", which is read without --data-dir\n"));
 }
 
 TEST_CASE("datasets: norma data says where a set is, and of none that is not there that it is installed", "[datasets]") {

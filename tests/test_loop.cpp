@@ -153,6 +153,7 @@ TEST_CASE("a run is what its settings say, step by step, to the bit", "[loop]") 
     if (step > 0) shown += 0.05 * (made.loss[step] - shown), shown_accuracy += 0.05 * (made.accuracy[step] - shown_accuracy);
     CHECK(told.at(step).loss == Approx(shown).epsilon(1e-14));
     CHECK(told[step].accuracy == Approx(shown_accuracy).epsilon(1e-14));
+    CHECK(told[step].what == "smoothed");
     CHECK((told[step].step == static_cast<Index>(step + 1) && told[step].epoch == static_cast<Index>(step / per_epoch + 1)));
     ++step;
   }
@@ -173,6 +174,17 @@ TEST_CASE("a run is what its settings say, step by step, to the bit", "[loop]") 
   REQUIRE(saved);
   same(train::without_prefix("model/", saved->second), made.weights);
   same(train::without_prefix("ema/", saved->second), made.average);
+}
+
+TEST_CASE("where outputs are no numbers an evaluation has no accuracy", "[loop]") {
+  models::ViT model(shape_of_it(), 3);
+  nn::Named weights = nn::state(model);
+  for (auto& [name, values] : weights) values = name == "head.bias" ? values.detach() * std::nan("") : values.detach();
+  nn::assign(model, weights);
+  const auto found = train::evaluate(model, datasets::load_images("fashion-mnist", tiny_data(train_images, 20)).test,
+                                     {.batch = 16, .shuffle = false, .drop_last = false, .augment = {}}, std::atomic<bool>{false});
+  REQUIRE(found);
+  CHECK((std::isnan(found->loss) && std::isnan(found->accuracy)));
 }
 
 TEST_CASE("an evaluation is the mean over images, where the last batch has fewer", "[loop]") {

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,13 +21,16 @@ using Catch::Matchers::Contains;
 
 namespace {
 
-/// What `norma ARGS` writes on stderr where that is a terminal of this kind. `until`: as soon as that was written, Ctrl-C ends it.
-std::string on_terminal(const std::string& args, const std::string& term, const std::string& until = "") {
+/// What `norma ARGS` writes on stderr where that is a terminal of this kind. `until`: as soon as that was written, Ctrl-C ends it. `columns`: of the
+/// terminal; 0: it does not tell.
+std::string on_terminal(const std::string& args, const std::string& term, const std::string& until = "", unsigned short columns = 0) {
   const int master = ::posix_openpt(O_RDWR | O_NOCTTY);
   REQUIRE(master >= 0);
   REQUIRE(::grantpt(master) == 0);
   REQUIRE(::unlockpt(master) == 0);
   const std::string name = ::ptsname(master);
+  const winsize size{24, columns, 0, 0};
+  REQUIRE(::ioctl(master, TIOCSWINSZ, &size) == 0);
   const int held = ::open(name.c_str(), O_RDWR | O_NOCTTY);  // so that reading goes on to the end
   std::string out;
   std::atomic<bool> ended{false};
@@ -69,6 +73,37 @@ TEST_CASE("a line is drawn again only where a terminal can do so", "[progress]")
     CHECK(out.find_first_of("\r\033") == std::string::npos);
     CHECK_THAT(out, Contains("step 1/16 ") && Contains("step 16/16 "));
     CHECK(std::count(out.begin(), out.end(), '\n') < 6);
+  }
+}
+
+TEST_CASE("a line says that its numbers are of training, and fits the terminal", "[progress]") {
+  const auto data = tiny_data(64, 20), runs = fresh_folder("terminal-columns");
+  const auto lines = [&](const std::string& verb, unsigned short columns) {
+    const std::string out = on_terminal(verb + " vit --data-dir '" + data.string() + "' --width 8 --depth 1 --heads 2 --patch 14 --batch 8 --epochs 2 --out '" +
+                                            (runs / (verb + std::to_string(columns))).string() + "'", "xterm", "", columns);
+    std::vector<std::string> found;
+    const std::string begin = "\r\033[K";
+    for (std::size_t at = out.find(begin); at != std::string::npos; at = out.find(begin, at + 1)) {
+      const std::size_t from = at + begin.size();
+      const std::string line = out.substr(from, out.find_first_of("\r\n", from) - from);
+      if (line.find("step ") != std::string::npos) found.push_back(line);
+    }
+    REQUIRE(!found.empty());
+    return found;
+  };
+  const auto width = [](const std::string& line) { return std::count_if(line.begin(), line.end(), [](char c) { return (c & 0xc0) != 0x80; }); };
+  const std::vector<std::string> wide = lines("train", 0), narrow = lines("train", 80), bar = lines("train", 110), twin = lines("twin", 0);
+  CHECK_THAT(wide.back(), Contains("█ epoch 2/2  step 16/16  training loss ") && Contains(", accuracy ") && Contains(" % (smoothed)  ") && Contains(" images/s  0 s left"));
+  CHECK_THAT(twin.back(), Contains("step 16/16  training loss ") && Contains(" % (softmax, this batch)  "));
+  for (const std::string& line : narrow) {
+    CAPTURE(line);
+    CHECK(width(line) < 80);
+    CHECK_THAT(line, Contains("training loss ") && Contains("(smoothed)") && Contains(" left") && !Contains("images/s"));
+  }
+  for (const std::string& line : bar) {
+    CAPTURE(line);
+    CHECK(width(line) < 110);
+    CHECK_THAT(line, Contains("█") || Contains("░"));
   }
 }
 

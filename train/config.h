@@ -62,7 +62,7 @@ struct TrainConfig {
     v("init_std", init_std, "standard deviation of the initial weights, patch kernel included (unlike timm); 0: 0.02 sqrt(768 / width)");
     v.group("Data");
     v("data", data, "data set: fashion-mnist, cifar-10 (see norma data)");
-    v("data_dir", data_dir, "folder to look for data sets in first");
+    v("data_dir", data_dir, "folder of the images, or of data sets; without it they are read where norma data says");
     v("batch", batch, "images a step");
     v("pad", pad, "augment: pad by so many pixels and cut a random window of the data set's own size; 0: off");
     v("flip", flip, "augment: mirror half of the images");

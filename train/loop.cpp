@@ -165,7 +165,7 @@ class RunWriter {
   }
   void status(const char* ending) { status(ending, seconds()); }
   void status(const char* ending, double seconds) {
-    folder_.write_status(run_.state.step, ending, seconds, run_.model.config().tokens());
+    folder_.write_status(run_.state, ending, seconds, run_.model.config().tokens());
   }
 
  private:
@@ -241,8 +241,8 @@ std::optional<Evaluation> evaluate(const models::ViT& model, const datasets::Ima
     correct += static_cast<Index>(count_correct(logits, batch.labels).item());
   }
   watcher.testing(set.count, set.count);
-  return Evaluation{loss / static_cast<double>(set.count),
-                    static_cast<double>(correct) / static_cast<double>(set.count)};
+  const auto images = static_cast<double>(set.count);
+  return Evaluation{loss / images, std::isfinite(loss) ? static_cast<double>(correct) / images : std::nan("")};
 }
 
 Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& stop, const Watcher& watcher) {
@@ -355,7 +355,7 @@ Outcome train(const TrainConfig& config, bool resume, const std::atomic<bool>& s
     const double seconds = seconds_since(begun), done = static_cast<double>(state.step - first);
     watcher.progress({state.step, steps.last, (state.step - 1) / steps.per_epoch + 1, config.epochs, shown.loss,
                       shown.accuracy, done * static_cast<double>(config.batch) / seconds, seconds,
-                      seconds / done * static_cast<double>(steps.last - state.step)});
+                      seconds / done * static_cast<double>(steps.last - state.step), "smoothed"});
     if (given_up) {
       outcome.ending = Ending::diverged, outcome.too_large = update.too_large;
       break;

@@ -14,7 +14,8 @@ namespace norma::train {
 /// What the loop tells whoever watches (the progress bar).
 struct Progress {
   Index step = 0, steps = 0, epoch = 0, epochs = 0;
-  double loss = 0, accuracy = 0, images_per_second = 0, seconds = 0, seconds_left = 0;
+  double loss = 0, accuracy = 0, images_per_second = 0, seconds = 0, seconds_left = 0;  // loss and accuracy: of training batches
+  std::string what = {};                                                                // which loss and accuracy these are
 };
 struct Watcher {
   std::function<void(const Progress&)> progress = [](const Progress&) {};
@@ -39,7 +40,8 @@ struct Outcome {
   std::filesystem::path bundle;  // of that step (train/anomaly_bundle.h); empty where it could not be written
 };
 
-/// Mean loss and accuracy over a whole set; nothing where `stop` was set meanwhile.
+/// Mean loss and accuracy over a whole set; nothing where `stop` was set meanwhile. Where the loss is not finite the accuracy is NaN: outputs
+/// that are no numbers name no class, though the first would count as named.
 std::optional<Evaluation> evaluate(const models::ViT& model, const datasets::ImageSet& set, datasets::LoaderConfig loader, const std::atomic<bool>& stop,
                                    const Watcher& watcher = {});
 

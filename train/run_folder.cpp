@@ -244,12 +244,12 @@ void RunFolder::remove_summary() const {
          error.message());
 }
 
-void RunFolder::write_status(Index step, const std::string& ending, double seconds, Index tokens) {
+void RunFolder::write_status(const RunState& state, const std::string& ending, double seconds, Index tokens) {
   check_held();
-  with_status_([&] {
-    write_atomically(path_ / "status.json",
-                     Json{{"step", step}, {"ending", ending}, {"seconds", seconds}, {"tokens", tokens}}.dump(2) + "\n");
-  });
+  Json status = {{"step", state.step}, {"ending", ending}, {"seconds", seconds}, {"tokens", tokens}};
+  if (!state.data_hash.empty()) status["data_hash"] = state.data_hash;
+  if (!state.test_hash.empty()) status["test_hash"] = state.test_hash;
+  with_status_([&] { write_atomically(path_ / "status.json", status.dump(2) + "\n"); });
 }
 
 /// Throws where what this run has logged is no longer there, as when the folder's files were removed one by one.

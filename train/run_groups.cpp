@@ -18,16 +18,53 @@ constexpr const char* of_no_setting[] = {
     "cpu",       "gemm",   "graph",        "attention_form", "anomaly",         "checkpoint_every",
     "log_every", "record", "record_every", "record_images",  "record_limit_mib"};
 
+constexpr const char* of_images[] = {"data_hash", "test_hash"};
+
 /// Sorted by name, so that the order in a file means nothing.
-nlohmann::json setting_of(const Json& config) {
+nlohmann::json setting_of(const inspect::PageRun& run) {
   nlohmann::json setting = to_json(TrainConfig{});
-  for (const auto& [field, value] : config.items()) setting[field] = value;
+  for (const auto& [field, value] : run.config.items()) setting[field] = value;
   for (const char* field : of_no_setting) setting.erase(field);
   try {
     setting["attention"] = nn::to_string(nn::parse_scoring(setting["attention"].get<std::string>()));
   } catch (const Error&) {  // of another version: a text like any other
   }
+  if (!run.data_hash.empty()) setting["data_hash"] = run.data_hash;
+  if (!run.test_hash.empty()) setting["test_hash"] = run.test_hash;
   return setting;
+}
+
+bool same_images(const nlohmann::json& a, const nlohmann::json& b) {
+  return std::none_of(std::begin(of_images), std::end(of_images), [&](const char* field) {
+    return a.contains(field) && b.contains(field) && a[field] != b[field];
+  });
+}
+
+void forget_images(nlohmann::json& setting) {
+  for (const char* field : of_images) setting.erase(field);
+}
+
+bool same_setting(nlohmann::json a, nlohmann::json b) {
+  if (!same_images(a, b)) return false;
+  forget_images(a), forget_images(b);
+  return a == b;
+}
+
+/// Leaves of the images what tells the settings apart: nothing where all are the same, their folders, which say more
+/// than hashes, where each has images of its own.
+void tell_images(std::span<nlohmann::json> settings, std::span<const nlohmann::json> folders) {
+  bool differ = false, by_folder = true;
+  for (std::size_t i = 0; i < settings.size(); ++i)
+    for (std::size_t j = 0; j < i; ++j) {
+      const bool same = same_images(settings[i], settings[j]);
+      differ |= !same;
+      by_folder &= same == (folders[i] == folders[j]);
+    }
+  if (differ && !by_folder) return;
+  for (std::size_t i = 0; i < settings.size(); ++i) {
+    forget_images(settings[i]);
+    if (differ) settings[i]["data_dir"] = folders[i];
+  }
 }
 
 std::string shown(const nlohmann::json& value) {
@@ -72,8 +109,11 @@ void name_groups(std::span<RunGroup> groups, std::span<const nlohmann::json> set
       const nlohmann::json value = field == "attention"          ? formulas[i]
                                    : settings[i].contains(field) ? settings[i][field]
                                                                  : nlohmann::json();
+      const bool hash = std::find(std::begin(of_images), std::end(of_images), field) != std::end(of_images);
       groups[i].differs[field] = value;
-      groups[i].name += field == "attention" ? shown(value) : fmt::format(", {} {}", field, shown(value));
+      groups[i].name += field == "attention"
+                            ? shown(value)
+                            : fmt::format(", {} {}", field, shown(value).substr(0, hash ? 8 : std::string::npos));
     }
   }
 }
@@ -89,16 +129,23 @@ Index seed_of(const inspect::PageRun& run) {
 
 std::vector<RunGroup> group_runs(std::span<inspect::PageRun> runs) {
   std::vector<nlohmann::json> settings, formulas;  // of the groups, and their attention functions as they are shown
+  std::vector<nlohmann::json> folders;             // of the images, as the first run of each has it
   std::vector<RunGroup> groups;
   for (std::size_t i = 0; i < runs.size(); ++i) {
-    nlohmann::json setting = setting_of(runs[i].config);
-    const auto at = static_cast<std::size_t>(std::find(settings.begin(), settings.end(), setting) - settings.begin());
+    nlohmann::json setting = setting_of(runs[i]);
+    const auto found = std::find_if(settings.begin(), settings.end(),
+                                    [&](const nlohmann::json& other) { return same_setting(other, setting); });
+    const auto at = static_cast<std::size_t>(found - settings.begin());
     if (at == settings.size()) {
+      folders.push_back(runs[i].config.value("data_dir", Json("")));
       formulas.push_back(formula_of(runs[i].config, setting["attention"]));
       settings.push_back(std::move(setting)), groups.emplace_back();
+    } else {
+      found->update(setting);  // what it knows of the images
     }
     groups[at].runs.push_back(i);
   }
+  tell_images(settings, folders);
   name_groups(groups, settings, formulas);
   for (RunGroup& group : groups) {
     std::map<Index, std::string> seeds;  // and the run that has each
@@ -115,6 +162,12 @@ std::vector<RunGroup> group_runs(std::span<inspect::PageRun> runs) {
     }
   }
   return groups;
+}
+
+std::size_t reference_of(std::span<const RunGroup> groups) {
+  const auto found =
+      std::find_if(groups.begin(), groups.end(), [](const RunGroup& group) { return group.counted.size() > 1; });
+  return found == groups.end() ? 0 : static_cast<std::size_t>(found - groups.begin());
 }
 
 Spread spread_of(std::span<const double> values) {
@@ -135,15 +188,25 @@ double factor_95(std::size_t degrees) {
   return 1.95996 + 2.3723 / n + 2.8225 / (n * n);  // the first terms in 1/n, right to 0.0001 here
 }
 
+// The page has the same: paired() in inspect/page/who.js.
 Paired paired(const RunGroup& first, const RunGroup& second, std::span<const inspect::PageRun> runs,
               std::span<const double> values) {
   std::vector<double> differences;
+  double rounding = 0;  // more than that of a difference
   for (const std::size_t i : second.counted)
     for (const std::size_t j : first.counted)
-      if (seed_of(runs[i]) == seed_of(runs[j])) differences.push_back(values[i] - values[j]);
+      if (seed_of(runs[i]) == seed_of(runs[j])) {
+        differences.push_back(values[i] - values[j]);
+        rounding = std::max({rounding, 1e-12 * std::abs(values[i]), 1e-12 * std::abs(values[j])});
+      }
   const std::size_t n = differences.size();
   if (n < 2) return {n, {NAN, NAN}, NAN, NAN, NAN};
-  const Spread spread = spread_of(differences);
+  Spread spread = spread_of(differences);
+  if (spread.deviation <= rounding) {
+    spread.deviation = 0;
+    if (std::abs(spread.mean) > rounding) return {n, spread, 0, NAN, NAN};
+    spread.mean = 0;
+  }
   const double error = spread.deviation / std::sqrt(static_cast<double>(n)), reach = factor_95(n - 1) * error;
   return {n, spread, error, spread.mean - reach, spread.mean + reach};
 }

@@ -23,10 +23,15 @@ Index seed_of(const inspect::PageRun& run);
 /// The fields of config.json that make no other setting: the seed, where a run lies, what is written down, and what changes results by their rounding at most.
 std::span<const char* const> fields_of_no_setting();
 
-/// Puts runs together whose configurations are equal but for these fields. A field that is absent counts as its default of today, and a text of an
-/// attention function as any other text of the same function. Groups stand in the order of their first runs. Sets `setting` of every run to the name
-/// of its group, and `left_out` to why it is in no mean: "diverged", "interrupted", "not ended", "not finite", or that its seed has been there.
+/// Puts runs together whose configurations are equal but for these fields, and whose images are the same: a run that does not know them (of an
+/// earlier version, or without a checkpoint yet) is of the first setting that is the same otherwise. A field that is absent counts as its default
+/// of today, and a text of an attention function as any other text of the same function. Groups stand in the order of their first runs. Sets
+/// `setting` of every run to the name of its group, and `left_out` to why it is in no mean: "diverged", "interrupted", "not ended", "not finite",
+/// or that its seed has been there. Groups of other images are named by `data_dir`, where each folder has images of its own, else by their hashes.
 std::vector<RunGroup> group_runs(std::span<inspect::PageRun> runs);
+
+/// The place of the setting that all others are compared with: the first with two or more counted runs; where there is none, the first.
+std::size_t reference_of(std::span<const RunGroup> groups);
 
 struct Spread {
   double mean, deviation;  // sample standard deviation, with n - 1; NaN of less than two values, and the mean of none
@@ -41,9 +46,9 @@ double factor_95(std::size_t degrees);
 /// function differs: what seeds do to both is not in the differences.
 struct Paired {
   std::size_t seeds = 0;  // that both have
-  Spread difference;      // of `values` of the second less those of the first
+  Spread difference;      // of `values` of the second less those of the first; equal ones deviate by 0, not by their rounding
   double error;           // the mean's standard error: deviation / sqrt(seeds)
-  double low, high;       // 95 % confidence interval of the mean
+  double low, high;       // 95 % confidence interval of the mean; NaN where all differences are equal, and not 0: they tell of no scatter
 };
 /// `values`: one of each run. NaN where fewer than two seeds are in both.
 Paired paired(const RunGroup& first, const RunGroup& second, std::span<const inspect::PageRun> runs, std::span<const double> values);

@@ -54,7 +54,10 @@ constexpr Expected of_summary[] = {{"steps", is_count, count},
                                    {"seconds", is_number, "a number"}};
 
 constexpr Expected of_status[] = {{"ending", is_text, "a text"}, {"seconds", is_number, "a number"}};
-constexpr Expected sometimes_in_status[] = {{"tokens", is_count, count}, {"step", is_count, count}};
+constexpr Expected sometimes_in_status[] = {{"tokens", is_count, count},
+                                            {"step", is_count, count},
+                                            {"data_hash", is_text, "a text"},
+                                            {"test_hash", is_text, "a text"}};
 
 constexpr std::string_view checkpoint_begins = "checkpoint-";
 constexpr const char* other_version = "was the run made by another version of norma?";
@@ -214,6 +217,7 @@ inspect::PageRun read_run_head(const fs::path& path) {
     run.note = fmt::format("{}; left out", e.what());
   }
   run.ending = status.ending, run.seconds = status.seconds, run.tokens = tokens_of(run, status, path);
+  run.data_hash = status.data_hash, run.test_hash = status.test_hash;
   return run;
 }
 
@@ -223,7 +227,12 @@ RunStatus read_status(const fs::path& path) {
   const Json status = read_json(file);
   check(status, of_status, true, file.string());
   check(status, sometimes_in_status, false, file.string());
-  return {status["ending"], status["seconds"], status.value("tokens", Index{0}), status.value("step", Index{-1})};
+  return {status["ending"],
+          status["seconds"],
+          status.value("tokens", Index{0}),
+          status.value("step", Index{-1}),
+          status.value("data_hash", ""),
+          status.value("test_hash", "")};
 }
 
 inspect::PageRun read_run(const fs::path& path) {

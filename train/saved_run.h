@@ -18,6 +18,8 @@ struct RunStatus {
   double seconds = 0;  // that all its sessions trained, to the last checkpoint while it goes on
   Index tokens = 0;    // N; 0: an earlier version wrote it
   Index step = -1;     // of its newest checkpoint, 0 before the first; -1: not told
+  // Of the training and the test images, as in its checkpoints; empty: it has none yet, or an earlier version wrote it.
+  std::string data_hash = {}, test_hash = {};
 };
 
 /// All of a run but its recording; the note says what was left out: a last line that is cut short (being written), a status.json that is

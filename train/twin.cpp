@@ -120,7 +120,7 @@ TwinOutcome train_twin(const TrainConfig& config, const std::string& other, cons
       for (int i : {0, 1}) {
         if (log) probes[i].value("blocks.*.out", inspect::keep_all());
         const StepResult result = forward_backward(sides[i]->model, batch, configs[i], step);
-        row.loss[i] = result.loss, row.accuracy[i] = result.accuracy;
+        row.loss[i] = result.loss, row.accuracy[i] = std::isfinite(result.loss) ? result.accuracy : std::nan("");
       }
       if (log) row.outputs = output_gaps(probes[0], probes[1], shapes[0].depth);
     }
@@ -143,7 +143,7 @@ TwinOutcome train_twin(const TrainConfig& config, const std::string& other, cons
                  done = static_cast<double>(step + 1);
     watcher.progress({step + 1, steps.last, step / steps.per_epoch + 1, config.epochs, row.loss[0], row.accuracy[0],
                       2 * done * static_cast<double>(config.batch) / seconds, seconds,
-                      seconds / done * static_cast<double>(steps.last - step - 1)});
+                      seconds / done * static_cast<double>(steps.last - step - 1), config.attention + ", this batch"});
   }
   if (outcome.ending == Ending::finished)
     for (int i : {0, 1}) {
