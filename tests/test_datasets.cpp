@@ -229,8 +229,8 @@ TEST_CASE("datasets: a folder that is named and holds no file of the set is refu
     CHECK(f.code == 1);
     CHECK_THAT(f.err, Catch::Contains("fashion-mnist\": " + own.string() + " holds none of its files"));
   };
-  refused({"train", "vit", "--data-dir", own.string(), "--out", (dir.path / "run").string()});
-  refused({"twin", "vit", "--data-dir", own.string(), "--out", (dir.path / "run").string()});
+  refused({"train", "vit", "--data-dir", own.string(), "--steps", "1", "--out", (dir.path / "run").string()});
+  refused({"twin", "vit", "--data-dir", own.string(), "--steps", "1", "--out", (dir.path / "run").string()});
   CHECK(!fs::exists(dir.path / "run"));
   REQUIRE(test::run_norma(test::tiny_run(test::tiny_data(64, 20), dir.path / "run")).code == 0);
   for (const char* verb : {"eval", "inspect", "theory"}) refused({verb, (dir.path / "run").string(), "--data-dir", own.string()});
