@@ -64,10 +64,12 @@ void flush_results() {
     fail("stdout: cannot be written ({})", error_text(errno ? errno : EIO));
 }
 
+bool asks_for_help(const std::string& word) { return word == "--help" || word == "-h" || word == "help"; }
+
 int run(const Args& args) {
-  if (args.empty() || args[0] == "--help" || args[0] == "-h" || args[0] == "help") {
+  if (args.empty() || asks_for_help(args[0])) {
     if (args.size() > 1 && args[1] == "attention") return help_attention();
-    if (args.size() > 1) return run({args[1], "--help"});
+    if (args.size() > 1 && !asks_for_help(args[1])) return run({args[1], "--help"});
     print_help();
     return args.empty() ? usage_error : ok;
   }

@@ -32,6 +32,13 @@ TEST_CASE("help answers on every level", "[program]") {
   }
   CHECK(run_norma({"-h"}).out == run_norma({"--help"}).out);
   CHECK(run_norma({"help", "train"}).out == run_norma({"train", "--help"}).out);
+  for (const char* word : {"help", "--help", "-h"})
+    for (const char* again : {"help", "--help", "-h"}) {
+      const Finished f = run_norma({word, again});
+      CAPTURE(word, again);
+      CHECK((f.code == 0 && f.out == run_norma({"--help"}).out));
+    }
+  CHECK_THAT(run_norma({"help", "trian"}).err, StartsWith("norma: unknown verb \"trian\" (did you mean \"train\"?)"));
   CHECK(run_norma({"version"}).out == run_norma({"--version"}).out);
 }
 
