@@ -47,6 +47,7 @@ TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]"
       {{"trian"}, 2, "norma: unknown verb \"trian\" (did you mean \"train\"?); see norma --help\n"},
       {{"train", "--epoch", "2"}, 2, "norma: unknown flag --epoch (did you mean --epochs?)\n"},
       {{"train", "--lr"}, 2, "norma: --lr needs a value: peak learning rate\n"},
+      {{"train", "vit", "--data-dir", "none", "--out", "--resume"}, 2, "norma: --out needs a value, and --resume begins as a flag does; write --out=--resume if that is meant\n"},
       {{"train", "--lr", "fast"}, 2, "norma: --lr: \"fast\" is not a number; peak learning rate\n"},
       {{"train", "--batch", "2.5"}, 2, "norma: --batch: \"2.5\" is not a whole number; images a step\n"},
       {{"train", "--batch", "0"}, 2, "norma: --batch: 0 must be in 1..1000000\n"},

@@ -242,10 +242,12 @@ std::vector<std::string> Options::read_flags(const std::vector<std::string>& arg
       flags_.emplace_back(name, a.substr(equals + 1));
     else if (std::holds_alternative<bool*>(row.field))
       flags_.emplace_back(name, "true");
-    else if (i + 1 < args.size())
-      flags_.emplace_back(name, args[++i]);
-    else
+    else if (i + 1 == args.size())
       usage("{} needs a value: {}", flag, row.help);
+    else if (args[i + 1].starts_with("--"))  // "--out $DIR --resume" of an empty DIR
+      usage("{0} needs a value, and {1} begins as a flag does; write {0}={1} if that is meant", flag, args[i + 1]);
+    else
+      flags_.emplace_back(name, args[++i]);
   }
   return rest;
 }
