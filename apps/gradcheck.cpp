@@ -117,6 +117,7 @@ lie within the step; at a kink itself an entry is to lie between the differences
         options.describe("classes", "number of classes; 0: 3");
       });
   if (!flags) return ok;
+  flags->config.dtype = "f64", flags->config.device = "cpu";  // a config file may hold others
   prepare(flags->config);
   std::vector<Check> checks;
   const bool model = flags->words.empty();

@@ -205,6 +205,15 @@ TEST_CASE("gradcheck takes the model's sizes as they are given", "[program]") {
   CHECK_THAT(run_norma({"gradcheck", "--help"}).out, Contains("width of the token vectors [8]") && Contains("number of blocks [2]"));
 }
 
+TEST_CASE("gradcheck of a run's model is in f64 on the CPU, whatever the run is", "[program]") {
+  const auto file = fresh_folder("gradcheck") / "config.json";
+  std::ofstream(file) << R"({"dtype": "bf16", "device": "reference", "image": 8, "patch": 4, "channels": 1, "classes": 3, "width": 4, "depth": 1, "heads": 1})";
+  const Finished f = run_norma({"gradcheck", "--config", file.string()});
+  CAPTURE(f.err);
+  CHECK(f.code == 0);
+  CHECK_THAT(f.out, StartsWith("vit 4/1/1 with softmax ") && Contains("first ok"));
+}
+
 TEST_CASE("as many threads as are allowed can be started", "[program]") {
   const auto data = tiny_data(64, 20), runs = fresh_folder("most-threads");
   const Finished f = run_norma(with(tiny_run(data, runs / "a"), {"--threads", "1024"}));
