@@ -236,6 +236,38 @@ TEST_CASE("a step that is not taken is not counted, and leaves all as it was", "
   }
 }
 
+TEST_CASE("a step without any gradient is refused and not counted, with what may be wrong", "[optimizer]") {
+  for (const OptimizerConfig& config : {adamw_config, sgd_config}) {
+    Toy toy(DType::f32);
+    const auto optimizer = Optimizer::make(config, toy);
+    const std::string text = config.kind + ": no parameter has a gradient: was backward() called since the last step, and are these still the model's parameters? " +
+                             "nn::to gives it others, so it comes before Optimizer::make";
+    CHECK_THROWS_WITH(optimizer->step(0.1), text);
+    toy.differentiate(), optimizer->step(0.1);
+    CHECK_THROWS_WITH(optimizer->step(0.1), text);  // which dropped them
+    nn::to(toy, DType::f64);
+    toy.differentiate();
+    CHECK_THROWS_WITH(optimizer->step(0.1), text);
+    CHECK(optimizer->state().back().second.item() == 1);
+  }
+}
+
+TEST_CASE("sgd without momentum keeps no state but its steps, and takes that of earlier versions", "[optimizer]") {
+  OptimizerConfig config = sgd_config;
+  config.momentum = 0;
+  Toy toy, other(DType::f64, 2);
+  const std::vector<double> start = toy.weight.values();
+  const auto optimizer = Optimizer::make(config, toy), second = Optimizer::make(config, other);
+  for (int i = 0; i < 3; ++i) toy.differentiate(), optimizer->step(0.02, 0.5);
+  check_against(start, toy.weight, 3, 1e-12, [] { return [](double x, double g, int) { return x - 0.02 * (0.5 * g + 0.1 * x); }; });
+  REQUIRE(optimizer->state().size() == 1);
+  nn::Named before = optimizer->state();
+  before.emplace_back("momentum/weight", toy.weight.detach()), before.emplace_back("momentum/another_name_of_a_tied_weight", toy.weight.detach());
+  second->load(before);
+  CHECK(second->state().back().second.item() == 3);
+  CHECK_THROWS_WITH(Optimizer::make(sgd_config, other)->load(optimizer->state()), Catch::Contains("missing: momentum/weight"));
+}
+
 TEST_CASE("an optimizer of parameters of which none learns is refused", "[optimizer]") {
   Toy toy;
   nn::track(toy, false);

@@ -102,6 +102,13 @@ class PerParameter : public Optimizer {
       fail("optimizer: gradient_scale is {} {} on {}, must be f64 [] on {}", scale.dtype(), scale.shape(),
            name(scale.device()), name(device()));
   }
+  void check_gradients() const {
+    if (std::none_of(slots_.begin(), slots_.end(), [](const Slot& slot) { return bool(slot.parameter.grad()); }))
+      fail(
+          "{}: no parameter has a gradient: was backward() called since the last step, and are these still the model's "
+          "parameters? nn::to gives it others, so it comes before Optimizer::make",
+          config_.kind);
+  }
   std::int64_t next_step() const { return static_cast<std::int64_t>(step_.item()) + 1; }
   OptimizerConfig config_;
   std::vector<Slot> slots_;
@@ -135,6 +142,7 @@ class AdamWOptimizer : public PerParameter {
 
   void apply(const Tensor& gradient_scale) override {
     check_scale(gradient_scale);
+    check_gradients();
     const NoGrad updating;
     gradients_.clear(), updates_.clear();
     for (const Slot& slot : slots_) {
@@ -157,12 +165,15 @@ class AdamWOptimizer : public PerParameter {
 
 class Sgd : public PerParameter {
  public:
-  Sgd(const OptimizerConfig& config, nn::Module& model) : PerParameter(config, model, {"momentum"}) {}
+  Sgd(const OptimizerConfig& config, nn::Module& model)
+      : PerParameter(config, model,
+                     config.momentum > 0 ? std::vector<std::string>{"momentum"} : std::vector<std::string>{}) {}
 
   void prepare(double lr) override { check_rate(lr), lr_ = lr; }
 
   void apply(const Tensor& gradient_scale) override {
     check_scale(gradient_scale);
+    check_gradients();
     const NoGrad updating;
     const double scale = gradient_scale.item();
     for (const Slot& slot : slots_) {
@@ -170,10 +181,19 @@ class Sgd : public PerParameter {
       if (!gradient) continue;
       slot.parameter.set_grad({});
       if (!std::isfinite(scale)) continue;
-      const Tensor p = slot.parameter.detach(), velocity = slot.moments[0];
-      copy_into(velocity, velocity * config_.momentum + gradient.detach() * scale + p * slot.decay);
+      const Tensor p = slot.parameter.detach(), scaled = gradient.detach() * scale;
+      const Tensor velocity =
+          (slot.moments.empty() ? scaled : slot.moments[0] * config_.momentum + scaled) + p * slot.decay;
+      if (!slot.moments.empty()) copy_into(slot.moments[0], velocity);
       copy_into(p, p - velocity * lr_);
     }
+  }
+
+  void load(const nn::Named& state) override {
+    nn::Named mine;
+    for (const auto& value : state)  // earlier versions kept it also where nothing of it is used
+      if (config_.momentum > 0 || !value.first.starts_with("momentum/")) mine.push_back(value);
+    PerParameter::load(mine);
   }
 
  private:

@@ -23,7 +23,8 @@ struct OptimizerConfig {
   std::function<bool(const std::string& name, const Tensor& parameter)> decays = train::decays;  // whether weight_decay is for it
 };
 
-/// State is keyed by parameter name, of tied weights the first; what state() gives, load() takes up to the bit.
+/// State is keyed by parameter name, of tied weights the first; what state() gives, load() takes up to the bit. Beside its count of steps
+/// adamw keeps two tensors for each parameter, sgd one, and none where momentum is 0.
 class Optimizer {
  public:
   /// Of the parameters that are tracked by now. They are on one device; for adamw of one dtype, f32 or f64, and contiguous. Throws naming what
@@ -32,7 +33,7 @@ class Optimizer {
   static std::unique_ptr<Optimizer> make(const OptimizerConfig& config, nn::Module& model);
   virtual ~Optimizer() = default;
   /// One update from the parameters' gradients times gradient_scale; then drops them. The three that follow, in turn; a
-  /// gradient_scale that is not finite makes no update and counts none.
+  /// gradient_scale that is not finite makes no update and counts none. Throws, as apply() does, where no parameter has a gradient.
   void step(double lr, double gradient_scale = 1);
 
   /// Puts the learning rate, which is zero or more, and the step's number to where apply() reads them.
