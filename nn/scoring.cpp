@@ -6,7 +6,7 @@
 //   polynomial = ( terms | "(" terms ")" { divisor } ) [ "/sum(" terms ")" ]
 //   terms      = [ sign ] term { sign term }
 //   term       = ( number | [ number [ "*" ] ] "x" [ "^" degree ] ) { divisor }
-//   scale      = { divisor }
+//   scale      = [ "/" ( "N" | "n" | "sqrt(N)" | "sqrt(n)" ) ]
 //   divisor    = "/" ( number | "sqrt(" number ")" | "sqrt" number | "N" | "n" | "sqrt(N)" | "sqrt(n)" )
 // clang-format on
 #include "nn/scoring.h"

@@ -145,6 +145,8 @@ TEST_CASE("wrong attention texts are explained", "[scoring]") {
       {"x^3/sum(x^3)", "only even powers can be normalised"},
       {"x^2/sum(x^4)", "the sum must run over the same polynomial"},
       {"1 + x^2/sum(x^2)", "the polynomial before /sum needs parentheses"},
+      {"x^2 + x^4/sum(x^4)", "the polynomial before /sum needs parentheses"},
+      {"relu/N/N", "unexpected \"/\" at character 7; did you mean \"relu/N\"?"},
       {"-x^2/sum(-x^2)", "a normalised polynomial must not be negative, its row sums could vanish"},
       {"x^2/N/sum(x^2)", "a normalised row takes no scale"},
       {"x + x^3/sqrt(N)",
