@@ -143,8 +143,9 @@ const char* bounds_of_all(const Scoring& scoring) {
     case Scoring::Kind::softmax: return ": √N, 2√N and √N/2 are bounds";
     case Scoring::Kind::sigmoid: return ": ‖A‖_F ≤ N/c and ‖∂A/∂S‖_F ≤ N/4c, c its divisor";
     case Scoring::Kind::relu: return ": ‖∂A/∂S‖_F ≤ N/c, c its divisor";
-    default: return "";
+    case Scoring::Kind::polynomial: return "";
   }
+  return "";
 }
 
 /// One attention function over all N: prints its table, returns its JSON.
@@ -351,7 +352,8 @@ int run_theory(const std::filesystem::path& run, const Flags& flags, bool json) 
   for (const auto& [place, s] : measured.layers) {
     const std::string layer = place.substr(0, place.rfind('.'));
     for (std::size_t h = 0; h < s.fro.size(); ++h) {
-      const auto gaussian = inspect::expectation(shape.attention, tokens, s.score_rms[h]);
+      inspect::Expectation gaussian;  // of a run that diverged there is none
+      if (std::isfinite(s.score_rms[h])) gaussian = inspect::expectation(shape.attention, tokens, s.score_rms[h]);
       Json row = {{"layer", layer},
                   {"head", h},
                   {"score_rms", number_or_null(s.score_rms[h])},

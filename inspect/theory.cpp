@@ -144,22 +144,35 @@ Measured summary(const std::vector<double>& values) {
   return {sum / n, n > 1 ? std::sqrt(squares / (n - 1) / n) : std::numeric_limits<double>::quiet_NaN()};
 }
 
+void check_tokens(const char* what, Index tokens) {
+  if (tokens < 1) fail("{}: tokens = {} must be 1 or more", what, tokens);
+}
+
 }  // namespace
 
 Bounds bounds(const Scoring& scoring, Index tokens) {
-  if (tokens < 1) fail("bounds: tokens = {} must be 1 or more", tokens);
+  check_tokens("bounds", tokens);
   const auto n = static_cast<double>(tokens);
   const double root = std::sqrt(n);
-  if (scoring.kind == Kind::softmax) return {root, 2 * root, root / 2};
   if (scoring.normalize) return {root, {}, {}};
   const double all = n / scoring.row_divisor(n, n);  // the norm of N^2 weights that are as large as 1 lets them be
-  if (scoring.kind == Kind::sigmoid) return {all, all / 4, all / 4};
-  if (scoring.kind == Kind::polynomial && scoring.degree() > 1) return {};
-  const double slopes = all * (scoring.kind == Kind::relu ? 1 : std::abs(coefficient(scoring, 1)));
-  return {{}, slopes, slopes};
+  switch (scoring.kind) {
+    case Kind::softmax: return {root, 2 * root, root / 2};
+    case Kind::sigmoid: return {all, all / 4, all / 4};
+    case Kind::relu: return {{}, all, all};
+    case Kind::polynomial: {
+      if (scoring.degree() > 1) break;
+      const double slopes = all * std::abs(coefficient(scoring, 1));
+      return {{}, slopes, slopes};
+    }
+  }
+  return {};
 }
 
 Expectation expectation(const Scoring& scoring, Index tokens, double rms, Index width) {
+  check_tokens("expectation", tokens);
+  if (!(rms >= 0) || !std::isfinite(rms)) fail("expectation: rms = {} of the scores must be 0 or more", rms);
+  if (width < 0) fail("expectation: width = {} must be 0 or more", width);
   const auto n = static_cast<double>(tokens);
   const bool softmax = scoring.kind == Kind::softmax;
   if (softmax || scoring.normalize) {
@@ -223,7 +236,7 @@ double theory_work(const TheoryConfig& config, Index tokens) {
 }
 
 TheoryPoint measure_theory(const TheoryConfig& config, Index tokens) {
-  if (tokens < 1) fail("theory: tokens = {} must be 1 or more", tokens);
+  check_tokens("theory", tokens);
   if (config.width < 1) fail("theory: width = {} must be 1 or more", config.width);
   if (config.samples < 1) fail("theory: samples = {} must be 1 or more", config.samples);
   if (!(config.rms > 0) || !std::isfinite(config.rms))

@@ -32,7 +32,7 @@ Bounds bounds(const Scoring& scoring, Index tokens);
 /// grows: sqrt e for softmax at rms 1. `width` d > 0: for scores q k / sqrt d of vectors of d normal numbers instead, which
 /// are Gaussian only given q: E s^2p lies above the Gaussian moment by prod_{i<p} (1 + 2i/d).
 /// Absent where no such expectation is known here: the Jacobian of normalised rows, a width with relu or sigmoid, and
-/// softmax and normalised rows at an rms above 100.
+/// softmax and normalised rows at an rms of 0 or above 100. Throws where N is below 1, or rms or width negative, or rms not finite.
 struct Expectation {
   std::optional<double> fro, jacobian;
 };

@@ -85,6 +85,23 @@ TEST_CASE("bounds: softmax has all three, rows that sum to one have the first, s
     CHECK((*line.jacobian == Approx(slopes) && *line.jacobian_sharp == Approx(slopes)));
   }
   for (const Index none : {0, -4}) CHECK_THROWS_WITH(bounds({}, none), fmt::format("bounds: tokens = {} must be 1 or more", none));
+  Scoring another = nn::parse_scoring("relu");
+  another.kind = static_cast<Scoring::Kind>(200);  // of which nothing is known here
+  const Bounds none = bounds(another, 196);
+  CHECK((!none.fro && !none.jacobian && !none.jacobian_sharp));
+}
+
+TEST_CASE("expectation names what is out of range", "[theory]") {
+  for (const char* text : {"softmax", "x^2/sum(x^2)", "x^3", "relu/N", "sigmoid"}) {
+    const Scoring scoring = nn::parse_scoring(text);
+    CAPTURE(text);
+    CHECK_THROWS_WITH(expectation(scoring, 0), "expectation: tokens = 0 must be 1 or more");
+    CHECK_THROWS_WITH(expectation(scoring, 8, -1), "expectation: rms = -1 of the scores must be 0 or more");
+    CHECK_THROWS_WITH(expectation(scoring, 8, INFINITY), "expectation: rms = inf of the scores must be 0 or more");
+    CHECK_THROWS_WITH(expectation(scoring, 8, NAN), "expectation: rms = nan of the scores must be 0 or more");
+    CHECK_THROWS_WITH(expectation(scoring, 8, 1, -2), "expectation: width = -2 must be 0 or more");
+  }
+  CHECK(*expectation(nn::parse_scoring("sigmoid"), 8, 0).fro == Approx(4));  // all scores 0
 }
 
 TEST_CASE("the sharp bound of softmax's Jacobian is reached, and nothing passes it", "[theory]") {
