@@ -28,7 +28,8 @@ struct Flags {
     v("shapes", shapes,
       "layers to measure, as in \"4160,576,192; 65,768,192\": rows, out, in; empty: those of transformers");
     v("filter", filter, "only products whose line contains this, as in \"dW=dY'X 4160\"");
-    v("cpu", cpu, "instruction set: base, avx2, avx512, avx512bf16, amx; empty: the best there is");
+    v("cpu", cpu,
+      "instruction set: base, avx2, avx512, avx512bf16, amx; empty: what NORMA_CPU names, else the best there is");
   }
 };
 

@@ -209,7 +209,8 @@ int main(int argc, char** argv) {
     o("device", s.device, "cpu, or cuda");
     o("graph", s.graph, "cuda: replay a captured step");
     o("launches", s.launches, "cuda: list what a replay launches, by kind");
-    o("cpu", s.cpu, "instruction set: base, avx2, avx512, avx512bf16, amx; empty: the best there is");
+    o("cpu", s.cpu,
+      "instruction set: base, avx2, avx512, avx512bf16, amx; empty: what NORMA_CPU names, else the best there is");
     o("threads", s.threads, "threads; 0: both 1 and all cores");
     o("batch", s.batch, "images or sequences a step; 0: 64, decoder 8");
     o("width", s.width, "width; 0: 192, decoder 384");

@@ -249,6 +249,7 @@ void RunFolder::write_status(const RunState& state, const std::string& ending, d
   Json status = {{"step", state.step}, {"ending", ending}, {"seconds", seconds}, {"tokens", tokens}};
   if (!state.data_hash.empty()) status["data_hash"] = state.data_hash;
   if (!state.test_hash.empty()) status["test_hash"] = state.test_hash;
+  if (!state.instructions.empty()) status["cpu"] = state.instructions;
   with_status_([&] { write_atomically(path_ / "status.json", status.dump(2) + "\n"); });
 }
 

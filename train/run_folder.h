@@ -70,8 +70,8 @@ class RunFolder {
   void write_summary(const Json& summary) const;
   void remove_summary() const;  // of a run that goes on
   /// How it stands with the run (status.json): its step, its ending, empty while it goes on, the seconds that all its sessions trained, and what
-  /// config.json does not tell: N, where the image is the data set's, and the images' hashes, where the state has them. Seconds are not in the
-  /// checkpoints, which are the same to the byte however often a run was stopped.
+  /// config.json does not tell: N, where the image is the data set's, the images' hashes, and the instruction set, where the state has them.
+  /// Seconds are not in the checkpoints, which are the same to the byte however often a run was stopped.
   void write_status(const RunState& state, const std::string& ending, double seconds, Index tokens);
 
   /// Writes checkpoint-STEP.safetensors atomically, when the log has reached the disk, and keeps it and the one before it that is known to be whole.
