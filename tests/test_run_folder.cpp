@@ -382,6 +382,24 @@ TEST_CASE("a run whose folder is moved, removed or replaced ends, and writes not
   CHECK(train::train(config, true, std::atomic<bool>{false}, watcher).step == 10);
 }
 
+TEST_CASE("a run whose folder is moved while a checkpoint is written ends, and does not say that it goes on", "[run_folder]") {
+  const auto runs = fresh_folder("moved-meanwhile"), out = runs / "a";
+  train::TrainConfig config = config_of(out);
+  config.width = 96, config.depth = 4, config.checkpoint_every = 1;
+  std::atomic<bool> over{false};
+  std::thread mover([&] {
+    for (std::error_code error; !over;)
+      for (const auto& entry : fs::directory_iterator(out, error))
+        if (entry.path().filename().string().starts_with(".checkpoint-")) return fs::rename(out, runs / "b", error);
+  });
+  train::Watcher watcher;
+  std::string told;
+  watcher.message = [&](const std::string& m) { told += m + "\n"; };
+  CHECK_THROWS_WITH(train::train(config, false, std::atomic<bool>{false}, watcher), Contains("was moved to ") && Contains("so training ends"));
+  over = true, mover.join();
+  CHECK_THAT(told, !Contains("goes on"));
+}
+
 TEST_CASE("nothing of a run is written by its path when another folder is there", "[run_folder]") {
   const auto runs = fresh_folder("other-folder"), out = runs / "a";
   train::RunFolder folder(out, train::RunFolder::IfOccupied::fail);

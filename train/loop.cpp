@@ -148,6 +148,7 @@ class RunWriter {
     try {
       save();
     } catch (const Error& e) {
+      folder_.check_held();  // moved meanwhile: then nothing goes on
       watcher_.message(fmt::format("step {}: no checkpoint: {}; {}", run_.state.step, e.what(), meanwhile));
     }
   }
