@@ -148,6 +148,7 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
     if (!run_backward(backend_of(y), x.parts(), options, y.view(), dout.view(), view_of(extra[0]), {dq.view(), dk.view(), dv.view()})) return {};
     return {dq, dk, dv, Tensor()};
   };
+  if (options.stats) op.composes_too = [stats = options.stats] { return fused::met_gradients(stats); };
   return norma::apply(op, {q, k, v, options.key_mask});  // an input, so that it is noticed where it is changed before the backward pass
 }
 
@@ -183,6 +184,7 @@ Tensor attention_packed(const Tensor& qkv, const AttentionOptions& options) {
       return {};
     return {dqkv, Tensor()};
   };
+  if (options.stats) op.composes_too = [stats = options.stats] { return fused::met_gradients(stats); };
   return norma::apply(op, {qkv, options.key_mask});  // the mask as above: to be noticed where it is changed before the backward pass
 }
 
