@@ -23,7 +23,11 @@ Tensor row_scale(const Scoring& scoring, const Visible& visible, const Tensor& s
 
 /// Fills options.stats from the matrices, and sees to it that the backward pass completes them: what a kernel does by
 /// itself. `scores`, `phi` (before the clamp, which alone has the Jacobian of AttentionStat::jac2) and `weights` (A as it is
-/// used) [B, H, N, M] as recorded.
+/// used) [B, H, N, M] as recorded. One call has several A where it was differentiated under create_graph, the kernel's and one of each
+/// composition since: what is measured in a sweep is the sum of their gradients.
 void measure(const Tensor& scores, const Tensor& phi, const Tensor& weights, const Visible& visible, const AttentionOptions& options);
+
+/// Whether the sweep under way has met gradients of these statistics' A that the kernel's own, which it does not show, is to be added to.
+bool met_gradients(const Tensor& stats);
 
 }  // namespace norma::fused

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "autograd/attention.h"
+#include "autograd/sweep.h"
 
 namespace norma::fused {
 
@@ -94,13 +95,21 @@ void measure_forward(const Tensor& scores, const Tensor& phi, const Tensor& weig
   if (has_entropy) put(out, entropy, total(-(a * log(where(greater(a, zero), a, one)))));
 }
 
-/// Writes the squared norm of each gradient that reaches x, over the visible pairs.
+Tensor& met(const Tensor& stats, AttentionStat which) { return SweepScope::kept(stats.storage().get(), static_cast<int>(which)); }
+
+/// Writes the squared norm of the gradient that reaches x in a sweep, over the visible pairs: with what reached the x of later
+/// compositions before. Which of them is the last that a sweep meets: the one that was formed in it, or in the forward pass.
 void measure_gradient(const Tensor& x, const Visible& visible, const Tensor& stats, AttentionStat which) {
   if (!grad_enabled() || !x.tracked()) return;
-  on_gradient(x, [visible, stats, which](const Tensor& g) {
+  on_gradient(x, [visible, stats, which, formed = SweepScope::number()](const Tensor& g) {
     const NoGrad constant;
-    const Tensor wide = as_f64(g.detach());
-    put(stats, which, total(square(visible ? where(visible.condition, wide, scalar_like(0, wide)) : wide)));
+    Tensor wide = as_f64(g.detach());
+    if (visible) wide = where(visible.condition, wide, scalar_like(0, wide));
+    Tensor& before = met(stats, which);
+    if (before) wide = before + wide;
+    const bool last = formed == 0 || formed == SweepScope::number();
+    before = last ? Tensor() : wide;
+    put(stats, which, total(square(wide)));
   });
 }
 
@@ -114,5 +123,7 @@ void measure(const Tensor& scores, const Tensor& phi, const Tensor& weights, con
   measure_gradient(weights, visible, options.stats, AttentionStat::grad_a2);
   measure_gradient(scores, visible, options.stats, AttentionStat::grad_s2);
 }
+
+bool met_gradients(const Tensor& stats) { return met(stats, AttentionStat::grad_a2) || met(stats, AttentionStat::grad_s2); }
 
 }  // namespace norma::fused

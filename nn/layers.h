@@ -168,8 +168,9 @@ class SelfAttention : public Module {
  public:
   SelfAttention() = default;
   SelfAttention(const AttentionConfig& config, Init& init);
-  /// key_mask: bool [B, T], or empty. residual is added in the output projection's pass where given. Only the first `out_tokens` tokens
-  /// (0 or more) are projected, [B, min(out_tokens, T), C], which is the residual's shape too; statistics and taps are those of all T.
+  /// key_mask: bool [B, T], or empty; true: visible, false: hidden (the opposite of key_padding_mask in torch.nn.MultiheadAttention).
+  /// residual is added in the output projection's pass where given. Only the first `out_tokens` tokens (0 or more) are projected,
+  /// [B, min(out_tokens, T), C], which is the residual's shape too; statistics and taps are those of all T.
   Tensor operator()(const Tensor& x, const Tensor& residual = {}, const Tensor& key_mask = {}, Index out_tokens = all_tokens) const;
   void visit(Visitor& v) override {
     v("qkv", qkv), v("proj", proj), v("packed", packed_tap), v("scores", scores), v("weights", weights), v("stats", stats);

@@ -135,7 +135,7 @@ Materialised materialised(const Problem& p) {
   const NoGrad off;
   AttentionOptions product = plain;
   product.scale = 1;  // dO V^T, and what dropout keeps of it
-  const Tensor g = dropout(attention(p.c, p.v, unit, product), p.options.dropout, p.options.stream);
+  const Tensor g = dropout(attention(p.c, p.v, unit, product), p.options.dropout, *p.options.stream);
   return {attention(p.q, p.k, unit, plain).values(), attention(p.q, p.k, unit, own).values(), g.values()};
 }
 
@@ -397,7 +397,7 @@ TEST_CASE("gradient statistics: the hooks of the composition against the gradien
     const Index width = p.q.size(3);
     Tensor scores = (matmul(p.q, transpose(p.k)) / std::sqrt(static_cast<double>(width))).detach().track();
     Tensor weights = attention_weights(scores, silent).detach().track();
-    const Tensor out = matmul(dropout(weights, silent.dropout, silent.stream), p.v.detach());
+    const Tensor out = matmul(dropout(weights, silent.dropout, *silent.stream), p.v.detach());
     const Tensor g_weights = grad(out, Tensors{weights}, p.c)[0];
     const Tensor visible = [&] {  // where phi has any say: the weights of x^0 + ... are 1 where visible
       AttentionOptions ones_where_visible = silent;
