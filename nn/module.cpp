@@ -133,13 +133,13 @@ void replace(Module& m, Moved moved) {
 
 void to(Module& m, Device device) {
   replace(m,
-          [&](const Tensor& p) { return p.device() == device ? p : norma::to(p.detach(), device).track(p.is_leaf()); });
+          [&](const Tensor& p) { return p.device() == device ? p : norma::to(p.detach(), device).track(p.tracked()); });
 }
 
 void to(Module& m, DType dtype) {
   if (dtype != DType::f32 && dtype != DType::f64) fail("to: parameters cannot be {}; f32 or f64", dtype);
   replace(m, [&](const Tensor& t) {
-    return t.dtype() == dtype || !is_floating(t.dtype()) ? t : cast(t.detach(), dtype).track(t.is_leaf());
+    return t.dtype() == dtype || !is_floating(t.dtype()) ? t : cast(t.detach(), dtype).track(t.tracked());
   });
 }
 
