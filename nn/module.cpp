@@ -214,11 +214,15 @@ void assign(const Named& targets, const Named& values, std::string_view what) {
 }
 
 void assign(Module& m, const Named& values, const std::vector<std::string>& ignored) {
+  const auto passed_over = [&](const std::string& name) {
+    return std::any_of(ignored.begin(), ignored.end(), [&](const std::string& g) { return glob_match(g, name); });
+  };
   Named targets, wanted;
-  walk_tensors(m, [&](const std::string& name, Tensor& t, bool) { targets.emplace_back(name, t); });
+  walk_tensors(m, [&](const std::string& name, Tensor& t, bool) {
+    if (!passed_over(name)) targets.emplace_back(name, t);
+  });
   for (const auto& value : values)
-    if (std::none_of(ignored.begin(), ignored.end(), [&](const std::string& g) { return glob_match(g, value.first); }))
-      wanted.push_back(value);
+    if (!passed_over(value.first)) wanted.push_back(value);
   assign(targets, wanted, "model");
 }
 
