@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <type_traits>
 
 #include "nn/layers.h"
 #include "tests/errors.h"
@@ -142,6 +143,11 @@ TEST_CASE("parameters stay as they are where their names are to be passed over",
   CHECK(model.head.weight.values() == std::vector<double>(6, 0));
   CHECK(error_of([&] { nn::assign(model, {{"head.weight", ones({3, 2})}, {"body.bias", ones({3})}}, {"head.*"}); }) ==
         "model: the values do not fit: missing: body.weight");
+}
+
+TEST_CASE("two modules cannot begin with the same values by a copy of Init", "[modules]") {
+  STATIC_REQUIRE_FALSE(std::is_copy_constructible_v<nn::Init>);
+  STATIC_REQUIRE_FALSE(std::is_move_constructible_v<nn::Init>);
 }
 
 TEST_CASE("uniform initial values", "[modules]") {
