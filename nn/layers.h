@@ -12,10 +12,11 @@
 namespace norma::nn {
 
 /// Initial values are drawn from streams of one seed, in construction order: the same seed gives the same model. All but buffers (fixed)
-/// are tracked already.
+/// are tracked already. Not copied: modules that each had a copy would begin with the same values. They take Init&.
 class Init {
  public:
   explicit Init(std::uint64_t seed, Place place = {}) : seed_(seed), place_(place) {}
+  Init(const Init&) = delete;
   Tensor zeros(const Shape& s) { return constant(s, 0); }
   Tensor ones(const Shape& s) { return constant(s, 1); }
   /// Normal with this deviation (finite, not negative), cut at -2 and 2, as PyTorch's and timm's trunc_normal_: of the usual 0.02 nothing

@@ -26,9 +26,9 @@ struct OptimizerConfig {
 /// State is keyed by parameter name, of tied weights the first; what state() gives, load() takes up to the bit.
 class Optimizer {
  public:
-  /// Of the parameters that are tracked by now. They are on one device; for adamw of one dtype, f32 or f64, and contiguous. Throws naming what
-  /// is not. A parameter without a gradient is passed over in that step, but there is one count of steps for all, on which adamw's bias
-  /// correction depends (torch.optim.AdamW counts for each).
+  /// Of the parameters that are tracked by now: leaves, none computed from others. They are on one device; for adamw of one dtype, f32 or f64,
+  /// and contiguous. Throws naming what is not. A parameter without a gradient is passed over in that step, but there is one count of steps for
+  /// all, on which adamw's bias correction depends (torch.optim.AdamW counts for each).
   static std::unique_ptr<Optimizer> make(const OptimizerConfig& config, nn::Module& model);
   virtual ~Optimizer() = default;
   /// One update from the parameters' gradients times gradient_scale; then drops them. The three that follow, in turn; a
