@@ -1,6 +1,7 @@
 #include "checks/random_case.h"
 
 #include <algorithm>
+#include <cmath>
 #include <string_view>
 
 #include "checks/layouts.h"

@@ -1,7 +1,6 @@
 // The verbs attention and attention_backward: checks whether the fused kernels cover the case, and runs them head by head.
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <optional>
 
 #include "backends/common/attention_stats.h"
