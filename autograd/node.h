@@ -3,10 +3,8 @@
 
 #include <concepts>
 #include <functional>
-#include <memory>
 #include <span>
 #include <type_traits>
-#include <vector>
 
 #include "core/tensor.h"
 

@@ -1,4 +1,6 @@
 // Attention: every scoring, every mask, separate and packed, small (full Jacobians) and across the kernels' tile sizes.
+#include <cmath>
+
 #include "checks/op_case.h"
 #include "checks/scorings.h"
 

@@ -344,6 +344,26 @@ TEST_CASE("statistics of a high power are those of f64 where its squares are no 
     }
 }
 
+TEST_CASE("the composition's Jacobian is of what the rows were divided by, where some sums have no inverse", "[attention_stats]") {
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const bool masked : {false, true}) {
+      Problem p = problem({1, 1, 64, 16, 4, false, masked, 0}, power(8, 1, Scoring::Scale::one), dtype);
+      p.options.scoring.normalize = true;
+      p.q = p.q.detach() * 2e-5;  // sums of x^8 lie around the least normal number of a float: some rows are divided by theirs, others by 1
+      const auto measured = [&](double clamp) {
+        p.options.clamp_fro = clamp;  // any: the composition
+        (void)attention(p.q, p.k, p.v, p.options);
+        return p.options.stats.values();
+      };
+      const std::vector<double> got = measured(1e3), wanted = measured(0);
+      const auto of = [](const std::vector<double>& stats, AttentionStat which) { return stats[static_cast<std::size_t>(which)]; };
+      CAPTURE(dtype, masked);
+      CHECK((of(wanted, AttentionStat::row_sum) > 5 && of(wanted, AttentionStat::row_sum) < 59));
+      CHECK(of(got, AttentionStat::row_sum) == Approx(of(wanted, AttentionStat::row_sum)));
+      CHECK(of(got, AttentionStat::jac2) == Approx(of(wanted, AttentionStat::jac2)).epsilon(1e-4));
+    }
+}
+
 TEST_CASE("a norm is a number where the squares of the weights are beyond a float", "[attention_stats]") {
   for (const bool causal : {false, true})
     for (const Index tokens : {5, 67, 700}) {
