@@ -93,7 +93,11 @@ int run(const Args& args) {
 }
 
 /// What is no number is "-", as in tables; null in JSON.
-std::string shown(double v) { return std::isfinite(v) ? fmt::format("{:.6g}", v) : "-"; }
+std::string shown(const std::string& name, double v) {
+  if (!std::isfinite(v)) return "-";
+  if (name.ends_with("accuracy")) return fmt::format("{:.2f} %", 100 * v);
+  return name == "seconds" ? fmt::format("{:.1f}", v) : fmt::format("{:.6g}", v);
+}
 
 }  // namespace
 
@@ -130,7 +134,7 @@ void print_result(const nlohmann::ordered_json& result, bool json) {
   for (auto& [key, value] : result.items())
     fmt::print("{:<22} {}\n", key,
                value.is_string()         ? value.get<std::string>()
-               : value.is_number_float() ? shown(value.get<double>())
+               : value.is_number_float() ? shown(key, value.get<double>())
                                          : value.dump());
 }
 

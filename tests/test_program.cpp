@@ -14,6 +14,7 @@ using namespace norma;
 using namespace norma::test;
 using Catch::Matchers::Contains;
 using Catch::Matchers::Equals;
+using Catch::Matchers::Matches;
 using Catch::Matchers::StartsWith;
 
 TEST_CASE("help answers on every level", "[program]") {
@@ -278,7 +279,9 @@ TEST_CASE("train, eval and compare on a tiny data set", "[program]") {
   CAPTURE(a.err);
   REQUIRE(a.code == 0);
   const auto result = nlohmann::json::parse(a.out);
-  REQUIRE(run_norma(with(tiny_run(data, runs / "b"), {"--attention", "x^3/sqrt(N)"})).code == 0);
+  const Finished b = run_norma(with(tiny_run(data, runs / "b"), {"--attention", "x^3/sqrt(N)"}));
+  REQUIRE(b.code == 0);
+  CHECK_THAT(b.out, Matches("(.|\n)*\ntest_accuracy          [0-9]+\\.[0-9]{2} %\ntest_loss              [0-9.]+\nseconds                [0-9]+\\.[0-9]\n"));
 
   const Finished e = run_norma({"eval", (runs / "a").string(), "--data-dir", data.string(), "--log-format", "json"});
   CAPTURE(e.err);
