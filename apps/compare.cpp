@@ -1,12 +1,16 @@
 // norma compare: runs side by side, as a table on stdout and a page that needs no network.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "apps/verbs.h"
 #include "core/atomic_file.h"
+#include "core/table.h"
+#include "core/terminal.h"
 #include "inspect/page.h"
 #include "train/record_folder.h"
 #include "train/run_groups.h"
@@ -22,7 +26,7 @@ training. The page is one file and needs no network. Blocks and heads count from
 
 Runs of one setting, which differ in their seed alone, are also told together: mean ± sample standard deviation over seeds. Runs are of
 one setting where their images are the same, by the hashes in status.json (earlier versions wrote none), and their config.json but for
-{}
+  {}
 Each other setting is compared with the first that has two or more runs in its mean, seed by seed, over the seeds that both have: the mean
 difference, and its 95 % confidence interval (Student's t). Where 0 lies within it the seeds show no difference. Two seeds are needed, and
 say next to nothing.
@@ -45,9 +49,13 @@ std::string three_digits(double v) {
   if (const std::size_t point = text.find('.'); point != std::string::npos && point >= 3) text.resize(point);
   return text;
 }
-/// How wide a UTF-8 text is printed: its bytes but those that continue a character.
-std::size_t columns(const std::string& text) {
-  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+
+/// How wide tables may be. Where there is no terminal they are for a file, or a page like README.md.
+std::size_t width_of_tables() { return terminal_columns(STDOUT_FILENO, 120); }
+/// A line of text, on a terminal in lines that it holds.
+void print_line(const std::string& text) {
+  for (const std::string& line : wrapped(text, std::max<std::size_t>(40, terminal_columns(STDOUT_FILENO, 10'000)), 2))
+    fmt::print("{}\n", line);
 }
 
 const Json* last_with(const std::vector<Json>& rows, const char* key) {
@@ -156,83 +164,68 @@ std::string norm_with_spread(const Json& spread) {
   return fmt::format("{:.{}f} ± {:.{}f}", mean, decimals, deviation, decimals);
 }
 
-/// Columns of text: the first to the left, the others to the right.
-void print_columns(const std::vector<std::vector<std::string>>& rows) {
-  std::vector<std::size_t> widths;
-  for (const auto& row : rows) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], columns(row[i]));
-  }
-  for (const auto& row : rows) {
-    for (std::size_t i = 0; i < row.size(); ++i) {
-      const std::string gap(widths[i] - columns(row[i]), ' ');
-      fmt::print("{}", i == 0 ? row[i] + gap : "   " + gap + row[i]);
-    }
-    fmt::print("\n");
-  }
+/// The first column holds names, the others numbers.
+void print_by_name(std::vector<std::vector<std::string>> rows) {
+  Table table{{{.words = true}}, std::move(rows)};
+  table.columns.resize(table.rows[0].size());
+  fmt::print("{}", shown(table, width_of_tables()));
 }
 
 /// Beside the deviations of the settings, what is left of them where seeds are compared one by one. The page has the
 /// same lines: paired() in inspect/page/who.js.
-void print_paired(const Json& groups) {
-  std::string text;
-  for (const Json& g : groups) {
-    if (!g.contains("by_seed")) continue;
-    const Json &by_seed = g["by_seed"], &accuracy = by_seed["test_accuracy"];
+void print_paired(const Json& groups, const std::vector<std::string>& names, const std::string& reference) {
+  bool first = true;
+  for (std::size_t i = 0; i < groups.size(); ++i) {
+    if (!groups[i].contains("by_seed")) continue;
+    const Json &by_seed = groups[i]["by_seed"], &accuracy = by_seed["test_accuracy"];
     const auto seeds = by_seed["seeds"].get<std::size_t>();
-    text += fmt::format("{} - {}", g["name"].get<std::string>(), by_seed["less"].get<std::string>());
+    std::string text = fmt::format("{} minus {}", names[i], reference);
     if (seeds < 2) {
-      text += fmt::format(": {} seed{} in common, two are needed\n", seeds, seeds == 1 ? "" : "s");
-      continue;
+      text += fmt::format(": {} seed{} in common, two are needed", seeds, seeds == 1 ? "" : "s");
+    } else {
+      text += fmt::format(", by seed ({}): {:.2f} points, ", seeds, number(accuracy, "mean") * 100);
+      const double low = number(accuracy, "ci95_low"), high = number(accuracy, "ci95_high");
+      text += std::isfinite(low) ? fmt::format("95 % interval {:.2f} to {:.2f}: {} difference at 95 %", low * 100,
+                                               high * 100, low <= 0 && high >= 0 ? "no" : "a")
+                                 : fmt::format("all {} differences are equal: no interval", seeds);
+      text += seeds == 2 ? " (two seeds say next to nothing)" : "";
     }
-    text += fmt::format(", by seed ({}): {:.2f} points, ", seeds, number(accuracy, "mean") * 100);
-    const double low = number(accuracy, "ci95_low"), high = number(accuracy, "ci95_high");
-    text += std::isfinite(low) ? fmt::format("95 % interval {:.2f} to {:.2f}: {} difference at 95 %", low * 100,
-                                             high * 100, low <= 0 && high >= 0 ? "no" : "a")
-                               : fmt::format("all {} differences are equal: no interval", seeds);
-    text += seeds == 2 ? " (two seeds say next to nothing)\n" : "\n";
+    if (std::exchange(first, false)) fmt::print("\n");
+    print_line(text);
   }
-  if (!text.empty()) fmt::print("\n{}", text);
 }
 
-/// Only where there is a setting with several runs.
-void print_groups(const Json& groups) {
+/// Only where there is a setting with several runs. `reference`: the place of the one that others are compared with.
+void print_groups(const Json& groups, const train::ShortNames& brief, std::size_t reference) {
   if (std::none_of(groups.begin(), groups.end(), [](const Json& g) { return g["runs"].size() > 1; })) return;
-  fmt::print("\nby setting, runs that differ in their seed alone: mean ± sample standard deviation over seeds\n");
+  fmt::print("\n");
+  print_line("by setting, runs that differ in their seed alone: mean ± sample standard deviation over seeds");
+  if (!brief.shared.empty()) print_line("where a setting names no other: " + brief.shared);
   std::vector<std::vector<std::string>> rows = {
       {"setting", "in the mean", "left out", "test acc.", "test loss", "last ||A||_F"}};
   std::vector<std::vector<std::string>> norms = {{"setting"}};
   std::size_t blocks = 0;
-  for (const Json& g : groups) {
-    rows.push_back({g["name"].get<std::string>(), g["seeds"].dump(), fmt::format("{}", g["left_out"].size()),
+  for (std::size_t i = 0; i < groups.size(); ++i) {
+    const Json& g = groups[i];
+    rows.push_back({brief.names[i], g["seeds"].dump(), fmt::format("{}", g["left_out"].size()),
                     with_spread(g["test_accuracy"], "{:.2f}", 100, " %"), with_spread(g["test_loss"], "{:.4f}"),
                     norm_with_spread(g["fro"])});
-    norms.push_back({g["name"].get<std::string>()});
+    norms.push_back({brief.names[i]});
     for (const Json& block : g["fro_by_block"]) norms.back().push_back(norm_with_spread(block));
     blocks = std::max(blocks, g["fro_by_block"].size());
   }
   for (std::size_t i = 1; i < norms.size(); ++i) norms[i].resize(blocks + 1, "-");
-  print_columns(rows);
-  for (const Json& g : groups)
-    for (const Json& r : g["left_out"])
-      fmt::print("not in the mean of {}: {} ({})\n", g["name"].get<std::string>(), r["run"].get<std::string>(),
-                 r["why"].get<std::string>());
-  print_paired(groups);
+  print_by_name(std::move(rows));
+  for (std::size_t i = 0; i < groups.size(); ++i)
+    for (const Json& r : groups[i]["left_out"])
+      print_line(fmt::format("not in the mean of {}: {} ({})", brief.names[i], r["run"].get<std::string>(),
+                             r["why"].get<std::string>()));
+  print_paired(groups, brief.names, brief.names[reference]);
   if (!blocks) return;
   for (std::size_t l = 0; l < blocks; ++l) norms[0].push_back(fmt::format("block {}", l));
-  fmt::print("\nlast ||A||_F by setting and block (above: the mean over blocks)\n");
-  print_columns(norms);
-}
-
-/// Words with commas between them, in lines of at most `width` that begin with two blanks.
-std::string listed(std::span<const char* const> words, std::size_t width) {
-  std::string text, line = " ";
-  for (std::size_t i = 0; i < words.size(); ++i) {
-    const std::string word = fmt::format(" {}{}", words[i], i + 1 < words.size() ? "," : "");
-    if (line.size() + word.size() > width) text += line + "\n", line = " ";
-    line += word;
-  }
-  return text + line;
+  fmt::print("\n");
+  print_line("last ||A||_F by setting and block (above: the mean over blocks)");
+  print_by_name(std::move(norms));
 }
 
 /// Whether a step's statistics have the field in one of the layers.
@@ -280,56 +273,59 @@ std::string largest_at(const Json& fro) {
                      fro[block]["largest_head"].dump());
 }
 
+/// The norms of the runs by block: a line a run where that fits, else a column a run.
+void print_norms(const Json& runs, const std::vector<Table::Column>& names) {
+  fmt::print("\n");
+  print_line("||A||_F by block (mean over heads and batch): first step → largest → last logged step");
+  std::size_t blocks = 0;
+  for (const Json& r : runs) blocks = std::max(blocks, r["fro"].size());
+  Table table{names, {{"run", "attention"}}};
+  table.columns.resize(names.size() + blocks, {.least = 21, .gap = 2});
+  for (std::size_t l = 0; l < blocks; ++l) table.rows[0].push_back(fmt::format("block {}", l));
+  for (const Json& r : runs) {
+    auto& row = table.rows.emplace_back(std::vector<std::string>{r["run"], r["attention"]});
+    for (const Json& s : r["fro"])
+      row.push_back(fmt::format("{} → {} → {}", three_digits(number(s, "first")), three_digits(number(s, "largest")),
+                                three_digits(number(s, "last"))));
+  }
+  Table with_largest = table;
+  with_largest.columns.push_back({.words = true});
+  with_largest.rows[0].push_back("largest at");
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    auto& row = with_largest.rows[i + 1];
+    row.resize(names.size() + blocks);
+    row.push_back(largest_at(runs[i]["fro"]));
+  }
+  const std::size_t width = width_of_tables();
+  const bool told = blocks > 0 && (fits(with_largest, width) || !fits_in_rows(table, width));
+  fmt::print("{}", shown(told ? with_largest : table, width));
+}
+
 /// The results of the runs, then their norms by block.
 void print_runs(const Json& runs) {
-  std::size_t run_width = 20, attention_width = 18;  // of the first two columns
-  for (const Json& r : runs) {
-    run_width = std::max(run_width, r["run"].get<std::string>().size());
-    attention_width = std::max(attention_width, r["attention"].get<std::string>().size());
-  }
-  const auto names = [&](const std::string& run, const std::string& attention) {
-    return fmt::format("{:<{}} {:<{}}", run, run_width, attention, attention_width);
-  };
+  const std::vector<Table::Column> names = {{.least = 20, .words = true}, {.least = 18, .words = true, .gap = 1}};
+  Table table{names, {{"run", "attention", "test acc.", "test loss", "seconds"}}};
+  for (const std::size_t least : {9, 10, 9}) table.columns.push_back({.least = least, .gap = 1});
+  for (const Json& r : runs)
+    table.rows.push_back({r["run"], r["attention"], shown(number(r, "test_accuracy") * 100, "{:.2f} %"),
+                          shown(number(r, "test_loss"), "{:.4f}"), shown(number(r, "seconds"), "{:.0f}")});
   // How runs stand has a column of its own where one of them is not as it should be.
-  const bool all_finished =
-      std::all_of(runs.begin(), runs.end(), [](const Json& r) { return r["status"] == "finished"; });
-  const auto status = [&](const std::string& text) { return all_finished ? "" : "   " + text; };
-  fmt::print("{} {:>9} {:>10} {:>9}{}\n", names("run", "attention"), "test acc.", "test loss", "seconds",
-             status("status"));
-  for (const Json& r : runs)
-    fmt::print("{} {:>9} {:>10} {:>9}{}\n", names(r["run"], r["attention"]),
-               shown(number(r, "test_accuracy") * 100, "{:.2f} %"), shown(number(r, "test_loss"), "{:.4f}"),
-               shown(number(r, "seconds"), "{:.0f}"), status(r["status"]));
-  fmt::print("\n||A||_F by block (mean over heads and batch): first step → largest → last logged step\n{}",
-             names("run", "attention"));
-  const auto norms = [](const Json& s) {
-    return fmt::format("{} → {} → {}", three_digits(number(s, "first")), three_digits(number(s, "largest")),
-                       three_digits(number(s, "last")));
-  };
-  std::size_t blocks = 0, column = 22;
-  for (const Json& r : runs) {
-    blocks = std::max(blocks, r["fro"].size());
-    for (const Json& s : r["fro"]) column = std::max(column, columns(norms(s)) + 1);
+  if (std::any_of(runs.begin(), runs.end(), [](const Json& r) { return r["status"] != "finished"; })) {
+    table.columns.push_back({.words = true});
+    table.rows[0].push_back("status");
+    for (std::size_t i = 0; i < runs.size(); ++i) table.rows[i + 1].push_back(runs[i]["status"]);
   }
-  for (std::size_t l = 0; l < blocks; ++l) fmt::print(" {:>{}}", fmt::format("block {}", l), column);
-  std::size_t largest_width = 10;
-  for (const Json& r : runs) largest_width = std::max(largest_width, largest_at(r["fro"]).size());
-  const bool with_largest = blocks && names("", "").size() + blocks * (column + 1) + 3 + largest_width <= 120;
-  fmt::print("{}\n", with_largest ? "   largest at" : "");
+  fmt::print("{}", shown(table, width_of_tables()));
+  print_norms(runs, names);
+  bool first = true;  // the page has the same: remarksOn() in inspect/page/who.js
   for (const Json& r : runs) {
-    fmt::print("{}", names(r["run"], r["attention"]));
-    for (std::size_t l = 0; l < blocks; ++l)
-      fmt::print(" {:>{}}", l < r["fro"].size() ? norms(r["fro"][l]) : "", column);
-    fmt::print("{}\n", with_largest ? "   " + largest_at(r["fro"]) : "");
+    if (!r["sampled"]) continue;
+    if (std::exchange(first, false)) fmt::print("\n");
+    print_line(fmt::format(
+        "{}: attention in linear form: all but {}the sums of rows are estimates from 48 rows a head, and extremes "
+        "bounds. --attention-form quadratic is exact.",
+        r["run"].get<std::string>(), r["fro_sampled"] ? "" : "||A||_F and "));
   }
-  std::string sampled;  // the page has the same: remarksOn() in inspect/page/who.js
-  for (const Json& r : runs)
-    if (r["sampled"])
-      sampled += fmt::format(
-          "{}: attention in linear form: all but {}the sums of rows are estimates from 48 rows a head, and extremes "
-          "bounds. --attention-form quadratic is exact.\n",
-          r["run"].get<std::string>(), r["fro_sampled"] ? "" : "||A||_F and ");
-  if (!sampled.empty()) fmt::print("\n{}", sampled);
 }
 
 }  // namespace
@@ -338,7 +334,7 @@ int compare_verb(const Args& args) {
   std::string html = "compare.html";
   train::Options options;
   options("html", html, "where to write the page");
-  const auto given = read_given(options, args, fmt::format(usage, listed(train::fields_of_no_setting(), 140)));
+  const auto given = read_given(options, args, fmt::format(usage, fmt::join(train::fields_of_no_setting(), ", ")));
   if (!given) return ok;
   const auto& [runs, json] = *given;
   if (runs.empty()) throw UsageError("compare: name the run folders, as in norma compare runs/a runs/b");
@@ -353,7 +349,8 @@ int compare_verb(const Args& args) {
   }
   Json groups = Json::array();
   const std::vector<train::RunGroup> settings = train::group_runs(page);
-  const train::RunGroup& reference = settings[train::reference_of(settings)];
+  const std::size_t first = train::reference_of(settings);
+  const train::RunGroup& reference = settings[first];
   const bool several = page.size() > settings.size();  // runs of one setting
   for (const train::RunGroup& group : settings) {
     groups.push_back(group_json(group, all, page));
@@ -363,7 +360,7 @@ int compare_verb(const Args& args) {
     print_result({{"runs", all}, {"groups", groups}, {"html", html}}, true);
   } else {
     print_runs(all);
-    print_groups(groups);
+    print_groups(groups, train::short_names(settings), first);
   }
   const std::string title = fmt::format("Norma: {} run{} compared", runs.size(), runs.size() == 1 ? "" : "s");
   write_atomically(html, inspect::make_page(title, page));  // last: where it cannot be written the table is there

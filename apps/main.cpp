@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <new>
@@ -10,6 +11,7 @@
 #include "backends/register_all.h"
 #include "core/atomic_file.h"
 #include "core/suggest.h"
+#include "core/terminal.h"
 
 namespace norma::apps {
 
@@ -38,16 +40,23 @@ constexpr Verb verbs[] = {
     {"bench", bench_verb, "how fast this processor multiplies matrices, beside OpenBLAS and its own peak"},
 };
 
+/// Where it is for no terminal, as wide as pages are.
+std::size_t width_of_help() { return std::max<std::size_t>(60, terminal_columns(STDOUT_FILENO, 100)); }
+
 void print_help() {
-  fmt::print("norma: train transformers, and see inside their attention\n\nusage: norma VERB [arguments]\n\n");
-  for (const Verb& v : verbs) fmt::print("  {:<10} {}\n", v.name, v.help);
-  fmt::print(
+  std::string text = "norma: train transformers, and see inside their attention\n\nusage: norma VERB [arguments]\n\n";
+  for (const Verb& v : verbs) text += fmt::format("  {:<10} {}\n", v.name, v.help);
+  text +=
       "\n`norma VERB --help` tells more, `norma help attention` what --attention takes, `norma --version` which one "
-      "this is. A first try:\n\n"
+      "this is. A first try:\n\n";
+  // Commands stay whole, for whoever copies them.
+  fmt::print(
+      "{}"
       "  norma train vit --data fashion-mnist --width 64 --depth 3 --heads 2 --init-std 0 --epochs 1 --out runs/a\n"
       "  norma train vit --data fashion-mnist --width 64 --depth 3 --heads 2 --init-std 0 --epochs 1 --out runs/b "
       "--attention \"x^3/sqrt(N)\"\n"
-      "  norma compare runs/a runs/b\n");
+      "  norma compare runs/a runs/b\n",
+      filled(text, width_of_help()));
 }
 
 /// Where the caller has closed stdin, stdout or stderr, a file opened later would get its number, and what is printed
@@ -86,14 +95,18 @@ int run(const Args& args) {
 }
 
 /// What is no number is "-", as in tables; null in JSON.
-std::string shown(double v) { return std::isfinite(v) ? fmt::format("{:.6g}", v) : "-"; }
+std::string shown(const std::string& name, double v) {
+  if (!std::isfinite(v)) return "-";
+  if (name.ends_with("accuracy")) return fmt::format("{:.2f} %", 100 * v);
+  return name == "seconds" ? fmt::format("{:.1f}", v) : fmt::format("{:.6g}", v);
+}
 
 }  // namespace
 
 std::optional<Args> read_words(train::Options& options, const Args& args, std::string_view usage) {
   Args words = options.read_flags(args);
   if (options.given("help") != "true") return words;
-  fmt::print("{}{}", usage, options.help());
+  fmt::print("{}{}", filled(usage, width_of_help()), options.help());
   return std::nullopt;
 }
 
@@ -123,7 +136,7 @@ void print_result(const nlohmann::ordered_json& result, bool json) {
   for (auto& [key, value] : result.items())
     fmt::print("{:<22} {}\n", key,
                value.is_string()         ? value.get<std::string>()
-               : value.is_number_float() ? shown(value.get<double>())
+               : value.is_number_float() ? shown(key, value.get<double>())
                                          : value.dump());
 }
 

@@ -1,12 +1,12 @@
 #include "apps/progress.h"
 
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <csignal>
 #include <cstdlib>
 
 #include "apps/verbs.h"
+#include "core/terminal.h"
 
 namespace norma::apps {
 namespace {
@@ -24,12 +24,6 @@ std::string duration(double seconds) {
   return s < 60     ? fmt::format("{} s", s)
          : s < 3600 ? fmt::format("{}:{:02}", s / 60, s % 60)
                     : fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
-}
-
-/// How many characters a line of the terminal holds; many where it does not tell.
-int columns_of_terminal() {
-  winsize size{};
-  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 1000;
 }
 
 /// What there is to tell of a step, in at most `columns` where less of it does: a line that is longer than the
@@ -70,7 +64,7 @@ void ProgressLine::show(const train::Progress& p) {
   const bool end = p.step == p.steps;
   if (!end && p.seconds - shown_ < (terminal_ ? 0.1 : 10)) return;
   shown_ = p.seconds;
-  const int columns = columns_of_terminal() - 1;  // the last would begin a new line
+  const int columns = static_cast<int>(terminal_columns(STDERR_FILENO, 1000)) - 1;  // the last would begin a new line
   const std::string text = text_of(p, columns);
   if (!terminal_) {
     tell("{}\n", text);

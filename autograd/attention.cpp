@@ -63,7 +63,7 @@ double scale_of(const AttentionOptions& options, Index width) {
 
 /// What both passes are told.
 Attention described(const AttentionOptions& o, Index width) {
-  return {o.scoring, scale_of(o, width), o.causal, view_of(o.key_mask), o.dropout, o.stream, view_of(o.stats), o.form};
+  return {o.scoring, scale_of(o, width), o.causal, view_of(o.key_mask), o.dropout, o.stream.value_or(RandomStream{}), view_of(o.stats), o.form};
 }
 /// The kernel wrote into the statistics.
 void wrote_stats(const AttentionOptions& options) {
@@ -95,7 +95,7 @@ Tensor lse_room(const View& q, Device device, const AttentionOptions& options, b
 Tensor composite(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
   const Tensor scores = matmul(fused::widen(q), transpose(fused::widen(k))) * scale_of(options, q.size(3));
   Tensor a = attention_weights(scores, options);
-  if (options.dropout != 0) a = dropout(a, options.dropout, options.stream);
+  if (options.dropout != 0) a = dropout(a, options.dropout, *options.stream);
   const Tensor out = fused::narrow(matmul(a, fused::widen(v)), q.dtype());
   return transpose(contiguous(transpose(out, 1, 2)), 1, 2);
 }
@@ -119,6 +119,13 @@ void check_qkv(const Tensor& q, const Tensor& k, const Tensor& v) {
   check_same_place("attention", q, v);
 }
 
+/// One mask for every call and layer, as a default would give, is no dropout.
+void check_stream(const char* op, const AttentionOptions& options) {
+  if (options.dropout > 0 && !options.stream) {
+    fail("{}: dropout = {} has no stream to draw from; set options.stream = RandomScope::next(), anew for each call", op, options.dropout);
+  }
+}
+
 Tensor room_like(const Tensor& x) { return empty(x.shape(), place_of(x)); }
 
 }  // namespace
@@ -127,6 +134,7 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
   check_qkv(q, k, v);
   check_attention_options("attention", options);
   check_attention_form("attention", options, q.size(3));
+  check_stream("attention", options);
   fused::check_masks("attention", options, q.size(0), q.size(1), k.size(2), q.device());
   const bool wanted = grad_enabled() && (q.tracked() || k.tracked() || v.tracked());
 
@@ -148,6 +156,7 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
     if (!run_backward(backend_of(y), x.parts(), options, y.view(), dout.view(), view_of(extra[0]), {dq.view(), dk.view(), dv.view()})) return {};
     return {dq, dk, dv, Tensor()};
   };
+  if (options.stats) op.composes_too = [stats = options.stats] { return fused::met_gradients(stats); };
   return norma::apply(op, {q, k, v, options.key_mask});  // an input, so that it is noticed where it is changed before the backward pass
 }
 
@@ -157,6 +166,7 @@ Tensor attention_packed(const Tensor& qkv, const AttentionOptions& options) {
   check_attention_options("attention_packed", options);
   const Index batch = qkv.size(0), tokens = qkv.size(1), heads = qkv.size(3), width = qkv.size(4);
   check_attention_form("attention_packed", options, width);
+  check_stream("attention_packed", options);
   fused::check_masks("attention_packed", options, batch, heads, tokens, qkv.device());
   const bool wanted = grad_enabled() && qkv.tracked();
   const Shape split{batch, tokens, heads, width}, merged{batch, tokens, heads * width};
@@ -183,6 +193,7 @@ Tensor attention_packed(const Tensor& qkv, const AttentionOptions& options) {
       return {};
     return {dqkv, Tensor()};
   };
+  if (options.stats) op.composes_too = [stats = options.stats] { return fused::met_gradients(stats); };
   return norma::apply(op, {qkv, options.key_mask});  // the mask as above: to be noticed where it is changed before the backward pass
 }
 

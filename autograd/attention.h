@@ -21,9 +21,17 @@ void check_masks(const char* op, const AttentionOptions& options, Index batch, I
 /// What phi(s) is multiplied by: 0-d, or one factor for each row; empty for 1.
 Tensor row_scale(const Scoring& scoring, const Visible& visible, const Tensor& scores);
 
+/// What a row that sums to x is divided by, in arithmetic of `computed`: x, and 1 where x is 0, or so small that 1 / x may be no number there.
+/// So rows that sum to nothing stay zero.
+Tensor divisor_of_sum(const Tensor& x, DType computed);
+
 /// Fills options.stats from the matrices, and sees to it that the backward pass completes them: what a kernel does by
 /// itself. `scores`, `phi` (before the clamp, which alone has the Jacobian of AttentionStat::jac2) and `weights` (A as it is
-/// used) [B, H, N, M] as recorded.
+/// used) [B, H, N, M] as recorded. One call has several A where it was differentiated under create_graph, the kernel's and one of each
+/// composition since: what is measured in a sweep is the sum of their gradients.
 void measure(const Tensor& scores, const Tensor& phi, const Tensor& weights, const Visible& visible, const AttentionOptions& options);
+
+/// Whether the sweep under way has met gradients of these statistics' A that the kernel's own, which it does not show, is to be added to.
+bool met_gradients(const Tensor& stats);
 
 }  // namespace norma::fused

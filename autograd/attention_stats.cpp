@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "autograd/attention.h"
+#include "autograd/sweep.h"
 
 namespace norma::fused {
 
@@ -37,16 +38,15 @@ Tensor slope(const Tensor& s, const Scoring& scoring) {
   return expand(y, s.shape());
 }
 
-/// phi itself summed over each row: the divisor of normalised rows, 1 where it is 0.
-Tensor row_divisor(const Tensor& s, const Tensor& mask, const Scoring& scoring) {
+/// phi itself summed over each row, before it is divided by that.
+Tensor row_sums_of_phi(const Tensor& s, const Tensor& mask, const Scoring& scoring) {
   Tensor y = zeros({}, place_of(s));
   for (int p = scoring.degree(); p >= 0; --p) y = y * s + scoring.coefficient[static_cast<std::size_t>(p)];
-  const Tensor divisor = rows(y * mask);
-  return where(equal(divisor, scalar_like(0, divisor)), scalar_like(1, divisor), divisor);
+  return rows(y * mask);
 }
 
-/// Per (batch, head) the sum over rows of the squared norm of d a / d s.
-Tensor jacobian2(const Tensor& s, const Tensor& a, const Tensor& mask, const Visible& visible, const Scoring& scoring) {
+/// Per (batch, head) the sum over rows of the squared norm of d a / d s; a was computed in `computed`.
+Tensor jacobian2(const Tensor& s, const Tensor& a, const Tensor& mask, const Visible& visible, const Scoring& scoring, DType computed) {
   const Tensor a2 = square(a), row_a2 = rows(a2);
   if (scoring.kind == Scoring::Kind::softmax) {
     return total(row_a2 - 2.0 * rows(a2 * a) + square(row_a2));
@@ -56,7 +56,7 @@ Tensor jacobian2(const Tensor& s, const Tensor& a, const Tensor& mask, const Vis
   if (!scoring.normalize) return total(d2);
   // a_j = f_j / Z: d a_j / d s_k = (f'_j [j = k] - a_j f'_k) / Z
   const Tensor row_d2 = rows(d2);
-  return total((row_d2 - 2.0 * rows(a * d2) + row_a2 * row_d2) / square(row_divisor(s, mask, scoring)));
+  return total((row_d2 - 2.0 * rows(a * d2) + row_a2 * row_d2) / square(divisor_of_sum(row_sums_of_phi(s, mask, scoring), computed)));
 }
 
 void measure_forward(const Tensor& scores, const Tensor& phi, const Tensor& weights, const Visible& visible,
@@ -80,7 +80,7 @@ void measure_forward(const Tensor& scores, const Tensor& phi, const Tensor& weig
   const Tensor row_sums = rows(a);
 
   put(out, fro2, total(square(a)));
-  put(out, jac2, jacobian2(s, as_f64(phi), mask, visible, scoring));
+  put(out, jac2, jacobian2(s, as_f64(phi), mask, visible, scoring, phi.dtype()));
   put(out, score_sum, total(s));
   put(out, score_sum2, total(square(s)));
   put(out, score_max, norma::max(extreme(raw, -infinity), {-2, -1}));
@@ -94,13 +94,21 @@ void measure_forward(const Tensor& scores, const Tensor& phi, const Tensor& weig
   if (has_entropy) put(out, entropy, total(-(a * log(where(greater(a, zero), a, one)))));
 }
 
-/// Writes the squared norm of each gradient that reaches x, over the visible pairs.
+Tensor& met(const Tensor& stats, AttentionStat which) { return SweepScope::kept(stats.storage().get(), static_cast<int>(which)); }
+
+/// Writes the squared norm of the gradient that reaches x in a sweep, over the visible pairs: with what reached the x of later
+/// compositions before. Which of them is the last that a sweep meets: the one that was formed in it, or in the forward pass.
 void measure_gradient(const Tensor& x, const Visible& visible, const Tensor& stats, AttentionStat which) {
   if (!grad_enabled() || !x.tracked()) return;
-  on_gradient(x, [visible, stats, which](const Tensor& g) {
+  on_gradient(x, [visible, stats, which, formed = SweepScope::number()](const Tensor& g) {
     const NoGrad constant;
-    const Tensor wide = as_f64(g.detach());
-    put(stats, which, total(square(visible ? where(visible.condition, wide, scalar_like(0, wide)) : wide)));
+    Tensor wide = as_f64(g.detach());
+    if (visible) wide = where(visible.condition, wide, scalar_like(0, wide));
+    Tensor& before = met(stats, which);
+    if (before) wide = before + wide;
+    const bool last = formed == 0 || formed == SweepScope::number();
+    before = last ? Tensor() : wide;
+    put(stats, which, total(square(wide)));
   });
 }
 
@@ -114,5 +122,7 @@ void measure(const Tensor& scores, const Tensor& phi, const Tensor& weights, con
   measure_gradient(weights, visible, options.stats, AttentionStat::grad_a2);
   measure_gradient(scores, visible, options.stats, AttentionStat::grad_s2);
 }
+
+bool met_gradients(const Tensor& stats) { return met(stats, AttentionStat::grad_a2) || met(stats, AttentionStat::grad_s2); }
 
 }  // namespace norma::fused

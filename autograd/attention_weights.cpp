@@ -55,10 +55,16 @@ Tensor row_scale(const Scoring& scoring, const Visible& visible, const Tensor& s
   return by_row == RowScale::inverse_visible ? reciprocal(count) : rsqrt(count);
 }
 
+Tensor divisor_of_sum(const Tensor& x, DType computed) {
+  const double normal = computed == DType::f64 ? std::numeric_limits<double>::min() : static_cast<double>(std::numeric_limits<float>::min());
+  return x + cast(less(abs(x.detach()), scalar_like(normal, x)), x.dtype());
+}
+
 }  // namespace fused
 
 namespace {
 
+using fused::divisor_of_sum;
 using fused::Visible;
 
 Visible visible_pairs(const Tensor& scores, const AttentionOptions& options) {
@@ -82,12 +88,6 @@ Visible visible_pairs(const Tensor& scores, const AttentionOptions& options) {
 
 Tensor zero_like(const Tensor& x) { return scalar_like(0, x); }
 
-/// x, and 1 where it is 0, or so small that 1 / x may be no number: rows that sum to nothing stay zero when divided by it.
-Tensor or_one(const Tensor& x) {
-  const double normal = x.dtype() == DType::f64 ? std::numeric_limits<double>::min() : static_cast<double>(std::numeric_limits<float>::min());
-  return x + cast(less(abs(x.detach()), scalar_like(normal, x)), x.dtype());
-}
-
 Tensor masked_softmax(const Tensor& scores, const Visible& visible) {
   if (!visible) return softmax(scores);
   constexpr double infinity = std::numeric_limits<double>::infinity();
@@ -99,7 +99,7 @@ Tensor masked_softmax(const Tensor& scores, const Visible& visible) {
     top = where(greater(top, lowest), top, zero_like(top));  // a row that sees nothing
   }
   const Tensor e = exp(where(visible.condition, scores - top, zero_like(scores))) * visible.mask;
-  return e / or_one(sum(e, {-1}, true));
+  return e / divisor_of_sum(sum(e, {-1}, true), e.dtype());
 }
 
 /// Horner's rule: no powers with an exponent, so derivatives of any order stay polynomials.
@@ -132,7 +132,7 @@ Tensor elementwise(const Tensor& scores, const Visible& visible, const Scoring& 
     case Scoring::Kind::softmax: break;  // masked_softmax
   }
   if (visible) a = a * visible.mask;
-  if (scoring.normalize) return a / or_one(sum(a, {-1}, true));
+  if (scoring.normalize) return a / divisor_of_sum(sum(a, {-1}, true), a.dtype());
   const Tensor scale = fused::row_scale(scoring, visible, scores);
   return scale ? a * scale : a;
 }

@@ -42,26 +42,25 @@ void each_piece(const Convolution& c, Place place, Body&& body) {
   }
 }
 
-/// The lines of the image that some rows of outputs read, and those of them that lie inside it.
+/// The lines that some rows of outputs read: [begin, end) of the image, where they lie inside it, and padding before and after. With more padding
+/// than the kernel is high all of them may be padding, above the image or below it.
 struct Lines {
-  Index top, count, begin, end;
+  Index begin, end, before, after;
   Window window;  // over these lines alone
-  Lines(const Convolution& c, Index row, Index rows) : window(c.window) {
-    if (rows == c.out_h) {
-      top = begin = 0, count = end = c.height;
-      return;
-    }
-    top = row * window.stride_h - window.pad_h, count = (rows - 1) * window.stride_h + window.kernel_h;
-    begin = std::max<Index>(top, 0), end = std::clamp(top + count, begin, c.height);
+  Lines(const Convolution& c, Index row, Index rows) : begin(0), end(c.height), before(0), after(0), window(c.window) {
+    if (rows == c.out_h) return;
+    const Index top = row * window.stride_h - window.pad_h, bottom = top + (rows - 1) * window.stride_h + window.kernel_h;
+    begin = std::clamp<Index>(top, 0, c.height), end = std::clamp(bottom, begin, c.height);
+    before = std::clamp<Index>(-top, 0, bottom - top), after = bottom - top - before - (end - begin);
     window.pad_h = 0;
   }
+  Index count() const { return before + (end - begin) + after; }
 };
 
 /// The columns [groups, depth, images * rows * out_w] of x[images, C, h, w] for some rows of outputs.
 Tensor columns_of(const Convolution& c, const Tensor& x, Index row, Index rows) {
   const Lines lines(c, row, rows);
-  Tensor read = slice(x, 2, lines.begin, lines.end);
-  if (lines.end - lines.begin < lines.count) read = pad(read, 2, lines.begin - lines.top, lines.top + lines.count - lines.end);
+  const Tensor read = pad(slice(x, 2, lines.begin, lines.end), 2, lines.before, lines.after);
   const Tensor columns = empty({c.groups * c.depth, x.size(0), rows * c.out_w}, place_of(x));
   backend_of(x).unfold(read.view(), lines.window, transpose(columns, 0, 1).view());
   return reshape(columns, Shape{c.groups, c.depth, x.size(0) * rows * c.out_w});
@@ -73,9 +72,10 @@ void fold_into(const Convolution& c, const Tensor& columns, Index row, Index row
   const Lines lines(c, row, rows);
   const Tensor by_image = transpose(reshape(columns, Shape{c.groups * c.depth, images, rows * c.out_w}), 0, 1);
   if (rows == c.out_h) return backend_of(dx).fold(by_image.view(), lines.window, dx.view());
-  const Tensor read = empty({images, c.channels, lines.count, c.width}, place_of(dx));
+  if (lines.begin == lines.end) return;
+  const Tensor read = empty({images, c.channels, lines.count(), c.width}, place_of(dx));
   backend_of(dx).fold(by_image.view(), lines.window, read.view());
-  const View inside = slice(read, 2, lines.begin - lines.top, lines.end - lines.top).view(), target = slice(dx, 2, lines.begin, lines.end).view();
+  const View inside = slice(read, 2, lines.before, lines.before + (lines.end - lines.begin)).view(), target = slice(dx, 2, lines.begin, lines.end).view();
   backend_of(dx).binary(BinaryOp::add, target, inside, target);
 }
 

@@ -7,6 +7,7 @@
 #include "autograd/dispatch.h"
 #include "autograd/graph.h"
 #include "autograd/late_sums.h"
+#include "autograd/sweep.h"
 
 namespace norma {
 namespace {
@@ -67,6 +68,7 @@ void look(const Hook& hook, const Tensor& gradient, const Node& n) {
 /// reads its values.
 template <class Finished>
 void sweep(Visits& visits, const Tensor& seed, bool create_graph, bool retain, Finished finished) {
+  const SweepScope here;
   GradMode mode(create_graph);
   LateSums late;
   Wanted to;        // where the gradients of a node's inputs go

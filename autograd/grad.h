@@ -18,8 +18,11 @@ struct GradOptions {
   bool retain_graph = false;  // keep the graph for another sweep (implied by create_graph)
 };
 
-/// d<y, seed>/dx for each x. y must have one element unless a seed of its shape and dtype is given. An x that y does not depend on
-/// gets zeros. Throws when the graph was freed by an earlier sweep, or a saved tensor was changed in place. What is returned may share memory
+/// d<y, seed>/dx for each x. y must have one element unless a seed of its shape and dtype is given. An x that y was not
+/// computed from gets zeros, where PyTorch throws: the second derivative of something linear is zero, and no error. Two slips give zeros too:
+///   - a view made anew: after t = select(p, 1, 0) compute with t and differentiate by t; select(p, 1, 0) a second time is another tensor;
+///   - a leaf that was used before its track().
+/// Throws when the graph was freed by an earlier sweep, or a saved tensor was changed in place. What is returned may share memory
 /// with one another and with the seed: clone() before changing one in place. Twice:
 ///   const Tensor slope = grad(pow(x, 3), x, {.create_graph = true});  // 3 x^2
 ///   const Tensor curvature = grad(slope, x);                          // 6 x

@@ -178,7 +178,8 @@ Tensor apply(const Fused& op, std::span<const Tensor> inputs) {
     for (std::size_t k = 0; k < slot.size(); ++k) out[static_cast<std::size_t>(slot[k])] = found[k];
     return out;
   };
-  Vjp first_order = [vjp = op.vjp, extra = std::move(extra), count](const Ctx& c, const Tensor& g) {
+  Vjp first_order = [vjp = op.vjp, extra = std::move(extra), count, too = op.composes_too,
+                     composed = op.composes_too ? general : Vjp()](const Ctx& c, const Tensor& g) {
     Tensors in;
     in.reserve(static_cast<std::size_t>(count));
     for (int i = 0; i < count; ++i) in.push_back(c.saved(i));
@@ -186,6 +187,7 @@ Tensor apply(const Fused& op, std::span<const Tensor> inputs) {
     Tensors out = vjp(c, in, result, extra, g);
     if (out.empty() && !g.is_contiguous()) out = vjp(c, in, result, extra, contiguous(g));  // a mean's gradient is one row for many
     if (out.empty()) ++declined;
+    else if (too && too()) composed(c, g);
     return out;
   };
   return record(std::move(y), inputs, {op.name, keep_inputs(count) | keep_output, std::move(general), std::move(first_order)});

@@ -3,10 +3,8 @@
 
 #include <concepts>
 #include <functional>
-#include <memory>
 #include <span>
 #include <type_traits>
-#include <vector>
 
 #include "core/tensor.h"
 
@@ -67,6 +65,8 @@ struct Fused {
   /// First order, from the inputs, the output and the extras; an empty vector declines. One that declines a gradient that is not contiguous is
   /// asked again with a contiguous copy; then the composition is used.
   std::function<Tensors(const Ctx&, std::span<const Tensor> inputs, const Tensor& y, const Tensors& extra, const Tensor& g)> vjp;
+  /// Where given and true after `vjp`, the composition is differentiated as well, for its hooks alone: the gradients stay those of `vjp`.
+  std::function<bool()> composes_too = {};
 };
 Tensor apply(const Fused& op, std::span<const Tensor> inputs);
 Tensor apply(const Fused& op, std::initializer_list<Tensor> inputs);

@@ -223,9 +223,10 @@ struct AttentionOptions {
   Scoring scoring = {};
   double scale = 0;  // 0: 1/sqrt(d)
   bool causal = false;   // row i sees keys j <= i + M - N: the last row sees all
-  Tensor key_mask = {};  // bool [B, M], or empty
+  /// bool [B, M], or empty. true: visible, false: hidden (the opposite of key_padding_mask in torch.nn.MultiheadAttention)
+  Tensor key_mask = {};
   double dropout = 0;
-  RandomStream stream = {};
+  std::optional<RandomStream> stream = {};  // what dropout draws from: RandomScope::next(), anew for each call; none: dropout above 0 throws
   Tensor stats = {};  // f64 [B, H, attention_stats], or empty; the forward and the backward pass write into it
   /// Above 0: per batch and head A is multiplied by min(1, clamp_fro / ||A||_F), after the masks and before dropout,
   /// differentiably. The slow path: the matrix is formed, forward and backward.

@@ -2,7 +2,6 @@
 // CPU. Several layers are computed in turn, so that operands come from memory as in a training step. norma_bench_mlp
 // --help lists the flags.
 #include <algorithm>
-#include <functional>
 
 #include "autograd/dispatch.h"
 #include "backends/cpu/parallel.h"

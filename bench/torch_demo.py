@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""scripts/demo's training in PyTorch: the same model, data, batches, schedule and evaluation after every epoch.
+"""scripts/demo's training in PyTorch: the same model, data, batch size, schedule (but for its first step)
+and evaluation after every epoch; the order of the images is PyTorch's own.
 
 Prints one JSON object: the test accuracy after each epoch, and the seconds from the start of the process until then.
   torch_demo.py --score softmax|x3|sdpa [--compile] [--epochs 3] [--threads 2] [--dtype f32|bf16] [--data /usr/share/datasets/fashion-mnist]

@@ -4,7 +4,6 @@
 // the test.
 #pragma once
 
-#include <cmath>
 #include <string>
 #include <vector>
 

@@ -1,5 +1,6 @@
 // The whole table, and how its inputs get their values.
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "checks/op_case.h"

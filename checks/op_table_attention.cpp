@@ -1,4 +1,6 @@
 // Attention: every scoring, every mask, separate and packed, small (full Jacobians) and across the kernels' tile sizes.
+#include <cmath>
+
 #include "checks/op_case.h"
 #include "checks/scorings.h"
 
@@ -201,6 +203,16 @@ void add_messages(ErrorCases& errors) {
   bad("attention: the coefficient of s^3 is nan; it must be finite",
       [](AttentionOptions& o) { o.scoring = power(3, std::nan(""), Scale::one); });
   bad("attention: dropout = 1.5 must be in [0, 1]", [](AttentionOptions& o) { o.dropout = 1.5; });
+  const char* advice = "dropout = 0.1 has no stream to draw from; set options.stream = RandomScope::next(), anew for each call";
+  bad(fmt::format("attention: {}", advice), [](AttentionOptions& o) { o.dropout = 0.1; });
+  add(
+      "attention_packed",
+      [] {
+        AttentionOptions o;
+        o.dropout = 0.1;
+        return attention_packed(ones({1, 3, 3, 2, 4}), o);
+      },
+      fmt::format("attention_packed: {}", advice));
   const auto no_linear = [&](const char* text, std::function<void(AttentionOptions&)> change) {
     bad(text, [change](AttentionOptions& o) {
       o.form = AttentionForm::linear, o.scoring = power(3, 1, Scale::one);

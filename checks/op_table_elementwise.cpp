@@ -1,4 +1,6 @@
 // Element-wise ops.
+#include <cmath>
+
 #include "checks/op_case.h"
 
 namespace norma::checks {

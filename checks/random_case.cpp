@@ -1,6 +1,7 @@
 #include "checks/random_case.h"
 
 #include <algorithm>
+#include <cmath>
 #include <string_view>
 
 #include "checks/layouts.h"
@@ -222,7 +223,8 @@ RandomCase random_convolution(Draw& d, double work) {
   const bool own = d.chance(0.3);  // a kernel a channel
   const Index groups = own ? d.size(1, 30) : d.of<Index>({1, 1, 2, 3}), in = own ? groups : groups * d.size(1, 12), out = own ? groups : groups * d.size(1, 24);
   const Index kernel = d.of<Index>({1, 2, 3, 4, 7}), stride = d.of<Index>({1, 1, 2, 4});
-  const Index pad = d.below(kernel), side = d.size(kernel, 40, std::sqrt(work / number(in * out / groups * kernel * kernel)));
+  const Index pad = d.below(d.chance(0.7) ? kernel : 2 * kernel + 1), padded = static_cast<Index>(std::sqrt(work / number(in * out / groups * kernel * kernel)));
+  const Index side = d.size(std::max<Index>(1, kernel - 2 * pad), 40, number(padded - 2 * pad));
   const bool bias = d.chance(0.6);
   RandomCase c{{.op = "conv2d", .variant = fmt::format("{} groups, stride {}, pad {}", groups, stride, pad)}};
   c.call.inputs = {real({d.size(1, 3), in, side, side + d.below(3)}), real({out, in / groups, kernel, kernel})};

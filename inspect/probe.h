@@ -30,7 +30,9 @@ Measure keep_all();   // the tensor itself, detached
 /// the standard error of `fro` where the linear form estimates it, 0 where it is exact; `sampled` is 1 where that form measured some of
 /// the rows alone, so that extremes are bounds and all but `fro` and the sums of rows estimates (docs/linear-attention.md). NaN where there
 /// is none: the entropy of rows that do not sum to one, gradients before a backward pass, extremes and shares of a matrix with
-/// entries that are NaN. `grad_a` and `grad_s` are of the latest sweep that came by, whatever was differentiated in it.
+/// entries that are NaN. `grad_a` and `grad_s` are of the latest sweep that came by, whatever was differentiated in it; where it differentiates
+/// a derivative (create_graph), as of a gradient penalty, they are of the whole gradient, for which A is then formed. Inside checkpoint()
+/// each run of the function counts as a call.
 struct HeadStats {
   std::vector<double> fro, jacobian, score_mean, score_rms, score_max, row_sum, row_sum_std, min, max, negative_share,
       small_share, entropy, grad_a, grad_s, fro_error, sampled;

@@ -107,7 +107,7 @@ Tensor watched_weights(const SelfAttention& layer, const Tensor& packed, const A
 
 /// A V, with gradients that pass through A: [B, T, C].
 Tensor weighted_sum(const Tensor& a, const Tensor& packed, const AttentionOptions& options) {
-  const Tensor kept = options.dropout > 0 ? dropout(a, options.dropout, options.stream) : a;
+  const Tensor kept = options.dropout > 0 ? dropout(a, options.dropout, *options.stream) : a;
   return rearrange(cast(matmul(kept, part(packed, value)), packed.dtype()), "b h t d -> b t (h d)");
 }
 

@@ -12,10 +12,11 @@
 namespace norma::nn {
 
 /// Initial values are drawn from streams of one seed, in construction order: the same seed gives the same model. All but buffers (fixed)
-/// are tracked already.
+/// are tracked already. Not copied: modules that each had a copy would begin with the same values. They take Init&.
 class Init {
  public:
   explicit Init(std::uint64_t seed, Place place = {}) : seed_(seed), place_(place) {}
+  Init(const Init&) = delete;
   Tensor zeros(const Shape& s) { return constant(s, 0); }
   Tensor ones(const Shape& s) { return constant(s, 1); }
   /// Normal with this deviation (finite, not negative), cut at -2 and 2, as PyTorch's and timm's trunc_normal_: of the usual 0.02 nothing
@@ -168,8 +169,9 @@ class SelfAttention : public Module {
  public:
   SelfAttention() = default;
   SelfAttention(const AttentionConfig& config, Init& init);
-  /// key_mask: bool [B, T], or empty. residual is added in the output projection's pass where given. Only the first `out_tokens` tokens
-  /// (0 or more) are projected, [B, min(out_tokens, T), C], which is the residual's shape too; statistics and taps are those of all T.
+  /// key_mask: bool [B, T], or empty; true: visible, false: hidden (the opposite of key_padding_mask in torch.nn.MultiheadAttention).
+  /// residual is added in the output projection's pass where given. Only the first `out_tokens` tokens (0 or more) are projected,
+  /// [B, min(out_tokens, T), C], which is the residual's shape too; statistics and taps are those of all T.
   Tensor operator()(const Tensor& x, const Tensor& residual = {}, const Tensor& key_mask = {}, Index out_tokens = all_tokens) const;
   void visit(Visitor& v) override {
     v("qkv", qkv), v("proj", proj), v("packed", packed_tap), v("scores", scores), v("weights", weights), v("stats", stats);

@@ -133,13 +133,13 @@ void replace(Module& m, Moved moved) {
 
 void to(Module& m, Device device) {
   replace(m,
-          [&](const Tensor& p) { return p.device() == device ? p : norma::to(p.detach(), device).track(p.is_leaf()); });
+          [&](const Tensor& p) { return p.device() == device ? p : norma::to(p.detach(), device).track(p.tracked()); });
 }
 
 void to(Module& m, DType dtype) {
   if (dtype != DType::f32 && dtype != DType::f64) fail("to: parameters cannot be {}; f32 or f64", dtype);
   replace(m, [&](const Tensor& t) {
-    return t.dtype() == dtype || !is_floating(t.dtype()) ? t : cast(t.detach(), dtype).track(t.is_leaf());
+    return t.dtype() == dtype || !is_floating(t.dtype()) ? t : cast(t.detach(), dtype).track(t.tracked());
   });
 }
 
@@ -214,11 +214,15 @@ void assign(const Named& targets, const Named& values, std::string_view what) {
 }
 
 void assign(Module& m, const Named& values, const std::vector<std::string>& ignored) {
+  const auto passed_over = [&](const std::string& name) {
+    return std::any_of(ignored.begin(), ignored.end(), [&](const std::string& g) { return glob_match(g, name); });
+  };
   Named targets, wanted;
-  walk_tensors(m, [&](const std::string& name, Tensor& t, bool) { targets.emplace_back(name, t); });
+  walk_tensors(m, [&](const std::string& name, Tensor& t, bool) {
+    if (!passed_over(name)) targets.emplace_back(name, t);
+  });
   for (const auto& value : values)
-    if (std::none_of(ignored.begin(), ignored.end(), [&](const std::string& g) { return glob_match(g, value.first); }))
-      wanted.push_back(value);
+    if (!passed_over(value.first)) wanted.push_back(value);
   assign(targets, wanted, "model");
 }
 

@@ -82,8 +82,9 @@ void for_each_tap(Module& m, const std::function<void(const std::string&, Tap&)>
 /// Copies values by name. One tensor under two names (tied weights) needs a value under one of them. Throws one message that tells
 /// missing, unexpected and wrongly shaped names, three of each; then nothing was written. `what` names the targets in that message.
 void assign(const Named& targets, const Named& values, std::string_view what);
-/// To its parameters and buffers, by any of their names. Values whose name one of the globs `ignored` matches (nn/glob.h) are passed
-/// over: assign(m, file.tensors, {"*.attn_mask", "*.relative_position_index"}).
+/// To its parameters and buffers, by any of their names. Names that one of the globs `ignored` matches (nn/glob.h) are passed over on both
+/// sides: such a value is not used, such a parameter stays as it is, of whatever shape, with or without a value. Of a file that has more, and
+/// a new head: assign(m, file.tensors, {"*.attn_mask", "head.*"}). Tied weights are passed over where all their names are.
 void assign(Module& m, const Named& values, const std::vector<std::string>& ignored = {});
 
 /// While alive, layers of `m`, which is on `device`, find their f32 parameters rounded to the activations' dtype all at once, where the device has a

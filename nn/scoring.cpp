@@ -62,6 +62,17 @@ bool parses(std::string_view text) {
   }
 }
 
+std::string scale_text(Scale scale) {
+  switch (scale) {
+    case Scale::one: return "";
+    case Scale::inverse_sqrt_keys: return "/sqrt(N)";
+    case Scale::inverse_keys: return "/N";
+    case Scale::inverse_sqrt_valid_keys: return "/sqrt(n)";
+    case Scale::inverse_valid_keys: return "/n";
+  }
+  return "";
+}
+
 class Parser {
  public:
   explicit Parser(std::string_view original) : original_(original) {
@@ -200,7 +211,9 @@ class Parser {
       if (!minus && !take("+") && count > 0) return count;
       const Scale scale = term(s, minus ? -1 : 1);
       if (count > 0 && scale != s.scale)
-        fail_text("every term must have the same scale; write the polynomial in parentheses, (0.5x + x^3)/sqrt(N)");
+        fail_text(
+            fmt::format("every term must have the same scale; write the polynomial in parentheses, (0.5x + x^3){}",
+                        scale_text(scale != Scale::one ? scale : s.scale)));
       s.scale = scale;
     }
   }
@@ -345,17 +358,6 @@ class Parser {
   std::vector<Origin> origin_;  // of each byte of text_
   std::size_t at_ = 0;
 };
-
-std::string scale_text(Scale scale) {
-  switch (scale) {
-    case Scale::one: return "";
-    case Scale::inverse_sqrt_keys: return "/sqrt(N)";
-    case Scale::inverse_keys: return "/N";
-    case Scale::inverse_sqrt_valid_keys: return "/sqrt(n)";
-    case Scale::inverse_valid_keys: return "/n";
-  }
-  return "";
-}
 
 /// |c| x^p, as a quotient where that is shorter: x^3/14.
 std::string term_text(double c, int p) {

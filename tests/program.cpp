@@ -1,14 +1,18 @@
 #include "tests/program.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <stdexcept>
 #include <thread>
 
@@ -64,6 +68,51 @@ Finished Program::wait() {
 std::vector<std::string> with(std::vector<std::string> args, const std::vector<std::string>& more) {
   args.insert(args.end(), more.begin(), more.end());
   return args;
+}
+
+std::string on_terminal(const std::string& args, const std::string& term, const std::string& until, unsigned short columns, int output) {
+  const int master = ::posix_openpt(O_RDWR | O_NOCTTY);
+  REQUIRE(master >= 0);
+  REQUIRE(::grantpt(master) == 0);
+  REQUIRE(::unlockpt(master) == 0);
+  const std::string name = ::ptsname(master);
+  const winsize size{24, columns, 0, 0};
+  REQUIRE(::ioctl(master, TIOCSWINSZ, &size) == 0);
+  const int held = ::open(name.c_str(), O_RDWR | O_NOCTTY);  // so that reading goes on to the end
+  std::string out;
+  std::atomic<bool> ended{false};
+  std::thread reader([&] {
+    char buffer[4096];
+    for (;;) {
+      const bool last = ended;
+      pollfd wait{master, POLLIN, 0};
+      if (::poll(&wait, 1, 50) > 0) {
+        const ssize_t n = ::read(master, buffer, sizeof buffer);
+        if (n > 0) out.append(buffer, static_cast<std::size_t>(n));
+        if (!until.empty() && out.find(until) != std::string::npos) ::kill(std::stoi(contents("terminal.pid")), SIGINT);
+      } else if (last) {
+        return;
+      }
+    }
+  });
+  const int status = std::system(("echo $$ >terminal.pid; TERM='" + term + "' exec '" NORMA_PROGRAM "' " + args + (output == 1 ? " 2>terminal.out >" : " >terminal.out 2>") + name).c_str());
+  const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  ended = true;
+  reader.join();
+  ::close(held);
+  ::close(master);
+  CHECK(code == (until.empty() ? 0 : 130));
+  for (std::size_t at = 0; (at = out.find("\r\n", at)) != std::string::npos;) out.erase(at, 1);  // as the terminal turns \n
+  return out;
+}
+
+std::size_t widest_line(const std::string& text) {
+  std::size_t widest = 0, width = 0;
+  for (const char c : text) {
+    width = c == '\n' ? 0 : width + ((c & 0xc0) != 0x80);
+    widest = std::max(widest, width);
+  }
+  return widest;
 }
 
 int kill_until_finished(const std::vector<std::string>& args, const fs::path& run, double whole, RandomStream moments) {

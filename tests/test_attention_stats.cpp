@@ -135,7 +135,7 @@ Materialised materialised(const Problem& p) {
   const NoGrad off;
   AttentionOptions product = plain;
   product.scale = 1;  // dO V^T, and what dropout keeps of it
-  const Tensor g = dropout(attention(p.c, p.v, unit, product), p.options.dropout, p.options.stream);
+  const Tensor g = dropout(attention(p.c, p.v, unit, product), p.options.dropout, *p.options.stream);
   return {attention(p.q, p.k, unit, plain).values(), attention(p.q, p.k, unit, own).values(), g.values()};
 }
 
@@ -344,6 +344,26 @@ TEST_CASE("statistics of a high power are those of f64 where its squares are no 
     }
 }
 
+TEST_CASE("the composition's Jacobian is of what the rows were divided by, where some sums have no inverse", "[attention_stats]") {
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const bool masked : {false, true}) {
+      Problem p = problem({1, 1, 64, 16, 4, false, masked, 0}, power(8, 1, Scoring::Scale::one), dtype);
+      p.options.scoring.normalize = true;
+      p.q = p.q.detach() * 2e-5;  // sums of x^8 lie around the least normal number of a float: some rows are divided by theirs, others by 1
+      const auto measured = [&](double clamp) {
+        p.options.clamp_fro = clamp;  // any: the composition
+        (void)attention(p.q, p.k, p.v, p.options);
+        return p.options.stats.values();
+      };
+      const std::vector<double> got = measured(1e3), wanted = measured(0);
+      const auto of = [](const std::vector<double>& stats, AttentionStat which) { return stats[static_cast<std::size_t>(which)]; };
+      CAPTURE(dtype, masked);
+      CHECK((of(wanted, AttentionStat::row_sum) > 5 && of(wanted, AttentionStat::row_sum) < 59));
+      CHECK(of(got, AttentionStat::row_sum) == Approx(of(wanted, AttentionStat::row_sum)));
+      CHECK(of(got, AttentionStat::jac2) == Approx(of(wanted, AttentionStat::jac2)).epsilon(1e-4));
+    }
+}
+
 TEST_CASE("a norm is a number where the squares of the weights are beyond a float", "[attention_stats]") {
   for (const bool causal : {false, true})
     for (const Index tokens : {5, 67, 700}) {
@@ -397,7 +417,7 @@ TEST_CASE("gradient statistics: the hooks of the composition against the gradien
     const Index width = p.q.size(3);
     Tensor scores = (matmul(p.q, transpose(p.k)) / std::sqrt(static_cast<double>(width))).detach().track();
     Tensor weights = attention_weights(scores, silent).detach().track();
-    const Tensor out = matmul(dropout(weights, silent.dropout, silent.stream), p.v.detach());
+    const Tensor out = matmul(dropout(weights, silent.dropout, *silent.stream), p.v.detach());
     const Tensor g_weights = grad(out, Tensors{weights}, p.c)[0];
     const Tensor visible = [&] {  // where phi has any say: the weights of x^0 + ... are 1 where visible
       AttentionOptions ones_where_visible = silent;

@@ -26,13 +26,13 @@ inspect::PageRun run_of(const std::string& name, const Json& changes, double acc
   return run;
 }
 
-/// A finished run of two blocks whose last norms are 1.5 and 3, times `norm`.
+/// A finished run of two blocks whose last norms are 1.5 and 3, times `norm`. Its path is short, for tables that are as wide as they may be.
 fs::path seeded_run(const std::string& name, int seed, const std::string& attention, double accuracy, double norm = 1) {
   const std::string blocks = fmt::format(R"({{"place": "blocks.0.attn.stats", "fro": [{}, {}]}}, {{"place": "blocks.1.attn.stats", "fro": [{}, {}]}})", norm, 2 * norm, 2 * norm, 4 * norm);
   const fs::path run = written_run(name, replaced(replaced(good_config, "\"seed\": 1", fmt::format("\"seed\": {}", seed)), "softmax", attention),
                                    replaced(good_row, R"({"place": "blocks.0.attn.stats", "fro": [1.0, 2.0]})", blocks) + "\n");
   write(run / "summary.json", fmt::format(R"({{"steps": 1, "tokens": 17, "test_loss": {}, "test_accuracy": {}, "seconds": 90.4}})", 1 - accuracy, accuracy));
-  return run;
+  return fs::relative(run);
 }
 
 fs::path diverged_run(const std::string& name, int seed, const std::string& attention) {
@@ -107,6 +107,20 @@ TEST_CASE("runs on other images are of other settings, as far as the images are 
   CHECK(names({on("a", "1", "2"), on("b", "1", "2"), on("a", "4", "2")}) == Names{"softmax, data_hash 1", "softmax, data_hash 4"});
   std::vector<inspect::PageRun> runs = {on("a", "1", "2"), run_of("x", {{"attention", "x^3"}})};  // of an earlier version: not "data_hash -"
   CHECK(train::group_runs(runs)[1].differs == Json{{"attention", "x^3"}});
+}
+
+TEST_CASE("where a setting's name is long all are without what most settings share, which is told once", "[compare]") {
+  std::vector<inspect::PageRun> runs = {run_of("a", Json::object()), run_of("b", {{"attention", "x^3"}}), run_of("c", {{"epochs", 3}, {"lr", 0.002}})};
+  using Names = std::vector<std::string>;
+  train::ShortNames names = train::short_names(train::group_runs(runs));
+  CHECK(names.names == Names{"softmax, epochs 10, lr 0.001", "x^3, epochs 10, lr 0.001", "softmax, epochs 3, lr 0.002"});
+  CHECK(names.shared == "");
+  runs[2].config["label_smoothing"] = 0.1;
+  names = train::short_names(train::group_runs(runs));
+  CHECK(names.names == Names{"softmax", "x^3", "softmax, epochs 3, label_smoothing 0.1, lr 0.002"});
+  CHECK(names.shared == "epochs 10, label_smoothing 0, lr 0.001");
+  runs.erase(runs.begin() + 1);
+  CHECK(train::short_names(train::group_runs(runs)).shared == "");  // of two neither is the usual one
 }
 
 TEST_CASE("status.json tells the images of a run, by which compare tells settings apart", "[compare]") {
@@ -210,7 +224,7 @@ TEST_CASE("compare tells settings of several runs beside the runs", "[compare]")
                              "x^3                 1          1          50.00 %            0.5000           2.25\n"
                              "relu                1          0          25.00 %            0.7500           2.25\n"
                              "not in the mean of x^3: " + runs[3] + " (diverged)\n"));
-  CHECK_THAT(f.out, Contains("\n\nx^3 - softmax: 1 seed in common, two are needed\nrelu - softmax: 1 seed in common, two are needed\n\n"));
+  CHECK_THAT(f.out, Contains("\n\nx^3 minus softmax: 1 seed in common, two are needed\nrelu minus softmax: 1 seed in common, two are needed\n\n"));
   CHECK_THAT(f.out, Contains("\nlast ||A||_F by setting and block (above: the mean over blocks)\n"
                              "setting     block 0     block 1\n"
                              "softmax   3.0 ± 1.5   6.0 ± 3.0\n"
@@ -219,7 +233,7 @@ TEST_CASE("compare tells settings of several runs beside the runs", "[compare]")
   f = run_norma({"compare", diverged_run("compare-z1", 1, "x^3/sqrt(17)").string(), diverged_run("compare-z2", 2, "x^3/sqrt(17)").string(), runs[0], "--html", page});
   CHECK_THAT(f.out, Contains("\nx^3/sqrt(17)             0          2           -           -              -\n"));  // named as the runs are
   CHECK_THAT(f.out, Contains("\nx^3/sqrt(17)         -         -\n"));
-  CHECK_THAT(f.out, Contains("\nsoftmax - x^3/sqrt(17): 0 seeds in common, two are needed\n"));  // there is no better reference
+  CHECK_THAT(f.out, Contains("\nsoftmax minus x^3/sqrt(17): 0 seeds in common, two are needed\n"));  // there is no better reference
 
   f = run_norma(with(with({"compare"}, runs), {"--html", page, "--log-format", "json"}));
   REQUIRE(f.code == 0);
@@ -245,7 +259,7 @@ TEST_CASE("compare tells further settings less the first one, by seed", "[compar
   const std::string page = (fresh_folder("compare-paired") / "page.html").string();
   const Finished text = run_norma(with(with({"compare"}, runs), {"--html", page})), json = run_norma(with(with({"compare"}, runs), {"--html", page, "--log-format", "json"}));
   REQUIRE((text.code == 0 && json.code == 0));
-  CHECK_THAT(text.out, Contains("\n\nx^3 - softmax, by seed (2): 2.00 points, 95 % interval -10.71 to 14.71: no difference at 95 % (two seeds say next to nothing)\n\nlast ||A||_F by setting"));
+  CHECK_THAT(text.out, Contains("\n\nx^3 minus softmax, by seed (2): 2.00 points, 95 % interval -10.71 to 14.71: no difference at 95 % (two seeds say next to nothing)\n\nlast ||A||_F by setting"));
   const Json groups = Json::parse(json.out)["groups"], by_seed = groups[1]["by_seed"];
   CHECK(!groups[0].contains("by_seed"));
   CHECK((by_seed["less"] == "softmax" && by_seed["seeds"] == 2));
@@ -258,15 +272,66 @@ TEST_CASE("compare tells further settings less the first one, by seed", "[compar
 
   const std::vector<std::string> apart = {seeded_run("compare-r1", 1, "relu", 0.90).string(), seeded_run("compare-r2", 2, "relu", 0.961).string(), seeded_run("compare-r3", 3, "relu", 0.699).string()};
   CHECK_THAT(run_norma(with(with(with({"compare"}, {runs[0], runs[1], runs[2]}), apart), {"--html", page})).out,
-             Contains("\nrelu - softmax, by seed (3): 10.00 points, 95 % interval 9.75 to 10.25: a difference at 95 %\n"));
+             Contains("\nrelu minus softmax, by seed (3): 10.00 points, 95 % interval 9.75 to 10.25: a difference at 95 %\n"));
 
   const std::vector<std::string> broken = {diverged_run("compare-s1", 1, "relu").string(), diverged_run("compare-s2", 2, "relu").string()};
   const Finished f = run_norma(with(with(with({"compare"}, broken), runs), {"--html", page}));  // the first setting has no mean
-  CHECK_THAT(f.out, Contains("\n\nrelu - softmax: 0 seeds in common, two are needed\nx^3 - softmax, by seed (2): 2.00 points, 95 % interval -10.71 to 14.71: "));
+  CHECK_THAT(f.out, Contains("\n\nrelu minus softmax: 0 seeds in common, two are needed\nx^3 minus softmax, by seed (2): 2.00 points, 95 % interval -10.71 to 14.71: "));
 
   const std::vector<std::string> steady = {seeded_run("compare-t1", 1, "relu", 0.81).string(), seeded_run("compare-t2", 2, "relu", 0.87).string()};
   CHECK_THAT(run_norma(with(with({"compare", runs[0], runs[1]}, steady), {"--html", page})).out,
-             Contains("\nrelu - softmax, by seed (2): 1.00 points, all 2 differences are equal: no interval (two seeds say next to nothing)\n"));
+             Contains("\nrelu minus softmax, by seed (2): 1.00 points, all 2 differences are equal: no interval (two seeds say next to nothing)\n"));
+}
+
+TEST_CASE("compare's lines on a setting are of short names where one is long", "[compare]") {
+  std::vector<std::string> args = {"compare"};
+  for (const char* attention : {"softmax", "x^3"})
+    for (int seed = 1; seed <= 2; ++seed) args.push_back(seeded_run(fmt::format("compare-short-{}{}", attention, seed), seed, attention, 0.8 + 0.01 * seed).string());
+  const fs::path outlier = seeded_run("compare-outlier", 1, "softmax", 0.7);
+  write(outlier / "config.json", replaced(good_config, "\"lr\": 0.001", R"("lr": 0.002, "clip": 1.5, "weight_decay": 0.3, "warmup_epochs": 0.02)"));
+  const Finished f = run_norma(with(args, {outlier.string(), "--html", (outlier / "page.html").string()}));
+  REQUIRE(f.code == 0);
+  CHECK_THAT(f.out, Contains("\nwhere a setting names no other: clip ") && Contains(", lr 0.001, warmup_epochs ") && Contains("\nx^3 ") && Contains("\nx^3 minus softmax, by seed (2): ") &&
+                        Contains("\nsoftmax, clip 1.5, lr 0.002, warmup_epochs 0.02, weight_decay 0.3 minus softmax: 1 seed in common, two are needed\n"));
+}
+
+TEST_CASE("compare's tables fit the terminal, and elsewhere 120 characters", "[compare]") {
+  const auto deep = [](const std::string& name, const std::string& attention, int seed) {
+    const fs::path run = seeded_run(name, seed, attention, 0.8);
+    Json row = Json::parse(good_row);
+    for (int block = 1; block < 12; ++block) row["attention"].push_back({{"place", fmt::format("blocks.{}.attn.stats", block)}, {"fro", {0.5, 10.0 * block}}});
+    write(run / "metrics.jsonl", row.dump() + "\n");
+    return run.string();
+  };
+  std::string runs;
+  std::vector<std::string> args = {"compare"};
+  for (const auto& [name, attention] : {std::pair{"compare-wide-softmax", "softmax"}, {"compare-wide-cubes-over-the-root-of-N", "x^3/sqrt(N)"}})
+    for (int seed = 1; seed <= 3; ++seed) {
+      args.push_back(deep(fmt::format("{}-{}", name, seed), attention, seed));
+      runs += args.back() + " ";
+    }
+  const std::string page = (fresh_folder("compare-wide") / "page.html").string();
+  for (const unsigned short columns : {80, 120, 200}) {
+    const std::string told = on_terminal("compare " + runs + "--html " + page, "xterm", "", columns, 1);
+    CAPTURE(columns, told);
+    CHECK(widest_line(told) <= columns);
+    CHECK(widest_line(told) > columns - 60u);  // and uses it
+    CHECK_THAT(told, Contains("\nblock 11     55.2 → 55.2 → 55.2 ") && Contains("\nlargest at    step 0, block 11,"));
+  }
+  const Finished piped = run_norma(with(args, {"--html", page}));
+  CHECK(widest_line(piped.out) <= 120);
+  CHECK_THAT(piped.out, Contains("\nblock 11     55.2 → 55.2 → 55.2 "));
+}
+
+TEST_CASE("a run that has no checkpoint yet has no seconds", "[compare]") {
+  const fs::path run = fs::relative(written_run("compare-begun", good_config, good_row + "\n"));
+  const auto told = [&](const std::string& status) {
+    write(run / "status.json", status);
+    return run_norma({"compare", run.string(), "--html", (run / "page.html").string()}).out;
+  };
+  CHECK_THAT(told(R"({"step": 0, "ending": "", "seconds": 0.7})"), Contains(" -   not ended\n"));
+  CHECK_THAT(told(R"({"step": 6, "ending": "", "seconds": 7.2})"), Contains(" 7   not ended\n"));
+  CHECK_THAT(told(R"({"step": 0, "ending": "diverged", "seconds": 8.2})"), Contains(" 8   diverged\n"));
 }
 
 TEST_CASE("a norm that is the same for all seeds has no spread, also where its mean is rounded", "[compare]") {

@@ -60,6 +60,20 @@ TEST_CASE("a convolution in pieces of images and of rows is the composition", "[
   check_all_dtypes({{40, 12, 19, 20}, weight(3, 3), {.stride_h = 1, .stride_w = 2, .pad_h = 1, .pad_w = 2}, groups});      // a piece is several images
 }
 
+TEST_CASE("pieces of a convolution may lie in the padding alone, where it is larger than the kernel", "[conv]") {
+  const auto check = [](const Shape& x, const Shape& weight, Window w) { check_against_composition({x, weight, w}, DType::f64, DType::f64, 1e-13); };
+  // In f64 a piece has 64 rows of outputs here. The 65th is below the image, a piece of one row that has 31 rows of padding before it. Its columns
+  // get one of the gaps between tensors of their size, which stay as they are.
+  Tensors beside;
+  for (int i = 0; i < 24; ++i) beside.push_back(ones({16384}, {DType::f64}));
+  for (std::size_t i = 0; i < 24; i += 2) beside[i] = {};
+  check({1, 1, 1, 16384}, {2, 1, 1, 1}, {.pad_h = 32});
+  for (std::size_t i = 1; i < 24; i += 2) CHECK(min(beside[i]).item() == 1);
+  // Here 10, and with strides 32: the first pieces are above the image.
+  check({1, 2, 3, 8000}, {2, 2, 2, 3}, {.pad_h = 12});
+  check({1, 2, 2, 7900}, {2, 2, 2, 3}, {.stride_h = 2, .stride_w = 3, .pad_h = 70, .pad_w = 50});
+}
+
 TEST_CASE("a kernel a channel: kernels, strides and padding of many sizes", "[conv]") {
   for (const Window& w : std::initializer_list<Window>{{1, 1, 1, 1, 0, 0}, {1, 1, 2, 3, 1, 0}, {3, 3, 1, 1, 1, 1}, {3, 3, 2, 2, 1, 1}, {5, 2, 3, 1, 4, 1}, {2, 3, 4, 5, 0, 3}, {33, 1, 1, 1, 16, 0}, {1, 17, 1, 2, 0, 9}, {7, 7, 7, 7, 3, 0}, {4, 4, 2, 6, 5, 7}}) {
     for (const Index width : {1, 7, 14, 16, 17, 33, 70}) {

@@ -1,6 +1,7 @@
 // The strict layer over nlohmann/json: everything that library lets through and we do not, with the exact texts;
 // suggestions.
 #include <catch2/catch.hpp>
+#include <vector>
 
 #include "core/error.h"
 #include "core/suggest.h"

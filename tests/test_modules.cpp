@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <type_traits>
 
 #include "nn/layers.h"
 #include "tests/errors.h"
@@ -107,7 +108,46 @@ TEST_CASE("values beyond the model's are passed over where that is asked for", "
   CHECK(layer.bias.values() == std::vector<double>{0, 0, 0});
   nn::assign(layer, saved, {"*.attn_mask", "{index,none}"});
   CHECK(layer.bias.values() == std::vector<double>{1, 1, 1});
-  CHECK(error_of([&] { nn::assign(layer, saved, {"*"}); }) == "model: the values do not fit: missing: weight, bias");
+}
+
+TEST_CASE("parameters stay as they are where their names are to be passed over", "[modules]") {
+  struct Model : nn::Module {
+    explicit Model(nn::Init& init) : body(2, 3, init), head(3, 2, init) {}
+    void visit(nn::Visitor& v) override { v("body", body), v("head", head); }
+    nn::Linear body, head;
+  };
+  nn::Init init(1);
+  Model model(init);
+  const std::vector<double> before = model.head.weight.values();
+  const nn::Named body = {{"body.weight", ones({3, 2})}, {"body.bias", ones({3})}};
+  nn::Named trained = body;  // for ten classes
+  trained.emplace_back("head.weight", ones({10, 3})), trained.emplace_back("head.bias", ones({10}));
+  CHECK(error_of([&] { nn::assign(model, trained); }) ==
+        "model: the values do not fit: wrong shape: head.weight [10, 3] instead of [2, 3], head.bias [10] instead of [2]");
+  CHECK(error_of([&] { nn::assign(model, body); }) == "model: the values do not fit: missing: head.weight, head.bias");
+  CHECK(error_of([&] { nn::assign(model, trained, {"head.weight"}); }) ==
+        "model: the values do not fit: wrong shape: head.bias [10] instead of [2]");
+  for (const nn::Named& values : {trained, body}) {
+    fill(model.body.weight, 0);
+    nn::assign(model, values, {"head.*"});
+    CHECK(model.body.weight.values() == std::vector<double>(6, 1));
+    CHECK(model.head.weight.values() == before);
+  }
+  nn::assign(model, {{"head.weight", ones({2, 3})}, {"head.bias", ones({2})}}, {"*"});
+  CHECK(model.head.weight.values() == before);
+  CHECK(error_of([&] { nn::assign(model, {{"head.weight", ones({10, 3})}}, {"head.*"}); }) ==
+        "model: the values do not fit: missing: body.weight, body.bias");
+
+  model.head.weight = model.body.weight;  // tied: passed over by one name, loaded by the other
+  nn::assign(model, {{"body.weight", zeros({3, 2})}, {"body.bias", ones({3})}}, {"head.*"});
+  CHECK(model.head.weight.values() == std::vector<double>(6, 0));
+  CHECK(error_of([&] { nn::assign(model, {{"head.weight", ones({3, 2})}, {"body.bias", ones({3})}}, {"head.*"}); }) ==
+        "model: the values do not fit: missing: body.weight");
+}
+
+TEST_CASE("two modules cannot begin with the same values by a copy of Init", "[modules]") {
+  STATIC_REQUIRE_FALSE(std::is_copy_constructible_v<nn::Init>);
+  STATIC_REQUIRE_FALSE(std::is_move_constructible_v<nn::Init>);
 }
 
 TEST_CASE("uniform initial values", "[modules]") {

@@ -1,5 +1,6 @@
 // Every check that follows from the table of op cases. A failure names the case.
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <fstream>
 #include <regex>
 #include <set>

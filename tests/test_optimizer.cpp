@@ -445,6 +445,41 @@ TEST_CASE("an update changes what graphs have saved, and reads gradients in any 
   }
 }
 
+TEST_CASE("a parameter that was computed from others is refused; one that is not tracked stays", "[optimizer]") {
+  class Scaled : public nn::Module {
+   public:
+    Scaled() : weight(init.normal({4}, 1)), gamma(init.ones({4}) * 0.5) {}
+    void visit(nn::Visitor& v) override { v("weight", weight), v("layer.gamma", gamma); }
+    nn::Init init{1, {DType::f64}};
+    Tensor weight, gamma;
+  };
+  for (OptimizerConfig config : {adamw_config, sgd_config}) {
+    CAPTURE(config.kind);
+    config.weight_decay = 0;
+    Scaled model;
+    CHECK_THROWS_WITH(Optimizer::make(config, model),
+                      config.kind + ": layer.gamma was computed from other tensors, so it would never learn; make it a parameter with "
+                                    ".detach().track() where the module sets it");
+    const auto learns = [&] {
+      const auto optimizer = Optimizer::make(config, model);
+      const std::vector<double> before = model.gamma.values();
+      for (int i = 0; i < 2; ++i) {
+        backward(norma::sum(square(model.weight * model.gamma - 1.0)));
+        optimizer->step(0.1);
+      }
+      return model.gamma.values() != before;
+    };
+    model.gamma = model.gamma.detach();
+    CHECK_FALSE(learns());
+    model.gamma.track();
+    CHECK(learns());
+    Scaled moved;  // what is put in the place of a tracked one is tracked
+    nn::to(moved, DType::f32);
+    CHECK(moved.gamma.is_leaf());
+    CHECK(moved.gamma.values() == std::vector<double>(4, 0.5));
+  }
+}
+
 TEST_CASE("an optimizer's parameters are contiguous", "[optimizer]") {
   class Turned : public nn::Module {
    public:

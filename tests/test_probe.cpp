@@ -325,6 +325,57 @@ TEST_CASE("gradient statistics wait for the backward pass", "[probe]") {
   CHECK(twice.fro[0] == about(forward.fro[0]));
 }
 
+TEST_CASE("of a loss that contains derivatives the statistics have the whole gradient", "[probe]") {
+  struct Case {
+    int order;   // of the derivatives in the loss
+    bool own;    // the loss has the model's output beside them, and so a gradient of the kernel's own A
+    bool again;  // a second sweep follows, over the output alone: the statistics are then that one's
+  };
+  const Tensor input = images(2);
+  for (const char* text : {"softmax", "x^3/sqrt(N)", "x^2/sum(x^2)"})
+    for (const bool causal : {false, true})
+      for (const auto& [order, own, again] : {Case{0, true, false}, {1, true, false}, {1, false, false}, {1, true, true}, {2, true, false}, {2, false, true}}) {
+        CAPTURE(text, causal, order, own, again);
+        struct Swept {
+          std::vector<double> gradients;
+          std::vector<std::pair<std::string, HeadStats>> stats;
+          std::map<std::string, Tensors> matrices;
+        };
+        const auto swept = [&, &order = order, &own = own, &again = again](auto watch) {
+          nn::Init init(4, {DType::f64});
+          nn::SelfAttention model({.width = 8, .heads = 2, .scoring = nn::parse_scoring(text), .causal = causal, .dropout = 0.3, .std = 0.5}, init);
+          Probe probe(model);
+          watch(probe);
+          const nn::Training on;
+          const RandomScope draws(1, 2);
+          const Tensor x = slice(reshape(input, {2, 24, 8}), 1, 0, 6).detach().track();
+          const Tensor y = mean(square(model(x)));
+          Tensor derivative = y, loss = own ? y : full({}, 0, {DType::f64});
+          for (int k = 0; k < order; ++k) {
+            derivative = mean(square(grad(derivative, x, {.create_graph = true})));
+            loss = loss + derivative;
+          }
+          backward(loss, {.retain_graph = true});
+          if (again) backward(y);
+          std::vector<double> gradients = x.grad().values();
+          for (const auto& [name, p] : nn::parameters(model))
+            for (const double v : p.grad().values()) gradients.push_back(v);
+          return Swept{gradients, probe.take_attention(), probe.take_gradients()};
+        };
+        const auto by_head = [&causal = causal](const Tensor& g) { return mean(norm(causal ? tril(g) : g, {-2, -1}), 0); };
+        const Swept unwatched = swept([](Probe&) {});
+        const Swept fused = swept([](Probe& p) { p.attention("stats"); });
+        const Swept formed = swept([&](Probe& p) { p.gradient("{weights,scores}", by_head).attention("stats"); });
+        CHECK(fused.gradients == unwatched.gradients);
+        const std::vector<double> da = formed.matrices.at("weights").back().values(), ds = formed.matrices.at("scores").back().values();
+        for (const Swept* watched : {&fused, &formed})
+          for (std::size_t h = 0; h < 2; ++h) {
+            CHECK(watched->stats[0].second.grad_a[h] == about(da[h]));
+            CHECK(watched->stats[0].second.grad_s[h] == about(ds[h]));
+          }
+      }
+}
+
 TEST_CASE("watching statistics changes no bit", "[probe]") {
   for (const auto& [text, activations] : {std::pair{"softmax", DType::f32}, {"x^3/sqrt(N)", DType::f32}, {"softmax", DType::bf16}}) {
     CAPTURE(text, name(activations));

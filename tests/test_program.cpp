@@ -14,6 +14,7 @@ using namespace norma;
 using namespace norma::test;
 using Catch::Matchers::Contains;
 using Catch::Matchers::Equals;
+using Catch::Matchers::Matches;
 using Catch::Matchers::StartsWith;
 
 TEST_CASE("help answers on every level", "[program]") {
@@ -40,6 +41,17 @@ TEST_CASE("help answers on every level", "[program]") {
     }
   CHECK_THAT(run_norma({"help", "trian"}).err, StartsWith("norma: unknown verb \"trian\" (did you mean \"train\"?)"));
   CHECK(run_norma({"version"}).out == run_norma({"--version"}).out);
+}
+
+TEST_CASE("help fits the terminal, and elsewhere 100 characters", "[program]") {
+  for (const std::string verb : {"train", "eval", "compare", "inspect", "report", "watch", "twin", "theory", "info", "data", "gradcheck", "replay", "bench"}) {
+    CAPTURE(verb);
+    CHECK(widest_line(run_norma({verb, "--help"}).out) <= 100);
+    CHECK(widest_line(on_terminal(verb + " --help", "xterm", "", 80, 1)) <= 80);
+  }
+  CHECK_THAT(on_terminal("train --help", "xterm", "", 80, 1),
+             Contains("\n  --preset TEXT            sizes to start from: tiny (192/12/3), small\n                           (384/12/6), base (768/12/12) [tiny]\n"));
+  CHECK_THAT(run_norma({"--help"}).out, Contains("\n  norma train vit --data fashion-mnist --width 64 --depth 3 --heads 2 --init-std 0 --epochs 1 --out runs/b --attention \"x^3/sqrt(N)\"\n"));
 }
 
 TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]") {
@@ -287,7 +299,9 @@ TEST_CASE("train, eval and compare on a tiny data set", "[program]") {
   CAPTURE(a.err);
   REQUIRE(a.code == 0);
   const auto result = nlohmann::json::parse(a.out);
-  REQUIRE(run_norma(with(tiny_run(data, runs / "b"), {"--attention", "x^3/sqrt(N)"})).code == 0);
+  const Finished b = run_norma(with(tiny_run(data, runs / "b"), {"--attention", "x^3/sqrt(N)"}));
+  REQUIRE(b.code == 0);
+  CHECK_THAT(b.out, Matches("(.|\n)*\ntest_accuracy          [0-9]+\\.[0-9]{2} %\ntest_loss              [0-9.]+\nseconds                [0-9]+\\.[0-9]\n"));
 
   const Finished e = run_norma({"eval", (runs / "a").string(), "--data-dir", data.string(), "--log-format", "json"});
   CAPTURE(e.err);

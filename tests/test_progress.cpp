@@ -2,64 +2,16 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
-#include <fcntl.h>
-#include <poll.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <csignal>
-#include <cstdlib>
-#include <thread>
 
 #include "tests/program.h"
 
 using namespace norma;
 using namespace norma::test;
 using Catch::Matchers::Contains;
-
-namespace {
-
-/// What `norma ARGS` writes on stderr where that is a terminal of this kind. `until`: as soon as that was written, Ctrl-C ends it. `columns`: of the
-/// terminal; 0: it does not tell.
-std::string on_terminal(const std::string& args, const std::string& term, const std::string& until = "", unsigned short columns = 0) {
-  const int master = ::posix_openpt(O_RDWR | O_NOCTTY);
-  REQUIRE(master >= 0);
-  REQUIRE(::grantpt(master) == 0);
-  REQUIRE(::unlockpt(master) == 0);
-  const std::string name = ::ptsname(master);
-  const winsize size{24, columns, 0, 0};
-  REQUIRE(::ioctl(master, TIOCSWINSZ, &size) == 0);
-  const int held = ::open(name.c_str(), O_RDWR | O_NOCTTY);  // so that reading goes on to the end
-  std::string out;
-  std::atomic<bool> ended{false};
-  std::thread reader([&] {
-    char buffer[4096];
-    for (;;) {
-      const bool last = ended;
-      pollfd wait{master, POLLIN, 0};
-      if (::poll(&wait, 1, 50) > 0) {
-        const ssize_t n = ::read(master, buffer, sizeof buffer);
-        if (n > 0) out.append(buffer, static_cast<std::size_t>(n));
-        if (!until.empty() && out.find(until) != std::string::npos) ::kill(std::stoi(contents("terminal.pid")), SIGINT);
-      } else if (last) {
-        return;
-      }
-    }
-  });
-  const int status = std::system(("echo $$ >terminal.pid; TERM='" + term + "' exec '" NORMA_PROGRAM "' " + args + " >terminal.out 2>" + name).c_str());
-  const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  ended = true;
-  reader.join();
-  ::close(held);
-  ::close(master);
-  CHECK(code == (until.empty() ? 0 : 130));
-  for (std::size_t at = 0; (at = out.find("\r\n", at)) != std::string::npos;) out.erase(at, 1);  // as the terminal turns \n
-  return out;
-}
-
-}  // namespace
 
 TEST_CASE("a line is drawn again only where a terminal can do so", "[progress]") {
   const auto data = tiny_data(64, 20), runs = fresh_folder("terminal");

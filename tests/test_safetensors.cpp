@@ -5,9 +5,11 @@
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <csignal>
 #include <cstring>
 #include <fstream>
+#include <limits>
 
 #include "core/atomic_file.h"
 #include "core/backend.h"
@@ -129,6 +131,38 @@ TEST_CASE("safetensors: files of other programs are read", "[safetensors]") {
   CHECK(parse_safetensors(bytes_of(raw("{}", 0)), "m").tensors.empty());
 }
 
+TEST_CASE("safetensors: F16 is read as f32, every number of it", "[safetensors]") {
+  // Halves written bit by bit, and what IEEE 754 says that they are.
+  const auto number = [](unsigned bits) {
+    const int exponent = static_cast<int>(bits >> 10 & 31), fraction = static_cast<int>(bits & 1023);
+    const double size = exponent == 31  ? (fraction == 0 ? std::numeric_limits<double>::infinity() : std::nan(""))
+                        : exponent == 0 ? std::ldexp(fraction, -24)
+                                        : std::ldexp(1 + fraction / 1024.0, exponent - 15);
+    return bits >> 15 != 0 ? -size : size;
+  };
+  std::string file = raw(R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},)"
+                         R"("w":{"dtype":"F16","shape":[256,256],"data_offsets":[2,131074]}})",
+                         2 + 131072);
+  for (unsigned bits = 0; bits < 65536; ++bits) {
+    file[file.size() - 131072 + 2 * bits] = static_cast<char>(bits);
+    file[file.size() - 131072 + 2 * bits + 1] = static_cast<char>(bits >> 8);
+  }
+  const TensorFile back = parse_safetensors(bytes_of(file), "m");
+  CHECK(back.tensors[0].second.values() == std::vector<double>{1, 1});
+  const Tensor w = back.tensors[1].second;
+  CHECK(w.dtype() == DType::f32);
+  CHECK(w.shape() == Shape{256, 256});
+  const std::vector<double> values = w.values();
+  int wrong = 0;
+  for (unsigned bits = 0; bits < 65536; ++bits) {
+    const double found = values[bits], expected = number(bits);
+    wrong += std::isnan(expected) ? !std::isnan(found) : found != expected || std::signbit(found) != std::signbit(expected);
+  }
+  CHECK(wrong == 0);
+  CHECK(number(0x3555) == Approx(1.0 / 3).epsilon(1e-3));
+  CHECK(number(0xfbff) == -65504);
+}
+
 TEST_CASE("safetensors: lengths", "[safetensors]") {
   CHECK(parse_error("") == "m: 0 bytes, too short for the 8-byte header length");
   CHECK(parse_error("1234567") == "m: 7 bytes, too short for the 8-byte header length");
@@ -173,7 +207,10 @@ TEST_CASE("safetensors: the fields of a tensor", "[safetensors]") {
   CHECK(tensor_error(R"("dtype":"F32","shape":[2,2],"data_offsets":[0,4])", 4) ==
         "m: tensor \"w\": [2,2] F32 needs 16 bytes, offsets give 4");
   CHECK(tensor_error(R"("dtype":"F7","shape":[],"data_offsets":[0,4])") ==
-        "m: tensor \"w\": dtype \"F7\" unknown; known are F32, F64, BF16, I64, I32, U8, BOOL");
+        "m: tensor \"w\": dtype \"F7\" unknown; known are F32, F64, F16, BF16, I64, I32, U8, BOOL; convert the tensor "
+        "where the file was written, in PyTorch with t.float() or t.int()");
+  CHECK(tensor_error(R"("dtype":"F16","shape":[2,2],"data_offsets":[0,16])") ==
+        "m: tensor \"w\": [2,2] F16 needs 8 bytes, offsets give 16");
   CHECK(tensor_error(R"("dtype":7,"shape":[],"data_offsets":[0,4])") ==
         "m: tensor \"w\": dtype is 7, expected a string");
   CHECK(tensor_error(R"("dtype":["F32"],"shape":[],"data_offsets":[0,4])") ==

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <map>
 #include <numbers>
 #include <vector>
 
@@ -46,7 +47,12 @@ class PerParameter : public Optimizer {
   PerParameter(const OptimizerConfig& config, nn::Module& model, std::vector<std::string> moments) : config_(config) {
     std::set<const void*> seen;
     for (const auto& [name, parameter] : nn::parameters(model)) {
-      if (!parameter.is_leaf()) continue;
+      if (parameter.tracked() && !parameter.is_leaf())
+        fail(
+            "{}: {} was computed from other tensors, so it would never learn; make it a parameter with "
+            ".detach().track() where the module sets it",
+            config.kind, name);
+      if (!parameter.tracked()) continue;
       if (!seen.insert(parameter.impl().get()).second) {
         for (const std::string& moment : moments) further_names_.insert(moment + "/" + name);
         continue;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -27,9 +26,9 @@ struct OptimizerConfig {
 /// adamw keeps two tensors for each parameter, sgd one, and none where momentum is 0.
 class Optimizer {
  public:
-  /// Of the parameters that are tracked by now. They are on one device; for adamw of one dtype, f32 or f64, and contiguous. Throws naming what
-  /// is not. A parameter without a gradient is passed over in that step, but there is one count of steps for all, on which adamw's bias
-  /// correction depends (torch.optim.AdamW counts for each).
+  /// Of the parameters that are tracked by now: leaves, none computed from others. They are on one device; for adamw of one dtype, f32 or f64,
+  /// and contiguous. Throws naming what is not. A parameter without a gradient is passed over in that step, but there is one count of steps for
+  /// all, on which adamw's bias correction depends (torch.optim.AdamW counts for each).
   static std::unique_ptr<Optimizer> make(const OptimizerConfig& config, nn::Module& model);
   virtual ~Optimizer() = default;
   /// One update from the parameters' gradients times gradient_scale; then drops them. The three that follow, in turn; a

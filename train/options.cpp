@@ -1,5 +1,7 @@
 #include "train/options.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cctype>
 #include <charconv>
@@ -8,6 +10,7 @@
 #include <sstream>
 
 #include "core/suggest.h"
+#include "core/terminal.h"
 #include "core/text.h"
 #include "train/json.h"
 
@@ -338,6 +341,7 @@ nlohmann::ordered_json Options::to_json() const {
 std::string Options::help() const {
   std::string out, group;
   bool noted = false;
+  const std::size_t width = std::max<std::size_t>(60, terminal_columns(STDOUT_FILENO, 100));
   for (const Row& r : rows_) {
     if (!r.flag) continue;
     if (r.group != group)
@@ -349,7 +353,8 @@ std::string Options::help() const {
     std::string note = r.default_text.empty() || r.default_text == "false" ? "" : fmt::format(" [{}]", r.default_text);
     if (is_switch && r.default_text == "true")
       note = fmt::format(" [on; --no-{} turns it off]", spelled(r.name, '_', '-'));
-    out += fmt::format("  {:<24} {}{}\n", left, r.help, note);
+    for (const std::string& line : wrapped(fmt::format("  {:<24} {}{}", left, r.help, note), width, 27))
+      out += line + "\n";
     noted |= !note.empty();
   }
   return noted ? out + "\n[ ]: what holds where a flag is left out\n" : out;

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <map>
 #include <numeric>
 
+#include "core/terminal.h"
 #include "nn/scoring.h"
 #include "train/config.h"
 
@@ -111,10 +113,10 @@ void name_groups(std::span<RunGroup> groups, std::span<const nlohmann::json> set
                                                                  : nlohmann::json();
       const bool hash = std::find(std::begin(of_images), std::end(of_images), field) != std::end(of_images);
       groups[i].differs[field] = value;
-      groups[i].name += field == "attention"
-                            ? shown(value)
-                            : fmt::format(", {} {}", field, shown(value).substr(0, hash ? 8 : std::string::npos));
+      const std::string text = shown(value).substr(0, hash ? 8 : std::string::npos);
+      groups[i].parts.push_back(field == "attention" ? text : field + " " + text);
     }
+    groups[i].name = fmt::format("{}", fmt::join(groups[i].parts, ", "));
   }
 }
 
@@ -168,6 +170,31 @@ std::size_t reference_of(std::span<const RunGroup> groups) {
   const auto found =
       std::find_if(groups.begin(), groups.end(), [](const RunGroup& group) { return group.counted.size() > 1; });
   return found == groups.end() ? 0 : static_cast<std::size_t>(found - groups.begin());
+}
+
+// The page has its own: shortNames() in inspect/page/groups.js.
+ShortNames short_names(std::span<const RunGroup> groups) {
+  constexpr std::size_t longest = 40;  // two of them stand in one sentence
+  const bool whole =
+      std::all_of(groups.begin(), groups.end(), [](const RunGroup& g) { return columns(g.name) <= longest; });
+  std::vector<std::string> shared;
+  for (std::size_t part = 1; !whole && part < groups[0].parts.size(); ++part)
+    for (const RunGroup& g : groups) {
+      const auto same = std::count_if(groups.begin(), groups.end(),
+                                      [&](const RunGroup& other) { return other.parts[part] == g.parts[part]; });
+      if (2 * static_cast<std::size_t>(same) <= groups.size()) continue;
+      shared.push_back(g.parts[part]);
+      break;
+    }
+  ShortNames brief{{}, fmt::format("{}", fmt::join(shared, ", "))};
+  for (const RunGroup& g : groups) {
+    std::vector<std::string> left = {g.parts[0]};
+    std::copy_if(g.parts.begin() + 1, g.parts.end(), std::back_inserter(left), [&](const std::string& part) {
+      return std::find(shared.begin(), shared.end(), part) == shared.end();
+    });
+    brief.names.push_back(fmt::format("{}", fmt::join(left, ", ")));
+  }
+  return brief;
 }
 
 Spread spread_of(std::span<const double> values) {

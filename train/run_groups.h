@@ -12,6 +12,7 @@ namespace norma::train {
 
 struct RunGroup {
   std::string name;                  // the attention function, and what else is not as in every group: "softmax, epochs 2"
+  std::vector<std::string> parts;    // of its name: "softmax", "epochs 2"
   Json differs;                      // the fields in which groups differ, as this group has them
   std::vector<std::size_t> runs;     // their places among the runs that were given
   std::vector<std::size_t> counted;  // those of which means are made: finished with finite numbers, one a seed
@@ -32,6 +33,13 @@ std::vector<RunGroup> group_runs(std::span<inspect::PageRun> runs);
 
 /// The place of the setting that all others are compared with: the first with two or more counted runs; where there is none, the first.
 std::size_t reference_of(std::span<const RunGroup> groups);
+
+/// Names of settings, where one of them is long without what most of them share. That is told once: `shared`.
+struct ShortNames {
+  std::vector<std::string> names;
+  std::string shared;  // "clip 1, lr 0.002"; empty: the names are whole
+};
+ShortNames short_names(std::span<const RunGroup> groups);
 
 struct Spread {
   double mean, deviation;  // sample standard deviation, with n - 1; NaN of less than two values, and the mean of none

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <functional>
@@ -81,11 +82,20 @@ struct Source {
   std::function<void(std::uint64_t offset, void* to, std::size_t bytes)> read;
 };
 
+float from_half(std::uint16_t bits) {
+  const std::uint32_t sign = bits >> 15 & 1u, exponent = bits >> 10 & 31u, fraction = bits & 1023u;
+  const float size = exponent == 0
+                         ? static_cast<float>(fraction) * 0x1p-24f
+                         : std::bit_cast<float>((exponent == 31 ? 255 : exponent + 112) << 23 | fraction << 13);
+  return sign != 0 ? -size : size;
+}
+
 Tensor read_tensor(const Entry& entry, const std::string& checksum, std::uint64_t data_start, const Source& source,
                    const std::string& name) {
   Tensor tensor = empty(entry.shape, {entry.dtype});
   const std::size_t size = entry.end - entry.begin;
-  auto* bytes = static_cast<std::byte*>(tensor.view().data);
+  std::vector<std::uint16_t> halves(entry.half ? size / 2 : 0);
+  auto* bytes = static_cast<std::byte*>(entry.half ? halves.data() : tensor.view().data);
   if (size > 0) source.read(data_start + entry.begin, bytes, size);
   const std::span<const std::byte> data(bytes, size);
   const std::string sum = fmt::format("{:08x}", crc32c(data));
@@ -93,6 +103,7 @@ Tensor read_tensor(const Entry& entry, const std::string& checksum, std::uint64_
     fail("{}: tensor {}: checksum {} differs from stored {}; the file is damaged", name, in_quotes(entry.name), sum,
          checksum);
   }
+  std::transform(halves.begin(), halves.end(), static_cast<float*>(tensor.view().data), from_half);
   if (entry.dtype == DType::boolean) {  // any other value in a bool is undefined behaviour
     const auto bad = std::find_if(data.begin(), data.end(), [](std::byte b) { return b > std::byte{1}; });
     if (bad != data.end()) {

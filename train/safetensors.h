@@ -21,7 +21,8 @@ struct TensorFile {
 /// Writes atomically: temporary file in the same folder, fsync, rename, fsync of the folder. Throws with path, need and free bytes;
 /// an older file under the name stays whole.
 void write_safetensors(const std::filesystem::path& path, const TensorFile& file);
-/// Throws naming the file and the byte, tensor or key that is wrong. Files without our checksums (timm's) are read too.
+/// Throws naming the file and the byte, tensor or key that is wrong. Files without our checksums (timm's) are read too,
+/// and F16 as f32.
 TensorFile read_safetensors(const std::filesystem::path& path);
 /// What is where in the file; the tensors are not read. Throws where it is no such file.
 safetensors::Header read_safetensors_header(const std::filesystem::path& path);

@@ -139,10 +139,14 @@ std::string list_text(const std::vector<std::uint64_t>& numbers) {
 Entry checked(const RawEntry& raw, const std::string& file) {
   const std::string tensor = fmt::format("{}: tensor {}", file, in_quotes(raw.name));
   const auto known = std::find_if(dtype_names.begin(), dtype_names.end(), [&](auto& d) { return d.name == raw.dtype; });
-  if (known == dtype_names.end()) {
-    fail("{}: dtype {} unknown; known are F32, F64, BF16, I64, I32, U8, BOOL", tensor, in_quotes(raw.dtype));
+  const bool half = raw.dtype == "F16";
+  if (known == dtype_names.end() && !half) {
+    fail(
+        "{}: dtype {} unknown; known are F32, F64, F16, BF16, I64, I32, U8, BOOL; convert the tensor where the file "
+        "was written, in PyTorch with t.float() or t.int()",
+        tensor, in_quotes(raw.dtype));
   }
-  Entry entry{raw.name, known->dtype, {}, raw.offsets[0], raw.offsets[1]};
+  Entry entry{raw.name, half ? DType::f32 : known->dtype, {}, raw.offsets[0], raw.offsets[1], half};
   // The product without the zeros has to fit as well: strides are computed from it.
   std::uint64_t bytes = size_of(entry.dtype);
   bool overflows = false, empty = false;
@@ -154,6 +158,7 @@ Entry checked(const RawEntry& raw, const std::string& file) {
   if (overflows) fail("{}: shape {} overflows", tensor, list_text(raw.shape));
   for (const std::uint64_t size : raw.shape) entry.shape.append(static_cast<Index>(size));
   if (empty) bytes = 0;
+  if (half) bytes /= 2;
   if (entry.begin > entry.end) fail("{}: data_offsets {} run backwards", tensor, list_text(raw.offsets));
   if (entry.end - entry.begin != bytes) {
     fail("{}: {} {} needs {} bytes, offsets give {}", tensor, list_text(raw.shape), raw.dtype, bytes,

@@ -20,6 +20,7 @@ struct Entry {
   DType dtype = DType::f32;
   Shape shape;
   std::uint64_t begin = 0, end = 0;  // bytes, from the first one after the header
+  bool half = false;                 // F16 in the file, read as f32, which holds every one of its numbers
 };
 
 struct Header {

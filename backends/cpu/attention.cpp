@@ -1,7 +1,6 @@
 // The verbs attention and attention_backward: checks whether the fused kernels cover the case, and runs them head by head.
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <optional>
 
 #include "backends/common/attention_stats.h"
@@ -82,7 +81,7 @@ void fill_shared(const Attention& a, const View& q, const View& k, const View& v
   const auto keys = static_cast<double>(head.keys);
   head.factor = 1;
   head.degree = s.degree();
-  for (int p = 0; p <= Scoring::max_degree; ++p) head.coefficient[p] = s.coefficient[static_cast<std::size_t>(p)];
+  for (int p = 0; p < polynomial_terms; ++p) head.coefficient[p] = s.coefficient[static_cast<std::size_t>(p)];
   head.normalize = s.normalize || s.kind == Scoring::Kind::softmax;
   head.bias = s.sigmoid_bias(keys);
   head.phi = *phi_of(s);

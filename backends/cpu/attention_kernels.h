@@ -15,6 +15,8 @@ struct PackedProducts;
 /// The element-wise function of the scores; powers are monomials with their own code.
 enum class Phi : std::int32_t { softmax, power1, power2, power3, power4, polynomial, sigmoid, relu };
 
+constexpr int polynomial_terms = Scoring::max_degree + 1;  // at most: s^0 and up
+
 /// Up to so many keys the backward pass has whole rows at hand.
 constexpr std::int64_t whole_row_keys = 320;
 
@@ -32,7 +34,7 @@ struct AttentionHead {
 
   Phi phi;
   std::int32_t degree;      // of Phi::polynomial
-  double coefficient[9];    // of s^p; a monomial's is in `factor`
+  double coefficient[polynomial_terms];  // of s^p; a monomial's is in `factor`
   double factor;            // of every weight, on top of row_scale
   RowScale row_scale;
   bool normalize;           // rows divided by their sum

@@ -98,7 +98,7 @@ class Call {
     h.q_row = q.layout.stride(2), h.k_row = k.layout.stride(2), h.v_row = v.layout.stride(2);
     h.rows = q.shape()[2], h.keys = k.shape()[2], h.d = q.shape()[3], h.e = v.shape()[3];
     h.scale = a.scale, h.degree = a.scoring.degree(), h.causal = a.causal;
-    for (int p = 0; p <= Scoring::max_degree; ++p) h.coefficient[p] = a.scoring.coefficient[static_cast<std::size_t>(p)];
+    for (int p = 0; p < polynomial_terms; ++p) h.coefficient[p] = a.scoring.coefficient[static_cast<std::size_t>(p)];
     h.features = linear_features(a.scoring, h.d);
     T* weights = scratch<T>(Slot::linear_weights, h.features);
     thread_local Weights known;

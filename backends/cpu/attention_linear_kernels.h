@@ -17,7 +17,7 @@ struct LinearHead {
   std::int64_t rows, keys, d, e;
   double scale;                      // S = scale q k^T
   std::int32_t degree;
-  double coefficient[9];             // of s^p
+  double coefficient[polynomial_terms];  // of s^p
   std::int64_t features;             // monomials of all degrees with a coefficient
   const T* weights;                  // one a monomial: coefficient, scale^p and how many products of factors it stands for
   double factor;                     // of every row, on top of row_scale

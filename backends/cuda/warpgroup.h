@@ -22,8 +22,6 @@
 
 namespace norma::cuda {
 
-constexpr unsigned warpgroup_size = 128;
-
 #if defined(__CUDACC__)
 
 /// Where a descriptor finds it.

@@ -1,5 +1,4 @@
 // The reference backend's element-wise verbs and random draws.
-#include <cstring>
 
 #include "backends/common/draws.h"
 #include "backends/reference/reference.h"

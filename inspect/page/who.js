@@ -4,8 +4,8 @@ function skipped(r) {
   const end = last(r.train), count = end && r.left_out === "diverged" ? end.skipped_in_a_row : 0;
   return count ? ` at step ${end.step + 1 - count} (${count} skipped)` : "";
 }
-// A run that was resumed leaves its old summary behind.
-const ended = r => r.ending ? r.ending : r.summary && !r.rows.some(row => row.step > r.summary.steps);
+// Where there is no status.json that can be read, a summary says it.
+const ended = r => r.ending || r.summary;
 // Of a live page: whether all have ended, and well.
 const endMark = () => !data.live || !runs.every(ended) ? "" : runs.every(r => (r.ending || "finished") === "finished") ? "✓ " : "✗ ";
 // What N is, of every run whose matrices are here.

@@ -1,4 +1,5 @@
 // A small transformer learns to write sequences backwards; docs/your-model.md goes through this file.
+#include <cmath>
 #include <cstdio>
 #include <vector>
 
@@ -35,7 +36,7 @@ class Block : public nn::Module {
 
 class Reverser : public nn::Module {
  public:
-  explicit Reverser(nn::Init init)
+  explicit Reverser(nn::Init& init)
       : embed(letters, width, init, 0.15), norm(width, init), head(width, letters, init, false) {
     positions = init.trunc_normal({tokens, width}, 0.15);
     for (int i = 0; i < 2; ++i) blocks.emplace_back(init);
@@ -59,7 +60,7 @@ class Reverser : public nn::Module {
 
 /// 64 sequences, i64 [64, tokens]: a function of the step.
 Tensor batch(Index step) {
-  const Tensor uniform = rand({64, tokens}, {1, stream_id(static_cast<std::uint64_t>(step))});
+  const Tensor uniform = rand({64, tokens}, {2, stream_id(static_cast<std::uint64_t>(step))});
   return cast(uniform * letters, DType::i64);
 }
 
@@ -76,8 +77,9 @@ void train_model(Reverser& model, Index steps) {
     const Tensor ids = batch(step);
     const Tensor loss = cross_entropy(model(ids), flip(ids, 1));
     backward(loss);
-    const double norm = train::gradient_norm(model);
-    optimizer->step(3e-3, norm > 1 ? 1 / norm : 1);  // clipped to norm 1; drops the gradients
+    const Tensor squares = train::gradient_squares(model);
+    const double norm = std::sqrt(squares.item());
+    optimizer->step(3e-3, train::gradient_scale(squares, loss, 1).item());  // clipped to norm 1; drops the gradients
     if (step % 50 == 0) std::printf("step %3d  loss %.3f  gradient %.2f\n", static_cast<int>(step), loss.item(), norm);
   }
 }
@@ -94,14 +96,15 @@ void look_into(Reverser& model, const Tensor& ids) {
 
 int main() {
   register_backends();
-  Reverser model(nn::Init(7));
+  nn::Init init(7), other(8);
+  Reverser model(init);
   std::printf("%d parameters\n", static_cast<int>(nn::parameter_count(model)));
   train_model(model, 300);
   const Tensor unseen = batch(-1);
   std::printf("accuracy %.3f\n", accuracy(model, unseen));
 
   train::write_safetensors("reverser.safetensors", {nn::state(model), {{"letters", "16"}}});
-  Reverser loaded(nn::Init(8));
+  Reverser loaded(other);
   nn::assign(loaded, train::read_safetensors("reverser.safetensors").tensors);
   look_into(loaded, unseen);
   const bool same = all(equal(loaded(unseen), model(unseen))).item() == 1;

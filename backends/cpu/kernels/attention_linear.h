@@ -41,7 +41,7 @@ class Polynomial {
   }
 
   const int degree_;
-  T c_[9], slope_[9];
+  T c_[polynomial_terms], slope_[polynomial_terms];
 };
 
 /// What the rows of a head see.

@@ -135,12 +135,12 @@ struct Visibility {
 template <class T, Phi phi>
 struct Weight {
   using V = Vec<T>;
-  T coefficient[9], slope[9];
+  T coefficient[polynomial_terms], slope[polynomial_terms];
   int degree;
   T bias;
   template <class Head>
   explicit Weight(const Head& h) : degree(h.degree), bias(static_cast<T>(h.bias)) {
-    for (int p = 0; p < 9; ++p) {
+    for (int p = 0; p < polynomial_terms; ++p) {
       coefficient[p] = static_cast<T>(h.coefficient[p]);
       slope[p] = static_cast<T>(h.coefficient[p] * p);
     }

@@ -90,7 +90,7 @@ struct InPieces {
   }
 };
 /// y = the polynomials of the pieces. A register looks up sixteen coefficients in a table of 32 by one instruction, so that this takes a third
-/// of the time of normal_tail.
+/// of the time of NormalTail.
 template <int terms, int n>
 NORMA_INLINE void by_pieces(const float (&table)[gelu_piece_terms][gelu_piece_count], const InPieces<n>& at, F (&y)[n]) {
   const auto coefficients = [&](int term, auto&& use) {

@@ -117,9 +117,9 @@ class Monomials {
 
   Int d_;
   int degree_;
-  Int count_[9], start_[9];  // start: where degree p begins in F, -1 where it is not part of it
-  T *value_[9], *gradient_[9];
-  std::int32_t* suffix_[9];  // [p][i]: monomials of degree p in x_i, x_{i+1}, ...
+  Int count_[polynomial_terms], start_[polynomial_terms];  // start: where degree p begins in F, -1 where it is not part of it
+  T *value_[polynomial_terms], *gradient_[polynomial_terms];
+  std::int32_t* suffix_[polynomial_terms];  // [p][i]: monomials of degree p in x_i, x_{i+1}, ...
 };
 
 }  // namespace

@@ -15,7 +15,7 @@ namespace norma::cuda {
 struct ResidentPlan {
   static constexpr std::int32_t group = 16, tile = 64, unit_columns = 32;
   static constexpr std::int32_t ds_pitch = tile + 8;  // elements: 8 rows lie in different banks
-  static constexpr std::int32_t most_rows = 256, most_keys = 256;
+  static constexpr std::int32_t most_rows = 256;
   /// Of a block: so many leave each of its threads the registers that dK and dV of these widths take.
   static constexpr std::int32_t most_warps(std::int32_t chunks) { return chunks > 4 ? 8 : 16; }
 
