@@ -288,7 +288,7 @@ TEST_CASE("the instruction set is chosen by a flag or by the environment", "[pro
   CHECK(by_variable == by_flag);
   for (const char* run : {"flag", "variable"}) CHECK(nlohmann::json::parse(contents(runs / run / "status.json"))["cpu"] == "base");
   for (const std::vector<std::string>& verb : {std::vector<std::string>{"train"}, {"bench", "gemm"}})
-    CHECK_THAT(run_norma(with(verb, {"--help"})).out, Contains("empty: what NORMA_CPU names, else the best there is"));
+    CHECK_THAT(run_norma(with(verb, {"--help"})).out, Contains("NORMA_CPU"));
   CHECK(wrong.code == 1);
   CHECK(wrong.err == "norma: NORMA_CPU: unknown instruction set \"avx3\"; there are base, avx2, avx512, avx512bf16, amx\n");
 }
