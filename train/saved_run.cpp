@@ -216,7 +216,9 @@ inspect::PageRun read_run_head(const fs::path& path) {
   } catch (const Error& e) {  // of no account for what the run has measured
     run.note = fmt::format("{}; left out", e.what());
   }
-  run.ending = status.ending, run.seconds = status.seconds, run.tokens = tokens_of(run, status, path);
+  run.ending = status.ending, run.tokens = tokens_of(run, status, path);
+  const bool begun_only = status.step == 0 && status.ending.empty();  // its seconds are of no steps
+  run.seconds = begun_only ? 0 : status.seconds;
   run.data_hash = status.data_hash, run.test_hash = status.test_hash;
   return run;
 }

@@ -126,7 +126,8 @@ function build() {
     const end = r.summary || last(r.test) || {}, t = last(r.train) || {};
     return [r.name, r.config.attention, drawable(end.test_accuracy) ? (100 * end.test_accuracy).toFixed(2) + " %" : "–", end.test_loss,
             mean(r.train.slice(-5).map(x => x.loss)), stepsOf(r), r.train.length ? String(t.skipped ?? 0) : "–",
-            minutes(r.summary ? r.summary.seconds : r.seconds), r.ending || (r.summary ? "finished" : "not ended")];
+            ended(r) ? minutes(r.summary ? r.summary.seconds : r.seconds) : minutes(r.seconds) + (r.seconds > 0 ? " to the last checkpoint" : ""),
+            r.ending || (r.summary ? "finished" : "not ended")];
   }));
   bySetting(stand);
 
