@@ -30,9 +30,15 @@ function logTicks(a, b) {  // a, b: exponents of ten
   return [[1, 3], [1, 2, 5]].map(inside).find(t => t.length > 2) || linearTicks(10 ** a, 10 ** b, 4);
 }
 
-// A piece of a curve, for the legend and beside its name under the pointer.
-const sample = (of, parent) =>
-  svg("line", {x1: 0, x2: 26, y1: 4, y2: 4, stroke: of.color, "stroke-width": of.quiet ? 1.5 : 3, "stroke-dasharray": of.dash || ""}, parent);
+// Marks of points, of about one size: disc, square, diamond and triangle.
+const marks = [r => `m${-r} 0a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0z`, r => `m${-0.9 * r} ${-0.9 * r}h${1.8 * r}v${1.8 * r}h${-1.8 * r}z`,
+               r => `m0 ${-1.3 * r}l${1.3 * r} ${1.3 * r}l${-1.3 * r} ${1.3 * r}l${-1.3 * r} ${-1.3 * r}z`, r => `m0 ${-1.3 * r}l${1.3 * r} ${2.3 * r}h${-2.6 * r}z`];
+const mark = (of, x, y, r, more, parent) => svg("path", {class: "dot", d: `M${x} ${y}${marks[of.mark || 0](r)}`, fill: of.color, ...more}, parent);
+// A piece of a curve and its mark, for the legend and beside its name under the pointer.
+function sample(of, parent) {
+  svg("line", {x1: 0, x2: 32, y1: 4, y2: 4, stroke: of.color, "stroke-width": of.quiet ? 1.5 : 3, "stroke-dasharray": of.dash || ""}, parent);
+  if (!of.quiet) mark(of, 38, 4, 3, {}, parent);
+}
 
 // Of the points in one column of pixels the first, the least, the largest and the last: the curve through them looks the same.
 function thinned(points, X, width) {
@@ -82,9 +88,9 @@ function drawSeries(plot, series, X0, Y, {placed, inside, floor, edges, width}) 
     const X = moved(s), parts = s.bare ? [] : pieces(s.points, placed), d = joined(X, parts), opacity = s.opacity || 1;
     const stroke = {stroke: s.color, "stroke-width": s.width || 2, "stroke-opacity": opacity, "stroke-dasharray": s.dash || "", "stroke-linejoin": "round"};
     if (d) paths.set(s, svg("path", {d, fill: "none", ...stroke}, plot));
-    const mark = s.hollow && !s.bare ? {class: "ring", fill: "var(--card)", stroke: s.color} : {fill: s.color};
+    const ring = s.hollow && !s.bare ? {class: "dot ring", fill: "var(--card)", stroke: s.color} : {};
     for (const p of s.dots || s.bare ? s.points.filter(placed) : parts.filter(part => part.length === 1).flat())
-      svg("circle", {cx: X(p[0]), cy: Y(p[1]), r: s.bare ? 2.5 : 3, "fill-opacity": opacity, ...mark}, plot);
+      mark(s, X(p[0]), Y(p[1]), s.bare ? 2.5 : s.quiet ? 2 : 3, {"fill-opacity": opacity, ...ring}, plot);
     let before = -Infinity;  // of zeros that lie over each other one is drawn
     const zeros = s.points.filter(p => !placed(p)).filter(p => X(p[0]) - before >= 4 && (before = X(p[0]), true));
     const triangles = zeros.map(p => `M${place(X(p[0]) - 3.5, floor - 3)}h7l-3.5 6z`).join("");
@@ -152,7 +158,8 @@ let clips = 0;  // that have been drawn: names of their own
             broken: of a run whose numbers mean little: the scale is that of the others, hollow: marks are rings,
             exact: points for the table and the pointer where the curve is smoothed, drawn thin behind it}
    options: {log: 0 has a row of its own below the scale, bounds: returns [{y, label, whose}], family: the charts that may share its scale, x: label of the axis,
-             ticks: [[x, label], ...] where x counts things, start: the axis begins there at the latest, of: what is shown of it, before the title, file: name of the CSV};
+             ticks: [[x, label], ...] where x counts things, start: the axis begins there at the latest, none: what is said before the first point,
+             of: what is shown of it, before the title, file: name of the CSV};
             or a function that returns them
    A curve that stops being finite ends with a cross. Returns a function that shows all anew: at once, or where the chart is out of sight, when it comes into sight. */
 function chart(parent, title, get, given = {}) {
@@ -162,9 +169,9 @@ function chart(parent, title, get, given = {}) {
   const box = svg("svg", {role: "img"}, figure), pointer = pointing(figure, box), xLabel = options.x || "epoch";
   const f = v => options.log ? Math.log10(v) : v, placed = p => !options.log || p[1] > 0;  // the others are in the row of 0
   const inside = p => drawable(p[0]) && drawable(p[1]);
-  // `all`: with those that are not finite. `stop`: the last point of a curve that goes on without a finite one.
+  // `all`: with those that are not finite. `stop`: the last point, as logged, of a curve that goes on without a finite one.
   const kept = list => list.map(whole => {
-    const s = options.ticks ? whole : within(whole), points = s.points.filter(inside), end = last(points);
+    const s = options.ticks ? whole : within(whole), points = s.points.filter(inside), end = last((s.exact || points).filter(inside));
     return {...s, points, all: s.points, stop: end && !options.ticks && !inside(last(s.points)) ? end : undefined, band: s.band && s.band.filter(inside)};
   });
   const low = a => a.reduce((m, v) => Math.min(m, v), Infinity), high = a => a.reduce((m, v) => Math.max(m, v), -Infinity);
@@ -208,7 +215,8 @@ function chart(parent, title, get, given = {}) {
     const own = measure(series), y = heights(own), zeros = options.family ? options.family.zeros() : own.zeros;
     const W = Math.max(260, figure.clientWidth - 20), H = 220, left = 50, right = W - 10;
     box.setAttribute("viewBox", `0 0 ${W} ${H}`); box.style.height = H + "px";
-    const empty = span.some(isFinite) && !options.ticks ? "nothing in these epochs" : "nothing recorded";
+    const recorded = series.some(s => s.all.some(p => p[1] !== undefined));
+    const empty = recorded ? "no finite number here" : span.some(isFinite) && !options.ticks ? "nothing in these epochs" : options.none || "nothing recorded";
     const none = !series.some(s => s.points.length) ? empty : !y ? "all 0: no place on a logarithmic scale" : "";
     if (none) { svg("text", {x: W / 2, y: H / 2, "text-anchor": "middle"}, box).textContent = none; return; }
     const [x0, x1] = widths(own), [y0, y1] = withMargin(y);

@@ -19,6 +19,11 @@ const symbols = tokens => "A = φ(S) is the attention matrix of a head, N × N: 
   `S = QKᵀ/√d are the scores, d the width of a head. N is the number of tokens${tokens && `: here ${tokens}`}. L is the training loss. ` +
   "‖·‖_F is the Frobenius norm, the root of the sum of the squares. Theorem 4.1 is that of arXiv 2410.18613.";
 const tokensOf = (tokens, withClass) => `${tokens}, ${withClass ? `${tokens - 1} patches and the class token` : "the patches"}`;
+// What is jumped to or has the focus comes to lie below what stays at the top of the window.
+function keepBelow(e) {
+  const pad = () => { document.documentElement.style.scrollPaddingTop = getComputedStyle(e).position === "sticky" ? `${e.offsetHeight + 8}px` : ""; };
+  pad(); new ResizeObserver(pad).observe(e);
+}
 const drawable = v => typeof v === "number" && isFinite(v);
 // How the numbers of one column are shown: their points below each other, with at least four digits of the largest and three of the least; where that would
 // take too many, each with four digits. Zeros at the end stay.

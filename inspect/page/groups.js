@@ -12,7 +12,7 @@ function groupsOf(runs) {
   const key = (r, i) => r.setting || String(i), keys = [...new Set(runs.map(key))];
   return keys.map((k, i) => {
     const all = runs.filter((r, j) => key(r, j) === k), member = r => r.rows.length && !apart(r);
-    return {name: k, color: `var(--c${i % 8})`, dash: dashes[Math.floor(i / 8) % 4], runs: all, members: all.filter(member), aside: all.filter(r => !member(r))};
+    return {name: k, look: look(i), runs: all, members: all.filter(member), aside: all.filter(r => !member(r))};
   });
 }
 
@@ -38,8 +38,8 @@ function meanOf(points) {
 function averaged(group, curves) {
   const points = meanOfCurves(curves.map(c => c.points)), exact = curves[0].exact ? meanOfCurves(curves.map(c => c.exact)) : points;
   const steps = new Map(curves.flatMap(c => c.points.map(p => [p[0], p[2]]))), told = all => all.map(p => [p[0], p[1], steps.get(p[0])]);
-  const range = new Map(exact.map(p => [p[0], `runs ${number(p[2])} to ${number(p[3])}`]));
-  return {...curves[0], name: `${group.name}, ${meanOf(points)}`, short: group.name, color: group.color, dash: group.dash, points: told(points),
+  const range = new Map(points.map(p => [p[0], `runs ${number(p[2])} to ${number(p[3])}`]));
+  return {...curves[0], name: `${group.name}, ${meanOf(points)}`, short: group.name, ...group.look, points: told(points),
           exact: curves[0].exact && told(exact), band: points.map(p => [p[0], p[2], p[3]]), spread: x => range.get(x)};
 }
 // What a chart draws. curve: of a run; beside: what else is drawn of a run that stands for itself.

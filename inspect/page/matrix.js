@@ -50,8 +50,9 @@ function picture({pixels, side, channels, patch, class_token}) {
     name: t => t < first ? "the class token" : `the patch in row ${row(t) + 1}, column ${column(t) + 1}`};
 }
 const paintPicture = (canvas, p) => paint(canvas, p.side, p.side, p.rgb);
-// The image, paler, under the colours of a row of A: where its token looks.
-const paintOver = (canvas, p, row, largest) => paint(canvas, p.side, p.side, i => blend(mix(zero(), p.rgb(i), 0.55), row[p.token(i)] / largest, 0.85));
+// The image, paler and in grey, under the colours of a row of A: where its token looks. A colour of its own would look like attention.
+const grey = ([r, g, b]) => Array(3).fill(0.299 * r + 0.587 * g + 0.114 * b);
+const paintOver = (canvas, p, row, largest) => paint(canvas, p.side, p.side, i => blend(mix(zero(), grey(p.rgb(i)), 0.55), row[p.token(i)] / largest, 0.85));
 
 // A canvas with a frame that marks a part of it; mark() marks none.
 function easel(parent, label) {

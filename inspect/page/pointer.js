@@ -33,9 +33,9 @@ function pointing(figure, box) {
 
   // One line of the tip.
   function entry({s, point, smooth}, where, nearest) {
-    const beside = [s.exact && `smoothed ${number(smooth[1])}`, s.spread && s.spread(point[0])].filter(t => t).join("; ");
+    const beside = [s.exact && `smoothed ${number(smooth[1])}`, s.spread && s.spread(point[0])].filter(t => t).join(", ");
     const e = make("div"), name = s.quiet ? s.name : s.short || s.name;
-    sample(s, svg("svg", {viewBox: "0 0 26 8", "aria-hidden": true}, e));
+    sample(s, svg("svg", {viewBox: "0 0 42 8", "aria-hidden": true}, e));
     make(nearest ? "b" : "span", `${name}: ${number(point[1])}${beside && ` (${beside})`}${point[2] === where[2] ? "" : stepOf(point)}`, e);
     return e;
   }

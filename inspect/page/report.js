@@ -5,20 +5,25 @@ const mean = a => a.length && a.every(drawable) ? a.reduce((s, v) => s + v, 0) /
 const last = a => a.length ? a[a.length - 1] : undefined;
 const most = (...n) => n.reduce((a, b) => Math.max(a, b), 0);
 const dashes = ["", "7 3", "14 4", "9 3 2 3"], dots = "2 3";  // dots: of runs in no mean
+// How the run or setting i is drawn: those whose colours the colour-blind confuse have other dashes and other marks.
+const look = i => { const mark = (Math.floor(i / 2) + Math.floor(i / 8)) % 4; return {color: `var(--c${i % 8})`, dash: dashes[mark], mark}; };
+const lookOf = (r, its) => ({...its, dash: dotted(r) ? dots : its.dash});
 const minutes = s => s > 0 ? s < 60 ? (s / 60).toPrecision(2) : (s / 60).toFixed(1) : "–";
 
 // --- the runs as they are now ---
-let runs, groups, grouped, layers, groupNames, shape;  // grouped: runs of one setting are shown as one
+let runs, groups, grouped, layers, groupNames, shape, smoothing;  // grouped: runs of one setting are shown as one; smoothing: a standard deviation, in epochs
 function read() {
   const brief = shortNames([...new Set(data.runs.map(r => r.setting))]);
   runs = data.runs.map((r, i) => {
     const again = data.runs.slice(0, i).filter(o => o.name === r.name).length, name = again ? `${r.name} (${again + 1})` : r.name;
-    return {...r, name, brief: brief.get(r.setting), label: `${isolated(name)} · ${brief.get(r.setting) || r.config.attention}`, color: `var(--c${i % 8})`, dash: dotted(r) ? dots : dashes[Math.floor(i / 8) % 4],
+    return {...r, name, brief: brief.get(r.setting), label: `${isolated(name)} · ${brief.get(r.setting) || r.config.attention}`, ...lookOf(r, look(i)),
             train: r.rows.filter(x => x.loss !== undefined), test: [...r.rows.filter(x => x.test_accuracy !== undefined), ...lastTest(r)]};
   });
   groups = groupsOf(runs);
   grouped = together && groups.some(g => g.members.length > 1);
-  if (grouped) for (const g of groups) for (const r of g.runs) Object.assign(r, {color: g.color, dash: dotted(r) ? dots : g.dash});
+  if (grouped) for (const g of groups) for (const r of g.runs) Object.assign(r, lookOf(r, g.look));
+  const ends = runs.flatMap(r => r.train.length ? [r.train[0].epoch, last(r.train).epoch] : []);
+  smoothing = Math.max(0, Math.max(...ends) - Math.min(...ends)) / 40 || 1;
   layers = most(...runs.map(r => most(...r.train.map(x => (x.attention || []).length))));
   // Parameters come as columns of r.parameters; groups are the blocks and what stands before and after them.
   groupNames = [];
@@ -47,7 +52,9 @@ function lastTest({summary, rows}) {
 let shows;  // each shows again what is new
 const show = draw => { shows.push(draw); draw(); };
 function section(title, text) {  // text: one, or a function that returns it
-  formula(make("h2", title, main));
+  const heading = formula(make("h2", title, main));
+  heading.id = unscripted(title).toLowerCase().match(/[a-z0-9]+/g).join("-");
+  formula(make("a", title.split(/[:,]/)[0], byId("sections"))).href = "#" + heading.id;
   if (text) { const p = make("p", undefined, main); show(() => put(p, typeof text === "string" ? text : text())); }
   const grid = make("div", undefined, main); grid.className = "grid";
   return grid;
@@ -65,9 +72,27 @@ function compared(title, text) {
 function cells(parent, name, head, rows) { const body = table(parent, head, [], name); show(() => fill(body, rows())); return body; }
 
 // --- learning ---
-const line = (r, points, more) => ({name: r.label, short: isolated(r.name), color: r.color, dash: r.dash, broken: broken(r), hollow: apart(r), points, ...more});
+const line = (r, points, more) => ({name: r.label, short: isolated(r.name), color: r.color, dash: r.dash, mark: r.mark, broken: broken(r), hollow: apart(r), points, ...more});
 const over = (r, rows, get, more) => line(r, rows.map(x => [x.epoch, get(x), x.step]), more);
-const smooth = points => { let v; return points.map(([x, y, step]) => [x, drawable(y) ? v = v === undefined ? y : v + 0.3 * (y - v) : y, step]); };
+// At every point the mean of those around it, with Gaussian weights of x: how often a run logs is of no account. Those within a quarter of its
+// standard deviation count as one at their mean, so that the cost is linear.
+function smooth(points) {
+  const bins = new Map(), bin = x => Math.floor(4 * x / smoothing);
+  for (const [x, y] of points.filter(p => drawable(p[1]))) {
+    const [n, xs, ys] = bins.get(bin(x)) || [0, 0, 0];
+    bins.set(bin(x), [n + 1, xs + x, ys + y]);
+  }
+  const at = x => {
+    let weights = 0, sum = 0;
+    for (let i = bin(x) - 12; i <= bin(x) + 12; ++i) {  // three standard deviations to each side
+      if (!bins.has(i)) continue;
+      const [n, xs, ys] = bins.get(i), weight = Math.exp(-(((xs / n - x) / smoothing) ** 2) / 2);
+      weights += n * weight; sum += ys * weight;
+    }
+    return sum / weights;
+  };
+  return points.map(([x, y, step]) => [x, drawable(y) ? at(x) : y, step]);
+}
 const smoothed = (r, get) => { const {points} = over(r, r.train, get); return line(r, smooth(points), {exact: points}); };
 const times = (v, factor) => drawable(v) ? v * factor : null;  // not 0 where there is no number
 const tests = (r, key, factor) => over(r, r.test, x => times(x[key], factor), {dots: true});
@@ -75,7 +100,7 @@ const tests = (r, key, factor) => over(r, r.test, x => times(x[key], factor), {d
 // --- one moment, across depth ---
 let chosen;  // the epoch to which the reader moved the slider; none: the end, wherever that is
 function acrossDepth() {
-  const box = plain("Across depth and heads", () => `One moment of training. Dots are heads, one column a ${grouped ? "setting" : "run"}; lines join the means over heads${grouped ? " and runs" : ""}. Move the slider through training.`);
+  const box = plain("Across depth and heads", () => `One moment of training. Marks are heads, one column a ${grouped ? "setting" : "run"}; lines join the means over heads${grouped ? " and runs" : ""}. Move the slider through training.`);
   const label = make("label", undefined, box), slider = make("input", undefined, label), say = make("span", undefined, label);
   Object.assign(slider, {type: "range", min: 0, max: 1000, value: 1000, id: "moment"}); slider.setAttribute("aria-label", "moment of training");
   const grid = make("div", undefined, box); grid.className = "grid";
@@ -89,7 +114,7 @@ function acrossDepth() {
       const rows = c.runs.map(moment).filter(row => row), shift = (i - (columns.length - 1) / 2) * Math.min(0.2, 0.7 / columns.length), dots = [], means = [], spread = new Map();
       for (let l = 0; l < layers; ++l) {
         const each = rows.map(row => heads(row, l, m.field)).filter(a => a.length), values = each.flat().filter(drawable);
-        if (!values.length) continue;
+        if (!each.length) continue;
         each.flat().forEach((v, h) => (dots[h] = dots[h] || []).push([l + shift, v]));
         means.push([l + shift, mean(each.map(mean))]);
         spread.set(l + shift, each.length > 1 ? `heads ${number(Math.min(...values))} to ${number(Math.max(...values))}` : tellHeads(each[0]));
@@ -104,7 +129,12 @@ function acrossDepth() {
   const draws = [];
   for (const m of layers ? measures : []) draws.push(chart(grid, `${m.short}, every head`, () => byHead(m), {file: m.field + " across depth", log: true, bounds: m.bounds, x: "block", ticks: blocks}));
   for (const n of groupNames.length ? norms : []) draws.push(chart(grid, n.title, () => byGroup(n), {log: n.key !== "weight", x: "block", ticks: places}));
-  const tell = () => put(say, runs.map(r => { const row = moment(r); return `${isolated(r.name)}: step ${row ? row.step : "–"}`; }).join(" · "));
+  const tell = () => {
+    const of = new Map();  // names of runs, by their step
+    for (const r of runs) { const row = moment(r), step = row ? row.step : "–"; of.set(step, [...(of.get(step) || []), isolated(r.name)]); }
+    put(say, [...of].map(([step, names]) => `${names.length > 3 ? `${names.length} runs` : names.join(", ")}: step ${step}`).join(" · "));
+    slider.setAttribute("aria-valuetext", say.textContent);
+  };
   slider.oninput = () => { chosen = +slider.value < 1000 ? slider.value / 1000 * end() : undefined; tell(); draws.forEach(d => d()); };
   show(() => { slider.value = chosen === undefined ? 1000 : 1000 * chosen / end(); tell(); });
   shows.push(...draws);
@@ -119,22 +149,25 @@ function stepsOf(r) {
 }
 function build() {
   shows = [];
-  main.replaceChildren();
+  main.replaceChildren(); byId("sections").replaceChildren();
   show(who);
   const stand = plain("Where they stand");
   cells(stand, "Where they stand", ["run", "attention", "test accuracy", "test loss", "train loss, last 5 logged", "steps", "skipped", "minutes", "status"], () => runs.map(r => {
     const end = r.summary || last(r.test) || {}, t = last(r.train) || {};
     return [r.name, r.config.attention, drawable(end.test_accuracy) ? (100 * end.test_accuracy).toFixed(2) + " %" : "–", end.test_loss,
             mean(r.train.slice(-5).map(x => x.loss)), stepsOf(r), r.train.length ? String(t.skipped ?? 0) : "–",
-            minutes(r.summary ? r.summary.seconds : r.seconds), r.ending || (r.summary ? "finished" : "not ended")];
+            ended(r) ? minutes(r.summary ? r.summary.seconds : r.seconds) : minutes(r.seconds) + (r.seconds > 0 ? " to the last checkpoint" : ""),
+            r.ending || (r.summary ? "finished" : "not ended")];
   }));
   bySetting(stand);
 
-  const learning = section("Learning", "Training loss and accuracy are of the batch of that step, the curves smoothed, what is thin behind them and the numbers not; test loss and accuracy are over all test images after each epoch.");
+  const learning = section("Learning", () => "Training loss and accuracy are of the batch of a step: thin lines and the numbers as logged, thick lines smoothed, each point the mean of the steps around it with " +
+    `Gaussian weights${runs.some(r => r.train.length > 1) ? ` (standard deviation ${+smoothing.toPrecision(2)} epochs${runs.length > 1 ? ", of every run" : ""})` : ""}. Test loss and accuracy are over all test images after each epoch.`);
+  const untested = () => ({start: 0, none: `tested after each epoch; none ${runs.every(ended) ? "made" : "yet"}`});
   curves(learning, "Training loss", () => lines(r => smoothed(r, x => x.loss)));
   curves(learning, "Training accuracy, %", () => lines(r => smoothed(r, x => times(x.accuracy, 100))));
-  curves(learning, "Test loss", () => lines(r => tests(r, "test_loss", 1)), {start: 0});
-  curves(learning, "Test accuracy, %", () => lines(r => tests(r, "test_accuracy", 100)), {start: 0});
+  curves(learning, "Test loss", () => lines(r => tests(r, "test_loss", 1)), untested);
+  curves(learning, "Test accuracy, %", () => lines(r => tests(r, "test_accuracy", 100)), untested);
   curves(learning, "Gradient norm, all parameters", () => lines(r => over(r, r.train, x => x.grad_norm)), {log: true});
   curves(learning, "Learning rate", () => lines(r => over(r, r.train, x => x.lr)));
 
@@ -178,10 +211,11 @@ function update() {
 }
 
 // The epochs that the charts show; an empty field is no limit.
-for (const e of [byId("from"), byId("to")])
+const limits = [byId("from"), byId("to")];
+for (const e of limits)
   e.onchange = () => {
-    const [from, to] = [byId("from").value, byId("to").value];
-    span = [from === "" ? -Infinity : +from, to === "" ? Infinity : +to];
+    if (limits.every(l => l.value !== "")) limits.map(l => +l.value).sort((a, b) => a - b).forEach((v, i) => { limits[i].value = v; });
+    span = limits.map((l, i) => l.value === "" ? [-Infinity, Infinity][i] : +l.value);
     update();
   };
 
@@ -203,4 +237,4 @@ function everything() {
   return out;
 }
 byId("csv").onclick = () => download("norma.csv", everything());
-chooseTogether(); read(); build();
+chooseTogether(); read(); build(); byId("choices").hidden = false; keepBelow(byId("legend"));

@@ -35,17 +35,17 @@ function who() {
   put(byId("intro"), intro); put(byId("symbols").lastElementChild, symbols(tokensHere())); byId("symbols").hidden = !layers;
   const legend = make("div"), notes = make("div");
   const said = {"not ended": "has not ended", interrupted: "was interrupted", "not finite": "ended with numbers that are not finite"};
-  const entry = (text, draw) => { const e = make("span", undefined, legend); draw(svg("svg", {viewBox: "0 0 26 8", "aria-hidden": true}, e)); make("span", text, e); };
+  const entry = (text, draw) => { const e = make("span", undefined, legend); draw(svg("svg", {viewBox: "0 0 42 8", "aria-hidden": true}, e)); make("span", text, e); };
   const single = r => entry(broken(r) ? `${r.label} (${r.left_out})` : r.label, picture => sample(r, picture));
   if (!grouped) runs.forEach(single);
   else {
     for (const g of groups) {
       if (g.runs.length < 2) { g.runs.forEach(single); continue; }
-      const n = g.members.length, band = picture => svg("rect", {class: "band", x: 0, y: 0, width: 26, height: 8, fill: g.color}, picture);
+      const n = g.members.length, band = picture => svg("rect", {class: "band", x: 0, y: 0, width: 32, height: 8, fill: g.look.color}, picture);
       entry(`${g.runs[0].brief || g.name} · ${n > 1 ? meanOf(meanOfCurves(g.members.map(r => r.train.map(x => [x.epoch, 0])))) : n ? isolated(g.members[0].name) : "no run"}`,
-            picture => { if (n > 1) band(picture); sample(n ? g : g.runs[0], picture); });
+            picture => { if (n > 1) band(picture); sample(n ? g.look : g.runs[0], picture); });
     }
-    entry("band: least to largest run" + (groups.some(g => g.aside.length) ? "; dotted: runs in no mean" : ""), picture => svg("rect", {class: "band", x: 0, y: 0, width: 26, height: 8, fill: "var(--soft)"}, picture));
+    entry("band: least to largest run" + (groups.some(g => g.aside.length) ? "; dotted: runs in no mean" : ""), picture => svg("rect", {class: "band", x: 0, y: 0, width: 32, height: 8, fill: "var(--soft)"}, picture));
   }
   const note = text => { formula(make("p", text, notes)).className = "note"; }, leaves = runs.some(r => !broken(r)) ? ", and may leave a chart, whose scale is that of the others" : "";
   for (const r of runs) {
