@@ -94,13 +94,13 @@ function paired() {
   const points = v => { const x = 100 * v, tie = Math.abs(8 * x % 4) === 1; return (tie ? x - Math.sign(x) / 1000 : x).toFixed(2); };  // a tie to the even digit, as C++ rounds
   return all.filter(g => g !== first).map(({name, seeds}) => {
     const both = [...seeds].filter(([seed]) => first.seeds.has(seed)).map(([seed, v]) => [v, first.seeds.get(seed)]), n = both.length;
-    if (n < 2) return `${name} - ${first.name}: ${n} seed${n === 1 ? "" : "s"} in common, two are needed`;
+    if (n < 2) return `${name} minus ${first.name}: ${n} seed${n === 1 ? "" : "s"} in common, two are needed`;
     const differences = both.map(([a, b]) => a - b), rounding = 1e-12 * most(...both.flat());
     const m = mean(differences), deviation = deviationOf(differences), equal = deviation <= rounding, none = equal && Math.abs(m) <= rounding;
     const reach = none ? 0 : factor95(n - 1) * (deviation / Math.sqrt(n)), low = none ? 0 : m - reach, high = none ? 0 : m + reach;
     const told = equal && !none ? `all ${n} differences are equal: no interval`
       : `95 % interval ${points(low)} to ${points(high)}: ${low <= 0 && high >= 0 ? "no" : "a"} difference at 95 %`;
-    return `${name} - ${first.name}, by seed (${n}): ${points(none ? 0 : m)} points, ${told}${n === 2 ? " (two seeds say next to nothing)" : ""}`;
+    return `${name} minus ${first.name}, by seed (${n}): ${points(none ? 0 : m)} points, ${told}${n === 2 ? " (two seeds say next to nothing)" : ""}`;
   });
 }
 // How many standard errors a 95 % interval reaches to each side of a mean: Student's t of so many degrees of freedom; factor_95 in train/run_groups.cpp.
