@@ -17,9 +17,13 @@ std::size_t bytes_of(std::string_view text, std::size_t count) {
   return at;
 }
 
+/// Behind the last part of a path, else the last part of a name, unless that leaves less than half of the line.
 std::size_t break_within(std::string_view word) {
-  const std::size_t behind = word.find_last_of("/-_,") + 1;  // npos + 1 is 0
-  return 2 * behind > word.size() ? behind : word.size();
+  for (const std::string_view ends : {"/", "-_,"}) {
+    const std::size_t behind = word.find_last_of(ends) + 1;  // npos + 1 is 0
+    if (2 * behind > word.size()) return behind;
+  }
+  return word.size();
 }
 
 }  // namespace

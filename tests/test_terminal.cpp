@@ -13,6 +13,7 @@ TEST_CASE("a text is broken at blanks, and a word that is longer than a line wit
   CHECK(wrapped("one two  three four", 9, 2) == Lines{"one two", "  three", "  four"});
   CHECK(wrapped("x → y → z", 5) == Lines{"x → y", "→ z"});  // characters, not bytes
   CHECK(wrapped("runs/demo/softmax-seed1", 20) == Lines{"runs/demo/softmax-", "seed1"});
+  CHECK(wrapped("runs/experiments/x3-s1", 20) == Lines{"runs/experiments/", "x3-s1"});  // behind a / rather than a -
   CHECK(wrapped("a/bcdefghijkl", 8) == Lines{"a/bcdefg", "hijkl"});  // behind the /, one letter would stand alone
   CHECK(wrapped("αβγδεζ", 4) == Lines{"αβγδ", "εζ"});
   CHECK(wrapped("  --flag TEXT  what it is for", 22, 15) == Lines{"  --flag TEXT  what it", "               is for"});
