@@ -2,19 +2,18 @@
 #include <fmt/format.h>
 
 #include "apps/verbs.h"
+#include "core/terminal.h"
 
 namespace norma::apps {
 
-int help_attention() {
-  fmt::print("{}",
-             R"help(attention functions: what --attention and --other take
+int help_attention(std::size_t width) {
+  fmt::print("{}", filled(R"help(attention functions: what --attention and --other take
 
 Attention is A V with A = f(S), S = Q K^T / sqrt(d), d the width of a head. x is one score of S.
 
   softmax               each row exp(x) / sum exp(x)
   x^3/sqrt(N)           a polynomial: powers x to x^8, and a constant, with any coefficients: 0.5x + x^3/14, 1 - 2x + x^2
-    /14, /sqrt(196)     over a constant; over N or n: /N, /sqrt(N), /n, /sqrt(n). All terms have the same N or n:
-                        (0.5x + x^3)/sqrt(N), not 0.5x + x^3/sqrt(N)
+    /14, /sqrt(196)     over a constant; over N or n: /N, /sqrt(N), /n, /sqrt(n). All terms have the same N or n: (0.5x + x^3)/sqrt(N), not 0.5x + x^3/sqrt(N)
   x^2/sum(x^2)          a polynomial of even powers and coefficients from 0 on, each row over its sum
   sigmoid               1 / (1 + exp(-x)); sigmoid(x - 2), sigmoid(x - log(N)); over N or n: sigmoid/N
   relu                  max(x, 0); over N or n: relu/N, relu/sqrt(n)
@@ -29,7 +28,8 @@ powers and factors of sigmoid and relu, relu^2; products and powers of sums: wri
 
 Every function has all statistics of its matrix, but entropy, which only rows that sum to one have: softmax and /sum. Where a
 polynomial is computed in linear form (docs/linear-attention.md), extremes are of 48 rows a head and most others estimated from them.
-)help");
+)help",
+                          width));
   return ok;
 }
 

@@ -77,7 +77,7 @@ bool asks_for_help(const std::string& word) { return word == "--help" || word ==
 
 int run(const Args& args) {
   if (args.empty() || asks_for_help(args[0])) {
-    if (args.size() > 1 && args[1] == "attention") return help_attention();
+    if (args.size() > 1 && args[1] == "attention") return help_attention(width_of_help());
     if (args.size() > 1 && !asks_for_help(args[1])) return run({args[1], "--help"});
     print_help();
     return args.empty() ? usage_error : ok;

@@ -30,7 +30,7 @@ int twin_verb(const Args& args);
 int theory_verb(const Args& args);
 int replay_verb(const Args& args);
 int bench_verb(const Args& args);
-int help_attention();
+int help_attention(std::size_t width);  // in lines of at most so many characters
 
 /// Reads flags for `options`, sets nothing yet, and returns the other words; none where --help was asked for, which is printed then.
 std::optional<Args> read_words(train::Options& options, const Args& args, std::string_view usage);

@@ -11,7 +11,7 @@ namespace norma {
 /// How many characters a line of the terminal behind a file descriptor holds; `otherwise` where it is none, or does not tell.
 std::size_t terminal_columns(int descriptor, std::size_t otherwise);
 
-/// How wide a UTF-8 text is printed: its bytes but those that continue a character.
+/// How wide a UTF-8 text is printed: two columns for East Asian characters and emoji, none for a mark that joins the one before.
 std::size_t columns(std::string_view text);
 
 /// A text in lines of at most `width`, the second and later ones behind `indent` (less than `width`) blanks: broken at blanks; a word that is

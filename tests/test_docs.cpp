@@ -73,7 +73,7 @@ TEST_CASE("the demo trains both models with the flags it is given", "[docs]") {
     CAPTURE(args);
     std::filesystem::create_directories(folder / out / "x3");
     std::ofstream(folder / out / "x3" / "config.json") << "{}";
-    CHECK(demo(args + " --wrong").first != 0);
+    for (const std::string refused : {" --wrong", " --out elsewhere", " --attention=relu", " --resume", " --print-config"}) CHECK(demo(args + refused).first != 0);
     CHECK(std::filesystem::exists(folder / out / "x3"));
     const auto [status, lines] = demo(args);
     CHECK(status == 0);

@@ -15,6 +15,10 @@ TEST_CASE("a text is broken at blanks, and a word that is longer than a line wit
   CHECK(wrapped("runs/demo/softmax-seed1", 20) == Lines{"runs/demo/softmax-", "seed1"});
   CHECK(wrapped("runs/experiments/x3-s1", 20) == Lines{"runs/experiments/", "x3-s1"});  // behind a / rather than a -
   CHECK(wrapped("a/bcdefghijkl", 8) == Lines{"a/bcdefg", "hijkl"});  // behind the /, one letter would stand alone
+  CHECK(wrapped("日本語の実験", 7) == Lines{"日本語", "の実験"});  // two columns each
+  CHECK(wrapped("日本", 1) == Lines{"日", "本"});                  // never less than a character
+  CHECK(columns("run 実験") == 8);
+  CHECK(columns("e\u0301t\u00e9 \xf0\x9f\x98\x80 \xe5\xae") == 8);  // a joined mark, an emoji, a cut character
   CHECK(wrapped("αβγδεζ", 4) == Lines{"αβγδ", "εζ"});
   CHECK(wrapped("  --flag TEXT  what it is for", 22, 15) == Lines{"  --flag TEXT  what it", "               is for"});
   CHECK(wrapped("  --flag TEXT  internationalization", 20, 15) == Lines{"  --flag TEXT  inter", "               natio", "               naliz", "               ation"});
