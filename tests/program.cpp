@@ -70,7 +70,7 @@ std::vector<std::string> with(std::vector<std::string> args, const std::vector<s
   return args;
 }
 
-std::string on_terminal(const std::string& args, const std::string& term, const std::string& until, unsigned short columns, int output) {
+std::string on_terminal(const std::vector<std::string>& args, const std::string& term, const std::string& until, unsigned short columns, int output) {
   const int master = ::posix_openpt(O_RDWR | O_NOCTTY);
   REQUIRE(master >= 0);
   REQUIRE(::grantpt(master) == 0);
@@ -79,6 +79,8 @@ std::string on_terminal(const std::string& args, const std::string& term, const 
   const winsize size{24, columns, 0, 0};
   REQUIRE(::ioctl(master, TIOCSWINSZ, &size) == 0);
   const int held = ::open(name.c_str(), O_RDWR | O_NOCTTY);  // so that reading goes on to the end
+  std::string quoted;
+  for (const std::string& arg : args) quoted += " '" + arg + "'";
   std::string out;
   std::atomic<bool> ended{false};
   std::thread reader([&] {
@@ -95,7 +97,7 @@ std::string on_terminal(const std::string& args, const std::string& term, const 
       }
     }
   });
-  const int status = std::system(("echo $$ >terminal.pid; TERM='" + term + "' exec '" NORMA_PROGRAM "' " + args + (output == 1 ? " 2>terminal.out >" : " >terminal.out 2>") + name).c_str());
+  const int status = std::system(("echo $$ >terminal.pid; TERM='" + term + "' exec '" NORMA_PROGRAM "'" + quoted + (output == 1 ? " 2>terminal.out >" : " >terminal.out 2>") + name).c_str());
   const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   ended = true;
   reader.join();

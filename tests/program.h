@@ -48,7 +48,7 @@ inline Finished run_norma(const std::vector<std::string>& args) { return Program
 
 /// What `norma ARGS` writes on stderr (`output` 1: on stdout) where that is a terminal of this kind. `until`: as soon as that was written, Ctrl-C ends
 /// it. `columns`: of the terminal; 0: it does not tell.
-std::string on_terminal(const std::string& args, const std::string& term, const std::string& until = "", unsigned short columns = 0, int output = 2);
+std::string on_terminal(const std::vector<std::string>& args, const std::string& term, const std::string& until = "", unsigned short columns = 0, int output = 2);
 /// The characters of the longest line.
 std::size_t widest_line(const std::string& text);
 

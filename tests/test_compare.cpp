@@ -124,8 +124,8 @@ TEST_CASE("where a setting's name is long all are without what most settings sha
 }
 
 TEST_CASE("status.json tells the images of a run, by which compare tells settings apart", "[compare]") {
-  const auto runs = fresh_folder("compare-images"), other = runs / "data";
-  const auto data = tiny_data(64, 20);
+  const auto runs = fs::relative(fresh_folder("compare-images")), other = runs / "data";
+  const auto data = fs::relative(tiny_data(64, 20));
   fs::copy(data, other, fs::copy_options::recursive);
   for (const auto& file : fs::directory_iterator(other / "fashion-mnist"))
     if (file.path().string().find("t10k-images") != std::string::npos) {
@@ -301,24 +301,20 @@ TEST_CASE("compare's tables fit the terminal, and elsewhere 120 characters", "[c
     Json row = Json::parse(good_row);
     for (int block = 1; block < 12; ++block) row["attention"].push_back({{"place", fmt::format("blocks.{}.attn.stats", block)}, {"fro", {0.5, 10.0 * block}}});
     write(run / "metrics.jsonl", row.dump() + "\n");
-    return run.string();
+    return fs::relative(run).string();
   };
-  std::string runs;
   std::vector<std::string> args = {"compare"};
   for (const auto& [name, attention] : {std::pair{"compare-wide-softmax", "softmax"}, {"compare-wide-cubes-over-the-root-of-N", "x^3/sqrt(N)"}})
-    for (int seed = 1; seed <= 3; ++seed) {
-      args.push_back(deep(fmt::format("{}-{}", name, seed), attention, seed));
-      runs += args.back() + " ";
-    }
-  const std::string page = (fresh_folder("compare-wide") / "page.html").string();
+    for (int seed = 1; seed <= 3; ++seed) args.push_back(deep(fmt::format("{}-{}", name, seed), attention, seed));
+  args = with(args, {"--html", fs::relative(fresh_folder("compare-wide") / "page.html").string()});  // the path has a line of its own, as long as it is
   for (const unsigned short columns : {80, 120, 200}) {
-    const std::string told = on_terminal("compare " + runs + "--html " + page, "xterm", "", columns, 1);
+    const std::string told = on_terminal(args, "xterm", "", columns, 1);
     CAPTURE(columns, told);
     CHECK(widest_line(told) <= columns);
     CHECK(widest_line(told) > columns - 60u);  // and uses it
     CHECK_THAT(told, Contains("\nblock 11     55.2 → 55.2 → 55.2 ") && Contains("\nlargest at    step 0, block 11,"));
   }
-  const Finished piped = run_norma(with(args, {"--html", page}));
+  const Finished piped = run_norma(args);
   CHECK(widest_line(piped.out) <= 120);
   CHECK_THAT(piped.out, Contains("\nblock 11     55.2 → 55.2 → 55.2 "));
 }

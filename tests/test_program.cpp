@@ -47,11 +47,11 @@ TEST_CASE("help fits the terminal, and elsewhere 100 characters", "[program]") {
   for (const std::string verb : {"train", "eval", "compare", "inspect", "report", "watch", "twin", "theory", "info", "data", "gradcheck", "replay", "bench"}) {
     CAPTURE(verb);
     CHECK(widest_line(run_norma({verb, "--help"}).out) <= 100);
-    CHECK(widest_line(on_terminal(verb + " --help", "xterm", "", 80, 1)) <= 80);
+    CHECK(widest_line(on_terminal({verb, "--help"}, "xterm", "", 80, 1)) <= 80);
   }
   CHECK(widest_line(run_norma({"help", "attention"}).out) <= 100);
-  CHECK(widest_line(on_terminal("help attention", "xterm", "", 80, 1)) <= 80);
-  CHECK_THAT(on_terminal("train --help", "xterm", "", 80, 1),
+  CHECK(widest_line(on_terminal({"help", "attention"}, "xterm", "", 80, 1)) <= 80);
+  CHECK_THAT(on_terminal({"train", "--help"}, "xterm", "", 80, 1),
              Contains("\n  --preset TEXT            sizes to start from: tiny (192/12/3), small\n                           (384/12/6), base (768/12/12) [tiny]\n"));
   CHECK_THAT(run_norma({"--help"}).out, Contains("\n  norma train vit --data fashion-mnist --width 64 --depth 3 --heads 2 --init-std 0 --epochs 1 --out runs/b --attention \"x^3/sqrt(N)\"\n"));
 }

@@ -13,10 +13,16 @@ using namespace norma;
 using namespace norma::test;
 using Catch::Matchers::Contains;
 
+namespace {
+std::vector<std::string> arguments(const std::string& verb, const std::filesystem::path& data, const std::filesystem::path& out) {
+  return {verb, "vit", "--data-dir", data.string(), "--width", "8", "--depth", "1", "--heads", "2", "--patch", "14", "--batch", "8", "--epochs", "2", "--out", out.string()};
+}
+}  // namespace
+
 TEST_CASE("a line is drawn again only where a terminal can do so", "[progress]") {
   const auto data = tiny_data(64, 20), runs = fresh_folder("terminal");
   const auto train = [&](const std::string& name, const std::string& term) {
-    return on_terminal("train vit --data-dir '" + data.string() + "' --width 8 --depth 1 --heads 2 --patch 14 --batch 8 --epochs 2 --out '" + (runs / name).string() + "'", term);
+    return on_terminal(arguments("train", data, runs / name), term);
   };
   CHECK_THAT(train("xterm", "xterm"), Contains("\r\033[K") && Contains("█"));
   for (const std::string term : {"dumb", ""}) {
@@ -31,8 +37,7 @@ TEST_CASE("a line is drawn again only where a terminal can do so", "[progress]")
 TEST_CASE("a line says that its numbers are of training, and fits the terminal", "[progress]") {
   const auto data = tiny_data(64, 20), runs = fresh_folder("terminal-columns");
   const auto lines = [&](const std::string& verb, unsigned short columns) {
-    const std::string out = on_terminal(verb + " vit --data-dir '" + data.string() + "' --width 8 --depth 1 --heads 2 --patch 14 --batch 8 --epochs 2 --out '" +
-                                            (runs / (verb + std::to_string(columns))).string() + "'", "xterm", "", columns);
+    const std::string out = on_terminal(arguments(verb, data, runs / (verb + std::to_string(columns))), "xterm", "", columns);
     std::vector<std::string> found;
     const std::string begin = "\r\033[K";
     for (std::size_t at = out.find(begin); at != std::string::npos; at = out.find(begin, at + 1)) {
@@ -60,10 +65,10 @@ TEST_CASE("a line says that its numbers are of training, and fits the terminal",
 }
 
 TEST_CASE("norma theory tells how far it is", "[progress]") {
-  const std::string out = on_terminal("theory --tokens 400000 --width 8 --attention softmax", "xterm", " left");
+  const std::string out = on_terminal({"theory", "--tokens", "400000", "--width", "8", "--attention", "softmax"}, "xterm", " left");
   CAPTURE(out);
   CHECK_THAT(out, Contains("\r\033[Ksoftmax, N = 400000: ") && Contains(" % of all is done, "));
-  CHECK(on_terminal("theory --tokens 64 --attention softmax", "xterm").empty());
+  CHECK(on_terminal({"theory", "--tokens", "64", "--attention", "softmax"}, "xterm").empty());
 }
 
 TEST_CASE("norma theory on a million tokens begins at once, and Ctrl-C ends it", "[progress]") {

@@ -52,10 +52,10 @@ function byBlock(m, l) {
       spread: several ? x => at.get(x) && tellHeads(heads(at.get(x), l, m.field)) : undefined});
   }, ofHeads);
 }
-// How to read the lines of these charts, as things stand.
+// How to read the lines of these charts, as things stand. U+2060 keeps a line from ending there, which browsers do behind a dash.
 const dashesOfHeads = () => {
   const count = most(...runs.flatMap(r => r.train.slice(0, 1).flatMap(x => (x.attention || []).map(a => a.fro.length))));
-  return count > 1 && count < 5 ? ` (${["———", "– – –", "— — —", "— · —"].slice(0, count).map((mark, h) => `${h} ${mark}`.replaceAll(" ", "\u00a0")).join(", ")})` : "";
+  return count > 1 && count < 5 ? ` (${["———", "– – –", "— — —", "— · —"].slice(0, count).map((mark, h) => [...`${h}\u00a0${mark.replaceAll(" ", "\u00a0")}`].join("\u2060")).join(", ")})` : "";
 };
 const thickness = ({extreme}) => !grouped ? `Thick: ${extreme || "mean"} over heads${runs.some(r => r.dash) ? ", dashed as in the legend" : ""}; thin: each head${dashesOfHeads()}.`
   : `${extreme ? `The ${extreme} over heads, its mean over runs` : "Mean over heads and runs"}, with a band from the least to the largest run of a setting; single runs as thick lines, their heads thin.`;
