@@ -3,8 +3,8 @@
 // (autograd/); a backend may assume them as documented here. What is declared `= {}` may be absent (View tests false).
 //
 // The required verbs are pure virtual. Fused verbs return false to decline (a dtype, a layout, a size they do not cover):
-// the op then runs its composition of the required verbs. A verb never changes its inputs, never allocates from the system
-// in a steady state, and gives the same bits whatever the number of threads.
+// the op then runs its composition of the required verbs. A verb never changes its inputs, takes large scratch from its
+// device's pool (the reference: from the system), and gives the same bits whatever the number of threads.
 //
 // Mixed precision: bf16 is how activations are stored, the residual stream and their gradients included. Parameters, their
 // gradients, the optimizer's state, the statistics of norms and of attention rows and losses are f32, statistics of

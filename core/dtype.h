@@ -16,7 +16,6 @@ DType parse_dtype(std::string_view text);  // throws, listing the names
 inline bool is_floating(DType d) { return d == DType::f32 || d == DType::f64 || d == DType::bf16; }
 /// The dtype of what goes with activations of dtype d in mixed precision: parameters, statistics, sums (core/backend.h).
 inline DType wide_of(DType d) { return d == DType::bf16 ? DType::f32 : d; }
-inline std::string_view format_as(DType d) { return name(d); }
 
 }  // namespace norma
 

@@ -1,5 +1,5 @@
 // The attention function as data: what turns scores S = Q K^T / sqrt(d) into weights A = phi(S).
-// Data only; nn/scoring.h parses and prints it, autograd/attention.h gives its composition, backends run it.
+// Data only; nn/scoring.h parses and prints it, autograd/attention_weights.cpp gives its composition, backends run it.
 #pragma once
 
 #include <array>

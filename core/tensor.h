@@ -138,7 +138,7 @@ Tensor from_values(const std::vector<T>& values, const Shape& shape, Place place
 /// round to 1.
 Tensor rand(const Shape& shape, RandomStream stream, Place place = {});
 Tensor randn(const Shape& shape, RandomStream stream, Place place = {});
-/// Copies `bytes` of host memory laid out row-major.
+/// Copies the elements from host memory, where they lie row-major in the dtype of `place`.
 Tensor from_host(const void* data, const Shape& shape, Place place = {});
 
 /// In-place writes, each refused on a tensor that was computed in a recorded graph or whose elements overlap. A leaf may be written; a
