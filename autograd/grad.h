@@ -96,7 +96,8 @@ struct GradcheckOptions {
   double step = 1e-3;  // 5-point stencil; finer where a kink of f, as relu's, may lie within it
   double rtol = 1e-8, atol = 1e-9;
 };
-/// Full Jacobian of f at f64 inputs by a 5-point stencil against vjp's with unit cotangents, all tracked inputs.
+/// Full Jacobian of f at f64 inputs by a 5-point stencil against vjp's with unit cotangents, all tracked inputs. f computes from its arguments:
+/// only they are moved. Of a module: nn::Linear m = l; m.weight = in[0]; return m(x);
 GradcheckReport gradcheck(const Function& f, std::span<const Tensor> inputs, GradcheckOptions options = {});
 /// The same of (x, v) -> v^T J: second derivatives.
 GradcheckReport gradgradcheck(const Function& f, std::span<const Tensor> inputs, GradcheckOptions options = {1e-3, 1e-6, 1e-7});

@@ -145,6 +145,28 @@ TEST_CASE("parameters stay as they are where their names are to be passed over",
         "model: the values do not fit: missing: body.weight");
 }
 
+TEST_CASE("the derivatives of a module are checked by a copy that has the arguments as its parameters", "[modules]") {
+  nn::Init init(1, {DType::f64});
+  const nn::Linear l(2, 3, init, true, 0.5);
+  const Tensor x = init.normal({4, 2}, 1).detach();
+  const Tensors in{l.weight, l.bias};
+  const Function moved = [&](std::span<const Tensor> p) {
+    nn::Linear m = l;
+    m.weight = p[0], m.bias = p[1];
+    return square(m(x));
+  };
+  CHECK(gradcheck(moved, in).ok);
+  CHECK(gradgradcheck(moved, in).ok);
+  const Function held = [&](std::span<const Tensor>) { return square(l(x)); };
+  for (const GradcheckReport& report : {gradcheck(held, in), gradgradcheck(held, in)}) {
+    CHECK_FALSE(report.ok);
+    CHECK_THAT(report.where, Catch::EndsWith("; f does not seem to use its argument"));
+  }
+  const Function half = [&](std::span<const Tensor> p) { return square(p[0]).detach() * p[0]; };  // used, and wrong
+  CHECK_FALSE(gradcheck(half, in).ok);
+  CHECK_THAT(gradcheck(half, in).where, !Catch::EndsWith("argument"));
+}
+
 TEST_CASE("two modules cannot begin with the same values by a copy of Init", "[modules]") {
   STATIC_REQUIRE_FALSE(std::is_copy_constructible_v<nn::Init>);
   STATIC_REQUIRE_FALSE(std::is_move_constructible_v<nn::Init>);
