@@ -211,6 +211,19 @@ TEST_CASE("a function that returns another shape when it runs again is told", "[
         "checkpoint: the function returned f64 [2] on cpu, and f64 [] on cpu when it ran again; what decides it must not change until backward()");
 }
 
+TEST_CASE("what a checkpointed function writes is written by both of its runs", "[checkpoint]") {
+  const Tensor x = wave({2}, 0).track(), mean = zeros({2}, {DType::f64});
+  const Tensor y = sum(checkpoint(
+      [&](std::span<const Tensor> in) {
+        copy_into(mean, mean + 1.0);
+        return sin(in[0]);
+      },
+      {x}));
+  CHECK(mean.values() == std::vector<double>{1, 1});
+  backward(y);
+  CHECK(mean.values() == std::vector<double>{2, 2});
+}
+
 TEST_CASE("nothing of a checkpointed graph stays behind", "[checkpoint]") {
   const std::int64_t before = live_nodes();
   {
