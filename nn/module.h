@@ -26,7 +26,8 @@ class Visitor {
   void operator()(std::string_view name, Tensor& parameter) {
     if (parameter) tensor(name, parameter);
   }
-  /// What is saved and moved as parameters are but never learns: fixed positions, running statistics.
+  /// What is saved and moved as parameters are but never learns: fixed positions, running statistics. All that collects parameters throws
+  /// where it is tracked: it would gather gradients, and computed anew in each step keep the graphs of all.
   void buffer(std::string_view name, Tensor& values) {
     if (values) fixed(name, values);
   }

@@ -145,6 +145,27 @@ TEST_CASE("parameters stay as they are where their names are to be passed over",
         "model: the values do not fit: missing: body.weight");
 }
 
+TEST_CASE("a buffer that is tracked is refused", "[modules]") {
+  struct Norm : nn::Module {
+    void visit(nn::Visitor& v) override { v("weight", weight), v.buffer("mean", mean); }
+    Tensor weight = ones({2}).track(), mean = zeros({2});
+  } norm;
+  const std::string tracked =
+      "module: buffer mean is tracked; make it by zeros(shape, init.place()) or init.fixed(), and write it with copy_into() under NoGrad";
+  CHECK(error_of([&] { return nn::state(norm); }) == "no error");
+  norm.mean = norm.mean * 0.9 + norm.weight * 0.1;  // keeps the graphs of all steps
+  CHECK(error_of([&] { nn::zero_grad(norm); }) == tracked);
+  norm.mean = nn::Init(1).zeros({2});
+  for (const auto& use : std::vector<std::function<void()>>{[&] { nn::zero_grad(norm); }, [&] { nn::track(norm, false); }, [&] { nn::parameters(norm); },
+                                                            [&] { nn::state(norm); }, [&] { nn::to(norm, DType::f64); }})
+    CHECK(error_of(use) == tracked);
+  norm.mean = nn::Init(1).fixed({2}, [] { return std::vector<double>{0, 0}; });
+  CHECK(nn::state(norm).size() == 2);
+  const nn::ShapesOnly counted;
+  norm.mean = nn::Init(1).fixed({2}, nullptr);
+  CHECK(nn::parameter_count(norm) == 2);
+}
+
 TEST_CASE("the derivatives of a module are checked by a copy that has the arguments as its parameters", "[modules]") {
   nn::Init init(1, {DType::f64});
   const nn::Linear l(2, 3, init, true, 0.5);
