@@ -80,8 +80,12 @@ void for_each_parameter(Module& m, const std::function<void(const std::string&, 
 }
 
 void for_each_tap(Module& m, const std::function<void(const std::string&, Tap&)>& f) {
+  Names seen;
   Walk walk;
-  walk.on_tap = f;
+  walk.on_tap = [&](const std::string& name, Tap& tap) {
+    add(seen, name, "taps");
+    f(name, tap);
+  };
   m.visit(walk);
 }
 

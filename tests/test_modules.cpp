@@ -166,6 +166,25 @@ TEST_CASE("a buffer that is tracked is refused", "[modules]") {
   CHECK(nn::parameter_count(norm) == 2);
 }
 
+TEST_CASE("taps of one name are refused; one tap may stand at two places", "[modules]") {
+  struct Two : nn::Module {
+    void visit(nn::Visitor& v) override { v("s", first), v("s", second); }
+    nn::StatsTap first, second;
+  } two;
+  const auto count = [](nn::Module& m) {
+    std::vector<std::string> names;
+    std::set<nn::Tap*> taps;
+    nn::for_each_tap(m, [&](const std::string& name, nn::Tap& tap) { names.push_back(name), taps.insert(&tap); });
+    return std::pair(names, taps.size());
+  };
+  CHECK(error_of([&] { return count(two); }) == "module: two taps are named s; visit() must give each a name of its own");
+  struct Shared : nn::Module {
+    void visit(nn::Visitor& v) override { v("down", block), v("up", block); }
+    nn::MLP block;
+  } shared;
+  CHECK(count(shared) == std::pair(std::vector<std::string>{"down.hidden", "up.hidden"}, std::size_t{1}));
+}
+
 TEST_CASE("the derivatives of a module are checked by a copy that has the arguments as its parameters", "[modules]") {
   nn::Init init(1, {DType::f64});
   const nn::Linear l(2, 3, init, true, 0.5);
