@@ -168,7 +168,8 @@ Tensor checkpoint(const Function& f, std::span<const Tensor> inputs) {
                           Tensors in;
                           for (std::size_t i = 0; i < kept.size(); ++i) {
                             if (kept[i] && kept[i].storage()->version() != versions[i])
-                              fail("checkpoint: input {} of shape {} was changed in place since", i, kept[i].shape());
+                              fail("checkpoint: input {} of shape {} was changed in place since: write after the backward pass, compute checkpoint "
+                                   "again after the write, or give checkpoint a clone()", i, kept[i].shape());
                             in.push_back(c.attached(static_cast<int>(i), kept[i]));
                           }
                           return vjp(f, in, draws, c, g);

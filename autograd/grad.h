@@ -44,8 +44,9 @@ void backward(const Tensor& loss, GradOptions options = {});
 using Function = std::function<Tensor(std::span<const Tensor>)>;
 
 /// Activation checkpointing: computes f, drops its intermediates and runs it again for the derivative. Gradients flow through `inputs` and the tracked
-/// leaves that f holds, such as a module's parameters. Random draws of the second run equal the first's; taps inside f see both runs. Throws where f
-/// returns another shape or dtype when it runs again, and where it holds what was computed from tracked tensors outside it: that is to be an input.
+/// leaves that f holds, such as a module's parameters. Random draws of the second run equal the first's; taps inside f see both runs, and what f
+/// writes, such as running statistics, is written twice. Throws where f returns another shape or dtype when it runs again, and where it holds what was
+/// computed from tracked tensors outside it: that is to be an input.
 Tensor checkpoint(const Function& f, std::span<const Tensor> inputs);
 inline Tensor checkpoint(const Function& f, std::initializer_list<Tensor> inputs) {
   return checkpoint(f, std::span(inputs.begin(), inputs.size()));
@@ -96,7 +97,8 @@ struct GradcheckOptions {
   double step = 1e-3;  // 5-point stencil; finer where a kink of f, as relu's, may lie within it
   double rtol = 1e-8, atol = 1e-9;
 };
-/// Full Jacobian of f at f64 inputs by a 5-point stencil against vjp's with unit cotangents, all tracked inputs.
+/// Full Jacobian of f at f64 inputs by a 5-point stencil against vjp's with unit cotangents, all tracked inputs. f computes from its arguments:
+/// only they are moved. Of a module: nn::Linear m = l; m.weight = in[0]; return m(x);
 GradcheckReport gradcheck(const Function& f, std::span<const Tensor> inputs, GradcheckOptions options = {});
 /// The same of (x, v) -> v^T J: second derivatives.
 GradcheckReport gradgradcheck(const Function& f, std::span<const Tensor> inputs, GradcheckOptions options = {1e-3, 1e-6, 1e-7});

@@ -64,6 +64,8 @@ class Column {
     if (miss(std::max(outside, 0.0), std::max(std::abs(back), std::abs(ahead)), k, finest) <= 1 && std::isfinite(claimed)) return {numeric, 0, true};
     return {numeric, first};
   }
+  /// Whether f's values changed with this element, as far as was asked.
+  bool moves() const { return moves_; }
 
  private:
   double step(std::size_t level) const { return options_.step / std::pow(8, level); }
@@ -80,6 +82,8 @@ class Column {
       values_[element_] = center_ + offset * h;
       xs_[input_] = from_values(values_, original_.shape(), place_of(original_));
       const std::vector<double> y = f_(xs_).values();
+      if (first_.empty()) first_ = y;
+      moves_ |= y != first_;
       for (std::size_t k = 0; k < y.size(); ++k) sum[k] += factor * y[k] / divisor;
     }
     return sum;
@@ -108,6 +112,8 @@ class Column {
   double center_ = 0;
   std::array<std::vector<double>, 3> central_;  // by level: each an eighth of the step before
   std::array<std::vector<double>, 2> side_;
+  std::vector<double> first_;  // of f's values, to compare the others with: y_ was recorded, and may differ in rounding
+  bool moves_ = false;
 };
 
 GradcheckReport check(std::string_view op, const Function& f, std::span<const Tensor> inputs, GradcheckOptions options) {
@@ -130,6 +136,7 @@ GradcheckReport check(std::string_view op, const Function& f, std::span<const Te
   const std::vector<double> values = y.values();
   const std::array<std::vector<Matrix>, 2> jacobians{analytic(y, wanted, false), analytic(y, wanted, true)};
   for (std::size_t w = 0; w < wanted.size(); ++w) {
+    bool moves = false, has_worst = false;
     for (std::size_t e = 0; e < static_cast<std::size_t>(wanted[w].numel()); ++e) {
       NoGrad off;
       Column column(f, plain, slots[w], e, values, options);
@@ -140,13 +147,16 @@ GradcheckReport check(std::string_view op, const Function& f, std::span<const Te
           const Column::Judgement found = column.judge(a, k);
           kink |= found.kink;
           if (found.error <= report.worst) continue;
+          has_worst = true;
           report.worst = found.error;
           report.where = fmt::format("input {} element {} / output {}: analytic {:.12g}, numeric {:.12g}{}", slots[w], e, k, a, found.numeric,
                                      create_graph ? " (create_graph)" : "");
         }
         report.kinks += kink;
       }
+      moves |= column.moves();
     }
+    if (has_worst && report.worst > 1 && !moves) report.where += "; f does not seem to use its argument";
   }
   report.ok = report.worst <= 1;
   return report;

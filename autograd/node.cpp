@@ -103,8 +103,8 @@ Tensor Ctx::saved(int i) const {
     fail("backward: saved({}) was asked for, but {} keeps {} tensors", i, node_.name, node_.saved.size());
   const Saved& s = node_.saved[static_cast<std::size_t>(i)];
   if (s.tensor && s.tensor.storage()->version() != s.version)
-    fail("backward: {} saved a tensor of shape {} at version {}, but it is now at version {}; it was changed in place", node_.name,
-         s.tensor.shape(), s.version, s.tensor.storage()->version());
+    fail("backward: {0} saved a tensor of shape {1} at version {2}, but it is now at version {3}; it was changed in place: write after the "
+         "backward pass, compute {0} again after the write, or give {0} a clone()", node_.name, s.tensor.shape(), s.version, s.tensor.storage()->version());
   if (!s.own_output) return s.tensor;
   Tensor t = s.tensor.detach();
   t.impl()->node = const_cast<Node&>(node_).shared_from_this();

@@ -44,13 +44,25 @@ class Walk : public Visitor {
 
 thread_local bool training = false;
 
+using Names = std::unordered_set<std::string>;
+
+/// Throws where it is there already.
+void add(Names& names, const std::string& name, std::string_view what) {
+  if (!names.insert(name).second)
+    fail("module: two {} are named {}; visit() must give each a name of its own", what, name);
+}
+
 /// f(name, tensor, whether it is a buffer)
 template <class F>
 void walk_tensors(Module& m, F f) {
-  std::unordered_set<std::string> seen;
+  Names seen;
   const auto each = [&](const std::string& name, Tensor& t, bool buffer) {
-    if (!seen.insert(name).second)
-      fail("module: two parameters are named {}; visit() must give each a name of its own", name);
+    add(seen, name, "parameters");
+    if (buffer && t.tracked())
+      fail(
+          "module: buffer {} is tracked; make it by zeros(shape, init.place()) or init.fixed(), and write it with "
+          "copy_into() under NoGrad",
+          name);
     f(name, t, buffer);
   };
   Walk walk;
@@ -68,8 +80,12 @@ void for_each_parameter(Module& m, const std::function<void(const std::string&, 
 }
 
 void for_each_tap(Module& m, const std::function<void(const std::string&, Tap&)>& f) {
+  Names seen;
   Walk walk;
-  walk.on_tap = f;
+  walk.on_tap = [&](const std::string& name, Tap& tap) {
+    add(seen, name, "taps");
+    f(name, tap);
+  };
   m.visit(walk);
 }
 

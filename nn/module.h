@@ -26,7 +26,8 @@ class Visitor {
   void operator()(std::string_view name, Tensor& parameter) {
     if (parameter) tensor(name, parameter);
   }
-  /// What is saved and moved as parameters are but never learns: fixed positions, running statistics.
+  /// What is saved and moved as parameters are but never learns: fixed positions, running statistics. All that collects parameters throws
+  /// where it is tracked: it would gather gradients, and computed anew in each step keep the graphs of all.
   void buffer(std::string_view name, Tensor& values) {
     if (values) fixed(name, values);
   }
@@ -77,7 +78,8 @@ void to(Module& m, Device device);
 void to(Module& m, DType dtype);
 void track(Module& m, bool on = true);
 void zero_grad(Module& m);  // drops the gradients
-/// f(name, tap) at every place that can be watched: "blocks.3.attn.weights".
+/// f(name, tap) at every place that can be watched: "blocks.3.attn.weights". A tap at two places, of a module that is shared, has both names.
+/// Throws naming a name that two have.
 void for_each_tap(Module& m, const std::function<void(const std::string&, Tap&)>& f);
 /// Copies values by name. One tensor under two names (tied weights) needs a value under one of them. Throws one message that tells
 /// missing, unexpected and wrongly shaped names, three of each; then nothing was written. `what` names the targets in that message.

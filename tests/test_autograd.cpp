@@ -140,14 +140,15 @@ TEST_CASE("misuse is told", "[autograd]") {
     fill(x.detach(), 7);
     CHECK(error_of([&] { backward(y); }) ==
           "backward: square saved a tensor of shape [3] at version 0, but it is now at version 1; it was changed in "
-          "place");
+          "place: write after the backward pass, compute square again after the write, or give square a clone()");
   }
   SECTION("an output changed after it was saved") {
     const Tensor e = exp(x), y = sum(e);
     copy_into(e.detach(), x.detach());
     CHECK(
         error_of([&] { backward(y); }) ==
-        "backward: exp saved a tensor of shape [3] at version 0, but it is now at version 1; it was changed in place");
+        "backward: exp saved a tensor of shape [3] at version 0, but it is now at version 1; it was changed in "
+        "place: write after the backward pass, compute exp again after the write, or give exp a clone()");
   }
   SECTION("a leaf written to through its memory after it was saved") {
     const Tensor y = sum(square(x));
@@ -160,7 +161,7 @@ TEST_CASE("misuse is told", "[autograd]") {
     fill(x.detach(), 7);
     CHECK(error_of([&] { backward(y); }) ==
           "backward: softmax saved a tensor of shape [3] at version 0, but it is now at version 1; it was changed in "
-          "place");
+          "place: write after the backward pass, compute softmax again after the write, or give softmax a clone()");
   }
   SECTION("in place on a computed tensor") {
     const Tensor y = sin(x);

@@ -195,7 +195,8 @@ TEST_CASE("a checkpoint detects another random scope, changed inputs and a freed
   const Function smooth = [](std::span<const Tensor> in) { return sin(in[0]); };
   y = sum(checkpoint(smooth, Tensors{x}));
   fill(x.detach(), 1);
-  CHECK(test::error_of([&] { return grad(y, x); }) == "checkpoint: input 0 of shape [4] was changed in place since");
+  CHECK(test::error_of([&] { return grad(y, x); }) ==
+        "checkpoint: input 0 of shape [4] was changed in place since: write after the backward pass, compute checkpoint again after the write, or give checkpoint a clone()");
   y = sum(checkpoint(smooth, Tensors{x}));
   (void)grad(y, x);
   CHECK(test::error_of([&] { return grad(y, x); }).find("was already freed by an earlier backward(); pass retain_graph") != std::string::npos);
@@ -208,6 +209,19 @@ TEST_CASE("a function that returns another shape when it runs again is told", "[
   const Tensor y = sum(checkpoint(f, {x}));
   CHECK(test::error_of([&] { return grad(y, x); }) ==
         "checkpoint: the function returned f64 [2] on cpu, and f64 [] on cpu when it ran again; what decides it must not change until backward()");
+}
+
+TEST_CASE("what a checkpointed function writes is written by both of its runs", "[checkpoint]") {
+  const Tensor x = wave({2}, 0).track(), mean = zeros({2}, {DType::f64});
+  const Tensor y = sum(checkpoint(
+      [&](std::span<const Tensor> in) {
+        copy_into(mean, mean + 1.0);
+        return sin(in[0]);
+      },
+      {x}));
+  CHECK(mean.values() == std::vector<double>{1, 1});
+  backward(y);
+  CHECK(mean.values() == std::vector<double>{2, 2});
 }
 
 TEST_CASE("nothing of a checkpointed graph stays behind", "[checkpoint]") {

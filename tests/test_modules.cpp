@@ -145,6 +145,68 @@ TEST_CASE("parameters stay as they are where their names are to be passed over",
         "model: the values do not fit: missing: body.weight");
 }
 
+TEST_CASE("a buffer that is tracked is refused", "[modules]") {
+  struct Norm : nn::Module {
+    void visit(nn::Visitor& v) override { v("weight", weight), v.buffer("mean", mean); }
+    Tensor weight = ones({2}).track(), mean = zeros({2});
+  } norm;
+  const std::string tracked =
+      "module: buffer mean is tracked; make it by zeros(shape, init.place()) or init.fixed(), and write it with copy_into() under NoGrad";
+  CHECK(error_of([&] { return nn::state(norm); }) == "no error");
+  norm.mean = norm.mean * 0.9 + norm.weight * 0.1;  // keeps the graphs of all steps
+  CHECK(error_of([&] { nn::zero_grad(norm); }) == tracked);
+  norm.mean = nn::Init(1).zeros({2});
+  for (const auto& use : std::vector<std::function<void()>>{[&] { nn::zero_grad(norm); }, [&] { nn::track(norm, false); }, [&] { nn::parameters(norm); },
+                                                            [&] { nn::state(norm); }, [&] { nn::to(norm, DType::f64); }})
+    CHECK(error_of(use) == tracked);
+  norm.mean = nn::Init(1).fixed({2}, [] { return std::vector<double>{0, 0}; });
+  CHECK(nn::state(norm).size() == 2);
+  const nn::ShapesOnly counted;
+  norm.mean = nn::Init(1).fixed({2}, nullptr);
+  CHECK(nn::parameter_count(norm) == 2);
+}
+
+TEST_CASE("taps of one name are refused; one tap may stand at two places", "[modules]") {
+  struct Two : nn::Module {
+    void visit(nn::Visitor& v) override { v("s", first), v("s", second); }
+    nn::StatsTap first, second;
+  } two;
+  const auto count = [](nn::Module& m) {
+    std::vector<std::string> names;
+    std::set<nn::Tap*> taps;
+    nn::for_each_tap(m, [&](const std::string& name, nn::Tap& tap) { names.push_back(name), taps.insert(&tap); });
+    return std::pair(names, taps.size());
+  };
+  CHECK(error_of([&] { return count(two); }) == "module: two taps are named s; visit() must give each a name of its own");
+  struct Shared : nn::Module {
+    void visit(nn::Visitor& v) override { v("down", block), v("up", block); }
+    nn::MLP block;
+  } shared;
+  CHECK(count(shared) == std::pair(std::vector<std::string>{"down.hidden", "up.hidden"}, std::size_t{1}));
+}
+
+TEST_CASE("the derivatives of a module are checked by a copy that has the arguments as its parameters", "[modules]") {
+  nn::Init init(1, {DType::f64});
+  const nn::Linear l(2, 3, init, true, 0.5);
+  const Tensor x = init.normal({4, 2}, 1).detach();
+  const Tensors in{l.weight, l.bias};
+  const Function moved = [&](std::span<const Tensor> p) {
+    nn::Linear m = l;
+    m.weight = p[0], m.bias = p[1];
+    return square(m(x));
+  };
+  CHECK(gradcheck(moved, in).ok);
+  CHECK(gradgradcheck(moved, in).ok);
+  const Function held = [&](std::span<const Tensor>) { return square(l(x)); };
+  for (const GradcheckReport& report : {gradcheck(held, in), gradgradcheck(held, in)}) {
+    CHECK_FALSE(report.ok);
+    CHECK_THAT(report.where, Catch::EndsWith("; f does not seem to use its argument"));
+  }
+  const Function half = [&](std::span<const Tensor> p) { return square(p[0]).detach() * p[0]; };  // used, and wrong
+  CHECK_FALSE(gradcheck(half, in).ok);
+  CHECK_THAT(gradcheck(half, in).where, !Catch::EndsWith("argument"));
+}
+
 TEST_CASE("two modules cannot begin with the same values by a copy of Init", "[modules]") {
   STATIC_REQUIRE_FALSE(std::is_copy_constructible_v<nn::Init>);
   STATIC_REQUIRE_FALSE(std::is_move_constructible_v<nn::Init>);
