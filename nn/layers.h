@@ -53,6 +53,8 @@ class Linear : public Module {  // [..., in] -> [..., out]
  public:
   Linear() = default;
   Linear(Index in, Index out, Init& init, bool with_bias = true, double std = 0.02);
+  template <std::floating_point T>  // Linear(in, out, init, 0.1): of that deviation, not "with a bias: 0.1"
+  Linear(Index in, Index out, Init& init, T std) : Linear(in, out, init, true, std) {}
   /// x W^T + b (+ residual, in the same pass).
   Tensor operator()(const Tensor& x, const Tensor& residual = {}) const {
     const Inside here(*this);

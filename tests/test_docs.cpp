@@ -91,6 +91,10 @@ TEST_CASE("the script that makes a data set leaves out what begins with a dot, a
   CHECK(page.find("if p.is_dir() and not p.name.startswith(\".\"))") != std::string::npos);
 }
 
+TEST_CASE("the page on an equation of one's own quotes its program, whole", "[docs]") {
+  CHECK(quoted(text_of("docs/your-equation.md")) == text_of("tests/consumer/your_equation.cpp"));
+}
+
 TEST_CASE("the page on a model of one's own quotes its programs, whole", "[docs]") {
   CHECK(quoted(text_of("docs/your-model.md")) == text_of("tests/consumer/your_model.cpp") + "\n" + text_of("tests/consumer/your_op.cpp"));
 }
