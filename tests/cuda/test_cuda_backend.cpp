@@ -271,6 +271,22 @@ TEST_CASE("sums over many rows leave none out", "[cuda_large]") {  // on a devic
         }
 }
 
+TEST_CASE("a bias may lie anywhere", "[cuda_backend]") {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Place place{dtype, device};
+    const Tensor x = ones({8, 16}, place), w = ones({32, 16}, place), all = full({40}, 3, place);
+    for (const Index skip : {0, 1, 4}) {
+      CAPTURE(name(dtype), skip);
+      CHECK(linear(x, w, slice(all, 0, skip, skip + 32)).values() == std::vector<double>(8 * 32, 19));
+      const Tensor dy = linear(x, w), dw = zeros({32, 16}, place), there = slice(zeros({40}, place), 0, skip, skip + 32);
+      LinearBackward back{dy.view()};
+      back.x = x.view(), back.dweight = dw.view(), back.dbias = there.view();
+      REQUIRE(cuda().linear_backward(back));
+      CHECK(there.values() == std::vector<double>(32, 128));
+    }
+  }
+}
+
 TEST_CASE("rows are added at thousands of places, many times each or hardly ever", "[cuda_backend][sanitized]") {
   constexpr Index n = 3000;  // several rounds of a block's list
   struct Sizes {

@@ -1,12 +1,17 @@
 // blas_cuda.cpp and blaslt_cuda.cpp beside plain loops: what they ask of cuBLAS and cuBLASLt is what Gemm means. Their libraries are those of
 // plain_cublas/, which hold them to the headers.
 #include <catch2/catch.hpp>
+#include <unistd.h>
 
 #include <array>
 #include <atomic>
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
 #include <latch>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "backends/cuda/runtime.h"
@@ -101,6 +106,28 @@ void check_product(const Types& types, const Problem& p, bool with) {
     }
 }
 
+/// The environment's NORMA_CUDA_LT.
+class Setting {
+ public:
+  explicit Setting(const char* word) { ::setenv("NORMA_CUDA_LT", word, 1); }
+  ~Setting() { ::unsetenv("NORMA_CUDA_LT"); }
+  Setting(const Setting&) = delete;
+};
+
+/// What `work` writes on stderr.
+std::string told_by(const std::function<void()>& work) {
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::tmpfile(), std::fclose);
+  const int before = ::dup(2);
+  ::dup2(::fileno(file.get()), 2);
+  work();
+  std::fflush(stderr);
+  ::dup2(before, 2), ::close(before);
+  std::rewind(file.get());
+  std::string text;
+  for (int c; (c = std::fgetc(file.get())) != EOF;) text += static_cast<char>(c);
+  return text;
+}
+
 }  // namespace
 
 TEST_CASE("products by cuBLAS: any form of both operands, one and several", "[cuda_blas]") {
@@ -152,8 +179,10 @@ TEST_CASE("what cuBLASLt names no algorithm for is declined, and nothing is done
   const double before = c.at(0);
   Gemm g;
   g.m = g.n = g.k = 8, g.a = {a.data, 8}, g.b = {b.data, 8}, g.c = c.data, g.c_pitch = 8, g.bias = static_cast<float*>(bias.data) + 1;
+  CHECK_FALSE(blas->multiply_with(g));  // a bias for which there is one, but it could fault
+  g.row_sums = const_cast<void*>(std::exchange(g.bias, nullptr));
   CHECK_FALSE(blas->multiply_with(g));
-  g.bias = bias.data, g.n = g.k = g.m = 7, g.b.pitch = 7;
+  g.row_sums = nullptr, g.bias = bias.data, g.n = g.k = g.m = 7, g.b.pitch = 7;
   CHECK_FALSE(blas->multiply_with(g));
   runtime->synchronize();
   CHECK(c.at(0) == before);
@@ -161,6 +190,22 @@ TEST_CASE("what cuBLASLt names no algorithm for is declined, and nothing is done
   CHECK(blas->multiply_with(g));
   runtime->synchronize();
   CHECK(c.at(0) != before);
+}
+
+TEST_CASE("verbose tells what cuBLASLt refuses after it has named an algorithm", "[cuda_blas]") {
+  const std::unique_ptr<Runtime> runtime = make_runtime(0);
+  const Numbers a(DType::f32, 2 * 136, 1), b(DType::f32, 136 * 8, 2), bias(DType::f32, 8, 3);
+  Numbers c(DType::f32, 16, 4);
+  Gemm g;
+  g.m = 2, g.n = 8, g.k = 136, g.a = {a.data, 136}, g.b = {b.data, 8}, g.c = c.data, g.c_pitch = 8, g.bias = bias.data;
+  const Setting verbose("verbose");
+  const std::string told = told_by([&] {
+    const std::unique_ptr<Blas> blas = make_blas(*runtime);
+    for (int again = 0; again < 2; ++again) CHECK_FALSE(blas->multiply_with(g));
+  });
+  const std::string refusal = "2 x 8, sum of 136, bias: refused: CUBLAS_STATUS_NOT_SUPPORTED\n";
+  CHECK_THAT(told, Catch::Contains("taken\n") && Catch::EndsWith(refusal));
+  CHECK(told.find(refusal) + refusal.size() == told.size());  // once
 }
 
 TEST_CASE("threads that multiply by one Blas find their own kinds of product", "[cuda_blas]") {
