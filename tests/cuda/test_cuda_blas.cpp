@@ -141,7 +141,22 @@ TEST_CASE("long sums by cuBLAS have all their terms, also where the library leav
   for (const Types& types : {Types{DType::f32, DType::f32}, {DType::f64, DType::f64}, {DType::bf16, DType::f32}, {DType::bf16, DType::bf16}})
     for (const bool a_turned : {false, true})
       for (const bool b_turned : {false, true})
-        for (const std::size_t k : {4095, 4096, 4159}) check_product(types, {.m = 2, .n = 3, .k = k, .batch = 2, .a_turned = a_turned, .b_turned = b_turned}, false);
+        for (const std::size_t batch : {1, 2})
+          for (const std::size_t k : {4095, 4096, 4159}) check_product(types, {.m = 2, .n = 3, .k = k, .batch = batch, .a_turned = a_turned, .b_turned = b_turned}, false);
+}
+
+TEST_CASE("a long sum that is stored in bf16 is rounded once", "[cuda_blas]") {
+  const std::unique_ptr<Runtime> runtime = make_runtime(0);
+  const std::unique_ptr<Blas> blas = make_blas(*runtime);
+  const std::size_t k = 4098, pitch = rounded(k);
+  Numbers a(DType::bf16, pitch, 1), b(DType::bf16, pitch * 8, 2), c(DType::bf16, 8, 3);
+  for (std::size_t i = 0; i < pitch * 8; ++i) b.set(i, 1);
+  for (std::size_t i = 0; i < k; ++i) a.set(i, i == 0 || i == k - 1 ? 1 : i == k - 2 ? 256 : 0);  // its end, 257, would be stored as 256
+  Gemm g;
+  g.dtype = g.out_dtype = DType::bf16, g.m = 1, g.n = 8, g.k = static_cast<Index>(k), g.a = {a.data, static_cast<Index>(pitch)}, g.b = {b.data, 8}, g.c = c.data, g.c_pitch = 8;
+  blas->multiply(g);
+  runtime->synchronize();
+  for (std::size_t i = 0; i < 8; ++i) CHECK(c.at(i) == 258);
 }
 
 TEST_CASE("products by cuBLASLt: bias, addend and sums of rows beside any form of both operands", "[cuda_blas]") {
@@ -206,6 +221,15 @@ TEST_CASE("verbose tells what cuBLASLt refuses after it has named an algorithm",
   const std::string refusal = "2 x 8, sum of 136, bias: refused: CUBLAS_STATUS_NOT_SUPPORTED\n";
   CHECK_THAT(told, Catch::Contains("taken\n") && Catch::EndsWith(refusal));
   CHECK(told.find(refusal) + refusal.size() == told.size());  // once
+}
+
+TEST_CASE("what a Blas has taken it gives back where it cannot be made", "[cuda_blas]") {
+  const std::unique_ptr<Runtime> runtime = make_runtime(0);
+  {
+    const Setting wrong("some");
+    for (int i = 0; i < 20; ++i) CHECK_THROWS_WITH(make_blas(*runtime), Catch::StartsWith("NORMA_CUDA_LT: \"some\" is unknown"));
+  }
+  CHECK_NOTHROW(make_blas(*runtime));
 }
 
 TEST_CASE("threads that multiply by one Blas find their own kinds of product", "[cuda_blas]") {
