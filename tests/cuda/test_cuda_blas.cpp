@@ -10,6 +10,8 @@
 #include <cstdlib>
 #include <functional>
 #include <latch>
+#include <optional>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -106,12 +108,19 @@ void check_product(const Types& types, const Problem& p, bool with) {
     }
 }
 
-/// The environment's NORMA_CUDA_LT.
+/// NORMA_CUDA_LT in the environment, while it lives.
 class Setting {
  public:
-  explicit Setting(const char* word) { ::setenv("NORMA_CUDA_LT", word, 1); }
-  ~Setting() { ::unsetenv("NORMA_CUDA_LT"); }
+  explicit Setting(const char* word) {
+    if (const char* now = std::getenv(variable)) before_ = now;
+    ::setenv(variable, word, 1);
+  }
+  ~Setting() { before_ ? ::setenv(variable, before_->c_str(), 1) : ::unsetenv(variable); }
   Setting(const Setting&) = delete;
+
+ private:
+  static constexpr const char* variable = "NORMA_CUDA_LT";
+  std::optional<std::string> before_;
 };
 
 /// What `work` writes on stderr.
