@@ -56,38 +56,37 @@ cudaDataType_t type_of(DType dtype) {
 class CuBlas : public Blas {
  public:
   explicit CuBlas(Runtime& runtime) : runtime_(runtime), stream_(static_cast<cudaStream_t>(runtime.stream())) {
-    check(library().cublasCreate_(&handle_), "cublasCreate");
-    check(library().cublasSetStream_(handle_, stream_), "cublasSetStream");
-    workspace_ = runtime_.allocate(workspace_bytes);
+    cublasHandle_t handle = nullptr;
+    check(library().cublasCreate_(&handle), "cublasCreate");
+    handle_.reset(handle);
+    check(library().cublasSetStream_(handle, stream_), "cublasSetStream");
+    workspace_.reset(runtime_.allocate(workspace_bytes));
     if (!workspace_) fail("out of memory: no room for the workspace of cuBLAS ({})", runtime_.text());
-    check(library().cublasSetWorkspace_(handle_, workspace_, workspace_bytes), "cublasSetWorkspace");
+    check(library().cublasSetWorkspace_(handle, workspace_.get(), workspace_bytes), "cublasSetWorkspace");
     // No TF32, and parts of a sum over k meet in f32 whatever is stored in the end.
     const auto mode = static_cast<cublasMath_t>(CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION);
-    check(library().cublasSetMathMode_(handle_, mode), "cublasSetMathMode");
-    lt_ = make_lt_blas(runtime_, workspace_, workspace_bytes);
-  }
-  ~CuBlas() override {
-    lt_.reset();
-    library().cublasDestroy_(handle_);
-    runtime_.free(workspace_);
+    check(library().cublasSetMathMode_(handle, mode), "cublasSetMathMode");
+    lt_ = make_lt_blas(runtime_, workspace_.get(), workspace_bytes);
   }
 
   void multiply(const Gemm& g) override {
     const std::lock_guard lock(mutex_);
-    // Split-K kernels of cuBLAS 12.8 and 13.1 are reported to leave out the last k % 64 terms of long sums on Hopper, without an error; blaslt_cuda.cpp
-    // forbids them there, which this interface cannot. Of a sum that is stored rounded the rest is not added: it would be rounded twice.
-    const Index rest = g.k >= 4096 && g.out_dtype != DType::bf16 ? g.k % 64 : 0;
-    Gemm part = g;
-    part.k = g.k - rest;
-    multiply(part, false);
-    if (rest == 0) return;
+    // Split-K kernels of cuBLAS 12.8 and 13.1 are reported to leave out the last k % 64 terms of long sums on Hopper, without an error, whatever is
+    // stored; blaslt_cuda.cpp forbids them there, which this interface cannot. So the end of such a sum is a product by itself.
+    const Index rest = g.k >= 4096 ? g.k % 64 : 0;
+    if (rest == 0) return multiply(g, false);
+    // Stored rounded, the end would be rounded twice. One product cuBLASLt can do whole; of several, or where it declines, the end comes first: it
+    // is small beside the sum, and so is what rounding it costs.
+    if (g.out_dtype == DType::bf16 && lt_ && lt_->multiply(g)) return;
+    Gemm end = g, part = g;
+    end.k = rest, part.k = g.k - rest;
     const auto behind = [&](Gemm::Operand& x, bool rows_run_over_k) {
       const Index skipped = part.k * (rows_run_over_k ? x.pitch : 1);
       x.data = static_cast<const char*>(x.data) + skipped * static_cast<Index>(size_of(g.dtype));
     };
-    behind(part.a, g.a.transposed);
-    behind(part.b, !g.b.transposed);
-    part.k = rest;
+    behind(end.a, g.a.transposed);
+    behind(end.b, !g.b.transposed);
+    multiply(end, false);
     multiply(part, true);
   }
 
@@ -104,19 +103,28 @@ class CuBlas : public Blas {
     const double one_wide = 1, beta_wide = beta;
     const auto operation = [](const Gemm::Operand& x) { return x.transposed ? CUBLAS_OP_T : CUBLAS_OP_N; };
     check(library().cublasGemmStridedBatchedEx_64_(
-              handle_, operation(g.b), operation(g.a), g.n, g.m, g.k, wide ? static_cast<const void*>(&one_wide) : &one, g.b.data,
+              handle_.get(), operation(g.b), operation(g.a), g.n, g.m, g.k, wide ? static_cast<const void*>(&one_wide) : &one, g.b.data,
               type_of(g.dtype), g.b.pitch, g.b.batch_stride, g.a.data, type_of(g.dtype), g.a.pitch, g.a.batch_stride,
               wide ? static_cast<const void*>(&beta_wide) : &beta, g.c, type_of(g.out_dtype), g.c_pitch, g.c_batch_stride, g.batch,
               wide ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
           "cublasGemmStridedBatchedEx");
   }
 
+  struct Destroy {
+    void operator()(cublasHandle_t handle) const { library().cublasDestroy_(handle); }
+  };
+  struct Free {
+    Runtime* runtime;
+    void operator()(void* block) const { runtime->free(block); }
+  };
+
   Runtime& runtime_;
   std::mutex mutex_;  // of the handle, the workspace and the plans: one thread at a time multiplies
   cudaStream_t stream_;
+  // They go in the reverse of this order, also where the constructor throws.
+  std::unique_ptr<void, Free> workspace_{nullptr, Free{&runtime_}};
+  std::unique_ptr<cublasContext, Destroy> handle_;
   std::unique_ptr<LtBlas> lt_;  // null where there is no cuBLASLt: then products and what follows them are kernels of their own
-  cublasHandle_t handle_ = nullptr;
-  void* workspace_ = nullptr;
 };
 
 }  // namespace

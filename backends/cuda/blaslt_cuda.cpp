@@ -112,6 +112,8 @@ class CuBlasLt : public LtBlas {
 
   bool multiply(const Gemm& g) override {
     if (g.batch != 1 || g.dtype == DType::f64 || (g.row_sums && !gradients_)) return false;
+    // The search is not told how a bias is aligned, and is reported to name kernels that read it 16 bytes at a time and fault.
+    if (alignment(g.bias) < 16 || alignment(g.row_sums) < 16) return false;
     auto* stream = static_cast<cudaStream_t>(runtime_.stream());
     auto& slot = plans_[key_of(g)];
     if (!slot) slot = make_plan(g);
@@ -124,6 +126,7 @@ class CuBlasLt : public LtBlas {
                                   g.c, plan.out, &plan.algorithm, workspace_, workspace_bytes_, stream);
     if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) {  // before anything is launched, whatever was named
       slot->found = false;
+      if (verbose_) tell(g, fmt::format("refused: {}", library().cublasLtGetStatusName_(status)));
       return false;
     }
     check(status, "cublasLtMatmul");
@@ -143,7 +146,7 @@ class CuBlasLt : public LtBlas {
     if (g.bias || g.row_sums) {
       plan->set(CUBLASLT_MATMUL_DESC_EPILOGUE, g.row_sums ? CUBLASLT_EPILOGUE_BGRADB : CUBLASLT_EPILOGUE_BIAS);
       plan->set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, static_cast<std::int32_t>(type_of(g.out_dtype)));
-      plan->point(g);  // the search asks how it is aligned
+      plan->point(g);  // the search asks whether it is there
     }
     const auto layout = [](DType dtype, Index rows, Index columns, Index pitch) {
       cublasLtMatrixLayout_t made = nullptr;

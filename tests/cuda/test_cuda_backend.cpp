@@ -271,6 +271,33 @@ TEST_CASE("sums over many rows leave none out", "[cuda_large]") {  // on a devic
         }
 }
 
+TEST_CASE("long sums that are stored in bf16 have their last terms", "[cuda_backend]") {
+  for (const Index k : {Index{4097}, Index{11585}, Index{16456}})
+    for (const Index n : {Index{8}, Index{33}})
+      for (const Index batch : {Index{1}, Index{2}}) {
+        CAPTURE(k, n, batch);
+        const Place bf16{DType::bf16, device};
+        const Tensor ends = cat({zeros({batch, n, k - k % 64}, bf16), ones({batch, n, k % 64}, bf16)}, 2);  // only they are not zero
+        CHECK(matmul(ends, ones({batch, k, n}, bf16)).values() == std::vector<double>(static_cast<std::size_t>(batch * n * n), static_cast<double>(k % 64)));
+      }
+}
+
+TEST_CASE("a bias may lie anywhere", "[cuda_backend]") {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Place place{dtype, device};
+    const Tensor x = ones({8, 16}, place), w = ones({32, 16}, place), all = full({40}, 3, place);
+    for (const Index skip : {0, 1, 4}) {
+      CAPTURE(name(dtype), skip);
+      CHECK(linear(x, w, slice(all, 0, skip, skip + 32)).values() == std::vector<double>(8 * 32, 19));
+      const Tensor dy = linear(x, w), dw = zeros({32, 16}, place), there = slice(zeros({40}, place), 0, skip, skip + 32);
+      LinearBackward back{dy.view()};
+      back.x = x.view(), back.dweight = dw.view(), back.dbias = there.view();
+      REQUIRE(cuda().linear_backward(back));
+      CHECK(there.values() == std::vector<double>(32, 128));
+    }
+  }
+}
+
 TEST_CASE("rows are added at thousands of places, many times each or hardly ever", "[cuda_backend][sanitized]") {
   constexpr Index n = 3000;  // several rounds of a block's list
   struct Sizes {

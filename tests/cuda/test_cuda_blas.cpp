@@ -1,12 +1,19 @@
 // blas_cuda.cpp and blaslt_cuda.cpp beside plain loops: what they ask of cuBLAS and cuBLASLt is what Gemm means. Their libraries are those of
 // plain_cublas/, which hold them to the headers.
 #include <catch2/catch.hpp>
+#include <unistd.h>
 
 #include <array>
 #include <atomic>
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
 #include <latch>
+#include <optional>
+#include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "backends/cuda/runtime.h"
@@ -101,6 +108,35 @@ void check_product(const Types& types, const Problem& p, bool with) {
     }
 }
 
+/// NORMA_CUDA_LT in the environment, while it lives.
+class Setting {
+ public:
+  explicit Setting(const char* word) {
+    if (const char* now = std::getenv(variable)) before_ = now;
+    ::setenv(variable, word, 1);
+  }
+  ~Setting() { before_ ? ::setenv(variable, before_->c_str(), 1) : ::unsetenv(variable); }
+  Setting(const Setting&) = delete;
+
+ private:
+  static constexpr const char* variable = "NORMA_CUDA_LT";
+  std::optional<std::string> before_;
+};
+
+/// What `work` writes on stderr.
+std::string told_by(const std::function<void()>& work) {
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::tmpfile(), std::fclose);
+  const int before = ::dup(2);
+  ::dup2(::fileno(file.get()), 2);
+  work();
+  std::fflush(stderr);
+  ::dup2(before, 2), ::close(before);
+  std::rewind(file.get());
+  std::string text;
+  for (int c; (c = std::fgetc(file.get())) != EOF;) text += static_cast<char>(c);
+  return text;
+}
+
 }  // namespace
 
 TEST_CASE("products by cuBLAS: any form of both operands, one and several", "[cuda_blas]") {
@@ -114,7 +150,22 @@ TEST_CASE("long sums by cuBLAS have all their terms, also where the library leav
   for (const Types& types : {Types{DType::f32, DType::f32}, {DType::f64, DType::f64}, {DType::bf16, DType::f32}, {DType::bf16, DType::bf16}})
     for (const bool a_turned : {false, true})
       for (const bool b_turned : {false, true})
-        for (const std::size_t k : {4095, 4096, 4159}) check_product(types, {.m = 2, .n = 3, .k = k, .batch = 2, .a_turned = a_turned, .b_turned = b_turned}, false);
+        for (const std::size_t batch : {1, 2})
+          for (const std::size_t k : {4095, 4096, 4159}) check_product(types, {.m = 2, .n = 3, .k = k, .batch = batch, .a_turned = a_turned, .b_turned = b_turned}, false);
+}
+
+TEST_CASE("a long sum that is stored in bf16 is rounded once", "[cuda_blas]") {
+  const std::unique_ptr<Runtime> runtime = make_runtime(0);
+  const std::unique_ptr<Blas> blas = make_blas(*runtime);
+  const std::size_t k = 4098, pitch = rounded(k);
+  Numbers a(DType::bf16, pitch, 1), b(DType::bf16, pitch * 8, 2), c(DType::bf16, 8, 3);
+  for (std::size_t i = 0; i < pitch * 8; ++i) b.set(i, 1);
+  for (std::size_t i = 0; i < k; ++i) a.set(i, i == 0 || i == k - 1 ? 1 : i == k - 2 ? 256 : 0);  // its end, 257, would be stored as 256
+  Gemm g;
+  g.dtype = g.out_dtype = DType::bf16, g.m = 1, g.n = 8, g.k = static_cast<Index>(k), g.a = {a.data, static_cast<Index>(pitch)}, g.b = {b.data, 8}, g.c = c.data, g.c_pitch = 8;
+  blas->multiply(g);
+  runtime->synchronize();
+  for (std::size_t i = 0; i < 8; ++i) CHECK(c.at(i) == 258);
 }
 
 TEST_CASE("products by cuBLASLt: bias, addend and sums of rows beside any form of both operands", "[cuda_blas]") {
@@ -152,8 +203,10 @@ TEST_CASE("what cuBLASLt names no algorithm for is declined, and nothing is done
   const double before = c.at(0);
   Gemm g;
   g.m = g.n = g.k = 8, g.a = {a.data, 8}, g.b = {b.data, 8}, g.c = c.data, g.c_pitch = 8, g.bias = static_cast<float*>(bias.data) + 1;
+  CHECK_FALSE(blas->multiply_with(g));  // a bias for which there is one, but it could fault
+  g.row_sums = const_cast<void*>(std::exchange(g.bias, nullptr));
   CHECK_FALSE(blas->multiply_with(g));
-  g.bias = bias.data, g.n = g.k = g.m = 7, g.b.pitch = 7;
+  g.row_sums = nullptr, g.bias = bias.data, g.n = g.k = g.m = 7, g.b.pitch = 7;
   CHECK_FALSE(blas->multiply_with(g));
   runtime->synchronize();
   CHECK(c.at(0) == before);
@@ -161,6 +214,31 @@ TEST_CASE("what cuBLASLt names no algorithm for is declined, and nothing is done
   CHECK(blas->multiply_with(g));
   runtime->synchronize();
   CHECK(c.at(0) != before);
+}
+
+TEST_CASE("verbose tells what cuBLASLt refuses after it has named an algorithm", "[cuda_blas]") {
+  const std::unique_ptr<Runtime> runtime = make_runtime(0);
+  const Numbers a(DType::f32, 2 * 136, 1), b(DType::f32, 136 * 8, 2), bias(DType::f32, 8, 3);
+  Numbers c(DType::f32, 16, 4);
+  Gemm g;
+  g.m = 2, g.n = 8, g.k = 136, g.a = {a.data, 136}, g.b = {b.data, 8}, g.c = c.data, g.c_pitch = 8, g.bias = bias.data;
+  const Setting verbose("verbose");
+  const std::string told = told_by([&] {
+    const std::unique_ptr<Blas> blas = make_blas(*runtime);
+    for (int again = 0; again < 2; ++again) CHECK_FALSE(blas->multiply_with(g));
+  });
+  const std::string refusal = "2 x 8, sum of 136, bias: refused: CUBLAS_STATUS_NOT_SUPPORTED\n";
+  CHECK_THAT(told, Catch::Contains("taken\n") && Catch::EndsWith(refusal));
+  CHECK(told.find(refusal) + refusal.size() == told.size());  // once
+}
+
+TEST_CASE("what a Blas has taken it gives back where it cannot be made", "[cuda_blas]") {
+  const std::unique_ptr<Runtime> runtime = make_runtime(0);
+  {
+    const Setting wrong("some");
+    for (int i = 0; i < 20; ++i) CHECK_THROWS_WITH(make_blas(*runtime), Catch::StartsWith("NORMA_CUDA_LT: \"some\" is unknown"));
+  }
+  CHECK_NOTHROW(make_blas(*runtime));
 }
 
 TEST_CASE("threads that multiply by one Blas find their own kinds of product", "[cuda_blas]") {

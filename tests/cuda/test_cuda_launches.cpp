@@ -119,6 +119,18 @@ TEST_CASE("a backward pass adds up the sums of all norms by one launch", "[cuda_
   CHECK(joins(false) == 90);
 }
 
+TEST_CASE("many parts of a sum meet in a block for each output, few in a thread", "[cuda_launches]") {
+  const auto second = [](Index rows, Index n) {
+    const Tensor x = empty({rows, n}, {DType::bf16, device}), out = empty({1, n}, {DType::f32, device});
+    const Names launches = launches_of([&] { backend(device).reduce(ReduceOp::sum, x.view(), out.view()); });
+    CHECK(launches.front().starts_with("reduce_by_thread<"));
+    return launches.back().substr(0, launches.back().find('<'));
+  };
+  CHECK(second(33280, 192) == "join_many_parts");  // gradients of biases
+  CHECK(second(33280, 3072) == "join_parts");
+  CHECK(second(100, 192) == "reduce_by_thread");  // one part, and no second launch
+}
+
 TEST_CASE("kernels are named without what surrounds the name", "[cuda_launches]") {
   CHECK(cuda::kernel_name("_ZN5norma4cuda12_GLOBAL__N_111join_kernelEPKdlPd") == "join_kernel");
   CHECK(cuda::kernel_name("_ZN5norma4cuda12_GLOBAL__N_111fill_kernelINS_4bf16EEEvNS0_8ElementsILi1EEEd") == "fill_kernel<bf16>");

@@ -1,4 +1,5 @@
-// Rows in registers and GELU in bf16: the values of plain loops in double, and the same bits wherever the numbers lie and whatever is made beside.
+// Rows in registers, reductions in parts and GELU in bf16: the values of plain loops in double, and the same bits wherever the numbers lie and whatever
+// is made beside.
 #include <array>
 #include <catch2/catch.hpp>
 #include <cmath>
@@ -148,6 +149,29 @@ TEST_CASE("gradients of norms' weights are whole wherever they are read, though 
     const auto late = gradients(which, true), at_once = gradients(which, false);
     CHECK((late == at_once));
     CHECK((late != std::vector<Values>(late.size())));
+  }
+}
+
+TEST_CASE("reductions in one part, in few and in many, by threads and by blocks", "[cuda_backend][sanitized]") {
+  struct Sizes {
+    Shape from, to;
+  };
+  // Rests of a thread's elements; one axis reduced, and two apart.
+  for (const auto& [from, to] : {Sizes{{37, 33}, {1, 33}}, {{2005, 33}, {1, 33}}, {{4199, 33}, {1, 33}}, {{65, 2, 65, 17}, {1, 2, 1, 17}}, {{262161}, {1}}, {{2, 9001}, {2, 1}}, {{7, 3, 700}, {1, 3, 1}}}) {
+    Values v = draw(from.numel(), 1, -50, 50);
+    for (double& x : v) x = std::floor(x);  // equal ones, sums without rounding
+    for (const ReduceOp op : {ReduceOp::sum, ReduceOp::max, ReduceOp::argmin}) {
+      const auto reduced = [&, to = to, from = from](DType dtype, Device where) {
+        const Tensor x = from_values(v, from, {dtype, where}), out = zeros(to, {op == ReduceOp::argmin ? DType::i64 : wide_of(dtype), where});
+        backend(where).reduce(op, x.view(), out.view());
+        return out.values();
+      };
+      const Values wanted = reduced(DType::f64, {});
+      for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
+        CAPTURE(from.numel(), to.numel(), static_cast<int>(op), name(dtype));
+        CHECK(reduced(dtype, device) == wanted);
+      }
+    }
   }
 }
 

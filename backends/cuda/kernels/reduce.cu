@@ -1,4 +1,4 @@
-// Reductions in two stages of fixed order: pieces by blocks or threads, then the pieces of each output. Sums in double or i64.
+// Reductions in two stages of fixed order: pieces by blocks or threads, then the pieces of each output, many by a block. Sums in double or i64.
 #include "backends/cuda/kernels/reduce.h"
 
 #include "backends/cuda/kernels/block.h"
@@ -62,20 +62,39 @@ NORMA_DEVICE void part_range(const Reduction& r, std::uint32_t part, std::uint32
   end = begin + size < r.reduced.size ? begin + size : r.reduced.size;
 }
 
-/// f over the reduced elements first, first + step, ... below end, in this order; a thread waits for several at once.
-template <class F, class T>
-NORMA_DEVICE typename F::State take_each(const Reduction& r, const F& f, const T* x, std::uint32_t first, std::uint32_t end, std::uint32_t step) {
-  constexpr std::uint32_t at_once = 8;
-  typename F::State mine = f.nothing();
-  std::uint32_t i = first;
+/// f over elements i, i + step, ... below end, in this order, as long as there are `at_once` of them: a thread waits for so many together.
+template <unsigned at_once, class F, class T, class Offset>
+NORMA_DEVICE void take_each(const F& f, typename F::State& mine, const T* x, std::uint32_t& i, std::uint32_t end, std::uint32_t step, Offset offset) {
   for (; i < end && end - i > (at_once - 1) * step; i += at_once * step) {
     T some[at_once];
     NORMA_UNROLL
-    for (std::uint32_t k = 0; k < at_once; ++k) some[k] = x[r.reduced.offset(i + k * step)];
+    for (std::uint32_t k = 0; k < at_once; ++k) some[k] = x[offset(i + k * step)];
     NORMA_UNROLL
     for (std::uint32_t k = 0; k < at_once; ++k) mine = f.take(mine, some[k], i + k * step);
   }
-  for (; i < end; i += step) mine = f.take(mine, x[r.reduced.offset(i)], i);
+}
+
+/// f over the reduced elements i, i + step, ... below end, in this order.
+template <class F, class T>
+NORMA_DEVICE typename F::State take_all(const Reduction& r, const F& f, const T* x, std::uint32_t i, std::uint32_t end, std::uint32_t step) {
+  typename F::State mine = f.nothing();
+  if (r.reduced.rank != 1) {
+    const auto offset = [&](std::uint32_t j) { return r.reduced.offset(j); };
+    take_each<8>(f, mine, x, i, end, step, offset);
+    take_each<1>(f, mine, x, i, end, step, offset);
+    return mine;
+  }
+  // Along one axis, as for a bias's gradient: more of a narrow type, so that bytes enough are on their way, and the rest together, too.
+  constexpr std::uint32_t at_once = sizeof(T) < 4 ? 16 : 8;
+  const std::int64_t stride = r.reduced.stride[0][0];
+  take_each<at_once>(f, mine, x, i, end, step, [=](std::uint32_t j) { return j * stride; });
+  if (i >= end) return mine;
+  T some[at_once];
+  NORMA_UNROLL
+  for (std::uint32_t k = 0; k < at_once; ++k) some[k] = x[(i + k * step < end ? i + k * step : end - 1) * stride];
+  NORMA_UNROLL
+  for (std::uint32_t k = 0; k < at_once; ++k)
+    if (i + k * step < end) mine = f.take(mine, some[k], i + k * step);
   return mine;
 }
 
@@ -87,7 +106,7 @@ NORMA_KERNEL void reduce_by_block(Reduction r, F f) {
   std::int64_t at[2];
   r.kept.offsets(o, at);
   const T* x = static_cast<const T*>(r.x) + at[0];
-  const State mine = take_each(r, f, x, begin + thread_id(), end, block_size);
+  const State mine = take_all(r, f, x, begin + thread_id(), end, block_size);
   const State all =
       join_block(mine, reinterpret_cast<State*>(shared_memory()), [&](const State& a, const State& b) { return f.join(a, b); });
   if (thread_id() != 0) return;
@@ -107,12 +126,15 @@ NORMA_KERNEL void reduce_by_thread(Reduction r, F f) {
   std::int64_t at[2];
   r.kept.offsets(o, at);
   const T* x = static_cast<const T*>(r.x) + at[0];
-  const State mine = take_each(r, f, x, begin, end, 1);
+  const State mine = take_all(r, f, x, begin, end, 1);
   if (r.parts == 1)
     write(r, f, o, mine);
   else
     static_cast<State*>(r.partial)[std::int64_t{o} * r.parts + part] = mine;
 }
+
+/// Few parts, one after the other by a thread; else by a block.
+constexpr std::uint32_t many_parts = 64;
 
 template <class F>
 NORMA_KERNEL void join_parts(Reduction r, F f) {
@@ -124,15 +146,30 @@ NORMA_KERNEL void join_parts(Reduction r, F f) {
   write(r, f, o, all);
 }
 
+template <class F>
+NORMA_KERNEL void join_many_parts(Reduction r, F f) {
+  using State = typename F::State;
+  const std::uint32_t o = block_id().x;
+  const auto* partial = static_cast<const State*>(r.partial) + std::int64_t{o} * r.parts;
+  State mine = f.nothing();
+  for (std::uint32_t i = thread_id(); i < r.parts; i += block_size) mine = f.join(mine, partial[i]);
+  const State all = join_block(mine, reinterpret_cast<State*>(shared_memory()), [&](const State& a, const State& b) { return f.join(a, b); });
+  if (thread_id() == 0) write(r, f, o, all);
+}
+
 template <class F, class T>
 void run(void* stream, const Reduction& r, F f) {
   static_assert(sizeof(typename F::State) <= partial_bytes);
   const unsigned by_thread = (r.kept.size + block_size - 1) / block_size;
+  const std::size_t states = block_size * sizeof(typename F::State);
   if (r.by_thread)
     launch(stream, {by_thread, r.parts}, block_size, 0, reduce_by_thread<F, T>, r, f);
   else
-    launch(stream, {r.kept.size, r.parts}, block_size, block_size * sizeof(typename F::State), reduce_by_block<F, T>, r, f);
-  if (r.parts > 1) launch(stream, {by_thread}, block_size, 0, join_parts<F>, r, f);
+    launch(stream, {r.kept.size, r.parts}, block_size, states, reduce_by_block<F, T>, r, f);
+  if (r.parts >= many_parts)
+    launch(stream, {r.kept.size}, block_size, states, join_many_parts<F>, r, f);
+  else if (r.parts > 1)
+    launch(stream, {by_thread}, block_size, 0, join_parts<F>, r, f);
 }
 
 template <class T>

@@ -9,7 +9,7 @@ namespace norma::cuda {
 enum class Reducer : std::int32_t { sum, max, min, argmax, argmin };
 
 /// out[o] = reduction of x over `reduced`, for every o of `kept` (operands x, out). Cut into `parts` pieces, whose results meet
-/// in order: by the sizes alone, so that the bits are the same on every card.
+/// in one order: by the sizes alone, so that the bits are the same on every card.
 struct Reduction {
   Loop<2> kept;
   Loop<1> reduced;

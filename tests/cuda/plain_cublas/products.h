@@ -1,6 +1,7 @@
 // What both libraries multiply: matrices by columns, as cuBLAS's headers describe them.
 #pragma once
 
+#include <cublas_api.h>
 #include <library_types.h>
 
 #include <atomic>
@@ -72,6 +73,10 @@ class Alone {
   static inline std::atomic<int> inside_{0};
   bool alone_ = inside_++ == 0;
 };
+
+inline const char* name_of(cublasStatus_t status) {
+  return status == CUBLAS_STATUS_INVALID_VALUE ? "CUBLAS_STATUS_INVALID_VALUE" : status == CUBLAS_STATUS_NOT_SUPPORTED ? "CUBLAS_STATUS_NOT_SUPPORTED" : "CUBLAS_STATUS";
+}
 
 inline bool aligned(const void* p, std::uintptr_t bytes) { return reinterpret_cast<std::uintptr_t>(p) % bytes == 0; }
 
