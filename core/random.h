@@ -44,6 +44,12 @@ struct RandomStream {
 /// 24 bits to [0, 1).
 constexpr float uniform_from(std::uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24f; }
 
+/// 64 bits to [0, n); no number's chance differs from 1/n by more than 2^-64.
+constexpr std::uint64_t below(std::uint32_t high, std::uint32_t low, std::uint64_t n) {
+  const std::uint64_t bits = std::uint64_t{high} << 32 | low;
+  return static_cast<std::uint64_t>((static_cast<unsigned __int128>(bits) * n) >> 64);
+}
+
 /// Mixes several numbers into one stream id (SplitMix64's finaliser), e.g. stream_id(step, layer, purpose).
 constexpr std::uint64_t stream_id(std::uint64_t a, std::uint64_t b = 0, std::uint64_t c = 0) {
   auto mix = [](std::uint64_t z) {

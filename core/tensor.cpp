@@ -214,24 +214,33 @@ Tensor like(const char* op, const Tensor& x, double value) {
 Tensor zeros_like(const Tensor& x) { return like("zeros_like", x, 0); }
 Tensor ones_like(const Tensor& x) { return like("ones_like", x, 1); }
 
-Tensor arange(Index count, Place place) {
-  if (count < 0) fail("arange: count {} is negative", count);
-  if (count > 0) check_value("arange", static_cast<double>(count - 1), place.dtype);
-  const Tensor t = empty({count}, place);  // first, so that what does not fit into memory is refused before any work
+namespace {
+/// number(i) of every element i, made on the host.
+template <class F>
+Tensor of_integers(const Shape& shape, Place place, F number) {
+  const Tensor t = empty(shape, place);  // first, so that what does not fit into memory is refused before any work
+  const Layout flat({t.numel()});
   constexpr Index piece = Index{1} << 20;  // of host memory at a time
   std::vector<Index> numbers;
-  for (Index first = 0; first < count; first += piece) {
-    numbers.resize(static_cast<std::size_t>(std::min(piece, count - first)));
-    for (Index i = first; Index& number : numbers) number = i++;
+  for (Index first = 0; first < t.numel(); first += piece) {
+    numbers.resize(static_cast<std::size_t>(std::min(piece, t.numel() - first)));
+    for (Index i = first; Index& each : numbers) each = number(i++);
     const auto many = static_cast<Index>(numbers.size());
     if (place.dtype == DType::i64) {
       backend(place.device).upload(t.view().as<Index>() + first, numbers.data(), numbers.size() * sizeof(Index));
       continue;
     }
     const Tensor wide = from_host(numbers.data(), {many}, {DType::i64, place.device});
-    backend(place.device).copy(wide.view(), t.with_layout(slice(t.layout(), 0, first, many, 1)).view());
+    backend(place.device).copy(wide.view(), t.with_layout(slice(flat, 0, first, many, 1)).view());
   }
   return t;
+}
+}  // namespace
+
+Tensor arange(Index count, Place place) {
+  if (count < 0) fail("arange: count {} is negative", count);
+  if (count > 0) check_value("arange", static_cast<double>(count - 1), place.dtype);
+  return of_integers({count}, place, [](Index i) { return i; });
 }
 
 Tensor from_values(const std::vector<double>& values, const Shape& shape, Place place) {
@@ -267,6 +276,21 @@ Tensor drawn(std::string_view op, RandomKind kind, const Shape& shape, RandomStr
 
 Tensor rand(const Shape& shape, RandomStream stream, Place place) { return drawn("rand", RandomKind::uniform, shape, stream, place); }
 Tensor randn(const Shape& shape, RandomStream stream, Place place) { return drawn("randn", RandomKind::normal, shape, stream, place); }
+
+Tensor randint(Index low, Index high, const Shape& shape, RandomStream stream, Place place) {
+  if (is_floating(place.dtype) || place.dtype == DType::boolean) fail("randint: {} is no integer dtype", place.dtype);
+  if (high <= low) fail("randint: no integer lies in [{}, {})", low, high);
+  if (stream.replayed) fail("randint: the numbers are drawn on the host, which a captured step cannot do");
+  if (place.dtype != DType::i64)  // which holds every Index
+    for (const Index end : {low, high - 1}) check_value("randint", static_cast<double>(end), place.dtype);
+  const std::uint64_t count = static_cast<std::uint64_t>(high) - static_cast<std::uint64_t>(low);
+  return of_integers(shape, place, [=](Index i) {
+    const auto at = static_cast<std::uint64_t>(i);
+    const Philox words = stream.block(at / 2);  // two of them for each element
+    const std::uint64_t drawn = below(words[at % 2 * 2], words[at % 2 * 2 + 1], count);
+    return static_cast<Index>(static_cast<std::uint64_t>(low) + drawn);
+  });
+}
 
 Tensor from_host(const void* data, const Shape& shape, Place place) {
   Tensor t = empty(shape, place);

@@ -138,6 +138,10 @@ Tensor from_values(const std::vector<T>& values, const Shape& shape, Place place
 /// round to 1.
 Tensor rand(const Shape& shape, RandomStream stream, Place place = {});
 Tensor randn(const Shape& shape, RandomStream stream, Place place = {});
+/// Uniform integers in [low, high), each from 64 bits of its own (below() in core/random.h); element i is a function of (seed, stream, i) alone,
+/// the same on every device. Throws where high is not above low, on bool, and where the dtype does not hold them all. Drawn on the host: not
+/// within a step that is captured.
+Tensor randint(Index low, Index high, const Shape& shape, RandomStream stream, Place place = {DType::i64});
 /// Copies the elements from host memory, where they lie row-major in the dtype of `place`.
 Tensor from_host(const void* data, const Shape& shape, Place place = {});
 

@@ -12,10 +12,9 @@ enum Purpose : std::uint64_t {  // separate the streams of one epoch
   edit_draws = 0x65646974
 };
 
-/// Maps 64 random bits to [0, n); the bias is below n / 2^64.
+/// The same of an Index.
 constexpr Index below(std::uint32_t high, std::uint32_t low, Index n) {
-  const std::uint64_t bits = std::uint64_t{high} << 32 | low;
-  return static_cast<Index>((static_cast<unsigned __int128>(bits) * static_cast<std::uint64_t>(n)) >> 64);
+  return static_cast<Index>(norma::below(high, low, static_cast<std::uint64_t>(n)));
 }
 
 }  // namespace norma::datasets

@@ -1,6 +1,8 @@
 // Philox and what is drawn from it: published vectors, moments, and the same bits on both host backends.
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <limits>
+#include <set>
 #include <vector>
 
 #include "autograd/ops.h"
@@ -66,6 +68,49 @@ TEST_CASE("rand and randn give a stream's numbers, and name what they cannot", "
   CHECK(randn({3}, {3, 9}).values() == draw(cpu_device, RandomKind::normal, {3, 9}, 0, 3));
   CHECK(randn({2, 0}, {3}).shape() == Shape{2, 0});
   CHECK_THROWS_WITH(rand({2}, {1}, {DType::i64}), "rand: i64 is no floating dtype");
+}
+
+TEST_CASE("randint gives every integer of its range the same chance, from 64 bits of a stream", "[random]") {
+  const RandomStream stream{3, 9};
+  const Index n = 60000;
+  std::vector<Index> counts(6);
+  const Tensor drawn = randint(-2, 4, {n / 4, 4}, stream);
+  CHECK(place_of(drawn) == Place{DType::i64});
+  CHECK(drawn.shape() == Shape{n / 4, 4});
+  for (const double x : drawn.values()) ++counts.at(static_cast<std::size_t>(x + 2));
+  double chi_squared = 0;  // of 5 degrees of freedom: 20.5 with a chance of 0.1 %
+  for (const Index count : counts) chi_squared += std::pow(static_cast<double>(count) - n / 6.0, 2) / (n / 6.0);
+  CHECK(chi_squared < 20.5);
+  CHECK(randint(-2, 4, {9}, stream).values() == slice(flatten(drawn), 0, 0, 9).values());
+  CHECK(randint(-2, 4, {9}, {3, 10}).values() != randint(-2, 4, {9}, stream).values());
+
+  constexpr Index wide = Index{1} << 40;  // more than the 24 bits of a uniform number reach
+  const std::vector<double> far = randint(0, wide, {1000}, stream).values();
+  for (const std::size_t i : {0, 1, 2, 999}) {
+    const std::uint64_t bits = std::uint64_t{stream.word(2 * i)} << 32 | stream.word(2 * i + 1);
+    CHECK(far[i] == static_cast<double>(bits >> 24));
+  }
+  std::set<double> tails;
+  for (const double x : far) tails.insert(std::fmod(x, 65536));
+  CHECK(tails.size() > 950);
+  constexpr Index least = std::numeric_limits<Index>::min(), most = std::numeric_limits<Index>::max();
+  const Tensor all = randint(least, most, {1000}, stream);
+  CHECK(std::abs(mean(cast(less(all, 0), DType::f64)).item() - 0.5) < 4 * std::sqrt(0.25 / 1000));
+}
+
+TEST_CASE("randint is the same on every backend and in every dtype, and names what it cannot", "[random]") {
+  const std::vector<double> expected = randint(5, 250, {3, 7}, {1, 2}).values();
+  for (const Device device : {cpu_device, reference_device})
+    for (const DType dtype : {DType::i64, DType::u8}) CHECK(randint(5, 250, {3, 7}, {1, 2}, {dtype, device}).values() == expected);
+  CHECK(randint(0, 2, {2, 0}, {1}).shape() == Shape{2, 0});
+  CHECK(all(equal(randint(7, 8, {5}, {1}), 7)).item() == 1);
+  CHECK_THROWS_WITH(randint(4, 4, {2}, {1}), "randint: no integer lies in [4, 4)");
+  CHECK_THROWS_WITH(randint(0, 4, {2}, {1}, {DType::f32}), "randint: f32 is no integer dtype");
+  CHECK_THROWS_WITH(randint(0, 2, {2}, {1}, {DType::boolean}), "randint: bool is no integer dtype");
+  CHECK_THROWS_WITH(randint(0, 257, {2}, {1}, {DType::u8}), "randint: 256 does not fit into u8, which goes from 0 to 255");
+  CHECK_THROWS_WITH(randint(-1, 2, {2}, {1}, {DType::u8}), "randint: -1 does not fit into u8, which goes from 0 to 255");
+  const std::uint64_t number = 3;
+  CHECK_THROWS_WITH(randint(0, 2, {2}, {1, 2, &number}), Catch::Contains("a captured step cannot"));
 }
 
 TEST_CASE("keep drops the share p and scales the rest", "[random]") {
