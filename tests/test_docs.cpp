@@ -95,6 +95,10 @@ TEST_CASE("the page on an equation of one's own quotes its program, whole", "[do
   CHECK(quoted(text_of("docs/your-equation.md")) == text_of("tests/consumer/your_equation.cpp"));
 }
 
+TEST_CASE("the page on a language model quotes its program, whole", "[docs]") {
+  CHECK(quoted(text_of("docs/language-model.md")) == text_of("tests/consumer/language_model.cpp"));
+}
+
 TEST_CASE("the page on a model of one's own quotes its programs, whole", "[docs]") {
   CHECK(quoted(text_of("docs/your-model.md")) == text_of("tests/consumer/your_model.cpp") + "\n" + text_of("tests/consumer/your_op.cpp"));
 }

@@ -101,7 +101,7 @@ TEST_CASE("randint gives every integer of its range the same chance, from 64 bit
 TEST_CASE("randint is the same on every backend and in every dtype, and names what it cannot", "[random]") {
   const std::vector<double> expected = randint(5, 250, {3, 7}, {1, 2}).values();
   for (const Device device : {cpu_device, reference_device})
-    for (const DType dtype : {DType::i64, DType::u8}) CHECK(randint(5, 250, {3, 7}, {1, 2}, {dtype, device}).values() == expected);
+    for (const DType dtype : {DType::i64, DType::i32, DType::u8}) CHECK(randint(5, 250, {3, 7}, {1, 2}, {dtype, device}).values() == expected);
   CHECK(randint(0, 2, {2, 0}, {1}).shape() == Shape{2, 0});
   CHECK(all(equal(randint(7, 8, {5}, {1}), 7)).item() == 1);
   CHECK_THROWS_WITH(randint(4, 4, {2}, {1}), "randint: no integer lies in [4, 4)");

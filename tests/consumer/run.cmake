@@ -14,6 +14,8 @@ run(${WORK}/build/consumer)
 run(${CMAKE_COMMAND} -E chdir ${WORK} ${WORK}/build/your_model)
 run(${WORK}/build/your_op)
 run(${WORK}/build/your_equation)
+run(${CMAKE_COMMAND} -E chdir ${WORK} ${WORK}/build/language_model)
+run(${CMAKE_COMMAND} -E chdir ${WORK} ${WORK}/build/language_model bf16)
 
 run(${CMAKE_COMMAND} -S ${SOURCE} -B ${WORK}/part -G Ninja -DNORMA_SOURCE=${NORMA} -DCMAKE_BUILD_TYPE=Release -DCMAKE_EXPORT_COMPILE_COMMANDS=ON)
 run(${CMAKE_COMMAND} --build ${WORK}/part --target CMakeFiles/consumer.dir/main.cpp.o)

@@ -60,8 +60,7 @@ class Reverser : public nn::Module {
 
 /// 64 sequences, i64 [64, tokens]: a function of the step.
 Tensor batch(Index step) {
-  const Tensor uniform = rand({64, tokens}, {2, stream_id(static_cast<std::uint64_t>(step))});
-  return cast(uniform * letters, DType::i64);
+  return randint(0, letters, {64, tokens}, {2, stream_id(static_cast<std::uint64_t>(step))});
 }
 
 double accuracy(const Reverser& model, const Tensor& ids) {

@@ -394,6 +394,8 @@ TEST_CASE("random numbers have the CPU's bits", "[cuda_backend][sanitized]") {
       CHECK((here.values() == there.values()));
     }
   }
+  for (DType dtype : {DType::i64, DType::i32, DType::u8})
+    CHECK((randint(3, 200, {37, 5}, {3, 1}, {dtype, device}).values() == randint(3, 200, {37, 5}, {3, 1}).values()));
 }
 
 TEST_CASE("a captured step computes on the contents its inputs have when it is replayed", "[cuda_backend]") {
