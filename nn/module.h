@@ -5,7 +5,6 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -66,8 +65,8 @@ using Named = std::vector<std::pair<std::string, Tensor>>;
 Named parameters(Module& m);
 /// All that a checkpoint holds: the parameters, and with them the buffers; a tensor at two places once, by its first name.
 Named state(Module& m);
-/// The names of tied weights that state() leaves out.
-std::set<std::string> further_names(Module& m);
+/// What state() leaves out: the further names of tied weights.
+Named further_names(Module& m);
 Index parameter_count(Module& m);  // tied weights once; without buffers
 /// f(name, tensor) may replace the tensor. Throws naming a name that two have, buffers included, as all that collects parameters does.
 void for_each_parameter(Module& m, const std::function<void(const std::string&, Tensor&)>& f);
@@ -79,8 +78,9 @@ void track(Module& m, bool on = true);
 void zero_grad(Module& m);  // drops the gradients
 /// f(name, tap) at every place that can be watched: "blocks.3.attn.weights".
 void for_each_tap(Module& m, const std::function<void(const std::string&, Tap&)>& f);
-/// Copies values by name. One tensor under two names (tied weights) needs a value under one of them. Throws one message that tells
-/// missing, unexpected and wrongly shaped names, three of each; then nothing was written. `what` names the targets in that message.
+/// Copies values by name. One tensor under two names (tied weights) needs a value under one of them; under both it must be the
+/// same. Throws one message that tells missing, unexpected and wrongly shaped names and such values that differ, three of each; then nothing
+/// was written. `what` names the targets in that message.
 void assign(const Named& targets, const Named& values, std::string_view what);
 /// To its parameters and buffers, by any of their names. Names that one of the globs `ignored` matches (nn/glob.h) are passed over on both
 /// sides: such a value is not used, such a parameter stays as it is, of whatever shape, with or without a value. Of a file that has more, and
