@@ -84,6 +84,19 @@ std::string path_of(Module& root, const void* place) {
   return found;
 }
 
+std::string Inside::ending() noexcept {
+  const Inside* const here = std::exchange(innermost_, nullptr);  // visit() may fail too
+  std::string found;
+  try {
+    for (const Inside* root = here; root; root = root->outer_)
+      if (const std::string path = path_of(const_cast<Module&>(root->module_), &here->module_); !path.empty())
+        found = " (in " + path + ")";
+  } catch (...) {  // the error that is to be told counts more
+  }
+  innermost_ = here;
+  return found;
+}
+
 Named parameters(Module& m) {
   Named out;
   for_each_parameter(m, [&](const std::string& name, Tensor& t) { out.emplace_back(name, t); });

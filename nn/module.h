@@ -97,10 +97,18 @@ class RoundedParameters {
   std::optional<RoundedWeights> weights_;
 };
 
-/// While alive, what this thread computes happens inside `m`, for the reports of anomaly mode; outside that mode it is one branch.
+/// While alive, what this thread computes happens inside `m`: for the reports of anomaly mode, and for error messages, which end with
+/// the module's path, " (in blocks.3.attn)", from the outermost module inside which the thread is.
 class Inside : public AnomalyPlace {
  public:
-  explicit Inside(const Module& m) : AnomalyPlace(&m) {}
+  explicit Inside(const Module& m) : AnomalyPlace(&m), module_(m), outer_(std::exchange(innermost_, this)) { where_failed = ending; }
+  ~Inside() { innermost_ = outer_; }
+
+ private:
+  static std::string ending() noexcept;
+  static inline constinit thread_local const Inside* innermost_ = nullptr;
+  const Module& module_;
+  const Inside* outer_;
 };
 /// The dotted path of the module at `place` (Anomaly::place): "blocks.3.attn"; "" for `root` itself and for what it does not hold.
 std::string path_of(Module& root, const void* place);

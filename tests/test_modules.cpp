@@ -114,6 +114,49 @@ TEST_CASE("tied weights are saved once, and loaded by either name", "[modules]")
   CHECK(all(equal(other.head.weight, 2)).item() == 1);
 }
 
+TEST_CASE("an error ends with the path of the module in which it happened", "[modules]") {
+  struct Block : nn::Module {
+    explicit Block(nn::Init& init) : proj(3, 3, init) {}
+    void visit(nn::Visitor& v) override {
+      if (v_fails) fail("visit: no");
+      v("proj", proj);
+    }
+    Tensor operator()(const Tensor& x) const {
+      const nn::Inside here(*this);
+      if (x.rank() == 1) fail("block: rank 1");
+      return proj(x);
+    }
+    nn::Linear proj;
+    bool v_fails = false;
+  };
+  struct Model : nn::Module {
+    void visit(nn::Visitor& v) override { v("blocks", blocks); }
+    Tensor operator()(const Tensor& x, std::size_t block) const {
+      const nn::Inside here(*this);
+      if (!x) fail("model: no x");
+      return blocks.at(block)(x);
+    }
+    std::vector<Block> blocks;
+  } model;
+  nn::Init init(1);
+  for (int i = 0; i < 2; ++i) model.blocks.emplace_back(init);
+  const std::string text = "linear: weight [3, 3] does not fit x [2, 4]; expected [n, 4]";
+  CHECK(error_of([&] { return linear(ones({2, 4}), model.blocks[0].proj.weight); }) == text);
+  CHECK(error_of([&] { return model(ones({2, 4}), 1); }) == text + " (in blocks.1.proj)");
+  CHECK(error_of([&] { return model(ones({4}), 0); }) == "block: rank 1 (in blocks.0)");
+  CHECK(error_of([&] { return model(Tensor(), 0); }) == "model: no x");
+  CHECK(error_of([&] { return model.blocks[1](ones({2, 4})); }) == text + " (in proj)");
+  CHECK(error_of([&] { return model.blocks[1].proj(ones({2, 4})); }) == text);
+  const Block apart(init);  // that the model does not hold: its own names
+  CHECK(error_of([&] {
+          const nn::Inside around(model);
+          return apart(ones({2, 4}));
+        }) == text + " (in proj)");
+  model.blocks[1].v_fails = true;
+  CHECK(error_of([&] { return model.blocks[1](ones({2, 4})); }) == text);
+  CHECK(error_of([] { fail("outside"); return 0; }) == "outside");
+}
+
 TEST_CASE("values beyond the model's are passed over where that is asked for", "[modules]") {
   nn::Init init(1);
   nn::Linear layer(2, 3, init);
