@@ -150,8 +150,13 @@ void to(Module& m, Device device) {
           [&](const Tensor& p) { return p.device() == device ? p : norma::to(p.detach(), device).track(p.tracked()); });
 }
 
+std::string_view advice_on(DType refused) {
+  return refused == DType::bf16 ? "; bf16 is for activations: cast(x, DType::bf16) after the embedding" : "";
+}
+
 void to(Module& m, DType dtype) {
-  if (dtype != DType::f32 && dtype != DType::f64) fail("to: parameters cannot be {}; f32 or f64", dtype);
+  if (dtype != DType::f32 && dtype != DType::f64)
+    fail("to: parameters cannot be {}; f32 or f64{}", dtype, advice_on(dtype));
   replace(m, [&](const Tensor& t) {
     return t.dtype() == dtype || !is_floating(t.dtype()) ? t : cast(t.detach(), dtype).track(t.tracked());
   });

@@ -74,6 +74,7 @@ void for_each_parameter(Module& m, const std::function<void(const std::string&, 
 /// before goes on with the old ones: make it afterwards. Buffers of integers keep their dtype.
 void to(Module& m, Device device);
 void to(Module& m, DType dtype);
+std::string_view advice_on(DType refused);  // the end of a message that parameters cannot be of that dtype
 void track(Module& m, bool on = true);
 void zero_grad(Module& m);  // drops the gradients
 /// f(name, tap) at every place that can be watched: "blocks.3.attn.weights".

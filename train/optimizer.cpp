@@ -135,7 +135,8 @@ class AdamWOptimizer : public PerParameter {
     for (const Slot& slot : slots_) {
       const Tensor& p = slot.parameter;
       if (p.dtype() != slots_[0].parameter.dtype() || (p.dtype() != DType::f32 && p.dtype() != DType::f64))
-        fail("adamw: {} is {}; all parameters must be f32, or all f64", slot.name, p.dtype());
+        fail("adamw: {} is {}; all parameters must be f32, or all f64{}", slot.name, p.dtype(),
+             nn::advice_on(p.dtype()));
       if (!p.is_contiguous()) fail("adamw: {} {} is not contiguous", slot.name, p.shape());
     }
   }
