@@ -100,6 +100,14 @@ Tensor composite(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
   return transpose(contiguous(transpose(out, 1, 2)), 1, 2);
 }
 
+/// Where each head of k is for several of q.
+std::string advice_on_heads(const Tensor& q, const Tensor& k) {
+  const Index b = k.size(0), heads = k.size(1), keys = k.size(2), d = k.size(3);
+  if (heads == 0 || q.size(1) == heads || q.size(1) % heads != 0 || q.size(0) != b || q.size(3) != d) return {};
+  return fmt::format("; repeat the heads of k, and so of v: reshape(expand(unsqueeze(k, 2), {{{}, {}, {}, {}, {}}}), {{{}, {}, {}, {}}})", b, heads,
+                     q.size(1) / heads, keys, d, b, q.size(1), keys, d);
+}
+
 void check_qkv(const Tensor& q, const Tensor& k, const Tensor& v) {
   check_floating("attention", q);
   check_present("attention", k);
@@ -108,8 +116,7 @@ void check_qkv(const Tensor& q, const Tensor& k, const Tensor& v) {
     if (x->rank() != 4) fail("attention: {} must be [B, H, tokens, width], got {}", what, x->shape());
   }
   if (k.size(0) != q.size(0) || k.size(1) != q.size(1) || k.size(3) != q.size(3)) {
-    fail("attention: q {} and k {} differ in batch, heads or width; expected [B, H, N, d] and [B, H, M, d]", q.shape(),
-         k.shape());
+    fail("attention: q {} and k {} differ in batch, heads or width; expected [B, H, N, d] and [B, H, M, d]{}", q.shape(), k.shape(), advice_on_heads(q, k));
   }
   if (v.size(0) != k.size(0) || v.size(1) != k.size(1) || v.size(2) != k.size(2)) {
     fail("attention: k {} and v {} differ in batch, heads or keys; expected [B, H, M, d] and [B, H, M, e]", k.shape(),

@@ -9,11 +9,11 @@
 #include "autograd/graph.h"
 #include "autograd/grad.h"
 #include "autograd/ops.h"
+#include "core/recording.h"
 
 namespace norma {
 namespace {
 
-thread_local bool recording = true;
 thread_local bool fusing = true;
 std::atomic<std::uint64_t> next_number{1};
 std::atomic<std::int64_t> alive{0}, declined{0};
@@ -66,9 +66,9 @@ void Node::release() {
 std::int64_t live_nodes() { return alive; }
 std::int64_t declined_fusions() { return declined; }
 
-bool grad_enabled() { return recording; }
-GradMode::GradMode(bool on) : old_(recording) { recording = on; }
-GradMode::~GradMode() { recording = old_; }
+bool grad_enabled() { return Recording::on; }
+GradMode::GradMode(bool on) : old_(std::exchange(Recording::on, on)) {}
+GradMode::~GradMode() { Recording::on = old_; }
 NoFusion::NoFusion() : before_(std::exchange(fusing, false)) {}
 NoFusion::~NoFusion() { fusing = before_; }
 
@@ -113,9 +113,9 @@ Tensor Ctx::saved(int i) const {
 
 Tensor record(Tensor y, std::span<const Tensor> inputs, Rule rule) {
   if (!y) fail("{}: its result is an empty Tensor handle", rule.name);
-  if (AnomalyScope::active() && recording) AnomalyHooks::ran(rule.name, y, inputs);
+  if (AnomalyScope::active() && Recording::on) AnomalyHooks::ran(rule.name, y, inputs);
   bool tracked = false;
-  if (recording)
+  if (Recording::on)
     for (const Tensor& t : inputs) tracked |= t.tracked();
   if (!rule.vjp) fail("{}: its rule has no vjp, which says how to go back", rule.name);
   if (!tracked) return y;

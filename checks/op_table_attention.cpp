@@ -174,6 +174,20 @@ void add_messages(ErrorCases& errors) {
   add(
       "attention",
       [=] {
+        call({1, 6, 3, 4}, four, four);
+      },
+      "attention: q [1, 6, 3, 4] and k [1, 2, 3, 4] differ in batch, heads or width; expected [B, H, N, d] and [B, H, "
+      "M, d]; repeat the heads of k, and so of v: reshape(expand(unsqueeze(k, 2), {1, 2, 3, 3, 4}), {1, 6, 3, 4})");
+  add(
+      "attention",
+      [=] {
+        call({1, 3, 3, 4}, four, four);
+      },
+      "attention: q [1, 3, 3, 4] and k [1, 2, 3, 4] differ in batch, heads or width; expected [B, H, N, d] and [B, H, "
+      "M, d]");
+  add(
+      "attention",
+      [=] {
         call(four, four, {1, 2, 5, 4});
       },
       "attention: k [1, 2, 3, 4] and v [1, 2, 5, 4] differ in batch, heads or keys; expected [B, H, M, d] and [B, H, "

@@ -259,7 +259,8 @@ void add_messages(ErrorCases& errors) {
       [] {
         return cross_entropy(ones({2, 3}), from_values({-1, 0}, {2}, {DType::i64}));
       },
-      "cross_entropy: target -1 at row 0 is outside 0..2");
+      "cross_entropy: target -1 at row 0 is outside 0..2; to leave rows out, give them target 0, and 0 in a mask [..., 1]: "
+      "sum(mask * gather(log_softmax(logits), -1, unsqueeze(targets, -1))) / -sum(mask)");
   add(
       "cross_entropy",
       [] {

@@ -16,10 +16,16 @@ class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// What fail() appends on this thread, where something can tell where it is: nn::Inside (nn/module.h).
+using Ending = std::string (*)() noexcept;
+inline constinit thread_local Ending where_failed = nullptr;
+
 /// Throws Error with a formatted text: `fail("sum: axis {} out of range for {}", axis, shape)`.
 template <class... Args>
 [[noreturn]] void fail(fmt::format_string<Args...> text, Args&&... args) {
-  throw Error(fmt::format(text, std::forward<Args>(args)...));
+  std::string told = fmt::format(text, std::forward<Args>(args)...);
+  if (where_failed) told += where_failed();
+  throw Error(told);
 }
 
 }  // namespace norma

@@ -7,6 +7,7 @@
 #include <ostream>
 
 #include "core/backend.h"
+#include "core/recording.h"
 
 namespace norma {
 namespace {
@@ -301,8 +302,13 @@ Tensor from_host(const void* data, const Shape& shape, Place place) {
 void copy_into(const Tensor& target, const Tensor& source) {
   check_writable("copy_into", target);
   if (!source) fail("copy_into: the source is an empty Tensor handle");
+  if (Recording::on && source.tracked() && !source.is_leaf())
+    fail("copy_into: the source was computed in a recorded graph, and a write is not recorded: write under NoGrad, or of source.detach(), "
+         "where no gradient is meant, or make the whole with cat()");
   if (broadcast("copy_into", target.shape(), source.shape()) != target.shape())
     fail("copy_into: source {} does not fit into target {}", source.shape(), target.shape());
+  if (target.numel() == 0 && source.numel() != 0)
+    fail("copy_into: the target {} has no elements, so the source {} would be lost; is it a slice beyond the end?", target.shape(), source.shape());
   if (source.device() == target.device()) {
     Tensor from = source;
     if (source.storage() == target.storage()) {  // they may overlap: what is read must not be written before

@@ -145,10 +145,13 @@ Tensor randint(Index low, Index high, const Shape& shape, RandomStream stream, P
 /// Copies the elements from host memory, where they lie row-major in the dtype of `place`.
 Tensor from_host(const void* data, const Shape& shape, Place place = {});
 
-/// In-place writes, each refused on a tensor that was computed in a recorded graph or whose elements overlap. A leaf may be written; a
-/// derivative that saved its old values then throws, since writes bump the storage's version. They are not recorded: no gradient
-/// flows from the target to the source.
-void copy_into(const Tensor& target, const Tensor& source);  // broadcasts and casts; both may lie in the same storage
+// In-place writes, each refused on a tensor that was computed in a recorded graph or whose elements overlap. A leaf may be written; a
+// derivative that saved its old values then throws, since writes bump the storage's version. They are not recorded: no gradient
+// flows from the target to the source.
+
+/// Broadcasts, but not into a target without elements, and casts; both may lie in the same storage. While gradients are on (autograd/node.h)
+/// a source that was computed in a recorded graph is refused, for its gradient would be lost.
+void copy_into(const Tensor& target, const Tensor& source);
 void fill(const Tensor& target, double value);  // of an integer dtype: as full
 
 std::ostream& operator<<(std::ostream& out, const Tensor& t);  // its text()

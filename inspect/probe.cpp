@@ -132,6 +132,19 @@ HeadStats reduce(const std::vector<Sample>& samples) {
   return out;
 }
 
+/// Throws where calls of one place do not belong together. `seen`: versions by storage, of all places so far.
+void check(const std::string& place, const std::vector<Sample>& samples,
+           std::map<const Storage*, std::uint32_t>& seen) {
+  const Index heads = samples.front().stats.size(1);
+  for (const Sample& s : samples) {
+    if (s.stats.size(1) != heads)
+      fail("probe: {} was called with {} heads and with {}; a StatsTap is of one layer", place, heads, s.stats.size(1));
+    // A call that two patterns named is there twice, as it was.
+    if (seen.emplace(s.stats.storage().get(), s.version).first->second != s.version)
+      fail("probe: {} was given one tensor of statistics twice; make options.stats anew for each call", place);
+  }
+}
+
 /// What the listeners write into. Graphs may outlive a Probe: their hooks then find nobody and do nothing.
 struct Records {
   struct Formed {
@@ -264,9 +277,12 @@ std::string Probe::take_formed() {
 std::vector<std::pair<std::string, HeadStats>> Probe::take_attention() {
   const auto samples = std::exchange(impl_->records->attention, {});
   std::vector<std::pair<std::string, HeadStats>> out;
+  std::map<const Storage*, std::uint32_t> seen;
   for (const Impl::Place& place : impl_->places)
-    if (const auto found = samples.find(place.name); found != samples.end())
+    if (const auto found = samples.find(place.name); found != samples.end()) {
+      check(place.name, found->second, seen);
       out.emplace_back(place.name, reduce(found->second));
+    }
   return out;
 }
 

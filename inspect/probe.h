@@ -59,9 +59,11 @@ class Probe {
   Probe& gradient(std::string_view glob, Measure measure);
   Probe& attention(std::string_view glob);  // places of kind StatsTap
 
-  /// What was recorded since the last call, by place: values and gradients in the order of the names, statistics in the model's.
+  /// What was recorded since the last call, by place: values and gradients in the order of the names, statistics in the model's. A place that
+  /// no call reached is not there: in a block that was skipped, or of a module that names it in visit() and never calls it.
   std::map<std::string, Tensors> take_values();
   std::map<std::string, Tensors> take_gradients();
+  /// Throws where calls of a place differ in heads, or were given one tensor of statistics.
   std::vector<std::pair<std::string, HeadStats>> take_attention();
   /// What was formed in full only because this Probe watches it (S and A; statistics need neither) since the last call, empty
   /// where nothing was: "attention matrices formed for watching: 3 in 3 places, 56.3 KiB; each for its call only".

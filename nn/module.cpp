@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <unordered_set>
 
 #include "nn/glob.h"
@@ -99,6 +100,19 @@ std::string path_of(Module& root, const void* place) {
   return found;
 }
 
+std::string Inside::ending() noexcept {
+  const Inside* const here = std::exchange(innermost_, nullptr);  // visit() may fail too
+  std::string found;
+  try {
+    for (const Inside* root = here; root; root = root->outer_)
+      if (const std::string path = path_of(const_cast<Module&>(root->module_), &here->module_); !path.empty())
+        found = " (in " + path + ")";
+  } catch (...) {  // the error that is to be told counts more
+  }
+  innermost_ = here;
+  return found;
+}
+
 Named parameters(Module& m) {
   Named out;
   for_each_parameter(m, [&](const std::string& name, Tensor& t) { out.emplace_back(name, t); });
@@ -114,11 +128,11 @@ Named state(Module& m) {
   return out;
 }
 
-std::set<std::string> further_names(Module& m) {
-  std::set<std::string> out;
+Named further_names(Module& m) {
+  Named out;
   std::unordered_set<const void*> seen;
   walk_tensors(m, [&](const std::string& name, Tensor& t, bool) {
-    if (!seen.insert(t.impl().get()).second) out.insert(name);
+    if (!seen.insert(t.impl().get()).second) out.emplace_back(name, t);
   });
   return out;
 }
@@ -152,8 +166,13 @@ void to(Module& m, Device device) {
           [&](const Tensor& p) { return p.device() == device ? p : norma::to(p.detach(), device).track(p.tracked()); });
 }
 
+std::string_view advice_on(DType refused) {
+  return refused == DType::bf16 ? "; bf16 is for activations: cast(x, DType::bf16) after the embedding" : "";
+}
+
 void to(Module& m, DType dtype) {
-  if (dtype != DType::f32 && dtype != DType::f64) fail("to: parameters cannot be {}; f32 or f64", dtype);
+  if (dtype != DType::f32 && dtype != DType::f64)
+    fail("to: parameters cannot be {}; f32 or f64{}", dtype, advice_on(dtype));
   replace(m, [&](const Tensor& t) {
     return t.dtype() == dtype || !is_floating(t.dtype()) ? t : cast(t.detach(), dtype).track(t.tracked());
   });
@@ -195,27 +214,44 @@ class Misfits {
   std::size_t count_ = 0;
 };
 
+/// Whether both would give the target the same bits.
+bool same_bits(const Tensor& target, const Tensor& a, const Tensor& b) {
+  const auto bits = [&](const Tensor& x) {
+    const Tensor there = norma::empty(target.shape(), place_of(target));
+    copy_into(there, x.detach());
+    std::vector<std::byte> out(there.storage()->bytes());
+    backend(target.device()).download(out.data(), there.view().data, out.size());
+    return out;
+  };
+  return a.impl() == b.impl() || target.numel() == 0 || bits(a) == bits(b);
+}
+
 }  // namespace
 
 void assign(const Named& targets, const Named& values, std::string_view what) {
   std::map<std::string, Tensor> source;
-  Misfits missing, unexpected, misshapen, twice, empty;
+  Misfits missing, unexpected, misshapen, twice, empty, differing;
   for (const auto& [name, value] : values)
     if (!source.emplace(name, value).second) twice.add(name);
   std::set<std::string> known;
-  std::set<const void*> given;  // tensors that have a value under one of their names, or are told to have none
+  std::map<const void*, std::string>
+      given;  // by tensor the first of its names that has a value, or is told to have none
   for (const auto& [name, target] : targets) {
     known.insert(name);
-    if (source.contains(name)) given.insert(target.impl().get());
+    if (source.contains(name)) given.emplace(target.impl().get(), name);
   }
   for (const auto& [name, target] : targets) {
     const auto found = source.find(name);
     if (found == source.end()) {
-      if (given.insert(target.impl().get()).second) missing.add(name);
+      if (given.emplace(target.impl().get(), name).second) missing.add(name);
     } else if (!target || !found->second) {
       empty.add(name);
     } else if (found->second.shape() != target.shape()) {
       misshapen.add(fmt::format("{} {} instead of {}", name, found->second.shape(), target.shape()));
+    } else if (const std::string& first = given.at(target.impl().get()); first != name) {
+      const Tensor& other = source.at(first);
+      if (other && other.shape() == target.shape() && !same_bits(target, other, found->second))
+        differing.add(fmt::format("{} and {}", first, name));
     }
   }
   for (const auto& [name, value] : values)
@@ -223,7 +259,8 @@ void assign(const Named& targets, const Named& values, std::string_view what) {
 
   std::string wrong;
   missing.tell("missing", wrong), unexpected.tell("unexpected", wrong), misshapen.tell("wrong shape", wrong),
-      twice.tell("given twice", wrong), empty.tell("an empty Tensor handle", wrong);
+      twice.tell("given twice", wrong), empty.tell("an empty Tensor handle", wrong),
+      differing.tell("one tensor in the model, but different values, of which one must be ignored by name", wrong);
   if (!wrong.empty()) fail("{}: the values do not fit: {}", what, wrong);
   for (const auto& [name, target] : targets)
     if (const auto found = source.find(name); found != source.end()) copy_into(target.detach(), found->second.detach());

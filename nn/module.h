@@ -5,7 +5,6 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -67,8 +66,8 @@ using Named = std::vector<std::pair<std::string, Tensor>>;
 Named parameters(Module& m);
 /// All that a checkpoint holds: the parameters, and with them the buffers; a tensor at two places once, by its first name.
 Named state(Module& m);
-/// The names of tied weights that state() leaves out.
-std::set<std::string> further_names(Module& m);
+/// What state() leaves out: the further names of tied weights.
+Named further_names(Module& m);
 Index parameter_count(Module& m);  // tied weights once; without buffers
 /// f(name, tensor) may replace the tensor. Throws naming a name that two have, buffers included, as all that collects parameters does.
 void for_each_parameter(Module& m, const std::function<void(const std::string&, Tensor&)>& f);
@@ -76,13 +75,15 @@ void for_each_parameter(Module& m, const std::function<void(const std::string&, 
 /// before goes on with the old ones: make it afterwards. Buffers of integers keep their dtype.
 void to(Module& m, Device device);
 void to(Module& m, DType dtype);
+std::string_view advice_on(DType refused);  // the end of a message that parameters cannot be of that dtype
 void track(Module& m, bool on = true);
 void zero_grad(Module& m);  // drops the gradients
 /// f(name, tap) at every place that can be watched: "blocks.3.attn.weights". A tap at two places, of a module that is shared, has both names.
 /// Throws naming a name that two have.
 void for_each_tap(Module& m, const std::function<void(const std::string&, Tap&)>& f);
-/// Copies values by name. One tensor under two names (tied weights) needs a value under one of them. Throws one message that tells
-/// missing, unexpected and wrongly shaped names, three of each; then nothing was written. `what` names the targets in that message.
+/// Copies values by name. One tensor under two names (tied weights) needs a value under one of them; under both it must be the
+/// same. Throws one message that tells missing, unexpected and wrongly shaped names and such values that differ, three of each; then nothing
+/// was written. `what` names the targets in that message.
 void assign(const Named& targets, const Named& values, std::string_view what);
 /// To its parameters and buffers, by any of their names. Names that one of the globs `ignored` matches (nn/glob.h) are passed over on both
 /// sides: such a value is not used, such a parameter stays as it is, of whatever shape, with or without a value. Of a file that has more, and
@@ -99,10 +100,18 @@ class RoundedParameters {
   std::optional<RoundedWeights> weights_;
 };
 
-/// While alive, what this thread computes happens inside `m`, for the reports of anomaly mode; outside that mode it is one branch.
+/// While alive, what this thread computes happens inside `m`: for the reports of anomaly mode, and for error messages, which end with
+/// the module's path, " (in blocks.3.attn)", from the outermost module inside which the thread is.
 class Inside : public AnomalyPlace {
  public:
-  explicit Inside(const Module& m) : AnomalyPlace(&m) {}
+  explicit Inside(const Module& m) : AnomalyPlace(&m), module_(m), outer_(std::exchange(innermost_, this)) { where_failed = ending; }
+  ~Inside() { innermost_ = outer_; }
+
+ private:
+  static std::string ending() noexcept;
+  static inline constinit thread_local const Inside* innermost_ = nullptr;
+  const Module& module_;
+  const Inside* outer_;
 };
 /// The dotted path of the module at `place` (Anomaly::place): "blocks.3.attn"; "" for `root` itself and for what it does not hold.
 std::string path_of(Module& root, const void* place);

@@ -2,6 +2,7 @@
 #include "nn/tap.h"
 
 #include "autograd/node.h"
+#include "core/scoring.h"
 
 namespace norma::nn {
 
@@ -32,6 +33,17 @@ Tensor Tap::fire(const Tensor& x) const {
         if (const auto there = its.lock()) (*there)(g);
       });
   return x;
+}
+
+void StatsTap::operator()(const Tensor& stats, Index rows) const {
+  if (!watched()) return;
+  if (!stats || stats.dtype() != DType::f64 || stats.rank() != 3 || stats.size(2) != attention_stats)
+    fail("stats tap: it was given {}, expected f64 [B, H, {}], the options.stats of an attention op",
+         stats ? fmt::format("{} {}", stats.dtype(), stats.shape()) : "an empty Tensor handle", attention_stats);
+  if (stats.storage()->version() == 0)
+    fail("stats tap: nothing has been written into the statistics yet; hand them over after the op that they are for");
+  rows_ = rows;
+  (void)Tap::operator()(stats);
 }
 
 }  // namespace norma::nn

@@ -49,11 +49,9 @@ class MatrixTap : public Tap {};
 /// kernel fill a tensor f64 [B, H, attention_stats] and hands it over; the backward pass completes it in place.
 class StatsTap : public Tap {
  public:
-  /// `rows`: how many rows of A each sum of the statistics runs over.
-  void operator()(const Tensor& stats, Index rows) const {
-    rows_ = rows;
-    (void)Tap::operator()(stats);
-  }
+  /// `rows`: how many rows of A each sum of the statistics runs over. `stats`: a tensor of this call's own, after the op has written into it;
+  /// throws, while watched, where it is another kind of tensor, or one into which nothing was written.
+  void operator()(const Tensor& stats, Index rows) const;
   /// Of the latest call; for listeners.
   Index rows() const { return rows_; }
 

@@ -170,6 +170,21 @@ TEST_CASE("misuse is told", "[autograd]") {
     CHECK(error_of([&] { copy_into(y, x); }) ==
           "copy_into: the target was computed in a recorded graph; detach() it, or compute a new tensor");
   }
+  SECTION("a computed tensor written into another, whose gradient would be lost") {
+    const Tensor room = zeros({3}, f64), y = sin(x);
+    CHECK(error_of([&] { copy_into(room, y); }) ==
+          "copy_into: the source was computed in a recorded graph, and a write is not recorded: write under NoGrad, or of source.detach(), "
+          "where no gradient is meant, or make the whole with cat()");
+    CHECK(room.values() == std::vector<double>{0, 0, 0});
+    copy_into(room, y.detach());
+    CHECK(room.values() == y.values());
+    copy_into(room, x);  // a parameter's value
+    {
+      const NoGrad off;
+      copy_into(room, y);
+    }
+    CHECK(room.values() == y.values());
+  }
   SECTION("the memory of a computed tensor") {
     const Tensor y = sin(x);
     CHECK(error_of([&] { y.mutable_data<double>(); }) ==

@@ -39,6 +39,8 @@ TEST_CASE("tied weights have one moving average, and states that have it twice a
   CHECK(average.values() == std::vector<double>{2, 2});
   loaded.load({{"weight", average}, {"again", average}});
   CHECK(loaded.values()[0].second.values() == average.values());
+  CHECK_THROWS_WITH(loaded.load({{"weight", average}, {"again", zeros({2})}}), Catch::StartsWith("ema: the values do not fit: one tensor in the model, but different values"));
+  CHECK(loaded.values()[0].second.values() == average.values());
   nn::assign(other, ema.values());
   CHECK(other.again.values() == average.values());
 }

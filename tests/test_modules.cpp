@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <set>
 #include <type_traits>
 
 #include "nn/layers.h"
@@ -84,7 +85,8 @@ TEST_CASE("tied weights are saved once, and loaded by either name", "[modules]")
   std::vector<std::string> names;
   for (const auto& [name, value] : nn::state(model)) names.push_back(name);
   CHECK(names == std::vector<std::string>{"embed.weight", "norm.weight"});
-  CHECK(nn::further_names(model) == std::set<std::string>{"head.weight"});
+  REQUIRE(nn::further_names(model).size() == 1);
+  CHECK(nn::further_names(model)[0].first == "head.weight");
   CHECK(nn::parameters(model).size() == 3);
 
   const std::vector<double> values = model.embed.weight.values();
@@ -98,6 +100,62 @@ TEST_CASE("tied weights are saved once, and loaded by either name", "[modules]")
   CHECK(error_of([&] { nn::assign(other, {{"norm.weight", norm}}); }) == "model: the values do not fit: missing: embed.weight");
   CHECK(error_of([&] { nn::assign(other, {{"norm.weight", norm}, {"head.weight", ones({3, 5})}}); }) ==
         "model: the values do not fit: wrong shape: head.weight [3, 5] instead of [5, 3]");
+
+  const Tensor nan = full({5, 3}, std::nan("")), before = clone(other.embed.weight.detach());
+  const auto both = [&](const Tensor& embed, const Tensor& head) { return nn::Named{{"norm.weight", norm}, {"head.weight", head}, {"embed.weight", embed}}; };
+  const char* differ = "model: the values do not fit: one tensor in the model, but different values, of which one must be ignored by name: embed.weight and head.weight";
+  CHECK(error_of([&] { nn::assign(other, both(ones({5, 3}), nan)); }) == differ);
+  CHECK(error_of([&] { nn::assign(other, both(nan, zeros({5, 3}))); }) == differ);
+  CHECK(error_of([&] { nn::assign(other, both(ones({3, 5}), nan)); }) == "model: the values do not fit: wrong shape: embed.weight [3, 5] instead of [5, 3]");
+  CHECK(all(equal(other.embed.weight, before)).item() == 1);
+  nn::assign(other, both(nan, clone(nan)));
+  CHECK(std::isnan(max(other.head.weight).item()));
+  nn::assign(other, both(ones({5, 3}), ones({5, 3}, {DType::f64})));
+  nn::assign(other, both(full({5, 3}, 2), nan), {"head.*"});
+  CHECK(all(equal(other.head.weight, 2)).item() == 1);
+}
+
+TEST_CASE("an error ends with the path of the module in which it happened", "[modules]") {
+  struct Block : nn::Module {
+    explicit Block(nn::Init& init) : proj(3, 3, init) {}
+    void visit(nn::Visitor& v) override {
+      if (v_fails) fail("visit: no");
+      v("proj", proj);
+    }
+    Tensor operator()(const Tensor& x) const {
+      const nn::Inside here(*this);
+      if (x.rank() == 1) fail("block: rank 1");
+      return proj(x);
+    }
+    nn::Linear proj;
+    bool v_fails = false;
+  };
+  struct Model : nn::Module {
+    void visit(nn::Visitor& v) override { v("blocks", blocks); }
+    Tensor operator()(const Tensor& x, std::size_t block) const {
+      const nn::Inside here(*this);
+      if (!x) fail("model: no x");
+      return blocks.at(block)(x);
+    }
+    std::vector<Block> blocks;
+  } model;
+  nn::Init init(1);
+  for (int i = 0; i < 2; ++i) model.blocks.emplace_back(init);
+  const std::string text = "linear: weight [3, 3] does not fit x [2, 4]; expected [n, 4]";
+  CHECK(error_of([&] { return linear(ones({2, 4}), model.blocks[0].proj.weight); }) == text);
+  CHECK(error_of([&] { return model(ones({2, 4}), 1); }) == text + " (in blocks.1.proj)");
+  CHECK(error_of([&] { return model(ones({4}), 0); }) == "block: rank 1 (in blocks.0)");
+  CHECK(error_of([&] { return model(Tensor(), 0); }) == "model: no x");
+  CHECK(error_of([&] { return model.blocks[1](ones({2, 4})); }) == text + " (in proj)");
+  CHECK(error_of([&] { return model.blocks[1].proj(ones({2, 4})); }) == text);
+  const Block apart(init);  // that the model does not hold: its own names
+  CHECK(error_of([&] {
+          const nn::Inside around(model);
+          return apart(ones({2, 4}));
+        }) == text + " (in proj)");
+  model.blocks[1].v_fails = true;
+  CHECK(error_of([&] { return model.blocks[1](ones({2, 4})); }) == text);
+  CHECK(error_of([] { fail("outside"); return 0; }) == "outside");
 }
 
 TEST_CASE("values beyond the model's are passed over where that is asked for", "[modules]") {

@@ -339,7 +339,7 @@ TEST_CASE("models move between types, freeze and forget gradients", "[nn]") {
   for (const auto& [name, value] : nn::parameters(model)) CHECK((value.dtype() == DType::f64 && value.is_leaf()));
   CHECK(nn::parameters(model)[2].second.values() == before);
   CHECK_THROWS_WITH(nn::to(model, DType::i64), "to: parameters cannot be i64; f32 or f64");
-  CHECK_THROWS_WITH(nn::to(model, DType::bf16), "to: parameters cannot be bf16; f32 or f64");
+  CHECK_THROWS_WITH(nn::to(model, DType::bf16), "to: parameters cannot be bf16; f32 or f64; bf16 is for activations: cast(x, DType::bf16) after the embedding");
   models::ViTConfig fixed = small_vit();
   fixed.positions = models::ViTConfig::Positions::sincos;
   models::ViT other(fixed, 1);

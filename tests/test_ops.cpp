@@ -358,6 +358,23 @@ TEST_CASE("error messages", "[ops]") {
   CHECK(error_table().size() > 40);
 }
 
+TEST_CASE("what error messages advise has the values that were wanted", "[ops]") {
+  const Tensor logits = randn({2, 3, 5}, {1, 1}, {DType::f64, tested}).track(), given = from_values({3, -100, 0, -100, 4, 1}, {2, 3}, {DType::i64, tested});
+  const Tensor kept = greater_equal(given, 0), targets = where(kept, given, zeros_like(given)), mask = unsqueeze(cast(kept, DType::f64), -1);
+  const Tensor loss = sum(mask * gather(log_softmax(logits), -1, unsqueeze(targets, -1))) / -sum(mask);
+  const Tensor rows = from_values({0, 2, 4, 5}, {4}, {DType::i64, tested});
+  const Tensor expected = cross_entropy(index_select(reshape(logits, {6, 5}), 0, rows), from_values({3, 0, 4, 1}, {4}, {DType::i64, tested}));
+  CHECK(loss.item() == Approx(expected.item()).epsilon(1e-14));
+  CHECK(max(abs(grad(loss, logits) - grad(expected, logits))).item() < 1e-15);
+
+  const Tensor q = randn({1, 6, 3, 4}, {2, 1}, {DType::f32, tested}), k = randn({1, 2, 3, 4}, {2, 2}, {DType::f32, tested});
+  const Tensor repeated = reshape(expand(unsqueeze(k, 2), {1, 2, 3, 3, 4}), {1, 6, 3, 4}), all_heads = attention(q, repeated, repeated);
+  for (Index head = 0; head < 6; ++head) {
+    const auto of = [](const Tensor& x, Index h) { return slice(x, 1, h, h + 1); };
+    CHECK(of(all_heads, head).values() == attention(of(q, head), of(k, head / 3), of(k, head / 3)).values());
+  }
+}
+
 TEST_CASE("an empty handle is refused, with the op's name", "[ops]") {
   for_each_case([](const OpCase& c) -> std::string {
     Tensors inputs = make_all(c, {DType::f32, tested});

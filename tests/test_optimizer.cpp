@@ -275,6 +275,13 @@ TEST_CASE("an optimizer of parameters of which none learns is refused", "[optimi
     CHECK_THROWS_WITH(Optimizer::make({.kind = kind}, toy), fmt::format("{}: no parameter of the model learns; nn::track(model) comes before the optimizer", kind));
 }
 
+TEST_CASE("adamw refuses parameters in bf16, and says what bf16 is for", "[optimizer]") {
+  Toy toy;
+  toy.weight = cast(toy.weight.detach(), DType::bf16).track();
+  CHECK_THROWS_WITH(Optimizer::make(adamw_config, toy),
+                    "adamw: weight is bf16; all parameters must be f32, or all f64; bf16 is for activations: cast(x, DType::bf16) after the embedding");
+}
+
 TEST_CASE("an optimizer of a model whose visit() names nothing says so", "[optimizer]") {
   struct Forgetful : nn::Module {
     Toy toy;

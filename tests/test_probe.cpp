@@ -436,3 +436,28 @@ TEST_CASE("patterns that match nothing say what is near", "[probe]") {
   Probe nowhere(bare);
   CHECK_THROWS_WITH(nowhere.attention("*"), "probe: nothing matches \"*\": the model has no such places");
 }
+
+TEST_CASE("calls whose statistics do not belong together are refused, with their place", "[probe]") {
+  struct Layer : nn::Module {
+    nn::StatsTap stats;
+    void visit(nn::Visitor& v) override { v("stats", stats); }
+    void operator()(const Tensor& filled, Index heads) const {
+      const Tensor q = ones({2, heads, 4, 8});
+      AttentionOptions options;
+      options.stats = filled;
+      (void)attention(q, q, q, options);
+      stats(options.stats, 4);
+    }
+  } layer;
+  const auto room = [](Index heads) { return zeros({2, heads, attention_stats}, {DType::f64}); };
+  Probe probe(layer);
+  probe.attention("stats").attention("*");  // twice: each call is recorded twice
+  layer(room(4), 4), layer(room(4), 4);
+  CHECK(probe.take_attention().at(0).second.fro.size() == 4);
+  layer(room(4), 4), layer(room(1), 1);
+  CHECK_THROWS_WITH(probe.take_attention(), "probe: stats was called with 4 heads and with 1; a StatsTap is of one layer");
+  const Tensor one = room(3);
+  layer(one, 3), layer(one, 3);
+  CHECK_THROWS_WITH(probe.take_attention(), "probe: stats was given one tensor of statistics twice; make options.stats anew for each call");
+  CHECK(probe.take_attention().empty());  // taken
+}

@@ -76,3 +76,25 @@ TEST_CASE("a listener that is no function is refused", "[tap]") {
   CHECK(error_of([&] { return tap.on_gradient(nullptr); }) == "tap: on_gradient was given an empty function");
   CHECK_FALSE(tap.watched());
 }
+
+TEST_CASE("a statistics tap takes what an attention op filled, and nothing else while it is watched", "[tap]") {
+  const nn::StatsTap unwatched;
+  unwatched(Tensor(), 3);
+  nn::StatsTap tap;
+  int heard = 0;
+  tap.on_value([&](const Tensor&) { ++heard; });
+  const Tensor q = ones({1, 2, 4, 8});
+  AttentionOptions options;
+  options.stats = zeros({1, 2, attention_stats}, {DType::f64});
+  CHECK(error_of([&] { return tap(options.stats, 4), 0; }) ==
+        "stats tap: nothing has been written into the statistics yet; hand them over after the op that they are for");
+  (void)attention(q, q, q, options);
+  const std::string expected = fmt::format(", expected f64 [B, H, {}], the options.stats of an attention op", Index{attention_stats});
+  for (const auto& [other, what] : {std::pair{Tensor(), std::string("an empty Tensor handle")}, {reshape(options.stats, {1, 2 * attention_stats}), fmt::format("f64 [1, {}]", 2 * attention_stats)},
+                                    {cast(options.stats, DType::f32), fmt::format("f32 [1, 2, {}]", Index{attention_stats})}, {slice(options.stats, 2, 0, 5), "f64 [1, 2, 5]"}})
+    CHECK(error_of([&] { return tap(other, 4), 0; }) == "stats tap: it was given " + what + expected);
+  CHECK(heard == 0);
+  tap(options.stats, 4);
+  CHECK(heard == 1);
+  CHECK(tap.rows() == 4);
+}

@@ -124,6 +124,16 @@ TEST_CASE("what writes in place names what it was given instead of a tensor", "[
   CHECK(error_of([] { copy_into(ones({2}), Tensor()); }) == "copy_into: the source is an empty Tensor handle");
 }
 
+TEST_CASE("what is copied into no element is refused, unless it has none itself", "[tensor]") {
+  const Tensor cache = zeros({1, 2, 4, 8}), beyond = slice(cache, 2, 4, 5);
+  for (const Tensor& one : {ones({1, 2, 1, 8}), ones({})})
+    CHECK(error_of([&] { copy_into(beyond, one); }) ==
+          fmt::format("copy_into: the target [1, 2, 0, 8] has no elements, so the source {} would be lost; is it a slice beyond the end?", one.shape()));
+  copy_into(beyond, ones({1, 2, 0, 8}));
+  copy_into(beyond, ones({0, 8}));
+  CHECK(sum(cache).item() == 0);
+}
+
 TEST_CASE("a count longer than a piece of host memory goes on where the piece ends", "[tensor]") {
   constexpr Index count = (Index{1} << 20) + 3;
   const Tensor wide = arange(count), narrow = arange(count, {DType::f32});

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 #include <numbers>
+#include <set>
 #include <vector>
 
 #include "core/suggest.h"
@@ -25,8 +26,8 @@ void check(const OptimizerConfig& c) {
   if (!c.decays) fail("optimizer: decays is an empty function; leave it as it is, or tell which parameters decay");
 }
 
-/// `values` but for those names: earlier versions kept what belongs to tied weights under each of their names, and used
-/// the first.
+/// `values` but for those names: earlier versions kept what belongs to tied weights under each of their names, and
+/// used the first, the others staying as they began.
 nn::Named without(const std::set<std::string>& names, const nn::Named& values) {
   nn::Named out;
   for (const auto& value : values)
@@ -134,7 +135,8 @@ class AdamWOptimizer : public PerParameter {
     for (const Slot& slot : slots_) {
       const Tensor& p = slot.parameter;
       if (p.dtype() != slots_[0].parameter.dtype() || (p.dtype() != DType::f32 && p.dtype() != DType::f64))
-        fail("adamw: {} is {}; all parameters must be f32, or all f64", slot.name, p.dtype());
+        fail("adamw: {} is {}; all parameters must be f32, or all f64{}", slot.name, p.dtype(),
+             nn::advice_on(p.dtype()));
       if (!p.is_contiguous()) fail("adamw: {} {} is not contiguous", slot.name, p.shape());
     }
   }
@@ -277,9 +279,13 @@ Tensor gradient_scale(const Tensor& squares, const Tensor& loss, double clip) {
   return (clip > 0 ? minimum(clip / norm, one) : one) + 0.0 * (norm + cast(loss.detach(), DType::f64));
 }
 
-Ema::Ema(nn::Module& model, double decay) : decay_(decay), further_names_(nn::further_names(model)) {
+Ema::Ema(nn::Module& model, double decay) : decay_(decay) {
   if (!(decay >= 0 && decay < 1)) fail("ema: decay is {}, must be in [0, 1)", decay);
-  for (const auto& [name, t] : nn::state(model)) values_.emplace_back(name, clone(t.detach()));
+  std::map<const void*, Tensor> averages;
+  for (const auto& [name, t] : nn::state(model))
+    values_.emplace_back(name, averages[t.impl().get()] = clone(t.detach()));
+  targets_ = values_;
+  for (const auto& [name, t] : nn::further_names(model)) targets_.emplace_back(name, averages.at(t.impl().get()));
 }
 
 void Ema::update(nn::Module& model) {
@@ -312,6 +318,6 @@ void Ema::update(nn::Module& model) {
   if (!learning.empty()) backend(values[0].device()).moving_averages(learning, decay_);
 }
 
-void Ema::load(const nn::Named& values) { nn::assign(values_, without(further_names_, values), "ema"); }
+void Ema::load(const nn::Named& values) { nn::assign(targets_, values, "ema"); }
 
 }  // namespace norma::train

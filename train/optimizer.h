@@ -3,7 +3,6 @@
 
 #include <functional>
 #include <memory>
-#include <set>
 #include <string>
 
 #include "nn/module.h"
@@ -79,8 +78,8 @@ class Ema {
 
  private:
   double decay_;
-  nn::Named values_;                     // as nn::state
-  std::set<std::string> further_names_;  // of tied weights
+  nn::Named values_;   // as nn::state
+  nn::Named targets_;  // the same, and under the further names of tied weights too
 };
 
 }  // namespace norma::train

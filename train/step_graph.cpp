@@ -27,7 +27,7 @@ std::unique_ptr<StepGraph> StepGraph::capture(nn::Module& model, Optimizer& opti
     step->count_ = found.size();
     if (step->count_ > most_numbers) fail("StepGraph: {} numbers; at most {} come back", step->count_, most_numbers);
     for (std::size_t i = 0; i < found.size(); ++i)
-      if (found[i]) copy_into(select(step->numbers_, 0, static_cast<Index>(i)), found[i]);
+      if (found[i]) copy_into(select(step->numbers_, 0, static_cast<Index>(i)), found[i].detach());
   });
   return step->graph_ ? std::move(step) : nullptr;
 }
