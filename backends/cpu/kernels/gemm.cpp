@@ -72,18 +72,19 @@ NORMA_INLINE void finish_group(const T* sum, int64_t ld_sum, T* c, int64_t ldc, 
 template <int n>
 constexpr std::integral_constant<int, n> number;
 
-/// In groups of six registers, as wide as micro-tiles are, or as two registers where C is.
+/// In groups of six registers, as wide as micro-tiles are, or as two registers where C is. Of 16 registers two at a time: more would be spilled
+/// between the steps of a gelu, and a core finds work in the next ones just as well.
 template <class T>
 void finish(int64_t m, int64_t n, const T* sum, int64_t ld_sum, T* c, int64_t ldc, bool accumulate,
             const Epilogue<T>* e) {
-  constexpr int w = lanes<T>, V = tile_vectors;
+  constexpr int w = lanes<T>, V = tile_vectors, narrow_rows = register_count == 32 ? 3 : 1;
   const auto group = [&](auto rows, auto vectors, int64_t i, int64_t j) {
     finish_group<T, rows(), vectors()>(sum + i * ld_sum + j, ld_sum, c + i * ldc + j, ldc, accumulate, e, i, j);
   };
   for (int64_t i = 0; i < m;) {
-    if (n == 2 * w && i + 3 <= m) {
-      group(number<3>, number<2>, i, 0);
-      i += 3;
+    if (n == 2 * w && i + narrow_rows <= m) {
+      group(number<narrow_rows>, number<2>, i, 0);
+      i += narrow_rows;
       continue;
     }
     const bool pair = i + 2 <= m;
