@@ -72,18 +72,19 @@ NORMA_INLINE void finish_group(const T* sum, int64_t ld_sum, T* c, int64_t ldc, 
 template <int n>
 constexpr std::integral_constant<int, n> number;
 
-/// In groups of six registers, as wide as micro-tiles are, or as two registers where C is.
+/// In groups of six registers, as wide as micro-tiles are, or as two registers where C is. Of 16 registers two at a time: more would be spilled
+/// between the steps of a gelu, and a core finds work in the next ones just as well.
 template <class T>
 void finish(int64_t m, int64_t n, const T* sum, int64_t ld_sum, T* c, int64_t ldc, bool accumulate,
             const Epilogue<T>* e) {
-  constexpr int w = lanes<T>, V = tile_vectors;
+  constexpr int w = lanes<T>, V = tile_vectors, narrow_rows = register_count == 32 ? 3 : 1;
   const auto group = [&](auto rows, auto vectors, int64_t i, int64_t j) {
     finish_group<T, rows(), vectors()>(sum + i * ld_sum + j, ld_sum, c + i * ldc + j, ldc, accumulate, e, i, j);
   };
   for (int64_t i = 0; i < m;) {
-    if (n == 2 * w && i + 3 <= m) {
-      group(number<3>, number<2>, i, 0);
-      i += 3;
+    if (n == 2 * w && i + narrow_rows <= m) {
+      group(number<narrow_rows>, number<2>, i, 0);
+      i += narrow_rows;
       continue;
     }
     const bool pair = i + 2 <= m;
@@ -115,75 +116,112 @@ struct Layout {
   static constexpr bool a_by_rows = by_rows, b_packed = packed;
 };
 
-/// One micro-tile of MR rows and n <= NV registers of columns, of a panel of tile_columns. `a_line`: from row to row, or from column to column.
+/// Micro-tiles below one another, and what they share: the panel of tile_columns columns, of which n are computed.
+template <class T>
+struct Column {
+  int64_t k;
+  const T* a;
+  int64_t a_tile, a_line;  // a_line: from row to row, or from column to column
+  const T* b;
+  int64_t b_row, n;
+  T* c;
+  int64_t ldc;
+  bool accumulate;
+  const Epilogue<T>* e;  // null: none; for the first tile, as are a, c and `wanted`
+  Wanted<T, tile_columns<T>> wanted;
+
+  Column below(int64_t tiles) const {
+    Column x = *this;
+    x.a += tiles * a_tile, x.c += tiles * tile_rows * ldc, x.wanted = wanted.below(tiles * tile_rows);
+    return x;
+  }
+};
+
+/// `count` micro-tiles of MR rows and n <= NV registers of columns; `row`: of the first one, for the epilogue.
 template <class T, class Operands, int MR, int NV = tile_vectors>
-void tile(int64_t k, const T* a, int64_t a_line, const T* b, int64_t b_row, int64_t n, T* c, int64_t ldc, bool accumulate,
-          const Epilogue<T>* e, const Wanted<T, tile_columns<T>>& wanted) {
+void tiles(int64_t count, const Column<T>& column, int64_t row, Prefetcher& next_rows, Prefetcher& next_panel) {
   constexpr int w = lanes<T>;
-  const int64_t row = Operands::a_by_rows ? a_line : 1, col = Operands::a_by_rows ? 1 : a_line;
-  if constexpr (Operands::b_packed) b_row = tile_columns<T>;
-  Vec<T> sum[MR][NV];
-#pragma GCC unroll 16
-  for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v) sum[i][v] = Vec<T>{};
+  const int64_t k = column.k, n = column.n, ldc = column.ldc, a_row = Operands::a_by_rows ? column.a_line : 1,
+                a_col = Operands::a_by_rows ? 1 : column.a_line, b_row = Operands::b_packed ? tile_columns<T> : column.b_row;
+  const Epilogue<T>* const e = column.e;
   // Two rows of C are asked for at a time, and k is cut at whole rounds of the loop, whose ends cost too.
-  constexpr int unrolled = 4, turns = (MR + 1) / 2;
-  const int64_t between = k / (turns + 1) / unrolled * unrolled;
-  for (int t = 0; t <= turns; ++t) {
-    for (int r = 2 * t; r < MR && r < 2 * t + 2; ++r) wanted.turn(r);
-    int64_t steps = t < turns ? between : k - turns * between;
-#pragma GCC unroll 4
-    for (; steps > 0; --steps) {
-      Vec<T> x[NV];
+  constexpr int turns = (MR + 1) / 2;
+  const int64_t between = k / (turns + 1) / tile_depth * tile_depth;
+  const T* a_tile = column.a;
+  T* c = column.c;
+  Wanted<T, tile_columns<T>> wanted = column.wanted;
+  for (; count > 0; --count, row += MR, a_tile += column.a_tile, c += MR * ldc, wanted = wanted.below(MR)) {
+    next_rows.turn(), next_panel.turn();
+    const T *a = a_tile, *b = column.b;
+    Vec<T> sum[MR][NV];
 #pragma GCC unroll 16
-      for (int v = 0; v < NV; ++v) x[v] = load(b + v * w);
+    for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 16
-      for (int i = 0; i < MR; ++i) {
-        const Vec<T> y = splat(a[i * row]);
+      for (int v = 0; v < NV; ++v) sum[i][v] = Vec<T>{};
+    for (int t = 0; t <= turns; ++t) {
+      for (int r = 2 * t; r < MR && r < 2 * t + 2; ++r) wanted.turn(r);
+      int64_t steps = t < turns ? between : k - turns * between;
+#pragma GCC unroll tile_depth
+      for (; steps > 0; --steps) {
+        Vec<T> x[NV];
 #pragma GCC unroll 16
-        for (int v = 0; v < NV; ++v) sum[i][v] = fma(y, x[v], sum[i][v]);
+        for (int v = 0; v < NV; ++v) x[v] = load(b + v * w);
+#pragma GCC unroll 16
+        for (int i = 0; i < MR; ++i) {
+          const Vec<T> y = splat(a[i * a_row]);
+#pragma GCC unroll 16
+          for (int v = 0; v < NV; ++v) sum[i][v] = fma(y, x[v], sum[i][v]);
+        }
+        a += a_col;
+        b += b_row;
       }
-      a += col;
-      b += b_row;
     }
+    if (n == NV * w) {
+      const auto each = [&](auto what) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+        for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 16
+          for (int v = 0; v < NV; ++v) what(sum[i][v], i, v * w);
+      };
+      if (column.accumulate) each([&](Vec<T>& x, int i, int j) { x += load(c + i * ldc + j); });
+      if (e) {
+        if (e->bias) each([&](Vec<T>& x, int, int j) { x += load(e->bias + j); });
+        if (T* pre = e->pre) {  // for the backward pass
+          pre += row * e->ld;
+          each([&](Vec<T>& x, int i, int j) { stream(pre + i * e->ld + j, x); });
+        }
+        if (const T* residual = e->residual) {
+          residual += row * e->ld;
+          each([&](Vec<T>& x, int i, int j) { x += load(residual + i * e->ld + j); });
+        }
+      }
+      each([&](Vec<T>& x, int i, int j) { store(c + i * ldc + j, x); });
+      continue;
+    }
+    alignas(64) T buffer[MR * NV * w];
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 16
+      for (int v = 0; v < NV; ++v) store(buffer + (i * NV + v) * w, sum[i][v]);
+    Epilogue<T> here;
+    if (e) here = at(*e, row, 0);
+    finish<T>(MR, n, buffer, NV * w, c, ldc, column.accumulate, e ? &here : nullptr);
   }
-  if (n == NV * w) {
-    const auto each = [&](auto what) __attribute__((always_inline)) {
-#pragma GCC unroll 16
-      for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 16
-        for (int v = 0; v < NV; ++v) what(sum[i][v], i, v * w);
-    };
-    if (accumulate) each([&](Vec<T>& x, int i, int j) { x += load(c + i * ldc + j); });
-    if (e && e->bias) each([&](Vec<T>& x, int, int j) { x += load(e->bias + j); });
-    if (e && e->pre) each([&](Vec<T>& x, int i, int j) { stream(e->pre + i * e->ld + j, x); });  // for the backward pass
-    if (e && e->residual) each([&](Vec<T>& x, int i, int j) { x += load(e->residual + i * e->ld + j); });
-    each([&](Vec<T>& x, int i, int j) { store(c + i * ldc + j, x); });
-    return;
-  }
-  alignas(64) T buffer[MR * NV * w];
-#pragma GCC unroll 16
-  for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v) store(buffer + (i * NV + v) * w, sum[i][v]);
-  finish<T>(MR, n, buffer, NV * w, c, ldc, accumulate, e);
 }
 
 template <class T>
-using TileFunction = void (*)(int64_t, const T*, int64_t, const T*, int64_t, int64_t, T*, int64_t, bool, const Epilogue<T>*,
-                              const Wanted<T, tile_columns<T>>&);
+using TilesFunction = void (*)(int64_t, const Column<T>&, int64_t, Prefetcher&, Prefetcher&);
 
 template <class T, class Operands, int... row_counts>
-TileFunction<T> tile_of(int rows, Operands, std::integer_sequence<int, row_counts...>) {
-  constexpr TileFunction<T> functions[] = {tile<T, Operands, row_counts + 1>...};
+TilesFunction<T> tiles_of(int rows, Operands, std::integer_sequence<int, row_counts...>) {
+  constexpr TilesFunction<T> functions[] = {tiles<T, Operands, row_counts + 1>...};
   return functions[rows - 1];
 }
 
 /// Whole tiles of a panel that has fewer columns than others.
 template <class T, class Operands, int... vectors>
-TileFunction<T> narrow_tile(int64_t width, Operands, std::integer_sequence<int, vectors...>) {
-  constexpr TileFunction<T> functions[] = {tile<T, Operands, tile_rows, vectors + 1>...};
+TilesFunction<T> narrow_tiles(int64_t width, Operands, std::integer_sequence<int, vectors...>) {
+  constexpr TilesFunction<T> functions[] = {tiles<T, Operands, tile_rows, vectors + 1>...};
   return functions[(width - 1) / lanes<T>];
 }
 
@@ -208,26 +246,20 @@ void block_of(int64_t m, int64_t n, int64_t k, Tiles<T> a, Panels<T> b, T* c, in
       const int64_t padded = (width + lanes<T> - 1) / lanes<T> * lanes<T>;
       Prefetcher next_panel;
       if (b.far && i0 == 0 && j + nr < n) next_panel = Prefetcher(Matrix<const T>{panel + b.panel, b.row, 1}, k, nr, (end + tile_rows - 1) / tile_rows);
-      const TileFunction<T> whole = narrow_tile<T>(width, Operands{}, std::make_integer_sequence<int, tile_vectors>{});
-      for (int64_t i = i0; i < end; i += tile_rows) {
-        const int rows = static_cast<int>(least(tile_rows, end - i));
-        const TileFunction<T> f = rows == tile_rows ? whole : tile_of<T>(rows, Operands{}, std::make_integer_sequence<int, tile_rows>{});
-        const T* from = a.data + i / tile_rows * a.tile;
-        Epilogue<T> here;
-        if (e) here = at(*e, i, j);
-        T* to = c + i * ldc + j;
-        const Wanted<T, tile_columns<T>> wanted{to, here.gelu_pre ? here.gelu_pre : here.residual, ldc, here.ld, apart};
-        const Epilogue<T> early{here.bias, here.pre, false, nullptr, nullptr, here.ld};
-        next.turn(), next_panel.turn();
-        if (apart)
-          f(k, from, a_line, panel, b.row, pre_first ? width : padded, sums + (i - i0) * nr, nr, false, pre_first ? &early : nullptr, wanted);
-        else
-          f(k, from, a_line, panel, b.row, width, to, ldc, accumulate, e ? &here : nullptr, wanted);
-      }
+      Epilogue<T> here;
+      if (e) here = at(*e, i0, j);
+      T* const to = c + i0 * ldc + j;
+      const Wanted<T, tile_columns<T>> wanted{to, here.gelu_pre ? here.gelu_pre : here.residual, ldc, here.ld, apart};
+      const Epilogue<T> early{here.bias, here.pre, false, nullptr, nullptr, here.ld};
+      Column<T> column{k, a.data + i0 / tile_rows * a.tile, a.tile, a_line, panel, b.row, width, to, ldc, accumulate, e ? &here : nullptr, wanted};
+      if (apart) column.c = sums, column.ldc = nr, column.accumulate = false, column.n = pre_first ? width : padded, column.e = pre_first ? &early : nullptr;
+      const int64_t whole = (end - i0) / tile_rows, rest = (end - i0) % tile_rows;
+      narrow_tiles<T>(width, Operands{}, std::make_integer_sequence<int, tile_vectors>{})(whole, column, 0, next, next_panel);
+      if (rest)
+        tiles_of<T>(static_cast<int>(rest), Operands{}, std::make_integer_sequence<int, tile_rows>{})(1, column.below(whole), whole * tile_rows, next, next_panel);
       if (!apart) continue;
-      Epilogue<T> here = at(*e, i0, j);
       if (pre_first) here.bias = nullptr, here.pre = nullptr;
-      finish<T>(end - i0, width, sums, nr, c + i0 * ldc + j, ldc, accumulate, &here);
+      finish<T>(end - i0, width, sums, nr, to, ldc, accumulate, &here);
     }
   if (apart && e->pre) end_stream();
 }

@@ -19,6 +19,9 @@ constexpr int tile_rows = 6, tile_vectors = 4;
 constexpr int tile_rows = 4, tile_vectors = 2;
 #endif
 
+// Steps of k in one round of a tile's loop, whose own instructions a core lacks when it is shared.
+constexpr int tile_depth = register_count == 32 ? 4 : 8;
+
 NORMA_INLINE std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
 /// Elements of a and b in turn, from their first halves; `upper`: from their second ones.

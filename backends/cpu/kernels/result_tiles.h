@@ -29,6 +29,8 @@ struct Wanted {
   std::int64_t ldc, ld;
   bool later;  // not right after this tile: then the second-level cache is near enough
 
+  /// For the tile that lies so many rows below.
+  NORMA_INLINE Wanted below(std::int64_t rows) const { return {c + rows * ldc, other ? other + rows * ld : nullptr, ldc, ld, later}; }
   NORMA_INLINE void turn(std::int64_t row) const {
     ask(c + row * ldc);
     if (other) ask(other + row * ld);
