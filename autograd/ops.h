@@ -69,7 +69,7 @@ Tensor cos(const Tensor& x);
 Tensor tanh(const Tensor& x);
 Tensor erf(const Tensor& x);
 Tensor sigmoid(const Tensor& x);
-Tensor relu(const Tensor& x);
+Tensor relu(const Tensor& x);       // at NaN the gradient passes
 Tensor gelu(const Tensor& x);       // x Phi(x), exact
 Tensor gelu_tanh(const Tensor& x);  // Hendrycks & Gimpel's tanh form
 Tensor silu(const Tensor& x);
@@ -85,7 +85,7 @@ Tensor sub(const Tensor& a, const Tensor& b);
 Tensor mul(const Tensor& a, const Tensor& b);
 Tensor div(const Tensor& a, const Tensor& b);  // integers: towards zero, and 0 where b is
 Tensor pow(const Tensor& a, const Tensor& b);
-Tensor maximum(const Tensor& a, const Tensor& b);  // at a tie the gradient goes half to each
+Tensor maximum(const Tensor& a, const Tensor& b);  // at a tie the gradient goes half to each, where one is NaN all of it to both
 Tensor minimum(const Tensor& a, const Tensor& b);
 Tensor less(const Tensor& a, const Tensor& b);  // comparisons give bool
 Tensor less_equal(const Tensor& a, const Tensor& b);
@@ -139,7 +139,9 @@ Tensor max(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // 
 Tensor min(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);
 Tensor var(const Tensor& x, const Axes& axes = {}, bool keep_dims = false, int correction = 1);  // divides by n - correction
 Tensor stddev(const Tensor& x, const Axes& axes = {}, bool keep_dims = false, int correction = 1);  // the root of var
-Tensor norm(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // Euclidean
+/// Euclidean. The sum of squares is to lie within the wide dtype, as in var and stddev that of squared deviations: of f32 and bf16, sizes of 1e-19 to
+/// 1e19. Beyond, the root is 0 or inf.
+Tensor norm(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);
 Tensor any(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // bool: whether an element is not 0 or false; false of none
 Tensor all(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // whether no element is; true of none
 Tensor logsumexp(const Tensor& x, int axis, bool keep_dims = false);  // -inf of no elements
@@ -205,7 +207,8 @@ Tensor one_hot(const Tensor& index, Index classes, DType dtype = DType::f32);  /
 // ---- fused (fused_*.cpp): each owns its composition -------------------------------------------------------------------
 Tensor softmax(const Tensor& x, int axis = -1);
 Tensor log_softmax(const Tensor& x, int axis = -1);
-/// Over the last axis; weight and bias [C] or empty.
+/// Over the last axis; weight and bias [C] or empty. The sum of squares is to lie within the wide dtype, as in norm(): of f32 rows beyond, the result
+/// depends on the kernel.
 Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps = 1e-6);
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps = 1e-6);
 /// x[..., k] weight[n, k]^T + bias[n] (+ residual[..., n]); bias and residual may be empty.
@@ -213,7 +216,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, co
 /// linear(gelu(linear(x, w1, b1)), w2, b2) + residual: keeps only the pre-activation between its two products.
 Tensor mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2, const Tensor& residual = {});
 /// Mean over rows of the cross-entropy. logits [..., classes]; targets i64 [...] or floating [..., classes] (soft).
-/// The losses of bf16 are f32.
+/// The losses of bf16 are f32. A class whose target and smoothing are 0 adds nothing, whatever its logit: -inf too.
 Tensor cross_entropy(const Tensor& logits, const Tensor& targets, double label_smoothing = 0);
 Tensor mse_loss(const Tensor& x, const Tensor& target);
 /// Multiplies by a mask drawn from `stream`: 0 with probability p, else 1/(1-p). p in [0, 1].
