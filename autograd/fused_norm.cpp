@@ -49,12 +49,9 @@ Tensor softmax_along(const char* name, const Tensor& x, int axis, bool log) {
   return transpose(softmax_last(transpose(x, axis, -1), log), axis, -1);
 }
 
-Tensor without_mean(const Tensor& x) { return x - mean(x, {-1}, true); }
-
-/// x normalised in its own wide type, before weight and bias. The mean is taken twice, since a large one is rounded by more than the
-/// deviations from it may be.
+/// x normalised in its own wide type, before weight and bias.
 Tensor normalised(const Tensor& x, double eps, bool rms) {
-  const Tensor centred = rms ? x : without_mean(without_mean(x));
+  const Tensor centred = rms ? x : fused::centred(x, {-1});
   return centred * rsqrt(mean(square(centred), {-1}, true) + eps);
 }
 

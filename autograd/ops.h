@@ -139,7 +139,9 @@ Tensor max(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // 
 Tensor min(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);
 Tensor var(const Tensor& x, const Axes& axes = {}, bool keep_dims = false, int correction = 1);  // divides by n - correction
 Tensor stddev(const Tensor& x, const Axes& axes = {}, bool keep_dims = false, int correction = 1);  // the root of var
-Tensor norm(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // Euclidean
+/// Euclidean. The sum of squares is to lie within the wide dtype, as in var and stddev that of squared deviations: of f32 and bf16, sizes of 1e-19 to
+/// 1e19. Beyond, the root is 0 or inf.
+Tensor norm(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);
 Tensor any(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // bool: whether an element is not 0 or false; false of none
 Tensor all(const Tensor& x, const Axes& axes = {}, bool keep_dims = false);  // whether no element is; true of none
 Tensor logsumexp(const Tensor& x, int axis, bool keep_dims = false);  // -inf of no elements
@@ -205,7 +207,8 @@ Tensor one_hot(const Tensor& index, Index classes, DType dtype = DType::f32);  /
 // ---- fused (fused_*.cpp): each owns its composition -------------------------------------------------------------------
 Tensor softmax(const Tensor& x, int axis = -1);
 Tensor log_softmax(const Tensor& x, int axis = -1);
-/// Over the last axis; weight and bias [C] or empty.
+/// Over the last axis; weight and bias [C] or empty. The sum of squares is to lie within the wide dtype, as in norm(): of f32 rows beyond, the result
+/// depends on the kernel.
 Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps = 1e-6);
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps = 1e-6);
 /// x[..., k] weight[n, k]^T + bias[n] (+ residual[..., n]); bias and residual may be empty.

@@ -1,0 +1,62 @@
+// Where formulas that are right on paper lose digits or become NaN: numbers far from zero, bf16, infinities, NaN, subnormal divisors.
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <vector>
+
+#include "autograd/ops.h"
+#include "nn/layers.h"
+#include "tests/tested_device.h"
+
+using namespace norma;
+using Values = std::vector<double>;
+
+namespace {
+
+const Device tested = tested_device();
+
+Tensor leaf(const Values& values, const Shape& shape, DType dtype = DType::f32) { return from_values(values, shape, {dtype, tested}).track(); }
+Tensor row(const Values& values, DType dtype = DType::f32) { return leaf(values, {static_cast<Index>(values.size())}, dtype); }
+
+/// As numbers alone, but NaN equals NaN.
+bool same(const Tensor& got, const Values& wanted) {
+  const Values a = got.values();
+  return std::equal(a.begin(), a.end(), wanted.begin(), wanted.end(), [](double x, double y) { return x == y || (std::isnan(x) && std::isnan(y)); });
+}
+bool close(const Tensor& got, const Values& wanted, double tolerance) {
+  const Values a = got.values();
+  return std::equal(a.begin(), a.end(), wanted.begin(), wanted.end(), [=](double x, double y) { return std::abs(x - y) <= tolerance * std::abs(y); });
+}
+
+}  // namespace
+
+TEST_CASE("the mean of equal numbers is that number, their variance 0", "[special_values]") {
+  for (const DType dtype : {DType::f32, DType::f64, DType::bf16})
+    for (const Index n : {3, 41, 49, 1000}) {
+      INFO(name(dtype) << ' ' << n);
+      const Tensor x = full({n}, 1, {dtype, tested}).track(), y = mean(x);
+      CHECK(y.item() == 1);
+      CHECK(var(x).item() == 0);
+      CHECK(same(grad(y, x), full({n}, 1 / static_cast<double>(n), {dtype, tested}).values()));
+    }
+}
+
+TEST_CASE("the mean of a loss has the bits of a product with 1 / count", "[special_values]") {
+  const Tensor x = ones({2, 41}, {DType::f32, tested});
+  CHECK(same(nn::mean_by_product(x, {1}), {1 - 0x1p-24, 1 - 0x1p-24}));
+  CHECK(nn::mean_by_product(x).item() == (sum(x) * (1.0 / 82)).item());
+  CHECK(nn::mean_by_product(cast(x, DType::bf16), {1}).dtype() == DType::bf16);
+}
+
+TEST_CASE("variances of numbers far from zero", "[special_values]") {
+  const double eps = 0x1p-23;
+  const Tensor pair = row({1, 1 + eps});
+  CHECK(var(pair).item() == eps * eps / 2);
+  CHECK(close(grad(var(pair), pair), {-eps, eps}, 1e-6));
+  CHECK(close(grad(stddev(pair), pair), {-std::sqrt(0.5), std::sqrt(0.5)}, 1e-6));
+  Values rows;
+  for (int i = 0; i < 70; ++i) rows.push_back(1e6 + std::cos(i));
+  const Tensor x = leaf(rows, {7, 10}), wide = cast(x.detach(), DType::f64).track();
+  CHECK(close(var(x, {1}), var(wide, {1}).values(), 1e-5));
+  CHECK(close(stddev(x, {0}), stddev(wide, {0}).values(), 1e-5));
+  CHECK(max(abs(cast(grad(sum(stddev(x, {1})), x), DType::f64) - grad(sum(stddev(wide, {1})), wide))).item() < 1e-5);
+}
