@@ -21,7 +21,8 @@ Tensor softmax_composite(const Tensor& x) {
 Tensor log_softmax_composite(const Tensor& x) {
   if (x.numel() == 0) return exp(x);
   const Tensor wide = widen(x);
-  return narrow(wide - logsumexp(wide, -1, true), x.dtype());
+  const Tensor shifted = wide - fused::shift_of(wide, -1);  // first: logsumexp(x) has the rounding of x
+  return narrow(shifted - log(sum(exp(shifted), {-1}, true)), x.dtype());
 }
 
 Tensor softmax_last(const Tensor& x, bool log) {

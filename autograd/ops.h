@@ -216,7 +216,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, co
 /// linear(gelu(linear(x, w1, b1)), w2, b2) + residual: keeps only the pre-activation between its two products.
 Tensor mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2, const Tensor& residual = {});
 /// Mean over rows of the cross-entropy. logits [..., classes]; targets i64 [...] or floating [..., classes] (soft).
-/// The losses of bf16 are f32.
+/// The losses of bf16 are f32. A class whose target and smoothing are 0 adds nothing, whatever its logit: -inf too.
 Tensor cross_entropy(const Tensor& logits, const Tensor& targets, double label_smoothing = 0);
 Tensor mse_loss(const Tensor& x, const Tensor& target);
 /// Multiplies by a mask drawn from `stream`: 0 with probability p, else 1/(1-p). p in [0, 1].

@@ -137,14 +137,11 @@ Tensor logsumexp(const Tensor& x, int axis, bool keep_dims) {
   Tensor y;
   {
     NoGrad off;
-    // Shifted by the row's maximum; a row of -infinity (or without elements) needs no shift.
-    Tensor shift = r.count ? max(x, {axis}, true) : zeros(r.kept, place_of(x));
-    const Tensor infinity = scalar_like(std::numeric_limits<double>::infinity(), x);
-    shift = where(equal(abs(shift), infinity), scalar_like(0, x), shift);
+    const Tensor shift = r.count ? fused::shift_of(x, axis) : zeros(r.kept, place_of(x));
     y = reshape(log(sum(exp(x - shift), {axis}, true)) + shift, r.shape(keep_dims));
   }
-  return record(y, {x}, {"logsumexp", keep0 | keep_output, [kept = r.kept](const Ctx& c, const Tensor& g) -> Tensors {
-                           return {exp(c.saved(0) - reshape(c.saved(1), kept)) * reshape(g, kept)};
+  return record(y, {x}, {"logsumexp", keep0, [axis, kept = r.kept](const Ctx& c, const Tensor& g) -> Tensors {
+                           return {softmax(c.saved(0), axis) * reshape(g, kept)};  // not exp(x - y): a large y is rounded
                          }});
 }
 

@@ -1,6 +1,8 @@
 // Where formulas that are right on paper lose digits or become NaN: numbers far from zero, bf16, infinities, NaN, subnormal divisors.
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <functional>
+#include <limits>
 #include <vector>
 
 #include "autograd/ops.h"
@@ -12,6 +14,7 @@ using Values = std::vector<double>;
 
 namespace {
 
+constexpr double inf = std::numeric_limits<double>::infinity(), no_number = std::numeric_limits<double>::quiet_NaN();
 const Device tested = tested_device();
 
 Tensor leaf(const Values& values, const Shape& shape, DType dtype = DType::f32) { return from_values(values, shape, {dtype, tested}).track(); }
@@ -27,7 +30,28 @@ bool close(const Tensor& got, const Values& wanted, double tolerance) {
   return std::equal(a.begin(), a.end(), wanted.begin(), wanted.end(), [=](double x, double y) { return std::abs(x - y) <= tolerance * std::abs(y); });
 }
 
+/// Gradients of y by x, as the kernels, create_graph and the compositions alone give them.
+std::vector<Tensors> on_every_road(const std::function<Tensor()>& y, const Tensors& x) {
+  std::vector<Tensors> found = {grad(y(), x), grad(y(), x, {.create_graph = true})};
+  const NoFusion compositions;
+  found.push_back(grad(y(), x));
+  return found;
+}
+
 }  // namespace
+
+TEST_CASE("log-probabilities of large logits have their gradients on every road", "[special_values]") {
+  const Tensor x = leaf({3e7, 3e7}, {1, 2}), shares = leaf({1, 0}, {1, 2}), first = from_values({0}, {1}, {DType::i64, tested});
+  for (const Tensors& g : on_every_road([&] { return sum(log_softmax(x) * shares.detach()); }, {x})) CHECK(close(g[0], {0.5, -0.5}, 1e-6));
+  for (const Tensors& g : on_every_road([&] { return cross_entropy(x, first); }, {x})) CHECK(close(g[0], {-0.5, 0.5}, 1e-6));
+  for (const Tensors& g : on_every_road([&] { return cross_entropy(x, shares); }, {x, shares})) {
+    CHECK(close(g[0], {-0.5, 0.5}, 1e-6));
+    CHECK(close(g[1], {std::log(2.0), std::log(2.0)}, 1e-6));
+  }
+  for (const Tensors& g : on_every_road([&] { return sum(logsumexp(x, 1)); }, {x})) CHECK(close(g[0], {0.5, 0.5}, 1e-6));
+  const NoFusion compositions;
+  CHECK(same(log_softmax(leaf({-inf, 0, -inf, -inf, inf, 0}, {3, 2})), {-inf, 0, no_number, no_number, no_number, -inf}));
+}
 
 TEST_CASE("the mean of equal numbers is that number, their variance 0", "[special_values]") {
   for (const DType dtype : {DType::f32, DType::f64, DType::bf16})
@@ -59,4 +83,26 @@ TEST_CASE("variances of numbers far from zero", "[special_values]") {
   CHECK(close(var(x, {1}), var(wide, {1}).values(), 1e-5));
   CHECK(close(stddev(x, {0}), stddev(wide, {0}).values(), 1e-5));
   CHECK(max(abs(cast(grad(sum(stddev(x, {1})), x), DType::f64) - grad(sum(stddev(wide, {1})), wide))).item() < 1e-5);
+}
+
+TEST_CASE("cross-entropy where a logit is -inf", "[special_values]") {
+  for (const DType dtype : {DType::f32, DType::f64, DType::bf16}) {
+    const Tensor x = leaf({-inf, 0, 0}, {1, 3}, dtype);
+    const Tensor soft = from_values({0, 1, 0}, {1, 3}, {dtype, tested}), hidden = from_values({1, 0, 0}, {1, 3}, {dtype, tested});
+    const Tensor second = from_values({1}, {1}, {DType::i64, tested}), first = from_values({0}, {1}, {DType::i64, tested});
+    const auto check = [&] {
+      for (const double smoothing : {0.1, 1.0})
+        for (const Tensor& targets : {soft, hidden, second, first}) CHECK(cross_entropy(x, targets, smoothing).item() == inf);
+      CHECK(cross_entropy(x, soft).item() == Approx(std::log(2.0)).epsilon(1e-6));
+      CHECK(cross_entropy(x, second).item() == Approx(std::log(2.0)).epsilon(1e-6));
+      CHECK(cross_entropy(x, hidden).item() == inf);
+      CHECK(std::isnan(cross_entropy(leaf({no_number, 0, 0}, {1, 3}, dtype), soft).item()));
+    };
+    check();
+    for (const Tensors& g : on_every_road([&] { return cross_entropy(x, soft); }, {x})) CHECK(close(g[0], {0, -0.5, 0.5}, 1e-6));
+    for (const Tensors& g : on_every_road([&] { return cross_entropy(x, soft, 0.25); }, {x}))
+      CHECK(close(cast(g[0], DType::f64), {-0.25 / 3, 0.5 - 0.75 - 0.25 / 3, 0.5 - 0.25 / 3}, dtype == DType::bf16 ? 0x1p-8 : 1e-6));
+    const NoFusion compositions;
+    check();
+  }
 }
