@@ -69,7 +69,7 @@ Tensor cos(const Tensor& x);
 Tensor tanh(const Tensor& x);
 Tensor erf(const Tensor& x);
 Tensor sigmoid(const Tensor& x);
-Tensor relu(const Tensor& x);
+Tensor relu(const Tensor& x);       // at NaN the gradient passes
 Tensor gelu(const Tensor& x);       // x Phi(x), exact
 Tensor gelu_tanh(const Tensor& x);  // Hendrycks & Gimpel's tanh form
 Tensor silu(const Tensor& x);
@@ -85,7 +85,7 @@ Tensor sub(const Tensor& a, const Tensor& b);
 Tensor mul(const Tensor& a, const Tensor& b);
 Tensor div(const Tensor& a, const Tensor& b);  // integers: towards zero, and 0 where b is
 Tensor pow(const Tensor& a, const Tensor& b);
-Tensor maximum(const Tensor& a, const Tensor& b);  // at a tie the gradient goes half to each
+Tensor maximum(const Tensor& a, const Tensor& b);  // at a tie the gradient goes half to each, where one is NaN all of it to both
 Tensor minimum(const Tensor& a, const Tensor& b);
 Tensor less(const Tensor& a, const Tensor& b);  // comparisons give bool
 Tensor less_equal(const Tensor& a, const Tensor& b);

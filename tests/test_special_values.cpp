@@ -53,6 +53,40 @@ TEST_CASE("log-probabilities of large logits have their gradients on every road"
   CHECK(same(log_softmax(leaf({-inf, 0, -inf, -inf, inf, 0}, {3, 2})), {-inf, 0, no_number, no_number, no_number, -inf}));
 }
 
+TEST_CASE("derivatives of bf16 are rounded once", "[special_values]") {
+  Values points;
+  for (int i = -40; i <= 40; ++i) points.push_back(i / 10.0 + 0.01);
+  const Tensor all = row(points, DType::bf16);
+  const Tensor positive = cast(abs(all.detach()) + 0.125, DType::bf16).track();
+  using Op = Tensor (*)(const Tensor&);
+  const auto power = [](const Tensor& x) { return pow(x, 2.5); };
+  const auto quotient = [](const Tensor& x) { return 3.0 / x; };
+  const auto exponential = [](const Tensor& x) { return pow(0.7, x); };
+  const auto variable = [](const Tensor& x) { return pow(x, from_values({1.5}, {}, place_of(x))); };
+  for (const auto& [name, op, x] : {std::tuple("gelu", Op(gelu), all), {"gelu_tanh", gelu_tanh, all}, {"silu", silu, all}, {"erf", erf, all},
+                                    {"softplus", softplus, all}, {"sin", sin, all}, {"cos", cos, all}, {"log1p", log1p, positive},
+                                    {"pow(x, 2.5)", power, positive}, {"pow(x, y)", variable, positive}}) {
+    INFO(name);
+    const Tensor wide = cast(x.detach(), DType::f64).track();
+    const Values right = grad(sum(op(wide)), wide).values();
+    for (const bool higher : {false, true}) CHECK(close(grad(sum(op(x)), x, {.create_graph = higher}), right, 0x1p-8));
+  }
+  for (const auto& [name, op, x] : {std::tuple("tanh", Op(tanh), all), {"sigmoid", sigmoid, all}, {"rsqrt", rsqrt, positive},
+                                    {"reciprocal", reciprocal, positive}, {"3 / x", quotient, positive}, {"0.7^x", exponential, all}}) {
+    // beside the output as it is kept, which is rounded
+    INFO(name);
+    const std::string_view op_name = name;
+    const Tensor wide = cast(x.detach(), DType::f64), y = cast(op(x.detach()), DType::f64);
+    const Tensor right = op_name == "tanh"         ? 1.0 - square(y)
+                         : op_name == "sigmoid"    ? y * (1.0 - y)
+                         : op_name == "rsqrt"      ? y * y * y * -0.5
+                         : op_name == "reciprocal" ? -square(y)
+                         : op_name == "3 / x"      ? -(y / wide)
+                                                   : y * std::log(from_values({0.7}, {}, {DType::bf16}).item());
+    CHECK(close(grad(sum(op(x)), x), right.values(), 0x1p-8));
+  }
+}
+
 TEST_CASE("the mean of equal numbers is that number, their variance 0", "[special_values]") {
   for (const DType dtype : {DType::f32, DType::f64, DType::bf16})
     for (const Index n : {3, 41, 49, 1000}) {
@@ -104,5 +138,35 @@ TEST_CASE("cross-entropy where a logit is -inf", "[special_values]") {
       CHECK(close(cast(g[0], DType::f64), {-0.25 / 3, 0.5 - 0.75 - 0.25 / 3, 0.5 - 0.25 / 3}, dtype == DType::bf16 ? 0x1p-8 : 1e-6));
     const NoFusion compositions;
     check();
+  }
+}
+
+TEST_CASE("powers and quotients have gradients where parts of their formula overflow", "[special_values]") {
+  const Tensor a = row({1e-39, 0, no_number, 0, inf, 2}), b = row({0, -1, 0, -2, 0, 0});
+  const Tensors g = grad(sum(pow(a, b)), Tensors{a, b});
+  CHECK(same(g[0], {0, -inf, 0, -inf, 0, 0}));
+  CHECK(close(slice(g[1], 0, 0, 1), {std::log(1e-39)}, 1e-5));
+  CHECK(same(slice(g[1], 0, 1, 5), {-inf, no_number, -inf, inf}));
+
+  const Tensor base = leaf({2}, {}, DType::f64), exponent = leaf({0}, {}, DType::f64);  // d/db of b a^(b - 1)
+  CHECK(grad(grad(pow(base, exponent), base, {.create_graph = true}), exponent).item() == 0.5);
+
+  const Tensor x = row({0, 0, 3}), y = row({1e-39, -1e-39, 2});
+  CHECK(same(grad(sum(x / y), y), {0, 0, -0.75}));
+  const Tensor slope = grad(sum(x / y), y, {.create_graph = true});
+  CHECK(grad(sum(slope), x).values()[2] == -0.25);
+}
+
+TEST_CASE("beside NaN the gradients of maximum, minimum and relu pass", "[special_values]") {
+  for (const DType dtype : {DType::f32, DType::f64, DType::bf16}) {
+    const Tensor x = row({no_number, 1, 2, 3, 4}, dtype), y = row({0, no_number, 2, 1, 5}, dtype);
+    const Tensors top = grad(sum(maximum(x, y)), Tensors{x, y}), bottom = grad(sum(minimum(x, y)), Tensors{x, y});
+    CHECK(same(top[0], {1, 1, 0.5, 1, 0}));
+    CHECK(same(top[1], {1, 1, 0.5, 0, 1}));
+    CHECK(same(bottom[0], {1, 1, 0.5, 0, 1}));
+    CHECK(same(bottom[1], {1, 1, 0.5, 1, 0}));
+    const Tensor z = row({no_number, -1, 0, 2, -inf, inf}, dtype);
+    CHECK(same(grad(sum(relu(z)), z), {1, 0, 0, 1, 0, 1}));
+    CHECK(same(grad(sum(clamp(z, -3, 1)), z), {1, 1, 1, 0, 0, 0}));
   }
 }
