@@ -1,8 +1,11 @@
 // Where formulas that are right on paper lose digits or become NaN: numbers far from zero, bf16, infinities, NaN, subnormal divisors.
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <string_view>
+#include <tuple>
 #include <vector>
 
 #include "autograd/ops.h"
@@ -155,6 +158,26 @@ TEST_CASE("powers and quotients have gradients where parts of their formula over
   CHECK(same(grad(sum(x / y), y), {0, 0, -0.75}));
   const Tensor slope = grad(sum(x / y), y, {.create_graph = true});
   CHECK(grad(sum(slope), x).values()[2] == -0.25);
+}
+
+TEST_CASE("a row of attention that sees -inf alone is NaN, with a mask and without", "[special_values]") {
+  const Tensor scores = leaf({-inf, -inf, 5, 1, 2, 3}, {1, 1, 2, 3});
+  AttentionOptions options;
+  options.key_mask = from_values({1, 1, 0}, {1, 3}, {DType::boolean, tested});
+  const Values weights = attention_weights(scores, options).values();
+  for (const std::size_t i : {0u, 1u}) CHECK(std::isnan(weights[i]));
+  CHECK(weights[3] + weights[4] == Approx(1));
+  CHECK(weights[5] == 0);
+  options.key_mask = zeros({1, 3}, {DType::boolean, tested});
+  CHECK(same(attention_weights(scores, options), Values(6, 0)));  // sees nothing
+
+  const Tensor q = row({1, 1, 0, 0}), keys = row({-inf, 0, -inf, 0, 5, 0}), v = row({1, 2, 3});
+  options.key_mask = from_values({1, 1, 0}, {1, 3}, {DType::boolean, tested});
+  const auto both = [&] { return attention(reshape(q, {1, 1, 2, 2}), reshape(keys, {1, 1, 3, 2}), reshape(v, {1, 1, 3, 1}), options).values(); };
+  const Values fused = both();
+  const NoFusion composition;
+  CHECK(std::isnan(both()[0]));
+  CHECK(std::isnan(fused[0]));
 }
 
 TEST_CASE("beside NaN the gradients of maximum, minimum and relu pass", "[special_values]") {
