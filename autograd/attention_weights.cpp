@@ -56,8 +56,7 @@ Tensor row_scale(const Scoring& scoring, const Visible& visible, const Tensor& s
 }
 
 Tensor divisor_of_sum(const Tensor& x, DType computed) {
-  const double normal = computed == DType::f64 ? std::numeric_limits<double>::min() : static_cast<double>(std::numeric_limits<float>::min());
-  return x + cast(less(abs(x.detach()), scalar_like(normal, x)), x.dtype());
+  return x + cast(less(abs(x.detach()), smallest_normal(computed)), x.dtype());
 }
 
 }  // namespace fused
@@ -96,7 +95,7 @@ Tensor masked_softmax(const Tensor& scores, const Visible& visible) {
     const NoGrad constant;
     const Tensor lowest = scalar_like(-infinity, scores);
     top = max(where(visible.condition, scores.detach(), lowest), {-1}, true);
-    top = where(greater(top, lowest), top, zero_like(top));  // a row that sees nothing
+    top = where(any(visible.condition, {-1}, true), top, zero_like(top));  // a row that sees nothing; of -inf alone NaN
   }
   const Tensor e = exp(where(visible.condition, scores - top, zero_like(scores))) * visible.mask;
   return e / divisor_of_sum(sum(e, {-1}, true), e.dtype());

@@ -1,4 +1,6 @@
 // Losses: cross-entropy (class indices or soft targets, label smoothing) and mean squared error.
+#include <limits>
+
 #include "autograd/fused_util.h"
 
 namespace norma {
@@ -38,17 +40,24 @@ void check_targets(const Tensor& logits, const Tensor& targets, double label_smo
   }
 }
 
+/// sum_c t_c log p_c over all rows. A class without a share adds 0 even where its logit is -inf.
+Tensor weighted_sum(const Tensor& shares, const Tensor& log_p) {
+  const Tensor none = logical_and(equal(shares, 0), equal(log_p, -std::numeric_limits<double>::infinity()));
+  return sum(shares * where(none, 0, log_p));
+}
+
 Tensor cross_entropy_composite(const Tensor& logits, const Tensor& targets, double smoothing) {
-  const Tensor wide = fused::widen(logits);
+  const Tensor wide = fused::widen(logits), log_p = log_softmax(wide);
   const Index classes = wide.size(-1), rows = rows_of(wide);
-  const Tensor log_p = wide - logsumexp(wide, -1, true);
-  Tensor total;  // sum over rows of sum_c t_c log p_c, before smoothing
+  const double rest = 1 - smoothing, each = smoothing / static_cast<double>(classes);
+  Tensor total;  // sum over rows of sum_c t_c log p_c
   if (is_floating(targets.dtype())) {
-    total = sum(fused::narrow(targets, wide.dtype()) * log_p);
+    const Tensor given = fused::narrow(targets, wide.dtype());
+    total = weighted_sum(smoothing == 0 ? given : given * rest + each, log_p);
   } else {
-    total = sum(gather(reshape(log_p, Shape{rows, classes}), 1, reshape(targets, Shape{rows, 1})));
+    if (rest != 0) total = rest * sum(gather(reshape(log_p, Shape{rows, classes}), 1, reshape(targets, Shape{rows, 1})));
+    if (each != 0) total = total ? total + sum(log_p) * each : sum(log_p) * each;
   }
-  if (smoothing != 0) total = total * (1 - smoothing) + sum(log_p) * (smoothing / static_cast<double>(classes));
   return total * (-1.0 / static_cast<double>(rows));
 }
 

@@ -21,7 +21,8 @@ Tensor softmax_composite(const Tensor& x) {
 Tensor log_softmax_composite(const Tensor& x) {
   if (x.numel() == 0) return exp(x);
   const Tensor wide = widen(x);
-  return narrow(wide - logsumexp(wide, -1, true), x.dtype());
+  const Tensor shifted = wide - fused::shift_of(wide, -1);  // first: logsumexp(x) has the rounding of x
+  return narrow(shifted - log(sum(exp(shifted), {-1}, true)), x.dtype());
 }
 
 Tensor softmax_last(const Tensor& x, bool log) {
@@ -49,12 +50,9 @@ Tensor softmax_along(const char* name, const Tensor& x, int axis, bool log) {
   return transpose(softmax_last(transpose(x, axis, -1), log), axis, -1);
 }
 
-Tensor without_mean(const Tensor& x) { return x - mean(x, {-1}, true); }
-
-/// x normalised in its own wide type, before weight and bias. The mean is taken twice, since a large one is rounded by more than the
-/// deviations from it may be.
+/// x normalised in its own wide type, before weight and bias.
 Tensor normalised(const Tensor& x, double eps, bool rms) {
-  const Tensor centred = rms ? x : without_mean(without_mean(x));
+  const Tensor centred = rms ? x : fused::centred(x, {-1});
   return centred * rsqrt(mean(square(centred), {-1}, true) + eps);
 }
 

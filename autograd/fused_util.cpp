@@ -1,7 +1,18 @@
-// Layouts and dtypes that kernels take.
+// Layouts and dtypes that kernels take, and rows made small.
 #include "autograd/fused_util.h"
 
 namespace norma::fused {
+
+Tensor centred(const Tensor& x, const Axes& axes) {
+  const Tensor first = x - mean(x, axes, true);
+  return first - mean(first, axes, true);
+}
+
+Tensor shift_of(const Tensor& x, int axis) {
+  const NoGrad constant;
+  const Tensor top = max(x, {axis}, true);
+  return where(equal(abs(top), std::numeric_limits<double>::infinity()), 0, top);
+}
 
 void check_parameter(std::string_view op, std::string_view what, const Tensor& x, const Tensor& parameter) {
   if (x.dtype() != DType::bf16 || parameter.dtype() == DType::bf16) return check_same_place(op, x, parameter);

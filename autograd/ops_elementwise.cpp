@@ -2,9 +2,12 @@
 #include <cmath>
 #include <numbers>
 
-#include "autograd/dispatch.h"
+#include "autograd/fused_util.h"
 
 namespace norma {
+
+using fused::narrow;
+using fused::widen;
 
 namespace {
 
@@ -15,6 +18,12 @@ Tensor map(UnaryOp op, const Tensor& x, unsigned keep, Derivative derivative, do
                 {name(op).data(), keep, [derivative, keep](const Ctx& c, const Tensor& g) -> Tensors {
                    return {derivative(keep == keep_nothing ? Tensor{} : c.saved(0), g)};
                  }});
+}
+
+/// A derivative of several operations, which rounds bf16 once, at its end.
+template <class Derivative>
+auto rounded_once(Derivative derivative) {
+  return [derivative](const Tensor& kept, const Tensor& g) { return narrow(derivative(widen(kept), widen(g)), g.dtype()); };
 }
 
 /// The gradients of a broadcasting binary op, each computed where it is asked for and summed back to its operand's shape.
@@ -50,36 +59,41 @@ Tensor log(const Tensor& x) {
   return map(UnaryOp::log, x, keep0, [](const Tensor& x0, const Tensor& g) { return g / x0; });
 }
 Tensor log1p(const Tensor& x) {
-  return map(UnaryOp::log1p, x, keep0, [](const Tensor& x0, const Tensor& g) { return g / (x0 + 1.0); });
+  return map(UnaryOp::log1p, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) { return g / (x0 + 1.0); }));
 }
 Tensor sqrt(const Tensor& x) {
   return map(UnaryOp::sqrt, x, keep_output, [](const Tensor& y, const Tensor& g) { return g * 0.5 / y; });
 }
 Tensor rsqrt(const Tensor& x) {
-  return map(UnaryOp::rsqrt, x, keep_output, [](const Tensor& y, const Tensor& g) { return g * (square(y) * y) * -0.5; });
+  return map(UnaryOp::rsqrt, x, keep_output, rounded_once([](const Tensor& y, const Tensor& g) { return g * (square(y) * y) * -0.5; }));
 }
 Tensor sin(const Tensor& x) {
-  return map(UnaryOp::sin, x, keep0, [](const Tensor& x0, const Tensor& g) { return g * cos(x0); });
+  return map(UnaryOp::sin, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) { return g * cos(x0); }));
 }
 Tensor cos(const Tensor& x) {
-  return map(UnaryOp::cos, x, keep0, [](const Tensor& x0, const Tensor& g) { return -(g * sin(x0)); });
+  return map(UnaryOp::cos, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) { return -(g * sin(x0)); }));
 }
 Tensor tanh(const Tensor& x) {
-  return map(UnaryOp::tanh, x, keep_output, [](const Tensor& y, const Tensor& g) { return g * (1.0 - square(y)); });
+  return map(UnaryOp::tanh, x, keep_output, rounded_once([](const Tensor& y, const Tensor& g) { return g * (1.0 - square(y)); }));
 }
 Tensor erf(const Tensor& x) {
-  return map(UnaryOp::erf, x, keep0, [](const Tensor& x0, const Tensor& g) {
+  return map(UnaryOp::erf, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) {
     return g * exp(-square(x0)) * (2 * std::numbers::inv_sqrtpi);
-  });
+  }));
 }
 Tensor sigmoid(const Tensor& x) {
-  return map(UnaryOp::sigmoid, x, keep_output, [](const Tensor& y, const Tensor& g) { return g * (y * (1.0 - y)); });
+  return map(UnaryOp::sigmoid, x, keep_output, rounded_once([](const Tensor& y, const Tensor& g) { return g * (y * (1.0 - y)); }));
 }
 Tensor relu(const Tensor& x) {
-  return map(UnaryOp::relu, x, keep_output, [](const Tensor& y, const Tensor& g) { return g * step(y); });
+  return map(UnaryOp::relu, x, keep_output, [](const Tensor& y, const Tensor& g) {
+    const Tensor zero = scalar_like(0, y);
+    return where(not_equal(y, zero), g, zero);  // y >= 0, or NaN
+  });
 }
 Tensor gelu(const Tensor& x) {
-  const auto vjp = [](const Ctx& c, const Tensor& g) -> Tensors { return {g * gelu_slope(c.saved(0))}; };
+  const auto vjp = [](const Ctx& c, const Tensor& g) -> Tensors {
+    return {rounded_once([](const Tensor& x0, const Tensor& dy) { return dy * gelu_slope(x0); })(c.saved(0), g)};
+  };
   const auto first_order = [vjp](const Ctx& c, const Tensor& g) -> Tensors {
     const Tensor x0 = contiguous(c.saved(0)), dy = contiguous(g), dx = empty(x0.shape(), place_of(x0));  // one kernel whatever the strides
     if (backend_of(x0).gelu_backward(x0.view(), dy.view(), dx.view())) return {dx};
@@ -88,22 +102,22 @@ Tensor gelu(const Tensor& x) {
   return record(run_unary(UnaryOp::gelu, x), {x}, {"gelu", keep0, vjp, first_order});
 }
 Tensor gelu_tanh(const Tensor& x) {
-  return map(UnaryOp::gelu_tanh, x, keep0, [](const Tensor& x0, const Tensor& g) { return g * gelu_tanh_slope(x0); });
+  return map(UnaryOp::gelu_tanh, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) { return g * gelu_tanh_slope(x0); }));
 }
 Tensor silu(const Tensor& x) {
-  return map(UnaryOp::silu, x, keep0, [](const Tensor& x0, const Tensor& g) {
+  return map(UnaryOp::silu, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) {
     const Tensor s = sigmoid(x0);
     return g * (s * (x0 * (1.0 - s) + 1.0));
-  });
+  }));
 }
 Tensor softplus(const Tensor& x) {
-  return map(UnaryOp::softplus, x, keep0, [](const Tensor& x0, const Tensor& g) { return g * sigmoid(x0); });
+  return map(UnaryOp::softplus, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) { return g * sigmoid(x0); }));
 }
 Tensor square(const Tensor& x) {
   return map(UnaryOp::square, x, keep0, [](const Tensor& x0, const Tensor& g) { return g * x0 * 2.0; });
 }
 Tensor reciprocal(const Tensor& x) {
-  return map(UnaryOp::reciprocal, x, keep_output, [](const Tensor& y, const Tensor& g) { return -(g * square(y)); });
+  return map(UnaryOp::reciprocal, x, keep_output, rounded_once([](const Tensor& y, const Tensor& g) { return -(g * square(y)); }));
 }
 Tensor sign(const Tensor& x) {
   return map(UnaryOp::sign, x, keep_nothing, [](const Tensor&, const Tensor&) { return Tensor{}; });
@@ -115,10 +129,11 @@ Tensor pow(const Tensor& x, Scalar power) {
   check_present("pow", x);
   if (!is_floating(x.dtype())) return pow(x, scalar_like(power, x, "pow"));
   const double exponent = power.value();
+  const auto slope = rounded_once([exponent](const Tensor& x0, const Tensor& g) { return g * pow(x0, exponent - 1) * exponent; });
   // The exponent 0 ends the chain: 0 * x^-1 would be NaN at x = 0.
-  return map(UnaryOp::power, x, keep0, [exponent](const Tensor& x0, const Tensor& g) {
+  return map(UnaryOp::power, x, keep0, [exponent, slope](const Tensor& x0, const Tensor& g) {
     if (exponent == 0) return Tensor{};
-    return exponent == 1 ? g : g * pow(x0, exponent - 1) * exponent;
+    return exponent == 1 ? g : slope(x0, g);
   }, exponent);
 }
 
@@ -146,33 +161,41 @@ Tensor mul(const Tensor& a, const Tensor& b) {
                  }});
 }
 Tensor div(const Tensor& a, const Tensor& b) {
+  const unsigned keep = keep1 | (b.tracked() ? keep_output : 0u);
   const Tensor value = run_binary("div", BinaryOp::div, a, b);  // checks first
   return record(value, {a, b},
-                {"div", keep1 | keep_output, [sa = a.shape(), sb = b.shape()](const Ctx& c, const Tensor& g) {
-                   const Tensor q = g / c.saved(0);
-                   return pair(c, sa, sb, [&] { return q; }, [&] { return -(q * c.saved(1)); });
+                {"div", keep, [sa = a.shape(), sb = b.shape()](const Ctx& c, const Tensor& g) {
+                   return pair(c, sa, sb, [&] { return g / c.saved(0); },
+                               [&] {  // not -(g / b) y: where y is 0, g / b may be no number
+                                 const Tensor slope = widen(c.saved(1)) / -widen(c.saved(0));
+                                 return narrow(widen(g) * slope, g.dtype());
+                               });
                  }});
 }
 Tensor pow(const Tensor& a, const Tensor& b) {
   const Tensor value = run_binary("pow", BinaryOp::pow, a, b);  // checks first
   return record(value, {a, b},
                 {"pow", keep0 | keep1 | keep_output, [sa = a.shape(), sb = b.shape()](const Ctx& c, const Tensor& g) {
-                   const Tensor x = c.saved(0), y = c.saved(1), one = scalar_like(1, x);
-                   const Tensor zero_base = equal(x, scalar_like(0, x)), zero_exponent = equal(y, scalar_like(0, y));
+                   const Tensor x = widen(c.saved(0)), y = widen(c.saved(1)), dy = widen(g);
+                   const Tensor zero = scalar_like(0, x), one = scalar_like(1, x);
                    return pair(c, sa, sb,
-                               [&] {  // 0^0 is constant in its base: keep 0 * 0^-1 away
-                                 const Tensor less_one = y - 1.0;
-                                 return g * y * pow(x, where(zero_base, where(zero_exponent, one, less_one), less_one));
+                               [&] {  // x^0 is constant: keep 0 * x^-1 away where x^-1 is no number, which is the case of NaN too
+                                 const Tensor ordinary = greater_equal(abs(x), fused::smallest_normal(x.dtype()));
+                                 const Tensor constant = logical_and(equal(y, zero), logical_not(ordinary));
+                                 return narrow(dy * y * pow(where(constant, zero, x), where(constant, one, y - 1.0)), g.dtype());
                                },
-                               [&] { return g * c.saved(2) * log(where(zero_base, one, x)); });  // 0^y: derivative 0
+                               [&] {  // 0^y is constant from y = 0 on
+                                 const Tensor constant = logical_and(equal(x, zero), greater_equal(y, zero));
+                                 return narrow(dy * widen(c.saved(2)) * log(where(constant, one, x)), g.dtype());
+                               });
                  }});
 }
 
 namespace {
 
-/// The share of g that goes to the operand which wins by `wins`; a tie halves it.
-Tensor winner(const Tensor& wins, const Tensor& tie, const Tensor& g) {
-  return where(wins, g, where(tie, g * 0.5, scalar_like(0, g)));
+/// The share of g that goes to the operand which loses by `loses`; a tie halves it, and beside NaN, where none of the three holds, each has all.
+Tensor share(const Tensor& loses, const Tensor& tie, const Tensor& g) {
+  return where(loses, scalar_like(0, g), where(tie, g * 0.5, g));
 }
 
 Tensor extremum(const char* op, BinaryOp word, const Tensor& a, const Tensor& b) {
@@ -181,8 +204,8 @@ Tensor extremum(const char* op, BinaryOp word, const Tensor& a, const Tensor& b)
                 {op, keep0 | keep1, [sa = a.shape(), sb = b.shape(), word](const Ctx& c, const Tensor& g) {
                    const Tensor x = c.saved(0), y = c.saved(1), tie = equal(x, y), x_above = greater(x, y), y_above = less(x, y);
                    const bool max = word == BinaryOp::max;
-                   return pair(c, sa, sb, [&] { return winner(max ? x_above : y_above, tie, g); },
-                               [&] { return winner(max ? y_above : x_above, tie, g); });
+                   return pair(c, sa, sb, [&] { return share(max ? y_above : x_above, tie, g); },
+                               [&] { return share(max ? x_above : y_above, tie, g); });
                  }});
 }
 

@@ -79,7 +79,7 @@ Tensor sum(const Tensor& x, const Axes& axes, bool keep_dims) {
 
 Tensor mean(const Tensor& x, const Axes& axes, bool keep_dims) {
   check_floating("mean", x);
-  return narrow(sum(widen(x), axes, keep_dims) * (1.0 / static_cast<double>(Reduced("mean", x, axes).count)), x.dtype());
+  return narrow(sum(widen(x), axes, keep_dims) / static_cast<double>(Reduced("mean", x, axes).count), x.dtype());  // 1 / count would be rounded too
 }
 
 Tensor max(const Tensor& x, const Axes& axes, bool keep_dims) { return extremum(ReduceOp::max, x, axes, keep_dims); }
@@ -88,8 +88,7 @@ Tensor min(const Tensor& x, const Axes& axes, bool keep_dims) { return extremum(
 Tensor var(const Tensor& x, const Axes& axes, bool keep_dims, int correction) {
   check_floating("var", x);
   const double freedom = Reduced("var", x, axes).freedom(correction);
-  const Tensor wide = widen(x);
-  return narrow(sum(square(wide - mean(wide, axes, true)), axes, keep_dims) * (1 / freedom), x.dtype());
+  return narrow(sum(square(fused::centred(widen(x), axes)), axes, keep_dims) / freedom, x.dtype());
 }
 
 Tensor stddev(const Tensor& x, const Axes& axes, bool keep_dims, int correction) {
@@ -103,8 +102,7 @@ Tensor stddev(const Tensor& x, const Axes& axes, bool keep_dims, int correction)
   }
   const double freedom = r.freedom(correction);
   return record(y, {x}, {"stddev", keep0 | keep_output, [axes, freedom, kept = r.kept](const Ctx& c, const Tensor& g) -> Tensors {
-                           const Tensor x0 = c.saved(0), centred = x0 - mean(x0, axes, true);
-                           return {centred * reshape(g * inverse_length(c.saved(1)) * (1 / freedom), kept)};
+                           return {fused::centred(c.saved(0), axes) * reshape(g * inverse_length(c.saved(1)) * (1 / freedom), kept)};
                          }});
 }
 
@@ -139,14 +137,11 @@ Tensor logsumexp(const Tensor& x, int axis, bool keep_dims) {
   Tensor y;
   {
     NoGrad off;
-    // Shifted by the row's maximum; a row of -infinity (or without elements) needs no shift.
-    Tensor shift = r.count ? max(x, {axis}, true) : zeros(r.kept, place_of(x));
-    const Tensor infinity = scalar_like(std::numeric_limits<double>::infinity(), x);
-    shift = where(equal(abs(shift), infinity), scalar_like(0, x), shift);
+    const Tensor shift = r.count ? fused::shift_of(x, axis) : zeros(r.kept, place_of(x));
     y = reshape(log(sum(exp(x - shift), {axis}, true)) + shift, r.shape(keep_dims));
   }
-  return record(y, {x}, {"logsumexp", keep0 | keep_output, [kept = r.kept](const Ctx& c, const Tensor& g) -> Tensors {
-                           return {exp(c.saved(0) - reshape(c.saved(1), kept)) * reshape(g, kept)};
+  return record(y, {x}, {"logsumexp", keep0, [axis, kept = r.kept](const Ctx& c, const Tensor& g) -> Tensors {
+                           return {softmax(c.saved(0), axis) * reshape(g, kept)};  // not exp(x - y): a large y is rounded
                          }});
 }
 

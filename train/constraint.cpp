@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/suggest.h"
+#include "nn/layers.h"
 #include "nn/tap.h"
 #include "train/options.h"
 
@@ -44,7 +45,7 @@ FroNorms::FroNorms(nn::Module& model) : impl_(std::make_unique<Impl>()) {
   nn::for_each_tap(model, [this](const std::string& name, nn::Tap& tap) {
     if (name != "weights" && !name.ends_with(".weights")) return;
     impl_->listening.emplace_back(&tap, tap.on_value([this](const Tensor& a) {
-      impl_->means.push_back(mean(norm(a, {-2, -1})));
+      impl_->means.push_back(nn::mean_by_product(norm(a, {-2, -1})));
     }));
   });
 }
@@ -56,7 +57,7 @@ FroNorms::~FroNorms() {
 Tensor FroNorms::take() {
   const Tensors means = std::exchange(impl_->means, {});
   if (means.empty()) fail("penalty: no attention layer ran");
-  return mean(stack(means, 0));
+  return nn::mean_by_product(stack(means, 0));
 }
 
 }  // namespace norma::train

@@ -20,9 +20,9 @@ void cross_entropy(const CrossEntropyRows<T, Stored>& a) {
     double weight = 1, chosen;  // sum t and sum t (x - top) of the target alone
     if (target) {
       strips<T>(a.n, NORMA_STRIP {
-        const Vec<T> t = strip.get(target + i);
+        const Vec<T> t = strip.get(target + i), below = strip.get(x + i, top) - top;
         sum_t.chain[chain] += t;
-        sum_tx.chain[chain] = fma(t, strip.get(x + i, top) - top, sum_tx.chain[chain]);
+        sum_tx.chain[chain] = fma(t, t == Vec<T>{} ? Vec<T>{} : below, sum_tx.chain[chain]);  // of a class without a share nothing, at -inf too
       });
       weight = static_cast<double>(sum_t.total());
       chosen = static_cast<double>(sum_tx.total());
@@ -31,7 +31,8 @@ void cross_entropy(const CrossEntropyRows<T, Stored>& a) {
     }
     const double total = static_cast<double>(sum.total());
     const double mass = (1 - smooth) * weight + smooth;
-    double loss = __builtin_log(total) * mass - (1 - smooth) * chosen;
+    double loss = __builtin_log(total) * mass;
+    if (smooth != 1) loss -= (1 - smooth) * chosen;
     if (smooth != 0) loss -= each * static_cast<double>(sum_x.total());
     a.loss[r] = static_cast<T>(loss);
     if (a.sums) a.sums[2 * r] = top, a.sums[2 * r + 1] = static_cast<T>(mass / total);
