@@ -79,7 +79,7 @@ Tensor sum(const Tensor& x, const Axes& axes, bool keep_dims) {
 
 Tensor mean(const Tensor& x, const Axes& axes, bool keep_dims) {
   check_floating("mean", x);
-  return narrow(sum(widen(x), axes, keep_dims) / static_cast<double>(Reduced("mean", x, axes).count), x.dtype());  // 1 / count would be rounded too
+  return narrow(sum(widen(x), axes, keep_dims) * (1.0 / static_cast<double>(Reduced("mean", x, axes).count)), x.dtype());
 }
 
 Tensor max(const Tensor& x, const Axes& axes, bool keep_dims) { return extremum(ReduceOp::max, x, axes, keep_dims); }

@@ -178,7 +178,7 @@ Tensor ViT::features(const Tensor& images, Index out_tokens) const {
 Tensor ViT::operator()(const Tensor& images) const {
   const nn::Inside here(*this);
   const Tensor x = features(images, config_.head_tokens());  // the class token [B, 1, C], or all
-  const Tensor logits = head_(config_.pool == ViTConfig::Pool::cls ? select(x, 1, 0) : nn::mean_by_product(x, {1}));  // [B, classes]
+  const Tensor logits = head_(config_.pool == ViTConfig::Pool::cls ? select(x, 1, 0) : mean(x, {1}));  // [B, classes]
   return cast(logits, head_.weight.dtype());  // losses are taken in the parameters' dtype
 }
 

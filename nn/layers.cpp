@@ -5,11 +5,6 @@
 
 namespace norma::nn {
 
-Tensor mean_by_product(const Tensor& x, const Axes& axes) {
-  const Tensor total = sum(cast(x, wide_of(x.dtype())), axes);
-  return cast(total * (static_cast<double>(total.numel()) / static_cast<double>(x.numel())), x.dtype());
-}
-
 Index checked_size(const char* layer, const char* what, Index size) {
   if (size < 0) fail("{}: {} is {}, must not be negative", layer, what, size);
   return size;

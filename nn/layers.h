@@ -46,10 +46,6 @@ class ShapesOnly {
   bool old_;
 };
 
-/// The mean that a loss is made of: times 1 / count, where mean() divides. The two differ by a rounding, which the bits of all recorded runs have
-/// in them.
-Tensor mean_by_product(const Tensor& x, const Axes& axes = {});
-
 /// The size itself; throws naming the layer where it is negative.
 Index checked_size(const char* layer, const char* what, Index size);
 

@@ -90,24 +90,6 @@ TEST_CASE("derivatives of bf16 are rounded once", "[special_values]") {
   }
 }
 
-TEST_CASE("the mean of equal numbers is that number, their variance 0", "[special_values]") {
-  for (const DType dtype : {DType::f32, DType::f64, DType::bf16})
-    for (const Index n : {3, 41, 49, 1000}) {
-      INFO(name(dtype) << ' ' << n);
-      const Tensor x = full({n}, 1, {dtype, tested}).track(), y = mean(x);
-      CHECK(y.item() == 1);
-      CHECK(var(x).item() == 0);
-      CHECK(same(grad(y, x), full({n}, 1 / static_cast<double>(n), {dtype, tested}).values()));
-    }
-}
-
-TEST_CASE("the mean of a loss has the bits of a product with 1 / count", "[special_values]") {
-  const Tensor x = ones({2, 41}, {DType::f32, tested});
-  CHECK(same(nn::mean_by_product(x, {1}), {1 - 0x1p-24, 1 - 0x1p-24}));
-  CHECK(nn::mean_by_product(x).item() == (sum(x) * (1.0 / 82)).item());
-  CHECK(nn::mean_by_product(cast(x, DType::bf16), {1}).dtype() == DType::bf16);
-}
-
 TEST_CASE("variances of numbers far from zero", "[special_values]") {
   const double eps = 0x1p-23;
   const Tensor pair = row({1, 1 + eps});

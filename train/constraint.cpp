@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "core/suggest.h"
-#include "nn/layers.h"
 #include "nn/tap.h"
 #include "train/options.h"
 
@@ -45,7 +44,7 @@ FroNorms::FroNorms(nn::Module& model) : impl_(std::make_unique<Impl>()) {
   nn::for_each_tap(model, [this](const std::string& name, nn::Tap& tap) {
     if (name != "weights" && !name.ends_with(".weights")) return;
     impl_->listening.emplace_back(&tap, tap.on_value([this](const Tensor& a) {
-      impl_->means.push_back(nn::mean_by_product(norm(a, {-2, -1})));
+      impl_->means.push_back(mean(norm(a, {-2, -1})));
     }));
   });
 }
@@ -57,7 +56,7 @@ FroNorms::~FroNorms() {
 Tensor FroNorms::take() {
   const Tensors means = std::exchange(impl_->means, {});
   if (means.empty()) fail("penalty: no attention layer ran");
-  return nn::mean_by_product(stack(means, 0));
+  return mean(stack(means, 0));
 }
 
 }  // namespace norma::train
