@@ -104,8 +104,8 @@ Tensor composite(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
 std::string advice_on_heads(const Tensor& q, const Tensor& k) {
   const Index b = k.size(0), heads = k.size(1), keys = k.size(2), d = k.size(3);
   if (heads == 0 || q.size(1) == heads || q.size(1) % heads != 0 || q.size(0) != b || q.size(3) != d) return {};
-  return fmt::format("; repeat the heads of k, and so of v: reshape(expand(unsqueeze(k, 2), {{{}, {}, {}, {}, {}}}), {{{}, {}, {}, {}}})", b, heads,
-                     q.size(1) / heads, keys, d, b, q.size(1), keys, d);
+  return fmt::format("; repeat the heads of k, and so of v: reshape(expand(unsqueeze(k, 2), {{{}, {}, {}, {}, {}}}), {{{}, {}, {}, {}}}); "
+                     "without copies: docs/language-model.md", b, heads, q.size(1) / heads, keys, d, b, q.size(1), keys, d);
 }
 
 void check_qkv(const Tensor& q, const Tensor& k, const Tensor& v) {

@@ -177,7 +177,7 @@ void add_messages(ErrorCases& errors) {
         call({1, 6, 3, 4}, four, four);
       },
       "attention: q [1, 6, 3, 4] and k [1, 2, 3, 4] differ in batch, heads or width; expected [B, H, N, d] and [B, H, "
-      "M, d]; repeat the heads of k, and so of v: reshape(expand(unsqueeze(k, 2), {1, 2, 3, 3, 4}), {1, 6, 3, 4})");
+      "M, d]; repeat the heads of k, and so of v: reshape(expand(unsqueeze(k, 2), {1, 2, 3, 3, 4}), {1, 6, 3, 4}); without copies: docs/language-model.md");
   add(
       "attention",
       [=] {

@@ -260,7 +260,7 @@ void assign(const Named& targets, const Named& values, std::string_view what) {
   std::string wrong;
   missing.tell("missing", wrong), unexpected.tell("unexpected", wrong), misshapen.tell("wrong shape", wrong),
       twice.tell("given twice", wrong), empty.tell("an empty Tensor handle", wrong),
-      differing.tell("one tensor in the model, but different values, of which one must be ignored by name", wrong);
+      differing.tell("one tensor in the model, but different values (nn::assign() can ignore one by name)", wrong);
   if (!wrong.empty()) fail("{}: the values do not fit: {}", what, wrong);
   for (const auto& [name, target] : targets)
     if (const auto found = source.find(name); found != source.end()) copy_into(target.detach(), found->second.detach());

@@ -103,7 +103,7 @@ TEST_CASE("tied weights are saved once, and loaded by either name", "[modules]")
 
   const Tensor nan = full({5, 3}, std::nan("")), before = clone(other.embed.weight.detach());
   const auto both = [&](const Tensor& embed, const Tensor& head) { return nn::Named{{"norm.weight", norm}, {"head.weight", head}, {"embed.weight", embed}}; };
-  const char* differ = "model: the values do not fit: one tensor in the model, but different values, of which one must be ignored by name: embed.weight and head.weight";
+  const char* differ = "model: the values do not fit: one tensor in the model, but different values (nn::assign() can ignore one by name): embed.weight and head.weight";
   CHECK(error_of([&] { nn::assign(other, both(ones({5, 3}), nan)); }) == differ);
   CHECK(error_of([&] { nn::assign(other, both(nan, zeros({5, 3}))); }) == differ);
   CHECK(error_of([&] { nn::assign(other, both(ones({3, 5}), nan)); }) == "model: the values do not fit: wrong shape: embed.weight [3, 5] instead of [5, 3]");
