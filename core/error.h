@@ -7,6 +7,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 namespace norma {
@@ -17,8 +18,7 @@ class Error : public std::runtime_error {
 };
 
 /// What fail() appends on this thread, where something can tell where it is: nn::Inside (nn/module.h).
-using Ending = std::string (*)() noexcept;
-inline constinit thread_local Ending where_failed = nullptr;
+inline constinit thread_local std::add_pointer_t<std::string() noexcept> where_failed = nullptr;
 
 /// Throws Error with a formatted text: `fail("sum: axis {} out of range for {}", axis, shape)`.
 template <class... Args>

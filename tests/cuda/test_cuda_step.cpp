@@ -31,7 +31,7 @@ struct Written {
 Written run(TrainConfig config, const std::filesystem::path& out) {
   config.out = out.string();
   const std::atomic<bool> stop = false;
-  CHECK(train::train(config, false, stop, {}).ending == train::Ending::finished);
+  CHECK(train::train(config, false, stop, {}).ending == Ending::finished);
   Written w;
   for (const auto& file : std::filesystem::directory_iterator(out))
     if (file.path().extension() == ".safetensors") w.weights += test::contents(file.path());
