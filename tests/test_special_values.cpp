@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "autograd/ops.h"
-#include "nn/layers.h"
 #include "tests/tested_device.h"
 
 using namespace norma;
