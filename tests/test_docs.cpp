@@ -1,10 +1,15 @@
 // Pages that quote a program quote the one that the tests build and run.
 #include <catch2/catch.hpp>
+#include <algorithm>
 #include <array>
+#include <cctype>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
+#include <set>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/folders.h"
@@ -22,17 +27,53 @@ std::string text_of(const std::string& path) {
   return text.str();
 }
 
-/// All C++ of a page, an empty line between its pieces.
-std::string quoted(const std::string& page) {
+/// The pieces of C++ of a page.
+std::vector<std::string> pieces(const std::string& page) {
   const std::string begins = "```cpp\n", ends = "```\n";
-  std::string all;
+  std::vector<std::string> all;
   for (std::size_t at = page.find(begins); at != std::string::npos; at = page.find(begins, at)) {
     const std::size_t from = at + begins.size(), to = page.find(ends, from);
     REQUIRE(to != std::string::npos);
-    all += (all.empty() ? "" : "\n") + page.substr(from, to - from);
+    all.push_back(page.substr(from, to - from));
     at = to;
   }
   return all;
+}
+
+/// Together, an empty line between them.
+std::string quoted(const std::string& page) {
+  std::string all;
+  for (const std::string& piece : pieces(page)) all += (all.empty() ? "" : "\n") + piece;
+  return all;
+}
+
+/// What a page links to, and the places on it that others can link to: its headings, as GitHub names them.
+struct Links {
+  std::vector<std::string> to;
+  std::set<std::string> places;
+};
+Links links(const std::string& page) {
+  Links found;
+  bool code = false;
+  std::istringstream lines(page);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("```")) code = !code;
+    if (code) continue;
+    if (line.starts_with('#')) {
+      std::string place;
+      for (const char c : line.substr(line.find(' ') + 1)) {
+        const auto byte = static_cast<unsigned char>(c);
+        if (c == ' ') place += '-';
+        if (byte >= 0x80 || std::isalnum(byte) || c == '-' || c == '_') place += static_cast<char>(std::tolower(byte));
+      }
+      found.places.insert(place);
+    }
+    for (std::size_t at = line.find("]("); at != std::string::npos; at = line.find("](", at + 1)) {
+      const std::string to = line.substr(at + 2, line.find(')', at) - at - 2);
+      if (to.find(' ') == std::string::npos && !to.starts_with("http")) found.to.push_back(to);  // else code, or not ours
+    }
+  }
+  return found;
 }
 
 /// Without the blanks and the "//" at the ends of its lines.
@@ -48,6 +89,36 @@ std::vector<std::string> grammar(const std::string& text) {
 }
 
 }  // namespace
+
+TEST_CASE("links lead to pages and headings that there are, and from README to every page", "[docs]") {
+  namespace fs = std::filesystem;
+  std::vector<std::string> pages = {"README.md"};
+  for (std::size_t i = 0; i < pages.size(); ++i) {
+    CAPTURE(pages[i]);
+    const std::string page = text_of(pages[i]);
+    for (const std::string& to : links(page).to) {
+      CAPTURE(to);
+      const std::size_t hash = to.find('#');
+      const fs::path file = hash == 0 ? fs::path(pages[i]) : (fs::path(pages[i]).parent_path() / to.substr(0, hash)).lexically_normal();
+      REQUIRE(fs::exists(source_folder() / file));
+      if (file.extension() != ".md") continue;
+      if (hash != std::string::npos) CHECK(links(text_of(file.string())).places.count(to.substr(hash + 1)) == 1);
+      if (std::find(pages.begin(), pages.end(), file.string()) == pages.end()) pages.push_back(file.string());
+    }
+  }
+  for (const auto& file : fs::directory_iterator(source_folder() / "docs"))
+    if (file.path().extension() == ".md") CHECK(std::count(pages.begin(), pages.end(), "docs/" + file.path().filename().string()) == 1);
+}
+
+TEST_CASE("the page on adding an op quotes the op as it is", "[docs]") {
+  const std::vector<std::string> quotes = pieces(text_of("docs/add-an-op.md"));
+  REQUIRE(quotes.size() == 5);  // the first leaves out what other ops are in the list
+  for (const auto& [quote, file] : {std::pair{1, "backends/common/functors.h"}, {2, "backends/cpu/kernels/elementwise.cpp"},
+                                    {3, "autograd/ops_elementwise.cpp"}, {4, "checks/op_table_elementwise.cpp"}}) {
+    CAPTURE(file);
+    CHECK(text_of(file).find(quotes[static_cast<std::size_t>(quote)]) != std::string::npos);
+  }
+}
 
 TEST_CASE("the page on attention functions has the parser's grammar", "[docs]") {
   const std::vector<std::string> page = grammar(text_of("docs/attention-functions.md"));
