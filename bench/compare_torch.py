@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Norma beside PyTorch: training steps, products and attention alone, start-up, and the demo's training, alternating in one run.
+"""Norma beside PyTorch: training steps, also with second derivatives, products and attention alone, start-up, and the demo's training,
+alternating in one run.
 
     python3 -m venv .venv && .venv/bin/pip install torch
-    .venv/bin/python bench/compare_torch.py [--only steps gemm gemm-bf16 attention attention-bf16 start demo]
+    .venv/bin/python bench/compare_torch.py [--only steps equation gemm gemm-bf16 attention attention-bf16 start demo]
                                              [--rows 1 3 8] [--rounds 3]
                                              [--threads 2] [--no-compile] [--cpu avx2]
     python3 bench/compare_torch.py --device cuda [--only steps attention] [--rows 1 3 8] [--rounds 1] [--limit 240] [--within S]
@@ -121,6 +122,22 @@ def steps(a):
         out.append(f"| {label} | {ms:.0f} | {100 * share:.0f} % | {torch_ms:.0f} ({best}) | {ratio_of([r['median_ms'] for r in mine], [r['median_ms'] for r in all_forms[best]])} | "
                    f"{max(r['peak_mib'] for r in mine):.0f}, {min(r['peak_mib'] for rows in all_forms.values() for r in rows)} |")
         print(out[-1], file=sys.stderr, flush=True)
+    return out
+
+
+def equation(a):
+    """Second derivatives: PyTorch has them of attention that is written out, eagerly."""
+    out = ["| step of a physics-informed transformer | Norma ms | PyTorch ms | ratio | MiB resident: Norma, PyTorch |", "|---|---|---|---|---|"]
+    for points in (64, 2601):
+        for dtype in ("f64", "f32"):
+            for label, formula, score in (("softmax", "softmax", "softmax"), ("x³/√N", X3, "x3")):
+                shape = ["--points", points, "--dtype", dtype, "--threads", a.threads, "--steps", 100 if points == 64 else 7]
+                mine, theirs = alternate(a, lambda: run([BUILD / "bench/norma_bench_equation", "--json", "--attention", formula, *shape]),
+                                         {"": lambda: torch("torch_equation.py", "--score", score, *shape)})
+                ours, peer = ([r["median_ms"] for r in rows] for rows in (mine, theirs[""]))
+                out.append(f"| {points:,} points, {dtype}, {label} | {statistics.median(ours):.1f} | {statistics.median(peer):.1f} | {ratio_of(ours, peer)} | "
+                           f"{max(r['peak_mib'] for r in mine):.0f}, {min(r['peak_mib'] for r in theirs['']):.0f} |")
+                print(out[-1], file=sys.stderr, flush=True)
     return out
 
 
@@ -260,7 +277,7 @@ def write(part, lines):
     PAGE.write_text(head + begin + "\n" + "\n".join([*lines, ""]) + end + rest.split(end)[1])
 
 
-PARTS = {"steps": steps, "gemm": gemm, "gemm-bf16": gemm_bf16, "attention": attention, "attention-bf16": lambda a: attention(a, "bf16"),
+PARTS = {"steps": steps, "equation": equation, "gemm": gemm, "gemm-bf16": gemm_bf16, "attention": attention, "attention-bf16": lambda a: attention(a, "bf16"),
          "start": start, "demo": demo}
 
 
