@@ -69,6 +69,15 @@ TEST_CASE("children may be owned by pointers, and some absent", "[modules]") {
   model.head = std::make_unique<nn::Linear>(3, 1, init, false);
   std::vector<std::string> names;
   for (const auto& [name, value] : nn::parameters(model)) names.push_back(name);
+TEST_CASE("layers may change places by an assignment of their own parameters", "[modules]") {
+  nn::Init init(1);
+  nn::Linear a(2, 2, init), b(2, 2, init);
+  const std::vector<double> of_a = a.weight.values(), of_b = b.weight.values();
+  nn::assign({{"a", a.weight}, {"b", b.weight}}, {{"a", b.weight}, {"b", transpose(a.weight)}}, "model");
+  CHECK(a.weight.values() == of_b);
+  CHECK(b.weight.values() == std::vector<double>{of_a[0], of_a[2], of_a[1], of_a[3]});
+}
+
   CHECK(names == std::vector<std::string>{"blocks.0.weight", "blocks.0.bias", "blocks.1.weight", "head.weight"});
 }
 
