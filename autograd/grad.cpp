@@ -90,8 +90,9 @@ void sweep(Visits& visits, const Tensor& seed, bool create_graph, bool retain, F
     if (n.released) fail("backward: the graph of {} was already freed by an earlier backward(); pass retain_graph", n.name);
     const bool first_order = !create_graph && n.first_order;
     if (first_order) {
-      for (const Visit* next : to) {
-        arrived.push_back(next ? next->gradient : Tensor());
+      for (auto next = to.begin(); next != to.end(); ++next) {
+        const bool first = std::find(to.begin(), next, *next) == next;  // of a tensor that is several inputs one has what arrived
+        arrived.push_back(*next && first ? (*next)->gradient : Tensor());
         late.settle(arrived.back());
       }
     }
