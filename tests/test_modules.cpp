@@ -6,6 +6,7 @@
 #include <set>
 #include <type_traits>
 
+#include "models/vit.h"
 #include "nn/layers.h"
 #include "tests/errors.h"
 
@@ -25,6 +26,17 @@ TEST_CASE("a layer that is too large is the library's error", "[modules]") {
   nn::Init init(1);
   CHECK_THAT(error_of([&] { nn::Linear(Index{1} << 22, Index{1} << 22, init); }), Catch::StartsWith("out of memory: need 64 TiB"));
   CHECK(error_of([&] { nn::Linear(Index{1} << 31, Index{1} << 31, init); }) == "empty: [2147483648, 2147483648] of f32 overflows the size limit");
+}
+
+TEST_CASE("sizes of a vision transformer that no integer holds are refused", "[modules]") {
+  const auto refused = [](auto change) {
+    models::ViTConfig config;
+    config.image = 32, config.patch = 4, config.width = 4, config.heads = 1;
+    change(config);
+    return error_of([&] { return models::parameter_count(config); });
+  };
+  CHECK(refused([](auto& c) { c.mlp_ratio = Index{1} << 62; }) == "shape: the number of elements of [4611686018427387904, 4, 4] overflows the 63-bit size limit");
+  CHECK(refused([](auto& c) { c.image = Index{1} << 34; }) == "shape: the number of elements of [4294967296, 4294967296, 4] overflows the 63-bit size limit");
 }
 
 TEST_CASE("initial values longer than a piece of host memory are one stream", "[modules]") {
@@ -57,6 +69,15 @@ TEST_CASE("assigning names the tensor that is none", "[modules]") {
   CHECK(a.values() == std::vector<double>{0, 0});
 }
 
+TEST_CASE("layers may change places by an assignment of their own parameters", "[modules]") {
+  nn::Init init(1);
+  nn::Linear a(2, 2, init), b(2, 2, init);
+  const std::vector<double> of_a = a.weight.values(), of_b = b.weight.values();
+  nn::assign({{"a", a.weight}, {"b", b.weight}}, {{"a", b.weight}, {"b", transpose(a.weight)}}, "model");
+  CHECK(a.weight.values() == of_b);
+  CHECK(b.weight.values() == std::vector<double>{of_a[0], of_a[2], of_a[1], of_a[3]});
+}
+
 TEST_CASE("children may be owned by pointers, and some absent", "[modules]") {
   struct Model : nn::Module {
     std::vector<std::unique_ptr<nn::Module>> blocks;
@@ -69,15 +90,6 @@ TEST_CASE("children may be owned by pointers, and some absent", "[modules]") {
   model.head = std::make_unique<nn::Linear>(3, 1, init, false);
   std::vector<std::string> names;
   for (const auto& [name, value] : nn::parameters(model)) names.push_back(name);
-TEST_CASE("layers may change places by an assignment of their own parameters", "[modules]") {
-  nn::Init init(1);
-  nn::Linear a(2, 2, init), b(2, 2, init);
-  const std::vector<double> of_a = a.weight.values(), of_b = b.weight.values();
-  nn::assign({{"a", a.weight}, {"b", b.weight}}, {{"a", b.weight}, {"b", transpose(a.weight)}}, "model");
-  CHECK(a.weight.values() == of_b);
-  CHECK(b.weight.values() == std::vector<double>{of_a[0], of_a[2], of_a[1], of_a[3]});
-}
-
   CHECK(names == std::vector<std::string>{"blocks.0.weight", "blocks.0.bias", "blocks.1.weight", "head.weight"});
 }
 
