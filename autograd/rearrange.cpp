@@ -71,7 +71,7 @@ class Parser {
   std::string_view pattern_, rest_;
 };
 
-/// Replaces "..." by `count` names that no pattern can spell.
+/// Replaces "..." by `count` names that no pattern can spell; spelled() says what stands in the pattern.
 Side spell_dots(const Side& side, int count) {
   constexpr std::array<std::string_view, max_rank> names = {".0", ".1", ".2", ".3", ".4", ".5", ".6", ".7"};
   Side spelled{{}, side.groups};
@@ -88,6 +88,8 @@ Side spell_dots(const Side& side, int count) {
   }
   return spelled;
 }
+
+std::string_view spelled(std::string_view name) { return name.starts_with('.') ? dots : name; }
 
 Axis* find(std::span<Axis> axes, std::string_view name) {
   const auto it = std::find_if(axes.begin(), axes.end(), [&](const Axis& a) { return a.name == name; });
@@ -155,7 +157,7 @@ Tensor rearrange(const Tensor& x, std::string_view pattern, Sizes sizes) {
       if (!axis) fail("rearrange: {} is only on the right of \"{}\"", wanted.name, pattern);
       const int index = static_cast<int>(axis - left.axes.data());
       if (std::find(order.begin(), order.end(), index) != order.end()) {
-        fail("rearrange: {} appears twice on the right of \"{}\"", wanted.name, pattern);
+        fail("rearrange: {} appears twice on the right of \"{}\"", spelled(wanted.name), pattern);
       }
       order.push_back(index);
       size *= axis->size;
@@ -164,7 +166,7 @@ Tensor rearrange(const Tensor& x, std::string_view pattern, Sizes sizes) {
   }
   for (std::size_t i = 0; i < left.axes.size(); ++i) {
     if (std::find(order.begin(), order.end(), static_cast<int>(i)) == order.end()) {
-      fail("rearrange: {} is only on the left of \"{}\"", left.axes[i].name, pattern);
+      fail("rearrange: {} is only on the left of \"{}\"", spelled(left.axes[i].name), pattern);
     }
   }
   const bool still = std::is_sorted(order.begin(), order.end());

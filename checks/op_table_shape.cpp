@@ -125,6 +125,7 @@ void add_messages(ErrorCases& errors) {
         return rearrange(ones({2, 3}), "a b -> b");
       },
       "rearrange: a is only on the left of \"a b -> b\"");
+  add("rearrange", [] { return rearrange(ones({2, 3, 4}), "b ... -> b"); }, "rearrange: ... is only on the left of \"b ... -> b\"");
   add(
       "rearrange",
       [] {
