@@ -27,12 +27,14 @@ void check_dtype(std::string_view op, std::string_view what, const Tensor& x, DT
   if (x.dtype() != expected) fail("{}: {} must be {}, got {}; convert with cast()", op, what, expected, x.dtype());
 }
 
-void check_same_place(std::string_view op, const Tensor& a, const Tensor& b) {
+void check_same_device(std::string_view op, const Tensor& a, const Tensor& b) {
   check_present(op, a);
   check_present(op, b);
-  if (a.device() != b.device()) {
-    fail("{}: operands on {} and {}; move one with to()", op, name(a.device()), name(b.device()));
-  }
+  if (a.device() != b.device()) fail("{}: operands on {} and {}; move one with to()", op, name(a.device()), name(b.device()));
+}
+
+void check_same_place(std::string_view op, const Tensor& a, const Tensor& b) {
+  check_same_device(op, a, b);
   if (a.dtype() != b.dtype()) fail("{}: dtypes {} and {} differ; convert with cast()", op, a.dtype(), b.dtype());
 }
 

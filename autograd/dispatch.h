@@ -14,6 +14,7 @@ inline Backend& backend_of(const Tensor& x) { return backend(x.device()); }
 void check_present(std::string_view op, const Tensor& x, std::string_view what = "an operand");  // not an empty handle
 void check_floating(std::string_view op, const Tensor& x);
 void check_dtype(std::string_view op, std::string_view what, const Tensor& x, DType expected);
+void check_same_device(std::string_view op, const Tensor& a, const Tensor& b);
 /// Same device and dtype.
 void check_same_place(std::string_view op, const Tensor& a, const Tensor& b);
 /// A shape that is to get one more axis has room for it.

@@ -27,9 +27,7 @@ void check_targets(const Tensor& logits, const Tensor& targets, double label_smo
     fail("cross_entropy: targets {} {} do not fit logits {}; expected i64 {} or floating {}", targets.dtype(),
          targets.shape(), logits.shape(), rows, logits.shape());
   }
-  if (!(targets.device() == logits.device())) {
-    fail("cross_entropy: operands on {} and {}; move one with to()", name(logits.device()), name(targets.device()));
-  }
+  check_same_device("cross_entropy", logits, targets);
   if (soft) return;
   const Index bad = first_outside(targets, logits.size(-1));
   if (bad >= 0) {

@@ -7,13 +7,15 @@ namespace {
 
 std::string axis_text(int axis, Index size) { return fmt::format("axis {} of size {}", axis, size); }
 
-/// index has x's rank and is no larger than x on the other axes.
-int check_gather(std::string_view op, const Tensor& x, int axis, const Tensor& index) {
+void check_index(std::string_view op, const Tensor& x, const Tensor& index) {
   check_present(op, x);
   check_dtype(op, "the index", index, DType::i64);
-  if (x.device() != index.device()) {
-    fail("{}: operands on {} and {}; move one with to()", op, name(x.device()), name(index.device()));
-  }
+  check_same_device(op, x, index);
+}
+
+/// index has x's rank and is no larger than x on the other axes.
+int check_gather(std::string_view op, const Tensor& x, int axis, const Tensor& index) {
+  check_index(op, x, index);
   const int a = normalize_axis(op, axis, x.shape());
   bool fits = index.rank() == x.rank();
   for (int i = 0; fits && i < x.rank(); ++i) fits = i == a || index.shape()[i] <= x.shape()[i];
@@ -48,14 +50,6 @@ Tensor index_select_unchecked(const Tensor& x, int a, const Tensor& index) {
   return record(y, {x, index}, {"index_select", keep1, [a, shape = x.shape()](const Ctx& c, const Tensor& g) -> Tensors {
                                   return {index_add(g, shape, a, c.saved(0)), Tensor{}};
                                 }});
-}
-
-void check_index(std::string_view op, const Tensor& x, const Tensor& index) {
-  check_present(op, x);
-  check_dtype(op, "the index", index, DType::i64);
-  if (x.device() != index.device()) {
-    fail("{}: operands on {} and {}; move one with to()", op, name(x.device()), name(index.device()));
-  }
 }
 
 Tensor gather_unchecked(const Tensor& x, int a, const Tensor& index);
