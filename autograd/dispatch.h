@@ -23,6 +23,8 @@ void check_room(std::string_view op, const Shape& shape);
 int normalize_new_axis(std::string_view op, int axis, const Shape& shape);
 /// Position of the first element of an i64 tensor outside [0, limit), or -1; also -1 under TrustIndices.
 Index first_outside(const Tensor& index, Index limit);
+/// The element of an i64 tensor at a row-major position, which a double may not hold.
+Index element_at(const Tensor& integers, Index position);
 /// Every element of an i64 tensor lies in [0, limit); `outside` ends the message: "axis 1 of size 5".
 void check_indices(std::string_view op, const Tensor& index, Index limit, std::string_view outside);
 

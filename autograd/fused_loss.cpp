@@ -31,7 +31,7 @@ void check_targets(const Tensor& logits, const Tensor& targets, double label_smo
   if (soft) return;
   const Index bad = first_outside(targets, logits.size(-1));
   if (bad >= 0) {
-    const auto value = static_cast<Index>(targets.values()[static_cast<std::size_t>(bad)]);
+    const Index value = element_at(targets, bad);
     fail("cross_entropy: target {} at row {} is outside 0..{}{}", value, bad, logits.size(-1) - 1,
          value >= 0 ? "" : "; to leave rows out, give them target 0, and 0 in a mask [..., 1]: "
                            "sum(mask * gather(log_softmax(logits), -1, unsqueeze(targets, -1))) / -sum(mask)");
