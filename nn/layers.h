@@ -23,7 +23,7 @@ class Init {
   /// is cut.
   Tensor trunc_normal(const Shape& s, double std);
   Tensor normal(const Shape& s, double std);
-  Tensor uniform(const Shape& s, double bound);  // in (-bound, bound); bound finite, not negative
+  Tensor uniform(const Shape& s, double bound);  // in [-bound, bound]; bound finite, not negative
   Tensor xavier_uniform(const Shape& s);         // [out, in]; bound sqrt(6 / (in + out)) (Glorot and Bengio, AISTATS 2010)
   /// A buffer: values(), row-major, which are asked for only where a model is more than counted.
   Tensor fixed(const Shape& s, const std::function<std::vector<double>()>& values);
@@ -48,6 +48,8 @@ class ShapesOnly {
 
 /// The size itself; throws naming the layer where it is negative.
 Index checked_size(const char* layer, const char* what, Index size);
+/// Throws where a norm, which would do without, has no weight: one that was declared and never made.
+void check_made(const char* norm, const Tensor& weight);
 
 class Linear : public Module {  // [..., in] -> [..., out]
  public:
@@ -71,6 +73,7 @@ class LayerNorm : public Module {  // [..., C] -> [..., C], over the last axis: 
       : weight(init.ones({checked_size("layer_norm", "width", width)})), bias(init.zeros({width})), eps(epsilon) {}
   Tensor operator()(const Tensor& x) const {
     const Inside here(*this);
+    check_made("layer_norm", weight);
     return layer_norm(x, weight, bias, eps);
   }
   void visit(Visitor& v) override { v("weight", weight), v("bias", bias); }
@@ -84,6 +87,7 @@ class RMSNorm : public Module {  // [..., C] -> [..., C], over the last axis: no
   RMSNorm(Index width, Init& init, double epsilon = 1e-6) : weight(init.ones({checked_size("rms_norm", "width", width)})), eps(epsilon) {}
   Tensor operator()(const Tensor& x) const {
     const Inside here(*this);
+    check_made("rms_norm", weight);
     return rms_norm(x, weight, eps);
   }
   void visit(Visitor& v) override { v("weight", weight); }

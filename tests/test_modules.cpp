@@ -60,6 +60,10 @@ TEST_CASE("a deviation is a number from zero on", "[modules]") {
 TEST_CASE("an absent weight is named", "[modules]") {
   CHECK(error_of([] { return linear(ones({2, 3}), Tensor()); }) == "linear: weight is an empty Tensor handle");
   CHECK(error_of([] { return linear(Tensor(), ones({2, 3})); }) == "linear: x is an empty Tensor handle");
+  CHECK(error_of([] { return nn::LayerNorm()(ones({2, 3})); }) ==
+        "layer_norm: the layer has no weight; make it of a width and an Init, or call norma::layer_norm() where there is to be none");
+  CHECK(error_of([] { return nn::RMSNorm()(ones({2, 3})); }) ==
+        "rms_norm: the layer has no weight; make it of a width and an Init, or call norma::rms_norm() where there is to be none");
 }
 
 TEST_CASE("assigning names the tensor that is none", "[modules]") {
