@@ -17,13 +17,13 @@ void check_present(std::string_view op, const Tensor& x, std::string_view what) 
   if (!x) fail("{}: {} is an empty Tensor handle", op, what);
 }
 
-void check_floating(std::string_view op, const Tensor& x) {
-  check_present(op, x);
+void check_floating(std::string_view op, const Tensor& x, std::string_view what) {
+  check_present(op, x, what);
   if (!is_floating(x.dtype())) fail("{}: needs a floating dtype, got {}; convert with cast()", op, x.dtype());
 }
 
 void check_dtype(std::string_view op, std::string_view what, const Tensor& x, DType expected) {
-  check_present(op, x);
+  check_present(op, x, what);
   if (x.dtype() != expected) fail("{}: {} must be {}, got {}; convert with cast()", op, what, expected, x.dtype());
 }
 

@@ -12,7 +12,7 @@ inline Backend& backend_of(const Tensor& x) { return backend(x.device()); }
 
 // ---- checks ---------------------------------------------------------------------------------------------------------
 void check_present(std::string_view op, const Tensor& x, std::string_view what = "an operand");  // not an empty handle
-void check_floating(std::string_view op, const Tensor& x);
+void check_floating(std::string_view op, const Tensor& x, std::string_view what = "an operand");
 void check_dtype(std::string_view op, std::string_view what, const Tensor& x, DType expected);
 void check_same_device(std::string_view op, const Tensor& a, const Tensor& b);
 /// Same device and dtype.

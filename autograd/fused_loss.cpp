@@ -10,8 +10,8 @@ namespace {
 Index rows_of(const Tensor& logits) { return logits.numel() / logits.size(-1); }
 
 void check_targets(const Tensor& logits, const Tensor& targets, double label_smoothing) {
-  check_floating("cross_entropy", logits);
-  check_present("cross_entropy", targets);
+  check_floating("cross_entropy", logits, "logits");
+  check_present("cross_entropy", targets, "targets");
   if (logits.rank() == 0 || logits.numel() == 0) {
     fail("cross_entropy: logits {} hold no row; expected [..., classes]", logits.shape());
   }

@@ -149,7 +149,7 @@ Tensor of_its_own(const Tensor& g, LateSums& late) {
 }
 
 Tensor check_seed(const char* op, const Tensor& y, const Tensor& seed, bool takes_seed) {
-  check_present(op, y);
+  check_present(op, y, takes_seed ? "the result" : "the loss");
   if (!y.tracked())
     fail("{}: the result takes part in no graph; track() the leaves before computing it, compute it outside of NoGrad, and a gradient that is to be "
          "differentiated again with .create_graph", op);
@@ -173,7 +173,7 @@ Tensors grad(const Tensor& y, std::span<const Tensor> xs, const Tensor& seed, Gr
   std::vector<Visit*> of_x;
   of_x.reserve(xs.size());
   for (const Tensor& x : xs) {
-    check_present("grad", x);
+    check_present("grad", x, "what to differentiate by");
     const auto n = node_of(x);
     if (!n) fail("grad: the tensor of shape {} to differentiate by is not tracked; call track() before using it", x.shape());
     of_x.push_back(visits.find(*n));

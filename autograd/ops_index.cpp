@@ -7,8 +7,8 @@ namespace {
 
 std::string axis_text(int axis, Index size) { return fmt::format("axis {} of size {}", axis, size); }
 
-void check_index(std::string_view op, const Tensor& x, const Tensor& index) {
-  check_present(op, x);
+void check_index(std::string_view op, const Tensor& x, const Tensor& index, std::string_view what = "x") {
+  check_present(op, x, what);
   check_dtype(op, "the index", index, DType::i64);
   check_same_device(op, x, index);
 }
@@ -100,7 +100,7 @@ Tensor index_select(const Tensor& x, int axis, const Tensor& index) {
 }
 
 Tensor embedding(const Tensor& table, const Tensor& index) {
-  check_index("embedding", table, index);
+  check_index("embedding", table, index, "the table");
   if (table.rank() != 2) fail("embedding: the table must be [rows, width], got {}", table.shape());
   check_room("embedding", index.shape());
   check_indices("embedding", index, table.size(0), fmt::format("the table of {} rows", table.size(0)));
@@ -110,7 +110,6 @@ Tensor embedding(const Tensor& table, const Tensor& index) {
 }
 
 Tensor one_hot(const Tensor& index, Index classes, DType dtype) {
-  check_present("one_hot", index);
   check_dtype("one_hot", "the index", index, DType::i64);
   check_room("one_hot", index.shape());
   check_indices("one_hot", index, classes, fmt::format("{} classes", classes));

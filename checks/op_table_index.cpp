@@ -41,6 +41,8 @@ void add_indexing(OpCases& cases, ErrorCases& errors) {
         return embedding(ones({5, 2}), at({1, 7}, {2}));
       },
       "embedding: index 7 at position [1] is outside the table of 5 rows");
+  message("embedding", [=] { return embedding(Tensor(), at({1}, {1})); }, "embedding: the table is an empty Tensor handle");
+  message("gather", [] { return gather(ones({2, 3}), 1, Tensor()); }, "gather: the index is an empty Tensor handle");
   constexpr Index far = std::numeric_limits<Index>::max();
   message(
       "gather", [] { return gather(ones({2, 3}), 1, transpose(from_values(std::vector<Index>{0, 1, far, 2}, {2, 2}))); },
