@@ -148,14 +148,17 @@ Index parameter_count(Module& m) {
 
 namespace {
 
-/// Replaces each parameter and buffer by moved(it), one that stands at several places by the same tensor everywhere.
+/// Replaces each parameter and buffer by moved(it), one that stands at several places by the same tensor everywhere;
+/// all, or none where one cannot be moved.
 template <class Moved>
 void replace(Module& m, Moved moved) {
   std::map<std::shared_ptr<Tensor::Impl>, Tensor> done;
   walk_tensors(m, [&](const std::string&, Tensor& t, bool) {
     Tensor& now = done[t.impl()];
     if (!now) now = moved(t);
-    t = now;
+  });
+  walk_tensors(m, [&](const std::string&, Tensor& t, bool) {
+    if (const auto now = done.find(t.impl()); now != done.end()) t = now->second;
   });
 }
 

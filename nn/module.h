@@ -72,7 +72,7 @@ Index parameter_count(Module& m);  // tied weights once; without buffers
 /// f(name, tensor) may replace the tensor. Throws naming a name that two have, buffers included, as all that collects parameters does.
 void for_each_parameter(Module& m, const std::function<void(const std::string&, Tensor&)>& f);
 /// Puts other tensors in the places of parameters and buffers, where they differ; tied weights stay tied. An optimizer that was made
-/// before goes on with the old ones: make it afterwards. Buffers of integers keep their dtype.
+/// before goes on with the old ones: make it afterwards. Buffers of integers keep their dtype. Where they throw, nothing was moved.
 void to(Module& m, Device device);
 void to(Module& m, DType dtype);
 std::string_view advice_on(DType refused);  // the end of a message that parameters cannot be of that dtype

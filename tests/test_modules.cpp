@@ -82,6 +82,15 @@ TEST_CASE("layers may change places by an assignment of their own parameters", "
   CHECK(b.weight.values() == std::vector<double>{of_a[0], of_a[2], of_a[1], of_a[3]});
 }
 
+TEST_CASE("a move that fails leaves all parameters as they were", "[modules]") {
+  struct Model : nn::Module {
+    Tensor small = ones({2}).track(), huge = expand(ones({}), {Index{1} << 50}).track();
+    void visit(nn::Visitor& v) override { v("small", small), v("huge", huge); }
+  } model;
+  CHECK_THAT(error_of([&] { return nn::to(model, DType::f64), 0; }), Catch::StartsWith("out of memory"));
+  CHECK(model.small.dtype() == DType::f32);
+}
+
 TEST_CASE("children may be owned by pointers, and some absent", "[modules]") {
   struct Model : nn::Module {
     std::vector<std::unique_ptr<nn::Module>> blocks;
