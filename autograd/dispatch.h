@@ -1,5 +1,5 @@
 // What every op does around its kernel: checks with their messages, allocation of the output, broadcasting, the call of the
-// device's verb. Nothing here records.
+// device's verb. Nothing here records but alias().
 #pragma once
 
 #include <string_view>

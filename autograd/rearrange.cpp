@@ -116,9 +116,10 @@ void solve(std::string_view pattern, Side& left, const Shape& shape, Sizes given
     Index known = 1;
     Axis* open = nullptr;
     for (Axis& axis : group(left, i)) {
-      if (axis.size >= 0) known *= axis.size;
-      else if (open) fail("rearrange: give the size of {} or {}: axis {} of {} is {}", open->name, axis.name, i, shape, total);
-      else open = &axis;
+      if (axis.size >= 0 && __builtin_mul_overflow(known, axis.size, &known)) fail("rearrange: the size of {} is too large ({})", axis.name, axis.size);
+      if (axis.size >= 0) continue;
+      if (open) fail("rearrange: give the size of {} or {}: axis {} of {} is {}", open->name, axis.name, i, shape, total);
+      open = &axis;
     }
     if (open && known != 0 && total % known == 0) open->size = total / known;
     else if (open || known != total) {
