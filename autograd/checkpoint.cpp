@@ -35,14 +35,11 @@ struct Draws {
 /// While alive, draws repeat from a point; afterwards they continue where they were.
 class Replay {
  public:
-  explicit Replay(const Draws& draws) : resume_(RandomScope::drawn()) {
+  explicit Replay(const Draws& draws) {
     RandomScope::rewind(draws.first);
-    if (draws.count && !(Draws::peek() == draws.stream)) {
-      RandomScope::rewind(resume_);
+    if (draws.count && !(Draws::peek() == draws.stream))
       fail("checkpoint: the function drew random numbers in another RandomScope; keep that scope until backward()");
-    }
   }
-  ~Replay() { RandomScope::rewind(resume_); }
   /// For when f has run.
   static void check(const Draws& draws) {
     const std::uint64_t now = RandomScope::drawn() - draws.first;
@@ -53,7 +50,10 @@ class Replay {
   Replay(const Replay&) = delete;
 
  private:
-  std::uint64_t resume_;
+  struct Resume {  // also where what follows throws
+    const std::uint64_t at = RandomScope::drawn();
+    ~Resume() { RandomScope::rewind(at); }
+  } resume_;
 };
 
 using Slots = std::vector<std::size_t>;

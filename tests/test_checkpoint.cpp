@@ -190,9 +190,15 @@ TEST_CASE("a checkpoint detects another random scope, changed inputs and a freed
     y = sum(checkpoint(noisy, Tensors{x}));
   }
   RandomScope::next();
-  CHECK(test::error_of([&] { return grad(y, x); }) ==
+  CHECK(test::error_of([&] { return grad(y, x, {.retain_graph = true}); }) ==
         "checkpoint: the function drew random numbers in another RandomScope; keep that scope until backward()");
   CHECK(RandomScope::drawn() == 1);
+  {
+    const RandomScope captured(1, zeros({0}, {DType::i64}));
+    RandomScope::rewind(5);
+    CHECK_THROWS_AS(grad(y, x, {.retain_graph = true}), Error);
+    CHECK(RandomScope::drawn() == 5);
+  }
 
   bool training = true;
   y = sum(checkpoint([&](std::span<const Tensor> in) { return training ? noisy(in) : in[0]; }, Tensors{x}));
