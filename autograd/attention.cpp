@@ -109,9 +109,9 @@ std::string advice_on_heads(const Tensor& q, const Tensor& k) {
 }
 
 void check_qkv(const Tensor& q, const Tensor& k, const Tensor& v) {
-  check_floating("attention", q);
-  check_present("attention", k);
-  check_present("attention", v);
+  check_floating("attention", q, "q");
+  check_present("attention", k, "k");
+  check_present("attention", v, "v");
   for (const auto& [what, x] : {std::pair{"q", &q}, std::pair{"k", &k}, std::pair{"v", &v}}) {
     if (x->rank() != 4) fail("attention: {} must be [B, H, tokens, width], got {}", what, x->shape());
   }

@@ -19,6 +19,7 @@ void check_attention_options(const char* op, const AttentionOptions& options) {
       fail("{}: rows can be normalised for even powers only, but the coefficient of s^{} is {}", op, p, c);
     }
   }
+  if (scoring.kind == Scoring::Kind::sigmoid && !std::isfinite(scoring.bias)) fail("{}: the sigmoid's bias is {}; it must be finite", op, scoring.bias);
   if (scoring.normalize && scoring.kind != Scoring::Kind::polynomial) {
     fail("{}: normalize is for polynomials; softmax rows sum to one by themselves", op);
   }

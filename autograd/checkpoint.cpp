@@ -11,10 +11,18 @@ namespace {
 
 /// Where the random draws of a run of f began, and how many there were.
 struct Draws {
-  std::uint64_t first = RandomScope::drawn();
-  RandomStream stream = peek();  // the draw there: tells one scope from another
-  std::uint64_t count = 0;
+  std::uint64_t first = RandomScope::drawn(), count = 0;
+  RandomStream stream = {};  // of the first of them: tells one scope from another
 
+  /// For when f has run.
+  void end() {
+    count = RandomScope::drawn() - first;
+    if (count == 0) return;  // a scope of a captured step may have no more streams
+    RandomScope::rewind(first);
+    stream = peek();
+    RandomScope::rewind(first + count);
+  }
+  /// The draw that comes next.
   static RandomStream peek() {
     if (!RandomScope::active()) return {};
     const std::uint64_t at = RandomScope::drawn();
@@ -27,14 +35,11 @@ struct Draws {
 /// While alive, draws repeat from a point; afterwards they continue where they were.
 class Replay {
  public:
-  explicit Replay(const Draws& draws) : resume_(RandomScope::drawn()) {
+  explicit Replay(const Draws& draws) {
     RandomScope::rewind(draws.first);
-    if (draws.count && !(Draws::peek() == draws.stream)) {
-      RandomScope::rewind(resume_);
+    if (draws.count && !(Draws::peek() == draws.stream))
       fail("checkpoint: the function drew random numbers in another RandomScope; keep that scope until backward()");
-    }
   }
-  ~Replay() { RandomScope::rewind(resume_); }
   /// For when f has run.
   static void check(const Draws& draws) {
     const std::uint64_t now = RandomScope::drawn() - draws.first;
@@ -45,7 +50,10 @@ class Replay {
   Replay(const Replay&) = delete;
 
  private:
-  std::uint64_t resume_;
+  struct Resume {  // also where what follows throws
+    const std::uint64_t at = RandomScope::drawn();
+    ~Resume() { RandomScope::rewind(at); }
+  } resume_;
 };
 
 using Slots = std::vector<std::size_t>;
@@ -156,7 +164,7 @@ Tensor checkpoint(const Function& f, std::span<const Tensor> inputs) {
     xs.insert(xs.end(), in.begin() + static_cast<std::ptrdiff_t>(given), in.end());
     y = y.detach();
   }
-  draws.count = RandomScope::drawn() - draws.first;
+  draws.end();
   const Function of_inputs = [f, given = inputs.size()](std::span<const Tensor> in) { return f(in.first(given)); };
   Tensors kept;  // of what was computed only the data: the node has what it was computed by, and a chain ends node by node
   std::vector<std::uint32_t> versions;

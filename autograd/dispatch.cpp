@@ -17,22 +17,24 @@ void check_present(std::string_view op, const Tensor& x, std::string_view what) 
   if (!x) fail("{}: {} is an empty Tensor handle", op, what);
 }
 
-void check_floating(std::string_view op, const Tensor& x) {
-  check_present(op, x);
+void check_floating(std::string_view op, const Tensor& x, std::string_view what) {
+  check_present(op, x, what);
   if (!is_floating(x.dtype())) fail("{}: needs a floating dtype, got {}; convert with cast()", op, x.dtype());
 }
 
 void check_dtype(std::string_view op, std::string_view what, const Tensor& x, DType expected) {
-  check_present(op, x);
+  check_present(op, x, what);
   if (x.dtype() != expected) fail("{}: {} must be {}, got {}; convert with cast()", op, what, expected, x.dtype());
 }
 
-void check_same_place(std::string_view op, const Tensor& a, const Tensor& b) {
+void check_same_device(std::string_view op, const Tensor& a, const Tensor& b) {
   check_present(op, a);
   check_present(op, b);
-  if (a.device() != b.device()) {
-    fail("{}: operands on {} and {}; move one with to()", op, name(a.device()), name(b.device()));
-  }
+  if (a.device() != b.device()) fail("{}: operands on {} and {}; move one with to()", op, name(a.device()), name(b.device()));
+}
+
+void check_same_place(std::string_view op, const Tensor& a, const Tensor& b) {
+  check_same_device(op, a, b);
   if (a.dtype() != b.dtype()) fail("{}: dtypes {} and {} differ; convert with cast()", op, a.dtype(), b.dtype());
 }
 
@@ -55,21 +57,27 @@ Index first_outside(const Tensor& index, Index limit) {
   return TrustIndices::active() ? -1 : backend_of(index).check_index(index.view(), limit);
 }
 
+Index element_at(const Tensor& integers, Index position) {
+  const Layout& all = integers.layout();
+  Layout element({}, {}, all.offset);
+  for (int axis = all.rank() - 1; axis >= 0; position /= all.shape[axis--]) element.offset += position % all.shape[axis] * all.stride(axis);
+  Index value = 0;
+  backend_of(integers).download(&value, integers.with_layout(element).view().data, sizeof(value));
+  return value;
+}
+
 void check_indices(std::string_view op, const Tensor& index, Index limit, std::string_view outside) {
   const Index bad = first_outside(index, limit);
   if (bad < 0) return;
   const Shape& shape = index.shape();
-  Layout element({}, {}, index.layout().offset);
   std::string position;
   Index rest = bad;
   for (int axis = shape.rank() - 1; axis >= 0; --axis) {
     const Index i = rest % shape[axis];
     rest /= shape[axis];
-    element.offset += i * index.layout().stride(axis);
     position = position.empty() ? fmt::format("{}", i) : fmt::format("{}, {}", i, position);
   }
-  fail("{}: index {} at position [{}] is outside {}", op, static_cast<Index>(index.with_layout(element).item()), position,
-       outside);
+  fail("{}: index {} at position [{}] is outside {}", op, element_at(index, bad), position, outside);
 }
 
 View expanded(const Tensor& x, const Shape& shape) {

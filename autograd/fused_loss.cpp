@@ -10,8 +10,8 @@ namespace {
 Index rows_of(const Tensor& logits) { return logits.numel() / logits.size(-1); }
 
 void check_targets(const Tensor& logits, const Tensor& targets, double label_smoothing) {
-  check_floating("cross_entropy", logits);
-  check_present("cross_entropy", targets);
+  check_floating("cross_entropy", logits, "logits");
+  check_present("cross_entropy", targets, "targets");
   if (logits.rank() == 0 || logits.numel() == 0) {
     fail("cross_entropy: logits {} hold no row; expected [..., classes]", logits.shape());
   }
@@ -27,13 +27,11 @@ void check_targets(const Tensor& logits, const Tensor& targets, double label_smo
     fail("cross_entropy: targets {} {} do not fit logits {}; expected i64 {} or floating {}", targets.dtype(),
          targets.shape(), logits.shape(), rows, logits.shape());
   }
-  if (!(targets.device() == logits.device())) {
-    fail("cross_entropy: operands on {} and {}; move one with to()", name(logits.device()), name(targets.device()));
-  }
+  check_same_device("cross_entropy", logits, targets);
   if (soft) return;
   const Index bad = first_outside(targets, logits.size(-1));
   if (bad >= 0) {
-    const auto value = static_cast<Index>(targets.values()[static_cast<std::size_t>(bad)]);
+    const Index value = element_at(targets, bad);
     fail("cross_entropy: target {} at row {} is outside 0..{}{}", value, bad, logits.size(-1) - 1,
          value >= 0 ? "" : "; to leave rows out, give them target 0, and 0 in a mask [..., 1]: "
                            "sum(mask * gather(log_softmax(logits), -1, unsqueeze(targets, -1))) / -sum(mask)");

@@ -16,9 +16,7 @@ Tensor shift_of(const Tensor& x, int axis) {
 
 void check_parameter(std::string_view op, std::string_view what, const Tensor& x, const Tensor& parameter) {
   if (x.dtype() != DType::bf16 || parameter.dtype() == DType::bf16) return check_same_place(op, x, parameter);
-  if (parameter.device() != x.device()) {
-    fail("{}: operands on {} and {}; move one with to()", op, name(x.device()), name(parameter.device()));
-  }
+  check_same_device(op, x, parameter);
   if (parameter.dtype() != DType::f32) {
     fail("{}: {} is {}, but x is bf16; expected f32 or bf16, convert with cast()", op, what, parameter.dtype());
   }

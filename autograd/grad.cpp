@@ -64,6 +64,43 @@ void look(const Hook& hook, const Tensor& gradient, const Node& n) {
          n.shape);
 }
 
+/// Where the gradients of n's inputs go, into `to`; whether one is asked for at all.
+bool any_wanted(Visits& visits, const Node& n, Wanted& to) {
+  to.clear();
+  for (const auto& input : n.inputs) {
+    Visit* const next = input ? visits.find(*input) : nullptr;
+    to.push_back(next && next->wanted ? next : nullptr);
+  }
+  return std::any_of(to.begin(), to.end(), [](const Visit* next) { return next != nullptr; });
+}
+
+/// What has arrived there, for a rule that adds to it. Of a tensor that is several inputs one has it.
+void offer(const Wanted& to, Tensors& arrived, LateSums& late) {
+  for (auto next = to.begin(); next != to.end(); ++next) {
+    const bool first = std::find(to.begin(), next, *next) == next;
+    arrived.push_back(*next && first ? (*next)->gradient : Tensor());
+    late.settle(arrived.back());
+  }
+}
+
+/// Adds the gradients that n's rule returned to what has arrived, but for those that have it in them.
+void hand_on(const Node& n, const Ctx& ctx, Tensors& gradients, const Wanted& to, LateSums& late) {
+  for (std::size_t i = 0; i < gradients.size(); ++i) {
+    if (!to[i] || !gradients[i]) continue;
+    const Node& input = *to[i]->node;
+    check_gradient(n, i, gradients[i], input);
+    Tensor& sum = to[i]->gradient;
+    if (!sum || ctx.took(i)) {
+      sum = std::move(gradients[i]);
+      continue;
+    }
+    const Tensor before = sum;
+    late.settle(before), late.settle(gradients[i]);
+    sum = add(before, gradients[i]);
+    if (AnomalyScope::active()) AnomalyHooks::summed(input, before, gradients[i], sum);
+  }
+}
+
 /// Sweeps from the root, which `seed` is the gradient of. finished(visit, gradient, late) sees each node's complete gradient, and settles it before it
 /// reads its values.
 template <class Finished>
@@ -71,8 +108,8 @@ void sweep(Visits& visits, const Tensor& seed, bool create_graph, bool retain, F
   const SweepScope here;
   GradMode mode(create_graph);
   LateSums late;
-  Wanted to;        // where the gradients of a node's inputs go
-  Tensors arrived;  // what is there of them already
+  Wanted to;
+  Tensors arrived;
   visits.begin()->gradient = seed;
   for (Visit& visit : visits) {
     if (!visit.gradient) continue;
@@ -81,20 +118,10 @@ void sweep(Visits& visits, const Tensor& seed, bool create_graph, bool retain, F
     if (!n.hooks.empty()) late.finish();  // they may read any gradient
     for (const auto hooks = n.hooks; const auto& hook : hooks) look(*hook, gradient, n);  // one may take itself off
     finished(visit, gradient, late);
-    to.clear(), arrived.clear();
-    for (const auto& input : n.inputs) {
-      Visit* const next = input ? visits.find(*input) : nullptr;
-      to.push_back(next && next->wanted ? next : nullptr);
-    }
-    if (std::none_of(to.begin(), to.end(), [](const Visit* next) { return next; })) continue;
+    if (!any_wanted(visits, n, to)) continue;
     if (n.released) fail("backward: the graph of {} was already freed by an earlier backward(); pass retain_graph", n.name);
     const bool first_order = !create_graph && n.first_order;
-    if (first_order) {
-      for (const Visit* next : to) {
-        arrived.push_back(next ? next->gradient : Tensor());
-        late.settle(arrived.back());
-      }
-    }
+    if (first_order) offer(to, arrived, late);
     Ctx ctx(n, &to, arrived);
     const AnomalyPlace place(AnomalyScope::active() ? AnomalyHooks::place_of(n) : nullptr);
     Tensors gradients = first_order ? n.first_order(ctx, gradient) : Tensors();
@@ -107,20 +134,7 @@ void sweep(Visits& visits, const Tensor& seed, bool create_graph, bool retain, F
     }
     gradient = {};
     if (!retain) n.released = true, n.release();
-    for (std::size_t i = 0; i < gradients.size(); ++i) {
-      if (!to[i] || !gradients[i]) continue;
-      const Node& input = *to[i]->node;
-      check_gradient(n, i, gradients[i], input);
-      Tensor& sum = to[i]->gradient;
-      if (!sum || ctx.took(i)) {
-        sum = std::move(gradients[i]);
-        continue;
-      }
-      const Tensor before = sum;
-      late.settle(before), late.settle(gradients[i]);
-      sum = add(before, gradients[i]);
-      if (AnomalyScope::active()) AnomalyHooks::summed(input, before, gradients[i], sum);
-    }
+    hand_on(n, ctx, gradients, to, late);
     arrived.clear();  // of_its_own counts who holds a gradient
   }
   late.finish();
@@ -135,7 +149,7 @@ Tensor of_its_own(const Tensor& g, LateSums& late) {
 }
 
 Tensor check_seed(const char* op, const Tensor& y, const Tensor& seed, bool takes_seed) {
-  check_present(op, y);
+  check_present(op, y, takes_seed ? "the result" : "the loss");
   if (!y.tracked())
     fail("{}: the result takes part in no graph; track() the leaves before computing it, compute it outside of NoGrad, and a gradient that is to be "
          "differentiated again with .create_graph", op);
@@ -159,7 +173,7 @@ Tensors grad(const Tensor& y, std::span<const Tensor> xs, const Tensor& seed, Gr
   std::vector<Visit*> of_x;
   of_x.reserve(xs.size());
   for (const Tensor& x : xs) {
-    check_present("grad", x);
+    check_present("grad", x, "what to differentiate by");
     const auto n = node_of(x);
     if (!n) fail("grad: the tensor of shape {} to differentiate by is not tracked; call track() before using it", x.shape());
     of_x.push_back(visits.find(*n));

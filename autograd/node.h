@@ -24,7 +24,7 @@ class Ctx {
   /// Whether the gradient of this input is asked for: skip the work where not.
   bool needs(int input) const;
   /// What other ways through the graph have brought to this input's gradient so far, for a fused rule that can add it to its own in the
-  /// same pass over memory; it then says so by take(). Empty: nothing yet.
+  /// same pass over memory; it then says so by take(). Empty: nothing yet, or the tensor is an earlier input too.
   Tensor arrived(int input) const { return arrived_.empty() ? Tensor() : arrived_[static_cast<std::size_t>(input)]; }
   void take(int input) const { taken_ |= 1u << input; }  // one of the first 32
   bool took(std::size_t input) const { return input < 32 && (taken_ >> input & 1) != 0; }

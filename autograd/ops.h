@@ -63,17 +63,17 @@ Tensor exp(const Tensor& x);
 Tensor log(const Tensor& x);
 Tensor log1p(const Tensor& x);  // log(1 + x), accurate for small x
 Tensor sqrt(const Tensor& x);
-Tensor rsqrt(const Tensor& x);
+Tensor rsqrt(const Tensor& x);  // 1 / sqrt(x)
 Tensor sin(const Tensor& x);
 Tensor cos(const Tensor& x);
 Tensor tanh(const Tensor& x);
 Tensor erf(const Tensor& x);
 Tensor sigmoid(const Tensor& x);
 Tensor relu(const Tensor& x);       // at NaN the gradient passes
-Tensor gelu(const Tensor& x);       // x Phi(x), exact
-Tensor gelu_tanh(const Tensor& x);  // Hendrycks & Gimpel's tanh form
-Tensor silu(const Tensor& x);
-Tensor softplus(const Tensor& x);
+Tensor gelu(const Tensor& x);       // x Phi(x), exact (Hendrycks and Gimpel, arXiv 1606.08415)
+Tensor gelu_tanh(const Tensor& x);  // their tanh form
+Tensor silu(const Tensor& x);       // x sigmoid(x)
+Tensor softplus(const Tensor& x);   // log(1 + e^x)
 Tensor square(const Tensor& x);
 Tensor reciprocal(const Tensor& x);
 Tensor sign(const Tensor& x);  // derivative zero
@@ -93,7 +93,7 @@ Tensor greater(const Tensor& a, const Tensor& b);
 Tensor greater_equal(const Tensor& a, const Tensor& b);
 Tensor equal(const Tensor& a, const Tensor& b);
 Tensor not_equal(const Tensor& a, const Tensor& b);
-Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
+Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);  // a where condition, a bool, is true, else b; all three broadcast
 
 /// 0-d, of x's dtype and device. Throws, naming op, where that dtype cannot hold the number.
 Tensor scalar_like(Scalar value, const Tensor& x, const char* op = "scalar_like");
@@ -153,13 +153,13 @@ Tensor sum_to(const Tensor& x, const Shape& shape);  // sums x down to `shape`: 
 // ---- shape (ops_shape.cpp): views where strides allow, no copies ----------------------------------------------------
 Tensor reshape(const Tensor& x, const Shape& shape);
 Tensor reshape(const Tensor& x, std::initializer_list<Index> sizes);  // one size may be -1
-Tensor flatten(const Tensor& x, int first = 0, int last = -1);
+Tensor flatten(const Tensor& x, int first = 0, int last = -1);  // makes one axis of those from first to last; 0-d becomes [1]
 Tensor permute(const Tensor& x, std::initializer_list<int> axes);
-Tensor permute(const Tensor& x, std::span<const int> axes);
+Tensor permute(const Tensor& x, std::span<const int> axes);  // axis i of the result is axis axes[i] of x
 Tensor transpose(const Tensor& x, int a = -2, int b = -1);
-Tensor squeeze(const Tensor& x, int axis);
-Tensor unsqueeze(const Tensor& x, int axis);
-Tensor expand(const Tensor& x, const Shape& shape);
+Tensor squeeze(const Tensor& x, int axis);    // drops an axis of size 1; throws on another size
+Tensor unsqueeze(const Tensor& x, int axis);  // a new axis of size 1, which is number `axis` of the result
+Tensor expand(const Tensor& x, const Shape& shape);  // repeats axes of size 1, and all of x along new leading ones: NumPy's broadcast_to
 Tensor expand(const Tensor& x, std::initializer_list<Index> sizes);
 /// Python's x[start:stop:step] on one axis; stop beyond the end is cut, negative values count from the end.
 Tensor slice(const Tensor& x, int axis, Index start, Index stop, Index step = 1);
@@ -205,11 +205,13 @@ Tensor embedding(const Tensor& table, const Tensor& index);  // [V, C], [...] ->
 Tensor one_hot(const Tensor& index, Index classes, DType dtype = DType::f32);  // [...] -> [..., classes]
 
 // ---- fused (fused_*.cpp): each owns its composition -------------------------------------------------------------------
+/// exp(x) over its sum along the axis, and its logarithm; NaN where all along it is -inf.
 Tensor softmax(const Tensor& x, int axis = -1);
 Tensor log_softmax(const Tensor& x, int axis = -1);
-/// Over the last axis; weight and bias [C] or empty. The sum of squares is to lie within the wide dtype, as in norm(): of f32 rows beyond, the result
-/// depends on the kernel.
+/// (x - mean) / sqrt(variance + eps) weight + bias, over the last axis of x[..., C] (Ba et al., arXiv 1607.06450); weight and bias [C] or empty. The sum
+/// of squares is to lie within the wide dtype, as in norm(): of f32 rows beyond, the result depends on the kernel. So for rms_norm.
 Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps = 1e-6);
+/// x / sqrt(mean of x^2 + eps) weight (Zhang and Sennrich, arXiv 1910.07467).
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps = 1e-6);
 /// x[..., k] weight[n, k]^T + bias[n] (+ residual[..., n]); bias and residual may be empty.
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, const Tensor& residual = {});
@@ -218,6 +220,7 @@ Tensor mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2
 /// Mean over rows of the cross-entropy. logits [..., classes]; targets i64 [...] or floating [..., classes] (soft).
 /// The losses of bf16 are f32. A class whose target and smoothing are 0 adds nothing, whatever its logit: -inf too.
 Tensor cross_entropy(const Tensor& logits, const Tensor& targets, double label_smoothing = 0);
+/// Mean over all elements of (x - target)^2; f32 of bf16. Throws where shapes, dtypes or devices differ: it does not broadcast.
 Tensor mse_loss(const Tensor& x, const Tensor& target);
 /// Multiplies by a mask drawn from `stream`: 0 with probability p, else 1/(1-p). p in [0, 1].
 Tensor dropout(const Tensor& x, double p, RandomStream stream);

@@ -224,9 +224,7 @@ Tensor not_equal(const Tensor& a, const Tensor& b) { return run_binary("not_equa
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
   check_dtype("where", "the condition", condition, DType::boolean);
   check_same_place("where", a, b);
-  if (condition.device() != a.device()) {
-    fail("where: operands on {} and {}; move one with to()", name(condition.device()), name(a.device()));
-  }
+  check_same_device("where", condition, a);
   const Shape shape = broadcast("where", condition.shape(), broadcast("where", a.shape(), b.shape()));
   Tensor y = empty(shape, place_of(a));
   backend_of(a).where(expanded(condition, shape), expanded(a, shape), expanded(b, shape), y.view());

@@ -7,13 +7,15 @@ namespace {
 
 std::string axis_text(int axis, Index size) { return fmt::format("axis {} of size {}", axis, size); }
 
+void check_index(std::string_view op, const Tensor& x, const Tensor& index, std::string_view what = "x") {
+  check_present(op, x, what);
+  check_dtype(op, "the index", index, DType::i64);
+  check_same_device(op, x, index);
+}
+
 /// index has x's rank and is no larger than x on the other axes.
 int check_gather(std::string_view op, const Tensor& x, int axis, const Tensor& index) {
-  check_present(op, x);
-  check_dtype(op, "the index", index, DType::i64);
-  if (x.device() != index.device()) {
-    fail("{}: operands on {} and {}; move one with to()", op, name(x.device()), name(index.device()));
-  }
+  check_index(op, x, index);
   const int a = normalize_axis(op, axis, x.shape());
   bool fits = index.rank() == x.rank();
   for (int i = 0; fits && i < x.rank(); ++i) fits = i == a || index.shape()[i] <= x.shape()[i];
@@ -48,14 +50,6 @@ Tensor index_select_unchecked(const Tensor& x, int a, const Tensor& index) {
   return record(y, {x, index}, {"index_select", keep1, [a, shape = x.shape()](const Ctx& c, const Tensor& g) -> Tensors {
                                   return {index_add(g, shape, a, c.saved(0)), Tensor{}};
                                 }});
-}
-
-void check_index(std::string_view op, const Tensor& x, const Tensor& index) {
-  check_present(op, x);
-  check_dtype(op, "the index", index, DType::i64);
-  if (x.device() != index.device()) {
-    fail("{}: operands on {} and {}; move one with to()", op, name(x.device()), name(index.device()));
-  }
 }
 
 Tensor gather_unchecked(const Tensor& x, int a, const Tensor& index);
@@ -106,7 +100,7 @@ Tensor index_select(const Tensor& x, int axis, const Tensor& index) {
 }
 
 Tensor embedding(const Tensor& table, const Tensor& index) {
-  check_index("embedding", table, index);
+  check_index("embedding", table, index, "the table");
   if (table.rank() != 2) fail("embedding: the table must be [rows, width], got {}", table.shape());
   check_room("embedding", index.shape());
   check_indices("embedding", index, table.size(0), fmt::format("the table of {} rows", table.size(0)));
@@ -116,7 +110,6 @@ Tensor embedding(const Tensor& table, const Tensor& index) {
 }
 
 Tensor one_hot(const Tensor& index, Index classes, DType dtype) {
-  check_present("one_hot", index);
   check_dtype("one_hot", "the index", index, DType::i64);
   check_room("one_hot", index.shape());
   check_indices("one_hot", index, classes, fmt::format("{} classes", classes));

@@ -30,7 +30,7 @@ Tensor cat(std::span<const Tensor> xs, int axis) {
       }
       fail("cat: tensor {} has shape {}, expected [{}] to join along axis {}", i, s, expected, a);
     }
-    total += s[a];
+    if (__builtin_add_overflow(total, s[a], &total)) fail("cat: the sizes along axis {} add up to more than {}", a, std::numeric_limits<Index>::max());
   }
   shape.set(a, total);
   Tensor y = empty(shape, place_of(xs[0]));

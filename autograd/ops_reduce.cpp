@@ -79,7 +79,8 @@ Tensor sum(const Tensor& x, const Axes& axes, bool keep_dims) {
 
 Tensor mean(const Tensor& x, const Axes& axes, bool keep_dims) {
   check_floating("mean", x);
-  return narrow(sum(widen(x), axes, keep_dims) * (1.0 / static_cast<double>(Reduced("mean", x, axes).count)), x.dtype());
+  const Reduced r("mean", x, axes);  // first: its messages are of a mean, those of sum() are not
+  return narrow(sum(widen(x), axes, keep_dims) * (1.0 / static_cast<double>(r.count)), x.dtype());
 }
 
 Tensor max(const Tensor& x, const Axes& axes, bool keep_dims) { return extremum(ReduceOp::max, x, axes, keep_dims); }
@@ -107,12 +108,12 @@ Tensor stddev(const Tensor& x, const Axes& axes, bool keep_dims, int correction)
 }
 
 Tensor any(const Tensor& x, const Axes& axes, bool keep_dims) {
-  check_present("any", x);
+  const Reduced checked("any", x, axes);
   return not_equal(sum(x.dtype() == DType::boolean ? x : logical_not(logical_not(x)), axes, keep_dims), 0);
 }
 
 Tensor all(const Tensor& x, const Axes& axes, bool keep_dims) {
-  check_present("all", x);
+  const Reduced checked("all", x, axes);
   return equal(sum(logical_not(x), axes, keep_dims), 0);
 }
 

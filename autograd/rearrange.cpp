@@ -71,7 +71,7 @@ class Parser {
   std::string_view pattern_, rest_;
 };
 
-/// Replaces "..." by `count` names that no pattern can spell.
+/// Replaces "..." by `count` names that no pattern can spell; spelled() says what stands in the pattern.
 Side spell_dots(const Side& side, int count) {
   constexpr std::array<std::string_view, max_rank> names = {".0", ".1", ".2", ".3", ".4", ".5", ".6", ".7"};
   Side spelled{{}, side.groups};
@@ -88,6 +88,8 @@ Side spell_dots(const Side& side, int count) {
   }
   return spelled;
 }
+
+std::string_view spelled(std::string_view name) { return name.starts_with('.') ? dots : name; }
 
 Axis* find(std::span<Axis> axes, std::string_view name) {
   const auto it = std::find_if(axes.begin(), axes.end(), [&](const Axis& a) { return a.name == name; });
@@ -114,9 +116,10 @@ void solve(std::string_view pattern, Side& left, const Shape& shape, Sizes given
     Index known = 1;
     Axis* open = nullptr;
     for (Axis& axis : group(left, i)) {
-      if (axis.size >= 0) known *= axis.size;
-      else if (open) fail("rearrange: give the size of {} or {}: axis {} of {} is {}", open->name, axis.name, i, shape, total);
-      else open = &axis;
+      if (axis.size >= 0 && __builtin_mul_overflow(known, axis.size, &known)) fail("rearrange: the size of {} is too large ({})", axis.name, axis.size);
+      if (axis.size >= 0) continue;
+      if (open) fail("rearrange: give the size of {} or {}: axis {} of {} is {}", open->name, axis.name, i, shape, total);
+      open = &axis;
     }
     if (open && known != 0 && total % known == 0) open->size = total / known;
     else if (open || known != total) {
@@ -155,7 +158,7 @@ Tensor rearrange(const Tensor& x, std::string_view pattern, Sizes sizes) {
       if (!axis) fail("rearrange: {} is only on the right of \"{}\"", wanted.name, pattern);
       const int index = static_cast<int>(axis - left.axes.data());
       if (std::find(order.begin(), order.end(), index) != order.end()) {
-        fail("rearrange: {} appears twice on the right of \"{}\"", wanted.name, pattern);
+        fail("rearrange: {} appears twice on the right of \"{}\"", spelled(wanted.name), pattern);
       }
       order.push_back(index);
       size *= axis->size;
@@ -164,7 +167,7 @@ Tensor rearrange(const Tensor& x, std::string_view pattern, Sizes sizes) {
   }
   for (std::size_t i = 0; i < left.axes.size(); ++i) {
     if (std::find(order.begin(), order.end(), static_cast<int>(i)) == order.end()) {
-      fail("rearrange: {} is only on the left of \"{}\"", left.axes[i].name, pattern);
+      fail("rearrange: {} is only on the left of \"{}\"", spelled(left.axes[i].name), pattern);
     }
   }
   const bool still = std::is_sorted(order.begin(), order.end());

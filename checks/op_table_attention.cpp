@@ -216,6 +216,9 @@ void add_messages(ErrorCases& errors) {
       [](AttentionOptions& o) { o.scoring.normalize = true; });
   bad("attention: the coefficient of s^3 is nan; it must be finite",
       [](AttentionOptions& o) { o.scoring = power(3, std::nan(""), Scale::one); });
+  add("attention", [] { return attention(ones({1, 2, 3, 4}), ones({1, 2, 3, 4}), Tensor()); }, "attention: v is an empty Tensor handle");
+  bad("attention: the sigmoid's bias is inf; it must be finite",
+      [](AttentionOptions& o) { o.scoring.kind = Kind::sigmoid, o.scoring.bias = HUGE_VAL; });
   bad("attention: dropout = 1.5 must be in [0, 1]", [](AttentionOptions& o) { o.dropout = 1.5; });
   const char* advice = "dropout = 0.1 has no stream to draw from; set options.stream = RandomScope::next(), anew for each call";
   bad(fmt::format("attention: {}", advice), [](AttentionOptions& o) { o.dropout = 0.1; });

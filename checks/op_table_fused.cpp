@@ -1,5 +1,6 @@
 // Fused ops other than attention.
 #include <algorithm>
+#include <limits>
 
 #include "checks/op_case.h"
 
@@ -261,6 +262,9 @@ void add_messages(ErrorCases& errors) {
       },
       "cross_entropy: target -1 at row 0 is outside 0..2; to leave rows out, give them target 0, and 0 in a mask [..., 1]: "
       "sum(mask * gather(log_softmax(logits), -1, unsqueeze(targets, -1))) / -sum(mask)");
+  add(
+      "cross_entropy", [] { return cross_entropy(ones({2, 3}), from_values(std::vector<Index>{0, std::numeric_limits<Index>::max()}, {2})); },
+      "cross_entropy: target 9223372036854775807 at row 1 is outside 0..2");
   add(
       "cross_entropy",
       [] {

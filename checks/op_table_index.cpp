@@ -1,4 +1,6 @@
 // Ops that take index tensors.
+#include <limits>
+
 #include "checks/op_case.h"
 
 namespace norma::checks {
@@ -39,6 +41,12 @@ void add_indexing(OpCases& cases, ErrorCases& errors) {
         return embedding(ones({5, 2}), at({1, 7}, {2}));
       },
       "embedding: index 7 at position [1] is outside the table of 5 rows");
+  message("embedding", [=] { return embedding(Tensor(), at({1}, {1})); }, "embedding: the table is an empty Tensor handle");
+  message("gather", [] { return gather(ones({2, 3}), 1, Tensor()); }, "gather: the index is an empty Tensor handle");
+  constexpr Index far = std::numeric_limits<Index>::max();
+  message(
+      "gather", [] { return gather(ones({2, 3}), 1, transpose(from_values(std::vector<Index>{0, 1, far, 2}, {2, 2}))); },
+      "gather: index 9223372036854775807 at position [0, 1] is outside axis 1 of size 3");
   message(
       "one_hot", [=] { return one_hot(at({0, 3}, {2}), 3); }, "one_hot: index 3 at position [1] is outside 3 classes");
   message(

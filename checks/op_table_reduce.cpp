@@ -174,6 +174,9 @@ void add_reductions(OpCases& cases, ErrorCases& errors) {
 
   errors.push_back({"sum", [] { return sum(ones({2, 3}), {5}); }, "sum: axis 5 out of range [-2, 1] for shape [2, 3]"});
   errors.push_back({"sum", [] { return sum(ones({2, 3}), {0, -2}); }, "sum: the axes 0 and -2 of [2, 3] are the same"});
+  errors.push_back({"mean", [] { return mean(ones({2, 3}), {5}); }, "mean: axis 5 out of range [-2, 1] for shape [2, 3]"});
+  errors.push_back({"any", [] { return norma::any(ones({2, 3}), {1, 1}); }, "any: axis 1 of [2, 3] is given twice"});
+  errors.push_back({"all", [] { return all(ones({2, 3}), {-3}); }, "all: axis -3 out of range [-2, 1] for shape [2, 3]"});
   errors.push_back({"sum_to", [] { return sum_to(ones({2, 3}), {2}); }, "sum_to: [2] does not broadcast to [2, 3]"});
   errors.push_back({"argmax",
                     [] {

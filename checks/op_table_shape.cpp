@@ -125,6 +125,11 @@ void add_messages(ErrorCases& errors) {
         return rearrange(ones({2, 3}), "a b -> b");
       },
       "rearrange: a is only on the left of \"a b -> b\"");
+  add("rearrange", [] { return rearrange(ones({2}), "(a b) -> a b", {{"a", Index{1} << 40}, {"b", Index{1} << 40}}); },
+      "rearrange: the size of b is too large (1099511627776)");
+  const auto long_row = [] { return expand(ones({}), {Index{1} << 62}); };
+  add("cat", [=] { return cat({long_row(), long_row()}, 0); }, "cat: the sizes along axis 0 add up to more than 9223372036854775807");
+  add("rearrange", [] { return rearrange(ones({2, 3, 4}), "b ... -> b"); }, "rearrange: ... is only on the left of \"b ... -> b\"");
   add(
       "rearrange",
       [] {

@@ -57,6 +57,10 @@ void check(const ViTConfig& config) {
   if (config.width % config.heads != 0)
     fail("vit: width {} is not a multiple of heads {}; it is of {}", config.width, config.heads,
          divisors(config.width));
+  const Index side = config.image / config.patch;
+  for (const Shape& sizes : {Shape{side, side, config.width}, Shape{config.width, config.channels, config.patch, config.patch},
+                             Shape{config.mlp_ratio, config.width, config.width}})
+    (void)sizes.numel();  // throws where it is too large a number, before any of them is multiplied out
   if (config.positions == ViTConfig::Positions::sincos && config.width % 4 != 0)
     fail("vit: width {} is not a multiple of 4, which sincos positions need", config.width);
   if (!(config.drop_path >= 0 && config.drop_path < 1))

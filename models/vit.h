@@ -21,7 +21,7 @@ struct ViTConfig {
   /// Of all weights, the patch kernel beside learned positions included. timm and DeiT draw nn.Linear alone so, and leave the kernel and its bias
   /// PyTorch's U(-r, r) with r = 1/sqrt(channels patch^2), of deviation r/sqrt(3): 0.021 of 16x16x3, but 0.083 of 4x4x3 and 0.17 of 2x2x3.
   double init_std = 0.02;
-  std::optional<DType> activations;  // bf16: mixed precision, with parameters of f32; empty: as the parameters
+  std::optional<DType> activations;  // bf16: mixed precision, with parameters of f32; empty: the dtype of the images
   Index patches() const { return (image / patch) * (image / patch); }
   Index tokens() const { return patches() + (pool == Pool::cls ? 1 : 0); }
   Index head_tokens() const { return pool == Pool::cls ? 1 : tokens(); }  // how many the head uses

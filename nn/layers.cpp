@@ -10,6 +10,12 @@ Index checked_size(const char* layer, const char* what, Index size) {
   return size;
 }
 
+void check_made(const char* norm, const Tensor& weight) {
+  if (!weight)
+    fail("{0}: the layer has no weight; make it of a width and an Init, or call norma::{0}() where there is to be none",
+         norm);
+}
+
 Linear::Linear(Index in, Index out, Init& init, bool with_bias, double std)
     : weight(init.trunc_normal({checked_size("linear", "out", out), checked_size("linear", "in", in)}, std)),
       bias(with_bias ? init.zeros({out}) : Tensor{}) {}

@@ -23,8 +23,8 @@ class Init {
   /// is cut.
   Tensor trunc_normal(const Shape& s, double std);
   Tensor normal(const Shape& s, double std);
-  Tensor uniform(const Shape& s, double bound);  // in (-bound, bound); bound finite, not negative
-  Tensor xavier_uniform(const Shape& s);         // [out, in]
+  Tensor uniform(const Shape& s, double bound);  // in [-bound, bound]; bound finite, not negative
+  Tensor xavier_uniform(const Shape& s);         // [out, in]; bound sqrt(6 / (in + out)) (Glorot and Bengio, AISTATS 2010)
   /// A buffer: values(), row-major, which are asked for only where a model is more than counted.
   Tensor fixed(const Shape& s, const std::function<std::vector<double>()>& values);
   Place place() const { return place_; }
@@ -48,6 +48,8 @@ class ShapesOnly {
 
 /// The size itself; throws naming the layer where it is negative.
 Index checked_size(const char* layer, const char* what, Index size);
+/// Throws where a norm, which would do without, has no weight: one that was declared and never made.
+void check_made(const char* norm, const Tensor& weight);
 
 class Linear : public Module {  // [..., in] -> [..., out]
  public:
@@ -64,13 +66,14 @@ class Linear : public Module {  // [..., in] -> [..., out]
   Tensor weight, bias;
 };
 
-class LayerNorm : public Module {
+class LayerNorm : public Module {  // [..., C] -> [..., C], over the last axis: norma::layer_norm
  public:
   LayerNorm() = default;
   LayerNorm(Index width, Init& init, double epsilon = 1e-6)
       : weight(init.ones({checked_size("layer_norm", "width", width)})), bias(init.zeros({width})), eps(epsilon) {}
   Tensor operator()(const Tensor& x) const {
     const Inside here(*this);
+    check_made("layer_norm", weight);
     return layer_norm(x, weight, bias, eps);
   }
   void visit(Visitor& v) override { v("weight", weight), v("bias", bias); }
@@ -78,12 +81,13 @@ class LayerNorm : public Module {
   double eps = 1e-6;
 };
 
-class RMSNorm : public Module {
+class RMSNorm : public Module {  // [..., C] -> [..., C], over the last axis: norma::rms_norm
  public:
   RMSNorm() = default;
   RMSNorm(Index width, Init& init, double epsilon = 1e-6) : weight(init.ones({checked_size("rms_norm", "width", width)})), eps(epsilon) {}
   Tensor operator()(const Tensor& x) const {
     const Inside here(*this);
+    check_made("rms_norm", weight);
     return rms_norm(x, weight, eps);
   }
   void visit(Visitor& v) override { v("weight", weight); }
@@ -128,7 +132,7 @@ class Dropout : public Module {  // active inside Training
   double p;
 };
 
-class DropPath : public Module {  // drops whole examples of a residual branch [B, ...]
+class DropPath : public Module {  // drops whole examples of a residual branch [B, ...] (Huang et al., arXiv 1603.09382), active inside Training
  public:
   explicit DropPath(double chance = 0);  // throws outside [0, 1)
   bool active() const { return p > 0 && Training::active(); }
@@ -137,7 +141,7 @@ class DropPath : public Module {  // drops whole examples of a residual branch [
   double p;
 };
 
-class MLP : public Module {  // C -> hidden -> C with GELU
+class MLP : public Module {  // [..., C] -> [..., C] through `hidden` elements and GELU
  public:
   MLP() = default;
   MLP(Index width, Index hidden, Init& init, double std = 0.02);

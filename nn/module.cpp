@@ -148,14 +148,17 @@ Index parameter_count(Module& m) {
 
 namespace {
 
-/// Replaces each parameter and buffer by moved(it), one that stands at several places by the same tensor everywhere.
+/// Replaces each parameter and buffer by moved(it), one that stands at several places by the same tensor everywhere;
+/// all, or none where one cannot be moved.
 template <class Moved>
 void replace(Module& m, Moved moved) {
   std::map<std::shared_ptr<Tensor::Impl>, Tensor> done;
   walk_tensors(m, [&](const std::string&, Tensor& t, bool) {
     Tensor& now = done[t.impl()];
     if (!now) now = moved(t);
-    t = now;
+  });
+  walk_tensors(m, [&](const std::string&, Tensor& t, bool) {
+    if (const auto now = done.find(t.impl()); now != done.end()) t = now->second;
   });
 }
 
@@ -226,9 +229,8 @@ bool same_bits(const Tensor& target, const Tensor& a, const Tensor& b) {
   return a.impl() == b.impl() || target.numel() == 0 || bits(a) == bits(b);
 }
 
-}  // namespace
-
-void assign(const Named& targets, const Named& values, std::string_view what) {
+/// The values by name; throws where they do not fit the targets.
+std::map<std::string, Tensor> fitting(const Named& targets, const Named& values, std::string_view what) {
   std::map<std::string, Tensor> source;
   Misfits missing, unexpected, misshapen, twice, empty, differing;
   for (const auto& [name, value] : values)
@@ -262,8 +264,22 @@ void assign(const Named& targets, const Named& values, std::string_view what) {
       twice.tell("given twice", wrong), empty.tell("an empty Tensor handle", wrong),
       differing.tell("one tensor in the model, but different values (nn::assign() can ignore one by name)", wrong);
   if (!wrong.empty()) fail("{}: the values do not fit: {}", what, wrong);
+  return source;
+}
+
+}  // namespace
+
+void assign(const Named& targets, const Named& values, std::string_view what) {
+  std::map<std::string, Tensor> source = fitting(targets, values, what);
+  std::set<const Storage*> written;
+  for (const auto& [name, target] : targets) written.insert(target.storage().get());
+  for (auto& [name, value] : source) {
+    value = value.detach();
+    if (written.contains(value.storage().get()))
+      value = clone(value);  // read before it is written: layers may change places
+  }
   for (const auto& [name, target] : targets)
-    if (const auto found = source.find(name); found != source.end()) copy_into(target.detach(), found->second.detach());
+    if (const auto found = source.find(name); found != source.end()) copy_into(target.detach(), found->second);
 }
 
 void assign(Module& m, const Named& values, const std::vector<std::string>& ignored) {

@@ -72,7 +72,7 @@ Index parameter_count(Module& m);  // tied weights once; without buffers
 /// f(name, tensor) may replace the tensor. Throws naming a name that two have, buffers included, as all that collects parameters does.
 void for_each_parameter(Module& m, const std::function<void(const std::string&, Tensor&)>& f);
 /// Puts other tensors in the places of parameters and buffers, where they differ; tied weights stay tied. An optimizer that was made
-/// before goes on with the old ones: make it afterwards. Buffers of integers keep their dtype.
+/// before goes on with the old ones: make it afterwards. Buffers of integers keep their dtype. Where they throw, nothing was moved.
 void to(Module& m, Device device);
 void to(Module& m, DType dtype);
 std::string_view advice_on(DType refused);  // the end of a message that parameters cannot be of that dtype
@@ -82,8 +82,8 @@ void zero_grad(Module& m);  // drops the gradients
 /// Throws naming a name that two have.
 void for_each_tap(Module& m, const std::function<void(const std::string&, Tap&)>& f);
 /// Copies values by name. One tensor under two names (tied weights) needs a value under one of them; under both it must be the
-/// same. Throws one message that tells missing, unexpected and wrongly shaped names and such values that differ, three of each; then nothing
-/// was written. `what` names the targets in that message.
+/// same. Values may be targets themselves, as where two layers change places. Throws one message that tells missing, unexpected and wrongly shaped
+/// names and such values that differ, three of each; then nothing was written. `what` names the targets in that message.
 void assign(const Named& targets, const Named& values, std::string_view what);
 /// To its parameters and buffers, by any of their names. Names that one of the globs `ignored` matches (nn/glob.h) are passed over on both
 /// sides: such a value is not used, such a parameter stays as it is, of whatever shape, with or without a value. Of a file that has more, and

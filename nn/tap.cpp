@@ -1,6 +1,7 @@
 // Listeners of a tap, and when they are called.
 #include "nn/tap.h"
 
+#include "autograd/dispatch.h"
 #include "autograd/node.h"
 #include "core/scoring.h"
 
@@ -22,17 +23,23 @@ void Tap::remove(int id) {
 }
 
 Tensor Tap::fire(const Tensor& x) const {
-  std::vector<std::weak_ptr<const Listener>>
-      now;  // those of this value: a listener may change the lists, its own place too
-  for (const auto& [id, listener] : value_) now.push_back(listener);
+  // Those of this value: a listener may change the lists, its own place too.
+  const auto listening = [](const Listeners& all) {
+    std::vector<std::weak_ptr<const Listener>> now;
+    for (const auto& [id, listener] : all) now.push_back(listener);
+    return now;
+  };
+  const auto now = listening(value_), of_gradient = listening(gradient_);
+  const bool hooked = !of_gradient.empty() && grad_enabled() && x.tracked();
+  const Tensor seen = hooked && x.is_leaf() ? alias(x) : x;  // hooks on a leaf would stay for the graphs of later calls
   for (const auto& listener : now)
-    if (const auto there = listener.lock()) (*there)(x);
-  if (grad_enabled() && x.tracked())
-    for (const auto& [id, listener] : gradient_)
-      norma::on_gradient(x, [its = std::weak_ptr(listener)](const Tensor& g) {
-        if (const auto there = its.lock()) (*there)(g);
+    if (const auto there = listener.lock()) (*there)(seen);
+  if (hooked)
+    for (const auto& listener : of_gradient)
+      norma::on_gradient(seen, [listener](const Tensor& g) {
+        if (const auto there = listener.lock()) (*there)(g);
       });
-  return x;
+  return seen;
 }
 
 void StatsTap::operator()(const Tensor& stats, Index rows) const {

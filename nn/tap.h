@@ -24,7 +24,8 @@ class Tap {
   Tensor operator()(const Tensor& x) const { return watched() ? fire(x) : x; }
 
   /// Values are handed over as they are in the graph, so that a penalty can be computed from them; the gradient is dL/d
-  /// value, to look at (norma::on_gradient). Inside checkpoint() a value is seen twice, when it is computed again too.
+  /// value, to look at (norma::on_gradient); of a tracked leaf, what comes back through this call. Inside checkpoint() a value is seen twice,
+  /// when it is computed again too.
   using Listener = std::function<void(const Tensor&)>;
   /// Returns an id for remove().
   int on_value(Listener f);

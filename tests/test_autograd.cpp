@@ -216,7 +216,7 @@ TEST_CASE("misuse is told", "[autograd]") {
     const std::string expected =
         "tensor: the handle is empty; it was never set, was moved from, or is the gradient of a leaf that backward() has not reached";
     CHECK(error_of([&] { x.grad().values(); }) == expected);
-    CHECK(error_of([&] { return grad(sum(x), Tensor()); }) == "grad: an operand is an empty Tensor handle");
+    CHECK(error_of([&] { return grad(sum(x), Tensor()); }) == "grad: what to differentiate by is an empty Tensor handle");
     CHECK(error_of([] { fill(Tensor(), 1); }) == "fill: the target is an empty Tensor handle");
     Tensor moved = ones({2});
     const Tensor there = std::move(moved);
@@ -320,8 +320,8 @@ TEST_CASE("the gradient of something linear has a derivative, and it is zero", "
   const Tensor once = grad(sum(square(x)), x);
   CHECK(error_of([&] { return grad(sum(once), x); }) ==
         "grad: the result takes part in no graph; track() the leaves before computing it, compute it outside of NoGrad, and a gradient that is to be differentiated again with .create_graph");
-  CHECK(error_of([&] { return grad(Tensor(), x); }) == "grad: an operand is an empty Tensor handle");
-  CHECK(error_of([&] { return grad(sum(square(x)), Tensor()); }) == "grad: an operand is an empty Tensor handle");
+  CHECK(error_of([&] { return grad(Tensor(), x); }) == "grad: the result is an empty Tensor handle");
+  CHECK(error_of([&] { return grad(sum(square(x)), Tensor()); }) == "grad: what to differentiate by is an empty Tensor handle");
 }
 
 TEST_CASE("a leaf that is untracked and tracked again is the same leaf to the graphs that have it", "[autograd]") {

@@ -171,6 +171,15 @@ TEST_CASE("inputs of two dtypes see the same draws", "[checkpoint]") {
   check_close(run(checkpoint), run(plain), 1e-6);
 }
 
+TEST_CASE("a function that draws nothing needs no stream of a captured step", "[checkpoint]") {
+  const RandomScope scope(1, zeros({1}, {DType::i64}));
+  (void)RandomScope::next();  // the last one
+  const Tensor x = wave({4}, 0).track();
+  const Tensor y = sum(checkpoint([](std::span<const Tensor> in) { return square(in[0]); }, Tensors{x}));
+  check_close(Tensors{grad(y, x)}, Tensors{x.detach() * 2.0});
+  CHECK(RandomScope::drawn() == 1);
+}
+
 TEST_CASE("a checkpoint detects another random scope, changed inputs and a freed graph", "[checkpoint]") {
   Tensor x = wave({4}, 0).track();
   const Function noisy = [](std::span<const Tensor> in) { return dropout(in[0], 0.5, RandomScope::next()); };
@@ -181,9 +190,15 @@ TEST_CASE("a checkpoint detects another random scope, changed inputs and a freed
     y = sum(checkpoint(noisy, Tensors{x}));
   }
   RandomScope::next();
-  CHECK(test::error_of([&] { return grad(y, x); }) ==
+  CHECK(test::error_of([&] { return grad(y, x, {.retain_graph = true}); }) ==
         "checkpoint: the function drew random numbers in another RandomScope; keep that scope until backward()");
   CHECK(RandomScope::drawn() == 1);
+  {
+    const RandomScope captured(1, zeros({0}, {DType::i64}));
+    RandomScope::rewind(5);
+    CHECK_THROWS_AS(grad(y, x, {.retain_graph = true}), Error);
+    CHECK(RandomScope::drawn() == 5);
+  }
 
   bool training = true;
   y = sum(checkpoint([&](std::span<const Tensor> in) { return training ? noisy(in) : in[0]; }, Tensors{x}));

@@ -77,6 +77,22 @@ TEST_CASE("hooks see the complete gradient", "[graph]") {
   CHECK(x.grad().values() == std::vector<double>{10, 20});
 }
 
+TEST_CASE("a rule that takes what arrived does so once, where one tensor is several of its inputs", "[graph]") {
+  const Tensor x = leaf({1, 2}, {2});
+  bool offered[2] = {};
+  const Rule rule{"mine", keep_nothing, [](const Ctx&, const Tensor& g) -> Tensors { return {g, g * 2.0}; },
+                  [&](const Ctx& c, const Tensor& g) -> Tensors {
+                    Tensors both{g, g * 2.0};
+                    for (const int i : {0, 1})
+                      if (const Tensor arrived = c.arrived(i)) offered[i] = true, both[static_cast<std::size_t>(i)] = both[static_cast<std::size_t>(i)] + arrived, c.take(i);
+                    return both;
+                  }};
+  const Tensor y = record(x.detach(), {x, x}, rule);
+  CHECK(grad(sum(y + x * 3.0), x).values() == std::vector<double>{6, 6});
+  CHECK(offered[0]);
+  CHECK(!offered[1]);
+}
+
 TEST_CASE("a hook can be taken off, also by itself and after the graph has gone", "[graph]") {
   const Tensor x = leaf({1, 2}, {2});
   int first = 0, second = 0, third = 0;

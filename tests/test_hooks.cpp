@@ -71,6 +71,13 @@ TEST_CASE("an empty function is refused where it is given", "[hooks]") {
   CHECK(error_of([&] { return record(Tensor(), {x}, {"mine", keep_nothing, nullptr}); }) == "mine: its result is an empty Tensor handle");
 }
 
+TEST_CASE("a function whose shape depends on values cannot be checked", "[hooks]") {
+  const Tensor x = leaf({1});
+  const Function grows = [](std::span<const Tensor> in) { return in[0].item() > 1 ? expand(in[0], {1000}) : square(in[0]); };
+  CHECK(error_of([&] { return gradcheck(grows, Tensors{x}); }) ==
+        "gradcheck: f returned a tensor of shape [1], and of [1000] where an element of an input was moved; its shape must not depend on values");
+}
+
 TEST_CASE("a result that was computed under NoGrad is told so", "[hooks]") {
   const Tensor x = leaf({1, 2});
   Tensor y;

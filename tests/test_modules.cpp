@@ -6,6 +6,7 @@
 #include <set>
 #include <type_traits>
 
+#include "models/vit.h"
 #include "nn/layers.h"
 #include "tests/errors.h"
 
@@ -25,6 +26,17 @@ TEST_CASE("a layer that is too large is the library's error", "[modules]") {
   nn::Init init(1);
   CHECK_THAT(error_of([&] { nn::Linear(Index{1} << 22, Index{1} << 22, init); }), Catch::StartsWith("out of memory: need 64 TiB"));
   CHECK(error_of([&] { nn::Linear(Index{1} << 31, Index{1} << 31, init); }) == "empty: [2147483648, 2147483648] of f32 overflows the size limit");
+}
+
+TEST_CASE("sizes of a vision transformer that no integer holds are refused", "[modules]") {
+  const auto refused = [](auto change) {
+    models::ViTConfig config;
+    config.image = 32, config.patch = 4, config.width = 4, config.heads = 1;
+    change(config);
+    return error_of([&] { return models::parameter_count(config); });
+  };
+  CHECK(refused([](auto& c) { c.mlp_ratio = Index{1} << 62; }) == "shape: the number of elements of [4611686018427387904, 4, 4] overflows the 63-bit size limit");
+  CHECK(refused([](auto& c) { c.image = Index{1} << 34; }) == "shape: the number of elements of [4294967296, 4294967296, 4] overflows the 63-bit size limit");
 }
 
 TEST_CASE("initial values longer than a piece of host memory are one stream", "[modules]") {
@@ -48,6 +60,10 @@ TEST_CASE("a deviation is a number from zero on", "[modules]") {
 TEST_CASE("an absent weight is named", "[modules]") {
   CHECK(error_of([] { return linear(ones({2, 3}), Tensor()); }) == "linear: weight is an empty Tensor handle");
   CHECK(error_of([] { return linear(Tensor(), ones({2, 3})); }) == "linear: x is an empty Tensor handle");
+  CHECK(error_of([] { return nn::LayerNorm()(ones({2, 3})); }) ==
+        "layer_norm: the layer has no weight; make it of a width and an Init, or call norma::layer_norm() where there is to be none");
+  CHECK(error_of([] { return nn::RMSNorm()(ones({2, 3})); }) ==
+        "rms_norm: the layer has no weight; make it of a width and an Init, or call norma::rms_norm() where there is to be none");
 }
 
 TEST_CASE("assigning names the tensor that is none", "[modules]") {
@@ -55,6 +71,24 @@ TEST_CASE("assigning names the tensor that is none", "[modules]") {
   CHECK(error_of([&] { nn::assign({{"a", a}, {"b", b}}, {{"a", ones({2})}, {"b", Tensor()}}, "model"); }) ==
         "model: the values do not fit: an empty Tensor handle: b");
   CHECK(a.values() == std::vector<double>{0, 0});
+}
+
+TEST_CASE("layers may change places by an assignment of their own parameters", "[modules]") {
+  nn::Init init(1);
+  nn::Linear a(2, 2, init), b(2, 2, init);
+  const std::vector<double> of_a = a.weight.values(), of_b = b.weight.values();
+  nn::assign({{"a", a.weight}, {"b", b.weight}}, {{"a", b.weight}, {"b", transpose(a.weight)}}, "model");
+  CHECK(a.weight.values() == of_b);
+  CHECK(b.weight.values() == std::vector<double>{of_a[0], of_a[2], of_a[1], of_a[3]});
+}
+
+TEST_CASE("a move that fails leaves all parameters as they were", "[modules]") {
+  struct Model : nn::Module {
+    Tensor small = ones({2}).track(), huge = expand(ones({}), {Index{1} << 50}).track();
+    void visit(nn::Visitor& v) override { v("small", small), v("huge", huge); }
+  } model;
+  CHECK_THAT(error_of([&] { return nn::to(model, DType::f64), 0; }), Catch::StartsWith("out of memory"));
+  CHECK(model.small.dtype() == DType::f32);
 }
 
 TEST_CASE("children may be owned by pointers, and some absent", "[modules]") {

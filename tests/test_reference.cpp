@@ -58,6 +58,9 @@ TEST_CASE("reference: integer arithmetic never traps", "[reference]") {
   CHECK(out.values() == Values{3, -3, 0, least});
   b().binary(BinaryOp::add, a.view(), c.view(), out.view());
   CHECK(out.values()[3] == 0x1p63);  // 2^63 - 1, as double
+  const Tensor product = result({1, 1}, DType::i64);
+  b().matmul(make({least, least, 3}, {1, 3}, DType::i64).view(), make({-1, 1, 2}, {3, 1}, DType::i64).view(), product.view());
+  CHECK(product.values() == Values{6});
 }
 
 TEST_CASE("reference: transposed, reversed and expanded views", "[reference]") {

@@ -70,6 +70,31 @@ TEST_CASE("a tap's end is that of its listeners", "[tap]") {
   CHECK(heard == 0);
 }
 
+TEST_CASE("a gradient listener hears of a leaf once for each call", "[tap]") {
+  const Tensor x = ones({2}).track();
+  std::vector<std::vector<double>> heard;
+  nn::Tap tap;
+  tap.on_gradient([&](const Tensor& g) { heard.push_back(g.values()); });
+  for (const double factor : {2.0, 3.0, 4.0}) backward(sum(tap(x) * factor + x));
+  CHECK(heard == std::vector<std::vector<double>>{{2, 2}, {3, 3}, {4, 4}});
+  CHECK(x.grad().values() == std::vector<double>{12, 12});
+}
+
+TEST_CASE("a gradient has the part of a penalty that a value listener made", "[tap]") {
+  const Tensor x = full({2}, 3).track();
+  nn::Tap tap;
+  Tensor penalty;
+  std::vector<double> heard;
+  tap.on_value([&](const Tensor& value) { penalty = sum(square(value)); });
+  tap.on_gradient([&](const Tensor& g) { heard = g.values(); });
+  for (const Tensor& value : {x, x * 1.0}) {
+    heard.clear(), x.set_grad({});
+    backward(sum(tap(value)) + penalty);
+    CHECK(heard == std::vector<double>{7, 7});
+    CHECK(x.grad().values() == std::vector<double>{7, 7});
+  }
+}
+
 TEST_CASE("a listener that is no function is refused", "[tap]") {
   nn::Tap tap;
   CHECK(error_of([&] { return tap.on_value(nullptr); }) == "tap: on_value was given an empty function");

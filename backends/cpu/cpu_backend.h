@@ -1,4 +1,4 @@
-// The CPU backend. Each family of verbs has its file: memory.cpp, elementwise.cpp, reduce.cpp, index.cpp, window.cpp, depthwise.cpp, random.cpp,
+// The CPU backend. Each family of verbs has its file: memory.cpp, elementwise.cpp, copy.cpp, reduce.cpp, index.cpp, window.cpp, depthwise.cpp, random.cpp,
 // norm.cpp (softmax, layer norm, cross-entropy), linear.cpp (products), mlp.cpp, attention.cpp, parameters.cpp (gradient norm, AdamW).
 #pragma once
 

@@ -55,6 +55,13 @@ struct Batch {
     for (BatchAxis& x : axes) std::swap(x.a, x.b);
   }
 
+  /// Results [m, n] lie one after the other.
+  void write_densely() {
+    out_row = n, out_col = 1;
+    Index step = m * n;
+    for (int x = rank; x-- > 0; step *= axes[x].size) axes[x].out = step;
+  }
+
   /// A batch that shares B is one taller product where the rows of A and C follow on: [B, T, C] x [C, N].
   void collapse() {
     while (rank > 0) {
@@ -127,9 +134,7 @@ void multiply(const T* a, const T* b, T* out, Batch batch) {
   T* c = out;
   if (!dense) {
     c = scratch<T>(Slot::wide_out, batch.count * batch.m * batch.n);
-    batch.out_row = batch.n, batch.out_col = 1;
-    Index step = batch.m * batch.n;
-    for (int x = batch.rank; x-- > 0; step *= batch.axes[x].size) batch.axes[x].out = step;
+    batch.write_densely();
   }
   if (batch.count == 1) {
     gemm<T>(batch.m, batch.n, batch.k, {a, batch.a_row, batch.a_col}, {b, batch.b_row, batch.b_col}, c, batch.out_row);
@@ -152,9 +157,7 @@ void multiply(const bf16* a, const bf16* b, bf16* out, Batch batch) {
   const float* wide_a = widen<float, &BatchAxis::a>(a, batch, batch.m, batch.k, batch.a_row, batch.a_col, Slot::wide_a);
   const float* wide_b = widen<float, &BatchAxis::b>(b, batch, batch.k, batch.n, batch.b_row, batch.b_col, Slot::wide_b);
   float* c = scratch<float>(Slot::wide_out, batch.count * batch.m * batch.n);
-  batch.out_row = batch.n, batch.out_col = 1;
-  Index step = batch.m * batch.n;
-  for (int x = batch.rank; x-- > 0; step *= batch.axes[x].size) batch.axes[x].out = step;
+  batch.write_densely();
   multiply<float>(wide_a, wide_b, c, batch);
   put(c, target, out);
 }

@@ -99,7 +99,8 @@ void ReferenceBackend::matmul(const View& a, const View& b, const View& out) {
     each(out.shape(), [&](const Tuple& o) {
       const Line<T> x = line<T>(a, o, column), y = line<T>(b, o, row);
       Accumulator<T> sum = 0;
-      for (Index k = 0; k < inner; ++k) sum += convert<Accumulator<T>>(x[k]) * convert<Accumulator<T>>(y[k]);
+      for (Index k = 0; k < inner; ++k)
+        sum = Binary<BinaryOp::add>{}(sum, Binary<BinaryOp::mul>{}(convert<Accumulator<T>>(x[k]), convert<Accumulator<T>>(y[k])));
       at<T>(out, o) = convert<T>(sum);
     });
   });
