@@ -128,6 +128,23 @@ template <class V> NORMA_INLINE V vmin(V a, V b) {
 #endif
 }
 
+/// The lower and the upper half of x as doubles.
+struct Doubles {
+  D low, high;
+};
+NORMA_INLINE Doubles to_doubles(F x) {
+#if defined(__AVX512F__)  // where compilers take quarters of x
+  return {(D)_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)x)), (D)_mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512)x, 1))};
+#elif defined(__AVX2__)
+  return {(D)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)x)), (D)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)x, 1))};
+#else
+  typedef float Half __attribute__((vector_size(register_bytes / 2)));
+  Half half[2];
+  std::memcpy(half, &x, sizeof x);
+  return {__builtin_convertvector(half[0], D), __builtin_convertvector(half[1], D)};
+#endif
+}
+
 NORMA_INLINE F sqrt(F x) {
 #if defined(__AVX512F__)
   return (F)_mm512_sqrt_ps((__m512)x);
