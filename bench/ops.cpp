@@ -72,12 +72,21 @@ checks::OpCases large_cases() {
   add("sum", "rows of 2", {real({2'097'152, 2})}, [](In x) { return sum(x[0], -1); });
   add("max", "rows of 2", {real({2'097'152, 2})}, [](In x) { return max(x[0], -1); });
   add("max", "rows of 96", {real({100'000, 96})}, [](In x) { return max(x[0], -1); });
+  add("sum", "all", {real({65'536})}, [](In x) { return sum(x[0]); });
+  add("sum", "rows of 1000", {real({1024, 1000})}, [](In x) { return sum(x[0], -1); });
+  add("sum", "columns", {real({1024, 1000})}, [](In x) { return sum(x[0], 0); });
+  add("norm", "all", {real({4'194'304})}, [](In x) { return norm(x[0]); });
   add("mean", "2 x 2 pixels", {real({4096, 16, 2, 16, 2})}, [](In x) { return mean(x[0], {2, 4}); });
   add("matmul", "2 x 2 matrices", {real({65'536, 2, 2}), real({65'536, 2, 2})},
       [](In x) { return matmul(x[0], x[1]); });
   add("matmul", "rows and columns", {real({65'536, 1, 64}), real({65'536, 64, 1})},
       [](In x) { return matmul(x[0], x[1]); });
   add("matmul", "one matrix, many", {real({512, 512}), real({256, 512, 49})}, [](In x) { return matmul(x[0], x[1]); });
+  add("add", "a row to all", {real({1024, 1000}), real({1000})}, [](In x) { return x[0] + x[1]; });
+  add("softmax", "rows of 65", {real({12'480, 65})}, [](In x) { return softmax(x[0]); });
+  for (const Index n : {192, 1000, 4096})
+    add("layer_norm", "", {real({4096, n}), real({n}), real({n})}, [](In x) { return layer_norm(x[0], x[1], x[2]); });
+  add("embedding", "2048 tokens", {real({128, 384}), index({2048}, 128)}, [](In x) { return embedding(x[0], x[1]); });
   add("gather", "whole rows", {real({64, 196, 192}), index({64, 49, 1}, 196)}, [](In x) {
     return gather(x[0], 1, expand(x[1], {64, 49, 192}));
   });

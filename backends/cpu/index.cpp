@@ -10,6 +10,7 @@
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/cut_product.h"
 #include "backends/cpu/parallel.h"
+#include "backends/cpu/vector_kernels.h"
 
 namespace norma::cpu {
 namespace {
@@ -75,6 +76,14 @@ class RowLoop {
     loop_.run_at({bytes(const_cast<From*>(from)), bytes(to)}, begin, end, [&](Index n, const auto& p, const auto& step) {
       inner(n, reinterpret_cast<const From*>(p[0]), step[0], reinterpret_cast<To*>(p[1]), step[1]);
     });
+  }
+  /// to += from for the elements [begin, end) of a row.
+  void add(const From* from, To* to, Index begin, Index end) const {
+    if constexpr (std::is_same_v<From, To> && std::is_floating_point_v<To>) {
+      if (loop_.dense() && end - begin >= 8)
+        return NORMA_KERNELS(elementwise_kernels).of<To>().binary(BinaryOp::add, end - begin, to + begin, 1, from + begin, 1, to + begin);
+    }
+    run(from, to, begin, end, [](To& b, From a) { b = Binary<BinaryOp::add>{}(b, convert<To>(a)); });
   }
   /// Rows from from(i), for i < n, to rows that lie `step` apart.
   template <class Place>
@@ -148,8 +157,7 @@ void CpuBackend::scatter_add(const View& x, int axis, const View& index, const V
         const Index* at = lines.start<const Index>(line, index);
         T* to = lines.start<T>(line, out);
         if constexpr (std::is_same_v<T, A>) {
-          for (Index j = 0; j < n; ++j)
-            row.run(from + j * xs, to + at[j * is] * os, c0, c1, [](T& b, T a) { b = Binary<BinaryOp::add>{}(b, a); });
+          for (Index j = 0; j < n; ++j) row.add(from + j * xs, to + at[j * is] * os, c0, c1);
         } else {
           A* sums = scratch<A>(Slot::index_sums, targets);
           for (Index t = 0; t < targets; ++t) sums[t] = convert<A>(to[t * os]);
@@ -202,9 +210,9 @@ void CpuBackend::index_add(const View& x, int axis, const View& index, const Vie
       sums.layout = row.layout;
     else
       sums.dtype = DType::f32;
-    const RowLoop<T, A> add(terms, sums), widen(row, sums);
+    const RowLoop<T, A> into(terms, sums), widen(row, sums);
     const RowLoop<A, T> narrow(sums, row);
-    const Index size = add.size();
+    const Index size = into.size();
     const auto sum_into = [&](T* place, const Index* j, const Index* end, const T* from) {
       if (size == 1) {
         A sum = convert<A>(*place);
@@ -213,7 +221,7 @@ void CpuBackend::index_add(const View& x, int axis, const View& index, const Vie
         return;
       }
       const auto add_all = [&](A* to) {
-        for (; j < end; ++j) add.run(from + *j * xs, to, 0, size, [](A& b, T a) { b = Binary<BinaryOp::add>{}(b, convert<A>(a)); });
+        for (; j < end; ++j) into.add(from + *j * xs, to, 0, size);
       };
       if constexpr (std::is_same_v<T, A>) {
         add_all(place);

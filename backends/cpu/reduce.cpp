@@ -209,8 +209,13 @@ void reduce_rows(const Split& s, const View& out) {
   using A = typename R::A;
   const StridedLoop loop(s.reduced);
   const T* x = s.reduced.template as<T>();
+  const bool one_run = loop.length() == loop.size();  // run_at() costs more than a short run
   const auto part = [&](const T* base, Index begin, Index end) {
     A a = R::start(s.terms ? base : nullptr);
+    if (one_run && begin < end) {
+      R::add(a, end - begin, base + begin * loop.steps()[0], loop.steps()[0], begin);
+      return a;
+    }
     loop.run_at({reinterpret_cast<std::byte*>(const_cast<T*>(base))}, begin, end,
                 [&](Index n, const auto& row, const auto& step) {
                   R::add(a, n, reinterpret_cast<const T*>(row[0]), step[0], begin);

@@ -70,11 +70,24 @@ NORMA_INLINE void end_stream() {
 #endif
 }
 
-/// The first n elements; the rest are `rest`. 0 <= n < lanes.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+/// All bits of the first n elements.
+template <class T> NORMA_INLINE __m256i mask_of(int n) {
+  alignas(64) static constexpr std::int32_t ones_and_zeros[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(ones_and_zeros + 8 - n * static_cast<int>(sizeof(T) / 4)));
+}
+#endif
+
+/// The first n elements; the rest are `rest`. 0 <= n < lanes. A copy of n elements would be a call, around which all registers are spilled.
 template <class T> NORMA_INLINE Vec<T> load_n(const T* p, int n, T rest = 0) {
   Vec<T> v = splat(rest);
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4) return (Vec<T>)_mm512_mask_loadu_ps((__m512)v, static_cast<__mmask16>((1u << n) - 1), p);
+#elif defined(__AVX2__)
+  const __m256i mask = mask_of<T>(n);
+  const __m256i others = _mm256_andnot_si256(mask, (__m256i)v);
+  if constexpr (sizeof(T) == 4) return (Vec<T>)_mm256_or_si256((__m256i)_mm256_maskload_ps(p, mask), others);
+  if constexpr (sizeof(T) == 8) return (Vec<T>)_mm256_or_si256((__m256i)_mm256_maskload_pd(p, mask), others);
 #endif
   std::memcpy(&v, p, static_cast<std::size_t>(n) * sizeof(T));
   return v;
@@ -82,6 +95,15 @@ template <class T> NORMA_INLINE Vec<T> load_n(const T* p, int n, T rest = 0) {
 template <class T> NORMA_INLINE void store_n(T* p, Vec<T> v, int n) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4) return _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), (__m512)v);
+#elif defined(__AVX2__)  // a masked store is slow on AMD's processors
+  const __m256i whole = (__m256i)v;
+  __m128i part = _mm256_castsi256_si128(whole);
+  int bytes = n * static_cast<int>(sizeof(T));
+  char* to = reinterpret_cast<char*>(p);
+  if (bytes & 16) _mm_storeu_si128(reinterpret_cast<__m128i*>(to), part), part = _mm256_extracti128_si256(whole, 1), to += 16;
+  if (bytes & 8) _mm_storel_epi64(reinterpret_cast<__m128i*>(to), part), part = _mm_unpackhi_epi64(part, part), to += 8;
+  if (sizeof(T) == 4 && (bytes & 4)) _mm_storeu_si32(to, part);
+  return;
 #endif
   std::memcpy(p, &v, static_cast<std::size_t>(n) * sizeof(T));
 }
@@ -125,6 +147,23 @@ template <class V> NORMA_INLINE V vmin(V a, V b) {
   else return (V)_mm512_min_ps((__m512)a, (__m512)b);
 #else
   return a < b ? a : b;
+#endif
+}
+
+/// The lower and the upper half of x as doubles.
+struct Doubles {
+  D low, high;
+};
+NORMA_INLINE Doubles to_doubles(F x) {
+#if defined(__AVX512F__)  // where compilers take quarters of x
+  return {(D)_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)x)), (D)_mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512)x, 1))};
+#elif defined(__AVX2__)
+  return {(D)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)x)), (D)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)x, 1))};
+#else
+  typedef float Half __attribute__((vector_size(register_bytes / 2)));
+  Half half[2];
+  std::memcpy(half, &x, sizeof x);
+  return {__builtin_convertvector(half[0], D), __builtin_convertvector(half[1], D)};
 #endif
 }
 

@@ -16,11 +16,9 @@ struct WideSum {
     if constexpr (parts == 1) {
       part[0] += x;
     } else {
-      typedef float Half __attribute__((vector_size(register_bytes / 2)));
-      Half half[2];
-      __builtin_memcpy(half, &x, sizeof x);
-      part[0] += __builtin_convertvector(half[0], D);
-      part[1] += __builtin_convertvector(half[1], D);
+      const Doubles d = to_doubles(x);
+      part[0] += d.low;
+      part[1] += d.high;
     }
   }
   NORMA_INLINE void add_count(Mask<T> negative_count) { add(-__builtin_convertvector(negative_count, Vec<T>)); }

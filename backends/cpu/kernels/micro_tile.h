@@ -49,4 +49,31 @@ NORMA_INLINE void transpose(V (&x)[w]) {
   }
 }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+/// The same of 8 x 8 numbers of 32 bits, in half as many moves: those between the halves of registers come once, at the end.
+template <class V>
+NORMA_INLINE void transpose(V (&x)[8]) {
+  static_assert(sizeof(V) == 8 * sizeof(x[0][0]));
+  V y[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) {
+    y[i] = __builtin_shufflevector(x[i], x[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+    y[i + 1] = __builtin_shufflevector(x[i], x[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 4)
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; ++j) {
+      x[i + 2 * j] = __builtin_shufflevector(y[i + j], y[i + j + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+      x[i + 2 * j + 1] = __builtin_shufflevector(y[i + j], y[i + j + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const V low = x[i], high = x[i + 4];
+    x[i] = __builtin_shufflevector(low, high, 0, 1, 2, 3, 8, 9, 10, 11);
+    x[i + 4] = __builtin_shufflevector(low, high, 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+}
+#endif
+
 }  // namespace norma::cpu::NORMA_ISA

@@ -8,38 +8,40 @@
 namespace norma::cpu::NORMA_ISA {
 namespace {
 
-/// As many doubles as one register of T has elements.
+/// As many doubles as one register of T has elements, in registers of doubles: a vector type wider than a register would live in memory.
 template <class T>
-struct WideOf {
-  typedef double type __attribute__((vector_size(lanes<T> * sizeof(double))));
+constexpr int wide_parts = static_cast<int>(sizeof(double) / sizeof(T));
+template <class T>
+struct Wide {
+  D part[wide_parts<T>] = {};
 };
-template <class T>
-using Wide = typename WideOf<T>::type;
-
-template <class T>
-NORMA_INLINE double sum_wide(Wide<T> v) {
-  double x[lanes<T>];
-  std::memcpy(x, &v, sizeof v);
-  for (int w = lanes<T> / 2; w > 0; w /= 2)
-    for (int i = 0; i < w; ++i) x[i] += x[i + w];
-  return x[0];
+NORMA_INLINE Wide<double> widen(D v) { return {{v}}; }
+NORMA_INLINE Wide<float> widen(F v) {
+  const Doubles d = to_doubles(v);
+  return {{d.low, d.high}};
 }
 
 template <class T, class Term>
 NORMA_INLINE double sum_of(std::int64_t n, const T* x, Term term) {
-  Wide<T> sum[chains] = {};
+  Wide<T> sum[chains];
   strips<T>(n, [&](auto strip, std::int64_t i, int chain) __attribute__((always_inline)) {
-    sum[chain] += term(__builtin_convertvector(strip.get(x + i), Wide<T>));
+    const Wide<T> v = widen(strip.get(x + i));
+    for (int p = 0; p < wide_parts<T>; ++p) sum[chain].part[p] += term(v.part[p]);
   });
-  return sum_wide<T>((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  D total{};
+  for (int p = 0; p < wide_parts<T>; ++p) {
+    const D all = (sum[0].part[p] + sum[1].part[p]) + (sum[2].part[p] + sum[3].part[p]);
+    total = p == 0 ? all : total + all;
+  }
+  return sum_lanes(total);
 }
 template <class T>
 double sum(std::int64_t n, const T* x) {
-  return sum_of(n, x, [](Wide<T> v) __attribute__((always_inline)) { return v; });
+  return sum_of(n, x, [](D v) __attribute__((always_inline)) { return v; });
 }
 template <class T>
 double sum_of_squares(std::int64_t n, const T* x) {
-  return sum_of(n, x, [](Wide<T> v) __attribute__((always_inline)) { return v * v; });
+  return sum_of(n, x, [](D v) __attribute__((always_inline)) { return v * v; });
 }
 
 /// Whether x, met after best, replaces it: the first NaN stays.
@@ -73,24 +75,29 @@ T extreme(std::int64_t n, const T* x) {
   return result[0];
 }
 
-/// Columns are taken in strips of `chains` registers, each summed over all rows before the next.
+/// Columns are taken in strips of some registers, each summed over all rows before the next.
 template <class T>
 void add_rows(std::int64_t rows, std::int64_t n, const T* x, std::int64_t row, double* sums) {
   constexpr int width = lanes<T>;
   std::int64_t j = 0;
   const auto strip = [&](auto count) __attribute__((always_inline)) {
-    constexpr int registers = decltype(count)::value;
-    Wide<T> sum[registers];
-    std::memcpy(sum, sums + j, sizeof sum);
+    constexpr int registers = decltype(count)::value, parts = wide_parts<T>;
+    D sum[registers * parts];
+#pragma GCC unroll 8
+    for (int k = 0; k < registers * parts; ++k) sum[k] = load(sums + j + k * lanes<double>);
     for (std::int64_t i = 0; i < rows; ++i) {
       const T* p = x + i * row + j;
 #pragma GCC unroll 4
-      for (int c = 0; c < registers; ++c) sum[c] += __builtin_convertvector(load(p + c * width), Wide<T>);
+      for (int c = 0; c < registers; ++c) {
+        const Wide<T> v = widen(load(p + c * width));
+        for (int k = 0; k < parts; ++k) sum[c * parts + k] += v.part[k];
+      }
     }
-    std::memcpy(sums + j, sum, sizeof sum);
+#pragma GCC unroll 8
+    for (int k = 0; k < registers * parts; ++k) store(sums + j + k * lanes<double>, sum[k]);
     j += registers * width;
   };
-  while (j + 2 * width <= n) strip(std::integral_constant<int, 2>{});
+  while (j + 4 * width <= n) strip(std::integral_constant<int, 4>{});
   while (j + width <= n) strip(std::integral_constant<int, 1>{});
   for (; j < n; ++j)
     for (std::int64_t i = 0; i < rows; ++i) sums[j] += static_cast<double>(x[i * row + j]);

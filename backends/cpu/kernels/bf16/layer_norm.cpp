@@ -111,19 +111,37 @@ void layer_norm_backward(const NormRows<T, Stored>& a) {
       mean_g[m] = a.rms ? T(0) : sum_g[m] / n;
       shift[m] = -rest * rstd[m], factor[m] = -(rstd[m] * (sum_gd[m] - rest * sum_g[m]) / n);
     }
-    strips<T>(a.n, NORMA_STRIP {
-      Vec<T> dweight{}, dbias{};
+    // Lines of memory are taken whole: of rows that lie a power of two apart few stay in the first cache until the next register's turn.
+    const auto columns = [&](auto strip, std::int64_t i, auto registers) __attribute__((always_inline)) {
+      constexpr int R = decltype(registers)::value;
+      Vec<T> dweight[R] = {}, dbias[R] = {};
       for (int m = 0; m < count; ++m) {
-        const Vec<T> h = fma(strip.get(x + m * a.x_row + i) - center[m], splat(rstd[m]), splat(shift[m]));
-        const Vec<T> d = strip.get(dy + m * a.dy_row + i), g = a.weight ? d * strip.get(a.weight + i) : d;
-        dweight = fma(d, h, dweight), dbias += d;
-        if (!a.dx) continue;
-        const Vec<T> own = fma(splat(factor[m]), h, g - mean_g[m]) * rstd[m];
-        strip.put(a.dx + (r + m) * a.dx_row + i, a.add ? strip.get(a.add + (r + m) * a.add_row + i) + own : own);
+        const Stored *from = x + m * a.x_row + i, *gradient = dy + m * a.dy_row + i, *add = a.add ? a.add + (r + m) * a.add_row + i : nullptr;
+        Stored* to = a.dx ? a.dx + (r + m) * a.dx_row + i : nullptr;
+        const Vec<T> by = splat(rstd[m]), from_mean = splat(shift[m]), of_h = splat(factor[m]);
+#pragma GCC unroll 4
+        for (int v = 0; v < R; ++v) {
+          const int j = v * lanes<T>;
+          const Vec<T> h = fma(strip.get(from + j) - center[m], by, from_mean);
+          const Vec<T> d = strip.get(gradient + j), g = a.weight ? d * strip.get(a.weight + i + j) : d;
+          dweight[v] = fma(d, h, dweight[v]), dbias[v] += d;
+          if (!to) continue;
+          const Vec<T> own = fma(of_h, h, g - mean_g[m]) * by;
+          strip.put(to + j, add ? strip.get(add + j) + own : own);
+        }
       }
-      if (a.dweight) strip.put(a.dweight + i, strip.get(a.dweight + i) + dweight);
-      if (a.dbias) strip.put(a.dbias + i, strip.get(a.dbias + i) + dbias);
-    });
+#pragma GCC unroll 4
+      for (int v = 0; v < R; ++v) {
+        const std::int64_t j = i + v * lanes<T>;
+        if (a.dweight) strip.put(a.dweight + j, strip.get(a.dweight + j) + dweight[v]);
+        if (a.dbias) strip.put(a.dbias + j, strip.get(a.dbias + j) + dbias[v]);
+      }
+    };
+    constexpr int width = lanes<T>, side_by_side = register_bytes < 64 ? 64 / register_bytes : 2;
+    std::int64_t i = 0;
+    for (; i + side_by_side * width <= a.n; i += side_by_side * width) columns(Whole{}, i, std::integral_constant<int, side_by_side>{});
+    for (; i + width <= a.n; i += width) columns(Whole{}, i, std::integral_constant<int, 1>{});
+    if (i < a.n) columns(Part{static_cast<int>(a.n - i)}, i, std::integral_constant<int, 1>{});
   }
 }
 
