@@ -46,9 +46,9 @@ int report_verb(const Args& args) {
     }
     page.push_back(std::move(r));
   }
-  train::group_runs(page);
+  const std::vector<train::RunGroup> settings = train::group_runs(page);
   if (html.empty()) html = runs.size() == 1 ? (std::filesystem::path(runs[0]) / "report.html").string() : "report.html";
-  const std::string text = inspect::make_page(inspect::page_title(page), page);
+  const std::string text = inspect::make_page(inspect::page_title(page), page, train::differences_by_seed(settings, page));
   write_atomically(html, text);
   if (json)
     print_result({{"runs", runs}, {"html", html}, {"bytes", text.size()}, {"notes", notes}}, true);

@@ -88,9 +88,10 @@ std::string page_title(std::span<const PageRun> runs) {
   return runs.size() == 1 ? "Norma: " + runs[0].name : fmt::format("Norma: {} runs", runs.size());
 }
 
-std::string make_page(const std::string& title, std::span<const PageRun> runs, const std::string& nonce) {
+std::string make_page(const std::string& title, std::span<const PageRun> runs,
+                      const std::vector<std::string>& differences, const std::string& nonce) {
   const bool live = !nonce.empty();
-  Json data = {{"title", title}, {"live", live}, {"runs", Json::array()}};
+  Json data = {{"title", title}, {"live", live}, {"runs", Json::array()}, {"differences", differences}};
   for (const PageRun& r : runs) data["runs"].push_back(run_json(r));
   const std::string allowed = live ? fmt::format("'nonce-{}'", nonce) : "'unsafe-inline'",
                     mark = live ? fmt::format(" nonce=\"{}\"", nonce) : "";

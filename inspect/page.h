@@ -27,9 +27,11 @@ struct PageRun {
   std::string data_hash = {}, test_hash = {};  // of its training and its test images, of status.json; empty: not known
 };
 
-/// The page as text. Names are data: they reach the reader as text, whatever they hold. With a `nonce` it is the live page, for a server
-/// that answers /data: only its own scripts and styles, which carry the nonce, are to run. Without, it is one for a file.
-std::string make_page(const std::string& title, std::span<const PageRun> runs, const std::string& nonce = "");
+/// The page as text. Names are data: they reach the reader as text, whatever they hold. `differences`: lines on how settings differ, below the
+/// table of settings. With a `nonce` it is the live page, for a server that answers /data: only its own scripts and styles, which carry the nonce,
+/// are to run. Without, it is one for a file.
+std::string make_page(const std::string& title, std::span<const PageRun> runs, const std::vector<std::string>& differences,
+                      const std::string& nonce = "");
 
 /// What a page of these runs is called.
 std::string page_title(std::span<const PageRun> runs);

@@ -8,7 +8,8 @@ const spoken = s => s < 120 ? `${10 * Math.floor(s / 10)} s` : s < 7200 ? `${Mat
 
 // Whether anything is new.
 function take(news) {
-  let changed = false;
+  let changed = JSON.stringify(news.differences) !== JSON.stringify(data.differences);
+  data.differences = news.differences;
   data.runs = data.runs.map((old, i) => {
     const now = news.runs[i], goes_on = now.generation === old.generation && now.from === old.rows.length;
     changed = changed || !goes_on || now.rows.length > 0 || ["name", "config", "tokens", "summary", "ending", "note", "setting", "left_out", "seconds", "parameters"].some(k => JSON.stringify(now[k]) !== JSON.stringify(old[k]));
