@@ -8,9 +8,8 @@
 
 namespace norma::inspect {
 
-// The files in inspect/page/, made into strings by CMake.
-extern const char page_html[], page_css[], page_elements[], page_tables[], page_pointer[], page_chart[], page_matrix[],
-    page_recorder[], page_groups[], page_measures[], page_who[], page_report[], page_live[];
+// The files in inspect/page/, made into strings by CMake (CMakeLists.txt says which are in which).
+extern const char page_html[], page_css[], page_common[], page_report[], page_live[];
 
 namespace {
 
@@ -100,14 +99,7 @@ std::string make_page(const std::string& title, std::span<const PageRun> runs,
       fmt::format("default-src 'none'; style-src {0}; script-src {0}{1}", allowed, live ? "; connect-src 'self'" : ""));
   put(page, "/*NONCE*/", mark);  // of the style sheet
   put(page, "/*NONCE*/", mark);  // of the script
-  put(page, "/*TABLES*/", page_tables);
-  put(page, "/*POINTER*/", page_pointer);
-  put(page, "/*CHART*/", page_chart);
-  put(page, "/*MEASURES*/", page_measures);
-  put(page, "/*WHO*/", page_who);
   put(page, "/*REPORT*/", page_report);
-  put(page, "/*RECORDER*/", page_recorder);
-  put(page, "/*GROUPS*/", page_groups);
   put(page, "/*LIVE*/", live ? page_live : "");
   return fill_page(page, data);
 }
@@ -117,8 +109,7 @@ std::string fill_page(std::string page, const Json& data) {
   std::string text = data.dump(-1, ' ', false, Json::error_handler_t::replace), safe;
   for (char c : text) c == '<' ? safe += "\\u003c" : safe += c;
   put(page, "/*STYLE*/", page_css);
-  put(page, "/*ELEMENTS*/", page_elements);
-  put(page, "/*MATRIX*/", page_matrix);
+  put(page, "/*COMMON*/", page_common);
   put(page, "/*DATA*/null", safe);
   return page;
 }

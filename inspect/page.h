@@ -39,7 +39,7 @@ std::string page_title(std::span<const PageRun> runs);
 /// A run as the page's script reads it, with the rows from `from` on.
 nlohmann::ordered_json run_json(const PageRun& run, std::size_t from = 0);
 
-/// Puts the common style sheet at /*STYLE*/, the common scripts at /*ELEMENTS*/ and /*MATRIX*/, and the data, made safe inside <script>, at /*DATA*/null.
+/// Puts the common style sheet at /*STYLE*/, the common scripts at /*COMMON*/, and the data, made safe inside <script>, at /*DATA*/null.
 std::string fill_page(std::string page, const nlohmann::ordered_json& data);
 
 }  // namespace norma::inspect

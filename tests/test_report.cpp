@@ -163,7 +163,7 @@ TEST_CASE("a report of a run goes into its folder and holds all that was recorde
   const std::string html = contents(runs / "both.html");
   CHECK(html.find("https://") == std::string::npos);
   CHECK(html.find("src=") == std::string::npos);
-  for (const char* mark : {"/*STYLE*/", "/*TABLES*/", "/*POINTER*/", "/*CHART*/", "/*MEASURES*/", "/*WHO*/", "/*REPORT*/", "/*DATA*/"}) CHECK(html.find(mark) == std::string::npos);
+  for (const char* mark : {"/*STYLE*/", "/*COMMON*/", "/*REPORT*/", "/*LIVE*/", "/*DATA*/"}) CHECK(html.find(mark) == std::string::npos);
 }
 
 TEST_CASE("a page holds the digits that the statistics have", "[report]") {
