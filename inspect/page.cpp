@@ -67,20 +67,11 @@ Json run_json(const PageRun& run, std::size_t from) {
     rows.push_back(with_columns(run.rows[i], names));
     if (!wide && rows.back().contains("attention")) round_to_f32(rows.back()["attention"]);
   }
-  return {{"name", run.name},
-          {"config", run.config},
-          {"tokens", run.tokens},
-          {"summary", run.summary},
-          {"ending", run.ending},
-          {"note", run.note},
-          {"setting", run.setting},
-          {"left_out", run.left_out},
-          {"seconds", run.seconds},
-          {"parameters", names},
-          {"generation", run.generation},
-          {"from", from},
-          {"rows", std::move(rows)},
-          {"recording", page_data(run.recording)}};
+  return {{"name", run.name},       {"config", run.config},     {"tokens", run.tokens},
+          {"summary", run.summary}, {"ending", run.ending},     {"note", run.note},
+          {"setting", run.setting}, {"left_out", run.left_out}, {"seconds", run.seconds},
+          {"steps", run.steps},     {"parameters", names},      {"generation", run.generation},
+          {"from", from},           {"rows", std::move(rows)},  {"recording", page_data(run.recording)}};
 }
 
 std::string page_title(std::span<const PageRun> runs) {

@@ -23,6 +23,7 @@ struct PageRun {
   Index generation = 0;                       // of rows, in a live page: another number when they are not those of before, continued
   std::string setting = {};                   // the name of what it has in common with runs of other seeds: runs of one name are shown together
   std::string left_out = {};                  // why it is in no mean over them; empty: it is
+  Index steps = 0;                            // behind its newest checkpoint, of status.json; 0: not known
   double seconds = 0;                         // that it trained, of status.json; 0: not known
   std::string data_hash = {}, test_hash = {};  // of its training and its test images, of status.json; empty: not known
 };

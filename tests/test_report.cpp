@@ -189,12 +189,13 @@ TEST_CASE("a run that is being written is reported up to its last whole line, an
   CHECK(page["runs"][0]["summary"].is_null());
 }
 
-TEST_CASE("a run has trained no known time before its first checkpoint", "[report]") {
+TEST_CASE("a run has trained no known time before its first checkpoint, and so many steps as that has behind it", "[report]") {
   const auto run = written_run("report-seconds", good_config, good_row + "\n");
   for (const auto& [step, ending, seconds] : {std::tuple{0, "", 0.0}, {0, "interrupted", 0.5}, {7, "", 0.5}}) {
     write(run / "status.json", fmt::format(R"({{"step": {}, "ending": "{}", "seconds": 0.5}})", step, ending));
     REQUIRE(run_norma({"report", run.string()}).code == 0);
-    CHECK(data_of(contents(run / "report.html"))["runs"][0]["seconds"] == seconds);
+    const Json shown = data_of(contents(run / "report.html"))["runs"][0];
+    CHECK((shown["seconds"] == seconds && shown["steps"] == step));
   }
 }
 

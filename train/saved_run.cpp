@@ -218,7 +218,7 @@ inspect::PageRun read_run_head(const fs::path& path) {
   }
   // Until the first checkpoint they are those in which the run began.
   run.seconds = status.step == 0 && status.ending.empty() ? 0 : status.seconds;
-  run.ending = status.ending, run.tokens = tokens_of(run, status, path);
+  run.ending = status.ending, run.steps = std::max(status.step, Index{0}), run.tokens = tokens_of(run, status, path);
   run.data_hash = status.data_hash, run.test_hash = status.test_hash;
   return run;
 }

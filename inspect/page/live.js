@@ -12,7 +12,7 @@ function take(news) {
   data.differences = news.differences;
   data.runs = data.runs.map((old, i) => {
     const now = news.runs[i], goes_on = now.generation === old.generation && now.from === old.rows.length;
-    changed = changed || !goes_on || now.rows.length > 0 || ["name", "config", "tokens", "summary", "ending", "note", "setting", "left_out", "seconds", "parameters"].some(k => JSON.stringify(now[k]) !== JSON.stringify(old[k]));
+    changed = changed || !goes_on || now.rows.length > 0 || ["name", "config", "tokens", "summary", "ending", "note", "setting", "left_out", "seconds", "steps", "parameters"].some(k => JSON.stringify(now[k]) !== JSON.stringify(old[k]));
     return {...now, rows: goes_on ? old.rows.concat(now.rows) : now.rows};
   });
   return changed;

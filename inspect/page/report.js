@@ -144,8 +144,8 @@ function acrossDepth() {
 function stepsOf(r) {
   const end = last(r.train), {epochs, steps} = r.config;
   if (r.summary || !end) return r.summary ? String(r.summary.steps) : "–";
-  const share = Math.max(end.epoch / epochs || 0, steps > 0 ? (end.step + 1) / steps : 0);
-  return `${end.step + 1}` + (ended(r) || !(share > 0) ? "" : ` (${Math.floor(100 * Math.min(1, share))} %)`);
+  const made = Math.max(end.step + 1, r.steps), share = Math.max(end.epoch / epochs || 0, steps > 0 ? made / steps : 0);
+  return `${made}` + (ended(r) || !(share > 0) ? "" : ` (${Math.floor(100 * Math.min(1, share))} %)`);
 }
 function build() {
   shows = [];
