@@ -202,7 +202,7 @@ function chart(parent, title, get, given = {}) {
     return [x0, x1 === x0 ? x1 + 1 : x1];
   }
   function withMargin([y0, y1]) {
-    const margin = y1 - y0 >= 1e-12 ? (y1 - y0) * 0.06 : options.log || y0 === 0 ? 0.5 : Math.abs(y0) / 2;
+    const margin = y1 - y0 >= 1e-12 * Math.max(1, Math.abs(y0), Math.abs(y1)) ? (y1 - y0) * 0.06 : options.log || y0 === 0 ? 0.5 : Math.abs(y0) / 2;
     return [y0 - margin, y1 + margin];
   }
 
