@@ -231,7 +231,7 @@ function everything() {
           v.forEach((layer, l) => { for (const [field, a] of Object.entries(layer)) if (Array.isArray(a)) a.forEach((x, h) => put(`attn/L${two(l)}/H${two(h)}/${field}`, x)); });
         else if (key === "parameters")
           r.parameters.forEach((name, i) => { for (const n of norms) put(`param/${name}/${n.key}`, v[n.key][i]); });
-        else if (typeof v !== "object") put(key.startsWith("test_") ? "test/" + key.slice(5) : "train/" + key, v);
+        else if (v === null || typeof v !== "object") put(key.startsWith("test_") ? "test/" + key.slice(5) : "train/" + key, v);
       }
     }
   return out;
