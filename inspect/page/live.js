@@ -31,16 +31,18 @@ function stand() {
 }
 const anew = "norma watch was started anew and has another address: open the one that it printed";
 async function ask() {
+  let news;
   try {
     const since = data.runs.map(r => `${r.generation}.${r.rows.length}`).join("_");
     const answer = await fetch("/data?" + new URLSearchParams({token, since}), {cache: "no-store", signal: AbortSignal.timeout(10000)});
-    if (answer.ok) {
-      if (take(await answer.json())) update();
-      stand();
-    } else say("lost", answer.status === 403 ? anew : `norma watch says: ${await answer.text()}`);
+    if (answer.ok) news = await answer.json();
+    else say("lost", answer.status === 403 ? anew : `norma watch says: ${await answer.text()}`);
   } catch (e) {
     say("lost", "connection lost; has norma watch ended? Asking again every two seconds");
   }
   setTimeout(ask, 2000);
+  if (!news) return;
+  if (take(news)) update();
+  stand();
 }
 ask();
