@@ -274,6 +274,7 @@ TEST_CASE("run folders that are none, and those of another version, are told apa
            {"\"skipped\": 0", "\"skipped\": 9223372036854775808", "\"skipped\" is 9223372036854775808, it must be a whole number from 0 to below 2^63"},
            {"\"loss\": 2.5", "\"loss\": [2.5]", "\"loss\" is [2.5], it must be a number"},
            {"\"loss\": 2.5", "\"loss\": \"a" + letters(30) + "\"", "\"loss\" is \"a" + letters(27) + "..., it must be a number"},  // cut between two letters
+           {"\"fro\"", "\"norm\"", "there is no \"fro\" in \"attention\""},
            {"[1.0, 2.0]", "1.5", "\"fro\" is 1.5, it must be a list of one number a head"},
            {"[1.0, 2.0]", "[1.0, \"x\"]", "\"fro\" is [1.0,\"x\"], it must be a list of one number a head"},
            {"{\"weight\": 0.0, \"grad\": 0.5}", "[0.0, 0.5]", "\"head.bias\" is [0.0,0.5], it must be an object of numbers"}}) {

@@ -86,6 +86,7 @@ void check_row(const Json& row, const std::string& where) {
     check_one(layers, "attention", layers.is_array(), "a list of layers", where);
     for (const Json& layer : layers) {
       check_one(layer, "attention", is_object(layer), "a list of objects", where);
+      if (!layer.contains("fro")) fail("{}: there is no \"fro\" in \"attention\"; {}", where, other_version);
       for (const auto& [field, heads] : layer.items()) {
         if (field == "place") {
           check_one(heads, field, is_text(heads), "a text", where);
