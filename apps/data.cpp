@@ -69,6 +69,9 @@ int data_verb(const Args& args) {
   if (!given) return ok;
   const auto& [words, json] = *given;
   if (words.empty()) {
+    if (!from.empty())
+      throw UsageError("--from: is for norma data get; name the data set, as in norma data get cifar-10 --from " +
+                       from);
     list(data_dir, json);
     return ok;
   }
