@@ -7,14 +7,12 @@
 #include <numeric>
 #include <utility>
 
+#include "apps/page_runs.h"
 #include "apps/verbs.h"
 #include "core/atomic_file.h"
 #include "core/table.h"
 #include "core/terminal.h"
-#include "inspect/page.h"
-#include "train/record_folder.h"
 #include "train/run_groups.h"
-#include "train/saved_run.h"
 
 namespace norma::apps {
 namespace {
@@ -316,14 +314,9 @@ int compare_verb(const Args& args) {
   if (runs.empty()) throw UsageError("compare: name the run folders, as in norma compare runs/a runs/b");
   if (html.empty()) throw UsageError("--html: is empty; name a file, or leave it out for compare.html");
 
-  std::vector<inspect::PageRun> page;
-  Json all = Json::array();
-  for (const std::string& path : runs) {
-    page.push_back(train::read_run(path));
-    page.back().recording = train::read_records(path, inspect::page_bytes / runs.size());
-    all.push_back(run_json(page.back(), path));
-  }
-  Json groups = Json::array();
+  std::vector<inspect::PageRun> page = read_page_runs(runs);
+  Json all = Json::array(), groups = Json::array();
+  for (std::size_t i = 0; i < runs.size(); ++i) all.push_back(run_json(page[i], runs[i]));
   const std::vector<train::RunGroup> settings = train::group_runs(page);
   const train::RunGroup& reference = settings[train::reference_of(settings)];
   const bool several = page.size() > settings.size();  // runs of one setting

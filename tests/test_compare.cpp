@@ -339,6 +339,15 @@ TEST_CASE("compare's tables fit the terminal, and elsewhere 120 characters", "[c
   CHECK_THAT(piped.out, Contains("\nblock 11     55.2 → 55.2 → 55.2 "));
 }
 
+TEST_CASE("what compare leaves out of a run is told", "[compare]") {
+  const fs::path run = seeded_run("compare-notes", 1, "softmax", 0.8);
+  write(run / "metrics.jsonl", good_row + "\n" + good_row.substr(0, 100));
+  write(run / "status.json", "{");
+  const Finished f = run_norma({"compare", run.string(), "--html", (run / "page.html").string()});
+  CHECK(f.code == 0);
+  CHECK_THAT(f.err, Contains("status.json: JSON error at byte ") && Contains("; left out\n") && Contains("metrics.jsonl:2: the line is cut after 100 bytes"));
+}
+
 TEST_CASE("a run that has no checkpoint yet has no seconds", "[compare]") {
   const fs::path run = fs::relative(written_run("compare-begun", good_config, good_row + "\n"));
   const auto told = [&](const std::string& status) {

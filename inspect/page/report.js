@@ -140,7 +140,7 @@ function acrossDepth() {
   shows.push(...draws);
 }
 
-// How far a run has come; of one that goes on also as a share of what it is to do: its epochs, or --steps.
+// How far a run has come, by its log or, where that is further, its checkpoint; of one that goes on also as a share of what it is to do: its epochs, or --steps.
 function stepsOf(r) {
   const end = last(r.train), {epochs, steps} = r.config;
   if (r.summary || !end) return r.summary ? String(r.summary.steps) : "–";
