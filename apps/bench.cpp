@@ -48,12 +48,10 @@ int bench_verb(const Args& args) {
                          : fmt::format("bench: there is gemm, not \"{}\"", words[0] == "gemm" ? words[1] : words[0]));
   check_threads(flags.threads);
   std::vector<bench::Layer> layers(std::begin(bench::transformer_layers), std::end(bench::transformer_layers));
-  try {
+  as_usage("", [&] {
     if (!flags.cpu.empty()) cpu::set_isa(flags.cpu);
     if (!flags.shapes.empty()) layers = bench::read_layers(flags.shapes);
-  } catch (const Error& e) {
-    throw UsageError(e.what());
-  }
+  });
 
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   const int threads = flags.threads ? static_cast<int>(flags.threads) : cpu::threads();

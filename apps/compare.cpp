@@ -7,14 +7,12 @@
 #include <numeric>
 #include <utility>
 
+#include "apps/page_runs.h"
 #include "apps/verbs.h"
 #include "core/atomic_file.h"
 #include "core/table.h"
 #include "core/terminal.h"
-#include "inspect/page.h"
-#include "train/record_folder.h"
 #include "train/run_groups.h"
-#include "train/saved_run.h"
 
 namespace norma::apps {
 namespace {
@@ -171,33 +169,8 @@ void print_by_name(std::vector<std::vector<std::string>> rows) {
   fmt::print("{}", shown(table, width_of_tables()));
 }
 
-/// Beside the deviations of the settings, what is left of them where seeds are compared one by one. The page has the
-/// same lines: paired() in inspect/page/who.js.
-void print_paired(const Json& groups, const std::vector<std::string>& names, const std::string& reference) {
-  bool first = true;
-  for (std::size_t i = 0; i < groups.size(); ++i) {
-    if (!groups[i].contains("by_seed")) continue;
-    const Json &by_seed = groups[i]["by_seed"], &accuracy = by_seed["test_accuracy"];
-    const auto seeds = by_seed["seeds"].get<std::size_t>();
-    std::string text = fmt::format("{} minus {}", names[i], reference);
-    if (seeds < 2) {
-      text += fmt::format(": {} seed{} in common, two are needed", seeds, seeds == 1 ? "" : "s");
-    } else {
-      text += fmt::format(", by seed ({}): {:.2f} points, ", seeds, number(accuracy, "mean") * 100);
-      const double low = number(accuracy, "ci95_low"), high = number(accuracy, "ci95_high");
-      text += std::isfinite(low) ? fmt::format("95 % interval {:.2f} to {:.2f}: {} difference at 95 %", low * 100,
-                                               high * 100, low <= 0 && high >= 0 ? "no" : "a")
-                                 : fmt::format("all {} differences are equal: no interval", seeds);
-      text += seeds == 2 ? " (two seeds say next to nothing)" : "";
-    }
-    if (std::exchange(first, false)) fmt::print("\n");
-    print_line(text);
-  }
-}
-
-/// Only where there is a setting with several runs. `reference`: the place of the one that others are compared with.
-void print_groups(const Json& groups, const train::ShortNames& brief, std::size_t reference) {
-  if (std::none_of(groups.begin(), groups.end(), [](const Json& g) { return g["runs"].size() > 1; })) return;
+/// `differences`: beside the deviations of the settings, what is left of them where seeds are compared one by one.
+void print_groups(const Json& groups, const train::ShortNames& brief, const std::vector<std::string>& differences) {
   fmt::print("\n");
   print_line("by setting, runs that differ in their seed alone: mean ± sample standard deviation over seeds");
   if (!brief.shared.empty()) print_line("where a setting names no other: " + brief.shared);
@@ -220,7 +193,8 @@ void print_groups(const Json& groups, const train::ShortNames& brief, std::size_
     for (const Json& r : groups[i]["left_out"])
       print_line(fmt::format("not in the mean of {}: {} ({})", brief.names[i], r["run"].get<std::string>(),
                              r["why"].get<std::string>()));
-  print_paired(groups, brief.names, brief.names[reference]);
+  if (!differences.empty()) fmt::print("\n");
+  for (const std::string& line : differences) print_line(line);
   if (!blocks) return;
   for (std::size_t l = 0; l < blocks; ++l) norms[0].push_back(fmt::format("block {}", l));
   fmt::print("\n");
@@ -340,17 +314,11 @@ int compare_verb(const Args& args) {
   if (runs.empty()) throw UsageError("compare: name the run folders, as in norma compare runs/a runs/b");
   if (html.empty()) throw UsageError("--html: is empty; name a file, or leave it out for compare.html");
 
-  std::vector<inspect::PageRun> page;
-  Json all = Json::array();
-  for (const std::string& path : runs) {
-    page.push_back(train::read_run(path));
-    page.back().recording = train::read_records(path, inspect::page_bytes / runs.size());
-    all.push_back(run_json(page.back(), path));
-  }
-  Json groups = Json::array();
+  std::vector<inspect::PageRun> page = read_page_runs(runs);
+  Json all = Json::array(), groups = Json::array();
+  for (std::size_t i = 0; i < runs.size(); ++i) all.push_back(run_json(page[i], runs[i]));
   const std::vector<train::RunGroup> settings = train::group_runs(page);
-  const std::size_t first = train::reference_of(settings);
-  const train::RunGroup& reference = settings[first];
+  const train::RunGroup& reference = settings[train::reference_of(settings)];
   const bool several = page.size() > settings.size();  // runs of one setting
   for (const train::RunGroup& group : settings) {
     groups.push_back(group_json(group, all, page));
@@ -360,10 +328,12 @@ int compare_verb(const Args& args) {
     print_result({{"runs", all}, {"groups", groups}, {"html", html}}, true);
   } else {
     print_runs(all);
-    print_groups(groups, train::short_names(settings), first);
+    const train::ShortNames brief = train::short_names(settings);
+    if (several) print_groups(groups, brief, train::differences_by_seed(settings, page, brief.names));
   }
   const std::string title = fmt::format("Norma: {} run{} compared", runs.size(), runs.size() == 1 ? "" : "s");
-  write_atomically(html, inspect::make_page(title, page));  // last: where it cannot be written the table is there
+  // Last: where it cannot be written the table is there.
+  write_atomically(html, inspect::make_page(title, page, train::differences_by_seed(settings, page)));
   if (!json) fmt::print("\npage: {}\n", html);
   return ok;
 }

@@ -69,6 +69,9 @@ int data_verb(const Args& args) {
   if (!given) return ok;
   const auto& [words, json] = *given;
   if (words.empty()) {
+    if (!from.empty())
+      throw UsageError("--from: is for norma data get; name the data set, as in norma data get cifar-10 --from " +
+                       from);
     list(data_dir, json);
     return ok;
   }
@@ -76,13 +79,8 @@ int data_verb(const Args& args) {
     throw UsageError(fmt::format("data: unknown word \"{}\" (did you mean \"get\"?); see norma data --help", words[0]));
   if (words.size() != 2)
     throw UsageError("data get: name one data set, as in norma data get cifar-10 --from FOLDER; see norma data");
-  const auto& set = [&words = words]() -> const datasets::KnownSet& {
-    try {
-      return datasets::known_set(words[1]);
-    } catch (const Error& e) {
-      throw UsageError(e.what());
-    }
-  }();
+  const auto& set =
+      as_usage("", [&words = words]() -> const datasets::KnownSet& { return datasets::known_set(words[1]); });
   if (from.empty())
     throw UsageError(
         fmt::format("data get {}: say where from: --from FOLDER or --from http://...; {}", set.name, set.get));

@@ -78,11 +78,7 @@ void check_fields(const train::TrainConfig& c) {
     if (std::find(choice.known.begin(), choice.known.end(), choice.value) == choice.known.end())
       throw UsageError(fmt::format("{}: \"{}\" is unknown; there are {}", c.named(choice.field), choice.value,
                                    fmt::join(choice.known, ", ")));
-  try {
-    datasets::known_set(c.data);
-  } catch (const Error& e) {
-    throw UsageError(fmt::format("{}: {}", c.named("data"), e.what()));
-  }
+  as_usage(c.named("data") + ": ", [&] { datasets::known_set(c.data); });
   check_threads(c.threads, c.named("threads"));
   if (c.out.empty()) throw UsageError(fmt::format("{}: is empty; name a folder", c.named("out")));
 }
@@ -119,11 +115,7 @@ std::optional<ModelFlags> read_model_flags(const Args& args, const char* usage, 
   flags.config.files = options.from_json();
   if (auto preset = options.given("preset")) {
     flags.config.preset = *preset;
-    try {
-      apply_preset(flags.config);
-    } catch (const Error& e) {
-      throw UsageError(flags.config.file_of("preset") + e.what());
-    }
+    as_usage(flags.config.file_of("preset"), [&] { apply_preset(flags.config); });
   }
   options.apply();
   const nlohmann::ordered_json fields = to_json(flags.config);
@@ -156,17 +148,8 @@ void prepare(const train::TrainConfig& config) {
   if (config.threads) cpu::set_threads(static_cast<int>(config.threads));
   using enum cpu::GemmProvider;
   cpu::set_gemm_provider(config.gemm == "own" ? own : config.gemm == "fma" ? fma : openblas);
-  const auto usage = [](const std::string& from, const auto& f) {
-    try {
-      f();
-    } catch (const Error& e) {
-      throw UsageError(from + e.what());
-    }
-  };
-  usage("", [&] {
-    if (!config.cpu.empty()) cpu::set_isa(config.cpu, config.named("cpu"));
-  });
-  usage(config.file_of("device"), [&] { backend(parse_device(config.device)); });
+  if (!config.cpu.empty()) as_usage("", [&] { cpu::set_isa(config.cpu, config.named("cpu")); });
+  as_usage(config.file_of("device"), [&] { backend(parse_device(config.device)); });
   cpu::isa();  // throws where NORMA_CPU asks for what there is not, before a folder is made
 }
 

@@ -33,12 +33,10 @@ int replay_verb(const Args& args) {
     tell("{}; replayed with this processor's, whose bits may differ\n", e.what());
     bundle.config.cpu.clear();
   }
-  try {
+  as_written([&] {
     check_fields(bundle.config);
     prepare(bundle.config);
-  } catch (const UsageError& e) {  // the file's, not the caller's
-    fail("{}", e.what());
-  }
+  });
   const nlohmann::ordered_json report = train::replay(bundle);
   const bool same = report == bundle.report;
   if (json) {

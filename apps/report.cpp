@@ -1,10 +1,8 @@
 // norma report: all that one or more runs recorded, as one page for the browser.
+#include "apps/page_runs.h"
 #include "apps/verbs.h"
 #include "core/atomic_file.h"
-#include "inspect/page.h"
-#include "train/record_folder.h"
 #include "train/run_groups.h"
-#include "train/saved_run.h"
 
 namespace norma::apps {
 namespace {
@@ -31,25 +29,17 @@ int report_verb(const Args& args) {
   if (options.given("html") && html.empty())
     throw UsageError("--html: is empty; name a file, or leave it out for report.html");
 
-  std::vector<inspect::PageRun> page;
-  nlohmann::ordered_json notes = nlohmann::ordered_json::array();
-  for (const std::string& path : runs) {
-    inspect::PageRun r = train::read_run(path);
-    if (!r.note.empty()) {
-      tell("{}\n", r.note);
-      notes.push_back(r.note);
-    }
-    r.recording = train::read_records(path, inspect::page_bytes / runs.size());
-    for (const std::string& note : r.recording.notes) {
-      tell("{}\n", note);
-      notes.push_back(note);
-    }
-    page.push_back(std::move(r));
-  }
-  train::group_runs(page);
+  std::vector<inspect::PageRun> page = read_page_runs(runs);
+  const std::vector<train::RunGroup> settings = train::group_runs(page);
   if (html.empty()) html = runs.size() == 1 ? (std::filesystem::path(runs[0]) / "report.html").string() : "report.html";
-  const std::string text = inspect::make_page(inspect::page_title(page), page);
+  const std::string text =
+      inspect::make_page(inspect::page_title(page), page, train::differences_by_seed(settings, page));
   write_atomically(html, text);
+  nlohmann::ordered_json notes = nlohmann::ordered_json::array();
+  for (const inspect::PageRun& run : page) {
+    if (!run.note.empty()) notes.push_back(run.note);
+    for (const std::string& note : run.recording.notes) notes.push_back(note);
+  }
   if (json)
     print_result({{"runs", runs}, {"html", html}, {"bytes", text.size()}, {"notes", notes}}, true);
   else

@@ -40,17 +40,14 @@ RunModel load_run_model(const std::filesystem::path& named, Index threads, const
   out.config.threads = threads;
   out.config.cpu.clear();  // another machine may have trained it
   if (!data_dir.empty()) out.config.data_dir = data_dir, out.config.files.erase("data_dir");
-  models::ViTConfig shape;
-  try {
+  models::ViTConfig shape = as_written([&] {
     check_fields(out.config);
     choose_device(out.config, run);
     prepare(out.config);
     out.data = datasets::load_images(out.config.data, out.config.data_dir, out.config.file_of("data_dir"));
-    shape = vit_config(out.config, out.data.train);
-    if (wanted.matrices) shape.form = AttentionForm::quadratic;
-  } catch (const UsageError& e) {  // the file's, not the caller's
-    fail("{}", e.what());
-  }
+    return vit_config(out.config, out.data.train);
+  });
+  if (wanted.matrices) shape.form = AttentionForm::quadratic;
   out.model = std::make_unique<models::ViT>(shape, static_cast<std::uint64_t>(out.config.seed),
                                             train::loader_config(out.config, shape, false).place);
   out.weights = wanted.initial ? "initial" : out.config.ema > 0 ? "averaged" : "trained";

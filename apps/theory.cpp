@@ -214,13 +214,8 @@ Json random_table(inspect::TheoryConfig config, WorkLine& work, bool json) {
 
 int random_theory(const Flags& flags, bool json) {
   std::vector<Scoring> scorings;
-  for (const std::string& text : pieces(flags.attention, ',')) {
-    try {
-      scorings.push_back(nn::parse_scoring(text));
-    } catch (const Error& e) {
-      throw UsageError(fmt::format("--{}", e.what()));
-    }
-  }
+  for (const std::string& text : pieces(flags.attention, ','))
+    scorings.push_back(as_usage("--", [&] { return nn::parse_scoring(text); }));
   inspect::TheoryConfig config;
   config.tokens = parse_tokens(flags.tokens);
   config.width = flags.width, config.samples = flags.samples, config.rms = flags.score_rms;

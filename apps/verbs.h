@@ -13,7 +13,7 @@
 namespace norma::apps {
 
 using Args = std::vector<std::string>;
-using train::UsageError;
+using train::UsageError, train::as_usage, train::as_written;
 
 enum Exit { ok = 0, failure = 1, usage_error = 2, diverged = 3 };  // and progress.h: interrupted()
 

@@ -29,7 +29,7 @@ WatchedRuns::WatchedRuns(const std::vector<std::string>& folders) {
     runs_.emplace_back();
     read(sources_.size() - 1);
   }
-  train::group_runs(runs_);
+  group();
   read_at_ = std::chrono::steady_clock::now();
 }
 
@@ -63,6 +63,11 @@ void WatchedRuns::look_for_trainer(Source& source, bool grew) {
   if (!source.seen && (source.hidden || source.metrics.seconds_since_written().value_or(0) < 60)) source.held.reset();
 }
 
+void WatchedRuns::group() {
+  const std::vector<train::RunGroup> settings = train::group_runs(runs_);
+  differences_ = train::differences_by_seed(settings, runs_);
+}
+
 /// Several readers cost no more than one.
 void WatchedRuns::refresh() {
   const auto now = std::chrono::steady_clock::now();
@@ -76,12 +81,12 @@ void WatchedRuns::refresh() {
       sources_[i].held.reset();
     }
   }
-  train::group_runs(runs_);
+  group();
 }
 
 std::string WatchedRuns::page(const std::string& nonce) {
   refresh();
-  return inspect::make_page(inspect::page_title(runs_), runs_, nonce);
+  return inspect::make_page(inspect::page_title(runs_), runs_, differences_, nonce);
 }
 
 std::string WatchedRuns::data(const std::string& since) {
@@ -97,7 +102,8 @@ std::string WatchedRuns::data(const std::string& since) {
     all.back()["quiet_seconds"] = quiet ? Json(*quiet) : Json();
     all.back()["held"] = sources_[i].held ? Json(*sources_[i].held) : Json();
   }
-  return Json{{"runs", std::move(all)}}.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return Json{{"runs", std::move(all)}, {"differences", differences_}}.dump(-1, ' ', false,
+                                                                            Json::error_handler_t::replace);
 }
 
 }  // namespace norma::apps

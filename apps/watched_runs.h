@@ -33,11 +33,13 @@ class WatchedRuns {
     bool hidden = false;            // it grew, and no lock was seen: it cannot be seen from here
   };
   void read(std::size_t i);
+  void group();
   void refresh();
   static void look_for_trainer(Source& source, bool grew);
 
   std::vector<Source> sources_;
-  std::vector<inspect::PageRun> runs_;  // of the same order
+  std::vector<inspect::PageRun> runs_;    // of the same order
+  std::vector<std::string> differences_;  // of their settings, by seed
   std::chrono::steady_clock::time_point read_at_{};
 };
 

@@ -1,7 +1,11 @@
-# norma_embed(target file symbol): makes a text file into `extern const char symbol[]` of namespace norma::inspect.
-function(norma_embed target file symbol)
-  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
-  file(READ ${file} text)
+# norma_embed(target symbol files...): makes text files, one behind the other, into `extern const char symbol[]` of namespace norma::inspect.
+function(norma_embed target symbol)
+  set(text "")
+  foreach(file IN LISTS ARGN)
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
+    file(READ ${file} one)
+    string(APPEND text "${one}")
+  endforeach()
   # Compilers bound the length of one literal; adjacent ones are joined. Each ends with a line, so that no character is cut in two.
   string(LENGTH "${text}" length)
   set(literals "")

@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "core/sha256.h"
+#include "core/text.h"
 #include "datasets/catalog.h"
 #include "datasets/formats.h"
 
@@ -63,6 +64,8 @@ std::vector<std::string> own_class_names(const fs::path& folder) {
   std::vector<std::string> names;
   for (std::string line; std::getline(in, line);) {
     while (!line.empty() && std::isspace(static_cast<unsigned char>(line.back()))) line.pop_back();
+    if (invalid_utf8(line) != line.npos)  // records and pages hold the names
+      fail("{}: line {} is not UTF-8; save the file as UTF-8", names_file, names.size() + 1);
     names.push_back(line);
   }
   while (!names.empty() && names.back().empty()) names.pop_back();

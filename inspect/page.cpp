@@ -8,9 +8,8 @@
 
 namespace norma::inspect {
 
-// The files in inspect/page/, made into strings by CMake.
-extern const char page_html[], page_css[], page_elements[], page_tables[], page_pointer[], page_chart[], page_matrix[],
-    page_recorder[], page_groups[], page_measures[], page_who[], page_report[], page_live[];
+// The files in inspect/page/, made into strings by CMake (CMakeLists.txt says which are in which).
+extern const char page_html[], page_css[], page_common[], page_report[], page_live[];
 
 namespace {
 
@@ -68,29 +67,21 @@ Json run_json(const PageRun& run, std::size_t from) {
     rows.push_back(with_columns(run.rows[i], names));
     if (!wide && rows.back().contains("attention")) round_to_f32(rows.back()["attention"]);
   }
-  return {{"name", run.name},
-          {"config", run.config},
-          {"tokens", run.tokens},
-          {"summary", run.summary},
-          {"ending", run.ending},
-          {"note", run.note},
-          {"setting", run.setting},
-          {"left_out", run.left_out},
-          {"seconds", run.seconds},
-          {"parameters", names},
-          {"generation", run.generation},
-          {"from", from},
-          {"rows", std::move(rows)},
-          {"recording", page_data(run.recording)}};
+  return {{"name", run.name},       {"config", run.config},     {"tokens", run.tokens},
+          {"summary", run.summary}, {"ending", run.ending},     {"note", run.note},
+          {"setting", run.setting}, {"left_out", run.left_out}, {"seconds", run.seconds},
+          {"steps", run.steps},     {"parameters", names},      {"generation", run.generation},
+          {"from", from},           {"rows", std::move(rows)},  {"recording", page_data(run.recording)}};
 }
 
 std::string page_title(std::span<const PageRun> runs) {
   return runs.size() == 1 ? "Norma: " + runs[0].name : fmt::format("Norma: {} runs", runs.size());
 }
 
-std::string make_page(const std::string& title, std::span<const PageRun> runs, const std::string& nonce) {
+std::string make_page(const std::string& title, std::span<const PageRun> runs,
+                      const std::vector<std::string>& differences, const std::string& nonce) {
   const bool live = !nonce.empty();
-  Json data = {{"title", title}, {"live", live}, {"runs", Json::array()}};
+  Json data = {{"title", title}, {"live", live}, {"runs", Json::array()}, {"differences", differences}};
   for (const PageRun& r : runs) data["runs"].push_back(run_json(r));
   const std::string allowed = live ? fmt::format("'nonce-{}'", nonce) : "'unsafe-inline'",
                     mark = live ? fmt::format(" nonce=\"{}\"", nonce) : "";
@@ -99,14 +90,7 @@ std::string make_page(const std::string& title, std::span<const PageRun> runs, c
       fmt::format("default-src 'none'; style-src {0}; script-src {0}{1}", allowed, live ? "; connect-src 'self'" : ""));
   put(page, "/*NONCE*/", mark);  // of the style sheet
   put(page, "/*NONCE*/", mark);  // of the script
-  put(page, "/*TABLES*/", page_tables);
-  put(page, "/*POINTER*/", page_pointer);
-  put(page, "/*CHART*/", page_chart);
-  put(page, "/*MEASURES*/", page_measures);
-  put(page, "/*WHO*/", page_who);
   put(page, "/*REPORT*/", page_report);
-  put(page, "/*RECORDER*/", page_recorder);
-  put(page, "/*GROUPS*/", page_groups);
   put(page, "/*LIVE*/", live ? page_live : "");
   return fill_page(page, data);
 }
@@ -116,8 +100,7 @@ std::string fill_page(std::string page, const Json& data) {
   std::string text = data.dump(-1, ' ', false, Json::error_handler_t::replace), safe;
   for (char c : text) c == '<' ? safe += "\\u003c" : safe += c;
   put(page, "/*STYLE*/", page_css);
-  put(page, "/*ELEMENTS*/", page_elements);
-  put(page, "/*MATRIX*/", page_matrix);
+  put(page, "/*COMMON*/", page_common);
   put(page, "/*DATA*/null", safe);
   return page;
 }

@@ -23,13 +23,16 @@ struct PageRun {
   Index generation = 0;                       // of rows, in a live page: another number when they are not those of before, continued
   std::string setting = {};                   // the name of what it has in common with runs of other seeds: runs of one name are shown together
   std::string left_out = {};                  // why it is in no mean over them; empty: it is
+  Index steps = 0;                            // behind its newest checkpoint, of status.json; 0: not known
   double seconds = 0;                         // that it trained, of status.json; 0: not known
   std::string data_hash = {}, test_hash = {};  // of its training and its test images, of status.json; empty: not known
 };
 
-/// The page as text. Names are data: they reach the reader as text, whatever they hold. With a `nonce` it is the live page, for a server
-/// that answers /data: only its own scripts and styles, which carry the nonce, are to run. Without, it is one for a file.
-std::string make_page(const std::string& title, std::span<const PageRun> runs, const std::string& nonce = "");
+/// The page as text. Names are data: they reach the reader as text, whatever they hold. `differences`: lines on how settings differ, below the
+/// table of settings. With a `nonce` it is the live page, for a server that answers /data: only its own scripts and styles, which carry the nonce,
+/// are to run. Without, it is one for a file.
+std::string make_page(const std::string& title, std::span<const PageRun> runs, const std::vector<std::string>& differences,
+                      const std::string& nonce = "");
 
 /// What a page of these runs is called.
 std::string page_title(std::span<const PageRun> runs);
@@ -37,7 +40,7 @@ std::string page_title(std::span<const PageRun> runs);
 /// A run as the page's script reads it, with the rows from `from` on.
 nlohmann::ordered_json run_json(const PageRun& run, std::size_t from = 0);
 
-/// Puts the common style sheet at /*STYLE*/, the common scripts at /*ELEMENTS*/ and /*MATRIX*/, and the data, made safe inside <script>, at /*DATA*/null.
+/// Puts the common style sheet at /*STYLE*/, the common scripts at /*COMMON*/, and the data, made safe inside <script>, at /*DATA*/null.
 std::string fill_page(std::string page, const nlohmann::ordered_json& data);
 
 }  // namespace norma::inspect

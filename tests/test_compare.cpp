@@ -196,6 +196,25 @@ TEST_CASE("differences that are equal have no interval, unless they are 0", "[co
   CHECK((none.difference.mean == 0 && none.difference.deviation == 0 && none.low == 0 && none.high == 0));
 }
 
+TEST_CASE("a line for each further setting tells how far it is from the one with several seeds", "[compare]") {
+  std::vector<inspect::PageRun> runs;
+  const auto add = [&](const std::string& attention, const std::vector<std::pair<int, double>>& seeds, const std::string& ending = "finished") {
+    for (const auto& [seed, accuracy] : seeds) runs.push_back(run_of(attention, {{"attention", attention}, {"seed", seed}}, accuracy, ending));
+  };
+  const auto lines = [&](const std::vector<std::string>& names = {}) {
+    const auto groups = train::group_runs(runs);
+    return train::differences_by_seed(groups, runs, names);
+  };
+  add("relu", {{1, 0.9}}, "diverged"), add("softmax", {{1, 0.8}});
+  CHECK(lines().empty());  // no setting has two runs
+  add("softmax", {{2, 0.86}, {3, 0.9}}), add("x^3", {{1, 0.81}, {2, 0.87}, {3, 0.91}}), add("x", {{3, 0.9}, {2, 0.86}}), add("x^5", {{3, 0.9}});
+  CHECK(lines() == std::vector<std::string>{"relu minus softmax: 0 seeds in common, two are needed",
+                                            "x^3 minus softmax, by seed (3): 1.00 points, all 3 differences are equal: no interval",
+                                            "x minus softmax, by seed (2): 0.00 points, 95 % interval 0.00 to 0.00: no difference at 95 % (two seeds say next to nothing)",
+                                            "x^5 minus softmax: 1 seed in common, two are needed"});
+  CHECK(lines({"a", "b", "c", "d", "e"})[3] == "e minus b: 1 seed in common, two are needed");
+}
+
 TEST_CASE("95 % of Student's t lies within so many standard errors", "[compare]") {
   for (const std::size_t degrees : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 50, 1000}) {
     const auto n = static_cast<double>(degrees);
@@ -260,6 +279,7 @@ TEST_CASE("compare tells further settings less the first one, by seed", "[compar
   const Finished text = run_norma(with(with({"compare"}, runs), {"--html", page})), json = run_norma(with(with({"compare"}, runs), {"--html", page, "--log-format", "json"}));
   REQUIRE((text.code == 0 && json.code == 0));
   CHECK_THAT(text.out, Contains("\n\nx^3 minus softmax, by seed (2): 2.00 points, 95 % interval -10.71 to 14.71: no difference at 95 % (two seeds say next to nothing)\n\nlast ||A||_F by setting"));
+  CHECK(data_of(contents(page))["differences"] == Json({"x^3 minus softmax, by seed (2): 2.00 points, 95 % interval -10.71 to 14.71: no difference at 95 % (two seeds say next to nothing)"}));
   const Json groups = Json::parse(json.out)["groups"], by_seed = groups[1]["by_seed"];
   CHECK(!groups[0].contains("by_seed"));
   CHECK((by_seed["less"] == "softmax" && by_seed["seeds"] == 2));
@@ -317,6 +337,15 @@ TEST_CASE("compare's tables fit the terminal, and elsewhere 120 characters", "[c
   const Finished piped = run_norma(args);
   CHECK(widest_line(piped.out) <= 120);
   CHECK_THAT(piped.out, Contains("\nblock 11     55.2 → 55.2 → 55.2 "));
+}
+
+TEST_CASE("what compare leaves out of a run is told", "[compare]") {
+  const fs::path run = seeded_run("compare-notes", 1, "softmax", 0.8);
+  write(run / "metrics.jsonl", good_row + "\n" + good_row.substr(0, 100));
+  write(run / "status.json", "{");
+  const Finished f = run_norma({"compare", run.string(), "--html", (run / "page.html").string()});
+  CHECK(f.code == 0);
+  CHECK_THAT(f.err, Contains("status.json: JSON error at byte ") && Contains("; left out\n") && Contains("metrics.jsonl:2: the line is cut after 100 bytes"));
 }
 
 TEST_CASE("a run that has no checkpoint yet has no seconds", "[compare]") {

@@ -134,6 +134,8 @@ TEST_CASE("datasets: class-names.txt beside the files says what the classes are"
   CHECK(load() == "class-names.txt: names no class; write one name a line, that of label 0 first");
   write(dir.path / "class-names.txt", "a\n\nb\n");
   CHECK(load() == "class-names.txt: line 2 is empty; write one name a line, that of label 0 first");
+  write(dir.path / "class-names.txt", "th\xc3\xa9\ncaf\xe9\n");  // the second in Latin-1
+  CHECK(load() == "class-names.txt: line 2 is not UTF-8; save the file as UTF-8");
   std::string many;
   for (int i = 0; i < 257; ++i) many += "x\n";
   write(dir.path / "class-names.txt", many);

@@ -121,6 +121,7 @@ TEST_CASE("wrong usage says what, and what to do, with exit code 2", "[program]"
       {{"gradcheck", "--model", "vit", "--width", "256"}, 2,
        "norma: gradcheck: this model has 1586691 parameters, and each costs four forward passes; at most 50000 are checked: give a smaller --width, --depth or "
        "--image (8, 2 and 8 if left out)\n"},
+      {{"data", "--from", "files"}, 2, "norma: --from: is for norma data get; name the data set, as in norma data get cifar-10 --from files\n"},
       {{"data", "fetch"}, 2, "norma: data: unknown word \"fetch\" (did you mean \"get\"?); see norma data --help\n"},
       {{"train", "--width", "99999999999999999999"}, 2, "norma: --width: 99999999999999999999 is beyond what a number holds here\n"},
       {{"train", "--lr", "1e999"}, 2, "norma: --lr: 1e999 is beyond what a number holds here\n"},

@@ -163,7 +163,7 @@ TEST_CASE("a report of a run goes into its folder and holds all that was recorde
   const std::string html = contents(runs / "both.html");
   CHECK(html.find("https://") == std::string::npos);
   CHECK(html.find("src=") == std::string::npos);
-  for (const char* mark : {"/*STYLE*/", "/*TABLES*/", "/*POINTER*/", "/*CHART*/", "/*MEASURES*/", "/*WHO*/", "/*REPORT*/", "/*DATA*/"}) CHECK(html.find(mark) == std::string::npos);
+  for (const char* mark : {"/*STYLE*/", "/*COMMON*/", "/*REPORT*/", "/*LIVE*/", "/*DATA*/"}) CHECK(html.find(mark) == std::string::npos);
 }
 
 TEST_CASE("a page holds the digits that the statistics have", "[report]") {
@@ -189,12 +189,13 @@ TEST_CASE("a run that is being written is reported up to its last whole line, an
   CHECK(page["runs"][0]["summary"].is_null());
 }
 
-TEST_CASE("a run has trained no known time before its first checkpoint", "[report]") {
+TEST_CASE("a run has trained no known time before its first checkpoint, and so many steps as that has behind it", "[report]") {
   const auto run = written_run("report-seconds", good_config, good_row + "\n");
   for (const auto& [step, ending, seconds] : {std::tuple{0, "", 0.0}, {0, "interrupted", 0.5}, {7, "", 0.5}}) {
     write(run / "status.json", fmt::format(R"({{"step": {}, "ending": "{}", "seconds": 0.5}})", step, ending));
     REQUIRE(run_norma({"report", run.string()}).code == 0);
-    CHECK(data_of(contents(run / "report.html"))["runs"][0]["seconds"] == seconds);
+    const Json shown = data_of(contents(run / "report.html"))["runs"][0];
+    CHECK((shown["seconds"] == seconds && shown["steps"] == step));
   }
 }
 
@@ -273,6 +274,7 @@ TEST_CASE("run folders that are none, and those of another version, are told apa
            {"\"skipped\": 0", "\"skipped\": 9223372036854775808", "\"skipped\" is 9223372036854775808, it must be a whole number from 0 to below 2^63"},
            {"\"loss\": 2.5", "\"loss\": [2.5]", "\"loss\" is [2.5], it must be a number"},
            {"\"loss\": 2.5", "\"loss\": \"a" + letters(30) + "\"", "\"loss\" is \"a" + letters(27) + "..., it must be a number"},  // cut between two letters
+           {"\"fro\"", "\"norm\"", "there is no \"fro\" in \"attention\""},
            {"[1.0, 2.0]", "1.5", "\"fro\" is 1.5, it must be a list of one number a head"},
            {"[1.0, 2.0]", "[1.0, \"x\"]", "\"fro\" is [1.0,\"x\"], it must be a list of one number a head"},
            {"{\"weight\": 0.0, \"grad\": 0.5}", "[0.0, 0.5]", "\"head.bias\" is [0.0,0.5], it must be an object of numbers"}}) {

@@ -126,6 +126,7 @@ TEST_CASE("what reads a run says that a twin's folder is none", "[twin]") {
     CHECK(f.err == fmt::format("norma: run folder {0}: is of norma twin, whose log has two runs in every line; read {0}/metrics.jsonl, or train each side by itself with "
                                "norma train\n", out.string()));
   }
+  CHECK_THAT(run_norma(with(with({"train", "vit", "--out", out.string()}, sizes(data)), {"--resume"})).err, Contains("is of norma twin"));
 }
 
 TEST_CASE("the gaps of a step are those of its outputs, gradients and weights, element by element", "[twin]") {

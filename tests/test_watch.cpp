@@ -90,12 +90,13 @@ class Watching {
   }
   std::string host() const { return fmt::format("Host: 127.0.0.1:{}\r\n", port); }
   Answer page() const { return ask("/?token=" + token, host()); }
-  Json data(const std::string& since) const {
+  Json all(const std::string& since) const {
     std::this_thread::sleep_for(std::chrono::milliseconds(350));  // it looks at the files at most every 300 ms
     const Answer a = ask("/data?token=" + token + "&since=" + since, host());
     REQUIRE(a.status == 200);
-    return Json::parse(a.body)["runs"];
+    return Json::parse(a.body);
   }
+  Json data(const std::string& since) const { return all(since)["runs"]; }
   Program& program() { return program_; }
   const std::string& printed() const { return printed_; }
 
@@ -300,6 +301,19 @@ TEST_CASE("the data grows with the file, and follows a run that was resumed", "[
   write(run / "summary.json", R"({"steps": 5, "tokens": 17, "test_loss": 0.5, "test_accuracy": 0.5, "seconds": 1.5})");
   const Json ended = watch.data("2.5_0.2")[0];
   CHECK((ended["summary"]["tokens"] == 17 && ended["left_out"] == ""));
+}
+
+TEST_CASE("how settings differ by seed is told as runs end", "[watch]") {
+  std::vector<fs::path> runs;
+  for (const char* attention : {"softmax", "x^3"})
+    for (const char* seed : {"1", "2"})
+      runs.push_back(written_run(fmt::format("watch-seed-{}-{}", attention, seed),
+                                 replaced(replaced(good_config, "\"seed\": 1", fmt::format("\"seed\": {}", seed)), "softmax", attention), row(0)));
+  const Watching watch(runs);
+  CHECK(data_of(watch.page().body)["differences"] == Json({"x^3 minus softmax: 0 seeds in common, two are needed"}));
+  for (const fs::path& run : runs)
+    write(run / "summary.json", R"({"steps": 5, "tokens": 17, "test_loss": 0.5, "test_accuracy": 0.5, "seconds": 1.5})");
+  CHECK_THAT(watch.all("0.1_0.1_0.1_0.1")["differences"][0].get<std::string>(), StartsWith("x^3 minus softmax, by seed (2): 0.00 points, "));
 }
 
 TEST_CASE("a file that goes wrong while it is watched says so in the page, and keeps what there was", "[watch]") {

@@ -21,12 +21,10 @@ TrainConfig written_config(const nlohmann::ordered_json& fields, const std::stri
   TrainConfig config;
   Options options;
   config.fields(options);
-  try {
+  as_written([&] {
     options.read_json(fields.dump(), name);
     options.apply();
-  } catch (const UsageError& e) {
-    fail("{}", e.what());
-  }
+  });
   config.files = options.from_json();
   return config;
 }
@@ -76,16 +74,9 @@ models::ViTConfig vit_config(const TrainConfig& c, Index image, Index channels, 
   m.drop_path = c.drop_path;
   m.dropout = c.dropout;
   m.clamp_fro = parse_fro(c.named("clamp"), c.clamp);
-  const auto usage = [](const std::string& from, const auto& f) {
-    try {
-      return f();
-    } catch (const Error& e) {
-      throw UsageError(from + e.what());
-    }
-  };
-  m.attention = usage(c.file_of("attention"), [&] { return nn::parse_scoring(c.attention); });
-  m.form = usage(c.file_of("attention_form"), [&] { return nn::parse_attention_form(c.attention_form); });
-  usage("", [&] { models::check(m); });
+  m.attention = as_usage(c.file_of("attention"), [&] { return nn::parse_scoring(c.attention); });
+  m.form = as_usage(c.file_of("attention_form"), [&] { return nn::parse_attention_form(c.attention_form); });
+  as_usage("", [&] { models::check(m); });
   m.init_std = c.init_std > 0 ? c.init_std : 0.02 * std::sqrt(768.0 / static_cast<double>(c.width));
   if (c.dtype == "bf16") m.activations = DType::bf16;
   return m;

@@ -87,7 +87,7 @@ RunStatus start_or_resume(Learner& run, RunFolder& folder, const TrainConfig& co
   }
   if (resume) {  // stopped before its first checkpoint: from the start
     if (const auto file = folder.path() / "config.json"; is_there(file))
-      run.check_begun(written_config(read_json(file), file.string()));
+      run.check_begun(written_config(read_run_head(folder.path()).config, file.string()));
     folder.begin_again();
     watcher.message(fmt::format("no checkpoint in {}: starting from step 0", config.out));
   }

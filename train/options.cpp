@@ -265,14 +265,7 @@ void Options::read_json(const std::filesystem::path& file) {
 }
 
 void Options::read_json(const std::string& text, const std::string& from) {
-  nlohmann::ordered_json object;
-  try {
-    object = parse_json(text, from, {.allow_comments = true});
-  } catch (const UsageError&) {
-    throw;
-  } catch (const Error& e) {
-    throw UsageError(e.what());
-  }
+  const nlohmann::ordered_json object = as_usage("", [&] { return parse_json(text, from, {.allow_comments = true}); });
   if (!object.is_object()) usage("{}: the file must hold one JSON object, {{ \"key\": value, ... }}", from);
   json_name_ = from;
   for (auto& [key, value] : object.items()) {

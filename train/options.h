@@ -23,6 +23,25 @@ class UsageError : public Error {
   using Error::Error;
 };
 
+/// f(), whose errors are such mistakes; `before` begins their texts.
+template <class F>
+decltype(auto) as_usage(const std::string& before, F f) {
+  try {
+    return f();
+  } catch (const Error& e) {
+    throw UsageError(before + e.what());
+  }
+}
+/// f(), whose UsageErrors are of what a program wrote into a file, not of how this one was called.
+template <class F>
+decltype(auto) as_written(F f) {
+  try {
+    return f();
+  } catch (const UsageError& e) {
+    throw Error(e.what());
+  }
+}
+
 class Options {
  public:
   /// Another help text, for a field to come that means something else to a verb.

@@ -17,11 +17,8 @@ std::vector<std::string> attention_layers(models::ViT& model) {
 }
 
 std::vector<std::string> chosen(models::ViT& model, const TrainConfig& config) {
-  try {
-    return inspect::matching(config.record, attention_layers(model), config.named("record"));
-  } catch (const Error& e) {
-    throw UsageError(e.what());
-  }
+  return as_usage("",
+                  [&] { return inspect::matching(config.record, attention_layers(model), config.named("record")); });
 }
 
 inspect::ProbeImages probe_images(const datasets::ImageSet& set, const models::ViTConfig& shape) {

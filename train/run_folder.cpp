@@ -25,9 +25,17 @@ namespace {
 
 constexpr std::size_t kept_checkpoints = 2;
 
+/// As ::open, and again where a signal came while it waited: for a network's file system, say.
+int opened(const fs::path& path, int flags, mode_t mode = 0) {
+  int fd;
+  do fd = ::open(path.c_str(), flags | O_CLOEXEC, mode);
+  while (fd < 0 && errno == EINTR);
+  return fd;
+}
+
 /// Returns when what was written has reached the disk; the number of the error, 0 where there is none.
 int sync(const fs::path& path, int flags) {
-  const int fd = ::open(path.c_str(), flags | O_CLOEXEC);
+  const int fd = opened(path, flags);
   if (fd < 0) return errno;
   int error = 0;
   do error = ::fsync(fd) == 0 ? 0 : errno;
@@ -143,7 +151,7 @@ RunState state_from(const Json& j, const std::string& where) {
 
 }  // namespace
 
-FolderLock::FolderLock(const fs::path& folder) : fd_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+FolderLock::FolderLock(const fs::path& folder) : fd_(opened(folder, O_RDONLY | O_DIRECTORY)) {
   int error = errno;
   if (fd_ >= 0) {
     do error = ::flock(fd_, LOCK_EX | LOCK_NB) == 0 ? 0 : errno;
@@ -267,7 +275,7 @@ void RunFolder::log(const Json& row) {
   const auto bytes = std::as_bytes(std::span(line));
   const fs::path file = path() / "metrics.jsonl";
   check_log();
-  const int fd = ::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  const int fd = opened(file, O_WRONLY | O_CREAT | O_APPEND, 0644);
   if (fd < 0) fail("{}: cannot be opened ({})", file.string(), std::strerror(errno));
   const Written done = write_all(fd, bytes);
   if (done.error != 0 && done.bytes > 0)

@@ -55,8 +55,9 @@ class RunFolder {
  public:
   enum class IfOccupied { fail_suggest_resume, fail, resume };  // what to do when the folder already holds a run
   /// Makes the folder and holds it. Throws when it cannot be written, is being trained into, holds a folder where a run has a file, or already holds
-  /// a run that is not to be resumed: a checkpoint, or a line of metrics. Files that a killed process left half-written are removed. `warn` gets
-  /// told, once each, that status.json or the event file cannot be written: the run goes on without.
+  /// a run that is not to be resumed: a checkpoint, a line of metrics or a summary, or a config.json without the status.json that tells that no step
+  /// was made. Files that a killed process left half-written are removed. `warn` gets told, once each, that status.json or the event file cannot be
+  /// written: the run goes on without.
   RunFolder(const std::filesystem::path& path, IfOccupied occupied, const Dispensable::Tell& warn = [](const std::string&) {});
   /// Throws when the folder was moved, removed or replaced meanwhile: what were written by its path would be another run's. All that writes asks first.
   void check_held() const;

@@ -205,7 +205,6 @@ Spread spread_of(std::span<const double> values) {
   return {mean, values.size() < 2 ? NAN : std::sqrt(squares / (n - 1))};
 }
 
-// The page has the same numbers: factor95 in inspect/page/who.js.
 double factor_95(std::size_t degrees) {
   static constexpr double table[] = {12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,
                                      2.2010,  2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860,
@@ -215,7 +214,6 @@ double factor_95(std::size_t degrees) {
   return 1.95996 + 2.3723 / n + 2.8225 / (n * n);  // the first terms in 1/n, right to 0.0001 here
 }
 
-// The page has the same: paired() in inspect/page/who.js.
 Paired paired(const RunGroup& first, const RunGroup& second, std::span<const inspect::PageRun> runs,
               std::span<const double> values) {
   std::vector<double> differences;
@@ -236,6 +234,32 @@ Paired paired(const RunGroup& first, const RunGroup& second, std::span<const ins
   }
   const double error = spread.deviation / std::sqrt(static_cast<double>(n)), reach = factor_95(n - 1) * error;
   return {n, spread, error, spread.mean - reach, spread.mean + reach};
+}
+
+std::vector<std::string> differences_by_seed(std::span<const RunGroup> groups, std::span<const inspect::PageRun> runs,
+                                             const std::vector<std::string>& names) {
+  std::vector<std::string> lines;
+  if (groups.size() == runs.size()) return lines;
+  std::vector<double> accuracy;
+  for (const inspect::PageRun& run : runs)
+    accuracy.push_back(run.left_out.empty() ? run.summary["test_accuracy"].get<double>() : NAN);
+  const std::size_t first = reference_of(groups);
+  const auto name = [&](std::size_t i) { return names.empty() ? groups[i].name : names[i]; };
+  for (std::size_t i = 0; i < groups.size(); ++i) {
+    if (i == first) continue;
+    const Paired p = paired(groups[first], groups[i], runs, accuracy);
+    std::string& line = lines.emplace_back(fmt::format("{} minus {}", name(i), name(first)));
+    if (p.seeds < 2) {
+      line += fmt::format(": {} seed{} in common, two are needed", p.seeds, p.seeds == 1 ? "" : "s");
+      continue;
+    }
+    line += fmt::format(", by seed ({}): {:.2f} points, ", p.seeds, 100 * p.difference.mean);
+    line += std::isfinite(p.low) ? fmt::format("95 % interval {:.2f} to {:.2f}: {} difference at 95 %", 100 * p.low,
+                                               100 * p.high, p.low <= 0 && p.high >= 0 ? "no" : "a")
+                                 : fmt::format("all {} differences are equal: no interval", p.seeds);
+    if (p.seeds == 2) line += " (two seeds say next to nothing)";
+  }
+  return lines;
 }
 
 }  // namespace norma::train

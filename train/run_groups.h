@@ -61,4 +61,8 @@ struct Paired {
 /// `values`: one of each run. NaN where fewer than two seeds are in both.
 Paired paired(const RunGroup& first, const RunGroup& second, std::span<const inspect::PageRun> runs, std::span<const double> values);
 
+/// A line for each setting but the one of reference_of: how far its test accuracy is from that one's, seed by seed. None where no setting has
+/// two runs. `names`: what the settings are called, where not by their own names.
+std::vector<std::string> differences_by_seed(std::span<const RunGroup> groups, std::span<const inspect::PageRun> runs, const std::vector<std::string>& names = {});
+
 }  // namespace norma::train

@@ -86,6 +86,7 @@ void check_row(const Json& row, const std::string& where) {
     check_one(layers, "attention", layers.is_array(), "a list of layers", where);
     for (const Json& layer : layers) {
       check_one(layer, "attention", is_object(layer), "a list of objects", where);
+      if (!layer.contains("fro")) fail("{}: there is no \"fro\" in \"attention\"; {}", where, other_version);
       for (const auto& [field, heads] : layer.items()) {
         if (field == "place") {
           check_one(heads, field, is_text(heads), "a text", where);
@@ -218,7 +219,7 @@ inspect::PageRun read_run_head(const fs::path& path) {
   }
   // Until the first checkpoint they are those in which the run began.
   run.seconds = status.step == 0 && status.ending.empty() ? 0 : status.seconds;
-  run.ending = status.ending, run.tokens = tokens_of(run, status, path);
+  run.ending = status.ending, run.steps = std::max(status.step, Index{0}), run.tokens = tokens_of(run, status, path);
   run.data_hash = status.data_hash, run.test_hash = status.test_hash;
   return run;
 }

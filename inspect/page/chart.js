@@ -202,11 +202,13 @@ function chart(parent, title, get, given = {}) {
     return [x0, x1 === x0 ? x1 + 1 : x1];
   }
   function withMargin([y0, y1]) {
-    const margin = y1 - y0 >= 1e-12 ? (y1 - y0) * 0.06 : options.log || y0 === 0 ? 0.5 : Math.abs(y0) / 2;
+    const margin = y1 - y0 >= 1e-12 * Math.max(1, Math.abs(y0), Math.abs(y1)) ? (y1 - y0) * 0.06 : options.log || y0 === 0 ? 0.5 : Math.abs(y0) / 2;
     return [y0 - margin, y1 + margin];
   }
 
+  let seen = true, stale = false;  // stale: out of sight, and not what there is to show now
   function draw() {
+    if (stale) return;
     box.replaceChildren(); pointer.over();
     const whole = options.of ? `${options.of} · ${title}` : title;
     caption.textContent = whole; formula(caption);
@@ -283,7 +285,6 @@ function chart(parent, title, get, given = {}) {
   if (options.family) { options.family.panels.push(() => measure(kept(get()))); options.family.draws.push(() => draw()); }
   else draw();
   new ResizeObserver(draw).observe(box);  // which draws a chart of a family, when all of it are known
-  let seen = true, stale = false;
   const renew = () => { stale = !seen; if (seen) { options = asked(); series = kept(get()); draw(); list(); } };
   new IntersectionObserver(changes => { seen = changes[changes.length - 1].isIntersecting; if (stale) renew(); }, {rootMargin: "200px"}).observe(figure);
   return renew;

@@ -8,10 +8,11 @@ const spoken = s => s < 120 ? `${10 * Math.floor(s / 10)} s` : s < 7200 ? `${Mat
 
 // Whether anything is new.
 function take(news) {
-  let changed = false;
+  let changed = JSON.stringify(news.differences) !== JSON.stringify(data.differences);
+  data.differences = news.differences;
   data.runs = data.runs.map((old, i) => {
     const now = news.runs[i], goes_on = now.generation === old.generation && now.from === old.rows.length;
-    changed = changed || !goes_on || now.rows.length > 0 || ["name", "config", "tokens", "summary", "ending", "note", "setting", "left_out", "seconds", "parameters"].some(k => JSON.stringify(now[k]) !== JSON.stringify(old[k]));
+    changed = changed || !goes_on || now.rows.length > 0 || ["name", "config", "tokens", "summary", "ending", "note", "setting", "left_out", "seconds", "steps", "parameters"].some(k => JSON.stringify(now[k]) !== JSON.stringify(old[k]));
     return {...now, rows: goes_on ? old.rows.concat(now.rows) : now.rows};
   });
   return changed;
@@ -30,16 +31,18 @@ function stand() {
 }
 const anew = "norma watch was started anew and has another address: open the one that it printed";
 async function ask() {
+  let news;
   try {
     const since = data.runs.map(r => `${r.generation}.${r.rows.length}`).join("_");
     const answer = await fetch("/data?" + new URLSearchParams({token, since}), {cache: "no-store", signal: AbortSignal.timeout(10000)});
-    if (answer.ok) {
-      if (take(await answer.json())) update();
-      stand();
-    } else say("lost", answer.status === 403 ? anew : `norma watch says: ${await answer.text()}`);
+    if (answer.ok) news = await answer.json();
+    else say("lost", answer.status === 403 ? anew : `norma watch says: ${await answer.text()}`);
   } catch (e) {
     say("lost", "connection lost; has norma watch ended? Asking again every two seconds");
   }
   setTimeout(ask, 2000);
+  if (!news) return;
+  if (take(news)) update();
+  stand();
 }
 ask();

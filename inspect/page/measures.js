@@ -6,7 +6,7 @@ const unlikeBatches = () => {
   return all.length < 2 ? "" : ` Runs differ in batch (${all.join(", ")}), and the gradients are of the mean loss over a batch: these norms have a factor 1/batch, and are not comparable between those runs.`;
 };
 // One number a head: as logged, or made of two that are.
-const derived = {grad_ratio: a => (a.grad_s || []).map((s, h) => drawable(s) && drawable(a.grad_a[h]) ? s / a.grad_a[h] : null)};
+const derived = {grad_ratio: ({grad_a = [], grad_s = []}) => grad_s.map((s, h) => drawable(s) && drawable(grad_a[h]) ? s / grad_a[h] : null)};
 const measured = (layer, field) => (derived[field] ? derived[field](layer) : layer[field]) || [];
 const heads = (row, l, field) => row.attention && row.attention[l] ? measured(row.attention[l], field) : [];
 // N of the runs that have block l, or any block; a bound says which N is its own, and to the pointer whose, where the page has several.

@@ -140,12 +140,12 @@ function acrossDepth() {
   shows.push(...draws);
 }
 
-// How far a run has come; of one that goes on also as a share of what it is to do: its epochs, or --steps.
+// How far a run has come, by its log or, where that is further, its checkpoint; of one that goes on also as a share of what it is to do: its epochs, or --steps.
 function stepsOf(r) {
   const end = last(r.train), {epochs, steps} = r.config;
   if (r.summary || !end) return r.summary ? String(r.summary.steps) : "–";
-  const share = Math.max(end.epoch / epochs || 0, steps > 0 ? (end.step + 1) / steps : 0);
-  return `${end.step + 1}` + (ended(r) || !(share > 0) ? "" : ` (${Math.floor(100 * Math.min(1, share))} %)`);
+  const made = Math.max(end.step + 1, r.steps), share = Math.max(end.epoch / epochs || 0, steps > 0 ? made / steps : 0);
+  return `${made}` + (ended(r) || !(share > 0) ? "" : ` (${Math.floor(100 * Math.min(1, share))} %)`);
 }
 function build() {
   shows = [];
@@ -231,7 +231,7 @@ function everything() {
           v.forEach((layer, l) => { for (const [field, a] of Object.entries(layer)) if (Array.isArray(a)) a.forEach((x, h) => put(`attn/L${two(l)}/H${two(h)}/${field}`, x)); });
         else if (key === "parameters")
           r.parameters.forEach((name, i) => { for (const n of norms) put(`param/${name}/${n.key}`, v[n.key][i]); });
-        else if (typeof v !== "object") put(key.startsWith("test_") ? "test/" + key.slice(5) : "train/" + key, v);
+        else if (v === null || typeof v !== "object") put(key.startsWith("test_") ? "test/" + key.slice(5) : "train/" + key, v);
       }
     }
   return out;

@@ -84,28 +84,5 @@ function bySetting(parent) {
             withSpread(counted.map(r => r.summary.test_loss), fixed(4)), withSpread(counted.map(norm), (v, deviation) => v !== 0 && (v < 0.001 || v >= 1e5) ? v.toExponential(2) : deviation > 0 ? v.toFixed(Math.min(9, Math.max(0, 1 - Math.floor(Math.log10(deviation))))) : v.toPrecision(3))];
   }));
   const differences = make("div", undefined, box);
-  show(() => { box.hidden = groups.every(g => g.runs.length < 2); differences.replaceChildren(...paired().map(text => make("p", text))); });
-}
-// Of the first setting with two runs in its mean and each other one: the difference in test accuracy of runs of one seed, which began with the same weights and saw the same batches. The lines of norma compare.
-function paired() {
-  if (groups.every(g => g.runs.length < 2)) return [];
-  const all = groups.map(g => ({name: g.name, seeds: new Map(g.runs.filter(r => !r.left_out).map(r => [r.config.seed, r.summary.test_accuracy]))}));
-  const first = all.find(g => g.seeds.size > 1) || all[0];
-  const points = v => { const x = 100 * v, tie = Math.abs(8 * x % 4) === 1; return (tie ? x - Math.sign(x) / 1000 : x).toFixed(2); };  // a tie to the even digit, as C++ rounds
-  return all.filter(g => g !== first).map(({name, seeds}) => {
-    const both = [...seeds].filter(([seed]) => first.seeds.has(seed)).map(([seed, v]) => [v, first.seeds.get(seed)]), n = both.length;
-    if (n < 2) return `${name} minus ${first.name}: ${n} seed${n === 1 ? "" : "s"} in common, two are needed`;
-    const differences = both.map(([a, b]) => a - b), rounding = 1e-12 * most(...both.flat());
-    const m = mean(differences), deviation = deviationOf(differences), equal = deviation <= rounding, none = equal && Math.abs(m) <= rounding;
-    const reach = none ? 0 : factor95(n - 1) * (deviation / Math.sqrt(n)), low = none ? 0 : m - reach, high = none ? 0 : m + reach;
-    const told = equal && !none ? `all ${n} differences are equal: no interval`
-      : `95 % interval ${points(low)} to ${points(high)}: ${low <= 0 && high >= 0 ? "no" : "a"} difference at 95 %`;
-    return `${name} minus ${first.name}, by seed (${n}): ${points(none ? 0 : m)} points, ${told}${n === 2 ? " (two seeds say next to nothing)" : ""}`;
-  });
-}
-// How many standard errors a 95 % interval reaches to each side of a mean: Student's t of so many degrees of freedom; factor_95 in train/run_groups.cpp.
-function factor95(degrees) {
-  const table = [12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604, 2.1448, 2.1314,
-                 2.1199, 2.1098, 2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423];
-  return table[degrees - 1] || 1.95996 + 2.3723 / degrees + 2.8225 / (degrees * degrees);
+  show(() => { box.hidden = groups.every(g => g.runs.length < 2); differences.replaceChildren(...data.differences.map(text => make("p", text))); });
 }
