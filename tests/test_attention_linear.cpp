@@ -1,4 +1,5 @@
 // Attention in linear form against the quadratic one over scorings, shapes and masks; its statistics; who chooses it.
+#include "backends/cpu/attention_sampled.h"
 #include "backends/cpu/isa.h"
 #include "backends/cpu/packed_products.h"
 #include "backends/cpu/parallel.h"
@@ -197,6 +198,25 @@ TEST_CASE("linear attention: a norm that is taken from all rows has no error", "
   }
 }
 
+TEST_CASE("linear attention: the error of an estimate is what the estimates of many heads miss by", "[attention_linear]") {
+  constexpr Index rows = 96, heads = 4000;  // of each eighth, 12 rows, 6 are drawn
+  const auto square = [](Index row) { return static_cast<double>(row % 7 * (row % 5 + 1)); };
+  double exact = 0, missed = 0, missed2 = 0, stated2 = 0;
+  for (Index row = 0; row < rows; ++row) exact += square(row);
+  for (Index head = 0; head < heads; ++head) {
+    const cpu::RowSample sample(rows, head);
+    cpu::SampledSums sums{};
+    for (Index i = 0; i < sample.rows().count; ++i) sums.visible[i] = sums.even[i] = 1, sums.fro2[i] = square(sample.rows().row[i]);
+    sums.even_of_all = rows;
+    std::vector<double> stats(attention_stats);
+    sample.estimate(sums, rows, stats.data());
+    const double miss = stat_of(stats, 0, AttentionStat::fro2) - exact, error = stat_of(stats, 0, AttentionStat::fro2_error);
+    missed += miss / heads, missed2 += miss * miss / heads, stated2 += error * error / heads;
+  }
+  CHECK(std::abs(missed) < 4 * std::sqrt(missed2 / heads));
+  CHECK(stated2 == Approx(missed2).epsilon(0.08));
+}
+
 TEST_CASE("linear attention: gradients of a few rows, as of the class token, are measured as they are", "[attention_linear]") {
   const ProblemSizes s{2, 2, 400, 400, 6, 6};
   for (const Index others : {0, 1}) {  // whether other rows have a gradient, a hundredth of those
@@ -212,6 +232,9 @@ TEST_CASE("linear attention: gradients of a few rows, as of the class token, are
     for (Index head = 0; head < s.batch * s.heads; ++head)
       for (const AttentionStat which : {AttentionStat::grad_a2, AttentionStat::grad_s2})
         CHECK(stat_of(got.stats, head, which) == Approx(stat_of(wanted.stats, head, which)).epsilon(others ? 0.02 : 1e-10));
+    p.dout.at(1, 0, 200, 3) = std::nan("");  // a row that is no number is among those that are measured
+    const Results<double> broken = by_kernels(p, true);
+    for (Index head = 0; head < s.batch * s.heads; ++head) CHECK(std::isnan(stat_of(broken.stats, head, AttentionStat::grad_a2)) == (head == 2));
   }
 }
 

@@ -106,10 +106,15 @@ TEST_CASE("gradients accumulate in leaves, and only there", "[autograd]") {
 }
 
 TEST_CASE("leaves with the same gradient do not share its memory", "[autograd]") {
-  Tensor a = leaf({1, 2}, {2}), b = leaf({3, 4}, {2}), c = leaf({5, 6}, {1, 2});
-  backward(sum(square(a + b + reshape(c, {2}))));
-  for (const Tensor& x : {a, b, c}) copy_into(x.grad(), x.grad() * 0.5);
-  for (const Tensor& x : {a, b, c}) CHECK(x.grad().values() == std::vector<double>{9, 12});
+  for (const bool view_first : {false, true}) {  // what is computed last goes back first
+    const Tensor a = leaf({1, 2}, {2}), b = leaf({3, 4}, {2}), c = leaf({5, 6}, {1, 2});
+    Tensor view = view_first ? reshape(c, {2}) : Tensor();
+    const Tensor both = a + b;
+    if (!view) view = reshape(c, {2});
+    backward(sum(square(both + view)));
+    for (const Tensor& x : {a, b, c}) copy_into(x.grad(), x.grad() * 0.5);
+    for (const Tensor& x : {a, b, c}) CHECK(x.grad().values() == std::vector<double>{9, 12});
+  }
 }
 
 TEST_CASE("misuse is told", "[autograd]") {

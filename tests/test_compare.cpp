@@ -301,6 +301,9 @@ TEST_CASE("compare tells further settings less the first one, by seed", "[compar
   const std::vector<std::string> steady = {seeded_run("compare-t1", 1, "relu", 0.81).string(), seeded_run("compare-t2", 2, "relu", 0.87).string()};
   CHECK_THAT(run_norma(with(with({"compare", runs[0], runs[1]}, steady), {"--html", page})).out,
              Contains("\nrelu minus softmax, by seed (2): 1.00 points, all 2 differences are equal: no interval (two seeds say next to nothing)\n"));
+  const std::vector<std::string> same = {seeded_run("compare-u1", 1, "relu", 0.80).string(), seeded_run("compare-u2", 2, "relu", 0.86).string()};
+  CHECK_THAT(run_norma(with(with({"compare", runs[0], runs[1]}, same), {"--html", page})).out,
+             Contains("\nrelu minus softmax, by seed (2): 0.00 points, 95 % interval 0.00 to 0.00: no difference at 95 % (two seeds say next to nothing)\n"));
 }
 
 TEST_CASE("compare's lines on a setting are of short names where one is long", "[compare]") {
@@ -357,6 +360,12 @@ TEST_CASE("a run that has no checkpoint yet has no seconds", "[compare]") {
   CHECK_THAT(told(R"({"step": 0, "ending": "", "seconds": 0.7})"), Contains(" -   not ended\n"));
   CHECK_THAT(told(R"({"step": 6, "ending": "", "seconds": 7.2})"), Contains(" 7   not ended\n"));
   CHECK_THAT(told(R"({"step": 0, "ending": "diverged", "seconds": 8.2})"), Contains(" 8   diverged\n"));
+}
+
+TEST_CASE("of a run that has not ended compare tells the newest evaluation", "[compare]") {
+  const auto tested = [](Index step, double accuracy) { return fmt::format(R"({{"step": {}, "epoch": 1, "test_loss": {}, "test_accuracy": {}}})", step, 1 - accuracy, accuracy) + "\n"; };
+  const fs::path run = fs::relative(written_run("compare-going-on", good_config, good_row + "\n" + tested(1, 0.25) + tested(2, 0.75)));
+  CHECK_THAT(run_norma({"compare", run.string(), "--html", (run / "page.html").string()}).out, Contains(" 75.00 %     0.2500         -   not ended\n"));
 }
 
 TEST_CASE("a norm that is the same for all seeds has no spread, also where its mean is rounded", "[compare]") {

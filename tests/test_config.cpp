@@ -63,6 +63,9 @@ TEST_CASE("a warm-up begins below the rate that it leads to", "[config]") {
   for (Index step = 0; step < 20; ++step) CHECK(train::learning_rate(train::schedule_of(config, 10), step) == 0);
   config.lr = 1e-3;
   CHECK(train::learning_rate(train::schedule_of(config, 10), 0) == 1e-6);
+  CHECK(train::learning_rate(train::schedule_of(config, 10), 15) == Approx(5e-4));  // half of the cosine
+  config.schedule = "constant";
+  CHECK(train::learning_rate(train::schedule_of(config, 10), 15) == 1e-3);
 }
 
 TEST_CASE("what could not be used is not printed as a configuration", "[config]") {

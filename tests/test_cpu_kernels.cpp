@@ -103,6 +103,24 @@ TEST_CASE("unary words agree with the reference for every dtype and layout", "[c
       }
 }
 
+TEST_CASE("rows longer than the buffer of what is not dense", "[cpu_kernels]") {
+  for (const DType dtype : dtypes)
+    for (const Shape& shape : {Shape{2, 1100}, Shape{1100, 2}}) {
+      CAPTURE(name(dtype), shape.text());
+      agrees(tolerance_of(dtype), [&](Device device, int how) {
+        const Tensor a = placed(numbers(shape, {dtype, device}, 1), how), b = placed(numbers(shape, {dtype, device}, 2), how);
+        const Tensor y = placed(empty(shape, {dtype, device}), how), above = placed(empty(shape, {DType::boolean, device}), how);
+        backend(device).unary(UnaryOp::square, a.view(), y.view(), 0);
+        std::vector<double> all = y.values();
+        backend(device).binary(BinaryOp::mul, a.view(), b.view(), y.view());
+        backend(device).binary(BinaryOp::greater, a.view(), b.view(), above.view());
+        for (const Tensor& t : {y, above})
+          for (const double v : t.values()) all.push_back(v);
+        return all;
+      });
+    }
+}
+
 TEST_CASE("powers by a constant", "[cpu_kernels]") {
   for (const DType dtype : {DType::f32, DType::f64, DType::i64})
     for (const double p : {0.0, 1.0, 2.0, 3.0, 4.0, 7.0, -1.0, -3.0, 0.5, -0.5, 11.0}) {

@@ -76,7 +76,7 @@ TEST_CASE("pictures are averaged to the model's size", "[inspect]") {
   CHECK(datasets::fitted(four, 2, 1).pixels == std::vector<std::uint8_t>{3, 10, 1, 1});
   CHECK(datasets::fitted(four, 4, 1).pixels == four.pixels);
   CHECK(datasets::fitted({1, 1, 1, {7}}, 3, 3).pixels == std::vector<std::uint8_t>(27, 7));
-  CHECK(datasets::fitted({1, 1, 3, {255, 0, 0}}, 1, 1).pixels == std::vector<std::uint8_t>{76});  // luma of red
+  CHECK(datasets::fitted({1, 3, 3, {255, 0, 0, 0, 255, 0, 0, 0, 255}}, 3, 1).pixels == std::vector<std::uint8_t>{76, 150, 29, 76, 150, 29, 76, 150, 29});  // luma of red, green and blue
   const datasets::Picture even{28, 28, 1, std::vector<std::uint8_t>(784, 9)};
   for (Index side : {1, 3, 5, 27, 29}) CHECK(datasets::fitted(even, side, 1).pixels == std::vector<std::uint8_t>(static_cast<std::size_t>(side * side), 9));
 

@@ -176,6 +176,17 @@ TEST_CASE("a run is what its settings say, step by step, to the bit", "[loop]") 
   same(train::without_prefix("ema/", saved->second), made.average);
 }
 
+TEST_CASE("images of a training are drawn as its settings say, those of a test are as they are, in their order", "[loop]") {
+  train::TrainConfig config;
+  config.seed = 7;
+  for (const bool flip : {true, false}) {
+    config.flip = flip;
+    const auto training = train::loader_config(config, shape_of_it(), true), test = train::loader_config(config, shape_of_it(), false);
+    CHECK((training.augment.flip == flip && training.augment.pad == config.pad && training.shuffle && training.drop_last && training.seed == 7));
+    CHECK(!(test.augment.flip || test.augment.pad || test.augment.rand.operations || test.shuffle || test.drop_last));
+  }
+}
+
 TEST_CASE("where outputs are no numbers an evaluation has no accuracy", "[loop]") {
   models::ViT model(shape_of_it(), 3);
   nn::Named weights = nn::state(model);

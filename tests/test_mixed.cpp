@@ -27,18 +27,9 @@ struct Images {
   Tensor images, labels;
   explicit Images(std::uint64_t i) {
     constexpr Index batch = 32, side = 16;
-    const RandomStream random{11, i};
-    std::vector<double> pixels, classes;
-    for (Index b = 0; b < batch; ++b) {
-      const auto label = static_cast<Index>(random.word(static_cast<std::uint64_t>(1000000 + b)) % 4);
-      classes.push_back(static_cast<double>(label));
-      for (Index p = 0; p < 3 * side * side; ++p) {
-        const double noise = uniform_from(random.word(static_cast<std::uint64_t>(b * 3 * side * side + p))) - 0.5;
-        pixels.push_back(3 * noise + 0.8 * (static_cast<double>(label) - 1.5));
-      }
-    }
-    images = from_values(pixels, {batch, 3, side, side});
-    labels = from_values(classes, {batch}, {DType::i64});
+    labels = randint(0, 4, {batch}, {12, i});
+    const Tensor brightness = (cast(labels, DType::f32) - 1.5) * 0.8;
+    images = (rand({batch, 3, side, side}, {11, i}) - 0.5) * 3.0 + reshape(brightness, {batch, 1, 1, 1});
   }
 };
 

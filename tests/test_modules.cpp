@@ -325,6 +325,7 @@ TEST_CASE("a convolution as a layer", "[modules]") {
   CHECK(max(abs(layer.weight)).item() <= bound);
   CHECK(max(abs(layer.weight)).item() > 0.9 * bound);
   CHECK(max(abs(layer.bias)).item() <= bound);
+  CHECK(max(abs(layer.bias)).item() > 0.3 * bound);  // of six
   const Tensor x = nn::Init(2, {DType::f64}).normal({2, 4, 5, 4}, 1).detach();
   CHECK(layer(x).shape() == Shape{2, 6, 3, 3});
   CHECK(layer(x).values() == conv2d(x, layer.weight, layer.bias, window, 2).values());

@@ -180,6 +180,26 @@ TEST_CASE("info counts the parameters of the paper's models", "[program]") {
   CHECK_THAT(run_norma({"info", "--help"}).out, Contains("[224]") && Contains("[16]") && Contains("[1000]"));
 }
 
+TEST_CASE("info counts what a step holds", "[program]") {
+  const Finished f = run_norma({"info", "vit", "--width", "16", "--depth", "2", "--heads", "2", "--image", "28", "--patch", "7", "--channels", "1", "--classes", "10", "--batch", "3", "--log-format", "json"});
+  CAPTURE(f.err);
+  REQUIRE(f.code == 0);
+  const auto told = nlohmann::json::parse(f.out);
+  const Index parameters = told["parameters"], tokens = 17;
+  CHECK((told["tokens"] == tokens && told["parameter_bytes"] == 4 * parameters));
+  CHECK(told["training_state_bytes"] == 4 * 4 * parameters);  // beside the gradient two moments
+  // Of a token 12 rows of the width; behind the last block's attention, where 6 of them lie, of the class token alone.
+  CHECK(told["activation_bytes"] == 4 * 3 * 16 * (tokens * 2 * 12 - (tokens - 1) * 6));
+}
+
+TEST_CASE("gradcheck of a model whose derivatives are no numbers fails", "[program]") {
+  const std::vector<std::string> args = {"gradcheck", "--model", "vit", "--width", "2", "--heads", "1", "--depth", "1", "--image", "4", "--attention", "1e200x^8", "--init-std", "1e20"};
+  const Finished f = run_norma(args);
+  CHECK(f.code == 1);
+  CHECK_THAT(f.out, Contains("first WRONG at "));
+  CHECK(nlohmann::json::parse(run_norma(with(args, {"--log-format", "json"})).out)["ok"] == false);
+}
+
 TEST_CASE("gradcheck of a model with dropout drops, and the same in every evaluation", "[program]") {
   const auto worst = [](const std::vector<std::string>& more) {
     const Finished f = run_norma(with({"gradcheck", "--model", "vit", "--depth", "2", "--width", "4", "--log-format", "json"}, more));

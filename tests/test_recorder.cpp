@@ -273,3 +273,11 @@ TEST_CASE("a run that begins anew in its folder leaves no record of the one befo
   REQUIRE(run_norma(run_args(data, run, {"--steps", "1"})).code == 0);
   CHECK(!fs::exists(run / "record" / "step-000000900.safetensors"));
 }
+
+TEST_CASE("records of later steps are cut off, that of the step itself stays", "[recorder]") {
+  const fs::path run = fresh_folder("recorder-cut");
+  const inspect::ProbeImages image{1, 1, 1, 1, {7}, {"a"}, false};
+  for (const Index step : {0, 4, 8}) train::write_record(run, step, image, {{"blocks.0.attn", ones({1, 1, 1, 1})}});
+  train::cut_records(run, 4);
+  CHECK(train::recorded_steps(run) == std::vector<Index>{0, 4});
+}

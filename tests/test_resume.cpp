@@ -5,12 +5,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <fstream>
 
 #include "tests/program.h"
+#include "tests/written_run.h"
 #include "train/learner.h"
 #include "train/loop.h"
 #include "train/run_folder.h"
@@ -283,6 +285,45 @@ TEST_CASE("a checkpoint of an earlier version goes on where what it lacks is at 
   REQUIRE(found);
   const train::RunState& s = found->first;
   CHECK((s.step == 7 && s.skipped == 2 && s.skipped_in_a_row == 1 && s.metrics_bytes == 3 && s.tested == 7 && s.config == "c" && s.data_hash == "h" && s.last_row.empty()));
+}
+
+TEST_CASE("a run goes on with the fields that decide its bits as they were; each other may differ", "[resume]") {
+  train::TrainConfig config;
+  config.width = 8, config.depth = 1, config.heads = 2, config.patch = 14;
+  const train::Learner run(config, train::vit_config(config, 28, 1, 10), {DType::f32});
+  const std::vector<std::string> may_differ = {"out", "data_dir", "threads", "steps", "checkpoint_every", "anomaly", "graph", "cpu", "record", "record_every", "record_images", "record_limit_mib"};
+  const train::Json fields = train::to_json(config);
+  std::size_t differed = 0;
+  for (const auto& [field, value] : fields.items()) {
+    CAPTURE(field);
+    train::Json changed = fields;
+    changed[field] = value.is_string() ? train::Json("x") : value.is_boolean() ? train::Json(!value.get<bool>()) : train::Json(value.get<double>() == 0 ? 1 : 0);
+    const train::TrainConfig before = train::written_config(changed, "before");
+    if (std::find(may_differ.begin(), may_differ.end(), field) != may_differ.end()) {
+      CHECK_NOTHROW(run.check_begun(before));
+      ++differed;
+    } else {
+      CHECK_THROWS_WITH(run.check_begun(before), Contains("another configuration:\n  " + field + ": "));
+    }
+  }
+  CHECK(differed == may_differ.size());
+}
+
+TEST_CASE("a log longer than is read at a time has its checksum", "[resume]") {
+  const auto out = fresh_folder("long-log");
+  train::RunState state;
+  {
+    train::RunFolder folder(out, train::RunFolder::IfOccupied::fail);
+    for (Index step = 0; step < 2; ++step) folder.log({{"step", step}, {"epoch", 0.0}, {"attention", {{{"place", "a"}, {"fro", std::vector<double>(40000, 0.5)}}}}});
+    folder.save(state, {});
+    REQUIRE(std::filesystem::file_size(out / "metrics.jsonl") > 1u << 18);
+    state = train::RunFolder::load(out, [](const std::string& m) { FAIL(m); }, train::RunFolder::Log::needed)->first;
+    CHECK(folder.rows_before(state).size() == 2);
+  }
+  std::string log = contents(out / "metrics.jsonl");
+  log[log.size() - 10] = '6';  // a digit of one of the last numbers
+  write(out / "metrics.jsonl", log);
+  CHECK_THROWS_WITH(train::RunFolder(out, train::RunFolder::IfOccupied::resume).rows_before(state), Contains("have another checksum than when the checkpoint of step 0 was made"));
 }
 
 TEST_CASE("a checkpoint whose tensors have another dtype is refused", "[resume]") {

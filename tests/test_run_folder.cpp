@@ -449,8 +449,10 @@ TEST_CASE("a damaged checkpoint that was passed over does not take the place of 
   const auto data = tiny_data(64, 20), out = fresh_folder("passed-over") / "a";
   REQUIRE(run_norma(args_of(data, out, {"--steps", "7"})).code == 0);
   fs::resize_file(out / "checkpoint-000000007.safetensors", 100);
-  REQUIRE(run_norma(args_of(data, out, {"--steps", "5", "--resume"})).code == 0);
-  CHECK((train::checkpoints(out) == std::vector<fs::path>{out / "checkpoint-000000004.safetensors", out / "checkpoint-000000005.safetensors"}));
+  for (int again = 0; again < 2; ++again) {  // nothing is left to train then, and the newest is written once more
+    REQUIRE(run_norma(args_of(data, out, {"--steps", "5", "--resume"})).code == 0);
+    CHECK((train::checkpoints(out) == std::vector<fs::path>{out / "checkpoint-000000004.safetensors", out / "checkpoint-000000005.safetensors"}));
+  }
 }
 
 TEST_CASE("a checkpoint that was given another step's name is not loaded", "[run_folder]") {

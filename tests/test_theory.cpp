@@ -229,6 +229,11 @@ TEST_CASE("measure_theory: a function of the seed; what is out of range is named
   CHECK(a.fro.mean == b.fro.mean);
   c.seed = 2;
   CHECK(measure_theory(c, 32).fro.mean != a.fro.mean);
+  TheoryConfig line = config_of("x", 1);
+  line.samples = 1;
+  int larger = 0;  // heads of one token whose score is not among those of two: each N has heads of its own
+  for (line.seed = 1; line.seed <= 40; ++line.seed) larger += measure_theory(line, 1).score_rms > 2 * measure_theory(line, 2).score_rms;
+  CHECK(larger > 0);
   c.samples = 1, c.spectral = true;
   const TheoryPoint one = measure_theory(c, 32);
   CHECK(std::isnan(one.fro.error));
@@ -325,6 +330,11 @@ TEST_CASE("norma theory: the exponents of N", "[theory]") {
     CHECK_THAT(others, Contains(header));
   const Finished huge = run_norma({"theory", "--tokens", "8,16", "--width", "4", "--attention", "x^8", "--score-rms", "1e9"});
   CHECK_THAT(huge.out, Contains(" inf ") && !Contains("grows as"));
+  const Finished halved = run_norma({"theory", "--tokens", "8", "--width", "4", "--samples", "1", "--attention", "x^2", "--score-rms", "0.5", "--log-format", "json"});
+  const auto half = nlohmann::json::parse(halved.out)["attention"][0]["points"][0];
+  CHECK(half["gaussian_fro"].get<double>() == Approx(8 * 0.25 * std::sqrt(3.0)));
+  CHECK(half["width_fro"].get<double>() == Approx(8 * 0.25 * std::sqrt(3.0 * 1.5)));
+  CHECK(half["gaussian_jacobian"].get<double>() == Approx(8 * 2 * 0.5));
   CHECK(run_norma({"theory", "--tokens", "8", "--samples", "1"}).out == run_norma({"theory", "--tokens", "8", "--samples", "1", "--threads", "1"}).out);
 }
 
@@ -367,9 +377,14 @@ TEST_CASE("norma theory RUN: every layer and head, trained and as it started", "
     CHECK(jacobian <= trained["sharp_jacobian"].get<double>());
     CHECK(norm <= fro * (1 + 1e-6));
     CHECK(head["stable_rank"].get<double>() >= 1 - 1e-6);
+    CHECK(head["gaussian_fro"].get<double>() == Approx(*expectation({}, 5, head["score_rms"].get<double>()).fro));
   }
   const Finished text = run_norma({"theory", run, "--data-dir", data.string()});
   CHECK_THAT(text.out, Contains("softmax: mean norms over 64 test images, N = 5") && Contains("blocks.1.attn"));
+  for (const auto& head : trained["heads"]) {  // norms as shares of their bounds
+    const double fro = head["fro"], jacobian = head["jacobian"];
+    CHECK_THAT(text.out, Contains(fmt::format(" {:>10.4g} {:>7.4g} ", fro, fro / std::sqrt(5.0))) && Contains(fmt::format(" {:>10.4g} {:>8.4g} ", jacobian, jacobian / (std::sqrt(5.0) / 2))));
+  }
   const std::string config = contents(runs / "a" / "config.json");
   for (const auto& [attention, told] : {std::pair{"sigmoid/N", "of this function ‖A‖_F ≤ 1 and ‖∂A/∂S‖_F ≤ 0.25."}, {"relu", "of this function ‖∂A/∂S‖_F ≤ 5."},
                                         {"x^2/sum(x^2)", "of this function ‖A‖_F ≤ 2.236."}, {"x^3", "this function has no such bounds."}}) {

@@ -116,6 +116,16 @@ TEST_CASE("wrong use of twins is told", "[twin]") {
   CHECK_THAT(flags, Contains("--other TEXT") && Contains("--attention TEXT") && !Contains("--resume") && !Contains("--anomaly") && !Contains("--record"));
 }
 
+TEST_CASE("tables of twins show seven of the logged steps, the last among them", "[twin]") {
+  const auto data = tiny_data(64, 20), out = fresh_folder("twin-steps") / "t";
+  const Finished f = run_norma(with({"twin", "vit", "--out", out.string()}, with(sizes(data), {"--log-every", "1"})));
+  CAPTURE(f.err);
+  REQUIRE(f.code == 0);
+  std::string header = fmt::format("\n{:<20}", "gradients");
+  for (const char* step : {"step 0", "step 1", "step 2", "step 3", "step 4", "step 5", "step 7"}) header += fmt::format(" {:>11}", step);
+  CHECK_THAT(f.out, Contains(header + "\n"));
+}
+
 TEST_CASE("what reads a run says that a twin's folder is none", "[twin]") {
   const auto data = tiny_data(64, 20), out = fresh_folder("twin-read") / "t";
   REQUIRE(run_norma(with({"twin", "vit", "--out", out.string()}, sizes(data))).code == 0);
