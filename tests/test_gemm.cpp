@@ -370,6 +370,34 @@ TEST_CASE("gemm: strides do not change the order of the sum", "[gemm]") {
   CHECK(same_bits(c[0], c[1]));
 }
 
+TEMPLATE_TEST_CASE("gemm: a few rows have the bits of many", "[gemm]", float, double) {
+  using T = TestType;
+  const int64_t most = 9;
+  for (const char form : {'n', 't'})
+    for (const int64_t n : {1, 7, 16, 33, 100})
+      for (const int64_t k : {1, 5, 16, 41, 300, 700}) {
+        const Operand<T> a(most, k, 'n', 1), b(k, n, form, 2);
+        const std::vector<T> bias = noise<T>(n, 3), residual = noise<T>(most * n, 4);
+        std::vector<T> all(static_cast<std::size_t>(most * n)), all_pre(all);
+        Epilogue<T> e;
+        e.bias = bias.data(), e.pre = all_pre.data(), e.gelu = true, e.residual = residual.data(), e.ld = n;
+        gemm<T>(most, n, k, a.matrix, b.matrix, all.data(), n, false, e);
+        for (int64_t m = 1; m <= 5; ++m) {
+          std::vector<T> few(static_cast<std::size_t>(m * n)), pre(few);
+          e.pre = pre.data();
+          gemm<T>(m, n, k, a.matrix, b.matrix, few.data(), n, false, e);
+          CAPTURE(form, m, n, k);
+          REQUIRE(std::memcmp(few.data(), all.data(), few.size() * sizeof(T)) == 0);
+          REQUIRE(std::memcmp(pre.data(), all_pre.data(), pre.size() * sizeof(T)) == 0);
+          std::vector<T> twice = few;  // what is there is added to
+          gemm<T>(m, n, k, a.matrix, b.matrix, twice.data(), n, true);
+          std::vector<T> more = all;
+          gemm<T>(most, n, k, a.matrix, b.matrix, more.data(), n, true);
+          REQUIRE(std::memcmp(twice.data(), more.data(), twice.size() * sizeof(T)) == 0);
+        }
+      }
+}
+
 TEMPLATE_TEST_CASE("gemm: batches equal single products, and broadcast operands", "[gemm]", float, double) {
   const norma::test::RestoreSettings restore;
   using T = TestType;

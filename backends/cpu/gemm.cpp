@@ -2,7 +2,7 @@
 // sizes alone, so that the bits of the result do not depend on the number of threads. The arithmetic is in kernels/gemm.cpp.
 //
 // Three ways to cut the work:
-//   few:   few rows; every task packs its own columns of B (few_rows.h). Gradients of weights from few rows: it packs its own rows of A, and reads
+//   few:   few rows; every task packs its own columns of B (few_rows.h), or, of a row or two, reads them where they lie (thin). Gradients of weights from few rows: it packs its own rows of A, and reads
 //          B where it lies.
 //   wide:  tasks are blocks of C; B is packed once, in parallel, and read by all. Y = X W^T and dX = dY W.
 //   long:  k is much longer than C is large (dW = dY^T X): k is cut in slices too, every task packs what it reads, and
@@ -68,6 +68,7 @@ struct Region {
 struct Plan {
   int64_t rows = 1, columns = 1, slices = 1;
   bool share_b = true;
+  bool thin = false;    // B is read where it lies
   int64_t k_piece = 1;  // k advances in pieces of at most this many
   int64_t block_rows = 1;
   bool packs_ahead = false;  // the rows of the next block, while one computes
@@ -105,6 +106,8 @@ Plan make_plan(const GemmTable<T>& t, const Product<T>& x) {
   p.k_piece = t.sliced ? 384 : std::clamp<int64_t>(24 * 1024 / (t.nr * size), 256, 384);
   p.block_rows = rows_of_panel(t, k);
   const int64_t work = m * n * k;
+  p.thin = m <= t.thin_rows && !packs_a(t, x) && !x.gelu_b && (x.b.row == 1 || x.b.col == 1) && gemm_provider() != GemmProvider::openblas;
+  if (p.thin) p.share_b = false;
   if (work <= int64_t{1} << 17) return p;
   const auto pack_ahead = [&] {
     if (t.sliced) p.packs_ahead = true, p.block_rows = 96;
@@ -256,6 +259,12 @@ class Run {
     for (int64_t s = 0; s < count * blocks; ++s) {
       const Upcoming<T> here = step(s);
       const int64_t piece = s / blocks, i = s % blocks * plan_.block_rows, k0 = k_begin(piece);
+      if (plan_.thin) {
+        Epilogue<T> rows;
+        if (epilogue && piece + 1 == count) rows = shifted(here_epilogue, i, 0);
+        t_.thin(here.m, n, here.k, here.a, at(x_.b, k0, r.j0), c + i * ldc, ldc, accumulate || piece > 0, epilogue && piece + 1 == count ? &rows : nullptr);
+        continue;
+      }
       if (shared_) {
         panels = shared_ + t_.packed(k0) * ceil_div(x_.n, t_.nr) * t_.nr + r.j0 * t_.packed(here.k);
       } else if (i == 0 && packed > 0) {

@@ -67,6 +67,11 @@ struct GemmTable {
   /// the last panel are read, those beyond n too.
   void (*block)(std::int64_t m, std::int64_t n, std::int64_t k, Tiles<T> a, Panels<T> b, T* c, std::int64_t ldc,
                 bool accumulate, const Epilogue<T>* epilogue, const Upcoming<T>& upcoming);
+  /// block() of at most thin_rows rows of A, dense ones, by B where it lies, whose rows or columns are dense; none (0, null) where operands are
+  /// packed always. The sums are those of block().
+  std::int64_t thin_rows;
+  void (*thin)(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<const T> a, Matrix<const T> b, T* c, std::int64_t ldc, bool accumulate,
+               const Epilogue<T>* epilogue);
   /// The epilogue alone: c = epilogue(sum (+ c when accumulate)); `sum` may be c itself.
   void (*finish)(std::int64_t m, std::int64_t n, const T* sum, std::int64_t ld_sum, T* c, std::int64_t ldc,
                  bool accumulate, const Epilogue<T>* epilogue);

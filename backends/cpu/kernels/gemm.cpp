@@ -6,6 +6,7 @@
 #include "backends/cpu/kernels/micro_tile.h"
 #include "backends/cpu/kernels/prefetcher.h"
 #include "backends/cpu/kernels/result_tiles.h"
+#include "backends/cpu/kernels/thin_product.h"
 #include "backends/cpu/kernels/vmath.h"
 #include "backends/cpu/simd.h"
 
@@ -473,8 +474,22 @@ void small_products_of(int64_t count, const int64_t* a_offset, const int64_t* b_
 }
 
 template <class T>
+void thin(int64_t m, int64_t n, int64_t k, Matrix<const T> a, Matrix<const T> b, T* c, int64_t ldc, bool accumulate, const Epilogue<T>* e) {
+  constexpr int most = thin_dense_columns<T>;
+  alignas(64) T sums[thin_rows * most];
+  const int64_t strip = b.row == 1 ? thin_columns<T> : most;
+  for (int64_t j = 0; j < n; j += strip) {
+    const int64_t width = least(strip, n - j);
+    thin_sums<T>(m, width, k, a, {b.data + j * b.col, b.row, b.col}, sums);
+    Epilogue<T> here;
+    if (e) here = at(*e, 0, j);
+    finish_alone<T>(m, width, sums, most, c + j, ldc, accumulate, e ? &here : nullptr);
+  }
+}
+
+template <class T>
 constexpr GemmTable<T> make_table() {
-  return {tile_rows, tile_columns<T>, 16, false, pack_b<T>, pack_a<T>, block<T>, finish_alone<T>, combine<T>, add_rows<T>};
+  return {tile_rows, tile_columns<T>, 16, false, pack_b<T>, pack_a<T>, block<T>, thin_rows, thin<T>, finish_alone<T>, combine<T>, add_rows<T>};
 }
 
 }  // namespace

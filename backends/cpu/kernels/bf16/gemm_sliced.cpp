@@ -174,7 +174,7 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, Panels<float> b, flo
   if (e && e->pre) end_stream();
 }
 
-constexpr GemmTable<float> table = {side, side, step_k, true, pack_b, pack_a, block, finish, combine, add_rows};
+constexpr GemmTable<float> table = {side, side, step_k, true, pack_b, pack_a, block, 0, nullptr, finish, combine, add_rows};
 constexpr const GemmTable<float>* table_or_null = &table;
 #else
 constexpr const GemmTable<float>* table_or_null = nullptr;
