@@ -9,6 +9,7 @@
 #include <random>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "backends/cpu/gemm.h"
@@ -425,13 +426,13 @@ TEMPLATE_TEST_CASE("gemm: batches of small products have the bits of single ones
   const norma::test::RestoreSettings restore;
   using T = TestType;
   const int64_t sizes[][3] = {{1, 1, 64},  {1, 1, 256}, {1, 1, 257}, {2, 2, 2},   {2, 2, 250}, {3, 5, 4},  {4, 4, 16},  {5, 4, 13}, {1, 64, 64}, {1, 77, 9},
-                              {9, 1, 30}, {4, 16, 16}, {2, 35, 7},  {3, 8, 11}, {1, 9, 256}, {2, 3, 0}, {1, 100, 170}};
+                              {9, 1, 30}, {4, 16, 16}, {2, 35, 7},  {3, 8, 11}, {1, 9, 256}, {2, 3, 0}, {1, 100, 170}, {5, 5, 16}, {16, 5, 5}, {5, 16, 5}, {10, 10, 16}, {7, 6, 24}};
   for (const auto& [m, n, k] : sizes)
     for (const int64_t count : {1, 2, 7, 8, 21})
-      for (const bool transposed : {false, true}) {
-        CAPTURE(m, n, k, count, transposed);
+      for (const auto& [first, second] : {std::pair(false, false), std::pair(false, true), std::pair(true, true)}) {  // which are transposed
+        CAPTURE(m, n, k, count, first, second);
         const auto a = noise<T>(count * m * k, 1), b = noise<T>(count * k * n, 2);
-        const Matrix<const T> left{a.data(), transposed ? 1 : k, transposed ? m : 1}, right{b.data(), transposed ? 1 : n, transposed ? k : 1};
+        const Matrix<const T> left{a.data(), first ? 1 : k, first ? m : 1}, right{b.data(), second ? 1 : n, second ? k : 1};
         const int64_t ldc = n + 3, step = m * ldc;
         std::vector<T> batched(static_cast<std::size_t>(count * step), T(7)), single = batched;
         std::vector<int64_t> a_offset, b_offset, c_offset;

@@ -326,8 +326,11 @@ class Run {
 bool are_small(int64_t m, int64_t n, int64_t k, bool dense_rows_of_b) {
   const GemmProvider provider = gemm_provider();
   if (k > 256 || (provider != GemmProvider::own && provider != GemmProvider::fma)) return false;
-  const bool by_registers = dense_rows_of_b && n >= 8;
-  const int64_t most = by_registers && m == 1 ? 16384 : by_registers || m == 1 || n == 1 || m * n <= 4 ? 1024 : 256;
+  int64_t most = 400;
+  if (dense_rows_of_b && n >= 4)
+    most = m == 1 && n >= 8 ? 16384 : 2048;
+  else if (m == 1 || n < 8)  // of a panel most would be padding
+    most = 1024;
   return m * n * k <= most;
 }
 
