@@ -45,7 +45,7 @@ void thin_by_columns(std::int64_t n, std::int64_t k, const T* a, std::int64_t a_
     for (int v = 0; v < vectors; ++v) square(v, p);
   for (; p < k; ++p)
     for (int v = 0; v < vectors; ++v) {
-      Vec<T> x;
+      Vec<T> x{};
       for (int i = 0; i < w; ++i) x[i] = column(v * w + i)[p];
       for (int r = 0; r < R; ++r) sum[v][r] = fma(splat(a[r * a_row + p]), x, sum[v][r]);
     }
