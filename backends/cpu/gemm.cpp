@@ -259,10 +259,12 @@ class Run {
     for (int64_t s = 0; s < count * blocks; ++s) {
       const Upcoming<T> here = step(s);
       const int64_t piece = s / blocks, i = s % blocks * plan_.block_rows, k0 = k_begin(piece);
+      const bool last = piece + 1 == count, add = accumulate || piece > 0;
+      Epilogue<T> of_rows;
+      if (epilogue && last) of_rows = shifted(here_epilogue, i, 0);
+      const Epilogue<T>* const rows = epilogue && last ? &of_rows : nullptr;
       if (plan_.thin) {
-        Epilogue<T> rows;
-        if (epilogue && piece + 1 == count) rows = shifted(here_epilogue, i, 0);
-        t_.thin(here.m, n, here.k, here.a, at(x_.b, k0, r.j0), c + i * ldc, ldc, accumulate || piece > 0, epilogue && piece + 1 == count ? &rows : nullptr);
+        t_.thin(here.m, n, here.k, here.a, at(x_.b, k0, r.j0), c + i * ldc, ldc, add, rows);
         continue;
       }
       if (shared_) {
@@ -273,12 +275,9 @@ class Run {
         panels = mine;
       }
       const Upcoming<T> next = s + 1 < count * blocks ? step(s + 1) : Upcoming<T>{};
-      const bool last = piece + 1 == count;
-      Epilogue<T> rows;
-      if (epilogue && last) rows = shifted(here_epilogue, i, 0);
       const Tiles<T> tiles = rooms && s > 0 ? packed_tiles(here) : tiles_of(here);
       const auto multiply = [&](int64_t j, int64_t columns, Panels<T> b, const Upcoming<T>& upcoming) {
-        t_.block(here.m, columns, here.k, tiles, b, c + i * ldc + j, ldc, accumulate || piece > 0, epilogue && last ? &rows : nullptr, upcoming);
+        t_.block(here.m, columns, here.k, tiles, b, c + i * ldc + j, ldc, add, rows, upcoming);
       };
       if (in_place > 0) multiply(0, in_place, {at(x_.b, k0, r.j0).data, t_.nr, x_.b.row, i == 0}, packed > 0 ? Upcoming<T>{} : next);
       if (packed > 0) multiply(in_place, packed, t_.packed_panels(panels, here.k), next);

@@ -475,14 +475,14 @@ void small_products_of(int64_t count, const int64_t* a_offset, const int64_t* b_
 
 template <class T>
 void thin(int64_t m, int64_t n, int64_t k, Matrix<const T> a, Matrix<const T> b, T* c, int64_t ldc, bool accumulate, const Epilogue<T>* e) {
-  constexpr int most = thin_dense_columns<T>;
+  constexpr int64_t most = 4 * lanes<T> > thin_columns<T> ? 4 * lanes<T> : thin_columns<T>;
   alignas(64) T sums[thin_rows * most];
   const int64_t strip = b.row == 1 ? thin_columns<T> : most;
   for (int64_t j = 0; j < n; j += strip) {
     const int64_t width = least(strip, n - j);
-    thin_sums<T>(m, width, k, a, {b.data + j * b.col, b.row, b.col}, sums);
-    Epilogue<T> here;
-    if (e) here = at(*e, 0, j);
+    b.row == 1 ? thin_by_columns<T>(m, width, k, a.data, a.row, b.data + j * b.col, b.col, sums, most)
+               : small_rows<T>(m, width, k, a.data, a.row, a.col, b.data + j, b.row, sums, most);
+    const Epilogue<T> here = e ? at(*e, 0, j) : Epilogue<T>();
     finish_alone<T>(m, width, sums, most, c + j, ldc, accumulate, e ? &here : nullptr);
   }
 }

@@ -2,7 +2,8 @@
 // for a few multiply-adds an element.
 #pragma once
 
-#include "backends/cpu/gemm.h"
+#include <type_traits>
+
 #include "backends/cpu/kernels/micro_tile.h"
 #include "backends/cpu/simd.h"
 
@@ -11,16 +12,14 @@ namespace {
 
 /// Most rows of A: their sums stay in registers beside a square of B.
 constexpr int thin_rows = register_count == 32 ? 4 : 2;
-/// How many columns of B are taken at a time: where a column's elements lie side by side, as many as a processor follows through memory.
+/// How many columns of B are taken at a time: as many as a processor follows through memory.
 template <class T>
 constexpr int thin_columns = lanes<T> < 16 ? 16 : lanes<T>;
-template <class T>
-constexpr int thin_dense_columns = 4 * lanes<T> < 16 ? 16 : 4 * lanes<T>;
 
-/// sums[R, thin_dense_columns] = A[R, k] B[k, n], n <= thin_columns, each over k in order, as micro-tiles sum. Columns of B lie `col` apart, a
-/// column's elements side by side; beyond n there are copies of the last column.
+/// sums[R, thin_columns] = A[R, k] B[k, n], n <= thin_columns, each over k in order, as micro-tiles sum. Columns of B lie `col` apart, a column's
+/// elements side by side; beyond n there are copies of the last column. Rows of sums lie `ld` apart.
 template <class T, int R, bool whole>
-void thin_by_columns(std::int64_t n, std::int64_t k, const T* a, std::int64_t a_row, const T* b, std::int64_t col, T* sums) {
+void thin_by_columns(std::int64_t n, std::int64_t k, const T* a, std::int64_t a_row, const T* b, std::int64_t col, T* sums, std::int64_t ld) {
   constexpr int w = lanes<T>, vectors = thin_columns<T> / w;
   const auto column = [&](int j) { return b + (whole ? j : least(j, n - 1)) * col; };
   Vec<T> sum[vectors][R] = {};
@@ -50,42 +49,19 @@ void thin_by_columns(std::int64_t n, std::int64_t k, const T* a, std::int64_t a_
       for (int r = 0; r < R; ++r) sum[v][r] = fma(splat(a[r * a_row + p]), x, sum[v][r]);
     }
   for (int r = 0; r < R; ++r)
-    for (int v = 0; v < vectors; ++v) store(sums + r * thin_dense_columns<T> + v * w, sum[v][r]);
-}
-
-/// The same for n <= thin_dense_columns where B's rows are dense, `row` apart.
-template <class T, int R, bool whole>
-void thin_by_rows(std::int64_t n, std::int64_t k, const T* a, std::int64_t a_row, const T* b, std::int64_t row, T* sums) {
-  constexpr int w = lanes<T>, vectors = thin_dense_columns<T> / w;
-  Vec<T> sum[vectors][R] = {};
-  for (std::int64_t p = 0; p < k; ++p)
-#pragma GCC unroll 8
-    for (int v = 0; v < vectors; ++v) {
-      const std::int64_t left = whole ? w : n - v * w;
-      if (left <= 0) break;
-      const T* from = b + p * row + v * w;
-      const Vec<T> x = left >= w ? load(from) : load_n(from, static_cast<int>(left));
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) sum[v][r] = fma(splat(a[r * a_row + p]), x, sum[v][r]);
-    }
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < vectors; ++v) store(sums + r * thin_dense_columns<T> + v * w, sum[v][r]);
-}
-
-template <class T, int R>
-void thin_sums_of(std::int64_t n, std::int64_t k, Matrix<const T> a, Matrix<const T> b, T* sums) {
-  if (b.row == 1)
-    n == thin_columns<T> ? thin_by_columns<T, R, true>(n, k, a.data, a.row, b.data, b.col, sums) : thin_by_columns<T, R, false>(n, k, a.data, a.row, b.data, b.col, sums);
-  else
-    n == thin_dense_columns<T> ? thin_by_rows<T, R, true>(n, k, a.data, a.row, b.data, b.row, sums) : thin_by_rows<T, R, false>(n, k, a.data, a.row, b.data, b.row, sums);
+    for (int v = 0; v < vectors; ++v) store(sums + r * ld + v * w, sum[v][r]);
 }
 
 /// Of m rows, 1 <= m <= thin_rows.
 template <class T>
-void thin_sums(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<const T> a, Matrix<const T> b, T* sums) {
-  if (m == 1) return thin_sums_of<T, 1>(n, k, a, b, sums);
-  if (m == 2) return thin_sums_of<T, 2>(n, k, a, b, sums);
-  if constexpr (thin_rows == 4) m == 3 ? thin_sums_of<T, 3>(n, k, a, b, sums) : thin_sums_of<T, 4>(n, k, a, b, sums);
+void thin_by_columns(std::int64_t m, std::int64_t n, std::int64_t k, const T* a, std::int64_t a_row, const T* b, std::int64_t col, T* sums, std::int64_t ld) {
+  const auto of = [&](auto rows) {
+    constexpr int R = decltype(rows)::value;
+    n == thin_columns<T> ? thin_by_columns<T, R, true>(n, k, a, a_row, b, col, sums, ld) : thin_by_columns<T, R, false>(n, k, a, a_row, b, col, sums, ld);
+  };
+  if (m == 1) return of(std::integral_constant<int, 1>{});
+  if (m == 2) return of(std::integral_constant<int, 2>{});
+  if constexpr (thin_rows == 4) m == 3 ? of(std::integral_constant<int, 3>{}) : of(std::integral_constant<int, 4>{});
 }
 
 }  // namespace
