@@ -86,8 +86,9 @@ int bench_verb(const Args& args) {
     std::fflush(stdout);
     ++products, own_is_slower += r.own < 0.95 * r.fma;
   });
+  if (json ? rows.empty() : first)
+    throw UsageError(fmt::format("--filter: no product's line contains \"{}\"", flags.filter));
   if (json) print_result({{"threads", threads}, {"rows", rows}}, true);
-  if (!json && first) throw UsageError(fmt::format("--filter: no product's line contains \"{}\"", flags.filter));
   if (!json && 2 * own_is_slower > products)
     fmt::print("Here and now multiply-adds are faster: norma train --gemm fma\n");
   return ok;

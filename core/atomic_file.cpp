@@ -21,6 +21,13 @@ std::string error_text(int error) {
   return text;
 }
 
+int opened(const std::filesystem::path& path, int flags, unsigned mode) {
+  int fd;
+  do fd = ::open(path.c_str(), flags | O_CLOEXEC, mode);
+  while (fd < 0 && errno == EINTR);
+  return fd;
+}
+
 AtomicFile::AtomicFile(const std::filesystem::path& path, std::uint64_t need) : path_(path), need_(need) {
   // Renaming would put a file in the place of a device.
   std::error_code ignored;
@@ -30,8 +37,8 @@ AtomicFile::AtomicFile(const std::filesystem::path& path, std::uint64_t need) : 
   static std::atomic<unsigned> counter{0};
   do {
     temporary_ = path.parent_path() / fmt::format(".{}.{}-{}.tmp", path.filename().string(), getpid(), counter++);
-    fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  } while (fd_ < 0 && (errno == EEXIST || errno == EINTR));
+    fd_ = opened(temporary_, O_WRONLY | O_CREAT | O_EXCL, 0666);
+  } while (fd_ < 0 && errno == EEXIST);
   if (fd_ < 0) {
     fail("{}: cannot be created, {}", path.string(), error_text(errno));
   }
@@ -79,7 +86,7 @@ void AtomicFile::commit() {
   // The new name lies in the folder, which has to reach the disk as well. Some file systems cannot sync a folder:
   // EINVAL.
   const auto folder = path_.has_parent_path() ? path_.parent_path() : std::filesystem::path(".");
-  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const int fd = opened(folder, O_RDONLY | O_DIRECTORY);
   if (fd < 0) return;  // a folder that may be written but not read: nothing more can be done
   const int synced = fsync(fd), error = errno;
   close(fd);

@@ -40,6 +40,10 @@ void write_atomically(const std::filesystem::path& path, std::string_view text);
 /// Whether `name` is that of a temporary file whose process has ended, so that nobody will finish it.
 bool is_abandoned(const std::string& name);
 
+/// As ::open with O_CLOEXEC, and again where a signal came while it waited (for a network's file system, say): -1 and errno only for what
+/// is wrong with the file.
+int opened(const std::filesystem::path& path, int flags, unsigned mode = 0);
+
 struct Written {
   std::size_t bytes = 0;
   int error = 0;  // 0: all of it

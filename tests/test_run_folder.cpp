@@ -3,14 +3,13 @@
 #include <nlohmann/json.hpp>
 
 #include <sys/stat.h>
-#include <sys/time.h>
 
 #include <algorithm>
-#include <csignal>
 #include <fstream>
 #include <map>
 #include <thread>
 
+#include "tests/alarms.h"
 #include "tests/errors.h"
 #include "tests/program.h"
 #include "tests/written_run.h"
@@ -476,23 +475,18 @@ TEST_CASE("a signal does not cut a line of the log", "[run_folder]") {
   REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
   std::string read;
   std::thread reader([&] {
-    sigset_t alarms;
-    sigemptyset(&alarms), sigaddset(&alarms, SIGALRM);
-    ::pthread_sigmask(SIG_BLOCK, &alarms, nullptr);
+    Alarms::spare_this_thread();
     std::this_thread::sleep_for(std::chrono::milliseconds(50));  // until then opening waits too
     std::ifstream in(pipe);
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
     read.assign(std::istreambuf_iterator<char>(in), {});
   });
-  struct sigaction quiet {}, before {};
-  quiet.sa_handler = [](int) {};
-  ::sigaction(SIGALRM, &quiet, &before);
-  const itimerval often{{0, 5000}, {0, 5000}}, never{};
   std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  ::setitimer(ITIMER_REAL, &often, nullptr);
-  const std::string told = error_of([&] { folder.log(row); });
-  ::setitimer(ITIMER_REAL, &never, nullptr);
-  ::sigaction(SIGALRM, &before, nullptr);
+  std::string told;
+  {
+    const Alarms alarms;
+    told = error_of([&] { folder.log(row); });
+  }
   if (told != "no error") std::ofstream{pipe};  // the reader waits for somebody
   reader.join();
   CHECK(told == "no error");

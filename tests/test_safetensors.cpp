@@ -10,11 +10,13 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <thread>
 
 #include "core/atomic_file.h"
 #include "core/backend.h"
 #include "core/crc32c.h"
 #include "core/sha256.h"
+#include "tests/alarms.h"
 #include "tests/errors.h"
 #include "tests/folders.h"
 #include "train/safetensors.h"
@@ -388,4 +390,23 @@ TEST_CASE("any text, written atomically", "[safetensors]") {
   CHECK(error_of([&] { write_atomically(dir.path / "pipe", "x"); }) == (dir.path / "pipe").string() + ": is a device or a pipe; name a file");
   CHECK(fs::is_fifo(dir.path / "pipe"));
   CHECK(files_in(dir.path) == 3);
+}
+
+TEST_CASE("a signal while a file is opened is no error", "[safetensors]") {
+  const TemporaryFolder folder;
+  const fs::path pipe = folder.path / "pipe";  // opening waits until somebody writes into it
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  std::thread writer([&] {
+    test::Alarms::spare_this_thread();
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    std::ofstream{pipe};
+  });
+  std::string told;
+  {
+    const test::Alarms alarms;
+    told = error_of([&] { read_safetensors(pipe); });
+  }
+  if (told.find("cannot be opened") != std::string::npos) std::ifstream{pipe};  // the writer waits for somebody
+  writer.join();
+  CHECK(told == pipe.string() + ": is not a file");
 }

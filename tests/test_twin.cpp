@@ -209,4 +209,6 @@ TEST_CASE("twins end where one of them diverges, and where they are stopped", "[
   stop = true, config.out = (fresh_folder("twin-ends") / "stopped").string();
   const train::TwinOutcome stopped = train::train_twin(config, "x", stop, {});
   CHECK((stopped.ending == train::Ending::interrupted && stopped.steps.empty()));
+  stop = false, config.steps = 1;
+  CHECK(train::train_twin(config, "x", stop, {}).steps.size() == 1);  // into the same folder, in which nothing is lost
 }

@@ -186,7 +186,7 @@ EventFile::EventFile(const fs::path& run, const std::vector<Json>& rows) {
   for (const fs::path& file : before)
     if (file != path_ && !fs::remove(file, error) && error)
       fail("{}: holds steps twice now, and cannot be removed ({})", file.string(), error_text(error.value()));
-  fd_ = ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+  fd_ = opened(path_, O_WRONLY | O_APPEND);
   if (fd_ < 0) fail("{}: cannot be opened ({})", path_.string(), error_text(errno));
 }
 

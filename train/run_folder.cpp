@@ -25,14 +25,6 @@ namespace {
 
 constexpr std::size_t kept_checkpoints = 2;
 
-/// As ::open, and again where a signal came while it waited: for a network's file system, say.
-int opened(const fs::path& path, int flags, mode_t mode = 0) {
-  int fd;
-  do fd = ::open(path.c_str(), flags | O_CLOEXEC, mode);
-  while (fd < 0 && errno == EINTR);
-  return fd;
-}
-
 /// Returns when what was written has reached the disk; the number of the error, 0 where there is none.
 int sync(const fs::path& path, int flags) {
   const int fd = opened(path, flags);

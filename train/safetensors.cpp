@@ -239,7 +239,7 @@ auto from_file(const std::filesystem::path& path, F f) {
     ~Closer() {
       if (fd >= 0) close(fd);
     }
-  } file{open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  } file{opened(path, O_RDONLY)};
   struct stat status {};
   if (file.fd < 0 || fstat(file.fd, &status) != 0) fail("{}: cannot be opened, {}", name, error_text(errno));
   if (!S_ISREG(status.st_mode)) fail("{}: is not a file", name);

@@ -100,7 +100,6 @@ TwinOutcome train_twin(const TrainConfig& config, const std::string& other, cons
   RunFolder folder(config.out, RunFolder::IfOccupied::fail, watcher.message);
   Json written = to_json(config);
   written["other"] = other;
-  folder.write_config(written);
   if (!data.notice.empty()) watcher.message(data.notice);
   if (const std::string notice = warmup_notice(config, steps); !notice.empty()) watcher.message(notice);
 
@@ -136,6 +135,8 @@ TwinOutcome train_twin(const TrainConfig& config, const std::string& other, cons
     }
     if (log) {
       row.weights = parameter_gaps(left.model, right.model, false);
+      if (step == 0)
+        folder.write_config(written);  // with the log, so that twins that end before it leave their folder free
       folder.log(to_json(row));
       outcome.steps.push_back(std::move(row));
     }
