@@ -20,6 +20,18 @@ Tensor map(UnaryOp op, const Tensor& x, unsigned keep, Derivative derivative, do
                  }});
 }
 
+/// The same, with a derivative of several operations, which backends may have as one kernel.
+template <class Derivative>
+Tensor map_fused(UnaryOp op, const Tensor& x, unsigned keep, Derivative derivative) {
+  return record(run_unary(op, x), {x},
+                {name(op).data(), keep, [derivative](const Ctx& c, const Tensor& g) -> Tensors { return {derivative(c.saved(0), g)}; },
+                 [op](const Ctx& c, const Tensor& g) -> Tensors {
+                   const Tensor kept = contiguous(c.saved(0)), dy = contiguous(g), dx = empty(kept.shape(), place_of(kept));
+                   if (!backend_of(kept).unary_backward(op, kept.view(), dy.view(), dx.view())) return {};
+                   return {dx};
+                 }});
+}
+
 /// A derivative of several operations, which rounds bf16 once, at its end.
 template <class Derivative>
 auto rounded_once(Derivative derivative) {
@@ -50,7 +62,7 @@ Tensor neg(const Tensor& x) {
   return map(UnaryOp::neg, x, keep_nothing, [](const Tensor&, const Tensor& g) { return neg(g); });
 }
 Tensor abs(const Tensor& x) {
-  return map(UnaryOp::abs, x, keep0, [](const Tensor& x0, const Tensor& g) { return g * sign(x0); });
+  return map_fused(UnaryOp::abs, x, keep0, [](const Tensor& x0, const Tensor& g) { return g * sign(x0); });
 }
 Tensor exp(const Tensor& x) {
   return map(UnaryOp::exp, x, keep_output, [](const Tensor& y, const Tensor& g) { return g * y; });
@@ -59,65 +71,57 @@ Tensor log(const Tensor& x) {
   return map(UnaryOp::log, x, keep0, [](const Tensor& x0, const Tensor& g) { return g / x0; });
 }
 Tensor log1p(const Tensor& x) {
-  return map(UnaryOp::log1p, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) { return g / (x0 + 1.0); }));
+  return map_fused(UnaryOp::log1p, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) { return g / (x0 + 1.0); }));
 }
 Tensor sqrt(const Tensor& x) {
-  return map(UnaryOp::sqrt, x, keep_output, [](const Tensor& y, const Tensor& g) { return g * 0.5 / y; });
+  return map_fused(UnaryOp::sqrt, x, keep_output, rounded_once([](const Tensor& y, const Tensor& g) { return g * 0.5 / y; }));
 }
 Tensor rsqrt(const Tensor& x) {
-  return map(UnaryOp::rsqrt, x, keep_output, rounded_once([](const Tensor& y, const Tensor& g) { return g * (square(y) * y) * -0.5; }));
+  return map_fused(UnaryOp::rsqrt, x, keep_output, rounded_once([](const Tensor& y, const Tensor& g) { return g * (square(y) * y) * -0.5; }));
 }
 Tensor sin(const Tensor& x) {
-  return map(UnaryOp::sin, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) { return g * cos(x0); }));
+  return map_fused(UnaryOp::sin, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) { return g * cos(x0); }));
 }
 Tensor cos(const Tensor& x) {
-  return map(UnaryOp::cos, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) { return -(g * sin(x0)); }));
+  return map_fused(UnaryOp::cos, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) { return -(g * sin(x0)); }));
 }
 Tensor tanh(const Tensor& x) {
-  return map(UnaryOp::tanh, x, keep_output, rounded_once([](const Tensor& y, const Tensor& g) { return g * (1.0 - square(y)); }));
+  return map_fused(UnaryOp::tanh, x, keep_output, rounded_once([](const Tensor& y, const Tensor& g) { return g * (1.0 - square(y)); }));
 }
 Tensor erf(const Tensor& x) {
-  return map(UnaryOp::erf, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) {
+  return map_fused(UnaryOp::erf, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) {
     return g * exp(-square(x0)) * (2 * std::numbers::inv_sqrtpi);
   }));
 }
 Tensor sigmoid(const Tensor& x) {
-  return map(UnaryOp::sigmoid, x, keep_output, rounded_once([](const Tensor& y, const Tensor& g) { return g * (y * (1.0 - y)); }));
+  return map_fused(UnaryOp::sigmoid, x, keep_output, rounded_once([](const Tensor& y, const Tensor& g) { return g * (y * (1.0 - y)); }));
 }
 Tensor relu(const Tensor& x) {
-  return map(UnaryOp::relu, x, keep_output, [](const Tensor& y, const Tensor& g) {
+  return map_fused(UnaryOp::relu, x, keep_output, [](const Tensor& y, const Tensor& g) {
     const Tensor zero = scalar_like(0, y);
     return where(not_equal(y, zero), g, zero);  // y >= 0, or NaN
   });
 }
 Tensor gelu(const Tensor& x) {
-  const auto vjp = [](const Ctx& c, const Tensor& g) -> Tensors {
-    return {rounded_once([](const Tensor& x0, const Tensor& dy) { return dy * gelu_slope(x0); })(c.saved(0), g)};
-  };
-  const auto first_order = [vjp](const Ctx& c, const Tensor& g) -> Tensors {
-    const Tensor x0 = contiguous(c.saved(0)), dy = contiguous(g), dx = empty(x0.shape(), place_of(x0));  // one kernel whatever the strides
-    if (backend_of(x0).gelu_backward(x0.view(), dy.view(), dx.view())) return {dx};
-    return vjp(c, g);
-  };
-  return record(run_unary(UnaryOp::gelu, x), {x}, {"gelu", keep0, vjp, first_order});
+  return map_fused(UnaryOp::gelu, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) { return g * gelu_slope(x0); }));
 }
 Tensor gelu_tanh(const Tensor& x) {
-  return map(UnaryOp::gelu_tanh, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) { return g * gelu_tanh_slope(x0); }));
+  return map_fused(UnaryOp::gelu_tanh, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) { return g * gelu_tanh_slope(x0); }));
 }
 Tensor silu(const Tensor& x) {
-  return map(UnaryOp::silu, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) {
+  return map_fused(UnaryOp::silu, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) {
     const Tensor s = sigmoid(x0);
     return g * (s * (x0 * (1.0 - s) + 1.0));
   }));
 }
 Tensor softplus(const Tensor& x) {
-  return map(UnaryOp::softplus, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) { return g * sigmoid(x0); }));
+  return map_fused(UnaryOp::softplus, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) { return g * sigmoid(x0); }));
 }
 Tensor square(const Tensor& x) {
-  return map(UnaryOp::square, x, keep0, [](const Tensor& x0, const Tensor& g) { return g * x0 * 2.0; });
+  return map_fused(UnaryOp::square, x, keep0, rounded_once([](const Tensor& x0, const Tensor& g) { return g * x0 * 2.0; }));
 }
 Tensor reciprocal(const Tensor& x) {
-  return map(UnaryOp::reciprocal, x, keep_output, rounded_once([](const Tensor& y, const Tensor& g) { return -(g * square(y)); }));
+  return map_fused(UnaryOp::reciprocal, x, keep_output, rounded_once([](const Tensor& y, const Tensor& g) { return -(g * square(y)); }));
 }
 Tensor sign(const Tensor& x) {
   return map(UnaryOp::sign, x, keep_nothing, [](const Tensor&, const Tensor&) { return Tensor{}; });

@@ -225,7 +225,8 @@ class Backend {
   // fused verbs: may decline
   virtual bool softmax(const View& /*x*/, const View& /*y*/, bool /*log*/) { return false; }  // over the last axis
   virtual bool softmax_backward(const View& /*y*/, const View& /*dy*/, const View& /*dx*/, bool /*log*/) { return false; }
-  virtual bool gelu_backward(const View& /*x*/, const View& /*dy*/, const View& /*dx*/) { return false; }
+  /// dx = dy op'(x), by x or by y = op(x), whichever the op's derivative keeps (autograd/ops_elementwise.cpp).
+  virtual bool unary_backward(UnaryOp, const View& /*kept*/, const View& /*dy*/, const View& /*dx*/) { return false; }
   virtual bool layer_norm(const LayerNormForward&) { return false; }
   virtual bool layer_norm_backward(const LayerNormBackward&) { return false; }
   /// How many blocks `rows` rows are summed in when layer_norm_backward() leaves partial sums to join_norm_sums(); 0: it cannot. The bits are the same.

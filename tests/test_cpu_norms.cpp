@@ -1,5 +1,6 @@
 // The CPU backend's fused row verbs (softmax, layer norm, cross-entropy, gelu's derivative) against plain loops in
 // double, and the same bits with any number of threads.
+#include <bit>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <functional>
@@ -130,7 +131,7 @@ TEST_CASE("verbs decline what they do not cover", "[cpu_norms]") {
   CHECK_FALSE(cpu_backend().softmax(turned.view(), y.view(), false));
   const Tensor half = tensor(draw(12, 1), {3, 4}, DType::bf16);
   CHECK_FALSE(cpu_backend().softmax(half.view(), y.view(), false));
-  CHECK_FALSE(cpu_backend().gelu_backward(half.view(), y.view(), half.view()));
+  CHECK_FALSE(cpu_backend().unary_backward(UnaryOp::gelu, half.view(), y.view(), half.view()));
   LayerNormForward norm;
   norm.x = turned.view(), norm.y = y.view();
   CHECK_FALSE(cpu_backend().layer_norm(norm));
@@ -294,7 +295,7 @@ TEST_CASE("gelu's derivative times a gradient", "[cpu_norms]") {
   for (const DType dtype : floats) {
     const Index n = 40000;
     const Tensor x = tensor(draw(n, 1, -9, 9), {n}, dtype), dy = tensor(draw(n, 2), {n}, dtype), dx = empty({n}, place_of(x));
-    REQUIRE(cpu_backend().gelu_backward(x.view(), dy.view(), dx.view()));
+    REQUIRE(cpu_backend().unary_backward(UnaryOp::gelu, x.view(), dy.view(), dx.view()));
     Values expected;
     const Values xs = x.values(), g = dy.values();
     for (std::size_t i = 0; i < xs.size(); ++i)
@@ -302,4 +303,34 @@ TEST_CASE("gelu's derivative times a gradient", "[cpu_norms]") {
                                  xs[i] * std::exp(-0.5 * xs[i] * xs[i]) / std::sqrt(2 * std::acos(-1.0))));
     close(dx, expected, eps_of(dtype));
   }
+}
+
+TEST_CASE("an element-wise derivative by one kernel has the bits of its rule", "[cpu_norms]") {
+  const double inf = std::numeric_limits<double>::infinity();
+  Values values = draw(3000, 3, -7, 7);
+  for (const double special : {0.0, -0.0, 1.0, -1.0, 1e-40, -1e-40, 88.0, -88.0, 1e19, -1e19, inf, -inf, std::nan("")}) values.push_back(special);
+  const auto n = static_cast<Index>(values.size());
+  struct Word {
+    UnaryOp word;
+    Tensor (*op)(const Tensor&);
+  };
+  const Word words[] = {{UnaryOp::abs, abs},         {UnaryOp::log1p, log1p},       {UnaryOp::sqrt, sqrt},
+                                        {UnaryOp::rsqrt, rsqrt},     {UnaryOp::sin, sin},           {UnaryOp::cos, cos},
+                                        {UnaryOp::tanh, tanh},       {UnaryOp::erf, erf},           {UnaryOp::sigmoid, sigmoid},
+                                        {UnaryOp::relu, relu},       {UnaryOp::gelu_tanh, gelu_tanh}, {UnaryOp::silu, silu},
+                                        {UnaryOp::softplus, softplus}, {UnaryOp::square, square},   {UnaryOp::reciprocal, reciprocal}};
+  for (const DType dtype : {DType::f32, DType::f64, DType::bf16})
+    for (const auto& [word, op] : words) {
+      CAPTURE(name(dtype), name(word));
+      const Tensor x = tensor(values, {n}, dtype).track(), weights = tensor(draw(n, 4, -2, 2), {n}, dtype), out = empty({n}, place_of(x));
+      CHECK(cpu_backend().unary_backward(word, x.view(), weights.view(), out.view()));
+      const Tensor loss = sum(op(x) * weights);
+      const Values by_rule = grad(loss, x, {.create_graph = true}).values(), by_kernel = grad(loss, x).values();
+      Index other = 0;
+      for (std::size_t i = 0; i < by_rule.size(); ++i)
+        other += std::isnan(by_rule[i]) ? !std::isnan(by_kernel[i]) : std::bit_cast<std::uint64_t>(by_rule[i]) != std::bit_cast<std::uint64_t>(by_kernel[i]);
+      CHECK(other == 0);
+    }
+  const Tensor x = tensor(draw(6, 5), {2, 3}, DType::f32);
+  CHECK_FALSE(cpu_backend().unary_backward(UnaryOp::exp, x.view(), x.view(), x.view()));  // one operation, which is no faster as a kernel
 }

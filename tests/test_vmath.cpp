@@ -37,7 +37,7 @@ template <class T>
 std::vector<T> gelu_grad(const std::vector<T>& x) {
   std::vector<T> y(x.size());
   const std::vector<T> one(x.size(), 1);
-  kernels<T>().gelu_backward(static_cast<std::int64_t>(x.size()), x.data(), one.data(), y.data());
+  kernels<T>().unary_backward(UnaryOp::gelu, static_cast<std::int64_t>(x.size()), x.data(), one.data(), y.data());
   return y;
 }
 

@@ -100,6 +100,21 @@ NORMA_HD T gelu_tanh(T x) {
   return x == -INFINITY ? T(0) : static_cast<T>(d * sigmoid(1.5957691216057308 * (d + 0.044715 * d * d * d)));
 }
 
+constexpr double erf_slope = 1.1283791670955126;  // 2 / sqrt(pi)
+constexpr double tanh_scale = 0.79788456080286541, tanh_cubic = 0.044715;  // sqrt(2 / pi)
+
+template <class T>
+NORMA_HD T gelu_tanh_slope(T x) {
+  const T x2 = x * x, t = std::tanh(x * (x2 * T(tanh_scale * tanh_cubic) + T(tanh_scale)));
+  return (t + 1) * T(0.5) + x * (1 - t * t) * (x2 * T(1.5 * tanh_scale * tanh_cubic) + T(0.5 * tanh_scale));
+}
+
+template <class T>
+NORMA_HD T silu_slope(T x) {
+  const T s = sigmoid(x);
+  return s * (x * (1 - s) + 1);
+}
+
 }  // namespace detail
 
 /// Unary<op>{}(x, parameter); only power reads the parameter.
@@ -139,6 +154,45 @@ NORMA_UNARY(power, detail::power(x, p))
 NORMA_UNARY(sign, (x > 0) - (x < 0))
 NORMA_UNARY(step, x > 0)
 #undef NORMA_UNARY
+
+/// UnaryGradient<op>{}(v, g): g op'(x), v being x or y = op(x) as in Backend::unary_backward. The operations and their order are those of the
+/// derivative in autograd/ops_elementwise.cpp, so that both give the same bits. For words whose derivative is more than one operation.
+template <UnaryOp op>
+struct UnaryGradient {
+  static constexpr bool exists = false;
+};
+
+#define NORMA_GRADIENT(word, expression)      \
+  template <>                                 \
+  struct UnaryGradient<UnaryOp::word> {       \
+    static constexpr bool exists = true;      \
+    template <class T>                        \
+    NORMA_HD T operator()(T v, T g) const {   \
+      return static_cast<T>(expression);      \
+    }                                         \
+  };
+
+NORMA_GRADIENT(abs, g * Unary<UnaryOp::sign>{}(v))
+NORMA_GRADIENT(log1p, g / (v + 1))
+NORMA_GRADIENT(sqrt, g * T(0.5) / v)
+NORMA_GRADIENT(rsqrt, g * (v * v * v) * T(-0.5))
+NORMA_GRADIENT(sin, g * std::cos(v))
+NORMA_GRADIENT(cos, -(g * std::sin(v)))
+NORMA_GRADIENT(tanh, g * (1 - v * v))
+NORMA_GRADIENT(erf, g * std::exp(-(v * v)) * T(detail::erf_slope))
+NORMA_GRADIENT(sigmoid, g * (v * (1 - v)))
+NORMA_GRADIENT(relu, v != 0 ? g : T(0))
+NORMA_GRADIENT(gelu_tanh, g * detail::gelu_tanh_slope(v))
+NORMA_GRADIENT(silu, g * detail::silu_slope(v))
+NORMA_GRADIENT(softplus, g * detail::sigmoid(v))
+NORMA_GRADIENT(square, g * v * 2)
+NORMA_GRADIENT(reciprocal, -(g * (v * v)))
+#undef NORMA_GRADIENT
+
+template <UnaryOp op>
+NORMA_HD UnaryGradient<op> gradient_of(Unary<op>) {
+  return {};
+}
 
 /// Binary<op>{}(a, b); comparisons return bool.
 template <BinaryOp op>

@@ -53,7 +53,7 @@ class CpuBackend : public Backend {
 
   bool softmax(const View& x, const View& y, bool log) override;
   bool softmax_backward(const View& y, const View& dy, const View& dx, bool log) override;
-  bool gelu_backward(const View& x, const View& dy, const View& dx) override;
+  bool unary_backward(UnaryOp op, const View& kept, const View& dy, const View& dx) override;
   bool layer_norm(const LayerNormForward& args) override;
   bool layer_norm_backward(const LayerNormBackward& args) override;
   bool cross_entropy(const CrossEntropy& args) override;

@@ -217,26 +217,27 @@ void CpuBackend::where(const View& condition, const View& a, const View& b, cons
   }
 }
 
-bool CpuBackend::gelu_backward(const View& x, const View& dy, const View& dx) {
-  if (!is_floating(x.dtype) || x.dtype != dy.dtype || x.dtype != dx.dtype) return false;
-  const StridedLoop loop(x, dy, dx);
+bool CpuBackend::unary_backward(UnaryOp op, const View& kept, const View& dy, const View& dx) {
+  if (!is_floating(kept.dtype) || kept.dtype != dy.dtype || kept.dtype != dx.dtype) return false;
+  const StridedLoop loop(kept, dy, dx);
   for (Index step : loop.steps())
     if (step != 1 && loop.length() > 1) return false;
-  visit_dtype(x.dtype, [&](auto tag) {
+  return visit_dtype(kept.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     if constexpr (is_float<T>) {
-      const auto kernel = NORMA_KERNELS(elementwise_kernels).of<Computed<T>>().gelu_backward;
+      const auto kernel = NORMA_KERNELS(elementwise_kernels).of<Computed<T>>().unary_backward;
+      if (!kernel(op, 0, nullptr, nullptr, nullptr)) return false;
       run(loop, [&](Index n, const auto& row, const auto&) {
         Input<T> in(row[0], 1), gradient(row[1], 1);
         Output<T> to(row[2], 1);
         in_blocks(n, to.direct(), [&](Index i, Index count) {
-          kernel(count, in.at(i, count), gradient.at(i, count), to.at(i));
+          kernel(op, count, in.at(i, count), gradient.at(i, count), to.at(i));
           to.done(i, count);
         });
       });
     }
+    return true;
   });
-  return true;
 }
 
 }  // namespace norma::cpu

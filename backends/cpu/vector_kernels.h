@@ -19,8 +19,8 @@ struct ElementwiseTable {
   /// The same for the comparisons: out[i] is 0 or 1.
   void (*compare)(BinaryOp op, std::int64_t n, const T* a, std::int64_t a_step, const T* b, std::int64_t b_step,
                   std::uint8_t* out);
-  /// dx[i] = dy[i] gelu'(x[i]).
-  void (*gelu_backward)(std::int64_t n, const T* x, const T* dy, T* dx);
+  /// dx[i] = dy[i] op'(x[i]), `kept` as in Backend::unary_backward. False: there is none for the op, whatever n is.
+  bool (*unary_backward)(UnaryOp op, std::int64_t n, const T* kept, const T* dy, T* dx);
 };
 
 /// out[i] = condition[i] ? a[i a_step] : b[i b_step]; steps are 0 or 1. Elements count by their size alone.

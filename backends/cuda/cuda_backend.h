@@ -61,7 +61,7 @@ class CudaBackend : public Backend {
 
   bool softmax(const View& x, const View& y, bool log) override;
   bool softmax_backward(const View& y, const View& dy, const View& dx, bool log) override;
-  bool gelu_backward(const View& x, const View& dy, const View& dx) override;
+  bool unary_backward(UnaryOp op, const View& kept, const View& dy, const View& dx) override;
   bool layer_norm(const LayerNormForward& args) override;
   bool layer_norm_backward(const LayerNormBackward& args) override;
   Index norm_sum_parts(Index rows) const override;

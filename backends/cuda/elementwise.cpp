@@ -30,9 +30,9 @@ void CudaBackend::where(const View& condition, const View& a, const View& b, con
   each_launch([&](const Elements<4>& e) { where_elements(stream(), e, out.dtype); }, condition, a, b, out);
 }
 
-bool CudaBackend::gelu_backward(const View& x, const View& dy, const View& dx) {
-  if (!is_floating(x.dtype) || dy.dtype != x.dtype || dx.dtype != x.dtype) return false;
-  each_launch([&](const Elements<3>& e) { gelu_gradient(stream(), e, x.dtype); }, x, dy, dx);
+bool CudaBackend::unary_backward(UnaryOp op, const View& kept, const View& dy, const View& dx) {
+  if (!is_floating(kept.dtype) || dy.dtype != kept.dtype || dx.dtype != kept.dtype || !has_gradient(op)) return false;
+  each_launch([&](const Elements<3>& e) { unary_gradient(stream(), e, kept.dtype, op); }, kept, dy, dx);
   return true;
 }
 

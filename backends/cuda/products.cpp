@@ -228,7 +228,7 @@ bool CudaBackend::linear_backward(const LinearBackward& args) {
     if (beside_gradient)
       each_launch([&](const Elements<4>& e) { gelu_with_gradient(stream(), e, dtype); }, args.gelu_pre, args.dx, x, args.dx);
     else if (args.gelu_pre)
-      gelu_backward(args.gelu_pre, args.dx, args.dx);
+      unary_backward(UnaryOp::gelu, args.gelu_pre, args.dx, args.dx);
   }
   if (args.dweight) {
     if (args.x_is_pre_gelu && !beside_gradient) unary(UnaryOp::gelu, args.x, x, 0);

@@ -1,6 +1,5 @@
 // Element-wise words on rows of floats and doubles. The same function serves every element of a row, also the last few, so that
 // a result does not depend on where its element lies.
-#include "backends/cpu/kernels/strips.h"
 #include "backends/cpu/kernels/vmath.h"
 #include "backends/cpu/vector_kernels.h"
 
@@ -189,13 +188,55 @@ void where(std::int64_t n, const std::uint8_t* condition, const T* a, std::int64
   choose(same(a), same(b));
 }
 
+template <class V>
+NORMA_INLINE V gelu_tanh_slope(V x) {
+  using T = Scalar<V>;
+  constexpr double scale = 0.79788456080286541, cubic = 0.044715;  // sqrt(2 / pi)
+  const V x2 = x * x, t = tanh(x * (x2 * T(scale * cubic) + T(scale)));
+  return (t + T(1)) * T(0.5) + x * (T(1) - t * t) * (x2 * T(1.5 * scale * cubic) + T(0.5 * scale));
+}
+
+template <class V>
+NORMA_INLINE V silu_slope(V x) {
+  using T = Scalar<V>;
+  const V s = sigmoid(x);
+  return s * (x * (T(1) - s) + T(1));
+}
+
+/// The operations of UnaryGradient (backends/common/functors.h), in their order.
 template <class T>
-void gelu_backward(std::int64_t n, const T* x, const T* dy, T* dx) {
-  strips<T>(n, [&](auto strip, std::int64_t i, int) { strip.put(dx + i, strip.get(dy + i) * gelu_grad(strip.get(x + i))); });
+bool unary_backward(UnaryOp op, std::int64_t n, const T* kept, const T* dy, T* dx) {
+  using V = Vec<T>;
+  const V one = splat(T(1)), zero = {};
+  switch (op) {
+#define NORMA_GRADIENT(word, expression)                                                            \
+  case UnaryOp::word:                                                                               \
+    if (n > 0) zip_as<T, true, true>(n, kept, dy, dx, [=](V v, V g) -> V { return expression; });   \
+    return true;
+    NORMA_GRADIENT(abs, g * (v > zero ? one : (v < zero ? -one : zero)))
+    NORMA_GRADIENT(log1p, g / (v + one))
+    NORMA_GRADIENT(sqrt, g * T(0.5) / v)
+    NORMA_GRADIENT(rsqrt, g * (v * v * v) * T(-0.5))
+    NORMA_GRADIENT(sin, g * cos(v))
+    NORMA_GRADIENT(cos, -(g * sin(v)))
+    NORMA_GRADIENT(tanh, g * (one - v * v))
+    NORMA_GRADIENT(erf, g * exp(-(v * v)) * T(1.1283791670955126))
+    NORMA_GRADIENT(sigmoid, g * (v * (one - v)))
+    NORMA_GRADIENT(relu, v != zero ? g : zero)
+    NORMA_GRADIENT(gelu, g * gelu_grad(v))
+    NORMA_GRADIENT(gelu_tanh, g * gelu_tanh_slope(v))
+    NORMA_GRADIENT(silu, g * silu_slope(v))
+    NORMA_GRADIENT(softplus, g * sigmoid(v))
+    NORMA_GRADIENT(square, g * v * T(2))
+    NORMA_GRADIENT(reciprocal, -(g * (v * v)))
+#undef NORMA_GRADIENT
+    default:
+      return false;
+  }
 }
 
 template <class T>
-constexpr ElementwiseTable<T> table = {unary<T>, binary<T>, compare<T>, gelu_backward<T>};
+constexpr ElementwiseTable<T> table = {unary<T>, binary<T>, compare<T>, unary_backward<T>};
 
 }  // namespace
 

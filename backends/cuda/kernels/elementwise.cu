@@ -58,6 +58,24 @@ NORMA_KERNEL void unary_kernel(Elements<2> e, UnaryOp op, double parameter) {
   });
 }
 
+/// Operands v, dy and dx, as of UnaryGradient.
+template <class T>
+NORMA_KERNEL void unary_gradient_kernel(Elements<3> e, UnaryOp op) {
+  using C = Compute<T, false>;
+  const Cursor<3> c(e);
+  T v[unit], dy[unit];
+  c.load(0, v);
+  c.load(1, dy);
+  with_unary(op, [&](auto f) {
+    const auto gradient = gradient_of(f);
+    if constexpr (decltype(gradient)::exists) {
+      NORMA_UNROLL
+      for (unsigned k = 0; k < unit; ++k) dy[k] = convert<T>(gradient(convert<C>(v[k]), convert<C>(dy[k])));
+      c.store(2, dy);
+    }
+  });
+}
+
 template <class T>
 NORMA_KERNEL void binary_kernel(Elements<3> e, BinaryOp op) {
   const Cursor<3> c(e);
@@ -214,7 +232,19 @@ void where_elements(void* stream, const Elements<4>& e, DType dtype) {
   }
 }
 
-void gelu_gradient(void* stream, const Elements<3>& e, DType dtype) { run_gelu_gradient(stream, e, dtype); }
+bool has_gradient(UnaryOp op) {
+  bool has = op == UnaryOp::gelu;
+  with_unary(op, [&](auto f) { has = has || decltype(gradient_of(f))::exists; });
+  return has;
+}
+
+void unary_gradient(void* stream, const Elements<3>& e, DType dtype, UnaryOp op) {
+  if (op == UnaryOp::gelu) return run_gelu_gradient(stream, e, dtype);
+  const Extent grid = element_grid(e.loop.size);
+  if (dtype == DType::f64) return launch(stream, grid, element_threads, 0, unary_gradient_kernel<double>, e, op);
+  if (dtype == DType::f32) return launch(stream, grid, element_threads, 0, unary_gradient_kernel<float>, e, op);
+  launch(stream, grid, element_threads, 0, unary_gradient_kernel<bf16>, e, op);
+}
 void gelu_with_gradient(void* stream, const Elements<4>& e, DType dtype) { run_gelu_gradient(stream, e, dtype); }
 
 }  // namespace norma::cuda

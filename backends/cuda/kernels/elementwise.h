@@ -21,8 +21,10 @@ bool unary_elements(void* stream, const Elements<2>& e, DType dtype, UnaryOp op,
 void binary_elements(void* stream, const Elements<3>& e, DType dtype, BinaryOp op);
 /// condition, a, b -> out
 void where_elements(void* stream, const Elements<4>& e, DType dtype);
-/// x, dy -> dx = dy gelu'(x); f32, f64 or bf16
-void gelu_gradient(void* stream, const Elements<3>& e, DType dtype);
+/// Whether unary_gradient() has the op.
+bool has_gradient(UnaryOp op);
+/// v, dy -> dx = dy op'(x), v as in Backend::unary_backward; f32, f64 or bf16
+void unary_gradient(void* stream, const Elements<3>& e, DType dtype, UnaryOp op);
 /// x, dy -> gelu(x), dx: x is read once. dx may be dy.
 void gelu_with_gradient(void* stream, const Elements<4>& e, DType dtype);
 
