@@ -192,6 +192,31 @@ TEST_CASE("binary words agree with the reference, also broadcast along any axis"
       }
 }
 
+TEST_CASE("short rows are computed many at a time, however they are broadcast", "[cpu_kernels]") {
+  const Shape shapes[] = {{6001, 3}, {60, 61, 5}, {2, 3, 1100, 2}, {60, 33}, {9, 256}, {3, 300, 1, 7}};  // beyond a buffer and a task
+  for (const Shape& shape : shapes)
+    for (const DType dtype : {DType::f32, DType::f64, DType::bf16})
+      for (unsigned alone = 0; alone < 1u << shape.rank(); ++alone) {  // which axes of b have one element
+        Shape narrow = shape;
+        for (int axis = 0; axis < shape.rank(); ++axis)
+          if (alone >> axis & 1) narrow = narrow.with(axis, 1);
+        CAPTURE(shape.numel(), shape.rank(), name(dtype), alone);
+        const auto computed = [&](Device device, BinaryOp op, bool turned, bool in_place) {
+          const Tensor a = numbers(shape, {dtype, device}, 1), b = numbers(narrow, {dtype, device}, 2);
+          View wide = b.view();
+          wide.layout = expand(wide.layout, shape);
+          const Tensor out = in_place ? a : empty(shape, {is_comparison(op) ? DType::boolean : dtype, device});
+          backend(device).binary(op, turned ? wide : a.view(), turned ? a.view() : wide, out.view());
+          return out.values();
+        };
+        for (const bool turned : {false, true}) {
+          CHECK((computed(cpu_device, BinaryOp::sub, turned, false) == computed(reference_device, BinaryOp::sub, turned, false)));
+          CHECK((computed(cpu_device, BinaryOp::less, turned, false) == computed(reference_device, BinaryOp::less, turned, false)));
+          CHECK((computed(cpu_device, BinaryOp::mul, turned, true) == computed(reference_device, BinaryOp::mul, turned, false)));
+        }
+      }
+}
+
 TEST_CASE("max and min of two keep a NaN of either side", "[cpu_kernels]") {
   const Place place{DType::f32, cpu_device};
   const Tensor a = from_values({nan_value, 1, 2, nan_value}, {4}, place), b = from_values({1, nan_value, 3, 0}, {4}, place);

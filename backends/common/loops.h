@@ -52,6 +52,34 @@ class StridedLoop {
     run_at(bases_, 0, size_, inner);
   }
 
+  Index rows() const { return length_ ? size_ / length_ : 0; }  // how many inner loops there are
+  /// Elements from the first one of an inner loop to that of the next, per operand, while an axis lasts.
+  Steps apart() const {
+    Steps out{};
+    for (std::size_t i = 0; i < N && shape_.rank() > 1; ++i) out[i] = layouts_[i].stride(-2);
+    return out;
+  }
+  /// rows(n, pointers) over the inner loops [begin, end): n of them at a time, which are apart() elements from one another. Pointers are to the
+  /// first element of the first one.
+  template <class Rows>
+  void run_rows(Index begin, Index end, Rows&& rows) const {
+    const int axis = std::max(shape_.rank() - 2, 0);
+    const Index together = shape_.rank() > 1 ? shape_[axis] : 1;
+    const Steps step = apart();
+    for (Index at = begin; at < end;) {
+      const Index first = at % together, n = std::min(together - first, end - at);
+      Pointers start = bases_;
+      for (std::size_t i = 0; i < N; ++i) start[i] += first * step[i] * element_bytes_[i];
+      Index rest = at / together;
+      for (int outer = axis - 1; outer >= 0; --outer) {
+        for (std::size_t i = 0; i < N; ++i) start[i] += rest % shape_[outer] * layouts_[i].stride(outer) * element_bytes_[i];
+        rest /= shape_[outer];
+      }
+      rows(n, start);
+      at += n;
+    }
+  }
+
   /// The same geometry at other data.
   template <class Inner>
   void run_at(const Pointers& bases, Index begin, Index end, Inner&& inner) const {

@@ -88,6 +88,42 @@ class Output {
   C buffer_[block];
 };
 
+/// An operand of short rows, many at a time as one long row: dense, in the compute type. Rows that lie otherwise are copied; one that stands for
+/// all of them is copied once.
+template <class T>
+class ShortRows {
+ public:
+  using C = Computed<T>;
+  ShortRows(Index length, Index step, Index apart) : length_(length), step_(step), apart_(apart) {}
+  /// Rows [begin, begin + count), block elements at most, of those whose first one begins at `first`.
+  const C* at(const std::byte* first, Index begin, Index count) {
+    const T* from = as<T>(first) + begin * apart_;
+    if (step_ == 1 && apart_ == length_) return dense(from, count * length_);
+    if (apart_ == 0 && from == held_ && count <= held_rows_) return buffer_;
+    C* to = buffer_;
+    for (const T* row = from; to < buffer_ + count * length_; row += apart_, to += length_) {
+      if (step_ == 0)
+        std::fill_n(to, length_, convert<C>(*row));
+      else
+        for (Index i = 0; i < length_; ++i) to[i] = convert<C>(row[i * step_]);
+    }
+    held_ = from, held_rows_ = count;
+    return buffer_;
+  }
+
+ private:
+  const C* dense(const T* from, Index count) {
+    if constexpr (std::is_same_v<T, C>)
+      return from;
+    else
+      return widen_rows(1, count, from, count, buffer_), buffer_;
+  }
+
+  Index length_, step_, apart_, held_rows_ = 0;
+  const T* held_ = nullptr;
+  C buffer_[block];
+};
+
 /// part(begin, count) over n elements: all at once where nothing goes through a buffer.
 template <class Part>
 void in_blocks(Index n, bool direct, Part&& part) {
@@ -120,17 +156,38 @@ template <class T, class Out>
 void binary_floats(BinaryOp op, const View& a, const View& b, const View& out) {
   using C = Computed<T>;
   const ElementwiseTable<C>& table = NORMA_KERNELS(elementwise_kernels).of<C>();
-  run(StridedLoop(a, b, out), [&](Index n, const auto& row, const auto& step) {
+  const auto compute = [&](Index count, const C* x, Index x_step, const C* y, Index y_step, auto* to) {
+    if constexpr (std::is_same_v<Out, bool>) {
+      static_assert(sizeof(bool) == 1);
+      table.compare(op, count, x, x_step, y, y_step, reinterpret_cast<std::uint8_t*>(to));
+    } else {
+      table.binary(op, count, x, x_step, y, y_step, to);
+    }
+  };
+  const StridedLoop loop(a, b, out);
+  const Index length = loop.length(), together = length > 0 ? block / length : 0;
+  const auto step = loop.steps(), apart = loop.apart();
+  const auto as_it_lies = [&](std::size_t i) { return step[i] == 1 && apart[i] == length; };
+  const bool copies = (apart[0] != 0 && !as_it_lies(0)) || (apart[1] != 0 && !as_it_lies(1));
+  if (as_it_lies(2) && together > 1 && (!copies || length <= 32))  // a call for each row would cost more than its elements
+    return parallel_for(loop.rows(), std::max<Index>(1, task_elements / length), [&](Index begin, Index end) {
+      ShortRows<T> left(length, step[0], apart[0]), right(length, step[1], apart[1]);
+      loop.run_rows(begin, end, [&](Index rows, const auto& first) {
+        for (Index r = 0; r < rows; r += together) {
+          const Index n = std::min(together, rows - r);
+          const C *x = left.at(first[0], r, n), *y = right.at(first[1], r, n);
+          Output<Out> to(first[2] + r * length * static_cast<Index>(sizeof(Out)), 1);
+          compute(n * length, x, 1, y, 1, to.at(0));
+          to.done(0, n * length);
+        }
+      });
+    });
+  run(loop, [&](Index n, const auto& row, const auto&) {
     Input<T> left(row[0], step[0]), right(row[1], step[1]);
     Output<Out> to(row[2], step[2]);
     in_blocks(n, left.direct() && right.direct() && to.direct(), [&](Index i, Index count) {
       const C *x = left.at(i, count), *y = right.at(i, count);
-      if constexpr (std::is_same_v<Out, bool>) {
-        static_assert(sizeof(bool) == 1);
-        table.compare(op, count, x, left.step(), y, right.step(), reinterpret_cast<std::uint8_t*>(to.at(i)));
-      } else {
-        table.binary(op, count, x, left.step(), y, right.step(), to.at(i));
-      }
+      compute(count, x, left.step(), y, right.step(), to.at(i));
       to.done(i, count);
     });
   });
