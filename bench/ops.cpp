@@ -83,6 +83,8 @@ checks::OpCases large_cases() {
       [](In x) { return matmul(x[0], x[1]); });
   add("matmul", "one matrix, many", {real({512, 512}), real({256, 512, 49})}, [](In x) { return matmul(x[0], x[1]); });
   add("add", "a row to all", {real({1024, 1000}), real({1000})}, [](In x) { return x[0] + x[1]; });
+  add("add", "a row to all of 8", {real({131'072, 8}), real({8})}, [](In x) { return x[0] + x[1]; });
+  add("mul", "a number to each row of 3", {real({349'525, 3}), real({349'525, 1})}, [](In x) { return x[0] * x[1]; });
   add("softmax", "rows of 65", {real({12'480, 65})}, [](In x) { return softmax(x[0]); });
   for (const Index n : {192, 1000, 4096})
     add("layer_norm", "", {real({4096, n}), real({n}), real({n})}, [](In x) { return layer_norm(x[0], x[1], x[2]); });
@@ -111,6 +113,10 @@ checks::OpCases elementary_cases() {
   add("erf", "", -3, [](const Tensor& x) { return erf(x); });
   add("exp", "", -3, [](const Tensor& x) { return exp(x); });
   add("gelu", "", -3, [](const Tensor& x) { return gelu(x); });
+  add("gelu_tanh", "", -3, [](const Tensor& x) { return gelu_tanh(x); });
+  add("silu", "", -3, [](const Tensor& x) { return silu(x); });
+  add("sigmoid", "", -3, [](const Tensor& x) { return sigmoid(x); });
+  add("rsqrt", "", 0.1, [](const Tensor& x) { return rsqrt(x); });
   add("pow", "2.5", 0.1, [](const Tensor& x) { return pow(x, 2.5); });
   return out;
 }
