@@ -36,6 +36,13 @@ const further = [
   {field: "entropy", short: "entropy", text: "Mean entropy of the rows of A, in nats; only where rows are non-negative and sum to one."},
   {field: "grad_ratio", log: true, short: "‖∂L/∂S‖_F / ‖∂L/∂A‖_F", text: "By what factor the attention function changes the gradient's norm on its way to the scores."}];
 const statistics = [...measures, ...further];
+// The largest ‖A‖_F of a run, mean over heads, as a multiple of √N, and where it was.
+function largestNorm(r) {
+  let most = -1, block;
+  for (const row of r.train)
+    (row.attention || []).forEach((_, l) => { const v = overHeads(measures[0], heads(row, l, "fro")); if (v > most) [most, block] = [v, l]; });
+  return most < 0 ? "–" : `${number(most)}${r.tokens > 0 ? ` = ${+(most / Math.sqrt(r.tokens)).toPrecision(2)} √N` : ""}, block ${block}`;
+}
 // Every head, or of more than four the extremes and whose they are.
 function tellHeads(values) {
   if (values.length < 5) return "heads " + values.map((v, h) => `${h}: ${number(v)}`).join(", ");
