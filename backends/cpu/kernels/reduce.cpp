@@ -48,30 +48,33 @@ double sum_of_squares(std::int64_t n, const T* x) {
 struct Larger {
   template <class V>
   NORMA_INLINE auto operator()(V x, V best) const { return (x > best) | (x != x); }
+  /// The better of two; `best` where they are equal or no numbers.
+  template <class V>
+  static NORMA_INLINE V of(V x, V best) { return vmax(x, best); }
 };
 struct Smaller {
   template <class V>
   NORMA_INLINE auto operator()(V x, V best) const { return (x < best) | (x != x); }
+  template <class V>
+  static NORMA_INLINE V of(V x, V best) { return vmin(x, best); }
 };
 
 template <class Better, class T>
 T extreme(std::int64_t n, const T* x) {
-  Vec<T> best[chains];
-  for (auto& b : best) b = splat(x[0]);
+  using V = Vec<T>;
+  V best[chains], sum[chains];  // of sums of v - v, which are NaN beside a NaN or an infinity, and 0 else
+  for (int c = 0; c < chains; ++c) best[c] = splat(x[0]), sum[c] = V{};
   strips<T>(n, [&](auto strip, std::int64_t i, int chain) __attribute__((always_inline)) {
-    const Vec<T> v = strip.get(x + i, x[0]);
-    best[chain] = (Better{}(v, best[chain]) & (best[chain] == best[chain])) ? v : best[chain];
+    const V v = strip.get(x + i, x[0]);
+    best[chain] = Better::of(v, best[chain]), sum[chain] += v - v;
   });
-  const auto keep_better = [](auto& kept, auto v) __attribute__((always_inline)) {
-    kept = (Better{}(v, kept) & (kept == kept)) ? v : kept;
-  };
-  keep_better(best[0], best[1]);
-  keep_better(best[2], best[3]);
-  keep_better(best[0], best[2]);
+  if (sum_lanes((sum[0] + sum[1]) + (sum[2] + sum[3])) != 0)
+    for (std::int64_t i = 0; i < n; ++i)
+      if (x[i] != x[i]) return x[i];
   T result[lanes<T>];
-  store(result, best[0]);
+  store(result, Better::of(Better::of(best[3], best[2]), Better::of(best[1], best[0])));
   for (int w = lanes<T> / 2; w > 0; w /= 2)
-    for (int i = 0; i < w; ++i) keep_better(result[i], result[i + w]);
+    for (int i = 0; i < w; ++i) result[i] = Better{}(result[i + w], result[i]) ? result[i + w] : result[i];
   return result[0];
 }
 
