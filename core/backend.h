@@ -203,7 +203,7 @@ class Backend {
 
   // out has x's rank with the reduced axes of size 1; i64 out of sums of integers, argmax and argmin (exactly one axis; ties take the first)
   virtual void reduce(ReduceOp op, const View& x, const View& out) = 0;
-  virtual void cumsum(const View& x, int axis, const View& out) = 0;
+  virtual void cumsum(const View& x, int axis, const View& out) = 0;  // one dtype; summed in double or i64, rounded to it at each step
 
   // a[..., m, k] b[..., k, n] -> out[..., m, n]; leading axes equal (expanded)
   virtual void matmul(const View& a, const View& b, const View& out) = 0;

@@ -205,6 +205,32 @@ TEST_CASE("a result does not depend on where its element lies", "[vmath]") {
   test::for_each_isa([&](const std::string&) { check(0.0f), check(0.0); });
 }
 
+/// By a softmax of {0, x}: where 1 + exp x rounds to 1, its second number is exp_fast(x) itself.
+template <class T>
+std::vector<T> exp_fast(const std::vector<T>& x) {
+  std::vector<T> rows(2 * x.size()), y(rows.size()), out(x.size());
+  for (std::size_t i = 0; i < x.size(); ++i) rows[2 * i + 1] = x[i];
+  NORMA_KERNELS(norm_kernels).of<T>().softmax(static_cast<std::int64_t>(x.size()), 2, rows.data(), 2, y.data(), 2, false);
+  for (std::size_t i = 0; i < x.size(); ++i) out[i] = y[2 * i + 1];
+  return out;
+}
+
+TEST_CASE("exp_fast, as the small one of a softmax of two numbers", "[vmath]") {
+  const std::vector<float> x = samples(-86.8f, -17.4f);
+  const std::vector<double> wide = doubles(-707.9, -37.5);
+  test::for_each_isa([&](const std::string&) {
+    CHECK(worst_ulp(x, exp_fast(x), [](double v) { return std::exp(v); }) <= 1.1);
+    double worst = 0;
+    const std::vector<double> y = exp_fast(wide);
+    for (std::size_t i = 0; i < wide.size(); ++i) {
+      const long double exact = std::exp(static_cast<long double>(wide[i]));
+      worst = test::worse(worst, static_cast<double>(std::fabs(y[i] - exact) / ulp_of_double(exact)));
+    }
+    CHECK(worst <= 1.1);
+    CHECK(exp_fast<double>({-708.1, -infinity}) == std::vector<double>{0, 0});
+  });
+}
+
 TEST_CASE("exp_fast, as a softmax of two numbers", "[vmath]") {
   test::for_each_isa([](const std::string&) {
     const std::vector<float> x = samples(-86.8f, 0);
