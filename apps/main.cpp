@@ -78,6 +78,9 @@ bool asks_for_help(const std::string& word) { return word == "--help" || word ==
 int run(const Args& args) {
   if (args.empty() || asks_for_help(args[0])) {
     if (args.size() > 1 && args[1] == "attention") return help_attention(width_of_help());
+    const std::vector<std::string> topics = {"attention"};  // what there is help on beside the verbs
+    if (args.size() > 1 && !suggest(args[1], topics).empty())
+      throw UsageError(fmt::format("unknown topic \"{}\"{}; see norma --help", args[1], did_you_mean(args[1], topics)));
     if (args.size() > 1 && !asks_for_help(args[1])) return run({args[1], "--help"});
     print_help();
     return args.empty() ? usage_error : ok;

@@ -40,6 +40,7 @@ TEST_CASE("help answers on every level", "[program]") {
       CHECK((f.code == 0 && f.out == run_norma({"--help"}).out));
     }
   CHECK_THAT(run_norma({"help", "trian"}).err, StartsWith("norma: unknown verb \"trian\" (did you mean \"train\"?)"));
+  CHECK(run_norma({"help", "attentoin"}).err == "norma: unknown topic \"attentoin\" (did you mean \"attention\"?); see norma --help\n");
   CHECK(run_norma({"version"}).out == run_norma({"--version"}).out);
 }
 
