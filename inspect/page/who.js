@@ -58,7 +58,7 @@ function who() {
   }
   const remarks = new Map();  // and whose they are
   for (const r of runs) for (const text of remarksOn(r)) remarks.set(text, [...(remarks.get(text) || []), isolated(r.name)]);
-  for (const [text, names] of remarks) note(`${names.join(", ")}: ${text}`);
+  for (const [text, names] of remarks) note(`${runs.length > 1 && names.length === runs.length ? "Every run" : names.join(", ")}: ${text}`);
   for (const [id, now] of [["legend", legend], ["notes", notes]])  // what did not change may be selected
     if (byId(id).innerHTML !== now.innerHTML) byId(id).replaceChildren(...now.childNodes);
   byId("together").hidden = !groups.some(g => g.members.length > 1);
