@@ -152,12 +152,11 @@ function build() {
   main.replaceChildren(); byId("sections").replaceChildren();
   show(who);
   const stand = plain("Where they stand", layers ? "Largest ‖A‖_F: the largest mean over heads that was logged. √N bounds that of softmax (Theorem 4.1)." : undefined);
-  cells(stand, "Where they stand", ["run", "attention", "test accuracy", "test loss", "train loss, last 5 logged", ...(layers ? ["largest ‖A‖_F"] : []), "steps", "skipped", "minutes", "status"], () => runs.map(r => {
+  cells(stand, "Where they stand", ["run", "attention", "status", "test accuracy", "test loss", "train loss, last 5 logged", ...(layers ? ["largest ‖A‖_F"] : []), "steps", "skipped", "minutes"], () => runs.map(r => {
     const end = r.summary || last(r.test) || {}, t = last(r.train) || {};
-    return [r.name, r.config.attention, drawable(end.test_accuracy) ? (100 * end.test_accuracy).toFixed(2) + " %" : "–", end.test_loss,
+    return [r.name, r.config.attention, r.ending || (r.summary ? "finished" : "not ended"), drawable(end.test_accuracy) ? (100 * end.test_accuracy).toFixed(2) + " %" : "–", end.test_loss,
             mean(r.train.slice(-5).map(x => x.loss)), ...(layers ? [largestNorm(r)] : []), stepsOf(r), r.train.length ? String(t.skipped ?? 0) : "–",
-            ended(r) ? minutes(r.summary ? r.summary.seconds : r.seconds) : minutes(r.seconds) + (r.seconds > 0 ? " to the last checkpoint" : ""),
-            r.ending || (r.summary ? "finished" : "not ended")];
+            ended(r) ? minutes(r.summary ? r.summary.seconds : r.seconds) : minutes(r.seconds) + (r.seconds > 0 ? " to the last checkpoint" : "")];
   }));
   bySetting(stand);
 
