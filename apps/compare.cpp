@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <set>
 #include <utility>
 
 #include "apps/page_runs.h"
@@ -232,6 +233,7 @@ Json run_json(const inspect::PageRun& run, const std::string& path) {
           {"status", status_of(run)},
           {"sampled", logged(run.rows, "sampled") || fro_sampled},  // earlier versions logged the error alone
           {"fro_sampled", fro_sampled},
+          {"tokens", run.tokens},
           {"fro", fro}};
 }
 
@@ -247,10 +249,23 @@ std::string largest_at(const Json& fro) {
                      fro[block]["largest_head"].dump());
 }
 
+/// What softmax's norm is at most with as many tokens as the runs have (Theorem 4.1): "; softmax: at most √N = 7".
+std::string bound_of_softmax(const Json& runs) {
+  std::set<Index> sizes;
+  for (const Json& r : runs)
+    if (const Index n = r["tokens"]; n > 0) sizes.insert(n);
+  std::string out;
+  for (const Index n : sizes)
+    out +=
+        fmt::format("{}{:.4g}", out.empty() ? "; softmax: at most √N = " : " or ", std::sqrt(static_cast<double>(n)));
+  return out;
+}
+
 /// The norms of the runs by block: a line a run where that fits, else a column a run.
 void print_norms(const Json& runs, const std::vector<Table::Column>& names) {
   fmt::print("\n");
-  print_line("||A||_F by block (mean over heads and batch): first step → largest → last logged step");
+  print_line("||A||_F by block (mean over heads and batch): first step → largest → last logged step" +
+             bound_of_softmax(runs));
   std::size_t blocks = 0;
   for (const Json& r : runs) blocks = std::max(blocks, r["fro"].size());
   Table table{names, {{"run", "attention"}}};

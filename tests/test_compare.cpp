@@ -411,6 +411,14 @@ TEST_CASE("compare tells the first, the largest and the last norm of a block, pa
   CHECK_THAT(told({run, deep.string()}), !Contains("largest at"));  // lines would be too long
 }
 
+TEST_CASE("compare names the bound of softmax for each number of tokens", "[compare]") {
+  const fs::path small = seeded_run("compare-n-17", 1, "softmax", 0.5), large = seeded_run("compare-n-49", 1, "x^3", 0.5), unknown = diverged_run("compare-n", 1, "x");
+  write(large / "summary.json", replaced(contents(large / "summary.json"), "17", "49"));
+  const auto told = [&](const std::vector<std::string>& runs) { return run_norma(with(with({"compare"}, runs), {"--html", (small / "page.html").string()})).out; };
+  CHECK_THAT(told({small.string(), large.string(), unknown.string()}), Contains("last logged step; softmax: at most √N = 4.123 or 7\n"));
+  CHECK_THAT(told({unknown.string()}), Contains("last logged step\n"));
+}
+
 TEST_CASE("compare says which runs have statistics of a sample of the rows, those of earlier versions too", "[compare]") {
   const std::string fro = R"("fro": [1.0, 2.0])";
   const auto told = [&](const std::string& more, const std::vector<std::string>& flags = {}) {
