@@ -1,4 +1,6 @@
 // Attention in linear form against the quadratic one over scorings, shapes and masks; its statistics; who chooses it.
+#include <cstring>
+
 #include "backends/cpu/attention_sampled.h"
 #include "backends/cpu/isa.h"
 #include "backends/cpu/packed_products.h"

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <numbers>
 #include <type_traits>
 
 #include "core/op_list.h"
@@ -100,8 +101,8 @@ NORMA_HD T gelu_tanh(T x) {
   return x == -INFINITY ? T(0) : static_cast<T>(d * sigmoid(1.5957691216057308 * (d + 0.044715 * d * d * d)));
 }
 
-constexpr double erf_slope = 1.1283791670955126;  // 2 / sqrt(pi)
-constexpr double tanh_scale = 0.79788456080286541, tanh_cubic = 0.044715;  // sqrt(2 / pi)
+constexpr double erf_slope = 2 * std::numbers::inv_sqrtpi;                                         // erf'(0)
+constexpr double tanh_scale = std::numbers::sqrt2 * std::numbers::inv_sqrtpi, tanh_cubic = 0.044715;  // of gelu_tanh
 
 template <class T>
 NORMA_HD T gelu_tanh_slope(T x) {

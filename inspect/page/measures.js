@@ -38,10 +38,10 @@ const further = [
 const statistics = [...measures, ...further];
 // The largest ‖A‖_F of a run, mean over heads, as a multiple of √N, and where it was.
 function largestNorm(r) {
-  let most = -1, block;
+  let largest = -1, block;
   for (const row of r.train)
-    (row.attention || []).forEach((_, l) => { const v = overHeads(measures[0], heads(row, l, "fro")); if (v > most) [most, block] = [v, l]; });
-  return most < 0 ? "–" : `${number(most)}${r.tokens > 0 ? ` = ${+(most / Math.sqrt(r.tokens)).toPrecision(2)} √N` : ""}, block ${block}`;
+    (row.attention || []).forEach((_, l) => { const v = overHeads(measures[0], heads(row, l, "fro")); if (v > largest) [largest, block] = [v, l]; });
+  return largest < 0 ? "–" : `${number(largest)}${r.tokens > 0 ? ` = ${+(largest / Math.sqrt(r.tokens)).toPrecision(2)} √N` : ""}, block ${block}`;
 }
 // Every head, or of more than four the extremes and whose they are.
 function tellHeads(values) {

@@ -1,5 +1,7 @@
 // Element-wise words on rows of floats and doubles. The same function serves every element of a row, also the last few, so that
 // a result does not depend on where its element lies.
+#include <numbers>
+
 #include "backends/cpu/kernels/vmath.h"
 #include "backends/cpu/vector_kernels.h"
 
@@ -191,7 +193,7 @@ void where(std::int64_t n, const std::uint8_t* condition, const T* a, std::int64
 template <class V>
 NORMA_INLINE V gelu_tanh_slope(V x) {
   using T = Scalar<V>;
-  constexpr double scale = 0.79788456080286541, cubic = 0.044715;  // sqrt(2 / pi)
+  constexpr double scale = std::numbers::sqrt2 * std::numbers::inv_sqrtpi, cubic = 0.044715;
   const V x2 = x * x, t = tanh(x * (x2 * T(scale * cubic) + T(scale)));
   return (t + T(1)) * T(0.5) + x * (T(1) - t * t) * (x2 * T(1.5 * scale * cubic) + T(0.5 * scale));
 }
@@ -220,7 +222,7 @@ bool unary_backward(UnaryOp op, std::int64_t n, const T* kept, const T* dy, T* d
     NORMA_GRADIENT(sin, g * cos(v))
     NORMA_GRADIENT(cos, -(g * sin(v)))
     NORMA_GRADIENT(tanh, g * (one - v * v))
-    NORMA_GRADIENT(erf, g * exp(-(v * v)) * T(1.1283791670955126))
+    NORMA_GRADIENT(erf, g * exp(-(v * v)) * T(2 * std::numbers::inv_sqrtpi))
     NORMA_GRADIENT(sigmoid, g * (v * (one - v)))
     NORMA_GRADIENT(relu, v != zero ? g : zero)
     NORMA_GRADIENT(gelu, g * gelu_grad(v))

@@ -1,5 +1,7 @@
 #include "backends/cuda/kernels/products.h"
 
+#include <algorithm>
+
 #include "backends/cuda/kernels/gelu.h"
 
 namespace norma::cuda {
