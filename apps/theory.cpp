@@ -27,7 +27,8 @@ Measured ||A||_F and ||dA/dS||_F of attention matrices A = phi(S), out of the ke
 sqrt N and 2 sqrt N (bounds of softmax in arXiv 2410.18613, Theorem 4.1), sqrt(N)/2 (its sharp bound of the Jacobian) and
 the root of the mean square for Gaussian scores, which lies above the mean norm where N is small. Over two or more N the
 power of N is fitted. Random Q, K have independent N(0, 1) entries, and S = R Q K^T / sqrt(d) with R from --score-rms. A
-run's attention is computed by the matrix, also where the run itself has it in linear form; a run with --ema has its averaged weights looked at, as norma eval does. Blocks and heads count from 0.
+run's attention is computed by the matrix, also where the run itself has it in linear form; a run with --ema has its
+averaged weights looked at, as norma eval does. Blocks and heads count from 0.
 )";
 constexpr Index most_tokens = 1 << 20;
 

@@ -11,11 +11,13 @@ namespace {
 
 constexpr const char* usage = R"(usage: norma twin vit [--other FUNCTION] [flags]
 
-Trains two models in lock-step that differ in their attention function alone (--attention and --other): same initial weights, same batches, same dropout. Logs, and shows at the end, how far their block
-outputs, gradients and weights are apart: the distance ||b - a|| as a share of ||a||. Outputs and gradients are those of a step, weights those behind its update. The last block's output is what the head
-reads: with --pool cls the class token alone. The flags below hold for both; what is of one run, --resume, checkpoints, --anomaly
-and --record, is not here: train each side by itself with norma train. How it ended is told as norma train tells it. The loss and the
-accuracy shown meanwhile are those of --attention on the step's training batch.
+Trains two models in lock-step that differ in their attention function alone (--attention and --other): same initial
+weights, same batches, same dropout. Logs, and shows at the end, how far their block outputs, gradients and weights are
+apart: the distance ||b - a|| as a share of ||a||. Outputs and gradients are those of a step, weights those behind its
+update. The last block's output is what the head reads: with --pool cls the class token alone. The flags below hold for
+both; what is of one run, --resume, checkpoints, --anomaly and --record, is not here: train each side by itself with
+norma train. How it ended is told as norma train tells it. The loss and the accuracy shown meanwhile are those of
+--attention on the step's training batch.
 )";
 
 /// At most `count` of the logged steps, evenly spaced, the first and the last among them.

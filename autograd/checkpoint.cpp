@@ -138,7 +138,8 @@ void add_leaves(const Tensor& y, std::uint64_t begun, Tensors& xs) {
     if (const auto leaf = n.leaf.lock()) {
       xs.push_back(Tensor::wrap(leaf));
     } else if (n.number < begun) {
-      fail("checkpoint: the function uses a result of {}, of shape {}, that was computed outside it from tracked tensors; give it as an input", n.name, n.shape);
+      fail("checkpoint: the function uses a result of {}, of shape {}, that was computed outside it from tracked tensors; give it as an input", n.name,
+           n.shape);
     }
     for (const auto& input : n.inputs)
       if (input) stack.push_back(input.get());

@@ -22,7 +22,7 @@ Tensor centred(const Tensor& x, const Axes& axes);
 /// What exponents along the axis are shifted by, a constant: the largest number, kept, and 0 where that is infinite.
 Tensor shift_of(const Tensor& x, int axis);
 
-/// A parameter has the dtype of the activation x; with x in bf16 it may be f32 (mixed precision: see core/backend.h).
+/// A parameter has the dtype of the activation x; with x in bf16 it may be f32 (mixed precision: see core/verbs.h).
 void check_parameter(std::string_view op, std::string_view what, const Tensor& x, const Tensor& parameter);
 
 /// For a kernel to read: x itself, or a copy outside the graph where its last axis is not dense.

@@ -134,7 +134,8 @@ GradcheckReport check(std::string_view op, const Function& f, std::span<const Te
   const Function moved = [&](std::span<const Tensor> in) {
     Tensor z = f(in);
     if (z.shape() != y.shape())
-      fail("{}: f returned a tensor of shape {}, and of {} where an element of an input was moved; its shape must not depend on values", op, y.shape(), z.shape());
+      fail("{}: f returned a tensor of shape {}, and of {} where an element of an input was moved; its shape must not depend on values", op, y.shape(),
+           z.shape());
     return z;
   };
 

@@ -14,8 +14,8 @@ double processor_seconds();
 /// what a host that is short of power takes away: the pace of tiles then depends on what they multiply. Or of f32 in slices, whose operands are loaded
 /// from the first-level cache: where another program has a core's second thread, tiles wait for its work with each load, too.
 enum class Peak { fma, bf16, bf16_zeros, slices };
-/// GFLOP/s (of slices: of f32) of `threads` threads of the CPU backend's pool in one run of some tenths of a millisecond, or longer; 0 where the instruction set has no such product.
-/// The pool has that many threads already.
+/// GFLOP/s (of slices: of f32) of `threads` threads of the CPU backend's pool in one run of some tenths of a millisecond, or longer; 0 where the instruction
+/// set has no such product. The pool has that many threads already.
 double peak_of_one_run(Peak peak, int threads, std::int64_t rounds, double (*clock)() = seconds);
 
 /// The best of several runs. Both leave the pool at its former size.

@@ -72,7 +72,8 @@ Drawing attention_options(Draw& d, Index width) {
   const std::int64_t features = linear_features(scoring, width);
   a.options.form = AttentionForm::quadratic;
   if (d.chance(0.3)) a.options.form = features > 0 && features <= 600 && a.options.dropout == 0 ? AttentionForm::linear : AttentionForm::automatic;
-  a.text = joined({name, a.options.causal ? "causal" : "", a.masked ? "key mask" : "", a.options.dropout > 0 ? fmt::format("dropout {}", a.options.dropout) : "",
+  a.text = joined({name, a.options.causal ? "causal" : "", a.masked ? "key mask" : "",
+                   a.options.dropout > 0 ? fmt::format("dropout {}", a.options.dropout) : "",
                    a.options.scale > 0 ? fmt::format("scale {}", a.options.scale) : "",
                    a.options.form == AttentionForm::linear ? "linear form" : a.options.form == AttentionForm::automatic ? "form auto" : ""});
   return a;
@@ -131,7 +132,8 @@ RandomCase packed_attention(Draw& d, double work) {
   const bool kink = at_kink(a.options.scoring);
   width = bearable(width, a.options.scoring);
   const double pairs = work / number(2 * width);
-  const Index tokens = d.size(1, 1200, std::sqrt(pairs)), heads = d.size(1, 4, pairs / number(tokens * tokens)), batch = d.size(1, 3, pairs / number(tokens * tokens * heads));
+  const Index tokens = d.size(1, 1200, std::sqrt(pairs)), heads = d.size(1, 4, pairs / number(tokens * tokens)),
+              batch = d.size(1, 3, pairs / number(tokens * tokens * heads));
   RandomCase c{{.op = "attention_packed"}};
   const Shape shape{batch, tokens, 3, heads, width};
   c.call.inputs = {kink ? nonzero(shape) : real(shape)};
@@ -223,7 +225,8 @@ RandomCase random_convolution(Draw& d, double work) {
   const bool own = d.chance(0.3);  // a kernel a channel
   const Index groups = own ? d.size(1, 30) : d.of<Index>({1, 1, 2, 3}), in = own ? groups : groups * d.size(1, 12), out = own ? groups : groups * d.size(1, 24);
   const Index kernel = d.of<Index>({1, 2, 3, 4, 7}), stride = d.of<Index>({1, 1, 2, 4});
-  const Index pad = d.below(d.chance(0.7) ? kernel : 2 * kernel + 1), padded = static_cast<Index>(std::sqrt(work / number(in * out / groups * kernel * kernel)));
+  const Index pad = d.below(d.chance(0.7) ? kernel : 2 * kernel + 1),
+              padded = static_cast<Index>(std::sqrt(work / number(in * out / groups * kernel * kernel)));
   const Index side = d.size(std::max<Index>(1, kernel - 2 * pad), 40, number(padded - 2 * pad));
   const bool bias = d.chance(0.6);
   RandomCase c{{.op = "conv2d", .variant = fmt::format("{} groups, stride {}, pad {}", groups, stride, pad)}};
@@ -339,16 +342,17 @@ std::string RandomCase::text() const {
   for (std::size_t i = 0; i < call.inputs.size(); ++i) {
     const Input& in = call.inputs[i];
     const bool real = in.kind == Input::Kind::real;
-    all += fmt::format("{} {}{}{}{}", i ? "," : "", real ? fmt::format("{} ", place(i, {}).dtype) : "", in.shape, memory_names[static_cast<std::size_t>(memory[i])],
-                       real && in.constant ? " untracked" : "");
+    all += fmt::format("{} {}{}{}{}", i ? "," : "", real ? fmt::format("{} ", place(i, {}).dtype) : "", in.shape,
+                       memory_names[static_cast<std::size_t>(memory[i])], real && in.constant ? " untracked" : "");
   }
   return all + (memory.back() == Memory::dense ? "" : fmt::format("; cotangent{}", memory_names[static_cast<std::size_t>(memory.back())]));
 }
 
 RandomCase random_case(std::uint64_t seed, std::uint64_t number, double work) {
   using Drawer = RandomCase (*)(Draw&, double);
-  static constexpr Drawer drawers[] = {separate_attention, separate_attention, packed_attention, packed_attention, random_linear, random_linear, random_mlp, random_mlp,
-                                       random_norm, random_loss, random_matmul, random_convolution, random_reduction, random_elements, random_indexing};
+  static constexpr Drawer drawers[] = {separate_attention, separate_attention, packed_attention, packed_attention, random_linear, random_linear,
+                                       random_mlp, random_mlp, random_norm, random_loss, random_matmul, random_convolution, random_reduction,
+                                       random_elements, random_indexing};
   Draw d(seed, number);
   work *= std::pow(32.0, d.unit() - 1);
   RandomCase c = drawers[d.below(static_cast<Index>(std::size(drawers)))](d, work);  // but for number, dtype and memory

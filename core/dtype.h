@@ -14,7 +14,7 @@ std::size_t size_of(DType dtype);
 std::string_view name(DType dtype);       // "f32", "bool", ...
 DType parse_dtype(std::string_view text);  // throws, listing the names
 inline bool is_floating(DType d) { return d == DType::f32 || d == DType::f64 || d == DType::bf16; }
-/// The dtype of what goes with activations of dtype d in mixed precision: parameters, statistics, sums (core/backend.h).
+/// The dtype of what goes with activations of dtype d in mixed precision: parameters, statistics, sums (core/verbs.h).
 inline DType wide_of(DType d) { return d == DType::bf16 ? DType::f32 : d; }
 
 }  // namespace norma

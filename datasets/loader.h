@@ -1,6 +1,6 @@
 // Batches in an order that is a pure function of (seed, epoch), augmented by draws that are a function of (seed, epoch,
-// example), prepared ahead of time on another thread where there is one to have. A small set lies whole in the memory of a device that can cut batches there: then
-// only what is drawn travels for each of them. Batches of a larger one are sent to it while it computes. The bits are the same.
+// example), prepared ahead of time on another thread where there is one to have. A small set lies whole in the memory of a device that can cut batches there:
+// then only what is drawn travels for each of them. Batches of a larger one are sent to it while it computes. The bits are the same.
 #pragma once
 
 #include <memory>

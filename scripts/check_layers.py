@@ -31,6 +31,7 @@ UNORDERED = [
     (r"\bparallel_reduce\b|\bstd::execution::|#\s*pragma\s+omp\b", set(), ("tbb::parallel_reduce(range, 0.0f, add, join);", "std::reduce(std::execution::par, a, b);")),
 ]
 LIMIT = {".h": 300, ".cpp": 500, ".cu": 500}
+WIDTH = 160  # of a line; tests hold tables of cases, wider ones among them
 
 root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 bad = []
@@ -48,6 +49,8 @@ for f in files:
     if len(lines) > LIMIT[f.suffix]:
         bad.append(f"{rel}: {len(lines)} lines, its room holds {LIMIT[f.suffix]}: split it by what it is about")
     for n, line in enumerate(lines, 1):
+        if len(line) > WIDTH and room != "tests":
+            bad.append(f"{rel}:{n}: {len(line)} characters, a line holds {WIDTH}")
         code = line.split("//")[0]
         bad += [f"{rel}:{n}: {m[0].strip()}: sums have one order here; {'only ' + ' and '.join(may) + ' may have it' if may else 'nothing may have it'}"
                 for pattern, may, _ in UNORDERED if str(rel) not in may and (m := re.search(pattern, code))]

@@ -90,7 +90,9 @@ struct TrainConfig {
     v("dtype", dtype, "f32, f64, or bf16: activations stored in bf16, weights and optimizer in f32");
     v("graph", graph, "cuda: a step is captured once and replayed; the same bits as without");
     v("gemm", gemm, "matrix products on the CPU: own; fma: f32 by multiply-adds also where own has AMX multiply slices; or openblas");
-    v("cpu", cpu, "instruction set of the CPU kernels: base, avx2, avx512, avx512bf16, amx; empty: what NORMA_CPU names, else the best there is. It decides the bits of a result");
+    v("cpu", cpu,
+      "instruction set of the CPU kernels: base, avx2, avx512, avx512bf16, amx; empty: what NORMA_CPU names, else the best there is. It decides the "
+      "bits of a result");
     v("anomaly", anomaly, "check what every operation produces; stop at the first value that is not finite, tell where, save it for norma replay");
     v("checkpoint_every", checkpoint_every, "steps between checkpoints; 0: only at the end");
     v("log_every", log_every, "steps between lines of metrics.jsonl; the last step has one too");

@@ -63,6 +63,7 @@ Paired paired(const RunGroup& first, const RunGroup& second, std::span<const ins
 
 /// A line for each setting but the one of reference_of: how far its test accuracy is from that one's, seed by seed. None where no setting has
 /// two runs. `names`: what the settings are called, where not by their own names.
-std::vector<std::string> differences_by_seed(std::span<const RunGroup> groups, std::span<const inspect::PageRun> runs, const std::vector<std::string>& names = {});
+std::vector<std::string> differences_by_seed(std::span<const RunGroup> groups, std::span<const inspect::PageRun> runs,
+                                             const std::vector<std::string>& names = {});
 
 }  // namespace norma::train

@@ -79,7 +79,8 @@ void RowSample::estimate(const SampledSums& sums, double pairs, double* stats) c
   stat(stats, score_max) = *std::max_element(sums.score_max, sums.score_max + rows_.count);
   stat(stats, entries) = pairs, stat(stats, entropy) = std::nan("");
   stat(stats, grad_a2) = stat(stats, grad_s2) = 0;
-  const double deviation = unlike ? error(sums.fro2, stat(stats, fro2) / sums.even_of_all, sums.even) * (sums.even_of_all / even) : error(sums.fro2, 0, sums.even);
+  const double deviation =
+      unlike ? error(sums.fro2, stat(stats, fro2) / sums.even_of_all, sums.even) * (sums.even_of_all / even) : error(sums.fro2, 0, sums.even);
   stat(stats, fro2_error) = deviation == 0 ? no_error() : deviation;
 }
 

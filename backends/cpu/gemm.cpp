@@ -2,8 +2,8 @@
 // sizes alone, so that the bits of the result do not depend on the number of threads. The arithmetic is in kernels/gemm.cpp.
 //
 // Three ways to cut the work:
-//   few:   few rows; every task packs its own columns of B (few_rows.h), or, of a row or two, reads them where they lie (thin). Gradients of weights from few rows: it packs its own rows of A, and reads
-//          B where it lies.
+//   few:   few rows; every task packs its own columns of B (few_rows.h), or, of a row or two, reads them where they lie (thin).
+//          Gradients of weights from few rows: it packs its own rows of A, and reads B where it lies.
 //   wide:  tasks are blocks of C; B is packed once, in parallel, and read by all. Y = X W^T and dX = dY W.
 //   long:  k is much longer than C is large (dW = dY^T X): k is cut in slices too, every task packs what it reads, and
 //          the slices' sums are added up in order.
@@ -147,7 +147,8 @@ template <class T>
 Epilogue<T> shifted(const Epilogue<T>& e, int64_t i, int64_t j) {
   const int64_t offset = i * e.ld + j;
   const auto move = [](auto* p, int64_t by) { return p ? p + by : p; };
-  return {move(e.bias, j), move(e.pre, offset), e.gelu, move(e.gelu_pre, offset), move(e.residual, offset), e.ld, move(e.gelu_of_pre, i * e.ld_of_gelu + j), e.ld_of_gelu};
+  return {move(e.bias, j), move(e.pre, offset), e.gelu, move(e.gelu_pre, offset), move(e.residual, offset), e.ld, move(e.gelu_of_pre, i * e.ld_of_gelu + j),
+          e.ld_of_gelu};
 }
 
 template <class T>

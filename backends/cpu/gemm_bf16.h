@@ -1,4 +1,4 @@
-// Matrix products of mixed precision (core/backend.h): bf16 by bf16, summed in f32. What gemm.h is for f32 and f64.
+// Matrix products of mixed precision (core/verbs.h): bf16 by bf16, summed in f32. What gemm.h is for f32 and f64.
 #pragma once
 
 #include <cstdint>

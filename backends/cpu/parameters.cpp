@@ -118,7 +118,9 @@ void CpuBackend::sum_of_squares(std::span<const View> xs, const View& out) {
   std::vector<double> partial(static_cast<std::size_t>(pieces.count()));
   parallel_tasks(pieces.count(), [&](Index i) {
     const auto [tensor, begin] = pieces.at(i);
-    visit_dtype(xs[tensor].dtype, [&, tensor = tensor, begin = begin](auto tag) { partial[static_cast<std::size_t>(i)] = squares<typename decltype(tag)::type>(loops[tensor], begin); });
+    visit_dtype(xs[tensor].dtype, [&, tensor = tensor, begin = begin](auto tag) {
+      partial[static_cast<std::size_t>(i)] = squares<typename decltype(tag)::type>(loops[tensor], begin);
+    });
   });
   double total = 0;
   for (std::size_t tensor = 0; tensor < xs.size(); ++tensor) {

@@ -190,7 +190,8 @@ class CuBlasLt : public LtBlas {
       plan->algorithm = results[i].algo;
       if (verbose_)
         tell(g, fmt::format("algorithm {}, tile {}, split in {}, {:.2f} waves: {}", configured(results[i].algo, CUBLASLT_ALGO_CONFIG_ID, -1),
-                            configured(results[i].algo, CUBLASLT_ALGO_CONFIG_TILE_ID, -1), splits(results[i]), results[i].wavesCount, plan->found ? "taken" : "passed over"));
+                            configured(results[i].algo, CUBLASLT_ALGO_CONFIG_TILE_ID, -1), splits(results[i]), results[i].wavesCount,
+                            plan->found ? "taken" : "passed over"));
     }
     return plan;
   }

@@ -16,7 +16,8 @@ bool fits(const View& x, const View& weight, const Window& w, const View& y) {
 
 Depthwise problem_of(const View& x, const View& weight, const Window& w, const View& y) {
   Depthwise d;
-  d.rows = window_axis(x.shape()[2], y.shape()[2], w.kernel_h, w.stride_h, w.pad_h), d.columns = window_axis(x.shape()[3], y.shape()[3], w.kernel_w, w.stride_w, w.pad_w);
+  d.rows = window_axis(x.shape()[2], y.shape()[2], w.kernel_h, w.stride_h, w.pad_h),
+  d.columns = window_axis(x.shape()[3], y.shape()[3], w.kernel_w, w.stride_w, w.pad_w);
   d.images = static_cast<std::uint32_t>(x.shape()[0]), d.channels = static_cast<std::uint32_t>(x.shape()[1]);
   d.x = x.data, d.y = y.data, d.weight = weight.data, d.dtype = x.dtype;
   for (int axis = 0; axis < 4; ++axis) d.x_stride[axis] = x.layout.stride(axis), d.y_stride[axis] = y.layout.stride(axis);

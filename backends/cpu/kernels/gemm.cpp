@@ -214,7 +214,7 @@ template <class T>
 using TilesFunction = void (*)(int64_t, const Column<T>&, int64_t, Prefetcher&, Prefetcher&);
 
 template <class T, class Operands, int... row_counts>
-TilesFunction<T> tiles_of(int rows, Operands, std::integer_sequence<int, row_counts...>) {
+TilesFunction<T> tiles_of(int64_t rows, Operands, std::integer_sequence<int, row_counts...>) {
   constexpr TilesFunction<T> functions[] = {tiles<T, Operands, row_counts + 1>...};
   return functions[rows - 1];
 }
@@ -257,7 +257,7 @@ void block_of(int64_t m, int64_t n, int64_t k, Tiles<T> a, Panels<T> b, T* c, in
       const int64_t whole = (end - i0) / tile_rows, rest = (end - i0) % tile_rows;
       narrow_tiles<T>(width, Operands{}, std::make_integer_sequence<int, tile_vectors>{})(whole, column, 0, next, next_panel);
       if (rest)
-        tiles_of<T>(static_cast<int>(rest), Operands{}, std::make_integer_sequence<int, tile_rows>{})(1, column.below(whole), whole * tile_rows, next, next_panel);
+        tiles_of<T>(rest, Operands{}, std::make_integer_sequence<int, tile_rows>{})(1, column.below(whole), whole * tile_rows, next, next_panel);
       if (!apart) continue;
       if (pre_first) here.bias = nullptr, here.pre = nullptr;
       finish<T>(end - i0, width, sums, nr, to, ldc, accumulate, &here);

@@ -137,7 +137,8 @@ NORMA_KERNEL void NORMA_BOUNDS(32 * warps, groups > 1 || measure ? 2 : mma_block
 template <int chunks, int groups, bool softmax, bool measure, int warps = mma_warps>
 void start(void* stream, const AttentionProblem& p) {
   constexpr int block_rows = 16 * groups * warps;
-  launch(stream, attention_grid(p, p.rows, block_rows), 32 * warps, forward_mma_bytes(chunks, block_rows), forward_kernel<chunks, groups, softmax, measure, warps>, p);
+  launch(stream, attention_grid(p, p.rows, block_rows), 32 * warps, forward_mma_bytes(chunks, block_rows),
+         forward_kernel<chunks, groups, softmax, measure, warps>, p);
 }
 /// 32 rows a warp where at least one block is full of them. That, and a fifth warp, take registers that wide rows leave no room for;
 /// statistics are of blocks of forward_block_rows.

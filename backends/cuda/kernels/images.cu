@@ -36,7 +36,8 @@ NORMA_KERNEL void cut_kernel(ImageBatch b) {
 }
 
 /// An edit by table. counts and table: 256 each, in shared memory.
-NORMA_DEVICE void map_bytes(const ImageEdit& edit, std::int32_t channels, std::int32_t pixels, std::uint8_t* image, std::uint32_t* counts, std::uint8_t* table) {
+NORMA_DEVICE void map_bytes(const ImageEdit& edit, std::int32_t channels, std::int32_t pixels, std::uint8_t* image, std::uint32_t* counts,
+                            std::uint8_t* table) {
   const auto t = static_cast<std::int32_t>(thread_id());
   const bool of_grey = edit.kind == ImageEdit::contrast;
   for (std::int32_t c = 0; c < channels; ++c) {

@@ -150,7 +150,8 @@ void block(int64_t m, int64_t n, int64_t k, Tiles<float> a, Panels<float> b, flo
           const bool direct = i < whole;
           const Word* rows = words(a.data) + (i0 + i) / side * (steps * step_words) + from * step_words;
           const Sums<float> strip{sums + i * side, side}, result{to + i * ldc, ldc};
-          const Sums<const float> before = from > 0 ? Sums<const float>{strip.data, side} : Sums<const float>{direct && accumulate ? result.data : nullptr, ldc};
+          const Sums<const float> before =
+              from > 0 ? Sums<const float>{strip.data, side} : Sums<const float>{direct && accumulate ? result.data : nullptr, ldc};
           const bool low = height - i <= tile_side;
           if (last) {
             PackingAndAsking both{packing, {{to + i * ldc, other ? other + i * e->ld : nullptr, ldc, e ? e->ld : 0, true}, least(side, height - i), count}};

@@ -64,7 +64,8 @@ float run_slices(std::int64_t rounds) {
   alignas(64) float sums[side * side];
   NothingAside nothing;
   enter_tiles();
-  for (; rounds > 0; --rounds) tile<3, false, false>(sliced_steps, operands, operands + count, Sums<const float>{nullptr, side}, Sums<float>{sums, side}, nothing);
+  for (; rounds > 0; --rounds)
+    tile<3, false, false>(sliced_steps, operands, operands + count, Sums<const float>{nullptr, side}, Sums<float>{sums, side}, nothing);
   leave_tiles();
   float sum = 0;
   for (const float s : sums) sum += s;

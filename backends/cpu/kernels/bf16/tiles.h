@@ -1,4 +1,5 @@
-// Products of bf16 by AMX, whose instruction multiplies 16 rows of words by 16 words of a panel. A panel of pairs lies as the instruction wants its right operand; rows of pairs, as they lie in memory, are its left one.
+// Products of bf16 by AMX, whose instruction multiplies 16 rows of words by 16 words of a panel. A panel of pairs lies as the instruction wants its right
+// operand; rows of pairs, as they lie in memory, are its left one.
 #pragma once
 
 #include "backends/cpu/kernels/bf16/epilogue.h"
