@@ -14,17 +14,20 @@ namespace {
 constexpr Index piece_bytes = Index{8} << 20;  // of the columns that are held at once
 
 /// The sizes of one convolution; its columns are [groups, depth, places of all images].
-struct Convolution {
+struct ConvSizes {
   Window window;
   Index groups, batch, channels, height, width, out, out_h, out_w, depth;
 
-  Convolution(const Tensor& x, const Tensor& weight, const Window& w, Index g)
+  ConvSizes(const Tensor& x, const Tensor& weight, const Window& w, Index g)
       : window(w), groups(g), batch(x.size(0)), channels(x.size(1)), height(x.size(2)), width(x.size(3)), out(weight.size(0)), out_h(w.out_h(height)),
         out_w(w.out_w(width)), depth(weight.size(1) * w.kernel_h * w.kernel_w) {}
 
   Shape output() const { return {batch, out, out_h, out_w}; }
   Shape kernels() const { return {groups, out / groups, depth}; }
   bool one_kernel_a_channel() const { return groups == channels && groups == out; }
+  /// Each output is made of one pixel: a product with the images as they lie.
+  bool pointwise() const { return depth * groups == channels && window.stride_h * window.stride_w == 1 && window.pad_h + window.pad_w == 0; }
+  Tensor by_group(const Tensor& x) const { return reshape(x, Shape{x.size(0), groups, x.size(1) / groups, x.size(2) * x.size(3)}); }
   /// Windows that tile the image: each pixel is in exactly one.
   bool tiles() const {
     return window.kernel_h == window.stride_h && window.kernel_w == window.stride_w && window.pad_h == 0 && window.pad_w == 0 &&
@@ -34,7 +37,7 @@ struct Convolution {
 
 /// Calls body(first, images, row, rows) for pieces of the images and of their rows of outputs, rows inside.
 template <class Body>
-void each_piece(const Convolution& c, Place place, Body&& body) {
+void each_piece(const ConvSizes& c, Place place, Body&& body) {
   const Index line = c.groups * c.depth * c.out_w * static_cast<Index>(size_of(place.dtype)), lines = std::max<Index>(1, piece_bytes / line);
   const Index images = std::max<Index>(1, lines / c.out_h), rows = std::min(lines, c.out_h);
   for (Index first = 0; first < c.batch; first += images) {
@@ -47,7 +50,7 @@ void each_piece(const Convolution& c, Place place, Body&& body) {
 struct Lines {
   Index begin, end, before, after;
   Window window;  // over these lines alone
-  Lines(const Convolution& c, Index row, Index rows) : begin(0), end(c.height), before(0), after(0), window(c.window) {
+  Lines(const ConvSizes& c, Index row, Index rows) : begin(0), end(c.height), before(0), after(0), window(c.window) {
     if (rows == c.out_h) return;
     const Index top = row * window.stride_h - window.pad_h, bottom = top + (rows - 1) * window.stride_h + window.kernel_h;
     begin = std::clamp<Index>(top, 0, c.height), end = std::clamp(bottom, begin, c.height);
@@ -58,7 +61,7 @@ struct Lines {
 };
 
 /// The columns [groups, depth, images * rows * out_w] of x[images, C, h, w] for some rows of outputs.
-Tensor columns_of(const Convolution& c, const Tensor& x, Index row, Index rows) {
+Tensor columns_of(const ConvSizes& c, const Tensor& x, Index row, Index rows) {
   const Lines lines(c, row, rows);
   const Tensor read = pad(slice(x, 2, lines.begin, lines.end), 2, lines.before, lines.after);
   const Tensor columns = empty({c.groups * c.depth, x.size(0), rows * c.out_w}, place_of(x));
@@ -67,7 +70,7 @@ Tensor columns_of(const Convolution& c, const Tensor& x, Index row, Index rows) 
 }
 
 /// Their adjoint, added into dx[images, C, h, w], or written where the rows are all there are.
-void fold_into(const Convolution& c, const Tensor& columns, Index row, Index rows, const Tensor& dx) {
+void fold_into(const ConvSizes& c, const Tensor& columns, Index row, Index rows, const Tensor& dx) {
   const Index images = dx.size(0);
   const Lines lines(c, row, rows);
   const Tensor by_image = transpose(reshape(columns, Shape{c.groups * c.depth, images, rows * c.out_w}), 0, 1);
@@ -85,18 +88,24 @@ Tensor part_of(const Tensor& y, Index first, Index images, Index row, Index rows
 }
 
 /// The kernels [groups, O / groups, depth] as they are multiplied.
-Tensor kernels_of(const Convolution& c, const Tensor& weight, DType activations) { return reshape(widen(narrow(weight, activations)), c.kernels()); }
+Tensor kernels_of(const ConvSizes& c, const Tensor& weight, DType activations) { return reshape(widen(narrow(weight, activations)), c.kernels()); }
 
-Tensor conv_composite(const Convolution& c, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+Tensor conv_composite(const ConvSizes& c, const Tensor& x, const Tensor& weight, const Tensor& bias) {
   const Tensor columns = reshape(unfold(widen(x), c.window), Shape{c.batch, c.groups, c.depth, c.out_h * c.out_w});
   const Tensor y = reshape(matmul(kernels_of(c, weight, x.dtype()), columns), c.output());
   return narrow(bias ? y + reshape(widen(bias), Shape{c.out, 1, 1}) : y, x.dtype());
 }
 
-Tensor conv_forward(const Convolution& c, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+Tensor conv_forward(const ConvSizes& c, const Tensor& x, const Tensor& weight, const Tensor& bias) {
   const Tensor y = empty(c.output(), place_of(x)), kernels = contiguous(kernels_of(c, weight, x.dtype()));
   const Tensor wide_bias = bias ? widen(bias) : bias;
   if (c.one_kernel_a_channel() && backend_of(y).depthwise(x.view(), kernels.view(), view_of(wide_bias), c.window, y.view())) return y;
+  if (c.pointwise() && place_of(x) == place_of(kernels)) {
+    const Tensor product = reshape(matmul(kernels, c.by_group(x)), c.output());
+    if (bias) backend_of(y).binary(BinaryOp::add, product.view(), expanded(reshape(bias, Shape{c.out, 1, 1}), product.shape()), product.view());
+    return product;
+  }
+  if (backend_of(y).convolution({x.view(), kernels.view(), y.view(), c.window, c.groups, view_of(wide_bias)})) return y;
   const Tensor added = bias ? reshape(wide_bias, Shape{c.out, 1, 1, 1}) : Tensor();
   each_piece(c, place_of(kernels), [&](Index first, Index images, Index row, Index rows) {
     const Tensor columns = columns_of(c, widen(slice(x, 0, first, first + images)), row, rows);
@@ -115,7 +124,24 @@ struct ConvGradients {
   Tensor dx, dkernels;
 };
 
-ConvGradients conv_backward(const Convolution& c, const Tensor& x, const Tensor& weight, const Tensor& g, bool wants_x, bool wants_weight) {
+/// Of the weight image by image, so many at once that their gradients take no more room than columns may.
+ConvGradients pointwise_backward(const ConvSizes& c, const Tensor& x, const Tensor& turned, const Tensor& g, bool wants_x, bool wants_weight) {
+  const Tensor images = c.by_group(x), dy = c.by_group(g);
+  ConvGradients out;
+  if (wants_x) out.dx = reshape(matmul(turned, dy), x.shape());
+  const Index at_once = std::max<Index>(1, piece_bytes / (turned.numel() * static_cast<Index>(size_of(turned.dtype()))));
+  for (Index first = 0; wants_weight && first < c.batch; first += at_once) {
+    const Index end = std::min(c.batch, first + at_once);
+    const Tensor part = sum(matmul(slice(dy, 0, first, end), transpose(slice(images, 0, first, end))), {0});
+    if (!out.dkernels)
+      out.dkernels = part;
+    else
+      backend_of(x).binary(BinaryOp::add, out.dkernels.view(), part.view(), out.dkernels.view());
+  }
+  return out;
+}
+
+ConvGradients conv_backward(const ConvSizes& c, const Tensor& x, const Tensor& weight, const Tensor& g, bool wants_x, bool wants_weight) {
   const Tensor kernels = contiguous(kernels_of(c, weight, x.dtype())), turned = transpose(kernels);
   ConvGradients out;
   if (wants_x) out.dx = empty(x.shape(), place_of(x));
@@ -123,6 +149,14 @@ ConvGradients conv_backward(const Convolution& c, const Tensor& x, const Tensor&
     const Tensor dkernels = wants_weight ? empty(kernels.shape(), place_of(kernels)) : Tensor();
     if (backend_of(x).depthwise_backward(g.view(), x.view(), kernels.view(), c.window, view_of(out.dx), view_of(dkernels))) return {out.dx, dkernels};
   }
+  if (c.pointwise() && place_of(x) == place_of(kernels)) return pointwise_backward(c, x, turned, g, wants_x, wants_weight);
+  const Tensor dense = contiguous(g), dkernels = wants_weight ? empty(kernels.shape(), place_of(kernels)) : Tensor();
+  const auto make = [&](const Tensor& dx, const Tensor& dw) {
+    return backend_of(x).convolution_backward({dense.view(), x.view(), kernels.view(), c.window, c.groups, view_of(dx), view_of(dw)});
+  };
+  if (wants_weight && make({}, dkernels)) out.dkernels = dkernels, wants_weight = false;
+  if (wants_x && make(out.dx, {})) wants_x = false;
+  if (!wants_x && !wants_weight) return out;
   Tensor dx;  // of the images at hand, in the wide type
   each_piece(c, place_of(kernels), [&](Index first, Index images, Index row, Index rows) {
     const Tensor dy = transpose(part_of(g, first, images, row, rows), 0, 1);
@@ -172,8 +206,8 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, Window 
   window.kernel_h = weight.size(2);
   window.kernel_w = weight.size(3);
   check_window("conv2d", window, x.size(2), x.size(3));
-  const Convolution c(x, weight, window, groups);
-  if (groups == 1 && c.tiles()) {  // patches: one reordering, one product over rows of pixels
+  const ConvSizes c(x, weight, window, groups);
+  if (groups == 1 && c.tiles() && !c.pointwise()) {  // patches: one reordering, one product over rows of pixels
     const Tensor rows = rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", {{"p", window.kernel_h}, {"q", window.kernel_w}});
     const Tensor y = linear(rows, flatten(weight, 1), bias);  // [B, oh ow, O]
     return reshape(transpose(y), c.output());

@@ -97,6 +97,15 @@ checks::OpCases large_cases() {
   add("split", "256 parts", {real({256, 4096})}, [](In x) { return cat(split(x[0], 16, 1), 1); });
   add("conv2d", "depthwise", {real({32, 192, 14, 14}), real({192, 1, 3, 3})},
       [](In x) { return conv2d(x[0], x[1], {}, {.pad_h = 1, .pad_w = 1}, 192); });
+  const auto convolution = [&](const char* variant, const Shape& x, const Shape& weight, const Window& window) {
+    add("conv2d", variant, {real(x), real(weight)}, [window](In in) { return conv2d(in[0], in[1], {}, window); });
+  };
+  convolution("3x3", {8, 64, 56, 56}, {64, 64, 3, 3}, {.pad_h = 1, .pad_w = 1});
+  convolution("3x3, small planes", {8, 512, 7, 7}, {512, 512, 3, 3}, {.pad_h = 1, .pad_w = 1});
+  convolution("3x3, stride 2", {8, 96, 56, 56}, {192, 96, 3, 3},
+              {.stride_h = 2, .stride_w = 2, .pad_h = 1, .pad_w = 1});
+  convolution("1x1", {8, 256, 56, 56}, {64, 256, 1, 1}, {});
+  convolution("7x7, stride 2", {4, 3, 224, 224}, {64, 3, 7, 7}, {.stride_h = 2, .stride_w = 2, .pad_h = 3, .pad_w = 3});
   return out;
 }
 

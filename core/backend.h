@@ -99,6 +99,8 @@ class Backend {
   virtual bool attention(const AttentionForward&) { return false; }
   virtual bool attention_backward(const AttentionBackward&) { return false; }
   virtual bool cut_images(const ImageCuts&) { return false; }
+  virtual bool convolution(const Convolution&) { return false; }  // declined: by columns, a piece of the images at a time
+  virtual bool convolution_backward(const ConvolutionBackward&) { return false; }
   /// Convolution with one kernel a channel: x[B, C, h, w], weight[C, 1, kernel_h * kernel_w] and bias[C] in its wide type, y[B, C, oh, ow].
   virtual bool depthwise(const View& /*x*/, const View& /*weight*/, const View& /*bias*/, const Window&, const View& /*y*/) { return false; }
   /// dx, and dweight in the wide type, each where it is present.

@@ -25,6 +25,22 @@ struct Window {
   Index out_w(Index w) const { return (w + 2 * pad_w - kernel_w) / stride_w + 1; }
 };
 
+/// Convolution in groups (cross-correlation, as everywhere in this field): y[b, o, r, q] = sum over the channels c of o's group and the
+/// kernel's i, j of weight[o, c, i, j] x[b, c, r stride_h + i - pad_h, q stride_w + j - pad_w], zeros outside the image, + bias[o]. (a): x, y.
+struct Convolution {
+  View x, weight, y;  // [B, C, h, w], [groups, O / groups, C / groups * kernel_h * kernel_w], [B, O, oh, ow]; weight and y contiguous
+  Window window;
+  Index groups = 1;
+  View bias = {};  // [O]
+};
+/// The gradients of x and of the weight, each where it has a place. (a): dy, x, dx.
+struct ConvolutionBackward {
+  View dy, x, weight;  // dy, weight and what is received contiguous
+  Window window;
+  Index groups = 1;
+  View dx = {}, dweight = {};
+};
+
 /// A linear layer: Y[m, n] = X[m, k] W[n, k]^T + bias[n], perhaps through GELU, then + residual. (a): x, y, residual, pre.
 struct LinearForward {
   View x, weight, y;   // [..., k], [n, k], [..., n]; x's and y's leading axes collapse to rows

@@ -1,4 +1,4 @@
-// Convolution in pieces and with one kernel a channel, against its composition.
+// Convolution by strips of windows, by pieces of columns and with one kernel a channel, against its composition.
 #include <catch2/catch.hpp>
 
 #include "autograd/ops.h"
@@ -52,7 +52,9 @@ void check_all_dtypes(const Problem& p) {
 }  // namespace
 
 TEST_CASE("a convolution in pieces of images and of rows is the composition", "[conv]") {
+  const test::RestoreSettings restore;
   const auto own = GENERATE(false, true);
+  cpu::set_gemm_provider(cpu::GemmProvider::openblas);  // it declines strips of windows, as some devices do
   const Index groups = own ? 12 : GENERATE(1, 3);
   const auto weight = [&](Index h, Index w) { return own ? Shape{12, 1, h, w} : Shape{6, 12 / groups, h, w}; };
   check_all_dtypes({{3, 12, 61, 67}, weight(7, 5), {.pad_h = 3, .pad_w = 2}, groups});                                    // an image is several pieces
@@ -61,6 +63,8 @@ TEST_CASE("a convolution in pieces of images and of rows is the composition", "[
 }
 
 TEST_CASE("pieces of a convolution may lie in the padding alone, where it is larger than the kernel", "[conv]") {
+  const test::RestoreSettings restore;
+  cpu::set_gemm_provider(cpu::GemmProvider::openblas);
   const auto check = [](const Shape& x, const Shape& weight, Window w) { check_against_composition({x, weight, w}, DType::f64, DType::f64, 1e-13); };
   // In f64 a piece has 64 rows of outputs here. The 65th is below the image, a piece of one row that has 31 rows of padding before it. Its columns
   // get one of the gaps between tensors of their size, which stay as they are.
@@ -72,6 +76,42 @@ TEST_CASE("pieces of a convolution may lie in the padding alone, where it is lar
   // Here 10, and with strides 32: the first pieces are above the image.
   check({1, 2, 3, 8000}, {2, 2, 2, 3}, {.pad_h = 12});
   check({1, 2, 2, 7900}, {2, 2, 2, 3}, {.stride_h = 2, .stride_w = 3, .pad_h = 70, .pad_w = 50});
+}
+
+TEST_CASE("a convolution by strips of windows is the composition", "[conv]") {
+  test::for_each_isa([](const std::string&) {
+    check_all_dtypes({{3, 12, 61, 67}, {6, 12, 7, 5}, {.pad_h = 3, .pad_w = 2}});                                 // several rows, many pieces of a sum
+    check_all_dtypes({{2, 6, 5, 450}, {14, 3, 3, 3}, {.pad_h = 1, .pad_w = 1}, 2});                               // some columns of one row
+    check_all_dtypes({{7, 80, 5, 6}, {40, 80, 3, 3}, {.pad_h = 1, .pad_w = 1}});                                  // planes of several images
+    check_all_dtypes({{11, 6, 7, 7}, {9, 2, 3, 2}, {.stride_h = 2, .stride_w = 3, .pad_h = 1, .pad_w = 1}, 3});  // the last strip has fewer images
+    check_all_dtypes({{2, 12, 70, 75}, {6, 4, 9, 8}, {.stride_h = 2, .stride_w = 1, .pad_h = 8, .pad_w = 0}, 3, false});
+    check_all_dtypes({{2, 3, 20, 33}, {5, 3, 2, 1}, {.stride_h = 3, .stride_w = 4, .pad_h = 1, .pad_w = 2}});     // strides beyond the kernel
+    check_all_dtypes({{2, 3, 4, 5}, {4, 3, 2, 3}, {.pad_h = 6, .pad_w = 7}});                                     // padding beyond the kernel
+    check_all_dtypes({{2, 2, 21, 20}, {3, 2, 20, 20}, {.pad_w = 1}});                                             // a channel is more than a piece
+    check_all_dtypes({{5, 16, 9, 11}, {24, 4, 1, 1}, {}, 4});                                                     // a kernel of one element
+    check_all_dtypes({{5, 16, 9, 11}, {24, 4, 1, 1}, {.stride_w = 2}, 4});
+    check_all_dtypes({{3, 1, 3, 1}, {1, 1, 3, 1}, {}, 1, false});
+  });
+}
+
+TEST_CASE("strips of windows read any layout, and what is not finite reaches its windows alone", "[conv]") {
+  const Tensor x = noise({2, 9, 8, 6}, DType::f64, 1), w = noise({3, 3, 3, 8}, DType::f64, 2), b = noise({16}, DType::f64, 3);
+  const auto turned = [&](bool dense) {
+    Tensor image = flip(permute(x, {0, 3, 2, 1}), 2), kernel = permute(w, {3, 0, 2, 1}), bias = slice(b, 0, 15, -17, -2);
+    if (dense) image = contiguous(image), kernel = contiguous(kernel), bias = contiguous(bias);
+    image = image.detach().track(), kernel = kernel.detach().track(), bias = bias.detach().track();
+    const Tensor y = conv2d(image, kernel, bias, {.pad_h = 1, .pad_w = 1}, 2);
+    const Tensor seed = noise({y.size(0), y.size(3), y.size(2), y.size(1)}, DType::f64, 5);
+    Tensors out = grad(y, {image, kernel, bias}, dense ? contiguous(transpose(seed, 1, 3)) : transpose(seed, 1, 3));
+    out.push_back(y);
+    return out;
+  };
+  const Tensors any = turned(false), dense = turned(true);
+  for (std::size_t i = 0; i < any.size(); ++i) CHECK(test::largest_difference(any[i].values(), dense[i].values()) <= 1e-13);
+  Tensor image = ones({1, 1, 3, 40});
+  fill(slice(slice(image, 2, 2, 3), 3, 39, 40), HUGE_VAL);
+  const std::vector<double> y = conv2d(image, ones({2, 1, 3, 3}), {}, {}).values();  // [2, 1, 38]
+  for (std::size_t i = 0; i < y.size(); ++i) CHECK(y[i] == (i % 38 == 37 ? HUGE_VAL : 9));
 }
 
 TEST_CASE("a kernel a channel: kernels, strides and padding of many sizes", "[conv]") {
@@ -114,7 +154,8 @@ TEST_CASE("a kernel a channel keeps what is not finite in its place", "[conv]") 
 
 TEST_CASE("convolutions have the same bits on any number of threads", "[conv]") {
   const test::RestoreSettings restore;
-  const Problem p = GENERATE(Problem{{5, 16, 30, 31}, {16, 1, 3, 3}, {.pad_h = 1, .pad_w = 1}, 16}, Problem{{5, 16, 60, 61}, {24, 8, 5, 5}, {.stride_h = 2, .pad_h = 2}, 2});
+  const Problem p = GENERATE(Problem{{5, 16, 30, 31}, {16, 1, 3, 3}, {.pad_h = 1, .pad_w = 1}, 16}, Problem{{5, 16, 60, 61}, {24, 8, 5, 5}, {.stride_h = 2, .pad_h = 2}, 2},
+                             Problem{{1, 32, 14, 14}, {300, 32, 3, 3}, {.pad_h = 1, .pad_w = 1}}, Problem{{9, 64, 6, 7}, {96, 64, 3, 3}, {.pad_h = 1, .pad_w = 1}});
   cpu::set_threads(1);
   const Tensors one = results(p, DType::f32, DType::f32);
   cpu::set_threads(3);

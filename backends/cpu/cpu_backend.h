@@ -1,5 +1,6 @@
-// The CPU backend. Each family of verbs has its file: memory.cpp, elementwise.cpp, copy.cpp, reduce.cpp, index.cpp, window.cpp, depthwise.cpp, random.cpp,
-// norm.cpp (softmax, layer norm, cross-entropy), linear.cpp (products), mlp.cpp, attention.cpp, parameters.cpp (gradient norm, AdamW).
+// The CPU backend. Each family of verbs has its file: memory.cpp, elementwise.cpp, copy.cpp, reduce.cpp, index.cpp, window.cpp, convolution.cpp,
+// depthwise.cpp, random.cpp, norm.cpp (softmax, layer norm, cross-entropy), linear.cpp (products), mlp.cpp, attention.cpp, parameters.cpp (gradient
+// norm, AdamW).
 #pragma once
 
 #include <memory>
@@ -47,6 +48,8 @@ class CpuBackend : public Backend {
 
   void unfold(const View& x, const Window& window, const View& columns) override;
   void fold(const View& columns, const Window& window, const View& x) override;
+  bool convolution(const Convolution& args) override;
+  bool convolution_backward(const ConvolutionBackward& args) override;
   bool depthwise(const View& x, const View& weight, const View& bias, const Window& window, const View& y) override;
   bool depthwise_backward(const View& dy, const View& x, const View& weight, const Window& window, const View& dx, const View& dweight) override;
   void random(RandomKind kind, RandomStream stream, double p, const View& out) override;

@@ -3,36 +3,15 @@
 #include <algorithm>
 #include <vector>
 
-#include "backends/common/convert.h"
-#include "backends/cpu/bf16_rows.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/parallel.h"
+#include "backends/cpu/stored_rows.h"
 #include "backends/cpu/window_kernels.h"
 
 namespace norma::cpu {
 namespace {
 
 constexpr Index beyond = 16;  // elements that a register may read beyond an end
-
-/// Rows of elements as they are stored, made of and into rows of the compute type.
-template <class C, class T>
-void read_row(Index n, const T* from, Index step, C* to) {
-  if constexpr (std::is_same_v<T, C>) {
-    if (step == 1) return std::copy_n(from, n, to), void();
-  } else if constexpr (std::is_same_v<T, bf16>) {
-    if (step == 1) return widen_rows(1, n, from, n, to);
-  }
-  for (Index i = 0; i < n; ++i) to[i] = convert<C>(from[i * step]);
-}
-template <class C, class T>
-void write_row(Index n, const C* from, T* to, Index step) {
-  if constexpr (std::is_same_v<T, C>) {
-    if (step == 1) return std::copy_n(from, n, to), void();
-  } else if constexpr (std::is_same_v<T, bf16>) {
-    if (step == 1) return narrow_rows(1, n, from, to, n);
-  }
-  for (Index i = 0; i < n; ++i) to[i * step] = convert<T>(from[i]);
-}
 
 /// One axis of a padded image in phases of the stride: position p is element p / stride of phase p % stride.
 struct Axis {
@@ -188,14 +167,6 @@ void backward_weight(const View& dy, const View& x, const Plan& p, const View& d
       for (std::size_t t = 0; t < sums.size(); ++t) to[static_cast<Index>(t) * dweight.layout.strides[2]] = static_cast<C>(sums[t]);
     }
   });
-}
-
-/// body(stored type, computed type) of a floating dtype.
-template <class Body>
-void with_types(DType dtype, Body&& body) {
-  if (dtype == DType::bf16) return body(bf16{}, float{});
-  if (dtype == DType::f32) return body(float{}, float{});
-  body(double{}, double{});
 }
 
 }  // namespace

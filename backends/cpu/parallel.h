@@ -56,7 +56,8 @@ enum class Slot : int {
   attention_work = 8, attention_stat_parts, attention_wide, attention_dq_parts,      // attention.cpp
   linear_weights = 10, linear_key_counts, linear_states, linear_mirror, linear_work, linear_wide,  // attention_linear.cpp
   index_order = 12, index_sums,                                                      // index.cpp
-  window_plane = 14,                                                                 // window.cpp
+  window_plane = 14,                                                                 // window.cpp, depthwise.cpp
+  conv_weights = 0, conv_parts, conv_lines, conv_packed, conv_sums, conv_dy,         // convolution.cpp
   count = 16
 };
 

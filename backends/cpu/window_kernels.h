@@ -1,4 +1,4 @@
-// The loops of a convolution with one kernel a channel: over a plane laid out so that every element of the kernel reads it at one offset.
+// The loops of convolutions: over planes laid out so that every element of the kernel, a tap, reads them at one offset from the output.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,16 @@
 
 namespace norma::cpu {
 
+/// What the windows of some outputs read: tap t of channel c at data[c * channel + offset[t]], for output (r, q) row[r] + q further on.
+template <class T>
+struct WindowLines {
+  const T* data;
+  std::int64_t channels, channel, taps;
+  const std::int64_t* offset;
+  std::int64_t rows, columns;  // of the outputs
+  const std::int64_t* row;
+};
+
 template <class T>
 struct WindowTable {
   /// y[i] = sum over t < count of weight[t] x[i + offset[t]], then + bias, for i < n.
@@ -15,6 +25,11 @@ struct WindowTable {
   /// sums[t] += sum over r < rows, i < n of g[r row + i] x[r row + i + offset[t]]; a register is readable beyond the last of each.
   void (*correlate)(std::int64_t rows, std::int64_t n, std::int64_t row, const T* g, const T* x, std::int64_t count, const std::int64_t* offset,
                     double* sums);
+  /// The columns of windows as the right operand of a product: row c * taps + t, a column an output, in panels as GemmTable::pack_b makes them. The
+  /// width of a panel is readable beyond the lines, and is written beyond the panels.
+  void (*lay_panels)(const WindowLines<T>& lines, T* panels);
+  /// The same in rows that lie `row` apart; a register is readable and written beyond.
+  void (*lay_rows)(const WindowLines<T>& lines, T* to, std::int64_t row);
 };
 
 struct WindowKernels {

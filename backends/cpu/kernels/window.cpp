@@ -1,5 +1,8 @@
-// Convolution with one kernel a channel: sums in registers over all elements of the kernel, one load for each product.
+// Convolution with one kernel a channel: sums in registers over all elements of the kernel, one load for each product. Of other convolutions what
+// windows read, laid out as operands of a product.
 #include "backends/cpu/window_kernels.h"
+
+#include "backends/cpu/kernels/micro_tile.h"
 #include "backends/cpu/simd.h"
 
 namespace norma::cpu::NORMA_ISA {
@@ -70,8 +73,52 @@ void correlate(Int rows, Int n, Int row, const T* g, const T* x, Int count, cons
   for (; t < count; ++t) correlate_taps<1>(rows, n, row, g, x, offset + t, sums + t);
 }
 
+/// f(where the tap reads, row c * taps + t) for each tap of each channel.
+template <class T, class Body>
+NORMA_INLINE void each_tap(const WindowLines<T>& lines, Body f) {
+  Int row = 0;
+  for (Int c = 0; c < lines.channels; ++c)
+    for (Int t = 0; t < lines.taps; ++t, ++row) f(lines.data + c * lines.channel + lines.offset[t], row);
+}
+
+/// Of the outputs of a panel those of one row are neighbours in the lines. What is copied beyond them is written over by what follows.
+template <class T>
+void lay_panels(const WindowLines<T>& lines, T* panels) {
+  constexpr Int width = tile_vectors * lanes<T>;
+  const auto copy = [](const T* from, T* to) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+    for (int v = 0; v < tile_vectors; ++v) store(to + v * lanes<T>, load(from + v * lanes<T>));
+  };
+  const Int outputs = lines.rows * lines.columns;
+  for (Int first = 0; first < outputs; first += width) {
+    Int from[width], to[width], runs = 0;
+    for (Int i = first; i < least(outputs, first + width); i = (i / lines.columns + 1) * lines.columns, ++runs)
+      from[runs] = lines.row[i / lines.columns] + i % lines.columns, to[runs] = i - first;
+    T* panel = panels + first * lines.channels * lines.taps;
+    each_tap(lines, [&](const T* x, Int row) __attribute__((always_inline)) {
+      T* out = panel + row * width;
+      copy(x + from[0], out);
+      for (Int r = 1; r < runs; ++r) copy(x + from[r], out + to[r]);
+    });
+  }
+}
+
+template <class T>
+void lay_rows(const WindowLines<T>& lines, T* to, Int row_length) {
+  each_tap(lines, [&](const T* x, Int row) __attribute__((always_inline)) {
+    T* out = to + row * row_length;
+    for (Int r = 0; r < lines.rows; ++r, out += lines.columns)
+      for (Int q = 0; q < lines.columns; q += lanes<T>) store(out + q, load(x + lines.row[r] + q));
+  });
+}
+
+template <class T>
+constexpr WindowTable<T> make_table() {
+  return {weigh<T>, correlate<T>, lay_panels<T>, lay_rows<T>};
+}
+
 }  // namespace
 
-const WindowKernels window_kernels = {{weigh<float>, correlate<float>}, {weigh<double>, correlate<double>}};
+const WindowKernels window_kernels = {make_table<float>(), make_table<double>()};
 
 }  // namespace norma::cpu::NORMA_ISA
