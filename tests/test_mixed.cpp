@@ -97,14 +97,20 @@ TEST_CASE("statistics of attention in bf16 are those of f32 to bf16's precision"
 }
 
 TEST_CASE("training in bf16 follows training in f32", "[mixed][slow]") {
+#if defined(__SANITIZE_ADDRESS__)  // all steps touch the same memory: enough to part, too few to learn
+  constexpr int steps = 6;
+#else
+  constexpr int steps = 60;
+#endif
   for (const char* attention : {"softmax", "x^3/sqrt(N)"}) {
     CAPTURE(attention);
-    const std::vector<double> wide = losses(attention, false, 60), narrow = losses(attention, true, 60);
+    const std::vector<double> wide = losses(attention, false, steps), narrow = losses(attention, true, steps);
     CHECK(narrow != wide);
     for (std::size_t i = 0; i < wide.size(); ++i) {
       CAPTURE(i);
       CHECK(std::abs(narrow[i] - wide[i]) < 0.02);
     }
+    if (steps < 60) continue;
     CHECK(mean_of(wide, 50, 60) < 0.6 * mean_of(wide, 0, 5));
     CHECK(mean_of(narrow, 50, 60) < 0.6 * mean_of(narrow, 0, 5));
   }

@@ -163,11 +163,11 @@ inline void warp_barrier() { emulator::warp_barrier(); }
 
 template <class T>
 T exchange_xor(T x, unsigned mask) {
-  return emulator::exchange_as<T>("exchange_xor", x)[thread_id() % warp_size ^ mask];
+  return emulator::exchange_with("exchange_xor", x, thread_id() % warp_size ^ mask);
 }
 template <class T>
 T exchange_from(T x, unsigned lane) {
-  return emulator::exchange_as<T>("exchange_from", x)[lane];
+  return emulator::exchange_with("exchange_from", x, lane);
 }
 inline unsigned ballot(bool x) {
   const std::array<bool, warp_size> all = emulator::exchange_as<bool>("ballot", x);

@@ -1,6 +1,5 @@
 #include "backends/cuda/emulator/emulator.h"
 
-#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstdlib>
@@ -23,18 +22,33 @@ namespace norma::cuda::emulator {
 namespace {
 
 constexpr std::size_t stack_bytes = std::size_t{256} << 10, guard_bytes = 64;
+/// Stacks begin as many bytes apart from a page's end: all at the same place of a page would share eight lines of the first cache.
+constexpr std::size_t colours = 32, colour_bytes = 128;
 
 struct Copy {
   void* to;
   std::array<char, 16> bytes;
 };
 
-/// Where to go on. After its start a fiber is entered by longjmp, which, unlike swapcontext, asks the system for nothing.
+/// Where to go on.
 struct Context {
   ucontext_t start;
-  jmp_buf jump;
+  void* jump[5];
   bool started = false;
 };
+/// Leaves `from` and goes on with `to`. After its start a fiber is entered by the compiler's own jump: swapcontext asks the system twice, and
+/// longjmp the C library for what it does not know of these stacks. A function of its own, which is told to no sanitizer: switch_to tells it.
+__attribute__((noinline, no_sanitize("address"), no_sanitize("undefined"))) void jump(Context& from, Context& to) {
+#if defined(__SANITIZE_THREAD__)
+  swapcontext(&from.start, &to.start);
+#else
+  if (__builtin_setjmp(from.jump) == 0) {
+    from.started = true;
+    if (to.started) __builtin_longjmp(to.jump, 1);
+    setcontext(&to.start);
+  }
+#endif
+}
 
 /// One stack, and the thread that runs on it now.
 struct Fiber {
@@ -137,7 +151,7 @@ class Block {
   void meet(Meeting& meeting, unsigned all, const char* what, Finish finish) {
     Fiber* me = current_;
     if (meeting.arrived == 0) meeting.what = what;
-    if (std::string_view(meeting.what) != what)
+    if (meeting.what != what && std::string_view(meeting.what) != what)
       fail("emulator: thread {} of block {} reaches {} where a lane of its warp{} reached {}", me->thread, place(),
            what, all > 32 ? "group" : "", meeting.what);
     if (++meeting.arrived == all) {
@@ -196,15 +210,7 @@ void Block::switch_to(Context& from, Context& to, Fiber* leaving, [[maybe_unused
     __sanitizer_start_switch_fiber(&fake, main_stack_, main_stack_bytes_);
 #endif
   enter_strand(entering ? entering->strand : main_strand_);
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  swapcontext(&from.start, &to.start);
-#else
-  if (_setjmp(from.jump) == 0) {
-    from.started = true;
-    if (to.started) _longjmp(to.jump, 1);
-    setcontext(&to.start);
-  }
-#endif
+  jump(from, to);
 #if defined(__SANITIZE_ADDRESS__)
   if (leaving)  // back on the fiber: the scheduler was left behind
     __sanitizer_finish_switch_fiber(fake, &main_stack_, &main_stack_bytes_);
@@ -277,10 +283,9 @@ void Block::run(const std::function<void()>& kernel, std::size_t shared_bytes, b
         fibers_.push_back(std::make_unique<Fiber>());
         Fiber* f = fibers_.back().get();
         getcontext(&f->context.start);
-        f->context.start.uc_stack = {f->stack.get(), 0, stack_bytes};
+        f->context.start.uc_stack = {f->stack.get(), 0, stack_bytes - (fibers_.size() % colours) * colour_bytes};
         f->context.start.uc_link = nullptr;
         makecontext(&f->context.start, &Block::enter, 0);
-        f->context.start.uc_stack.ss_size = 0;  // else ASan forgets at each switch what it knows of the whole stack, most of the time of a run
         next = f;
       } else {
         next = idle_.back();
@@ -334,10 +339,9 @@ AsyncProxy& async_proxy() { return running->async_proxy(); }
 Products& products() { return running->products(); }
 std::shared_ptr<Product> meet(const ProductCall& call) { return running->meet_warpgroup(call); }
 
-void check_aligned(const void* p, std::size_t bytes) {
-  if (reinterpret_cast<std::uintptr_t>(p) % bytes)
-    fail("emulator: thread {} moves {} bytes by one access at {:#x}, which is no multiple of them", here().thread, bytes,
-         reinterpret_cast<std::uintptr_t>(p));
+void refuse_misaligned(const void* p, std::size_t bytes) {
+  fail("emulator: thread {} moves {} bytes by one access at {:#x}, which is no multiple of them", here().thread, bytes,
+       reinterpret_cast<std::uintptr_t>(p));
 }
 
 void copy_async(void* shared, const void* global, bool present) {
@@ -391,16 +395,21 @@ void mma_16x8x16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, s
   struct Fragment {
     std::uint32_t a[4], b[2];
   };
-  const auto all = exchange_as<Fragment>("mma", {{a[0], a[1], a[2], a[3]}, {b0, b1}});
+  const Fragment mine{{a[0], a[1], a[2], a[3]}, {b0, b1}};
+  const Slots& all = exchange("mma", &mine, sizeof mine);
   const std::size_t lane = here().thread % 32;
-  for (std::size_t i = 0; i < 4; ++i) {
-    const std::size_t row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
-    float sum = d[i];
-    for (std::size_t k = 0; k < 16; ++k) {
-      const float x = bf16_half(all[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2], k % 2);
-      const float y = bf16_half(all[column * 4 + k % 8 / 2].b[k / 8], k % 2);
-      sum += x * y;
+  float x[2][16], y[2][16];  // two rows of A, two columns of B
+  for (std::size_t j = 0; j < 2; ++j)
+    for (std::size_t k = 0; k < 16; k += 2) {
+      const auto of_row = slot<Fragment>(all, lane / 4 * 4 + k % 8 / 2), of_column = slot<Fragment>(all, (lane % 4 * 2 + j) * 4 + k % 8 / 2);
+      for (std::size_t half = 0; half < 2; ++half) {
+        x[j][k + half] = bf16_half(of_row.a[j + k / 8 * 2], half);
+        y[j][k + half] = bf16_half(of_column.b[k / 8], half);
+      }
     }
+  for (std::size_t i = 0; i < 4; ++i) {
+    float sum = d[i];
+    for (std::size_t k = 0; k < 16; ++k) sum += x[i / 2][k] * y[i % 2][k];
     d[i] = sum;
   }
 }

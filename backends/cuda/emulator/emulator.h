@@ -44,17 +44,34 @@ struct alignas(64) Slots {
 const Slots& exchange(const char* what, const void* mine, std::size_t bytes);
 
 template <class T>
+T slot(const Slots& slots, std::size_t lane) {
+  T x;
+  std::memcpy(&x, slots.bytes[lane], sizeof(T));
+  return x;
+}
+/// What lane `lane` brings.
+template <class T>
+T exchange_with(const char* what, const T& mine, std::size_t lane) {
+  static_assert(sizeof(T) <= slot_bytes);
+  const Hidden hidden;
+  return slot<T>(exchange(what, &mine, sizeof(T)), lane);
+}
+/// What all of them bring.
+template <class T>
 std::array<T, 32> exchange_as(const char* what, const T& mine) {
   static_assert(sizeof(T) <= slot_bytes);
   const Hidden hidden;
   const Slots& slots = exchange(what, &mine, sizeof(T));
   std::array<T, 32> all;
-  for (std::size_t lane = 0; lane < 32; ++lane) std::memcpy(&all[lane], slots.bytes[lane], sizeof(T));
+  for (std::size_t lane = 0; lane < 32; ++lane) all[lane] = slot<T>(slots, lane);
   return all;
 }
 
+[[noreturn]] void refuse_misaligned(const void* p, std::size_t bytes);
 /// Throws where one access of `bytes` at p is not aligned, which the host forgives and a device does not.
-void check_aligned(const void* p, std::size_t bytes);
+inline void check_aligned(const void* p, std::size_t bytes) {
+  if (reinterpret_cast<std::uintptr_t>(p) % bytes) refuse_misaligned(p, bytes);
+}
 
 void mma_16x8x16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1);
 void load_matrices(std::uint32_t (&r)[4], const void* row, bool transposed);
