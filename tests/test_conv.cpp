@@ -86,6 +86,8 @@ TEST_CASE("a convolution by strips of windows is the composition", "[conv]") {
     check_all_dtypes({{11, 6, 7, 7}, {9, 2, 3, 2}, {.stride_h = 2, .stride_w = 3, .pad_h = 1, .pad_w = 1}, 3});  // the last strip has fewer images
     check_all_dtypes({{2, 12, 70, 75}, {6, 4, 9, 8}, {.stride_h = 2, .stride_w = 1, .pad_h = 8, .pad_w = 0}, 3, false});
     check_all_dtypes({{2, 3, 20, 33}, {5, 3, 2, 1}, {.stride_h = 3, .stride_w = 4, .pad_h = 1, .pad_w = 2}});     // strides beyond the kernel
+    check_all_dtypes({{2, 3, 20, 33}, {5, 3, 1, 2}, {.stride_h = 9, .stride_w = 40, .pad_h = 1, .pad_w = 20}});   // and far beyond it
+    check_all_dtypes({{1, 1, 3, 3}, {2, 1, 1, 1}, {.stride_h = Index{1} << 31, .stride_w = 2, .pad_h = Index{1} << 31}});
     check_all_dtypes({{2, 3, 4, 5}, {4, 3, 2, 3}, {.pad_h = 6, .pad_w = 7}});                                     // padding beyond the kernel
     check_all_dtypes({{2, 2, 21, 20}, {3, 2, 20, 20}, {.pad_w = 1}});                                             // a channel is more than a piece
     check_all_dtypes({{5, 16, 9, 11}, {24, 4, 1, 1}, {}, 4});                                                     // a kernel of one element

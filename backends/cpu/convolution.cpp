@@ -130,6 +130,21 @@ Index channels_at_once(Index taps) {
   return std::max<Index>(1, std::clamp<Index>(24 * 1024 / (multiply_adds<C>().nr * static_cast<Index>(sizeof(C))), 256, 384) / taps);
 }
 
+/// Memory of the pool as large as a weight, while a call lasts: scratch memory would be kept.
+template <class C>
+class Room {
+ public:
+  Room(Backend& pool, Index count) : pool_(pool), bytes_(static_cast<std::size_t>(count) * sizeof(C)), data_(static_cast<C*>(pool.allocate(bytes_))) {}
+  Room(const Room&) = delete;
+  ~Room() { pool_.release(data_, bytes_); }
+  C* data() const { return data_; }
+
+ private:
+  Backend& pool_;
+  std::size_t bytes_;
+  C* data_;
+};
+
 /// Where a strip of a contiguous y[B, O, oh, ow] begins in image n and channel o; its outputs are neighbours there.
 template <class T>
 T* outputs_of(const View& y, Index n, Index o, const Strip& s) {
@@ -187,11 +202,12 @@ void forward(const Convolution& a) {
 
 /// dx[r] = the sum over i of weight[i] dy[r + pad - i].
 template <class T, class C>
-void backward_x(const ConvolutionBackward& a) {
+void backward_x(Backend& pool, const ConvolutionBackward& a) {
   const Window& w = a.window;
   const Shape &x = a.dx.shape(), &y = a.dy.shape();
   const Index channels = x[1] / a.groups, out = y[1] / a.groups, taps = w.kernel_h * w.kernel_w;
-  C* turned = scratch<C>(Slot::conv_weights, a.weight.numel());  // [groups, channels, out, taps]
+  const Room<C> room(pool, a.weight.numel());
+  C* turned = room.data();  // [groups, channels, out, taps]
   parallel_for(x[1], std::max<Index>(1, task_elements / (out * taps)), [&](Index begin, Index end) {
     for (Index i = begin; i < end; ++i)
       for (Index o = 0; o < out; ++o)
@@ -203,13 +219,14 @@ void backward_x(const ConvolutionBackward& a) {
 
 /// dweight: of some channels and slices of the strips the sums over their outputs, as [groups, channels * taps, out], then the slices in order.
 template <class T, class C>
-void backward_weight(const ConvolutionBackward& a) {
+void backward_weight(Backend& pool, const ConvolutionBackward& a) {
   const GemmTable<C>& gemm = multiply_adds<C>();
   const Windows w = forward_windows<C>(a.x.shape(), a.dy.shape(), a.window);
   const Index channels = a.x.shape()[1] / a.groups, out = a.dy.shape()[1] / a.groups, taps = w.taps(), at_once = channels_at_once<C>(taps);
   const Index blocks = ceil_div(channels, at_once), size = a.weight.numel(), strips = w.strips(), plane = a.dy.shape()[2] * a.dy.shape()[3];
   const Index slices = std::clamp<Index>((Index{4} << 20) / std::max<Index>(1, size), 1, std::min<Index>(8, strips));
-  C* parts = scratch<C>(Slot::conv_parts, slices * size);
+  const Room<C> room(pool, slices * size);
+  C* parts = room.data();
   parallel_tasks(slices * a.groups * blocks, [&](Index task) {
     const Index slice = task % slices, group = task / slices / blocks, first = task / slices % blocks * at_once;
     const Index count = std::min(at_once, channels - first), m = count * taps, begin = strips * slice / slices;
@@ -243,9 +260,10 @@ void backward_weight(const ConvolutionBackward& a) {
   });
 }
 
-/// Slices of f32 are multiplied faster than their columns cost, and a library is asked for whole products.
-bool takes(const View& x, const View& weight) {
-  if (!is_floating(x.dtype) || weight.dtype != wide_of(x.dtype)) return false;
+/// Slices of f32 are multiplied faster than their columns cost, and a library is asked for whole products. Of the lines between windows far apart most
+/// would be read for nothing.
+bool takes(const View& x, const View& weight, const Window& w) {
+  if (!is_floating(x.dtype) || weight.dtype != wide_of(x.dtype) || w.stride_h > 4 * w.kernel_h) return false;
   const GemmProvider provider = gemm_provider();
   return provider == GemmProvider::fma || (provider == GemmProvider::own && (x.dtype == DType::f64 || !NORMA_BF16_KERNELS(sliced_gemm).f32));
 }
@@ -253,18 +271,18 @@ bool takes(const View& x, const View& weight) {
 }  // namespace
 
 bool CpuBackend::convolution(const Convolution& a) {
-  if (!takes(a.x, a.weight)) return false;
+  if (!takes(a.x, a.weight, a.window)) return false;
   if (a.y.numel() > 0)
     with_types(a.x.dtype, [&](auto stored, auto computed) { forward<decltype(stored), decltype(computed)>(a); });
   return true;
 }
 
 bool CpuBackend::convolution_backward(const ConvolutionBackward& a) {
-  if (!takes(a.x, a.weight) || a.dy.dtype != a.x.dtype) return false;
+  if (!takes(a.x, a.weight, a.window) || a.dy.dtype != a.x.dtype) return false;
   if (a.dx && (a.window.stride_h > 1 || a.window.stride_w > 1)) return false;  // of their phases sums are short: columns are folded faster
   with_types(a.x.dtype, [&](auto stored, auto computed) {
-    if (a.dx && a.dx.numel() > 0) backward_x<decltype(stored), decltype(computed)>(a);
-    if (a.dweight) backward_weight<decltype(stored), decltype(computed)>(a);
+    if (a.dx && a.dx.numel() > 0) backward_x<decltype(stored), decltype(computed)>(*this, a);
+    if (a.dweight) backward_weight<decltype(stored), decltype(computed)>(*this, a);
   });
   return true;
 }

@@ -57,7 +57,7 @@ enum class Slot : int {
   linear_weights = 10, linear_key_counts, linear_states, linear_mirror, linear_work, linear_wide,  // attention_linear.cpp
   index_order = 12, index_sums,                                                      // index.cpp
   window_plane = 14,                                                                 // window.cpp, depthwise.cpp
-  conv_weights = 0, conv_parts, conv_lines, conv_packed, conv_sums, conv_dy,         // convolution.cpp
+  conv_lines = 0, conv_packed, conv_sums, conv_dy,                                    // convolution.cpp
   count = 16
 };
 
