@@ -1,4 +1,5 @@
-// Convolution: unfold followed by a product, a piece of the images at a time, so that the columns of all are never held.
+// Convolution: a product with the images as they lie, where a kernel has one element; else as the backend has it, or unfold followed by a product, a
+// piece of the images at a time, so that the columns of all are never held.
 #include <algorithm>
 
 #include "autograd/fused_util.h"
@@ -26,7 +27,9 @@ struct ConvSizes {
   Shape kernels() const { return {groups, out / groups, depth}; }
   bool one_kernel_a_channel() const { return groups == channels && groups == out; }
   /// Each output is made of one pixel: a product with the images as they lie.
-  bool pointwise() const { return depth * groups == channels && window.stride_h * window.stride_w == 1 && window.pad_h + window.pad_w == 0; }
+  bool pointwise() const {
+    return depth * groups == channels && window.stride_h * window.stride_w == 1 && window.pad_h + window.pad_w == 0 && !one_kernel_a_channel();
+  }
   Tensor by_group(const Tensor& x) const { return reshape(x, Shape{x.size(0), groups, x.size(1) / groups, x.size(2) * x.size(3)}); }
   /// Windows that tile the image: each pixel is in exactly one.
   bool tiles() const {
@@ -97,14 +100,14 @@ Tensor conv_composite(const ConvSizes& c, const Tensor& x, const Tensor& weight,
 }
 
 Tensor conv_forward(const ConvSizes& c, const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  const Tensor y = empty(c.output(), place_of(x)), kernels = contiguous(kernels_of(c, weight, x.dtype()));
-  const Tensor wide_bias = bias ? widen(bias) : bias;
-  if (c.one_kernel_a_channel() && backend_of(y).depthwise(x.view(), kernels.view(), view_of(wide_bias), c.window, y.view())) return y;
+  const Tensor kernels = contiguous(kernels_of(c, weight, x.dtype())), wide_bias = bias ? widen(bias) : bias;
   if (c.pointwise() && place_of(x) == place_of(kernels)) {
-    const Tensor product = reshape(matmul(kernels, c.by_group(x)), c.output());
-    if (bias) backend_of(y).binary(BinaryOp::add, product.view(), expanded(reshape(bias, Shape{c.out, 1, 1}), product.shape()), product.view());
-    return product;
+    const Tensor y = reshape(matmul(kernels, c.by_group(x)), c.output());
+    if (bias) backend_of(y).binary(BinaryOp::add, y.view(), expanded(reshape(bias, Shape{c.out, 1, 1}), y.shape()), y.view());
+    return y;
   }
+  const Tensor y = empty(c.output(), place_of(x));
+  if (c.one_kernel_a_channel() && backend_of(y).depthwise(x.view(), kernels.view(), view_of(wide_bias), c.window, y.view())) return y;
   if (backend_of(y).convolution({x.view(), kernels.view(), y.view(), c.window, c.groups, view_of(wide_bias)})) return y;
   const Tensor added = bias ? reshape(wide_bias, Shape{c.out, 1, 1, 1}) : Tensor();
   each_piece(c, place_of(kernels), [&](Index first, Index images, Index row, Index rows) {
@@ -143,13 +146,13 @@ ConvGradients pointwise_backward(const ConvSizes& c, const Tensor& x, const Tens
 
 ConvGradients conv_backward(const ConvSizes& c, const Tensor& x, const Tensor& weight, const Tensor& g, bool wants_x, bool wants_weight) {
   const Tensor kernels = contiguous(kernels_of(c, weight, x.dtype())), turned = transpose(kernels);
+  if (c.pointwise() && place_of(x) == place_of(kernels)) return pointwise_backward(c, x, turned, g, wants_x, wants_weight);
   ConvGradients out;
   if (wants_x) out.dx = empty(x.shape(), place_of(x));
   if (c.one_kernel_a_channel()) {
     const Tensor dkernels = wants_weight ? empty(kernels.shape(), place_of(kernels)) : Tensor();
     if (backend_of(x).depthwise_backward(g.view(), x.view(), kernels.view(), c.window, view_of(out.dx), view_of(dkernels))) return {out.dx, dkernels};
   }
-  if (c.pointwise() && place_of(x) == place_of(kernels)) return pointwise_backward(c, x, turned, g, wants_x, wants_weight);
   const Tensor dense = contiguous(g), dkernels = wants_weight ? empty(kernels.shape(), place_of(kernels)) : Tensor();
   const auto make = [&](const Tensor& dx, const Tensor& dw) {
     return backend_of(x).convolution_backward({dense.view(), x.view(), kernels.view(), c.window, c.groups, view_of(dx), view_of(dw)});
