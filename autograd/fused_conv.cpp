@@ -102,7 +102,7 @@ Tensor conv_composite(const ConvSizes& c, const Tensor& x, const Tensor& weight,
 Tensor conv_forward(const ConvSizes& c, const Tensor& x, const Tensor& weight, const Tensor& bias) {
   const Tensor kernels = contiguous(kernels_of(c, weight, x.dtype())), wide_bias = bias ? widen(bias) : bias;
   if (c.pointwise() && place_of(x) == place_of(kernels)) {
-    const Tensor y = reshape(matmul(kernels, c.by_group(x)), c.output());
+    Tensor y = reshape(matmul(kernels, c.by_group(x)), c.output());
     if (bias) backend_of(y).binary(BinaryOp::add, y.view(), expanded(reshape(bias, Shape{c.out, 1, 1}), y.shape()), y.view());
     return y;
   }

@@ -1,5 +1,7 @@
 // Convolution by strips of windows, by pieces of columns and with one kernel a channel, against its composition.
+#include <algorithm>
 #include <catch2/catch.hpp>
+#include <cmath>
 
 #include "autograd/ops.h"
 #include "core/backend.h"
@@ -114,6 +116,24 @@ TEST_CASE("strips of windows read any layout, and what is not finite reaches its
   fill(slice(slice(image, 2, 2, 3), 3, 39, 40), HUGE_VAL);
   const std::vector<double> y = conv2d(image, ones({2, 1, 3, 3}), {}, {}).values();  // [2, 1, 38]
   for (std::size_t i = 0; i < y.size(); ++i) CHECK(y[i] == (i % 38 == 37 ? HUGE_VAL : 9));
+}
+
+TEST_CASE("what is not finite in a kernel reaches the pixels that it was multiplied with alone", "[conv]") {
+  const double value = GENERATE(HUGE_VAL, static_cast<double>(NAN));
+  const Index element = GENERATE(0, 4), pad = GENERATE(0, 1), groups = GENERATE(1, 2, 4);  // 4: a kernel a channel
+  CAPTURE(value, element, pad, groups);
+  const auto gradient = [&] {
+    Tensor x = noise({2, 4, 9, 9}, DType::f32, 1).track(), w = ones({4, 4 / groups, 3, 3});
+    fill(slice(flatten(w, 0), 0, element, element + 1), value);
+    const Tensor y = conv2d(x, w, {}, {.pad_h = pad, .pad_w = pad}, groups);
+    return grad(y, {x}, ones(y.shape()))[0].values();
+  };
+  const std::vector<double> got = gradient();
+  const NoFusion composed;
+  const std::vector<double> expected = gradient();
+  const auto count = [](const std::vector<double>& all, auto is) { return std::count_if(all.begin(), all.end(), [&](double v) { return is(v); }); };
+  CHECK(count(got, [](double v) { return std::isnan(v); }) == count(expected, [](double v) { return std::isnan(v); }));
+  CHECK(count(got, [](double v) { return std::isinf(v); }) == count(expected, [](double v) { return std::isinf(v); }));
 }
 
 TEST_CASE("a kernel a channel: kernels, strides and padding of many sizes", "[conv]") {

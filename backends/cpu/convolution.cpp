@@ -280,11 +280,14 @@ bool CpuBackend::convolution(const Convolution& a) {
 bool CpuBackend::convolution_backward(const ConvolutionBackward& a) {
   if (!takes(a.x, a.weight, a.window) || a.dy.dtype != a.x.dtype) return false;
   if (a.dx && (a.window.stride_h > 1 || a.window.stride_w > 1)) return false;  // of their phases sums are short: columns are folded faster
+  bool took = true;
   with_types(a.x.dtype, [&](auto stored, auto computed) {
-    if (a.dx && a.dx.numel() > 0) backward_x<decltype(stored), decltype(computed)>(*this, a);
-    if (a.dweight) backward_weight<decltype(stored), decltype(computed)>(*this, a);
+    using C = decltype(computed);
+    if (a.dx && !all_finite(a.weight.as<const C>(), a.weight.numel())) return void(took = false);
+    if (a.dx && a.dx.numel() > 0) backward_x<decltype(stored), C>(*this, a);
+    if (a.dweight) backward_weight<decltype(stored), C>(*this, a);
   });
-  return true;
+  return took;
 }
 
 }  // namespace norma::cpu

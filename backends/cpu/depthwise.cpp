@@ -182,11 +182,15 @@ bool CpuBackend::depthwise(const View& x, const View& weight, const View& bias, 
 bool CpuBackend::depthwise_backward(const View& dy, const View& x, const View& weight, const Window& window, const View& dx, const View& dweight) {
   if (!takes(x, weight) || dy.dtype != x.dtype) return false;
   const Plan p(x, window, dy);
+  bool took = true;
   with_types(x.dtype, [&](auto stored, auto computed) {
-    if (dx && x.numel() > 0) backward_x<decltype(stored), decltype(computed)>(dy, weight, p, dx);
-    if (dweight) backward_weight<decltype(stored), decltype(computed)>(dy, x, p, dweight);
+    using C = decltype(computed);
+    for (Index c = 0; dx && c < weight.shape()[0]; ++c) took &= all_finite(kernel_of<C>(weight, c), weight.shape()[2]);
+    if (!took) return;
+    if (dx && x.numel() > 0) backward_x<decltype(stored), C>(dy, weight, p, dx);
+    if (dweight) backward_weight<decltype(stored), C>(dy, x, p, dweight);
   });
-  return true;
+  return took;
 }
 
 }  // namespace norma::cpu
