@@ -156,6 +156,7 @@ T* outputs_of(const View& y, Index n, Index o, const Strip& s) {
 template <class T, class C>
 void correlate(const View& x, const Windows& w, Index groups, const C* weight, const View& bias, const View& y) {
   const GemmTable<C>& gemm = multiply_adds<C>();
+  const WindowTable<C>& loops = NORMA_KERNELS(window_kernels).template of<C>();
   const Index channels = x.shape()[1] / groups, out = y.shape()[1] / groups, taps = w.taps(), depth = channels * taps;
   const Index at_once = channels_at_once<C>(taps), tasks = groups * w.strips();
   // Where strips are few, the channels of outputs are cut too: the bits are the same.
@@ -176,14 +177,11 @@ void correlate(const View& x, const Windows& w, Index groups, const C* weight, c
     C* panels = scratch<C>(Slot::conv_packed, std::min(at_once, channels) * taps * round_up(n, gemm.nr) + gemm.nr);
     for (Index first = 0; first < channels; first += at_once) {
       const Index count = std::min(at_once, channels - first), k = count * taps;
-      NORMA_KERNELS(window_kernels).template of<C>().lay_panels(lines.template read<T>(x, group * channels + first, count), panels);
+      loops.lay_panels(lines.template read<T>(x, group * channels + first, count), panels);
       const C* rows = weight + (group * out + m0) * depth + first * taps;
       gemm.block(m, n, k, {rows, gemm.mr * depth, depth, 1}, gemm.packed_panels(panels, k), c, ldc, first > 0, nullptr, {});
     }
-    for (Index i = 0; bias && i < m; ++i) {
-      const C b = bias.as<const C>()[(o + i) * bias.layout.strides[0]];
-      for (Index j = 0; j < n; ++j) c[i * ldc + j] += b;
-    }
+    if (const Index step = bias ? bias.layout.strides[0] : 0; bias) loops.add_bias(m, n, bias.as<const C>() + o * step, step, c, ldc);
     for (Index i = 0; apart && i < m; ++i)
       for (Index image = 0; image < s.images; ++image)
         write_row(s.plane(), c + i * ldc + image * s.plane(), outputs_of<T>(y, s.image + image, o + i, s), 1);
@@ -283,7 +281,7 @@ bool CpuBackend::convolution_backward(const ConvolutionBackward& a) {
   bool took = true;
   with_types(a.x.dtype, [&](auto stored, auto computed) {
     using C = decltype(computed);
-    if (a.dx && !all_finite(a.weight.as<const C>(), a.weight.numel())) return void(took = false);
+    if (a.dx && !NORMA_KERNELS(window_kernels).template of<C>().all_finite(a.weight.numel(), a.weight.as<const C>())) return void(took = false);
     if (a.dx && a.dx.numel() > 0) backward_x<decltype(stored), C>(*this, a);
     if (a.dweight) backward_weight<decltype(stored), C>(*this, a);
   });

@@ -185,7 +185,8 @@ bool CpuBackend::depthwise_backward(const View& dy, const View& x, const View& w
   bool took = true;
   with_types(x.dtype, [&](auto stored, auto computed) {
     using C = decltype(computed);
-    for (Index c = 0; dx && c < weight.shape()[0]; ++c) took &= all_finite(kernel_of<C>(weight, c), weight.shape()[2]);
+    const auto all_finite = NORMA_KERNELS(window_kernels).template of<C>().all_finite;
+    for (Index c = 0; dx && c < weight.shape()[0]; ++c) took &= all_finite(weight.shape()[2], kernel_of<C>(weight, c));
     if (!took) return;
     if (dx && x.numel() > 0) backward_x<decltype(stored), C>(dy, weight, p, dx);
     if (dweight) backward_weight<decltype(stored), C>(dy, x, p, dweight);

@@ -2,9 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
-#include <cstdint>
-#include <limits>
 #include <type_traits>
 
 #include "backends/common/convert.h"
@@ -32,16 +29,6 @@ void write_row(Index n, const C* from, T* to, Index step) {
     if (step == 1) return narrow_rows(1, n, from, to, n);
   }
   for (Index i = 0; i < n; ++i) to[i * step] = convert<T>(from[i]);
-}
-
-/// Whether none of n numbers is infinite or NaN. Where one is, a product with zeros that pad an image is no longer nothing.
-template <class C>
-bool all_finite(const C* x, Index n) {
-  using Bits = std::conditional_t<sizeof(C) == 4, std::uint32_t, std::uint64_t>;
-  constexpr Bits exponent = std::bit_cast<Bits>(std::numeric_limits<C>::infinity());
-  Bits found = 0;
-  for (Index i = 0; i < n; ++i) found |= (std::bit_cast<Bits>(x[i]) & exponent) == exponent;
-  return !found;
 }
 
 /// body(stored type, computed type) of a floating dtype.

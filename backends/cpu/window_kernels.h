@@ -30,6 +30,10 @@ struct WindowTable {
   void (*lay_panels)(const WindowLines<T>& lines, T* panels);
   /// The same in rows that lie `row` apart; a register is readable and written beyond.
   void (*lay_rows)(const WindowLines<T>& lines, T* to, std::int64_t row);
+  /// x[i * row + j] += bias[i * step], for i < m and j < n.
+  void (*add_bias)(std::int64_t m, std::int64_t n, const T* bias, std::int64_t step, T* x, std::int64_t row);
+  /// Whether none of n numbers is infinite or NaN. Where one is, its product with the zeros that pad an image is no longer nothing.
+  bool (*all_finite)(std::int64_t n, const T* x);
 };
 
 struct WindowKernels {

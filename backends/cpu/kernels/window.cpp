@@ -113,8 +113,27 @@ void lay_rows(const WindowLines<T>& lines, T* to, Int row_length) {
 }
 
 template <class T>
+void add_bias(Int m, Int n, const T* bias, Int step, T* x, Int row) {
+  for (Int i = 0; i < m; ++i, x += row) {
+    const Vec<T> b = splat(bias[i * step]);
+    Int j = 0;
+    for (; j + lanes<T> <= n; j += lanes<T>) store(x + j, load(x + j) + b);
+    if (const int rest = static_cast<int>(n - j)) store_n(x + j, load_n(x + j, rest) + b, rest);
+  }
+}
+
+template <class T>
+bool all_finite(Int n, const T* x) {
+  Vec<T> nothing = {};
+  Int i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>) nothing += load(x + i) * splat(T{0});
+  if (i < n) nothing += load_n(x + i, static_cast<int>(n - i)) * splat(T{0});
+  return sum_lanes(nothing) == 0;
+}
+
+template <class T>
 constexpr WindowTable<T> make_table() {
-  return {weigh<T>, correlate<T>, lay_panels<T>, lay_rows<T>};
+  return {weigh<T>, correlate<T>, lay_panels<T>, lay_rows<T>, add_bias<T>, all_finite<T>};
 }
 
 }  // namespace
