@@ -51,6 +51,23 @@ void check_all_dtypes(const Problem& p) {
   check_against_composition(p, DType::bf16, DType::bf16, 1e-2);
 }
 
+/// A convolution of views that are permuted, flipped and cut backwards has the results of one of dense copies.
+void check_layouts(Index channels, const Tensor& kernels, const Window& window, Index groups) {
+  const Index outputs = kernels.size(0);
+  const Tensor x = flip(permute(noise({2, 9, 8, channels}, DType::f64, 1), {0, 3, 2, 1}), 2), b = slice(noise({2 * outputs}, DType::f64, 3), 0, 0, 2 * outputs, 2);
+  const auto results_of = [&](bool dense) {
+    const auto leaf = [&](const Tensor& t) { return (dense ? contiguous(t) : t).detach().track(); };
+    const Tensors leaves{leaf(x), leaf(kernels), leaf(flip(b, 0))};
+    const Tensor y = conv2d(leaves[0], leaves[1], leaves[2], window, groups);
+    const Tensor seed = transpose(noise({y.size(0), y.size(3), y.size(2), y.size(1)}, DType::f64, 5), 1, 3);
+    Tensors out = grad(y, leaves, dense ? contiguous(seed) : seed);
+    out.push_back(y);
+    return out;
+  };
+  const Tensors any = results_of(false), dense = results_of(true);
+  for (std::size_t i = 0; i < any.size(); ++i) CHECK(test::largest_difference(any[i].values(), dense[i].values()) <= 1e-13);
+}
+
 }  // namespace
 
 TEST_CASE("a convolution in pieces of images and of rows is the composition", "[conv]") {
@@ -99,19 +116,7 @@ TEST_CASE("a convolution by strips of windows is the composition", "[conv]") {
 }
 
 TEST_CASE("strips of windows read any layout, and what is not finite reaches its windows alone", "[conv]") {
-  const Tensor x = noise({2, 9, 8, 6}, DType::f64, 1), w = noise({3, 3, 3, 8}, DType::f64, 2), b = noise({16}, DType::f64, 3);
-  const auto turned = [&](bool dense) {
-    Tensor image = flip(permute(x, {0, 3, 2, 1}), 2), kernel = permute(w, {3, 0, 2, 1}), bias = slice(b, 0, 15, -17, -2);
-    if (dense) image = contiguous(image), kernel = contiguous(kernel), bias = contiguous(bias);
-    image = image.detach().track(), kernel = kernel.detach().track(), bias = bias.detach().track();
-    const Tensor y = conv2d(image, kernel, bias, {.pad_h = 1, .pad_w = 1}, 2);
-    const Tensor seed = noise({y.size(0), y.size(3), y.size(2), y.size(1)}, DType::f64, 5);
-    Tensors out = grad(y, {image, kernel, bias}, dense ? contiguous(transpose(seed, 1, 3)) : transpose(seed, 1, 3));
-    out.push_back(y);
-    return out;
-  };
-  const Tensors any = turned(false), dense = turned(true);
-  for (std::size_t i = 0; i < any.size(); ++i) CHECK(test::largest_difference(any[i].values(), dense[i].values()) <= 1e-13);
+  check_layouts(6, permute(noise({3, 3, 3, 8}, DType::f64, 2), {3, 0, 2, 1}), {.pad_h = 1, .pad_w = 1}, 2);
   Tensor image = ones({1, 1, 3, 40});
   fill(slice(slice(image, 2, 2, 3), 3, 39, 40), HUGE_VAL);
   const std::vector<double> y = conv2d(image, ones({2, 1, 3, 3}), {}, {}).values();  // [2, 1, 38]
@@ -146,19 +151,7 @@ TEST_CASE("a kernel a channel: kernels, strides and padding of many sizes", "[co
 }
 
 TEST_CASE("a kernel a channel reads and writes any layout", "[conv]") {
-  const Tensor x = noise({2, 9, 8, 3}, DType::f64, 1), w = noise({3, 3, 3, 1}, DType::f64, 2), b = noise({6}, DType::f64, 3);
-  const auto turned = [&](bool dense) {
-    Tensor image = flip(permute(x, {0, 3, 2, 1}), 2), kernel = permute(w, {1, 3, 0, 2}), bias = slice(b, 0, 5, -7, -2);
-    if (dense) image = contiguous(image), kernel = contiguous(kernel), bias = contiguous(bias);
-    image = image.detach().track(), kernel = kernel.detach().track(), bias = bias.detach().track();
-    const Tensor y = conv2d(image, kernel, bias, {.stride_h = 2, .pad_h = 1, .pad_w = 1}, 3);
-    const Tensor seed = noise({y.size(0), y.size(3), y.size(2), y.size(1)}, DType::f64, 5);
-    Tensors out = grad(y, {image, kernel, bias}, dense ? contiguous(transpose(seed, 1, 3)) : transpose(seed, 1, 3));
-    out.push_back(y);
-    return out;
-  };
-  const Tensors any = turned(false), dense = turned(true);
-  for (std::size_t i = 0; i < any.size(); ++i) CHECK(test::largest_difference(any[i].values(), dense[i].values()) <= 1e-13);
+  check_layouts(3, permute(noise({3, 3, 3, 1}, DType::f64, 2), {1, 3, 0, 2}), {.stride_h = 2, .pad_h = 1, .pad_w = 1}, 3);
   const Tensor ones_of = ones({1, 2, 4, 4}, {DType::f64}).track(), kernel = noise({2, 1, 3, 3}, DType::f64, 6);  // of a sum: one element for all
   CHECK(grad(sum(conv2d(ones_of, kernel, {}, {}, 2)), ones_of).values().at(0) == Approx(kernel.values().at(0)));
 }
