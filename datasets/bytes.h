@@ -32,7 +32,8 @@ class Bytes : public std::vector<std::uint8_t, Uninitialized<std::uint8_t>> {
   explicit Bytes(std::size_t size) : vector(size, 0) {}
   void resize(std::size_t size) { vector::resize(size, 0); }
   /// What a file will overwrite need not be cleared, and a file that promises more than it holds costs no memory for the promise.
-  void resize_uninitialized(std::size_t size) { vector::resize(size); }
+  /// From 4 MiB on it lies in huge pages where the system has them: a page at a time, it would wait for the system as long as for the disk.
+  void resize_uninitialized(std::size_t size);
 };
 
 }  // namespace norma::datasets

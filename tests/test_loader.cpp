@@ -282,6 +282,13 @@ TEST_CASE("new bytes are zero, a class without a name is its number", "[loader]"
   bytes.resize(1), bytes.resize(3);
   CHECK(bytes == Bytes{7, 0, 0});
   CHECK(Bytes(2) == Bytes{0, 0});
+  for (const std::size_t size : {std::size_t{5} << 20, std::size_t{11} << 20}) {  // beside huge pages, before and behind which there may be some bytes
+    const std::size_t before = bytes.size();
+    const std::uint8_t last = bytes[before - 1];
+    bytes.resize_uninitialized(size);
+    CHECK((bytes.size() == size && bytes[0] == 7 && bytes[before - 1] == last));
+    bytes[size - 1] = 9;
+  }
   ImageSet set = counting_set(3, 1, 2, 2);
   CHECK(class_name(set, 2) == "2");
   set.classes = 2, set.class_names = {"cat", "dog"};
